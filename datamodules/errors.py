@@ -1,0 +1,53 @@
+"""What can be wrong with data, as one line that says where and what to do."""
+
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """The data cannot be used as it is."""
+
+    is_for_the_user = True
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used.
+
+    Attributes:
+        split: train, val or test; empty where there are no splits.
+        file: Name of the file.
+        row: Number of the data row, from 1; the header is not counted.
+        line: Number of the line in the file, from 1; None in files without lines.
+        reason: What is wrong with it.
+    """
+
+    split: str
+    file: str
+    row: int
+    line: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f" (line {self.line})"
+        return f"{self.file}, row {self.row}{line}: {self.reason}"
+
+
+def refuse(bad: list[BadRow], shown: int = 10) -> None:
+    """Raise for the rows that cannot be used.
+
+    Args:
+        bad: The rows; none raises nothing.
+        shown: How many are named.
+
+    Raises:
+        DataError: With the first rows and the way round.
+    """
+    if not bad:
+        return
+    advice = "mend the file, or leave such rows out with data.on_bad_rows=skip"
+    if len(bad) == 1:
+        raise DataError(f"{bad[0]}; {advice}")
+    lines = [f"{len(bad)} bad rows; {advice}", *(f"  {row}" for row in bad[:shown])]
+    if len(bad) > shown:
+        lines.append(f"  ... and {len(bad) - shown} more")
+    raise DataError("\n".join(lines))

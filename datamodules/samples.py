@@ -1,0 +1,91 @@
+"""Embedded data, made from a seed: the first run needs neither network nor files."""
+
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+import numpy as np
+
+from datamodules.base import SPLITS
+from datamodules.errors import BadRow
+from datamodules.tables import Row
+from datamodules.text import TextDataModule
+
+_PLACES = "the harbour,the north lake,the old bridge,the village pond,the upper valley,the river mouth,the ski slope".split(",")
+_SOURCES = {
+    "the weather service": 2, "the measuring station": 2, "the park ranger": 1, "a passer-by": 0,
+    "my neighbour": -1, "an anonymous post": -2, "a viral video": -2,
+}  # fmt: skip
+_VERBS = {"measured": 1, "confirmed": 1, "reports": 0, "thinks": 0, "swears": -1, "dreamt": -1}
+_CLAIMS = ("the ice melts", "the thaw has begun", "the snow is gone", "the ice holds", "the frost returns")
+_DETAILS = ("since {n} days", "at {n} degrees", "{n} cm a week", "for the {n}th time this winter", "down to {n} cm")
+_TAILS = (
+    "more at https://thaw.example/{n}", "#thaw #ice", "❄️", "🌡️🌞", "stay safe 👍🏽", "photos follow",
+    "as the map of the last {n} years shows, region by region and week by week", "share before it is deleted 😱",
+    "the full table with all stations is on the notice board of the town hall until the end of the month",
+)  # fmt: skip
+_NOISE = 0.03
+
+
+class Rows(TypedDict):
+    """How many rows each split gets."""
+
+    train: int
+    val: int
+    test: int
+
+
+def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
+    """Make statements about melting ice, some from good sources and some not.
+
+    A statement is real where its source and its verb together are trustworthy; `never` before the verb turns the verdict
+    round, so that single words do not decide. Three in a hundred labels are wrong.
+
+    Args:
+        rows: How many.
+        seed: The same seed gives the same statements.
+
+    Returns:
+        (text, label) pairs, label `real` or `fake`.
+    """
+    rng = np.random.default_rng(seed)
+
+    def pick(options: Iterable[str]) -> str:
+        choices = list(options)
+        return choices[int(rng.integers(len(choices)))].format(n=int(rng.integers(2, 60)))
+
+    result = []
+    while len(result) < rows:
+        source, verb = pick(_SOURCES), pick(_VERBS)
+        trust = _SOURCES[source] + _VERBS[verb]
+        if trust == 0:
+            continue
+        negated = rng.random() < 0.3  # noqa: PLR2004
+        real = (trust > 0) != negated
+        extras = [pick(_DETAILS) for _ in range(int(rng.integers(0, 3)))]
+        tails = [pick(_TAILS) for _ in range(int(rng.integers(0, 3)))]
+        claim = f"{source} {'never ' if negated else ''}{verb} that at {pick(_PLACES)} {pick(_CLAIMS)}"
+        text = ", ".join([claim, *extras]) + "".join(f" {tail}" for tail in tails)
+        if rng.random() < _NOISE:
+            real = not real
+        result.append((text[0].upper() + text[1:], "real" if real else "fake"))
+    return result
+
+
+class SampleTextDataModule(TextDataModule):
+    """Statements made from a fixed seed, the same in every run."""
+
+    def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
+        """Take the number of rows of each split; everything else is `TextDataModule`'s."""
+        super().__init__(**settings)
+        self.rows = rows
+
+    def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
+        """Make the three splits from three seeds."""
+        return {split: (f"sample_text, {split}", self._made(split)) for split in SPLITS}
+
+    def _made(self, split: str) -> list[Row | BadRow]:
+        made = sample_text(int(self.rows[split]), seed=SPLITS.index(split))  # type: ignore[literal-required]
+        return [
+            Row(i, None, {"id": str(i), self.text_column: text, self.label_column: label})
+            for i, (text, label) in enumerate(made)
+        ]

@@ -1,0 +1,71 @@
+"""Where data comes from: the local folder first, then the hub, else one error that says how to provide it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from datamodules.errors import DataError
+from datamodules.tables import Row
+
+_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def local_files(data_dir: str, folder: str, files: dict[str, str]) -> dict[str, Path]:
+    """Find the files of all splits.
+
+    Args:
+        data_dir: The run's `paths.data_dir`.
+        folder: The dataset's folder in it, or an absolute one.
+        files: Split -> file name.
+
+    Returns:
+        Split -> path, or an empty dict where not one is there.
+
+    Raises:
+        DataError: If only some are there: splits from two places are not one dataset.
+    """
+    root = Path(data_dir) / folder
+    paths = {split: root / name for split, name in files.items()}
+    missing = [path for path in paths.values() if not path.is_file()]
+    if len(missing) == len(paths):
+        return {}
+    if missing:
+        msg = f"{root.resolve()} lacks {', '.join(path.name for path in missing)}; put it there, or set data.files"
+        raise DataError(msg)
+    return paths
+
+
+def missing_source(data_dir: str, folder: str, files: dict[str, str], hub: str | None, why: str = "") -> DataError:
+    """The one error of a dataset that is nowhere."""
+    root = (Path(data_dir) / folder).resolve()
+    on_hub = f" nor on the hub as {hub} ({why})" if hub else ""
+    second = "or go online once, so that the hub can be asked" if hub else "or name the dataset on the hub with data.hub"
+    return DataError(
+        f"no {', '.join(files.values())} in {root}{on_hub}; put the files there (paths.data_dir says where to look), {second}"
+    )
+
+
+def hub_rows(hub: str, split: str) -> Iterator[Row]:
+    """Read a split from the hub; class labels become their names.
+
+    Args:
+        hub: Name of the dataset.
+        split: train, val or test.
+
+    Yields:
+        Its rows.
+
+    Raises:
+        ConnectionError: If the hub does not answer.
+        DataError: If it has no such split.
+    """
+    import datasets  # two seconds to import, and only needed here
+
+    try:
+        table = datasets.load_dataset(hub, split=_HUB_SPLITS[split])
+    except ValueError as error:
+        msg = f"{hub} on the hub has no usable '{_HUB_SPLITS[split]}' split: {error}"
+        raise DataError(msg) from error
+    names = {key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)}
+    for index, values in enumerate(table):
+        named = {key: names[key][value] if key in names else value for key, value in values.items()}
+        yield Row(index, None, named)

@@ -1,0 +1,305 @@
+"""Texts with labels from any table: another dataset is a YAML file."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from torch.utils.data import DataLoader
+
+from datamodules.base import SPLITS, TransferDataModule, fingerprint, stratified_split
+from datamodules.batches import TextBatch
+from datamodules.errors import BadRow, DataError, refuse
+from datamodules.sources import hub_rows, local_files, missing_source
+from datamodules.tables import Row, read_rows
+from datamodules.text_batching import LengthBuckets, PadCollator, SortedBatches, TokenizedTexts, padding_share
+from datamodules.text_cleaning import Cleaning, clean
+from datamodules.text_tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class Files(TypedDict):
+    """File of each split, in the dataset's folder; `val` null means a part of train."""
+
+    train: str
+    val: str | None
+    test: str
+
+
+@dataclass
+class TextSplit:
+    """The usable rows of a split.
+
+    Attributes:
+        indices: Row in the file, from 0.
+        texts: As in the file.
+        labels: 0..K-1.
+    """
+
+    indices: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def take(self, positions: Sequence[int]) -> "TextSplit":
+        """The rows at these positions."""
+        parts = ([column[p] for p in positions] for column in (self.indices, self.texts, self.labels))
+        return TextSplit(*parts)  # type: ignore[arg-type]
+
+
+class TextDataModule(TransferDataModule):
+    """Train, val and test texts, cleaned, tokenised and batched by length."""
+
+    def __init__(
+        self,
+        folder: str,
+        files: Files,
+        classes: list[str],
+        num_classes: int,
+        tokenizer: str | TokenizerSpec,
+        cleaning: Cleaning,
+        data_dir: str = "data",
+        hub: str | None = None,
+        text_column: str = "text",
+        label_column: str = "label",
+        id_column: str | None = None,
+        val_fraction: float = 0.1,
+        max_length: int = 128,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        on_bad_rows: Literal["error", "skip"] = "error",
+        num_workers: int = 0,
+        seed: int = 1,
+    ) -> None:
+        """State what to read; nothing is read before `setup`.
+
+        Args:
+            folder: The dataset's folder below `data_dir`.
+            files: File of each split.
+            classes: Names of class 0, 1, ... as they stand in the label column.
+            num_classes: How many, for others to refer to.
+            tokenizer: Hub name, local folder, or the size of a vocabulary to make from the train split.
+            cleaning: Which steps are taken.
+            data_dir: Where datasets are looked for.
+            hub: Name of the dataset on the hub, asked where the folder has none of the files.
+            text_column: Column of the text.
+            label_column: Column of the label: a class name, or a number 0..K-1 where the file has typed numbers.
+            id_column: Column that must not repeat, if any.
+            val_fraction: Share of train that becomes val where there is no val file, 0..1.
+            max_length: Tokens kept of a text.
+            batch_size: Texts in a training batch.
+            eval_batch_size: Texts in a validation or test batch.
+            on_bad_rows: Stop, or leave them out and list them.
+            num_workers: Processes that collate; texts are in memory, so 0 is fastest.
+            seed: Of the order and of the val split.
+
+        Raises:
+            DataError: If the arguments contradict each other.
+        """
+        super().__init__()
+        if len(classes) != num_classes:
+            msg = f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {', '.join(classes)}"
+            raise DataError(msg)
+        self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
+        self.class_names = list(classes)
+        self.text_column, self.label_column, self.id_column = text_column, label_column, id_column
+        self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
+        self.bad_rows: list[BadRow] = []
+        self.splits: dict[str, TextSplit] = {}
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
+        """Read, check and tokenise all splits; later calls do nothing.
+
+        Raises:
+            DataError: If the data is missing or cannot be used.
+        """
+        if self.splits:
+            return
+        splits, bad = self._read()
+        if self.on_bad_rows == "error":
+            refuse(bad)
+        self.bad_rows = bad
+        if bad:
+            log.warning("%d bad rows were left out; they are listed in the run folder", len(bad))
+        if "val" not in splits:
+            first, second = stratified_split(splits["train"].labels, self.val_fraction, self.seed)
+            splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
+        for name in SPLITS:
+            if not splits[name].texts:
+                msg = f"the {name} split has no usable row; {len(bad)} were left out"
+                raise DataError(msg)
+        self.splits = splits
+        for (a, b), shared in self.overlaps.items():
+            log.warning("%d texts stand in %s and in %s, for example: %.80s", len(shared), a, b, shared[0])
+
+    def _read(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
+        splits, bad = {}, []
+        for split, (file, rows) in self.sources().items():
+            splits[split], faults = self._checked(rows, file, split)
+            bad += faults
+        return splits, bad
+
+    def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
+        """For each split the name of its file and its rows; overridden where data comes from elsewhere.
+
+        Raises:
+            DataError: If the data is neither in the folder nor on the hub.
+        """
+        files = {split: name for split, name in self.files.items() if isinstance(name, str)}
+        paths = local_files(self.data_dir, self.folder, files)
+        if paths:
+            return {split: (path.name, self._rows(path, split)) for split, path in paths.items()}
+        if self.hub is None:
+            raise missing_source(self.data_dir, self.folder, files, None)
+        try:
+            return {split: (f"{self.hub}, {split}", self._from_hub(split)) for split in files}
+        except (OSError, ConnectionError) as error:
+            why = " ".join(str(error).split())[:160]
+            raise missing_source(self.data_dir, self.folder, files, self.hub, why) from error
+
+    def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
+        needed = [c for c in (self.text_column, self.label_column, self.id_column) if c is not None]
+        return read_rows(path, needed, lambda row: row[self.label_column].strip() in self.class_names, split)
+
+    def _from_hub(self, split: str) -> list[Row]:
+        return list(hub_rows(str(self.hub), split))
+
+    def _checked(self, rows: Iterable[Row | BadRow], file: str, split: str) -> tuple[TextSplit, list[BadRow]]:
+        good, bad = TextSplit(), []
+        seen: dict[str, int] = {}
+        for row in rows:
+            if isinstance(row, BadRow):
+                bad.append(row)
+                continue
+            label, reason = self._label(row.values.get(self.label_column))
+            text = row.values.get(self.text_column)
+            if not isinstance(text, str) or not text.strip():
+                reason = f"column '{self.text_column}' is empty"
+            if self.id_column is not None and not reason:
+                number = seen.setdefault(str(row.values.get(self.id_column)), row.index)
+                if number != row.index:
+                    reason = f"{self.id_column} '{row.values.get(self.id_column)}' stands in row {number + 1} already"
+            if reason:
+                bad.append(BadRow(split, file, row.index + 1, row.line, reason))
+                continue
+            good.indices.append(row.index)
+            good.texts.append(str(text))
+            good.labels.append(label)
+        if not good.texts and not bad:
+            msg = f"{file} has a header and no rows; add rows to it, or name another file in data.files"
+            raise DataError(msg)
+        return good, bad
+
+    def _label(self, value: object) -> tuple[int, str]:
+        """Class of a label, or -1 and the reason."""
+        if isinstance(value, int) and not isinstance(value, bool) and str(value) not in self.class_names:
+            inside = 0 <= value < self.num_classes
+            return (value, "") if inside else (-1, f"label {value} is outside of 0..{self.num_classes - 1}")
+        text = str(value).strip() if value is not None else ""
+        if text in self.class_names:
+            return self.class_names.index(text), ""
+        near = get_close_matches(text, self.class_names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return -1, f"label '{text}' is none of {', '.join(self.class_names)}{hint}"
+
+    @cached_property
+    def overlaps(self) -> dict[tuple[str, str], list[str]]:
+        """Texts that stand in two splits, for each pair of splits that share any."""
+        where: dict[str, set[str]] = defaultdict(set)
+        for name in SPLITS:
+            for text in self.splits[name].texts:
+                where[text.strip()].add(name)
+        shared: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for text, names in where.items():
+            for i, a in enumerate(SPLITS):
+                for b in SPLITS[i + 1 :]:
+                    if a in names and b in names:
+                        shared[a, b].append(text)
+        return dict(shared)
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer; made or loaded on first use."""
+        if isinstance(self.tokenizer_spec, str):
+            return load_tokenizer(self.tokenizer_spec)
+        texts = (clean(text, self.cleaning) for text in self.splits["train"].texts)
+        return vocabulary_tokenizer(texts, self.tokenizer_spec["vocab_size"])
+
+    @cached_property
+    def tokenized(self) -> dict[str, TokenizedTexts]:
+        """Token ids of every split."""
+        result = {}
+        for name, split in self.splits.items():
+            ids = self.tokenizer.encode([clean(text, self.cleaning) for text in split.texts], self.max_length)
+            result[name] = TokenizedTexts(ids, split.labels, split.indices)
+        return result
+
+    def train_dataloader(self) -> DataLoader[TextBatch]:
+        """Batches in an order that depends on (seed, epoch)."""
+        sampler = LengthBuckets(self.tokenized["train"].lengths, self.batch_size, self.seed)
+        return self._loader("train", sampler)
+
+    def val_dataloader(self) -> DataLoader[TextBatch]:
+        """Batches of the val split."""
+        return self._loader("val", SortedBatches(self.tokenized["val"].lengths, self.eval_batch_size))
+
+    def test_dataloader(self) -> DataLoader[TextBatch]:
+        """Batches of the test split."""
+        return self._loader("test", SortedBatches(self.tokenized["test"].lengths, self.eval_batch_size))
+
+    def _loader(self, split: str, sampler: LengthBuckets | SortedBatches) -> DataLoader[Any]:
+        return DataLoader(
+            self.tokenized[split],
+            batch_sampler=sampler,
+            collate_fn=PadCollator(self.tokenizer.pad_id),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""
+        facts: dict[str, Any] = {}
+        for name in SPLITS:
+            split = self.splits[name]
+            rows = zip(split.indices, split.texts, split.labels, strict=True)
+            skipped = sum(row.split == name for row in self.bad_rows)
+            facts[name] = {"rows": len(split.texts), "sha256": fingerprint(rows), "skipped_rows": skipped}
+        lengths = self.tokenized["train"].lengths
+        batches = LengthBuckets(lengths, self.batch_size, self.seed).batches()
+        facts["train"]["padding_share"] = round(padding_share(batches, lengths), 4)
+        facts["overlaps"] = [
+            {"splits": list(pair), "texts": len(shared), "examples": shared[:3]} for pair, shared in self.overlaps.items()
+        ]
+        return facts
+
+    def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
+        """The raw texts."""
+        texts = dict(zip(self.splits[split].indices, self.splits[split].texts, strict=True))
+        return "text", [texts[index] for index in indices]
+
+    def faults_with(self, backbone: dict[str, Any]) -> list[str]:
+        """Ids beyond the backbone's token table, or more tokens than it has positions for."""
+        faults = []
+        ids, table = self.tokenizer.vocab_size, backbone.get("vocab_size")
+        if table is not None and ids > table:
+            faults.append(f"data.tokenizer: it has {ids} ids; the backbone has {table}: they belong to different models")
+        positions = backbone.get("max_position_embeddings")
+        longest = max(int(tokens.lengths.max()) for tokens in self.tokenized.values())
+        # RoBERTa and its kin begin to count behind the padding id.
+        usable = positions if "roberta" not in backbone.get("model_type", "") or positions is None else positions - 2
+        if usable is not None and longest > usable:
+            faults.append(f"data.max_length: received {self.max_length}; the backbone reads at most {usable} tokens")
+        return faults
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tokenizer, so that a checkpoint can predict without the hub or the backbone's folder."""
+        return self.tokenizer.to_state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: a resumed run makes its data from its config, and the run checks that it is the same."""

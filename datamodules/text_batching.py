@@ -1,0 +1,116 @@
+"""Padded batches of texts of similar length."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from datamodules.base import EpochShuffle, process_rank
+from datamodules.batches import TextBatch
+
+# Batches that are filled together from one random pool: fewer leave more padding, more mix less.
+POOL_BATCHES = 32
+
+
+class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
+    """Token ids of a split, end to end in one tensor."""
+
+    def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int], indices: Sequence[int]) -> None:
+        self.lengths: npt.NDArray[np.int64] = np.asarray([len(row) for row in ids], dtype=np.int64)
+        self.ends = np.cumsum(self.lengths)
+        self.flat = torch.as_tensor(np.fromiter((i for row in ids for i in row), np.int32, int(self.lengths.sum())))
+        self.labels = list(labels)
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+        """Token ids [T] int32, label, and row in the file."""
+        end = int(self.ends[position])
+        return self.flat[end - int(self.lengths[position]) : end], self.labels[position], self.indices[position]
+
+
+class PadCollator:
+    """Samples -> `TextBatch`, padded on the right to the longest."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, samples: Sequence[tuple[Tensor, int, int]]) -> TextBatch:
+        """Make a batch."""
+        ids, labels, indices = zip(*samples, strict=True)
+        lengths = torch.tensor([len(row) for row in ids])
+        input_ids = torch.nn.utils.rnn.pad_sequence(list(ids), batch_first=True, padding_value=self.pad_id)
+        mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
+        return TextBatch(
+            input_ids=input_ids.long(),
+            attention_mask=mask.long(),
+            labels=torch.tensor(labels),
+            index=torch.tensor(indices),
+        )
+
+
+class LengthBuckets(Sampler[list[int]]):
+    """Batches of similar length in random order.
+
+    Each epoch's permutation is cut into pools of `POOL_BATCHES` batches; within a pool samples are sorted by length and
+    cut into batches, and the batches of all pools are shuffled. Everything depends on (seed, epoch) only. Under several
+    processes each takes every n-th batch of the same list; the list is filled up with its first batches to a multiple.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self.sampler = EpochShuffle(len(lengths), seed)  # Lightning looks here for set_epoch
+        self.lengths = lengths
+        self.batch_size = batch_size
+
+    def batches(self) -> list[list[int]]:
+        """All batches of this epoch."""
+        rng = self.sampler.generator()
+        order = rng.permutation(len(self.lengths))
+        pool = self.batch_size * POOL_BATCHES
+        batches: list[list[int]] = []
+        for start in range(0, len(order), pool):
+            members = order[start : start + pool]
+            members = members[np.argsort(self.lengths[members], kind="stable")]
+            batches += [members[i : i + self.batch_size].tolist() for i in range(0, len(members), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = process_rank()
+        batches = self.batches()
+        batches += batches[: -len(batches) % world]
+        return iter(batches[rank::world])
+
+    def __len__(self) -> int:
+        return -(-len(self.batches_starts()) // process_rank()[1])
+
+    def batches_starts(self) -> range:
+        """Start of each batch."""
+        return range(0, len(self.lengths), self.batch_size)
+
+
+class SortedBatches(Sampler[list[int]]):
+    """Every sample once, longest first, for evaluation; processes share the batches and repeat none."""
+
+    def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int) -> None:
+        order = np.argsort(-lengths, kind="stable").tolist()
+        self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = process_rank()
+        return iter(self.batches[rank::world])
+
+    def __len__(self) -> int:
+        rank, world = process_rank()
+        return len(self.batches[rank::world])
+
+
+def padding_share(batches: Sequence[Sequence[int]], lengths: npt.NDArray[np.int64]) -> float:
+    """Share of padding among all positions of the padded batches, 0..1."""
+    filled = sum(int(lengths[batch].sum()) for batch in map(list, batches))
+    total = sum(len(batch) * int(lengths[batch].max()) for batch in map(list, batches))
+    return 1 - filled / total if total else 0.0

@@ -1,0 +1,102 @@
+"""Cleaning of tweets: pure functions, one switch each.
+
+After Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642), who found every step
+but demojizing to lower accuracy.
+"""
+
+import re
+import string
+import unicodedata
+from collections.abc import Callable
+from typing import TypedDict
+
+import emoji
+
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->|<![a-zA-Z][^<>]*>", re.DOTALL)
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_USERNAME = re.compile(r"(?<![\w.@+-])@\w+")
+_HASH = re.compile(r"#(?=\w)")
+_REPEATED_LETTER = re.compile(r"([^\W\d_])\1{2,}")
+_SPACES = re.compile(r"[ \t\r\n]+")
+
+
+class Cleaning(TypedDict):
+    """The switches, in the order in which the steps are taken."""
+
+    html: bool
+    url: bool
+    username: bool
+    hashtag: bool
+    rep: bool
+    punctuation: bool
+    demojize: bool
+
+
+def _squeeze(text: str) -> str:
+    return _SPACES.sub(" ", text).strip(" ")
+
+
+def strip_html(text: str) -> str:
+    """Remove tags and comments, nested ones too; `a < b` stays."""
+    before = None
+    while before != text:
+        before, text = text, _TAG.sub("", text)
+    return _squeeze(text)
+
+
+def strip_urls(text: str) -> str:
+    """Remove links that begin with http://, https:// or www."""
+    return _squeeze(_URL.sub("", text))
+
+
+def strip_usernames(text: str) -> str:
+    """Remove @names; the @ of a mail address is not one."""
+    return _squeeze(_USERNAME.sub("", text))
+
+
+def strip_hashes(text: str) -> str:
+    """Drop the # of a hashtag and keep its word."""
+    return _HASH.sub("", text)
+
+
+def collapse_repeats(text: str) -> str:
+    """Make a letter that stands three or more times in a row one; digits and marks stay."""
+    return _REPEATED_LETTER.sub(r"\1", text)
+
+
+def strip_punctuation(text: str) -> str:
+    """Remove ASCII punctuation and all of Unicode's; joiners inside words and emoji stay."""
+    kept = (c for c in text if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
+    return _squeeze("".join(kept))
+
+
+def demojize(text: str) -> str:
+    """Write emoji as text, for example `:thumbs_up:`; flags and skin tones are one emoji."""
+    return emoji.demojize(text)
+
+
+_STEPS: dict[str, Callable[[str], str]] = {
+    "html": strip_html,
+    "url": strip_urls,
+    "username": strip_usernames,
+    "hashtag": strip_hashes,
+    "rep": collapse_repeats,
+    "punctuation": strip_punctuation,
+    "demojize": demojize,
+}
+
+
+def clean(text: str, switches: Cleaning) -> str:
+    """Take the steps that are switched on.
+
+    Args:
+        text: A raw text.
+        switches: Step -> on or off.
+
+    Returns:
+        The text; unchanged where all are off.
+    """
+    for name, step in _STEPS.items():
+        if switches[name]:  # type: ignore[literal-required]
+            text = step(text)
+    return text

@@ -1,0 +1,149 @@
+"""Config -> objects. The only caller of `hydra.utils.instantiate`."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.base import TransferDataModule
+from engine.checkpoints import AtomicCheckpointIO
+from engine.config import ConfigError
+from engine.run_folder import RunFolder
+from lightning_modules.base import Task
+from lightning_modules.callbacks.epoch_seed import EpochSeed
+from lightning_modules.callbacks.finite_loss import FiniteLoss
+from lightning_modules.callbacks.history import History
+from lightning_modules.metrics import figure_names
+
+_PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
+
+
+@dataclass
+class Parts:
+    """What a run consists of."""
+
+    datamodule: TransferDataModule
+    task: Task
+    trainer: lightning.Trainer
+
+
+def build(cfg: DictConfig, folder: RunFolder) -> Parts:
+    """Build datamodule, task and trainer of a validated config, and hold them against each other.
+
+    Args:
+        cfg: The config.
+        folder: Where the trainer writes.
+
+    Returns:
+        The parts; the data is set up.
+
+    Raises:
+        ConfigError: If they do not fit together.
+    """
+    datamodule: TransferDataModule = _instantiate(cfg.data)
+    datamodule.setup()
+    task: Task = _instantiate(cfg.model)
+    _cross_check(cfg, datamodule, task)
+    callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(cfg, folder)
+    loggers = [_instantiate(node) for node in cfg.logger.values()]
+    return Parts(datamodule, task, build_trainer(cfg, folder, callbacks, loggers))
+
+
+def build_trainer(
+    cfg: DictConfig, folder: RunFolder, callbacks: list[lightning.Callback], loggers: list[Any]
+) -> lightning.Trainer:
+    """Build the trainer.
+
+    Raises:
+        ConfigError: If Lightning refuses its arguments.
+    """
+    try:
+        trainer: lightning.Trainer = _instantiate(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=loggers or False,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(folder.path),
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+            enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+        )
+    except Exception as error:
+        cause = error.__cause__ or error
+        msg = f"trainer: {' '.join(str(cause).split())}"
+        raise ConfigError(msg) from error
+    return trainer
+
+
+def progress_bar() -> list[lightning.Callback]:
+    """A bar on a terminal, nothing in a log file."""
+    return [RichProgressBar(refresh_rate=_PROGRESS_EVERY, leave=False)] if sys.stderr.isatty() else []
+
+
+def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
+    """Build a run's task from its config and a checkpoint, without the hub or the backbone's folder.
+
+    Args:
+        cfg: The run's config.yaml.
+        checkpoint: A checkpoint of the run.
+
+    Returns:
+        The task with the checkpoint's weights.
+    """
+    backbone = json.loads(checkpoint["thaw"]["backbone"])
+    task: Task = _instantiate(cfg.model, **({"backbone": backbone} if backbone else {}))
+    task.load_state_dict(checkpoint["state_dict"])
+    return task
+
+
+def build_data(cfg: DictConfig) -> TransferDataModule:
+    """Build and set up a run's datamodule."""
+    datamodule: TransferDataModule = _instantiate(cfg.data)
+    datamodule.setup()
+    return datamodule
+
+
+def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatever the _target_ is
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)  # noqa: S101 - tells the type checker
+    # Values of `more` may be objects; only the config's own nested targets are built.
+    try:
+        return hydra.utils.instantiate({key: v for key, v in plain.items() if key not in more}, _convert_="all", **more)
+    except hydra.errors.InstantiationException as error:
+        if getattr(error.__cause__, "is_for_the_user", False) and error.__cause__ is not None:
+            raise error.__cause__ from error
+        raise
+
+
+def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callback]:
+    """What every run has, in the order in which it has to act at the end of an epoch."""
+    settings = {"dirpath": str(folder.best_checkpoint.parent), "enable_version_counter": False, "save_top_k": 1}
+    best = ModelCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **settings)
+    last = ModelCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **settings)
+    return [EpochSeed(cfg.seed), FiniteLoss(), *progress_bar(), History(folder), best, last]
+
+
+def _cross_check(cfg: DictConfig, datamodule: TransferDataModule, task: Task) -> None:
+    """Hold what travelled by interpolation against what the data and the backbone really have."""
+    faults = []
+    if task.num_classes != datamodule.num_classes:
+        faults.append(f"model.num_classes: received {task.num_classes}; the data has {datamodule.num_classes} classes")
+    names = [f"val/{name}" for name in figure_names(task.num_classes)]
+    if cfg.monitor not in names:
+        faults.append(f"monitor: received {cfg.monitor!r}; choose one of {', '.join(names)}")
+    faults += datamodule.faults_with(task.backbone_config())
+    if faults:
+        raise ConfigError("\n  ".join([f"{len(faults)} fault(s) in the config; nothing was run", *faults]))
+
+
+def read_config(path: Path) -> DictConfig:
+    """Read a run's config.yaml."""
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+    return cfg

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM as an exception, so that a stopped run says so and exits with the signal's code."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class InterruptedRunError(BaseException):
+    """A signal asked the run to stop.
+
+    Not an `Exception`: nothing that recovers from errors may go on after it.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """Raise `InterruptedRunError` on the first SIGINT or SIGTERM; a second one kills."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise InterruptedRunError(signum)
+
+    for signum in before:
+        signal.signal(signum, stop)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,113 @@
+"""What would be trained: a row for each top module of the network, before anything is."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from lightning_modules.base import Task
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One module.
+
+    Attributes:
+        module: Its name; children of the top modules are indented by their depth.
+        depth: 0 for `features` and `head`, 1 for their children.
+        parameters: All of them.
+        trainable: Those that train at some epoch.
+        mode: train or eval in the first epoch.
+        lr: Peak learning rate, or None for what never trains.
+        first_epoch: The earliest epoch in which any of it trains, from 0, or None for never.
+    """
+
+    module: str
+    depth: int
+    parameters: int
+    trainable: int
+    mode: str
+    lr: float | None
+    first_epoch: int | None
+
+
+def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: dict[str, Any]) -> dict[str, Any]:
+    """Say what a run would do.
+
+    Args:
+        task: The built task.
+        trainer: The built trainer.
+        train_batches: Batches of an epoch.
+        data: What the datamodule says of its splits.
+
+    Returns:
+        Plain values for plan.json: rows, totals, batches an epoch, epochs, precision, device, samples.
+    """
+    task.train()
+    rows = [row for name in task.lrs for row in _rows(task, name)]
+    top = [row for row in rows if row.depth == 0]
+    return {
+        "rows": [asdict(row) for row in rows],
+        "parameters": {"total": sum(r.parameters for r in top), "trainable": sum(r.trainable for r in top)},
+        "batches_per_epoch": train_batches,
+        "max_epochs": trainer.max_epochs,
+        "precision": str(trainer.precision),
+        "device": f"{trainer.num_devices} x {trainer.strategy.root_device.type}",
+        "samples": {split: data[split]["rows"] for split in ("train", "val", "test")},
+        "padding_share": data["train"].get("padding_share"),
+    }
+
+
+def _rows(task: Task, name: str) -> list[PlanRow]:
+    part = task.network.get_submodule(name)
+    rows = [_row(task, name, name, part, 0)]
+    children, prefix = list(part.named_children()), name
+    if len(children) == 1:  # a wrapper says nothing; what is inside does
+        prefix, part = f"{name}.{children[0][0]}", children[0][1]
+        children = list(part.named_children())
+    for child_name, child in children:
+        if any(True for _ in child.parameters()):
+            rows.append(_row(task, name, f"{prefix}.{child_name}", child, 1))
+    return rows
+
+
+def _row(task: Task, group: str, name: str, module: nn.Module, depth: int) -> PlanRow:
+    parameters = [(f"{name}.{key}", p.numel()) for key, p in module.named_parameters()]
+    starts = {key: task.freezing.first_epoch(key) for key, _ in parameters}
+    epochs = [start for start in starts.values() if start is not None]
+    return PlanRow(
+        module=name,
+        depth=depth,
+        parameters=sum(count for _, count in parameters),
+        trainable=sum(count for key, count in parameters if starts[key] is not None),
+        mode="train" if module.training else "eval",
+        lr=task.lrs[group] if epochs else None,
+        first_epoch=min(epochs) if epochs else None,
+    )
+
+
+def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """Print the plan as a table."""
+    table = Table("module", "parameters", "trainable", "mode", "learning rate", "trains from epoch")
+    for column in (1, 2, 4, 5):
+        table.columns[column].justify = "right"
+    for row in plan["rows"]:
+        label = row["module"] if row["depth"] == 0 else "  " + row["module"].rpartition(".")[2]
+        lr = "-" if row["lr"] is None else f"{row['lr']:g}"
+        start = "never" if row["first_epoch"] is None else str(row["first_epoch"])
+        table.add_row(label, f"{row['parameters']:,}", f"{row['trainable']:,}", row["mode"], lr, start)
+    totals = plan["parameters"]
+    table.add_section()
+    table.add_row("total", f"{totals['total']:,}", f"{totals['trainable']:,}", "", "", "")
+    console.print(table)
+    frozen = totals["total"] - totals["trainable"]
+    console.print(f"frozen for good: {frozen:,} parameters", highlight=False)
+    samples = ", ".join(f"{split} {count:,}" for split, count in plan["samples"].items())
+    padding = plan["padding_share"]
+    left = "" if padding is None else f", {padding:.1%} of the tokens padding"
+    console.print(f"samples: {samples}", highlight=False)
+    console.print(f"batches an epoch: {plan['batches_per_epoch']:,}{left}; epochs: {plan['max_epochs']}", highlight=False)
+    console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)

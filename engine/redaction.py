@@ -1,0 +1,46 @@
+"""The config as it may be written down: interpolations resolved, secrets left out."""
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+HIDDEN = "<redacted>"
+_SECRET_KEY = re.compile(
+    r"^(.*_)?(api_?key|secret|secret_key|password|passwd|credentials?|(access|auth|hub|hf|api|bearer)_?token|token)$", re.IGNORECASE
+)
+_LOGIN_IN_URL = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
+
+
+def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same shape
+    """Copy a config for config.yaml.
+
+    Args:
+        cfg: The composed config.
+
+    Returns:
+        The same values with interpolations resolved; values of secret keys and logins inside URLs hidden; values that
+        come from environment variables left as `${oc.env:...}`.
+    """
+    return OmegaConf.create(_copy(cfg))
+
+
+def _copy(node: DictConfig | ListConfig) -> Any:  # noqa: ANN401 - dicts and lists of plain values
+    if isinstance(node, ListConfig):
+        return [_value(node, index) for index in range(len(node))]
+    return {key: HIDDEN if _is_secret(str(key), node, key) else _value(node, key) for key in node}
+
+
+def _is_secret(name: str, node: DictConfig, key: Any) -> bool:  # noqa: ANN401 - any key of a config
+    return bool(_SECRET_KEY.match(name)) and isinstance(OmegaConf.to_container(node, resolve=False)[key], str)  # type: ignore[call-overload, index]
+
+
+def _value(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any key of a config
+    if OmegaConf.is_interpolation(node, key):
+        raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload, index]
+        if "oc.env:" in raw:
+            return raw
+    value = node[key]
+    if isinstance(value, DictConfig | ListConfig):
+        return _copy(value)
+    return _LOGIN_IN_URL.sub(f"://{HIDDEN}@", value) if isinstance(value, str) else value

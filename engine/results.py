@@ -1,0 +1,88 @@
+"""What a finished stage leaves in the run folder, and what a person sees of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.base import TransferDataModule
+from engine.run_folder import RunFolder, write_atomically
+from lightning_modules.base import StageResult, Task
+
+_SHOWN = ("loss", "acc", "f1_macro", "roc_auc", "ece")
+
+
+def stage_record(result: StageResult, class_names: Sequence[str]) -> dict[str, Any]:
+    """One stage's part of metrics.json.
+
+    Args:
+        result: What the stage came to.
+        class_names: Name of class 0, 1, ...
+
+    Returns:
+        The figures, `n`, the per-class table, the confusion matrix (row the label) and the calibration bins.
+    """
+    per_class = {name: figures for name, figures in zip(class_names, result.classes, strict=True)}
+    return {
+        "n": sum(map(sum, result.confusion)),
+        **result.figures,
+        "classes": list(class_names),
+        "per_class": per_class,
+        "confusion_matrix": result.confusion,
+        "calibration": result.calibration,
+    }
+
+
+def write_predictions(folder: RunFolder, result: StageResult, datamodule: TransferDataModule) -> None:
+    """Write predictions/test.parquet, one row a sample, ordered by index."""
+    if result.samples is None:
+        return
+    index, probabilities, labels = result.samples
+    names = datamodule.class_names
+    from lightning_modules.metrics import predicted
+
+    _, predictions = predicted(probabilities)
+    column, values = datamodule.reference("test", index.tolist())
+    table = {
+        "index": index.numpy(),
+        "label": [names[i] for i in labels.tolist()],
+        "prediction": [names[i] for i in predictions.tolist()],
+        **{f"probability_{name}": probabilities[:, k].numpy() for k, name in enumerate(names)},
+        column: values,
+    }
+    write_atomically(folder.predictions, lambda path: pd.DataFrame(table).to_parquet(path, index=False))
+
+
+def val_figures(row: dict[str, str]) -> dict[str, float | None]:
+    """The validation figures of one row of the history."""
+    values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
+    return {key: float(value) if value else None for key, value in values.items()}
+
+
+def count_parameters(task: Task) -> dict[str, int]:
+    """Parameters of the network, and those that train at some epoch."""
+    sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}
+    trainable = sum(size for name, size in sizes.items() if task.freezing.first_epoch(name) is not None)
+    return {"total": sum(sizes.values()), "trainable": trainable}
+
+
+def seconds(history: list[dict[str, str]], test: float) -> dict[str, float]:
+    """Time of the whole fit, of the test, and the mean of an epoch's training."""
+    epochs = [float(row["train/seconds"]) for row in history]
+    fit = sum(float(row["seconds"]) for row in history)
+    return {"fit": round(fit, 3), "test": round(test, 3), "epoch_mean": round(sum(epochs) / len(epochs), 3)}
+
+
+def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:
+    """Print the short table that ends a run."""
+    table = Table("", *_SHOWN, "n")
+    for stage in ("val", "test"):
+        figures = [metrics[stage].get(name) for name in _SHOWN]
+        shown = ["-" if value is None else f"{value:.4f}" for value in figures]
+        table.add_row(stage, *shown, str(metrics[stage].get("n", "")))
+    console.print(table)
+    best = metrics["best"]
+    console.print(f"best epoch: {best['epoch']} ({best['monitor']} {best['score']:.4f})", highlight=False)
+    console.print(f"report: {folder.report}", highlight=False, soft_wrap=True)

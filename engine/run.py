@@ -1,0 +1,184 @@
+"""The story of a run: check, build, plan, fit, test the best checkpoint, report."""
+
+import logging
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from engine.build import Parts, build
+from engine.checkpoints import CheckpointError, load_checkpoint
+from engine.config import validate
+from engine.interrupts import InterruptedRunError
+from engine.launch import describe
+from engine.plan import make_plan, print_plan
+from engine.provenance import provenance
+from engine.redaction import redacted
+from engine.results import count_parameters, print_results, seconds, stage_record, val_figures, write_predictions
+from engine.run_folder import RunFolder, write_text
+from reports.page import write_report
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, folder: RunFolder) -> float | None:
+    """Run one job.
+
+    Args:
+        cfg: The composed config.
+        folder: Its run folder.
+
+    Returns:
+        The best value of the monitored figure, for sweeps; None where only the plan was asked for.
+    """
+    hydra_cfg = HydraConfig.get()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with _recorded(folder, quiet=cfg.plan):
+        validate(cfg, list(hydra_cfg.overrides.task), dict(hydra_cfg.runtime.choices))
+        lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+        _quieten()
+        checkpoint_path = _checkpoint_path(cfg, folder)
+        parts = build(cfg, folder)
+        data = parts.datamodule.describe()
+        plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()), data)
+        print_plan(plan, console)
+        if cfg.plan:
+            return None
+        _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
+        with _closed_loggers(parts.trainer):
+            folder.write_status("running", "fit")
+            parts.trainer.fit(
+                parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True
+            )
+            folder.write_status("running", "test")
+            metrics = _test_best(cfg, folder, parts)
+        folder.write_status("running", "report")
+        write_report(folder.path)
+        folder.write_status("finished", "report")
+        print_results(metrics, folder, console)
+    score: float = metrics["best"]["score"]
+    return score
+
+
+@contextmanager
+def _recorded(folder: RunFolder, *, quiet: bool) -> Iterator[None]:
+    """Write how the run ended, whatever ends it."""
+    try:
+        yield
+    except InterruptedRunError as error:
+        _record_end(folder, "interrupted", str(error), quiet=quiet)
+        if not quiet and folder.last_checkpoint.exists():
+            log.error("to go on: %s", _resume_command(folder))
+        raise
+    except BaseException as error:
+        log.debug("the run failed", exc_info=error)
+        _record_end(folder, "failed", describe(error), quiet=quiet)
+        raise
+    finally:
+        if quiet:
+            folder.remove_if_empty()
+
+
+def _record_end(folder: RunFolder, state: str, error: str, *, quiet: bool) -> None:
+    if not quiet:
+        folder.write_status(state, str(folder.read_json("status.json").get("stage", "setup")), error)
+
+
+def _resume_command(folder: RunFolder) -> str:
+    words = [w for w in HydraConfig.get().overrides.task if not w.startswith("ckpt_path=")]
+    return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
+
+
+def _quieten() -> None:
+    # Batches of texts are slices of one tensor in memory: worker processes would only slow them down.
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # Both follow from settings that the config states on purpose.
+    warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
+
+
+def _checkpoint_path(cfg: DictConfig, folder: RunFolder) -> str | None:
+    """The checkpoint to start from, known to be a good one."""
+    if cfg.ckpt_path is None:
+        return None
+    path = folder.last_checkpoint if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    checkpoint = load_checkpoint(path)
+    if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < checkpoint["epoch"]:
+        msg = f"{path} is from epoch {checkpoint['epoch']}; trainer.max_epochs={cfg.trainer.max_epochs} is before it"
+        raise CheckpointError(msg)
+    return str(path)
+
+
+def _write_origin(
+    cfg: DictConfig, folder: RunFolder, parts: Parts, plan: dict[str, Any], data: dict[str, Any], *, resuming: bool
+) -> None:
+    """Write what the run starts from; a resumed run has to start from the same data."""
+    before = folder.read_json("provenance.json").get("data", {})
+    for split in ("train", "val", "test"):
+        if resuming and split in before and before[split]["sha256"] != data[split]["sha256"]:
+            msg = (
+                f"the {split} split is not the one that {folder.path} began with ({before[split]['rows']} rows then, "
+                f"{data[split]['rows']} now, or other content); bring the data back, or start a new run"
+            )
+            raise CheckpointError(msg)
+    write_text(folder.config, OmegaConf.to_yaml(redacted(cfg)))
+    folder.write_json("provenance.json", provenance(cfg.seed, data))
+    folder.write_json("plan.json", plan)
+    if parts.datamodule.bad_rows:
+        rows = [
+            {"split": b.split, "file": b.file, "row": str(b.row), "line": str(b.line or ""), "reason": b.reason}
+            for b in parts.datamodule.bad_rows
+        ]
+        folder.write_table(folder.skipped_rows, rows)
+
+
+def _test_best(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
+    """Test the weights of the best epoch and write the figures and predictions."""
+    history = folder.read_history()
+    checkpoint = load_checkpoint(folder.best_checkpoint)
+    parts.task.load_state_dict(checkpoint["state_dict"])
+    start = time.perf_counter()
+    parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
+    test_seconds = time.perf_counter() - start
+    best = next(row for row in history if int(row["epoch"]) == checkpoint["epoch"])
+    result = parts.task.results["test"]
+    data = folder.read_json("provenance.json")["data"]
+    metrics = {
+        "val": {"n": data["val"]["rows"], **val_figures(best)},
+        "test": stage_record(result, parts.datamodule.class_names),
+        "best": {
+            "epoch": checkpoint["epoch"],
+            "monitor": cfg.monitor,
+            "score": float(best[cfg.monitor]),
+            "checkpoint": str(folder.best_checkpoint.relative_to(folder.path)),
+        },
+        "parameters": count_parameters(parts.task),
+        "seconds": seconds(history, test_seconds),
+    }
+    write_predictions(folder, result, parts.datamodule)
+    folder.write_json("metrics.json", metrics)
+    return metrics
+
+
+@contextmanager
+def _closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
+    """Close every logger, with the state that the run ended in."""
+    status, code = "failed", 1
+    try:
+        yield
+        status, code = "success", 0
+    finally:
+        for logger in trainer.loggers:
+            logger.finalize(status)
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=code)

@@ -1,0 +1,142 @@
+"""What a run folder holds, how it is written (atomically) and read. Standard library only."""
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that readers see the old one or the new one, never a part.
+
+    Args:
+        path: The file; its folder is made.
+        write: Called with a temporary name in the same folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))  # type: ignore[arg-type, return-value]
+
+
+class RunFolderError(ValueError):
+    """The folder does not hold what is asked of it."""
+
+    is_for_the_user = True
+
+
+class RunFolder:
+    """The record of one run: what is not in it did not happen."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Weights of the epoch with the best monitored figure."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Everything that the next epoch needs."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, secrets redacted."""
+        return self.path / "config.yaml"
+
+    @property
+    def predictions(self) -> Path:
+        """One row a test sample."""
+        return self.path / "predictions" / "test.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The page a person reads."""
+        return self.path / "report.html"
+
+    @property
+    def skipped_rows(self) -> Path:
+        """The rows that `on_bad_rows=skip` dropped."""
+        return self.path / "skipped_rows.csv"
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write `name`; NaN and infinity are not JSON and raise `ValueError`."""
+        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read `name`, or an empty dict where the run did not get that far."""
+        path = self.path / name
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return content
+
+    def begin(self, *, resuming: bool) -> None:
+        """Mark the folder as running.
+
+        Raises:
+            RunFolderError: If another run's record would be overwritten.
+        """
+        if not resuming and (self.path / "status.json").exists():
+            msg = f"{self.path} holds a run already: give ckpt_path=last to go on with it, or another hydra.run.dir"
+            raise RunFolderError(msg)
+        self.write_status("running", "setup")
+
+    def write_status(self, state: str, stage: str, error: str | None = None) -> None:
+        """Say where the run stands.
+
+        Args:
+            state: running, finished, failed or interrupted.
+            stage: setup, fit, test or report.
+            error: One line, for a run that did not finish.
+        """
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        started = now if (state, stage) == ("running", "setup") else self.read_json("status.json").get("started", now)
+        ended = None if state == "running" else now
+        status = {"state": state, "stage": stage, "error": error, "started": started, "ended": ended}
+        self.write_json("status.json", status)
+
+    def read_history(self) -> list[dict[str, str]]:
+        """One dict an epoch, values as text so that figures keep every digit."""
+        path = self.path / "history.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def write_history(self, rows: list[dict[str, str]]) -> None:
+        """Write all epochs; a figure that some epoch lacks is empty there."""
+        self.write_table(self.path / "history.csv", rows)
+
+    def write_table(self, path: Path, rows: list[dict[str, str]]) -> None:
+        """Write rows of text as CSV, columns in order of first appearance."""
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, text.getvalue())
+
+    def remove_if_empty(self) -> None:
+        """Leave nothing behind where nothing was run."""
+        for folder in (self.path, self.path.parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

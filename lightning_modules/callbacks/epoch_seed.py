@@ -1,0 +1,21 @@
+"""Random numbers of an epoch depend on (seed, epoch), so that a resumed run draws what an uninterrupted one draws."""
+
+import random
+
+import lightning
+import numpy as np
+import torch
+
+
+class EpochSeed(lightning.Callback):
+    """Seeds Python, NumPy and torch at the start of each training epoch, differently on each process."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Seed for this epoch."""
+        state = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank]).generate_state(3)
+        random.seed(int(state[0]))
+        np.random.seed(int(state[1]))  # noqa: NPY002 - other libraries draw from the global generator
+        torch.manual_seed(int(state[2]))

@@ -1,0 +1,76 @@
+"""One row an epoch for history.csv."""
+
+import logging
+import time
+from typing import Protocol
+
+import lightning
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_modules.base import Task
+
+log = logging.getLogger(__name__)
+
+
+class HistoryStore(Protocol):
+    """Where the rows go; the engine's run folder is one."""
+
+    def read_history(self) -> list[dict[str, str]]:
+        """All rows."""
+
+    def write_history(self, rows: list[dict[str, str]]) -> None:
+        """Replace all rows."""
+
+
+class History(Checkpoint):
+    """Writes the epoch's figures, learning rates and times.
+
+    A kind of checkpoint to Lightning, which therefore calls it after the task has computed the epoch's figures and in the
+    order given: before the real checkpoints, so that a row exists for every epoch that can be resumed from.
+    """
+
+    def __init__(self, store: HistoryStore) -> None:
+        self.store = store
+        self.rows: list[dict[str, str]] = []
+        self.epoch_start = self.val_start = self.val_seconds = 0.0
+        self.samples = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Keep the rows of the epochs before the one that starts."""
+        self.rows = [row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Start the clock."""
+        self.epoch_start, self.val_seconds = time.perf_counter(), 0.0
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Stop the training clock."""
+        self.val_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        """Let the training clock go on."""
+        self.val_seconds += time.perf_counter() - self.val_start
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the row and log its gist."""
+        if not isinstance(pl_module, Task) or not trainer.is_global_zero:
+            return
+        seconds = time.perf_counter() - self.epoch_start
+        train_seconds = seconds - self.val_seconds
+        samples = sum(map(sum, pl_module.results["train"].confusion))
+        row: dict[str, object] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        for stage in ("train", "val"):
+            if stage in pl_module.results:
+                figures = pl_module.results[stage].figures
+                row |= {f"{stage}/{name}": "" if value is None else value for name, value in figures.items()}
+        for group in trainer.optimizers[0].param_groups:
+            row[f"lr/{group['name']}"] = group["lr"]
+        row |= {"seconds": round(seconds, 3), "train/seconds": round(train_seconds, 3)}
+        row["train/samples_per_second"] = round(samples / train_seconds, 1)
+        self.rows.append({key: str(value) for key, value in row.items()})
+        self.store.write_history(self.rows)
+        shown = " ".join(f"{key} {row[key]:.4f}" for key in _GIST if isinstance(row.get(key), float))
+        log.info("epoch %d of %s: %s, %.1f s", trainer.current_epoch, trainer.max_epochs, shown, seconds)
+
+
+_GIST = ("train/loss", "train/acc", "val/loss", "val/acc")

@@ -1,0 +1,41 @@
+"""Losses and the probabilities that belong to them, in float32 whatever the precision of the logits."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def num_outputs(num_classes: int) -> int:
+    """Logits a sample: one for two classes, else one for each class."""
+    return 1 if num_classes == 2 else num_classes  # noqa: PLR2004
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross-entropy for one logit, mean cross-entropy for more.
+
+    Args:
+        logits: [B, 1] of class 1 against class 0, or [B, K].
+        labels: [B] int64, 0..K-1.
+
+    Returns:
+        A scalar in nats.
+    """
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    return F.cross_entropy(logits, labels)
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Probabilities of all classes.
+
+    Args:
+        logits: [B, 1] or [B, K].
+
+    Returns:
+        [B, 2] or [B, K] float32; rows sum to 1.
+    """
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=1)
+    return torch.softmax(logits, dim=1)

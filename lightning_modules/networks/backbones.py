@@ -1,0 +1,152 @@
+"""Pretrained encoders as the `features` part of a classifier. `B` texts, `T` tokens, `C` channels."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+
+from datamodules.batches import TextBatch
+
+Pooling = Literal["pooler", "cls", "mean"]
+
+
+class BackboneError(ValueError):
+    """A backbone cannot be had, or not in this form."""
+
+    is_for_the_user = True
+
+
+class Features(NamedTuple):
+    """What a backbone hands to a head.
+
+    Attributes:
+        values: [B, C] pooled vectors, or [B, T, C] token states.
+        lengths: [B] int64 number of tokens before the padding; None for pooled vectors.
+    """
+
+    values: Tensor
+    lengths: Tensor | None = None
+
+
+class TextEncoder(nn.Module):
+    """A Hugging Face encoder that gives pooled vectors or token states.
+
+    The encoder stands in `model`; its layers are `features.model.encoder.layer.0` and so on.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: Pooling | None) -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: With `last_hidden_state` [B, T, C] in its output.
+            pooling: What the vector of a text is: the encoder's `pooler`, the `cls` token's state, or the `mean` over
+                the tokens. None gives token states.
+
+        Raises:
+            BackboneError: If the encoder has no pooler and one is asked for.
+        """
+        super().__init__()
+        has_pooler = getattr(encoder, "pooler", None) is not None
+        if pooling == "pooler" and not has_pooler:
+            msg = f"{type(encoder).__name__} has no pooler: choose model.pooling=cls or mean, or model.head=bigru"
+            raise BackboneError(msg)
+        if has_pooler and pooling != "pooler":
+            encoder.pooler = None  # nothing reads it, so it is neither trained nor counted
+        self.model = encoder
+        self.pooling = pooling
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's own configuration."""
+        config: PretrainedConfig = self.model.config  # type: ignore[assignment]
+        return config
+
+    @property
+    def width(self) -> int:
+        """Channels of a feature vector, `C`."""
+        return int(self.config.hidden_size)
+
+    def forward(self, batch: TextBatch) -> Features:
+        """Encode a batch.
+
+        Args:
+            batch: Padded texts.
+
+        Returns:
+            [B, C] pooled vectors, or [B, T, C] token states with their lengths.
+        """
+        mask = batch["attention_mask"]
+        output = self.model(input_ids=batch["input_ids"], attention_mask=mask)
+        if self.pooling is None:
+            return Features(output.last_hidden_state, mask.sum(dim=1))
+        if self.pooling == "pooler":
+            return Features(output.pooler_output)
+        states: Tensor = output.last_hidden_state
+        if self.pooling == "cls":
+            return Features(states[:, 0])
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
+
+
+def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> TextEncoder:
+    """Build an encoder in float32.
+
+    Args:
+        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a configuration with
+            `model_type`, for random weights.
+        pooling: See `TextEncoder`.
+
+    Returns:
+        The encoder, in train mode.
+
+    Raises:
+        BackboneError: If there is no such backbone, its weights are damaged or do not cover what is used of it.
+    """
+    if not isinstance(backbone, str):
+        return TextEncoder(AutoModel.from_config(_config(backbone), dtype=torch.float32), pooling)
+    try:
+        encoder, loading = AutoModel.from_pretrained(backbone, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # the loaders raise anything from OSError to SafetensorError
+        raise BackboneError(_not_loaded(backbone, error)) from error
+    wrapped = TextEncoder(encoder, pooling)
+    used = {name for name, _ in encoder.named_parameters()}
+    missing = sorted(set(loading["missing_keys"]) & used)
+    if missing:
+        what = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")  # noqa: PLR2004
+        advice = "; choose model.pooling=cls or mean" if all("pooler" in name for name in missing) else ""
+        msg = f"{backbone}: no weights for {what}, so they would be random{advice}"
+        raise BackboneError(msg)
+    return wrapped.train()
+
+
+def _config(values: Mapping[str, Any]) -> PretrainedConfig:
+    if "model_type" not in values:
+        msg = "model.backbone: a mapping needs model_type, for example bert"
+        raise BackboneError(msg)
+    rest = {key: value for key, value in values.items() if key != "model_type"}
+    try:
+        known = AutoConfig.for_model(values["model_type"])
+    except ValueError as error:
+        msg = f"model.backbone.model_type: transformers knows no '{values['model_type']}'"
+        raise BackboneError(msg) from error
+    names = sorted(known.to_dict())
+    for key in rest:
+        if key not in names and not hasattr(known, key):
+            near = ", ".join(get_close_matches(key, names, n=3)) or "see the configuration's documentation"
+            msg = f"model.backbone.{key}: unknown key of a {values['model_type']} configuration; nearest: {near}"
+            raise BackboneError(msg)
+    return AutoConfig.for_model(values["model_type"], **rest)
+
+
+def _not_loaded(backbone: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if Path(backbone).is_dir():
+        return f"{Path(backbone).resolve()}: no usable backbone in this folder ({reason}); write one with save_pretrained"
+    return (
+        f"model.backbone={backbone}: no such folder ({Path(backbone).resolve()}), and the hub gave none ({reason}); "
+        f"go online once, or set model.backbone to a local folder"
+    )
