@@ -1,6 +1,7 @@
 """Embedded data, made from a seed: the first run needs neither network nor files."""
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, TypedDict
 
 import numpy as np
@@ -38,7 +39,7 @@ def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
     """Make statements about melting ice, some from good sources and some not.
 
     A statement is real where its source and its verb together are trustworthy; `never` before the verb turns the verdict
-    round, so that single words do not decide. Three in a hundred labels are wrong.
+    round, so that single words do not decide. Three in a hundred labels are wrong. No text comes twice.
 
     Args:
         rows: How many.
@@ -53,7 +54,7 @@ def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
         choices = list(options)
         return choices[int(rng.integers(len(choices)))].format(n=int(rng.integers(2, 60)))
 
-    result = []
+    result: dict[str, str] = {}
     while len(result) < rows:
         source, verb = pick(_SOURCES), pick(_VERBS)
         trust = _SOURCES[source] + _VERBS[verb]
@@ -67,8 +68,8 @@ def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
         text = ", ".join([claim, *extras]) + "".join(f" {tail}" for tail in tails)
         if rng.random() < _NOISE:
             real = not real
-        result.append((text[0].upper() + text[1:], "real" if real else "fake"))
-    return result
+        result.setdefault(text[0].upper() + text[1:], "real" if real else "fake")
+    return list(result.items())
 
 
 class SampleTextDataModule(TextDataModule):
@@ -80,11 +81,12 @@ class SampleTextDataModule(TextDataModule):
         self.rows = rows
 
     def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
-        """Make the three splits from three seeds."""
-        return {split: (f"sample_text, {split}", self._made(split)) for split in SPLITS}
+        """Make all statements and give each split its part of them."""
+        counts = {split: int(self.rows[split]) for split in SPLITS}  # type: ignore[literal-required]
+        made = iter(sample_text(sum(counts.values()), seed=0))
+        return {split: (f"sample_text, {split}", self._rows_of(islice(made, count))) for split, count in counts.items()}
 
-    def _made(self, split: str) -> list[Row | BadRow]:
-        made = sample_text(int(self.rows[split]), seed=SPLITS.index(split))  # type: ignore[literal-required]
+    def _rows_of(self, made: Iterable[tuple[str, str]]) -> list[Row | BadRow]:
         return [
             Row(i, None, {"id": str(i), self.text_column: text, self.label_column: label})
             for i, (text, label) in enumerate(made)

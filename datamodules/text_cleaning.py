@@ -72,7 +72,7 @@ def strip_punctuation(text: str) -> str:
 
 def demojize(text: str) -> str:
     """Write emoji as text, for example `:thumbs_up:`; flags and skin tones are one emoji."""
-    return emoji.demojize(text)
+    return text if text.isascii() else emoji.demojize(text)
 
 
 _STEPS: dict[str, Callable[[str], str]] = {

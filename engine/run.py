@@ -99,11 +99,14 @@ def _resume_command(folder: RunFolder) -> str:
 
 
 def _quieten() -> None:
+    """Leave out what Lightning says of settings that the config states on purpose; nothing else."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Batches of texts are slices of one tensor in memory: worker processes would only slow them down.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    # Both follow from settings that the config states on purpose.
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own use of torch
 
 
 def _checkpoint_path(cfg: DictConfig, folder: RunFolder) -> str | None:
