@@ -1,2 +1,216 @@
-def write_report(folder):
-    (folder/'report.html').write_text('x')
+"""A run's page, and the page that compares runs: one self-contained HTML file each."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from engine.run_folder import RunFolder, write_text
+from reports import figures
+from reports.record import RunRecord, read_run
+from reports.statistics import macro_f1_interval, mcnemar_exact, roc_auc_interval, wilson_interval
+
+MAX_MISTAKES = 2000
+_COMPARED = ("acc", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "roc_auc", "average_precision", "loss", "ece")
+TITLES = {
+    "acc": "accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "precision_macro": "macro precision",
+    "recall_macro": "macro recall",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "loss": "loss",
+    "ece": "calibration error",
+}
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
+    environment.filters["share"] = lambda value: f"{value:.1%}"
+    environment.filters["thousands"] = lambda value: f"{value:,}"
+    return environment
+
+
+def write_report(path: Path) -> Path:
+    """Draw a run's page from its folder.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The page, report.html in the folder.
+    """
+    run = read_run(path)
+    target = RunFolder(path).report
+    page = _environment().get_template("run.html.j2").render(
+        title=run.name,
+        run=run,
+        headline=_headline(run),
+        figures=_run_figures(run),
+        averages=_averages(run.test),
+        kinds=mistakes(run),
+        max_mistakes=MAX_MISTAKES,
+        warnings=_warnings(run),
+        epochs=run.history.to_dict("records"),
+    )
+    write_text(target, page)
+    return target
+
+
+def _headline(run: RunRecord) -> list[dict[str, Any]]:
+    test = run.test
+    if not test.get("n"):
+        return []
+    hits = sum(row[k] for k, row in enumerate(test["confusion_matrix"]))
+    cards = [
+        {"title": "accuracy", "value": test["acc"], "interval": wilson_interval(hits, test["n"])},
+        {"title": "macro F1", "value": test["f1_macro"], "interval": macro_f1_interval(test["confusion_matrix"])},
+    ]
+    if test.get("roc_auc") is not None and run.predictions is not None:
+        positive = test["classes"][1]
+        interval = roc_auc_interval(
+            run.predictions[f"probability_{positive}"].tolist(), (run.predictions["label"] == positive).tolist()
+        )
+        cards.append({"title": f"ROC AUC of {positive}", "value": test["roc_auc"], "interval": interval})
+    cards.append({"title": "calibration error", "value": test["ece"], "interval": None})
+    return cards
+
+
+def _run_figures(run: RunRecord) -> dict[str, str]:
+    history, drawn = run.history, {}
+    for name in ("loss", "acc"):
+        columns = {stage: f"{stage}/{name}" for stage in ("train", "val")}
+        lines = {stage: _line(history, column) for stage, column in columns.items() if column in history}
+        if lines:
+            drawn[name] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
+    rates = {c.removeprefix("lr/"): _line(history, c) for c in history if c.startswith("lr/") and "no_decay" not in c}
+    if rates:
+        drawn["lr"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
+    if run.test.get("n"):
+        drawn["confusion"] = figures.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
+        drawn["reliability"] = figures.reliability(run.test["calibration"])
+    return drawn
+
+
+def _line(history: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
+    return history["epoch"].tolist(), history[column].tolist()
+
+
+def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows under the per-class table. With one label a sample, the micro averages all are the accuracy."""
+    if not test.get("n"):
+        return []
+    rows = [{"name": "micro average", **dict.fromkeys(("precision", "recall", "f1"), test["acc"])}]
+    rows += [
+        {"name": f"{kind} average", **{name: test[f"{name}_{kind}"] for name in ("precision", "recall", "f1")}}
+        for kind in ("macro", "weighted")
+    ]
+    return rows
+
+
+def mistakes(run: RunRecord) -> list[dict[str, Any]]:
+    """Misclassified test samples by kind of mistake, the most frequent kind first, in it the most confident first.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Dicts with label, prediction, count and rows (index, confidence, text); at most `MAX_MISTAKES` rows in all.
+    """
+    table = run.predictions
+    if table is None:
+        return []
+    wrong = table[table["label"] != table["prediction"]].copy()
+    reference = table.columns[-1]
+    probabilities = [column for column in table.columns if column.startswith("probability_")]
+    wrong["confidence"] = wrong[probabilities].max(axis=1)
+    wrong = wrong.sort_values(["confidence", "index"], ascending=[False, True])
+    shown = wrong.head(MAX_MISTAKES)
+    kinds = []
+    for (label, prediction), group in wrong.groupby(["label", "prediction"], sort=False):
+        rows = shown.loc[shown.index.intersection(group.index, sort=False)]
+        samples = [
+            {"index": int(row["index"]), "confidence": float(row["confidence"]), "text": str(row[reference])}
+            for _, row in rows.iterrows()
+        ]
+        kinds.append({"label": label, "prediction": prediction, "count": len(group), "rows": samples})
+    return sorted(kinds, key=lambda kind: -kind["count"])
+
+
+def _warnings(run: RunRecord) -> list[str]:
+    lines = []
+    if run.status.get("state") != "finished" and run.status.get("error"):
+        lines.append(f"The run {run.status['state']} during {run.status['stage']}: {run.status['error']}")
+    data = run.provenance.get("data", {})
+    for split in ("train", "val", "test"):
+        skipped = data.get(split, {}).get("skipped_rows", 0)
+        if skipped:
+            lines.append(f"{skipped} bad rows of {split} were left out; skipped_rows.csv lists them.")
+    for overlap in data.get("overlaps", []):
+        first, second = overlap["splits"]
+        count = "1 text stands" if overlap["texts"] == 1 else f"{overlap['texts']} texts stand"
+        lines.append(f"{count} in {first} and in {second}, for example: {overlap['examples'][0][:120]}")
+    return lines
+
+
+def write_comparison(paths: list[Path], target: Path) -> Path:
+    """Draw one page that compares runs; the first is what the others are held against.
+
+    Args:
+        paths: Run folders.
+        target: The page.
+
+    Returns:
+        The page.
+    """
+    runs = [read_run(path) for path in paths]
+    names = _distinct_names(runs)
+    drawn = {}
+    for column, title in (("val/loss", "validation loss"), ("val/acc", "validation accuracy"), ("train/loss", "training loss")):
+        lines = {n: _line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
+        if lines:
+            drawn[title] = figures.curves(lines, title, f"{title} by epoch")
+    page = _environment().get_template("compare.html.j2").render(
+        title="Comparison of " + ", ".join(names),
+        rows=[_compared(run, name, runs[0]) for run, name in zip(runs, names, strict=True)],
+        columns=[(name, TITLES[name]) for name in _COMPARED if any(run.test.get(name) is not None for run in runs)],
+        figures=drawn,
+        pairs=_pairs(runs, names),
+    )
+    write_text(target, page)
+    return target
+
+
+def _distinct_names(runs: list[RunRecord]) -> list[str]:
+    names = [run.name for run in runs]
+    return [name if names.count(name) == 1 else str(run.folder) for name, run in zip(names, runs, strict=True)]
+
+
+def _compared(run: RunRecord, name: str, first: RunRecord) -> dict[str, Any]:
+    differences = {
+        key: run.test[key] - first.test[key]
+        for key in _COMPARED
+        if run is not first and run.test.get(key) is not None and first.test.get(key) is not None
+    }
+    return {"name": name, "run": run, "test": run.test, "differences": differences}
+
+
+def _pairs(runs: list[RunRecord], names: list[str]) -> list[dict[str, Any]]:
+    """McNemar's test for each pair of runs with the same test set."""
+    rows = []
+    for (a, first), (b, second) in combinations(zip(names, runs, strict=True), 2):
+        row: dict[str, Any] = {"first": a, "second": b, "p": None}
+        if first.predictions is not None and second.predictions is not None:
+            keys = ["index", "label", first.predictions.columns[-1]]
+            same = set(keys) <= set(second.predictions) and first.predictions[keys].equals(second.predictions[keys])
+            if same:
+                right = [r.predictions["label"] == r.predictions["prediction"] for r in (first, second)]  # type: ignore[index]
+                row["only_first"], row["only_second"] = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+                row["p"], row["n"] = mcnemar_exact(row["only_first"], row["only_second"]), len(right[0])
+        rows.append(row)
+    return rows

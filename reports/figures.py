@@ -1,0 +1,127 @@
+"""Figures as SVG that takes its colours from the page, so that one picture serves the light and the dark theme."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+# Colours that stand for a CSS variable until the SVG is written.
+_INK, _LINE = "#010203", "#040506"
+_SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
+_VARIABLES = {_INK: "var(--ink)", _LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)}
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+_MAX_NUMBERED_CLASSES = 20
+
+
+def _svg(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    width_free = text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="figure" ', 1)
+    return width_free
+
+
+def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, label: str) -> str:
+    """Lines over epochs.
+
+    Args:
+        series: Name -> (epochs, values).
+        ylabel: What the values are.
+        label: For screen readers.
+
+    Returns:
+        An SVG element.
+    """
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": label}):
+        figure, axes = _axes()
+        for i, (name, (epochs, values)) in enumerate(series.items()):
+            points = pd.DataFrame({"x": epochs, "y": values}).dropna()
+            dashes = "-" if i < len(_SERIES) else "--"
+            axes.plot(points.x, points.y, dashes, color=_SERIES[i % len(_SERIES)], marker="o", markersize=3, label=name)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(ylabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(series) > 1:
+            axes.legend()
+        return _svg(figure, label)
+
+
+def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """Counts, each row shaded by its share of the label's samples.
+
+    Args:
+        counts: [K][K], row the label, column the prediction.
+        names: Of the classes.
+
+    Returns:
+        An SVG element.
+    """
+    size = len(names)
+    side = min(9.0, max(3.2, 0.55 * size + 1.8))
+    with mpl.rc_context({**_STYLE, "axes.grid": False, "svg.hashsalt": "confusion"}):
+        figure, axes = _axes(side, side * 0.85)
+        for i, row in enumerate(counts):
+            total = sum(row)
+            for j, count in enumerate(row):
+                share = count / total if total else 0.0
+                colour = _SERIES[0] if i == j else _SERIES[1]
+                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=0.06 + 0.5 * share, linewidth=0))
+                if size <= _MAX_NUMBERED_CLASSES:
+                    share_text = f"\n{share:.1%}" if size <= 4 else ""  # noqa: PLR2004
+                    axes.text(j, i, f"{count}{share_text}", ha="center", va="center")
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="prediction", ylabel="label")
+        if size <= _MAX_NUMBERED_CLASSES:
+            rotation = 0 if size <= 4 else 60  # noqa: PLR2004
+            axes.set_xticks(range(size), names, rotation=rotation)
+            axes.set_yticks(range(size), names)
+        return _svg(figure, "confusion matrix")
+
+
+def reliability(bins: Sequence[Mapping[str, float]]) -> str:
+    """Accuracy over confidence; on the diagonal a probability means what it says.
+
+    Args:
+        bins: With lower, upper, count, confidence and acc.
+
+    Returns:
+        An SVG element.
+    """
+    total = sum(b["count"] for b in bins)
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": "reliability"}):
+        figure, axes = _axes(4.2, 3.4)
+        axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=0.8)
+        for b in bins:
+            left, width = b["lower"], b["upper"] - b["lower"]
+            strength = 0.25 + 0.6 * b["count"] / total
+            axes.bar(left, b["acc"], width, align="edge", color=_SERIES[0], alpha=strength, edgecolor=_SERIES[0])
+        axes.plot([b["confidence"] for b in bins], [b["acc"] for b in bins], "o", color=_SERIES[1], markersize=4)
+        lowest = min((b["lower"] for b in bins), default=0.0)
+        axes.set(xlim=(lowest, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+        return _svg(figure, "reliability diagram")

@@ -1,0 +1,81 @@
+"""Run folders as a report reads them. A run that died has less in it, and its page shows what there is."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from engine.run_folder import RunFolder
+
+
+class NotARunError(ValueError):
+    """A folder is not a run folder."""
+
+    is_for_the_user = True
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run.
+
+    Attributes:
+        folder: Where it lies.
+        status, metrics, provenance, plan: The JSON files; empty where the run did not get that far.
+        config: Text of config.yaml.
+        history: One row an epoch, numbers as numbers.
+    """
+
+    folder: Path
+    status: dict[str, Any]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    plan: dict[str, Any]
+    config: str
+    history: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Experiment and time, as the path has them."""
+        return "/".join(self.folder.parts[-2:])
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame | None:
+        """One row a test sample, ordered by index; None where the run was not tested."""
+        path = RunFolder(self.folder).predictions
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Figures of the test stage."""
+        stage: dict[str, Any] = self.metrics.get("test", {})
+        return stage
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run folder.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        What is in it.
+
+    Raises:
+        NotARunError: If it is none.
+    """
+    folder = RunFolder(path)
+    if not (folder.path / "status.json").is_file():
+        msg = f"{path} is no run folder: it has no status.json; give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
+        raise NotARunError(msg)
+    history = pd.DataFrame(folder.read_history())
+    return RunRecord(
+        folder=folder.path,
+        status=folder.read_json("status.json"),
+        metrics=folder.read_json("metrics.json"),
+        provenance=folder.read_json("provenance.json"),
+        plan=folder.read_json("plan.json"),
+        config=folder.config.read_text(encoding="utf-8") if folder.config.is_file() else "",
+        history=history.apply(pd.to_numeric, errors="coerce"),
+    )

@@ -1,0 +1,100 @@
+"""Intervals and tests, so that a difference is not read where there is none."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_Z95 = 1.959963984540054
+_RESAMPLES = 1000
+_CHUNK = 100
+
+Interval = tuple[float, float]
+
+
+def wilson_interval(hits: int, total: int) -> Interval:
+    """95 % score interval of a proportion (Wilson, JASA 22, 1927).
+
+    Args:
+        hits: Successes.
+        total: Trials, at least 1.
+
+    Returns:
+        Bounds in 0..1.
+    """
+    share, z2 = hits / total, _Z95**2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def macro_f1_interval(confusion: Sequence[Sequence[int]], seed: int = 0) -> Interval:
+    """95 % percentile bootstrap interval of the macro F1: resampling samples is resampling the matrix's cells.
+
+    Args:
+        confusion: [K][K] counts, row the label, column the prediction.
+        seed: Of the resampling.
+
+    Returns:
+        Bounds in 0..1.
+    """
+    counts: npt.NDArray[np.int64] = np.asarray(confusion, dtype=np.int64)
+    total = int(counts.sum())
+    drawn = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, size=_RESAMPLES)
+    drawn = drawn.reshape(-1, *counts.shape)
+    margins = drawn.sum(axis=1) + drawn.sum(axis=2)
+    hits = np.diagonal(drawn, axis1=1, axis2=2)
+    present = margins > 0
+    f1 = np.divide(2 * hits, margins, out=np.zeros(margins.shape), where=present)
+    return _percentiles(f1.sum(axis=1) / present.sum(axis=1))
+
+
+def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool], seed: int = 0) -> Interval | None:
+    """95 % percentile bootstrap interval of the area under the ROC curve.
+
+    Args:
+        scores: [N] probability of the positive class.
+        positive: [N] whether the sample is of that class.
+        seed: Of the resampling.
+
+    Returns:
+        Bounds in 0..1, or None where a class is absent.
+    """
+    flags: npt.NDArray[np.bool_] = np.asarray(positive, dtype=bool)
+    if flags.all() or not flags.any():
+        return None
+    values: npt.NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
+    flags = flags[order]
+    rng = np.random.default_rng(seed)
+    areas: list[npt.NDArray[np.float64]] = []
+    for _ in range(_RESAMPLES // _CHUNK):
+        drawn = rng.multinomial(len(flags), np.full(len(flags), 1 / len(flags)), size=_CHUNK)
+        hits = np.add.reduceat(drawn * flags, starts, axis=1)
+        misses = np.add.reduceat(drawn * ~flags, starts, axis=1)
+        below = np.cumsum(misses, axis=1) - misses
+        pairs = hits.sum(axis=1) * misses.sum(axis=1)
+        areas.append(((hits * (below + misses / 2)).sum(axis=1) / np.maximum(pairs, 1))[pairs > 0])
+    return _percentiles(np.concatenate(areas))
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided exact p-value of McNemar's test (Psychometrika 12, 1947): are two classifiers equally often right?
+
+    Args:
+        only_first: Samples that only the first classifier has right.
+        only_second: Samples that only the second has right.
+
+    Returns:
+        Probability, under equality, of a split at least as uneven.
+    """
+    total = only_first + only_second
+    tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def _percentiles(values: npt.NDArray[np.float64]) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
