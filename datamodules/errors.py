@@ -32,21 +32,25 @@ class BadRow:
         return f"{self.file}, row {self.row}{line}: {self.reason}"
 
 
-def refuse(bad: list[BadRow], shown: int = 10) -> None:
+LEAVE_OUT = "mend the file, or leave such rows out with data.on_bad_rows=skip"
+
+
+def refuse(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) -> None:
     """Raise for the rows that cannot be used.
 
     Args:
         bad: The rows; none raises nothing.
         shown: How many are named.
+        advice: What to do.
 
     Raises:
         DataError: With the first rows and the way round.
     """
     if not bad:
         return
-    advice = "mend the file, or leave such rows out with data.on_bad_rows=skip"
     if len(bad) == 1:
-        raise DataError(f"{bad[0]}; {advice}")
+        msg = f"{bad[0]}; {advice}"
+        raise DataError(msg)
     lines = [f"{len(bad)} bad rows; {advice}", *(f"  {row}" for row in bad[:shown])]
     if len(bad) > shown:
         lines.append(f"  ... and {len(bad) - shown} more")

@@ -1,7 +1,8 @@
 """Rows of CSV, TSV, JSONL and Parquet files, one at a time, with what is wrong with each.
 
 A stray quote makes a CSV parser swallow the rows up to the next quote. Such a row is told apart from a text of several
-lines by its inner lines: where one is a whole row by itself, rows were swallowed. Reading goes on behind the stray quote's line.
+lines by its single lines: where one is a whole row by itself, rows were swallowed. Reading goes on behind the line of the
+stray quote.
 """
 
 import csv
@@ -84,9 +85,7 @@ def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> 
 
 
 class _CsvReader:
-    def __init__(
-        self, path: Path, needed: Sequence[str], is_whole_row: Callable[[dict[str, str]], bool], split: str
-    ) -> None:
+    def __init__(self, path: Path, needed: Sequence[str], is_whole_row: Callable[[dict[str, str]], bool], split: str) -> None:
         self.path, self.needed, self.is_whole_row, self.split = path, needed, is_whole_row, split
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         self.pending: deque[str] = deque()
@@ -139,7 +138,6 @@ class _CsvReader:
         if len(fields) != len(header):
             return f"has {len(fields)} fields where the header has {len(header)}"
         return unreadable("".join(fields))
-
 
     def _swallows(self, header: list[str]) -> bool:
         """Whether the record's first line, or a later one with all its quotes paired, is a row by itself."""

@@ -1,4 +1,7 @@
-"""Which encoding a text file is in. UTF-8 and UTF-16 with a mark are certain; Windows-1252 is read where nothing speaks against it."""
+"""Which encoding a text file is in.
+
+UTF-8 and UTF-16 with a mark are certain; Windows-1252 is read where nothing speaks against it.
+"""
 
 import logging
 from collections.abc import Iterator

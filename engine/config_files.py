@@ -22,6 +22,7 @@ _FLOAT = re.compile(
     r"|\.[0-9_]+(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 _INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$")
+_MOST_SHOWN = 12
 _PLAIN_VALUE = re.compile(r"^[\w\-./:@+%~]*$")
 
 
@@ -219,5 +220,5 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     close += [path for path in known if path.rsplit(".", 1)[-1] == leaf and path not in close]
     if close:
         return "did you mean " + " or ".join(close[:count]) + "?"
-    shown = ", ".join(sorted(known)[:12])
-    return f"known: {shown}{', ...' if len(known) > 12 else ''}"
+    shown = ", ".join(sorted(known)[:_MOST_SHOWN])
+    return f"known: {shown}{', ...' if len(known) > _MOST_SHOWN else ''}"

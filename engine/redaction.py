@@ -7,7 +7,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 HIDDEN = "<redacted>"
 _SECRET_KEY = re.compile(
-    r"^(.*_)?(api_?key|secret|secret_key|password|passwd|credentials?|(access|auth|hub|hf|api|bearer)_?token|token)$", re.IGNORECASE
+    r"^(.*_)?(api_?key|secret|secret_key|password|passwd|credentials?|(access|auth|hub|hf|api|bearer)_?token|token)$",
+    re.IGNORECASE,
 )
 _LOGIN_IN_URL = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
 

@@ -4,7 +4,6 @@ import logging
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +18,10 @@ from engine.build import Parts, build
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import validate
 from engine.interrupts import InterruptedRunError
-from engine.launch import describe
+from engine.outcome import describe
 from engine.plan import make_plan, print_plan
 from engine.provenance import provenance
+from engine.quiet import quieten
 from engine.redaction import redacted
 from engine.results import count_parameters, print_results, seconds, stage_record, val_figures, write_predictions
 from engine.run_folder import RunFolder, write_text
@@ -45,7 +45,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     with _recorded(folder, quiet=cfg.plan):
         validate(cfg, list(hydra_cfg.overrides.task), dict(hydra_cfg.runtime.choices))
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-        _quieten()
+        quieten()
         checkpoint_path = _checkpoint_path(cfg, folder)
         parts = build(cfg, folder)
         data = parts.datamodule.describe()
@@ -56,9 +56,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
         with _closed_loggers(parts.trainer):
             folder.write_status("running", "fit")
-            parts.trainer.fit(
-                parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True
-            )
+            parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
             folder.write_status("running", "test")
             metrics = _test_best(cfg, folder, parts)
         folder.write_status("running", "report")
@@ -96,17 +94,6 @@ def _record_end(folder: RunFolder, state: str, error: str, *, quiet: bool) -> No
 def _resume_command(folder: RunFolder) -> str:
     words = [w for w in HydraConfig.get().overrides.task if not w.startswith("ckpt_path=")]
     return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says of settings that the config states on purpose; nothing else."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Batches of texts are slices of one tensor in memory: worker processes would only slow them down.
-    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own use of torch
 
 
 def _checkpoint_path(cfg: DictConfig, folder: RunFolder) -> str | None:

@@ -1,0 +1,1 @@
+"""Batches -> loss and figures: one LightningModule a task."""

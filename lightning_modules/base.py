@@ -43,7 +43,7 @@ class StageResult:
 
 
 class Task(lightning.LightningModule):
-    """Base of all tasks. A subclass builds `network` with the children `features` and `head` and gives `loss_and_probabilities`.
+    """Base of all tasks. A subclass builds `network`, with the children `features` and `head`, and gives the loss.
 
     Attributes:
         network: The plain torch module.
@@ -153,7 +153,8 @@ class Task(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over named groups that hold every parameter, frozen or not, and the schedule over steps."""
         groups = parameter_groups(self.network, self.lrs, self.weight_decay)
-        optimizer = adamw(groups, fused=self.device.type == "cpu")
+        # Lightning refuses to clip gradients under mixed precision with a fused optimiser.
+        optimizer = adamw(groups, fused=self.trainer.precision == "32-true")
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = lr_schedule(optimizer, schedule=self.schedule, warmup=self.warmup, total_steps=total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def num_outputs(num_classes: int) -> int:
@@ -22,8 +22,8 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     logits = logits.float()
     if logits.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
-    return F.cross_entropy(logits, labels)
+        return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
+    return functional.cross_entropy(logits, labels)
 
 
 def class_probabilities(logits: Tensor) -> Tensor:

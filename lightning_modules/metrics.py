@@ -87,8 +87,7 @@ class ClassificationTotals(Metric):
     def samples(self) -> tuple[Tensor, Tensor, Tensor]:
         """Index [N], probabilities [N, K] and labels [N] of the kept samples, ordered by index."""
         index, probabilities, labels = (
-            torch.cat(value) if isinstance(value, list) else value
-            for value in (self.index, self.probabilities, self.labels)
+            torch.cat(value) if isinstance(value, list) else value for value in (self.index, self.probabilities, self.labels)
         )
         order = torch.argsort(index)
         return index[order], probabilities[order], labels[order]

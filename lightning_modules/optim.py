@@ -61,9 +61,7 @@ def lr_factor(step: int, *, schedule: Schedule, warmup_steps: int, total_steps: 
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def lr_schedule(
-    optimizer: torch.optim.Optimizer, *, schedule: Schedule, warmup: float, total_steps: int
-) -> LambdaLR:
+def lr_schedule(optimizer: torch.optim.Optimizer, *, schedule: Schedule, warmup: float, total_steps: int) -> LambdaLR:
     """A schedule over optimiser steps.
 
     Args:

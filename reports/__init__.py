@@ -1,0 +1,1 @@
+"""Run folders -> pages. Imports neither torch, lightning nor hydra."""

@@ -30,7 +30,7 @@ TITLES = {
 def _environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.4f}"
+    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["thousands"] = lambda value: f"{value:,}"
     return environment
@@ -47,16 +47,20 @@ def write_report(path: Path) -> Path:
     """
     run = read_run(path)
     target = RunFolder(path).report
-    page = _environment().get_template("run.html.j2").render(
-        title=run.name,
-        run=run,
-        headline=_headline(run),
-        figures=_run_figures(run),
-        averages=_averages(run.test),
-        kinds=mistakes(run),
-        max_mistakes=MAX_MISTAKES,
-        warnings=_warnings(run),
-        epochs=run.history.to_dict("records"),
+    page = (
+        _environment()
+        .get_template("run.html.j2")
+        .render(
+            title=run.name,
+            run=run,
+            headline=_headline(run),
+            figures=_run_figures(run),
+            averages=_averages(run.test),
+            kinds=mistakes(run),
+            max_mistakes=MAX_MISTAKES,
+            warnings=_warnings(run),
+            epochs=run.history.to_dict("records"),
+        )
     )
     write_text(target, page)
     return target
@@ -175,12 +179,16 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
         lines = {n: _line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
         if lines:
             drawn[title] = figures.curves(lines, title, f"{title} by epoch")
-    page = _environment().get_template("compare.html.j2").render(
-        title="Comparison of " + ", ".join(names),
-        rows=[_compared(run, name, runs[0]) for run, name in zip(runs, names, strict=True)],
-        columns=[(name, TITLES[name]) for name in _COMPARED if any(run.test.get(name) is not None for run in runs)],
-        figures=drawn,
-        pairs=_pairs(runs, names),
+    page = (
+        _environment()
+        .get_template("compare.html.j2")
+        .render(
+            title="Comparison of " + ", ".join(names),
+            rows=[_compared(run, name, runs[0]) for run, name in zip(runs, names, strict=True)],
+            columns=[(name, TITLES[name]) for name in _COMPARED if any(run.test.get(name) is not None for run in runs)],
+            figures=drawn,
+            pairs=_pairs(runs, names),
+        )
     )
     write_text(target, page)
     return target

@@ -17,5 +17,5 @@ class EpochSeed(lightning.Callback):
         """Seed for this epoch."""
         state = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank]).generate_state(3)
         random.seed(int(state[0]))
-        np.random.seed(int(state[1]))  # noqa: NPY002 - other libraries draw from the global generator
+        np.random.seed(int(state[1]))  # other libraries draw from the global generator
         torch.manual_seed(int(state[2]))

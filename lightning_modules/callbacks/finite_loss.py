@@ -27,7 +27,7 @@ class FiniteLoss(lightning.Callback):
             return
         rows = ", ".join(str(int(i)) for i in batch["index"][:8])
         msg = (
-            f"the training loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx} (rows {rows}, ... from 0); "
+            f"the training loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx} (index {rows}, ...); "
             f"lower model.lr and model.backbone_lr, set trainer.gradient_clip_val, or train with trainer.precision=32-true"
         )
         raise NonFiniteLossError(msg)

@@ -1,0 +1,64 @@
+"""Test a finished run again, from its folder alone."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.build import build_data, build_trainer, model_from_checkpoint, progress_bar, read_config
+from engine.checkpoints import load_checkpoint
+from engine.quiet import quieten
+from engine.run_folder import RunFolder, RunFolderError
+
+
+def evaluate(path: Path, data_dir: str | None) -> int:
+    """Test the best checkpoint on the run's own test data and hold the figures against metrics.json.
+
+    Args:
+        path: The run folder.
+        data_dir: Where the data is now; None where config.yaml says it.
+
+    Returns:
+        0 where every figure is the same to the last digit, else 1.
+
+    Raises:
+        RunFolderError: If the folder is no tested run, or the test data is not the run's.
+    """
+    folder = RunFolder(path)
+    recorded = folder.read_json("metrics.json").get("test")
+    if recorded is None:
+        msg = f"{folder.path} holds no tested run: it has no metrics.json; finish it with ckpt_path=last first"
+        raise RunFolderError(msg)
+    quieten()
+    cfg = read_config(folder.config)
+    if data_dir is not None:
+        cfg.data.data_dir = data_dir
+    checkpoint = load_checkpoint(folder.best_checkpoint)
+    datamodule = build_data(cfg)
+    _check_data(folder, datamodule.describe()["test"])
+    task = model_from_checkpoint(cfg, checkpoint)
+    trainer = build_trainer(cfg, folder, progress_bar(), [])
+    trainer.test(task, datamodule=datamodule, verbose=False)
+    figures = task.results["test"].figures
+    different = [name for name, value in figures.items() if recorded.get(name) != value]
+    _print(figures, recorded, trainer.num_devices)
+    print("all figures are those of metrics.json" if not different else f"different: {', '.join(different)}")
+    return 1 if different else 0
+
+
+def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:
+    before = folder.read_json("provenance.json")["data"]["test"]
+    if before["sha256"] != facts["sha256"]:
+        msg = (
+            f"the test split is not the one that {folder.path} was tested on ({before['rows']} rows then, "
+            f"{facts['rows']} now, or other content); give its place with --data-dir"
+        )
+        raise RunFolderError(msg)
+
+
+def _print(figures: dict[str, float | None], recorded: dict[str, Any], devices: int) -> None:
+    table = Table("figure", "now", "metrics.json", title=f"test, n = {recorded['n']}, {devices} device(s)")
+    for name, value in figures.items():
+        table.add_row(name, repr(value), repr(recorded.get(name)))
+    Console().print(table)

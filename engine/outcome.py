@@ -1,0 +1,62 @@
+"""How a command ends: one line for every failure, and the exit code that tells it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from engine.interrupts import InterruptedRunError, signals_raise
+
+
+@dataclass
+class Outcome:
+    """What a command comes to."""
+
+    code: int = 0
+
+
+def is_for_the_user(error: BaseException) -> bool:
+    """Whether the error's own words say what to do, so that a traceback would only hide them."""
+    return bool(getattr(error, "is_for_the_user", False)) or _is_from_hydra(error)
+
+
+def _is_from_hydra(error: BaseException) -> bool:
+    """Told by name, so that nothing imports Hydra only to ask."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return bool(names & {"hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException"})
+
+
+def describe(error: BaseException) -> str:
+    """The error in as few lines as it has to say."""
+    text = str(error).strip() or type(error).__name__
+    if getattr(error, "is_for_the_user", False) or isinstance(error, InterruptedRunError):
+        return text
+    if _is_from_hydra(error):
+        lines = [*text.splitlines(), *str(error.__cause__ or "").splitlines()]
+        return "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return f"{type(error).__name__}: {' '.join(text.split())}"
+
+
+@contextmanager
+def report_failure() -> Iterator[Outcome]:
+    """Turn signals and exceptions into a line on stderr and an exit code.
+
+    HYDRA_FULL_ERROR=1 adds the traceback that errors of the user do not show otherwise.
+
+    Yields:
+        The outcome, whose code is 130 or 143 after a signal and 1 after any other failure.
+    """
+    outcome = Outcome()
+    try:
+        with signals_raise():
+            yield outcome
+    except InterruptedRunError as error:
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        outcome.code = error.exit_code
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_for_the_user(error):
+            traceback.print_exception(error)
+        print("\n".join([f"error: {describe(error)}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        outcome.code = 1

@@ -1,0 +1,20 @@
+"""What libraries say of settings that the config states on purpose is left out, and nothing else."""
+
+import logging
+import sys
+import warnings
+
+import transformers
+
+
+def quieten() -> None:
+    """Silence the named messages, and bars of other libraries in log files."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Batches of texts are slices of one tensor in memory: worker processes would only slow them down.
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own use of torch
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()

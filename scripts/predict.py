@@ -1,0 +1,31 @@
+"""Predict new texts, from the run folder alone: `python scripts/predict.py RUN INPUT -o OUT`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine.outcome import report_failure
+
+
+def main() -> int:
+    """Write the input's columns with label and probabilities added."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("input", type=Path, help=".txt with a text a line, .csv, .tsv, .jsonl or .parquet")
+    parser.add_argument("-o", "--output", type=Path, help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv)")
+    parser.add_argument("--text-column", help="column of the text (default: the one the run was trained on)")
+    parser.add_argument(
+        "--on-bad-rows", choices=("error", "skip"), default="error", help="stop, or leave them out and count them"
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT where it exists")
+    parser.add_argument("--device", default=None, help="cpu, cuda, ... (default: a GPU where there is one)")
+    arguments = parser.parse_args()
+    with report_failure() as outcome:
+        from engine.prediction import predict
+
+        predict(**vars(arguments))
+    return outcome.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

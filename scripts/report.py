@@ -1,0 +1,29 @@
+"""Draw one page comparing runs: `python scripts/report.py RUN [RUN ...] -o FILE`; for one run, its report again."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine.outcome import report_failure
+
+
+def main() -> int:
+    """Write the page and print its path."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; the first is the baseline")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the page (default: comparison.html, or the run's report.html)"
+    )
+    arguments = parser.parse_args()
+    with report_failure() as outcome:
+        from reports.page import write_comparison, write_report
+
+        if len(arguments.runs) == 1 and arguments.output is None:
+            print(write_report(arguments.runs[0]))
+        else:
+            print(write_comparison(arguments.runs, arguments.output or Path("comparison.html")))
+    return outcome.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

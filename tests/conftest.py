@@ -1,0 +1,119 @@
+"""Small real inputs, and the real entry point to run them through."""
+
+import csv
+import os
+import random
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything, and none waits for a hub that does not answer
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+WORDS = "masks wash hands doctors say cure found bleach kills virus cases rise today vaccine trial shows garlic helps".split()
+
+
+@dataclass
+class Ended:
+    """How a run of the entry point ended."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def error(self) -> str:
+        """The error as the user sees it."""
+        return self.err[self.err.index("error: ") :].strip() if "error: " in self.err else ""
+
+
+Train = Callable[..., Ended]
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
+    """Call `train.main()` with a command line, in an empty folder; the run folder is `tmp_path/run` unless given."""
+    import train as entry
+
+    def call(*words: str, folder: Path | None = None) -> Ended:
+        target = folder or tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["train.py", *words, f"hydra.run.dir={target}"])
+            capsys.readouterr()
+            code = entry.main()
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err, target)
+
+    return call
+
+
+SAMPLE = (
+    "data.rows={train: 96, val: 32, test: 40}",
+    "trainer.max_epochs=2",
+    "model.backbone.num_hidden_layers=1",
+    "model.hidden=8",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer BERT with random weights and its tokenizer, saved as a user's own would be."""
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("backbone")
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *WORDS]
+    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def made_rows(count: int, seed: int, labels: tuple[str, ...] = ("fake", "real")) -> list[tuple[str, str, str]]:
+    """Rows (id, text, label) of which each text is its own."""
+    rng = random.Random(seed)
+    return [
+        (str(i + 1), f"{' '.join(rng.choices(WORDS, k=rng.randint(2, 12)))} {seed} {i}", labels[i % len(labels)])
+        for i in range(count)
+    ]
+
+
+def write_csv(path: Path, rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("id", "tweet", "label")) -> Path:
+    """Write a CSV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def covid_dir(tmp_path: Path) -> Path:
+    """A data folder with a small dataset in the layout of covid_fake_news."""
+    for name, count, seed in (("train", 64, 1), ("val", 24, 2), ("test", 27, 3)):
+        write_csv(tmp_path / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data, where it is."""
+    if not (SHARED_DATA / "covid_fake_news" / "train.csv").is_file():
+        pytest.skip("the real data is not on this machine")
+    return SHARED_DATA

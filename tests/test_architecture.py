@@ -1,0 +1,122 @@
+"""DESIGN's import rules, read off the imports. Whoever moves a file across a seam finds out here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("engine", "datamodules", "lightning_modules", "reports", "keras_bert", "scripts", "benchmarks")
+HEAVY = {"torch", "lightning", "hydra", "transformers", "torchmetrics"}
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Every module that a file imports, `from a import b` as both a and a.b."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def roots(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("datamodules", {"lightning_modules", "engine", "reports", "hydra", "omegaconf", "train", "scripts"}),
+        ("lightning_modules", {"engine", "reports", "hydra", "omegaconf", "train", "scripts"}),
+        ("lightning_modules/networks", {"lightning", "wandb"}),
+        ("reports", {"torch", "lightning", "hydra", "omegaconf", "datamodules", "lightning_modules", "train", "scripts"}),
+        ("keras_bert", set(PACKAGES) - {"keras_bert"}),
+    ],
+)
+def test_folder_does_not_import(folder: str, forbidden: set[str]) -> None:
+    for path in sources(folder):
+        assert not roots(imports(path)) & forbidden, path
+
+
+def test_lightning_modules_know_of_datamodules_only_the_batches() -> None:
+    for path in sources("lightning_modules"):
+        ours = {name for name in imports(path) if name.startswith("datamodules.")}
+        assert all(name.startswith("datamodules.batches") for name in ours), path
+
+
+@pytest.mark.parametrize("file", ["losses.py", "metrics.py", "optim.py"])
+def test_plain_modules_know_nothing_of_lightning(file: str) -> None:
+    assert not roots(imports(ROOT / "lightning_modules" / file)) & {"lightning", "hydra", "wandb"}
+
+
+def test_a_task_imports_no_callback_and_a_callback_no_concrete_task() -> None:
+    concrete = {f"lightning_modules.{path.stem}" for path in (ROOT / "lightning_modules").glob("*.py")}
+    concrete -= {f"lightning_modules.{name}" for name in ("base", "losses", "metrics", "optim", "__init__")}
+    assert "lightning_modules.text_classifier" in concrete
+    for path in (ROOT / "lightning_modules").glob("*.py"):
+        assert not any(name.startswith("lightning_modules.callbacks") for name in imports(path)), path
+    for path in sources("lightning_modules/callbacks"):
+        assert not imports(path) & concrete, path
+
+
+def test_only_the_engine_imports_hydra() -> None:
+    for folder in PACKAGES:
+        if folder != "engine":
+            for path in sources(folder):
+                assert "hydra" not in roots(imports(path)), path
+
+
+def test_instantiate_is_called_in_one_place() -> None:
+    callers = [p for folder in PACKAGES for p in sources(folder) if "hydra.utils.instantiate(" in p.read_text()]
+    assert [path.relative_to(ROOT).as_posix() for path in callers] == ["engine/build.py"]
+
+
+def test_nobody_imports_the_entry_points() -> None:
+    for folder in PACKAGES:
+        for path in sources(folder):
+            assert not roots(imports(path)) & {"train", "scripts"}, path
+
+
+def test_keras_bert_is_closed_both_ways() -> None:
+    for folder in set(PACKAGES) - {"keras_bert"}:
+        for path in sources(folder):
+            assert "keras_bert" not in roots(imports(path)), path
+
+
+def test_what_reports_import_of_the_engine_is_light() -> None:
+    """Follows the imports, so that a page can be drawn where torch is not installed."""
+    waiting, seen = sources("reports"), set()
+    while waiting:
+        path = waiting.pop()
+        for name in imports(path):
+            assert name.split(".")[0] not in HEAVY, f"{path} imports {name}"
+            target = ROOT / (name.replace(".", "/") + ".py")
+            if target.is_file() and target not in seen:
+                seen.add(target)
+                waiting.append(target)
+    assert ROOT / "engine" / "run_folder.py" in seen
+
+
+def test_the_entry_points_are_light_at_the_top() -> None:
+    for path in [ROOT / "train.py", *sources("scripts"), ROOT / "engine" / "command_line.py", ROOT / "engine" / "outcome.py"]:
+        assert not roots(imports(path, top_level_only=True)) & (HEAVY | {"pandas", "matplotlib", "omegaconf"}), path
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    named = {path.stem for folder in PACKAGES for path in sources(folder)}
+    assert not named & {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def test_monitor_and_mode_stand_once() -> None:
+    texts = {path: path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
+    stating = [p.name for p, text in texts.items() if "monitor: val" in text or "mode: max" in text or "mode: min" in text]
+    assert stating == ["train.yaml"]

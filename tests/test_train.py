@@ -1,0 +1,133 @@
+"""The entry point: what it answers without work, and what the default run leaves behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from engine.run_folder import RunFolder
+from tests.conftest import ROOT, SAMPLE, Train
+
+NO_HEAVY = """
+import sys, runpy
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "lightning", "transformers", "hydra", "pandas"}:
+            raise AssertionError("imported " + name)
+sys.meta_path.insert(0, Refuse())
+sys.argv = ["train.py", *sys.argv[1:]]
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def light(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the entry point in a process where importing anything heavy fails."""
+    return subprocess.run([sys.executable, "-c", NO_HEAVY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_experiment_without_heavy_imports() -> None:
+    done = light("--help")
+    assert done.returncode == 0, done.stderr
+    assert "ctbert_bigru_finetune" in done.stdout
+    assert "plan=true" in done.stdout
+
+
+def test_cfg_job_without_heavy_imports() -> None:
+    done = light("--cfg", "job", "experiment=minilm_feature", "trainer.max_epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert "backbone: sentence-transformers/all-MiniLM-L6-v2" in done.stdout
+    assert "max_epochs: 3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("trainer.max_epoch=3", ["trainer.max_epoch", "trainer.max_epochs"]),
+        ("max_epochs=3", ["max_epochs", "trainer.max_epochs"]),
+        ("experiment=bert_finetun", ["bert_finetun", "bert_finetune"]),
+        ("modle.lr=1", ["modle.lr", "model.lr"]),
+        ("+nonsense=1", ["nonsense"]),
+        ("data.cleaning.htlm=true", ["data.cleaning.htlm", "data.cleaning.html"]),
+    ],
+)
+def test_mistyped_word_is_one_line_without_heavy_imports(word: str, named: list[str]) -> None:
+    done = light(word)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for part in named:
+        assert part in done.stderr
+
+
+def test_mistyped_word_in_a_sweep() -> None:
+    done = light("-m", "experiment=bert_finetune,bert_featur", "seed=1,2")
+    assert done.returncode == 1
+    assert "bert_featur" in done.stderr
+    assert "bert_feature" in done.stderr
+
+
+def test_default_run_leaves_the_whole_folder(train: Train) -> None:
+    ended = train(*SAMPLE)
+    assert ended.code == 0, ended.err
+    names = {path.relative_to(ended.folder).as_posix() for path in ended.folder.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml", "status.json", "provenance.json", "metrics.json", "history.csv", "plan.json", "report.html", "train.log",
+        "predictions/test.parquet", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+    }  # fmt: skip
+    folder = RunFolder(ended.folder)
+    status = folder.read_json("status.json")
+    assert (status["state"], status["error"]) == ("finished", None)
+    assert status["started"] <= status["ended"]
+    history = folder.read_history()
+    assert [row["epoch"] for row in history] == ["0", "1"]
+    assert {"train/loss", "val/acc", "lr/features", "lr/head", "train/seconds", "train/samples_per_second"} <= set(history[0])
+    metrics = folder.read_json("metrics.json")
+    assert set(metrics) == {"val", "test", "best", "parameters", "seconds"}
+    best = max(history, key=lambda row: float(row["val/acc"]))
+    assert metrics["best"]["score"] == float(best["val/acc"]) == metrics["val"]["acc"]
+    predictions = pd.read_parquet(folder.predictions)
+    assert list(predictions) == ["index", "label", "prediction", "probability_fake", "probability_real", "text"]
+    assert len(predictions) == metrics["test"]["n"] == 40
+    provenance = folder.read_json("provenance.json")
+    assert provenance["data"]["train"]["rows"] == 96
+    assert len(provenance["data"]["test"]["sha256"]) == 64
+    assert provenance["versions"]["lightning"]
+
+
+def test_same_seed_twice_gives_identical_figures(train: Train, tmp_path: Path) -> None:
+    folders = [train(*SAMPLE, folder=tmp_path / name).folder for name in ("a", "b")]
+    other = train(*SAMPLE, "seed=2", folder=tmp_path / "c").folder
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (*folders, other)]
+    for one in metrics:
+        del one["seconds"]
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["test"]["loss"] != metrics[2]["test"]["loss"]
+    tables = [pd.read_parquet(folder / "predictions" / "test.parquet") for folder in folders]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_sweep_runs_each_job_in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import train as entry
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", "-m", *SAMPLE, "trainer.max_epochs=1", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    )
+    assert entry.main() == 0
+    for job, seed in (("0", 1), ("1", 2)):
+        folder = RunFolder(tmp_path / "sweep" / job)
+        assert folder.read_json("status.json")["state"] == "finished"
+        assert folder.read_json("provenance.json")["seed"] == seed
+
+
+def test_a_run_is_not_written_over_another(train: Train) -> None:
+    first = train(*SAMPLE, "trainer.max_epochs=1")
+    before = (first.folder / "metrics.json").read_bytes()
+    second = train(*SAMPLE, "trainer.max_epochs=1")
+    assert second.code == 1
+    assert "holds a run already" in second.error
+    assert "ckpt_path=last" in second.error
+    assert (first.folder / "metrics.json").read_bytes() == before
+    assert RunFolder(first.folder).read_json("status.json")["state"] == "finished"
