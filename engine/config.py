@@ -5,6 +5,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from engine.config_files import COMMAND_LINE, Composition, ConfigFiles, Override
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
+_OURS = ("lightning_modules.", "datamodules.")
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _NEEDED = ("data", "model", "trainer")
 _NAMED = ("callbacks", "logger")
@@ -99,10 +101,10 @@ def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tup
     keys = list(node) if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         path = f"{prefix}{key}"
-        if OmegaConf.is_missing(node, key):
-            yield path, "is ???: a value has to be given"
-            continue
         try:
+            if OmegaConf.is_missing(node, key):
+                yield path, "is ???: a value has to be given"
+                continue
             value = node[key]
         except OmegaConfBaseException as error:
             yield path, f"interpolation failed: {str(error).splitlines()[0]}"
@@ -175,7 +177,7 @@ def resolve_target(name: object) -> type:
 
 
 def _signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
@@ -192,12 +194,33 @@ def _signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator
             yield from _value_faults(value, hints[key], f"{path}.{key}")
 
 
+def _initialisers(target: type) -> list[type]:
+    """The classes whose constructors read a config's keys: ours pass what they do not name to their base."""
+    classes = [kind for kind in target.__mro__ if "__init__" in vars(kind)]
+    for count, kind in enumerate(classes, start=1):
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
+        if not (passes_on and kind.__module__.startswith(_OURS)):
+            return classes[:count]
+    return classes
+
+
+def _parameters(target: type) -> dict[str, inspect.Parameter]:
+    merged: dict[str, inspect.Parameter] = {}
+    kinds = _initialisers(target)
+    for kind in kinds:
+        for name, parameter in inspect.signature(kind).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD or kind is kinds[-1]:
+                merged.setdefault(name, parameter)
+    return merged
+
+
 def _hints(target: type) -> dict[str, Any]:
-    initialiser: Callable[..., None] = inspect.unwrap(target.__init__)  # type: ignore[misc]
-    try:
-        return typing.get_type_hints(initialiser)
-    except (NameError, TypeError):  # names that exist only for type checkers
-        return {}
+    merged: dict[str, Any] = {}
+    for kind in _initialisers(target):
+        initialiser: Callable[..., None] = inspect.unwrap(kind.__init__)  # type: ignore[misc]
+        with suppress(NameError, TypeError):  # names that exist only for type checkers
+            merged = {**typing.get_type_hints(initialiser), **merged}
+    return merged
 
 
 def _value_faults(value: object, hint: Any, path: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any annotation

@@ -1,9 +1,12 @@
 """The config as it may be written down: interpolations resolved, secrets left out."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.resolvers import oc
 
 HIDDEN = "<redacted>"
 _SECRET_KEY = re.compile(
@@ -23,7 +26,22 @@ def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same sha
         The same values with interpolations resolved; values of secret keys and logins inside URLs hidden; values that
         come from environment variables left as `${oc.env:...}`.
     """
-    return OmegaConf.create(_copy(cfg))
+    with _environment_left_as_text():
+        return OmegaConf.create(_copy(cfg))
+
+
+@contextmanager
+def _environment_left_as_text() -> Iterator[None]:
+    """Have `${oc.env:NAME}` give itself, through whatever other interpolations refer to it."""
+
+    def as_text(*arguments: str) -> str:
+        return "${oc.env:" + ",".join(map(str, arguments)) + "}"
+
+    OmegaConf.register_new_resolver("oc.env", as_text, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _copy(node: DictConfig | ListConfig) -> Any:  # noqa: ANN401 - dicts and lists of plain values
@@ -37,10 +55,6 @@ def _is_secret(name: str, node: DictConfig, key: Any) -> bool:  # noqa: ANN401 -
 
 
 def _value(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any key of a config
-    if OmegaConf.is_interpolation(node, key):
-        raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload, index]
-        if "oc.env:" in raw:
-            return raw
     value = node[key]
     if isinstance(value, DictConfig | ListConfig):
         return _copy(value)

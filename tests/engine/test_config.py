@@ -1,0 +1,102 @@
+"""Every fault of a config, through the real entry point: one run, all faults, nothing built."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import ConfigError, resolve_target
+from tests.conftest import SAMPLE, Train
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["+model.lr_hed=1"], ["model.lr_hed", "the command line", "model.lr"]),
+        (["+trainer.max_epoch=1"], ["trainer.max_epoch", "max_epochs"]),
+        (["model._target_=os.system"], ["model._target_", "os.system"]),
+        (["model._target_=torch.os.system"], ["model._target_", "torch.os.system"]),
+        (["model._target_=torch.hub.load"], ["model._target_", "torch.hub.load", "only classes"]),
+        (["model._target_=lightning_modules.text_classifier.TextClasifier"], ["no TextClasifier", "TextClassifier"]),
+        (["model._target_=lightning_modules.nothing.Task"], ["cannot import lightning_modules.nothing"]),
+        (["model.head=lstm"], ["model.head", "'lstm'", "linear, bigru"]),
+        (["+data.wurst=1"], ["data.wurst", "unknown key of SampleTextDataModule"]),
+        (["data.batch_size=many"], ["data.batch_size", "'many'", "int"]),
+        (["model.lr=fast"], ["model.lr", "'fast'", "float"]),
+        (["model.num_classes=3"], ["model.num_classes", "received 3", "2 classes"]),
+        (["data.num_classes=3"], ["data.num_classes=3", "fake, real"]),
+        (["monitor=val/accuracy"], ["monitor", "val/accuracy", "val/acc"]),
+        (["monitor=test/acc"], ["monitor", "chosen on validation"]),
+        (["mode=largest"], ["mode", "'largest'", "min or max"]),
+        (["seed=-1"], ["seed", "-1"]),
+        (["trainer.precision=33"], ["trainer.precision"]),
+        (["trainer.accelerator=abacus"], ["trainer", "abacus"]),
+        (["+callbacks.stop.patience=3"], ["callbacks.stop", "no _target_"]),
+        (["+logger.csv.save_dir=x"], ["logger.csv", "no _target_"]),
+        (["+paths.data_dri=x"], ["paths.data_dri", "data_dir"]),
+        (["model.backbone.hidden_sise=16", "+model.backbone.hidden_sise=16"], ["hidden_sise"]),
+        (["+model.backbone.hidden_sise=16"], ["model.backbone.hidden_sise", "hidden_size"]),
+        (["model.backbone.model_type=brt"], ["model_type", "brt"]),
+        (["model.lr=${nowhere}"], ["model.lr", "nowhere"]),
+        (["model.pooling=???", "model.head=linear"], ["model.pooling", "???"]),
+        (["data.tokenizer.vocab_size=10"], ["vocab_size=10", "too small"]),
+        (["model.backbone.vocab_size=100"], ["data.tokenizer", "100"]),
+        (["model.backbone.max_position_embeddings=8"], ["data.max_length", "8 tokens"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_fault_is_named(words: list[str], named: list[str], train: Train) -> None:
+    ended = train(*SAMPLE, *words)
+    assert ended.code == 1
+    assert ended.error.startswith("error: ")
+    assert "Traceback" not in ended.err
+    for part in named:
+        assert part in ended.error, ended.error
+    assert not (ended.folder / "checkpoints").exists()
+
+
+def test_all_faults_are_told_together(train: Train) -> None:
+    ended = train(*SAMPLE, "+model.lr_hed=1", "model.head=lstm", "mode=largest", "+trainer.max_epoch=1")
+    assert ended.code == 1
+    assert "4 faults" in ended.error
+    for part in ("model.lr_hed", "model.head", "mode", "trainer.max_epoch"):
+        assert part in ended.error
+
+
+def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra merges it silently: only our own check finds it."""
+    import shutil
+
+    import engine.command_line
+    import engine.config
+    import engine.launch
+
+    configs = shutil.copytree(engine.command_line.CONFIGS, tmp_path / "configs")
+    for module in (engine.command_line, engine.config, engine.launch):
+        monkeypatch.setattr(module, "CONFIGS", configs)
+    text = "# @package _global_\nmodel:\n  freze_backbone: true\ntrianer:\n  max_epochs: 1\ndata:\n  cleaning:\n    htlm: true\n"
+    (configs / "experiment" / "typo.yaml").write_text(text)
+    ended = train("experiment=typo")
+    assert ended.code == 1
+    assert "model.freze_backbone (configs/experiment/typo.yaml): unknown key" in ended.error
+    assert "freeze_backbone" in ended.error
+    assert "trianer (configs/experiment/typo.yaml): unknown key" in ended.error
+    assert "data.cleaning.htlm (configs/experiment/typo.yaml): unknown key; did you mean html?" in ended.error
+    assert "3 faults" in ended.error
+
+
+def test_missing_argument_is_named(train: Train) -> None:
+    ended = train(*SAMPLE, "~model.num_classes")
+    assert ended.code == 1
+    assert "model.num_classes" in ended.error
+    assert "is needed by TextClassifier" in ended.error
+
+
+@pytest.mark.parametrize("name", ["torch.optim.AdamW", "lightning.pytorch.loggers.CSVLogger", "lightning.Trainer"])
+def test_classes_of_the_allowed_packages_resolve(name: str) -> None:
+    assert resolve_target(name).__name__ == name.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", ["subprocess.Popen", "torch.serialization.pickle.Unpickler", "lightning", None, 3])
+def test_nothing_else_resolves(name: object) -> None:
+    with pytest.raises(ConfigError):
+        resolve_target(name)

@@ -1,0 +1,125 @@
+"""Every end of a run: what the folder says, what stays, which code."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.run_folder import RunFolder
+from lightning_modules.text_classifier import TextClassifier
+from tests.conftest import ROOT, SAMPLE, Train
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code: int, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    words = [*SAMPLE, "trainer.max_epochs=1000", f"hydra.run.dir={folder.path}", "logger=csv"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    deadline = time.monotonic() + 120
+    while len(folder.read_history()) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    status = folder.read_json("status.json")
+    assert status["state"] == "interrupted"
+    assert status["stage"] == "fit"
+    assert signum.name in status["error"]
+    assert "Traceback" not in errors
+    assert "ckpt_path=last" in errors
+    assert len(folder.read_history()) >= 2
+    assert folder.last_checkpoint.is_file()
+    assert not list(folder.path.rglob("*.part"))
+    assert (folder.path / "csv" / "version_0" / "metrics.csv").read_text().count("\n") >= 2
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, stage: str, value: float, after: int) -> None:
+    """Make the loss of a stage `value` from its n-th batch on."""
+    real, calls = TextClassifier._shared_step, [0]
+
+    def step(self: TextClassifier, batch: object, name: str) -> torch.Tensor:
+        loss = real(self, batch, name)
+        calls[0] += name == stage
+        if name == stage and calls[0] > after:
+            self._totals(stage).loss_sum.fill_(value)
+            return loss * value
+        return loss
+
+    monkeypatch.setattr(TextClassifier, "_shared_step", step)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_training_loss_that_is_no_number_fails_the_run(value: float, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, "train", value, after=4)  # the second epoch's second batch
+    ended = train(*SAMPLE)
+    assert ended.code == 1
+    assert f"the training loss is {value} in epoch 1, batch 1" in ended.error
+    assert "model.lr" in ended.error
+    folder = RunFolder(ended.folder)
+    assert folder.read_json("status.json")["state"] == "failed"
+    assert str(value) in folder.read_json("status.json")["error"]
+    assert len(folder.read_history()) == 1
+    assert torch.load(folder.last_checkpoint, weights_only=True)["epoch"] == 0
+    assert not (ended.folder / "metrics.json").exists()
+
+
+def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, "val", float("nan"), after=0)
+    ended = train(*SAMPLE)
+    assert ended.code == 1
+    assert "the val loss of epoch 0 is nan" in ended.error
+    assert not (ended.folder / "checkpoints").exists()
+
+
+def test_exception_keeps_what_was_computed_and_closes_the_loggers(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: TextClassifier) -> None:
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(TextClassifier, "on_test_epoch_start", fail)
+    ended = train(*SAMPLE, "logger=csv")
+    assert ended.code == 1
+    assert "RuntimeError: disk on fire" in ended.error
+    assert "Traceback" in ended.err  # a bug of ours shows where it is
+    folder = RunFolder(ended.folder)
+    status = folder.read_json("status.json")
+    assert (status["state"], status["stage"], status["error"]) == ("failed", "test", "RuntimeError: disk on fire")
+    assert len(folder.read_history()) == 2
+    assert folder.best_checkpoint.is_file()
+    assert "disk on fire" in _report_of(folder)
+    assert (ended.folder / "csv" / "version_0" / "metrics.csv").is_file()
+
+
+def _report_of(folder: RunFolder) -> str:
+    from reports.page import write_report
+
+    return write_report(folder.path).read_text(encoding="utf-8")
+
+
+def test_failing_report_leaves_the_figures(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    import engine.run
+
+    def fail(path: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(engine.run, "write_report", fail)
+    ended = train(*SAMPLE)
+    assert ended.code == 1
+    folder = RunFolder(ended.folder)
+    assert folder.read_json("status.json")["stage"] == "report"
+    assert folder.read_json("metrics.json")["test"]["n"] == 40
+
+
+def test_wandb_run_is_offline_and_closed(train: Train) -> None:
+    ended = train(*SAMPLE, "trainer.max_epochs=1", "logger=wandb")
+    assert ended.code == 0, ended.err
+    import wandb
+
+    assert wandb.run is None
+    assert list((ended.folder / "wandb").glob("offline-run-*/run-*.wandb"))

@@ -1,0 +1,141 @@
+"""A run that is killed after any epoch and resumed equals one that was not: weights, history, predictions, to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from engine.run_folder import RunFolder
+from tests.conftest import ROOT, SAMPLE, Train
+
+EPOCHS = 4
+WORDS = [*SAMPLE, f"trainer.max_epochs={EPOCHS}"]
+TIMES = ("seconds", "samples_per_second")
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "train.py"), *WORDS, f"hydra.run.dir={folder}", *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+
+
+def kill_after_epoch(folder: Path, epoch: int) -> None:
+    """SIGKILL a run as soon as the checkpoint of an epoch is there."""
+    process = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}")
+    deadline = time.monotonic() + 120
+    checkpoint, seen = folder / "checkpoints" / "last.ckpt", -1
+    while seen < epoch and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        time.sleep(0.01)
+        if checkpoint.exists():
+            seen = torch.load(checkpoint, weights_only=True)["epoch"]
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert RunFolder(folder).read_json("status.json")["state"] == "running"
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    rows = RunFolder(folder).read_history()
+    return [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    process = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return folder
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS))
+def test_killed_and_resumed_equals_uninterrupted(epoch: int, uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    kill_after_epoch(folder, epoch)
+    resumed = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}", "ckpt_path=last")
+    _, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors.decode()
+
+    for name in ("best.ckpt", "last.ckpt"):
+        ours, theirs = (torch.load(f / "checkpoints" / name, weights_only=True) for f in (folder, uninterrupted))
+        assert ours["epoch"] == theirs["epoch"]
+        assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
+        assert str(ours["optimizer_states"]) == str(theirs["optimizer_states"])
+    assert history(folder) == history(uninterrupted)
+    assert len(history(folder)) == EPOCHS
+    tables = [pd.read_parquet(f / "predictions" / "test.parquet") for f in (folder, uninterrupted)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    metrics = [RunFolder(f).read_json("metrics.json") for f in (folder, uninterrupted)]
+    assert all(metrics[0][key] == metrics[1][key] for key in ("val", "test", "best", "parameters"))
+
+
+def test_more_epochs_can_be_added_to_a_finished_run(train: Train) -> None:
+    train(*SAMPLE, "model.schedule=constant", "trainer.max_epochs=1")
+    longer = train(*SAMPLE, "model.schedule=constant", "trainer.max_epochs=2", "ckpt_path=last")
+    assert longer.code == 0, longer.err
+    assert [row["epoch"] for row in RunFolder(longer.folder).read_history()] == ["0", "1"]
+
+
+def test_resuming_without_a_checkpoint_says_so(train: Train) -> None:
+    ended = train(*SAMPLE, "ckpt_path=last")
+    assert ended.code == 1
+    assert "last.ckpt: no such checkpoint" in ended.error
+    assert "hydra.run.dir" in ended.error
+
+
+def test_resuming_on_other_data_is_refused(train: Train) -> None:
+    train(*SAMPLE, "trainer.max_epochs=1")
+    ended = train(*SAMPLE, "data.rows={train: 90, val: 32, test: 40}", "ckpt_path=last")
+    assert ended.code == 1
+    assert "the train split is not the one" in ended.error
+    assert "96 rows then, 90 now" in ended.error
+
+
+def test_fewer_epochs_than_the_checkpoint_has_is_refused(train: Train) -> None:
+    train(*SAMPLE, "trainer.max_epochs=3")
+    ended = train(*SAMPLE, "trainer.max_epochs=1", "ckpt_path=last")
+    assert ended.code == 1
+    assert "trainer.max_epochs=1 is before it" in ended.error
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "foreign"])
+def test_damaged_or_foreign_checkpoint_is_refused(name: str, damage: str, train: Train) -> None:
+    first = train(*SAMPLE, "trainer.max_epochs=1")
+    path = first.folder / "checkpoints" / name
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes(b ^ 0xFF for b in content[middle : middle + 64]) + content[middle + 64 :])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "text":
+        path.write_text("not a checkpoint")
+    else:
+        torch.save({"state_dict": {}, "epoch": 0}, path)
+    before = (first.folder / "metrics.json").read_bytes()
+    ended = train(*SAMPLE, "trainer.max_epochs=2", f"ckpt_path={path}")
+    assert ended.code == 1
+    assert str(path) in ended.error
+    assert "not a checkpoint" in ended.error
+    assert "Traceback" not in ended.err
+    assert (first.folder / "metrics.json").read_bytes() == before
+
+
+def test_checkpoint_that_would_run_code_is_refused(train: Train, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"thaw": {"format": 1}, "epoch": 0, "x": Evil()}, tmp_path / "evil.ckpt")
+    ended = train(*SAMPLE, f"ckpt_path={tmp_path / 'evil.ckpt'}")
+    assert ended.code == 1
+    assert "evil.ckpt is damaged or not a checkpoint of Thaw" in ended.error
+    assert not (tmp_path / "ran").exists()

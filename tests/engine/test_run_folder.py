@@ -1,0 +1,63 @@
+"""Writing and reading a run folder."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.run_folder import RunFolder, RunFolderError, write_atomically, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomically(target, fail)
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    write_text(target, "old")
+    seen = []
+
+    def write(path: Path) -> None:
+        path.write_text("new")
+        seen.append(target.read_text())
+        assert path.parent == tmp_path  # a rename across file systems would not be atomic
+
+    write_atomically(target, write)
+    assert seen == ["old"]
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_history_keeps_every_digit_and_fills_gaps(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    rows = [{"epoch": "0", "train/loss": "0.1234567890123456789"}, {"epoch": "1", "train/loss": "1e-300", "val/acc": "0.5"}]
+    folder.write_history(rows)
+    assert folder.read_history() == [{**rows[0], "val/acc": ""}, rows[1]]
+
+
+def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFolder(tmp_path).write_json("metrics.json", {"acc": float("nan")})
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_status_keeps_its_start(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin(resuming=False)
+    started = folder.read_json("status.json")["started"]
+    folder.write_status("failed", "fit", "why")
+    status = folder.read_json("status.json")
+    assert status == {"state": "failed", "stage": "fit", "error": "why", "started": started, "ended": status["ended"]}
+    assert status["ended"] is not None
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        folder.begin(resuming=False)
+    folder.begin(resuming=True)
