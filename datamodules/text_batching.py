@@ -1,5 +1,6 @@
 """Padded batches of texts of similar length."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from datamodules.base import EpochShuffle, process_rank
 from datamodules.batches import TextBatch
 
 # Batches that are filled together from one random pool: fewer leave more padding, more mix less.
-POOL_BATCHES = 32
+POOL_BATCHES = 50
 
 
 class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
@@ -82,15 +83,10 @@ class LengthBuckets(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = process_rank()
         batches = self.batches()
-        batches += batches[: -len(batches) % world]
-        return iter(batches[rank::world])
+        return (batches[(i * world + rank) % len(batches)] for i in range(len(self)))
 
     def __len__(self) -> int:
-        return -(-len(self.batches_starts()) // process_rank()[1])
-
-    def batches_starts(self) -> range:
-        """Start of each batch."""
-        return range(0, len(self.lengths), self.batch_size)
+        return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / process_rank()[1])
 
 
 class SortedBatches(Sampler[list[int]]):

@@ -16,5 +16,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own use of torch
+    # Frozen modules are in eval mode because the freezing plan put them there; the printed plan shows it.
+    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()

@@ -43,7 +43,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     hydra_cfg = HydraConfig.get()
     console = Console(width=None if sys.stdout.isatty() else 120)
     with _recorded(folder, quiet=cfg.plan):
-        validate(cfg, list(hydra_cfg.overrides.task), dict(hydra_cfg.runtime.choices))
+        validate(cfg, _overrides(), dict(hydra_cfg.runtime.choices))
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         quieten()
         checkpoint_path = _checkpoint_path(cfg, folder)
@@ -91,8 +91,14 @@ def _record_end(folder: RunFolder, state: str, error: str, *, quiet: bool) -> No
         folder.write_status(state, str(folder.read_json("status.json").get("stage", "setup")), error)
 
 
+def _overrides() -> list[str]:
+    """The command line's words as they were typed, `${...}` included."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
 def _resume_command(folder: RunFolder) -> str:
-    words = [w for w in HydraConfig.get().overrides.task if not w.startswith("ckpt_path=")]
+    words = [word for word in _overrides() if not word.startswith("ckpt_path=")]
     return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
 
 

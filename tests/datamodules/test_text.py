@@ -1,0 +1,275 @@
+"""A text dataset through the real entry point: what a user can get wrong, and another dataset by configuration alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from datamodules.covid_fake_news import CovidFakeNewsDataModule
+from datamodules.errors import DataError
+from datamodules.samples import sample_text
+from datamodules.text import TextDataModule
+from datamodules.text_cleaning import Cleaning
+from datamodules.text_tokenizing import TextTokenizer, vocabulary_tokenizer
+from engine.run_folder import RunFolder
+from tests.conftest import Train, made_rows, write_csv
+from tests.datamodules.test_text_cleaning import OFF
+
+DEFAULTS: dict[str, Any] = {
+    "folder": "covid_fake_news",
+    "files": {"train": "train.csv", "val": "val.csv", "test": "test.csv"},
+    "classes": ["fake", "real"],
+    "num_classes": 2,
+    "tokenizer": {"vocab_size": 300},
+    "cleaning": Cleaning(**{**OFF, "demojize": True}),
+    "text_column": "tweet",
+    "id_column": "id",
+}
+
+
+def covid(data_dir: Path, **more: Any) -> TextDataModule:
+    return CovidFakeNewsDataModule(**{**DEFAULTS, "data_dir": str(data_dir), **more})
+
+
+def spoil(data_dir: Path, content: str | bytes, name: str = "train.csv") -> None:
+    path = data_dir / "covid_fake_news" / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+GOOD = "".join(f"{i},text number {i},{'real' if i % 2 else 'fake'}\n" for i in range(100, 140))
+HEAD = "id,tweet,label\n"
+FAULTS = [
+    (HEAD + GOOD + "1,a,maybe\n", ["train.csv, row 41 (line 42)", "label 'maybe' is none of fake, real"]),
+    (HEAD + GOOD + "1,a,rael\n", ["did you mean real?"]),
+    (HEAD + GOOD + "1,,real\n", ["train.csv, row 41 (line 42)", "column 'tweet' is empty"]),
+    (HEAD + GOOD + "1,   ,real\n", ["column 'tweet' is empty"]),
+    (HEAD + GOOD + "1,a,\n", ["label '' is none of"]),
+    (HEAD + GOOD + "120,a,real\n", ["id '120' stands in row 21 already"]),
+    (HEAD + GOOD + '1,"stray,real\n2,b,fake\n', ["row 41 (line 42)", "stray quote"]),
+    (HEAD.encode() + GOOD.encode() + b"1,\xc3\xbc,real\n2,\xff\xfe,real\n", ["row 42 (line 43)", "is not UTF-8: byte 0xFF"]),
+    (HEAD + GOOD + "1,a\n", ["has 2 fields where the header has 3"]),
+]  # fmt: skip
+WHOLE_FILE = [
+    ("", ["train.csv is empty"]),
+    (HEAD, ["train.csv has a header and no rows"]),
+    ("id,text,label\n1,a,real\n", ["no column 'tweet'", "id, text, label", "data.text_column"]),
+    ("id,tweet\n1,a\n", ["no column 'label'"]),
+]
+
+
+def run(train: Train, data: Path, backbone: Path, *words: str) -> Any:
+    return train(
+        "experiment=bert_bigru_feature", f"model.backbone={backbone}", f"paths.data_dir={data}", "trainer.max_epochs=1", *words
+    )
+
+
+@pytest.mark.parametrize(("content", "named"), [*FAULTS, *WHOLE_FILE])
+def test_bad_data_is_named(
+    content: str | bytes, named: list[str], train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
+    spoil(covid_dir, content)
+    ended = run(train, covid_dir, tiny_backbone)
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert len(ended.error.splitlines()) == 1
+    for part in named:
+        assert part in ended.error, ended.error
+    assert RunFolder(ended.folder).read_json("status.json")["state"] == "failed"
+
+
+@pytest.mark.parametrize(("content", "named"), FAULTS)
+def test_bad_rows_can_be_left_out(content: str | bytes, named: list[str], covid_dir: Path) -> None:
+    spoil(covid_dir, content)
+    data = covid(covid_dir, on_bad_rows="skip")
+    data.setup()
+    assert len(data.bad_rows) == 1
+    assert data.describe()["train"]["skipped_rows"] == 1
+    rows = data.splits["train"].indices
+    assert data.bad_rows[0].row - 1 not in rows
+    assert rows[:40] == list(range(40))
+
+
+def test_left_out_rows_are_listed_in_the_run_folder(train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
+    spoil(covid_dir, HEAD + GOOD + "1,a,maybe\n2,,real\n3,fine,real\n")
+    ended = run(train, covid_dir, tiny_backbone, "data.on_bad_rows=skip")
+    assert ended.code == 0, ended.err
+    listed = pd.read_csv(ended.folder / "skipped_rows.csv")
+    assert listed[["split", "file", "row", "line"]].to_numpy().tolist() == [["train", "train.csv", 41, 42], ["train", "train.csv", 42, 43]]
+    assert "2 bad rows of train were left out" in RunFolder(ended.folder).report.read_text()
+    assert RunFolder(ended.folder).read_json("provenance.json")["data"]["train"]["rows"] == 41
+
+
+def test_many_bad_rows_are_counted_and_the_first_named(covid_dir: Path) -> None:
+    spoil(covid_dir, HEAD + GOOD + "".join(f"{i},x,maybe\n" for i in range(30)))
+    with pytest.raises(DataError, match=r"30 bad rows.*\n(.*\n){10}.*and 20 more"):
+        covid(covid_dir).setup()
+
+
+def test_all_rows_bad_is_an_error_even_when_skipping(covid_dir: Path) -> None:
+    spoil(covid_dir, HEAD + "1,a,maybe\n")
+    with pytest.raises(DataError, match="the train split has no usable row; 1 were left out"):
+        covid(covid_dir, on_bad_rows="skip").setup()
+
+
+def test_same_text_in_two_splits_is_counted_and_warned_of(covid_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = made_rows(24, 2)
+    spoil(covid_dir, HEAD + GOOD + "".join(f"9{i},{rows[i][1]},real\n" for i in range(3)))
+    data = covid(covid_dir)
+    data.setup()
+    assert "3 texts stand in train and in val, for example: " in caplog.text
+    overlap = data.describe()["overlaps"]
+    assert [(o["splits"], o["texts"]) for o in overlap] == [(["train", "val"], 3)]
+    assert overlap[0]["examples"][0] == rows[0][1]
+
+
+def test_the_one_overlap_of_the_real_data(shared_data: Path) -> None:
+    data = covid(shared_data)
+    data.setup()
+    facts = data.describe()
+    assert [facts[split]["rows"] for split in ("train", "val")] == [6420, 2140]
+    assert [(o["splits"], o["texts"]) for o in facts["overlaps"]] == [(["train", "val"], 1)]
+    assert not data.bad_rows
+
+
+def test_missing_data_says_where_it_was_looked_for_and_what_to_do(train: Train, tiny_backbone: Path, tmp_path: Path) -> None:
+    ended = run(train, tmp_path / "nowhere", tiny_backbone)
+    assert ended.code == 1
+    assert len(ended.error.splitlines()) == 1
+    for part in (str(tmp_path / "nowhere" / "covid_fake_news"), "train.csv", "nanyy1025/covid_fake_news", "paths.data_dir", "go online"):
+        assert part in ended.error, ended.error
+
+
+def test_a_folder_with_only_some_files_is_no_dataset(covid_dir: Path) -> None:
+    (covid_dir / "covid_fake_news" / "val.csv").unlink()
+    with pytest.raises(DataError, match=r"lacks val.csv; put it there, or set data.files"):
+        covid(covid_dir).setup()
+
+
+def test_no_val_file_takes_a_stratified_part_of_train(covid_dir: Path) -> None:
+    files = {"train": "train.csv", "val": None, "test": "test.csv"}
+    parts = [covid(covid_dir, files=files, val_fraction=0.25) for _ in range(2)]
+    for data in parts:
+        data.setup()
+        data.setup("test")  # again, as Lightning does
+    splits = parts[0].splits
+    assert [len(splits[name].texts) for name in ("train", "val")] == [48, 16]
+    assert sum(splits["val"].labels) == 8
+    assert not set(splits["train"].indices) & set(splits["val"].indices)
+    assert splits["val"] == parts[1].splits["val"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_another_dataset_of_three_classes_is_configuration_alone(
+    suffix: str, train: Train, tiny_backbone: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine" / "moods"
+    folder.mkdir(parents=True)
+    for name, count, seed in (("train", 60, 1), ("test", 30, 2)):
+        frame = pd.DataFrame(made_rows(count, seed, ("bad", "meh", "good")), columns=["n", "said", "mood"])
+        path = folder / f"{name}.{suffix}"
+        match suffix:
+            case "csv" | "tsv":
+                frame.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
+            case "jsonl":
+                frame.to_json(path, orient="records", lines=True)
+            case _:
+                frame.to_parquet(path)
+    ended = train(
+        "data=text", "data.folder=moods", f"data.files={{train: train.{suffix}, val: null, test: test.{suffix}}}",
+        "data.text_column=said", "data.label_column=mood", "data.classes=[bad,meh,good]", "data.num_classes=3",
+        f"paths.data_dir={tmp_path / 'mine'}", "model=text_classifier", f"model.backbone={tiny_backbone}", "trainer.max_epochs=1",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    metrics = folder.read_json("metrics.json")["test"]
+    assert metrics["classes"] == ["bad", "meh", "good"]
+    assert [len(metrics["confusion_matrix"]), metrics["n"]] == [3, 30]
+    assert "roc_auc" not in metrics
+    predictions = pd.read_parquet(folder.predictions)
+    probabilities = predictions[["probability_bad", "probability_meh", "probability_good"]]
+    assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
+    assert (probabilities.idxmax(axis=1).str.removeprefix("probability_") == predictions["prediction"]).all()
+
+
+def test_typed_numbers_are_classes_and_text_numbers_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    frame = pd.DataFrame({"id": range(8), "tweet": [f"t{i}" for i in range(8)], "label": [0, 1] * 4})
+    for name in ("train", "val", "test"):
+        frame.to_parquet(folder / f"{name}.parquet")
+    files = {split: f"{split}.parquet" for split in ("train", "val", "test")}
+    data = covid(tmp_path, folder="d", files=files)
+    data.setup()
+    assert data.splits["train"].labels == [0, 1] * 4
+    frame.assign(label=2).to_parquet(folder / "train.parquet")
+    with pytest.raises(DataError, match=r"label 2 is outside of 0..1"):
+        covid(tmp_path, folder="d", files=files).setup()
+
+
+@pytest.mark.parametrize("column", ["tweet", "text"])
+@pytest.mark.parametrize("kind", ["names", "numbers", "class labels"])
+def test_the_hub_is_read_defensively(column: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(name: str, split: str) -> datasets.Dataset:
+        assert name == "nanyy1025/covid_fake_news"
+        labels: list[Any] = ["fake", "real"] * 5 if kind == "names" else [0, 1] * 5
+        table = datasets.Dataset.from_dict({column: [f"{split} {i}" for i in range(10)], "label": labels})
+        return table.cast_column("label", datasets.ClassLabel(names=["fake", "real"])) if kind == "class labels" else table
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    data = covid(tmp_path, hub="nanyy1025/covid_fake_news")
+    data.setup()
+    assert data.splits["val"].texts[:2] == ["validation 0", "validation 1"]
+    assert data.splits["test"].labels == [0, 1] * 5
+
+
+def test_tokenizer_without_a_folder_names_the_ways_out(train: Train, covid_dir: Path, tmp_path: Path) -> None:
+    ended = run(train, covid_dir, tmp_path / "no_backbone")
+    assert ended.code == 1
+    assert len(ended.error.splitlines()) == 1
+    assert str(tmp_path / "no_backbone") in ended.error
+    assert "model.backbone" in ended.error
+
+
+def test_vocabulary_is_the_same_for_the_same_texts_and_knows_its_characters() -> None:
+    texts = [text for text, _ in sample_text(200, seed=1)]
+    first, second = vocabulary_tokenizer(texts, 300), vocabulary_tokenizer(iter(texts), 300)
+    assert first.backend.to_str() == second.backend.to_str()
+    assert first.vocab_size <= 300
+    ids = first.encode(texts, max_length=16)
+    assert max(map(len, ids)) == 16
+    assert {row[0] for row in ids} == {2}
+    assert {row[-1] for row in ids} == {3}  # cut texts keep their end token
+    unknown = first.backend.token_to_id("[UNK]")
+    assert not any(unknown in row for row in first.encode(texts, max_length=500))
+    again = TextTokenizer.from_state(first.to_state())
+    assert again.encode(texts, 64) == first.encode(texts, 64)
+
+
+def test_sample_text_is_balanced_varied_and_not_decided_by_single_words() -> None:
+    rows = sample_text(2000, seed=0)
+    assert rows == sample_text(2000, seed=0)
+    assert rows != sample_text(2000, seed=1)
+    assert len({text for text, _ in rows}) == 2000
+    share = sum(label == "real" for _, label in rows) / 2000
+    assert 0.4 < share < 0.6
+    lengths = [len(text) for text, _ in rows]
+    assert max(lengths) > 3 * min(lengths)
+    assert any("https://" in text for text, _ in rows)
+    assert any(not text.isascii() for text, _ in rows)
+    words = {word for text, _ in rows for word in text.lower().split()}
+    for word in words:
+        having = [label for text, label in rows if word in text.lower().split()]
+        if len(having) > 100:
+            assert 0.1 < having.count("real") / len(having) < 0.9, word
+
+
+def test_csv_written_by_a_spreadsheet(covid_dir: Path) -> None:
+    rows = made_rows(24, 5)
+    path = write_csv(covid_dir / "covid_fake_news" / "train.csv", rows)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    data = covid(covid_dir)
+    data.setup()
+    assert data.splits["train"].texts == [row[1] for row in rows]

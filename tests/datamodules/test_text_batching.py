@@ -1,0 +1,135 @@
+"""Batches: order from (seed, epoch), little padding, nothing lost."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import datamodules.text_batching
+from datamodules.base import EpochShuffle, fingerprint, stratified_split
+from datamodules.text_batching import LengthBuckets, PadCollator, SortedBatches, TokenizedTexts, padding_share
+
+LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
+
+
+def test_every_sample_once_and_the_order_depends_on_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        sampler = LengthBuckets(LENGTHS, 32, seed)
+        sampler.sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        return batches
+
+    first = order(1, 0)
+    assert sorted(i for batch in first for i in batch) == list(range(1003))
+    assert sorted(map(len, first))[:2] == [11, 32]
+    assert order(1, 0) == first
+    assert order(1, 1) != first
+    assert order(2, 0) != first
+
+
+def test_padding_is_small_and_measured_right() -> None:
+    batches = LengthBuckets(np.tile(LENGTHS, 6), 32, seed=1).batches()
+    lengths = np.tile(LENGTHS, 6)
+    padded = sum(len(b) * max(lengths[i] for i in b) for b in batches)
+    share = padding_share(batches, lengths)
+    assert share == pytest.approx(1 - lengths.sum() / padded)
+    assert share < 0.05
+    random = [list(range(i, min(i + 32, len(lengths)))) for i in range(0, len(lengths), 32)]
+    assert padding_share(random, lengths) > 0.4
+
+
+def test_who_meets_whom_changes_from_epoch_to_epoch() -> None:
+    """Sorting the whole set would pair the same samples in every epoch; pools mix them."""
+    lengths = np.tile(LENGTHS, 6)
+    sampler = LengthBuckets(lengths, 32, seed=1)
+
+    def partners(epoch: int) -> dict[int, frozenset[int]]:
+        sampler.sampler.set_epoch(epoch)
+        return {i: frozenset(batch) for batch in sampler.batches() for i in batch}
+
+    first, second = partners(0), partners(1)
+    shared = np.mean([len(first[i] & second[i]) - 1 for i in range(len(lengths))])
+    assert shared < 12  # of 31 partners; one sort over everything would keep most of them
+    assert datamodules.text_batching.POOL_BATCHES * 32 < len(lengths)
+
+
+def test_batches_come_in_no_order_of_length() -> None:
+    lengths = np.tile(LENGTHS, 6)
+    means = [lengths[batch].mean() for batch in LengthBuckets(lengths, 32, seed=1).batches()]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [7, 1003])
+def test_processes_share_the_samples(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, trained = [], []
+    for rank in range(world):
+        monkeypatch.setattr(datamodules.text_batching, "process_rank", lambda rank=rank: (rank, world))
+        evaluated = SortedBatches(LENGTHS[:size], 4)
+        batches = list(evaluated)
+        assert len(batches) == len(evaluated)
+        parts += [i for batch in batches for i in batch]
+        sampler = LengthBuckets(LENGTHS[:size], 4, seed=1)
+        trained.append(list(sampler))
+        assert len(trained[-1]) == len(sampler)
+    assert sorted(parts) == list(range(size))  # evaluation repeats nothing
+    assert {i for batches in trained for batch in batches for i in batch} == set(range(size))
+    assert len({len(batches) for batches in trained}) == 1  # training takes equally many steps everywhere
+
+
+def test_collated_batch() -> None:
+    texts = TokenizedTexts([[5, 6, 7], [8], [9, 10]], labels=[1, 0, 1], indices=[4, 5, 9])
+    batch = PadCollator(pad_id=99)([texts[0], texts[1], texts[2]])
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 99, 99], [9, 10, 99]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert batch["labels"].tolist() == [1, 0, 1]
+    assert batch["index"].tolist() == [4, 5, 9]
+    assert {value.dtype for value in batch.values()} == {torch.int64}  # type: ignore[attr-defined]
+
+
+def test_padding_on_the_real_train_split(shared_data: Path) -> None:
+    """Counts words and marks, which is near enough to WordPiece; the limit holds for any backbone's tokenizer."""
+    import pandas as pd
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+
+    split = BertPreTokenizer().pre_tokenize_str
+    tweets = pd.read_csv(shared_data / "covid_fake_news" / "train.csv")["tweet"]
+    lengths = np.array([min(128, len(split(tweet)) + 2) for tweet in tweets])
+    for epoch in range(3):
+        sampler = LengthBuckets(lengths, 32, seed=1)
+        sampler.sampler.set_epoch(epoch)
+        assert padding_share(sampler.batches(), lengths) < 0.05
+
+
+def test_stratified_split_keeps_shares_and_is_the_same_everywhere() -> None:
+    labels = [0] * 90 + [1] * 10
+    first, second = stratified_split(labels, 0.2, seed=3)
+    assert sorted(first + second) == list(range(100))
+    assert sum(labels[i] for i in second) == 2
+    assert len(second) == 20
+    assert stratified_split(labels, 0.2, seed=3) == (first, second)
+    assert stratified_split(labels, 0.2, seed=4) != (first, second)
+    # A fixed list, so that another machine or version that splits otherwise is noticed.
+    assert stratified_split([0] * 8 + [1] * 8, 0.25, seed=1)[1] == PINNED
+
+
+PINNED = [0, 5, 9, 14]
+
+
+def test_epoch_shuffle() -> None:
+    sampler = EpochShuffle(50, seed=1)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert sorted(first) == list(range(50))
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+
+
+def test_fingerprint_sees_content_and_order() -> None:
+    rows = [(0, "a", 1), (1, "b", 0)]
+    assert fingerprint(rows) == fingerprint(list(rows))
+    others = [rows[::-1], [(0, "a", 1), (1, "b", 1)], [(0, "a", 1)], [(0, "ab", 1), (1, "", 0)]]
+    assert len({fingerprint(rows), *map(fingerprint, others)}) == 5
