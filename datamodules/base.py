@@ -83,7 +83,11 @@ class TransferDataModule(lightning.LightningDataModule):
     Attributes:
         class_names: Name of class 0, 1, ...
         bad_rows: The rows that were left out.
+        start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
+            the epoch, so a resumed run has to say it here.
     """
+
+    start_epoch: int = 0
 
     class_names: list[str]
     bad_rows: list[BadRow]

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import torch
 from torch.utils.data import DataLoader
 
 from datamodules.base import SPLITS, TransferDataModule, fingerprint, stratified_split
@@ -112,6 +113,7 @@ class TextDataModule(TransferDataModule):
         self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
         self.bad_rows: list[BadRow] = []
         self.splits: dict[str, TextSplit] = {}
+        self.restored: TextTokenizer | None = None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
         """Read, check and tokenise all splits; later calls do nothing.
@@ -225,7 +227,9 @@ class TextDataModule(TransferDataModule):
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        """The tokenizer; made or loaded on first use."""
+        """The tokenizer; made or loaded on first use, unless a checkpoint gave it."""
+        if self.restored is not None:
+            return self.restored
         if isinstance(self.tokenizer_spec, str):
             return load_tokenizer(self.tokenizer_spec)
         texts = (clean(text, self.cleaning) for text in self.splits["train"].texts)
@@ -243,6 +247,7 @@ class TextDataModule(TransferDataModule):
     def train_dataloader(self) -> DataLoader[TextBatch]:
         """Batches in an order that depends on (seed, epoch)."""
         sampler = LengthBuckets(self.tokenized["train"].lengths, self.batch_size, self.seed)
+        sampler.sampler.set_epoch(self.start_epoch)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
@@ -260,6 +265,8 @@ class TextDataModule(TransferDataModule):
             collate_fn=PadCollator(self.tokenizer.pad_id),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            # Its own: the global one would be drawn from at another moment in a resumed run.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -302,4 +309,5 @@ class TextDataModule(TransferDataModule):
         return self.tokenizer.to_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: a resumed run makes its data from its config, and the run checks that it is the same."""
+        """Take the tokenizer of a checkpoint, for data that is set up afterwards."""
+        self.restored = TextTokenizer.from_state(state_dict)

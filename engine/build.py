@@ -102,9 +102,10 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     return task
 
 
-def build_data(cfg: DictConfig) -> TransferDataModule:
-    """Build and set up a run's datamodule."""
+def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> TransferDataModule:
+    """Build and set up a run's datamodule with what its checkpoint keeps of it, the tokenizer for example."""
     datamodule: TransferDataModule = _instantiate(cfg.data)
+    datamodule.load_state_dict(checkpoint.get(type(datamodule).__qualname__, {}))
     datamodule.setup()
     return datamodule
 

@@ -1,6 +1,7 @@
 """Checkpoints that are written whole or not at all, and loaded without running code."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_checkpoint(Path(path))
 
 
+def _check_sums(path: Path) -> None:
+    """Hold every part of the archive against its checksum, which torch itself does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        msg = f"{damaged} does not match its checksum"
+        raise zipfile.BadZipFile(msg)
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU.
 
@@ -55,6 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         msg = f"{path}: no such checkpoint; ckpt_path takes last (with hydra.run.dir=RUN) or the path of a .ckpt file"
         raise CheckpointError(msg)
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: RuntimeError, UnpicklingError, EOFError, ...
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__

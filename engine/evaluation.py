@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine.build import build_data, build_trainer, model_from_checkpoint, progress_bar, read_config
+from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar, read_config
 from engine.checkpoints import load_checkpoint
 from engine.quiet import quieten
 from engine.run_folder import RunFolder, RunFolderError
@@ -35,7 +35,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     if data_dir is not None:
         cfg.data.data_dir = data_dir
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    datamodule = build_data(cfg)
+    datamodule = data_from_checkpoint(cfg, checkpoint)
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
     trainer = build_trainer(cfg, folder, progress_bar(), [])

@@ -46,8 +46,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         validate(cfg, _overrides(), dict(hydra_cfg.runtime.choices))
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         quieten()
-        checkpoint_path = _checkpoint_path(cfg, folder)
+        checkpoint_path, start_epoch = _start(cfg, folder)
         parts = build(cfg, folder)
+        parts.datamodule.start_epoch = start_epoch
         data = parts.datamodule.describe()
         plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()), data)
         print_plan(plan, console)
@@ -102,16 +103,16 @@ def _resume_command(folder: RunFolder) -> str:
     return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
 
 
-def _checkpoint_path(cfg: DictConfig, folder: RunFolder) -> str | None:
-    """The checkpoint to start from, known to be a good one."""
+def _start(cfg: DictConfig, folder: RunFolder) -> tuple[str | None, int]:
+    """The checkpoint to start from, known to be a good one, and the first epoch to train."""
     if cfg.ckpt_path is None:
-        return None
+        return None, 0
     path = folder.last_checkpoint if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
     checkpoint = load_checkpoint(path)
     if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < checkpoint["epoch"]:
         msg = f"{path} is from epoch {checkpoint['epoch']}; trainer.max_epochs={cfg.trainer.max_epochs} is before it"
         raise CheckpointError(msg)
-    return str(path)
+    return str(path), checkpoint["epoch"] + 1
 
 
 def _write_origin(

@@ -1,6 +1,7 @@
 """Figures as SVG that takes its colours from the page, so that one picture serves the light and the dark theme."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -36,7 +37,7 @@ def _svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     width_free = text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="figure" ', 1)

@@ -1,0 +1,189 @@
+"""A finished run is tested again and predicts, from its folder alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from engine.evaluation import evaluate
+from engine.prediction import predict
+from engine.run_folder import RunFolder
+from tests.conftest import ROOT, SAMPLE, Train
+
+
+def script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
+    """A finished run with a backbone that is gone and a folder that was moved since."""
+    from tests.conftest import made_rows, write_csv
+
+    base = tmp_path_factory.mktemp("moved")
+    backbone = shutil.copytree(tiny_backbone, base / "backbone")
+    for name, count, seed in (("train", 64, 1), ("val", 24, 2), ("test", 27, 3)):
+        write_csv(base / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed))
+    words = [
+        "experiment=bert_bigru_finetune", f"model.backbone={backbone}", f"paths.data_dir={base / 'data'}", "model.hidden=8",
+        "trainer.max_epochs=2", f"hydra.run.dir={base / 'before'}",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(backbone)
+    return (base / "before").rename(base / "after")
+
+
+def test_evaluate_gives_the_figures_again_to_the_last_digit(moved_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The tokenizer's folder is gone: what evaluation needs of it is in the checkpoint.
+    assert evaluate(moved_run, None) == 0
+    assert "all figures are those of metrics.json" in capsys.readouterr().out
+
+
+def test_evaluate_script_notices_a_difference_and_other_data(train: Train, tmp_path: Path) -> None:
+    folder = RunFolder(train(*SAMPLE, "trainer.max_epochs=1").folder)
+    done = script("evaluate", folder.path)
+    assert done.returncode == 0, done.stderr
+    metrics = folder.read_json("metrics.json")
+    metrics["test"]["loss"] += 1e-15
+    folder.write_json("metrics.json", metrics)
+    done = script("evaluate", folder.path)
+    assert done.returncode == 1
+    assert "different: loss" in done.stdout
+    provenance = folder.read_json("provenance.json")
+    provenance["data"]["test"]["sha256"] = "0" * 64
+    folder.write_json("provenance.json", provenance)
+    done = script("evaluate", folder.path)
+    assert done.returncode == 1
+    assert "the test split is not the one" in done.stderr
+    done = script("evaluate", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [done.stderr.strip()]
+    assert "holds no tested run" in done.stderr
+
+
+def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp_path: Path) -> None:
+    expected = pd.read_parquet(RunFolder(moved_run).predictions)
+    source = tmp_path / "new.csv"
+    expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[["number", "tweet"]].to_csv(source, index=False)
+    done = script("predict", moved_run, source, "-o", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out.csv")
+    assert "27 rows predicted, 0 left out" in done.stderr
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert list(out) == ["number", "tweet", "prediction", "probability_fake", "probability_real"]
+    assert out["number"].tolist() == list(range(27))
+    assert out["prediction"].tolist() == expected["prediction"].tolist()
+    assert out["probability_real"].to_numpy() == pytest.approx(expected["probability_real"].to_numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["txt", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("target", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"tweet": ["masks help", "bleach cure 😷", "cases, rise"], "n": [1, 2, 3]})
+    source, out = tmp_path / f"in.{suffix}", tmp_path / f"out.{target}"
+    match suffix:
+        case "txt":
+            source.write_text("\n".join(frame["tweet"]) + "\n")
+        case "tsv":
+            frame.to_csv(source, sep="\t", index=False)
+        case "jsonl":
+            frame.to_json(source, orient="records", lines=True, force_ascii=False)
+        case _:
+            frame.to_parquet(source, index=False)
+    predict(moved_run, source, out)
+    match target:
+        case "csv" | "tsv":
+            read = pd.read_csv(out, sep="\t" if target == "tsv" else ",")
+        case "jsonl":
+            read = pd.read_json(out, lines=True)
+        case _:
+            read = pd.read_parquet(out)
+    assert read["tweet"].tolist() == frame["tweet"].tolist()
+    assert set(read["prediction"]) <= {"fake", "real"}
+    if suffix != "txt":
+        assert read["n"].astype(int).tolist() == [1, 2, 3]
+
+
+def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are pulled a chunk at a time, and written before the next chunk is read."""
+    import engine.prediction
+
+    monkeypatch.setattr(engine.prediction, "_CHUNK", 10)
+    partial, seen = tmp_path / "out.partial.csv", []
+    real = engine.prediction.read_rows
+
+    def counted(path: Path, needed: list[str]) -> object:
+        for i, row in enumerate(real(path, needed)):
+            if i % 10 == 0:
+                seen.append(partial.exists())
+            yield row
+
+    monkeypatch.setattr(engine.prediction, "read_rows", counted)
+    source = tmp_path / "in.csv"
+    source.write_text("tweet\n" + "".join(f"text {i}\n" for i in range(35)))
+    predict(moved_run, source, tmp_path / "out.csv")
+    assert seen == [False, True, True, True]
+    assert not partial.exists()
+    assert pd.read_csv(tmp_path / "out.csv")["tweet"].tolist() == [f"text {i}" for i in range(35)]
+
+
+def test_a_bad_row_stops_with_what_was_computed_kept(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import engine.prediction
+
+    monkeypatch.setattr(engine.prediction, "_CHUNK", 2)
+    source = tmp_path / "in.csv"
+    source.write_text('id,tweet\n1,a\n2,b\n3,c\n4,\n5,"e"\n')
+    with pytest.raises(ValueError, match=r"in.csv, row 4 \(line 5\): column 'tweet' is empty; .*--on-bad-rows skip") as caught:
+        predict(moved_run, source, tmp_path / "out.parquet")
+    assert caught.value.__notes__ == [f"the rows predicted so far are in {tmp_path / 'out.partial.parquet'}"]
+    assert pd.read_parquet(tmp_path / "out.partial.parquet")["id"].tolist() == ["1", "2"]
+    assert not (tmp_path / "out.parquet").exists()
+    predict(moved_run, source, tmp_path / "out.parquet", on_bad_rows="skip")
+    assert pd.read_parquet(tmp_path / "out.parquet")["id"].tolist() == ["1", "2", "3", "5"]
+
+
+def test_faults_of_the_command_line_are_one_line_each(moved_run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text\nhello\n")
+    exists = tmp_path / "exists.csv"
+    exists.write_text("keep me")
+    clash = tmp_path / "clash.csv"
+    clash.write_text("tweet,prediction\na,b\n")
+    cases = [
+        ([moved_run, tmp_path / "none.csv"], "none.csv: no such file"),
+        ([moved_run, source], "no column 'tweet'; it has text"),
+        ([moved_run, source, "-o", exists], "exists.csv exists; give another -o, or --force"),
+        ([moved_run, source, "-o", tmp_path / "out.xlsx"], "cannot write '.xlsx' files"),
+        ([moved_run, clash], "has a column prediction already"),
+        ([tmp_path, source], "is no run folder"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for words, message in cases:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / "predict.py"), *map(str, words)],
+            capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert exists.read_text() == "keep me"
+    done = script("predict", moved_run, source, "--text-column", "text", "-o", exists, "--force")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(exists)["text"].tolist() == ["hello"]
+
+
+def test_report_script_compares(moved_run: Path, train: Train, tmp_path: Path) -> None:
+    other = train(*SAMPLE, "trainer.max_epochs=1").folder
+    done = script("report", moved_run, other, "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "not the same test samples" in (tmp_path / "page.html").read_text()
+    assert script("report", tmp_path).returncode == 1
+    assert "is no run folder" in script("report", tmp_path).stderr
+    assert json.loads((moved_run / "status.json").read_text())["state"] == "finished"
