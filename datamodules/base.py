@@ -89,6 +89,10 @@ class TransferDataModule(lightning.LightningDataModule):
 
     start_epoch: int = 0
 
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Read and prepare all splits, once; `stage` is Lightning's and plays no part."""
+
     class_names: list[str]
     bad_rows: list[BadRow]
 

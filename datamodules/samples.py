@@ -11,7 +11,10 @@ from datamodules.errors import BadRow
 from datamodules.tables import Row
 from datamodules.text import TextDataModule
 
-_PLACES = ("the harbour", "the north lake", "the old bridge", "the village pond", "the upper valley", "the river mouth", "the ski slope")  # fmt: skip
+_PLACES = (
+    "the harbour", "the north lake", "the old bridge", "the village pond", "the upper valley", "the river mouth",
+    "the ski slope",
+)  # fmt: skip
 _SOURCES = {
     "the weather service": 2, "the measuring station": 2, "the park ranger": 1, "a passer-by": 0,
     "my neighbour": -1, "an anonymous post": -2, "a viral video": -2,

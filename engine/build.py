@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,9 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
 
 def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callback]:
     """What every run has, in the order in which it has to act at the end of an epoch."""
-    settings = {"dirpath": str(folder.best_checkpoint.parent), "enable_version_counter": False, "save_top_k": 1}
-    best = ModelCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **settings)
-    last = ModelCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **settings)
+    checkpoint = partial(ModelCheckpoint, dirpath=folder.best_checkpoint.parent, enable_version_counter=False)
+    best = checkpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode)
+    last = checkpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True)
     return [EpochSeed(cfg.seed), FiniteLoss(), *progress_bar(), History(folder), best, last]
 
 

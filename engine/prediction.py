@@ -78,7 +78,7 @@ class TextPredictor:
 
 def predict(
     run: Path,
-    input: Path,  # noqa: A002 - the command line's word
+    input: Path,
     output: Path | None = None,
     text_column: str | None = None,
     on_bad_rows: Literal["error", "skip"] = "error",
@@ -117,7 +117,7 @@ def predict(
     rows = _texts(input, column) if input.suffix.lower() == ".txt" else read_rows(input, [column])
     added = ["prediction", *(f"probability_{name}" for name in predictor.class_names)]
     bad, done = 0, 0
-    with TableWriter(target, added) as writer, _progress() as progress:
+    with TableWriter(target) as writer, _progress() as progress:
         bar = progress.add_task("rows", total=None)
         while chunk := list(islice(rows, _CHUNK)):
             good, faults = _usable(chunk, column, input.name)
@@ -125,6 +125,7 @@ def predict(
                 refuse(faults, advice="mend the file, or leave such rows out with --on-bad-rows skip")
             bad += len(faults)
             if good:
+                _check_names(good[0], added, input)
                 writer.write(_predicted(predictor, good, column, added))
             done += len(good)
             progress.update(bar, completed=done)
@@ -162,6 +163,13 @@ def _usable(chunk: list[Row | BadRow], column: str, file: str) -> tuple[list[Row
         else:
             good.append(row)
     return good, faults
+
+
+def _check_names(row: Row, added: list[str], path: Path) -> None:
+    taken = [name for name in added if name in row.values]
+    if taken:
+        msg = f"{path} has a column {taken[0]} already, which the prediction would overwrite; rename it"
+        raise DataError(msg)
 
 
 def _predicted(predictor: TextPredictor, rows: list[Row], column: str, added: list[str]) -> list[dict[str, Any]]:

@@ -19,4 +19,4 @@ def quieten() -> None:
     # Frozen modules are in eval mode because the freezing plan put them there; the printed plan shows it.
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
     if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

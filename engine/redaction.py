@@ -51,7 +51,7 @@ def _copy(node: DictConfig | ListConfig) -> Any:  # noqa: ANN401 - dicts and lis
 
 
 def _is_secret(name: str, node: DictConfig, key: Any) -> bool:  # noqa: ANN401 - any key of a config
-    return bool(_SECRET_KEY.match(name)) and isinstance(OmegaConf.to_container(node, resolve=False)[key], str)  # type: ignore[call-overload, index]
+    return bool(_SECRET_KEY.match(name)) and isinstance(node[key], str)
 
 
 def _value(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any key of a config

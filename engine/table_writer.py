@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -21,12 +20,11 @@ class TableWriter:
     A context manager. Columns are those of the first rows.
     """
 
-    def __init__(self, target: Path, added: Sequence[str]) -> None:
+    def __init__(self, target: Path) -> None:
         """Check the target; nothing is opened before the first rows.
 
         Args:
             target: The file; its suffix is the format.
-            added: Columns that must not be in the input already.
 
         Raises:
             RunFolderError: If the format is unknown.
@@ -34,7 +32,7 @@ class TableWriter:
         if target.suffix.lower() not in _SUFFIXES:
             msg = f"{target}: cannot write '{target.suffix}' files; give one of {', '.join(_SUFFIXES)}"
             raise RunFolderError(msg)
-        self.target, self.added = target, list(added)
+        self.target = target
         self.partial = target.with_name(f"{target.stem}.partial{target.suffix}")
         self.columns: list[str] = []
         self.text: TextIO | None = None
@@ -67,11 +65,6 @@ class TableWriter:
             writer.writerows(rows)
 
     def _open(self, rows: list[dict[str, Any]]) -> None:
-        before = list(rows[0])[: len(rows[0]) - len(self.added)]
-        if len(rows[0]) != len(dict.fromkeys([*before, *self.added])) or set(before) & set(self.added):
-            clash = ", ".join(name for name in self.added if name in before)
-            msg = f"the input has a column {clash} already; rename it"
-            raise RunFolderError(msg)
         self.columns = list(rows[0])
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         if self.target.suffix.lower() == ".parquet":

@@ -2,19 +2,22 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 # Colours that stand for a CSS variable until the SVG is written.
 _INK, _LINE = "#010203", "#040506"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 _VARIABLES = {_INK: "var(--ink)", _LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)}
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -31,6 +34,14 @@ _STYLE = {
     "legend.frameon": False,
 }
 _MAX_NUMBERED_CLASSES = 20
+
+
+@contextmanager
+def _styled(salt: str, *, grid: bool = True) -> Iterator[None]:
+    """Our style; the salt keeps the ids of two figures on one page apart, and the same from run to run."""
+    settings: Any = {**_STYLE, "axes.grid": grid, "svg.hashsalt": salt}
+    with mpl.rc_context(settings):
+        yield
 
 
 def _svg(figure: Figure, label: str) -> str:
@@ -60,7 +71,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
     Returns:
         An SVG element.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": label}):
+    with _styled(label):
         figure, axes = _axes()
         for i, (name, (epochs, values)) in enumerate(series.items()):
             points = pd.DataFrame({"x": epochs, "y": values}).dropna()
@@ -68,7 +79,7 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
             axes.plot(points.x, points.y, dashes, color=_SERIES[i % len(_SERIES)], marker="o", markersize=3, label=name)
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(series) > 1:
             axes.legend()
         return _svg(figure, label)
@@ -86,7 +97,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> s
     """
     size = len(names)
     side = min(9.0, max(3.2, 0.55 * size + 1.8))
-    with mpl.rc_context({**_STYLE, "axes.grid": False, "svg.hashsalt": "confusion"}):
+    with _styled("confusion", grid=False):
         figure, axes = _axes(side, side * 0.85)
         for i, row in enumerate(counts):
             total = sum(row)
@@ -115,7 +126,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
         An SVG element.
     """
     total = sum(b["count"] for b in bins)
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": "reliability"}):
+    with _styled("reliability"):
         figure, axes = _axes(4.2, 3.4)
         axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=0.8)
         for b in bins:

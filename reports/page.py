@@ -92,7 +92,8 @@ def _run_figures(run: RunRecord) -> dict[str, str]:
         lines = {stage: _line(history, column) for stage, column in columns.items() if column in history}
         if lines:
             drawn[name] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
-    rates = {c.removeprefix("lr/"): _line(history, c) for c in history if c.startswith("lr/") and "no_decay" not in c}
+    names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
+    rates = {name.removeprefix("lr/"): _line(history, name) for name in names}
     if rates:
         drawn["lr"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
     if run.test.get("n"):

@@ -92,7 +92,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """
     total = only_first + only_second
     tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(2 * tail / 2**total))
 
 
 def _percentiles(values: npt.NDArray[np.float64]) -> Interval:

@@ -16,7 +16,26 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
-WORDS = "masks wash hands doctors say cure found bleach kills virus cases rise today vaccine trial shows garlic helps".split()
+WORDS = [
+    "masks",
+    "wash",
+    "hands",
+    "doctors",
+    "say",
+    "cure",
+    "found",
+    "bleach",
+    "kills",
+    "virus",
+    "cases",
+    "rise",
+    "today",
+    "vaccine",
+    "trial",
+    "shows",
+    "garlic",
+    "helps",
+]
 
 
 @dataclass

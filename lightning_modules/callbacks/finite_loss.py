@@ -11,6 +11,9 @@ from lightning_modules.base import NonFiniteLossError
 class FiniteLoss(lightning.Callback):
     """Looks at the training loss of every step on the CPU, and of every n-th elsewhere: looking makes a GPU wait."""
 
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -20,7 +23,7 @@ class FiniteLoss(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Raise `NonFiniteLossError` for a NaN or infinite loss."""
-        if pl_module.device.type != "cpu" and (batch_idx + 1) % trainer.log_every_n_steps:
+        if pl_module.device.type != "cpu" and (batch_idx + 1) % self.every_n_steps:
             return
         loss = outputs["loss"]
         if torch.isfinite(loss):

@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
             msg = f"{type(encoder).__name__} has no pooler: choose model.pooling=cls or mean, or model.head=bigru"
             raise BackboneError(msg)
         if has_pooler and pooling != "pooler":
-            encoder.pooler = None  # nothing reads it, so it is neither trained nor counted
+            encoder.register_module("pooler", None)  # nothing reads it, so it is neither trained nor counted
         self.model = encoder
         self.pooling = pooling
 
@@ -107,7 +107,7 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
         BackboneError: If there is no such backbone, its weights are damaged or do not cover what is used of it.
     """
     if not isinstance(backbone, str):
-        return TextEncoder(AutoModel.from_config(_config(backbone), dtype=torch.float32), pooling)
+        return TextEncoder(AutoModel.from_config(_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
     try:
         encoder, loading = AutoModel.from_pretrained(backbone, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # the loaders raise anything from OSError to SafetensorError

@@ -65,9 +65,7 @@ def run(train: Train, data: Path, backbone: Path, *words: str) -> Any:
 
 
 @pytest.mark.parametrize(("content", "named"), [*FAULTS, *WHOLE_FILE])
-def test_bad_data_is_named(
-    content: str | bytes, named: list[str], train: Train, covid_dir: Path, tiny_backbone: Path
-) -> None:
+def test_bad_data_is_named(content: str | bytes, named: list[str], train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
     spoil(covid_dir, content)
     ended = run(train, covid_dir, tiny_backbone)
     assert ended.code == 1
@@ -95,7 +93,10 @@ def test_left_out_rows_are_listed_in_the_run_folder(train: Train, covid_dir: Pat
     ended = run(train, covid_dir, tiny_backbone, "data.on_bad_rows=skip")
     assert ended.code == 0, ended.err
     listed = pd.read_csv(ended.folder / "skipped_rows.csv")
-    assert listed[["split", "file", "row", "line"]].to_numpy().tolist() == [["train", "train.csv", 41, 42], ["train", "train.csv", 42, 43]]
+    assert listed[["split", "file", "row", "line"]].to_numpy().tolist() == [
+        ["train", "train.csv", 41, 42],
+        ["train", "train.csv", 42, 43],
+    ]
     assert "2 bad rows of train were left out" in RunFolder(ended.folder).report.read_text()
     assert RunFolder(ended.folder).read_json("provenance.json")["data"]["train"]["rows"] == 41
 
@@ -136,7 +137,13 @@ def test_missing_data_says_where_it_was_looked_for_and_what_to_do(train: Train, 
     ended = run(train, tmp_path / "nowhere", tiny_backbone)
     assert ended.code == 1
     assert len(ended.error.splitlines()) == 1
-    for part in (str(tmp_path / "nowhere" / "covid_fake_news"), "train.csv", "nanyy1025/covid_fake_news", "paths.data_dir", "go online"):
+    for part in (
+        str(tmp_path / "nowhere" / "covid_fake_news"),
+        "train.csv",
+        "nanyy1025/covid_fake_news",
+        "paths.data_dir",
+        "go online",
+    ):
         assert part in ended.error, ended.error
 
 

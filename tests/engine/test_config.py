@@ -73,7 +73,9 @@ def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path, mon
     configs = shutil.copytree(engine.command_line.CONFIGS, tmp_path / "configs")
     for module in (engine.command_line, engine.config, engine.launch):
         monkeypatch.setattr(module, "CONFIGS", configs)
-    text = "# @package _global_\nmodel:\n  freze_backbone: true\ntrianer:\n  max_epochs: 1\ndata:\n  cleaning:\n    htlm: true\n"
+    text = (
+        "# @package _global_\nmodel:\n  freze_backbone: true\ntrianer:\n  max_epochs: 1\ndata:\n  cleaning:\n    htlm: true\n"
+    )
     (configs / "experiment" / "typo.yaml").write_text(text)
     ended = train("experiment=typo")
     assert ended.code == 1

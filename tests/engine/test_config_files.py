@@ -54,7 +54,7 @@ def test_origin_is_the_file_that_set_a_key_last() -> None:
 
 
 def test_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(UnknownOptionError, match="configs/data/ has no 'covid'.*covid_fake_news"):
+    with pytest.raises(UnknownOptionError, match=r"configs/data/ has no 'covid'.*covid_fake_news"):
         FILES.compose({"data": "covid"}, [])
 
 

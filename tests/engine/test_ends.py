@@ -19,7 +19,11 @@ def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code
     folder = RunFolder(tmp_path / "run")
     words = [*SAMPLE, "trainer.max_epochs=1000", f"hydra.run.dir={folder.path}", "logger=csv"]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, str(ROOT / "train.py"), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     deadline = time.monotonic() + 120
     while len(folder.read_history()) < 2 and time.monotonic() < deadline:

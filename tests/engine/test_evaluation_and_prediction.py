@@ -71,7 +71,9 @@ def test_evaluate_script_notices_a_difference_and_other_data(train: Train, tmp_p
 def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp_path: Path) -> None:
     expected = pd.read_parquet(RunFolder(moved_run).predictions)
     source = tmp_path / "new.csv"
-    expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[["number", "tweet"]].to_csv(source, index=False)
+    expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[["number", "tweet"]].to_csv(
+        source, index=False
+    )
     done = script("predict", moved_run, source, "-o", tmp_path / "out.csv")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out.csv")

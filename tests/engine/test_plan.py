@@ -14,7 +14,11 @@ def test_bert_base_frozen_under_a_bigru_has_the_published_counts(train: Train, c
         f"paths.data_dir={covid_dir}", "plan=true",
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    lines = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]] for line in ended.out.splitlines() if "│" in line}
+    lines = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]]
+        for line in ended.out.splitlines()
+        if "│" in line
+    }
     assert lines["features"] == ["108,891,648", "0", "eval", "-", "never"]
     assert lines["embeddings"] == ["23,837,184", "0", "eval", "-", "never"]
     assert lines["encoder"] == ["85,054,464", "0", "eval", "-", "never"]

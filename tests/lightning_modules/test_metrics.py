@@ -1,5 +1,6 @@
 """Figures against scikit-learn, on random and on degenerate cases."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -16,14 +17,19 @@ from lightning_modules.metrics import (
 )
 
 
-def totals_of(probabilities: np.ndarray, labels: np.ndarray, losses: np.ndarray | None = None, batch: int = 7) -> ClassificationTotals:
+def totals_of(
+    probabilities: np.ndarray, labels: np.ndarray, losses: np.ndarray | None = None, batch: int = 7
+) -> ClassificationTotals:
     totals = ClassificationTotals(probabilities.shape[1], keep_samples=True)
     order = np.random.default_rng(1).permutation(len(labels))
     losses = np.zeros(len(labels)) if losses is None else losses
     for start in range(0, len(labels), batch):
         chosen = order[start : start + batch]
         totals.update(
-            torch.tensor(losses[chosen].mean()), torch.tensor(probabilities[chosen]), torch.tensor(labels[chosen]), torch.tensor(chosen)
+            torch.tensor(losses[chosen].mean()),
+            torch.tensor(probabilities[chosen]),
+            torch.tensor(labels[chosen]),
+            torch.tensor(chosen),
         )
     return totals
 
@@ -97,7 +103,7 @@ def test_calibration_error_equals_its_definition(probabilities: np.ndarray, labe
     confidence, right = probabilities.max(axis=1).astype(float), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     expected = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())

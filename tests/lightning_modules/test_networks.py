@@ -31,7 +31,10 @@ def batch(lengths: list[int], seed: int = 0) -> TextBatch:
     mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
     ids = torch.randint(5, 50, (len(lengths), longest), generator=generator) * mask + (1 - mask)
     return TextBatch(
-        input_ids=ids, attention_mask=mask, labels=torch.zeros(len(lengths), dtype=torch.int64), index=torch.arange(len(lengths))
+        input_ids=ids,
+        attention_mask=mask,
+        labels=torch.zeros(len(lengths), dtype=torch.int64),
+        index=torch.arange(len(lengths)),
     )
 
 
@@ -46,7 +49,7 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
         return TextClassifier(BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=head, pooling=pooling, hidden=8)  # type: ignore[arg-type]
 
     if backbone in NO_POOLER and (head, pooling) == ("linear", "pooler"):
-        with pytest.raises(BackboneError, match="has no pooler: choose model.pooling=cls or mean, or model.head=bigru"):
+        with pytest.raises(BackboneError, match=r"has no pooler: choose model.pooling=cls or mean, or model.head=bigru"):
             build()
         return
     task = build().eval()
@@ -149,7 +152,9 @@ def test_missing_weights_are_refused_and_not_made_up(tiny_backbone: Path, tmp_pa
     from transformers import BertModel
 
     BertModel.from_pretrained(tiny_backbone, add_pooling_layer=False).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match=r"no weights for pooler.*so they would be random; choose model.pooling=cls or mean"):
+    with pytest.raises(
+        BackboneError, match=r"no weights for pooler.*so they would be random; choose model.pooling=cls or mean"
+    ):
         text_encoder(str(tmp_path), "pooler")
     assert text_encoder(str(tmp_path), "mean").width == 16
 

@@ -38,8 +38,21 @@ def test_page_is_self_contained_escaped_and_complete(run: RunFolder) -> None:
     assert "http://" not in re.sub(r'xmlns[:\w]*="[^"]*"', "", page).replace("http://www.w3.org", "")
     assert "<script>document.title" not in page
     assert "&lt;script&gt;document.title" in page
-    for part in ("test accuracy", "95 %", "n = 40 samples", "macro average", "micro average", "weighted average", "Confusion matrix",
-                 "Reliability", "Learning rate", "Provenance", "sha256", "Plan", "trains from epoch"):
+    for part in (
+        "test accuracy",
+        "95 %",
+        "n = 40 samples",
+        "macro average",
+        "micro average",
+        "weighted average",
+        "Confusion matrix",
+        "Reliability",
+        "Learning rate",
+        "Provenance",
+        "sha256",
+        "Plan",
+        "trains from epoch",
+    ):
         assert part in page
     assert page.count("<svg") == 5
     assert "#010203" not in page  # every colour became one of the theme's
@@ -127,7 +140,7 @@ def test_pages_fit_a_phone_and_follow_the_theme(width: int, dark: bool, run: Run
         frame = tmp_path / "frame.html"
         frame.write_text(
             f'<iframe id="f" src="{probed.name}" width="{width}" height="800" style="border:0"></iframe>'
-            '<script>f.onload = () => setTimeout(() => { document.body.dataset.probe = f.contentDocument.body.dataset.probe; }, 50)</script>'
+            "<script>f.onload = () => setTimeout(() => { document.body.dataset.probe = f.contentDocument.body.dataset.probe; }, 50)</script>"
         )
         flags = ["--allow-file-access-from-files", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
         dom, console = dump(frame, "", *flags)
