@@ -61,8 +61,8 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             folder.write_status("running", "test")
             metrics = _test_best(cfg, folder, parts)
         folder.write_status("running", "report")
+        folder.write_status("finished", "report")  # what the page says; a page that fails makes it "failed"
         write_report(folder.path)
-        folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float = metrics["best"]["score"]
     return score

@@ -1,0 +1,45 @@
+"""What the repository promises to someone who has just cloned it."""
+
+import re
+import subprocess
+import tomllib
+
+from tests.conftest import ROOT
+from tests.test_experiments import EXPERIMENTS
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_readme_has_two_set_up_commands_and_a_picture() -> None:
+    set_up = README.split("## Set up")[1].split("## ")[0]
+    assert re.findall(r"^pip .*$", set_up, re.MULTILINE) == [
+        "pip install -e . && python train.py",
+        "pip install -e '.[dev]' && pytest",
+    ]
+    picture = re.search(r"!\[[^]]+\]\(([^)]+\.png)\)", README)
+    assert picture
+    assert (ROOT / picture[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_lists_every_experiment() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(EXPERIMENTS)
+
+
+def test_every_dependency_states_a_lower_bound_and_a_reason() -> None:
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    stated = [*PROJECT["dependencies"], *(d for group in PROJECT["optional-dependencies"].values() for d in group)]
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+    for dependency in stated:
+        assert ">=" in dependency, dependency
+        line = next(line for line in lines if f'"{dependency}"' in line)
+        assert len(line.split("#", 1)[1].strip()) > 10, dependency
+
+
+def test_nothing_of_one_machine_is_in_the_repository() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in files:
+        path = ROOT / name
+        if path.suffix != ".png" and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert str(ROOT.parent) + "/" not in text, name
