@@ -1,5 +1,6 @@
 """The backbone's own fast tokenizer, or a WordPiece vocabulary taken from the training texts."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,10 +8,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypedDict
 
+from rich.progress import track
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from datamodules.errors import DataError
 
+_PIECE = 5_000  # texts between two steps of the progress bar
+_LONG_WORK = 50_000  # texts from which on tokenising takes seconds
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -36,7 +40,11 @@ class TextTokenizer:
         """Token ids of each text, cut to `max_length` with the special tokens kept."""
         self.backend.no_padding()
         self.backend.enable_truncation(max_length)
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts)]
+        ids: list[list[int]] = []
+        quick = len(texts) < _LONG_WORK or not sys.stderr.isatty()
+        for start in track(range(0, len(texts), _PIECE), "tokenising", transient=True, disable=quick):
+            ids += [encoding.ids for encoding in self.backend.encode_batch_fast(texts[start : start + _PIECE])]
+        return ids
 
     @property
     def vocab_size(self) -> int:

@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
+from lightning_modules.callbacks.best_checkpoint import BestCheckpoint
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.history import History
@@ -53,7 +53,11 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     _cross_check(cfg, datamodule, task)
     callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(cfg, folder)
     loggers = [_instantiate(node) for node in cfg.logger.values()]
-    return Parts(datamodule, task, build_trainer(cfg, folder, callbacks, loggers))
+    trainer = build_trainer(cfg, folder, callbacks, loggers)
+    if trainer.world_size > 1:
+        msg = f"trainer.devices: received {cfg.trainer.devices} (x {cfg.trainer.num_nodes} nodes); this version trains on one"
+        raise ConfigError(msg)
+    return Parts(datamodule, task, trainer)
 
 
 def build_trainer(
@@ -125,9 +129,9 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
 
 def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callback]:
     """What every run has, in the order in which it has to act at the end of an epoch."""
-    checkpoint = partial(ModelCheckpoint, dirpath=folder.best_checkpoint.parent, enable_version_counter=False)
-    best = checkpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode)
-    last = checkpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True)
+    place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
+    best = BestCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
+    last = ModelCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     return [EpochSeed(cfg.seed), FiniteLoss(), *progress_bar(), History(folder), best, last]
 
 

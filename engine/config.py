@@ -121,6 +121,9 @@ def _plain_values(cfg: DictConfig) -> Iterator[tuple[str, str]]:
         yield "mode", f"received {cfg.get('mode')!r}; choose min or max"
     if not isinstance(cfg.get("plan"), bool):
         yield "plan", f"received {cfg.get('plan')!r}; choose true or false"
+    for key in ("trainer.max_epochs", "trainer.limit_val_batches"):
+        if OmegaConf.select(cfg, key) == 0:
+            yield key, "received 0; without training and validation there is no best checkpoint"
     monitor = cfg.get("monitor")
     if not isinstance(monitor, str) or not monitor.startswith("val/"):
         yield "monitor", f"received {monitor!r}; the best checkpoint is chosen on validation: val/loss, val/acc, ..."

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -24,6 +23,7 @@ from engine.provenance import provenance
 from engine.quiet import quieten
 from engine.redaction import redacted
 from engine.results import count_parameters, print_results, seconds, stage_record, val_figures, write_predictions
+from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from engine.run_folder import RunFolder, write_text
 from reports.page import write_report
 
@@ -46,9 +46,10 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         validate(cfg, _overrides(), dict(hydra_cfg.runtime.choices))
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         quieten()
-        checkpoint_path, start_epoch = _start(cfg, folder)
+        checkpoint_path = checkpoint_to_start_from(cfg, folder)
         parts = build(cfg, folder)
-        parts.datamodule.start_epoch = start_epoch
+        if checkpoint_path is not None:
+            parts.datamodule.start_epoch = first_epoch(checkpoint_path, cfg.trainer.max_epochs, parts.task)
         data = parts.datamodule.describe()
         plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()), data)
         print_plan(plan, console)
@@ -84,7 +85,7 @@ def _recorded(folder: RunFolder, *, quiet: bool) -> Iterator[None]:
         raise
     finally:
         if quiet:
-            folder.remove_if_empty()
+            folder.discard_unless_run()
 
 
 def _record_end(folder: RunFolder, state: str, error: str, *, quiet: bool) -> None:
@@ -103,30 +104,12 @@ def _resume_command(folder: RunFolder) -> str:
     return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
 
 
-def _start(cfg: DictConfig, folder: RunFolder) -> tuple[str | None, int]:
-    """The checkpoint to start from, known to be a good one, and the first epoch to train."""
-    if cfg.ckpt_path is None:
-        return None, 0
-    path = folder.last_checkpoint if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
-    checkpoint = load_checkpoint(path)
-    if cfg.trainer.max_epochs is not None and 0 <= cfg.trainer.max_epochs < checkpoint["epoch"]:
-        msg = f"{path} is from epoch {checkpoint['epoch']}; trainer.max_epochs={cfg.trainer.max_epochs} is before it"
-        raise CheckpointError(msg)
-    return str(path), checkpoint["epoch"] + 1
-
-
 def _write_origin(
     cfg: DictConfig, folder: RunFolder, parts: Parts, plan: dict[str, Any], data: dict[str, Any], *, resuming: bool
 ) -> None:
     """Write what the run starts from; a resumed run has to start from the same data."""
-    before = folder.read_json("provenance.json").get("data", {})
-    for split in ("train", "val", "test"):
-        if resuming and split in before and before[split]["sha256"] != data[split]["sha256"]:
-            msg = (
-                f"the {split} split is not the one that {folder.path} began with ({before[split]['rows']} rows then, "
-                f"{data[split]['rows']} now, or other content); bring the data back, or start a new run"
-            )
-            raise CheckpointError(msg)
+    if resuming:
+        check_same_data(folder, data)
     write_text(folder.config, OmegaConf.to_yaml(redacted(cfg)))
     folder.write_json("provenance.json", provenance(cfg.seed, data))
     folder.write_json("plan.json", plan)
@@ -141,6 +124,9 @@ def _write_origin(
 def _test_best(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
     """Test the weights of the best epoch and write the figures and predictions."""
     history = folder.read_history()
+    if not folder.best_checkpoint.exists():
+        msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"
+        raise CheckpointError(msg)
     checkpoint = load_checkpoint(folder.best_checkpoint)
     parts.task.load_state_dict(checkpoint["state_dict"])
     start = time.perf_counter()

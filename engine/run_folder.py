@@ -135,8 +135,11 @@ class RunFolder:
         writer.writerows(rows)
         write_text(path, text.getvalue())
 
-    def remove_if_empty(self) -> None:
+    def discard_unless_run(self) -> None:
         """Leave nothing behind where nothing was run."""
+        if (self.path / "status.json").exists():
+            return
+        (self.path / "train.log").unlink(missing_ok=True)
         for folder in (self.path, self.path.parent):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

@@ -106,6 +106,12 @@ def _report_of(folder: RunFolder) -> str:
     return write_report(folder.path).read_text(encoding="utf-8")
 
 
+def test_a_fit_without_a_validation_says_so(train: Train) -> None:
+    ended = train(*SAMPLE, "trainer.max_steps=1")
+    assert ended.code == 1
+    assert "training ended before the first validation" in ended.error
+
+
 def test_failing_report_leaves_the_figures(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import engine.run
 

@@ -100,7 +100,57 @@ def test_fewer_epochs_than_the_checkpoint_has_is_refused(train: Train) -> None:
     train(*SAMPLE, "trainer.max_epochs=3")
     ended = train(*SAMPLE, "trainer.max_epochs=1", "ckpt_path=last")
     assert ended.code == 1
-    assert "trainer.max_epochs=1 is before it" in ended.error
+    assert "trainer.max_epochs=1 ends before it" in ended.error
+
+
+def test_another_config_in_the_same_folder_is_refused(train: Train) -> None:
+    train(*SAMPLE, "trainer.max_epochs=1")
+    ended = train(*SAMPLE, "model.lr=0.5", "model.head=linear", "ckpt_path=last")
+    assert ended.code == 1
+    assert "began with another config: " in ended.error
+    assert "model.lr was 0.002 and is 0.5" in ended.error
+    assert "model.head was 'bigru' and is 'linear'" in ended.error
+
+
+def test_checkpoint_of_another_network_is_refused(train: Train, tmp_path: Path) -> None:
+    first = train(*SAMPLE, "trainer.max_epochs=1")
+    last = first.folder / "checkpoints" / "last.ckpt"
+    ended = train(*SAMPLE, "model.hidden=4", f"ckpt_path={last}", folder=tmp_path / "other")
+    assert ended.code == 1
+    assert "is of another network: network.head.gru.forwards.weight_ih_l0 is (24, 64) in it and (12, 64)" in ended.error
+
+
+def test_a_moved_folder_keeps_its_best_checkpoint(train: Train, tmp_path: Path) -> None:
+    words = [*SAMPLE, "model.schedule=constant", "monitor=val/loss", "mode=min"]
+    first = train(*words, "trainer.max_epochs=2")
+    before = RunFolder(first.folder).read_json("metrics.json")["best"]
+    moved = first.folder.rename(tmp_path / "moved")
+    longer = train(*words, "trainer.max_epochs=3", "ckpt_path=last", folder=moved)
+    assert longer.code == 0, longer.err
+    losses = [float(row["val/loss"]) for row in RunFolder(moved).read_history()]
+    after = RunFolder(moved).read_json("metrics.json")["best"]
+    assert after["epoch"] == losses.index(min(losses))
+    assert after["score"] == min(losses) <= before["score"]
+
+
+def test_the_best_score_moves_with_the_folder_and_not_to_another_run(tmp_path: Path) -> None:
+    from lightning_modules.callbacks.best_checkpoint import BestCheckpoint
+
+    state = {
+        "dirpath": "/gone", "best_model_path": "/gone/best.ckpt", "kth_best_model_path": "/gone/best.ckpt", "last_model_path": "",
+        "best_k_models": {"/gone/best.ckpt": torch.tensor(0.9)}, "best_model_score": torch.tensor(0.9),
+        "kth_value": torch.tensor(0.9), "current_score": torch.tensor(0.8), "monitor": "val/acc",
+    }  # fmt: skip
+    (tmp_path / "same").mkdir()
+    (tmp_path / "same" / "best.ckpt").touch()
+    same = BestCheckpoint(dirpath=tmp_path / "same", filename="best", monitor="val/acc", mode="max")
+    same.load_state_dict(state)
+    assert same.best_model_score == torch.tensor(0.9)
+    assert same.best_k_models == {str(tmp_path / "same" / "best.ckpt"): torch.tensor(0.9)}
+    other = BestCheckpoint(dirpath=tmp_path / "other", filename="best", monitor="val/acc", mode="max")
+    other.load_state_dict(state)
+    assert other.best_model_score is None
+    assert not other.best_k_models
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
