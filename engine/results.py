@@ -26,7 +26,7 @@ def stage_record(result: StageResult, class_names: Sequence[str]) -> dict[str, A
     """
     per_class = {name: figures for name, figures in zip(class_names, result.classes, strict=True)}
     return {
-        "n": sum(map(sum, result.confusion)),
+        "n": result.count,
         **result.figures,
         "classes": list(class_names),
         "per_class": per_class,
@@ -56,9 +56,10 @@ def write_predictions(folder: RunFolder, result: StageResult, datamodule: Transf
 
 
 def val_figures(row: dict[str, str]) -> dict[str, float | None]:
-    """The validation figures of one row of the history."""
+    """The validation figures of one row of the history, and `n`, the samples that they rest on."""
     values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
-    return {key: float(value) if value else None for key, value in values.items()}
+    count = int(values.pop("n"))
+    return {"n": count, **{key: float(value) if value else None for key, value in values.items()}}
 
 
 def count_parameters(task: Task) -> dict[str, int]:

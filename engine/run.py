@@ -134,9 +134,8 @@ def _test_best(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, An
     test_seconds = time.perf_counter() - start
     best = next(row for row in history if int(row["epoch"]) == checkpoint["epoch"])
     result = parts.task.results["test"]
-    data = folder.read_json("provenance.json")["data"]
     metrics = {
-        "val": {"n": data["val"]["rows"], **val_figures(best)},
+        "val": val_figures(best),
         "test": stage_record(result, parts.datamodule.class_names),
         "best": {
             "epoch": checkpoint["epoch"],

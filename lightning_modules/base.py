@@ -41,6 +41,11 @@ class StageResult:
     calibration: list[dict[str, float]]
     samples: tuple[Tensor, Tensor, Tensor] | None
 
+    @property
+    def count(self) -> int:
+        """Samples that the figures rest on."""
+        return sum(map(sum, self.confusion))
+
 
 class Task(lightning.LightningModule):
     """Base of all tasks. A subclass builds `network`, with the children `features` and `head`, and gives the loss.

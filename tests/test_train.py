@@ -96,6 +96,14 @@ def test_default_run_leaves_the_whole_folder(train: Train) -> None:
     assert provenance["versions"]["lightning"]
 
 
+def test_figures_say_on_how_many_samples_they_rest(train: Train) -> None:
+    ended = train(*SAMPLE, "data.eval_batch_size=8", "trainer.limit_val_batches=2", "trainer.limit_test_batches=3")
+    metrics = RunFolder(ended.folder).read_json("metrics.json")
+    assert (metrics["val"]["n"], metrics["test"]["n"]) == (16, 24)
+    assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 24
+    assert RunFolder(ended.folder).read_history()[0]["train/n"] == "96"
+
+
 def test_same_seed_twice_gives_identical_figures(train: Train, tmp_path: Path) -> None:
     folders = [train(*SAMPLE, folder=tmp_path / name).folder for name in ("a", "b")]
     other = train(*SAMPLE, "seed=2", folder=tmp_path / "c").folder

@@ -57,12 +57,13 @@ class History(Checkpoint):
             return
         seconds = time.perf_counter() - self.epoch_start
         train_seconds = seconds - self.val_seconds
-        samples = sum(map(sum, pl_module.results["train"].confusion))
+        samples = pl_module.results["train"].count
         row: dict[str, object] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         for stage in ("train", "val"):
             if stage in pl_module.results:
                 figures = pl_module.results[stage].figures
                 row |= {f"{stage}/{name}": "" if value is None else value for name, value in figures.items()}
+                row[f"{stage}/n"] = pl_module.results[stage].count
         for group in trainer.optimizers[0].param_groups:
             row[f"lr/{group['name']}"] = group["lr"]
         row |= {"seconds": round(seconds, 3), "train/seconds": round(train_seconds, 3)}
