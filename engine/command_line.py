@@ -57,6 +57,7 @@ def answer_early(arguments: list[str]) -> int | None:
     elif any(flag not in ("-m", "--multirun") for flag in flags):
         return None
     try:
+        _check_form(words)
         overrides = [Override.parse(word) for word in words]
         choices = _checked_choices(files, overrides)
         if show:
@@ -68,6 +69,13 @@ def answer_early(arguments: list[str]) -> int | None:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return None
+
+
+def _check_form(words: list[str]) -> None:
+    for word in words:
+        if word.startswith("=") or ("=" not in word and not word.startswith("~")):
+            msg = f"'{word}' is neither KEY=VALUE nor GROUP=OPTION; see --help"
+            raise UnknownKeyError(msg)
 
 
 def _groups(files: ConfigFiles) -> str:

@@ -71,7 +71,7 @@ class Override:
     def options(self) -> list[str]:
         """The plain words of the value, one for each job of a sweep."""
         words = (self.value or "").split(",")
-        if not all(re.match(r"^[\w./-]+$", word) for word in words):
+        if not all(re.match(r"^[\w./-]*$", word) for word in words):
             raise UnsupportedError(self.value)
         return words
 
@@ -217,8 +217,8 @@ def nearest(name: str, known: list[str], count: int = 3) -> str:
     """Name the known words nearest to a mistyped one, or all where none is near and they are few."""
     close = get_close_matches(name, known, n=count, cutoff=0.5)
     leaf = name.rsplit(".", 1)[-1]
-    close += [path for path in known if path.rsplit(".", 1)[-1] == leaf and path not in close]
+    close += [path for path in dict.fromkeys(known) if path.rsplit(".", 1)[-1] == leaf and path not in close]
     if close:
         return "did you mean " + " or ".join(close[:count]) + "?"
-    shown = ", ".join(sorted(known)[:_MOST_SHOWN])
-    return f"known: {shown}{', ...' if len(known) > _MOST_SHOWN else ''}"
+    names = sorted(set(known))
+    return f"known: {', '.join(names[:_MOST_SHOWN])}{', ...' if len(names) > _MOST_SHOWN else ''}"

@@ -50,6 +50,9 @@ def test_cfg_job_without_heavy_imports() -> None:
         ("experiment=bert_finetun", ["bert_finetun", "bert_finetune"]),
         ("modle.lr=1", ["modle.lr", "model.lr"]),
         ("+nonsense=1", ["nonsense"]),
+        ("foo", ["'foo' is neither KEY=VALUE nor GROUP=OPTION", "--help"]),
+        ("=3", ["'=3' is neither"]),
+        ("experiment=", ["configs/experiment/ has no ''", "bert_feature"]),
         ("data.cleaning.htlm=true", ["data.cleaning.htlm", "data.cleaning.html"]),
     ],
 )
