@@ -3,25 +3,23 @@
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Sampler
 
 from datamodules.errors import BadRow
 
 SPLITS = ("train", "val", "test")
 
 
-class EpochShuffle(Sampler[int]):
-    """A permutation that depends on (seed, epoch) and on nothing else, so that a resumed run sees the same order."""
+class EpochGenerator:
+    """Random numbers that depend on (seed, epoch) and on nothing else, so that a resumed run draws the same."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
+    def __init__(self, seed: int) -> None:
         self.seed = seed
         self.epoch = 0
 
@@ -32,12 +30,6 @@ class EpochShuffle(Sampler[int]):
     def generator(self) -> np.random.Generator:
         """A fresh generator for this epoch."""
         return np.random.default_rng([self.seed, self.epoch])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.generator().permutation(self.size).tolist())
-
-    def __len__(self) -> int:
-        return self.size
 
 
 def process_rank() -> tuple[int, int]:

@@ -91,6 +91,6 @@ class SampleTextDataModule(TextDataModule):
 
     def _rows_of(self, made: Iterable[tuple[str, str]]) -> list[Row | BadRow]:
         return [
-            Row(i, None, {"id": str(i), self.text_column: text, self.label_column: label})
+            Row(i, None, {"id": str(i), self.reader.text_column: text, self.reader.label_column: label})
             for i, (text, label) in enumerate(made)
         ]

@@ -74,14 +74,19 @@ def read_rows(
 
 def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
     """Raise `DataError` where a needed column is missing or a name stands twice."""
+    fault = unreadable("".join(columns))
+    if fault:
+        msg = f"{path}: the header {fault}; save the file as UTF-8"
+        raise DataError(msg)
     for column in needed:
         if column not in columns:
             shown = ", ".join(columns[:12])
             msg = f"{path}: no column '{column}'; it has {shown}; set data.text_column, label_column or id_column"
             raise DataError(msg)
-        if columns.count(column) > 1:
-            msg = f"{path}: the header names '{column}' {columns.count(column)} times; rename all but one"
-            raise DataError(msg)
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice is not None:
+        msg = f"{path}: the header names '{twice}' {columns.count(twice)} times; rename all but one"
+        raise DataError(msg)
 
 
 class _CsvReader:
@@ -129,8 +134,8 @@ class _CsvReader:
         try:
             return next(csv.reader(self._take(), strict=True, delimiter=self.delimiter), []), ""
         except csv.Error as error:
-            stray = '"' in self.used[0]
-            return [], f"a stray quote swallows what follows ({error})" if stray else str(error)
+            never_closed = "unexpected end of data" in str(error)
+            return [], "a stray quote is never closed" if never_closed else f"its quotes do not pair up ({error})"
 
     def _fault(self, header: list[str], fields: list[str]) -> str:
         if len(self.used) > 1 and self._swallows(header):
@@ -140,14 +145,18 @@ class _CsvReader:
         return unreadable("".join(fields))
 
     def _swallows(self, header: list[str]) -> bool:
-        """Whether the record's first line, or a later one with all its quotes paired, is a row by itself."""
-        first = self.used[0].replace('"', "").rstrip("\r\n").split(self.delimiter)
-        whole = [row for line in self.used[1:] if line.count('"') % 2 == 0 for row in self._parsed(line)]
-        return any(
-            len(fields) >= len(header)
-            and self.is_whole_row(dict(zip(header, fields[len(fields) - len(header) :], strict=True)))
-            for fields in [first, *whole]
-        )
+        """Whether rows stand inside the record.
+
+        Either a later line with paired quotes is a row, or the first and the last line both are once their quotes are
+        taken away: then each has one stray quote.
+        """
+        paired = [row for line in self.used[1:] if line.count('"') % 2 == 0 for row in self._parsed(line)]
+        ends = [line.replace('"', "").rstrip("\r\n").split(self.delimiter) for line in (self.used[0], self.used[-1])]
+
+        def whole(fields: list[str]) -> bool:
+            return len(fields) == len(header) and self.is_whole_row(dict(zip(header, fields, strict=True)))
+
+        return any(map(whole, paired)) or all(map(whole, ends))
 
     def _parsed(self, line: str) -> list[list[str]]:
         try:
@@ -161,6 +170,8 @@ def unreadable(text: str) -> str:
     for character in text:
         if "\udc80" <= character <= "\udcff":
             return f"is not UTF-8: byte 0x{ord(character) - 0xDC00:02X}"
+        if "\ud800" <= character <= "\udfff":
+            return f"holds half a character: surrogate U+{ord(character):X}"
     return ""
 
 

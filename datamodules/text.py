@@ -1,10 +1,7 @@
 """Texts with labels from any table: another dataset is a YAML file."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -16,9 +13,10 @@ from datamodules.base import SPLITS, TransferDataModule, fingerprint, stratified
 from datamodules.batches import TextBatch
 from datamodules.errors import BadRow, DataError, refuse
 from datamodules.sources import hub_rows, local_files, missing_source
-from datamodules.tables import Row, read_rows
+from datamodules.tables import Row, check_columns, read_rows
 from datamodules.text_batching import LengthBuckets, PadCollator, SortedBatches, TokenizedTexts, padding_share
 from datamodules.text_cleaning import Cleaning, clean
+from datamodules.text_rows import RowReader, TextSplit, shared_texts
 from datamodules.text_tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
 
 log = logging.getLogger(__name__)
@@ -30,26 +28,6 @@ class Files(TypedDict):
     train: str
     val: str | None
     test: str
-
-
-@dataclass
-class TextSplit:
-    """The usable rows of a split.
-
-    Attributes:
-        indices: Row in the file, from 0.
-        texts: As in the file.
-        labels: 0..K-1.
-    """
-
-    indices: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-
-    def take(self, positions: Sequence[int]) -> "TextSplit":
-        """The rows at these positions."""
-        parts = ([column[p] for p in positions] for column in (self.indices, self.texts, self.labels))
-        return TextSplit(*parts)  # type: ignore[arg-type]
 
 
 class TextDataModule(TransferDataModule):
@@ -105,9 +83,12 @@ class TextDataModule(TransferDataModule):
         if len(classes) != num_classes:
             msg = f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {', '.join(classes)}"
             raise DataError(msg)
+        if len(set(classes)) != len(classes):
+            msg = f"data.classes names a class twice: {', '.join(classes)}"
+            raise DataError(msg)
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.class_names = list(classes)
-        self.text_column, self.label_column, self.id_column = text_column, label_column, id_column
+        self.reader = RowReader(text_column, label_column, id_column, self.class_names)
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
@@ -143,7 +124,7 @@ class TextDataModule(TransferDataModule):
     def _read(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
         splits, bad = {}, []
         for split, (file, rows) in self.sources().items():
-            splits[split], faults = self._checked(rows, file, split)
+            splits[split], faults = self.reader.read(rows, file, split)
             bad += faults
         return splits, bad
 
@@ -166,64 +147,17 @@ class TextDataModule(TransferDataModule):
             raise missing_source(self.data_dir, self.folder, files, self.hub, why) from error
 
     def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
-        needed = [c for c in (self.text_column, self.label_column, self.id_column) if c is not None]
-        return read_rows(path, needed, lambda row: row[self.label_column].strip() in self.class_names, split)
+        return read_rows(path, self.reader.columns(), self.reader.is_whole_row, split)
 
     def _from_hub(self, split: str) -> list[Row]:
-        return list(hub_rows(str(self.hub), split))
-
-    def _checked(self, rows: Iterable[Row | BadRow], file: str, split: str) -> tuple[TextSplit, list[BadRow]]:
-        good, bad = TextSplit(), []
-        seen: dict[str, int] = {}
-        for row in rows:
-            if isinstance(row, BadRow):
-                bad.append(row)
-                continue
-            label, reason = self._label(row.values.get(self.label_column))
-            text = row.values.get(self.text_column)
-            if not isinstance(text, str) or not text.strip():
-                reason = f"column '{self.text_column}' is empty"
-            if self.id_column is not None and not reason:
-                number = seen.setdefault(str(row.values.get(self.id_column)), row.index)
-                if number != row.index:
-                    reason = f"{self.id_column} '{row.values.get(self.id_column)}' stands in row {number + 1} already"
-            if reason:
-                bad.append(BadRow(split, file, row.index + 1, row.line, reason))
-                continue
-            good.indices.append(row.index)
-            good.texts.append(str(text))
-            good.labels.append(label)
-        if not good.texts and not bad:
-            msg = f"{file} has a header and no rows; add rows to it, or name another file in data.files"
-            raise DataError(msg)
-        return good, bad
-
-    def _label(self, value: object) -> tuple[int, str]:
-        """Class of a label, or -1 and the reason."""
-        if isinstance(value, int) and not isinstance(value, bool) and str(value) not in self.class_names:
-            inside = 0 <= value < self.num_classes
-            return (value, "") if inside else (-1, f"label {value} is outside of 0..{self.num_classes - 1}")
-        text = str(value).strip() if value is not None else ""
-        if text in self.class_names:
-            return self.class_names.index(text), ""
-        near = get_close_matches(text, self.class_names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return -1, f"label '{text}' is none of {', '.join(self.class_names)}{hint}"
+        rows = list(hub_rows(str(self.hub), split))
+        check_columns(Path(f"{self.hub} on the hub, {split}"), list(rows[0].values) if rows else [], self.reader.columns())
+        return rows
 
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
         """Texts that stand in two splits, for each pair of splits that share any."""
-        where: dict[str, set[str]] = defaultdict(set)
-        for name in SPLITS:
-            for text in self.splits[name].texts:
-                where[text.strip()].add(name)
-        shared: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for text, names in where.items():
-            for i, a in enumerate(SPLITS):
-                for b in SPLITS[i + 1 :]:
-                    if a in names and b in names:
-                        shared[a, b].append(text)
-        return dict(shared)
+        return shared_texts(self.splits)
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:

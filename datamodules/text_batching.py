@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from datamodules.base import EpochShuffle, process_rank
+from datamodules.base import EpochGenerator, process_rank
 from datamodules.batches import TextBatch
 
 # Batches that are filled together from one random pool: fewer leave more padding, more mix less.
@@ -64,7 +64,7 @@ class LengthBuckets(Sampler[list[int]]):
     """
 
     def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int) -> None:
-        self.sampler = EpochShuffle(len(lengths), seed)  # Lightning looks here for set_epoch
+        self.sampler = EpochGenerator(seed)  # Lightning looks here for set_epoch
         self.lengths = lengths
         self.batch_size = batch_size
 

@@ -77,7 +77,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
     try:
         loaded = AutoTokenizer.from_pretrained(name, use_fast=True)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a damaged tokenizer.json raises anything, KeyError for one
         raise DataError(_not_loaded(name, error)) from error
     if not loaded.is_fast:
         msg = f"{name}: has no fast tokenizer (tokenizer.json); save one with save_pretrained, or take another backbone"

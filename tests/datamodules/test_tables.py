@@ -57,13 +57,27 @@ def test_reading_equals_pandas_on_the_real_data(shared_data: Path) -> None:
 def test_stray_quote_costs_its_own_row_only(broken: str, swallowed: str, tmp_path: Path) -> None:
     path = written(tmp_path, f"id,text,label\n1,first,real\n{broken}\n{swallowed}5,last,fake\n")
     rows, bad = read(path)
-    assert "stray quote" in bad[0].reason
+    assert "quote" in bad[0].reason
     assert (bad[0].file, bad[0].row, bad[0].line, bad[0].split) == ("train.csv", 2, 3, "train")
     read_ids = [row.values["id"] for row in rows]
     assert read_ids[0] == "1"
     assert read_ids[-1] == "5"
     assert len(rows) + len(bad) == 5
     assert [row.index for row in rows] == [int(i) - 1 for i in read_ids]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'label,text,id\nreal,"first line\nsecond line",1\nfake,"a\nb\nc",2\n',
+        'id,label,text\n1,real,"first line\nsecond line"\n2,fake,"a, b\nc, d"\n',
+        'id,text,label\n1,"is it real, fake\nor not",real\n2,"yes, no\nreal, very",fake\n',
+    ],
+)
+def test_correct_texts_of_several_lines_are_not_suspected(content: str, tmp_path: Path) -> None:
+    rows, bad = read(written(tmp_path, content))
+    assert not bad
+    assert [row.values["id"] for row in rows] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +123,20 @@ def test_a_mixture_of_encodings_names_the_rows(tmp_path: Path) -> None:
     rows, bad = read(path)
     assert [str(b) for b in bad] == ["train.csv, row 2 (line 3): is not UTF-8: byte 0xFC"]
     assert [row.values["text"] for row in rows] == ["über", "fine"]
+
+
+def test_another_alphabet_is_not_read_as_windows_1252(tmp_path: Path) -> None:
+    path = written(tmp_path, "id,text,label\n1,Привет мир,real\n2,fine,fake\n".encode("cp1251"))
+    rows, bad = read(path)
+    assert [str(b) for b in bad] == ["train.csv, row 1 (line 2): is not UTF-8: byte 0xCF"]
+    assert len(rows) == 1
+
+
+def test_damaged_utf16_and_header(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not whole UTF-16"):
+        read(written(tmp_path, "id,text,label\n1,x,real\n".encode("utf-16")[:-1]))
+    with pytest.raises(DataError, match="the header is not UTF-8: byte 0xFF"):
+        read(written(tmp_path, b"id,te\xff\xc3\xbcxt,text,label\n1,x,\xc3\xbc,real\n"))
 
 
 def test_undefined_bytes_are_not_windows_1252(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A text dataset through the real entry point: what a user can get wrong, and another dataset by configuration alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ FAULTS = [
     (HEAD + GOOD + "1,   ,real\n", ["column 'tweet' is empty"]),
     (HEAD + GOOD + "1,a,\n", ["label '' is none of"]),
     (HEAD + GOOD + "120,a,real\n", ["id '120' stands in row 21 already"]),
-    (HEAD + GOOD + '1,"stray,real\n2,b,fake\n', ["row 41 (line 42)", "stray quote"]),
+    (HEAD + GOOD + '1,"stray,real\n2,b,fake\n', ["row 41 (line 42)", "quote"]),
     (HEAD.encode() + GOOD.encode() + b"1,\xc3\xbc,real\n2,\xff\xfe,real\n", ["row 42 (line 43)", "is not UTF-8: byte 0xFF"]),
     (HEAD + GOOD + "1,a\n", ["has 2 fields where the header has 3"]),
 ]  # fmt: skip
@@ -230,6 +231,52 @@ def test_the_hub_is_read_defensively(column: str, kind: str, tmp_path: Path, mon
     data.setup()
     assert data.splits["val"].texts[:2] == ["validation 0", "validation 1"]
     assert data.splits["test"].labels == [0, 1] * 5
+
+
+def test_numbers_as_class_names_are_names_only(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    frame = pd.DataFrame({"id": range(9), "tweet": [f"t{i}" for i in range(9)], "label": [1, 2, 3] * 3})
+    for name in ("train", "val", "test"):
+        frame.to_parquet(folder / f"{name}.parquet")
+    files = {split: f"{split}.parquet" for split in ("train", "val", "test")}
+    data = covid(tmp_path, folder="d", files=files, classes=["1", "2", "3"], num_classes=3)
+    data.setup()
+    assert data.splits["train"].labels == [0, 1, 2] * 3
+    frame.assign(label=0).to_parquet(folder / "train.parquet")
+    with pytest.raises(DataError, match="label '0' is none of 1, 2, 3"):
+        covid(tmp_path, folder="d", files=files, classes=["1", "2", "3"], num_classes=3).setup()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(5, "holds 5, which is int and no text"), (None, "is empty"), ("a\ud83d", "surrogate U\\+D83D")]
+)
+def test_values_that_are_no_text(text: object, reason: str, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    good = [{"id": i, "tweet": f"t{i}", "label": "fake"} for i in range(3)]
+    for name in ("train", "val", "test"):
+        rows = [*good, {"id": 9, "tweet": text, "label": "real"}] if name == "train" else good
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
+    with pytest.raises(DataError, match=rf"train.jsonl, row 4 \(line 4\): .*{reason}"):
+        covid(tmp_path, folder="d", files=files).setup()
+
+
+def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="names a class twice"):
+        covid(tmp_path, classes=["real", "real"])
+
+
+def test_hub_copy_without_the_columns_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_dict({"x": ["a"], "label": ["fake"]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    with pytest.raises(DataError, match=r"has the columns x, label; set data.text_column"):
+        covid(tmp_path, hub="some/copy").setup()
+    with pytest.raises(DataError, match="some/copy on the hub, train: no column 'tweet'"):
+        TextDataModule(**{**DEFAULTS, "data_dir": str(tmp_path), "hub": "some/copy"}).setup()
 
 
 def test_tokenizer_without_a_folder_names_the_ways_out(train: Train, covid_dir: Path, tmp_path: Path) -> None:
