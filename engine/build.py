@@ -13,14 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.base import TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
-from engine.config import ConfigError
+from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
 from lightning_modules.callbacks.best_checkpoint import BestCheckpoint
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.history import History
-from lightning_modules.metrics import figure_names
 
 _PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
 
@@ -35,7 +34,7 @@ class Parts:
 
 
 def build(cfg: DictConfig, folder: RunFolder) -> Parts:
-    """Build datamodule, task and trainer of a validated config, and hold them against each other.
+    """Build datamodule, task and trainer of a validated config, and hold data and backbone against each other.
 
     Args:
         cfg: The config.
@@ -50,7 +49,9 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     datamodule: TransferDataModule = _instantiate(cfg.data)
     datamodule.setup()
     task: Task = _instantiate(cfg.model)
-    _cross_check(cfg, datamodule, task)
+    faults = datamodule.faults_with(task.backbone_config())
+    if faults:
+        raise ConfigError("\n  ".join(["the data does not fit the backbone; nothing was trained", *faults]))
     callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(cfg, folder)
     loggers = [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
@@ -116,9 +117,10 @@ def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Transfe
 
 
 def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatever the _target_ is
+    """Build a node; a config read from a run folder has not been validated, so its targets are checked here too."""
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)  # noqa: S101 - tells the type checker
-    # Values of `more` may be objects; only the config's own nested targets are built.
+    refuse_foreign_targets([plain, *more.values()])
     try:
         return hydra.utils.instantiate({key: v for key, v in plain.items() if key not in more}, _convert_="all", **more)
     except hydra.errors.InstantiationException as error:
@@ -133,19 +135,6 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     best = BestCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
     last = ModelCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     return [EpochSeed(cfg.seed), FiniteLoss(), *progress_bar(), History(folder), best, last]
-
-
-def _cross_check(cfg: DictConfig, datamodule: TransferDataModule, task: Task) -> None:
-    """Hold what travelled by interpolation against what the data and the backbone really have."""
-    faults = []
-    if task.num_classes != datamodule.num_classes:
-        faults.append(f"model.num_classes: received {task.num_classes}; the data has {datamodule.num_classes} classes")
-    names = [f"val/{name}" for name in figure_names(task.num_classes)]
-    if cfg.monitor not in names:
-        faults.append(f"monitor: received {cfg.monitor!r}; choose one of {', '.join(names)}")
-    faults += datamodule.faults_with(task.backbone_config())
-    if faults:
-        raise ConfigError("\n  ".join([f"{len(faults)} fault(s) in the config; nothing was run", *faults]))
 
 
 def read_config(path: Path) -> DictConfig:

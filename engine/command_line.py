@@ -1,6 +1,7 @@
 """What `train.py` answers before anything heavy is imported: help, the composed config, and mistyped words."""
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _groups(files: ConfigFiles) -> str:
 def _split(files: ConfigFiles, overrides: list[Override]) -> tuple[list[Override], list[Override]]:
     """Part the overrides into choices of a group's option and single keys; Hydra checks its own."""
     groups = files.groups()
-    ours = [override for override in overrides if not override.key.startswith("hydra")]
+    ours = [override for override in overrides if not re.match(r"hydra(?![\w-])", override.key)]
     return [o for o in ours if o.key in groups], [o for o in ours if o.key not in groups]
 
 
@@ -127,8 +128,10 @@ def _check_key(override: Override, known: Composition, groups: list[str]) -> Non
     parents = override.key.split(".")[:-1]
     for parent in parents:
         node = node.get(parent, {})
-        if not isinstance(node, dict):
+        if isinstance(node, str) and "${" in node:
             raise UnsupportedError(override.key)  # below an interpolation: only Hydra can tell
+        if not isinstance(node, dict):
+            break
     if override.prefix in ("+", "++") and parents and parents[0] in known.values:
         return  # an argument that no file states; its target's signature decides
     near = nearest(override.key, known.paths() + groups)

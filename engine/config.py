@@ -2,26 +2,41 @@
 
 import importlib
 import inspect
-import types
-import typing
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engine.command_line import CONFIGS
 from engine.config_files import COMMAND_LINE, Composition, ConfigFiles, Override, UnknownOptionError, UnsupportedError, nearest
+from engine.signatures import Fault, signature_faults
+from lightning_modules.metrics import figure_names
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
-_OURS = ("lightning_modules.", "datamodules.")
-_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _NEEDED = ("data", "model", "trainer")
 _NAMED = ("callbacks", "logger")
 _MAX_SEED = 2**32 - 1
+_SHORTEST = 3  # tokens: one between the two special ones
+# Key -> smallest and largest value; None is no bound.
+_RANGES: dict[str, tuple[float, float | None]] = {
+    "seed": (0, _MAX_SEED),
+    "data.batch_size": (1, None),
+    "data.eval_batch_size": (1, None),
+    "data.max_length": (_SHORTEST, None),
+    "data.num_workers": (0, None),
+    "data.val_fraction": (0.001, 0.999),
+    "model.hidden": (1, None),
+    "model.dropout": (0, 0.999),
+    "model.lr": (0, None),
+    "model.backbone_lr": (0, None),
+    "model.weight_decay": (0, None),
+    "model.warmup": (0, 1),
+}
+# Nothing may be left out of: without training and validation there is no best checkpoint, without a test no result.
+_NOT_ZERO = ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
 
 
 class ConfigError(ValueError):
@@ -42,10 +57,11 @@ def validate(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> 
         ConfigError: With all faults.
     """
     origins = _origins(overrides, choices)
-    faults = [*_unknown_keys(cfg), *_unresolved(cfg), *_plain_values(cfg)]
-    if not any("???" in fault or "interpolation" in fault for _, fault in faults):
-        values = OmegaConf.to_container(cfg, resolve=True)
-        faults += list(_target_faults(values, ""))
+    unresolved = list(_unresolved(cfg))
+    faults = [*_unknown_keys(cfg), *unresolved]
+    if not unresolved:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        faults += [*_plain_values(values), *_target_faults(values, "")]
     if faults:
         lines = [f"{path} ({_origin(path, origins)}): {fault}" for path, fault in dict.fromkeys(faults)]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
@@ -77,7 +93,7 @@ def _origin(path: str, origins: dict[str, str]) -> str:
     return COMMAND_LINE
 
 
-def _unknown_keys(cfg: DictConfig) -> Iterator[tuple[str, str]]:
+def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     known = ConfigFiles(CONFIGS).compose({}, [])
     roots = list(known.values)
     for key in cfg:
@@ -96,7 +112,7 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[tuple[str, str]]:
                 yield f"{group}.{name}", "has no _target_, so nothing would be built from it"
 
 
-def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Fault]:
     """Values that are still ??? or whose interpolation leads nowhere."""
     keys = list(node) if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
@@ -113,23 +129,42 @@ def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[tup
             yield from _unresolved(value, f"{path}.")
 
 
-def _plain_values(cfg: DictConfig) -> Iterator[tuple[str, str]]:
-    seed = cfg.get("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= _MAX_SEED:
-        yield "seed", f"received {seed!r}; a whole number from 0 to {_MAX_SEED} is needed"
-    if cfg.get("mode") not in ("min", "max"):
-        yield "mode", f"received {cfg.get('mode')!r}; choose min or max"
-    if not isinstance(cfg.get("plan"), bool):
-        yield "plan", f"received {cfg.get('plan')!r}; choose true or false"
-    for key in ("trainer.max_epochs", "trainer.limit_val_batches"):
-        if OmegaConf.select(cfg, key) == 0:
-            yield key, "received 0; without training and validation there is no best checkpoint"
-    monitor = cfg.get("monitor")
-    if not isinstance(monitor, str) or not monitor.startswith("val/"):
-        yield "monitor", f"received {monitor!r}; the best checkpoint is chosen on validation: val/loss, val/acc, ..."
+def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
+    """What no signature says: ranges, and values that have to agree with each other."""
+
+    def at(key: str) -> Any:  # noqa: ANN401 - any value of a config
+        node: Any = values
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    for key, (low, high) in _RANGES.items():
+        value = at(key)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and not (low <= value and (high is None or value <= high)):
+            bound = f"at least {low}" if high is None else f"{low} to {high}"
+            yield key, f"received {value!r}; {bound} is needed"
+    if not isinstance(at("seed"), int) or isinstance(at("seed"), bool):
+        yield "seed", f"received {at('seed')!r}; a whole number is needed"
+    for key in _NOT_ZERO:
+        if at(key) == 0:
+            yield key, "received 0; a run trains, validates and tests"
+    if at("mode") not in ("min", "max"):
+        yield "mode", f"received {at('mode')!r}; choose min or max"
+    if not isinstance(at("plan"), bool):
+        yield "plan", f"received {at('plan')!r}; choose true or false"
+    classes, count = at("data.classes"), at("data.num_classes")
+    if isinstance(classes, list) and count != len(classes):
+        yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}"
+    if at("model.num_classes") != count:
+        yield "model.num_classes", f"received {at('model.num_classes')!r}; the data has {count} classes"
+    known = [f"val/{name}" for name in figure_names(count)] if isinstance(count, int) else []
+    if at("monitor") not in known:
+        advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
+        yield "monitor", f"received {at('monitor')!r}; {advice}"
 
 
-def _target_faults(node: object, path: str) -> Iterator[tuple[str, str]]:
+def _target_faults(node: object, path: str) -> Iterator[Fault]:
     if isinstance(node, list):
         for index, value in enumerate(node):
             yield from _target_faults(value, f"{path}.{index}")
@@ -141,13 +176,30 @@ def _target_faults(node: object, path: str) -> Iterator[tuple[str, str]]:
         except ConfigError as error:
             yield f"{path}._target_", str(error)
             return
-        yield from _signature_faults(target, node, path)
+        yield from signature_faults(target, node, path)
     for key, value in node.items():
         yield from _target_faults(value, f"{path}.{key}" if path else str(key))
 
 
+def refuse_foreign_targets(node: object) -> None:
+    """Raise `ConfigError` where a `_target_` anywhere in plain values names what a config may not build."""
+    faults = [fault for path, fault in _foreign(node)]
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _foreign(node: object) -> Iterator[Fault]:
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _foreign(child)
+    if isinstance(node, dict) and "_target_" in node:
+        try:
+            resolve_target(node["_target_"])
+        except ConfigError as error:
+            yield "_target_", str(error)
+
+
 def resolve_target(name: object) -> type:
-    """Import what a `_target_` names.
+    """Import what a `_target_` names, if a config may build it.
 
     Args:
         name: A dotted name.
@@ -177,95 +229,3 @@ def resolve_target(name: object) -> type:
         msg = f"received {name!r}, which is {real}; only classes of Thaw, lightning, torch and torchmetrics may be built"
         raise ConfigError(msg)
     return found
-
-
-def _signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    parameters = _parameters(target)
-    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    for key in arguments:
-        if key not in named and not open_ended:
-            yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
-    if not node.get("_partial_"):
-        for name in named:
-            if parameters[name].default is inspect.Parameter.empty and name not in arguments and not node.get("_args_"):
-                yield f"{path}.{name}", f"is needed by {target.__name__} and missing"
-    hints = _hints(target)
-    for key, value in arguments.items():
-        if key in hints and not (isinstance(value, dict) and "_target_" in value):
-            yield from _value_faults(value, hints[key], f"{path}.{key}")
-
-
-def _initialisers(target: type) -> list[type]:
-    """The classes whose constructors read a config's keys: ours pass what they do not name to their base."""
-    classes = [kind for kind in target.__mro__ if "__init__" in vars(kind)]
-    for count, kind in enumerate(classes, start=1):
-        passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
-        if not (passes_on and kind.__module__.startswith(_OURS)):
-            return classes[:count]
-    return classes
-
-
-def _parameters(target: type) -> dict[str, inspect.Parameter]:
-    merged: dict[str, inspect.Parameter] = {}
-    kinds = _initialisers(target)
-    for kind in kinds:
-        for name, parameter in inspect.signature(kind).parameters.items():
-            if parameter.kind is not parameter.VAR_KEYWORD or kind is kinds[-1]:
-                merged.setdefault(name, parameter)
-    return merged
-
-
-def _hints(target: type) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for kind in _initialisers(target):
-        initialiser: Callable[..., None] = inspect.unwrap(kind.__init__)  # type: ignore[misc]
-        with suppress(NameError, TypeError):  # names that exist only for type checkers
-            merged = {**typing.get_type_hints(initialiser), **merged}
-    return merged
-
-
-def _value_faults(value: object, hint: Any, path: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any annotation
-    """Hold a value against its annotation, as far as that speaks of plain values."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    members = typing.get_args(hint) if union else (hint,)
-    mappings = [member for member in members if typing.is_typeddict(member)]
-    if isinstance(value, dict) and mappings:
-        known = typing.get_type_hints(mappings[0])
-        for key in value:
-            if key not in known:
-                yield f"{path}.{key}", f"unknown key; {nearest(str(key), list(known))}"
-            else:
-                yield from _value_faults(value[key], known[key], f"{path}.{key}")
-        for key in mappings[0].__required_keys__ - value.keys():
-            yield f"{path}.{key}", "is missing"
-        return
-    if all(_fits(value, member) is False for member in members):
-        wanted = " or ".join(_name(member) for member in members)
-        yield path, f"received {value!r}; {wanted} is needed"
-
-
-def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annotation
-    """Whether a value fits; None where the annotation says nothing about plain values."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return value in typing.get_args(hint)
-    if hint in (type(None), None):
-        return value is None
-    plain = origin or hint
-    if plain is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if plain in (bool, str, list, dict):
-        return isinstance(value, plain)
-    return False if typing.is_typeddict(hint) else None
-
-
-def _name(hint: Any) -> str:  # noqa: ANN401 - any annotation
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
-    if hint is type(None):
-        return "null"
-    return str(getattr(hint, "__name__", hint)) if not typing.is_typeddict(hint) else "a mapping"

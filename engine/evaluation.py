@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.errors import DataError
 from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar, read_config
 from engine.checkpoints import load_checkpoint
 from engine.quiet import quieten
@@ -35,7 +36,11 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     if data_dir is not None:
         cfg.data.data_dir = data_dir
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    datamodule = data_from_checkpoint(cfg, checkpoint)
+    try:
+        datamodule = data_from_checkpoint(cfg, checkpoint)
+    except DataError as error:
+        error.add_note("where the data has moved, give its place with --data-dir")
+        raise
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
     trainer = build_trainer(cfg, folder, progress_bar(), [])

@@ -1,6 +1,7 @@
 """Compose with Hydra and run, so that every end of a run is one line and an exit code."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,10 +16,25 @@ from engine.command_line import CONFIGS
 from engine.outcome import report_failure
 from engine.run_folder import RunFolder
 
+_LONGEST_NAME = 100
+
 
 def register_resolvers() -> None:
-    """Make `${thaw.name:experiment,data}` known: a run is named for its experiment, else for its dataset."""
+    """Make known what a run and a sweep are called: for the experiment or experiments, else for the dataset."""
     OmegaConf.register_new_resolver("thaw.name", lambda experiment, data: experiment or data, replace=True)
+    OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True)
+
+
+def _sweep_name(default: str) -> str:
+    """Name a sweep for all its experiments, joined by +, else for its datasets.
+
+    Told from the command line and not from the config: the name has to be the same in every job.
+    """
+    for group in ("experiment=", "data="):
+        for word in sys.argv[1:]:
+            if word.startswith(group):
+                return word.removeprefix(group).replace(",", "+")[:_LONGEST_NAME]
+    return default
 
 
 def launch() -> int:
@@ -54,15 +70,19 @@ def _raising_hydra() -> Iterator[None]:
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
     """One job; a single run keeps its error for `launch`, a sweep gives it to Hydra's launcher."""
+    sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
         folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
         if not cfg.plan:
-            folder.begin(resuming=cfg.ckpt_path is not None)
+            folder.begin(cfg.ckpt_path)
+        from engine.recording import redact_sweep_record
         from engine.run import run  # imports torch: the status file is there before
 
+        if sweeping:
+            redact_sweep_record(cfg)
         return run(cfg, folder)
     except Exception as error:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
+        if sweeping:
             raise
         failures.append(error)
         return None

@@ -1,20 +1,24 @@
 """Predict new texts with a run's best checkpoint, as a stream: the input never is in memory as a whole."""
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from datamodules.batches import TextBatch
 from datamodules.errors import BadRow, DataError, refuse
-from datamodules.tables import Row, read_rows, unreadable
+from datamodules.tables import Row, read_rows
 from datamodules.text_batching import PadCollator
 from datamodules.text_cleaning import clean
 from datamodules.text_encoding import open_text
+from datamodules.text_rows import text_fault
 from datamodules.text_tokenizing import TextTokenizer
 from engine.build import model_from_checkpoint, read_config
 from engine.checkpoints import load_checkpoint
@@ -23,6 +27,8 @@ from engine.run_folder import RunFolder, RunFolderError
 from engine.table_writer import TableWriter
 from lightning_modules.metrics import predicted
 from lightning_modules.text_classifier import TextClassifier
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 4096  # rows read, sorted by length and written at a time
 _BATCH = 64
@@ -51,7 +57,7 @@ class TextPredictor:
         if state is None or not isinstance(task, TextClassifier):
             msg = f"{folder.path} is no run of a text classifier"
             raise RunFolderError(msg)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.task = task.eval().to(self.device)
         self.tokenizer = TextTokenizer.from_state(state)
         self.collate = PadCollator(self.tokenizer.pad_id)
@@ -74,6 +80,16 @@ class TextPredictor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 result[chosen] = self.task(moved).cpu()
         return result
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f"--device {name}: {str(error).splitlines()[0]}; give cpu, or leave it out"
+        raise RunFolderError(msg) from error
+    return device
 
 
 def predict(
@@ -117,10 +133,13 @@ def predict(
     rows = _texts(input, column) if input.suffix.lower() == ".txt" else read_rows(input, [column])
     added = ["prediction", *(f"probability_{name}" for name in predictor.class_names)]
     bad, done = 0, 0
-    with TableWriter(target) as writer, _progress() as progress:
+    suspects: list[Row] = []
+    schema = _schema(input, added) if {input.suffix.lower(), target.suffix.lower()} == {".parquet"} else None
+    with TableWriter(target, schema) as writer, _progress() as progress:
         bar = progress.add_task("rows", total=None)
         while chunk := list(islice(rows, _CHUNK)):
             good, faults = _usable(chunk, column, input.name)
+            suspects += [row for row in good if _may_hold_rows(row, column)]
             if on_bad_rows == "error":
                 refuse(faults, advice="mend the file, or leave such rows out with --on-bad-rows skip")
             bad += len(faults)
@@ -129,7 +148,14 @@ def predict(
                 writer.write(_predicted(predictor, good, column, added))
             done += len(good)
             progress.update(bar, completed=done)
+    if not done:
+        msg = f"{input} has no row to predict ({bad} left out)"
+        raise DataError(msg)
     Console(stderr=True).print(f"{done} rows predicted, {bad} left out", highlight=False)
+    if suspects and input.suffix.lower() == ".csv":
+        log.warning(
+            "%d texts span lines that look like rows, first in row %d: are quotes astray?", len(suspects), suspects[0].index + 1
+        )
     print(target)
     return target
 
@@ -155,9 +181,7 @@ def _usable(chunk: list[Row | BadRow], column: str, file: str) -> tuple[list[Row
         if isinstance(row, BadRow):
             faults.append(row)
             continue
-        text = row.values.get(column)
-        reason = "" if isinstance(text, str) and text.strip() else f"column '{column}' is empty"
-        reason = reason or unreadable(str(text))
+        reason = text_fault(row.values.get(column), column)
         if reason:
             faults.append(BadRow("", file, row.index + 1, row.line, reason))
         else:
@@ -165,11 +189,23 @@ def _usable(chunk: list[Row | BadRow], column: str, file: str) -> tuple[list[Row
     return good, faults
 
 
+def _schema(path: Path, added: list[str]) -> pa.Schema:
+    """The input's own types, and ours behind them."""
+    ours = [pa.field(name, pa.string() if name == "prediction" else pa.float64()) for name in added]
+    return pa.schema([*pq.read_schema(path), *ours])
+
+
 def _check_names(row: Row, added: list[str], path: Path) -> None:
     taken = [name for name in added if name in row.values]
     if taken:
         msg = f"{path} has a column {taken[0]} already, which the prediction would overwrite; rename it"
         raise DataError(msg)
+
+
+def _may_hold_rows(row: Row, column: str) -> bool:
+    """Whether a line inside the text has as many commas as a row: a pair of stray quotes may have swallowed rows."""
+    commas = len(row.values) - 1
+    return commas > 1 and any(line.count(",") == commas for line in str(row.values[column]).splitlines()[1:])
 
 
 def _predicted(predictor: TextPredictor, rows: list[Row], column: str, added: list[str]) -> list[dict[str, Any]]:

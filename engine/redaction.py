@@ -6,14 +6,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 HIDDEN = "<redacted>"
 _SECRET_KEY = re.compile(
-    r"^(.*_)?(api_?key|secret|secret_key|password|passwd|credentials?|(access|auth|hub|hf|api|bearer)_?token|token)$",
+    r"(^|.*_)(api_?key|(access|private|secret|signing)_key(_id)?|secret|password|passwd|passphrase|credentials?|token)$",
     re.IGNORECASE,
 )
-_LOGIN_IN_URL = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
+# Words of a tokenizer's vocabulary, not of a lock.
+_TEXT_TOKEN = re.compile(r"^(pad|mask|cls|sep|unk|bos|eos|image|decoder_start)_token$", re.IGNORECASE)
+_LOGIN_IN_URL = re.compile(r"://[^/@\s]+@")
+_SHORTEST = 4  # a shorter secret is hidden under its own key only: elsewhere it may be any text
 
 
 def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same shape
@@ -23,11 +27,41 @@ def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same sha
         cfg: The composed config.
 
     Returns:
-        The same values with interpolations resolved; values of secret keys and logins inside URLs hidden; values that
-        come from environment variables left as `${oc.env:...}`.
+        The same values with interpolations resolved. Values of secret keys are hidden, wherever else they occur too, and
+        so are logins inside URLs; values that come from environment variables are left as `${oc.env:...}`.
     """
+    secrets = secret_values(cfg)
     with _environment_left_as_text():
-        return OmegaConf.create(_copy(cfg))
+        return OmegaConf.create(_copy(cfg, secrets))
+
+
+def secret_values(node: Any) -> set[str]:  # noqa: ANN401 - a config or a value of one
+    """The values of all secret keys, as text."""
+    found: set[str] = set()
+    if isinstance(node, ListConfig):
+        for index in range(len(node)):
+            found |= secret_values(_resolved(node, index))
+    elif isinstance(node, DictConfig):
+        for key in node:
+            value = _resolved(node, key)
+            if _is_secret(str(key), value) and len(str(value)) >= _SHORTEST:
+                found.add(str(value))
+            found |= secret_values(value)
+    return found
+
+
+def hide(text: str, secrets: set[str]) -> str:
+    """Replace secrets and logins in a text, longer secrets first."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return _LOGIN_IN_URL.sub(f"://{HIDDEN}@", text)
+
+
+def _resolved(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any value of a config
+    try:
+        return node[key]
+    except OmegaConfBaseException:  # missing, or an interpolation that leads nowhere: nothing to hide
+        return None
 
 
 @contextmanager
@@ -44,18 +78,15 @@ def _environment_left_as_text() -> Iterator[None]:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
-def _copy(node: DictConfig | ListConfig) -> Any:  # noqa: ANN401 - dicts and lists of plain values
+def _copy(node: Any, secrets: set[str]) -> Any:  # noqa: ANN401 - dicts and lists of plain values
     if isinstance(node, ListConfig):
-        return [_value(node, index) for index in range(len(node))]
-    return {key: HIDDEN if _is_secret(str(key), node, key) else _value(node, key) for key in node}
+        return [_copy(node[index], secrets) for index in range(len(node))]
+    if isinstance(node, DictConfig):
+        values = {key: node[key] for key in node}
+        return {key: HIDDEN if _is_secret(str(key), value) else _copy(value, secrets) for key, value in values.items()}
+    return hide(node, secrets) if isinstance(node, str) else node
 
 
-def _is_secret(name: str, node: DictConfig, key: Any) -> bool:  # noqa: ANN401 - any key of a config
-    return bool(_SECRET_KEY.match(name)) and isinstance(node[key], str)
-
-
-def _value(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any key of a config
-    value = node[key]
-    if isinstance(value, DictConfig | ListConfig):
-        return _copy(value)
-    return _LOGIN_IN_URL.sub(f"://{HIDDEN}@", value) if isinstance(value, str) else value
+def _is_secret(key: str, value: object) -> bool:
+    plain = not isinstance(value, DictConfig | ListConfig | bool | None)
+    return plain and bool(_SECRET_KEY.match(key)) and not _TEXT_TOKEN.match(key)

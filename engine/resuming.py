@@ -12,8 +12,19 @@ from lightning_modules.base import Task
 
 # What a run keeps when it goes on in its folder; the rest (epochs, devices, loggers, paths) may change.
 _KEPT = (
-    "seed", "model.", "data.classes", "data.cleaning", "data.tokenizer", "data.max_length", "data.batch_size", "data.seed"
-)  # fmt: skip
+    "seed",
+    "monitor",
+    "mode",
+    "model.",
+    "data.classes",
+    "data.cleaning",
+    "data.tokenizer",
+    "data.max_length",
+    "data.batch_size",
+    "trainer.precision",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+)
 _SHOWN = 5
 
 

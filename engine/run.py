@@ -1,11 +1,8 @@
 """The story of a run: check, build, plan, fit, test the best checkpoint, report."""
 
-import logging
-import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,18 +13,15 @@ from rich.console import Console
 from engine.build import Parts, build
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import validate
-from engine.interrupts import InterruptedRunError
-from engine.outcome import describe
 from engine.plan import make_plan, print_plan
 from engine.provenance import provenance
 from engine.quiet import quieten
+from engine.recording import closed_loggers, overrides, recorded
 from engine.redaction import redacted
 from engine.results import count_parameters, print_results, seconds, stage_record, val_figures, write_predictions
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from engine.run_folder import RunFolder, write_text
 from reports.page import write_report
-
-log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: RunFolder) -> float | None:
@@ -42,8 +36,10 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     """
     hydra_cfg = HydraConfig.get()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with _recorded(folder, quiet=cfg.plan):
-        validate(cfg, _overrides(), dict(hydra_cfg.runtime.choices))
+    with recorded(cfg, folder):
+        validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
+        # Absolute, so that the run folder knows its data wherever it is read from.
+        cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         quieten()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
@@ -56,52 +52,17 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         if cfg.plan:
             return None
         _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
-        with _closed_loggers(parts.trainer):
+        with closed_loggers(parts.trainer):
             folder.write_status("running", "fit")
             parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
             folder.write_status("running", "test")
             metrics = _test_best(cfg, folder, parts)
         folder.write_status("running", "report")
-        folder.write_status("finished", "report")  # what the page says; a page that fails makes it "failed"
         write_report(folder.path)
+        folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float = metrics["best"]["score"]
     return score
-
-
-@contextmanager
-def _recorded(folder: RunFolder, *, quiet: bool) -> Iterator[None]:
-    """Write how the run ended, whatever ends it."""
-    try:
-        yield
-    except InterruptedRunError as error:
-        _record_end(folder, "interrupted", str(error), quiet=quiet)
-        if not quiet and folder.last_checkpoint.exists():
-            log.error("to go on: %s", _resume_command(folder))
-        raise
-    except BaseException as error:
-        log.debug("the run failed", exc_info=error)
-        _record_end(folder, "failed", describe(error), quiet=quiet)
-        raise
-    finally:
-        if quiet:
-            folder.discard_unless_run()
-
-
-def _record_end(folder: RunFolder, state: str, error: str, *, quiet: bool) -> None:
-    if not quiet:
-        folder.write_status(state, str(folder.read_json("status.json").get("stage", "setup")), error)
-
-
-def _overrides() -> list[str]:
-    """The command line's words as they were typed, `${...}` included."""
-    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(word) for word in words] if isinstance(words, list) else []
-
-
-def _resume_command(folder: RunFolder) -> str:
-    words = [word for word in _overrides() if not word.startswith("ckpt_path=")]
-    return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
 
 
 def _write_origin(
@@ -111,7 +72,9 @@ def _write_origin(
     if resuming:
         check_same_data(folder, data)
     write_text(folder.config, OmegaConf.to_yaml(redacted(cfg)))
-    folder.write_json("provenance.json", provenance(cfg.seed, data))
+    origin, before = provenance(cfg.seed, data), folder.read_json("provenance.json")
+    # The first part of the run stays on record; where it went on stands behind it.
+    folder.write_json("provenance.json", {**before, "resumed": [*before.get("resumed", []), origin]} if before else origin)
     folder.write_json("plan.json", plan)
     if parts.datamodule.bad_rows:
         rows = [
@@ -149,18 +112,3 @@ def _test_best(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, An
     write_predictions(folder, result, parts.datamodule)
     folder.write_json("metrics.json", metrics)
     return metrics
-
-
-@contextmanager
-def _closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
-    """Close every logger, with the state that the run ended in."""
-    status, code = "failed", 1
-    try:
-        yield
-        status, code = "success", 0
-    finally:
-        for logger in trainer.loggers:
-            logger.finalize(status)
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            wandb.finish(exit_code=code)

@@ -33,8 +33,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))  # type: ignore[arg-type]
+    """Write a text file atomically, in UTF-8; what UTF-8 cannot hold is written as an escape."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))  # type: ignore[arg-type]
 
 
 class RunFolderError(ValueError):
@@ -89,16 +89,22 @@ class RunFolder:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return content
 
-    def begin(self, *, resuming: bool) -> None:
-        """Mark the folder as running.
+    def begin(self, ckpt_path: str | None) -> None:
+        """Mark the folder as running. A run that goes on keeps its status until it does.
+
+        Args:
+            ckpt_path: None, last, or the path of a checkpoint.
 
         Raises:
             RunFolderError: If another run's record would be overwritten.
         """
-        if not resuming and (self.path / "status.json").exists():
+        inside = ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path))
+        held = (self.path / "status.json").exists()
+        if held and not inside:
             msg = f"{self.path} holds a run already: give ckpt_path=last to go on with it, or another hydra.run.dir"
             raise RunFolderError(msg)
-        self.write_status("running", "setup")
+        if not held:
+            self.write_status("running", "setup")
 
     def write_status(self, state: str, stage: str, error: str | None = None) -> None:
         """Say where the run stands.
@@ -109,7 +115,7 @@ class RunFolder:
             error: One line, for a run that did not finish.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        started = now if (state, stage) == ("running", "setup") else self.read_json("status.json").get("started", now)
+        started = self.read_json("status.json").get("started", now)
         ended = None if state == "running" else now
         status = {"state": state, "stage": stage, "error": error, "started": started, "ended": ended}
         self.write_json("status.json", status)

@@ -20,11 +20,12 @@ class TableWriter:
     A context manager. Columns are those of the first rows.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, schema: pa.Schema | None = None) -> None:
         """Check the target; nothing is opened before the first rows.
 
         Args:
             target: The file; its suffix is the format.
+            schema: Types of a Parquet file's columns; None takes those of the first rows.
 
         Raises:
             RunFolderError: If the format is unknown.
@@ -32,7 +33,7 @@ class TableWriter:
         if target.suffix.lower() not in _SUFFIXES:
             msg = f"{target}: cannot write '{target.suffix}' files; give one of {', '.join(_SUFFIXES)}"
             raise RunFolderError(msg)
-        self.target = target
+        self.target, self.schema = target, schema
         self.partial = target.with_name(f"{target.stem}.partial{target.suffix}")
         self.columns: list[str] = []
         self.text: TextIO | None = None
@@ -45,32 +46,46 @@ class TableWriter:
         """Append rows.
 
         Raises:
-            RunFolderError: If they do not have the first rows' columns and types.
+            RunFolderError: If they have other columns or types than the first rows, in a format that cannot hold them.
         """
+        suffix = self.target.suffix.lower()
         if not self.columns:
             self._open(rows)
-        if self.parquet is not None:
-            try:
-                self.parquet.write_table(pa.Table.from_pylist(rows, schema=self.parquet.schema))
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                msg = f"{self.target}: a column changes its type on the way ({error}); write .jsonl instead"
-                raise RunFolderError(msg) from error
-        elif self.text is not None and self.target.suffix.lower() == ".jsonl":
+        if self.text is not None and suffix == ".jsonl":
             self.text.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+            return
+        new = next((name for row in rows for name in row if name not in self.columns), None)
+        if new is not None:
+            msg = f"{self.target}: column '{new}' is not in the first rows and cannot be added later; write .jsonl instead"
+            raise RunFolderError(msg)
+        if self.parquet is not None:
+            filled = [{name: row.get(name) for name in self.columns} for row in rows]
+            self.parquet.write_table(self._table(filled))
         elif self.text is not None:
-            delimiter = "\t" if self.target.suffix.lower() == ".tsv" else ","
-            writer = csv.DictWriter(self.text, self.columns, delimiter=delimiter, extrasaction="ignore", lineterminator="\n")
+            writer = csv.DictWriter(self.text, self.columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
             if self.text.tell() == 0:
                 writer.writeheader()
             writer.writerows(rows)
 
+    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
+        try:
+            if self.schema is not None:
+                return pa.Table.from_pylist(rows, schema=self.schema)
+            found = pa.Table.from_pylist(rows)
+            # Cast behind the conversion: with a schema the conversion would cut 2.5 to 2 without a word.
+            return found.cast(self.parquet.schema) if self.parquet is not None else found
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError) as error:
+            msg = f"{self.target}: a column does not keep one type ({error}); write .jsonl instead"
+            raise RunFolderError(msg) from error
+
     def _open(self, rows: list[dict[str, Any]]) -> None:
-        self.columns = list(rows[0])
+        self.columns = list(dict.fromkeys(name for row in rows for name in row))
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         if self.target.suffix.lower() == ".parquet":
-            self.parquet = pq.ParquetWriter(self.partial, pa.Table.from_pylist(rows).schema)
+            schema = self.schema or _without_nulls(self._table(rows).schema)
+            self.parquet = pq.ParquetWriter(self.partial, schema)
         else:
-            self.text = self.partial.open("w", encoding="utf-8", newline="")
+            self.text = self.partial.open("w", encoding="utf-8", newline="", errors="backslashreplace")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Close; rename where all went well, else say where the rows so far are."""
@@ -81,3 +96,8 @@ class TableWriter:
             self.partial.replace(self.target)
         elif error is not None and self.columns:
             error.add_note(f"the rows predicted so far are in {self.partial}")
+
+
+def _without_nulls(schema: pa.Schema) -> pa.Schema:
+    """Columns that are empty in all first rows may hold text later."""
+    return pa.schema([pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema])

@@ -142,15 +142,17 @@ class Task(lightning.LightningModule):
 
     def _finish(self, stage: str) -> None:
         totals = self._totals(stage)
+        if not bool(torch.isfinite(totals.loss_sum)):
+            msg = (
+                f"the {stage} loss of epoch {self.current_epoch} is {float(totals.loss_sum)}; "
+                f"lower model.lr and model.backbone_lr, or set trainer.gradient_clip_val"
+            )
+            raise NonFiniteLossError(msg)
         with totals.sync_context(should_sync=totals._to_sync and torch.distributed.is_initialized()):  # noqa: SLF001
             confusion: list[list[int]] = totals.confusion.tolist()
             samples = tuple(t.cpu() for t in totals.samples()) if totals.keep_samples else None
             calibration = totals.calibration()
         figures: dict[str, float | None] = totals.compute()
-        loss = figures["loss"]
-        if loss is not None and not abs(loss) < float("inf"):
-            msg = f"the {stage} loss of epoch {self.current_epoch} is {loss}; lower model.lr and backbone_lr, or clip gradients"
-            raise NonFiniteLossError(msg)
         self.results[stage] = StageResult(figures, per_class_figures(confusion), confusion, calibration, samples)  # type: ignore[arg-type]
         known = {f"{stage}/{name}": value for name, value in figures.items() if value is not None}
         self.log_dict(known, sync_dist=False, rank_zero_only=False)

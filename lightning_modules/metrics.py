@@ -65,6 +65,8 @@ class ClassificationTotals(Metric):
         self.confusion += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.confusion)
         self.loss_sum += loss.to(SUM_DTYPE) * len(labels)
         # Bins are open below and closed above, (0, 1/15] to (14/15, 1].
+        # A NaN counts nowhere here; the loss carries it to where it ends the run.
+        confidence = torch.nan_to_num(confidence)
         bins = (torch.ceil(confidence.to(SUM_DTYPE) * CALIBRATION_BINS) - 1).clamp(0, CALIBRATION_BINS - 1).long()
         self.bin_counts += torch.bincount(bins, minlength=CALIBRATION_BINS)
         self.bin_confidence.index_add_(0, bins, confidence.to(SUM_DTYPE))

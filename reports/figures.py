@@ -19,6 +19,7 @@ _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 _VARIABLES = {_INK: "var(--ink)", _LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a class or run may be called $x$
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _INK,
@@ -73,7 +74,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
     """
     with _styled(label):
         figure, axes = _axes()
-        for i, (name, (epochs, values)) in enumerate(series.items()):
+        for i, (label_of, (epochs, values)) in enumerate(series.items()):
+            name = f" {label_of}" if label_of.startswith("_") else label_of  # matplotlib hides names that begin with _
             points = pd.DataFrame({"x": epochs, "y": values}).dropna()
             dashes = "-" if i < len(_SERIES) else "--"
             axes.plot(points.x, points.y, dashes, color=_SERIES[i % len(_SERIES)], marker="o", markersize=3, label=name)

@@ -149,8 +149,8 @@ def mistakes(run: RunRecord) -> list[dict[str, Any]]:
 
 def _warnings(run: RunRecord) -> list[str]:
     lines = []
-    if run.status.get("state") != "finished" and run.status.get("error"):
-        lines.append(f"The run {run.status['state']} during {run.status['stage']}: {run.status['error']}")
+    if run.state != "finished" and run.status.get("error"):
+        lines.append(f"The run {run.state} during {run.status['stage']}: {run.status['error']}")
     data = run.provenance.get("data", {})
     for split in ("train", "val", "test"):
         skipped = data.get(split, {}).get("skipped_rows", 0)

@@ -36,6 +36,12 @@ class RunRecord:
     history: pd.DataFrame
 
     @property
+    def state(self) -> str:
+        """How the run ended; while its page is drawn, which comes last, it counts as finished."""
+        drawing = self.status.get("stage") == "report" and self.status.get("state") == "running"
+        return "finished" if drawing else str(self.status.get("state"))
+
+    @property
     def name(self) -> str:
         """Experiment and time, as the path has them."""
         return "/".join(self.folder.parts[-2:])

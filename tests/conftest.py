@@ -65,7 +65,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         target = folder or tmp_path / "run"
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
-            patch.setattr(sys, "argv", ["train.py", *words, f"hydra.run.dir={target}"])
+            # On the CPU, also where there is a GPU: what is held against it here is.
+            patch.setattr(sys, "argv", ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={target}"])
             capsys.readouterr()
             code = entry.main()
         captured = capsys.readouterr()

@@ -50,6 +50,8 @@ def test_cfg_job_without_heavy_imports() -> None:
         ("experiment=bert_finetun", ["bert_finetun", "bert_finetune"]),
         ("modle.lr=1", ["modle.lr", "model.lr"]),
         ("+nonsense=1", ["nonsense"]),
+        ("hydrate=3", ["hydrate"]),
+        ("model.lr.x=3", ["model.lr.x"]),
         ("foo", ["'foo' is neither KEY=VALUE nor GROUP=OPTION", "--help"]),
         ("=3", ["'=3' is neither"]),
         ("experiment=", ["configs/experiment/ has no ''", "bert_feature"]),
@@ -119,7 +121,26 @@ def test_same_seed_twice_gives_identical_figures(train: Train, tmp_path: Path) -
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_sweep_runs_each_job_in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_runs_each_job_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_backbone: Path, covid_dir: Path
+) -> None:
+    """Two experiments and their seeds, in the folder that Thaw itself chooses."""
+    import train as entry
+
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "experiment=bert_feature,bert_finetune", "seed=1,2", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}",
+        "trainer.max_epochs=1", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
+    assert entry.main() == 0
+    (sweep,) = (tmp_path / "runs" / "sweeps" / "bert_feature+bert_finetune").iterdir()
+    records = [RunFolder(sweep / str(job)).read_json("provenance.json")["seed"] for job in range(4)]
+    assert records == [1, 2, 1, 2]
+    assert all(RunFolder(sweep / str(job)).read_json("status.json")["state"] == "finished" for job in range(4))
+
+
+def test_sweep_into_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import train as entry
 
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,6 @@ class History(Checkpoint):
         self.store = store
         self.rows: list[dict[str, str]] = []
         self.epoch_start = self.val_start = self.val_seconds = 0.0
-        self.samples = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         """Keep the rows of the epochs before the one that starts."""

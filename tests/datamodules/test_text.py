@@ -1,6 +1,7 @@
 """A text dataset through the real entry point: what a user can get wrong, and another dataset by configuration alone."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,15 @@ WHOLE_FILE = [
 ]
 
 
-def run(train: Train, data: Path, backbone: Path, *words: str) -> Any:
-    return train(
-        "experiment=bert_bigru_feature", f"model.backbone={backbone}", f"paths.data_dir={data}", "trainer.max_epochs=1", *words
+def run(train: Train, data: Path, backbone: Path, *words: str, folder: Path | None = None) -> Any:
+    words = (
+        "experiment=bert_bigru_feature",
+        f"model.backbone={backbone}",
+        f"paths.data_dir={data}",
+        "trainer.max_epochs=1",
+        *words,
     )
+    return train(*words, folder=folder)
 
 
 @pytest.mark.parametrize(("content", "named"), [*FAULTS, *WHOLE_FILE])
@@ -123,6 +129,38 @@ def test_same_text_in_two_splits_is_counted_and_warned_of(covid_dir: Path, caplo
     overlap = data.describe()["overlaps"]
     assert [(o["splits"], o["texts"]) for o in overlap] == [(["train", "val"], 3)]
     assert overlap[0]["examples"][0] == rows[0][1]
+
+
+def test_what_is_read_with_a_warning_still_runs(train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
+    """Windows-1252, and a text that stands in train and in test."""
+    rows = made_rows(27, 3)
+    content = HEAD + GOOD + f"9,it’s “quoted” – naïve,real\n10,{rows[4][1]},fake\n"
+    spoil(covid_dir, content.encode("cp1252"))
+    ended = run(train, covid_dir, tiny_backbone)
+    assert ended.code == 0, ended.err
+    assert "train.csv is not UTF-8; it is read as Windows-1252" in ended.err
+    assert f"1 texts stand in train and in test, for example: {rows[4][1]}" in ended.err
+    assert "1 text stands in train and in test" in RunFolder(ended.folder).report.read_text()
+
+
+def test_backbones_that_cannot_be_used_are_one_line(train: Train, covid_dir: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+    electra = "{model_type: electra, vocab_size: 200, hidden_size: 16, embedding_size: 16, num_hidden_layers: 1, num_attention_heads: 2}"
+    ended = train(
+        "experiment=bert_feature", f"model.backbone={electra}", f"data.tokenizer={tiny_backbone}", f"paths.data_dir={covid_dir}"
+    )
+    assert ended.code == 1
+    assert "ElectraModel has no pooler: choose model.pooling=cls or mean, or model.head=bigru" in ended.error
+    assert "Traceback" not in ended.err
+    damaged = Path(shutil.copytree(tiny_backbone, tmp_path / "damaged"))
+    (damaged / "model.safetensors").write_bytes(b"half")
+    ended = run(train, covid_dir, damaged, folder=tmp_path / "second")
+    assert ended.code == 1
+    assert "no usable backbone in this folder" in ended.error
+    assert "Traceback" not in ended.err
+    (damaged / "tokenizer.json").write_text('{"version": "1.0"}')
+    ended = run(train, covid_dir, damaged, folder=tmp_path / "third")
+    assert "no tokenizer in this folder" in ended.error
+    assert "Traceback" not in ended.err
 
 
 def test_the_one_overlap_of_the_real_data(shared_data: Path) -> None:

@@ -23,9 +23,18 @@ from tests.conftest import SAMPLE, Train
         (["data.batch_size=many"], ["data.batch_size", "'many'", "int"]),
         (["model.lr=fast"], ["model.lr", "'fast'", "float"]),
         (["model.num_classes=3"], ["model.num_classes", "received 3", "2 classes"]),
-        (["data.num_classes=3"], ["data.num_classes=3", "fake, real"]),
+        (["data.num_classes=3"], ["data.num_classes", "received 3", "fake, real"]),
         (["monitor=val/accuracy"], ["monitor", "val/accuracy", "val/acc"]),
         (["monitor=test/acc"], ["monitor", "chosen on validation"]),
+        (["data.classes=[0,1]"], ["data.classes", "[0, 1]", "list[str]"]),
+        (["data.classes=[real,real]"], ["names a class twice"]),
+        (["data.batch_size=0"], ["data.batch_size", "received 0", "at least 1"]),
+        (["data.max_length=1"], ["data.max_length", "at least 3"]),
+        (["data.val_fraction=1.5"], ["data.val_fraction", "1.5"]),
+        (["model.warmup=2"], ["model.warmup", "0 to 1"]),
+        (["model.lr=-1"], ["model.lr", "at least 0"]),
+        (["trainer.limit_test_batches=0"], ["trainer.limit_test_batches", "received 0"]),
+        (["logger=wandb", "+logger.wandb.projct=x"], ["logger.wandb.projct", "unknown key of WandbLogger", "project"]),
         (["mode=largest"], ["mode", "'largest'", "min or max"]),
         (["seed=-1"], ["seed", "-1"]),
         (["trainer.precision=33"], ["trainer.precision"]),
@@ -58,10 +67,18 @@ def test_fault_is_named(words: list[str], named: list[str], train: Train) -> Non
 
 
 def test_all_faults_are_told_together(train: Train) -> None:
-    ended = train(*SAMPLE, "+model.lr_hed=1", "model.head=lstm", "mode=largest", "+trainer.max_epoch=1")
+    words = [
+        "+model.lr_hed=1",
+        "model.head=lstm",
+        "mode=largest",
+        "+trainer.max_epoch=1",
+        "monitor=val/x",
+        "model.num_classes=3",
+    ]
+    ended = train(*SAMPLE, *words)
     assert ended.code == 1
-    assert "4 faults" in ended.error
-    for part in ("model.lr_hed", "model.head", "mode", "trainer.max_epoch"):
+    assert "6 faults" in ended.error
+    for part in ("model.lr_hed", "model.head", "mode", "trainer.max_epoch", "monitor", "model.num_classes"):
         assert part in ended.error
 
 

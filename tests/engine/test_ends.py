@@ -44,6 +44,24 @@ def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code
     assert (folder.path / "csv" / "version_0" / "metrics.csv").read_text().count("\n") >= 2
 
 
+def test_real_nan_weights_fail_the_run_with_advice(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The whole way from a broken weight: NaN logits, probabilities and counts."""
+    start = TextClassifier.on_train_epoch_start
+
+    def break_weights(self: TextClassifier) -> None:
+        start(self)
+        if self.current_epoch == 1:
+            self.network.head.output.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(TextClassifier, "on_train_epoch_start", break_weights)
+    for words in ((), ("data.num_classes=3", "data.classes=[fake,real,unsure]")):
+        ended = train(*SAMPLE, *words, folder=tmp_path / f"run{len(words)}")
+        assert ended.code == 1
+        assert "the training loss is nan in epoch 1, batch 0" in ended.error
+        assert "Traceback" not in ended.err
+        assert RunFolder(ended.folder).read_json("status.json")["state"] == "failed"
+
+
 def poison(monkeypatch: pytest.MonkeyPatch, stage: str, value: float, after: int) -> None:
     """Make the loss of a stage `value` from its n-th batch on."""
     real, calls = TextClassifier._shared_step, [0]
@@ -79,6 +97,7 @@ def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(train: Trai
     ended = train(*SAMPLE)
     assert ended.code == 1
     assert "the val loss of epoch 0 is nan" in ended.error
+    assert "model.lr" in ended.error
     assert not (ended.folder / "checkpoints").exists()
 
 
@@ -90,6 +109,8 @@ def test_exception_keeps_what_was_computed_and_closes_the_loggers(train: Train, 
     ended = train(*SAMPLE, "logger=csv")
     assert ended.code == 1
     assert "RuntimeError: disk on fire" in ended.error
+    assert "disk on fire" in (ended.folder / "train.log").read_text()
+    assert "Traceback" in (ended.folder / "train.log").read_text()
     assert "Traceback" in ended.err  # a bug of ours shows where it is
     folder = RunFolder(ended.folder)
     status = folder.read_json("status.json")

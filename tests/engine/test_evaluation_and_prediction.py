@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from engine.evaluation import evaluate
 from engine.prediction import predict
@@ -161,6 +164,7 @@ def test_faults_of_the_command_line_are_one_line_each(moved_run: Path, tmp_path:
     cases = [
         ([moved_run, tmp_path / "none.csv"], "none.csv: no such file"),
         ([moved_run, source], "no column 'tweet'; it has text"),
+        ([moved_run, source, "--text-column", "text", "-o", tmp_path / "o.csv", "--device", "abacus"], "--device abacus"),
         ([moved_run, source, "-o", exists], "exists.csv exists; give another -o, or --force"),
         ([moved_run, source, "-o", tmp_path / "out.xlsx"], "cannot write '.xlsx' files"),
         ([moved_run, clash], "has a column prediction already"),
@@ -179,6 +183,78 @@ def test_faults_of_the_command_line_are_one_line_each(moved_run: Path, tmp_path:
     done = script("predict", moved_run, source, "--text-column", "text", "-o", exists, "--force")
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(exists)["text"].tolist() == ["hello"]
+
+
+def test_a_foreign_run_folder_runs_no_code(moved_run: Path, tmp_path: Path) -> None:
+    """Neither by its config nor by the backbone that its checkpoint names."""
+    source = tmp_path / "in.csv"
+    source.write_text("tweet\nhello\n")
+    evil = {"_target_": "logging.FileHandler", "filename": str(tmp_path / "ran")}
+    by_config = Path(shutil.copytree(moved_run, tmp_path / "config"))
+    cfg = OmegaConf.load(by_config / "config.yaml")
+    cfg.model.dropout = evil
+    OmegaConf.save(cfg, by_config / "config.yaml")
+    by_checkpoint = Path(shutil.copytree(moved_run, tmp_path / "checkpoint"))
+    checkpoint = torch.load(by_checkpoint / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["thaw"]["backbone"] = json.dumps({"model_type": "bert", "hidden_act": evil})
+    torch.save(checkpoint, by_checkpoint / "checkpoints" / "best.ckpt")
+    for folder in (by_config, by_checkpoint):
+        with pytest.raises(ValueError, match=r"received 'logging.FileHandler'; only classes of"):
+            predict(folder, source, tmp_path / "out.csv")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: Path) -> None:
+    ragged = tmp_path / "ragged.jsonl"
+    ragged.write_text('{"tweet": "a"}\n{"tweet": "b", "n": 2}\n')
+    predict(moved_run, ragged, tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["n"].fillna(-1).tolist() == [-1, 2]
+    predict(moved_run, ragged, tmp_path / "out.jsonl")
+    assert [row.get("n") for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())] == [None, 2]
+    twice = tmp_path / "twice.csv"
+    twice.write_text("a,a,tweet\n1,2,x\n")
+    with pytest.raises(ValueError, match="names 'a' 2 times"):
+        predict(moved_run, twice, tmp_path / "no.csv")
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": "two"}\n')
+    with pytest.raises(ValueError, match="a column does not keep one type"):
+        predict(moved_run, mixed, tmp_path / "no.parquet")
+    frame = pd.DataFrame({"tweet": ["a", "b"], "when": pd.to_datetime(["2020-01-01", None]), "empty": [None, None]})
+    frame.to_parquet(tmp_path / "typed.parquet", index=False)
+    predict(moved_run, tmp_path / "typed.parquet", tmp_path / "typed_out.parquet")
+    assert (
+        pq.read_schema(tmp_path / "typed_out.parquet").field("when").type
+        == pq.read_schema(tmp_path / "typed.parquet").field("when").type
+    )
+
+
+def test_late_columns_and_types_are_refused(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import engine.prediction
+
+    monkeypatch.setattr(engine.prediction, "_CHUNK", 1)
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"tweet": "a"}\n{"tweet": "b", "n": 2}\n')
+    with pytest.raises(ValueError, match="column 'n' is not in the first rows"):
+        predict(moved_run, source, tmp_path / "out.csv")
+    source.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": 2.5}\n')
+    with pytest.raises(ValueError, match="a column does not keep one type"):
+        predict(moved_run, source, tmp_path / "out.parquet")
+
+
+def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    for content, left_out in (("tweet\n", 0), ("tweet,n\n,1\n", 1)):
+        source.write_text(content)
+        with pytest.raises(ValueError, match=rf"has no row to predict \({left_out} left out\)"):
+            predict(moved_run, source, tmp_path / "out.csv", on_bad_rows="skip")
+        assert not (tmp_path / "out.csv").exists()
+
+
+def test_stray_quotes_that_pair_up_are_warned_of(moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text('id,tweet,n\n1,"stray,5\n2,normal,6\n3,also stray",7\n')
+    predict(moved_run, source, tmp_path / "out.csv")
+    assert "1 texts span lines that look like rows, first in row 1" in caplog.text
 
 
 def test_report_script_compares(moved_run: Path, train: Train, tmp_path: Path) -> None:

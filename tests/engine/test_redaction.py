@@ -1,31 +1,91 @@
 """What must not be written down is not, and what has to be kept is."""
 
+import sys
+from pathlib import Path
+
+import lightning
 import pytest
 from omegaconf import OmegaConf
 
-from engine.redaction import HIDDEN, redacted
+import engine.config
+from engine.redaction import HIDDEN, hide, redacted, secret_values
+from tests.conftest import SAMPLE, Train
 
 
 def test_secrets_are_hidden_and_the_rest_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSPHRASE", "hunter2")
     cfg = OmegaConf.create(
         {
-            "a": {"api_key": "k", "hf_token": "t", "password": "p", "tokenizer": "bert", "max_tokens": 3, "token": 5},
-            "b": ["${a.tokenizer}", {"aws_secret": "s"}],
+            "a": {"api_key": "SECRET1", "hf_token": "t", "password": 123456, "tokenizer": "bert", "max_tokens": 3},
+            "b": ["${a.tokenizer}", {"aws_access_key_id": "s", "private_key": "p"}, "${a.api_key}"],
             "c": "${oc.env:PASSPHRASE}",
-            "d": "mongodb://user:pass@host/db",
+            "d": "mongodb://user:pass@host/db and https://TOKEN@host",
             "e": "${c}",
             "f": "prefix-${oc.env:PASSPHRASE}",
+            "g": "key=${a.api_key}",
+            "h": {"pad_token": "[PAD]", "token": None, "use_token": True},
         }
     )
     assert cfg.e == "hunter2"
     plain = OmegaConf.to_container(redacted(cfg), resolve=False)
     assert plain == {
-        "a": {"api_key": HIDDEN, "hf_token": HIDDEN, "password": HIDDEN, "tokenizer": "bert", "max_tokens": 3, "token": 5},
-        "b": ["bert", {"aws_secret": HIDDEN}],
+        "a": {"api_key": HIDDEN, "hf_token": HIDDEN, "password": HIDDEN, "tokenizer": "bert", "max_tokens": 3},
+        "b": ["bert", {"aws_access_key_id": HIDDEN, "private_key": HIDDEN}, HIDDEN],
         "c": "${oc.env:PASSPHRASE}",
-        "d": f"mongodb://{HIDDEN}@host/db",
+        "d": f"mongodb://{HIDDEN}@host/db and https://{HIDDEN}@host",
         "e": "${oc.env:PASSPHRASE}",
         "f": "prefix-${oc.env:PASSPHRASE}",
+        "g": f"key={HIDDEN}",
+        "h": {"pad_token": "[PAD]", "token": None, "use_token": True},
     }
     assert cfg.e == "hunter2"  # the run itself still reads the environment
+    assert secret_values(cfg) == {"SECRET1", "123456"}
+    assert hide("a SECRET1, b", {"SECRET1"}) == f"a {HIDDEN}, b"
+
+
+KEYED = "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
+
+
+class KeyedCallback(lightning.Callback):
+    def __init__(self, api_key: str) -> None:
+        assert api_key == "SUPERSECRET"  # what is built gets the secret; what is written does not
+
+
+@pytest.fixture(autouse=True)
+def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.config, "ALLOWED", (*engine.config.ALLOWED, "tests."))
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    return [p.name for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
+
+
+def test_nothing_in_a_run_folder_holds_a_secret(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted run: config, status, and the command line that goes on with it."""
+    from engine.interrupts import InterruptedRunError
+    from lightning_modules.text_classifier import TextClassifier
+
+    def stop(self: TextClassifier) -> None:
+        raise InterruptedRunError(15)
+
+    monkeypatch.setattr(TextClassifier, "on_test_epoch_start", stop)
+    ended = train(*SAMPLE, KEYED)
+    assert ended.code == 143, ended.err
+    assert "ckpt_path=last" in ended.err
+    assert "SUPERSECRET" not in ended.err
+    assert HIDDEN in (ended.folder / "config.yaml").read_text()
+    assert not files_with(ended.folder, "SUPERSECRET")
+
+
+def test_nothing_in_a_sweep_folder_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import train as entry
+
+    words = [*SAMPLE, "trainer.max_epochs=1", "seed=1,2", "trainer.accelerator=cpu", f"paths.runs_dir={tmp_path / 'runs'}",
+             KEYED]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
+    assert entry.main() == 0
+    (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+    assert HIDDEN in (sweep / "multirun.yaml").read_text()
+    assert not files_with(sweep, "SUPERSECRET")

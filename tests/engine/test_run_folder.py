@@ -52,12 +52,23 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
 
 def test_status_keeps_its_start(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.begin(resuming=False)
+    folder.begin(None)
     started = folder.read_json("status.json")["started"]
     folder.write_status("failed", "fit", "why")
     status = folder.read_json("status.json")
     assert status == {"state": "failed", "stage": "fit", "error": "why", "started": started, "ended": status["ended"]}
     assert status["ended"] is not None
-    with pytest.raises(RunFolderError, match="holds a run already"):
-        folder.begin(resuming=False)
-    folder.begin(resuming=True)
+    for elsewhere in (None, str(tmp_path.parent / "other" / "last.ckpt")):
+        with pytest.raises(RunFolderError, match="holds a run already"):
+            folder.begin(elsewhere)
+    for here in ("last", str(tmp_path / "checkpoints" / "best.ckpt")):
+        folder.begin(here)
+        assert folder.read_json("status.json") == status  # until the run really goes on
+
+
+def test_what_utf8_cannot_hold_is_escaped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin(None)
+    folder.write_status("failed", "fit", "byte \udcff")
+    assert "byte \\udcff" in (tmp_path / "status.json").read_text(encoding="utf-8")
+    assert folder.read_json("status.json")["error"] == "byte \udcff"

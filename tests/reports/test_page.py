@@ -98,6 +98,13 @@ def test_comparison_has_differences_and_an_exact_test(run: RunFolder, tmp_path: 
     assert page.count("<svg") == 3
 
 
+def test_names_with_dollars_and_underscores_are_drawn() -> None:
+    from reports.figures import confusion_matrix, curves
+
+    assert "a$_$b" in confusion_matrix([[1, 0], [0, 1]], ["a$_$b", "$x$"])
+    assert "_hidden" in curves({"_hidden": ([0, 1], [1.0, 2.0]), "b": ([0, 1], [2.0, 1.0])}, "loss", "x")
+
+
 def dump(page: Path, fragment: str = "", *flags: str) -> tuple[str, str]:
     """The page's DOM after its script ran, and the console."""
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",

@@ -1,0 +1,92 @@
+"""However a run ends, its folder says so."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from engine.interrupts import InterruptedRunError
+from engine.outcome import describe, is_for_the_user
+from engine.redaction import hide, secret_values
+from engine.run_folder import RunFolder, write_text
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
+    """Write how the run ended, whatever ends it; where only the plan was asked for, leave nothing.
+
+    A run that was refused before it went on keeps the status that it had.
+    """
+    try:
+        yield
+    except InterruptedRunError as error:
+        _record_end(folder, "interrupted", str(error))
+        if folder.last_checkpoint.exists():
+            log.error("to go on: %s", hide(_resume_command(folder), secret_values(cfg)))
+        raise
+    except BaseException as error:
+        if not is_for_the_user(error):
+            _log_traceback(error)
+        _record_end(folder, "failed", describe(error))
+        raise
+    finally:
+        if cfg.plan:
+            folder.discard_unless_run()
+
+
+def _record_end(folder: RunFolder, state: str, error: str) -> None:
+    status = folder.read_json("status.json")
+    if status.get("state") == "running":
+        folder.write_status(state, status["stage"], error)
+
+
+def _log_traceback(error: BaseException) -> None:
+    """Into the run's log file; the screen shows it once, at the very end."""
+    record = log.makeRecord(log.name, logging.ERROR, "", 0, "the run failed", (), (type(error), error, error.__traceback__))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def overrides() -> list[str]:
+    """The command line's words as they were typed, `${...}` included."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
+def _resume_command(folder: RunFolder) -> str:
+    words = [word for word in overrides() if not word.startswith("ckpt_path=")]
+    return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
+
+
+def redact_sweep_record(cfg: DictConfig) -> None:
+    """Take the secrets out of the multirun.yaml that Hydra writes into a sweep's folder."""
+    path = Path(HydraConfig.get().sweep.dir) / "multirun.yaml"
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        hidden = hide(text, secret_values(cfg))
+        if hidden != text:
+            write_text(path, hidden)
+
+
+@contextmanager
+def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
+    """Close every logger, with the state that the run ended in."""
+    status, code = "failed", 1
+    try:
+        yield
+        status, code = "success", 0
+    finally:
+        for logger in trainer.loggers:
+            logger.finalize(status)
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=code)

@@ -1,0 +1,128 @@
+"""Keys and values of a config node against the signature of the class that it builds."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from engine.config_files import nearest
+
+Fault = tuple[str, str]
+
+_OURS = ("lightning_modules.", "datamodules.")
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+_PROBABLY_MEANT = 0.8
+
+
+def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[Fault]:
+    """Bind a node to a class's constructor.
+
+    Args:
+        target: The class.
+        node: The node's keys and values.
+        path: The node's dotted key.
+
+    Yields:
+        Dotted key and what is wrong: unknown, missing, or not of the annotated kind.
+    """
+    parameters = _parameters(target)
+    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    for key in arguments:
+        # A class that takes any key is not asked; but one next to a named key is a slip of the finger.
+        known = key in named or (open_ended and not get_close_matches(str(key), named, n=1, cutoff=_PROBABLY_MEANT))
+        if not known:
+            yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
+    if not node.get("_partial_") and not node.get("_args_"):
+        for name in named:
+            if parameters[name].default is inspect.Parameter.empty and name not in arguments:
+                yield f"{path}.{name}", f"is needed by {target.__name__} and missing"
+    hints = _hints(target)
+    for key, value in arguments.items():
+        if key in hints and not (isinstance(value, dict) and "_target_" in value):
+            yield from _value_faults(value, hints[key], f"{path}.{key}")
+
+
+def _initialisers(target: type) -> list[type]:
+    """The classes whose constructors read a config's keys: ours pass what they do not name to their base."""
+    classes = [kind for kind in target.__mro__ if "__init__" in vars(kind)]
+    for count, kind in enumerate(classes, start=1):
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
+        if not (passes_on and kind.__module__.startswith(_OURS)):
+            return classes[:count]
+    return classes
+
+
+def _parameters(target: type) -> dict[str, inspect.Parameter]:
+    merged: dict[str, inspect.Parameter] = {}
+    kinds = _initialisers(target)
+    for kind in kinds:
+        for name, parameter in inspect.signature(kind).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD or kind is kinds[-1]:
+                merged.setdefault(name, parameter)
+    return merged
+
+
+def _hints(target: type) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for kind in _initialisers(target):
+        initialiser: Callable[..., None] = inspect.unwrap(kind.__init__)  # type: ignore[misc]
+        with suppress(NameError, TypeError):  # names that exist only for type checkers
+            merged = {**typing.get_type_hints(initialiser), **merged}
+    return merged
+
+
+def _value_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - any annotation
+    """Hold a value against its annotation, as far as that speaks of plain values."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = typing.get_args(hint) if union else (hint,)
+    mappings = [member for member in members if typing.is_typeddict(member)]
+    if isinstance(value, dict) and mappings:
+        yield from _mapping_faults(value, mappings[0], path)
+    elif all(_fits(value, member) is False for member in members):
+        wanted = " or ".join(_name(member) for member in members)
+        yield path, f"received {value!r}; {wanted} is needed"
+
+
+def _mapping_faults(value: dict[str, Any], mapping: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - a TypedDict
+    known = typing.get_type_hints(mapping)
+    for key in value:
+        if key not in known:
+            yield f"{path}.{key}", f"unknown key; {nearest(str(key), list(known))}"
+        else:
+            yield from _value_faults(value[key], known[key], f"{path}.{key}")
+    for key in mapping.__required_keys__ - value.keys():
+        yield f"{path}.{key}", "is missing"
+
+
+def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annotation
+    """Whether a value fits; None where the annotation says nothing about plain values."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if hint in (type(None), None):
+        return value is None
+    plain = origin or hint
+    if plain is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if plain is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if plain is list and isinstance(value, list):
+        return all(_fits(item, kind) is not False for kind in typing.get_args(hint)[:1] for item in value)
+    if plain in (bool, str, list, dict):
+        return isinstance(value, plain)
+    return False if typing.is_typeddict(hint) else None
+
+
+def _name(hint: Any) -> str:  # noqa: ANN401 - any annotation
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
+    if hint is type(None):
+        return "null"
+    if typing.is_typeddict(hint):
+        return "a mapping"
+    return str(hint) if typing.get_origin(hint) else str(getattr(hint, "__name__", hint))
