@@ -1,10 +1,11 @@
 """A finished run is tested again and predicts, from its folder alone."""
 
 import json
-import os
+import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +17,26 @@ from omegaconf import OmegaConf
 from engine.evaluation import evaluate
 from engine.prediction import predict
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT, SAMPLE, Train
+from tests.conftest import ROOT, SAMPLE, Ended, Train
+
+Script = Callable[..., Ended]
 
 
-def script(name: str, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+    """Run a script's command line in this process."""
+
+    def call(name: str, *words: object) -> Ended:
+        path = ROOT / "scripts" / f"{name}.py"
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [str(path), *map(str, words)])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(path), run_name="__main__")
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err, path)
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +64,26 @@ def test_evaluate_gives_the_figures_again_to_the_last_digit(moved_run: Path, cap
     assert "all figures are those of metrics.json" in capsys.readouterr().out
 
 
-def test_evaluate_script_notices_a_difference_and_other_data(train: Train, tmp_path: Path) -> None:
+def test_evaluate_script_notices_a_difference_and_other_data(script: Script, train: Train, tmp_path: Path) -> None:
     folder = RunFolder(train(*SAMPLE, "trainer.max_epochs=1").folder)
     done = script("evaluate", folder.path)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     metrics = folder.read_json("metrics.json")
     metrics["test"]["loss"] += 1e-15
     folder.write_json("metrics.json", metrics)
     done = script("evaluate", folder.path)
-    assert done.returncode == 1
-    assert "different: loss" in done.stdout
+    assert done.code == 1
+    assert "different: loss" in done.out
     provenance = folder.read_json("provenance.json")
     provenance["data"]["test"]["sha256"] = "0" * 64
     folder.write_json("provenance.json", provenance)
     done = script("evaluate", folder.path)
-    assert done.returncode == 1
-    assert "the test split is not the one" in done.stderr
+    assert done.code == 1
+    assert "the test split is not the one" in done.err
     done = script("evaluate", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines() == [done.stderr.strip()]
-    assert "holds no tested run" in done.stderr
+    assert done.code == 1
+    assert done.err.strip().splitlines() == [done.err.strip()]
+    assert "holds no tested run" in done.err
 
 
 def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp_path: Path) -> None:
@@ -77,7 +92,9 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp
     expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[["number", "tweet"]].to_csv(
         source, index=False
     )
-    done = script("predict", moved_run, source, "-o", tmp_path / "out.csv")
+    # As a process of its own, from another folder.
+    words = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(moved_run), str(source), "-o", str(tmp_path / "out.csv")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out.csv")
     assert "27 rows predicted, 0 left out" in done.stderr
@@ -154,7 +171,7 @@ def test_a_bad_row_stops_with_what_was_computed_kept(moved_run: Path, tmp_path: 
     assert pd.read_parquet(tmp_path / "out.parquet")["id"].tolist() == ["1", "2", "3", "5"]
 
 
-def test_faults_of_the_command_line_are_one_line_each(moved_run: Path, tmp_path: Path) -> None:
+def test_faults_of_the_command_line_are_one_line_each(script: Script, moved_run: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\nhello\n")
     exists = tmp_path / "exists.csv"
@@ -170,18 +187,14 @@ def test_faults_of_the_command_line_are_one_line_each(moved_run: Path, tmp_path:
         ([moved_run, clash], "has a column prediction already"),
         ([tmp_path, source], "is no run folder"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for words, message in cases:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / "predict.py"), *map(str, words)],
-            capture_output=True, text=True, check=False, env=environment,
-        )  # fmt: skip
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        done = script("predict", *words)
+        assert done.code == 1
+        assert message in done.err
+        assert "Traceback" not in done.err
     assert exists.read_text() == "keep me"
     done = script("predict", moved_run, source, "--text-column", "text", "-o", exists, "--force")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert pd.read_csv(exists)["text"].tolist() == ["hello"]
 
 
@@ -257,11 +270,11 @@ def test_stray_quotes_that_pair_up_are_warned_of(moved_run: Path, tmp_path: Path
     assert "1 texts span lines that look like rows, first in row 1" in caplog.text
 
 
-def test_report_script_compares(moved_run: Path, train: Train, tmp_path: Path) -> None:
+def test_report_script_compares(script: Script, moved_run: Path, train: Train, tmp_path: Path) -> None:
     other = train(*SAMPLE, "trainer.max_epochs=1").folder
     done = script("report", moved_run, other, "-o", tmp_path / "page.html")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert "not the same test samples" in (tmp_path / "page.html").read_text()
-    assert script("report", tmp_path).returncode == 1
-    assert "is no run folder" in script("report", tmp_path).stderr
+    assert script("report", tmp_path).code == 1
+    assert "is no run folder" in script("report", tmp_path).err
     assert json.loads((moved_run / "status.json").read_text())["state"] == "finished"
