@@ -16,7 +16,7 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
-from lightning_modules.callbacks.best_checkpoint import BestCheckpoint
+from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.history import History
@@ -132,8 +132,8 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
 def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callback]:
     """What every run has, in the order in which it has to act at the end of an epoch."""
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
-    best = BestCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
-    last = ModelCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
+    best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
+    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     return [EpochSeed(cfg.seed), FiniteLoss(), *progress_bar(), History(folder), best, last]
 
 

@@ -157,6 +157,7 @@ def test_backbones_that_cannot_be_used_are_one_line(train: Train, covid_dir: Pat
     assert ended.code == 1
     assert "no usable backbone in this folder" in ended.error
     assert "Traceback" not in ended.err
+    damaged = Path(shutil.copytree(tiny_backbone, tmp_path / "damaged_tokenizer"))
     (damaged / "tokenizer.json").write_text('{"version": "1.0"}')
     ended = run(train, covid_dir, damaged, folder=tmp_path / "third")
     assert "no tokenizer in this folder" in ended.error

@@ -19,7 +19,7 @@ CHOICES: list[dict[str, str]] = [
     {"data": "covid_fake_news", "model": "text_classifier"},
     {"trainer": "gpu", "logger": "wandb", "callbacks": "early_stopping"},
     {"debug": "fast"},
-    {"debug": "overfit", "experiment": "bert_feature"},
+    {"debug": "fast", "experiment": "bert_feature"},
     {"experiment": "minilm_feature", "model": "sample_text_classifier"},
     *({"experiment": name} for name in EXPERIMENTS),
 ]

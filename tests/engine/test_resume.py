@@ -159,7 +159,7 @@ def test_a_moved_folder_keeps_its_best_checkpoint(train: Train, tmp_path: Path) 
 
 
 def test_the_best_score_moves_with_the_folder_and_not_to_another_run(tmp_path: Path) -> None:
-    from lightning_modules.callbacks.best_checkpoint import BestCheckpoint
+    from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 
     state = {
         "dirpath": "/gone", "best_model_path": "/gone/best.ckpt", "kth_best_model_path": "/gone/best.ckpt", "last_model_path": "",
@@ -168,11 +168,11 @@ def test_the_best_score_moves_with_the_folder_and_not_to_another_run(tmp_path: P
     }  # fmt: skip
     (tmp_path / "same").mkdir()
     (tmp_path / "same" / "best.ckpt").touch()
-    same = BestCheckpoint(dirpath=tmp_path / "same", filename="best", monitor="val/acc", mode="max")
+    same = FolderCheckpoint(dirpath=tmp_path / "same", filename="best", monitor="val/acc", mode="max")
     same.load_state_dict(state)
     assert same.best_model_score == torch.tensor(0.9)
     assert same.best_k_models == {str(tmp_path / "same" / "best.ckpt"): torch.tensor(0.9)}
-    other = BestCheckpoint(dirpath=tmp_path / "other", filename="best", monitor="val/acc", mode="max")
+    other = FolderCheckpoint(dirpath=tmp_path / "other", filename="best", monitor="val/acc", mode="max")
     other.load_state_dict(state)
     assert other.best_model_score is None
     assert not other.best_k_models

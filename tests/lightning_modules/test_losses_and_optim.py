@@ -52,7 +52,7 @@ def test_schedule(schedule: str, end: float) -> None:
     assert max(rates) == 2.0
     if schedule == "linear":
         assert rates[55] == pytest.approx(2 * 45 / 90)
-        assert all(a > b for a, b in itertools.pairwise(rates))
+        assert all(a > b for a, b in itertools.pairwise(rates[10:]))
         assert rates[99] > 0
     assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0 * end)
 

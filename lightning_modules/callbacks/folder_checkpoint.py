@@ -1,4 +1,4 @@
-"""The checkpoint of the epoch with the best monitored figure, also where the run folder was moved in between."""
+"""Checkpoints that belong to their run folder, wherever it lies now."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Remembers the best score when a run goes on in its folder, wherever that lies now.
+class FolderCheckpoint(ModelCheckpoint):
+    """Remembers the best score when a run goes on in a folder that was moved.
 
-    Lightning forgets the score once the folder's path has changed, and the next epoch would replace a better checkpoint.
-    In another run's folder there is no best checkpoint yet, and the score starts from nothing.
+    Lightning forgets it once the path has changed, and the next epoch would replace a better checkpoint. In the folder of
+    another run there is no such checkpoint yet, and the score starts from nothing.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
