@@ -16,9 +16,9 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
-from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.finite_loss import FiniteLoss
+from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
 
 _PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
