@@ -93,7 +93,7 @@ def _run_figures(run: RunRecord) -> dict[str, str]:
         if lines:
             drawn[name] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
     names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
-    rates = {name.removeprefix("lr/"): _line(history, name) for name in names}
+    rates = {name.removeprefix("lr/"): _line(history, name) for name in names if history[name].notna().any()}
     if rates:
         drawn["lr"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
     if run.test.get("n"):

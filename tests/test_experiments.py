@@ -44,4 +44,5 @@ def test_experiment_runs_to_its_report(name: str, train: Train, tiny_backbone: P
     frozen = name.endswith("_feature")
     total, trainable = metrics["parameters"]["total"], metrics["parameters"]["trainable"]
     assert (trainable < total) == frozen
+    assert (folder.read_history()[0]["lr/features"] == "") == frozen
     assert f"report: {folder.report}" in ended.out

@@ -109,6 +109,25 @@ def test_figures_say_on_how_many_samples_they_rest(train: Train) -> None:
     assert RunFolder(ended.folder).read_history()[0]["train/n"] == "96"
 
 
+def test_a_run_returns_its_best_score(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import engine.run
+
+    scores, real = [], engine.run.run
+    monkeypatch.setattr(engine.run, "run", lambda cfg, folder: scores.append(real(cfg, folder)))
+    for name, pick, words in (("a", max, ()), ("b", min, ("monitor=val/loss", "mode=min"))):
+        folder = RunFolder(train(*SAMPLE, *words, folder=tmp_path / name).folder)
+        column = words[0].removeprefix("monitor=") if words else "val/acc"
+        assert scores[-1] == pick(float(row[column]) for row in folder.read_history())
+
+
+def test_mixed_precision_accumulation_and_clipping_go_through_the_trainer(train: Train) -> None:
+    ended = train(*SAMPLE, "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1")
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    assert folder.read_json("plan.json")["precision"] == "bf16-mixed"
+    assert [row["step"] for row in folder.read_history()] == ["2", "4"]  # three batches an epoch, in twos
+
+
 def test_same_seed_twice_gives_identical_figures(train: Train, tmp_path: Path) -> None:
     folders = [train(*SAMPLE, folder=tmp_path / name).folder for name in ("a", "b")]
     other = train(*SAMPLE, "seed=2", folder=tmp_path / "c").folder

@@ -64,7 +64,8 @@ class History(Checkpoint):
                 row |= {f"{stage}/{name}": "" if value is None else value for name, value in figures.items()}
                 row[f"{stage}/n"] = pl_module.results[stage].count
         for group in trainer.optimizers[0].param_groups:
-            row[f"lr/{group['name']}"] = group["lr"]
+            trains = any(parameter.requires_grad for parameter in group["params"])
+            row[f"lr/{group['name']}"] = group["lr"] if trains else ""  # a frozen group has no learning rate
         row |= {"seconds": round(seconds, 3), "train/seconds": round(train_seconds, 3)}
         row["train/samples_per_second"] = round(samples / train_seconds, 1)
         self.rows.append({key: str(value) for key, value in row.items()})
