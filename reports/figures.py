@@ -35,6 +35,7 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 _MAX_NUMBERED_CLASSES = 20
+_LONG_NAME = 12
 
 
 @contextmanager
@@ -82,7 +83,9 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(series) > 1:
+        if max(map(len, series), default=0) > _LONG_NAME:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: names of runs would cover the lines
+        elif len(series) > 1:
             axes.legend()
         return _svg(figure, label)
 
