@@ -97,7 +97,7 @@ class TextDataModule(TransferDataModule):
         self.restored: TextTokenizer | None = None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
-        """Read, check and tokenise all splits; later calls do nothing.
+        """Read and check all splits; later calls do nothing.
 
         Raises:
             DataError: If the data is missing or cannot be used.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -16,7 +17,7 @@ from datamodules.batches import TextBatch
 from datamodules.errors import BadRow, DataError, refuse
 from datamodules.tables import Row, read_rows
 from datamodules.text_batching import PadCollator
-from datamodules.text_cleaning import clean
+from datamodules.text_cleaning import Cleaning, clean
 from datamodules.text_encoding import open_text
 from datamodules.text_rows import text_fault
 from datamodules.text_tokenizing import TextTokenizer
@@ -64,7 +65,8 @@ class TextPredictor:
         self.class_names: list[str] = list(cfg.data.classes)
         self.text_column: str = cfg.data.text_column
         self.max_length: int = cfg.data.max_length
-        self.cleaning = cfg.data.cleaning
+        # A plain mapping: reading a config node for every step of every text would take longer than the text.
+        self.cleaning = Cleaning(**OmegaConf.to_container(cfg.data.cleaning))  # type: ignore[typeddict-item]
         self.autocast = cfg.trainer.precision == "bf16-mixed"
 
     @torch.inference_mode()
@@ -132,14 +134,14 @@ def predict(
     column = text_column or predictor.text_column
     rows = _texts(input, column) if input.suffix.lower() == ".txt" else read_rows(input, [column])
     added = ["prediction", *(f"probability_{name}" for name in predictor.class_names)]
-    bad, done = 0, 0
-    suspects: list[Row] = []
+    bad, done, suspects, first_suspect = 0, 0, 0, 0
     schema = _schema(input, added) if {input.suffix.lower(), target.suffix.lower()} == {".parquet"} else None
     with TableWriter(target, schema) as writer, _progress() as progress:
         bar = progress.add_task("rows", total=None)
         while chunk := list(islice(rows, _CHUNK)):
             good, faults = _usable(chunk, column, input.name)
-            suspects += [row for row in good if _may_hold_rows(row, column)]
+            suspected = [row.index + 1 for row in good if _may_hold_rows(row, column)]
+            suspects, first_suspect = suspects + len(suspected), first_suspect or next(iter(suspected), 0)
             if on_bad_rows == "error":
                 refuse(faults, advice="mend the file, or leave such rows out with --on-bad-rows skip")
             bad += len(faults)
@@ -153,9 +155,7 @@ def predict(
         raise DataError(msg)
     Console(stderr=True).print(f"{done} rows predicted, {bad} left out", highlight=False)
     if suspects and input.suffix.lower() == ".csv":
-        log.warning(
-            "%d texts span lines that look like rows, first in row %d: are quotes astray?", len(suspects), suspects[0].index + 1
-        )
+        log.warning("%d texts span lines that look like rows, first in row %d: are quotes astray?", suspects, first_suspect)
     print(target)
     return target
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from datamodules.base import TransferDataModule
 from engine.run_folder import RunFolder, write_atomically
 from lightning_modules.base import StageResult, Task
+from lightning_modules.metrics import predicted
 
 _SHOWN = ("loss", "acc", "f1_macro", "roc_auc", "ece")
 
@@ -41,8 +42,6 @@ def write_predictions(folder: RunFolder, result: StageResult, datamodule: Transf
         return
     index, probabilities, labels = result.samples
     names = datamodule.class_names
-    from lightning_modules.metrics import predicted
-
     _, predictions = predicted(probabilities)
     column, values = datamodule.reference("test", index.tolist())
     table = {
