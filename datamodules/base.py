@@ -1,42 +1,25 @@
-"""What every datamodule has: seeded order, stratified splits, and the facts that a run records."""
+"""What every datamodule has: stratified splits, and the facts that a run records."""
 
 import hashlib
 import json
+import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from datamodules.errors import BadRow
+from datamodules.errors import BadRow, DataError, leave_out
+from datamodules.labels import check_classes
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-
-
-class EpochGenerator:
-    """Random numbers that depend on (seed, epoch) and on nothing else, so that a resumed run draws the same."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of each epoch."""
-        self.epoch = epoch
-
-    def generator(self) -> np.random.Generator:
-        """A fresh generator for this epoch."""
-        return np.random.default_rng([self.seed, self.epoch])
-
-
-def process_rank() -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) without torch.distributed."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -44,19 +27,25 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
 
     Args:
         labels: One class a sample.
-        fraction: Share of the second part, between 0 and 1. Each class with at least two samples gives at least one.
+        fraction: Share of the second part, between 0 and 1, met to the sample over all classes together. Each class
+            with at least two samples gives at least one.
         seed: The same seed gives the same parts on every machine.
 
     Returns:
         Positions of the first and of the second part, ascending.
     """
-    rng = np.random.Generator(np.random.PCG64(seed))
     array: npt.NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
+    names, sizes = np.unique(array, return_counts=True)
+    most = np.maximum(sizes - 1, 0)
+    wanted = sizes * fraction
+    counts = np.minimum(np.maximum(np.floor(wanted), 1), most).astype(np.int64)
+    # What rounding down has left over goes to the classes that it cost most.
+    for k in np.argsort(counts - wanted, kind="stable")[: max(0, round(len(array) * fraction) - int(counts.sum()))]:
+        counts[k] = min(counts[k] + 1, most[k])
+    rng = np.random.Generator(np.random.PCG64(seed))
     second: list[int] = []
-    for label in np.unique(array):
-        members = rng.permutation(np.flatnonzero(array == label))
-        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
-        second += members[:count].tolist()
+    for name, count in zip(names, counts, strict=True):
+        second += rng.permutation(np.flatnonzero(array == name))[:count].tolist()
     chosen = set(second)
     return [i for i in range(len(array)) if i not in chosen], sorted(chosen)
 
@@ -69,24 +58,84 @@ def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
     return digest.hexdigest()
 
 
-class TransferDataModule(lightning.LightningDataModule):
+def shared_contents(contents: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
+    """What stands in two splits.
+
+    Args:
+        contents: Split -> its samples.
+
+    Returns:
+        Pair of splits -> the samples that both hold, for pairs that share any.
+    """
+    where: dict[str, set[str]] = defaultdict(set)
+    for name in contents:
+        for content in contents[name]:
+            where[content].add(name)
+    shared: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for content, names in where.items():
+        for a, b in combinations(contents, 2):
+            if {a, b} <= names:
+                shared[a, b].append(content)
+    return dict(shared)
+
+
+class Split(Protocol):
+    """The usable samples of a split."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Class of each sample, 0..K-1."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, positions: Sequence[int]) -> Self:
+        """The samples at these positions."""
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """What tells two datasets apart: JSON scalars of each sample."""
+
+    def contents(self) -> Sequence[str]:
+        """What tells two samples apart."""
+
+
+_Split = TypeVar("_Split", bound=Split)
+
+
+class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     """Base of all datamodules. `setup` may be called any number of times and prepares all splits once.
 
     Attributes:
         class_names: Name of class 0, 1, ...
         bad_rows: The rows that were left out.
+        splits: The usable samples; empty before `setup`.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
     """
 
+    samples_are = "samples"
     start_epoch: int = 0
 
-    @abstractmethod
-    def setup(self, stage: str | None = None) -> None:
-        """Read and prepare all splits, once; `stage` is Lightning's and plays no part."""
+    def __init__(
+        self, classes: Sequence[str], num_classes: int, val_fraction: float, on_bad_rows: Literal["error", "skip"], seed: int
+    ) -> None:
+        """State what all datasets have.
 
-    class_names: list[str]
-    bad_rows: list[BadRow]
+        Args:
+            classes: Names of class 0, 1, ...
+            num_classes: How many, for others to refer to.
+            val_fraction: Share of train that becomes val where there is no val file, 0..1.
+            on_bad_rows: Stop, or leave them out and list them.
+            seed: Of the order and of the val split.
+
+        Raises:
+            DataError: If the names contradict their number or each other.
+        """
+        super().__init__()
+        check_classes(classes, num_classes)
+        self.class_names = list(classes)
+        self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
+        self.bad_rows: list[BadRow] = []
+        self.splits: dict[str, _Split] = {}
 
     @property
     def num_classes(self) -> int:
@@ -94,12 +143,58 @@ class TransferDataModule(lightning.LightningDataModule):
         return len(self.class_names)
 
     @abstractmethod
+    def read_splits(self) -> tuple[dict[str, _Split], list[BadRow]]:
+        """Read every split that has a file, and what cannot be used of it.
+
+        Raises:
+            DataError: If the data is missing or is no such data at all.
+        """
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
+        """Read and check all splits; later calls do nothing.
+
+        Raises:
+            DataError: If the data is missing or cannot be used.
+        """
+        if self.splits:
+            return
+        splits, bad = self.read_splits()
+        self.bad_rows = leave_out(bad, self.on_bad_rows)
+        if "val" not in splits:
+            first, second = stratified_split(splits["train"].labels, self.val_fraction, self.seed)
+            splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
+        for name in SPLITS:
+            if not len(splits[name]):
+                msg = f"the {name} split has no usable row; {len(bad)} were left out"
+                raise DataError(msg)
+        self.splits = splits
+        for (a, b), shared in self.overlaps.items():
+            log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, shared[0])
+
+    @cached_property
+    def overlaps(self) -> dict[tuple[str, str], list[str]]:
+        """Samples that stand in two splits, for each pair of splits that share any."""
+        return shared_contents({name: self.splits[name].contents() for name in SPLITS})
+
     def describe(self) -> dict[str, Any]:
-        """Facts for provenance.json: for each split its rows, fingerprint and rows left out."""
+        """Facts for provenance.json: rows, fingerprint and rows left out of each split; samples in two splits."""
+        facts: dict[str, Any] = {}
+        for name in SPLITS:
+            split, skipped = self.splits[name], sum(row.split == name for row in self.bad_rows)
+            facts[name] = {"rows": len(split), "sha256": fingerprint(split.rows()), "skipped_rows": skipped}
+        facts["overlaps"] = [
+            {"splits": list(pair), "count": len(shared), "what": self.samples_are, "examples": shared[:3]}
+            for pair, shared in self.overlaps.items()
+        ]
+        return facts
 
     @abstractmethod
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """What a person recognises a sample by: a column's name (text, image) and a value for each index."""
+
+    def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:  # noqa: ARG002 - a base without a say
+        """Small PNG pictures of samples, index -> file content; none where samples are not pictures."""
+        return {}
 
     def faults_with(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - a base without a say
         """What in the data does not fit the backbone with this configuration, a line each."""

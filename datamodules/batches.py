@@ -1,4 +1,4 @@
-"""Typed batches: what a datamodule hands to a task. `B` samples, `T` tokens."""
+"""Typed batches: what a datamodule hands to a task. `B` samples, `T` tokens, `H` x `W` pixels."""
 
 from typing import TypedDict
 
@@ -17,5 +17,19 @@ class TextBatch(TypedDict):
 
     input_ids: Tensor
     attention_mask: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class ImageBatch(TypedDict):
+    """Images of one batch, all of one size; a network resizes and normalises them itself.
+
+    Attributes:
+        pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
+        labels: [B] int64, 0..K-1.
+        index: [B] int64, the sample's row in its split's file, from 0.
+    """
+
+    pixel_values: Tensor
     labels: Tensor
     index: Tensor

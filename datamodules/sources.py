@@ -1,10 +1,21 @@
 """Where data comes from: the local folder first, then the hub, else one error that says how to provide it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypedDict, TypeVar
 
 from datamodules.errors import DataError
 from datamodules.tables import Row
+
+
+
+class Files(TypedDict):
+    """File of each split, in the dataset's folder; `val` null means a part of train."""
+
+    train: str
+    val: str | None
+    test: str
+
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -18,20 +29,60 @@ def local_files(data_dir: str, folder: str, files: dict[str, str]) -> dict[str, 
         files: Split -> file name.
 
     Returns:
-        Split -> path, or an empty dict where not one is there.
+        Split -> path of a file or folder, or an empty dict where not one is there.
 
     Raises:
         DataError: If only some are there: splits from two places are not one dataset.
     """
     root = Path(data_dir) / folder
     paths = {split: root / name for split, name in files.items()}
-    missing = [path for path in paths.values() if not path.is_file()]
+    missing = [path for path in paths.values() if not path.exists()]
     if len(missing) == len(paths):
         return {}
     if missing:
         msg = f"{root.resolve()} lacks {', '.join(path.name for path in missing)}; put it there, or set data.files"
         raise DataError(msg)
     return paths
+
+
+_Rows = TypeVar("_Rows")
+
+
+def split_sources(
+    data_dir: str,
+    folder: str,
+    files: Files,
+    hub: str | None,
+    local: Callable[[Path, str], _Rows],
+    remote: Callable[[str], _Rows],
+) -> dict[str, tuple[str, _Rows]]:
+    """Find every split locally, else on the hub.
+
+    Args:
+        data_dir: The run's `paths.data_dir`.
+        folder: The dataset's folder in it.
+        files: File of each split.
+        hub: Name of the dataset on the hub, asked where the folder has none of the files.
+        local: Reads a path of a split.
+        remote: Reads a split from the hub.
+
+    Returns:
+        Split -> name of its source, and what was read.
+
+    Raises:
+        DataError: If the data is neither in the folder nor on the hub.
+    """
+    named = {split: name for split, name in files.items() if isinstance(name, str)}
+    paths = local_files(data_dir, folder, named)
+    if paths:
+        return {split: (path.name, local(path, split)) for split, path in paths.items()}
+    if hub is None:
+        raise missing_source(data_dir, folder, named, None)
+    try:
+        return {split: (f"{hub}, {split}", remote(split)) for split in named}
+    except (OSError, ConnectionError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise missing_source(data_dir, folder, named, hub, why) from error
 
 
 def missing_source(data_dir: str, folder: str, files: dict[str, str], hub: str | None, why: str = "") -> DataError:
@@ -45,7 +96,7 @@ def missing_source(data_dir: str, folder: str, files: dict[str, str], hub: str |
 
 
 def hub_rows(hub: str, split: str) -> Iterator[Row]:
-    """Read a split from the hub; class labels become their names.
+    """Read a split from the hub; class labels become their names, images {"bytes": ..., "path": ...}.
 
     Args:
         hub: Name of the dataset.
@@ -65,6 +116,9 @@ def hub_rows(hub: str, split: str) -> Iterator[Row]:
     except ValueError as error:
         msg = f"{hub} on the hub has no usable '{_HUB_SPLITS[split]}' split: {error}"
         raise DataError(msg) from error
+    for key, feature in table.features.items():
+        if isinstance(feature, datasets.Image):  # its bytes: we decode, and say what is wrong with them
+            table = table.cast_column(key, datasets.Image(decode=False))
     names = {key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)}
     for index, values in enumerate(table):
         named = {key: names[key][value] if key in names else value for key, value in values.items()}

@@ -1,37 +1,28 @@
 """Texts with labels from any table: another dataset is a YAML file."""
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.base import SPLITS, TransferDataModule, fingerprint, stratified_split
+from datamodules.base import TransferDataModule
+from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.batches import TextBatch
-from datamodules.errors import BadRow, DataError, refuse
-from datamodules.sources import hub_rows, local_files, missing_source
+from datamodules.errors import BadRow
+from datamodules.sources import Files, hub_rows, split_sources
 from datamodules.tables import Row, check_columns, read_rows
-from datamodules.text_batching import LengthBuckets, PadCollator, SortedBatches, TokenizedTexts, padding_share
+from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
 from datamodules.text_cleaning import Cleaning, clean
-from datamodules.text_rows import RowReader, TextSplit, shared_texts
+from datamodules.text_rows import RowReader, TextSplit
 from datamodules.text_tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
 
-log = logging.getLogger(__name__)
-
-
-class Files(TypedDict):
-    """File of each split, in the dataset's folder; `val` null means a part of train."""
-
-    train: str
-    val: str | None
-    test: str
-
-
-class TextDataModule(TransferDataModule):
+class TextDataModule(TransferDataModule[TextSplit]):
     """Train, val and test texts, cleaned, tokenised and batched by length."""
+
+    samples_are = "texts"
 
     def __init__(
         self,
@@ -79,49 +70,15 @@ class TextDataModule(TransferDataModule):
         Raises:
             DataError: If the arguments contradict each other.
         """
-        super().__init__()
-        if len(classes) != num_classes:
-            msg = f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {', '.join(classes)}"
-            raise DataError(msg)
-        if len(set(classes)) != len(classes):
-            msg = f"data.classes names a class twice: {', '.join(classes)}"
-            raise DataError(msg)
+        super().__init__(classes, num_classes, val_fraction, on_bad_rows, seed)
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
-        self.class_names = list(classes)
         self.reader = RowReader(text_column, label_column, id_column, self.class_names)
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
-        self.bad_rows: list[BadRow] = []
-        self.splits: dict[str, TextSplit] = {}
         self.restored: TextTokenizer | None = None
 
-    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
-        """Read and check all splits; later calls do nothing.
-
-        Raises:
-            DataError: If the data is missing or cannot be used.
-        """
-        if self.splits:
-            return
-        splits, bad = self._read()
-        if self.on_bad_rows == "error":
-            refuse(bad)
-        self.bad_rows = bad
-        if bad:
-            log.warning("%d bad rows were left out; they are listed in the run folder", len(bad))
-        if "val" not in splits:
-            first, second = stratified_split(splits["train"].labels, self.val_fraction, self.seed)
-            splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
-        for name in SPLITS:
-            if not splits[name].texts:
-                msg = f"the {name} split has no usable row; {len(bad)} were left out"
-                raise DataError(msg)
-        self.splits = splits
-        for (a, b), shared in self.overlaps.items():
-            log.warning("%d texts stand in %s and in %s, for example: %.80s", len(shared), a, b, shared[0])
-
-    def _read(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
+    def read_splits(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
+        """Read the rows of every split that has a file."""
         splits, bad = {}, []
         for split, (file, rows) in self.sources().items():
             splits[split], faults = self.reader.read(rows, file, split)
@@ -134,17 +91,7 @@ class TextDataModule(TransferDataModule):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        files = {split: name for split, name in self.files.items() if isinstance(name, str)}
-        paths = local_files(self.data_dir, self.folder, files)
-        if paths:
-            return {split: (path.name, self._rows(path, split)) for split, path in paths.items()}
-        if self.hub is None:
-            raise missing_source(self.data_dir, self.folder, files, None)
-        try:
-            return {split: (f"{self.hub}, {split}", self._from_hub(split)) for split in files}
-        except (OSError, ConnectionError) as error:
-            why = " ".join(str(error).split())[:160]
-            raise missing_source(self.data_dir, self.folder, files, self.hub, why) from error
+        return split_sources(self.data_dir, self.folder, self.files, self.hub, self._rows, self._from_hub)
 
     def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
         return read_rows(path, self.reader.columns(), self.reader.is_whole_row, split)
@@ -153,11 +100,6 @@ class TextDataModule(TransferDataModule):
         rows = list(hub_rows(str(self.hub), split))
         check_columns(Path(f"{self.hub} on the hub, {split}"), list(rows[0].values) if rows else [], self.reader.columns())
         return rows
-
-    @cached_property
-    def overlaps(self) -> dict[tuple[str, str], list[str]]:
-        """Texts that stand in two splits, for each pair of splits that share any."""
-        return shared_texts(self.splits)
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -186,13 +128,13 @@ class TextDataModule(TransferDataModule):
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
         """Batches of the val split."""
-        return self._loader("val", SortedBatches(self.tokenized["val"].lengths, self.eval_batch_size))
+        return self._loader("val", longest_first(self.tokenized["val"].lengths, self.eval_batch_size))
 
     def test_dataloader(self) -> DataLoader[TextBatch]:
         """Batches of the test split."""
-        return self._loader("test", SortedBatches(self.tokenized["test"].lengths, self.eval_batch_size))
+        return self._loader("test", longest_first(self.tokenized["test"].lengths, self.eval_batch_size))
 
-    def _loader(self, split: str, sampler: LengthBuckets | SortedBatches) -> DataLoader[Any]:
+    def _loader(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
         return DataLoader(
             self.tokenized[split],
             batch_sampler=sampler,
@@ -205,18 +147,10 @@ class TextDataModule(TransferDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""
-        facts: dict[str, Any] = {}
-        for name in SPLITS:
-            split = self.splits[name]
-            rows = zip(split.indices, split.texts, split.labels, strict=True)
-            skipped = sum(row.split == name for row in self.bad_rows)
-            facts[name] = {"rows": len(split.texts), "sha256": fingerprint(rows), "skipped_rows": skipped}
+        facts = super().describe()
         lengths = self.tokenized["train"].lengths
         batches = LengthBuckets(lengths, self.batch_size, self.seed).batches()
         facts["train"]["padding_share"] = round(padding_share(batches, lengths), 4)
-        facts["overlaps"] = [
-            {"splits": list(pair), "texts": len(shared), "examples": shared[:3]} for pair, shared in self.overlaps.items()
-        ]
         return facts
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:

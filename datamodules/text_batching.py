@@ -1,15 +1,15 @@
 """Padded batches of texts of similar length."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from datamodules.base import EpochGenerator, process_rank
+from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.batches import TextBatch
 
 # Batches that are filled together from one random pool: fewer leave more padding, more mix less.
@@ -55,16 +55,15 @@ class PadCollator:
         )
 
 
-class LengthBuckets(Sampler[list[int]]):
+class LengthBuckets(TrainingBatches):
     """Batches of similar length in random order.
 
     Each epoch's permutation is cut into pools of `POOL_BATCHES` batches; within a pool samples are sorted by length and
-    cut into batches, and the batches of all pools are shuffled. Everything depends on (seed, epoch) only. Under several
-    processes each takes every n-th batch of the same list; the list is filled up with its first batches to a multiple.
+    cut into batches, and the batches of all pools are shuffled.
     """
 
     def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int) -> None:
-        self.sampler = EpochGenerator(seed)  # Lightning looks here for set_epoch
+        super().__init__(math.ceil(len(lengths) / batch_size), seed)
         self.lengths = lengths
         self.batch_size = batch_size
 
@@ -80,29 +79,10 @@ class LengthBuckets(Sampler[list[int]]):
             batches += [members[i : i + self.batch_size].tolist() for i in range(0, len(members), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def __iter__(self) -> Iterator[list[int]]:
-        rank, world = process_rank()
-        batches = self.batches()
-        return (batches[(i * world + rank) % len(batches)] for i in range(len(self)))
 
-    def __len__(self) -> int:
-        return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / process_rank()[1])
-
-
-class SortedBatches(Sampler[list[int]]):
-    """Every sample once, longest first, for evaluation; processes share the batches and repeat none."""
-
-    def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int) -> None:
-        order = np.argsort(-lengths, kind="stable").tolist()
-        self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rank, world = process_rank()
-        return iter(self.batches[rank::world])
-
-    def __len__(self) -> int:
-        rank, world = process_rank()
-        return len(self.batches[rank::world])
+def longest_first(lengths: npt.NDArray[np.int64], batch_size: int) -> EvaluationBatches:
+    """Every sample once, longest first, for evaluation."""
+    return EvaluationBatches(np.argsort(-lengths, kind="stable").tolist(), batch_size)
 
 
 def padding_share(batches: Sequence[Sequence[int]], lengths: npt.NDArray[np.int64]) -> float:

@@ -1,12 +1,10 @@
-"""From rows of a table to texts with labels: which rows can be used, and which texts stand in two splits."""
+"""From rows of a table to texts with labels: which rows can be used."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
-from datamodules.base import SPLITS
 from datamodules.errors import BadRow, DataError
+from datamodules.labels import class_of
 from datamodules.tables import Row, unreadable
 
 
@@ -23,6 +21,17 @@ class TextSplit:
     indices: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self) -> Iterable[tuple[int, str, int]]:
+        """Row, text and label of each: what tells two datasets apart."""
+        return zip(self.indices, self.texts, self.labels, strict=True)
+
+    def contents(self) -> list[str]:
+        """The texts; one that stands in two splits is the same in both."""
+        return [text.strip() for text in self.texts]
 
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """The rows at these positions."""
@@ -75,7 +84,7 @@ class RowReader:
                 bad.append(row)
                 continue
             text = row.values.get(self.text_column)
-            label, reason = self._label(row.values.get(self.label_column))
+            label, reason = class_of(row.values.get(self.label_column), self.class_names)
             reason = text_fault(text, self.text_column) or reason or self._repeated(row, seen)
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
@@ -95,19 +104,6 @@ class RowReader:
         first = seen.setdefault(identifier, row.index)
         return "" if first == row.index else f"{self.id_column} '{identifier}' stands in row {first + 1} already"
 
-    def _label(self, value: object) -> tuple[int, str]:
-        """Class of a label, or -1 and the reason. A typed number is a class's number, unless names are numbers too."""
-        numbered = not any(name.lstrip("-").isdigit() for name in self.class_names)
-        if numbered and isinstance(value, int) and not isinstance(value, bool):
-            inside = 0 <= value < len(self.class_names)
-            return (value, "") if inside else (-1, f"label {value} is outside of 0..{len(self.class_names) - 1}")
-        text = str(value).strip() if value is not None else ""
-        if text in self.class_names:
-            return list(self.class_names).index(text), ""
-        near = get_close_matches(text, self.class_names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return -1, f"label '{text}' is none of {', '.join(self.class_names)}{hint}"
-
 
 def text_fault(text: object, column: str) -> str:
     """Why a value is no text to read, or an empty string."""
@@ -116,25 +112,3 @@ def text_fault(text: object, column: str) -> str:
     if not isinstance(text, str):
         return f"column '{column}' holds {text!r}, which is {type(text).__name__} and no text"
     return unreadable(text)
-
-
-def shared_texts(splits: Mapping[str, TextSplit]) -> dict[tuple[str, str], list[str]]:
-    """Texts that stand in two splits.
-
-    Args:
-        splits: Name -> split.
-
-    Returns:
-        Pair of names -> the texts that both hold, for pairs that share any.
-    """
-    where: dict[str, set[str]] = defaultdict(set)
-    for name in SPLITS:
-        for text in splits[name].texts:
-            where[text.strip()].add(name)
-    shared: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for text, names in where.items():
-        for i, a in enumerate(SPLITS):
-            for b in SPLITS[i + 1 :]:
-                if {a, b} <= names:
-                    shared[a, b].append(text)
-    return dict(shared)

@@ -16,10 +16,12 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
+from lightning_modules.callbacks.epoch_timer import EpochTimer
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
+from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 
 _PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
 
@@ -53,6 +55,9 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     if faults:
         raise ConfigError("\n  ".join(["the data does not fit the backbone; nothing was trained", *faults]))
     callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(cfg, folder)
+    for callback in callbacks:
+        if isinstance(callback, LayerUnfreezing):
+            callback.give_plan(task)
     loggers = [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
     if trainer.world_size > 1:
@@ -134,7 +139,8 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
     last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
-    return [EpochSeed(cfg.seed), FiniteLoss(), *progress_bar(), History(folder), best, last]
+    timer = EpochTimer()
+    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), History(folder, timer), best, last]
 
 
 def read_config(path: Path) -> DictConfig:

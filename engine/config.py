@@ -28,12 +28,25 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "data.max_length": (_SHORTEST, None),
     "data.num_workers": (0, None),
     "data.val_fraction": (0.001, 0.999),
+    "data.train_rows": (1, None),
+    "data.size": (2, None),
+    "data.max_pixels": (1, None),
+    "data.augmentation.crop_padding": (0, None),
+    "data.augmentation.rotation": (0, 180),
+    "data.augmentation.rand_augment.num_ops": (1, None),
+    "data.augmentation.rand_augment.magnitude": (0, 30),
+    "model.image_size": (2, None),
     "model.hidden": (1, None),
     "model.dropout": (0, 0.999),
     "model.lr": (0, None),
     "model.backbone_lr": (0, None),
     "model.weight_decay": (0, None),
+    "model.momentum": (0, 0.999),
+    "model.label_smoothing": (0, 0.999),
     "model.warmup": (0, 1),
+    "model.decay": (0, 1),
+    "model.min_lr": (0, None),
+    "model.patience": (0, None),
 }
 # Nothing may be left out of: without training and validation there is no best checkpoint, without a test no result.
 _NOT_ZERO = ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
@@ -139,11 +152,12 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
         return node
 
     for key, (low, high) in _RANGES.items():
-        value = at(key)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and not (low <= value and (high is None or value <= high)):
-            bound = f"at least {low}" if high is None else f"{low} to {high}"
-            yield key, f"received {value!r}; {bound} is needed"
+        found = at(key)
+        for value in found if isinstance(found, list) else [found]:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and not (low <= value and (high is None or value <= high)):
+                bound = f"at least {low}" if high is None else f"{low} to {high}"
+                yield key, f"received {value!r}; {bound} is needed"
     if not isinstance(at("seed"), int) or isinstance(at("seed"), bool):
         yield "seed", f"received {at('seed')!r}; a whole number is needed"
     for key in _NOT_ZERO:

@@ -1,18 +1,30 @@
 """The skeleton of every task: one step for train, val and test; optimiser; freezing; figures."""
 
+import gc
 import json
-from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_modules.losses import class_probabilities, classification_loss
 from lightning_modules.metrics import ClassificationTotals, per_class_figures
 from lightning_modules.networks.freezing import FreezingPlan, apply_plan, keep_frozen_in_eval
-from lightning_modules.optim import Schedule, adamw, lr_schedule, parameter_groups
+from lightning_modules.optim import (
+    OptimizerName,
+    Schedule,
+    ScheduleName,
+    lr_schedule,
+    make_optimizer,
+    parameter_groups,
+    steps_in,
+)
 
 STAGES = ("train", "val", "test")
 
@@ -60,20 +72,60 @@ class Task(lightning.LightningModule):
     freezing: FreezingPlan
 
     def __init__(
-        self, num_classes: int, lr: float, backbone_lr: float, weight_decay: float, schedule: Schedule, warmup: float
+        self,
+        num_classes: int,
+        lr: float = 1e-3,
+        backbone_lr: float = 2e-5,
+        weight_decay: float = 0.01,
+        optimizer: OptimizerName = "adamw",
+        momentum: float = 0.9,
+        label_smoothing: float = 0.0,
+        schedule: ScheduleName = "linear",
+        warmup: float = 0.1,
+        decay: float = 0.9,
+        min_lr: float = 1e-7,
+        patience: int = 2,
+        monitor: str = "val/acc",
+        mode: Literal["min", "max"] = "max",
     ) -> None:
+        """State how every task is trained.
+
+        Args:
+            num_classes: Two give one logit and binary cross-entropy, more give cross-entropy.
+            lr: Peak learning rate of the head.
+            backbone_lr: Peak learning rate of the backbone.
+            weight_decay: Of weights; biases and norms have none.
+            optimizer: `adamw`, which without weight decay is Adam, or `sgd`.
+            momentum: Of `sgd`, Nesterov's, 0..1.
+            label_smoothing: Share of the label that is spread over all classes while training, 0..1.
+            schedule: See `Schedule`, as for the rest.
+            warmup: Fraction of all steps, 0..1.
+            decay: Factor on the learning rate, 0..1.
+            min_lr: What a decaying learning rate does not fall below.
+            patience: Epochs that `plateau` waits for.
+            monitor: The figure that `plateau` looks at.
+            mode: Whether min or max of it is better.
+        """
         super().__init__()
         self.num_classes = num_classes
         self.lrs = {"features": backbone_lr, "head": lr}
-        self.weight_decay, self.schedule, self.warmup = weight_decay, schedule, warmup
+        self.weight_decay, self.optimizer_name, self.momentum = weight_decay, optimizer, momentum
+        self.label_smoothing = label_smoothing
+        self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
         self.results: dict[str, StageResult] = {}
         self.totals = nn.ModuleDict(
             {f"{stage}_totals": ClassificationTotals(num_classes, keep_samples=stage != "train") for stage in STAGES}
         )
 
-    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
+        """Class probabilities [B, K]."""
+        return class_probabilities(self.network(batch))
+
     def loss_and_probabilities(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each task has its batch type
-        """The batch's mean loss and its class probabilities [B, K]."""
+        """Mean loss in nats, smoothed while training, and class probabilities [B, K]."""
+        logits = self.network(batch)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return classification_loss(logits, batch["labels"], smoothing), class_probabilities(logits)
 
     def use_plan(self, plan: FreezingPlan) -> None:
         """Take a freezing plan and apply its first epoch.
@@ -116,9 +168,18 @@ class Task(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Bring freezing to this epoch and start counting from nothing."""
-        apply_plan(self.network, self.freezing, self.current_epoch)
+        if apply_plan(self.network, self.freezing, self.current_epoch):
+            self._share_gradients_anew()
         self._totals("train").reset()
         self.results.clear()
+
+    def _share_gradients_anew(self) -> None:
+        """Wrap the model again where it is wrapped: DDP shares the gradients of what was trainable when it was wrapped."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+            strategy.model = self
+            gc.collect()  # the old wrapper takes its hooks with it
+            strategy.configure_ddp()
 
     def on_validation_epoch_start(self) -> None:
         """Start counting from nothing."""
@@ -158,13 +219,21 @@ class Task(lightning.LightningModule):
         self.log_dict(known, sync_dist=False, rank_zero_only=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over named groups that hold every parameter, frozen or not, and the schedule over steps."""
-        groups = parameter_groups(self.network, self.lrs, self.weight_decay)
+        """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
+        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
         # Lightning refuses to clip gradients under mixed precision with a fused optimiser.
-        optimizer = adamw(groups, fused=self.trainer.precision == "32-true")
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = lr_schedule(optimizer, schedule=self.schedule, warmup=self.warmup, total_steps=total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        fused = self.trainer.precision == "32-true"
+        optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum, fused=fused)
+        total = int(self.trainer.estimated_stepping_batches)  # also makes the number of batches known
+        batches = int(self.trainer.num_training_batches)
+        steps = steps_in(batches, self.trainer.accumulate_grad_batches)
+        scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        # Behind the last batch of an epoch, which is behind its validation. What Lightning does at the end of an epoch comes
+        # after the checkpoint, and a resumed run would lack it.
+        when: Any = {"interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
 
     def backbone_config(self) -> dict[str, Any]:
         """Values from which the backbone can be built again without its weights; empty where there are none."""

@@ -10,20 +10,22 @@ def num_outputs(num_classes: int) -> int:
     return 1 if num_classes == 2 else num_classes  # noqa: PLR2004
 
 
-def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean binary cross-entropy for one logit, mean cross-entropy for more.
 
     Args:
         logits: [B, 1] of class 1 against class 0, or [B, K].
         labels: [B] int64, 0..K-1.
+        label_smoothing: Share of each label that is spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
 
     Returns:
         A scalar in nats.
     """
     logits = logits.float()
     if logits.shape[1] == 1:
-        return functional.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
-    return functional.cross_entropy(logits, labels)
+        targets = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+        return functional.binary_cross_entropy_with_logits(logits[:, 0], targets)
+    return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 def class_probabilities(logits: Tensor) -> Tensor:

@@ -1,18 +1,53 @@
 """Optimiser and learning-rate schedules."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-Schedule = Literal["linear", "constant"]
+OptimizerName = Literal["adamw", "sgd"]
+ScheduleName = Literal["linear", "constant", "exponential", "onecycle", "plateau"]
+
+# Of the peak: where OneCycle starts, and of that where it ends.
+_ONECYCLE_START, _ONECYCLE_END = 10, 100
 
 
-def parameter_groups(network: nn.Module, lrs: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Schedule:
+    """How learning rates change over a run.
+
+    Attributes:
+        name: `linear` rises over the warm-up and falls to zero; `constant` stays up after it; `exponential` is multiplied
+            by `decay` each epoch; `onecycle` (Smith & Topin 2017, arXiv 1708.07120) rises from a tenth over the warm-up and
+            falls to a thousandth; `plateau` is multiplied by `decay` once the monitored figure has stood still.
+        warmup: Fraction of all steps, 0..1; `exponential` and `plateau` have none.
+        decay: Factor, 0..1.
+        min_lr: What `exponential` and `plateau` do not fall below.
+        patience: Epochs without a better figure that `plateau` waits for.
+        monitor, mode: The figure, and whether min or max of it is better.
+    """
+
+    name: ScheduleName = "linear"
+    warmup: float = 0.1
+    decay: float = 0.9
+    min_lr: float = 1e-7
+    patience: int = 2
+    monitor: str = "val/acc"
+    mode: Literal["min", "max"] = "max"
+
+
+def parameter_groups(
+    network: nn.Module,
+    lrs: Mapping[str, float],
+    weight_decay: float,
+    group_of: Callable[[str], tuple[str, float]] = lambda _: ("", 1.0),
+) -> list[dict[str, Any]]:
     """Put every parameter, frozen ones too, into a named group.
 
     Weights are decayed; biases and the gains of norms, all of which have fewer than two dimensions, are not.
@@ -21,33 +56,51 @@ def parameter_groups(network: nn.Module, lrs: Mapping[str, float], weight_decay:
         network: With a child module for each name in `lrs`.
         lrs: Child -> learning rate.
         weight_decay: Of the decayed groups.
+        group_of: Parameter's name -> what its group's name has behind the child's, and a factor on its learning rate.
 
     Returns:
-        Groups called `<child>` and `<child>_no_decay`, empty ones left out.
+        Groups called `<child><suffix>` and `<child><suffix>_no_decay`, empty ones left out.
     """
-    groups = []
+    groups: dict[str, dict[str, Any]] = {}
     for child, lr in lrs.items():
-        parameters = list(network.get_submodule(child).parameters())
-        decayed = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        groups += [
-            {"name": child, "params": decayed, "lr": lr, "weight_decay": weight_decay},
-            {"name": f"{child}_no_decay", "params": plain, "lr": lr, "weight_decay": 0.0},
-        ]
-    return [group for group in groups if group["params"]]
+        names = [f"{child}.{name}" for name, _ in network.get_submodule(child).named_parameters()]
+        suffixes = dict(group_of(name) for name in names)
+        for suffix, factor in suffixes.items():
+            for kind, decay in (("", weight_decay), ("_no_decay", 0.0)):
+                name = f"{child}{suffix}{kind}"
+                groups[name] = {"name": name, "params": [], "lr": lr * factor, "weight_decay": decay}
+        for name in names:
+            parameter, (suffix, _) = network.get_parameter(name), group_of(name)
+            groups[f"{child}{suffix}{'' if parameter.ndim > 1 else '_no_decay'}"]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
-def adamw(groups: list[dict[str, Any]], *, fused: bool) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) over the groups."""
-    return AdamW(groups, fused=fused)
+def make_optimizer(
+    name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float, fused: bool
+) -> torch.optim.Optimizer:
+    """An optimiser over the groups.
+
+    Args:
+        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), or `sgd` with
+            Nesterov's momentum.
+        groups: Of `parameter_groups`.
+        momentum: Of `sgd`, 0..1.
+        fused: Whether each update is one pass.
+
+    Returns:
+        The optimiser.
+    """
+    if name == "adamw":
+        return AdamW(groups, fused=fused)
+    return SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
 
-def lr_factor(step: int, *, schedule: Schedule, warmup_steps: int, total_steps: int) -> float:
+def lr_factor(step: int, *, name: ScheduleName, warmup_steps: int, total_steps: int) -> float:
     """Factor on the learning rate at a step.
 
     Args:
         step: Optimiser steps taken, from 0.
-        schedule: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1 after it.
+        name: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1 after it.
         warmup_steps: Steps until the factor is 1.
         total_steps: Steps of the whole run.
 
@@ -56,23 +109,58 @@ def lr_factor(step: int, *, schedule: Schedule, warmup_steps: int, total_steps: 
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    if schedule == "constant":
+    if name == "constant":
         return 1.0
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def lr_schedule(optimizer: torch.optim.Optimizer, *, schedule: Schedule, warmup: float, total_steps: int) -> LambdaLR:
-    """A schedule over optimiser steps.
+def exponential_factor(step: int, *, decay: float, floor: float, steps_per_epoch: int) -> float:
+    """`decay` to the power of the epoch that a step belongs to, but not below `floor`."""
+    return max(decay ** (step // steps_per_epoch), floor)
+
+
+def lr_schedule(
+    optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int
+) -> LRScheduler:
+    """A schedule to be stepped after each optimiser step; `plateau` once an epoch, with the monitored figure.
+
+    Nothing but `plateau` depends on anything but the step, so that all groups, those that are unfrozen late too, follow the
+    same curve.
 
     Args:
-        optimizer: All its groups follow the same factor.
-        schedule: See `lr_factor`.
-        warmup: Fraction of all steps, 0..1.
+        optimizer: Each group keeps its own peak.
+        schedule: What is wanted.
         total_steps: Steps of the whole run.
+        steps_per_epoch: Steps of an epoch.
 
     Returns:
-        To be stepped after each optimiser step.
+        The scheduler.
     """
-    warmup_steps = round(warmup * total_steps)
-    factor = partial(lr_factor, schedule=schedule, warmup_steps=warmup_steps, total_steps=total_steps)
-    return LambdaLR(optimizer, factor)
+    peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
+    if schedule.name == "plateau":
+        return ReduceLROnPlateau(
+            optimizer, schedule.mode, schedule.decay, schedule.patience, min_lr=[min(schedule.min_lr, peak) for peak in peaks]
+        )
+    if schedule.name == "onecycle":
+        return OneCycleLR(
+            optimizer, peaks, total_steps=max(1, total_steps), pct_start=schedule.warmup, anneal_strategy="linear",
+            cycle_momentum=False, div_factor=_ONECYCLE_START, final_div_factor=_ONECYCLE_END,
+        )  # fmt: skip
+    if schedule.name == "exponential":
+        floors = [min(1.0, schedule.min_lr / peak) if peak else 1.0 for peak in peaks]
+        return LambdaLR(
+            optimizer,
+            [
+                partial(exponential_factor, decay=schedule.decay, floor=floor, steps_per_epoch=steps_per_epoch)
+                for floor in floors
+            ],
+        )
+    warmup_steps = round(schedule.warmup * total_steps)
+    return LambdaLR(
+        optimizer, partial(lr_factor, name=schedule.name, warmup_steps=warmup_steps, total_steps=total_steps)
+    )
+
+
+def steps_in(batches: float, accumulate: int) -> int:
+    """Optimiser steps of an epoch."""
+    return max(1, math.ceil(batches / accumulate))

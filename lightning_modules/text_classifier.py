@@ -2,16 +2,12 @@
 
 from typing import Any, Literal
 
-from torch import Tensor
-
-from datamodules.batches import TextBatch
 from lightning_modules.base import Task
-from lightning_modules.losses import class_probabilities, classification_loss, num_outputs
-from lightning_modules.networks.backbones import Pooling, TextEncoder, text_encoder
+from lightning_modules.losses import num_outputs
+from lightning_modules.networks.text_backbones import Pooling, TextEncoder, text_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing import FreezingPlan
 from lightning_modules.networks.heads import BiGRUHead, LinearHead
-from lightning_modules.optim import Schedule
 
 
 class TextClassifier(Task):
@@ -28,32 +24,24 @@ class TextClassifier(Task):
         pooling: Pooling = "pooler",
         hidden: int = 128,
         dropout: float = 0.0,
-        lr: float = 1e-3,
-        backbone_lr: float = 2e-5,
-        weight_decay: float = 0.01,
-        schedule: Schedule = "linear",
-        warmup: float = 0.1,
+        **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
 
         Args:
             backbone: Hub name, local folder, or the values of a configuration for random weights.
-            num_classes: Two give one logit and binary cross-entropy, more give cross-entropy.
+            num_classes: K.
             freeze_backbone: Whether the encoder stays as it is ("feature-based") or is fine-tuned.
             head: `linear` reads the pooled vector, `bigru` every token's state.
             pooling: What the linear head reads.
             hidden: Units of the GRU in each direction.
             dropout: Before the output layer, 0..1.
-            lr: Peak learning rate of the head.
-            backbone_lr: Peak learning rate of the encoder.
-            weight_decay: Of weights; biases and norms have none.
-            schedule: `linear` decay after the warm-up, or `constant`.
-            warmup: Fraction of all steps, 0..1.
+            training: See `Task`.
 
         Raises:
             BackboneError: If the backbone cannot be had.
         """
-        super().__init__(num_classes, lr, backbone_lr, weight_decay, schedule, warmup)
+        super().__init__(num_classes, **training)
         self.save_hyperparameters()
         features = text_encoder(backbone, pooling if head == "linear" else None)
         outputs = num_outputs(num_classes)
@@ -62,15 +50,6 @@ class TextClassifier(Task):
         else:
             self.network = Classifier(features, BiGRUHead(features.width, hidden, outputs, dropout))
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
-
-    def forward(self, batch: TextBatch) -> Tensor:
-        """Class probabilities [B, K]."""
-        return class_probabilities(self.network(batch))
-
-    def loss_and_probabilities(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
-        """Mean loss in nats and class probabilities [B, K]."""
-        logits = self.network(batch)
-        return classification_loss(logits, batch["labels"]), class_probabilities(logits)
 
     def backbone_config(self) -> dict[str, Any]:
         """The encoder's configuration."""

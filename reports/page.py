@@ -158,8 +158,9 @@ def _warnings(run: RunRecord) -> list[str]:
             lines.append(f"{skipped} bad rows of {split} were left out; skipped_rows.csv lists them.")
     for overlap in data.get("overlaps", []):
         first, second = overlap["splits"]
-        count = "1 text stands" if overlap["texts"] == 1 else f"{overlap['texts']} texts stand"
-        lines.append(f"{count} in {first} and in {second}, for example: {overlap['examples'][0][:120]}")
+        count, what = overlap["count"], overlap["what"]
+        shared = f"1 {what.removesuffix('s')} stands" if count == 1 else f"{count} {what} stand"
+        lines.append(f"{shared} in {first} and in {second}, for example: {overlap['examples'][0][:120]}")
     return lines
 
 

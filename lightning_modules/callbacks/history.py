@@ -1,13 +1,13 @@
 """One row an epoch for history.csv."""
 
 import logging
-import time
 from typing import Protocol
 
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_modules.base import Task
+from lightning_modules.callbacks.epoch_timer import EpochTimer
 
 log = logging.getLogger(__name__)
 
@@ -29,33 +29,26 @@ class History(Checkpoint):
     order given: before the real checkpoints, so that a row exists for every epoch that can be resumed from.
     """
 
-    def __init__(self, store: HistoryStore) -> None:
-        self.store = store
+    def __init__(self, store: HistoryStore, timer: EpochTimer) -> None:
+        """State where the rows go.
+
+        Args:
+            store: The run's folder.
+            timer: A callback of the same trainer, before this one.
+        """
+        self.store, self.timer = store, timer
         self.rows: list[dict[str, str]] = []
-        self.epoch_start = self.val_start = self.val_seconds = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         """Keep the rows of the epochs before the one that starts."""
         self.rows = [row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch]
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        """Start the clock."""
-        self.epoch_start, self.val_seconds = time.perf_counter(), 0.0
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        """Stop the training clock."""
-        self.val_start = time.perf_counter()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        """Let the training clock go on."""
-        self.val_seconds += time.perf_counter() - self.val_start
-
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the row and log its gist."""
         if not isinstance(pl_module, Task) or not trainer.is_global_zero:
             return
-        seconds = time.perf_counter() - self.epoch_start
-        train_seconds = seconds - self.val_seconds
+        seconds = self.timer.seconds
+        train_seconds = seconds - self.timer.val_seconds
         samples = pl_module.results["train"].count
         row: dict[str, object] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         for stage in ("train", "val"):

@@ -4,7 +4,7 @@ Nothing is accumulated, so a resumed run, a validation pass or a wrapped model c
 has `requires_grad=False` and is in eval mode: dropout off, BatchNorm statistics still.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 class FreezingError(ValueError):
-    """A freezing plan names something that the network does not have."""
+    """A freezing plan names something that the network does not have, or contradicts itself."""
 
     is_for_the_user = True
 
@@ -21,17 +21,26 @@ class FreezingError(ValueError):
 class FreezingPlan:
     """From which epoch on each part of a network trains.
 
+    In all three mappings the longest name that is a parameter's prefix decides.
+
     Attributes:
-        starts: Name of a module or parameter -> first epoch in which it trains, from 0; None is never. The longest
-            name that is a parameter's prefix decides; what no name covers trains from epoch 0.
+        starts: Name of a module or parameter -> first epoch in which it trains, from 0; None is never. What no name covers
+            trains from epoch 0.
+        groups: Name -> what sets its parameter group apart, and a factor on its learning rate; else "" and 1.
+        stages: First epoch of each stage -> the layer from which on the backbone trains; for people.
     """
 
     starts: Mapping[str, int | None] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    stages: Mapping[int, str | None] = field(default_factory=dict)
 
     def first_epoch(self, parameter: str) -> int | None:
         """The epoch from which a parameter trains; None for never."""
-        covering = [name for name in self.starts if parameter == name or parameter.startswith(f"{name}.")]
-        return self.starts[max(covering, key=len)] if covering else 0
+        return next((self.starts[name] for name in _prefixes(parameter) if name in self.starts), 0)
+
+    def group(self, parameter: str) -> tuple[str, float]:
+        """What sets a parameter's group apart, and the factor on its learning rate."""
+        return next((self.groups[name] for name in _prefixes(parameter) if name in self.groups), ("", 1.0))
 
     def trains(self, parameter: str, epoch: int) -> bool:
         """Whether a parameter trains in an epoch."""
@@ -41,31 +50,56 @@ class FreezingPlan:
     def check(self, network: nn.Module) -> None:
         """Raise `FreezingError` where a name matches nothing in the network."""
         known = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
-        for name in self.starts:
+        for name in (*self.starts, *self.groups):
             if name not in known:
-                near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
-                msg = f"no layer is called '{name}'; the nearest are {', '.join(near)}"
-                raise FreezingError(msg)
+                raise unknown_layer(name, known)
 
 
-def apply_plan(network: nn.Module, plan: FreezingPlan, epoch: int) -> None:
+def unknown_layer(name: str, known: list[str]) -> FreezingError:
+    """The one error of a layer that does not exist."""
+    near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
+    return FreezingError(f"no layer is called '{name}'; the nearest are {', '.join(near)}")
+
+
+def _prefixes(parameter: str) -> Iterator[str]:
+    """A parameter's name and those of the modules that it is in, the longest first."""
+    while parameter:
+        yield parameter
+        parameter = parameter.rpartition(".")[0]
+
+
+def apply_plan(network: nn.Module, plan: FreezingPlan, epoch: int) -> bool:
     """Bring `requires_grad` of every parameter and the mode of every frozen module to what the plan says.
 
     Args:
-        network: Changed in place. Modules that are not wholly frozen keep their mode.
+        network: Changed in place. Modules that are not frozen keep their mode.
         plan: The plan.
         epoch: From 0.
+
+    Returns:
+        Whether any parameter began or ceased to train.
     """
+    changed = False
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(plan.trains(name, epoch))
+        trains = plan.trains(name, epoch)
+        changed |= parameter.requires_grad != trains
+        parameter.requires_grad_(trains)
     keep_frozen_in_eval(network)
+    return changed
 
 
 def keep_frozen_in_eval(network: nn.Module) -> None:
-    """Put every module whose parameters are all frozen into eval mode, with all that it contains."""
-    parameters = list(network.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        network.eval()
-        return
-    for child in network.children():
-        keep_frozen_in_eval(child)
+    """Put what is frozen into eval mode: every module all of whose parameters are.
+
+    A module without parameters belongs to what stands before it: in a part (a child of the network) that is frozen as far as
+    some layer, everything up to that layer is frozen, dropout and statistics of a BatchNorm without weights included.
+    """
+    for part in network.children():
+        if all(parameter.requires_grad for parameter in part.parameters()) and any(True for _ in part.parameters()):
+            continue
+        begun = False
+        for module in part.modules():
+            parameters = list(module.parameters())
+            if not any(parameter.requires_grad for parameter in parameters) and (parameters or not begun):
+                module.eval()
+            begun |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))

@@ -1,11 +1,12 @@
 """Heads: from features to logits. `B` samples, `T` tokens, `C` channels, `K` outputs."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones import Features
+from lightning_modules.networks.features import Features
 
 
 class LinearHead(nn.Module):
@@ -19,6 +20,21 @@ class LinearHead(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """[B, C] -> [B, K]."""
         return cast(Tensor, self.output(self.dropout(features.values)))
+
+
+class MLPHead(nn.Module):
+    """Pooled vector -> logits by way of hidden layers, each with ReLU and dropout behind it."""
+
+    def __init__(self, width: int, outputs: int, widths: Sequence[int] = (256, 256), dropout: float = 0.5) -> None:
+        super().__init__()
+        pairs = zip([width, *widths], widths, strict=False)
+        hidden = [(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)) for before, after in pairs]
+        self.hidden = nn.Sequential(*(layer for layers in hidden for layer in layers))
+        self.output = nn.Linear([width, *widths][-1], outputs)
+
+    def forward(self, features: Features) -> Tensor:
+        """[B, C] -> [B, K]."""
+        return cast(Tensor, self.output(self.hidden(features.values)))
 
 
 class BiGRU(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from datamodules.batches import TextBatch
-from lightning_modules.networks.backbones import BackboneError, Features, text_encoder
+from lightning_modules.networks.text_backbones import BackboneError, Features, text_encoder
 from lightning_modules.networks.heads import BiGRU, BiGRUHead, LinearHead
 from lightning_modules.text_classifier import TextClassifier
 

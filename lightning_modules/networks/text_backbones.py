@@ -1,35 +1,18 @@
-"""Pretrained encoders as the `features` part of a classifier. `B` texts, `T` tokens, `C` channels."""
+"""Pretrained text encoders as the `features` part of a classifier. `B` texts, `T` tokens, `C` channels."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from datamodules.batches import TextBatch
+from lightning_modules.networks.features import BackboneError, Features
 
 Pooling = Literal["pooler", "cls", "mean"]
-
-
-class BackboneError(ValueError):
-    """A backbone cannot be had, or not in this form."""
-
-    is_for_the_user = True
-
-
-class Features(NamedTuple):
-    """What a backbone hands to a head.
-
-    Attributes:
-        values: [B, C] pooled vectors, or [B, T, C] token states.
-        lengths: [B] int64 number of tokens before the padding; None for pooled vectors.
-    """
-
-    values: Tensor
-    lengths: Tensor | None = None
 
 
 class TextEncoder(nn.Module):

@@ -1,0 +1,90 @@
+"""Which samples make up which batch: orders that depend on (seed, epoch) only, shared out among processes."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+
+class EpochGenerator:
+    """Random numbers that depend on (seed, epoch) and on nothing else, so that a resumed run draws the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+    def generator(self) -> np.random.Generator:
+        """A fresh generator for this epoch."""
+        return np.random.default_rng([self.seed, self.epoch])
+
+
+def process_rank() -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) without torch.distributed."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """Base of the orders for training.
+
+    Under several processes each takes every n-th batch of the same list, which is filled up with its first batches to a
+    multiple.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        """State how many batches an epoch has."""
+        self.sampler = EpochGenerator(seed)  # Lightning looks here for set_epoch
+        self.count = count
+
+    @abstractmethod
+    def batches(self) -> list[list[int]]:
+        """All batches of this epoch, drawn from `sampler.generator()`."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = process_rank()
+        batches = self.batches()
+        return (batches[(i * world + rank) % len(batches)] for i in range(len(self)))
+
+    def __len__(self) -> int:
+        return math.ceil(self.count / process_rank()[1])
+
+
+class ShuffledBatches(TrainingBatches):
+    """Every sample once an epoch, in random order.
+
+    A last batch of a single sample joins the one before it: BatchNorm cannot take statistics of one.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int) -> None:
+        lonely = samples % batch_size == 1 and samples > 1 and batch_size > 1
+        super().__init__(math.ceil(samples / batch_size) - lonely, seed)
+        self.samples, self.batch_size = samples, batch_size
+
+    def batches(self) -> list[list[int]]:
+        """All batches of this epoch."""
+        order = self.sampler.generator().permutation(self.samples).tolist()
+        cuts = [*(i * self.batch_size for i in range(self.count)), self.samples]
+        return [order[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+class EvaluationBatches(Sampler[list[int]]):
+    """Every sample once, in a given order; processes share the batches and repeat none."""
+
+    def __init__(self, order: Sequence[int], batch_size: int) -> None:
+        self.batches = [list(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, world = process_rank()
+        return iter(self.batches[rank::world])
+
+    def __len__(self) -> int:
+        rank, world = process_rank()
+        return len(self.batches[rank::world])

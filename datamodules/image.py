@@ -1,0 +1,196 @@
+"""Labelled images from folders, Parquet or the hub: another dataset is a YAML file."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from datamodules.base import TransferDataModule
+from datamodules.batch_order import EvaluationBatches, ShuffledBatches
+from datamodules.batches import ImageBatch
+from datamodules.errors import BadRow, DataError
+from datamodules.image_rows import EncodedImage, ImageReader
+from datamodules.image_storage import Decoding, ImageSplit, store
+from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter
+from datamodules.sources import Files, hub_rows, split_sources
+
+_THUMBNAIL = 96  # pixels of the longer side
+
+
+class ImageDataModule(TransferDataModule[ImageSplit]):
+    """Train, val and test images of one size, uint8; the network resizes and normalises them.
+
+    Small images are decoded once and kept; large ones are decoded by workers whenever they are read.
+    """
+
+    samples_are = "images"
+
+    def __init__(
+        self,
+        folder: str,
+        files: Files,
+        classes: list[str],
+        num_classes: int,
+        data_dir: str = "data",
+        hub: str | None = None,
+        image_column: str = "image",
+        label_column: str = "label",
+        val_fraction: float = 0.1,
+        train_rows: int | None = None,
+        in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
+        size: int | None = None,
+        max_pixels: int = 50_000_000,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        on_bad_rows: Literal["error", "skip"] = "error",
+        num_workers: int = 0,
+        seed: int = 1,
+    ) -> None:
+        """State what to read; nothing is read before `setup`.
+
+        Args:
+            folder: The dataset's folder below `data_dir`.
+            files: For each split a Parquet file, or a folder that holds a folder of images for each class.
+            classes: Names of class 0, 1, ... as the label column or the folders have them.
+            num_classes: How many, for others to refer to.
+            data_dir: Where datasets are looked for.
+            hub: Name of the dataset on the hub, asked where the folder has none of the files.
+            image_column: Column of the image, of a Parquet file.
+            label_column: Column of the label: a class name, or a number 0..K-1.
+            val_fraction: Share of train that becomes val where there is no val file, 0..1.
+            train_rows: Only so many first rows of the train file are read; None is all.
+            in_memory: Whether all images are decoded once and kept.
+            size: Side of the middle square that each image is cut to and resized to, in pixels; None keeps images as they
+                are, which then have to be of one size.
+            max_pixels: Width times height that is still decoded.
+            augmentation: Changes made to training images, at the size stated here.
+            batch_size: Images in a training batch.
+            eval_batch_size: Images in a validation or test batch.
+            on_bad_rows: Stop, or leave them out and list them.
+            num_workers: Processes that read; images kept in memory need none.
+            seed: Of the order, the changes and the val split.
+
+        Raises:
+            DataError: If the arguments contradict each other.
+        """
+        super().__init__(classes, num_classes, val_fraction, on_bad_rows, seed)
+        if not in_memory and size is None:
+            msg = "data.in_memory=false needs data.size: images that are read one at a time are brought to one size"
+            raise DataError(msg)
+        self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
+        self.reader = ImageReader(image_column, label_column, self.class_names)
+        self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
+        self.decoding = Decoding(max_pixels, size)
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.augmenter: Augmenter | None = None
+
+    def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
+        """Read and decode, or check, the images of every split."""
+        splits, bad = {}, []
+        for split, images in self.sources().items():
+            wanted = self._first(images) if split == "train" else images
+            splits[split], faults = store(wanted, split, self.decoding, in_memory=self.in_memory)
+            bad += faults
+        self._check_padding(splits)
+        return splits, bad
+
+    def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
+        """For each split its images; overridden where data comes from elsewhere.
+
+        Raises:
+            DataError: If the data is neither in the folder nor on the hub.
+        """
+        found = split_sources(self.data_dir, self.folder, self.files, self.hub, self.reader.read, self._from_hub)
+        return {split: images for split, (_, images) in found.items()}
+
+    def _from_hub(self, split: str) -> Iterable[EncodedImage | BadRow]:
+        rows = list(hub_rows(str(self.hub), split))
+        columns = list(rows[0].values) if rows else []
+        for key, column in (("image_column", self.reader.image_column), ("label_column", self.reader.label_column)):
+            if column not in columns:
+                msg = f"{self.hub} on the hub has the columns {', '.join(columns)}; set data.{key}"
+                raise DataError(msg)
+        return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
+
+    def _first(self, images: Iterable[EncodedImage | BadRow]) -> Iterable[EncodedImage | BadRow]:
+        for count, image in enumerate(images):
+            if count == self.train_rows:
+                return
+            yield image
+
+    def _check_padding(self, splits: dict[str, ImageSplit]) -> None:
+        padding = self.augmentation["crop_padding"]
+        if padding and len(splits["train"]):
+            side = min(splits["train"].pixels(0).shape[-2:])
+            if padding >= side:
+                msg = f"data.augmentation.crop_padding: received {padding}; the images have a side of {side} pixels"
+                raise DataError(msg)
+
+    def train_dataloader(self) -> DataLoader[ImageBatch]:
+        """Batches in an order that depends on (seed, epoch)."""
+        sampler = ShuffledBatches(len(self.splits["train"]), self.batch_size, self.seed)
+        sampler.sampler.set_epoch(self.start_epoch)
+        return self._loader("train", sampler)
+
+    def val_dataloader(self) -> DataLoader[ImageBatch]:
+        """Batches of the val split."""
+        return self._loader("val", EvaluationBatches(range(len(self.splits["val"])), self.eval_batch_size))
+
+    def test_dataloader(self) -> DataLoader[ImageBatch]:
+        """Batches of the test split."""
+        return self._loader("test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size))
+
+    def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
+        return DataLoader(
+            self.splits[split],  # type: ignore[arg-type]  # it gives whole batches
+            batch_sampler=sampler,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # Its own: the global one would be drawn from at another moment in a resumed run.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def on_before_batch_transfer(self, batch: ImageBatch | DataError, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
+        """Raise what a worker found to be wrong."""
+        if isinstance(batch, DataError):
+            raise batch
+        return batch
+
+    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
+        """Change training images, on the device that they were moved to."""
+        if self.trainer is None or not self.trainer.training or self.augmentation == NO_AUGMENTATION:
+            return batch
+        epoch = self.trainer.current_epoch
+        if self.augmenter is None or self.augmenter.epoch != epoch:
+            rows = max(self.splits["train"].indices) + 1
+            self.augmenter = Augmenter(self.augmentation, rows, self.seed, epoch)
+        changed = self.augmenter(batch["pixel_values"], batch["index"])
+        return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
+
+    def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
+        """The files' names, with a row where a file holds many images."""
+        names = dict(zip(self.splits[split].indices, self.splits[split].names, strict=True))
+        return "image", [names[index] for index in indices]
+
+    def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:
+        """Pictures of at most 96 pixels a side."""
+        images = self.splits[split]
+        positions = {index: position for position, index in enumerate(images.indices)}
+        return {index: _png(images.pixels(positions[index])) for index in indices}
+
+
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the split gives whole batches
+    return batch
+
+
+def _png(pixels: torch.Tensor) -> bytes:
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

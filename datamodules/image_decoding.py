@@ -1,0 +1,134 @@
+"""One image file or its bytes -> red, green and blue; what cannot be shown faithfully is refused with its reason.
+
+A reader that converts whatever comes changes pictures silently: CMYK gets other colours, 16 bits are cut to 8, what was
+transparent turns black, an animation loses all frames but one.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+_SHORTEST_SIDE = 2
+_PLAIN_MODES = ("RGB", "L", "1", "P")
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+_DEEP_PNG = 16
+_PNG_DEPTH_AT = 24  # byte of the header that holds the bits of a channel
+
+
+class BadImageError(ValueError):
+    """An image cannot be used; the message is the reason alone."""
+
+
+def decode_image(source: bytes | Path, max_pixels: int, size: int | None = None) -> npt.NDArray[np.uint8]:
+    """Decode an image, turned the way its camera held it.
+
+    Args:
+        source: The file, or its content.
+        max_pixels: Width times height that is still decoded; a small file can claim to be huge.
+        size: None keeps the size; else the middle square is cut out and resized to this side (bicubic, antialiased).
+
+    Returns:
+        [H, W, 3] uint8. Greyscale becomes equal channels.
+
+    Raises:
+        BadImageError: If it cannot be read, or not without a change of its content.
+    """
+    try:
+        with _opened(source, max_pixels) as image:
+            image.draft("RGB", (size * 2, size * 2)) if size is not None else None
+            upright = ImageOps.exif_transpose(image)
+            if _transparent(upright):
+                msg = "is transparent in part, and what is to be seen there is not said; save it without transparency"
+                raise BadImageError(msg)
+            picture = upright.convert("RGB")
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, BadImageError):
+            raise
+        raise BadImageError(_reason(error)) from error
+    if size is not None and picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture)
+
+
+def check_image(source: Path, max_pixels: int) -> None:
+    """Check a file by its header, and decode it only where its end is missing.
+
+    Args:
+        source: The file.
+        max_pixels: See `decode_image`.
+
+    Raises:
+        BadImageError: If it cannot be used.
+    """
+    try:
+        with _opened(source, max_pixels) as image:
+            whole, transparent = _ends(source, image.format), image.mode in _ALPHA_MODES or "transparency" in image.info
+    except OSError as error:
+        raise BadImageError(_reason(error)) from error
+    if transparent or not whole:
+        decode_image(source, max_pixels)
+
+
+def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
+    """Open an image and refuse it by what its header says; pixels are not decoded."""
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    if not content:
+        msg = "is empty (0 bytes)"
+        raise BadImageError(msg)
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        msg = f"is no image that can be read: it begins with {content[:8]!r}"
+        raise BadImageError(msg) from error
+    except Image.DecompressionBombError as error:
+        msg = f"is too large: {error}"
+        raise BadImageError(msg) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        msg = f"is {width} x {height} pixels, more than data.max_pixels={max_pixels} in all"
+    elif min(width, height) < _SHORTEST_SIDE:
+        msg = f"is {width} x {height} pixels: too small to show anything"
+    elif getattr(image, "n_frames", 1) > 1:
+        msg = f"is animated: {image.n_frames} frames; save the one that is meant"  # type: ignore[attr-defined]
+    elif image.mode == "CMYK":
+        msg = "has CMYK colours, whose look depends on a printer; save it as RGB"
+    elif image.mode.startswith(("I", "F")) or (image.format == "PNG" and content[_PNG_DEPTH_AT] == _DEEP_PNG):
+        msg = "has 16 bits a channel or more; save it with 8"
+    elif image.mode not in _PLAIN_MODES + _ALPHA_MODES:
+        msg = f"has {image.mode} colours; save it as RGB"
+    else:
+        return image
+    raise BadImageError(msg)
+
+
+def _transparent(image: Image.Image) -> bool:
+    """Whether any pixel is not wholly opaque."""
+    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+        return False
+    alpha = image.convert("RGBA").getchannel("A").getextrema()
+    return bool(alpha[0] < 255)  # type: ignore[operator]  # noqa: PLR2004
+
+
+def _ends(path: Path, kind: str | None) -> bool:
+    """Whether a file has the end of its format; what is not known to have one counts as whole only after decoding."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(-min(12, path.stat().st_size), 2)
+        tail = file.read()
+    if kind == "JPEG":
+        return tail.endswith(b"\xff\xd9")
+    if kind == "PNG":
+        return tail[4:8] == b"IEND"
+    return kind == "WEBP" and int.from_bytes(head[4:8], "little") + 8 <= path.stat().st_size
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return "is truncated: the file ends before the picture does"
+    return f"cannot be read: {text or type(error).__name__}"

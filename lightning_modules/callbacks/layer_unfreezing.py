@@ -1,0 +1,111 @@
+"""Trains a backbone from a layer on, at once or layer by layer as the epochs go by."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+from torch import nn
+
+from lightning_modules.base import Task
+from lightning_modules.networks.freezing import FreezingError, FreezingPlan
+from lightning_modules.networks.layers import layer_numbers, parameters_from
+
+ALL = "all"
+_BACKBONE = "features.model"
+
+
+class LayerUnfreezing(lightning.Callback):
+    """Gives a task its freezing plan; the head trains from the start.
+
+    A plan is a function of the epoch alone, see `FreezingPlan`: nothing is unfrozen by an event that a resumed run would miss.
+    """
+
+    def __init__(
+        self,
+        start_layer: str | None = None,
+        schedule: Mapping[int, str | None] | None = None,
+        lr_factors: Mapping[int, float] | None = None,
+        layer_decay: float | None = None,
+    ) -> None:
+        """State the plan; exactly one of `start_layer` and `schedule`.
+
+        Args:
+            start_layer: This layer of the backbone and everything after it in parameter order trains. The name is the
+                backbone's own: `blocks.11`, `features.28`, `encoder.layer.11`; `all` is everything.
+            schedule: Epoch -> start layer from then on, None for the head alone; each entry reaches at least as far as the
+                one before ("gradual unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
+            lr_factors: Epoch of the schedule -> factor on the learning rate of what begins to train then.
+            layer_decay: Each layer's learning rate is that of the layer above times this (Clark et al. 2020,
+                arXiv 2003.10555), 0..1.
+
+        Raises:
+            FreezingError: If that is no plan.
+        """
+        if (start_layer is None) == (schedule is None):
+            msg = f"unfreezing needs start_layer or schedule, one of them; received {start_layer!r} and {schedule!r}"
+            raise FreezingError(msg)
+        given: Mapping[Any, str | None] = schedule if schedule is not None else {0: start_layer}
+        for epoch in given:
+            if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+                msg = f"unfreezing.schedule: received epoch {epoch!r}; a whole number from 0 is needed"
+                raise FreezingError(msg)
+        self.stages = dict(sorted(given.items()))
+        self.lr_factors = dict(lr_factors or {})
+        for stage in self.lr_factors:
+            if stage not in self.stages:
+                msg = f"unfreezing.lr_factors: received epoch {stage!r}; the schedule has {', '.join(map(str, self.stages))}"
+                raise FreezingError(msg)
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            msg = f"unfreezing.layer_decay: received {layer_decay!r}; above 0 and up to 1 is needed"
+            raise FreezingError(msg)
+        self.layer_decay = layer_decay
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Give the task its plan, before optimiser and DDP look at it."""
+        if isinstance(pl_module, Task):
+            self.give_plan(pl_module)
+
+    def give_plan(self, task: Task) -> None:
+        """Give a task its plan; a second time changes nothing.
+
+        Raises:
+            FreezingError: If the plan names what the backbone does not have, or the task has another one.
+        """
+        plan = self.plan(task.network)
+        if task.freezing not in (plan, FreezingPlan()):
+            msg = "model.freeze_backbone=true freezes all of the backbone for good; leave it out, or the unfreezing callback"
+            raise FreezingError(msg)
+        task.use_plan(plan)
+
+    def plan(self, network: nn.Module) -> FreezingPlan:
+        """The plan for a network whose backbone is `features.model`.
+
+        Raises:
+            FreezingError: If it names what the backbone does not have, or goes back on itself.
+        """
+        backbone = network.get_submodule(_BACKBONE)
+        names = [name for name, _ in backbone.named_parameters()]
+        starts: dict[str, int | None] = dict.fromkeys(names)
+        reached = 0
+        for epoch, layer in self.stages.items():
+            training = [] if layer is None else names if layer == ALL else parameters_from(backbone, layer)
+            if len(training) < reached:
+                msg = f"unfreezing.schedule: epoch {epoch} starts at {layer}, behind what trains already; a layer that trains goes on"
+                raise FreezingError(msg)
+            reached = len(training)
+            for name in training:
+                starts[name] = epoch if starts[name] is None else starts[name]
+        depths = layer_numbers(backbone) if self.layer_decay is not None else {}
+        groups = {f"{_BACKBONE}.{name}": self._group(starts[name], depths.get(name), depths) for name in names}
+        return FreezingPlan({f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages)
+
+    def _group(self, start: int | None, depth: int | None, depths: Mapping[str, int]) -> tuple[str, float]:
+        """What sets a parameter's group apart from the others, and its factor."""
+        suffix, factor = "", 1.0
+        if start is None:
+            return "_frozen" if self.layer_decay is not None or len(self.stages) > 1 else "", factor
+        if len(self.stages) > 1:
+            suffix, factor = f"_epoch{start}", self.lr_factors.get(start, 1.0)
+        if depth is not None and self.layer_decay is not None:
+            return f"{suffix}_layer{depth}", factor * self.layer_decay ** (max(depths.values()) - depth)
+        return suffix, factor

@@ -1,0 +1,61 @@
+"""Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning_modules.base import Task
+from lightning_modules.losses import num_outputs
+from lightning_modules.networks.classifier import Classifier
+from lightning_modules.networks.freezing import FreezingPlan
+from lightning_modules.networks.heads import LinearHead, MLPHead
+from lightning_modules.networks.image_backbones import ImageEncoder, image_encoder
+
+
+class ImageClassifier(Task):
+    """The models of Malpure, Litake & Ingle (arXiv 2110.05270) with any backbone."""
+
+    network: Classifier
+
+    def __init__(
+        self,
+        backbone: str | dict[str, Any],
+        num_classes: int,
+        weights: str | None = None,
+        image_size: int | None = None,
+        freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        head: Literal["linear", "mlp"] = "linear",
+        hidden: Sequence[int] = (256, 256),
+        dropout: float = 0.0,
+        **training: Any,  # noqa: ANN401 - the base's own arguments
+    ) -> None:
+        """Build the network.
+
+        Args:
+            backbone: Name that timm knows, local folder, or a mapping with `architecture` for random weights.
+            num_classes: K.
+            weights: Local file or folder of the backbone's weights; None takes those that belong to it.
+            image_size: Side of the network's input in pixels; None takes what its weights were trained with.
+            freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
+            head: `linear`, or `mlp` with hidden layers.
+            hidden: Units of the MLP's hidden layers.
+            dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
+            training: See `Task`.
+
+        Raises:
+            BackboneError: If the backbone cannot be had.
+        """
+        super().__init__(num_classes, **training)
+        self.save_hyperparameters()
+        features = image_encoder(backbone, weights, image_size)
+        outputs = num_outputs(num_classes)
+        if head == "linear":
+            self.network = Classifier(features, LinearHead(features.width, outputs, dropout))
+        else:
+            self.network = Classifier(features, MLPHead(features.width, outputs, hidden, dropout))
+        self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+
+    def backbone_config(self) -> dict[str, Any]:
+        """Architecture, its arguments, and the input that its weights expect."""
+        features = self.network.features
+        assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
+        return features.config
