@@ -84,7 +84,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = ImageReader(image_column, label_column, self.class_names)
         self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
-        self.decoding = Decoding(max_pixels, size)
+        self.decoding = Decoding(max_pixels, None if size is None else (size, size))
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.augmenter: Augmenter | None = None
 
@@ -182,6 +182,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         images = self.splits[split]
         positions = {index: position for position, index in enumerate(images.indices)}
         return {index: _png(images.pixels(positions[index])) for index in indices}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Height and width of the images, so that a checkpoint can bring new ones to what it was trained on."""
+        return {"size": list(self.splits["train"].pixels(0).shape[-2:])}
+
 
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the split gives whole batches

@@ -24,13 +24,14 @@ class BadImageError(ValueError):
     """An image cannot be used; the message is the reason alone."""
 
 
-def decode_image(source: bytes | Path, max_pixels: int, size: int | None = None) -> npt.NDArray[np.uint8]:
+def decode_image(source: bytes | Path, max_pixels: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
     """Decode an image, turned the way its camera held it.
 
     Args:
         source: The file, or its content.
         max_pixels: Width times height that is still decoded; a small file can claim to be huge.
-        size: None keeps the size; else the middle square is cut out and resized to this side (bicubic, antialiased).
+        size: Height and width; the largest part of these proportions is cut from the middle and resized (bicubic,
+            antialiased). None keeps the image as it is.
 
     Returns:
         [H, W, 3] uint8. Greyscale becomes equal channels.
@@ -40,7 +41,6 @@ def decode_image(source: bytes | Path, max_pixels: int, size: int | None = None)
     """
     try:
         with _opened(source, max_pixels) as image:
-            image.draft("RGB", (size * 2, size * 2)) if size is not None else None
             upright = ImageOps.exif_transpose(image)
             if _transparent(upright):
                 msg = "is transparent in part, and what is to be seen there is not said; save it without transparency"
@@ -50,8 +50,8 @@ def decode_image(source: bytes | Path, max_pixels: int, size: int | None = None)
         if isinstance(error, BadImageError):
             raise
         raise BadImageError(_reason(error)) from error
-    if size is not None and picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    if size is not None and picture.size != size[::-1]:
+        picture = ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)
     return np.asarray(picture)
 
 

@@ -86,7 +86,7 @@ class ImageReader:
         """Images of a table's rows; an image is bytes, or a mapping with `bytes` as the hub has it."""
         for row in rows:
             label, reason = class_of(row.values.get(self.label_column), self.class_names)
-            content = _content(row.values.get(self.image_column))
+            content = content_of(row.values.get(self.image_column))
             if content is None:
                 reason = f"column '{self.image_column}' holds no image bytes"
             if reason:
@@ -118,6 +118,7 @@ class ImageReader:
                     yield image.fault(split, f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}")
 
 
-def _content(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds
+def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds
+    """The bytes of an image's cell: bytes, or a mapping with `bytes` as the hub has it."""
     content = value.get("bytes") if isinstance(value, dict) else value
     return content if isinstance(content, bytes) else None

@@ -26,13 +26,13 @@ class Decoding:
 
     Attributes:
         max_pixels: Width times height that is still decoded.
-        size: Side of the middle square that is kept; None keeps the image's size.
+        size: Height and width of the part that is kept; None keeps the image as it is.
     """
 
     max_pixels: int
-    size: int | None
+    size: tuple[int, int] | None
 
-    def __call__(self, image: EncodedImage) -> npt.NDArray[np.uint8] | BadImageError:
+    def decode(self, image: EncodedImage) -> npt.NDArray[np.uint8] | BadImageError:
         """[H, W, 3] uint8, or what is wrong."""
         try:
             return decode_image(image.source, self.max_pixels, self.size)
@@ -126,7 +126,7 @@ class EncodedImages(ImageSplit):
 
     def pixels(self, position: int) -> Tensor:
         """One image, [3, H, W] uint8; raises `DataError` where it can no longer be decoded."""
-        found = self.decoding(self.encoded[position])
+        found = self.decoding.decode(self.encoded[position])
         if isinstance(found, BadImageError):
             msg = f"{self.names[position]}: {found}; mend the file, or take it away"
             raise DataError(msg)
@@ -187,5 +187,5 @@ def store(
 
 
 def _looking(decoding: Decoding, *, in_memory: bool) -> Callable[[EncodedImage | BadRow], object]:
-    step = decoding if in_memory else decoding.check
+    step = decoding.decode if in_memory else decoding.check
     return lambda entry: None if isinstance(entry, BadRow) else step(entry)

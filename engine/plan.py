@@ -21,7 +21,7 @@ class PlanRow:
         parameters: All of them.
         trainable: Those that train at some epoch.
         mode: train or eval in the first epoch.
-        lr: Peak learning rate, or None for what never trains.
+        lr: Peak learning rate, the highest where layers differ, or None for what never trains.
         first_epoch: The earliest epoch in which any of it trains, from 0, or None for never.
     """
 
@@ -34,6 +34,24 @@ class PlanRow:
     first_epoch: int | None
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A stage of unfreezing.
+
+    Attributes:
+        epoch: Its first epoch, from 0.
+        start_layer: The layer from which on the backbone trains; None where only the head does.
+        trainable: Parameters that train, the head's included.
+        lowest_lr, highest_lr: Peak learning rates in the backbone; None where only the head trains.
+    """
+
+    epoch: int
+    start_layer: str | None
+    trainable: int
+    lowest_lr: float | None
+    highest_lr: float | None
+
+
 def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: dict[str, Any]) -> dict[str, Any]:
     """Say what a run would do.
 
@@ -44,7 +62,7 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
         data: What the datamodule says of its splits.
 
     Returns:
-        Plain values for plan.json: rows, totals, batches an epoch, epochs, precision, device, samples.
+        Plain values for plan.json: rows, totals, stages of unfreezing, batches an epoch, epochs, precision, device, samples.
     """
     task.train()
     rows = [row for name in task.lrs for row in _rows(task, name)]
@@ -52,6 +70,7 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
     return {
         "rows": [asdict(row) for row in rows],
         "parameters": {"total": sum(r.parameters for r in top), "trainable": sum(r.trainable for r in top)},
+        "stages": [asdict(stage) for stage in _stages(task)],
         "batches_per_epoch": train_batches,
         "max_epochs": trainer.max_epochs,
         "precision": str(trainer.precision),
@@ -61,30 +80,46 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
     }
 
 
+def _stages(task: Task) -> list[Stage]:
+    """What trains from each epoch on at which something begins to."""
+    sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}
+    plan, stages = task.freezing, []
+    for epoch, layer in plan.stages.items():
+        trained = [name for name in sizes if plan.trains(name, epoch)]
+        lrs = [task.lrs["features"] * plan.group(name)[1] for name in trained if name.startswith("features.")]
+        span = (min(lrs), max(lrs)) if lrs else (None, None)
+        stages.append(Stage(epoch, layer, sum(sizes[name] for name in trained), *span))
+    return stages
+
+
 def _rows(task: Task, name: str) -> list[PlanRow]:
     part = task.network.get_submodule(name)
     rows = [_row(task, name, name, part, 0)]
-    children, prefix = list(part.named_children()), name
-    if len(children) == 1:  # a wrapper says nothing; what is inside does
-        prefix, part = f"{name}.{children[0][0]}", children[0][1]
-        children = list(part.named_children())
-    for child_name, child in children:
-        if any(True for _ in child.parameters()):
-            rows.append(_row(task, name, f"{prefix}.{child_name}", child, 1))
+    prefix, children = name, _with_parameters(part)
+    if len(children) == 1 and not any(True for _ in part.parameters(recurse=False)):  # a wrapper says nothing
+        wrapped, inside = children[0]
+        if _with_parameters(inside):
+            prefix, children = f"{name}.{wrapped}", _with_parameters(inside)
+    rows += [_row(task, name, f"{prefix}.{child_name}", child, 1) for child_name, child in children]
     return rows
+
+
+def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
 
 
 def _row(task: Task, group: str, name: str, module: nn.Module, depth: int) -> PlanRow:
     parameters = [(f"{name}.{key}", p.numel()) for key, p in module.named_parameters()]
     starts = {key: task.freezing.first_epoch(key) for key, _ in parameters}
+    trained = [(key, count) for key, count in parameters if starts[key] is not None]
     epochs = [start for start in starts.values() if start is not None]
     return PlanRow(
         module=name,
         depth=depth,
         parameters=sum(count for _, count in parameters),
-        trainable=sum(count for key, count in parameters if starts[key] is not None),
+        trainable=sum(count for _, count in trained),
         mode="train" if module.training else "eval",
-        lr=task.lrs[group] if epochs else None,
+        lr=max(task.lrs[group] * task.freezing.group(key)[1] for key, _ in trained) if trained else None,
         first_epoch=min(epochs) if epochs else None,
     )
 
@@ -103,6 +138,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     table.add_section()
     table.add_row("total", f"{totals['total']:,}", f"{totals['trainable']:,}", "", "", "")
     console.print(table)
+    if plan["stages"]:
+        _print_stages(plan["stages"], console)
     frozen = totals["total"] - totals["trainable"]
     console.print(f"frozen for good: {frozen:,} parameters", highlight=False)
     samples = ", ".join(f"{split} {count:,}" for split, count in plan["samples"].items())
@@ -111,3 +148,14 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     console.print(f"samples: {samples}", highlight=False)
     console.print(f"batches an epoch: {plan['batches_per_epoch']:,}{left}; epochs: {plan['max_epochs']}", highlight=False)
     console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)
+
+
+def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:
+    table = Table("from epoch", "the backbone trains from", "trainable", "learning rates there")
+    for column in (0, 2, 3):
+        table.columns[column].justify = "right"
+    for stage in stages:
+        low, high = stage["lowest_lr"], stage["highest_lr"]
+        lrs = "-" if low is None else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        table.add_row(str(stage["epoch"]), stage["start_layer"] or "nowhere: the head alone", f"{stage['trainable']:,}", lrs)
+    console.print(table)

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from datamodules.base import TransferDataModule
 from engine.run_folder import RunFolder, write_atomically
 from lightning_modules.base import StageResult, Task
 from lightning_modules.metrics import predicted
 
+PICTURED_MISTAKES = 300
+PICTURED_OF_CLASS = 8
+PICTURED_OF_ALL_CLASSES = 400
 _SHOWN = ("loss", "acc", "f1_macro", "roc_auc", "ece")
 
 
@@ -37,7 +42,7 @@ def stage_record(result: StageResult, class_names: Sequence[str]) -> dict[str, A
 
 
 def write_predictions(folder: RunFolder, result: StageResult, datamodule: TransferDataModule) -> None:
-    """Write predictions/test.parquet, one row a sample, ordered by index."""
+    """Write predictions/test.parquet, one row a sample, ordered by index, and pictures where samples are pictures."""
     if result.samples is None:
         return
     index, probabilities, labels = result.samples
@@ -52,6 +57,23 @@ def write_predictions(folder: RunFolder, result: StageResult, datamodule: Transf
         column: values,
     }
     write_atomically(folder.predictions, lambda path: pd.DataFrame(table).to_parquet(path, index=False))
+    chosen = _pictured(index, probabilities, predictions, labels, len(names))
+    pictures = datamodule.thumbnails("test", chosen)
+    if pictures:
+        shown = pd.DataFrame({"index": list(pictures), "png": list(pictures.values())})
+        write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
+
+
+def _pictured(index: Tensor, probabilities: Tensor, predictions: Tensor, labels: Tensor, num_classes: int) -> list[int]:
+    """Indices of the samples whose pictures the report shows: the most confident mistakes, and the first of each class."""
+    wrong = (predictions != labels).nonzero()[:, 0]
+    confidence = probabilities[wrong].max(dim=1).values if len(wrong) else torch.empty(0)
+    order = torch.argsort(confidence, descending=True, stable=True)[:PICTURED_MISTAKES]
+    chosen = wrong[order].tolist()
+    each = max(1, min(PICTURED_OF_CLASS, PICTURED_OF_ALL_CLASSES // num_classes))
+    for k in range(num_classes):
+        chosen += (labels == k).nonzero()[:each, 0].tolist()
+    return list(dict.fromkeys(index[chosen].tolist()))
 
 
 def val_figures(row: dict[str, str]) -> dict[str, float | None]:

@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "predictions" / "test.parquet"
 
     @property
+    def test_images(self) -> Path:
+        """Small pictures of some test samples: index, PNG. Only where samples are pictures."""
+        return self.path / "predictions" / "test_images.parquet"
+
+    @property
     def report(self) -> Path:
         """The page a person reads."""
         return self.path / "report.html"

@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from engine.run_folder import RunFolderError
 
@@ -101,3 +103,10 @@ class TableWriter:
 def _without_nulls(schema: pa.Schema) -> pa.Schema:
     """Columns that are empty in all first rows may hold text later."""
     return pa.schema([pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema])
+
+
+def progress() -> Progress:
+    """A bar on a terminal, nothing in a log file."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,5 +1,6 @@
 """A run's page, and the page that compares runs: one self-contained HTML file each."""
 
+import math
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pandas as pd
 
 from engine.run_folder import RunFolder, write_text
 from reports import figures
+from reports.pictures import class_pictures, source
 from reports.record import RunRecord, read_run
 from reports.statistics import macro_f1_interval, mcnemar_exact, roc_auc_interval, wilson_interval
 
 MAX_MISTAKES = 2000
+_MAX_RATES = 6
 _COMPARED = ("acc", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "roc_auc", "average_precision", "loss", "ece")
 TITLES = {
     "acc": "accuracy",
@@ -57,6 +60,9 @@ def write_report(path: Path) -> Path:
             figures=_run_figures(run),
             averages=_averages(run.test),
             kinds=mistakes(run),
+            class_pictures=class_pictures(run),
+            wrong_pictures=wrong_pictures(run),
+            wrong_count=len(_wrong(run)),
             max_mistakes=MAX_MISTAKES,
             warnings=_warnings(run),
             epochs=run.history.to_dict("records"),
@@ -93,9 +99,13 @@ def _run_figures(run: RunRecord) -> dict[str, str]:
         if lines:
             drawn[name] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
     names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
-    rates = {name.removeprefix("lr/"): _line(history, name) for name in names if history[name].notna().any()}
+    names = [name for name in names if history[name].notna().any()]
+    names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]  # a layer-wise decay has a group for each layer
+    rates = {name.removeprefix("lr/"): _line(history, name) for name in names}
     if rates:
         drawn["lr"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
+    if "train/seconds" in history:
+        drawn["seconds"] = figures.curves({"train": _line(history, "train/seconds")}, "seconds", "training seconds by epoch")
     if run.test.get("n"):
         drawn["confusion"] = figures.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
         drawn["reliability"] = figures.reliability(run.test["calibration"])
@@ -118,6 +128,38 @@ def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _wrong(run: RunRecord) -> pd.DataFrame:
+    """Misclassified test samples with their confidence, the most confident first; `reference` says what each is."""
+    table = run.predictions
+    if table is None:
+        return pd.DataFrame({"index": [], "label": [], "prediction": [], "confidence": [], "reference": []})
+    wrong = table[table["label"] != table["prediction"]].copy()
+    probabilities = [column for column in table.columns if column.startswith("probability_")]
+    wrong["confidence"] = wrong[probabilities].max(axis=1)
+    wrong["reference"] = wrong[table.columns[-1]]
+    return wrong.sort_values(["confidence", "index"], ascending=[False, True])
+
+
+def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
+    """Misclassified test samples that have a picture, the most confident first.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Dicts with index, label, prediction, confidence, name and source (of the picture).
+    """
+    rows = _wrong(run).to_dict("records") if run.pictures else []
+    return [
+        {
+            "index": int(row["index"]), "label": row["label"], "prediction": row["prediction"],
+            "confidence": float(row["confidence"]), "name": str(row["reference"]), "source": source(run.pictures[row["index"]]),
+        }
+        for row in rows
+        if row["index"] in run.pictures
+    ]  # fmt: skip
+
+
 def mistakes(run: RunRecord) -> list[dict[str, Any]]:
     """Misclassified test samples by kind of mistake, the most frequent kind first, in it the most confident first.
 
@@ -127,20 +169,13 @@ def mistakes(run: RunRecord) -> list[dict[str, Any]]:
     Returns:
         Dicts with label, prediction, count and rows (index, confidence, text); at most `MAX_MISTAKES` rows in all.
     """
-    table = run.predictions
-    if table is None:
-        return []
-    wrong = table[table["label"] != table["prediction"]].copy()
-    reference = table.columns[-1]
-    probabilities = [column for column in table.columns if column.startswith("probability_")]
-    wrong["confidence"] = wrong[probabilities].max(axis=1)
-    wrong = wrong.sort_values(["confidence", "index"], ascending=[False, True])
+    wrong = _wrong(run)
     shown = wrong.head(MAX_MISTAKES)
     kinds = []
     for (label, prediction), group in wrong.groupby(["label", "prediction"], sort=False):
         rows = shown.loc[shown.index.intersection(group.index, sort=False)]
         samples = [
-            {"index": int(row["index"]), "confidence": float(row["confidence"]), "text": str(row[reference])}
+            {"index": int(row["index"]), "confidence": float(row["confidence"]), "text": str(row["reference"])}
             for _, row in rows.iterrows()
         ]
         kinds.append({"label": label, "prediction": prediction, "count": len(group), "rows": samples})

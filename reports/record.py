@@ -52,6 +52,13 @@ class RunRecord:
         path = RunFolder(self.folder).predictions
         return pd.read_parquet(path) if path.is_file() else None
 
+    @cached_property
+    def pictures(self) -> dict[int, bytes]:
+        """Index of a test sample -> PNG; empty where samples are no pictures."""
+        path = RunFolder(self.folder).test_images
+        table = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"index": [], "png": []})
+        return dict(zip(table["index"].tolist(), table["png"].tolist(), strict=True))
+
     @property
     def test(self) -> dict[str, Any]:
         """Figures of the test stage."""

@@ -1,4 +1,4 @@
-"""Predict new texts, from the run folder alone: `python scripts/predict.py RUN INPUT -o OUT`."""
+"""Predict new texts or images, from the run folder alone: `python scripts/predict.py RUN INPUT -o OUT`."""
 
 import argparse
 import sys
@@ -8,11 +8,18 @@ from engine.outcome import report_failure
 
 
 def main() -> int:
-    """Write the input's columns with label and probabilities added."""
+    """Write what says which sample it is, the prediction and the probabilities."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("input", type=Path, help=".txt with a text a line, .csv, .tsv, .jsonl or .parquet")
-    parser.add_argument("-o", "--output", type=Path, help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv)")
+    parser.add_argument(
+        "inputs", type=Path, nargs="+", metavar="INPUT",
+        help="texts: a .txt with a text a line, .csv, .tsv, .jsonl or .parquet; "
+        "images: images, folders of images, a .txt with a path a line, or .parquet",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=Path,
+        help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv; of several inputs predictions.csv)",
+    )  # fmt: skip
     parser.add_argument("--text-column", help="column of the text (default: the one the run was trained on)")
     parser.add_argument(
         "--on-bad-rows", choices=("error", "skip"), default="error", help="stop, or leave them out and count them"

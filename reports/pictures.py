@@ -1,0 +1,43 @@
+"""Pictures of test samples on a run's page, embedded in it."""
+
+import base64
+from typing import Any
+
+from reports.record import RunRecord
+
+
+def class_pictures(run: RunRecord) -> list[dict[str, Any]]:
+    """The first test samples of each class, those that have a picture.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Dicts with name and pictures (source, title), in the order of the classes.
+    """
+    table = run.predictions
+    if table is None or not run.pictures:
+        return []
+    first = [_of_class(run, name) for name in run.test["classes"]]
+    fewest = min((len(indices) for indices in first if indices), default=0)
+    rows = []
+    for name, indices in zip(run.test["classes"], first, strict=True):
+        shown = [{"source": source(run.pictures[i]), "title": f"index {i}"} for i in indices[:fewest]]
+        rows.append({"name": name, "pictures": shown})
+    return rows
+
+
+def _of_class(run: RunRecord, name: str) -> list[int]:
+    """Indices of a class's samples from the first on, as long as each has a picture."""
+    assert run.predictions is not None  # noqa: S101 - tells the type checker
+    indices = []
+    for index in run.predictions.loc[run.predictions["label"] == name, "index"].tolist():
+        if index not in run.pictures:
+            break
+        indices.append(index)
+    return indices
+
+
+def source(png: bytes) -> str:
+    """What stands in an image's `src`."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
