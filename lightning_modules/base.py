@@ -169,6 +169,7 @@ class Task(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Bring freezing to this epoch and start counting from nothing."""
         if apply_plan(self.network, self.freezing, self.current_epoch):
+            self.train()  # what begins to train leaves eval mode; Lightning keeps the modes it finds
             self._share_gradients_anew()
         self._totals("train").reset()
         self.results.clear()

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["linear", "constant", "exponential", "onecycle", "plateau"]
 
-# Of the peak: where OneCycle starts, and of that where it ends.
-_ONECYCLE_START, _ONECYCLE_END = 10, 100
+# Of the peak: where OneCycle starts and ends.
+_ONECYCLE_START, _ONECYCLE_END = 0.1, 0.001
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,21 @@ def lr_factor(step: int, *, name: ScheduleName, warmup_steps: int, total_steps: 
 
     Args:
         step: Optimiser steps taken, from 0.
-        name: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1 after it.
+        name: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1 after it; `onecycle` rises
+            from a tenth and falls to a thousandth.
         warmup_steps: Steps until the factor is 1.
         total_steps: Steps of the whole run.
 
     Returns:
         0..1. The first step of a warm-up is not wasted on a factor of 0.
     """
+    left = max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+    if name == "onecycle":
+        rise = _ONECYCLE_START + (1 - _ONECYCLE_START) * step / max(1, warmup_steps)
+        return rise if step < warmup_steps else _ONECYCLE_END + (1 - _ONECYCLE_END) * left
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    if name == "constant":
-        return 1.0
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+    return 1.0 if name == "constant" else left
 
 
 def exponential_factor(step: int, *, decay: float, floor: float, steps_per_epoch: int) -> float:
@@ -141,11 +144,6 @@ def lr_schedule(
         return ReduceLROnPlateau(
             optimizer, schedule.mode, schedule.decay, schedule.patience, min_lr=[min(schedule.min_lr, peak) for peak in peaks]
         )
-    if schedule.name == "onecycle":
-        return OneCycleLR(
-            optimizer, peaks, total_steps=max(1, total_steps), pct_start=schedule.warmup, anneal_strategy="linear",
-            cycle_momentum=False, div_factor=_ONECYCLE_START, final_div_factor=_ONECYCLE_END,
-        )  # fmt: skip
     if schedule.name == "exponential":
         floors = [min(1.0, schedule.min_lr / peak) if peak else 1.0 for peak in peaks]
         return LambdaLR(

@@ -122,7 +122,9 @@ def _parts(described: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     source = dict(described.get("pretrained_cfg") or {})
     if "num_classes" in described:
         source["num_classes"] = described["num_classes"]
-    return dict(described.get("model_args") or {}), source
+    arguments = dict(described.get("model_args") or {})
+    arguments.pop("num_classes", None)
+    return arguments, source
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def test_same_text_in_two_splits_is_counted_and_warned_of(covid_dir: Path, caplo
     data.setup()
     assert "3 texts stand in train and in val, for example: " in caplog.text
     overlap = data.describe()["overlaps"]
-    assert [(o["splits"], o["texts"]) for o in overlap] == [(["train", "val"], 3)]
+    assert [(o["splits"], o["count"]) for o in overlap] == [(["train", "val"], 3)]
     assert overlap[0]["examples"][0] == rows[0][1]
 
 
@@ -169,7 +169,7 @@ def test_the_one_overlap_of_the_real_data(shared_data: Path) -> None:
     data.setup()
     facts = data.describe()
     assert [facts[split]["rows"] for split in ("train", "val")] == [6420, 2140]
-    assert [(o["splits"], o["texts"]) for o in facts["overlaps"]] == [(["train", "val"], 1)]
+    assert [(o["splits"], o["count"]) for o in facts["overlaps"]] == [(["train", "val"], 1)]
     assert not data.bad_rows
 
 

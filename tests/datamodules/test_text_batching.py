@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-import datamodules.text_batching
+import datamodules.batch_order
 from datamodules.base import fingerprint, stratified_split
-from datamodules.text_batching import LengthBuckets, PadCollator, SortedBatches, TokenizedTexts, padding_share
+from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
 from datamodules.text_tokenizing import vocabulary_tokenizer
 
 LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
@@ -68,8 +68,8 @@ def test_batches_come_in_no_order_of_length() -> None:
 def test_processes_share_the_samples(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     parts, trained = [], []
     for rank in range(world):
-        monkeypatch.setattr(datamodules.text_batching, "process_rank", lambda rank=rank: (rank, world))
-        evaluated = SortedBatches(LENGTHS[:size], 4)
+        monkeypatch.setattr(datamodules.batch_order, "process_rank", lambda rank=rank: (rank, world))
+        evaluated = longest_first(LENGTHS[:size], 4)
         batches = list(evaluated)
         assert len(batches) == len(evaluated)
         parts += [i for batch in batches for i in batch]

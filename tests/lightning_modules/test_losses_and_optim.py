@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_modules.losses import class_probabilities, classification_loss, num_outputs
-from lightning_modules.optim import adamw, lr_factor, lr_schedule, parameter_groups
+from lightning_modules.optim import Schedule, lr_factor, lr_schedule, make_optimizer, parameter_groups, steps_in
 
 
 def test_two_classes_are_one_logit() -> None:
@@ -41,7 +41,7 @@ def test_large_logits_stay_finite_and_half_precision_is_widened() -> None:
 def test_schedule(schedule: str, end: float) -> None:
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([{"params": [weight], "lr": 2.0}])
-    scheduler = lr_schedule(optimizer, schedule=schedule, warmup=0.1, total_steps=100)  # type: ignore[arg-type]
+    scheduler = lr_schedule(optimizer, Schedule(schedule, 0.1), total_steps=100, steps_per_epoch=10)  # type: ignore[arg-type]
     rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -58,9 +58,9 @@ def test_schedule(schedule: str, end: float) -> None:
 
 
 def test_schedule_without_warmup_starts_at_its_peak() -> None:
-    assert lr_factor(0, schedule="linear", warmup_steps=0, total_steps=10) == 1.0
-    assert lr_factor(10, schedule="linear", warmup_steps=0, total_steps=10) == 0.0
-    assert not math.isnan(lr_factor(0, schedule="linear", warmup_steps=0, total_steps=0))
+    assert lr_factor(0, name="linear", warmup_steps=0, total_steps=10) == 1.0
+    assert lr_factor(10, name="linear", warmup_steps=0, total_steps=10) == 0.0
+    assert not math.isnan(lr_factor(0, name="linear", warmup_steps=0, total_steps=0))
 
 
 def test_groups_hold_every_parameter_once_and_spare_norms_and_biases() -> None:
@@ -79,5 +79,93 @@ def test_groups_hold_every_parameter_once_and_spare_norms_and_biases() -> None:
     assert grouped["features_no_decay"] == {"features.1.bias", "features.2.weight", "features.2.bias"}
     assert all(g["weight_decay"] == (0.0 if g["name"].endswith("no_decay") else 0.01) for g in groups)
     assert [g["lr"] for g in groups] == [1e-5, 1e-5, 1e-3, 1e-3]
-    optimizer = adamw(groups, fused=False)
+    optimizer = make_optimizer("adamw", groups, momentum=0.9, fused=False)
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(names)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_label_smoothing_is_the_loss_against_a_smoothed_label(num_classes: int) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, num_outputs(num_classes)), torch.arange(6) % num_classes
+    smooth = nn.functional.one_hot(labels, num_classes) * 0.8 + 0.2 / num_classes
+    expected = -(smooth * class_probabilities(logits).log()).sum(dim=1).mean()
+    torch.testing.assert_close(classification_loss(logits, labels, 0.2), expected)
+
+
+def rates(schedule: Schedule, peaks: list[float], total: int, per_epoch: int) -> list[list[float]]:
+    """Learning rates of each group at each step."""
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": peak} for peak in peaks])
+    scheduler = lr_schedule(optimizer, schedule, total_steps=total, steps_per_epoch=per_epoch)
+    seen = []
+    for _ in range(total):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    return [list(column) for column in zip(*seen, strict=True)]
+
+
+def test_onecycle_is_torchs() -> None:
+    """Against OneCycleLR, whose last step falls on the end where ours stays one step above it."""
+    ours = rates(Schedule("onecycle", warmup=0.25), [0.4, 0.02], total=80, per_epoch=10)
+    for peak, curve in zip([0.4, 0.02], ours, strict=True):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+        reference = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, peak, total_steps=81, pct_start=21 / 81, anneal_strategy="linear", cycle_momentum=False, div_factor=10,
+            final_div_factor=100,
+        )  # fmt: skip
+        theirs = []
+        for _ in range(80):
+            theirs.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            reference.step()
+        assert curve == pytest.approx(theirs)
+        assert min(curve) > 0
+        assert max(curve) == pytest.approx(peak)
+
+
+def test_exponential_is_torchs_an_epoch_with_a_floor_for_each_group() -> None:
+    ours = rates(Schedule("exponential", decay=0.9, min_lr=5e-5), [1e-4, 1e-2, 1e-5], total=120, per_epoch=4)
+    for peak, curve in zip([1e-4, 1e-2, 1e-5], ours, strict=True):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+        reference = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        for epoch in range(30):
+            expected = max(optimizer.param_groups[0]["lr"], min(5e-5, peak))
+            assert curve[4 * epoch : 4 * epoch + 4] == pytest.approx([expected] * 4)
+            optimizer.step()
+            reference.step()
+
+
+def test_plateau_waits_and_does_not_fall_below_its_floor() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = Schedule("plateau", decay=0.1, min_lr=0.05, patience=1, mode="max")
+    scheduler = lr_schedule(optimizer, schedule, total_steps=1, steps_per_epoch=1)
+    seen = []
+    for accuracy in (0.5, 0.6, 0.6, 0.6, 0.7, 0.1, 0.1):
+        scheduler.step(accuracy)  # type: ignore[arg-type]
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.05])
+
+
+def test_steps_of_an_epoch() -> None:
+    assert [steps_in(batches, accumulate) for batches, accumulate in ((7, 1), (7, 2), (8, 4), (1, 9))] == [7, 4, 2, 1]
+
+
+def test_sgd_has_nesterovs_momentum() -> None:
+    groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 1)}), {"head": 0.1}, 5e-4)
+    optimizer = make_optimizer("sgd", groups, momentum=0.9, fused=False)
+    assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
+    make_optimizer("sgd", groups, momentum=0.0, fused=False)
+
+
+def test_groups_are_told_apart_by_what_the_plan_says() -> None:
+    network = nn.ModuleDict({"features": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
+
+    def group_of(name: str) -> tuple[str, float]:
+        return ("_layer1", 0.5) if name.startswith("features.1.") else ("", 1.0)
+
+    groups = parameter_groups(network, {"features": 1e-2, "head": 1e-1}, 0.01, group_of)
+    assert [(g["name"], g["lr"]) for g in groups] == [
+        ("features", 1e-2), ("features_no_decay", 1e-2), ("features_layer1", 5e-3), ("features_layer1_no_decay", 5e-3),
+        ("head", 1e-1), ("head_no_decay", 1e-1),
+    ]  # fmt: skip
+    assert sum(len(g["params"]) for g in groups) == 6

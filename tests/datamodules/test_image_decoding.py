@@ -1,0 +1,71 @@
+"""Decoding: what is shown faithfully, and what is refused with which reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from datamodules.image_decoding import BadImageError, check_image, decode_image
+from tests.images import BAD_IMAGES, encoded, picture
+
+MAX = 50_000_000
+CONTENT = {name: case for name, case in BAD_IMAGES.items() if name != "notes.txt"}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_bad_image_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
+    content, reason = CONTENT[name]
+    with pytest.raises(BadImageError, match=reason):
+        decode_image(content, MAX)
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(BadImageError, match=reason):
+        check_image(path, MAX)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG"])
+def test_plain_image_is_decoded_as_it_is(kind: str, tmp_path: Path) -> None:
+    image = picture("blue", 3)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(image, kind, **options)
+    (tmp_path / "image").write_bytes(content)
+    check_image(tmp_path / "image", MAX)
+    decoded = decode_image(content, MAX)
+    assert decoded.shape == (16, 20, 3)
+    assert decoded.dtype == np.uint8
+    if kind not in ("JPEG", "GIF"):
+        assert np.array_equal(decoded, np.asarray(image))
+    assert np.array_equal(decode_image(tmp_path / "image", MAX), decoded)
+
+
+def test_other_modes_that_lose_nothing_are_read() -> None:
+    image = picture("green", 1)
+    opaque = image.convert("RGBA")
+    assert np.array_equal(decode_image(encoded(opaque), MAX), np.asarray(image))
+    grey = decode_image(encoded(image.convert("L")), MAX)
+    assert np.array_equal(grey[..., 0], np.asarray(image.convert("L")))
+    assert np.array_equal(grey[..., 0], grey[..., 2])
+    palette = image.quantize(16)
+    assert np.array_equal(decode_image(encoded(palette), MAX), np.asarray(palette.convert("RGB")))
+
+
+def test_image_is_turned_the_way_the_camera_was_held() -> None:
+    image = picture("red", 2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    assert decode_image(encoded(image, "PNG", exif=exif), MAX).shape == (20, 16, 3)
+    assert np.array_equal(decode_image(encoded(image, "PNG", exif=exif), MAX), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+
+
+def test_middle_part_is_cut_and_resized_as_pillow_does() -> None:
+    image = picture("red", 5, (90, 60))
+    expected = ImageOps.fit(image, (30, 30), Image.Resampling.BICUBIC)
+    assert np.array_equal(decode_image(encoded(image), MAX, (30, 30)), np.asarray(expected))
+    assert decode_image(encoded(image), MAX, (20, 40)).shape == (20, 40, 3)
+
+
+def test_jpeg_with_something_behind_its_end_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(encoded(picture("red", 1), "JPEG") + b"\0" * 100)
+    check_image(path, MAX)

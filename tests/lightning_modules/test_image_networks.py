@@ -1,0 +1,275 @@
+"""Image backbones under every head: one contract, exact sizes, input against torchvision, weights from everywhere."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torchvision.transforms.v2 import functional as reference
+
+from datamodules.batches import ImageBatch
+from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.networks.features import BackboneError, Features
+from lightning_modules.networks.heads import LinearHead, MLPHead
+from lightning_modules.networks.image_backbones import image_encoder
+from lightning_modules.networks.pixels import PixelInput, resize
+
+VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
+BACKBONES = {
+    "vgg": {"architecture": "vgg11", "size": [32, 32]},
+    "densenet": {"architecture": "densenet121", "growth_rate": 8, "block_config": [1, 1, 1, 1], "size": [32, 32]},
+    "deit": {"architecture": "deit_base_distilled_patch16_224", **VIT},
+    "beit": {"architecture": "beit_base_patch16_224", **VIT},
+    "vit": {"architecture": "vit_tiny_patch16_224", **VIT},
+    "convnext": {"architecture": "convnext_tiny", "depths": [1, 1, 1, 1], "dims": [8, 16, 16, 24], "size": [32, 32]},
+    "resnet": {"architecture": "resnet18", "size": [32, 32]},
+    "small_resnet": {"architecture": "small_resnet", "stem": 8, "widths": [8, 16], "depth": 1},
+    "flat_pixels": {"architecture": "flat_pixels", "size": [8, 8]},
+}
+
+
+def batch(count: int = 4, side: int = 20) -> ImageBatch:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    return ImageBatch(pixel_values=pixels, labels=torch.arange(count) % 2, index=torch.arange(count))
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_contract(backbone: str, head: str, num_classes: int) -> None:
+    """Shapes, frozen features, gradients, independence of the batch, bf16 and the state dict."""
+
+    def build(*, freeze: bool = False) -> ImageClassifier:
+        torch.manual_seed(0)
+        return ImageClassifier(BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=head, hidden=(12, 8))  # type: ignore[arg-type]
+
+    task, pictures = build().eval(), batch()
+    features = task.network.features(pictures)
+    assert features.values.shape == (4, task.network.features.width)
+    logits = task.network(pictures)
+    assert logits.shape == (4, 1 if num_classes == 2 else num_classes)
+    probabilities = task(pictures)
+    assert probabilities.shape == (4, num_classes)
+    assert probabilities.sum(dim=1).tolist() == pytest.approx([1] * 4, abs=1e-6)
+
+    for i in range(4):
+        alone = ImageBatch(**{key: value[i : i + 1] for key, value in pictures.items()})  # type: ignore[typeddict-item, index]
+        torch.testing.assert_close(task.network(alone), logits[i : i + 1], atol=1e-4, rtol=1e-4)
+
+    for model in (build(), build(freeze=True)):
+        model.loss_and_probabilities(pictures)[0].backward()
+        for name, parameter in model.network.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, name
+            assert parameter.requires_grad or name.startswith("features")
+        assert all(p.requires_grad for p in model.network.head.parameters())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, halved = task.loss_and_probabilities(pictures)
+    assert loss.dtype == halved.dtype == torch.float32
+    torch.testing.assert_close(halved, probabilities, atol=0.06, rtol=0)
+
+    again = ImageClassifier(task.backbone_config(), num_classes, head=head, hidden=(12, 8))  # type: ignore[arg-type]
+    again.load_state_dict(task.state_dict())
+    assert torch.equal(again.eval().network(pictures), logits)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "parameters", "width"),
+    [
+        ("vgg19", 32, 20_024_384, 512),
+        ("deit_base_distilled_patch16_224", None, 85_800_192, 768),
+        ("beit_base_patch16_224", None, 85_761_984, 768),
+        ("densenet201", 32, 18_092_928, 1920),
+    ],
+)
+def test_backbone_has_the_published_size(architecture: str, size: int | None, parameters: int, width: int) -> None:
+    encoder = image_encoder({"architecture": architecture}, None, size)
+    assert sum(p.numel() for p in encoder.parameters()) == parameters
+    assert encoder.width == width
+
+
+@pytest.mark.parametrize("backbone", ["deit", "beit", "densenet", "resnet"])
+def test_features_are_timms_own(backbone: str) -> None:
+    torch.manual_seed(0)
+    encoder = image_encoder(BACKBONES[backbone], None, None).eval()
+    arguments = {key: value for key, value in BACKBONES[backbone].items() if key not in ("architecture", "size")}
+    theirs = timm.create_model(BACKBONES[backbone]["architecture"], num_classes=0, **arguments).eval()
+    theirs.load_state_dict(encoder.model.state_dict())
+    pixels = encoder.input(batch()["pixel_values"])
+    expected = theirs.forward_head(theirs.forward_features(pixels), pre_logits=True) if backbone != "deit" else theirs(pixels)
+    torch.testing.assert_close(encoder(batch()).values, expected)
+    if backbone == "deit":  # the mean of what both heads would read
+        tokens = theirs.forward_features(pixels)
+        torch.testing.assert_close(expected, (tokens[:, 0] + tokens[:, 1]) / 2)
+
+
+def test_vgg_features_are_its_last_convolution_flattened() -> None:
+    encoder = image_encoder({"architecture": "vgg11"}, None, 32).eval()
+    expected = encoder.model.features(encoder.input(batch()["pixel_values"])).flatten(1)
+    assert expected.shape == (4, 512)
+    torch.testing.assert_close(encoder(batch()).values, expected)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (32, 32), (16, 24)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_input_is_that_of_torchvision_image_by_image(interpolation: str, size: tuple[int, int]) -> None:
+    """Within one step of 255 of torchvision on each image by itself; of Pillow, too, but for a value in ten thousand."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = batch(3, 32)["pixel_values"]
+    smooth = torch.nn.functional.avg_pool2d(pixels.float(), 5, 1, 2).to(torch.uint8)  # also what a photograph is like
+    mode = reference.InterpolationMode(interpolation)
+    for stack in (pixels, smooth):
+        ours = PixelInput(mean, std, size, interpolation)(stack)  # type: ignore[arg-type]
+        assert ours.dtype == torch.float32
+        for i, image in enumerate(stack):
+            picture = reference.resize(Image.fromarray(image.permute(1, 2, 0).numpy()), list(size), interpolation=mode)
+            for resized, most in ((reference.resize(image, list(size), interpolation=mode), 1), (reference.pil_to_tensor(picture), 2)):
+                theirs = reference.normalize(reference.to_dtype(resized, torch.float32, scale=True), mean, std)
+                steps = ((ours[i] - theirs) * torch.tensor(std).view(3, 1, 1) * 255).abs()
+                assert steps.max() <= most + 1e-3
+                assert (steps > 1 + 1e-3).float().mean() < 1e-4
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resize_for_other_devices_is_the_same_within_rounding(interpolation: str) -> None:
+    """The arithmetic that a GPU gets, run here: the device is asked for once."""
+    smooth = torch.nn.functional.avg_pool2d(batch(3, 32)["pixel_values"].float(), 5, 1, 2).to(torch.uint8)
+    on_cpu = resize(smooth, (224, 160), interpolation)  # type: ignore[arg-type]
+    elsewhere = resize(PretendGPU(smooth), (224, 160), interpolation)  # type: ignore[arg-type]
+    assert (on_cpu.int() - elsewhere.int()).abs().max() <= 1
+
+
+class PretendGPU:
+    """A tensor that says it is on a GPU."""
+
+    device = torch.device("meta")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self.shape = tensor, tensor.shape
+
+    def float(self) -> torch.Tensor:
+        return self.tensor.float()
+
+
+def test_input_follows_the_backbones_own_configuration() -> None:
+    beit = image_encoder({"architecture": "beit_base_patch16_224", "depth": 1}, None, None)
+    assert beit.config["mean"] == beit.config["std"] == [0.5, 0.5, 0.5]
+    assert (beit.config["interpolation"], beit.config["size"]) == ("bicubic", [224, 224])
+    vgg = image_encoder({"architecture": "vgg11"}, None, None)
+    assert vgg.config["interpolation"] == "bilinear"
+    assert vgg.config["mean"] == [0.485, 0.456, 0.406]
+    assert beit(batch(1)).values.shape == (1, 768)
+
+
+def test_mlp_head() -> None:
+    head = MLPHead(768, 10)
+    assert sum(p.numel() for p in head.parameters()) == 265_226
+    assert [type(layer).__name__ for layer in head.hidden] == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout"]
+    assert {layer.p for layer in head.hidden if isinstance(layer, torch.nn.Dropout)} == {0.5}
+    values = torch.randn(3, 768)
+    first, second = head.hidden[0], head.hidden[3]
+    expected = head.output(torch.relu(second(torch.relu(first(values)))))
+    torch.testing.assert_close(head.eval()(Features(values)), expected)
+    assert sum(p.numel() for p in LinearHead(768, 10).parameters()) == 7_690
+
+
+# Weights.
+
+SMALL = {"architecture": "vit_tiny_patch16_224", **VIT}
+
+
+def saved(tmp_path: Path, num_classes: int = 7) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A folder as timm saves it: config.json and model.safetensors, with the classifier of its own task."""
+    from timm.models import save_for_hf
+
+    arguments = {key: value for key, value in SMALL.items() if key != "architecture"}
+    torch.manual_seed(5)
+    model = timm.create_model(str(SMALL["architecture"]), num_classes=num_classes, **arguments)
+    model.pretrained_cfg["mean"] = (0.1, 0.2, 0.3)
+    folder = tmp_path / "backbone"
+    save_for_hf(model, folder, model_args=arguments, safe_serialization=True)
+    return folder, {name: value for name, value in model.state_dict().items() if not name.startswith("head")}
+
+
+def assert_loaded(encoder: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    state = encoder.model.state_dict()
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[name], value) for name, value in weights.items())
+    assert encoder.training
+
+
+def test_weights_from_a_folder_that_timm_saved(tmp_path: Path) -> None:
+    folder, weights = saved(tmp_path)
+    encoder = image_encoder(str(folder), None, None)
+    assert_loaded(encoder, weights)
+    assert encoder.config["mean"] == [0.1, 0.2, 0.3]
+    assert encoder.config["size"] == [16, 16]
+    again = image_encoder(encoder.config, None, None)
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again.eval()(batch()).values, encoder.eval()(batch()).values)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth", "folder"])
+def test_weights_from_a_file(kind: str, tmp_path: Path) -> None:
+    folder, weights = saved(tmp_path)
+    path = folder if kind == "folder" else tmp_path / f"weights.{kind}"
+    if kind == "safetensors":
+        save_file(weights, path)
+    elif kind == "pth":
+        torch.save({"state_dict": weights, "epoch": 3}, path)
+    assert_loaded(image_encoder(SMALL, str(path), None), weights)
+
+
+def test_weights_of_our_own_networks_from_a_file(tmp_path: Path) -> None:
+    first = image_encoder(BACKBONES["small_resnet"], None, None)
+    save_file({k: v.contiguous() for k, v in first.model.state_dict().items()}, tmp_path / "own.safetensors")
+    second = image_encoder(BACKBONES["small_resnet"], str(tmp_path / "own.safetensors"), None)
+    assert_loaded(second, first.model.state_dict())
+
+
+def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(BackboneError, match=r"evil\.pth: no usable weights of this network"):
+        image_encoder(SMALL, str(tmp_path / "evil.pth"), None)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
+    _, weights = saved(tmp_path)
+    save_file({name: value for name, value in weights.items() if "blocks.1." not in name}, tmp_path / "part.safetensors")
+    with pytest.raises(BackboneError, match=r"part\.safetensors: no weights for blocks\.1\..*, so they would be random"):
+        image_encoder(SMALL, str(tmp_path / "part.safetensors"), None)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "message"),
+    [
+        ("vgg91", None, r"model.backbone=vgg91: no such folder \(.*\), and timm knows no network of that name; did you mean vgg"),
+        ("vgg11.tv_in1k", None, r"model.backbone=vgg11.tv_in1k: the hub gave no weights .* model.weights .* random weights"),
+        ({"depth": 3}, None, r"a mapping needs architecture"),
+        ({"architecture": "vgg11", "colour": 3}, None, r"model.backbone: vgg11 cannot be built so: .*colour"),
+        ({"architecture": "small_resnet", "colour": 3}, None, r"model.backbone: small_resnet cannot be built so: .*colour"),
+        (SMALL, "missing.safetensors", r"model.weights=missing.safetensors: no such file"),
+        (SMALL, "here.npz", r"model.weights=.*here.npz: cannot read '.npz' files"),
+        (SMALL, "empty", r"model.weights=.*empty: no model.safetensors or pytorch_model.bin in it"),
+        ("empty", None, r"empty: no usable config.json"),
+    ],
+)
+def test_every_other_fault_is_one_clear_error(
+    backbone: object, weights: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "here.npz", a=1)
+    with pytest.raises(BackboneError, match=message) as caught:
+        image_encoder(backbone, weights, None)  # type: ignore[arg-type]
+    assert len(str(caught.value).splitlines()) == 1

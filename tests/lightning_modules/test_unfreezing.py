@@ -1,0 +1,311 @@
+"""Unfreezing by plan: what trains when, bit by bit, through resumes, schedules and DDP."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torchvision.models import densenet201
+
+from engine.run_folder import RunFolder
+from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.networks.freezing import FreezingError, FreezingPlan, apply_plan
+from lightning_modules.networks.layers import layer_numbers, parameters_from
+from lightning_modules.text_classifier import TextClassifier
+from tests.conftest import ROOT, Train
+from tests.images import cifar_like
+from tests.lightning_modules.test_image_networks import BACKBONES
+
+RESNET = {"architecture": "small_resnet", "stem": 8, "widths": [8, 8, 8], "depth": 1}
+BERT = {
+    "model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "intermediate_size": 24,
+}  # fmt: skip
+
+
+# Of torchvision's own network: the last dense block and the norm behind it.
+DENSE_BLOCK = sum(
+    p.numel() for name, p in densenet201(weights=None).named_parameters() if name.startswith(("features.denseblock4", "features.norm5"))
+)
+
+
+def trainable(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "layer", "head", "backbone", "total"),
+    [
+        ("vgg19", 32, "features.28", "mlp", 9_439_232, 9_638_922),
+        ("deit_base_distilled_patch16_224", None, "blocks.11", "mlp", 7_089_408, 7_354_634),
+        ("densenet201", 32, "features.denseblock4", "mlp", DENSE_BLOCK, None),
+    ],
+)
+def test_published_counts(architecture: str, size: int | None, layer: str, head: str, backbone: int, total: int | None) -> None:
+    task = ImageClassifier({"architecture": architecture}, 10, image_size=size, head=head)  # type: ignore[arg-type]
+    LayerUnfreezing(layer).give_plan(task)
+    assert trainable(task.network.features) == backbone
+    assert total in (None, trainable(task.network))
+    frozen = [name for name, p in task.network.features.model.named_parameters() if not p.requires_grad]
+    trains = [name for name, p in task.network.features.model.named_parameters() if p.requires_grad]
+    assert trains[0].startswith(f"{layer}.")
+    assert [name for name, _ in task.network.features.model.named_parameters()] == frozen + trains
+
+
+def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
+    convnext = ImageClassifier(BACKBONES["convnext"], 3)
+    LayerUnfreezing("stages.3").give_plan(convnext)
+    names = {name.partition(".")[0] for name, p in convnext.network.features.model.named_parameters() if p.requires_grad}
+    assert names == {"stages", "head"}
+    text = TextClassifier(BERT, 2, head="bigru", hidden=4)
+    LayerUnfreezing("encoder.layer.2").give_plan(text)
+    for name, parameter in text.network.features.model.named_parameters():
+        assert parameter.requires_grad == name.startswith("encoder.layer.2."), name
+    text.train()
+    assert not text.network.features.model.embeddings.training
+    assert text.network.features.model.encoder.layer[2].training
+
+
+def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
+    task = ImageClassifier(RESNET, 3)
+    LayerUnfreezing(schedule={0: None, 2: "stages.2", 3: "stages.1", 5: "all"}).give_plan(task)
+    expected = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 4, 9: 4, 4.0: 2}
+    for epoch in (5, 0, 2, 9, 1, 3, 4):  # in any order: nothing is accumulated
+        apply_plan(task.network, task.freezing, epoch)
+        parts = [task.network.features.model.stem, *task.network.features.model.stages]
+        assert sum(all(p.requires_grad for p in part.parameters()) for part in parts) == expected[epoch]
+        assert sum(any(p.requires_grad for p in part.parameters()) for part in parts) == expected[epoch]
+        assert all(p.requires_grad for p in task.network.head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start_layer": "stage.2"}, r"no layer is called 'stage\.2'; the nearest are stages\.2"),
+        ({"schedule": {0: "stages.1", 2: "stages.2"}}, r"epoch 2 starts at stages\.2, behind what trains already"),
+        ({"schedule": {0: "stages.1", 2: None}}, r"epoch 2 starts at None, behind what trains already"),
+        ({}, r"needs start_layer or schedule, one of them"),
+        ({"start_layer": "all", "schedule": {0: "all"}}, r"needs start_layer or schedule, one of them"),
+        ({"schedule": {-1: "all"}}, r"received epoch -1; a whole number from 0"),
+        ({"schedule": {0: "all"}, "lr_factors": {1: 0.5}}, r"lr_factors: received epoch 1; the schedule has 0"),
+        ({"start_layer": "all", "layer_decay": 1.5}, r"layer_decay: received 1\.5; above 0 and up to 1"),
+    ],
+)
+def test_what_is_no_plan_is_refused(settings: dict[str, object], message: str) -> None:
+    task = ImageClassifier(RESNET, 3)
+    with pytest.raises(FreezingError, match=message):
+        LayerUnfreezing(**settings).give_plan(task)  # type: ignore[arg-type]
+
+
+def test_a_frozen_backbone_and_unfreezing_contradict_each_other() -> None:
+    task = ImageClassifier(RESNET, 3, freeze_backbone=True)
+    with pytest.raises(FreezingError, match=r"model.freeze_backbone=true"):
+        LayerUnfreezing("stages.2").give_plan(task)
+    free = ImageClassifier(RESNET, 3)
+    callback = LayerUnfreezing("stages.2")
+    callback.give_plan(free)
+    callback.give_plan(free)  # what Lightning's setup does behind the engine
+
+
+def test_layer_decay_is_timms() -> None:
+    """Against timm's own parameter groups: the same factor for every parameter."""
+    from timm.optim import param_groups_layer_decay
+
+    task = ImageClassifier(BACKBONES["beit"], 3)
+    LayerUnfreezing("all", layer_decay=0.7).give_plan(task)
+    backbone = task.network.features.model
+    theirs = {id(p): group["lr_scale"] for group in param_groups_layer_decay(backbone, 0.05, layer_decay=0.7) for p in group["params"]}
+    for name, parameter in backbone.named_parameters():
+        assert task.freezing.group(f"features.model.{name}")[1] == pytest.approx(theirs[id(parameter)]), name
+
+
+def test_layer_numbers_of_a_network_without_a_matcher() -> None:
+    text = TextClassifier(BERT, 2, pooling="pooler")
+    numbers = layer_numbers(text.network.features.model)
+    assert numbers["embeddings.word_embeddings.weight"] == 0
+    assert [numbers[f"encoder.layer.{i}.output.dense.weight"] for i in range(3)] == [1, 2, 3]
+    assert numbers["pooler.dense.weight"] == 4
+    LayerUnfreezing("all", layer_decay=0.5).give_plan(text)
+    assert text.freezing.group("features.model.embeddings.word_embeddings.weight") == ("_layer0", 0.5**4)
+
+
+def test_parameters_from_a_layer_or_a_parameter() -> None:
+    beit = ImageClassifier(BACKBONES["beit"], 3).network.features.model
+    names = [name for name, _ in beit.named_parameters()]
+    assert parameters_from(beit, names[0]) == names
+    assert parameters_from(beit, "blocks.1")[0].startswith("blocks.1.")
+    assert "fc_norm.weight" in parameters_from(beit, "blocks.1")
+
+
+def test_what_stands_before_the_start_layer_is_in_eval_even_without_parameters() -> None:
+    """Dropout, and a BatchNorm that has statistics but no weights."""
+    features = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False), nn.Dropout(), nn.Linear(3, 3), nn.Dropout())
+    network = nn.ModuleDict({"features": features, "head": nn.Sequential(nn.Dropout(), nn.Linear(3, 2))})
+    apply_plan(network.train(), FreezingPlan({"features": None, "features.3": 0}), 0)
+    assert [module.training for module in features] == [False, False, False, True, True]
+    assert [module.training for module in network["head"]] == [True, True]
+
+
+# Real fits.
+
+WORDS = (
+    "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01", "model.warmup=0",
+    "model.backbone={architecture: small_resnet, stem: 8, widths: [8, 8, 8], depth: 1}",
+)  # fmt: skip
+SCHEDULE = "callbacks.unfreezing.schedule={0: null, 1: stages.2, 3: stages.1}"
+
+
+def digests(task: lightning.LightningModule) -> dict[str, str]:
+    state = task.network.features.model.state_dict()  # type: ignore[union-attr]
+    return {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in state.items()}
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """Hashes of the backbone's parameters and statistics at the start and the end of each fit's epochs."""
+    seen: dict[str, list[dict[str, str]]] = {"start": [], "end": []}
+    start, end = ImageClassifier.on_train_epoch_start, ImageClassifier.on_train_epoch_end
+    monkeypatch.setattr(ImageClassifier, "on_train_epoch_start", lambda self: (start(self), seen["start"].append(digests(self)))[0])
+    monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", lambda self: (end(self), seen["end"].append(digests(self)))[0])
+    return seen
+
+
+def test_frozen_parameters_and_statistics_stay_to_the_bit(train: Train, tmp_path: Path, watched: dict[str, list[dict[str, str]]]) -> None:
+    cifar_like(tmp_path, 60, 20)
+    ended = train(*WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=5")
+    assert ended.code == 0, ended.err
+    names = list(watched["start"][0])
+    assert sum("running_mean" in name for name in names) == 7
+    for epoch, fits in enumerate([(), ("stages.2.",), ("stages.2.",), ("stages.1.", "stages.2."), ("stages.1.", "stages.2.")]):
+        before, after = watched["start"][epoch], watched["end"][epoch]
+        changed = {name for name in names if before[name] != after[name]}
+        assert changed == {name for name in names if name.startswith(fits or "nothing")}, epoch
+
+
+def stopped_and_resumed(train: Train, words: tuple[str, ...], epoch: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies at the start of an epoch and goes on."""
+    start = ImageClassifier.on_train_epoch_start
+
+    def dies(self: ImageClassifier) -> None:
+        if self.current_epoch == epoch:
+            raise RuntimeError("power cut")  # noqa: TRY003
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageClassifier, "on_train_epoch_start", dies)
+        assert train(*words, folder=folder).code == 1
+    assert RunFolder(folder).read_json("status.json")["state"] == "failed"
+    resumed = train(*words, "ckpt_path=last", folder=folder)
+    assert resumed.code == 0, resumed.err
+
+
+@pytest.mark.parametrize("schedule", ["linear", "onecycle", "exponential", "plateau"])
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
+    epoch: int, schedule: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if schedule != "plateau" and epoch in (1, 4):
+        pytest.skip("the epochs around an unfreeze are enough where the schedule follows the step alone")
+    cifar_like(tmp_path, 60, 20)
+    words = (
+        *WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=5",
+        f"model.schedule={schedule}", "model.patience=0", "model.decay=0.5", "data.augmentation.flip=true",
+        "data.augmentation.rotation=10", "model.dropout=0.2",
+    )  # fmt: skip
+    assert train(*words, folder=tmp_path / "whole").code == 0
+    stopped_and_resumed(train, words, epoch, tmp_path / "parts", monkeypatch)
+    ours, theirs = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("parts", "whole"))
+    assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
+    assert str(ours["optimizer_states"]) == str(theirs["optimizer_states"])
+    assert str(ours["lr_schedulers"]) == str(theirs["lr_schedulers"])
+    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in RunFolder(tmp_path / n).read_history()] for n in ("parts", "whole")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "exponential", "plateau", "linear"])
+def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
+    schedule: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parameter's moments begin with its first gradient; its learning rate is where the schedule is by then."""
+    cifar_like(tmp_path, 60, 20)
+    seen: dict[int, tuple[dict[str, float], dict[str, float]]] = {}
+    end = ImageClassifier.on_train_epoch_end
+
+    def looks(self: ImageClassifier) -> None:
+        end(self)
+        optimizer = self.trainer.optimizers[0]
+        names = {id(p): name for name, p in self.network.named_parameters()}
+        steps = {names[id(p)]: float(state["step"]) for p, state in optimizer.state.items()}
+        seen[self.current_epoch] = steps, {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+    monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", looks)
+    ended = train(
+        *WORDS, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}", f"paths.data_dir={tmp_path}",
+        "trainer.max_epochs=4", f"model.schedule={schedule}", "model.patience=0", "model.decay=0.5",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    batches = 7  # 54 images in batches of 8
+    for epoch, (steps, lrs) in seen.items():
+        began = {"head": 0, "features.model.stages.2": 1, "features.model.stages.1": 3}
+        expected = {prefix: (epoch + 1 - first) * batches for prefix, first in began.items() if epoch >= first}
+        found = {prefix: {value for name, value in steps.items() if name.startswith(prefix)} for prefix in expected}
+        assert found == {prefix: {float(count)} for prefix, count in expected.items()}, epoch
+        assert not any(name.startswith(("features.model.stem", "features.model.stages.0")) for name in steps)
+        assert lrs["features_epoch1"] == pytest.approx(lrs["head"])
+        assert lrs["features_epoch3"] == pytest.approx(0.1 * lrs["head"])
+    lr = [lrs["head"] for _, lrs in seen.values()]
+    if schedule == "exponential":
+        # The scheduler has stepped behind the last batch, into the next epoch.
+        assert lr == pytest.approx([0.005, 0.0025, 0.00125, 0.000625])
+    elif schedule != "plateau":
+        assert lr[-1] < lr[0]
+
+
+def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
+    cifar_like(tmp_path, 60, 20)
+    ended = train(
+        *WORDS, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}", f"paths.data_dir={tmp_path}",
+        "plan=true",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ended.out.splitlines() if line.startswith("│")]
+    stages = [row for row in rows if len(row) == 4]
+    head, last, middle = 90, 8 * 8 * 9 * 2 + 4 * 8, 8 * 8 * 9 * 2 + 4 * 8
+    assert stages == [
+        ["0", "nowhere: the head alone", f"{head:,}", "-"],
+        ["1", "stages.2", f"{head + last:,}", "0.01"],
+        ["3", "stages.1", f"{head + last + middle:,}", "0.001 to 0.01"],
+    ]
+    assert not ended.folder.exists()
+
+
+def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(train: Train, tmp_path: Path) -> None:
+    cifar_like(tmp_path, 60, 20)
+    ended = train(*WORDS, "callbacks=unfreezing", "callbacks.unfreezing.start_layer=stage.2", f"paths.data_dir={tmp_path}")
+    assert ended.code == 1
+    assert ended.error == "error: no layer is called 'stage.2'; the nearest are stages.2, stages.1, stages.0"
+    ended = train(*WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second")
+    assert "needs start_layer or schedule" in ended.error
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "plateau"])
+def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(schedule: str, tmp_path: Path) -> None:
+    """With gloo on the CPU; without a new wrap the ranks would drift apart from epoch 1 on, silently."""
+    script = ROOT / "tests" / "lightning_modules" / "ddp_unfreezing.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(tmp_path), schedule]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    ranks = [(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in range(2)]
+    assert len(ranks[0]) == 5
+    assert ranks[0] == ranks[1]
+    assert len(set(ranks[0])) == 5
+    data = [(tmp_path / f"first{rank}.txt").read_text() for rank in range(2)]
+    assert data[0] != data[1], "both ranks saw the same samples, so nothing was shown"
+
+
