@@ -3,7 +3,7 @@
 import gc
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import torch
@@ -86,7 +86,7 @@ class Task(lightning.LightningModule):
         min_lr: float = 1e-7,
         patience: int = 2,
         monitor: str = "val/acc",
-        mode: Literal["min", "max"] = "max",
+        mode: str = "max",
     ) -> None:
         """State how every task is trained.
 

@@ -39,7 +39,7 @@ class Schedule:
     min_lr: float = 1e-7
     patience: int = 2
     monitor: str = "val/acc"
-    mode: Literal["min", "max"] = "max"
+    mode: str = "max"
 
 
 def parameter_groups(
@@ -142,7 +142,7 @@ def lr_schedule(
     peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
     if schedule.name == "plateau":
         return ReduceLROnPlateau(
-            optimizer, schedule.mode, schedule.decay, schedule.patience, min_lr=[min(schedule.min_lr, peak) for peak in peaks]
+            optimizer, "min" if schedule.mode == "min" else "max", schedule.decay, schedule.patience, min_lr=[min(schedule.min_lr, peak) for peak in peaks]
         )
     if schedule.name == "exponential":
         floors = [min(1.0, schedule.min_lr / peak) if peak else 1.0 for peak in peaks]

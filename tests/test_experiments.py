@@ -1,12 +1,16 @@
-"""Every experiment, shrunk: fitted, tested and reported through the real entry point, with a backbone saved on disk."""
+"""Every experiment, shrunk: fitted, tested and reported through the real entry point, with a backbone saved on disk or of random weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from engine.command_line import CONFIGS
+from engine.config_files import ConfigFiles
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT, Train
+from tests.conftest import ROOT, Ended, Train
+from tests.images import cifar_like
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
 PAPER = {
@@ -18,31 +22,79 @@ PAPER = {
     "ctbert_bigru_finetune",
 }
 MINILM = {"minilm_feature", "minilm_finetune", "minilm_bigru_feature", "minilm_bigru_finetune"}
+VIT = "depth: 12, embed_dim: 24, num_heads: 2, patch_size: 8, img_size: 32"
+# Experiment -> a smaller backbone with layers of the same names.
+IMAGES = {
+    "cifar10_mlp": "{architecture: flat_pixels, size: [32, 32]}",
+    "cifar10_vgg19": "{architecture: vgg19, mlp_ratio: 0.01}",
+    "cifar10_densenet201": "{architecture: densenet121, growth_rate: 8, block_config: [2, 2, 2, 2]}",
+    "cifar10_deit": f"{{architecture: deit_base_distilled_patch16_224, {VIT}}}",
+    "cifar10_beit_head": f"{{architecture: beit_base_patch16_224, {VIT}}}",
+    "cifar10_beit_finetune": f"{{architecture: beit_base_patch16_224, {VIT}}}",
+    "cifar10_resnet_scratch": "{architecture: small_resnet, stem: 8, widths: [8, 8, 8], depth: 1}",
+    "sample_images": "{architecture: small_resnet, stem: 8, widths: [8, 8], depth: 1}",
+}
 
 
-def test_all_ten_are_there() -> None:
-    assert set(EXPERIMENTS) >= PAPER | MINILM
+def test_all_are_there() -> None:
+    assert set(EXPERIMENTS) == PAPER | MINILM | set(IMAGES)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_runs_to_its_report(name: str, train: Train, tiny_backbone: Path, covid_dir: Path) -> None:
-    ended = train(
-        f"experiment={name}", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}",
-        "trainer.max_epochs=1", "model.hidden=8", "data.batch_size=16",
-    )  # fmt: skip
+def finished(ended: Ended, samples: int) -> RunFolder:
+    """What holds for every experiment that ran to its end."""
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("status.json")["state"] == "finished"
     metrics = folder.read_json("metrics.json")
-    assert metrics["test"]["n"] == 27
+    assert metrics["test"]["n"] == samples
     assert metrics["best"]["epoch"] == 0
     predictions = pd.read_parquet(folder.predictions)
-    assert predictions["index"].tolist() == list(range(27))
+    assert predictions["index"].tolist() == list(range(samples))
     right = (predictions["label"] == predictions["prediction"]).mean()
     assert metrics["test"]["acc"] == pytest.approx(right)
     assert "Misclassified" in folder.report.read_text(encoding="utf-8")
-    frozen = name.endswith("_feature")
-    total, trainable = metrics["parameters"]["total"], metrics["parameters"]["trainable"]
-    assert (trainable < total) == frozen
-    assert (folder.read_history()[0]["lr/features"] == "") == frozen
     assert f"report: {folder.report}" in ended.out
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(PAPER | MINILM))
+def test_text_experiment_runs_to_its_report(name: str, train: Train, tiny_backbone: Path, covid_dir: Path) -> None:
+    ended = train(
+        f"experiment={name}", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}",
+        "trainer.max_epochs=1", "model.hidden=8", "data.batch_size=16",
+    )  # fmt: skip
+    folder = finished(ended, 27)
+    frozen = name.endswith("_feature")
+    parameters = folder.read_json("metrics.json")["parameters"]
+    assert (parameters["trainable"] < parameters["total"]) == frozen
+    assert (folder.read_history()[0]["lr/features"] == "") == frozen
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: Path) -> None:
+    rows = ["data.rows={train: 60, val: 20, test: 30}"] if name == "sample_images" else [f"paths.data_dir={cifar_like(tmp_path, 60, 30)}"]
+    ended = train(f"experiment={name}", f"model.backbone={IMAGES[name]}", "trainer.max_epochs=1", *rows)
+    folder = finished(ended, 30)
+    parameters = folder.read_json("metrics.json")["parameters"]
+    assert (parameters["trainable"] < parameters["total"]) == (name.split("_")[1] in ("vgg19", "densenet201", "deit") or name.endswith("head"))
+    assert "Test samples of each class" in folder.report.read_text(encoding="utf-8")
+
+
+def test_settings_of_the_reference() -> None:
+    """Each figure as published, read off the composed configs."""
+
+    def composed(name: str) -> dict[str, Any]:
+        return ConfigFiles(CONFIGS).compose({"experiment": name}, []).values
+
+    vgg, deit, beit, mlp = (composed(f"cifar10_{name}") for name in ("vgg19", "deit", "beit_head", "mlp"))
+    assert (vgg["model"]["lr"], vgg["model"]["backbone_lr"], vgg["model"]["weight_decay"]) == (1e-4, 1e-4, 0.0)
+    assert (vgg["model"]["schedule"], vgg["model"]["decay"], vgg["model"]["min_lr"]) == ("exponential", 0.9, 1e-7)
+    assert (vgg["data"]["batch_size"], vgg["trainer"]["max_epochs"], vgg["model"]["image_size"]) == (64, 50, 32)
+    assert vgg["callbacks"]["early_stopping"]["patience"] == 5
+    assert composed("cifar10_densenet201")["callbacks"]["unfreezing"]["start_layer"] == "features.denseblock4"
+    assert deit["data"]["augmentation"] == {"crop_padding": 0, "flip": True, "rotation": 15.0, "rand_augment": None}
+    assert (deit["model"]["schedule"], deit["model"]["lr"], deit["trainer"]["max_epochs"], deit["data"]["batch_size"]) == ("constant", 1e-4, 10, 64)
+    assert (deit["model"]["hidden"], deit["model"]["dropout"], deit["model"]["head"]) == ([256, 256], 0.5, "mlp")
+    assert (beit["model"]["lr"], beit["model"]["weight_decay"], beit["data"]["batch_size"]) == (2e-5, 0.01, 10)
+    assert (beit["data"]["train_rows"], beit["data"]["val_fraction"], beit["trainer"]["max_epochs"]) == (5000, 0.1, 10)
+    assert (mlp["data"]["batch_size"], mlp["trainer"]["max_epochs"], mlp["model"]["weight_decay"]) == (4, 10, 0.0)

@@ -97,7 +97,7 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out.csv")
-    assert "27 rows predicted, 0 left out" in done.stderr
+    assert "27 predicted, 0 left out" in done.stderr
     out = pd.read_csv(tmp_path / "out.csv")
     assert list(out) == ["number", "tweet", "prediction", "probability_fake", "probability_real"]
     assert out["number"].tolist() == list(range(27))
@@ -119,7 +119,7 @@ def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_
             frame.to_json(source, orient="records", lines=True, force_ascii=False)
         case _:
             frame.to_parquet(source, index=False)
-    predict(moved_run, source, out)
+    predict(moved_run, [source], out)
     match target:
         case "csv" | "tsv":
             read = pd.read_csv(out, sep="\t" if target == "tsv" else ",")
@@ -137,7 +137,7 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
     """Rows are pulled a chunk at a time, and written before the next chunk is read."""
     import engine.prediction
 
-    monkeypatch.setattr(engine.prediction, "_CHUNK", 10)
+    monkeypatch.setattr(engine.text_prediction, "_CHUNK", 10)
     partial, seen = tmp_path / "out.partial.csv", []
     real = engine.prediction.read_rows
 
@@ -150,7 +150,7 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(engine.prediction, "read_rows", counted)
     source = tmp_path / "in.csv"
     source.write_text("tweet\n" + "".join(f"text {i}\n" for i in range(35)))
-    predict(moved_run, source, tmp_path / "out.csv")
+    predict(moved_run, [source], tmp_path / "out.csv")
     assert seen == [False, True, True, True]
     assert not partial.exists()
     assert pd.read_csv(tmp_path / "out.csv")["tweet"].tolist() == [f"text {i}" for i in range(35)]
@@ -159,15 +159,15 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
 def test_a_bad_row_stops_with_what_was_computed_kept(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import engine.prediction
 
-    monkeypatch.setattr(engine.prediction, "_CHUNK", 2)
+    monkeypatch.setattr(engine.text_prediction, "_CHUNK", 2)
     source = tmp_path / "in.csv"
     source.write_text('id,tweet\n1,a\n2,b\n3,c\n4,\n5,"e"\n')
     with pytest.raises(ValueError, match=r"in.csv, row 4 \(line 5\): column 'tweet' is empty; .*--on-bad-rows skip") as caught:
-        predict(moved_run, source, tmp_path / "out.parquet")
+        predict(moved_run, [source], tmp_path / "out.parquet")
     assert caught.value.__notes__ == [f"the rows predicted so far are in {tmp_path / 'out.partial.parquet'}"]
     assert pd.read_parquet(tmp_path / "out.partial.parquet")["id"].tolist() == ["1", "2"]
     assert not (tmp_path / "out.parquet").exists()
-    predict(moved_run, source, tmp_path / "out.parquet", on_bad_rows="skip")
+    predict(moved_run, [source], tmp_path / "out.parquet", on_bad_rows="skip")
     assert pd.read_parquet(tmp_path / "out.parquet")["id"].tolist() == ["1", "2", "3", "5"]
 
 
@@ -213,28 +213,28 @@ def test_a_foreign_run_folder_runs_no_code(moved_run: Path, tmp_path: Path) -> N
     torch.save(checkpoint, by_checkpoint / "checkpoints" / "best.ckpt")
     for folder in (by_config, by_checkpoint):
         with pytest.raises(ValueError, match=r"received 'logging.FileHandler'; only classes of"):
-            predict(folder, source, tmp_path / "out.csv")
+            predict(folder, [source], tmp_path / "out.csv")
     assert not (tmp_path / "ran").exists()
 
 
 def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: Path) -> None:
     ragged = tmp_path / "ragged.jsonl"
     ragged.write_text('{"tweet": "a"}\n{"tweet": "b", "n": 2}\n')
-    predict(moved_run, ragged, tmp_path / "out.csv")
+    predict(moved_run, [ragged], tmp_path / "out.csv")
     assert pd.read_csv(tmp_path / "out.csv")["n"].fillna(-1).tolist() == [-1, 2]
-    predict(moved_run, ragged, tmp_path / "out.jsonl")
+    predict(moved_run, [ragged], tmp_path / "out.jsonl")
     assert [row.get("n") for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())] == [None, 2]
     twice = tmp_path / "twice.csv"
     twice.write_text("a,a,tweet\n1,2,x\n")
     with pytest.raises(ValueError, match="names 'a' 2 times"):
-        predict(moved_run, twice, tmp_path / "no.csv")
+        predict(moved_run, [twice], tmp_path / "no.csv")
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": "two"}\n')
     with pytest.raises(ValueError, match="a column does not keep one type"):
-        predict(moved_run, mixed, tmp_path / "no.parquet")
+        predict(moved_run, [mixed], tmp_path / "no.parquet")
     frame = pd.DataFrame({"tweet": ["a", "b"], "when": pd.to_datetime(["2020-01-01", None]), "empty": [None, None]})
     frame.to_parquet(tmp_path / "typed.parquet", index=False)
-    predict(moved_run, tmp_path / "typed.parquet", tmp_path / "typed_out.parquet")
+    predict(moved_run, [tmp_path / "typed.parquet"], tmp_path / "typed_out.parquet")
     assert (
         pq.read_schema(tmp_path / "typed_out.parquet").field("when").type
         == pq.read_schema(tmp_path / "typed.parquet").field("when").type
@@ -244,14 +244,14 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
 def test_late_columns_and_types_are_refused(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import engine.prediction
 
-    monkeypatch.setattr(engine.prediction, "_CHUNK", 1)
+    monkeypatch.setattr(engine.text_prediction, "_CHUNK", 1)
     source = tmp_path / "in.jsonl"
     source.write_text('{"tweet": "a"}\n{"tweet": "b", "n": 2}\n')
     with pytest.raises(ValueError, match="column 'n' is not in the first rows"):
-        predict(moved_run, source, tmp_path / "out.csv")
+        predict(moved_run, [source], tmp_path / "out.csv")
     source.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": 2.5}\n')
     with pytest.raises(ValueError, match="a column does not keep one type"):
-        predict(moved_run, source, tmp_path / "out.parquet")
+        predict(moved_run, [source], tmp_path / "out.parquet")
 
 
 def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None:
@@ -259,14 +259,14 @@ def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None
     for content, left_out in (("tweet\n", 0), ("tweet,n\n,1\n", 1)):
         source.write_text(content)
         with pytest.raises(ValueError, match=rf"has no row to predict \({left_out} left out\)"):
-            predict(moved_run, source, tmp_path / "out.csv", on_bad_rows="skip")
+            predict(moved_run, [source], tmp_path / "out.csv", on_bad_rows="skip")
         assert not (tmp_path / "out.csv").exists()
 
 
 def test_stray_quotes_that_pair_up_are_warned_of(moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = tmp_path / "in.csv"
     source.write_text('id,tweet,n\n1,"stray,5\n2,normal,6\n3,also stray",7\n')
-    predict(moved_run, source, tmp_path / "out.csv")
+    predict(moved_run, [source], tmp_path / "out.csv")
     assert "1 texts span lines that look like rows, first in row 1" in caplog.text
 
 

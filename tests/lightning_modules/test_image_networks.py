@@ -20,7 +20,7 @@ from lightning_modules.networks.pixels import PixelInput, resize
 
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 BACKBONES = {
-    "vgg": {"architecture": "vgg11", "size": [32, 32]},
+    "vgg": {"architecture": "vgg11", "mlp_ratio": 0.01, "size": [32, 32]},
     "densenet": {"architecture": "densenet121", "growth_rate": 8, "block_config": [1, 1, 1, 1], "size": [32, 32]},
     "deit": {"architecture": "deit_base_distilled_patch16_224", **VIT},
     "beit": {"architecture": "beit_base_patch16_224", **VIT},
