@@ -6,6 +6,7 @@ transparent turns black, an animation loses all frames but one.
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ _SHORTEST_SIDE = 2
 _PLAIN_MODES = ("RGB", "L", "1", "P")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 _DEEP_PNG = 16
+_TAIL = 12  # bytes; a PNG's last chunk
 _PNG_DEPTH_AT = 24  # byte of the header that holds the bits of a channel
 
 
@@ -40,50 +42,57 @@ def decode_image(source: bytes | Path, max_pixels: int, size: tuple[int, int] | 
         BadImageError: If it cannot be read, or not without a change of its content.
     """
     try:
-        with _opened(source, max_pixels) as image:
-            upright = ImageOps.exif_transpose(image)
+        with _stream(source) as file:
+            upright = ImageOps.exif_transpose(_opened(file, max_pixels))
             if _transparent(upright):
                 msg = "is transparent in part, and what is to be seen there is not said; save it without transparency"
                 raise BadImageError(msg)
             picture = upright.convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, BadImageError):
-            raise
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise anything for a damaged file
         raise BadImageError(_reason(error)) from error
     if size is not None and picture.size != size[::-1]:
         picture = ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)
     return np.asarray(picture)
 
 
-def check_image(source: Path, max_pixels: int) -> None:
-    """Check a file by its header, and decode it only where its end is missing.
+def check_image(source: bytes | Path, max_pixels: int) -> None:
+    """Check an image by its header, and decode it only where its end is missing.
 
     Args:
-        source: The file.
+        source: The file, or its content.
         max_pixels: See `decode_image`.
 
     Raises:
         BadImageError: If it cannot be used.
     """
     try:
-        with _opened(source, max_pixels) as image:
-            whole, transparent = _ends(source, image.format), image.mode in _ALPHA_MODES or "transparency" in image.info
-    except OSError as error:
+        with _stream(source) as file:
+            image = _opened(file, max_pixels)
+            whole, transparent = _ends(file, image.format), image.mode in _ALPHA_MODES or "transparency" in image.info
+    except BadImageError:
+        raise
+    except Exception as error:
         raise BadImageError(_reason(error)) from error
     if transparent or not whole:
         decode_image(source, max_pixels)
 
 
-def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
+def _stream(source: bytes | Path) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Open an image and refuse it by what its header says; pixels are not decoded."""
-    content = source if isinstance(source, bytes) else source.read_bytes()
-    if not content:
+    head = file.read(_PNG_DEPTH_AT + 1)
+    if not head:
         msg = "is empty (0 bytes)"
         raise BadImageError(msg)
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(file)
     except UnidentifiedImageError as error:
-        msg = f"is no image that can be read: it begins with {content[:8]!r}"
+        msg = f"is no image that can be read: it begins with {head[:8]!r}"
         raise BadImageError(msg) from error
     except Image.DecompressionBombError as error:
         msg = f"is too large: {error}"
@@ -97,7 +106,7 @@ def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
         msg = f"is animated: {image.n_frames} frames; save the one that is meant"  # type: ignore[attr-defined]
     elif image.mode == "CMYK":
         msg = "has CMYK colours, whose look depends on a printer; save it as RGB"
-    elif image.mode.startswith(("I", "F")) or (image.format == "PNG" and content[_PNG_DEPTH_AT] == _DEEP_PNG):
+    elif image.mode.startswith(("I", "F")) or (image.format == "PNG" and head[_PNG_DEPTH_AT] == _DEEP_PNG):
         msg = "has 16 bits a channel or more; save it with 8"
     elif image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         msg = f"has {image.mode} colours; save it as RGB"
@@ -114,17 +123,18 @@ def _transparent(image: Image.Image) -> bool:
     return bool(alpha[0] < 255)  # type: ignore[operator]  # noqa: PLR2004
 
 
-def _ends(path: Path, kind: str | None) -> bool:
+def _ends(file: BinaryIO, kind: str | None) -> bool:
     """Whether a file has the end of its format; what is not known to have one counts as whole only after decoding."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        file.seek(-min(12, path.stat().st_size), 2)
-        tail = file.read()
+    file.seek(0)
+    head = file.read(_TAIL)
+    length = file.seek(0, io.SEEK_END)
+    file.seek(max(0, length - _TAIL))
+    tail = file.read()
     if kind == "JPEG":
         return tail.endswith(b"\xff\xd9")
     if kind == "PNG":
         return tail[4:8] == b"IEND"
-    return kind == "WEBP" and int.from_bytes(head[4:8], "little") + 8 <= path.stat().st_size
+    return kind == "WEBP" and int.from_bytes(head[4:8], "little") + 8 <= length
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from datamodules.errors import BadRow, DataError
 from datamodules.image_decoding import BadImageError, check_image, decode_image
 from datamodules.image_rows import EncodedImage
 
-_THREADS = 4  # Pillow decodes outside of the interpreter's lock
+_THREADS = 4
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass
@@ -42,10 +44,7 @@ class Decoding:
     def check(self, image: EncodedImage) -> BadImageError | None:
         """What is wrong with an image that is not to be decoded yet."""
         try:
-            if isinstance(image.source, bytes):
-                decode_image(image.source, self.max_pixels, self.size)
-            else:
-                check_image(image.source, self.max_pixels)
+            check_image(image.source, self.max_pixels)
         except BadImageError as error:
             return error
         return None
@@ -161,19 +160,17 @@ def store(
     digests: list[str] = []
     decoded: list[npt.NDArray[np.uint8]] = []
     bad: list[BadRow] = []
-    look: Callable[[EncodedImage | BadRow], object] = _looking(decoding, in_memory=in_memory)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        entries = list(images)
-        for entry, found in zip(entries, pool.map(look, entries, chunksize=64), strict=True):
-            if isinstance(entry, BadRow):
-                bad.append(entry)
-            elif isinstance(found, BadImageError):
-                bad.append(entry.fault(split, str(found)))
-            else:
-                good.append(entry)
-                digests.append(entry.digest())
-                if isinstance(found, np.ndarray):
-                    decoded.append(found)
+    look = decoding.decode if in_memory else decoding.check
+    for entry, found in in_threads(lambda entry: None if isinstance(entry, BadRow) else look(entry), images):
+        if isinstance(entry, BadRow):
+            bad.append(entry)
+        elif isinstance(found, BadImageError):
+            bad.append(entry.fault(split, str(found)))
+        else:
+            good.append(entry)
+            digests.append(entry.digest())
+            if isinstance(found, np.ndarray):
+                decoded.append(found)
     if not in_memory:
         return EncodedImages(good, decoding, digests), bad
     for image, pixels in zip(good, decoded, strict=True):
@@ -186,6 +183,8 @@ def store(
     return DecodedImages(pixels, [i.index for i in good], [i.label for i in good], [i.name for i in good], digests), bad
 
 
-def _looking(decoding: Decoding, *, in_memory: bool) -> Callable[[EncodedImage | BadRow], object]:
-    step = decoding.decode if in_memory else decoding.check
-    return lambda entry: None if isinstance(entry, BadRow) else step(entry)
+def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> list[tuple[_In, _Out]]:
+    """Do a piece of work for each item, several at a time, in order: Pillow decodes outside of the interpreter's lock."""
+    entries = list(items)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(zip(entries, pool.map(work, entries), strict=True))

@@ -108,7 +108,9 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
         The task with the checkpoint's weights.
     """
     backbone = json.loads(checkpoint["thaw"]["backbone"])
-    task: Task = _instantiate(cfg.model, **({"backbone": backbone} if backbone else {}))
+    known = {"backbone": backbone} if backbone else {}
+    elsewhere = {"weights": None} if "weights" in cfg.model else {}  # a file that need no longer be there
+    task: Task = _instantiate(cfg.model, **known, **elsewhere)
     task.load_state_dict(checkpoint["state_dict"])
     return task
 

@@ -1,7 +1,6 @@
 """Predict new images with a run's best checkpoint, a batch at a time."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from datamodules.batches import ImageBatch
 from datamodules.errors import BadRow, DataError, refuse
 from datamodules.image_decoding import SUFFIXES
 from datamodules.image_rows import EncodedImage, content_of
-from datamodules.image_storage import Decoding
+from datamodules.image_storage import Decoding, in_threads
 from datamodules.tables import Row, read_rows
 from datamodules.text_encoding import open_text
 from engine.table_writer import TableWriter, progress
@@ -21,7 +21,6 @@ from lightning_modules.metrics import predicted
 
 ADVICE = "mend it, or leave such images out with --on-bad-rows skip"
 _BATCH = 64
-_THREADS = 4  # Pillow decodes outside of the interpreter's lock
 
 
 def predict_images(
@@ -46,10 +45,10 @@ def predict_images(
     decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
     images = chain.from_iterable(_images(path, run.cfg.data.image_column) for path in inputs)
     done = bad = 0
-    with TableWriter(target) as writer, progress() as bars, ThreadPoolExecutor(_THREADS) as pool:
+    with TableWriter(target) as writer, progress() as bars:
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(images, _BATCH)):
-            found = list(zip(chunk, pool.map(decoding.decode, chunk), strict=True))
+            found = in_threads(decoding.decode, chunk)
             good = [(image, pixels) for image, pixels in found if isinstance(pixels, np.ndarray)]
             faults = [image.fault("", str(reason)) for image, reason in found if not isinstance(reason, np.ndarray)]
             if good:  # written before anything is refused: what is computed is not lost
@@ -81,7 +80,8 @@ def _images(path: Path, column: str) -> Iterator[EncodedImage]:
 
 def _predicted(run: TrainedRun, images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]]) -> list[dict[str, Any]]:
     pixels = torch.from_numpy(np.stack([pixels for _, pixels in images])).permute(0, 3, 1, 2)
-    probabilities = run.probabilities({"pixel_values": pixels})
+    unknown = torch.zeros(len(images), dtype=torch.int64)
+    probabilities = run.probabilities(dict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown)))
     _, classes = predicted(probabilities)
     names = [run.class_names[k] for k in classes.tolist()]
     columns = [f"probability_{name}" for name in run.class_names]

@@ -18,5 +18,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own use of torch
     # Frozen modules are in eval mode because the freezing plan put them there; the printed plan shows it.
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")  # data.max_pixels says what is too large
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -119,11 +119,16 @@ class Task(lightning.LightningModule):
 
     def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
         """Class probabilities [B, K]."""
-        return class_probabilities(self.network(batch))
+        return class_probabilities(self.logits(batch))
+
+    def logits(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
+        """What the network gives for a batch, [B, K]; one column for two classes."""
+        logits: Tensor = self.network(batch)
+        return logits
 
     def loss_and_probabilities(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each task has its batch type
         """Mean loss in nats, smoothed while training, and class probabilities [B, K]."""
-        logits = self.network(batch)
+        logits = self.logits(batch)
         smoothing = self.label_smoothing if self.training else 0.0
         return classification_loss(logits, batch["labels"], smoothing), class_probabilities(logits)
 
@@ -233,7 +238,7 @@ class Task(lightning.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         # Behind the last batch of an epoch, which is behind its validation. What Lightning does at the end of an epoch comes
         # after the checkpoint, and a resumed run would lack it.
-        when: Any = {"interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
+        when: Any = {"interval": "step", "frequency": batches, "monitor": self.schedule.monitor, "strict": False}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
 
     def backbone_config(self) -> dict[str, Any]:

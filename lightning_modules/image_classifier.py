@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from torch import Tensor
+
+from datamodules.batches import ImageBatch
 from lightning_modules.base import Task
 from lightning_modules.losses import num_outputs
 from lightning_modules.networks.classifier import Classifier
@@ -26,6 +29,7 @@ class ImageClassifier(Task):
         head: Literal["linear", "mlp"] = "linear",
         hidden: Sequence[int] = (256, 256),
         dropout: float = 0.0,
+        mirror_test: bool = False,  # noqa: FBT001, FBT002 - named in the config
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
@@ -39,6 +43,7 @@ class ImageClassifier(Task):
             head: `linear`, or `mlp` with hidden layers.
             hidden: Units of the MLP's hidden layers.
             dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
+            mirror_test: Whether the logits of an image are the mean of its own and its mirror image's, but in training.
             training: See `Task`.
 
         Raises:
@@ -46,6 +51,7 @@ class ImageClassifier(Task):
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters()
+        self.mirror_test = mirror_test
         features = image_encoder(backbone, weights, image_size)
         outputs = num_outputs(num_classes)
         if head == "linear":
@@ -53,6 +59,14 @@ class ImageClassifier(Task):
         else:
             self.network = Classifier(features, MLPHead(features.width, outputs, hidden, dropout))
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+
+    def logits(self, batch: ImageBatch) -> Tensor:
+        """[B, K], with the mirror images' where that is asked for."""
+        logits = super().logits(batch)
+        if self.training or not self.mirror_test:
+            return logits
+        mirrored = ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=batch["labels"], index=batch["index"])
+        return (logits + super().logits(mirrored)) / 2
 
     def backbone_config(self) -> dict[str, Any]:
         """Architecture, its arguments, and the input that its weights expect."""

@@ -31,8 +31,8 @@ IMAGES = {
     "cifar10_deit": f"{{architecture: deit_base_distilled_patch16_224, {VIT}}}",
     "cifar10_beit_head": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_beit_finetune": f"{{architecture: beit_base_patch16_224, {VIT}}}",
-    "cifar10_resnet_scratch": "{architecture: small_resnet, stem: 8, widths: [8, 8, 8], depth: 1}",
-    "sample_images": "{architecture: small_resnet, stem: 8, widths: [8, 8], depth: 1}",
+    "cifar10_resnet_scratch": "{architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
+    "sample_images": "{architecture: small_resnet, widths: [8, 8], depth: 1}",
 }
 
 

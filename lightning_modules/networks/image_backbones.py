@@ -79,11 +79,17 @@ def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_
         BackboneError: If there is no such backbone, its weights are damaged or do not cover all of it.
     """
     architecture, arguments, source = _described(backbone)
+    arguments.pop("num_classes", None)  # of the task that the weights were saved with
     file = None if weights is None else _weights_file(Path(weights), "model.weights")
     if isinstance(backbone, str) and file is None and Path(backbone).is_dir():
         file = _weights_file(Path(backbone), "model.backbone")
     stated = {key: arguments.pop(key) for key in _INPUT_KEYS if key in arguments}
+    if image_size is not None:
+        stated["size"] = (image_size, image_size)
     if architecture in OWN:
+        if architecture == "flat_pixels" and stated.get("size") is None:
+            msg = "model.backbone: flat_pixels needs a size, for example size: [32, 32]; its width depends on it"
+            raise BackboneError(msg)
         model, standard = _own(architecture, arguments), {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
         if file is not None:
             _load_own(model, file)
@@ -92,8 +98,6 @@ def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_
             arguments.setdefault("img_size", image_size)
         model = _timm(architecture, arguments, source, file, pretrained=isinstance(backbone, str) or file is not None)
         standard = _standard_input(model, arguments)
-    if image_size is not None:
-        stated["size"] = (image_size, image_size)
     config = {"architecture": architecture, **arguments, **standard, **stated}
     return ImageEncoder(model, json.loads(json.dumps(config))).train()
 
@@ -122,9 +126,7 @@ def _parts(described: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     source = dict(described.get("pretrained_cfg") or {})
     if "num_classes" in described:
         source["num_classes"] = described["num_classes"]
-    arguments = dict(described.get("model_args") or {})
-    arguments.pop("num_classes", None)
-    return arguments, source
+    return dict(described.get("model_args") or {}), source
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -179,12 +181,9 @@ def _load_own(model: nn.Module, file: Path) -> None:
 
 def _fixed_size(architecture: str, source: Mapping[str, Any] | None) -> bool:
     """Whether a network is built for one size of image, like those with learnt positions."""
-    stated = source if source else timm.models.get_pretrained_cfg(architecture, allow_unregistered=True)
-    return bool(stated["fixed_input_size"] if isinstance(stated, dict) and "fixed_input_size" in stated else _attribute(stated))
-
-
-def _attribute(stated: object) -> bool:
-    return bool(getattr(stated, "fixed_input_size", False))
+    if source is not None:
+        return bool(source.get("fixed_input_size"))
+    return bool(getattr(timm.models.get_pretrained_cfg(architecture, allow_unregistered=True), "fixed_input_size", False))
 
 
 def _timm(

@@ -21,7 +21,7 @@ CLASSES = list(COLOURS)
 FOLDER = {"train": "train", "val": "val", "test": "test"}
 COMMAND = (
     "data=image", "data.folder=colours", f"data.classes=[{','.join(CLASSES)}]", "data.num_classes=5", "data.size=16",
-    "model=sample_image_classifier", "model.backbone.widths=[8,8]", "model.backbone.stem=8", "data.batch_size=8",
+    "model=sample_image_classifier", "model.backbone.widths=[8,8]", "data.batch_size=8",
     "trainer.max_epochs=3",
 )  # fmt: skip
 

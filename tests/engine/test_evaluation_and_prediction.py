@@ -135,11 +135,11 @@ def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_
 
 def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are pulled a chunk at a time, and written before the next chunk is read."""
-    import engine.prediction
+    import engine.text_prediction
 
     monkeypatch.setattr(engine.text_prediction, "_CHUNK", 10)
     partial, seen = tmp_path / "out.partial.csv", []
-    real = engine.prediction.read_rows
+    real = engine.text_prediction.read_rows
 
     def counted(path: Path, needed: list[str]) -> object:
         for i, row in enumerate(real(path, needed)):
@@ -147,7 +147,7 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
                 seen.append(partial.exists())
             yield row
 
-    monkeypatch.setattr(engine.prediction, "read_rows", counted)
+    monkeypatch.setattr(engine.text_prediction, "read_rows", counted)
     source = tmp_path / "in.csv"
     source.write_text("tweet\n" + "".join(f"text {i}\n" for i in range(35)))
     predict(moved_run, [source], tmp_path / "out.csv")
@@ -157,7 +157,7 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_bad_row_stops_with_what_was_computed_kept(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import engine.prediction
+    import engine.text_prediction
 
     monkeypatch.setattr(engine.text_prediction, "_CHUNK", 2)
     source = tmp_path / "in.csv"
@@ -242,7 +242,7 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
 
 
 def test_late_columns_and_types_are_refused(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import engine.prediction
+    import engine.text_prediction
 
     monkeypatch.setattr(engine.text_prediction, "_CHUNK", 1)
     source = tmp_path / "in.jsonl"
@@ -258,7 +258,7 @@ def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None
     source = tmp_path / "in.csv"
     for content, left_out in (("tweet\n", 0), ("tweet,n\n,1\n", 1)):
         source.write_text(content)
-        with pytest.raises(ValueError, match=rf"has no row to predict \({left_out} left out\)"):
+        with pytest.raises(ValueError, match=rf"nothing to predict \({left_out} left out\)"):
             predict(moved_run, [source], tmp_path / "out.csv", on_bad_rows="skip")
         assert not (tmp_path / "out.csv").exists()
 

@@ -34,7 +34,7 @@ def main(folder: Path, schedule: str) -> None:
         rows={"train": 80, "val": 20, "test": 20}, folder="", files={"train": "", "val": "", "test": ""},
         classes=list(SAMPLE_CLASSES), num_classes=10, batch_size=8, eval_batch_size=4,
     )  # fmt: skip
-    backbone = {"architecture": "small_resnet", "stem": 8, "widths": [8, 8, 8], "depth": 1}
+    backbone = {"architecture": "small_resnet", "widths": [8, 8, 8], "depth": 1}
     task = ImageClassifier(backbone, 10, lr=0.01, backbone_lr=0.01, schedule=schedule, patience=0)  # type: ignore[arg-type]
     unfreezing = LayerUnfreezing(schedule={0: None, 1: "stages.2", 3: "all"})
     trainer = lightning.Trainer(

@@ -27,7 +27,7 @@ BACKBONES = {
     "vit": {"architecture": "vit_tiny_patch16_224", **VIT},
     "convnext": {"architecture": "convnext_tiny", "depths": [1, 1, 1, 1], "dims": [8, 16, 16, 24], "size": [32, 32]},
     "resnet": {"architecture": "resnet18", "size": [32, 32]},
-    "small_resnet": {"architecture": "small_resnet", "stem": 8, "widths": [8, 16], "depth": 1},
+    "small_resnet": {"architecture": "small_resnet", "widths": [8, 16], "depth": 1},
     "flat_pixels": {"architecture": "flat_pixels", "size": [8, 8]},
 }
 
@@ -258,6 +258,7 @@ def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
         ({"depth": 3}, None, r"a mapping needs architecture"),
         ({"architecture": "vgg11", "colour": 3}, None, r"model.backbone: vgg11 cannot be built so: .*colour"),
         ({"architecture": "small_resnet", "colour": 3}, None, r"model.backbone: small_resnet cannot be built so: .*colour"),
+        ({"architecture": "flat_pixels"}, None, r"model.backbone: flat_pixels needs a size, for example"),
         (SMALL, "missing.safetensors", r"model.weights=missing.safetensors: no such file"),
         (SMALL, "here.npz", r"model.weights=.*here.npz: cannot read '.npz' files"),
         (SMALL, "empty", r"model.weights=.*empty: no model.safetensors or pytorch_model.bin in it"),

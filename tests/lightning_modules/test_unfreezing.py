@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Train
 from tests.images import cifar_like
 from tests.lightning_modules.test_image_networks import BACKBONES
 
-RESNET = {"architecture": "small_resnet", "stem": 8, "widths": [8, 8, 8], "depth": 1}
+RESNET = {"architecture": "small_resnet", "widths": [8, 8, 8], "depth": 1}
 BERT = {
     "model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
     "intermediate_size": 24,
@@ -156,7 +156,7 @@ def test_what_stands_before_the_start_layer_is_in_eval_even_without_parameters()
 
 WORDS = (
     "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01", "model.warmup=0",
-    "model.backbone={architecture: small_resnet, stem: 8, widths: [8, 8, 8], depth: 1}",
+    "model.backbone={architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
 )  # fmt: skip
 SCHEDULE = "callbacks.unfreezing.schedule={0: null, 1: stages.2, 3: stages.1}"
 

@@ -54,7 +54,7 @@ def test_page_is_self_contained_escaped_and_complete(run: RunFolder) -> None:
         "trains from epoch",
     ):
         assert part in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     assert "#010203" not in page  # every colour became one of the theme's
 
 
@@ -73,7 +73,7 @@ def test_an_unfinished_run_has_a_page(run: RunFolder) -> None:
     run.write_status("failed", "fit", "loss <nan>")
     page = write_report(run.path).read_text(encoding="utf-8")
     assert "The run failed during fit: loss &lt;nan&gt;" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     run.write_history([])
     (run.path / "history.csv").unlink()
     assert "failed" in write_report(run.path).read_text(encoding="utf-8")

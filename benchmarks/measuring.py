@@ -1,0 +1,63 @@
+"""Honest timing: warmed up, alternating, each side measured in the same process."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated measurements of one piece of work.
+
+    Attributes:
+        seconds: One figure a repetition.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """From the fastest to the slowest, as a share of the median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def alternate(contenders: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, Timing]:
+    """Run every contender once for warmth, then all in turn, `repetitions` times.
+
+    Args:
+        contenders: Name -> the work, all of it the same.
+        repetitions: Measurements of each.
+
+    Returns:
+        Name -> its times.
+    """
+    for work in contenders.values():
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repetitions):
+        for name, work in contenders.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def setting(*packages: str) -> str:
+    """The hardware and the versions that figures belong to."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    cpu = names[0] if names else platform.processor()
+    return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"

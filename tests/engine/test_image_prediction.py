@@ -1,0 +1,126 @@
+"""Predicting images and testing again, from the run folder alone."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import save_file
+
+from datamodules.errors import DataError
+from engine.evaluation import evaluate
+from engine.prediction import predict
+from engine.run_folder import RunFolder
+from lightning_modules.networks.image_backbones import image_encoder
+from tests.conftest import ROOT
+from tests.images import COLOURS, encoded, image_folder, picture, write_parquet
+
+CLASSES = list(COLOURS)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder, and a run on it that was moved after training; the weights that it began with are gone."""
+    root = tmp_path_factory.mktemp("images")
+    image_folder(root / "data" / "colours", {"train": 9, "val": 3, "test": 4})
+    weights = root / "weights.safetensors"
+    network = image_encoder({"architecture": "small_resnet", "widths": [8, 8], "depth": 1}, None, None).model
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, weights)
+    command = [
+        sys.executable, str(ROOT / "train.py"), "data=image", "data.folder=colours", f"data.classes=[{','.join(CLASSES)}]",
+        "data.num_classes=5", "data.size=16", "model=sample_image_classifier", "model.backbone.widths=[8,8]",
+        "model.image_size=24", f"model.weights={weights}", "data.batch_size=8", "trainer.max_epochs=3", "trainer.accelerator=cpu",
+        f"paths.data_dir={root / 'data'}", f"hydra.run.dir={root / 'run'}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    (root / "run").rename(root / "moved")
+    weights.unlink()
+    return root
+
+
+def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_path: Path) -> None:
+    expected = pd.read_parquet(RunFolder(place / "moved").predictions)
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(place / "moved"), str(place / "data" / "colours" / "test")]
+    done = subprocess.run([*command, "-o", str(tmp_path / "out.csv"), "--device", "cpu"], capture_output=True, text=True, check=True)
+    assert "20 predicted, 0 left out" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out.csv")
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert list(out) == ["image", "prediction", *(f"probability_{name}" for name in CLASSES)]
+    out["image"] = [f"test/{Path(name).parent.name}/{Path(name).name}" for name in out["image"]]
+    both = expected.merge(out, on="image", suffixes=("", "_now"))
+    assert len(both) == 20
+    assert (both["prediction"] == both["prediction_now"]).all()
+    for name in CLASSES:
+        assert both[f"probability_{name}"].to_numpy() == pytest.approx(both[f"probability_{name}_now"].to_numpy(), abs=1e-6)
+
+
+def test_a_list_a_table_and_single_images(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    big = picture("blue", 3, (90, 60))  # of another size than the training images: cut and resized like them
+    big.save(tmp_path / "big.png")
+    picture("red", 1).save(tmp_path / "small.jpg")
+    (tmp_path / "list.txt").write_text("big.png\n\nsmall.jpg\n")
+    write_parquet(tmp_path / "table.parquet", [encoded(big), encoded(picture("red", 1))], [0, 0])
+    run = place / "moved"
+    assert predict(run, [Path("list.txt")], device="cpu") == Path("list.predictions.csv")
+    listed = pd.read_csv("list.predictions.csv")
+    assert listed["image"].tolist() == ["big.png", "small.jpg"]
+    predict(run, [Path("big.png"), Path("small.jpg")], Path("two.parquet"), device="cpu")
+    assert pd.read_parquet("two.parquet")["prediction"].tolist() == listed["prediction"].tolist()
+    with pytest.raises(DataError, match=r"no column 'image'; it has img, label"):
+        predict(run, [Path("table.parquet")], Path("no.csv"), device="cpu")
+    pd.read_parquet("table.parquet").rename(columns={"img": "image"}).to_parquet("named.parquet")
+    predict(run, [Path("named.parquet")], Path("rows.csv"), device="cpu")
+    assert pd.read_csv("rows.csv")["image"].tolist() == ["named.parquet, row 1", "named.parquet, row 2"]
+
+
+def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    picture("red", 1).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"nothing")
+    picture("blue", 1).save(folder / "c.png")
+    with pytest.raises(DataError, match=r"b\.png: is no image that can be read.*--on-bad-rows skip") as caught:
+        predict(place / "moved", [folder], tmp_path / "out.csv", device="cpu")
+    assert any(str(tmp_path / "out.partial.csv") in note for note in caught.value.__notes__)
+    assert len(pd.read_csv(tmp_path / "out.partial.csv")) == 2
+    predict(place / "moved", [folder], tmp_path / "out.csv", on_bad_rows="skip", device="cpu")
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 2
+    (tmp_path / "list.txt").write_text(f"{folder / 'a.png'}\n{folder / 'z.png'}\n")
+    with pytest.raises(DataError, match=r"z\.png: .*No such file"):
+        predict(place / "moved", [tmp_path / "list.txt"], tmp_path / "list.csv", device="cpu")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"none: nothing to predict \(0 left out\)"):
+        predict(place / "moved", [tmp_path / "none"], tmp_path / "none.csv", device="cpu")
+
+
+def test_evaluation_gives_every_figure_again(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(place / "moved", None) == 0
+    assert "all figures are those of metrics.json" in capsys.readouterr().out
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    (data / "colours" / "test" / "red" / "0.png").unlink()
+    with pytest.raises(ValueError, match=r"the test split is not the one"):
+        evaluate(place / "moved", str(data))
+
+
+def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path) -> None:
+    folder = RunFolder(shutil.copytree(place / "moved", place / "page"))
+    from reports.page import wrong_pictures, write_report
+    from reports.record import read_run
+
+    table = pd.read_parquet(folder.predictions)
+    table.loc[0, ["prediction", "probability_green"]] = ["green", 0.91]
+    table.loc[1, ["prediction", "probability_blue"]] = ["blue", 0.97]
+    table.to_parquet(folder.predictions, index=False)
+    shown = wrong_pictures(read_run(folder.path))
+    confidences = [row["confidence"] for row in shown]
+    assert confidences == sorted(confidences, reverse=True)
+    assert {(row["label"], row["prediction"]) for row in shown} >= {("red", "blue"), ("red", "green")}
+    page = write_report(folder.path).read_text(encoding="utf-8")
+    assert page.count('<img src="data:image/png;base64,') == 5 * 4 + len(shown)
+    assert "Test samples of each class" in page
+    assert "Seconds of training" in page
+    assert 'red → <b>blue</b> 0.9700' in page
+    assert page.index("→ <b>blue</b> 0.9700") < page.index("→ <b>green</b> 0.9100")
