@@ -25,7 +25,7 @@ from benchmarks.measuring import Timing, alternate, setting
 from datamodules.batch_order import EvaluationBatches
 from datamodules.image_rows import EncodedImage
 from datamodules.image_samples import sample_image
-from datamodules.image_storage import Decoding, DecodedImages, store
+from datamodules.image_storage import DecodedImages, Decoding, store
 from datamodules.image_transforms import Augmentation, Augmenter
 from lightning_modules.networks.pixels import PixelInput
 

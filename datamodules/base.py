@@ -97,6 +97,9 @@ class Split(Protocol):
     def contents(self) -> Sequence[str]:
         """What tells two samples apart."""
 
+    def name_of(self, content: str) -> str:
+        """What a person knows the sample with this content by."""
+
 
 _Split = TypeVar("_Split", bound=Split)
 
@@ -167,14 +170,23 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
                 raise DataError(msg)
+        missing = set(range(self.num_classes)) - set(splits["train"].labels)
+        if missing:
+            names = ", ".join(self.class_names[k] for k in sorted(missing))
+            log.warning("the train split has no sample of %s, so nothing is learnt about it", names)
         self.splits = splits
         for (a, b), shared in self.overlaps.items():
-            log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, shared[0])
+            example = self._shown((a, b), shared[0])
+            log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, example)
 
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
         """Samples that stand in two splits, for each pair of splits that share any."""
         return shared_contents({name: self.splits[name].contents() for name in SPLITS})
+
+    def _shown(self, pair: tuple[str, str], content: str) -> str:
+        """A sample that stands in two splits, as a person knows it."""
+        return " = ".join(dict.fromkeys(self.splits[name].name_of(content) for name in pair))
 
     def describe(self) -> dict[str, Any]:
         """Facts for provenance.json: rows, fingerprint and rows left out of each split; samples in two splits."""
@@ -183,7 +195,12 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             split, skipped = self.splits[name], sum(row.split == name for row in self.bad_rows)
             facts[name] = {"rows": len(split), "sha256": fingerprint(split.rows()), "skipped_rows": skipped}
         facts["overlaps"] = [
-            {"splits": list(pair), "count": len(shared), "what": self.samples_are, "examples": shared[:3]}
+            {
+                "splits": list(pair),
+                "count": len(shared),
+                "what": self.samples_are,
+                "examples": [self._shown(pair, content) for content in shared[:3]],
+            }
             for pair, shared in self.overlaps.items()
         ]
         return facts
@@ -195,6 +212,10 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:  # noqa: ARG002 - a base without a say
         """Small PNG pictures of samples, index -> file content; none where samples are not pictures."""
         return {}
+
+    def trial_batch(self) -> Any:  # noqa: ANN401 - each dataset has its batch type
+        """A batch of one sample to try the network with before anything is trained; None where that shows nothing."""
+        return None
 
     def faults_with(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - a base without a say
         """What in the data does not fit the backbone with this configuration, a line each."""

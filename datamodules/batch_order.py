@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class ShuffledBatches(TrainingBatches):
         """All batches of this epoch."""
         order = self.sampler.generator().permutation(self.samples).tolist()
         cuts = [*(i * self.batch_size for i in range(self.count)), self.samples]
-        return [order[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        return [order[start:end] for start, end in pairwise(cuts)]
 
 
 class EvaluationBatches(Sampler[list[int]]):

@@ -62,7 +62,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             image_column: Column of the image, of a Parquet file.
             label_column: Column of the label: a class name, or a number 0..K-1.
             val_fraction: Share of train that becomes val where there is no val file, 0..1.
-            train_rows: Only so many first rows of the train file are read; None is all.
+            train_rows: Only so many first rows of the train file, a Parquet file, are read; None is all.
             in_memory: Whether all images are decoded once and kept.
             size: Side of the middle square that each image is cut to and resized to, in pixels; None keeps images as they
                 are, which then have to be of one size.
@@ -90,6 +90,9 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read and decode, or check, the images of every split."""
+        if self.train_rows is not None and not str(self.files["train"]).endswith(".parquet"):
+            msg = f"data.train_rows={self.train_rows}: a folder comes class by class, its first rows are of one; use .parquet"
+            raise DataError(msg)
         splits, bad = {}, []
         for split, images in self.sources().items():
             wanted = self._first(images) if split == "train" else images
@@ -146,7 +149,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
         return DataLoader(
-            self.splits[split],  # type: ignore[arg-type]  # it gives whole batches
+            self.splits[split],
             batch_sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
@@ -172,6 +175,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         changed = self.augmenter(batch["pixel_values"], batch["index"])
         return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
 
+    def trial_batch(self) -> ImageBatch:
+        """One training image."""
+        zero = torch.zeros(1, dtype=torch.int64)
+        return ImageBatch(pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero)
+
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """The files' names, with a row where a file holds many images."""
         names = dict(zip(self.splits[split].indices, self.splits[split].names, strict=True))
@@ -185,8 +193,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def state_dict(self) -> dict[str, Any]:
         """Height and width of the images, so that a checkpoint can bring new ones to what it was trained on."""
-        return {"size": list(self.splits["train"].pixels(0).shape[-2:])}
-
+        return {"size": list(self.decoding.size or self.splits["train"].pixels(0).shape[-2:])}
 
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the split gives whole batches

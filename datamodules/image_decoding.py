@@ -11,13 +11,16 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE as TIFF_BITS
+from PIL.TiffImagePlugin import TiffImageFile
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 _SHORTEST_SIDE = 2
 _PLAIN_MODES = ("RGB", "L", "1", "P")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
-_DEEP_PNG = 16
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")
+_SHALLOW = 8  # bits a channel
 _TAIL = 12  # bytes; a PNG's last chunk
 _PNG_DEPTH_AT = 24  # byte of the header that holds the bits of a channel
 
@@ -90,7 +93,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
         msg = "is empty (0 bytes)"
         raise BadImageError(msg)
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
         msg = f"is no image that can be read: it begins with {head[:8]!r}"
         raise BadImageError(msg) from error
@@ -102,17 +105,31 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
         msg = f"is {width} x {height} pixels, more than data.max_pixels={max_pixels} in all"
     elif min(width, height) < _SHORTEST_SIDE:
         msg = f"is {width} x {height} pixels: too small to show anything"
-    elif getattr(image, "n_frames", 1) > 1:
-        msg = f"is animated: {image.n_frames} frames; save the one that is meant"  # type: ignore[attr-defined]
+    elif _frames(image) > 1:
+        msg = f"holds several pictures ({_frames(image)} frames or pages, animated or not); save the one that is meant"
     elif image.mode == "CMYK":
         msg = "has CMYK colours, whose look depends on a printer; save it as RGB"
-    elif image.mode.startswith(("I", "F")) or (image.format == "PNG" and head[_PNG_DEPTH_AT] == _DEEP_PNG):
+    elif image.mode.startswith(("I", "F")) or _depth(image, head) > _SHALLOW:
         msg = "has 16 bits a channel or more; save it with 8"
     elif image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         msg = f"has {image.mode} colours; save it as RGB"
     else:
         return image
     raise BadImageError(msg)
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures in a file. In a camera's MPO the first is the photograph, the others are previews and depth."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def _depth(image: Image.Image, head: bytes) -> int:
+    """Bits a channel, where Pillow would cut them to 8 without a word."""
+    if image.format == "PNG":
+        return head[_PNG_DEPTH_AT]
+    if isinstance(image, TiffImageFile):
+        return int(max(image.tag_v2.get(TIFF_BITS, (_SHALLOW,))))
+    return _SHALLOW
 
 
 def _transparent(image: Image.Image) -> bool:
@@ -130,7 +147,7 @@ def _ends(file: BinaryIO, kind: str | None) -> bool:
     length = file.seek(0, io.SEEK_END)
     file.seek(max(0, length - _TAIL))
     tail = file.read()
-    if kind == "JPEG":
+    if kind in ("JPEG", "MPO"):
         return tail.endswith(b"\xff\xd9")
     if kind == "PNG":
         return tail[4:8] == b"IEND"

@@ -12,13 +12,16 @@ from datamodules.image_decoding import SUFFIXES
 from datamodules.labels import class_of
 from datamodules.tables import Row, read_rows
 
+_END = 2**16  # bytes
+
 
 @dataclass(frozen=True)
 class EncodedImage:
     """A labelled image before decoding.
 
     Attributes:
-        index: Row in the split's file, from 0; in a folder the place among its files in order of their names.
+        index: Row in the split's file, from 0; in a folder the place among its files, class by
+            class in order of their names.
         source: The file, or its content.
         label: 0..K-1.
         file: Name of the file that a person looks into.
@@ -37,10 +40,16 @@ class EncodedImage:
         return self.file if self.row is None else f"{self.file}, row {self.row}"
 
     def digest(self) -> str:
-        """What tells two images apart: the content's SHA-256; of a file on disk, its name and size."""
+        """What tells two images apart: SHA-256 of the content; of a file longer than 128 KiB, of its size and both ends."""
         if isinstance(self.source, bytes):
             return hashlib.sha256(self.source).hexdigest()
-        return f"{self.file}:{self.source.stat().st_size}"
+        length = self.source.stat().st_size
+        with self.source.open("rb") as file:
+            if length <= 2 * _END:
+                return hashlib.sha256(file.read()).hexdigest()
+            ends = file.read(_END)
+            file.seek(length - _END)
+            return hashlib.sha256(ends + file.read(_END) + str(length).encode()).hexdigest()
 
     def fault(self, split: str, reason: str) -> BadRow:
         """This image as a bad row."""
@@ -103,9 +112,11 @@ class ImageReader:
                 hint = f"; did you mean {near[0]}?" if near else f"; data.classes names {', '.join(self.class_names)}"
                 msg = f"{path / name}: no class is called '{name}'{hint}"
                 raise DataError(msg)
+        for stray in sorted(entry.name for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")):
+            yield BadRow(split, f"{path.name}/{stray}", None, None, "stands in no class folder, so its class is not known")
         index = 0
         for label, name in enumerate(self.class_names):
-            files = sorted(p for p in (path / name).rglob("*") if p.is_file() and not p.name.startswith("."))
+            files = visible_files(path / name)
             if not files:
                 reason = "this class folder is empty" if name in folders else "there is no folder for this class"
                 yield BadRow(split, f"{path.name}/{name}", None, None, reason)
@@ -116,6 +127,12 @@ class ImageReader:
                     yield image
                 else:
                     yield image.fault(split, f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}")
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder in order of their names; hidden ones, and those in hidden folders, are left out."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds

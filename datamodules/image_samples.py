@@ -25,7 +25,7 @@ def _edges(x: _Grid, y: _Grid, radius: float, corners: int) -> npt.NDArray[np.bo
     """A regular polygon with a corner on top."""
     angles = np.pi / 2 + np.arange(corners) * 2 * np.pi / corners + np.pi / corners
     inside = [x * np.cos(a) + y * np.sin(a) <= radius * np.cos(np.pi / corners) for a in angles]
-    return np.logical_and.reduce(inside)
+    return np.asarray(np.logical_and.reduce(inside))
 
 
 # Where the second colour is: x and y from the middle in pixels, r a size of 7 to 12 pixels.
@@ -65,7 +65,7 @@ def sample_image(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         second = rng.uniform(0, 255, size=3)
     inside = _SHAPES[SAMPLE_CLASSES[label]](x, y, radius)
     picture = np.where(inside[..., None], second, first) + rng.normal(0, _NOISE, size=(SIDE, SIDE, 3))
-    return picture.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(picture.round().clip(0, 255), dtype=np.uint8)
 
 
 class SampleImagesDataModule(ImageDataModule):

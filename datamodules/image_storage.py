@@ -1,7 +1,8 @@
 """Images of a split, ready to be made into batches: decoded once and kept, or decoded each time."""
 
+import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar
@@ -18,6 +19,7 @@ from datamodules.image_decoding import BadImageError, check_image, decode_image
 from datamodules.image_rows import EncodedImage
 
 _THREADS = 4
+_LARGEST_SHARE = 0.6  # of the memory, that images may take
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -82,6 +84,10 @@ class ImageSplit(Dataset[ImageBatch]):
         """The digests; an image that stands in two splits has the same in both."""
         return self.digests
 
+    def name_of(self, content: str) -> str:
+        """The name of the first image with this digest."""
+        return self.names[self.digests.index(content)]
+
     def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[int], list[str], list[str]]:
         kept = ([values[p] for p in positions] for values in (self.indices, self.labels, self.names, self.digests))
         return tuple(kept)  # type: ignore[return-value]
@@ -127,7 +133,7 @@ class EncodedImages(ImageSplit):
         """One image, [3, H, W] uint8; raises `DataError` where it can no longer be decoded."""
         found = self.decoding.decode(self.encoded[position])
         if isinstance(found, BadImageError):
-            msg = f"{self.names[position]}: {found}; mend the file, or take it away"
+            msg = f"{self.names[position]}: {found}; mend the file or take it away, then go on with ckpt_path=last"
             raise DataError(msg)
         return torch.from_numpy(found.copy()).permute(2, 0, 1)
 
@@ -154,37 +160,64 @@ def store(
         The usable images, and the bad rows in order.
 
     Raises:
-        DataError: If images that are kept together differ in size.
+        DataError: If images that are kept together differ in size or do not fit into memory.
     """
+    entries = list(images)
     good: list[EncodedImage] = []
     digests: list[str] = []
-    decoded: list[npt.NDArray[np.uint8]] = []
     bad: list[BadRow] = []
+    kept = np.empty((0, 3, 1, 1), np.uint8)
     look = decoding.decode if in_memory else decoding.check
-    for entry, found in in_threads(lambda entry: None if isinstance(entry, BadRow) else look(entry), images):
+    for entry, found in in_threads(lambda entry: None if isinstance(entry, BadRow) else look(entry), entries):
         if isinstance(entry, BadRow):
             bad.append(entry)
-        elif isinstance(found, BadImageError):
+            continue
+        if isinstance(found, BadImageError):
             bad.append(entry.fault(split, str(found)))
-        else:
-            good.append(entry)
-            digests.append(entry.digest())
-            if isinstance(found, np.ndarray):
-                decoded.append(found)
+            continue
+        if isinstance(found, np.ndarray):
+            if not good:
+                kept = _room(len(entries), *found.shape[:2])
+            _keep(found, kept, entry, good)
+        good.append(entry)
+        digests.append(entry.digest())
     if not in_memory:
         return EncodedImages(good, decoding, digests), bad
-    for image, pixels in zip(good, decoded, strict=True):
-        if pixels.shape != decoded[0].shape:
-            (h, w), (h0, w0) = pixels.shape[:2], decoded[0].shape[:2]
-            msg = f"{image.name} is {w} x {h} pixels and {good[0].name} is {w0} x {h0}; set data.size to one side for all"
-            raise DataError(msg)
-    stacked = np.stack(decoded) if decoded else np.zeros((0, 1, 1, 3), np.uint8)
-    pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
-    return DecodedImages(pixels, [i.index for i in good], [i.label for i in good], [i.name for i in good], digests), bad
+    facts = [i.index for i in good], [i.label for i in good], [i.name for i in good], digests
+    return DecodedImages(torch.from_numpy(kept[: len(good)]), *facts), bad
 
 
-def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> list[tuple[_In, _Out]]:
+def _room(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """[count, 3, height, width], not filled; raises `DataError` where it would take most of the memory."""
+    needed, there = 3 * count * height * width, physical_memory()
+    if needed > there * _LARGEST_SHARE:
+        msg = (
+            f"{count} images of {width} x {height} pixels take {needed / 2**30:.1f} GiB, and this machine has "
+            f"{there / 2**30:.1f}; set data.in_memory=false with data.num_workers, or a smaller data.size"
+        )
+        raise DataError(msg)
+    return np.empty((count, 3, height, width), np.uint8)
+
+
+def _keep(
+    pixels: npt.NDArray[np.uint8], kept: npt.NDArray[np.uint8], image: EncodedImage, before: Sequence[EncodedImage]
+) -> None:
+    if pixels.shape[:2] != kept.shape[2:]:
+        (h, w), (h0, w0) = pixels.shape[:2], kept.shape[2:]
+        msg = f"{image.name} is {w} x {h} pixels and {before[0].name} is {w0} x {h0}; set data.size to one side for all"
+        raise DataError(msg)
+    kept[len(before)] = pixels.transpose(2, 0, 1)
+
+
+def physical_memory() -> float:
+    """Bytes of memory of this machine; infinite where it does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
+def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[tuple[_In, _Out]]:
     """Do a piece of work for each item, several at a time, in order: Pillow decodes outside of the interpreter's lock."""
-    entries = list(items)
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(zip(entries, pool.map(work, entries), strict=True))
+        yield from zip(items, pool.map(work, items), strict=True)

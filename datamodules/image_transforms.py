@@ -89,9 +89,14 @@ class Augmenter:
         changed = []
         with torch.random.fork_rng(devices=[]):
             for image, row in zip(images, index.tolist(), strict=True):
-                torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, row]).generate_state(1)[0]))
+                # Not torch.manual_seed, which would reach the GPU's generator too.
+                torch.default_generator.manual_seed(_image_seed(self.seed, self.epoch, row))
                 changed.append(change(image))
         return torch.stack(changed)
+
+
+def _image_seed(seed: int, epoch: int, row: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, row]).generate_state(1)[0])
 
 
 def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
@@ -100,7 +105,8 @@ def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
     Args:
         images: [B, 3, H, W] uint8, H and W greater than the padding.
         padding: Pixels on each side.
-        rows, columns: [B] int64 corner of each window, 0..2 * padding.
+        rows: [B] int64 uppermost row of each window, 0..2 * padding.
+        columns: [B] int64 leftmost column, likewise.
 
     Returns:
         [B, 3, H, W] uint8.

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from datamodules.errors import DataError
 from datamodules.tables import Row
-
 
 
 class Files(TypedDict):
@@ -121,5 +120,10 @@ def hub_rows(hub: str, split: str) -> Iterator[Row]:
             table = table.cast_column(key, datasets.Image(decode=False))
     names = {key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)}
     for index, values in enumerate(table):
-        named = {key: names[key][value] if key in names else value for key, value in values.items()}
-        yield Row(index, None, named)
+        yield Row(index, None, {key: _named(value, names.get(key)) for key, value in values.items()})
+
+
+def _named(value: Any, names: list[str] | None) -> Any:  # noqa: ANN401 - any value of a table
+    """A class's name; the hub writes -1 where a label is not known, which is no class."""
+    known = names is not None and isinstance(value, int) and 0 <= value < len(names)
+    return names[value] if names is not None and known else value

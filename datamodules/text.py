@@ -19,6 +19,7 @@ from datamodules.text_cleaning import Cleaning, clean
 from datamodules.text_rows import RowReader, TextSplit
 from datamodules.text_tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
 
+
 class TextDataModule(TransferDataModule[TextSplit]):
     """Train, val and test texts, cleaned, tokenised and batched by length."""
 

@@ -33,6 +33,10 @@ class TextSplit:
         """The texts; one that stands in two splits is the same in both."""
         return [text.strip() for text in self.texts]
 
+    def name_of(self, content: str) -> str:
+        """The text itself."""
+        return content
+
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """The rows at these positions."""
         return TextSplit(

@@ -8,6 +8,7 @@ from typing import Any
 
 import hydra
 import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,8 +17,8 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
-from lightning_modules.callbacks.epoch_timer import EpochTimer
 from lightning_modules.callbacks.epoch_seed import EpochSeed
+from lightning_modules.callbacks.epoch_timer import EpochTimer
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
@@ -30,7 +31,7 @@ _PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
 class Parts:
     """What a run consists of."""
 
-    datamodule: TransferDataModule
+    datamodule: TransferDataModule[Any]
     task: Task
     trainer: lightning.Trainer
 
@@ -48,7 +49,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     Raises:
         ConfigError: If they do not fit together.
     """
-    datamodule: TransferDataModule = _instantiate(cfg.data)
+    datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
     datamodule.setup()
     task: Task = _instantiate(cfg.model)
     faults = datamodule.faults_with(task.backbone_config())
@@ -58,12 +59,40 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     for callback in callbacks:
         if isinstance(callback, LayerUnfreezing):
             callback.give_plan(task)
+    _refuse_late_stages(task, cfg.trainer.max_epochs)
+    _try_network(datamodule, task)
     loggers = [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
     if trainer.world_size > 1:
         msg = f"trainer.devices: received {cfg.trainer.devices} (x {cfg.trainer.num_nodes} nodes); this version trains on one"
         raise ConfigError(msg)
     return Parts(datamodule, task, trainer)
+
+
+def _refuse_late_stages(task: Task, max_epochs: int | None) -> None:
+    late = [epoch for epoch in task.freezing.stages if max_epochs is not None and 0 <= max_epochs <= epoch]
+    if late:
+        msg = (
+            f"callbacks.unfreezing.schedule: epoch {late[0]} never comes, trainer.max_epochs={max_epochs} ends before it "
+            f"(epochs count from 0); raise the one, or take the other out"
+        )
+        raise ConfigError(msg)
+
+
+def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
+    """Have the network read one sample, where a datamodule gives one, before anything is trained."""
+    batch = datamodule.trial_batch()
+    if batch is None:
+        return
+    try:
+        with torch.no_grad():
+            task.eval().network(batch)
+    except RuntimeError as error:
+        height, width = batch["pixel_values"].shape[-2:]
+        reason = " ".join(str(error).split())[:200]
+        msg = f"the network cannot read images of {width} x {height} pixels ({reason}); set data.size or model.image_size"
+        raise ConfigError(msg) from error
+    task.train()
 
 
 def build_trainer(
@@ -115,9 +144,9 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     return task
 
 
-def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> TransferDataModule:
+def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> TransferDataModule[Any]:
     """Build and set up a run's datamodule with what its checkpoint keeps of it, the tokenizer for example."""
-    datamodule: TransferDataModule = _instantiate(cfg.data)
+    datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
     datamodule.load_state_dict(checkpoint.get(type(datamodule).__qualname__, {}))
     datamodule.setup()
     return datamodule

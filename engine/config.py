@@ -30,7 +30,7 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "data.val_fraction": (0.001, 0.999),
     "data.train_rows": (1, None),
     "data.size": (2, None),
-    "data.max_pixels": (1, None),
+    "data.max_pixels": (1, 178_956_970),  # above, Pillow refuses by itself
     "data.augmentation.crop_padding": (0, None),
     "data.augmentation.rotation": (0, 180),
     "data.augmentation.rand_augment.num_ops": (1, None),
@@ -163,6 +163,11 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     for key in _NOT_ZERO:
         if at(key) == 0:
             yield key, "received 0; a run trains, validates and tests"
+    if at("model.schedule") == "plateau" and at("trainer.check_val_every_n_epoch") not in (None, 1):
+        yield (
+            "trainer.check_val_every_n_epoch",
+            "received more than 1; model.schedule=plateau looks at every epoch's validation",
+        )
     if at("mode") not in ("min", "max"):
         yield "mode", f"received {at('mode')!r}; choose min or max"
     if not isinstance(at("plan"), bool):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from datamodules.batches import ImageBatch
-from datamodules.errors import BadRow, DataError, refuse
+from datamodules.errors import DataError, refuse
 from datamodules.image_decoding import SUFFIXES
-from datamodules.image_rows import EncodedImage, content_of
+from datamodules.image_rows import EncodedImage, content_of, visible_files
 from datamodules.image_storage import Decoding, in_threads
 from datamodules.tables import Row, read_rows
 from datamodules.text_encoding import open_text
@@ -24,14 +24,15 @@ _BATCH = 64
 
 
 def predict_images(
-    run: TrainedRun, inputs: Sequence[Path], target: Path, on_bad_rows: Literal["error", "skip"]
+    run: TrainedRun, inputs: Sequence[Path], target: Path, column: str | None, on_bad_rows: Literal["error", "skip"]
 ) -> tuple[int, int]:
     """Predict images.
 
     Args:
         run: Of an image classifier.
-        inputs: Images, folders of images, .txt with a path a line, or .parquet with the run's image column.
+        inputs: Images, folders of images, .txt with a path a line, or .parquet.
         target: Where to: `image`, `prediction`, and `probability_<class>` for each class.
+        column: Of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
 
     Returns:
@@ -43,12 +44,12 @@ def predict_images(
     """
     height, width = run.data_state["size"]
     decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
-    images = chain.from_iterable(_images(path, run.cfg.data.image_column) for path in inputs)
+    images = chain.from_iterable(_images(path, column or run.cfg.data.image_column) for path in inputs)
     done = bad = 0
     with TableWriter(target) as writer, progress() as bars:
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(images, _BATCH)):
-            found = in_threads(decoding.decode, chunk)
+            found = list(in_threads(decoding.decode, chunk))
             good = [(image, pixels) for image, pixels in found if isinstance(pixels, np.ndarray)]
             faults = [image.fault("", str(reason)) for image, reason in found if not isinstance(reason, np.ndarray)]
             if good:  # written before anything is refused: what is computed is not lost
@@ -63,7 +64,7 @@ def predict_images(
 def _images(path: Path, column: str) -> Iterator[EncodedImage]:
     """The images that an input stands for; their labels are not known and not looked at."""
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
         yield from (EncodedImage(i, file, 0, str(file), None) for i, file in enumerate(files))
     elif path.suffix.lower() == ".txt":
         with open_text(path) as lines:
@@ -74,6 +75,9 @@ def _images(path: Path, column: str) -> Iterator[EncodedImage]:
         for row in read_rows(path, [column]):
             assert isinstance(row, Row)  # noqa: S101 - Parquet has no bad rows
             yield EncodedImage(row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1)
+    elif path.suffix.lower() in (".csv", ".tsv", ".jsonl"):
+        msg = f"{path}: an image classifier reads images, folders of images, a .txt with a path a line, or .parquet"
+        raise DataError(msg)
     else:
         yield EncodedImage(0, path, 0, str(path), None)
 

@@ -20,7 +20,7 @@ def predict(
     run: Path,
     inputs: Sequence[Path],
     output: Path | None = None,
-    text_column: str | None = None,
+    column: str | None = None,
     on_bad_rows: Literal["error", "skip"] = "error",
     force: bool = False,  # noqa: FBT001, FBT002 - the command line's switch
     device: str | None = None,
@@ -32,7 +32,7 @@ def predict(
         inputs: For a text classifier one file; for an image classifier images, folders of images, .txt with a path a line,
             or .parquet.
         output: .csv, .tsv, .jsonl or .parquet; None writes `<input>.predictions.csv`, or predictions.csv for several.
-        text_column: None takes the run's.
+        column: Of the texts or images in a table; None takes the run's.
         on_bad_rows: Stop at a sample that cannot be read, or leave it out and count it.
         force: Whether an existing output is replaced.
         device: Where to compute; None takes a GPU where there is one.
@@ -59,9 +59,9 @@ def predict(
         if len(inputs) > 1 or inputs[0].is_dir():
             msg = f"a text classifier predicts one file at a time; received {', '.join(map(str, inputs))}"
             raise DataError(msg)
-        done, bad = predict_texts(trained, inputs[0], target, text_column, on_bad_rows)
+        done, bad = predict_texts(trained, inputs[0], target, column, on_bad_rows)
     elif isinstance(trained.task, ImageClassifier):
-        done, bad = predict_images(trained, inputs, target, on_bad_rows)
+        done, bad = predict_images(trained, inputs, target, column, on_bad_rows)
     else:
         msg = f"{run}: nothing predicts with a {type(trained.task).__name__} yet"
         raise RunFolderError(msg)
@@ -77,4 +77,6 @@ def _standard_output(inputs: Sequence[Path]) -> Path:
     if len(inputs) > 1:
         return Path("predictions.csv")
     only = inputs[0]
-    return only.resolve().with_name(f"{only.resolve().name}.predictions.csv") if only.is_dir() else only.with_suffix(".predictions.csv")
+    if only.is_dir():
+        return only.resolve().with_name(f"{only.resolve().name}.predictions.csv")
+    return only.with_suffix(".predictions.csv")

@@ -41,7 +41,7 @@ def stage_record(result: StageResult, class_names: Sequence[str]) -> dict[str, A
     }
 
 
-def write_predictions(folder: RunFolder, result: StageResult, datamodule: TransferDataModule) -> None:
+def write_predictions(folder: RunFolder, result: StageResult, datamodule: TransferDataModule[Any]) -> None:
     """Write predictions/test.parquet, one row a sample, ordered by index, and pictures where samples are pictures."""
     if result.samples is None:
         return

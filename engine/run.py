@@ -43,7 +43,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         # Filling memory that is about to be written costs a tenth of the time, and helps only code that reads it before.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         quieten()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
         parts = build(cfg, folder)
@@ -81,7 +81,7 @@ def _write_origin(
     folder.write_json("plan.json", plan)
     if parts.datamodule.bad_rows:
         rows = [
-            {"split": b.split, "file": b.file, "row": str(b.row), "line": str(b.line or ""), "reason": b.reason}
+            {"split": b.split, "file": b.file, "row": str(b.row or ""), "line": str(b.line or ""), "reason": b.reason}
             for b in parts.datamodule.bad_rows
         ]
         folder.write_table(folder.skipped_rows, rows)

@@ -54,7 +54,7 @@ class TextPredictor:
 
 
 def predict_texts(
-    run: TrainedRun, input: Path, target: Path, text_column: str | None, on_bad_rows: Literal["error", "skip"]
+    run: TrainedRun, input: Path, target: Path, column: str | None, on_bad_rows: Literal["error", "skip"]
 ) -> tuple[int, int]:
     """Predict every row of a file.
 
@@ -62,7 +62,7 @@ def predict_texts(
         run: Of a text classifier.
         input: .txt with a text a line, .csv, .tsv, .jsonl or .parquet.
         target: The same kinds but .txt: the input's columns, and ours behind them.
-        text_column: None takes the run's.
+        column: Of the texts; None takes the run's.
         on_bad_rows: Stop at a row that cannot be read, or leave it out and count it.
 
     Returns:
@@ -73,7 +73,7 @@ def predict_texts(
         RunFolderError: If the output does not do.
     """
     predictor = TextPredictor(run)
-    column: str = text_column or run.cfg.data.text_column
+    column = column or str(run.cfg.data.text_column)
     rows = _texts(input, column) if input.suffix.lower() == ".txt" else read_rows(input, [column])
     added = ["prediction", *(f"probability_{name}" for name in run.class_names)]
     bad, done, suspects, first_suspect = 0, 0, 0, 0

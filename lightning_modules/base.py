@@ -238,8 +238,8 @@ class Task(lightning.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         # Behind the last batch of an epoch, which is behind its validation. What Lightning does at the end of an epoch comes
         # after the checkpoint, and a resumed run would lack it.
-        when: Any = {"interval": "step", "frequency": batches, "monitor": self.schedule.monitor, "strict": False}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
+        when: Any = {"scheduler": scheduler, "interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": when}
 
     def backbone_config(self) -> dict[str, Any]:
         """Values from which the backbone can be built again without its weights; empty where there are none."""

@@ -1,6 +1,5 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -27,7 +26,7 @@ class ImageClassifier(Task):
         image_size: int | None = None,
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: Literal["linear", "mlp"] = "linear",
-        hidden: Sequence[int] = (256, 256),
+        hidden: list[int] | None = None,
         dropout: float = 0.0,
         mirror_test: bool = False,  # noqa: FBT001, FBT002 - named in the config
         **training: Any,  # noqa: ANN401 - the base's own arguments
@@ -41,7 +40,7 @@ class ImageClassifier(Task):
             image_size: Side of the network's input in pixels; None takes what its weights were trained with.
             freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
             head: `linear`, or `mlp` with hidden layers.
-            hidden: Units of the MLP's hidden layers.
+            hidden: Units of the MLP's hidden layers; None is 256 and 256.
             dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
             mirror_test: Whether the logits of an image are the mean of its own and its mirror image's, but in training.
             training: See `Task`.
@@ -57,7 +56,7 @@ class ImageClassifier(Task):
         if head == "linear":
             self.network = Classifier(features, LinearHead(features.width, outputs, dropout))
         else:
-            self.network = Classifier(features, MLPHead(features.width, outputs, hidden, dropout))
+            self.network = Classifier(features, MLPHead(features.width, outputs, hidden or (256, 256), dropout))
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch) -> Tensor:

@@ -50,7 +50,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Put every parameter, frozen ones too, into a named group.
 
-    Weights are decayed; biases and the gains of norms, all of which have fewer than two dimensions, are not.
+    Weights are decayed; biases and the gains of norms, all of which have fewer than two dimensions, are not, and what a module
+    names in `no_weight_decay()`, as timm's networks do for tokens and positions, is not either.
 
     Args:
         network: With a child module for each name in `lrs`.
@@ -62,6 +63,12 @@ def parameter_groups(
         Groups called `<child><suffix>` and `<child><suffix>_no_decay`, empty ones left out.
     """
     groups: dict[str, dict[str, Any]] = {}
+    spared = {
+        f"{name}.{own}"
+        for name, module in network.named_modules()
+        if hasattr(module, "no_weight_decay")
+        for own in module.no_weight_decay()
+    }
     for child, lr in lrs.items():
         names = [f"{child}.{name}" for name, _ in network.get_submodule(child).named_parameters()]
         suffixes = dict(group_of(name) for name in names)
@@ -71,13 +78,12 @@ def parameter_groups(
                 groups[name] = {"name": name, "params": [], "lr": lr * factor, "weight_decay": decay}
         for name in names:
             parameter, (suffix, _) = network.get_parameter(name), group_of(name)
-            groups[f"{child}{suffix}{'' if parameter.ndim > 1 else '_no_decay'}"]["params"].append(parameter)
+            kind = "" if parameter.ndim > 1 and name not in spared else "_no_decay"
+            groups[f"{child}{suffix}{kind}"]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 
-def make_optimizer(
-    name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float, fused: bool
-) -> torch.optim.Optimizer:
+def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float, fused: bool) -> torch.optim.Optimizer:
     """An optimiser over the groups.
 
     Args:
@@ -122,9 +128,7 @@ def exponential_factor(step: int, *, decay: float, floor: float, steps_per_epoch
     return max(decay ** (step // steps_per_epoch), floor)
 
 
-def lr_schedule(
-    optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int
-) -> LRScheduler:
+def lr_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int) -> LRScheduler:
     """A schedule to be stepped after each optimiser step; `plateau` once an epoch, with the monitored figure.
 
     Nothing but `plateau` depends on anything but the step, so that all groups, those that are unfrozen late too, follow the
@@ -142,7 +146,11 @@ def lr_schedule(
     peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
     if schedule.name == "plateau":
         return ReduceLROnPlateau(
-            optimizer, "min" if schedule.mode == "min" else "max", schedule.decay, schedule.patience, min_lr=[min(schedule.min_lr, peak) for peak in peaks]
+            optimizer,
+            "min" if schedule.mode == "min" else "max",
+            schedule.decay,
+            schedule.patience,
+            min_lr=[min(schedule.min_lr, peak) for peak in peaks],
         )
     if schedule.name == "exponential":
         floors = [min(1.0, schedule.min_lr / peak) if peak else 1.0 for peak in peaks]
@@ -154,9 +162,7 @@ def lr_schedule(
             ],
         )
     warmup_steps = round(schedule.warmup * total_steps)
-    return LambdaLR(
-        optimizer, partial(lr_factor, name=schedule.name, warmup_steps=warmup_steps, total_steps=total_steps)
-    )
+    return LambdaLR(optimizer, partial(lr_factor, name=schedule.name, warmup_steps=warmup_steps, total_steps=total_steps))
 
 
 def steps_in(batches: float, accumulate: int) -> int:

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from lightning_modules.base import Task
 from lightning_modules.losses import num_outputs
-from lightning_modules.networks.text_backbones import Pooling, TextEncoder, text_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing import FreezingPlan
 from lightning_modules.networks.heads import BiGRUHead, LinearHead
+from lightning_modules.networks.text_backbones import Pooling, TextEncoder, text_encoder
 
 
 class TextClassifier(Task):

@@ -10,11 +10,11 @@ import pandas as pd
 
 from engine.run_folder import RunFolder, write_text
 from reports import figures
-from reports.pictures import class_pictures, source
+from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
+from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
 from reports.statistics import macro_f1_interval, mcnemar_exact, roc_auc_interval, wilson_interval
 
-MAX_MISTAKES = 2000
 _MAX_RATES = 6
 _COMPARED = ("acc", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "roc_auc", "average_precision", "loss", "ece")
 TITLES = {
@@ -62,7 +62,7 @@ def write_report(path: Path) -> Path:
             kinds=mistakes(run),
             class_pictures=class_pictures(run),
             wrong_pictures=wrong_pictures(run),
-            wrong_count=len(_wrong(run)),
+            wrong_count=len(wrong_samples(run)),
             max_mistakes=MAX_MISTAKES,
             warnings=_warnings(run),
             epochs=run.history.to_dict("records"),
@@ -126,60 +126,6 @@ def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
         for kind in ("macro", "weighted")
     ]
     return rows
-
-
-def _wrong(run: RunRecord) -> pd.DataFrame:
-    """Misclassified test samples with their confidence, the most confident first; `reference` says what each is."""
-    table = run.predictions
-    if table is None:
-        return pd.DataFrame({"index": [], "label": [], "prediction": [], "confidence": [], "reference": []})
-    wrong = table[table["label"] != table["prediction"]].copy()
-    probabilities = [column for column in table.columns if column.startswith("probability_")]
-    wrong["confidence"] = wrong[probabilities].max(axis=1)
-    wrong["reference"] = wrong[table.columns[-1]]
-    return wrong.sort_values(["confidence", "index"], ascending=[False, True])
-
-
-def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
-    """Misclassified test samples that have a picture, the most confident first.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Dicts with index, label, prediction, confidence, name and source (of the picture).
-    """
-    rows = _wrong(run).to_dict("records") if run.pictures else []
-    return [
-        {
-            "index": int(row["index"]), "label": row["label"], "prediction": row["prediction"],
-            "confidence": float(row["confidence"]), "name": str(row["reference"]), "source": source(run.pictures[row["index"]]),
-        }
-        for row in rows
-        if row["index"] in run.pictures
-    ]  # fmt: skip
-
-
-def mistakes(run: RunRecord) -> list[dict[str, Any]]:
-    """Misclassified test samples by kind of mistake, the most frequent kind first, in it the most confident first.
-
-    Args:
-        run: The run.
-
-    Returns:
-        Dicts with label, prediction, count and rows (index, confidence, text); at most `MAX_MISTAKES` rows in all.
-    """
-    wrong = _wrong(run)
-    shown = wrong.head(MAX_MISTAKES)
-    kinds = []
-    for (label, prediction), group in wrong.groupby(["label", "prediction"], sort=False):
-        rows = shown.loc[shown.index.intersection(group.index, sort=False)]
-        samples = [
-            {"index": int(row["index"]), "confidence": float(row["confidence"]), "text": str(row["reference"])}
-            for _, row in rows.iterrows()
-        ]
-        kinds.append({"label": label, "prediction": prediction, "count": len(group), "rows": samples})
-    return sorted(kinds, key=lambda kind: -kind["count"])
 
 
 def _warnings(run: RunRecord) -> list[str]:

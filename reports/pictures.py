@@ -5,6 +5,8 @@ from typing import Any
 
 from reports.record import RunRecord
 
+_MOST = 8  # pictures of a class
+
 
 def class_pictures(run: RunRecord) -> list[dict[str, Any]]:
     """The first test samples of each class, those that have a picture.
@@ -18,13 +20,13 @@ def class_pictures(run: RunRecord) -> list[dict[str, Any]]:
     table = run.predictions
     if table is None or not run.pictures:
         return []
-    first = [_of_class(run, name) for name in run.test["classes"]]
-    fewest = min((len(indices) for indices in first if indices), default=0)
-    rows = []
-    for name, indices in zip(run.test["classes"], first, strict=True):
-        shown = [{"source": source(run.pictures[i]), "title": f"index {i}"} for i in indices[:fewest]]
-        rows.append({"name": name, "pictures": shown})
-    return rows
+    return [
+        {
+            "name": name,
+            "pictures": [{"source": source(run.pictures[i]), "title": f"index {i}"} for i in _of_class(run, name)[:_MOST]],
+        }
+        for name in run.test["classes"]
+    ]
 
 
 def _of_class(run: RunRecord, name: str) -> list[int]:

@@ -20,7 +20,7 @@ def main() -> int:
         "-o", "--output", type=Path,
         help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv; of several inputs predictions.csv)",
     )  # fmt: skip
-    parser.add_argument("--text-column", help="column of the text (default: the one the run was trained on)")
+    parser.add_argument("--column", help="column of the texts or images in a table (default: that of the training data)")
     parser.add_argument(
         "--on-bad-rows", choices=("error", "skip"), default="error", help="stop, or leave them out and count them"
     )

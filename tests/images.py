@@ -64,6 +64,16 @@ def deep_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def deep_tiff() -> bytes:
+    """The same as TIFF: little-endian, one strip, no compression."""
+    pixels = b"\x40\x9c" * (8 * 8 * 3)
+    entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3),
+               (278, 3, 1, 8), (279, 4, 1, len(pixels)), (284, 3, 1, 1)]  # fmt: skip
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + struct.pack("<I", 0)
+    head = struct.pack("<2sHI", b"II", 42, 8) + body
+    return head + b"\0" * (134 - len(head)) + struct.pack("<3H", 16, 16, 16) + pixels
+
+
 def _truncated(kind: str) -> bytes:
     content = encoded(picture("red", 1, (64, 64)), kind)
     return content[: len(content) // 2]
@@ -100,9 +110,12 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "float.tif": (encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"), r"has 16 bits a channel or more"),
     "palette.png": (_palette_with_alpha(), r"is transparent in part"),
     "transparent.png": (_transparent(), r"is transparent in part"),
-    "animated.gif": (_animated("GIF"), r"is animated: 2 frames"),
-    "animated.webp": (_animated("WEBP"), r"is animated: 2 frames"),
-    "animated.png": (_animated("PNG"), r"is animated: 2 frames"),
+    "animated.gif": (_animated("GIF"), r"holds several pictures \(2 frames"),
+    "animated.webp": (_animated("WEBP"), r"holds several pictures \(2 frames"),
+    "animated.png": (_animated("PNG"), r"holds several pictures \(2 frames"),
+    "pages.tif": (_animated("TIFF"), r"holds several pictures \(2 frames"),
+    "deep.tif": (deep_tiff(), r"has 16 bits a channel or more"),
+    "pixmap.png": (b"P6 2 2 65535\n" + b"\x9c\x40" * 12, r"is no image that can be read"),
     "dot.png": (encoded(Image.new("RGB", (1, 1))), r"is 1 x 1 pixels: too small to show anything"),
     "line.png": (encoded(Image.new("RGB", (40, 1))), r"is 40 x 1 pixels: too small to show anything"),
     "notes.txt": (b"hello", r"'\.txt' is no kind of image; known are \.png"),

@@ -72,11 +72,17 @@ def test_text_experiment_runs_to_its_report(name: str, train: Train, tiny_backbo
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: Path) -> None:
-    rows = ["data.rows={train: 60, val: 20, test: 30}"] if name == "sample_images" else [f"paths.data_dir={cifar_like(tmp_path, 60, 30)}"]
+    rows = (
+        ["data.rows={train: 60, val: 20, test: 30}"]
+        if name == "sample_images"
+        else [f"paths.data_dir={cifar_like(tmp_path, 60, 30)}"]
+    )
     ended = train(f"experiment={name}", f"model.backbone={IMAGES[name]}", "trainer.max_epochs=1", *rows)
     folder = finished(ended, 30)
     parameters = folder.read_json("metrics.json")["parameters"]
-    assert (parameters["trainable"] < parameters["total"]) == (name.split("_")[1] in ("vgg19", "densenet201", "deit") or name.endswith("head"))
+    assert (parameters["trainable"] < parameters["total"]) == (
+        name.split("_")[1] in ("vgg19", "densenet201", "deit") or name.endswith("head")
+    )
     assert "Test samples of each class" in folder.report.read_text(encoding="utf-8")
 
 
@@ -93,7 +99,12 @@ def test_settings_of_the_reference() -> None:
     assert vgg["callbacks"]["early_stopping"]["patience"] == 5
     assert composed("cifar10_densenet201")["callbacks"]["unfreezing"]["start_layer"] == "features.denseblock4"
     assert deit["data"]["augmentation"] == {"crop_padding": 0, "flip": True, "rotation": 15.0, "rand_augment": None}
-    assert (deit["model"]["schedule"], deit["model"]["lr"], deit["trainer"]["max_epochs"], deit["data"]["batch_size"]) == ("constant", 1e-4, 10, 64)
+    assert (deit["model"]["schedule"], deit["model"]["lr"], deit["trainer"]["max_epochs"], deit["data"]["batch_size"]) == (
+        "constant",
+        1e-4,
+        10,
+        64,
+    )
     assert (deit["model"]["hidden"], deit["model"]["dropout"], deit["model"]["head"]) == ([256, 256], 0.5, "mlp")
     assert (beit["model"]["lr"], beit["model"]["weight_decay"], beit["data"]["batch_size"]) == (2e-5, 0.01, 10)
     assert (beit["data"]["train_rows"], beit["data"]["val_fraction"], beit["trainer"]["max_epochs"]) == (5000, 0.1, 10)

@@ -1,7 +1,7 @@
 """One row an epoch for history.csv."""
 
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
@@ -38,10 +38,22 @@ class History(Checkpoint):
         """
         self.store, self.timer = store, timer
         self.rows: list[dict[str, str]] = []
+        self.lrs: list[float] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
         """Keep the rows of the epochs before the one that starts."""
         self.rows = [row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
+        batch: Any,  # noqa: ANN401, ARG002
+        batch_idx: int,
+    ) -> None:
+        """Keep the learning rates of the epoch's last step: behind it, schedules have moved on to the next epoch."""
+        if batch_idx + 1 == trainer.num_training_batches:
+            self.lrs = [group["lr"] for group in trainer.optimizers[0].param_groups]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the row and log its gist."""
@@ -56,9 +68,9 @@ class History(Checkpoint):
                 figures = pl_module.results[stage].figures
                 row |= {f"{stage}/{name}": "" if value is None else value for name, value in figures.items()}
                 row[f"{stage}/n"] = pl_module.results[stage].count
-        for group in trainer.optimizers[0].param_groups:
+        for group, lr in zip(trainer.optimizers[0].param_groups, self.lrs, strict=True):
             trains = any(parameter.requires_grad for parameter in group["params"])
-            row[f"lr/{group['name']}"] = group["lr"] if trains else ""  # a frozen group has no learning rate
+            row[f"lr/{group['name']}"] = lr if trains else ""  # a frozen group has no learning rate
         row |= {"seconds": round(seconds, 3), "train/seconds": round(train_seconds, 3)}
         row["train/samples_per_second"] = round(samples / train_seconds, 1)
         self.rows.append({key: str(value) for key, value in row.items()})

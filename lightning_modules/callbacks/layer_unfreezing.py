@@ -1,8 +1,5 @@
 """Trains a backbone from a layer on, at once or layer by layer as the epochs go by."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import lightning
 from torch import nn
 
@@ -23,8 +20,8 @@ class LayerUnfreezing(lightning.Callback):
     def __init__(
         self,
         start_layer: str | None = None,
-        schedule: Mapping[int, str | None] | None = None,
-        lr_factors: Mapping[int, float] | None = None,
+        schedule: dict[int, str | None] | None = None,
+        lr_factors: dict[int, float] | None = None,
         layer_decay: float | None = None,
     ) -> None:
         """State the plan; exactly one of `start_layer` and `schedule`.
@@ -32,8 +29,8 @@ class LayerUnfreezing(lightning.Callback):
         Args:
             start_layer: This layer of the backbone and everything after it in parameter order trains. The name is the
                 backbone's own: `blocks.11`, `features.28`, `encoder.layer.11`; `all` is everything.
-            schedule: Epoch -> start layer from then on, None for the head alone; each entry reaches at least as far as the
-                one before ("gradual unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
+            schedule: Epoch -> start layer from then on, None for the head alone, as it is before the first entry; each entry
+                reaches at least as far as the one before ("gradual unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
             lr_factors: Epoch of the schedule -> factor on the learning rate of what begins to train then.
             layer_decay: Each layer's learning rate is that of the layer above times this (Clark et al. 2020,
                 arXiv 2003.10555), 0..1.
@@ -44,17 +41,26 @@ class LayerUnfreezing(lightning.Callback):
         if (start_layer is None) == (schedule is None):
             msg = f"unfreezing needs start_layer or schedule, one of them; received {start_layer!r} and {schedule!r}"
             raise FreezingError(msg)
-        given: Mapping[Any, str | None] = schedule if schedule is not None else {0: start_layer}
-        for epoch in given:
+        given = schedule if schedule is not None else {0: start_layer}
+        for epoch, layer in given.items():
             if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
                 msg = f"unfreezing.schedule: received epoch {epoch!r}; a whole number from 0 is needed"
                 raise FreezingError(msg)
-        self.stages = dict(sorted(given.items()))
-        self.lr_factors = dict(lr_factors or {})
-        for stage in self.lr_factors:
-            if stage not in self.stages:
-                msg = f"unfreezing.lr_factors: received epoch {stage!r}; the schedule has {', '.join(map(str, self.stages))}"
+            if layer is not None and not isinstance(layer, str):
+                msg = f"unfreezing.schedule: received {layer!r} for epoch {epoch}; the name of a layer or null is needed"
                 raise FreezingError(msg)
+        if not given:
+            msg = "unfreezing.schedule is empty; give epochs with their start layers, or leave the callback out"
+            raise FreezingError(msg)
+        self.lr_factors = dict(lr_factors or {})
+        for stage, factor in self.lr_factors.items():
+            if stage not in given:
+                msg = f"unfreezing.lr_factors: received epoch {stage!r}; the schedule has {', '.join(map(str, sorted(given)))}"
+                raise FreezingError(msg)
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
+                msg = f"unfreezing.lr_factors: received {factor!r} for epoch {stage}; a number above 0 is needed"
+                raise FreezingError(msg)
+        self.stages: dict[int, str | None] = dict(sorted({0: None, **given}.items()))
         if layer_decay is not None and not 0 < layer_decay <= 1:
             msg = f"unfreezing.layer_decay: received {layer_decay!r}; above 0 and up to 1 is needed"
             raise FreezingError(msg)
@@ -90,22 +96,22 @@ class LayerUnfreezing(lightning.Callback):
         for epoch, layer in self.stages.items():
             training = [] if layer is None else names if layer == ALL else parameters_from(backbone, layer)
             if len(training) < reached:
-                msg = f"unfreezing.schedule: epoch {epoch} starts at {layer}, behind what trains already; a layer that trains goes on"
+                msg = f"unfreezing.schedule: epoch {epoch} starts at {layer}, behind what trains already; what trains goes on"
                 raise FreezingError(msg)
             reached = len(training)
             for name in training:
                 starts[name] = epoch if starts[name] is None else starts[name]
         depths = layer_numbers(backbone) if self.layer_decay is not None else {}
-        groups = {f"{_BACKBONE}.{name}": self._group(starts[name], depths.get(name), depths) for name in names}
+        deepest = max(depths.values(), default=0)
+        groups = {f"{_BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest)) for name in names}
         return FreezingPlan({f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages)
 
-    def _group(self, start: int | None, depth: int | None, depths: Mapping[str, int]) -> tuple[str, float]:
-        """What sets a parameter's group apart from the others, and its factor."""
-        suffix, factor = "", 1.0
+    def _group(self, start: int | None, below: int) -> tuple[str, float]:
+        """What sets a parameter's group apart, and its factor; `below` counts the layers from the last one down."""
+        several = len(self.stages) > 1
         if start is None:
-            return "_frozen" if self.layer_decay is not None or len(self.stages) > 1 else "", factor
-        if len(self.stages) > 1:
-            suffix, factor = f"_epoch{start}", self.lr_factors.get(start, 1.0)
-        if depth is not None and self.layer_decay is not None:
-            return f"{suffix}_layer{depth}", factor * self.layer_decay ** (max(depths.values()) - depth)
-        return suffix, factor
+            return "_frozen" if self.layer_decay is not None or several else "", 1.0
+        suffix, factor = f"_epoch{start}" if several else "", self.lr_factors.get(start, 1.0)
+        if self.layer_decay is None:
+            return suffix, factor
+        return f"{suffix}_below{below}", factor * self.layer_decay**below

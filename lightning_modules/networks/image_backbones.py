@@ -1,12 +1,10 @@
 """Image networks as the `features` part of a classifier: any of timm, and two of our own. `B` images, `C` channels."""
 
 import json
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import timm
 import torch
@@ -14,13 +12,12 @@ from torch import nn
 
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.features import BackboneError, Features
-from lightning_modules.networks.pixels import FlatPixels, PixelInput
+from lightning_modules.networks.image_weights import load_weights, not_loaded, timm_network, weights_file
+from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _GREY = (0.5, 0.5, 0.5)
 _TRIED = 32  # pixels of the image that a network of no fixed size is tried with
 
@@ -40,16 +37,24 @@ class ImageEncoder(nn.Module):
                 its input.
         """
         super().__init__()
-        size = None if config["size"] is None else (int(config["size"][0]), int(config["size"][1]))
+        size = _checked_input(config)
         self.input = PixelInput(config["mean"], config["std"], size, config["interpolation"])
-        self.model = cast(nn.Module, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.config = dict(config)
+        self.model = model.to(memory_format=torch.channels_last)
         self.width = self._width(size or (_TRIED, _TRIED))
 
     def _width(self, size: tuple[int, int]) -> int:
         was_training = self.model.training
-        with torch.no_grad():
-            features = self.model.eval()(torch.zeros(1, 3, *size))
+        try:
+            with torch.no_grad():
+                features = self.model.eval()(torch.zeros(1, 3, *size))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:160]
+            msg = (
+                f"model.backbone: {self.config['architecture']} cannot read {size[0]} x {size[1]} pixels ({reason}); "
+                f"set model.image_size"
+            )
+            raise BackboneError(msg) from error
         self.model.train(was_training)
         if features.ndim != 2:  # noqa: PLR2004
             msg = f"model.backbone={self.config['architecture']} gives no pooled vector but {tuple(features.shape)}"
@@ -58,7 +63,29 @@ class ImageEncoder(nn.Module):
 
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""
-        return Features(self.model(self.input(batch["pixel_values"])))
+        pixels = self.input(batch["pixel_values"])
+        own = next(self.model.parameters(), pixels)
+        return Features(self.model(pixels.to(own.dtype)))
+
+
+def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the input; raises `BackboneError` for what describes none."""
+    for key in ("mean", "std"):
+        values = config[key]
+        right = isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)  # noqa: PLR2004
+        if not right or (key == "std" and min(values) <= 0):
+            msg = f"model.backbone.{key}: received {values!r}; three numbers are needed, of red, green and blue"
+            raise BackboneError(msg)
+    if config["interpolation"] not in get_args(Interpolation):
+        msg = f"model.backbone.interpolation: received {config['interpolation']!r}; choose {', '.join(get_args(Interpolation))}"
+        raise BackboneError(msg)
+    size = config["size"]
+    if size is None:
+        return None
+    if not isinstance(size, list | tuple) or [type(side) for side in size] != [int, int] or min(size) < 1:
+        msg = f"model.backbone.size: received {size!r}; [height, width] in pixels is needed"
+        raise BackboneError(msg)
+    return size[0], size[1]
 
 
 def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_size: int | None) -> ImageEncoder:
@@ -80,9 +107,9 @@ def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_
     """
     architecture, arguments, source = _described(backbone)
     arguments.pop("num_classes", None)  # of the task that the weights were saved with
-    file = None if weights is None else _weights_file(Path(weights), "model.weights")
+    file = None if weights is None else weights_file(Path(weights), "model.weights")
     if isinstance(backbone, str) and file is None and Path(backbone).is_dir():
-        file = _weights_file(Path(backbone), "model.backbone")
+        file = weights_file(Path(backbone), "model.backbone")
     stated = {key: arguments.pop(key) for key in _INPUT_KEYS if key in arguments}
     if image_size is not None:
         stated["size"] = (image_size, image_size)
@@ -92,11 +119,11 @@ def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_
             raise BackboneError(msg)
         model, standard = _own(architecture, arguments), {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
         if file is not None:
-            _load_own(model, file)
+            load_weights(model, file)
     else:
         if image_size is not None and _fixed_size(architecture, source):
             arguments.setdefault("img_size", image_size)
-        model = _timm(architecture, arguments, source, file, pretrained=isinstance(backbone, str) or file is not None)
+        model = timm_network(architecture, arguments, source, file, pretrained=isinstance(backbone, str) or file is not None)
         standard = _standard_input(model, arguments)
     config = {"architecture": architecture, **arguments, **standard, **stated}
     return ImageEncoder(model, json.loads(json.dumps(config))).train()
@@ -117,7 +144,7 @@ def _described(backbone: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], 
         try:
             source, architecture, arguments = timm.models.load_model_config_from_hf(backbone.removeprefix("hf-hub:"))
         except Exception as error:  # the hub's client raises anything from OSError to its own kinds
-            raise BackboneError(_not_loaded(backbone, error)) from error
+            raise BackboneError(not_loaded(backbone, error)) from error
         return _known(architecture), dict(arguments or {}), dict(source)
     return _known(backbone), {}, None
 
@@ -143,25 +170,20 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _known(name: str) -> str:
     """The name, if it is that of a network."""
-    plain = name.partition(".")[0]
-    if plain in OWN or timm.is_model(plain):
+    plain, _, tag = name.partition(".")
+    if plain in OWN and not tag:
         return name
+    if timm.is_model(plain):
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{plain}.*")]
+        if not tag or tag in tags:
+            return name
+        known = ", ".join(f"{plain}.{t}" for t in get_close_matches(tag, tags, n=3, cutoff=0.2) or tags[:3])
+        msg = f"model.backbone={name}: timm knows no weights '{tag}' of {plain}; it knows {known or 'none'}"
+        raise BackboneError(msg)
     near = get_close_matches(plain, [*OWN, *timm.list_models()], n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() lists those that it knows"
     msg = f"model.backbone={name}: no such folder ({Path(name).resolve()}), and timm knows no network of that name{hint}"
     raise BackboneError(msg)
-
-
-def _weights_file(path: Path, key: str) -> Path:
-    found = next((path / name for name in _WEIGHTS if (path / name).is_file()), None) if path.is_dir() else path
-    if found is None or not found.is_file():
-        wanted = f"no {' or '.join(_WEIGHTS)} in it" if path.is_dir() else "no such file"
-        msg = f"{key}={path}: {wanted} ({path.resolve()})"
-        raise BackboneError(msg)
-    if found.suffix not in _WEIGHT_SUFFIXES:
-        msg = f"{key}={path}: cannot read '{found.suffix}' files; give one of {', '.join(_WEIGHT_SUFFIXES)}"
-        raise BackboneError(msg)
-    return found
 
 
 def _own(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -172,68 +194,11 @@ def _own(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise BackboneError(msg) from error
 
 
-def _load_own(model: nn.Module, file: Path) -> None:
-    try:
-        model.load_state_dict(timm.models.load_state_dict(str(file), weights_only=True))
-    except Exception as error:  # the loaders raise anything from OSError to SafetensorError
-        raise BackboneError(_not_loaded(str(file), error)) from error
-
-
 def _fixed_size(architecture: str, source: Mapping[str, Any] | None) -> bool:
     """Whether a network is built for one size of image, like those with learnt positions."""
     if source is not None:
         return bool(source.get("fixed_input_size"))
     return bool(getattr(timm.models.get_pretrained_cfg(architecture, allow_unregistered=True), "fixed_input_size", False))
-
-
-def _timm(
-    architecture: str, arguments: Mapping[str, Any], source: dict[str, Any] | None, file: Path | None, *, pretrained: bool
-) -> nn.Module:
-    """Build a network of timm without its classifier; VGG also without the two wide layers before it."""
-    overlay = None if file is None else {"file": str(file), "custom_load": False}
-    try:
-        with _missing_keys() as missing:
-            model = timm.create_model(
-                architecture, pretrained, pretrained_cfg=source, pretrained_cfg_overlay=overlay, num_classes=0, **arguments
-            )
-    except Exception as error:  # constructors and loaders raise anything
-        if not pretrained:
-            msg = f"model.backbone: {architecture} cannot be built so: {' '.join(str(error).split())[:200]}"
-            raise BackboneError(msg) from error
-        raise BackboneError(_not_loaded(str(file or architecture), error)) from error
-    if isinstance(model, timm.models.VGG):
-        model.pre_logits = nn.Identity()
-    used = model.state_dict()
-    random = [name for name in missing if name in used and not name.endswith("num_batches_tracked")]
-    if random:
-        what = ", ".join(random[:3]) + (", ..." if len(random) > 3 else "")  # noqa: PLR2004
-        msg = f"{file or architecture}: no weights for {what}, so they would be random; is it of another network?"
-        raise BackboneError(msg)
-    return model
-
-
-@contextmanager
-def _missing_keys() -> Iterator[list[str]]:
-    """Collect the names of weights that timm did not find; it says so in its log and nowhere else."""
-    missing: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if text.startswith("Missing keys ("):
-                missing.extend(text.removeprefix("Missing keys (").partition(")")[0].split(", "))
-
-    logger = logging.getLogger("timm.models._builder")
-    listener, level, passes_on = Listener(), logger.level, logger.propagate
-    logger.addHandler(listener)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield missing
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)
-        logger.propagate = passes_on
 
 
 def _standard_input(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,13 +207,3 @@ def _standard_input(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str,
     side = arguments.get("img_size")
     size = own["input_size"][1:] if side is None else (side, side) if isinstance(side, int) else side
     return {"size": list(size), **{key: own[key] for key in ("mean", "std", "interpolation")}}
-
-
-def _not_loaded(backbone: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if Path(backbone).exists():
-        return f"{Path(backbone).resolve()}: no usable weights of this network ({reason})"
-    return (
-        f"model.backbone={backbone}: the hub gave no weights ({reason}); go online once, set model.weights to a local file, or "
-        f"start from random weights with model.backbone={{architecture: {backbone}}}"
-    )

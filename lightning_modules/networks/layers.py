@@ -5,7 +5,7 @@ from typing import Any, cast
 import timm
 from torch import nn
 
-from lightning_modules.networks.freezing import unknown_layer
+from lightning_modules.networks.freezing import FreezingError, unknown_layer
 
 
 def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
@@ -23,6 +23,12 @@ def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
     """
     names = [name for name, _ in backbone.named_parameters()]
     first = next((i for i, name in enumerate(names) if name == start_layer or name.startswith(f"{start_layer}.")), None)
+    if first is None and start_layer in dict(backbone.named_modules()):
+        msg = f"layer '{start_layer}' has no parameters; name the next one that has"
+        raise FreezingError(msg)
+    if not names:
+        msg = f"received start layer '{start_layer}'; this backbone has no parameters at all"
+        raise FreezingError(msg)
     if first is None:
         modules = [name for name, module in backbone.named_modules() if name and any(True for _ in module.parameters())]
         raise unknown_layer(start_layer, modules + names)

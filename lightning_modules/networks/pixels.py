@@ -13,9 +13,6 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 class PixelInput(nn.Module):
     """Resizes and normalises, on whatever device the pixels are. It has no parameters and nothing in the state dict."""
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None, interpolation: Interpolation
     ) -> None:
@@ -30,8 +27,8 @@ class PixelInput(nn.Module):
         super().__init__()
         self.size, self.interpolation = size, interpolation
         means, stds = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-        self.register_buffer("scale", 1 / (255 * stds), persistent=False)
-        self.register_buffer("shift", means / stds, persistent=False)
+        # No buffers: a module that is brought to half precision would take them along.
+        self.scale, self.shift = 1 / (255 * stds), means / stds
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Prepare a batch.
@@ -43,6 +40,7 @@ class PixelInput(nn.Module):
             [B, 3, h, w] float32.
         """
         resized = pixel_values if self.size is None else resize(pixel_values, self.size, self.interpolation)
+        self.scale, self.shift = self.scale.to(resized.device), self.shift.to(resized.device)
         return resized.contiguous().float().mul_(self.scale).sub_(self.shift)
 
 

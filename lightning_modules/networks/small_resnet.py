@@ -41,7 +41,7 @@ class Stage(nn.Module):
         self.down = _unit(width_in, width, pool=True)
         self.residual = nn.Sequential(*(_unit(width, width) for _ in range(depth)))
         with torch.no_grad():  # begins by handing on what it gets (Zagoruyko & Komodakis 2017, arXiv 1706.00388)
-            nn.init.dirac_(self.down[0].weight[:width_in])  # type: ignore[index, arg-type]
+            nn.init.dirac_(self.down[0].weight[:width_in])  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, width, H / 2, W / 2]."""

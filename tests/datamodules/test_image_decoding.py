@@ -1,5 +1,6 @@
 """Decoding: what is shown faithfully, and what is refused with which reason."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ def test_image_is_turned_the_way_the_camera_was_held() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     assert decode_image(encoded(image, "PNG", exif=exif), MAX).shape == (20, 16, 3)
-    assert np.array_equal(decode_image(encoded(image, "PNG", exif=exif), MAX), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+    assert np.array_equal(
+        decode_image(encoded(image, "PNG", exif=exif), MAX), np.asarray(image.transpose(Image.Transpose.ROTATE_270))
+    )
 
 
 def test_middle_part_is_cut_and_resized_as_pillow_does() -> None:
@@ -63,6 +66,15 @@ def test_middle_part_is_cut_and_resized_as_pillow_does() -> None:
     expected = ImageOps.fit(image, (30, 30), Image.Resampling.BICUBIC)
     assert np.array_equal(decode_image(encoded(image), MAX, (30, 30)), np.asarray(expected))
     assert decode_image(encoded(image), MAX, (20, 40)).shape == (20, 40, 3)
+
+
+def test_a_cameras_photograph_with_a_preview_is_its_first_picture(tmp_path: Path) -> None:
+    photograph, preview = picture("red", 1, (64, 64)), picture("blue", 2, (64, 64))
+    content = encoded(photograph, "MPO", save_all=True, append_images=[preview])
+    assert Image.open(io.BytesIO(content)).format == "MPO"
+    (tmp_path / "photo.jpg").write_bytes(content)
+    check_image(tmp_path / "photo.jpg", MAX)
+    assert decode_image(content, MAX)[..., 0].mean() > decode_image(content, MAX)[..., 2].mean()
 
 
 def test_jpeg_with_something_behind_its_end_is_whole(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import RandAugment
 from torchvision.transforms.v2 import functional as reference
 
-from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter, crop, rotate
+from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter, _image_seed, crop, rotate
 
 EVERYTHING = Augmentation(crop_padding=3, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9})
 
@@ -30,7 +31,9 @@ def test_crop_is_torchvisions() -> None:
 
 def test_flip_turns_about_half_and_the_rest_stays() -> None:
     stack = images(400)
-    flipped = Augmenter(Augmentation(crop_padding=0, flip=True, rotation=0.0, rand_augment=None), 400, 1, 0)(stack, torch.arange(400))
+    flipped = Augmenter(Augmentation(crop_padding=0, flip=True, rotation=0.0, rand_augment=None), 400, 1, 0)(
+        stack, torch.arange(400)
+    )
     turned = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, stack, strict=True)]
     assert 160 < sum(turned) < 240
     assert all(was or torch.equal(a, b) for was, a, b in zip(turned, flipped, stack, strict=True))
@@ -40,7 +43,9 @@ def test_every_window_comes_up() -> None:
     augmenter = Augmenter({**NO_AUGMENTATION, "crop_padding": 1}, 500, 3, 0)
     corner = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
     corner[..., 4, 4] = 255
-    places = {tuple(int(i) for i in image[0].nonzero()[0]) for image in augmenter(corner.expand(500, -1, -1, -1), torch.arange(500))}
+    places = {
+        tuple(int(i) for i in image[0].nonzero()[0]) for image in augmenter(corner.expand(500, -1, -1, -1), torch.arange(500))
+    }
     assert places == {(r, c) for r in (3, 4, 5) for c in (3, 4, 5)}
 
 
@@ -58,6 +63,15 @@ def test_change_depends_on_seed_epoch_and_row_alone(rand_augment: object) -> Non
     assert torch.equal(torch.random.get_rng_state(), state)
     for seed, epoch in ((1, 3), (2, 2)):
         assert not torch.equal(Augmenter(settings, 10, seed, epoch)(stack, index), whole)
+
+
+def test_rand_augment_is_torchvisions_with_the_seed_of_the_image() -> None:
+    settings = Augmentation(crop_padding=0, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9})
+    changed = Augmenter(settings, 10, 5, 3)(images(4), torch.tensor([3, 8, 1, 0]))
+    for ours, image, row in zip(changed, images(4), (3, 8, 1, 0), strict=True):
+        torch.manual_seed(_image_seed(5, 3, row))
+        assert torch.equal(ours, RandAugment(2, 9)(image))
+    assert not torch.equal(changed, images(4))
 
 
 def test_images_of_a_batch_get_different_changes() -> None:

@@ -40,7 +40,9 @@ def colours(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_training_on_an_image_folder_of_five_classes(in_memory: bool, train: Train, colours: Path) -> None:
-    ended = train(*COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", f"data.num_workers={0 if in_memory else 1}")
+    ended = train(
+        *COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", f"data.num_workers={0 if in_memory else 1}"
+    )
     assert ended.code == 0, ended.err
     metrics = RunFolder(ended.folder).read_json("metrics.json")
     assert metrics["test"]["classes"] == CLASSES
@@ -84,7 +86,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
         assert name == "uoft-cs/cifar10"
         names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
         features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=names)})
-        rows = {"img": [{"bytes": encoded(picture("red", i, (32, 32))), "path": None} for i in labels], "label": labels}
+        rows = {
+            "img": [{"bytes": encoded(picture("red", i, (32, 32))), "path": None} for i in range(len(labels))],
+            "label": labels,
+        }
         return datasets.Dataset.from_dict(rows, features=features)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -92,7 +97,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
 
 def test_hub_is_asked_where_the_folder_has_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
     hub(monkeypatch, [i % 10 for i in range(40)])
-    ended = train("data=cifar10", f"paths.data_dir={tmp_path / 'nothing'}", "model=sample_image_classifier", "trainer.max_epochs=1")
+    ended = train(
+        "data=cifar10", f"paths.data_dir={tmp_path / 'nothing'}", "model=sample_image_classifier", "trainer.max_epochs=1"
+    )
     assert ended.code == 0, ended.err
     table = pd.read_parquet(RunFolder(ended.folder).predictions)
     assert table["label"].tolist()[:3] == ["airplane", "automobile", "bird"]
@@ -147,7 +154,9 @@ def test_validation_comes_out_of_train_by_class_and_test_is_untouched(tmp_path: 
 def test_same_image_in_two_splits_is_told(colours: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = encoded(picture("red", 7, (16, 16)))
     for split in ("train", "test"):
-        write_parquet(colours / "colours" / f"{split}.parquet", [image, encoded(picture("blue", len(split), (16, 16)))] * 5, [0, 2] * 5)
+        write_parquet(
+            colours / "colours" / f"{split}.parquet", [image, encoded(picture("blue", len(split), (16, 16)))] * 5, [0, 2] * 5
+        )
     data = module(
         colours, files={"train": "train.parquet", "val": None, "test": "test.parquet"}, image_column="img", val_fraction=0.2
     )
@@ -165,7 +174,9 @@ def test_bad_image_stops_the_run_in_one_line(name: str, in_memory: bool, train: 
     ended = train(*COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", "trainer.max_epochs=1")
     assert ended.code == 1
     assert "Traceback" not in ended.err
-    assert re.match(rf"error: train/red/{re.escape(name)}: ({reason}).*; mend the file, or leave such rows out with", ended.error)
+    assert re.match(
+        rf"error: train/red/{re.escape(name)}: ({reason}).*; mend the file, or leave such rows out with", ended.error
+    )
     assert len(ended.error.splitlines()) == 1
     status = RunFolder(ended.folder).read_json("status.json")
     assert status["state"] == "failed"
@@ -194,10 +205,17 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
     write_parquet(path, good, [*range(10), *range(9), 10])
     assert train(*words).error.startswith("error: train.parquet, row 20: label 10 is outside of 0..9; mend the file")
     write_parquet(path, [*good[:4], b"", *good[5:]], [i % 10 for i in range(20)])
-    assert train(*words, folder=tmp_path / "run2").error.startswith("error: train.parquet, row 5: is empty (0 bytes); mend the file")
+    assert train(*words, folder=tmp_path / "run2").error.startswith(
+        "error: train.parquet, row 5: is empty (0 bytes); mend the file"
+    )
     write_parquet(path, [*good[:4], None, *good[5:]], [i % 10 for i in range(20)])  # type: ignore[list-item]
-    assert train(*words, folder=tmp_path / "run3").error.startswith("error: train.parquet, row 5: column 'img' holds no image bytes; mend")
-    assert "no column 'picture'; it has img, label; set the data.*_column that names it" in train(*words, "data.image_column=picture", folder=tmp_path / "run4").error
+    assert train(*words, folder=tmp_path / "run3").error.startswith(
+        "error: train.parquet, row 5: column 'img' holds no image bytes; mend"
+    )
+    assert (
+        "no column 'picture'; it has img, label; set the data.*_column that names it"
+        in train(*words, "data.image_column=picture", folder=tmp_path / "run4").error
+    )
 
 
 def test_class_folders_that_do_not_fit_are_named(train: Train, colours: Path, tmp_path: Path) -> None:
@@ -217,9 +235,76 @@ def test_class_folders_that_do_not_fit_are_named(train: Train, colours: Path, tm
 def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_path: Path) -> None:
     picture("red", 1, (30, 30)).save(colours / "colours" / "train" / "red" / "z.png")
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=null")
-    assert ended.error == "error: train/red/z.png is 30 x 30 pixels and train/red/0.png is 20 x 16; set data.size to one side for all"
+    assert (
+        ended.error
+        == "error: train/red/z.png is 30 x 30 pixels and train/red/0.png is 20 x 16; set data.size to one side for all"
+    )
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=null", "data.in_memory=false", folder=tmp_path / "run2")
     assert "data.in_memory=false needs data.size" in ended.error
+
+
+def test_images_that_do_not_fit_into_memory_are_told(train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.image_storage.physical_memory", lambda: 50_000.0)
+    ended = train(*COMMAND, f"paths.data_dir={colours}")
+    assert ended.error.startswith(
+        "error: 45 images of 16 x 16 pixels take 0.0 GiB, and this machine has 0.0; set data.in_memory=false"
+    )
+
+
+def test_train_rows_of_a_folder_are_refused_and_a_class_without_samples_is_told(
+    train: Train, colours: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.train_rows=9")
+    assert ended.error.startswith("error: data.train_rows=9: a folder comes class by class")
+    for file in (colours / "colours" / "train" / "blue").iterdir():
+        file.unlink()
+    module(colours, on_bad_rows="skip").setup()
+    assert "the train split has no sample of blue, so nothing is learnt about it" in caplog.text
+
+
+def test_hidden_folders_are_passed_over_and_stray_files_are_named(colours: Path) -> None:
+    hidden = colours / "colours" / "train" / "red" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    picture("red", 1).save(hidden / "0-checkpoint.png")
+    data = module(colours)
+    data.setup()
+    assert not any("ipynb" in name for name in data.splits["train"].names)
+    picture("red", 1).save(colours / "colours" / "train" / "stray.png")
+    with pytest.raises(DataError, match=r"^train/stray\.png: stands in no class folder, so its class is not known; mend"):
+        module(colours).setup()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_same_file_in_two_folders_is_told_by_its_names(
+    in_memory: bool, colours: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = colours / "colours" / "train" / "red" / "0.png"
+    (colours / "colours" / "test" / "red" / "copy.png").write_bytes(source.read_bytes())
+    data = module(colours, in_memory=in_memory)
+    data.setup()
+    assert data.describe()["overlaps"] == [
+        {"splits": ["train", "test"], "count": 1, "what": "images", "examples": ["train/red/0.png = test/red/copy.png"]}
+    ]
+    before = data.describe()["train"]["sha256"]
+    picture("red", 99).save(colours / "colours" / "train" / "red" / "0.png")
+    changed = module(colours, in_memory=in_memory)
+    changed.setup()
+    assert changed.describe()["train"]["sha256"] != before
+
+
+def test_hub_rows_without_a_label_are_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
+    hub(monkeypatch, [*range(10), -1])
+    ended = train("data=cifar10", f"paths.data_dir={tmp_path / 'nothing'}", "model=sample_image_classifier")
+    assert "uoft-cs/cifar10, train, row 11: label -1 is outside of 0..9" in ended.error
+
+
+def test_network_that_cannot_read_the_images_is_told_before_training(train: Train, colours: Path, tmp_path: Path) -> None:
+    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=4")
+    assert ended.error.startswith("error: the network cannot read images of 4 x 4 pixels (")
+    assert ended.error.endswith("; set data.size or model.image_size")
+    words = ("model=image_classifier", "model.backbone={architecture: vgg11, mlp_ratio: 0.01}", "model.image_size=16")
+    ended = train(*COMMAND[:5], *words, f"paths.data_dir={colours}", folder=tmp_path / "vgg")
+    assert re.match(r"error: model.backbone: vgg11 cannot read 16 x 16 pixels \(.*\); set model.image_size", ended.error)
 
 
 def test_border_wider_than_the_image_is_refused(train: Train, colours: Path) -> None:

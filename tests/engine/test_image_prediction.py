@@ -42,8 +42,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_path: Path) -> None:
     expected = pd.read_parquet(RunFolder(place / "moved").predictions)
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(place / "moved"), str(place / "data" / "colours" / "test")]
-    done = subprocess.run([*command, "-o", str(tmp_path / "out.csv"), "--device", "cpu"], capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "predict.py"),
+        str(place / "moved"),
+        str(place / "data" / "colours" / "test"),
+    ]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "out.csv"), "--device", "cpu"], capture_output=True, text=True, check=True
+    )
     assert "20 predicted, 0 left out" in done.stderr
     assert done.stdout.strip() == str(tmp_path / "out.csv")
     out = pd.read_csv(tmp_path / "out.csv")
@@ -107,7 +114,7 @@ def test_evaluation_gives_every_figure_again(place: Path, tmp_path: Path, capsys
 
 def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path) -> None:
     folder = RunFolder(shutil.copytree(place / "moved", place / "page"))
-    from reports.page import wrong_pictures, write_report
+    from reports.page import write_report, wrong_pictures
     from reports.record import read_run
 
     table = pd.read_parquet(folder.predictions)
@@ -122,5 +129,5 @@ def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path
     assert page.count('<img src="data:image/png;base64,') == 5 * 4 + len(shown)
     assert "Test samples of each class" in page
     assert "Seconds of training" in page
-    assert 'red → <b>blue</b> 0.9700' in page
+    assert "red → <b>blue</b> 0.9700" in page
     assert page.index("→ <b>blue</b> 0.9700") < page.index("→ <b>green</b> 0.9100")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT, SAMPLE, Train
+from tests.conftest import ROOT, SAMPLE, Train, identical
 
 EPOCHS = 4
 WORDS = [*SAMPLE, f"trainer.max_epochs={EPOCHS}"]
@@ -66,8 +66,8 @@ def test_killed_and_resumed_equals_uninterrupted(epoch: int, uninterrupted: Path
     for name in ("best.ckpt", "last.ckpt"):
         ours, theirs = (torch.load(f / "checkpoints" / name, weights_only=True) for f in (folder, uninterrupted))
         assert ours["epoch"] == theirs["epoch"]
-        assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
-        assert str(ours["optimizer_states"]) == str(theirs["optimizer_states"])
+        assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
+        assert identical(ours["optimizer_states"], theirs["optimizer_states"])
     assert history(folder) == history(uninterrupted)
     assert len(history(folder)) == EPOCHS
     tables = [pd.read_parquet(f / "predictions" / "test.parquet") for f in (folder, uninterrupted)]

@@ -38,7 +38,14 @@ def test_history_has_seconds_and_samples_a_second(train: Train) -> None:
 
 
 def test_early_stopping_ends_the_run_and_the_best_epoch_is_tested(train: Train) -> None:
-    ended = train(*SAMPLE, "callbacks=early_stopping", "callbacks.early_stopping.patience=2", "trainer.max_epochs=9", "model.lr=0", "model.backbone_lr=0")
+    ended = train(
+        *SAMPLE,
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=2",
+        "trainer.max_epochs=9",
+        "model.lr=0",
+        "model.backbone_lr=0",
+    )
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert [row["epoch"] for row in folder.read_history()] == ["0", "1", "2"]

@@ -1,5 +1,6 @@
 """Image backbones under every head: one contract, exact sizes, input against torchvision, weights from everywhere."""
 
+import json
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lightning_modules.networks.features import BackboneError, Features
 from lightning_modules.networks.heads import LinearHead, MLPHead
 from lightning_modules.networks.image_backbones import image_encoder
 from lightning_modules.networks.pixels import PixelInput, resize
+from lightning_modules.networks.small_resnet import opponent_filters
 
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 BACKBONES = {
@@ -128,7 +130,10 @@ def test_input_is_that_of_torchvision_image_by_image(interpolation: str, size: t
         assert ours.dtype == torch.float32
         for i, image in enumerate(stack):
             picture = reference.resize(Image.fromarray(image.permute(1, 2, 0).numpy()), list(size), interpolation=mode)
-            for resized, most in ((reference.resize(image, list(size), interpolation=mode), 1), (reference.pil_to_tensor(picture), 2)):
+            for resized, most in (
+                (reference.resize(image, list(size), interpolation=mode), 1),
+                (reference.pil_to_tensor(picture), 2),
+            ):
                 theirs = reference.normalize(reference.to_dtype(resized, torch.float32, scale=True), mean, std)
                 steps = ((ours[i] - theirs) * torch.tensor(std).view(3, 1, 1) * 255).abs()
                 assert steps.max() <= most + 1e-3
@@ -250,10 +255,67 @@ def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
         image_encoder(SMALL, str(tmp_path / "part.safetensors"), None)
 
 
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    _, weights = saved(tmp_path)
+    save_file(weights, tmp_path / "deep.safetensors")
+    with pytest.raises(BackboneError, match=r"vit_tiny_patch16_224 has no blocks\.2\..*, which the file has; is it of another"):
+        image_encoder({**SMALL, "depth": 2}, str(tmp_path / "deep.safetensors"), None)
+
+
+def test_a_file_goes_before_a_source_that_the_config_names(tmp_path: Path) -> None:
+    folder, weights = saved(tmp_path)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["pretrained_cfg"] |= {"source": "hf-hub", "hf_hub_id": "no/such"}
+    path.write_text(json.dumps(config))
+    assert_loaded(image_encoder(str(folder), None, None), weights)
+
+
+def test_half_precision_is_that_of_the_weights_and_the_input_keeps_its_own() -> None:
+    encoder = image_encoder(BACKBONES["small_resnet"], None, None).eval()
+    whole = encoder(batch()).values
+    halved = encoder.to(torch.bfloat16)
+    assert halved.input(batch()["pixel_values"]).dtype == torch.float32
+    assert halved(batch()).values.dtype == torch.bfloat16
+    torch.testing.assert_close(halved(batch()).values.float(), whole, atol=0.1, rtol=0.05)
+
+
+def test_mirrored_test_images_give_the_mean_of_both_logits() -> None:
+    task = ImageClassifier(BACKBONES["small_resnet"], 3, mirror_test=True)
+    plain = ImageClassifier(BACKBONES["small_resnet"], 3)
+    plain.load_state_dict(task.state_dict())
+    flipped = ImageBatch(**{**batch(), "pixel_values": batch()["pixel_values"].flip(-1)})  # type: ignore[typeddict-item]
+    expected = (plain.eval().network(batch()) + plain.network(flipped)) / 2
+    torch.testing.assert_close(task.eval().logits(batch()), expected)
+    assert torch.equal(task(batch()), task(flipped)) or torch.allclose(task(batch()), task(flipped), atol=1e-6)
+    torch.manual_seed(0)
+    training = task.train().logits(batch())
+    assert torch.equal(training, plain.train().logits(batch()))
+
+
+def test_first_filters_are_orthogonal_pairs() -> None:
+    filters = opponent_filters().flatten(1)
+    assert filters.shape == (24, 12)
+    torch.testing.assert_close(filters[:12] @ filters[:12].T, torch.eye(12))
+    assert torch.equal(filters[12:], -filters[:12])
+
+
 @pytest.mark.parametrize(
     ("backbone", "weights", "message"),
     [
-        ("vgg91", None, r"model.backbone=vgg91: no such folder \(.*\), and timm knows no network of that name; did you mean vgg"),
+        (
+            "vgg91",
+            None,
+            r"model.backbone=vgg91: no such folder \(.*\), and timm knows no network of that name; did you mean vgg",
+        ),
+        (
+            "vgg11.tv_in1kk",
+            None,
+            r"model.backbone=vgg11.tv_in1kk: timm knows no weights 'tv_in1kk' of vgg11; it knows vgg11.tv_in1k",
+        ),
+        ({**SMALL, "size": 32}, None, r"model.backbone.size: received 32; \[height, width\] in pixels is needed"),
+        ({**SMALL, "mean": [0.5]}, None, r"model.backbone.mean: received \[0.5\]; three numbers are needed"),
+        ({**SMALL, "interpolation": "lanczos"}, None, r"model.backbone.interpolation: received 'lanczos'; choose bicubic"),
         ("vgg11.tv_in1k", None, r"model.backbone=vgg11.tv_in1k: the hub gave no weights .* model.weights .* random weights"),
         ({"depth": 3}, None, r"a mapping needs architecture"),
         ({"architecture": "vgg11", "colour": 3}, None, r"model.backbone: vgg11 cannot be built so: .*colour"),

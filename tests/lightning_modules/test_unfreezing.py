@@ -18,7 +18,7 @@ from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.networks.freezing import FreezingError, FreezingPlan, apply_plan
 from lightning_modules.networks.layers import layer_numbers, parameters_from
 from lightning_modules.text_classifier import TextClassifier
-from tests.conftest import ROOT, Train
+from tests.conftest import ROOT, Train, identical
 from tests.images import cifar_like
 from tests.lightning_modules.test_image_networks import BACKBONES
 
@@ -31,7 +31,9 @@ BERT = {
 
 # Of torchvision's own network: the last dense block and the norm behind it.
 DENSE_BLOCK = sum(
-    p.numel() for name, p in densenet201(weights=None).named_parameters() if name.startswith(("features.denseblock4", "features.norm5"))
+    p.numel()
+    for name, p in densenet201(weights=None).named_parameters()
+    if name.startswith(("features.denseblock4", "features.norm5"))
 )
 
 
@@ -75,7 +77,7 @@ def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
 def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
     task = ImageClassifier(RESNET, 3)
     LayerUnfreezing(schedule={0: None, 2: "stages.2", 3: "stages.1", 5: "all"}).give_plan(task)
-    expected = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 4, 9: 4, 4.0: 2}
+    expected = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 4, 9: 4}
     for epoch in (5, 0, 2, 9, 1, 3, 4):  # in any order: nothing is accumulated
         apply_plan(task.network, task.freezing, epoch)
         parts = [task.network.features.model.stem, *task.network.features.model.stages]
@@ -94,6 +96,10 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
         ({"start_layer": "all", "schedule": {0: "all"}}, r"needs start_layer or schedule, one of them"),
         ({"schedule": {-1: "all"}}, r"received epoch -1; a whole number from 0"),
         ({"schedule": {0: "all"}, "lr_factors": {1: 0.5}}, r"lr_factors: received epoch 1; the schedule has 0"),
+        ({"schedule": {0: "all"}, "lr_factors": {0: -1}}, r"lr_factors: received -1 for epoch 0; a number above 0"),
+        ({"schedule": {0: 28}}, r"schedule: received 28 for epoch 0; the name of a layer or null"),
+        ({"schedule": {}}, r"schedule is empty"),
+        ({"start_layer": "stem.2"}, r"layer 'stem\.2' has no parameters"),
         ({"start_layer": "all", "layer_decay": 1.5}, r"layer_decay: received 1\.5; above 0 and up to 1"),
     ],
 )
@@ -113,6 +119,17 @@ def test_a_frozen_backbone_and_unfreezing_contradict_each_other() -> None:
     callback.give_plan(free)  # what Lightning's setup does behind the engine
 
 
+def test_a_single_late_stage_begins_with_the_head_alone_and_keeps_its_factor() -> None:
+    task = ImageClassifier(RESNET, 3)
+    LayerUnfreezing(schedule={3: "all"}, lr_factors={3: 0.1}).give_plan(task)
+    assert task.freezing.stages == {0: None, 3: "all"}
+    assert {task.freezing.group(f"features.model.{name}") for name, _ in task.network.features.model.named_parameters()} == {
+        ("_epoch3", 0.1)
+    }
+    LayerUnfreezing("stages.2", lr_factors={0: 0.5}).give_plan(other := ImageClassifier(RESNET, 3))
+    assert other.freezing.group("features.model.stages.2.down.0.weight") == ("", 0.5)
+
+
 def test_layer_decay_is_timms() -> None:
     """Against timm's own parameter groups: the same factor for every parameter."""
     from timm.optim import param_groups_layer_decay
@@ -120,7 +137,9 @@ def test_layer_decay_is_timms() -> None:
     task = ImageClassifier(BACKBONES["beit"], 3)
     LayerUnfreezing("all", layer_decay=0.7).give_plan(task)
     backbone = task.network.features.model
-    theirs = {id(p): group["lr_scale"] for group in param_groups_layer_decay(backbone, 0.05, layer_decay=0.7) for p in group["params"]}
+    theirs = {
+        id(p): group["lr_scale"] for group in param_groups_layer_decay(backbone, 0.05, layer_decay=0.7) for p in group["params"]
+    }
     for name, parameter in backbone.named_parameters():
         assert task.freezing.group(f"features.model.{name}")[1] == pytest.approx(theirs[id(parameter)]), name
 
@@ -132,7 +151,7 @@ def test_layer_numbers_of_a_network_without_a_matcher() -> None:
     assert [numbers[f"encoder.layer.{i}.output.dense.weight"] for i in range(3)] == [1, 2, 3]
     assert numbers["pooler.dense.weight"] == 4
     LayerUnfreezing("all", layer_decay=0.5).give_plan(text)
-    assert text.freezing.group("features.model.embeddings.word_embeddings.weight") == ("_layer0", 0.5**4)
+    assert text.freezing.group("features.model.embeddings.word_embeddings.weight") == ("_below4", 0.5**4)
 
 
 def test_parameters_from_a_layer_or_a_parameter() -> None:
@@ -171,12 +190,16 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[dict[str
     """Hashes of the backbone's parameters and statistics at the start and the end of each fit's epochs."""
     seen: dict[str, list[dict[str, str]]] = {"start": [], "end": []}
     start, end = ImageClassifier.on_train_epoch_start, ImageClassifier.on_train_epoch_end
-    monkeypatch.setattr(ImageClassifier, "on_train_epoch_start", lambda self: (start(self), seen["start"].append(digests(self)))[0])
+    monkeypatch.setattr(
+        ImageClassifier, "on_train_epoch_start", lambda self: (start(self), seen["start"].append(digests(self)))[0]
+    )
     monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", lambda self: (end(self), seen["end"].append(digests(self)))[0])
     return seen
 
 
-def test_frozen_parameters_and_statistics_stay_to_the_bit(train: Train, tmp_path: Path, watched: dict[str, list[dict[str, str]]]) -> None:
+def test_frozen_parameters_and_statistics_stay_to_the_bit(
+    train: Train, tmp_path: Path, watched: dict[str, list[dict[str, str]]]
+) -> None:
     cifar_like(tmp_path, 60, 20)
     ended = train(*WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=5")
     assert ended.code == 0, ended.err
@@ -188,13 +211,15 @@ def test_frozen_parameters_and_statistics_stay_to_the_bit(train: Train, tmp_path
         assert changed == {name for name in names if name.startswith(fits or "nothing")}, epoch
 
 
-def stopped_and_resumed(train: Train, words: tuple[str, ...], epoch: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped_and_resumed(
+    train: Train, words: tuple[str, ...], epoch: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that dies at the start of an epoch and goes on."""
     start = ImageClassifier.on_train_epoch_start
 
     def dies(self: ImageClassifier) -> None:
         if self.current_epoch == epoch:
-            raise RuntimeError("power cut")  # noqa: TRY003
+            raise RuntimeError("power cut")
         start(self)
 
     with monkeypatch.context() as patch:
@@ -222,10 +247,12 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
     assert train(*words, folder=tmp_path / "whole").code == 0
     stopped_and_resumed(train, words, epoch, tmp_path / "parts", monkeypatch)
     ours, theirs = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("parts", "whole"))
-    assert all(torch.equal(value, theirs["state_dict"][key]) for key, value in ours["state_dict"].items())
-    assert str(ours["optimizer_states"]) == str(theirs["optimizer_states"])
-    assert str(ours["lr_schedulers"]) == str(theirs["lr_schedulers"])
-    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in RunFolder(tmp_path / n).read_history()] for n in ("parts", "whole")]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert identical(ours[part], theirs[part]), part
+    rows = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in RunFolder(tmp_path / n).read_history()]
+        for n in ("parts", "whole")
+    ]
     assert rows[0] == rows[1]
 
 
@@ -261,10 +288,18 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
         assert lrs["features_epoch1"] == pytest.approx(lrs["head"])
         assert lrs["features_epoch3"] == pytest.approx(0.1 * lrs["head"])
     lr = [lrs["head"] for _, lrs in seen.values()]
+    shown = [float(row["lr/head"]) for row in RunFolder(ended.folder).read_history()]
     if schedule == "exponential":
-        # The scheduler has stepped behind the last batch, into the next epoch.
+        # The scheduler has stepped behind the last batch, into the next epoch; the history shows what the epoch had.
         assert lr == pytest.approx([0.005, 0.0025, 0.00125, 0.000625])
-    elif schedule != "plateau":
+        assert shown == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
+    elif schedule == "plateau":
+        scores = [float(row["val/acc"]) for row in RunFolder(ended.folder).read_history()]
+        expected, best = 0.01, -1.0
+        for rate, score in zip(lr, scores, strict=True):
+            expected, best = (expected, score) if score > best else (expected / 2, best)
+            assert rate == pytest.approx(expected)
+    else:
         assert lr[-1] < lr[0]
 
 
@@ -291,6 +326,11 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(train: Train,
     ended = train(*WORDS, "callbacks=unfreezing", "callbacks.unfreezing.start_layer=stage.2", f"paths.data_dir={tmp_path}")
     assert ended.code == 1
     assert ended.error == "error: no layer is called 'stage.2'; the nearest are stages.2, stages.1, stages.0"
+    words = (*WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=3")
+    late = train(*words, folder=tmp_path / "late")
+    assert late.error.startswith(
+        "error: callbacks.unfreezing.schedule: epoch 3 never comes, trainer.max_epochs=3 ends before it"
+    )
     ended = train(*WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second")
     assert "needs start_layer or schedule" in ended.error
 
@@ -299,7 +339,16 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(train: Train,
 def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(schedule: str, tmp_path: Path) -> None:
     """With gloo on the CPU; without a new wrap the ranks would drift apart from epoch 1 on, silently."""
     script = ROOT / "tests" / "lightning_modules" / "ddp_unfreezing.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), str(tmp_path), schedule]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(script),
+        str(tmp_path),
+        schedule,
+    ]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     ranks = [(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in range(2)]
@@ -308,5 +357,3 @@ def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(schedule: str
     assert len(set(ranks[0])) == 5
     data = [(tmp_path / f"first{rank}.txt").read_text() for rank in range(2)]
     assert data[0] != data[1], "both ranks saw the same samples, so nothing was shown"
-
-

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from engine.run_folder import RunFolder, write_atomically
-from reports.page import mistakes, write_comparison, write_report
+from reports.mistakes import mistakes
+from reports.page import write_comparison, write_report
 from reports.record import NotARunError, read_run
 from tests.conftest import SAMPLE, Train
 

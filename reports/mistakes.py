@@ -1,0 +1,64 @@
+"""Misclassified test samples, as a page shows them."""
+
+from typing import Any
+
+import pandas as pd
+
+from reports.pictures import source
+from reports.record import RunRecord
+
+MAX_MISTAKES = 2000
+
+
+def wrong_samples(run: RunRecord) -> pd.DataFrame:
+    """Misclassified test samples with their confidence, the most confident first; `reference` says what each is."""
+    table = run.predictions
+    if table is None:
+        return pd.DataFrame({"index": [], "label": [], "prediction": [], "confidence": [], "reference": []})
+    wrong = table[table["label"] != table["prediction"]].copy()
+    probabilities = [column for column in table.columns if column.startswith("probability_")]
+    wrong["confidence"] = wrong[probabilities].max(axis=1)
+    wrong["reference"] = wrong[table.columns[-1]]
+    return wrong.sort_values(["confidence", "index"], ascending=[False, True])
+
+
+def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
+    """Misclassified test samples that have a picture, the most confident first.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Dicts with index, label, prediction, confidence, name and source (of the picture).
+    """
+    rows = wrong_samples(run).to_dict("records") if run.pictures else []
+    return [
+        {
+            "index": int(row["index"]), "label": row["label"], "prediction": row["prediction"],
+            "confidence": float(row["confidence"]), "name": str(row["reference"]), "source": source(run.pictures[row["index"]]),
+        }
+        for row in rows
+        if row["index"] in run.pictures
+    ]  # fmt: skip
+
+
+def mistakes(run: RunRecord) -> list[dict[str, Any]]:
+    """Misclassified test samples by kind of mistake, the most frequent kind first, in it the most confident first.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Dicts with label, prediction, count and rows (index, confidence, text); at most `MAX_MISTAKES` rows in all.
+    """
+    wrong = wrong_samples(run)
+    shown = wrong.head(MAX_MISTAKES)
+    kinds = []
+    for (label, prediction), group in wrong.groupby(["label", "prediction"], sort=False):
+        rows = shown.loc[shown.index.intersection(group.index, sort=False)]
+        samples = [
+            {"index": int(row["index"]), "confidence": float(row["confidence"]), "text": str(row["reference"])}
+            for _, row in rows.iterrows()
+        ]
+        kinds.append({"label": label, "prediction": prediction, "count": len(group), "rows": samples})
+    return sorted(kinds, key=lambda kind: -kind["count"])
