@@ -100,7 +100,7 @@ def main() -> None:
     print("| input | Thaw | Thaw, first epoch | reference chain | ratio | ratio, first epoch |")
     print("|---|---|---|---|---|---|")
     for size in (None, 224):
-        count = len(images) if size is None else 512
+        count = len(images) if size is None else min(512, len(images))
         some, stored = images[:count], kept.take(range(count))
         peer = Reference(some, size)
 

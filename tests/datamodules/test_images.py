@@ -213,7 +213,7 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
         "error: train.parquet, row 5: column 'img' holds no image bytes; mend"
     )
     assert (
-        "no column 'picture'; it has img, label; set the data.*_column that names it"
+        "no column 'picture'; it has img, label; set data.text_column, image_column or label_column"
         in train(*words, "data.image_column=picture", folder=tmp_path / "run4").error
     )
 
@@ -251,11 +251,12 @@ def test_images_that_do_not_fit_into_memory_are_told(train: Train, colours: Path
     )
 
 
-def test_train_rows_of_a_folder_are_refused_and_a_class_without_samples_is_told(
-    train: Train, colours: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_train_rows_of_a_folder_are_refused(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.train_rows=9")
     assert ended.error.startswith("error: data.train_rows=9: a folder comes class by class")
+
+
+def test_a_class_without_training_samples_is_told(colours: Path, caplog: pytest.LogCaptureFixture) -> None:
     for file in (colours / "colours" / "train" / "blue").iterdir():
         file.unlink()
     module(colours, on_bad_rows="skip").setup()

@@ -114,7 +114,8 @@ def test_evaluation_gives_every_figure_again(place: Path, tmp_path: Path, capsys
 
 def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path) -> None:
     folder = RunFolder(shutil.copytree(place / "moved", place / "page"))
-    from reports.page import write_report, wrong_pictures
+    from reports.mistakes import wrong_pictures
+    from reports.page import write_report
     from reports.record import read_run
 
     table = pd.read_parquet(folder.predictions)
