@@ -81,7 +81,8 @@ def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> 
     for column in needed:
         if column not in columns:
             shown = ", ".join(columns[:12])
-            msg = f"{path}: no column '{column}'; it has {shown}; set data.text_column, image_column or label_column (--column to predict)"
+            hint = "set data.text_column, image_column or label_column (--column to predict)"
+            msg = f"{path}: no column '{column}'; it has {shown}; {hint}"
             raise DataError(msg)
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:

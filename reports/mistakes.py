@@ -1,5 +1,6 @@
 """Misclassified test samples, as a page shows them."""
 
+from itertools import takewhile
 from typing import Any
 
 import pandas as pd
@@ -32,13 +33,14 @@ def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
         Dicts with index, label, prediction, confidence, name and source (of the picture).
     """
     rows = wrong_samples(run).to_dict("records") if run.pictures else []
+    # Those behind the first without a picture have theirs by chance, as samples of their class.
+    rows = list(takewhile(lambda row: row["index"] in run.pictures, rows))
     return [
         {
             "index": int(row["index"]), "label": row["label"], "prediction": row["prediction"],
             "confidence": float(row["confidence"]), "name": str(row["reference"]), "source": source(run.pictures[row["index"]]),
         }
         for row in rows
-        if row["index"] in run.pictures
     ]  # fmt: skip
 
 
