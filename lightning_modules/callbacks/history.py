@@ -49,11 +49,10 @@ class History(Checkpoint):
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
         batch: Any,  # noqa: ANN401, ARG002
-        batch_idx: int,
+        batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Keep the learning rates of the epoch's last step: behind it, schedules have moved on to the next epoch."""
-        if batch_idx + 1 == trainer.num_training_batches:
-            self.lrs = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        """Keep the step's learning rates: behind an epoch's last step, schedules have moved on to the next epoch."""
+        self.lrs = [group["lr"] for group in trainer.optimizers[0].param_groups]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the row and log its gist."""

@@ -181,7 +181,7 @@ def test_faults_of_the_command_line_are_one_line_each(script: Script, moved_run:
     cases = [
         ([moved_run, tmp_path / "none.csv"], "none.csv: no such file"),
         ([moved_run, source], "no column 'tweet'; it has text"),
-        ([moved_run, source, "--text-column", "text", "-o", tmp_path / "o.csv", "--device", "abacus"], "--device abacus"),
+        ([moved_run, source, "--column", "text", "-o", tmp_path / "o.csv", "--device", "abacus"], "--device abacus"),
         ([moved_run, source, "-o", exists], "exists.csv exists; give another -o, or --force"),
         ([moved_run, source, "-o", tmp_path / "out.xlsx"], "cannot write '.xlsx' files"),
         ([moved_run, clash], "has a column prediction already"),
@@ -193,7 +193,7 @@ def test_faults_of_the_command_line_are_one_line_each(script: Script, moved_run:
         assert message in done.err
         assert "Traceback" not in done.err
     assert exists.read_text() == "keep me"
-    done = script("predict", moved_run, source, "--text-column", "text", "-o", exists, "--force")
+    done = script("predict", moved_run, source, "--column", "text", "-o", exists, "--force")
     assert done.code == 0, done.err
     assert pd.read_csv(exists)["text"].tolist() == ["hello"]
 
