@@ -60,7 +60,7 @@ class StageResult:
 
 
 class Task(lightning.LightningModule):
-    """Base of all tasks. A subclass builds `network`, with the children `features` and `head`, and gives the loss.
+    """Base of all tasks. A subclass builds `network`, with the children `features` and `head`.
 
     Attributes:
         network: The plain torch module.
