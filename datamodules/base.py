@@ -11,8 +11,6 @@ from itertools import combinations
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
-import numpy as np
-import numpy.typing as npt
 
 from datamodules.errors import BadRow, DataError, leave_out
 from datamodules.labels import check_classes
@@ -20,34 +18,7 @@ from datamodules.labels import check_classes
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-
-
-def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Take the same share of every class, by position and seed.
-
-    Args:
-        labels: One class a sample.
-        fraction: Share of the second part, between 0 and 1, met to the sample over all classes together. Each class
-            with at least two samples gives at least one.
-        seed: The same seed gives the same parts on every machine.
-
-    Returns:
-        Positions of the first and of the second part, ascending.
-    """
-    array: npt.NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
-    names, sizes = np.unique(array, return_counts=True)
-    most = np.maximum(sizes - 1, 0)
-    wanted = sizes * fraction
-    counts = np.minimum(np.maximum(np.floor(wanted), 1), most).astype(np.int64)
-    # What rounding down has left over goes to the classes that it cost most.
-    for k in np.argsort(counts - wanted, kind="stable")[: max(0, round(len(array) * fraction) - int(counts.sum()))]:
-        counts[k] = min(counts[k] + 1, most[k])
-    rng = np.random.Generator(np.random.PCG64(seed))
-    second: list[int] = []
-    for name, count in zip(names, counts, strict=True):
-        second += rng.permutation(np.flatnonzero(array == name))[:count].tolist()
-    chosen = set(second)
-    return [i for i in range(len(array)) if i not in chosen], sorted(chosen)
+_NAMED = 5  # classes in a warning
 
 
 def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
@@ -83,10 +54,13 @@ class Split(Protocol):
     """The usable samples of a split."""
 
     @property
-    def labels(self) -> Sequence[int]:
-        """Class of each sample, 0..K-1."""
+    def classes(self) -> set[int]:
+        """The classes that occur."""
 
     def __len__(self) -> int: ...
+
+    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+        """Positions of two parts, the second with this share of the samples."""
 
     def take(self, positions: Sequence[int]) -> Self:
         """The samples at these positions."""
@@ -164,16 +138,17 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         splits, bad = self.read_splits()
         self.bad_rows = leave_out(bad, self.on_bad_rows)
         if "val" not in splits:
-            first, second = stratified_split(splits["train"].labels, self.val_fraction, self.seed)
+            first, second = splits["train"].divided(self.val_fraction, self.seed)
             splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
         for name in SPLITS:
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
                 raise DataError(msg)
-        missing = set(range(self.num_classes)) - set(splits["train"].labels)
+        missing = set(range(self.num_classes)) - splits["train"].classes
         if missing:
-            names = ", ".join(self.class_names[k] for k in sorted(missing))
-            log.warning("the train split has no sample of %s, so nothing is learnt about it", names)
+            names = ", ".join(self.class_names[k] for k in sorted(missing)[:_NAMED])
+            more = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
+            log.warning("the train split has no sample of %s%s, so nothing is learnt about it", names, more)
         self.splits = splits
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])

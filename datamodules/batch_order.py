@@ -76,6 +76,14 @@ class ShuffledBatches(TrainingBatches):
         return [order[start:end] for start, end in pairwise(cuts)]
 
 
+class EpochBatches(ShuffledBatches):
+    """The same batches as pairs (epoch, position), for samples that are changed by whoever reads them."""
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
+        epoch = self.sampler.epoch
+        return ([(epoch, position) for position in batch] for batch in super().__iter__())
+
+
 class EvaluationBatches(Sampler[list[int]]):
     """Every sample once, in a given order; processes share the batches and repeat none."""
 

@@ -4,6 +4,8 @@ from typing import TypedDict
 
 from torch import Tensor
 
+IGNORE_INDEX = 255  # label of pixels that are not labelled, and of padding
+
 
 class TextBatch(TypedDict):
     """Texts of one batch, padded on the right to the longest.
@@ -32,4 +34,20 @@ class ImageBatch(TypedDict):
 
     pixel_values: Tensor
     labels: Tensor
+    index: Tensor
+
+
+class SceneBatch(TypedDict):
+    """Images of one batch with their label maps.
+
+    Attributes:
+        pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
+        labels: [B, h, w] uint8, classes 0..K-1, or 255 where nothing is labelled.
+        sizes: [B, 2] int64, height and width of each label map; what lies to the right of it and below is padding.
+        index: [B] int64, the sample's row in its split's file, from 0.
+    """
+
+    pixel_values: Tensor
+    labels: Tensor
+    sizes: Tensor
     index: Tensor

@@ -29,14 +29,17 @@ class BadImageError(ValueError):
     """An image cannot be used; the message is the reason alone."""
 
 
-def decode_image(source: bytes | Path, max_pixels: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
-    """Decode an image, turned the way its camera held it.
+def decode_image(
+    source: bytes | Path, max_pixels: int, size: tuple[int, int] | None = None, *, upright: bool = True
+) -> npt.NDArray[np.uint8]:
+    """Decode an image.
 
     Args:
         source: The file, or its content.
         max_pixels: Width times height that is still decoded; a small file can claim to be huge.
         size: Height and width; the largest part of these proportions is cut from the middle and resized (bicubic,
             antialiased). None keeps the image as it is.
+        upright: Whether it is turned the way its camera held it, or left as its pixels are stored.
 
     Returns:
         [H, W, 3] uint8. Greyscale becomes equal channels.
@@ -46,11 +49,12 @@ def decode_image(source: bytes | Path, max_pixels: int, size: tuple[int, int] | 
     """
     try:
         with _stream(source) as file:
-            upright = ImageOps.exif_transpose(_opened(file, max_pixels))
-            if _transparent(upright):
+            opened = _opened(file, max_pixels)
+            image = ImageOps.exif_transpose(opened) if upright else opened
+            if _transparent(image):
                 msg = "is transparent in part, and what is to be seen there is not said; save it without transparency"
                 raise BadImageError(msg)
-            picture = upright.convert("RGB")
+            picture = image.convert("RGB")
     except BadImageError:
         raise
     except Exception as error:  # Pillow's readers raise anything for a damaged file
@@ -60,12 +64,15 @@ def decode_image(source: bytes | Path, max_pixels: int, size: tuple[int, int] | 
     return np.asarray(picture)
 
 
-def check_image(source: bytes | Path, max_pixels: int) -> None:
+def check_image(source: bytes | Path, max_pixels: int) -> tuple[int, int]:
     """Check an image by its header, and decode it only where its end is missing.
 
     Args:
         source: The file, or its content.
         max_pixels: See `decode_image`.
+
+    Returns:
+        Height and width as stored.
 
     Raises:
         BadImageError: If it cannot be used.
@@ -80,6 +87,36 @@ def check_image(source: bytes | Path, max_pixels: int) -> None:
         raise BadImageError(_reason(error)) from error
     if transparent or not whole:
         decode_image(source, max_pixels)
+    return image.height, image.width
+
+
+def decode_label_map(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decode a label map.
+
+    Args:
+        source: The file, or its content.
+        max_pixels: See `decode_image`.
+
+    Returns:
+        [H, W] uint8: the values as they are stored; of a picture with a palette, the palette's entries.
+
+    Raises:
+        BadImageError: If it cannot be read, or is not one channel of whole numbers.
+    """
+    try:
+        with _stream(source) as file:
+            image = _opened(file, max_pixels)
+            if image.format in ("JPEG", "MPO"):
+                msg = "is a JPEG, whose compression changes the values of a label map; save it as PNG"
+                raise BadImageError(msg)
+            if image.mode not in ("L", "P", "1"):
+                msg = f"has {image.mode} colours; a label map has one channel, whose values stand for classes"
+                raise BadImageError(msg)
+            return np.asarray(image).astype(np.uint8)
+    except BadImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise anything for a damaged file
+        raise BadImageError(_reason(error)) from error
 
 
 def _stream(source: bytes | Path) -> BinaryIO:

@@ -40,16 +40,8 @@ class EncodedImage:
         return self.file if self.row is None else f"{self.file}, row {self.row}"
 
     def digest(self) -> str:
-        """What tells two images apart: SHA-256 of the content; of a file longer than 128 KiB, of its size and both ends."""
-        if isinstance(self.source, bytes):
-            return hashlib.sha256(self.source).hexdigest()
-        length = self.source.stat().st_size
-        with self.source.open("rb") as file:
-            if length <= 2 * _END:
-                return hashlib.sha256(file.read()).hexdigest()
-            ends = file.read(_END)
-            file.seek(length - _END)
-            return hashlib.sha256(ends + file.read(_END) + str(length).encode()).hexdigest()
+        """What tells two images apart; see `digest_of`."""
+        return digest_of(self.source)
 
     def fault(self, split: str, reason: str) -> BadRow:
         """This image as a bad row."""
@@ -127,6 +119,19 @@ class ImageReader:
                     yield image
                 else:
                     yield image.fault(split, f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}")
+
+
+def digest_of(source: bytes | Path) -> str:
+    """SHA-256 of the content; of a file longer than 128 KiB, of its size and both ends."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    length = source.stat().st_size
+    with source.open("rb") as file:
+        if length <= 2 * _END:
+            return hashlib.sha256(file.read()).hexdigest()
+        ends = file.read(_END)
+        file.seek(length - _END)
+        return hashlib.sha256(ends + file.read(_END) + str(length).encode()).hexdigest()
 
 
 def visible_files(folder: Path) -> list[Path]:

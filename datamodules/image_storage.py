@@ -17,6 +17,7 @@ from datamodules.batches import ImageBatch
 from datamodules.errors import BadRow, DataError
 from datamodules.image_decoding import BadImageError, check_image, decode_image
 from datamodules.image_rows import EncodedImage
+from datamodules.splits import stratified_split
 
 _THREADS = 4
 _LARGEST_SHARE = 0.6  # of the memory, that images may take
@@ -67,6 +68,15 @@ class ImageSplit(Dataset[ImageBatch]):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def classes(self) -> set[int]:
+        """The classes that occur."""
+        return set(self.labels)
+
+    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+        """Positions of two parts with the same share of every class."""
+        return stratified_split(self.labels, fraction, seed)
 
     @abstractmethod
     def take(self, positions: Sequence[int]) -> Self:

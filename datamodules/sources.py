@@ -94,12 +94,27 @@ def missing_source(data_dir: str, folder: str, files: dict[str, str], hub: str |
     )
 
 
-def hub_rows(hub: str, split: str) -> Iterator[Row]:
+class HubFiles(TypedDict):
+    """Where a dataset's Parquet files are on the hub, if not where its own description says.
+
+    Attributes:
+        revision: Branch, tag or commit.
+        train, val, test: Pattern of each split's files; null for a split that it lacks.
+    """
+
+    revision: str
+    train: str
+    val: str | None
+    test: str
+
+
+def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Row]:
     """Read a split from the hub; class labels become their names, images {"bytes": ..., "path": ...}.
 
     Args:
         hub: Name of the dataset.
         split: train, val or test.
+        files: Where its files are, if not where its own description says.
 
     Yields:
         Its rows.
@@ -111,7 +126,11 @@ def hub_rows(hub: str, split: str) -> Iterator[Row]:
     import datasets  # two seconds to import, and only needed here
 
     try:
-        table = datasets.load_dataset(hub, split=_HUB_SPLITS[split])
+        if files is None:
+            table = datasets.load_dataset(hub, split=_HUB_SPLITS[split])
+        else:
+            patterns = {split: files[split]}  # type: ignore[literal-required]
+            table = datasets.load_dataset(hub, split=split, revision=files["revision"], data_files=patterns)
     except ValueError as error:
         msg = f"{hub} on the hub has no usable '{_HUB_SPLITS[split]}' split: {error}"
         raise DataError(msg) from error

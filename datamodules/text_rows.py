@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from datamodules.errors import BadRow, DataError
 from datamodules.labels import class_of
+from datamodules.splits import stratified_split
 from datamodules.tables import Row, unreadable
 
 
@@ -24,6 +25,15 @@ class TextSplit:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def classes(self) -> set[int]:
+        """The classes that occur."""
+        return set(self.labels)
+
+    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+        """Positions of two parts with the same share of every class."""
+        return stratified_split(self.labels, fraction, seed)
 
     def rows(self) -> Iterable[tuple[int, str, int]]:
         """Row, text and label of each: what tells two datasets apart."""

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from engine.command_line import CONFIGS
 from engine.config_files import COMMAND_LINE, Composition, ConfigFiles, Override, UnknownOptionError, UnsupportedError, nearest
 from engine.signatures import Fault, signature_faults
-from lightning_modules.metrics import figure_names
+from lightning_modules.base import Task
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
@@ -33,11 +33,14 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "data.max_pixels": (1, 178_956_970),  # above, Pillow refuses by itself
     "data.augmentation.crop_padding": (0, None),
     "data.augmentation.rotation": (0, 180),
+    "data.augmentation.scale": (0.01, None),
+    "data.augmentation.largest_share": (0.01, 1),
     "data.augmentation.rand_augment.num_ops": (1, None),
     "data.augmentation.rand_augment.magnitude": (0, 30),
     "model.image_size": (2, None),
     "model.hidden": (1, None),
     "model.dropout": (0, 0.999),
+    "model.auxiliary_weight": (0, None),
     "model.lr": (0, None),
     "model.backbone_lr": (0, None),
     "model.weight_decay": (0, None),
@@ -170,17 +173,32 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
         )
     if at("mode") not in ("min", "max"):
         yield "mode", f"received {at('mode')!r}; choose min or max"
-    if not isinstance(at("plan"), bool):
-        yield "plan", f"received {at('plan')!r}; choose true or false"
+    for key in ("plan", "train", "test"):
+        if not isinstance(at(key), bool):
+            yield key, f"received {at(key)!r}; choose true or false"
+    if at("train") is False and at("test") is False:
+        yield "test", "received false, and train=false too; nothing would be done"
+    if at("train") is False and at("ckpt_path") is not None:
+        yield "ckpt_path", "received a checkpoint, and train=false; scripts/evaluate.py RUN tests a run's checkpoint again"
     classes, count = at("data.classes"), at("data.num_classes")
     if isinstance(classes, list) and count != len(classes):
         yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}"
     if at("model.num_classes") != count:
         yield "model.num_classes", f"received {at('model.num_classes')!r}; the data has {count} classes"
-    known = [f"val/{name}" for name in figure_names(count)] if isinstance(count, int) else []
-    if at("monitor") not in known:
+    known = _figures(at("model._target_"), count)
+    if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
+
+
+def _figures(target: object, num_classes: object) -> list[str]:
+    """The figures of validation that a task has; none where the task or the number of classes is faulty by itself."""
+    try:
+        task = resolve_target(target)
+    except ConfigError:
+        return []
+    names = task.figure_names(num_classes) if issubclass(task, Task) and isinstance(num_classes, int) else []
+    return [f"val/{name}" for name in names]
 
 
 def _target_faults(node: object, path: str) -> Iterator[Fault]:
@@ -217,7 +235,7 @@ def _foreign(node: object) -> Iterator[Fault]:
             yield "_target_", str(error)
 
 
-def resolve_target(name: object) -> type:
+def resolve_target(name: object) -> type[Any]:
     """Import what a `_target_` names, if a config may build it.
 
     Args:

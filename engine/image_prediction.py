@@ -85,7 +85,7 @@ def _images(path: Path, column: str) -> Iterator[EncodedImage]:
 def _predicted(run: TrainedRun, images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]]) -> list[dict[str, Any]]:
     pixels = torch.from_numpy(np.stack([pixels for _, pixels in images])).permute(0, 3, 1, 2)
     unknown = torch.zeros(len(images), dtype=torch.int64)
-    probabilities = run.probabilities(dict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown)))
+    probabilities = run.predict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown))
     _, classes = predicted(probabilities)
     names = [run.class_names[k] for k in classes.tolist()]
     columns = [f"probability_{name}" for name in run.class_names]

@@ -5,22 +5,41 @@ from typing import Any
 
 import pandas as pd
 import torch
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from datamodules.base import TransferDataModule
+from datamodules.segmentation import SegmentationDataModule
+from engine.build import Parts
 from engine.run_folder import RunFolder, write_atomically
-from lightning_modules.base import StageResult, Task
-from lightning_modules.metrics import predicted
+from engine.scene_results import scene_record, write_scenes
+from engine.trained_run import TrainedRun
+from lightning_modules.base import Task
+from lightning_modules.metrics import ClassificationResult, predicted
+from lightning_modules.segmentation_metrics import SegmentationResult
 
 PICTURED_MISTAKES = 300
 PICTURED_OF_CLASS = 8
 PICTURED_OF_ALL_CLASSES = 400
-_SHOWN = ("loss", "acc", "f1_macro", "roc_auc", "ece")
+_SHOWN = ("loss", "acc", "f1_macro", "roc_auc", "ece", "miou", "pixel_acc", "class_acc", "fw_iou")
 
 
-def stage_record(result: StageResult, class_names: Sequence[str]) -> dict[str, Any]:
+def write_results(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
+    """Write the predictions of the test stage, and give its part of metrics.json."""
+    result, datamodule = parts.task.results["test"], parts.datamodule
+    if isinstance(result, SegmentationResult) and isinstance(datamodule, SegmentationDataModule):
+        device = parts.trainer.strategy.root_device
+        run = TrainedRun(cfg, parts.task.to(device).eval(), datamodule.state_dict(), device)
+        write_scenes(folder, result, datamodule, run)
+        return scene_record(result, datamodule)
+    assert isinstance(result, ClassificationResult)  # noqa: S101 - tells the type checker
+    write_predictions(folder, result, datamodule)
+    return stage_record(result, datamodule.class_names)
+
+
+def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> dict[str, Any]:
     """One stage's part of metrics.json.
 
     Args:
@@ -41,7 +60,7 @@ def stage_record(result: StageResult, class_names: Sequence[str]) -> dict[str, A
     }
 
 
-def write_predictions(folder: RunFolder, result: StageResult, datamodule: TransferDataModule[Any]) -> None:
+def write_predictions(folder: RunFolder, result: ClassificationResult, datamodule: TransferDataModule[Any]) -> None:
     """Write predictions/test.parquet, one row a sample, ordered by index, and pictures where samples are pictures."""
     if result.samples is None:
         return
@@ -60,7 +79,7 @@ def write_predictions(folder: RunFolder, result: StageResult, datamodule: Transf
     chosen = _pictured(index, probabilities, predictions, labels, len(names))
     pictures = datamodule.thumbnails("test", chosen)
     if pictures:
-        shown = pd.DataFrame({"index": list(pictures), "png": list(pictures.values())})
+        shown = pd.DataFrame({"index": list(pictures), "picture": list(pictures.values())})
         write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
 
 
@@ -90,21 +109,24 @@ def count_parameters(task: Task) -> dict[str, int]:
     return {"total": sum(sizes.values()), "trainable": trainable}
 
 
-def seconds(history: list[dict[str, str]], test: float) -> dict[str, float]:
-    """Time of the whole fit, of the test, and the mean of an epoch's training."""
+def seconds(history: list[dict[str, str]], test: float) -> dict[str, float | None]:
+    """Time of the whole fit, of the test, and the mean of an epoch's training; None without one."""
     epochs = [float(row["train/seconds"]) for row in history]
     fit = sum(float(row["seconds"]) for row in history)
-    return {"fit": round(fit, 3), "test": round(test, 3), "epoch_mean": round(sum(epochs) / len(epochs), 3)}
+    mean = round(sum(epochs) / len(epochs), 3) if epochs else None
+    return {"fit": round(fit, 3), "test": round(test, 3), "epoch_mean": mean}
 
 
 def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """Print the short table that ends a run."""
-    table = Table("", *_SHOWN, "n")
-    for stage in ("val", "test"):
-        figures = [metrics[stage].get(name) for name in _SHOWN]
-        shown = ["-" if value is None else f"{value:.4f}" for value in figures]
-        table.add_row(stage, *shown, str(metrics[stage].get("n", "")))
+    stages = {stage: metrics[stage] for stage in ("val", "test") if metrics.get(stage)}
+    shown = [name for name in _SHOWN if any(name in figures for figures in stages.values())]
+    table = Table("", *shown, "n")
+    for stage, figures in stages.items():
+        values = ["-" if figures.get(name) is None else f"{figures[name]:.4f}" for name in shown]
+        table.add_row(stage, *values, str(figures["n"]))
     console.print(table)
     best = metrics["best"]
-    console.print(f"best epoch: {best['epoch']} ({best['monitor']} {best['score']:.4f})", highlight=False)
+    if best:
+        console.print(f"best epoch: {best['epoch']} ({best['monitor']} {best['score']:.4f})", highlight=False)
     console.print(f"report: {folder.report}", highlight=False, soft_wrap=True)

@@ -19,6 +19,8 @@ _KEPT = (
     "callbacks.unfreezing",
     "data.augmentation",
     "data.size",
+    "data.class_list",
+    "data.native_evaluation",
     "data.classes",
     "data.cleaning",
     "data.tokenizer",

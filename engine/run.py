@@ -19,7 +19,7 @@ from engine.provenance import provenance
 from engine.quiet import quieten
 from engine.recording import closed_loggers, overrides, recorded
 from engine.redaction import redacted
-from engine.results import count_parameters, print_results, seconds, stage_record, val_figures, write_predictions
+from engine.results import count_parameters, print_results, seconds, val_figures, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from engine.run_folder import RunFolder, write_text
 from reports.page import write_report
@@ -33,7 +33,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         folder: Its run folder.
 
     Returns:
-        The best value of the monitored figure, for sweeps; None where only the plan was asked for.
+        The best value of the monitored figure, for sweeps; None where nothing was trained.
     """
     hydra_cfg = HydraConfig.get()
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -56,15 +56,19 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             return None
         _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
         with closed_loggers(parts.trainer):
-            folder.write_status("running", "fit")
-            parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
-            folder.write_status("running", "test")
-            metrics = _test_best(cfg, folder, parts)
+            if cfg.train:
+                folder.write_status("running", "fit")
+                parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
+            metrics = _trained(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
+            test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else 0.0
+            metrics["parameters"] = count_parameters(parts.task)
+            metrics["seconds"] = seconds(folder.read_history(), test_seconds)
+            folder.write_json("metrics.json", metrics)
         folder.write_status("running", "report")
         write_report(folder.path)
         folder.write_status("finished", "report")
         print_results(metrics, folder, console)
-    score: float = metrics["best"]["score"]
+    score: float | None = metrics["best"].get("score")
     return score
 
 
@@ -87,31 +91,26 @@ def _write_origin(
         folder.write_table(folder.skipped_rows, rows)
 
 
-def _test_best(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
-    """Test the weights of the best epoch and write the figures and predictions."""
-    history = folder.read_history()
+def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
+    """What training came to: give the task the weights of the best epoch, and say which that is."""
     if not folder.best_checkpoint.exists():
         msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"
         raise CheckpointError(msg)
     checkpoint = load_checkpoint(folder.best_checkpoint)
     parts.task.load_state_dict(checkpoint["state_dict"])
+    best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
+    place = str(folder.best_checkpoint.relative_to(folder.path))
+    chosen = {"epoch": checkpoint["epoch"], "monitor": cfg.monitor, "score": float(best[cfg.monitor]), "checkpoint": place}
+    return {"val": val_figures(best), "best": chosen}
+
+
+def _test(cfg: DictConfig, folder: RunFolder, parts: Parts, metrics: dict[str, Any]) -> float:
+    """Test the task's weights, write predictions, and add the figures to the metrics; returns the seconds of the test."""
+    folder.write_status("running", "test")
     start = time.perf_counter()
     parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
     test_seconds = time.perf_counter() - start
-    best = next(row for row in history if int(row["epoch"]) == checkpoint["epoch"])
-    result = parts.task.results["test"]
-    metrics = {
-        "val": val_figures(best),
-        "test": stage_record(result, parts.datamodule.class_names),
-        "best": {
-            "epoch": checkpoint["epoch"],
-            "monitor": cfg.monitor,
-            "score": float(best[cfg.monitor]),
-            "checkpoint": str(folder.best_checkpoint.relative_to(folder.path)),
-        },
-        "parameters": count_parameters(parts.task),
-        "seconds": seconds(history, test_seconds),
-    }
-    write_predictions(folder, result, parts.datamodule)
-    folder.write_json("metrics.json", metrics)
-    return metrics
+    if not cfg.train:  # what evaluate.py and predict.py read
+        parts.trainer.save_checkpoint(folder.best_checkpoint)
+    metrics["test"] = write_results(cfg, folder, parts)
+    return test_seconds

@@ -49,7 +49,7 @@ class TextPredictor:
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
             batch = self.collate([(torch.tensor(ids[i], dtype=torch.int32), 0, i) for i in chosen])
-            result[chosen] = self.run.probabilities(dict(batch))
+            result[chosen] = self.run.predict(batch)
         return result
 
 

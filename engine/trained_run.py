@@ -1,5 +1,6 @@
 """A run's best checkpoint, ready to be asked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ class TrainedRun:
         return list(self.cfg.data.classes)
 
     @torch.inference_mode()
-    def probabilities(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Class probabilities [B, K] float32 of a batch, on the CPU, in the run's precision."""
+    def predict(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """What the task says of a batch, on the CPU, computed in the run's precision: see its `forward`."""
         moved = {key: value.to(self.device) for key, value in batch.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.trainer.precision == "bf16-mixed"):
             result: torch.Tensor = self.task(moved)

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from dataclasses import dataclass
+from abc import abstractmethod
 from typing import Any
 
 import lightning
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_modules.losses import class_probabilities, classification_loss
-from lightning_modules.metrics import ClassificationTotals, per_class_figures
 from lightning_modules.networks.freezing import FreezingPlan, apply_plan, keep_frozen_in_eval
 from lightning_modules.optim import (
     OptimizerName,
@@ -25,6 +23,7 @@ from lightning_modules.optim import (
     parameter_groups,
     steps_in,
 )
+from lightning_modules.totals import StageResult, StageTotals
 
 STAGES = ("train", "val", "test")
 
@@ -35,32 +34,8 @@ class NonFiniteLossError(ArithmeticError):
     is_for_the_user = True
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage came to.
-
-    Attributes:
-        figures: Name -> value; None where a figure is undefined.
-        classes: Precision, recall, F1 and support of each class.
-        confusion: [K][K] counts, row the label, column the prediction.
-        calibration: Bins of the reliability diagram.
-        samples: Index [N], probabilities [N, K] and labels [N], ordered by index; None for train.
-    """
-
-    figures: dict[str, float | None]
-    classes: list[dict[str, float]]
-    confusion: list[list[int]]
-    calibration: list[dict[str, float]]
-    samples: tuple[Tensor, Tensor, Tensor] | None
-
-    @property
-    def count(self) -> int:
-        """Samples that the figures rest on."""
-        return sum(map(sum, self.confusion))
-
-
 class Task(lightning.LightningModule):
-    """Base of all tasks. A subclass builds `network`, with the children `features` and `head`.
+    """Base of all tasks. A subclass builds `network`, with the children `features` and `head`, and counts what it gives.
 
     Attributes:
         network: The plain torch module.
@@ -91,7 +66,7 @@ class Task(lightning.LightningModule):
         """State how every task is trained.
 
         Args:
-            num_classes: Two give one logit and binary cross-entropy, more give cross-entropy.
+            num_classes: K.
             lr: Peak learning rate of the head.
             backbone_lr: Peak learning rate of the backbone.
             weight_decay: Of weights; biases and norms have none.
@@ -113,24 +88,20 @@ class Task(lightning.LightningModule):
         self.label_smoothing = label_smoothing
         self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
         self.results: dict[str, StageResult] = {}
-        self.totals = nn.ModuleDict(
-            {f"{stage}_totals": ClassificationTotals(num_classes, keep_samples=stage != "train") for stage in STAGES}
-        )
+        self.totals = nn.ModuleDict({f"{stage}_totals": self.new_totals(keep_samples=stage != "train") for stage in STAGES})
 
-    def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
-        """Class probabilities [B, K]."""
-        return class_probabilities(self.logits(batch))
+    @staticmethod
+    @abstractmethod
+    def figure_names(num_classes: int) -> list[str]:
+        """The figures that a stage comes to, for checking a monitor before anything runs."""
 
-    def logits(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
-        """What the network gives for a batch, [B, K]; one column for two classes."""
-        logits: Tensor = self.network(batch)
-        return logits
+    @abstractmethod
+    def new_totals(self, *, keep_samples: bool) -> StageTotals:
+        """What adds up a stage; `keep_samples` where something is to be known of each sample."""
 
-    def loss_and_probabilities(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each task has its batch type
-        """Mean loss in nats, smoothed while training, and class probabilities [B, K]."""
-        logits = self.logits(batch)
-        smoothing = self.label_smoothing if self.training else 0.0
-        return classification_loss(logits, batch["labels"], smoothing), class_probabilities(logits)
+    @abstractmethod
+    def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each task has its own
+        """The step of train, val and test: add a batch to the totals and give the loss to be minimised, a scalar."""
 
     def use_plan(self, plan: FreezingPlan) -> None:
         """Take a freezing plan and apply its first epoch.
@@ -149,26 +120,21 @@ class Task(lightning.LightningModule):
             keep_frozen_in_eval(self.network)
         return self
 
-    def _shared_step(self, batch: Any, stage: str) -> Tensor:  # noqa: ANN401 - each task has its batch type
-        loss, probabilities = self.loss_and_probabilities(batch)
-        self._totals(stage).update(loss.detach(), probabilities.detach(), batch["labels"], batch["index"])
-        return loss
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401, ARG002 - Lightning's signature
         """Loss of a training batch."""
-        return self._shared_step(batch, "train")
+        return self.shared_step(batch, self._totals("train"))
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401, ARG002 - Lightning's signature
         """Loss of a validation batch."""
-        return self._shared_step(batch, "val")
+        return self.shared_step(batch, self._totals("val"))
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401, ARG002 - Lightning's signature
         """Loss of a test batch."""
-        return self._shared_step(batch, "test")
+        return self.shared_step(batch, self._totals("test"))
 
-    def _totals(self, stage: str) -> ClassificationTotals:
+    def _totals(self, stage: str) -> StageTotals:
         totals = self.totals[f"{stage}_totals"]
-        assert isinstance(totals, ClassificationTotals)  # noqa: S101 - tells the type checker
+        assert isinstance(totals, StageTotals)  # noqa: S101 - tells the type checker
         return totals
 
     def on_train_epoch_start(self) -> None:
@@ -216,12 +182,9 @@ class Task(lightning.LightningModule):
             )
             raise NonFiniteLossError(msg)
         with totals.sync_context(should_sync=totals._to_sync and torch.distributed.is_initialized()):  # noqa: SLF001
-            confusion: list[list[int]] = totals.confusion.tolist()
-            samples = tuple(t.cpu() for t in totals.samples()) if totals.keep_samples else None
-            calibration = totals.calibration()
-        figures: dict[str, float | None] = totals.compute()
-        self.results[stage] = StageResult(figures, per_class_figures(confusion), confusion, calibration, samples)  # type: ignore[arg-type]
-        known = {f"{stage}/{name}": value for name, value in figures.items() if value is not None}
+            result = totals.result()
+        self.results[stage] = result
+        known = {f"{stage}/{name}": value for name, value in result.figures.items() if value is not None}
         self.log_dict(known, sync_dist=False, rank_zero_only=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from datamodules.batches import ImageBatch
-from lightning_modules.base import Task
+from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses import num_outputs
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing import FreezingPlan
@@ -13,7 +13,7 @@ from lightning_modules.networks.heads import LinearHead, MLPHead
 from lightning_modules.networks.image_backbones import ImageEncoder, image_encoder
 
 
-class ImageClassifier(Task):
+class ImageClassifier(ClassificationTask):
     """The models of Malpure, Litake & Ingle (arXiv 2110.05270) with any backbone."""
 
     network: Classifier

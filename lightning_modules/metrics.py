@@ -1,31 +1,45 @@
 """Classification figures from counts. A stage keeps sums; each figure is computed once, from the whole. `K` classes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
+from lightning_modules.totals import SUM_DTYPE, StageResult, StageTotals
+
 CALIBRATION_BINS = 15
-# Apple's MPS has no float64.
-SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 
 
-class ClassificationTotals(Metric):
-    """The sums of one stage; torchmetrics adds them over processes.
+@dataclass(frozen=True)
+class ClassificationResult(StageResult):
+    """What a stage of classification came to.
+
+    Attributes:
+        classes: Precision, recall, F1 and support of each class.
+        confusion: [K][K] counts, row the label, column the prediction.
+        calibration: Bins of the reliability diagram.
+        samples: Index [N], probabilities [N, K] and labels [N], ordered by index; None where they were not kept.
+    """
+
+    classes: list[dict[str, float]]
+    confusion: list[list[int]]
+    calibration: list[dict[str, float]]
+    samples: tuple[Tensor, Tensor, Tensor] | None
+
+
+class ClassificationTotals(StageTotals):
+    """The sums of one stage of classification.
 
     Attributes:
         confusion: [K, K] int64, row the label, column the prediction.
-        loss_sum: Sum of the samples' losses, float64.
         bin_counts, bin_confidence, bin_correct: [15] sums of the most probable class's probability, by that probability.
         index, probabilities, labels: Of each sample, where they are kept.
     """
 
-    full_state_update = False
     confusion: Tensor
-    loss_sum: Tensor
     bin_counts: Tensor
     bin_confidence: Tensor
     bin_correct: Tensor
@@ -44,7 +58,6 @@ class ClassificationTotals(Metric):
         self.num_classes = num_classes
         self.keep_samples = keep_samples
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
-        self.add_state("loss_sum", torch.zeros((), dtype=SUM_DTYPE), "sum")
         self.add_state("bin_counts", torch.zeros(CALIBRATION_BINS, dtype=torch.int64), "sum")
         self.add_state("bin_confidence", torch.zeros(CALIBRATION_BINS, dtype=SUM_DTYPE), "sum")
         self.add_state("bin_correct", torch.zeros(CALIBRATION_BINS, dtype=torch.int64), "sum")
@@ -75,16 +88,20 @@ class ClassificationTotals(Metric):
             for name, value in (("index", index), ("probabilities", probabilities), ("labels", labels)):
                 getattr(self, name).append(value)
 
-    def compute(self) -> dict[str, Any]:
-        """Every figure; see `figures_from_counts`, with loss, calibration and for two classes the ranking figures."""
-        count = int(self.confusion.sum())
+    def result(self) -> ClassificationResult:
+        """The figures, see `figures_from_counts`, with loss, calibration and for two classes the ranking figures."""
+        confusion: list[list[int]] = self.confusion.tolist()
+        count = sum(map(sum, confusion))
         figures = figures_from_counts(self.confusion)
         figures["loss"] = float(self.loss_sum / count) if count else None
         figures["ece"] = expected_calibration_error(self.bin_counts, self.bin_confidence, self.bin_correct)
-        if self.keep_samples and self.num_classes == 2 and count:  # noqa: PLR2004
-            _, probabilities, labels = self.samples()
-            figures |= ranking_figures(probabilities[:, 1], labels)
-        return figures
+        samples = None
+        if self.keep_samples and count:
+            index, probabilities, labels = (values.cpu() for values in self.samples())
+            samples = index, probabilities, labels
+            if self.num_classes == 2:  # noqa: PLR2004
+                figures |= ranking_figures(probabilities[:, 1], labels)
+        return ClassificationResult(figures, count, per_class_figures(confusion), confusion, self.calibration(), samples)
 
     def samples(self) -> tuple[Tensor, Tensor, Tensor]:
         """Index [N], probabilities [N, K] and labels [N] of the kept samples, ordered by index."""

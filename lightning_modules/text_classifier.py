@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from lightning_modules.base import Task
+from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses import num_outputs
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing import FreezingPlan
@@ -10,7 +10,7 @@ from lightning_modules.networks.heads import BiGRUHead, LinearHead
 from lightning_modules.networks.text_backbones import Pooling, TextEncoder, text_encoder
 
 
-class TextClassifier(Task):
+class TextClassifier(ClassificationTask):
     """The models of Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023) with any encoder."""
 
     network: Classifier

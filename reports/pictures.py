@@ -40,6 +40,7 @@ def _of_class(run: RunRecord, name: str) -> list[int]:
     return indices
 
 
-def source(png: bytes) -> str:
-    """What stands in an image's `src`."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def source(picture: bytes) -> str:
+    """What stands in the `src` of an image, PNG or WebP."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "webp"
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")

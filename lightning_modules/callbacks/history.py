@@ -78,4 +78,4 @@ class History(Checkpoint):
         log.info("epoch %d of %s: %s, %.1f s", trainer.current_epoch, trainer.max_epochs, shown, seconds)
 
 
-_GIST = ("train/loss", "train/acc", "val/loss", "val/acc")
+_GIST = ("train/loss", "train/acc", "train/miou", "val/loss", "val/acc", "val/miou")

@@ -1,16 +1,15 @@
 """Pretrained text encoders as the `features` part of a classifier. `B` texts, `T` tokens, `C` channels."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
 
 from datamodules.batches import TextBatch
 from lightning_modules.networks.features import BackboneError, Features
+from lightning_modules.networks.hugging_face import hf_config, hf_not_loaded
 
 Pooling = Literal["pooler", "cls", "mean"]
 
@@ -90,11 +89,11 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
         BackboneError: If there is no such backbone, its weights are damaged or do not cover what is used of it.
     """
     if not isinstance(backbone, str):
-        return TextEncoder(AutoModel.from_config(_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
+        return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
     try:
         encoder, loading = AutoModel.from_pretrained(backbone, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # the loaders raise anything from OSError to SafetensorError
-        raise BackboneError(_not_loaded(backbone, error)) from error
+        raise BackboneError(hf_not_loaded(backbone, error)) from error
     wrapped = TextEncoder(encoder, pooling)
     used = {name for name, _ in encoder.named_parameters()}
     missing = sorted(set(loading["missing_keys"]) & used)
@@ -104,32 +103,3 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
         msg = f"{backbone}: no weights for {what}, so they would be random{advice}"
         raise BackboneError(msg)
     return wrapped.train()
-
-
-def _config(values: Mapping[str, Any]) -> PretrainedConfig:
-    if "model_type" not in values:
-        msg = "model.backbone: a mapping needs model_type, for example bert"
-        raise BackboneError(msg)
-    rest = {key: value for key, value in values.items() if key != "model_type"}
-    try:
-        known = AutoConfig.for_model(values["model_type"])
-    except ValueError as error:
-        msg = f"model.backbone.model_type: transformers knows no '{values['model_type']}'"
-        raise BackboneError(msg) from error
-    names = sorted(known.to_dict())
-    for key in rest:
-        if key not in names and not hasattr(known, key):
-            near = ", ".join(get_close_matches(key, names, n=3)) or "see the configuration's documentation"
-            msg = f"model.backbone.{key}: unknown key of a {values['model_type']} configuration; nearest: {near}"
-            raise BackboneError(msg)
-    return AutoConfig.for_model(values["model_type"], **rest)
-
-
-def _not_loaded(backbone: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if Path(backbone).is_dir():
-        return f"{Path(backbone).resolve()}: no usable backbone in this folder ({reason}); write one with save_pretrained"
-    return (
-        f"model.backbone={backbone}: no such folder ({Path(backbone).resolve()}), and the hub gave none ({reason}); "
-        f"go online once, or set model.backbone to a local folder"
-    )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules.base import stratified_split
+from datamodules.splits import stratified_split
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.image import ImageDataModule

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import datamodules.batch_order
-from datamodules.base import fingerprint, stratified_split
+from datamodules.base import fingerprint
+from datamodules.splits import stratified_split
 from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
 from datamodules.text_tokenizing import vocabulary_tokenizer
 

@@ -1,0 +1,197 @@
+"""Images with label maps from folders, Parquet or the hub: another dataset is a YAML file."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.base import TransferDataModule
+from datamodules.batch_order import EpochBatches, EvaluationBatches
+from datamodules.batches import SceneBatch
+from datamodules.class_list import ClassList, Pixels
+from datamodules.errors import BadRow, DataError
+from datamodules.scene_rows import EncodedScene, SceneReader
+from datamodules.scene_storage import EvaluationScenes, SceneSplit, TrainingScenes, check_scenes
+from datamodules.scene_transforms import SceneAugmentation, SceneAugmenter
+from datamodules.sources import Files, HubFiles, hub_rows, split_sources
+
+
+class SegmentationDataModule(TransferDataModule[SceneSplit]):
+    """Train, val and test scenes: images of one size, uint8, with their label maps, uint8.
+
+    Scenes are read whenever they are needed, by workers; the network normalises the images.
+    """
+
+    samples_are = "images"
+
+    def __init__(
+        self,
+        folder: str,
+        files: Files,
+        class_list: str,
+        num_classes: int,
+        data_dir: str,
+        hub: str | None = None,
+        hub_files: HubFiles | None = None,
+        images: str = "images",
+        annotations: str = "annotations",
+        annotation_suffix: str = ".png",
+        image_column: str = "image",
+        annotation_column: str = "annotation",
+        val_fraction: float = 0.1,
+        size: int = 512,
+        native_evaluation: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        max_pixels: int = 50_000_000,
+        augmentation: SceneAugmentation | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int = 8,
+        on_bad_rows: Literal["error", "skip"] = "error",
+        num_workers: int = 0,
+        seed: int = 1,
+    ) -> None:
+        """State where the data is and how it is cut into batches.
+
+        Args:
+            folder: The dataset's folder in `data_dir`, or an absolute path.
+            files: Of each split the folder in `images` and `annotations`, or a Parquet file; `val` null means a part of train.
+            class_list: Name of a class list that comes with Thaw, or path of a YAML file; see `ClassList`.
+            num_classes: How many, for others to refer to.
+            data_dir: Where datasets are.
+            hub: Name of the dataset on the hub, asked where the folder has none of the files.
+            hub_files: Where its files are there, if not where its own description says.
+            images: Folder of the images in `folder`.
+            annotations: Folder of the label maps.
+            annotation_suffix: What a label map's name ends in where its image's ends in .jpg.
+            image_column: Of a Parquet file, or on the hub.
+            annotation_column: Likewise, of the label maps.
+            val_fraction: Share of train that becomes val where there is no val folder, 0..1.
+            size: Side of the square that each image is brought to, in pixels, and its label map with it.
+            native_evaluation: Whether val and test are measured at each label map's own size.
+            max_pixels: Width times height that is still decoded.
+            augmentation: Changes made to training scenes.
+            batch_size: Scenes in a training batch.
+            eval_batch_size: Scenes in a validation or test batch.
+            on_bad_rows: Stop, or leave them out and list them.
+            num_workers: Processes that read.
+            seed: Of the order, the changes and the val split.
+
+        Raises:
+            DataError: If the class list cannot be used or contradicts `num_classes`, or the scale is none.
+        """
+        self.class_list = ClassList.read(class_list)
+        if len(self.class_list.names) != num_classes:
+            msg = f"data.num_classes={num_classes}, but the class list {class_list} has {len(self.class_list.names)} classes"
+            raise DataError(msg)
+        super().__init__(self.class_list.names, num_classes, val_fraction, on_bad_rows, seed)
+        self.folder, self.files, self.data_dir, self.hub, self.hub_files = folder, files, data_dir, hub, hub_files
+        self.reader = SceneReader(images, annotations, annotation_suffix, image_column, annotation_column)
+        self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
+        changes = augmentation or SceneAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
+        scale = changes["scale"]
+        if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):  # noqa: PLR2004
+            msg = f"data.augmentation.scale: received {scale}; the lowest and the highest factor are needed, above 0"
+            raise DataError(msg)
+        self.augmenter = SceneAugmenter(changes, size, seed)
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+
+    def read_splits(self) -> tuple[dict[str, SceneSplit], list[BadRow]]:
+        """Read and check the scenes of every split."""
+        splits, bad = {}, []
+        for split, scenes in self.sources().items():
+            splits[split], faults = check_scenes(scenes, split, self.class_list, self.max_pixels)
+            bad += faults
+        return splits, bad
+
+    def sources(self) -> dict[str, Iterable[EncodedScene | BadRow]]:
+        """For each split its scenes; overridden where data comes from elsewhere.
+
+        Raises:
+            DataError: If the data is neither in the folder nor on the hub.
+        """
+        files = {split: name and self._place(str(name)) for split, name in self.files.items()}
+        found = split_sources(self.data_dir, self.folder, files, self.hub, self.reader.read, self._from_hub)  # type: ignore[arg-type]
+        return {split: scenes for split, (_, scenes) in found.items()}
+
+    def _place(self, name: str) -> str:
+        return name if name.endswith(".parquet") else f"{self.reader.images}/{name}"
+
+    def _from_hub(self, split: str) -> Iterable[EncodedScene | BadRow]:
+        rows = list(hub_rows(str(self.hub), split, self.hub_files))
+        columns = list(rows[0].values) if rows else []
+        for key, column in (("image_column", self.reader.image_column), ("annotation_column", self.reader.annotation_column)):
+            if column not in columns:
+                msg = f"{self.hub} on the hub has the columns {', '.join(columns)}; set data.{key}"
+                raise DataError(msg)
+        return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
+
+    def train_dataloader(self) -> DataLoader[SceneBatch]:
+        """Changed scenes in an order that depends on (seed, epoch)."""
+        split = self.splits["train"]
+        sampler = EpochBatches(len(split), self.batch_size, self.seed)
+        sampler.sampler.set_epoch(self.start_epoch)
+        return self._loader(TrainingScenes(split, self.augmenter), sampler)
+
+    def val_dataloader(self) -> DataLoader[SceneBatch]:
+        """Scenes of the val split."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[SceneBatch]:
+        """Scenes of the test split."""
+        return self._evaluation("test")
+
+    def _evaluation(self, name: str) -> DataLoader[SceneBatch]:
+        split = self.splits[name]
+        scenes = EvaluationScenes(split, self.size, native=self.native_evaluation)
+        return self._loader(scenes, EvaluationBatches(range(len(split)), self.eval_batch_size))
+
+    def _loader(self, scenes: Dataset[SceneBatch], sampler: EpochBatches | EvaluationBatches) -> DataLoader[Any]:
+        return DataLoader(
+            scenes,
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # Its own: the global one would be drawn from at another moment in a resumed run.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def on_before_batch_transfer(self, batch: SceneBatch | DataError, dataloader_idx: int) -> SceneBatch:  # noqa: ARG002
+        """Raise what a worker found to be wrong."""
+        if isinstance(batch, DataError):
+            raise batch
+        return batch
+
+    def trial_batch(self) -> SceneBatch:
+        """One training scene."""
+        batch = EvaluationScenes(self.splits["train"], self.size, native=False).__getitems__([0])
+        if isinstance(batch, DataError):
+            raise batch
+        return batch
+
+    def scenes(self, split: str, indices: Sequence[int]) -> list[tuple[Pixels, Pixels]]:
+        """Image [H, W, 3] and classes [H, W] of samples, as they are stored."""
+        positions = {index: position for position, index in enumerate(self.splits[split].indices)}
+        return [self.splits[split].scene(positions[index]) for index in indices]
+
+    def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
+        """The files' names, with a row where a file holds many images."""
+        names = {scene.index: scene.image.name for scene in self.splits[split].scenes}
+        return "image", [names[index] for index in indices]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What predicting new images needs: the size, and the class list."""
+        return {"size": [self.size, self.size], "class_list": self.class_list.as_plain()}
+
+
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the scenes give whole batches
+    return batch
+
+
+def png(pixels: Pixels) -> bytes:
+    """A PNG file of [H, W] or [H, W, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

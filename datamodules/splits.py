@@ -1,0 +1,50 @@
+"""Dividing a split in two by position and seed, the same on every machine."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Take the same share of every class, by position and seed.
+
+    Args:
+        labels: One class a sample.
+        fraction: Share of the second part, between 0 and 1, met to the sample over all classes together. Each class
+            with at least two samples gives at least one.
+        seed: The same seed gives the same parts on every machine.
+
+    Returns:
+        Positions of the first and of the second part, ascending.
+    """
+    array: npt.NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
+    names, sizes = np.unique(array, return_counts=True)
+    most = np.maximum(sizes - 1, 0)
+    wanted = sizes * fraction
+    counts = np.minimum(np.maximum(np.floor(wanted), 1), most).astype(np.int64)
+    # What rounding down has left over goes to the classes that it cost most.
+    for k in np.argsort(counts - wanted, kind="stable")[: max(0, round(len(array) * fraction) - int(counts.sum()))]:
+        counts[k] = min(counts[k] + 1, most[k])
+    rng = np.random.Generator(np.random.PCG64(seed))
+    second: list[int] = []
+    for name, count in zip(names, counts, strict=True):
+        second += rng.permutation(np.flatnonzero(array == name))[:count].tolist()
+    chosen = set(second)
+    return [i for i in range(len(array)) if i not in chosen], sorted(chosen)
+
+
+def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Divide positions 0..count-1 by the seed alone.
+
+    Args:
+        count: How many there are.
+        fraction: Share of the second part, between 0 and 1; each part gets at least one where there are two.
+        seed: The same seed gives the same parts on every machine.
+
+    Returns:
+        Positions of the first and of the second part, ascending.
+    """
+    size = min(max(1, round(count * fraction)), count - 1)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    return sorted(order[size:].tolist()), sorted(order[:size].tolist())

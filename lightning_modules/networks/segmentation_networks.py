@@ -1,0 +1,244 @@
+"""Hugging Face's networks for semantic segmentation, cut into `features` and `head`. `B` images of `H` x `W` pixels."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+
+from datamodules.batches import SceneBatch
+from lightning_modules.networks.features import BackboneError
+from lightning_modules.networks.hugging_face import hf_config, hf_not_loaded
+from lightning_modules.networks.pixels import PixelInput
+
+_INPUT_KEYS = ("mean", "std")
+_SHOWN = 3  # names of weights in a message
+
+
+class SceneFeatures(NamedTuple):
+    """What the backbone hands to the head.
+
+    Attributes:
+        pixels: [B, 3, H, W] normalised, of which heads read the size.
+        states: What the backbone computed, hidden states included.
+    """
+
+    pixels: Tensor
+    states: Any
+
+
+class SceneLogits(NamedTuple):
+    """What a network for segmentation gives.
+
+    Attributes:
+        logits: [B, K, h, w], as a rule a quarter of the input's height and width.
+        auxiliary: [B, K, h', w'] of the auxiliary head, which only training needs; None where there is none.
+    """
+
+    logits: Tensor
+    auxiliary: Tensor | None
+
+
+class SceneEncoder(nn.Module):
+    """Stored pixels -> hidden states. The backbone stands in `model`: a layer is `features.model.layers.11` for BEiT."""
+
+    def __init__(self, model: PreTrainedModel, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.input = PixelInput(mean, std, None, "bicubic")
+        self.mean, self.std = list(mean), list(std)
+        self.model = model
+
+    def forward(self, batch: SceneBatch) -> SceneFeatures:
+        """Encode a batch."""
+        pixels = self.input(batch["pixel_values"]).to(next(self.model.parameters()).dtype)
+        return SceneFeatures(pixels, self.model(pixels, output_hidden_states=True))
+
+
+class _Computed(nn.Module):
+    """Stands in a network where its backbone was, and gives what that has computed."""
+
+    states: Any = None
+
+    def forward(self, *_: object, **__: object) -> Any:  # noqa: ANN401 - of the backbone's own kind
+        return self.states
+
+
+class SceneHead(nn.Module):
+    """All of a network but its backbone: hidden states -> logits."""
+
+    def __init__(self, model: PreTrainedModel, *, checkpointed: bool) -> None:
+        """Take the backbone out of a network.
+
+        Args:
+            model: The network, changed in place.
+            checkpointed: Whether training computes the head a second time in the backward pass instead of keeping what it
+                computed (Chen et al. 2016, arXiv 1604.06174).
+        """
+        super().__init__()
+        self.model = model
+        self.checkpointed = checkpointed
+        setattr(model, model.base_model_prefix, _Computed())
+        self._auxiliary: Tensor | None = None
+        head = getattr(model, "auxiliary_head", None)
+        if isinstance(head, nn.Module):
+            head.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: object, output: Any) -> None:  # noqa: ANN401, ARG002 - a hook's signature
+        self._auxiliary = output
+
+    def forward(self, features: SceneFeatures) -> SceneLogits:
+        """Compute the logits."""
+        if not (self.checkpointed and self.training):
+            return self._logits(features)
+        return cast(SceneLogits, checkpoint(self._logits, features, use_reentrant=False, context_fn=self._contexts))
+
+    def _logits(self, features: SceneFeatures) -> SceneLogits:
+        place = cast(_Computed, getattr(self.model, self.model.base_model_prefix))
+        place.states = features.states
+        try:
+            logits = self.model(pixel_values=features.pixels).logits
+            return SceneLogits(logits, self._auxiliary)
+        finally:
+            place.states = self._auxiliary = None
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _still_statistics(self)
+
+
+@contextmanager
+def _still_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of BatchNorm as they are, for what is computed a second time."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]  # noqa: SLF001
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked and norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+class SegmentationNetwork(nn.Module):
+    """`head(features(batch))`, as every network here."""
+
+    def __init__(self, features: SceneEncoder, head: SceneHead) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+
+    def forward(self, batch: SceneBatch) -> SceneLogits:
+        """Logits of a batch, at the network's own resolution."""
+        return cast(SceneLogits, self.head(self.features(batch)))
+
+    def config(self) -> dict[str, Any]:
+        """What it can be built from again, with random weights."""
+        config = cast(PretrainedConfig, self.head.model.config)
+        known = type(config)().to_dict()
+        values = {key: value for key, value in config.to_dict().items() if key in known and not key.endswith(_OF_LABELS)}
+        return {**values, "mean": self.features.mean, "std": self.features.std}
+
+
+_OF_LABELS = ("id2label", "label2id")  # the task knows its classes
+
+
+def segmentation_network(
+    backbone: str | Mapping[str, Any], num_classes: int, *, checkpoint_encoder: bool = False, checkpoint_head: bool = False
+) -> SegmentationNetwork:
+    """Build a network in float32.
+
+    Args:
+        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a configuration with
+            `model_type`, for random weights; the values may also say mean and std of the input's channels, 0..1.
+        num_classes: K. Weights of another number of classes serve for everything but the last layers, which start anew.
+        checkpoint_encoder: Whether training computes each layer of the backbone a second time in the backward pass instead of
+            keeping what it computed.
+        checkpoint_head: The same for the head as a whole.
+
+    Returns:
+        The network, in train mode.
+
+    Raises:
+        BackboneError: If there is no such network, its weights do not cover the backbone, or it cannot be cut in two.
+    """
+    stated = {key: backbone[key] for key in _INPUT_KEYS if key in backbone} if not isinstance(backbone, str) else {}
+    if isinstance(backbone, str):
+        model = _pretrained(backbone, num_classes)
+    else:
+        config = hf_config({key: value for key, value in backbone.items() if key not in _INPUT_KEYS})
+        config.num_labels = num_classes
+        try:
+            model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        except Exception as error:  # constructors raise anything
+            msg = f"model.backbone: {config.model_type} cannot be built so: {' '.join(str(error).split())[:200]}"
+            raise BackboneError(msg) from error
+    base = getattr(model, model.base_model_prefix, None) if model.base_model_prefix else None
+    if not isinstance(base, PreTrainedModel):
+        msg = f"model.backbone: a {model.config.model_type} has no backbone of its own that could be frozen; take another network"
+        raise BackboneError(msg)
+    _drop_unread_layers(model)
+    if checkpoint_encoder:
+        if not base.supports_gradient_checkpointing:
+            msg = f"model.checkpoint_encoder: a {model.config.model_type} cannot do that; leave it out"
+            raise BackboneError(msg)
+        base.activation_checkpointing_enable({"use_reentrant": False})
+    mean, std = _input_of(model.config, backbone if isinstance(backbone, str) else None, stated)
+    model = model.to(memory_format=torch.channels_last)
+    return SegmentationNetwork(SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head)).train()
+
+
+def _pretrained(backbone: str, num_classes: int) -> PreTrainedModel:
+    try:
+        model, loading = AutoModelForSemanticSegmentation.from_pretrained(
+            backbone, dtype=torch.float32, num_labels=num_classes, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except Exception as error:  # the loaders raise anything from OSError to SafetensorError
+        raise BackboneError(hf_not_loaded(backbone, error)) from error
+    random = sorted({*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])})
+    of_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
+    if of_backbone:
+        what = ", ".join(of_backbone[:_SHOWN]) + (", ..." if len(of_backbone) > _SHOWN else "")
+        msg = f"{backbone}: no weights for {what}, so they would be random; is it of another network?"
+        raise BackboneError(msg)
+    return cast(PreTrainedModel, model)
+
+
+def _drop_unread_layers(model: PreTrainedModel) -> None:
+    """Take away layers of BEiT behind the last one whose states the head reads: nothing would train them.
+
+    Its `out_indices` count the hidden states from 1, the embeddings' included, so that [3, 5, 7, 11] reads ten layers.
+    """
+    if model.config.model_type == "beit":
+        base = cast(Any, getattr(model, model.base_model_prefix))
+        base.layers = base.layers[: max(model.config.out_indices) - 1]
+
+
+def _input_of(config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation that the weights were trained with."""
+    values: dict[str, Any] = {}
+    kinds = IMAGE_PROCESSOR_MAPPING.get(type(config), {})
+    for kind in kinds.values() if isinstance(kinds, dict) else ():
+        values = {name: getattr(kind, name, None) for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")}
+    if backbone is not None:
+        try:
+            values |= BaseImageProcessor.get_image_processor_dict(backbone)[0]
+        except OSError:  # a folder that holds a network alone: what its kind is trained with
+            pass
+    if values.get("do_flip_channel_order"):
+        msg = f"model.backbone: a {config.model_type} reads blue before red, which is not supported; take another network"
+        raise BackboneError(msg)
+    plain = [0.0] * 3, [1.0] * 3
+    mean, std = (values.get("image_mean"), values.get("image_std")) if values.get("do_normalize") else plain
+    mean, std = stated.get("mean", mean or plain[0]), stated.get("std", std or plain[1])
+    for key, found in (("mean", mean), ("std", std)):
+        right = isinstance(found, list | tuple) and len(found) == 3 and all(isinstance(v, int | float) for v in found)  # noqa: PLR2004
+        if not right or (key == "std" and min(found) <= 0):
+            msg = f"model.backbone.{key}: received {found!r}; three numbers are needed, of red, green and blue"
+            raise BackboneError(msg)
+    return list(mean), list(std)

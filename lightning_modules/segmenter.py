@@ -1,0 +1,94 @@
+"""Semantic segmentation: any network of Hugging Face that gives logits at a reduced resolution."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.batches import IGNORE_INDEX, SceneBatch
+from lightning_modules.base import Task
+from lightning_modules.networks.freezing import FreezingPlan
+from lightning_modules.networks.segmentation_networks import SegmentationNetwork, segmentation_network
+from lightning_modules.segmentation_metrics import FIGURES, SegmentationTotals
+from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
+
+
+class Segmenter(Task):
+    """BEiT with UPerNet (Bao, Dong & Wei 2021, arXiv 2106.08254), SegFormer and their kin."""
+
+    network: SegmentationNetwork
+
+    def __init__(
+        self,
+        backbone: str | dict[str, Any],
+        num_classes: int,
+        freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        auxiliary_weight: float = 0.4,
+        checkpoint_encoder: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        checkpoint_head: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        **training: Any,  # noqa: ANN401 - the base's own arguments
+    ) -> None:
+        """Build the network.
+
+        Args:
+            backbone: Hub name, local folder, or the values of a configuration for random weights.
+            num_classes: K.
+            freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
+            auxiliary_weight: Weight of the auxiliary head's loss while training, where the network has one.
+            checkpoint_encoder: Whether to save memory by computing the backbone's layers twice.
+            checkpoint_head: The same for the head.
+            training: See `Task`.
+
+        Raises:
+            BackboneError: If the backbone cannot be had.
+        """
+        super().__init__(num_classes, **training)
+        self.save_hyperparameters()
+        self.auxiliary_weight = auxiliary_weight
+        self.network = segmentation_network(
+            backbone, num_classes, checkpoint_encoder=checkpoint_encoder, checkpoint_head=checkpoint_head
+        )
+        self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+
+    @staticmethod
+    def figure_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
+        """See `segmentation_metrics.segmentation_figures`."""
+        return FIGURES
+
+    def new_totals(self, *, keep_samples: bool) -> SegmentationTotals:
+        """Counts of pixels, and where samples are kept two figures of each image."""
+        return SegmentationTotals(self.num_classes, keep_samples=keep_samples)
+
+    def forward(self, batch: SceneBatch) -> Tensor:
+        """The most probable class of each pixel, [B, H, W] uint8, at the size of the label maps; 255 in their padding."""
+        _, predictions = self._measured(self.network(batch).logits, batch)
+        return predictions
+
+    def shared_step(self, batch: SceneBatch, totals: SegmentationTotals) -> Tensor:
+        """Mean loss over the labelled pixels; while training with the auxiliary head's, which no figure contains."""
+        logits, auxiliary = self.network(batch)
+        loss, predictions = self._measured(logits, batch)
+        totals.update(loss.detach(), predictions, batch["labels"], batch["index"])
+        if auxiliary is None or not self.training or not self.auxiliary_weight:
+            return loss
+        return loss + self.auxiliary_weight * self._measured(auxiliary, batch)[0]
+
+    def _measured(self, logits: Tensor, batch: SceneBatch) -> tuple[Tensor, Tensor]:
+        """Loss and predictions at the size of each label map."""
+        labels = batch["labels"]
+        smoothing = self.label_smoothing if self.training else 0.0
+        # Training scenes are of one size; asking a GPU would make it wait.
+        if self.training or bool((batch["sizes"] == torch.tensor(labels.shape[-2:], device=labels.device)).all()):
+            return upsampled_cross_entropy(logits, labels, smoothing)
+        predictions = torch.full_like(labels, IGNORE_INDEX)
+        loss, pixels = logits.new_zeros((), dtype=torch.float32), 0
+        for i, (height, width) in enumerate(batch["sizes"].tolist()):
+            own = labels[i : i + 1, :height, :width]
+            own_loss, predictions[i : i + 1, :height, :width] = upsampled_cross_entropy(logits[i : i + 1], own, smoothing)
+            count = int((own != IGNORE_INDEX).sum())
+            loss, pixels = loss + own_loss * count, pixels + count
+        return loss / max(1, pixels), predictions
+
+    def backbone_config(self) -> dict[str, Any]:
+        """The network's configuration, and the input that its weights expect."""
+        return self.network.config()
