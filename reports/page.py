@@ -13,11 +13,11 @@ from reports import figures
 from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
+from reports.scenes import class_rows, confusion_pairs, is_segmentation, scene_headline, scene_pictures
 from reports.statistics import macro_f1_interval, mcnemar_exact, roc_auc_interval, wilson_interval
 
 _MAX_RATES = 6
-_COMPARED = ("acc", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "roc_auc", "average_precision", "loss", "ece")
-TITLES = {
+TITLES = {  # in the order in which runs are compared
     "acc": "accuracy",
     "f1_macro": "macro F1",
     "f1_weighted": "weighted F1",
@@ -27,7 +27,13 @@ TITLES = {
     "average_precision": "average precision",
     "loss": "loss",
     "ece": "calibration error",
+    "miou": "mean IoU",
+    "pixel_acc": "pixel accuracy",
+    "class_acc": "mean class accuracy",
+    "fw_iou": "frequency-weighted IoU",
 }
+_CURVES = ("loss", "acc", "miou", "pixel_acc")
+_MAX_DRAWN_CLASSES = 40
 
 
 def _environment() -> jinja2.Environment:
@@ -35,6 +41,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
     environment.filters["share"] = lambda value: f"{value:.1%}"
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["thousands"] = lambda value: f"{value:,}"
     return environment
 
@@ -56,20 +63,36 @@ def write_report(path: Path) -> Path:
         .render(
             title=run.name,
             run=run,
-            headline=_headline(run),
+            curves=_curves(run),
             figures=_run_figures(run),
-            averages=_averages(run.test),
-            kinds=mistakes(run),
-            class_pictures=class_pictures(run),
-            wrong_pictures=wrong_pictures(run),
-            wrong_count=len(wrong_samples(run)),
-            max_mistakes=MAX_MISTAKES,
+            **(_scene_parts(run) if is_segmentation(run) else _classification_parts(run)),
             warnings=_warnings(run),
             epochs=run.history.to_dict("records"),
         )
     )
     write_text(target, page)
     return target
+
+
+def _classification_parts(run: RunRecord) -> dict[str, Any]:
+    return {
+        "main": "acc",
+        "main_title": TITLES["acc"],
+        "samples_are": "samples",
+        "headline": _headline(run),
+        "averages": _averages(run.test),
+        "kinds": mistakes(run),
+        "class_pictures": class_pictures(run),
+        "wrong_pictures": wrong_pictures(run),
+        "wrong_count": len(wrong_samples(run)),
+        "max_mistakes": MAX_MISTAKES,
+    }
+
+
+def _scene_parts(run: RunRecord) -> dict[str, Any]:
+    scenes = {"classes": class_rows(run), "pairs": confusion_pairs(run), "pictures": scene_pictures(run)}
+    headline = scene_headline(run) if run.test["pixels"] else []
+    return {"main": "miou", "main_title": TITLES["miou"], "samples_are": "images", "headline": headline, "scenes": scenes}
 
 
 def _headline(run: RunRecord) -> list[dict[str, Any]]:
@@ -91,23 +114,31 @@ def _headline(run: RunRecord) -> list[dict[str, Any]]:
     return cards
 
 
-def _run_figures(run: RunRecord) -> dict[str, str]:
+def _curves(run: RunRecord) -> dict[str, str]:
+    """Title -> figure over the epochs."""
     history, drawn = run.history, {}
-    for name in ("loss", "acc"):
+    for name in _CURVES:
         columns = {stage: f"{stage}/{name}" for stage in ("train", "val")}
         lines = {stage: _line(history, column) for stage, column in columns.items() if column in history}
         if lines:
-            drawn[name] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
+            drawn[TITLES[name]] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
     names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
     names = [name for name in names if history[name].notna().any()]
     names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]  # a layer-wise decay has a group for each layer
     rates = {name.removeprefix("lr/"): _line(history, name) for name in names}
     if rates:
-        drawn["lr"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
-    if "train/seconds" in history:
-        drawn["seconds"] = figures.curves({"train": _line(history, "train/seconds")}, "seconds", "training seconds by epoch")
-    if run.test.get("n"):
+        drawn["learning rate"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
+    return drawn
+
+
+def _run_figures(run: RunRecord) -> dict[str, str]:
+    drawn = {}
+    if "train/seconds" in run.history:
+        line = _line(run.history, "train/seconds")
+        drawn["seconds"] = figures.curves({"train": line}, "seconds", "training seconds by epoch")
+    if run.test.get("n") and len(run.test["classes"]) <= _MAX_DRAWN_CLASSES:
         drawn["confusion"] = figures.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
+    if run.test.get("calibration"):
         drawn["reliability"] = figures.reliability(run.test["calibration"])
     return drawn
 
@@ -158,7 +189,8 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
     runs = [read_run(path) for path in paths]
     names = _distinct_names(runs)
     drawn = {}
-    for column, title in (("val/loss", "validation loss"), ("val/acc", "validation accuracy"), ("train/loss", "training loss")):
+    for column, title in (("val/loss", "validation loss"), ("val/acc", "validation accuracy"), ("val/miou", "validation mean IoU"),
+                          ("train/loss", "training loss")):  # fmt: skip
         lines = {n: _line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
         if lines:
             drawn[title] = figures.curves(lines, title, f"{title} by epoch")
@@ -168,7 +200,7 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
         .render(
             title="Comparison of " + ", ".join(names),
             rows=[_compared(run, name, runs[0]) for run, name in zip(runs, names, strict=True)],
-            columns=[(name, TITLES[name]) for name in _COMPARED if any(run.test.get(name) is not None for run in runs)],
+            columns=[(name, title) for name, title in TITLES.items() if any(run.test.get(name) is not None for run in runs)],
             figures=drawn,
             pairs=_pairs(runs, names),
         )
@@ -185,7 +217,7 @@ def _distinct_names(runs: list[RunRecord]) -> list[str]:
 def _compared(run: RunRecord, name: str, first: RunRecord) -> dict[str, Any]:
     differences = {
         key: run.test[key] - first.test[key]
-        for key in _COMPARED
+        for key in TITLES
         if run is not first and run.test.get(key) is not None and first.test.get(key) is not None
     }
     return {"name": name, "run": run, "test": run.test, "differences": differences}

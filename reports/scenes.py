@@ -1,0 +1,88 @@
+"""What a run of segmentation shows on its page."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.pictures import source
+from reports.record import RunRecord
+from reports.statistics import Interval
+
+_PAIRS = 30
+_GROUPS = ("worst", "median", "best")
+_RESAMPLES, _Z = 1000, (2.5, 97.5)
+
+
+def is_segmentation(run: RunRecord) -> bool:
+    """Whether a run's test figures are those of segmentation."""
+    return "miou" in run.test
+
+
+def scene_headline(run: RunRecord) -> list[dict[str, Any]]:
+    """The cards on top of the page."""
+    test, table = run.test, run.predictions
+    mean = None if table is None else mean_interval(table["iou"])
+    cards = [("mean IoU", "miou"), ("pixel accuracy", "pixel_acc"), ("mean class accuracy", "class_acc")]
+    shown = [{"title": title, "value": test[key], "interval": None} for title, key in cards]
+    if table is not None and table["iou"].notna().any():
+        shown.append({"title": "IoU of an image, mean", "value": float(table["iou"].mean()), "interval": mean})
+    return shown
+
+
+def mean_interval(values: "pd.Series[float]", seed: int = 0) -> Interval | None:
+    """95 % percentile bootstrap interval of a mean over images; None where fewer than two have a value."""
+    known = values.dropna().to_numpy()
+    if len(known) < 2:  # noqa: PLR2004
+        return None
+    rng = np.random.default_rng(seed)
+    means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.percentile(means, _Z)
+    return float(low), float(high)
+
+
+def class_rows(run: RunRecord) -> list[dict[str, Any]]:
+    """The per-class table: name, colour, IoU, accuracy, labelled pixels and their share; classes that occur nowhere last."""
+    test = run.test
+    rows = [
+        {"name": name, "colour": "#" + "".join(f"{part:02x}" for part in colour), "share": figures["pixels"] / test["pixels"], **figures}
+        for (name, figures), colour in zip(test["per_class"].items(), test["colours"], strict=True)
+        if figures["iou"] is not None
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["pixels"])
+
+
+def confusion_pairs(run: RunRecord) -> list[dict[str, Any]]:
+    """What was taken for what, the most pixels first: label, prediction, pixels, and their share of the label's."""
+    counts = np.asarray(run.test["confusion_matrix"])
+    totals = counts.sum(axis=1)
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    names, rows = run.test["classes"], []
+    for cell in np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]:
+        label, prediction = divmod(int(cell), len(names))
+        pixels = int(wrong[label, prediction])
+        if pixels:
+            share = pixels / int(totals[label])
+            rows.append({"label": names[label], "prediction": names[prediction], "pixels": pixels, "share": share})
+    return rows
+
+
+def scene_pictures(run: RunRecord) -> list[dict[str, Any]]:
+    """The pictures of test images by group: worst, median, best; each with name, index, IoU, pixel accuracy and source."""
+    if run.predictions is None:
+        return []
+    table = run.predictions.set_index("index")
+    shown = []
+    for group in _GROUPS:
+        chosen = [index for index in run.pictures if run.picture_groups.get(index) == group]
+        pictures = [
+            {
+                "index": index, "name": str(table.loc[index, table.columns[-1]]), "iou": float(table.loc[index, "iou"]),
+                "pixel_acc": float(table.loc[index, "pixel_acc"]), "source": source(run.pictures[index]),
+            }
+            for index in chosen
+        ]  # fmt: skip
+        if pictures:
+            shown.append({"group": group, "pictures": pictures})
+    return shown
