@@ -193,5 +193,5 @@ def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the scenes give whole batche
 def png(pixels: Pixels) -> bytes:
     """A PNG file of [H, W] or [H, W, 3]."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

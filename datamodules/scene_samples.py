@@ -1,0 +1,106 @@
+"""Embedded scenes, made from a seed: sky, ground, houses, trees and the sun, with exact label maps and noise."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.base import SPLITS
+from datamodules.class_list import Pixels
+from datamodules.errors import BadRow
+from datamodules.image_rows import EncodedImage
+from datamodules.samples import Rows
+from datamodules.scene_rows import EncodedScene
+from datamodules.segmentation import SegmentationDataModule, png
+
+SIDE = 64
+SKY, GROUND, HOUSE, TREE, SUN = range(5)
+_NOISE = 16.0  # standard deviation, of 255
+
+_Colour = npt.NDArray[np.float64]
+
+
+class _Canvas:
+    """A scene while it is painted: what is painted later hides what was there."""
+
+    def __init__(self) -> None:
+        self.rows, self.columns = np.mgrid[:SIDE, :SIDE] + 0.5
+        self.image = np.zeros((SIDE, SIDE, 3))
+        self.labels = np.zeros((SIDE, SIDE), np.uint8)
+
+    def paint(self, where: npt.NDArray[np.bool_], label: int, colour: _Colour) -> None:
+        """Give a region a class and a colour, of one value or of one for each pixel."""
+        self.image[where] = np.broadcast_to(colour, self.image.shape)[where]
+        self.labels[where] = label
+
+
+def sample_scene(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Draw one scene.
+
+    Args:
+        rng: Where places, sizes, colours and noise come from.
+
+    Returns:
+        Image [64, 64, 3], and classes [64, 64] (sky 0, ground 1, house 2, tree 3, sun 4).
+    """
+    canvas = _Canvas()
+    horizon = rng.uniform(28, 44) + rng.uniform(1, 4) * np.sin(canvas.columns / rng.uniform(6, 14) + rng.uniform(0, 6))
+    fade = (canvas.rows / SIDE)[..., None]
+    above, below = _colour(rng, (90, 140, 200), 40), _colour(rng, (190, 200, 220), 40)
+    canvas.paint(canvas.rows < horizon, SKY, above * (1 - fade) + below * fade)
+    canvas.paint(canvas.rows >= horizon, GROUND, _colour(rng, (130, 125, 70), 45) * (0.75 + 0.4 * fade))
+    if rng.random() < 0.7:  # noqa: PLR2004 - in most scenes
+        place = rng.uniform(6, 58), rng.uniform(5, 20)
+        near = np.hypot(canvas.columns - place[0], canvas.rows - place[1]) < rng.uniform(3, 7)
+        canvas.paint(near & (canvas.labels == SKY), SUN, _colour(rng, (245, 220, 110), 20))
+    middle = float(horizon.mean())
+    for _ in range(rng.integers(1, 4)):
+        if rng.random() < 0.5:  # noqa: PLR2004 - as many houses as trees
+            _house(canvas, rng, rng.uniform(4, 60), middle + rng.uniform(2, 14))
+        else:
+            _tree(canvas, rng, rng.uniform(4, 60), middle + rng.uniform(2, 14))
+    noisy = canvas.image + rng.normal(0, _NOISE, canvas.image.shape)
+    return noisy.round().clip(0, 255).astype(np.uint8), canvas.labels
+
+
+def _colour(rng: np.random.Generator, around: tuple[int, int, int], spread: float) -> _Colour:
+    return np.asarray(around) + rng.uniform(-spread, spread, 3)
+
+
+def _house(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float) -> None:
+    """Walls with a door, below a pointed roof; all of it is house."""
+    half, tall, peak = rng.uniform(6, 11), rng.uniform(8, 14), rng.uniform(4, 9)
+    across, up = np.abs(canvas.columns - middle), foot - canvas.rows
+    canvas.paint((across < half) & (up >= 0) & (up < tall), HOUSE, _colour(rng, (190, 140, 120), 50))
+    canvas.paint((across < half / 4) & (up >= 0) & (up < tall / 2), HOUSE, _colour(rng, (80, 55, 45), 30))
+    share = (up - tall) / peak
+    canvas.paint((share >= 0) & (share < 1) & (across < (half + 2) * (1 - share)), HOUSE, _colour(rng, (150, 60, 50), 40))
+
+
+def _tree(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float) -> None:
+    """A trunk below a round crown; all of it is tree."""
+    radius, tall = rng.uniform(5, 9), rng.uniform(5, 10)
+    across, up = canvas.columns - middle, foot - canvas.rows
+    canvas.paint((np.abs(across) < radius / 5) & (up >= 0) & (up < tall + radius), TREE, _colour(rng, (95, 70, 50), 25))
+    canvas.paint(np.hypot(across, up - tall - radius * 0.8) < radius, TREE, _colour(rng, (60, 110, 55), 35))
+
+
+class SampleScenesDataModule(SegmentationDataModule):
+    """Scenes made from a fixed seed, the same in every run; each split has its own."""
+
+    def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
+        """Take the number of scenes of each split; everything else is `SegmentationDataModule`'s."""
+        super().__init__(**settings)
+        self.rows = rows
+
+    def sources(self) -> dict[str, Iterable[EncodedScene | BadRow]]:
+        """Draw the scenes of each split."""
+        return {split: self._made(split, int(self.rows[split]), place) for place, split in enumerate(SPLITS)}  # type: ignore[literal-required]
+
+    def _made(self, split: str, count: int, place: int) -> Iterable[EncodedScene | BadRow]:
+        rng = np.random.default_rng([0, place])
+        for index in range(count):
+            image, labels = sample_scene(rng)
+            name = f"sample_scenes, {split}"
+            yield EncodedScene(EncodedImage(index, png(image), 0, name, index + 1), png(labels), f"{name}, row {index + 1}")
