@@ -44,7 +44,7 @@ def predict_images(
     """
     height, width = run.data_state["size"]
     decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
-    images = chain.from_iterable(_images(path, column or run.cfg.data.image_column) for path in inputs)
+    images = chain.from_iterable(images_of(path, column or run.cfg.data.image_column) for path in inputs)
     done = bad = 0
     with TableWriter(target) as writer, progress() as bars:
         bar = bars.add_task("images", total=None)
@@ -61,7 +61,7 @@ def predict_images(
     return done, bad
 
 
-def _images(path: Path, column: str) -> Iterator[EncodedImage]:
+def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
     """The images that an input stands for; their labels are not known and not looked at."""
     if path.is_dir():
         files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
@@ -76,7 +76,7 @@ def _images(path: Path, column: str) -> Iterator[EncodedImage]:
             assert isinstance(row, Row)  # noqa: S101 - Parquet has no bad rows
             yield EncodedImage(row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1)
     elif path.suffix.lower() in (".csv", ".tsv", ".jsonl"):
-        msg = f"{path}: an image classifier reads images, folders of images, a .txt with a path a line, or .parquet"
+        msg = f"{path}: what is read are images, folders of images, a .txt with a path a line, or .parquet"
         raise DataError(msg)
     else:
         yield EncodedImage(0, path, 0, str(path), None)

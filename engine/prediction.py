@@ -10,9 +10,11 @@ from datamodules.errors import DataError
 from engine.image_prediction import predict_images
 from engine.quiet import quieten
 from engine.run_folder import RunFolderError
+from engine.scene_prediction import predict_scenes
 from engine.text_prediction import predict_texts
 from engine.trained_run import open_run
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.segmenter import Segmenter
 from lightning_modules.text_classifier import TextClassifier
 
 
@@ -24,21 +26,23 @@ def predict(
     on_bad_rows: Literal["error", "skip"] = "error",
     force: bool = False,  # noqa: FBT001, FBT002 - the command line's switch
     device: str | None = None,
+    annotations: Path | None = None,
 ) -> Path:
     """Predict every sample of the inputs.
 
     Args:
         run: The run folder.
-        inputs: For a text classifier one file; for an image classifier images, folders of images, .txt with a path a line,
-            or .parquet.
-        output: .csv, .tsv, .jsonl or .parquet; None writes `<input>.predictions.csv`, or predictions.csv for several.
+        inputs: For a text classifier one file; else images, folders of images, .txt with a path a line, or .parquet.
+        output: .csv, .tsv, .jsonl or .parquet; None writes `<input>.predictions.csv`, or predictions.csv for several. For a
+            segmenter a folder; None is `<input>.predictions`, or predictions for several.
         column: Of the texts or images in a table; None takes the run's.
         on_bad_rows: Stop at a sample that cannot be read, or leave it out and count it.
         force: Whether an existing output is replaced.
         device: Where to compute; None takes a GPU where there is one.
+        annotations: For a segmenter a folder of label maps to be shown beside; None looks beside the images.
 
     Returns:
-        The output: what says which sample it is, `prediction`, and `probability_<class>` for each class. A run that is
+        The output. Of a segmenter see `predict_scenes`; else what says which sample it is, `prediction`, and `probability_<class>` for each class. A run that is
         stopped leaves what it has in a file called `<output stem>.partial<suffix>`.
 
     Raises:
@@ -50,12 +54,19 @@ def predict(
         if not path.exists():
             msg = f"{path}: no such file"
             raise DataError(msg)
-    target = output or _standard_output(inputs)
-    if target.exists() and not force:
+    trained = open_run(run, device)
+    scenes = isinstance(trained.task, Segmenter)
+    if annotations is not None and not (scenes and annotations.is_dir()):
+        why = "no such folder" if scenes else f"a {type(trained.task).__name__} has no use for annotations"
+        msg = f"--annotations {annotations}: {why}"
+        raise DataError(msg)
+    target = output or _standard_output(inputs, "" if scenes else ".csv")
+    if target.exists() and not force and not (scenes and target.is_dir()):
         msg = f"{target} exists; give another -o, or --force to replace it"
         raise RunFolderError(msg)
-    trained = open_run(run, device)
-    if isinstance(trained.task, TextClassifier):
+    if scenes:
+        done, bad = predict_scenes(trained, inputs, target, column, on_bad_rows, annotations, force=force)
+    elif isinstance(trained.task, TextClassifier):
         if len(inputs) > 1 or inputs[0].is_dir():
             msg = f"a text classifier predicts one file at a time; received {', '.join(map(str, inputs))}"
             raise DataError(msg)
@@ -73,10 +84,10 @@ def predict(
     return target
 
 
-def _standard_output(inputs: Sequence[Path]) -> Path:
+def _standard_output(inputs: Sequence[Path], suffix: str) -> Path:
     if len(inputs) > 1:
-        return Path("predictions.csv")
+        return Path(f"predictions{suffix}")
     only = inputs[0]
     if only.is_dir():
-        return only.resolve().with_name(f"{only.resolve().name}.predictions.csv")
-    return only.with_suffix(".predictions.csv")
+        return only.resolve().with_name(f"{only.resolve().name}.predictions{suffix}")
+    return only.with_suffix(f".predictions{suffix}")

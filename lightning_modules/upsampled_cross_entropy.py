@@ -23,8 +23,8 @@ _SHARE = 32
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy over the labelled pixels, and the most probable class of every pixel.
 
-    Upsampling is bilinear between pixel centres (`align_corners=False`). All sums are made in float32, or in float64 for
-    logits of that kind, whatever autocast says. It works in compiled code, as one operation.
+    Upsampling is bilinear between pixel centres (`align_corners=False`). All is computed in float32, or in float64 for logits
+    of that kind, whatever autocast says. It works in compiled code, as one operation.
 
     Args:
         logits: [B, K, h, w] of any floating kind.
@@ -53,7 +53,9 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
     down, across = (_weights(n, m, kind, logits.device) for n, m in ((h, height), (w, width)))
     labelled = labels != IGNORE_INDEX
     share = labelled.sum().clamp(min=1).reciprocal().to(kind)
-    loss = torch.zeros((), dtype=kind, device=logits.device)
+    # The sum of many pixels, which should not depend on who adds them in which order; MPS has no float64.
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64
+    loss = torch.zeros((), dtype=exact, device=logits.device)
     predictions = torch.empty_like(labels, memory_format=torch.contiguous_format)
     gradient = torch.zeros((b, k, h, w) if differentiable else (0,), dtype=kind, device=logits.device)
     strip = _CPU_STRIP if logits.device.type == "cpu" else b * k * height * width // _SHARE
@@ -75,7 +77,7 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
             of_target += label_smoothing * values.mean(dim=1)
         values.sub_(highest[:, None]).exp_()
         total = values.sum(dim=1)
-        loss += ((total.log() + highest - of_target) * weight).sum()
+        loss += ((total.log() + highest - of_target) * weight).sum(dtype=exact)
         if not differentiable:
             continue
         values.mul_((weight / total)[:, None])
@@ -85,7 +87,7 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
             values.sub_(label_smoothing / k * weight[:, None])
         tall = mix @ values
         gradient[:, :, first:last] += (tall.view(-1, width) @ across.T).view(b, k, last - first, w)
-    return loss.float() if kind == torch.float32 else loss, predictions, gradient
+    return loss.to(kind), predictions, gradient
 
 
 def _weights(size: int, wanted: int, kind: torch.dtype, device: torch.device) -> Tensor:

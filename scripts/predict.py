@@ -18,7 +18,12 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=Path,
-        help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv; of several inputs predictions.csv)",
+        help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv; of several inputs predictions.csv); "
+        "for segmentation a folder (default: INPUT.predictions)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--annotations", type=Path, metavar="DIR",
+        help="segmentation: label maps to be shown beside (default: where the dataset's layout has them)",
     )  # fmt: skip
     parser.add_argument("--column", help="column of the texts or images in a table (default: that of the training data)")
     parser.add_argument(
