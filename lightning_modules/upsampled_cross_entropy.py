@@ -52,7 +52,7 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
     (b, k, h, w), (height, width) = logits.shape, labels.shape[-2:]
     down, across = (_weights(n, m, kind, logits.device) for n, m in ((h, height), (w, width)))
     labelled = labels != IGNORE_INDEX
-    share = labelled.sum().clamp(min=1).reciprocal().to(kind)
+    count = labelled.sum().clamp(min=1).to(kind)
     # The sum of many pixels, which should not depend on who adds them in which order; MPS has no float64.
     exact = torch.float32 if logits.device.type == "mps" else torch.float64
     loss = torch.zeros((), dtype=exact, device=logits.device)
@@ -70,7 +70,7 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
         # From here on in place: values become exponentials, then probabilities, then the gradient.
         highest, best = values.max(dim=1)
         predictions[:, top:bottom] = best
-        weight = labelled[:, top:bottom].to(kind) * share
+        weight = labelled[:, top:bottom].to(kind)
         target = labels[:, top:bottom].masked_fill(~labelled[:, top:bottom], 0).long()[:, None]
         of_target = (1 - label_smoothing) * values.gather(1, target)[:, 0]
         if label_smoothing:
@@ -80,6 +80,7 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
         loss += ((total.log() + highest - of_target) * weight).sum(dtype=exact)
         if not differentiable:
             continue
+        weight /= count
         values.mul_((weight / total)[:, None])
         # Each pixel has one target, so this is the same on every run, which a sum over targets would not be on a GPU.
         values.scatter_(1, target, values.gather(1, target) - (1 - label_smoothing) * weight[:, None])
@@ -87,7 +88,7 @@ def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, different
             values.sub_(label_smoothing / k * weight[:, None])
         tall = mix @ values
         gradient[:, :, first:last] += (tall.view(-1, width) @ across.T).view(b, k, last - first, w)
-    return loss.to(kind), predictions, gradient
+    return (loss / count).to(kind), predictions, gradient
 
 
 def _weights(size: int, wanted: int, kind: torch.dtype, device: torch.device) -> Tensor:

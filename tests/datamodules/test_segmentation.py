@@ -1,0 +1,371 @@
+"""Scenes by configuration: folders, Parquet, the hub; splits; every bad input with its one line."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.errors import DataError
+from datamodules.scene_parse_150 import SceneParse150DataModule
+from datamodules.segmentation import SegmentationDataModule
+from engine.run_folder import RunFolder
+from tests.conftest import Train
+from tests.images import BAD_IMAGES, encoded
+from tests.scenes import NAMES, class_list, image_of, label_bytes, label_map, scene_folder, write_scene
+
+FOLDERS = {"train": "train", "val": "val", "test": "test"}
+NETWORK = "{model_type: segformer, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], num_attention_heads: [1, 1, 2, 2], decoder_hidden_size: 16}"
+COMMAND = (
+    "data=segmentation", "data.folder=rooms", "data.num_classes=11", "data.size=32", "data.batch_size=4", "model=segmenter",
+    f"model.backbone={NETWORK}", "model.lr=1e-2", "model.backbone_lr=1e-2", "monitor=val/miou", "trainer.max_epochs=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Path:
+    """A data folder with scenes of eleven classes."""
+    scene_folder(tmp_path / "data" / "rooms", {"train": 12, "val": 4, "test": 5})
+    class_list(tmp_path / "rooms.yaml")
+    return tmp_path / "data"
+
+
+def module(root: Path, **settings: object) -> SegmentationDataModule:
+    values = {
+        "folder": "rooms", "files": FOLDERS, "class_list": str(root.parent / "rooms.yaml"), "num_classes": 11,
+        "data_dir": str(root), "size": 32, "batch_size": 4, "eval_batch_size": 3,
+    }  # fmt: skip
+    return SegmentationDataModule(**{**values, **settings})  # type: ignore[arg-type]
+
+
+def command(root: Path, *words: str) -> tuple[str, ...]:
+    return (*COMMAND, f"data.class_list={root.parent / 'rooms.yaml'}", f"paths.data_dir={root}", *words)
+
+
+def test_a_second_dataset_by_configuration_alone(train: Train, rooms: Path) -> None:
+    ended = train(*command(rooms, "trainer.max_epochs=12", "data.augmentation.flip=true", "data.num_workers=1"))
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    test = folder.read_json("metrics.json")["test"]
+    assert test["classes"] == NAMES
+    assert (test["n"], test["pixels"], test["unlabelled_pixels"]) == (5, 5 * 32 * 32, 0)
+    assert test["miou"] > 0.05
+    assert test["miou"] == pytest.approx(
+        np.mean([c["iou"] for c in test["per_class"].values() if c["iou"] is not None])
+    )
+    table = pd.read_parquet(folder.predictions)
+    assert table["image"].tolist() == [f"images/test/{i:03}.jpg" for i in range(5)]
+    assert list(table) == ["index", "iou", "pixel_acc", "image"]
+    facts = folder.read_json("provenance.json")["data"]
+    assert [facts[split]["rows"] for split in FOLDERS] == [12, 4, 5]
+
+
+def test_batches_are_bytes_until_the_loss(rooms: Path) -> None:
+    data = module(rooms)
+    data.setup()
+    batch = next(iter(data.val_dataloader()))
+    assert batch["pixel_values"].shape == (3, 3, 32, 32)
+    assert batch["labels"].shape == (3, 32, 32)
+    assert (batch["pixel_values"].dtype, batch["labels"].dtype) == (torch.uint8, torch.uint8)
+    assert batch["sizes"].tolist() == [[32, 32]] * 3
+    expected = Image.fromarray(label_map(100)).resize((32, 32), Image.Resampling.NEAREST)
+    assert (batch["labels"][0].numpy() == np.asarray(expected)).all()
+    # Never larger than the images, whatever their own size.
+    assert all(one["labels"].shape[-2:] == (32, 32) for one in data.train_dataloader())
+
+
+def test_native_evaluation_measures_label_maps_as_they_are(rooms: Path) -> None:
+    write_scene(rooms / "rooms", "test", "zzz", label_map(9, (25, 60)))
+    data = module(rooms, native_evaluation=True, eval_batch_size=6)
+    data.setup()
+    batch = next(iter(data.test_dataloader()))
+    assert batch["pixel_values"].shape[-2:] == (32, 32)
+    assert batch["labels"].shape[-2:] == (60, 40)
+    assert batch["sizes"].tolist() == [[32, 40]] * 5 + [[60, 25]]
+    assert (batch["labels"][5, :60, :25].numpy() == label_map(9, (25, 60))).all()
+    assert (batch["labels"][5, :, 25:] == 255).all()
+    assert all(one["labels"].shape[-2:] == (32, 32) for one in data.train_dataloader())
+
+
+def test_native_evaluation_through_the_entry_point(train: Train, rooms: Path) -> None:
+    write_scene(rooms / "rooms", "test", "zzz", label_map(9, (25, 60)))
+    ended = train(*command(rooms, "data.native_evaluation=true", "data.eval_batch_size=4"))
+    assert ended.code == 0, ended.err
+    assert RunFolder(ended.folder).read_json("metrics.json")["test"]["pixels"] == 5 * 40 * 32 + 25 * 60
+
+
+def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
+    split = {**FOLDERS, "val": None}
+    parts = []
+    for seed in (1, 1, 2):
+        data = module(rooms, files=split, val_fraction=0.25, seed=seed)
+        data.setup()
+        data.setup("test")
+        assert (len(data.splits["train"]), len(data.splits["val"]), len(data.splits["test"])) == (9, 3, 5)
+        assert sorted(data.splits["train"].indices + data.splits["val"].indices) == list(range(12))
+        parts.append(data.splits["val"].indices)
+    assert parts[0] == parts[1] != parts[2]
+
+
+def test_workers_and_a_resume_give_the_same_scenes(rooms: Path) -> None:
+    changes = {"scale": [0.5, 2.0], "largest_share": 0.75, "flip": True, "photometric": True}
+
+    def epochs(workers: int, first: int, last: int) -> list[torch.Tensor]:
+        data = module(rooms, augmentation=changes, num_workers=workers)
+        data.start_epoch = first
+        data.setup()
+        loader, seen = data.train_dataloader(), []
+        for epoch in range(first, last):
+            loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+            seen += [one for batch in loader for one in batch["pixel_values"]]
+        return seen
+
+    whole = epochs(0, 0, 3)
+    assert all(torch.equal(a, b) for a, b in zip(whole, epochs(2, 0, 3), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole[12:], epochs(2, 1, 3), strict=True))
+    assert not torch.equal(whole[0], whole[12])
+
+
+def test_zero_is_not_labelled_where_the_list_says_so(tmp_path: Path) -> None:
+    scene_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2}, shift=1)
+    path = tmp_path / "data" / "rooms" / "annotations" / "val" / "000.png"
+    values = np.array(Image.open(path))
+    values[:7] = 0
+    Image.fromarray(values).save(path)
+    class_list(tmp_path / "rooms.yaml", zero_is_unlabelled=True, ignore_value=None)
+    data = module(tmp_path / "data")
+    data.setup()
+    image, labels = data.scenes("val", [0])[0]
+    assert image.shape == (32, 40, 3)
+    assert (labels[:7] == 255).all()
+    assert (labels[7:] == label_map(100)[7:]).all()
+
+
+def test_parquet_and_other_columns(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "data" / "rooms").mkdir(parents=True)
+    for place, (split, count) in enumerate({"train": 10, "test": 4}.items()):
+        maps = [label_map(100 * place + i) for i in range(count)]
+        table = {"photo": [encoded(Image.fromarray(image_of(m)), "JPEG") for m in maps], "truth": [label_bytes(m) for m in maps]}
+        pd.DataFrame(table).to_parquet(tmp_path / "data" / "rooms" / f"{split}.parquet")
+    class_list(tmp_path / "rooms.yaml")
+    words = command(
+        tmp_path / "data", "data.files={train: train.parquet, val: null, test: test.parquet}", "data.image_column=photo",
+        "data.annotation_column=truth", "data.val_fraction=0.2",
+    )  # fmt: skip
+    ended = train(*words)
+    assert ended.code == 0, ended.err
+    assert RunFolder(ended.folder).read_json("plan.json")["samples"] == {"train": 8, "val": 2, "test": 4}
+    assert pd.read_parquet(RunFolder(ended.folder).predictions)["image"].tolist()[1] == "test.parquet, row 2"
+
+
+def bytes_of(values: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
+    image = Image.fromarray(values)
+    buffer = io.BytesIO()
+    (image if mode is None else image.convert(mode)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+GOOD = label_map(1)
+# What is written, where, and what is said of it.
+BAD_SCENES: dict[str, tuple[str, bytes | None, str]] = {
+    "another size": (
+        "annotations/train/003.png", bytes_of(GOOD[:20]),
+        "annotations/train/003.png: is 40 x 20 pixels, and its image is 40 x 32; mend the file",
+    ),
+    "a value outside the list": (
+        "annotations/train/003.png", bytes_of(np.where(np.arange(40) < 3, np.uint8(77), GOOD)),
+        "annotations/train/003.png: holds 77 in 96 pixels, which stand for no class; known are 0 to 10, and 255 for what",
+    ),
+    "no label map": ("annotations/train/003.png", None, "images/train/003.jpg: has no label map: there is no annotations/train/003.png; mend"),
+    "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is the label map of no image in images/train; mend"),
+    "colours": (
+        "annotations/train/003.png", bytes_of(image_of(GOOD)),
+        "annotations/train/003.png: has RGB colours; a label map has one channel, whose values stand for classes; mend",
+    ),
+    "a jpeg": (
+        "annotations/train/003.png", bytes_of(GOOD, "JPEG"),
+        "annotations/train/003.png: is a JPEG, whose compression changes the values of a label map; save it as PNG; mend",
+    ),
+    "sixteen bits": (
+        "annotations/train/003.png", bytes_of(GOOD.astype(np.uint16)),
+        "annotations/train/003.png: has 16 bits a channel or more; save it with 8; mend",
+    ),
+    "half a label map": (
+        "annotations/train/003.png", bytes_of(np.random.default_rng(0).integers(0, 11, (32, 40)).astype(np.uint8))[:150],
+        "annotations/train/003.png: is truncated: the file ends before the picture does; mend",
+    ),
+    "an empty label map": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); mend"),
+    "text": ("annotations/train/003.png", b"wall wall floor", "annotations/train/003.png: is no image that can be read"),
+    "a bad image": ("images/train/003.jpg", BAD_IMAGES["truncated.jpg"][0], "images/train/003.jpg: is truncated"),
+    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: '.txt' is no kind of image; known are .png"),
+    "two images of a name": (
+        "images/train/003.png", bytes_of(image_of(GOOD)),
+        "images/train/003.png: another image of that name has the label map annotations/train/003.png already; mend",
+    ),
+}  # fmt: skip
+
+
+def spoil(rooms: Path, what: str) -> str:
+    place, content, message = BAD_SCENES[what]
+    path = rooms / "rooms" / place
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    return message
+
+
+@pytest.mark.parametrize("what", BAD_SCENES)
+def test_a_bad_scene_stops_the_run_in_one_line(what: str, train: Train, rooms: Path) -> None:
+    message = spoil(rooms, what)
+    ended = train(*command(rooms))
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert ended.error.startswith(f"error: {message}"), ended.error
+    assert len(ended.error.splitlines()) == 1
+    assert RunFolder(ended.folder).read_json("status.json")["state"] == "failed"
+
+
+def test_bad_scenes_are_left_out_counted_and_listed(train: Train, rooms: Path) -> None:
+    spoil(rooms, "a value outside the list")
+    (rooms / "rooms" / "annotations" / "train" / "005.png").unlink()
+    ended = train(*command(rooms, "data.on_bad_rows=skip"))
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    assert folder.read_json("provenance.json")["data"]["train"]["rows"] == 10
+    assert folder.read_json("provenance.json")["data"]["train"]["skipped_rows"] == 2
+    assert sorted(pd.read_csv(folder.skipped_rows)["file"]) == ["annotations/train/003.png", "images/train/005.jpg"]
+
+
+def test_bad_rows_of_a_table_name_their_row(tmp_path: Path) -> None:
+    (tmp_path / "data" / "rooms").mkdir(parents=True)
+    class_list(tmp_path / "rooms.yaml")
+    image, truth = encoded(Image.fromarray(image_of(GOOD)), "JPEG"), label_bytes(GOOD)
+
+    def error(images: list[bytes | None], truths: list[bytes | None]) -> str:
+        table = pd.DataFrame({"image": images, "annotation": truths})
+        for split in ("train", "test"):
+            table.to_parquet(tmp_path / "data" / "rooms" / f"{split}.parquet")
+        files = {"train": "train.parquet", "val": None, "test": "test.parquet"}
+        with pytest.raises(DataError) as caught:
+            module(tmp_path / "data", files=files, on_bad_rows="error").setup()
+        return str(caught.value).splitlines()[1].strip()
+
+    assert error([image, None], [truth, truth]) == "train.parquet, row 2: column 'image' holds no image bytes"
+    assert error([image, image], [None, truth]) == "train.parquet, row 1: column 'annotation' holds no image bytes"
+    assert error([image, image], [truth, label_bytes(GOOD[:9])]) == (
+        "train.parquet, row 2: the label map is 40 x 9 pixels, and its image is 40 x 32"
+    )
+
+
+def test_what_changes_while_training_ends_the_run_in_one_line(train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup: Callable[..., None] = SegmentationDataModule.setup
+
+    def spoiled(self: SegmentationDataModule, stage: str | None = None) -> None:
+        setup(self, stage)
+        spoil(rooms, "a value outside the list")
+
+    monkeypatch.setattr(SegmentationDataModule, "setup", spoiled)
+    ended = train(*command(rooms, "data.num_workers=1"))
+    assert ended.code == 1
+    assert ended.error.startswith("error: images/train/003.jpg or its label map: holds 77 in 96 pixels")
+    assert "ckpt_path=last" in ended.error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
+        (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
+        (("data.annotations=masks",), r".*rooms/masks/train: no such folder, which should hold the label maps of train"),
+        (("data.files.train=training",), r"\S+rooms lacks training; put it there, or set data.files"),
+        (("data.folder=halls",), r"no images/train, images/val, images/test in \S+halls; put the files there"),
+        (("data.augmentation.scale=[2.0,0.5]",), r"data.augmentation.scale: received \[2.0, 0.5\]; the lowest and the highest"),
+        (("data.augmentation.scale=[0.5]",), r"data.augmentation.scale: received \[0.5\]; the lowest and the highest"),
+        (("data.augmentation.zoom=2",), r"unknown key 'data.augmentation.zoom' on the command line; did you mean"),
+        (("data.augmentation.largest_share=75",), r"1 fault in the config.*\n  data.augmentation.largest_share .*0.01 to 1 is needed"),
+        (("monitor=val/acc",), r"1 fault in the config.*\n  monitor .*by one of val/miou, val/pixel_acc, val/class_acc, val/fw_iou, val/loss"),
+        (("train=false", "test=false"), r"1 fault in the config.*\n  test .*train=false too; nothing would be done"),
+        (("train=false", "ckpt_path=last"), r"1 fault in the config.*\n  ckpt_path .*scripts/evaluate.py RUN"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told(words: tuple[str, ...], message: str, train: Train, rooms: Path) -> None:
+    ended = train(*command(rooms, *words))
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert re.match(f"error: {message}", ended.error), ended.error
+
+
+def test_a_network_that_cannot_read_the_size_is_told_before_anything_is_trained(train: Train, rooms: Path) -> None:
+    beit = "{model_type: beit, image_size: 64, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
+    words = [word for word in command(rooms) if not word.startswith(("model.backbone=", "data.size="))]
+    ended = train(*words, f"model.backbone={beit}", "data.size=30")
+    assert ended.error.startswith("error: the network cannot read images of 30 x 30 pixels"), ended.error
+
+
+def test_an_image_is_read_as_its_pixels_are_stored(rooms: Path) -> None:
+    """A label map is drawn over the stored pixels; a camera's note that they are turned would part the two."""
+    path = rooms / "rooms" / "images" / "val" / "000.jpg"
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif, quality=95)
+    data = module(rooms)
+    data.setup()
+    pixels, labels = data.scenes("val", [0])[0]
+    assert pixels.shape[:2] == labels.shape == (32, 40)
+
+
+def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    class Table(list[dict[str, object]]):
+        features: dict[str, object] = {}
+
+    def load_dataset(name: str, **place: object) -> Table:
+        asked.append({"name": name, **place})
+        maps = [label_map(i, classes=5) for i in range(4)]
+        return Table(
+            {"image": {"bytes": encoded(Image.fromarray(image_of(m)), "JPEG"), "path": None}, "annotation": {"bytes": label_bytes(m + 1), "path": None}}
+            for m in maps
+        )
+
+    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=dict, ClassLabel=dict))
+    files = {"revision": "refs/convert/parquet", "train": "scene_parsing/train/*.parquet", "val": None, "test": "scene_parsing/validation/*.parquet"}
+    data = SceneParse150DataModule(
+        folder="scene_parse_150", files={"train": "training", "val": None, "test": "validation"}, class_list="scene_parse_150",  # type: ignore[arg-type]
+        num_classes=150, data_dir=str(tmp_path), hub="zhoubolei/scene_parse_150", hub_files=files, val_fraction=0.25,  # type: ignore[arg-type]
+    )  # fmt: skip
+    data.setup()
+    assert asked[0] == {
+        "name": "zhoubolei/scene_parse_150", "split": "train", "revision": "refs/convert/parquet",
+        "data_files": {"train": "scene_parsing/train/*.parquet"},
+    }  # fmt: skip
+    assert asked[1]["data_files"] == {"test": "scene_parsing/validation/*.parquet"}
+    assert [len(data.splits[name]) for name in ("train", "val", "test")] == [3, 1, 4]
+    assert (data.scenes("test", [1])[0][1] == label_map(1, classes=5)).all()
+    assert data.reference("test", [1]) == ("image", ["zhoubolei/scene_parse_150, test, row 2"])
+
+
+def test_real_scenes_have_their_published_classes(shared_data: Path) -> None:
+    data = SceneParse150DataModule(
+        folder="scene_parse_150", files={"train": "validation", "val": "validation", "test": "validation"},
+        class_list="scene_parse_150", num_classes=150, data_dir=str(shared_data), size=640,
+    )  # fmt: skip
+    data.setup()
+    image, labels = data.scenes("test", [0])[0]
+    assert image.shape == (*labels.shape, 3)
+    values = np.asarray(Image.open(shared_data / "scene_parse_150" / "annotations" / "validation" / "ADE_val_00000001.png"))
+    assert (labels[values > 0] == values[values > 0] - 1).all()
+    assert (labels[values == 0] == 255).all()
+    shown = {data.class_names[k] for k in np.unique(labels) if k < 150}
+    assert {"sky", "building", "grass"} <= shown  # a house on a lawn
+    batch = next(iter(data.test_dataloader()))
+    assert batch["labels"].shape == (3, 640, 640)
+    assert int(batch["labels"][batch["labels"] != 255].max()) < 150

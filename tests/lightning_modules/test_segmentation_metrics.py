@@ -1,0 +1,107 @@
+"""Segmentation figures against scikit-learn, from pixels."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
+
+from lightning_modules.segmentation_metrics import FIGURES, SegmentationTotals, per_class_figures, segmentation_figures
+
+
+def batches(classes: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Predictions, labels and index; class 4 never occurs, class 5 only as a prediction."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for start in (0, 4, 8):
+        count = 4 if start < 8 else 1
+        labels = rng.integers(0, 4, (count, 9, 11)).astype(np.uint8)
+        predictions = np.where(rng.random(labels.shape) < 0.7, labels, rng.choice([0, 1, 2, 3, 5], labels.shape)).astype(np.uint8)
+        labels[rng.random(labels.shape) < 0.2] = 255
+        made.append((torch.from_numpy(predictions), torch.from_numpy(labels), torch.arange(start, start + count)))
+    return made
+
+
+def added(parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, keep: bool = True) -> SegmentationTotals:
+    totals = SegmentationTotals(6, keep_samples=keep)
+    for number, (predictions, labels, index) in enumerate(parts):
+        totals.update(torch.tensor(float(number + 1)), predictions, labels, index)
+    return totals
+
+
+def test_figures_are_scikit_learns() -> None:
+    parts = batches()
+    result = added(parts).result()
+    predictions, labels = (torch.cat([part[i].flatten() for part in parts]).numpy() for i in (0, 1))
+    known = labels != 255
+    predictions, labels = predictions[known], labels[known]
+    assert result.confusion == confusion_matrix(labels, predictions, labels=range(6)).tolist()
+    present = [0, 1, 2, 3, 5]
+    ious = jaccard_score(labels, predictions, labels=present, average=None)
+    assert [c["iou"] for k, c in enumerate(result.classes) if k in present] == pytest.approx(ious.tolist())
+    shares = np.bincount(labels, minlength=6)[present] / len(labels)
+    expected = {
+        "miou": jaccard_score(labels, predictions, labels=present, average="macro"),
+        "pixel_acc": accuracy_score(labels, predictions),
+        "class_acc": np.mean(confusion_matrix(labels, predictions, labels=range(4), normalize=None).diagonal() / np.bincount(labels)),
+        "fw_iou": float((ious * shares).sum()),
+    }
+    assert {name: result.figures[name] for name in expected} == pytest.approx(expected)
+    assert (result.count, result.pixels, result.unlabelled) == (9, len(labels), int((~known).sum()))
+
+
+def test_mean_class_accuracy_is_balanced_accuracy() -> None:
+    labels, predictions = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 2])
+    figures = segmentation_figures(confusion_matrix(labels, predictions).tolist())
+    assert figures["class_acc"] == pytest.approx(balanced_accuracy_score(labels, predictions))
+
+
+def test_absent_classes_have_no_figures_and_count_in_no_mean() -> None:
+    classes = added(batches()).result().classes
+    assert classes[4] == {"iou": None, "acc": None, "pixels": 0, "predicted_pixels": 0}
+    assert classes[5]["iou"] == 0.0
+    assert classes[5]["acc"] is None
+    assert segmentation_figures([[0, 0], [0, 0]]) == dict.fromkeys(("miou", "pixel_acc", "class_acc", "fw_iou"))
+    assert per_class_figures([[3, 0], [0, 0]])[0]["iou"] == 1.0
+    assert segmentation_figures([[3, 0], [0, 0]])["miou"] == 1.0
+
+
+def test_the_loss_is_weighted_by_labelled_pixels() -> None:
+    parts = batches()
+    pixels = [int((labels != 255).sum()) for _, labels, _ in parts]
+    expected = sum((i + 1) * n for i, n in enumerate(pixels)) / sum(pixels)
+    assert added(parts).result().figures["loss"] == pytest.approx(expected)
+    assert list(added(parts).result().figures) == FIGURES
+
+
+def test_figures_do_not_depend_on_the_batches() -> None:
+    whole = [torch.cat([part[i] for part in batches()]) for i in range(3)]
+    one = SegmentationTotals(6, keep_samples=True)
+    one.update(torch.tensor(1.0), *whole)
+    assert one.result().confusion == added(batches()).result().confusion
+
+
+def test_each_image_has_its_own_figures_in_order() -> None:
+    parts = batches()
+    parts[0][1][2] = 255  # an image without a label
+    index, iou, accuracy = added(parts[::-1]).result().images  # type: ignore[misc]
+    assert index.tolist() == list(range(9))
+    predictions, labels = (torch.cat([part[i] for part in parts]).numpy() for i in (0, 1))
+    for i in range(9):
+        known = labels[i] != 255
+        if i == 2:
+            assert torch.isnan(iou[i])
+            assert torch.isnan(accuracy[i])
+            continue
+        truth, guess = labels[i][known], predictions[i][known]
+        present = sorted({*truth.tolist(), *guess.tolist()})
+        assert float(iou[i]) == pytest.approx(jaccard_score(truth, guess, labels=present, average="macro"))
+        assert float(accuracy[i]) == pytest.approx(accuracy_score(truth, guess))
+    assert added(parts, keep=False).result().images is None
+
+
+def test_counts_are_whole_numbers_far_beyond_floats() -> None:
+    totals = SegmentationTotals(2, keep_samples=False)
+    totals.confusion += torch.tensor([[2**60, 1], [0, 1]])
+    assert totals.confusion.dtype == torch.int64
+    assert totals.result().confusion == [[2**60, 1], [0, 1]]
+    assert totals.result().pixels == 2**60 + 2

@@ -1,0 +1,164 @@
+"""Our loss against the plain formula: value, gradient, predictions, memory."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_modules import upsampled_cross_entropy as module
+from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
+from tests.conftest import ROOT
+
+# Small logits, size of the labels: whole and other factors, one row, shrinking, the same size.
+SIZES = [((8, 8), (32, 32)), ((7, 5), (33, 17)), ((16, 11), (51, 44)), ((1, 6), (9, 24)), ((12, 12), (5, 7)), ((6, 9), (6, 9))]
+
+
+def plain(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    upsampled = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return functional.cross_entropy(upsampled, labels.long(), ignore_index=255, label_smoothing=smoothing)
+
+
+def case(small: tuple[int, int], large: tuple[int, int], classes: int = 7, batch: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn(batch, classes, *small, generator=generator)
+    labels = torch.randint(0, classes, (batch, *large), generator=generator, dtype=torch.uint8)
+    return logits, labels.masked_fill(torch.rand(labels.shape, generator=generator) < 0.2, 255)
+
+
+def gradient(loss: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, logits)[0]
+
+
+@pytest.fixture(params=[2**22, 300])
+def strip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """One strip, and many of a few rows."""
+    monkeypatch.setattr(module, "_CPU_STRIP", request.param)
+    return int(request.param)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("small", "large"), SIZES)
+def test_value_and_gradient_are_those_of_the_plain_formula(
+    small: tuple[int, int], large: tuple[int, int], smoothing: float, strip: int
+) -> None:
+    logits, labels = case(small, large)
+    logits.requires_grad_()
+    loss, predictions = upsampled_cross_entropy(logits, labels, smoothing)
+    expected = plain(logits, labels, smoothing)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    ours, theirs = gradient(loss, logits), gradient(expected, logits)
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
+    upsampled = functional.interpolate(logits, size=large, mode="bilinear", align_corners=False)
+    assert torch.equal(predictions.long(), upsampled.argmax(dim=1))
+    assert predictions.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("small", "large"), SIZES[:3])
+def test_in_float64_the_agreement_is_to_its_last_digits(small: tuple[int, int], large: tuple[int, int], strip: int) -> None:
+    logits, labels = case(small, large)
+    logits = logits.double().requires_grad_()
+    loss, _ = upsampled_cross_entropy(logits, labels)
+    expected = plain(logits, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-14)
+    assert float((gradient(loss, logits) - gradient(expected, logits)).norm()) < 1e-14
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    logits, labels = case((3, 4), (7, 9), classes=3, batch=1)
+    function = lambda values: 2.5 * upsampled_cross_entropy(values, labels, 0.1)[0]  # noqa: E731
+    assert torch.autograd.gradcheck(function, (logits.double().requires_grad_(),))
+
+
+def test_an_image_without_labels_counts_nowhere(strip: int) -> None:
+    logits, labels = case((8, 8), (32, 32))
+    labels[1] = 255
+    logits.requires_grad_()
+    loss, _ = upsampled_cross_entropy(logits, labels)
+    ours = gradient(loss, logits)
+    theirs = gradient(plain(logits, labels), logits)
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
+    assert not ours[1].any()
+    # A batch without any: the plain formula gives NaN, which would end a run.
+    empty, predictions = upsampled_cross_entropy(logits, torch.full_like(labels, 255))
+    assert empty.item() == 0.0
+    assert not gradient(empty, logits).any()
+    assert math.isnan(plain(logits, torch.full_like(labels, 255)).item())
+    assert int(predictions.max()) < 7
+
+
+def test_under_autocast_it_stays_in_float32(strip: int) -> None:
+    logits, labels = case((8, 8), (33, 31))
+    half = logits.bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, predictions = upsampled_cross_entropy(half, labels)
+    assert loss.dtype == torch.float32
+    wide = half.detach().float().requires_grad_()
+    expected = plain(wide, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    ours, exact = gradient(loss, half), gradient(expected, wide)
+    assert ours.dtype == torch.bfloat16
+    assert torch.equal(ours, exact.bfloat16()) or float((ours.float() - exact).norm() / exact.norm()) < 2**-8
+    assert torch.equal(predictions, upsampled_cross_entropy(wide, labels)[1])
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits, labels = case((4, 4), (16, 16))
+    logits = (1e4 * logits).requires_grad_()
+    loss, _ = upsampled_cross_entropy(logits, labels)
+    assert loss.item() == pytest.approx(plain(logits, labels).item(), rel=1e-5)
+    assert torch.isfinite(gradient(loss, logits)).all()
+
+
+def test_without_gradient_it_gives_the_same_and_keeps_nothing() -> None:
+    logits, labels = case((8, 8), (32, 32))
+    with torch.no_grad():
+        loss, predictions = upsampled_cross_entropy(logits.requires_grad_(), labels)
+    assert not loss.requires_grad
+    again, same = upsampled_cross_entropy(logits, labels)
+    assert again.item() == loss.item()
+    assert torch.equal(predictions, same)
+
+
+def test_memory_formats_do_not_matter() -> None:
+    logits, labels = case((8, 8), (32, 32))
+    last = logits.to(memory_format=torch.channels_last).requires_grad_()
+    loss, _ = upsampled_cross_entropy(last, labels)
+    logits.requires_grad_()
+    expected, _ = upsampled_cross_entropy(logits, labels)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient(loss, last), gradient(expected, logits), rtol=1e-5, atol=1e-9)
+
+
+def test_it_is_one_operation_of_compiled_code() -> None:
+    logits, labels = case((8, 8), (32, 32))
+    compiled = torch.compile(lambda values, maps: 0.4 * upsampled_cross_entropy(2 * values, maps)[0], fullgraph=True, backend="aot_eager")
+    first, second = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ours, expected = compiled(first, labels), 0.4 * upsampled_cross_entropy(2 * second, labels)[0]
+    assert torch.equal(ours, expected)
+    assert torch.equal(gradient(ours, first), gradient(expected, second))
+    torch.library.opcheck(torch.ops.thaw.upsampled_cross_entropy.default, (logits.requires_grad_(), labels, 0.0, True), test_utils="test_schema")
+
+
+MEASURE = """
+import torch
+from benchmarks.memory import peak_memory
+from benchmarks.segmentation_loss import ours, plain, random_labels
+torch.set_num_threads(1)
+logits, labels = torch.randn(2, 150, 64, 64, requires_grad=True), random_labels((256, 256), torch.device("cpu"))
+for loss in (ours, plain):
+    print(peak_memory(lambda: torch.autograd.grad(loss(logits, labels), logits), torch.device("cpu")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_memory_is_a_fraction_of_the_plain_formulas() -> None:
+    """In a process of its own, ours first, so that nothing that it needs is there already."""
+    done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours, theirs = map(int, done.stdout.split())
+    held = 2 * 150 * 256 * 256 * 4  # bytes of [B, K, H, W]
+    assert theirs > 2 * held
+    assert ours < theirs / 2  # small as this is, a strip is no small share of it; benchmarks/ has the real size
