@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,6 +12,7 @@ from engine.config_files import ConfigFiles
 from engine.run_folder import RunFolder
 from tests.conftest import ROOT, Ended, Train
 from tests.images import cifar_like
+from tests.scenes import scene_folder
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
 PAPER = {
@@ -34,10 +36,15 @@ IMAGES = {
     "cifar10_resnet_scratch": "{architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
     "sample_images": "{architecture: small_resnet, widths: [8, 8], depth: 1}",
 }
+TINY_BEIT = (
+    "{model_type: beit, hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, intermediate_size: 32, image_size: 32, "
+    "patch_size: 16, out_indices: [1, 2, 3, 4], auxiliary_channels: 8}"
+)
+SCENES = {"beit_scene_parse": TINY_BEIT, "beit_scene_parse_pretrained": TINY_BEIT, "sample_scenes": None}
 
 
 def test_all_are_there() -> None:
-    assert set(EXPERIMENTS) == PAPER | MINILM | set(IMAGES)
+    assert set(EXPERIMENTS) == PAPER | MINILM | set(IMAGES) | set(SCENES)
 
 
 def finished(ended: Ended, samples: int) -> RunFolder:
@@ -84,6 +91,46 @@ def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
         name.split("_")[1] in ("vgg19", "densenet201", "deit") or name.endswith("head")
     )
     assert "Test samples of each class" in folder.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_scene_experiment_runs_to_its_report(name: str, train: Train, tmp_path: Path) -> None:
+    if name == "sample_scenes":
+        words = ["data.rows={train: 32, val: 8, test: 6}"]
+    else:
+        scene_folder(tmp_path / "scene_parse_150", {"training": 40, "validation": 6}, shift=1)
+        words = [f"paths.data_dir={tmp_path}", "data.size=32", "data.num_workers=0", f"model.backbone={SCENES[name]}"]
+    trains = not name.endswith("pretrained")
+    ended = train(f"experiment={name}", "trainer.max_epochs=1", *words)
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    assert folder.read_json("status.json")["state"] == "finished"
+    metrics = folder.read_json("metrics.json")
+    assert (metrics["test"]["n"], len(metrics["test"]["classes"])) == (6, 5 if name == "sample_scenes" else 150)
+    confusion = np.asarray(metrics["test"]["confusion_matrix"])
+    assert confusion.sum() == metrics["test"]["pixels"] == 6 * (64 if name == "sample_scenes" else 32) ** 2
+    assert metrics["test"]["pixel_acc"] == pytest.approx(confusion.trace() / confusion.sum())
+    assert bool(metrics["best"]) == trains
+    assert len(folder.read_history()) == int(trains)
+    assert folder.best_checkpoint.exists()
+    predictions = pd.read_parquet(folder.predictions)
+    assert predictions["index"].tolist() == list(range(6))
+    page = folder.report.read_text(encoding="utf-8")
+    assert "What was taken for what" in page
+    assert ("nothing was trained" in page) != trains
+    assert f"report: {folder.report}" in ended.out
+
+
+def test_settings_of_the_segmentation_reference() -> None:
+    values = ConfigFiles(CONFIGS).compose({"experiment": "beit_scene_parse"}, []).values
+    model, data = values["model"], values["data"]
+    assert model["backbone"] == "microsoft/beit-base-finetuned-ade-640-640"
+    assert (model["lr"], model["backbone_lr"], model["optimizer"], model["schedule"]) == (6e-5, 6e-5, "adamw", "constant")
+    assert (model["auxiliary_weight"], data["size"], values["trainer"]["max_epochs"]) == (0.4, 640, 20)
+    assert (values["monitor"], values["mode"], data["num_classes"]) == ("val/miou", "max", 150)
+    pretrained = ConfigFiles(CONFIGS).compose({"experiment": "beit_scene_parse_pretrained"}, []).values
+    assert (pretrained["train"], pretrained["test"]) == (False, True)
+    assert {k: v for k, v in pretrained.items() if k != "train"} == {k: v for k, v in values.items() if k != "train"}
 
 
 def test_settings_of_the_reference() -> None:

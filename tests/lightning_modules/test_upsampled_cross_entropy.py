@@ -57,6 +57,14 @@ def test_value_and_gradient_are_those_of_the_plain_formula(
     assert predictions.dtype == torch.uint8
 
 
+@pytest.mark.parametrize(("small", "large"), [((160, 160), (640, 640)), ((160, 160), (512, 683)), ((128, 171), (511, 682))])
+def test_at_the_sizes_of_real_images(small: tuple[int, int], large: tuple[int, int]) -> None:
+    logits, labels = case(small, large, classes=3, batch=1)
+    logits.requires_grad_()
+    ours, theirs = gradient(upsampled_cross_entropy(logits, labels)[0], logits), gradient(plain(logits, labels), logits)
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
+
+
 @pytest.mark.parametrize(("small", "large"), SIZES[:3])
 def test_in_float64_the_agreement_is_to_its_last_digits(small: tuple[int, int], large: tuple[int, int], strip: int) -> None:
     logits, labels = case(small, large)

@@ -1,0 +1,221 @@
+"""Runs of segmentation: predicting, testing again, going on, and weights that are tested as they are."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModelForSemanticSegmentation
+
+from datamodules.errors import DataError
+from engine.evaluation import evaluate
+from engine.prediction import predict
+from engine.run_folder import RunFolder, RunFolderError
+from engine.trained_run import open_run
+from lightning_modules.segmenter import Segmenter
+from tests.conftest import ROOT, Train, identical
+from tests.images import BAD_IMAGES
+from tests.scenes import COLOURS, NAMES, class_list, image_of, label_map, scene_folder, write_scene
+
+SEGFORMER = {
+    "model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2],
+    "decoder_hidden_size": 16, "num_labels": 11,
+}  # fmt: skip
+WORDS = (
+    "data=segmentation", "data.folder=rooms", "data.num_classes=11", "data.size=32", "data.batch_size=4", "model=segmenter",
+    "model.lr=1e-2", "model.backbone_lr=1e-2", "monitor=val/miou", "data.augmentation.scale=[0.5,2.0]", "data.augmentation.flip=true",
+    "data.augmentation.photometric=true",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder, and a run on it that was moved after training; the network and the class list that it began with are gone."""
+    root = tmp_path_factory.mktemp("scenes")
+    scene_folder(root / "data" / "rooms", {"train": 8, "val": 3, "test": 5}, shift=1)
+    class_list(root / "rooms.yaml", zero_is_unlabelled=True, ignore_value=None)
+    torch.manual_seed(0)
+    rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
+    AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest)).save_pretrained(root / "network")
+    command = [
+        sys.executable, str(ROOT / "train.py"), *WORDS, f"data.class_list={root / 'rooms.yaml'}", f"paths.data_dir={root / 'data'}",
+        f"model.backbone={root / 'network'}", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"hydra.run.dir={root / 'run'}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    (root / "run").rename(root / "moved")
+    shutil.rmtree(root / "network")
+    return root
+
+
+def test_a_run_is_tested_again_from_its_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(place / "moved", None) == 0
+    assert "all figures are those of metrics.json" in capsys.readouterr().out
+
+
+def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(place / "moved"), str(place / "data" / "rooms" / "images" / "test")]
+    done = subprocess.run([*command, "-o", str(tmp_path / "out"), "--device", "cpu"], capture_output=True, text=True, check=True)
+    assert "5 predicted, 0 left out" in done.stderr
+    assert "5 have annotations: mean IoU" in done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        f"{i:03}.{kind}.png" for i in range(5) for kind in ("labels", "colours", "overview")
+    )
+    labels, colours = (Image.open(tmp_path / "out" / f"002.{kind}.png") for kind in ("labels", "colours"))
+    assert (labels.mode, labels.size, colours.size) == ("L", (40, 32), (40, 32))
+    values = np.asarray(labels)
+    assert values.min() >= 1  # as the dataset's own label maps, in which 0 is not labelled
+    assert values.max() <= 11
+    assert (np.asarray(colours) == np.asarray(COLOURS, np.uint8)[values - 1]).all()
+    # What the network says, upsampled to the image's own size.
+    run = open_run(place / "moved", "cpu")
+    image = np.asarray(Image.open(place / "data" / "rooms" / "images" / "test" / "002.jpg"))
+    small = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
+    with torch.no_grad():
+        logits = run.task.network({"pixel_values": torch.from_numpy(small.copy()).permute(2, 0, 1)[None]}).logits
+    expected = torch.nn.functional.interpolate(logits, size=(32, 40), mode="bilinear").argmax(dim=1)[0]
+    assert (expected.numpy() == values - 1).all()
+
+
+def test_predicting_needs_neither_class_list_nor_data(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(image_of(label_map(5, (50, 70)))).save(tmp_path / "photos" / "a.png")
+    listed = place / "rooms.yaml"
+    listed.rename(tmp_path / "away.yaml")
+    try:
+        out = predict(place / "moved", [tmp_path / "photos"], device="cpu")
+    finally:
+        (tmp_path / "away.yaml").rename(listed)
+    assert out == tmp_path / "photos.predictions"
+    assert Image.open(out / "a.labels.png").size == (50, 70)
+
+
+def test_annotations_are_shown_where_there_are_any(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    (tmp_path / "truth" / "deep").mkdir(parents=True)
+    for name in ("deep/a", "b"):
+        Image.fromarray(image_of(label_map(5))).save(tmp_path / "photos" / f"{name}.png")
+    Image.fromarray(label_map(5) + np.uint8(1)).save(tmp_path / "truth" / "deep" / "a.png")
+    predict(place / "moved", [tmp_path / "photos"], tmp_path / "out", annotations=tmp_path / "truth", device="cpu")
+    assert "1 have annotations" in capsys.readouterr().err
+    with_truth, without = (Image.open(tmp_path / "out" / f"{name}.overview.png") for name in ("deep/a", "b"))
+    assert with_truth.width > 1.4 * without.width
+    Image.fromarray(np.full((32, 40), 200, np.uint8)).save(tmp_path / "truth" / "b.png")
+    with pytest.raises(DataError, match=r"truth/b\.png: holds 200 in 1280 pixels|truth/b\.png: holds 200 in 1,280 pixels"):
+        predict(place / "moved", [tmp_path / "photos"], tmp_path / "out2", annotations=tmp_path / "truth", device="cpu")
+    assert (tmp_path / "out2" / "deep" / "a.labels.png").exists()  # what was computed is not lost
+    with pytest.raises(DataError, match=r"--annotations \S+none: no such folder"):
+        predict(place / "moved", [tmp_path / "photos"], tmp_path / "out3", annotations=tmp_path / "none", device="cpu")
+
+
+def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(image_of(label_map(5))).save(photos / "a.png")
+    (photos / "b.png").write_bytes(BAD_IMAGES["truncated.png"][0])
+    run = place / "moved"
+    with pytest.raises(DataError, match=r"b\.png: is truncated.*--on-bad-rows skip"):
+        predict(run, [photos], tmp_path / "out", device="cpu")
+    with pytest.raises(RunFolderError, match=r"a\.labels\.png exists; give another -o, or --force"):
+        predict(run, [photos], tmp_path / "out", on_bad_rows="skip", device="cpu")
+    predict(run, [photos], tmp_path / "out", on_bad_rows="skip", force=True, device="cpu")
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos / "a.png", tmp_path / "more" / "a.png")
+    with pytest.raises(DataError, match=r"more/a\.png and \S+photos/a\.png would both be written as a; predict them into two"):
+        predict(run, [photos / "a.png", tmp_path / "more" / "a.png"], tmp_path / "out2", device="cpu")
+    with pytest.raises(DataError, match="what is read are images"):
+        (tmp_path / "t.csv").write_text("a")
+        predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
+
+
+def test_rows_of_a_table_are_predicted(place: Path, tmp_path: Path) -> None:
+    file = place / "data" / "rooms" / "images" / "test" / "001.jpg"
+    pd.DataFrame({"image": [file.read_bytes()] * 2}).to_parquet(tmp_path / "photos.parquet")
+    out = predict(place / "moved", [tmp_path / "photos.parquet"], tmp_path / "out", device="cpu")
+    predict(place / "moved", [file], tmp_path / "alone", device="cpu")
+    for row in (1, 2):
+        assert (out / f"photos.row{row}.labels.png").read_bytes() == (tmp_path / "alone" / "001.labels.png").read_bytes()
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random windows, flips and colours, drop path, BatchNorm, a backbone that begins to train later, a worker."""
+    scene_folder(tmp_path / "data" / "rooms", {"train": 9, "val": 3, "test": 3})
+    class_list(tmp_path / "rooms.yaml")
+    network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
+    words = (
+        *WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}", "data.num_workers=1",
+        f"model.backbone={{{network}, drop_path_rate: 0.2}}", "callbacks=unfreezing",
+        "callbacks.unfreezing.schedule={0: null, 1: stages.3, 2: stages.1}", "trainer.max_epochs=3",
+    )  # fmt: skip
+    whole = train(*words, folder=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    started = Segmenter.on_train_epoch_start
+
+    def dies(self: Segmenter) -> None:
+        if self.current_epoch == 2:
+            msg = "the power is off"
+            raise RuntimeError(msg)
+        started(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "on_train_epoch_start", dies)
+        assert train(*words, folder=tmp_path / "parts").code == 1
+    resumed = train(*words, "ckpt_path=last", folder=tmp_path / "parts")
+    assert resumed.code == 0, resumed.err
+    ours, theirs = (torch.load(RunFolder(tmp_path / name).last_checkpoint, weights_only=True) for name in ("parts", "whole"))
+    assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
+    assert identical(ours["optimizer_states"], theirs["optimizer_states"])
+    for name in ("parts", "whole"):
+        folder = RunFolder(tmp_path / name)
+        figures = [{k: v for k, v in row.items() if "second" not in k} for row in folder.read_history()]
+        results = (figures, folder.read_json("metrics.json")["test"], pd.read_parquet(folder.predictions).to_dict())
+        if name == "parts":
+            first = results
+    assert first == results
+    assert figures[0]["lr/features_epoch1"] == ""
+
+
+def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
+    scene_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
+    class_list(tmp_path / "rooms.yaml")
+    torch.manual_seed(3)
+    rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
+    model = AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest))
+    model.save_pretrained(tmp_path / "network")
+    words = (
+        *WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}",
+        f"model.backbone={tmp_path / 'network'}",
+    )  # fmt: skip
+    ended = train(*words, "train=false")
+    assert ended.code == 0, ended.err
+    assert "best epoch" not in ended.out
+    kept = torch.load(RunFolder(ended.folder).best_checkpoint, weights_only=True)["state_dict"]
+    assert identical(kept["network.head.model.decode_head.classifier.weight"], model.decode_head.classifier.weight.data)
+    assert evaluate(ended.folder, None) == 0
+    without = train(*words, "test=false", "trainer.max_epochs=1", folder=tmp_path / "run2")
+    assert without.code == 0, without.err
+    folder = RunFolder(without.folder)
+    assert "test" not in folder.read_json("metrics.json")
+    assert folder.read_json("metrics.json")["val"]["n"] == 1
+    assert not folder.predictions.exists()
+    assert "Curves" in folder.report.read_text()
+    with pytest.raises(RunFolderError, match="holds no tested run"):
+        evaluate(without.folder, None)
+
+
+def test_pictures_of_the_worst_the_median_and_the_best(place: Path) -> None:
+    folder = RunFolder(place / "moved")
+    shown, table = pd.read_parquet(folder.test_images), pd.read_parquet(folder.predictions)
+    ranked = table.sort_values(["iou", "index"])["index"].tolist()
+    groups = {group: rows["index"].tolist() for group, rows in shown.groupby("group")}
+    assert groups["worst"] == ranked[:2]
+    assert groups["best"] == ranked[::-1][:2]
+    assert groups["median"] == [ranked[2]]
+    assert sorted(shown["index"]) == list(range(5))
+    assert set(NAMES) >= set(folder.read_json("metrics.json")["test"]["absent"])
+    write_scene(place / "spare", "test", "x", label_map(1))  # the data folder is left as it was
