@@ -3,8 +3,8 @@
     python -m benchmarks.segmentation_loss [--step] [--precision 32-true|bf16-mixed] [--repetitions N]
 
 Without `--step`: the loss alone, forward and backward, of random logits. The gradient's errors are relative, in the Euclidean
-norm, against the plain formula in float32 and in float64. With `--step`: a training step of BEiT-B with UPerNet at 640 x 640, random weights,
-with its auxiliary head; each side in a process of its own, so that neither measures what the other left behind.
+norm, against the plain formula in float32 and in float64. With `--step`: a training step of BEiT-B with UPerNet at 640 x 640,
+random weights, with its auxiliary head; each side in a process of its own, so that neither measures what the other left behind.
 """
 
 import argparse
@@ -56,7 +56,9 @@ def random_labels(size: tuple[int, int], device: torch.device) -> Tensor:
 
 def measure_losses(device: torch.device, repetitions: int) -> None:
     """Print a row for each size and side."""
-    print("| logits | labels | loss | seconds | spread | peak extra memory, MiB | gradient, against float32 | against float64 |")
+    print(
+        "| logits | labels | loss | seconds | spread | peak extra memory, MiB | gradient, against float32 | against float64 |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for small, large in _SIZES:
         torch.manual_seed(0)
@@ -99,7 +101,7 @@ def measure_step(name: str, precision: str, device: torch.device) -> None:
             logits, auxiliary = network(batch)
             assert auxiliary is not None  # noqa: S101 - tells the type checker
             total = loss(logits, labels) + 0.4 * loss(auxiliary, labels)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 

@@ -119,7 +119,7 @@ class ClassList:
         return f"{text}, and {' and '.join(none)} for what is not labelled" if none else text
 
 
-def _fault(content: Any) -> str:  # noqa: ANN401, PLR0911 - whatever a file holds; a line for each fault
+def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds; a line for each fault
     """What keeps plain values from being a class list."""
     if not isinstance(content, Mapping) or set(content) != set(_KEYS):
         return f"a class list has the keys {', '.join(_KEYS)}"

@@ -184,9 +184,7 @@ def check_scenes(
     return SceneSplit(good, digests, counts, class_list, max_pixels), bad
 
 
-def _looked_at(
-    scene: EncodedScene, split: str, class_list: ClassList, max_pixels: int
-) -> BadRow | npt.NDArray[np.int64]:
+def _looked_at(scene: EncodedScene, split: str, class_list: ClassList, max_pixels: int) -> BadRow | npt.NDArray[np.int64]:
     """Pixels of each class [K], or what is wrong."""
     try:
         height, width = check_image(scene.image.source, max_pixels)

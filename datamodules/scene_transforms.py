@@ -146,7 +146,12 @@ def photometric(image: Pixels, rng: np.random.Generator) -> Pixels:
         [H, W, 3].
     """
     made = rng.random(4) < 0.5  # noqa: PLR2004
-    ranges = ((1 - _BRIGHTNESS, 1 + _BRIGHTNESS), (1 - _CONTRAST, 1 + _CONTRAST), (1 - _SATURATION, 1 + _SATURATION), (-_HUE, _HUE))
+    ranges = (
+        (1 - _BRIGHTNESS, 1 + _BRIGHTNESS),
+        (1 - _CONTRAST, 1 + _CONTRAST),
+        (1 - _SATURATION, 1 + _SATURATION),
+        (-_HUE, _HUE),
+    )
     draws = [rng.uniform(low, high) for low, high in ranges]
     changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue)
     pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())

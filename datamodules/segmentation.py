@@ -150,7 +150,7 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
     def _loader(self, scenes: Dataset[SceneBatch], sampler: EpochBatches | EvaluationBatches) -> DataLoader[Any]:
         return DataLoader(
             scenes,
-            batch_sampler=sampler,  # type: ignore[arg-type]
+            batch_sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

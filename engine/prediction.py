@@ -42,8 +42,9 @@ def predict(
         annotations: For a segmenter a folder of label maps to be shown beside; None looks beside the images.
 
     Returns:
-        The output. Of a segmenter see `predict_scenes`; else what says which sample it is, `prediction`, and `probability_<class>` for each class. A run that is
-        stopped leaves what it has in a file called `<output stem>.partial<suffix>`.
+        The output. Of a segmenter see `predict_scenes`; else it holds what says which sample it is, `prediction`, and
+        `probability_<class>` for each class, and a run that is stopped leaves what it has in a file called
+        `<output stem>.partial<suffix>`.
 
     Raises:
         DataError: If an input cannot be read.

@@ -92,8 +92,8 @@ def predict_scenes(
                 for (one, (image, labels)), prediction in zip(good, found, strict=True):
                     _write(target, one.name, class_list, image, prediction, labels)
                     if labels is not None:
-                        maps = (torch.from_numpy(np.ascontiguousarray(m))[None] for m in (prediction, labels))
-                        totals.update(torch.zeros(()), *maps, torch.zeros(1))
+                        ours, theirs = (torch.from_numpy(np.ascontiguousarray(m))[None] for m in (prediction, labels))
+                        totals.update(torch.zeros(()), ours, theirs, torch.zeros(1))
             faults = [fault for fault in read if isinstance(fault, BadRow)]
             if on_bad_rows == "error":
                 refuse(faults, advice=ADVICE)
@@ -106,7 +106,9 @@ def predict_scenes(
 def _tell_figures(totals: SegmentationTotals) -> None:
     figures = totals.result().figures
     if figures["miou"] is not None:
-        shown = f"{int(totals.samples)} have annotations: mean IoU {figures['miou']:.4f}, pixel accuracy {figures['pixel_acc']:.4f}"
+        shown = (
+            f"{int(totals.samples)} have annotations: mean IoU {figures['miou']:.4f}, pixel accuracy {figures['pixel_acc']:.4f}"
+        )
         Console(stderr=True).print(shown, highlight=False)
 
 
@@ -162,9 +164,7 @@ def _read(wanted: _Wanted, max_pixels: int, class_list: ClassList) -> tuple[Pixe
     return BadRow("", str(wanted.annotation), None, None, fault) if fault else (image, labels)
 
 
-def _write(
-    target: Path, name: Path, class_list: ClassList, image: Pixels, prediction: Pixels, labels: Pixels | None
-) -> None:
+def _write(target: Path, name: Path, class_list: ClassList, image: Pixels, prediction: Pixels, labels: Pixels | None) -> None:
     pictures = {
         "labels": Image.fromarray(class_list.encode(prediction)),
         "colours": Image.fromarray(coloured(prediction, class_list.colours)),

@@ -33,6 +33,12 @@ TITLES = {  # in the order in which runs are compared
     "fw_iou": "frequency-weighted IoU",
 }
 _CURVES = ("loss", "acc", "miou", "pixel_acc")
+_COMPARED_CURVES = {
+    "val/loss": "validation loss",
+    "val/acc": "validation accuracy",
+    "val/miou": "validation mean IoU",
+    "train/loss": "training loss",
+}
 _MAX_DRAWN_CLASSES = 40
 
 
@@ -189,8 +195,7 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
     runs = [read_run(path) for path in paths]
     names = _distinct_names(runs)
     drawn = {}
-    for column, title in (("val/loss", "validation loss"), ("val/acc", "validation accuracy"), ("val/miou", "validation mean IoU"),
-                          ("train/loss", "training loss")):  # fmt: skip
+    for column, title in _COMPARED_CURVES.items():
         lines = {n: _line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
         if lines:
             drawn[title] = figures.curves(lines, title, f"{title} by epoch")
@@ -224,16 +229,21 @@ def _compared(run: RunRecord, name: str, first: RunRecord) -> dict[str, Any]:
 
 
 def _pairs(runs: list[RunRecord], names: list[str]) -> list[dict[str, Any]]:
-    """McNemar's test for each pair of runs with the same test set."""
+    """For each pair of runs with the same test set, which has the better of how many samples, and how likely that is by chance.
+
+    Of classifiers the samples that only one has right (McNemar's test); of segmenters the images with the higher IoU (the sign
+    test). Both ask whether a fair coin falls so unevenly.
+    """
     rows = []
     for (a, first), (b, second) in combinations(zip(names, runs, strict=True), 2):
         row: dict[str, Any] = {"first": a, "second": b, "p": None}
-        if first.predictions is not None and second.predictions is not None:
-            keys = ["index", "label", first.predictions.columns[-1]]
-            same = set(keys) <= set(second.predictions) and first.predictions[keys].equals(second.predictions[keys])
-            if same:
-                right = [r.predictions["label"] == r.predictions["prediction"] for r in (first, second)]  # type: ignore[index]
-                row["only_first"], row["only_second"] = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-                row["p"], row["n"] = mcnemar_exact(row["only_first"], row["only_second"]), len(right[0])
+        ours, theirs = first.predictions, second.predictions
+        if ours is not None and theirs is not None:
+            measure = "iou" if "iou" in ours else "label"
+            keys = ["index", ours.columns[-1], *(["label"] if measure == "label" else [])]
+            if {*keys, measure} <= set(theirs) and ours[keys].equals(theirs[keys]):
+                scores = [t["iou"] if measure == "iou" else (t["label"] == t["prediction"]).astype(int) for t in (ours, theirs)]
+                row["only_first"], row["only_second"] = int((scores[0] > scores[1]).sum()), int((scores[1] > scores[0]).sum())
+                row["p"], row["n"] = mcnemar_exact(row["only_first"], row["only_second"]), len(ours)
         rows.append(row)
     return rows

@@ -42,13 +42,12 @@ def mean_interval(values: "pd.Series[float]", seed: int = 0) -> Interval | None:
 
 
 def class_rows(run: RunRecord) -> list[dict[str, Any]]:
-    """The per-class table: name, colour, IoU, accuracy, labelled pixels and their share; classes that occur nowhere last."""
-    test = run.test
-    rows = [
-        {"name": name, "colour": "#" + "".join(f"{part:02x}" for part in colour), "share": figures["pixels"] / test["pixels"], **figures}
-        for (name, figures), colour in zip(test["per_class"].items(), test["colours"], strict=True)
-        if figures["iou"] is not None
-    ]  # fmt: skip
+    """The per-class table: name, colour, IoU, accuracy, labelled pixels and their share, the most pixels first."""
+    test, rows = run.test, []
+    for (name, figures), colour in zip(test["per_class"].items(), test["colours"], strict=True):
+        if figures["iou"] is not None:
+            shown = "#" + "".join(f"{part:02x}" for part in colour)
+            rows.append({"name": name, "colour": shown, "share": figures["pixels"] / test["pixels"], **figures})
     return sorted(rows, key=lambda row: -row["pixels"])
 
 
@@ -72,14 +71,14 @@ def scene_pictures(run: RunRecord) -> list[dict[str, Any]]:
     """The pictures of test images by group: worst, median, best; each with name, index, IoU, pixel accuracy and source."""
     if run.predictions is None:
         return []
-    table = run.predictions.set_index("index")
-    shown = []
+    rows = {int(row["index"]): row for row in run.predictions.to_dict("records")}
+    reference, shown = run.predictions.columns[-1], []
     for group in _GROUPS:
         chosen = [index for index in run.pictures if run.picture_groups.get(index) == group]
         pictures = [
             {
-                "index": index, "name": str(table.loc[index, table.columns[-1]]), "iou": float(table.loc[index, "iou"]),
-                "pixel_acc": float(table.loc[index, "pixel_acc"]), "source": source(run.pictures[index]),
+                "index": index, "name": str(rows[index][reference]), "iou": rows[index]["iou"],
+                "pixel_acc": rows[index]["pixel_acc"], "source": source(run.pictures[index]),
             }
             for index in chosen
         ]  # fmt: skip

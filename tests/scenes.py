@@ -13,7 +13,11 @@ COLOURS = [(20 * k + 10, 250 - 20 * k, (67 * k) % 256) for k in range(len(NAMES)
 
 def class_list(path: Path, *, zero_is_unlabelled: bool = False, ignore_value: int | None = 255) -> Path:
     """A YAML file with eleven classes."""
-    lines = [f"zero_is_unlabelled: {str(zero_is_unlabelled).lower()}", f"ignore_value: {'null' if ignore_value is None else ignore_value}", "classes:"]
+    lines = [
+        f"zero_is_unlabelled: {str(zero_is_unlabelled).lower()}",
+        f"ignore_value: {'null' if ignore_value is None else ignore_value}",
+        "classes:",
+    ]
     lines += [f"  - {{name: {name}, colour: {list(colour)}}}" for name, colour in zip(NAMES, COLOURS, strict=True)]
     path.write_text("\n".join(lines) + "\n")
     return path

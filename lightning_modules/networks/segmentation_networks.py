@@ -1,8 +1,7 @@
 """Hugging Face's networks for semantic segmentation, cut into `features` and `head`. `B` images of `H` x `W` pixels."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -18,6 +17,7 @@ from lightning_modules.networks.hugging_face import hf_config, hf_not_loaded
 from lightning_modules.networks.pixels import PixelInput
 
 _INPUT_KEYS = ("mean", "std")
+_OF_LABELS = ("id2label", "label2id")  # the task knows its classes
 _SHOWN = 3  # names of weights in a message
 
 
@@ -96,7 +96,8 @@ class SceneHead(nn.Module):
         """Compute the logits."""
         if not (self.checkpointed and self.training):
             return self._logits(features)
-        return cast(SceneLogits, checkpoint(self._logits, features, use_reentrant=False, context_fn=self._contexts))
+        logits: SceneLogits = checkpoint(self._logits, features, use_reentrant=False, context_fn=self._contexts)
+        return logits
 
     def _logits(self, features: SceneFeatures) -> SceneLogits:
         place = cast(_Computed, getattr(self.model, self.model.base_model_prefix))
@@ -139,13 +140,10 @@ class SegmentationNetwork(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """What it can be built from again, with random weights."""
-        config = cast(PretrainedConfig, self.head.model.config)
+        config = self.head.model.config
         known = type(config)().to_dict()
         values = {key: value for key, value in config.to_dict().items() if key in known and not key.endswith(_OF_LABELS)}
         return {**values, "mean": self.features.mean, "std": self.features.std}
-
-
-_OF_LABELS = ("id2label", "label2id")  # the task knows its classes
 
 
 def segmentation_network(
@@ -180,7 +178,9 @@ def segmentation_network(
             raise BackboneError(msg) from error
     base = getattr(model, model.base_model_prefix, None) if model.base_model_prefix else None
     if not isinstance(base, PreTrainedModel):
-        msg = f"model.backbone: a {model.config.model_type} has no backbone of its own that could be frozen; take another network"
+        msg = (
+            f"model.backbone: a {model.config.model_type} has no backbone of its own that could be frozen; take another network"
+        )
         raise BackboneError(msg)
     _drop_unread_layers(model)
     if checkpoint_encoder:
@@ -189,7 +189,7 @@ def segmentation_network(
             raise BackboneError(msg)
         base.activation_checkpointing_enable({"use_reentrant": False})
     mean, std = _input_of(model.config, backbone if isinstance(backbone, str) else None, stated)
-    model = model.to(memory_format=torch.channels_last)
+    nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head)).train()
 
 
@@ -222,14 +222,14 @@ def _drop_unread_layers(model: PreTrainedModel) -> None:
 def _input_of(config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation that the weights were trained with."""
     values: dict[str, Any] = {}
-    kinds = IMAGE_PROCESSOR_MAPPING.get(type(config), {})
+    kinds: Any = IMAGE_PROCESSOR_MAPPING.get(type(config), {})
     for kind in kinds.values() if isinstance(kinds, dict) else ():
-        values = {name: getattr(kind, name, None) for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")}
+        values = {
+            name: getattr(kind, name, None) for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")
+        }
     if backbone is not None:
-        try:
+        with suppress(OSError):  # a folder that holds a network alone: what its kind is trained with
             values |= BaseImageProcessor.get_image_processor_dict(backbone)[0]
-        except OSError:  # a folder that holds a network alone: what its kind is trained with
-            pass
     if values.get("do_flip_channel_order"):
         msg = f"model.backbone: a {config.model_type} reads blue before red, which is not supported; take another network"
         raise BackboneError(msg)

@@ -84,10 +84,10 @@ def test_what_is_wrong_with_a_list_is_told(change: dict[str, object], message: s
 
 
 def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data.class_list=scene_parse_15: no such class list; did you mean scene_parse_150"):
+    with pytest.raises(DataError, match=r"data\.class_list=scene_parse_15: no such class list; did you mean scene_parse_150"):
         ClassList.read("scene_parse_15")
-    with pytest.raises(DataError, match="no such class list; give sample_scenes or scene_parse_150, or the path of a .yaml"):
+    with pytest.raises(DataError, match=r"no such class list; give sample_scenes or scene_parse_150, or the path of a \.yaml"):
         ClassList.read(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(DataError, match="bad.yaml: cannot be read as YAML"):
+    with pytest.raises(DataError, match=r"bad\.yaml: cannot be read as YAML"):
         ClassList.read(str(tmp_path / "bad.yaml"))

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules.splits import stratified_split
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.image import ImageDataModule
+from datamodules.splits import stratified_split
 from engine.run_folder import RunFolder
 from tests.conftest import Train
 from tests.images import BAD_IMAGES, COLOURS, cifar_like, encoded, image_folder, picture, write_parquet

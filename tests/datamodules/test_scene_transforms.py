@@ -46,7 +46,9 @@ def test_image_and_label_map_stay_together(settings: SceneAugmentation) -> None:
 
 
 def test_small_scenes_are_padded_and_padding_is_not_labelled() -> None:
-    augmenter = SceneAugmenter(SceneAugmentation(scale=[0.5, 0.5], largest_share=1.0, flip=False, photometric=False), 64, seed=1)
+    augmenter = SceneAugmenter(
+        SceneAugmentation(scale=[0.5, 0.5], largest_share=1.0, flip=False, photometric=False), 64, seed=1
+    )
     labels = label_map(1, (80, 80))
     image, map_ = augmenter(image_of(labels), labels, epoch=0, row=0)
     assert (map_[:32, :32] != 255).all()

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -56,9 +57,7 @@ def test_a_second_dataset_by_configuration_alone(train: Train, rooms: Path) -> N
     assert test["classes"] == NAMES
     assert (test["n"], test["pixels"], test["unlabelled_pixels"]) == (5, 5 * 32 * 32, 0)
     assert test["miou"] > 0.05
-    assert test["miou"] == pytest.approx(
-        np.mean([c["iou"] for c in test["per_class"].values() if c["iou"] is not None])
-    )
+    assert test["miou"] == pytest.approx(np.mean([c["iou"] for c in test["per_class"].values() if c["iou"] is not None]))
     table = pd.read_parquet(folder.predictions)
     assert table["image"].tolist() == [f"images/test/{i:03}.jpg" for i in range(5)]
     assert list(table) == ["index", "iou", "pixel_acc", "image"]
@@ -151,7 +150,10 @@ def test_parquet_and_other_columns(train: Train, tmp_path: Path) -> None:
     (tmp_path / "data" / "rooms").mkdir(parents=True)
     for place, (split, count) in enumerate({"train": 10, "test": 4}.items()):
         maps = [label_map(100 * place + i) for i in range(count)]
-        table = {"photo": [encoded(Image.fromarray(image_of(m)), "JPEG") for m in maps], "truth": [label_bytes(m) for m in maps]}
+        table = {
+            "photo": [encoded(Image.fromarray(image_of(m)), "JPEG") for m in maps],
+            "truth": [label_bytes(m) for m in maps],
+        }
         pd.DataFrame(table).to_parquet(tmp_path / "data" / "rooms" / f"{split}.parquet")
     class_list(tmp_path / "rooms.yaml")
     words = command(
@@ -264,7 +266,9 @@ def test_bad_rows_of_a_table_name_their_row(tmp_path: Path) -> None:
     )
 
 
-def test_what_changes_while_training_ends_the_run_in_one_line(train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_while_training_ends_the_run_in_one_line(
+    train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setup: Callable[..., None] = SegmentationDataModule.setup
 
     def spoiled(self: SegmentationDataModule, stage: str | None = None) -> None:
@@ -326,18 +330,28 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
     asked: list[dict[str, object]] = []
 
     class Table(list[dict[str, object]]):
-        features: dict[str, object] = {}
+        features: ClassVar[dict[str, object]] = {}
 
     def load_dataset(name: str, **place: object) -> Table:
         asked.append({"name": name, **place})
         maps = [label_map(i, classes=5) for i in range(4)]
         return Table(
-            {"image": {"bytes": encoded(Image.fromarray(image_of(m)), "JPEG"), "path": None}, "annotation": {"bytes": label_bytes(m + 1), "path": None}}
+            {
+                "image": {"bytes": encoded(Image.fromarray(image_of(m)), "JPEG"), "path": None},
+                "annotation": {"bytes": label_bytes(m + 1), "path": None},
+            }
             for m in maps
         )
 
-    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=dict, ClassLabel=dict))
-    files = {"revision": "refs/convert/parquet", "train": "scene_parsing/train/*.parquet", "val": None, "test": "scene_parsing/validation/*.parquet"}
+    monkeypatch.setitem(
+        __import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=dict, ClassLabel=dict)
+    )
+    files = {
+        "revision": "refs/convert/parquet",
+        "train": "scene_parsing/train/*.parquet",
+        "val": None,
+        "test": "scene_parsing/validation/*.parquet",
+    }
     data = SceneParse150DataModule(
         folder="scene_parse_150", files={"train": "training", "val": None, "test": "validation"}, class_list="scene_parse_150",  # type: ignore[arg-type]
         num_classes=150, data_dir=str(tmp_path), hub="zhoubolei/scene_parse_150", hub_files=files, val_fraction=0.25,  # type: ignore[arg-type]

@@ -58,8 +58,15 @@ def test_a_run_is_tested_again_from_its_folder(place: Path, capsys: pytest.Captu
 
 
 def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(place / "moved"), str(place / "data" / "rooms" / "images" / "test")]
-    done = subprocess.run([*command, "-o", str(tmp_path / "out"), "--device", "cpu"], capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "predict.py"),
+        str(place / "moved"),
+        str(place / "data" / "rooms" / "images" / "test"),
+    ]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "out"), "--device", "cpu"], capture_output=True, text=True, check=True
+    )
     assert "5 predicted, 0 left out" in done.stderr
     assert "5 have annotations: mean IoU" in done.stderr
     assert done.stdout.strip() == str(tmp_path / "out")
@@ -128,8 +135,8 @@ def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Pa
     shutil.copy(photos / "a.png", tmp_path / "more" / "a.png")
     with pytest.raises(DataError, match=r"more/a\.png and \S+photos/a\.png would both be written as a; predict them into two"):
         predict(run, [photos / "a.png", tmp_path / "more" / "a.png"], tmp_path / "out2", device="cpu")
+    (tmp_path / "t.csv").write_text("a")
     with pytest.raises(DataError, match="what is read are images"):
-        (tmp_path / "t.csv").write_text("a")
         predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
 
 

@@ -15,7 +15,9 @@ def batches(classes: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.T
     for start in (0, 4, 8):
         count = 4 if start < 8 else 1
         labels = rng.integers(0, 4, (count, 9, 11)).astype(np.uint8)
-        predictions = np.where(rng.random(labels.shape) < 0.7, labels, rng.choice([0, 1, 2, 3, 5], labels.shape)).astype(np.uint8)
+        predictions = np.where(rng.random(labels.shape) < 0.7, labels, rng.choice([0, 1, 2, 3, 5], labels.shape)).astype(
+            np.uint8
+        )
         labels[rng.random(labels.shape) < 0.2] = 255
         made.append((torch.from_numpy(predictions), torch.from_numpy(labels), torch.arange(start, start + count)))
     return made
@@ -42,7 +44,9 @@ def test_figures_are_scikit_learns() -> None:
     expected = {
         "miou": jaccard_score(labels, predictions, labels=present, average="macro"),
         "pixel_acc": accuracy_score(labels, predictions),
-        "class_acc": np.mean(confusion_matrix(labels, predictions, labels=range(4), normalize=None).diagonal() / np.bincount(labels)),
+        "class_acc": np.mean(
+            confusion_matrix(labels, predictions, labels=range(4), normalize=None).diagonal() / np.bincount(labels)
+        ),
         "fw_iou": float((ious * shares).sum()),
     }
     assert {name: result.figures[name] for name in expected} == pytest.approx(expected)

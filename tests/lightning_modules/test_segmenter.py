@@ -169,7 +169,9 @@ def test_a_frozen_backbone_and_one_that_unfreezes() -> None:
     task = Segmenter(NETWORKS["beit"], CLASSES, freeze_backbone=True)
     assert not any(p.requires_grad for p in task.network.features.parameters())
     assert all(p.requires_grad for p in task.network.head.parameters())
-    assert not any(module.training for module in task.train().network.features.modules() if module is not task.network.features.input)
+    assert not any(
+        module.training for module in task.train().network.features.modules() if module is not task.network.features.input
+    )
     gradual = Segmenter(NETWORKS["beit"], CLASSES)
     LayerUnfreezing(schedule={0: None, 1: "layers.3", 2: "layers.2"}, layer_decay=0.5).give_plan(gradual)
     plan = gradual.freezing
@@ -214,7 +216,9 @@ def test_label_maps_of_several_sizes_are_each_measured_at_their_own() -> None:
             upsampled = torch.nn.functional.interpolate(logits[i : i + 1], size=(height, width), mode="bilinear")
             assert torch.equal(predictions[i, :height, :width].long(), upsampled.argmax(dim=1)[0])
             assert bool((predictions[i, height:] == 255).all())
-            losses.append(torch.nn.functional.cross_entropy(upsampled, labels[i : i + 1, :height, :width].long(), reduction="sum"))
+            losses.append(
+                torch.nn.functional.cross_entropy(upsampled, labels[i : i + 1, :height, :width].long(), reduction="sum")
+            )
     pixels = sum(height * width for height, width in sizes)
     assert loss.item() == pytest.approx((sum(losses) / pixels).item(), rel=1e-5)
     assert totals.result().pixels == pixels
