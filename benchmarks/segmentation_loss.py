@@ -1,10 +1,12 @@
 """Loss of logits upsampled to the size of the labels: the plain formula against Thaw's, by time and peak memory.
 
-    python -m benchmarks.segmentation_loss [--step] [--precision 32-true|bf16-mixed] [--repetitions N]
+    python -m benchmarks.segmentation_loss [--repetitions N]
+    python -m benchmarks.segmentation_loss --step [--precision 32-true|bf16-mixed] [--checkpoint]
 
 Without `--step`: the loss alone, forward and backward, of random logits. The gradient's errors are relative, in the Euclidean
 norm, against the plain formula in float32 and in float64. With `--step`: a training step of BEiT-B with UPerNet at 640 x 640,
-random weights, with its auxiliary head; each side in a process of its own, so that neither measures what the other left behind.
+random weights, with its auxiliary head; each side in a process of its own, so that neither measures what the other left
+behind. With `--checkpoint`, encoder and head are computed a second time in the backward pass instead of being kept.
 """
 
 import argparse
@@ -85,11 +87,11 @@ def measure_losses(device: torch.device, repetitions: int) -> None:
             print(f"| {cells[0]} | {cells[1]} | {name} | {figures} |")
 
 
-def measure_step(name: str, precision: str, device: torch.device) -> None:
+def measure_step(name: str, precision: str, device: torch.device, *, checkpointed: bool) -> None:
     """Take two training steps, the first for warmth, and print the second's peak and seconds as JSON."""
     torch.manual_seed(0)
     loss = _LOSSES[name]
-    network = segmentation_network(_BEIT, _CLASSES).to(device)
+    network = segmentation_network(_BEIT, _CLASSES, checkpoint_encoder=checkpointed, checkpoint_head=checkpointed).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5)
     pixels = torch.randint(0, 256, (_BATCH, 3, 640, 640), dtype=torch.uint8, device=device)
     labels = random_labels((640, 640), device)
@@ -111,13 +113,15 @@ def measure_step(name: str, precision: str, device: torch.device) -> None:
     print(json.dumps({"peak": peak, "seconds": time.perf_counter() - start}))
 
 
-def compare_steps(precision: str) -> None:
+def compare_steps(precision: str, *, checkpointed: bool) -> None:
     """Print a row for each side."""
-    print(f"BEiT-B with UPerNet, {_BATCH} x 640 x 640, {precision}\n")
+    how = "encoder and head checkpointed" if checkpointed else "nothing checkpointed"
+    print(f"BEiT-B with UPerNet, {_BATCH} x 640 x 640, {precision}, {how}\n")
     print("| loss | peak of a step, GiB, on top of weights and optimiser | seconds |")
     print("|---|---|---|")
     for name in _LOSSES:
         command = [sys.executable, "-m", "benchmarks.segmentation_loss", "--step", name, "--precision", precision]
+        command += ["--checkpoint"] if checkpointed else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own command
         found = json.loads(done.stdout.splitlines()[-1])
         print(f"| {name} | {found['peak'] / _GIB:.2f} | {found['seconds']:.1f} |")
@@ -128,15 +132,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", nargs="?", const="both", choices=["both", *_LOSSES], help="a training step instead")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="of the step")
+    parser.add_argument("--checkpoint", action="store_true", help="of the step: encoder and head computed twice")
     parser.add_argument("--repetitions", type=int, default=7, help="of the loss alone")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.step in _LOSSES:
-        measure_step(arguments.step, arguments.precision, device)
+        measure_step(arguments.step, arguments.precision, device, checkpointed=arguments.checkpoint)
         return
     print(f"{setting('torch', 'transformers')}; {device.type}\n")
     if arguments.step:
-        compare_steps(arguments.precision)
+        compare_steps(arguments.precision, checkpointed=arguments.checkpoint)
     else:
         measure_losses(device, arguments.repetitions)
 

@@ -1,5 +1,6 @@
 """Hugging Face's networks for semantic segmentation, cut into `features` and `head`. `B` images of `H` x `W` pixels."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, cast
@@ -15,6 +16,8 @@ from datamodules.batches import SceneBatch
 from lightning_modules.networks.features import BackboneError
 from lightning_modules.networks.hugging_face import hf_config, hf_not_loaded
 from lightning_modules.networks.pixels import PixelInput
+
+log = logging.getLogger(__name__)
 
 _INPUT_KEYS = ("mean", "std")
 _OF_LABELS = ("id2label", "label2id")  # the task knows its classes
@@ -202,10 +205,12 @@ def _pretrained(backbone: str, num_classes: int) -> PreTrainedModel:
         raise BackboneError(hf_not_loaded(backbone, error)) from error
     random = sorted({*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])})
     of_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
+    what = ", ".join((of_backbone or random)[:_SHOWN]) + (", ..." if len(of_backbone or random) > _SHOWN else "")
     if of_backbone:
-        what = ", ".join(of_backbone[:_SHOWN]) + (", ..." if len(of_backbone) > _SHOWN else "")
         msg = f"{backbone}: no weights for {what}, so they would be random; is it of another network?"
         raise BackboneError(msg)
+    if random:
+        log.warning("%s has no weights of %d classes for %s: these start from random ones", backbone, num_classes, what)
     return cast(PreTrainedModel, model)
 
 

@@ -1,13 +1,20 @@
 """Networks for segmentation: those of Hugging Face to the last digit, cut in two, frozen, checkpointed, rebuilt."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, BeitImageProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    BeitImageProcessor,
+    PreTrainedModel,
+)
 
 from datamodules.batches import SceneBatch
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
@@ -101,7 +108,9 @@ def test_a_network_is_rebuilt_from_its_plain_configuration(saved: tuple[str, Pre
         assert torch.equal(again.network(batch()).logits, task.network(batch()).logits)
 
 
-def test_weights_of_another_number_of_classes_serve_but_for_the_last_layers(saved: tuple[str, PreTrainedModel, Path]) -> None:
+def test_weights_of_another_number_of_classes_serve_but_for_the_last_layers(
+    saved: tuple[str, PreTrainedModel, Path], caplog: pytest.LogCaptureFixture
+) -> None:
     network, own = segmentation_network(str(saved[2]), 3).eval(), segmentation_network(str(saved[2]), CLASSES).eval()
     assert network(batch()).logits.shape[1] == 3
     theirs = own.state_dict()
@@ -109,6 +118,17 @@ def test_weights_of_another_number_of_classes_serve_but_for_the_last_layers(save
     assert other
     assert all(name.startswith("head.") for name in other)
     assert all(torch.equal(value, theirs[name]) for name, value in network.state_dict().items() if name not in other)
+    assert re.search(r"has no weights of 3 classes for \S+.*: these start from random ones", caplog.text)
+
+
+def test_an_encoder_alone_serves_under_a_head_that_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = AutoConfig.for_model("segformer", **{key: v for key, v in NETWORKS["segformer"].items() if key != "model_type"})
+    encoder = AutoModelForImageClassification.from_config(config)
+    encoder.save_pretrained(tmp_path)
+    network = segmentation_network(str(tmp_path), CLASSES)
+    ours = network.features.model.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in encoder.segformer.state_dict().items())
+    assert "decode_head" in caplog.text
 
 
 def test_the_input_is_what_the_folder_says(tmp_path: Path) -> None:

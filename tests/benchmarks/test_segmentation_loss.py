@@ -1,0 +1,58 @@
+"""The benchmark runs, and measures what it says."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import segmentation_loss
+from benchmarks.memory import peak_memory
+
+CPU = torch.device("cpu")
+needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+
+
+@needs_linux
+def test_it_prints_a_row_for_each_size_and_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(segmentation_loss, "_SIZES", (((8, 8), (32, 32)), ((8, 8), (25, 34))))
+    monkeypatch.setattr(sys, "argv", ["segmentation_loss", "--repetitions", "1"])
+    segmentation_loss.main()
+    out = capsys.readouterr().out
+    assert "torch 2" in out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| 8")]
+    assert [row[:3] for row in rows] == [
+        ["8 x 8", size, name] for size in ("32 x 32", "25 x 34") for name in ("plain formula", "Thaw")
+    ]
+    assert all(float(row[6]) < 1e-6 for row in rows)
+
+
+@needs_linux
+@pytest.mark.parametrize("name", ["plain formula", "Thaw"])
+def test_a_step_of_each_side(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "out_indices": [1, 2, 3, 4],
+    }
+    monkeypatch.setattr(segmentation_loss, "_BEIT", {**segmentation_loss._BEIT, **small, "patch_size": 64})
+    segmentation_loss.measure_step(name, "bf16-mixed", CPU, checkpointed=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] > 0
+    assert found["peak"] > 0
+
+
+@needs_linux
+def test_peak_memory_is_that_of_what_is_held_at_once() -> None:
+    mib = 2**20
+
+    def work() -> None:
+        first = torch.ones(64 * mib // 4)
+        second = first + 1
+        del first
+        third = second + 1
+        del second, third
+
+    assert 128 * mib <= peak_memory(work, CPU) < 160 * mib
