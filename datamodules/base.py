@@ -85,11 +85,13 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         class_names: Name of class 0, 1, ...
         bad_rows: The rows that were left out.
         splits: The usable samples; empty before `setup`.
+        only: The splits that are read; set before `setup` where not all are needed.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
     """
 
     samples_are = "samples"
+    only: Sequence[str] = SPLITS
     start_epoch: int = 0
 
     def __init__(
@@ -137,19 +139,19 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             return
         splits, bad = self.read_splits()
         self.bad_rows = leave_out(bad, self.on_bad_rows)
-        if "val" not in splits:
+        if "val" in self.only and "val" not in splits:
             first, second = splits["train"].divided(self.val_fraction, self.seed)
             splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
-        for name in SPLITS:
+        for name in self.only:
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
                 raise DataError(msg)
-        missing = set(range(self.num_classes)) - splits["train"].classes
+        missing = set(range(self.num_classes)) - splits["train"].classes if "train" in self.only else set()
         if missing:
             names = ", ".join(self.class_names[k] for k in sorted(missing)[:_NAMED])
             more = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
             log.warning("the train split has no sample of %s%s, so nothing is learnt about it", names, more)
-        self.splits = splits
+        self.splits = {name: splits[name] for name in self.only}
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
             log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, example)
@@ -157,7 +159,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
         """Samples that stand in two splits, for each pair of splits that share any."""
-        return shared_contents({name: self.splits[name].contents() for name in SPLITS})
+        return shared_contents({name: split.contents() for name, split in self.splits.items()})
 
     def _shown(self, pair: tuple[str, str], content: str) -> str:
         """A sample that stands in two splits, as a person knows it."""
@@ -166,8 +168,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     def describe(self) -> dict[str, Any]:
         """Facts for provenance.json: rows, fingerprint and rows left out of each split; samples in two splits."""
         facts: dict[str, Any] = {}
-        for name in SPLITS:
-            split, skipped = self.splits[name], sum(row.split == name for row in self.bad_rows)
+        for name, split in self.splits.items():
+            skipped = sum(row.split == name for row in self.bad_rows)
             facts[name] = {"rows": len(split), "sha256": fingerprint(split.rows()), "skipped_rows": skipped}
         facts["overlaps"] = [
             {

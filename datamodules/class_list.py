@@ -37,12 +37,14 @@ class ClassList:
     ignore_value: int | None
 
     @classmethod
-    def read(cls, name: str) -> Self:
-        """Read a list: the name of one of ours, or the path of a YAML file.
+    def read(cls, name: str | Mapping[str, Any]) -> Self:
+        """Read a list: the name of one of ours, the path of a YAML file, or what would stand in one.
 
         Raises:
             DataError: If there is none, or it is no class list.
         """
+        if not isinstance(name, str):
+            return cls.from_plain(name, "data.class_list")
         path = _FOLDER / f"{name}.yaml" if not name.endswith((".yaml", ".yml")) else Path(name).expanduser()
         if not path.is_file():
             ours = sorted(file.stem for file in _FOLDER.glob("*.yaml"))
@@ -70,7 +72,7 @@ class ClassList:
             raise DataError(msg)
         classes = content["classes"]
         colours = tuple((int(r), int(g), int(b)) for r, g, b in (entry["colour"] for entry in classes))
-        names = tuple(str(entry["name"]) for entry in classes)
+        names = tuple(entry["name"] for entry in classes)
         return cls(names, colours, content["zero_is_unlabelled"], content["ignore_value"])
 
     def as_plain(self) -> dict[str, Any]:
@@ -130,13 +132,15 @@ def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds; a line
     if not isinstance(classes, list) or not 2 <= len(classes) <= highest:  # noqa: PLR2004
         return f"classes: a list of 2 to {highest} classes is needed"
     for place, entry in enumerate(classes):
-        if not isinstance(entry, Mapping) or set(entry) != {"name", "colour"} or not str(entry["name"]).strip():
+        if not isinstance(entry, Mapping) or set(entry) != {"name", "colour"}:
             return f"classes, entry {place + 1}: received {entry!r}; {{name: ..., colour: [red, green, blue]}} is needed"
+        if not isinstance(entry["name"], str) or not entry["name"].strip():
+            return f"classes, entry {place + 1}: received {entry['name']!r} as its name; text is needed (put it in quotes)"
         colour = entry["colour"]
         right = isinstance(colour, list) and len(colour) == 3 and all(type(c) is int and 0 <= c <= _HIGHEST for c in colour)  # noqa: PLR2004
         if not right:
             return f"classes, {entry['name']}: colour is {colour!r}; three whole numbers of 0 to {_HIGHEST} are needed"
-    names = [str(entry["name"]) for entry in classes]
+    names = [entry["name"] for entry in classes]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         return f"classes: {twice[0]} stands there twice"

@@ -112,7 +112,11 @@ def decode_label_map(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.ui
             if image.mode not in ("L", "P", "1"):
                 msg = f"has {image.mode} colours; a label map has one channel, whose values stand for classes"
                 raise BadImageError(msg)
-            return np.asarray(image).astype(np.uint8)
+            values = np.asarray(image).astype(np.uint8)
+            file.seek(0)
+            depth = _depth(image, file.read(_PNG_DEPTH_AT + 1))
+            # Pillow spreads grey of two or four bits over 0..255.
+            return values // np.uint8(255 // (2**depth - 1)) if image.mode == "L" and depth in (2, 4) else values
     except BadImageError:
         raise
     except Exception as error:  # Pillow's readers raise anything for a damaged file

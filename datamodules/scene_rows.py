@@ -1,5 +1,6 @@
 """From folders of images and label maps, Parquet files or the hub to pairs that are still encoded."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from datamodules.errors import BadRow, DataError
 from datamodules.image_decoding import SUFFIXES
 from datamodules.image_rows import EncodedImage, content_of, digest_of, visible_files
 from datamodules.tables import Row, read_rows
+
+PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -44,38 +47,48 @@ class SceneReader:
     """Where images and their label maps are found.
 
     Attributes:
-        images, annotations: Folders beside each other, with the same names in both.
-        annotation_suffix: What a label map's name ends in where its image's has `.jpg`.
+        images, annotations: Folders in a dataset's folder, `{split}` standing for what a split is called.
+        image_suffix: What the images' names end in, if that is more than a kind of file; others are passed over.
+        annotation_suffix: What a label map's name has instead of the image's suffix.
         image_column, annotation_column: Columns of a Parquet file.
     """
 
     images: str
     annotations: str
+    image_suffix: str | None
     annotation_suffix: str
     image_column: str
     annotation_column: str
 
-    def read(self, path: Path, split: str) -> Iterator[EncodedScene | BadRow]:
+    def read(self, root: Path, name: str, split: str) -> Iterator[EncodedScene | BadRow]:
         """Read a split.
 
         Args:
-            path: `<root>/<images>/<name>`, a folder, or a Parquet file.
+            root: The dataset's folder.
+            name: What the split is called in it: a Parquet file, or what `{split}` stands for.
             split: Named in bad rows.
 
         Yields:
             Scenes and bad rows in order.
 
         Raises:
-            DataError: If it is neither, or there is no folder of label maps for it.
+            DataError: If there are no folders, or none of label maps.
         """
-        if path.is_dir():
-            yield from self._pairs(path, self.annotations_beside(path), split)
-        elif path.suffix.lower() == ".parquet":
+        path = root / self.place(name)
+        if name.endswith(PARQUET):
             rows = (row for row in read_rows(path, [self.image_column, self.annotation_column]) if isinstance(row, Row))
             yield from self.from_rows(rows, path.name, split)
-        else:
-            msg = f"{path}: scenes are read from a folder of images beside one of label maps, or from a .parquet file"
-            raise DataError(msg)
+            return
+        annotations = root / self.annotations.format(split=name)
+        for folder, what in ((path, "images"), (annotations, "label maps")):
+            if not folder.is_dir():
+                msg = f"{folder.resolve()}: no such folder, which should hold the {what} of {name}; or give a .parquet file"
+                raise DataError(msg)
+        yield from self._pairs(root, path, annotations, split)
+
+    def place(self, name: str) -> str:
+        """Where the images of a split are, from the dataset's folder on."""
+        return name if name.endswith(PARQUET) else self.images.format(split=name)
 
     def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedScene | BadRow]:
         """Scenes of a table's rows; both cells are bytes, or mappings with `bytes` as the hub has them."""
@@ -96,31 +109,30 @@ class SceneReader:
             images: The folder that it is found in.
             annotations: The folder of the label maps.
         """
-        relative = image.relative_to(images)
-        return annotations / relative.with_name(relative.stem + self.annotation_suffix)
+        name = image.name.removesuffix(self.image_suffix) if self.image_suffix else image.stem
+        return annotations / image.relative_to(images).with_name(name + self.annotation_suffix)
 
-    def annotations_beside(self, images: Path) -> Path:
-        """The folder of label maps that belongs to a folder of images."""
-        parts, name = list(images.parts), Path(self.images).parts
-        for start in range(len(parts) - len(name), -1, -1):
-            if tuple(parts[start : start + len(name)]) == name:
-                return Path(*parts[:start], self.annotations, *parts[start + len(name) :])
-        msg = f"{images} stands in no folder called {self.images}, so its label maps cannot be found"
-        raise DataError(msg)
+    def annotations_beside(self, images: Path) -> Path | None:
+        """The folder of label maps that belongs to a folder of images or a folder in it, where the layout has one."""
+        pattern = re.escape(self.images).replace(re.escape("{split}"), "(?P<split>[^/]+)")
+        found = re.fullmatch(rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix())
+        if found is None:
+            return None
+        names = found.groupdict()
+        folder = Path(names["root"], self.annotations.format(split=names.get("split"))) / (names["deeper"] or "").lstrip("/")
+        return folder if folder.is_dir() and folder != images.resolve() else None
 
-    def _pairs(self, images: Path, annotations: Path, split: str) -> Iterator[EncodedScene | BadRow]:
-        if not annotations.is_dir():
-            msg = f"{annotations.resolve()}: no such folder, which should hold the label maps of {images.name}"
-            raise DataError(msg)
+    def _pairs(self, root: Path, images: Path, annotations: Path, split: str) -> Iterator[EncodedScene | BadRow]:
         named: set[Path] = set()
-        for index, file in enumerate(visible_files(images)):
-            shown = f"{self.images}/{images.name}/{file.relative_to(images).as_posix()}"
+        files = [file for file in visible_files(images) if self.image_suffix is None or file.name.endswith(self.image_suffix)]
+        for index, file in enumerate(files):
+            shown = file.relative_to(root).as_posix()
             if file.suffix.lower() not in SUFFIXES:
                 reason = f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}"
                 yield BadRow(split, shown, None, None, reason)
                 continue
             annotation = self.annotation_of(file, images, annotations)
-            expected = f"{self.annotations}/{images.name}/{annotation.relative_to(annotations).as_posix()}"
+            expected = annotation.relative_to(root).as_posix()
             if annotation in named:
                 yield BadRow(split, shown, None, None, f"another image of that name has the label map {expected} already")
             elif annotation.is_file():
@@ -130,5 +142,5 @@ class SceneReader:
                 yield BadRow(split, shown, None, None, f"has no label map: there is no {expected}")
         for stray in visible_files(annotations):
             if stray.name.endswith(self.annotation_suffix) and stray not in named:
-                shown = f"{self.annotations}/{images.name}/{stray.relative_to(annotations).as_posix()}"
-                yield BadRow(split, shown, None, None, f"is the label map of no image in {self.images}/{images.name}")
+                where = images.relative_to(root).as_posix()
+                yield BadRow(split, stray.relative_to(root).as_posix(), None, None, f"is the label map of no image in {where}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,9 +59,11 @@ class SceneSplit:
         kept = [self.scenes[p] for p in positions], [self.digests[p] for p in positions], self.pixels[list(positions)]
         return type(self)(*kept, self.class_list, self.max_pixels)
 
-    def rows(self) -> Iterable[tuple[int, str, str]]:
-        """Row and digests of each: what tells two datasets apart."""
-        return ((scene.index, *digests) for scene, digests in zip(self.scenes, self.digests, strict=True))
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """The class list, which says what label maps mean; row and digests of each: what tells two datasets apart."""
+        yield [self.class_list.as_plain()]
+        for scene, digests in zip(self.scenes, self.digests, strict=True):
+            yield scene.index, *digests
 
     def contents(self) -> list[str]:
         """The images' digests."""

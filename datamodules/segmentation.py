@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -31,13 +32,14 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         self,
         folder: str,
         files: Files,
-        class_list: str,
+        class_list: str | dict[str, Any],
         num_classes: int,
         data_dir: str,
         hub: str | None = None,
         hub_files: HubFiles | None = None,
-        images: str = "images",
-        annotations: str = "annotations",
+        images: str = "images/{split}",
+        annotations: str = "annotations/{split}",
+        image_suffix: str | None = None,
         annotation_suffix: str = ".png",
         image_column: str = "image",
         annotation_column: str = "annotation",
@@ -56,15 +58,17 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
 
         Args:
             folder: The dataset's folder in `data_dir`, or an absolute path.
-            files: Of each split the folder in `images` and `annotations`, or a Parquet file; `val` null means a part of train.
-            class_list: Name of a class list that comes with Thaw, or path of a YAML file; see `ClassList`.
+            files: What each split is called in `images` and `annotations`, or a Parquet file; `val` null means a part of train.
+            class_list: Name of a class list that comes with Thaw, path of a YAML file, or what would stand in one; see
+                `ClassList`.
             num_classes: How many, for others to refer to.
             data_dir: Where datasets are.
             hub: Name of the dataset on the hub, asked where the folder has none of the files.
             hub_files: Where its files are there, if not where its own description says.
-            images: Folder of the images in `folder`.
-            annotations: Folder of the label maps.
-            annotation_suffix: What a label map's name ends in where its image's ends in .jpg.
+            images: Where in `folder` the images of a split are, `{split}` standing for what it is called.
+            annotations: Likewise, the label maps.
+            image_suffix: What the images' names end in, if that is more than a kind of file; others are passed over.
+            annotation_suffix: What a label map's name has instead of its image's suffix.
             image_column: Of a Parquet file, or on the hub.
             annotation_column: Likewise, of the label maps.
             val_fraction: Share of train that becomes val where there is no val folder, 0..1.
@@ -79,7 +83,8 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
             seed: Of the order, the changes and the val split.
 
         Raises:
-            DataError: If the class list cannot be used or contradicts `num_classes`, or the scale is none.
+            DataError: If the class list cannot be used or contradicts `num_classes`, the scale is none, or images and label
+                maps would be one folder.
         """
         self.class_list = ClassList.read(class_list)
         if len(self.class_list.names) != num_classes:
@@ -87,7 +92,10 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
             raise DataError(msg)
         super().__init__(self.class_list.names, num_classes, val_fraction, on_bad_rows, seed)
         self.folder, self.files, self.data_dir, self.hub, self.hub_files = folder, files, data_dir, hub, hub_files
-        self.reader = SceneReader(images, annotations, annotation_suffix, image_column, annotation_column)
+        self.reader = SceneReader(images, annotations, image_suffix, annotation_suffix, image_column, annotation_column)
+        if images == annotations and image_suffix is None:
+            msg = f"data.images and data.annotations are both {images}; then data.image_suffix has to tell them apart"
+            raise DataError(msg)
         self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
         changes = augmentation or SceneAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
         scale = changes["scale"]
@@ -111,12 +119,26 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        files = {split: name and self._place(str(name)) for split, name in self.files.items()}
-        found = split_sources(self.data_dir, self.folder, files, self.hub, self.reader.read, self._from_hub)  # type: ignore[arg-type]
+        names = {split: name for split, name in self.files.items() if isinstance(name, str) and split in self.only}
+        root, places = Path(self.data_dir) / self.folder, {split: self.reader.place(name) for split, name in names.items()}
+
+        def read(_: Path, split: str) -> Iterable[EncodedScene | BadRow]:
+            return self.reader.read(root, names[split], split)
+
+        found = split_sources(self.data_dir, self.folder, places, self.hub, read, self._from_hub)
         return {split: scenes for split, (_, scenes) in found.items()}
 
-    def _place(self, name: str) -> str:
-        return name if name.endswith(".parquet") else f"{self.reader.images}/{name}"
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check all splits; later calls do nothing.
+
+        Raises:
+            DataError: If the data is missing or cannot be used.
+        """
+        super().setup(stage)
+        for name, split in self.splits.items():
+            if not split.pixels.any():
+                msg = f"the {name} split has no labelled pixel, in {len(split)} label maps"
+                raise DataError(msg)
 
     def _from_hub(self, split: str) -> Iterable[EncodedScene | BadRow]:
         rows = list(hub_rows(str(self.hub), split, self.hub_files))
@@ -165,8 +187,8 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         return batch
 
     def trial_batch(self) -> SceneBatch:
-        """One training scene."""
-        batch = EvaluationScenes(self.splits["train"], self.size, native=False).__getitems__([0])
+        """One scene."""
+        batch = EvaluationScenes(next(iter(self.splits.values())), self.size, native=False).__getitems__([0])
         if isinstance(batch, DataError):
             raise batch
         return batch

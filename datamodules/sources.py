@@ -39,7 +39,8 @@ def local_files(data_dir: str, folder: str, files: dict[str, str]) -> dict[str, 
     if len(missing) == len(paths):
         return {}
     if missing:
-        msg = f"{root.resolve()} lacks {', '.join(path.name for path in missing)}; put it there, or set data.files"
+        names = ", ".join(path.relative_to(root).as_posix() for path in missing)
+        msg = f"{root.resolve()} lacks {names}; put it there, or set data.files"
         raise DataError(msg)
     return paths
 
@@ -50,7 +51,7 @@ _Rows = TypeVar("_Rows")
 def split_sources(
     data_dir: str,
     folder: str,
-    files: Files,
+    files: Files | dict[str, str],
     hub: str | None,
     local: Callable[[Path, str], _Rows],
     remote: Callable[[str], _Rows],

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.base import TransferDataModule
+from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
@@ -50,8 +50,15 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
         ConfigError: If they do not fit together.
     """
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
+    datamodule.only = SPLITS if cfg.train else ("test",)
     datamodule.setup()
     task: Task = _instantiate(cfg.model)
+    if not cfg.train and task.random_parts():
+        msg = (
+            f"train=false tests weights as they are, and {task.random_parts()} would have random ones; take weights that cover "
+            f"the whole network and its {cfg.data.num_classes} classes, or leave train=false out"
+        )
+        raise ConfigError(msg)
     faults = datamodule.faults_with(task.backbone_config())
     if faults:
         raise ConfigError("\n  ".join(["the data does not fit the backbone; nothing was trained", *faults]))
@@ -87,7 +94,7 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
     try:
         with torch.no_grad():
             task.eval().network(batch)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         height, width = batch["pixel_values"].shape[-2:]
         reason = " ".join(str(error).split())[:200]
         msg = f"the network cannot read images of {width} x {height} pixels ({reason}); set data.size or model.image_size"
@@ -145,9 +152,12 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
 
 
 def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> TransferDataModule[Any]:
-    """Build and set up a run's datamodule with what its checkpoint keeps of it, the tokenizer for example."""
-    datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
-    datamodule.load_state_dict(checkpoint.get(type(datamodule).__qualname__, {}))
+    """Build and set up a run's datamodule with what its checkpoint keeps of it: the tokenizer, the class list."""
+    state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
+    known = {"class_list": state["class_list"]} if "class_list" in state else {}
+    datamodule: TransferDataModule[Any] = _instantiate(cfg.data, **known)
+    datamodule.only = SPLITS if cfg.get("train", True) else ("test",)
+    datamodule.load_state_dict(state)
     datamodule.setup()
     return datamodule
 

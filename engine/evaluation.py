@@ -29,7 +29,9 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     folder = RunFolder(path)
     recorded = folder.read_json("metrics.json").get("test")
     if recorded is None:
-        msg = f"{folder.path} holds no tested run: it has no metrics.json; finish it with ckpt_path=last first"
+        tested = (folder.path / "metrics.json").exists()
+        why = "it ran with test=false" if tested else "it has no metrics.json; finish it with ckpt_path=last first"
+        msg = f"{folder.path} holds no tested run: {why}"
         raise RunFolderError(msg)
     quieten()
     cfg = read_config(folder.config)

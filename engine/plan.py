@@ -58,7 +58,7 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
     Args:
         task: The built task.
         trainer: The built trainer.
-        train_batches: Batches of an epoch.
+        train_batches: Batches of an epoch; 0 where nothing is trained.
         data: What the datamodule says of its splits.
 
     Returns:
@@ -75,8 +75,8 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
         "max_epochs": trainer.max_epochs,
         "precision": str(trainer.precision),
         "device": f"{trainer.num_devices} x {trainer.strategy.root_device.type}",
-        "samples": {split: data[split]["rows"] for split in ("train", "val", "test")},
-        "padding_share": data["train"].get("padding_share"),
+        "samples": {split: data[split]["rows"] for split in ("train", "val", "test") if split in data},
+        "padding_share": data.get("train", {}).get("padding_share"),
     }
 
 
@@ -146,7 +146,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     padding = plan["padding_share"]
     left = "" if padding is None else f", {padding:.1%} of the tokens padding"
     console.print(f"samples: {samples}", highlight=False)
-    console.print(f"batches an epoch: {plan['batches_per_epoch']:,}{left}; epochs: {plan['max_epochs']}", highlight=False)
+    batches = f"batches an epoch: {plan['batches_per_epoch']:,}{left}; epochs: {plan['max_epochs']}"
+    console.print(batches if plan["batches_per_epoch"] else "nothing is trained", highlight=False)
     console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)
 
 

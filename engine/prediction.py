@@ -62,7 +62,10 @@ def predict(
         msg = f"--annotations {annotations}: {why}"
         raise DataError(msg)
     target = output or _standard_output(inputs, "" if scenes else ".csv")
-    if target.exists() and not force and not (scenes and target.is_dir()):
+    if scenes and target.exists() and not target.is_dir():
+        msg = f"{target} is a file; label maps are written into a folder: give another -o"
+        raise RunFolderError(msg)
+    if not scenes and target.exists() and not force:
         msg = f"{target} exists; give another -o, or --force to replace it"
         raise RunFolderError(msg)
     if scenes:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from engine.build import Parts, build
 from engine.checkpoints import CheckpointError, load_checkpoint
-from engine.config import validate
+from engine.config import ConfigError, validate
 from engine.plan import make_plan, print_plan
 from engine.provenance import provenance
 from engine.quiet import quieten
@@ -41,6 +41,8 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
+        if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
+            cfg.data.class_list = str(Path(cfg.data.class_list).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         # Filling memory that is about to be written costs a tenth of the time, and helps only code that reads it before.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -50,7 +52,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         if checkpoint_path is not None:
             parts.datamodule.start_epoch = first_epoch(checkpoint_path, cfg.trainer.max_epochs, parts.task)
         data = parts.datamodule.describe()
-        plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()), data)
+        plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()) if cfg.train else 0, data)
         print_plan(plan, console)
         if cfg.plan:
             return None
@@ -58,9 +60,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         with closed_loggers(parts.trainer):
             if cfg.train:
                 folder.write_status("running", "fit")
-                parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
+                _fit(parts, checkpoint_path)
             metrics = _trained(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
-            test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else 0.0
+            test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else None
             metrics["parameters"] = count_parameters(parts.task)
             metrics["seconds"] = seconds(folder.read_history(), test_seconds)
             folder.write_json("metrics.json", metrics)
@@ -89,6 +91,17 @@ def _write_origin(
             for b in parts.datamodule.bad_rows
         ]
         folder.write_table(folder.skipped_rows, rows)
+
+
+def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
+    try:
+        parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        what = str(error).split(" does not have")[0]
+        msg = f"trainer.deterministic=true: {what} has no deterministic form on this device; set trainer.deterministic=warn"
+        raise ConfigError(msg) from error
 
 
 def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Predict the label maps of new images with a run's best checkpoint."""
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from engine.trained_run import TrainedRun
 from lightning_modules.segmentation_metrics import SegmentationTotals
 from reports.triptychs import coloured, encoded, triptych
 
+log = logging.getLogger(__name__)
+
 _BATCH = 4
 
 Pixels = npt.NDArray[np.uint8]
@@ -39,11 +42,13 @@ class _Wanted:
         image: As read.
         name: What its files' names begin with.
         annotation: Its label map, where there is one.
+        asked_for: Whether the user named the label maps, or they were found beside the images.
     """
 
     image: EncodedImage
     name: Path
     annotation: Path | None
+    asked_for: bool
 
 
 def predict_scenes(
@@ -66,7 +71,7 @@ def predict_scenes(
         column: Of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
         annotations: Folder of label maps with the images' names; None looks for the one that the dataset's layout has beside
-            the folder of the images. An image without one is shown without.
+            the folder of the images, where what cannot be used is passed over. An image without one is shown without.
         force: Whether existing files are replaced.
 
     Returns:
@@ -93,7 +98,7 @@ def predict_scenes(
                     _write(target, one.name, class_list, image, prediction, labels)
                     if labels is not None:
                         ours, theirs = (torch.from_numpy(np.ascontiguousarray(m))[None] for m in (prediction, labels))
-                        totals.update(torch.zeros(()), ours, theirs, torch.zeros(1))
+                        totals.update(torch.zeros(()), ours, theirs, torch.tensor([labels.shape]), torch.zeros(1))
             faults = [fault for fault in read if isinstance(fault, BadRow)]
             if on_bad_rows == "error":
                 refuse(faults, advice=ADVICE)
@@ -115,7 +120,9 @@ def _tell_figures(totals: SegmentationTotals) -> None:
 def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None) -> Iterator[_Wanted]:
     """The images of the inputs; raises `DataError` where two would have files of one name."""
     data: Any = run.cfg.data
-    reader = SceneReader(data.images, data.annotations, data.annotation_suffix, data.image_column, data.annotation_column)
+    reader = SceneReader(
+        data.images, data.annotations, data.image_suffix, data.annotation_suffix, data.image_column, data.annotation_column
+    )
     seen: dict[Path, str] = {}
     for path in inputs:
         for image in images_of(path, column):
@@ -126,17 +133,14 @@ def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: P
                 msg = f"{image.name} and {seen[name]} would both be written as {name}; predict them into two folders"
                 raise DataError(msg)
             seen[name] = image.name
-            yield _Wanted(image, name, None if file is None or top is None else _annotation(reader, file, top, annotations))
+            annotation = None if file is None or top is None else _annotation(reader, file, top, annotations)
+            yield _Wanted(image, name, annotation, annotations is not None)
 
 
 def _annotation(reader: SceneReader, file: Path, top: Path, annotations: Path | None) -> Path | None:
-    if annotations is None:
-        try:
-            annotations = reader.annotations_beside(top.resolve())
-        except DataError:
-            return None
-    path = reader.annotation_of(file, top, annotations)
-    return path if path.is_file() else None
+    folder = annotations or reader.annotations_beside(top)
+    path = None if folder is None else reader.annotation_of(file, top, folder)
+    return path if path is not None and path.is_file() else None
 
 
 def _refuse_existing(target: Path, name: Path, *, force: bool) -> None:
@@ -150,18 +154,23 @@ def _refuse_existing(target: Path, name: Path, *, force: bool) -> None:
 def _read(wanted: _Wanted, max_pixels: int, class_list: ClassList) -> tuple[Pixels, Pixels | None] | BadRow:
     """Image and annotation, or what is wrong. A label map belongs to the pixels as they are stored."""
     try:
-        image = decode_image(wanted.image.source, max_pixels, upright=wanted.annotation is None)
+        if wanted.annotation is None:
+            return decode_image(wanted.image.source, max_pixels), None
+        image = decode_image(wanted.image.source, max_pixels, upright=False)
     except BadImageError as error:
         return wanted.image.fault("", str(error))
-    if wanted.annotation is None:
-        return image, None
     try:
         labels, fault = class_list.decode(decode_label_map(wanted.annotation, max_pixels))
     except BadImageError as error:
-        return BadRow("", str(wanted.annotation), None, None, str(error))
+        labels, fault = image[..., 0], str(error)
     if labels.shape != image.shape[:2]:
         fault = f"is {labels.shape[1]} x {labels.shape[0]} pixels, and its image is {image.shape[1]} x {image.shape[0]}"
-    return BadRow("", str(wanted.annotation), None, None, fault) if fault else (image, labels)
+    if not fault:
+        return image, labels
+    if wanted.asked_for:
+        return BadRow("", str(wanted.annotation), None, None, fault)
+    log.warning("%s %s; %s is shown without it", wanted.annotation, fault, wanted.image.name)
+    return _read(replace(wanted, annotation=None), max_pixels, class_list)
 
 
 def _write(target: Path, name: Path, class_list: ClassList, image: Pixels, prediction: Pixels, labels: Pixels | None) -> None:

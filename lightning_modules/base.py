@@ -103,6 +103,10 @@ class Task(lightning.LightningModule):
     def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each task has its own
         """The step of train, val and test: add a batch to the totals and give the loss to be minimised, a scalar."""
 
+    def random_parts(self) -> str:
+        """What of the network has random weights before any training, for a person; empty where nothing has."""
+        return "the head"
+
     def use_plan(self, plan: FreezingPlan) -> None:
         """Take a freezing plan and apply its first epoch.
 

@@ -35,7 +35,7 @@ class SegmentationTotals(StageTotals):
 
     Attributes:
         confusion: [K, K] int64 pixels, row the label, column the prediction.
-        unlabelled: int64 pixels that count nowhere.
+        unlabelled: int64 pixels that count nowhere; padding is none of them.
         index, iou, accuracy: Of each image, where they are kept.
     """
 
@@ -61,24 +61,24 @@ class SegmentationTotals(StageTotals):
         for name in ("index", "iou", "accuracy"):
             self.add_state(name, [], "cat")
 
-    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, index: Tensor) -> None:
+    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, sizes: Tensor, index: Tensor) -> None:
         """Add a batch.
 
         Args:
             loss: Mean over the labelled pixels.
             predictions: [B, H, W] uint8.
             labels: [B, H, W] uint8, 255 where nothing is labelled; such pixels count nowhere.
+            sizes: [B, 2] height and width of each label map without its padding.
             index: [B] int64, the samples' rows.
         """
-        k, counts = self.num_classes, []
-        for label, prediction in zip(labels, predictions, strict=True):
-            labelled = label != IGNORE_INDEX
-            cells = label[labelled].long() * k + prediction[labelled]
-            counts.append(torch.bincount(cells, minlength=k * k).view(k, k))
-        confusion = torch.stack(counts)
+        k, count = self.num_classes, len(labels)
+        # A cell for each pair of classes, and one for what is not labelled; of all images in one go.
+        cells = torch.where(labels == IGNORE_INDEX, k * k, labels.int() * k + predictions)
+        cells += torch.arange(count, dtype=torch.int32, device=labels.device)[:, None, None] * (k * k + 1)
+        confusion = torch.bincount(cells.flatten(), minlength=count * (k * k + 1)).view(count, -1)[:, :-1].view(count, k, k)
         pixels = confusion.sum()
         self.confusion += confusion.sum(dim=0)
-        self.unlabelled += labels.numel() - pixels
+        self.unlabelled += sizes.prod(dim=1).sum() - pixels
         self.samples += len(labels)
         self.loss_sum += loss.to(SUM_DTYPE) * pixels
         if self.keep_samples:
@@ -152,4 +152,5 @@ def segmentation_figures(confusion: Sequence[Sequence[int]]) -> dict[str, float 
     }
 
 
+# The names of `SegmentationTotals.result`'s figures.
 FIGURES = [*segmentation_figures([[0]]), "loss"]

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from lightning_modules.base import Task
+from lightning_modules.networks.features import BackboneError
 from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.segmentation_networks import SegmentationNetwork, segmentation_network
+from lightning_modules.networks.segmentation_networks import SceneLogits, SegmentationNetwork, segmentation_network
 from lightning_modules.segmentation_metrics import FIGURES, SegmentationTotals
 from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
 
@@ -52,7 +53,7 @@ class Segmenter(Task):
 
     @staticmethod
     def figure_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
-        """See `segmentation_metrics.segmentation_figures`."""
+        """See `segmentation_metrics.segmentation_figures`; and the loss."""
         return FIGURES
 
     def new_totals(self, *, keep_samples: bool) -> SegmentationTotals:
@@ -66,12 +67,26 @@ class Segmenter(Task):
 
     def shared_step(self, batch: SceneBatch, totals: SegmentationTotals) -> Tensor:
         """Mean loss over the labelled pixels; while training with the auxiliary head's, which no figure contains."""
-        logits, auxiliary = self.network(batch)
+        logits, auxiliary = self._logits(batch)
         loss, predictions = self._measured(logits, batch)
-        totals.update(loss.detach(), predictions, batch["labels"], batch["index"])
+        totals.update(loss.detach(), predictions, batch["labels"], batch["sizes"], batch["index"])
         if auxiliary is None or not self.training or not self.auxiliary_weight:
             return loss
         return loss + self.auxiliary_weight * self._measured(auxiliary, batch)[0]
+
+    def _logits(self, batch: SceneBatch) -> SceneLogits:
+        try:
+            logits: SceneLogits = self.network(batch)
+        except ValueError as error:
+            if not str(error).startswith("Expected more than 1 value per channel"):
+                raise
+            msg = (
+                f"a training batch of {len(batch['index'])} scene: BatchNorm in the network's head needs two; set "
+                f"data.batch_size=2 or more (model.checkpoint_encoder and model.checkpoint_head save memory), and give two "
+                f"training scenes or more"
+            )
+            raise BackboneError(msg) from error
+        return logits
 
     def _measured(self, logits: Tensor, batch: SceneBatch) -> tuple[Tensor, Tensor]:
         """Loss and predictions at the size of each label map."""
@@ -88,6 +103,10 @@ class Segmenter(Task):
             count = int((own != IGNORE_INDEX).sum())
             loss, pixels = loss + own_loss * count, pixels + count
         return loss / max(1, pixels), predictions
+
+    def random_parts(self) -> str:
+        """The layers that the weights did not cover."""
+        return self.network.random_parts
 
     def backbone_config(self) -> dict[str, Any]:
         """The network's configuration, and the input that its weights expect."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from datamodules.batches import IGNORE_INDEX
 
 # Numbers of a strip: on a CPU few enough for its caches; elsewhere a share of the whole, for few and large kernels.
-_CPU_STRIP = 2**22
+_CPU_STRIP = 2**21
 _SHARE = 32
 
 
@@ -24,7 +24,8 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: flo
     """Mean cross-entropy over the labelled pixels, and the most probable class of every pixel.
 
     Upsampling is bilinear between pixel centres (`align_corners=False`). All is computed in float32, or in float64 for logits
-    of that kind, whatever autocast says. It works in compiled code, as one operation.
+    of that kind, whatever autocast says; only where torch is told to multiply in TF32, upsampling is no more exact than that.
+    It works in compiled code, as one operation.
 
     Args:
         logits: [B, K, h, w] of any floating kind.

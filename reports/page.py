@@ -69,6 +69,8 @@ def write_report(path: Path) -> Path:
         .render(
             title=run.name,
             run=run,
+            main="miou" if "miou" in run.metrics.get("val", run.test) else "acc",
+            TITLES=TITLES,
             curves=_curves(run),
             figures=_run_figures(run),
             **(_scene_parts(run) if is_segmentation(run) else _classification_parts(run)),
@@ -82,8 +84,6 @@ def write_report(path: Path) -> Path:
 
 def _classification_parts(run: RunRecord) -> dict[str, Any]:
     return {
-        "main": "acc",
-        "main_title": TITLES["acc"],
         "samples_are": "samples",
         "headline": _headline(run),
         "averages": _averages(run.test),
@@ -98,7 +98,7 @@ def _classification_parts(run: RunRecord) -> dict[str, Any]:
 def _scene_parts(run: RunRecord) -> dict[str, Any]:
     scenes = {"classes": class_rows(run), "pairs": confusion_pairs(run), "pictures": scene_pictures(run)}
     headline = scene_headline(run) if run.test["pixels"] else []
-    return {"main": "miou", "main_title": TITLES["miou"], "samples_are": "images", "headline": headline, "scenes": scenes}
+    return {"samples_are": "images", "headline": headline, "scenes": scenes}
 
 
 def _headline(run: RunRecord) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import BeitConfig, BeitForSemanticSegmentation
 
 from engine.command_line import CONFIGS
 from engine.config_files import ConfigFiles
@@ -36,11 +38,11 @@ IMAGES = {
     "cifar10_resnet_scratch": "{architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
     "sample_images": "{architecture: small_resnet, widths: [8, 8], depth: 1}",
 }
-TINY_BEIT = (
-    "{model_type: beit, hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, intermediate_size: 32, image_size: 32, "
-    "patch_size: 16, out_indices: [1, 2, 3, 4], auxiliary_channels: 8}"
-)
-SCENES = {"beit_scene_parse": TINY_BEIT, "beit_scene_parse_pretrained": TINY_BEIT, "sample_scenes": None}
+TINY_BEIT: dict[str, Any] = {
+    "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,
+    "out_indices": [1, 2, 3, 4], "auxiliary_channels": 8,
+}  # fmt: skip
+SCENES = ("beit_scene_parse", "beit_scene_parse_pretrained", "sample_scenes")
 
 
 def test_all_are_there() -> None:
@@ -98,8 +100,12 @@ def test_scene_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
     if name == "sample_scenes":
         words = ["data.rows={train: 32, val: 8, test: 6}"]
     else:
-        scene_folder(tmp_path / "scene_parse_150", {"training": 40, "validation": 6}, shift=1)
-        words = [f"paths.data_dir={tmp_path}", "data.size=32", "data.num_workers=0", f"model.backbone={SCENES[name]}"]
+        splits = {"validation": 6} if name.endswith("pretrained") else {"training": 40, "validation": 6}
+        scene_folder(tmp_path / "scene_parse_150", splits, shift=1)
+        torch.manual_seed(0)
+        config = BeitConfig(**TINY_BEIT, num_labels=150)
+        BeitForSemanticSegmentation(config).save_pretrained(tmp_path / "network")
+        words = [f"paths.data_dir={tmp_path}", "data.size=32", "data.num_workers=0", f"model.backbone={tmp_path / 'network'}"]
     trains = not name.endswith("pretrained")
     ended = train(f"experiment={name}", "trainer.max_epochs=1", *words)
     assert ended.code == 0, ended.err

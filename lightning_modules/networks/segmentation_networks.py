@@ -49,7 +49,7 @@ class SceneLogits(NamedTuple):
 
 
 class SceneEncoder(nn.Module):
-    """Stored pixels -> hidden states. The backbone stands in `model`: a layer is `features.model.layers.11` for BEiT."""
+    """Stored pixels -> hidden states. The backbone stands in `model`: a layer is `features.model.layers.9` for BEiT."""
 
     def __init__(self, model: PreTrainedModel, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -130,12 +130,17 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
 
 
 class SegmentationNetwork(nn.Module):
-    """`head(features(batch))`, as every network here."""
+    """`head(features(batch))`, as every network here.
 
-    def __init__(self, features: SceneEncoder, head: SceneHead) -> None:
+    Attributes:
+        random_parts: What has random weights, for a person; empty where all were loaded.
+    """
+
+    def __init__(self, features: SceneEncoder, head: SceneHead, random_parts: str) -> None:
         super().__init__()
         self.features = features
         self.head = head
+        self.random_parts = random_parts
 
     def forward(self, batch: SceneBatch) -> SceneLogits:
         """Logits of a batch, at the network's own resolution."""
@@ -170,10 +175,10 @@ def segmentation_network(
     """
     stated = {key: backbone[key] for key in _INPUT_KEYS if key in backbone} if not isinstance(backbone, str) else {}
     if isinstance(backbone, str):
-        model = _pretrained(backbone, num_classes)
+        model, random_parts = _pretrained(backbone, num_classes)
     else:
         config = hf_config({key: value for key, value in backbone.items() if key not in _INPUT_KEYS})
-        config.num_labels = num_classes
+        config.num_labels, random_parts = num_classes, "all of it"
         try:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
         except Exception as error:  # constructors raise anything
@@ -193,10 +198,13 @@ def segmentation_network(
         base.activation_checkpointing_enable({"use_reentrant": False})
     mean, std = _input_of(model.config, backbone if isinstance(backbone, str) else None, stated)
     nn.Module.to(model, memory_format=torch.channels_last)
-    return SegmentationNetwork(SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head)).train()
+    return SegmentationNetwork(
+        SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head), random_parts
+    ).train()
 
 
-def _pretrained(backbone: str, num_classes: int) -> PreTrainedModel:
+def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
+    """The network, and what of it the weights did not cover."""
     try:
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(
             backbone, dtype=torch.float32, num_labels=num_classes, ignore_mismatched_sizes=True, output_loading_info=True
@@ -211,17 +219,20 @@ def _pretrained(backbone: str, num_classes: int) -> PreTrainedModel:
         raise BackboneError(msg)
     if random:
         log.warning("%s has no weights of %d classes for %s: these start from random ones", backbone, num_classes, what)
-    return cast(PreTrainedModel, model)
+    return model, what
 
 
 def _drop_unread_layers(model: PreTrainedModel) -> None:
-    """Take away layers of BEiT behind the last one whose states the head reads: nothing would train them.
+    """Take away what of BEiT and Data2Vec stands behind the last states that the head reads: nothing would train it.
 
-    Its `out_indices` count the hidden states from 1, the embeddings' included, so that [3, 5, 7, 11] reads ten layers.
+    Their `out_indices` count the hidden states from 1, the embeddings' included, so that [3, 5, 7, 11] reads ten layers.
     """
-    if model.config.model_type == "beit":
-        base = cast(Any, getattr(model, model.base_model_prefix))
-        base.layers = base.layers[: max(model.config.out_indices) - 1]
+    if model.config.model_type not in ("beit", "data2vec-vision"):
+        return
+    base = cast(Any, getattr(model, model.base_model_prefix))
+    place, name = (base, "layers") if model.config.model_type == "beit" else (base.encoder, "layer")
+    setattr(place, name, getattr(place, name)[: max(model.config.out_indices) - 1])
+    base.layernorm = nn.Identity()
 
 
 def _input_of(config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:

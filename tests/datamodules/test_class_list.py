@@ -69,6 +69,11 @@ GOOD = {"zero_is_unlabelled": False, "ignore_value": 255, "classes": [{"name": n
         ({"classes": [{"name": "a"}, {"name": "b"}]}, "classes, entry 1: received {'name': 'a'}"),
         ({"classes": [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [1, 2, 256]}]}, "classes, b: colour is"),
         ({"classes": [{"name": "a", "colour": [1, 2, 3]}] * 2}, "classes: a stands there twice"),
+        (
+            {"classes": [{"name": False, "colour": [1, 2, 3]}] * 2},
+            "classes, entry 1: received False as its name; text is needed",
+        ),
+        ({"classes": [{"name": " ", "colour": [1, 2, 3]}] * 2}, "classes, entry 1: received ' ' as its name; text is needed"),
         ({"zero_is_unlabelled": "yes"}, "zero_is_unlabelled: received 'yes'"),
         ({"ignore_value": 256}, "ignore_value: received 256"),
         ({"ignore_value": 1}, "ignore_value: 1 is the value of b"),

@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 
 from datamodules.errors import DataError
+from datamodules.image_decoding import decode_label_map
 from datamodules.scene_parse_150 import SceneParse150DataModule
 from datamodules.segmentation import SegmentationDataModule
 from engine.run_folder import RunFolder
+from lightning_modules.segmenter import Segmenter
 from tests.conftest import Train
 from tests.images import BAD_IMAGES, encoded
-from tests.scenes import NAMES, class_list, image_of, label_bytes, label_map, scene_folder, write_scene
+from tests.scenes import NAMES, class_list, image_of, label_bytes, label_map, scene_folder, shallow_png, write_scene
 
 FOLDERS = {"train": "train", "val": "val", "test": "test"}
 NETWORK = "{model_type: segformer, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], num_attention_heads: [1, 1, 2, 2], decoder_hidden_size: 16}"
@@ -96,7 +98,8 @@ def test_native_evaluation_through_the_entry_point(train: Train, rooms: Path) ->
     write_scene(rooms / "rooms", "test", "zzz", label_map(9, (25, 60)))
     ended = train(*command(rooms, "data.native_evaluation=true", "data.eval_batch_size=4"))
     assert ended.code == 0, ended.err
-    assert RunFolder(ended.folder).read_json("metrics.json")["test"]["pixels"] == 5 * 40 * 32 + 25 * 60
+    test = RunFolder(ended.folder).read_json("metrics.json")["test"]
+    assert (test["pixels"], test["unlabelled_pixels"]) == (5 * 40 * 32 + 25 * 60, 0)  # padding is neither
 
 
 def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
@@ -287,8 +290,8 @@ def test_what_changes_while_training_ends_the_run_in_one_line(
     [
         (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
         (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
-        (("data.annotations=masks",), r".*rooms/masks/train: no such folder, which should hold the label maps of train"),
-        (("data.files.train=training",), r"\S+rooms lacks training; put it there, or set data.files"),
+        (("data.annotations='masks/{split}'",), r".*rooms/masks/train: no such folder, which should hold the label maps of train; or"),
+        (("data.files.train=training",), r"\S+rooms lacks images/training; put it there, or set data.files"),
         (("data.folder=halls",), r"no images/train, images/val, images/test in \S+halls; put the files there"),
         (("data.augmentation.scale=[2.0,0.5]",), r"data.augmentation.scale: received \[2.0, 0.5\]; the lowest and the highest"),
         (("data.augmentation.scale=[0.5]",), r"data.augmentation.scale: received \[0.5\]; the lowest and the highest"),
@@ -311,6 +314,113 @@ def test_a_network_that_cannot_read_the_size_is_told_before_anything_is_trained(
     words = [word for word in command(rooms) if not word.startswith(("model.backbone=", "data.size="))]
     ended = train(*words, f"model.backbone={beit}", "data.size=30")
     assert ended.error.startswith("error: the network cannot read images of 30 x 30 pixels"), ended.error
+
+
+@pytest.mark.parametrize(("depth", "classes"), [(2, 4), (4, 11)])
+def test_values_of_few_bits_are_those_that_are_stored(depth: int, classes: int) -> None:
+    values = label_map(3, (37, 20), classes)
+    content = shallow_png(values, depth)
+    assert (np.asarray(Image.open(io.BytesIO(content))) != values).any()  # Pillow spreads them over 0..255
+    assert (decode_label_map(content, 10_000) == values).all()
+    palette = Image.fromarray(values, "P")
+    palette.putpalette([k for k in range(16) for _ in range(3)])
+    buffer = io.BytesIO()
+    palette.save(buffer, "PNG", bits=depth)
+    assert (decode_label_map(buffer.getvalue(), 10_000) == values).all()
+    assert (decode_label_map(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
+
+
+def moved(rooms: Path, images: str, annotations: str, ending: str = ".jpg", suffix: str = ".png") -> None:
+    """Bring the scenes into another layout."""
+    for split in FOLDERS:
+        for kind, pattern, old, new in (("images", images, ".jpg", ending), ("annotations", annotations, ".png", suffix)):
+            target = rooms / "rooms" / pattern.format(split=split)
+            target.mkdir(parents=True, exist_ok=True)
+            for file in sorted((rooms / "rooms" / kind / split).iterdir()):
+                file.rename(target / file.name.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "ending", "suffix"),
+    [
+        ("{split}", "{split}annot", ".jpg", ".png"),
+        ("{split}/photos", "{split}/masks", ".jpg", ".png"),
+        ("left/{split}", "fine/{split}", "_left.jpg", "_fine_ids.png"),
+        ("both/{split}", "both/{split}", "_left.jpg", "_ids.png"),
+    ],
+)
+def test_other_layouts_are_configuration(images: str, annotations: str, ending: str, suffix: str, rooms: Path) -> None:
+    plain = module(rooms)
+    plain.setup()
+    expected = plain.scenes("test", [3])[0]
+    moved(rooms, images, annotations, ending, suffix)
+    more = {} if ending == ".jpg" else {"image_suffix": ending}
+    data = module(rooms, images=images, annotations=annotations, annotation_suffix=suffix, **more)
+    data.setup()
+    assert [len(data.splits[split]) for split in FOLDERS] == [12, 4, 5]
+    assert all((a == b).all() for a, b in zip(data.scenes("test", [3])[0], expected, strict=True))
+    folder = rooms / "rooms" / images.format(split="val")
+    beside = rooms / "rooms" / annotations.format(split="val")
+    assert data.reader.annotations_beside(folder) == (beside if beside != folder else None)
+
+
+def test_one_folder_for_both_needs_a_suffix(rooms: Path) -> None:
+    with pytest.raises(DataError, match=r"data.images and data.annotations are both \{split\}; then data.image_suffix"):
+        module(rooms, images="{split}", annotations="{split}")
+
+
+def test_a_split_without_a_labelled_pixel_is_told(rooms: Path) -> None:
+    for file in (rooms / "rooms" / "annotations" / "val").iterdir():
+        Image.fromarray(np.full((32, 40), 255, np.uint8)).save(file)
+    with pytest.raises(DataError, match="the val split has no labelled pixel, in 4 label maps"):
+        module(rooms).setup()
+
+
+def test_only_what_is_needed_is_read(rooms: Path) -> None:
+    for kind in ("images", "annotations"):
+        for split in ("train", "val"):
+            for file in (rooms / "rooms" / kind / split).iterdir():
+                file.unlink()
+    data = module(rooms)
+    data.only = ("test",)
+    data.setup()
+    assert list(data.splits) == ["test"]
+    assert list(data.describe()) == ["test", "overlaps"]
+
+
+def test_the_class_list_is_part_of_the_data(rooms: Path) -> None:
+    """Whoever changes what the values mean goes on with other data, although no picture changed."""
+    prints = []
+    for swapped in (False, True):
+        text = (rooms.parent / "rooms.yaml").read_text()
+        if swapped:
+            (rooms.parent / "rooms.yaml").write_text(text.replace("name: wall", "name: x").replace("name: floor", "name: wall"))
+        data = module(rooms)
+        data.setup()
+        prints.append(data.describe()["train"]["sha256"])
+    assert prints[0] != prints[1]
+
+
+def test_a_batch_of_one_scene_is_told(train: Train, rooms: Path) -> None:
+    beit = "{model_type: beit, image_size: 32, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
+    words = [word for word in command(rooms) if not word.startswith(("model.backbone=", "data.batch_size="))]
+    ended = train(*words, f"model.backbone={beit}", "data.batch_size=1")
+    assert ended.error.startswith("error: a training batch of 1 scene: BatchNorm in the network's head needs two"), ended.error
+    assert "Traceback" not in ended.err
+
+
+def test_what_a_device_cannot_do_deterministically_is_told(train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        msg = "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_...'"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(Segmenter, "training_step", refuse)
+    ended = train(*command(rooms))
+    assert ended.error == (
+        "error: trainer.deterministic=true: adaptive_avg_pool2d_backward_cuda has no deterministic form on this device; "
+        "set trainer.deterministic=warn"
+    )
+    assert "Traceback" not in ended.err
 
 
 def test_an_image_is_read_as_its_pixels_are_stored(rooms: Path) -> None:

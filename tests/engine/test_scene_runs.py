@@ -1,5 +1,6 @@
 """Runs of segmentation: predicting, testing again, going on, and weights that are tested as they are."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from engine.trained_run import open_run
 from lightning_modules.segmenter import Segmenter
 from tests.conftest import ROOT, Train, identical
 from tests.images import BAD_IMAGES
-from tests.scenes import COLOURS, NAMES, class_list, image_of, label_map, scene_folder, write_scene
+from tests.scenes import COLOURS, NAMES, class_list, image_of, label_map, scene_folder
 
 SEGFORMER = {
     "model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2],
@@ -49,6 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, capture_output=True, cwd=root)
     (root / "run").rename(root / "moved")
     shutil.rmtree(root / "network")
+    (root / "rooms.yaml").unlink()
     return root
 
 
@@ -89,17 +91,26 @@ def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
     assert (expected.numpy() == values - 1).all()
 
 
-def test_predicting_needs_neither_class_list_nor_data(place: Path, tmp_path: Path) -> None:
+def test_the_output_of_a_folder_stands_beside_it(place: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(image_of(label_map(5, (50, 70)))).save(tmp_path / "photos" / "a.png")
-    listed = place / "rooms.yaml"
-    listed.rename(tmp_path / "away.yaml")
-    try:
-        out = predict(place / "moved", [tmp_path / "photos"], device="cpu")
-    finally:
-        (tmp_path / "away.yaml").rename(listed)
+    out = predict(place / "moved", [tmp_path / "photos"], device="cpu")
     assert out == tmp_path / "photos.predictions"
     assert Image.open(out / "a.labels.png").size == (50, 70)
+
+
+def test_label_maps_that_do_not_fit_are_passed_over_unless_asked_for(place: Path, tmp_path: Path) -> None:
+    for kind in ("images", "annotations"):
+        (tmp_path / kind / "mine").mkdir(parents=True)
+    Image.fromarray(image_of(label_map(5))).save(tmp_path / "images" / "mine" / "a.png")
+    Image.fromarray(image_of(label_map(5))).save(tmp_path / "annotations" / "mine" / "a.png")
+    predict(place / "moved", [tmp_path / "images" / "mine"], tmp_path / "out", device="cpu")
+    assert Image.open(tmp_path / "out" / "a.overview.png").width < 3 * 240
+    with pytest.raises(DataError, match=r"annotations/mine/a\.png: has RGB colours"):
+        predict(
+            place / "moved", [tmp_path / "images" / "mine"], tmp_path / "out2", annotations=tmp_path / "annotations" / "mine",
+            device="cpu",
+        )  # fmt: skip
 
 
 def test_annotations_are_shown_where_there_are_any(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +124,7 @@ def test_annotations_are_shown_where_there_are_any(place: Path, tmp_path: Path, 
     with_truth, without = (Image.open(tmp_path / "out" / f"{name}.overview.png") for name in ("deep/a", "b"))
     assert with_truth.width > 1.4 * without.width
     Image.fromarray(np.full((32, 40), 200, np.uint8)).save(tmp_path / "truth" / "b.png")
-    with pytest.raises(DataError, match=r"truth/b\.png: holds 200 in 1280 pixels|truth/b\.png: holds 200 in 1,280 pixels"):
+    with pytest.raises(DataError, match=r"truth/b\.png: holds 200 in 1,280 pixels"):
         predict(place / "moved", [tmp_path / "photos"], tmp_path / "out2", annotations=tmp_path / "truth", device="cpu")
     assert (tmp_path / "out2" / "deep" / "a.labels.png").exists()  # what was computed is not lost
     with pytest.raises(DataError, match=r"--annotations \S+none: no such folder"):
@@ -135,6 +146,9 @@ def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Pa
     shutil.copy(photos / "a.png", tmp_path / "more" / "a.png")
     with pytest.raises(DataError, match=r"more/a\.png and \S+photos/a\.png would both be written as a; predict them into two"):
         predict(run, [photos / "a.png", tmp_path / "more" / "a.png"], tmp_path / "out2", device="cpu")
+    (tmp_path / "file.png").write_bytes(b"x")
+    with pytest.raises(RunFolderError, match="is a file; label maps are written into a folder: give another -o"):
+        predict(run, [photos], tmp_path / "file.png", force=True, device="cpu")
     (tmp_path / "t.csv").write_text("a")
     with pytest.raises(DataError, match="what is read are images"):
         predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
@@ -211,8 +225,42 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
     assert folder.read_json("metrics.json")["val"]["n"] == 1
     assert not folder.predictions.exists()
     assert "Curves" in folder.report.read_text()
-    with pytest.raises(RunFolderError, match="holds no tested run"):
+    with pytest.raises(RunFolderError, match="holds no tested run: it ran with test=false"):
         evaluate(without.folder, None)
+    assert "The test split was not looked at" in folder.report.read_text()
+
+
+def test_random_weights_are_not_tested_as_if_they_meant_anything(train: Train, tmp_path: Path) -> None:
+    scene_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
+    class_list(tmp_path / "rooms.yaml")
+    words = (*WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}", "train=false")
+    network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
+    ended = train(*words, f"model.backbone={{{network}}}")
+    assert ended.error.startswith("error: train=false tests weights as they are, and all of it would have random ones; take")
+    rest = {key: value for key, value in SEGFORMER.items() if key not in ("model_type", "num_labels")}
+    AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest, num_labels=7)).save_pretrained(
+        tmp_path / "other"
+    )
+    ended = train(*words, f"model.backbone={tmp_path / 'other'}", folder=tmp_path / "run2")
+    assert re.match(
+        r"error: train=false tests weights as they are, and decode_head\.classifier\.\w+, .* would have", ended.error
+    )
+    ended = train("train=false", folder=tmp_path / "run3")
+    assert ended.error.startswith("error: train=false tests weights as they are, and the head would have random ones")
+
+
+def test_other_meanings_of_the_values_are_not_gone_on_with(train: Train, tmp_path: Path) -> None:
+    scene_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2})
+    path = class_list(tmp_path / "rooms.yaml")
+    network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
+    words = (
+        *WORDS, f"data.class_list={path}", f"paths.data_dir={tmp_path / 'data'}", f"model.backbone={{{network}}}",
+    )  # fmt: skip
+    assert train(*words, "trainer.max_epochs=1").code == 0
+    text = path.read_text()
+    path.write_text(text.replace("name: wall", "name: x").replace("name: floor", "name: wall"))
+    ended = train(*words, "trainer.max_epochs=2", "ckpt_path=last")
+    assert re.match(r"error: the train split is not the one that \S+ began with", ended.error)
 
 
 def test_pictures_of_the_worst_the_median_and_the_best(place: Path) -> None:
@@ -225,4 +273,3 @@ def test_pictures_of_the_worst_the_median_and_the_best(place: Path) -> None:
     assert groups["median"] == [ranked[2]]
     assert sorted(shown["index"]) == list(range(5))
     assert set(NAMES) >= set(folder.read_json("metrics.json")["test"]["absent"])
-    write_scene(place / "spare", "test", "x", label_map(1))  # the data folder is left as it was

@@ -23,10 +23,14 @@ def batches(classes: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.T
     return made
 
 
+def sizes_of(labels: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([labels.shape[1:]] * len(labels))
+
+
 def added(parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, keep: bool = True) -> SegmentationTotals:
     totals = SegmentationTotals(6, keep_samples=keep)
     for number, (predictions, labels, index) in enumerate(parts):
-        totals.update(torch.tensor(float(number + 1)), predictions, labels, index)
+        totals.update(torch.tensor(float(number + 1)), predictions, labels, sizes_of(labels), index)
     return totals
 
 
@@ -80,7 +84,7 @@ def test_the_loss_is_weighted_by_labelled_pixels() -> None:
 def test_figures_do_not_depend_on_the_batches() -> None:
     whole = [torch.cat([part[i] for part in batches()]) for i in range(3)]
     one = SegmentationTotals(6, keep_samples=True)
-    one.update(torch.tensor(1.0), *whole)
+    one.update(torch.tensor(1.0), whole[0], whole[1], sizes_of(whole[1]), whole[2])
     assert one.result().confusion == added(batches()).result().confusion
 
 
@@ -101,6 +105,15 @@ def test_each_image_has_its_own_figures_in_order() -> None:
         assert float(iou[i]) == pytest.approx(jaccard_score(truth, guess, labels=present, average="macro"))
         assert float(accuracy[i]) == pytest.approx(accuracy_score(truth, guess))
     assert added(parts, keep=False).result().images is None
+
+
+def test_padding_is_not_unlabelled() -> None:
+    totals = SegmentationTotals(3, keep_samples=False)
+    labels = torch.full((2, 10, 10), 255, dtype=torch.uint8)
+    labels[0, :2, :2], labels[1, :4, :5] = 1, 2
+    labels[1, 0, 0] = 255
+    totals.update(torch.tensor(1.0), labels.clamp(max=2), labels, torch.tensor([[2, 2], [4, 5]]), torch.arange(2))
+    assert (totals.result().pixels, totals.result().unlabelled) == (4 + 19, 1)
 
 
 def test_counts_are_whole_numbers_far_beyond_floats() -> None:
