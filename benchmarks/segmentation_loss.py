@@ -3,11 +3,12 @@
     python -m benchmarks.segmentation_loss [--repetitions N] [--native]
     python -m benchmarks.segmentation_loss --step [--precision 32-true|bf16-mixed] [--checkpoint]
 
-Without `--step`: the loss alone, forward and backward, of random logits. The gradient's errors are relative, in the Euclidean
+Without options: the loss alone, forward and backward, of random logits. The gradient's errors are relative, in the Euclidean
 norm, against the plain formula in float32 and in float64. With `--native`: Thaw's alone at the size at which the reference ran
-out of memory, where the plain formula's upsampled logits are 8.17 GiB and it holds them three times over. With `--step`: a training step of BEiT-B with UPerNet at 640 x 640,
-random weights, with its auxiliary head; each side in a process of its own, so that neither measures what the other left
-behind. With `--checkpoint`, encoder and head are computed a second time in the backward pass instead of being kept.
+out of memory, where the plain formula's upsampled logits are 8.17 GiB and it holds them three times over. With `--step`: a
+training step of BEiT-B with UPerNet at 640 x 640, random weights, with its auxiliary head; each side in a process of its own,
+so that neither measures what the other left behind. With `--checkpoint`, encoder and head are computed a second time in the
+backward pass instead of being kept.
 """
 
 import argparse
