@@ -98,9 +98,8 @@ def measure_native(device: torch.device) -> None:
     start = time.perf_counter()
     peak = peak_memory(lambda: torch.autograd.grad(ours(logits, labels), logits), device)
     held = 4 * _BATCH * _CLASSES * large[0] * large[1]
-    print(
-        f"labels {_BATCH} x {large[0]} x {large[1]}, {_CLASSES} classes: the upsampled logits alone would be {held / _GIB:.2f} GiB"
-    )
+    size = f"{_BATCH} x {large[0]} x {large[1]}"
+    print(f"labels {size}, {_CLASSES} classes: the upsampled logits alone would be {held / _GIB:.2f} GiB")
     print(f"Thaw: peak extra memory {peak / _GIB:.2f} GiB, {time.perf_counter() - start:.1f} s")
 
 

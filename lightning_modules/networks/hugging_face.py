@@ -1,11 +1,14 @@
-"""What all backbones of Hugging Face share: configurations from plain values, and the error of one that cannot be had."""
+"""What backbones of Hugging Face share: configurations from plain values, the input of images, the error of a missing one."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from lightning_modules.networks.features import BackboneError
 
@@ -50,3 +53,41 @@ def hf_not_loaded(backbone: str, error: Exception) -> str:
         f"model.backbone={backbone}: no such folder ({Path(backbone).resolve()}), and the hub gave none ({reason}); "
         f"go online once, or set model.backbone to a local folder"
     )
+
+
+def hf_input(config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """What a network of images expects of its input.
+
+    Args:
+        config: The network's.
+        backbone: Where its weights come from; None where they are random.
+        stated: Mean and std that the user gives, 0..1.
+
+    Returns:
+        Mean and standard deviation of red, green and blue: as stated, else as the weights were trained, else as networks of
+        this kind are.
+
+    Raises:
+        BackboneError: If that is no three numbers, or the network reads other channels.
+    """
+    values: dict[str, Any] = {}
+    kinds: Any = IMAGE_PROCESSOR_MAPPING.get(type(config), {})
+    for kind in kinds.values() if isinstance(kinds, dict) else ():
+        values = {
+            name: getattr(kind, name, None) for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")
+        }
+    if backbone is not None:
+        with suppress(OSError):  # a folder that holds a network alone: what its kind is trained with
+            values |= BaseImageProcessor.get_image_processor_dict(backbone)[0]
+    if values.get("do_flip_channel_order"):
+        msg = f"model.backbone: a {config.model_type} reads blue before red, which is not supported; take another network"
+        raise BackboneError(msg)
+    plain = [0.0] * 3, [1.0] * 3
+    mean, std = (values.get("image_mean"), values.get("image_std")) if values.get("do_normalize") else plain
+    mean, std = stated.get("mean", mean or plain[0]), stated.get("std", std or plain[1])
+    for key, found in (("mean", mean), ("std", std)):
+        right = isinstance(found, list | tuple) and len(found) == 3 and all(isinstance(v, int | float) for v in found)  # noqa: PLR2004
+        if not right or (key == "std" and min(found) <= 0):
+            msg = f"model.backbone.{key}: received {found!r}; three numbers are needed, of red, green and blue"
+            raise BackboneError(msg)
+    return list(mean), list(std)

@@ -2,19 +2,17 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+from transformers import AutoModelForSemanticSegmentation, PreTrainedModel
 
 from datamodules.batches import SceneBatch
 from lightning_modules.networks.features import BackboneError
-from lightning_modules.networks.hugging_face import hf_config, hf_not_loaded
+from lightning_modules.networks.hugging_face import hf_config, hf_input, hf_not_loaded
 from lightning_modules.networks.pixels import PixelInput
 
 log = logging.getLogger(__name__)
@@ -196,7 +194,7 @@ def segmentation_network(
             msg = f"model.checkpoint_encoder: a {model.config.model_type} cannot do that; leave it out"
             raise BackboneError(msg)
         base.activation_checkpointing_enable({"use_reentrant": False})
-    mean, std = _input_of(model.config, backbone if isinstance(backbone, str) else None, stated)
+    mean, std = hf_input(model.config, backbone if isinstance(backbone, str) else None, stated)
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
         SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head), random_parts
@@ -233,28 +231,3 @@ def _drop_unread_layers(model: PreTrainedModel) -> None:
     place, name = (base, "layers") if model.config.model_type == "beit" else (base.encoder, "layer")
     setattr(place, name, getattr(place, name)[: max(model.config.out_indices) - 1])
     base.layernorm = nn.Identity()
-
-
-def _input_of(config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation that the weights were trained with."""
-    values: dict[str, Any] = {}
-    kinds: Any = IMAGE_PROCESSOR_MAPPING.get(type(config), {})
-    for kind in kinds.values() if isinstance(kinds, dict) else ():
-        values = {
-            name: getattr(kind, name, None) for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")
-        }
-    if backbone is not None:
-        with suppress(OSError):  # a folder that holds a network alone: what its kind is trained with
-            values |= BaseImageProcessor.get_image_processor_dict(backbone)[0]
-    if values.get("do_flip_channel_order"):
-        msg = f"model.backbone: a {config.model_type} reads blue before red, which is not supported; take another network"
-        raise BackboneError(msg)
-    plain = [0.0] * 3, [1.0] * 3
-    mean, std = (values.get("image_mean"), values.get("image_std")) if values.get("do_normalize") else plain
-    mean, std = stated.get("mean", mean or plain[0]), stated.get("std", std or plain[1])
-    for key, found in (("mean", mean), ("std", std)):
-        right = isinstance(found, list | tuple) and len(found) == 3 and all(isinstance(v, int | float) for v in found)  # noqa: PLR2004
-        if not right or (key == "std" and min(found) <= 0):
-            msg = f"model.backbone.{key}: received {found!r}; three numbers are needed, of red, green and blue"
-            raise BackboneError(msg)
-    return list(mean), list(std)
