@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from PIL import Image
 
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from datamodules.scene_transforms import resized_image
@@ -62,20 +61,10 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
     for group, number in chosen:
         image, labels = datamodule.scenes("test", [number])[0]
         prediction = predicted_labels(run, [image])[0]
-        shrunk = [_shrunk(pixels, kind) for pixels, kind in ((image, _SMOOTH), (prediction, _SHARP), (labels, _SHARP))]
-        picture = triptych(shrunk[0], shrunk[1], shrunk[2], datamodule.class_names, datamodule.class_list.colours)
+        picture = triptych(image, prediction, labels, datamodule.class_names, datamodule.class_list.colours, longest=_LONGEST)
         rows.append({"index": number, "picture": encoded(picture, "WEBP"), "group": group})
     shown = pd.DataFrame(rows, columns=["index", "picture", "group"])
     write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
-
-
-_SMOOTH, _SHARP = Image.Resampling.BICUBIC, Image.Resampling.NEAREST
-
-
-def _shrunk(pixels: Pixels, kind: Image.Resampling) -> Pixels:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((_LONGEST, _LONGEST), kind)
-    return np.asarray(picture)
 
 
 def _chosen(index: Sequence[int], iou: Sequence[float]) -> list[tuple[str, int]]:

@@ -40,7 +40,12 @@ def present(label_maps: Sequence[Pixels], num_classes: int) -> list[tuple[int, f
 
 
 def triptych(
-    image: Pixels, prediction: Pixels, annotation: Pixels | None, names: Sequence[str], colours: Sequence[Colour]
+    image: Pixels,
+    prediction: Pixels,
+    annotation: Pixels | None,
+    names: Sequence[str],
+    colours: Sequence[Colour],
+    longest: int = 1024,
 ) -> Image.Image:
     """Put a picture together.
 
@@ -50,6 +55,7 @@ def triptych(
         annotation: [H, W], 0..K-1, or 255 where nothing is labelled; None where there is none.
         names: Of the classes.
         colours: Of the classes.
+        longest: Pixels of each part's longer side; larger images are shown smaller.
 
     Returns:
         Input | prediction | annotation, and below a legend of the classes that occur, the most frequent first.
@@ -59,7 +65,7 @@ def triptych(
     if annotation is not None:
         panels.append(("annotation", coloured(annotation, colours)))
         maps.append(annotation)
-    factor = max(1.0, _NARROWEST / image.shape[1])
+    factor = max(min(1.0, longest / max(image.shape[:2])), _NARROWEST / image.shape[1])
     height, width = round(image.shape[0] * factor), round(image.shape[1] * factor)
     entries = [(names[k], colours[k], share) for k, share in present(maps, len(names))]
     if annotation is not None and bool((annotation >= len(names)).any()):

@@ -156,6 +156,12 @@ def test_a_triptych_shows_its_three_parts_and_a_legend() -> None:
     assert pair.width == 2 * 300 + 3 * 8
 
 
+def test_large_images_are_shown_smaller() -> None:
+    picture = triptych(np.zeros((1200, 2000, 3), np.uint8), np.zeros((1200, 2000), np.uint8), None, NAMES, COLOURS, longest=500)
+    assert picture.width == 2 * 500 + 3 * 8
+    assert 300 < picture.height < 400
+
+
 def test_a_narrow_picture_has_room_for_its_legend() -> None:
     labels = np.arange(4, dtype=np.uint8)[None].repeat(4, axis=0)
     picture = triptych(np.zeros((4, 4, 3), np.uint8), labels, labels, ["a long name of a class"] * 4, COLOURS)
