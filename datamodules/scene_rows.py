@@ -11,6 +11,7 @@ from datamodules.image_rows import EncodedImage, content_of, digest_of, visible_
 from datamodules.tables import Row, read_rows
 
 PARQUET = ".parquet"
+SPLIT = "{split}"  # in the name of a folder: what a split is called
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class SceneReader:
             rows = (row for row in read_rows(path, [self.image_column, self.annotation_column]) if isinstance(row, Row))
             yield from self.from_rows(rows, path.name, split)
             return
-        annotations = root / self.annotations.format(split=name)
+        annotations = root / self.annotations.replace(SPLIT, name)
         for folder, what in ((path, "images"), (annotations, "label maps")):
             if not folder.is_dir():
                 msg = f"{folder.resolve()}: no such folder, which should hold the {what} of {name}; or give a .parquet file"
@@ -88,7 +89,7 @@ class SceneReader:
 
     def place(self, name: str) -> str:
         """Where the images of a split are, from the dataset's folder on."""
-        return name if name.endswith(PARQUET) else self.images.format(split=name)
+        return name if name.endswith(PARQUET) else self.images.replace(SPLIT, name)
 
     def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedScene | BadRow]:
         """Scenes of a table's rows; both cells are bytes, or mappings with `bytes` as the hub has them."""
@@ -114,12 +115,14 @@ class SceneReader:
 
     def annotations_beside(self, images: Path) -> Path | None:
         """The folder of label maps that belongs to a folder of images or a folder in it, where the layout has one."""
-        pattern = re.escape(self.images).replace(re.escape("{split}"), "(?P<split>[^/]+)")
+        pattern = re.escape(self.images).replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1)
         found = re.fullmatch(rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix())
         if found is None:
             return None
         names = found.groupdict()
-        folder = Path(names["root"], self.annotations.format(split=names.get("split"))) / (names["deeper"] or "").lstrip("/")
+        folder = Path(names["root"], self.annotations.replace(SPLIT, names.get("split", ""))) / (names["deeper"] or "").lstrip(
+            "/"
+        )
         return folder if folder.is_dir() and folder != images.resolve() else None
 
     def _pairs(self, root: Path, images: Path, annotations: Path, split: str) -> Iterator[EncodedScene | BadRow]:

@@ -1,5 +1,6 @@
 """What a stage of segmentation leaves in the run folder."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +11,15 @@ import pandas as pd
 import torch
 
 from datamodules.batches import IGNORE_INDEX, SceneBatch
+from datamodules.errors import DataError
 from datamodules.scene_transforms import resized_image
 from datamodules.segmentation import SegmentationDataModule
 from engine.run_folder import RunFolder, write_atomically
 from engine.trained_run import TrainedRun
 from lightning_modules.segmentation_metrics import SegmentationResult
 from reports.triptychs import encoded, triptych
+
+log = logging.getLogger(__name__)
 
 _EACH = 3  # pictures of the worst, the median and the best images
 _LONGEST = 480  # pixels of a picture's longer side
@@ -59,7 +63,11 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
     chosen = _chosen(index.tolist(), iou.tolist())
     rows = []
     for group, number in chosen:
-        image, labels = datamodule.scenes("test", [number])[0]
+        try:
+            image, labels = datamodule.scenes("test", [number])[0]
+        except DataError as error:  # the figures are not lost for a picture
+            log.warning("no picture of index %d: %s", number, error)
+            continue
         prediction = predicted_labels(run, [image])[0]
         picture = triptych(image, prediction, labels, datamodule.class_names, datamodule.class_list.colours, longest=_LONGEST)
         rows.append({"index": number, "picture": encoded(picture, "WEBP"), "group": group})
