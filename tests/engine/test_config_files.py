@@ -28,7 +28,7 @@ CHOICES: list[dict[str, str]] = [
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 def test_composition_equals_hydras(choices: dict[str, str]) -> None:
     register_resolvers()
-    extra = ["seed=7", "trainer.max_epochs=3", "model.lr=1e-4", "data.label_column=content", "ckpt_path=null", "plan=TRUE"]
+    extra = ["seed=7", "trainer.max_epochs=3", "model.lr=1e-4", "data.folder=content", "ckpt_path=null", "plan=TRUE"]
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         cfg = compose("train", [*(f"{k}={v}" for k, v in choices.items()), *extra])
     expected = OmegaConf.to_container(cfg, resolve=False)

@@ -64,17 +64,18 @@ def test_real_nan_weights_fail_the_run_with_advice(train: Train, monkeypatch: py
 
 def poison(monkeypatch: pytest.MonkeyPatch, stage: str, value: float, after: int) -> None:
     """Make the loss of a stage `value` from its n-th batch on."""
-    real, calls = TextClassifier._shared_step, [0]
+    name = {"train": "training_step", "val": "validation_step"}[stage]
+    real, calls = getattr(TextClassifier, name), [0]
 
-    def step(self: TextClassifier, batch: object, name: str) -> torch.Tensor:
-        loss = real(self, batch, name)
-        calls[0] += name == stage
-        if name == stage and calls[0] > after:
+    def step(self: TextClassifier, batch: object, batch_idx: int) -> torch.Tensor:
+        loss: torch.Tensor = real(self, batch, batch_idx)
+        calls[0] += 1
+        if calls[0] > after:
             self._totals(stage).loss_sum.fill_(value)
             return loss * value
         return loss
 
-    monkeypatch.setattr(TextClassifier, "_shared_step", step)
+    monkeypatch.setattr(TextClassifier, name, step)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
