@@ -118,20 +118,24 @@ def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
 def test_workers_and_a_resume_give_the_same_scenes(rooms: Path) -> None:
     changes = {"scale": [0.5, 2.0], "largest_share": 0.75, "flip": True, "photometric": True}
 
-    def epochs(workers: int, first: int, last: int) -> list[torch.Tensor]:
+    def epochs(workers: int, first: int, last: int) -> dict[tuple[int, int], torch.Tensor]:
+        """Epoch and row -> image."""
         data = module(rooms, augmentation=changes, num_workers=workers)
         data.start_epoch = first
         data.setup()
-        loader, seen = data.train_dataloader(), []
+        loader, seen = data.train_dataloader(), {}
         for epoch in range(first, last):
             loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
-            seen += [one for batch in loader for one in batch["pixel_values"]]
+            for batch in loader:
+                seen |= {(epoch, row): image for row, image in zip(batch["index"].tolist(), batch["pixel_values"], strict=True)}
         return seen
 
-    whole = epochs(0, 0, 3)
-    assert all(torch.equal(a, b) for a, b in zip(whole, epochs(2, 0, 3), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(whole[12:], epochs(2, 1, 3), strict=True))
-    assert not torch.equal(whole[0], whole[12])
+    whole, by_workers, resumed = epochs(0, 0, 3), epochs(2, 0, 3), epochs(2, 1, 3)
+    assert list(whole) == list(by_workers)  # the order too
+    assert all(torch.equal(image, by_workers[key]) for key, image in whole.items())
+    assert list(whole)[12:] == list(resumed)
+    assert all(torch.equal(image, whole[key]) for key, image in resumed.items())
+    assert not any(torch.equal(whole[0, row], whole[1, row]) for row in range(12))
 
 
 def test_zero_is_not_labelled_where_the_list_says_so(tmp_path: Path) -> None:
