@@ -156,6 +156,12 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             example = self._shown((a, b), shared[0])
             log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, example)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
+        """Raise what a worker found to be wrong: it hands faults over as batches."""
+        if isinstance(batch, DataError):
+            raise batch
+        return batch
+
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
         """Samples that stand in two splits, for each pair of splits that share any."""

@@ -15,6 +15,7 @@ from datamodules.errors import BadRow, DataError
 from datamodules.image_rows import EncodedImage, ImageReader
 from datamodules.image_storage import Decoding, ImageSplit, store
 from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter
+from datamodules.loading import batch_loader
 from datamodules.sources import Files, hub_rows, split_sources
 
 _THUMBNAIL = 96  # pixels of the longer side
@@ -148,21 +149,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         return self._loader("test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size))
 
     def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
-        return DataLoader(
-            self.splits[split],
-            batch_sampler=sampler,
-            collate_fn=_as_it_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            # Its own: the global one would be drawn from at another moment in a resumed run.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-
-    def on_before_batch_transfer(self, batch: ImageBatch | DataError, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
-        """Raise what a worker found to be wrong."""
-        if isinstance(batch, DataError):
-            raise batch
-        return batch
+        return batch_loader(self.splits[split], sampler, self.seed, self.num_workers)
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
         """Change training images, on the device that they were moved to."""
@@ -194,10 +181,6 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
     def state_dict(self) -> dict[str, Any]:
         """Height and width of the images, so that a checkpoint can bring new ones to what it was trained on."""
         return {"size": list(self.decoding.size or self.splits["train"].pixels(0).shape[-2:])}
-
-
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the split gives whole batches
-    return batch
 
 
 def _png(pixels: torch.Tensor) -> bytes:

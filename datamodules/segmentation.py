@@ -5,15 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.base import TransferDataModule
 from datamodules.batch_order import EpochBatches, EvaluationBatches
 from datamodules.batches import SceneBatch
 from datamodules.class_list import ClassList, Pixels
 from datamodules.errors import BadRow, DataError
+from datamodules.loading import batch_loader
 from datamodules.scene_rows import EncodedScene, SceneReader
 from datamodules.scene_storage import EvaluationScenes, SceneSplit, TrainingScenes, check_scenes
 from datamodules.scene_transforms import SceneAugmentation, SceneAugmenter
@@ -154,7 +154,7 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         split = self.splits["train"]
         sampler = EpochBatches(len(split), self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
-        return self._loader(TrainingScenes(split, self.augmenter), sampler)
+        return batch_loader(TrainingScenes(split, self.augmenter), sampler, self.seed, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[SceneBatch]:
         """Scenes of the val split."""
@@ -167,24 +167,8 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
     def _evaluation(self, name: str) -> DataLoader[SceneBatch]:
         split = self.splits[name]
         scenes = EvaluationScenes(split, self.size, native=self.native_evaluation)
-        return self._loader(scenes, EvaluationBatches(range(len(split)), self.eval_batch_size))
-
-    def _loader(self, scenes: Dataset[SceneBatch], sampler: EpochBatches | EvaluationBatches) -> DataLoader[Any]:
-        return DataLoader(
-            scenes,
-            batch_sampler=sampler,
-            collate_fn=_as_it_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            # Its own: the global one would be drawn from at another moment in a resumed run.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-
-    def on_before_batch_transfer(self, batch: SceneBatch | DataError, dataloader_idx: int) -> SceneBatch:  # noqa: ARG002
-        """Raise what a worker found to be wrong."""
-        if isinstance(batch, DataError):
-            raise batch
-        return batch
+        batches = EvaluationBatches(range(len(split)), self.eval_batch_size)
+        return batch_loader(scenes, batches, self.seed, self.num_workers)
 
     def trial_batch(self) -> SceneBatch:
         """One scene."""
@@ -206,10 +190,6 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
     def state_dict(self) -> dict[str, Any]:
         """What predicting new images needs: the size, and the class list."""
         return {"size": [self.size, self.size], "class_list": self.class_list.as_plain()}
-
-
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - the scenes give whole batches
-    return batch
 
 
 def png(pixels: Pixels) -> bytes:

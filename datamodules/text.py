@@ -5,13 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch.utils.data import DataLoader
 
 from datamodules.base import TransferDataModule
 from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.batches import TextBatch
 from datamodules.errors import BadRow
+from datamodules.loading import batch_loader
 from datamodules.sources import Files, hub_rows, split_sources
 from datamodules.tables import Row, check_columns, read_rows
 from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
@@ -136,15 +136,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return self._loader("test", longest_first(self.tokenized["test"].lengths, self.eval_batch_size))
 
     def _loader(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
-        return DataLoader(
-            self.tokenized[split],
-            batch_sampler=sampler,
-            collate_fn=PadCollator(self.tokenizer.pad_id),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            # Its own: the global one would be drawn from at another moment in a resumed run.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        return batch_loader(self.tokenized[split], sampler, self.seed, self.num_workers, PadCollator(self.tokenizer.pad_id))
 
     def describe(self) -> dict[str, Any]:
         """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""

@@ -126,14 +126,18 @@ def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: P
     seen: dict[Path, str] = {}
     for path in inputs:
         for image in images_of(path, column):
-            file = None if image.row is not None else Path(image.file)
-            top = path if path.is_dir() else None if file is None else file.parent
-            name = Path(f"{path.stem}.row{image.row}") if file is None else file.relative_to(top or file.parent).with_suffix("")
+            annotation = None
+            if image.row is not None:
+                name = Path(f"{path.stem}.row{image.row}")
+            else:
+                file = Path(image.file)
+                top = path if path.is_dir() else file.parent
+                name = file.relative_to(top).with_suffix("")
+                annotation = _annotation(reader, file, top, annotations)
             if name in seen:
                 msg = f"{image.name} and {seen[name]} would both be written as {name}; predict them into two folders"
                 raise DataError(msg)
             seen[name] = image.name
-            annotation = None if file is None or top is None else _annotation(reader, file, top, annotations)
             yield _Wanted(image, name, annotation, annotations is not None)
 
 
