@@ -1,0 +1,188 @@
+"""One block of the encoder and its parts. `B` texts, `T` tokens, `C` hidden size, `A` heads."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_bert.attention import MultiHeadAttention, normal_initializer
+
+_TANH_FACTOR = 0.044715
+
+
+@keras.saving.register_keras_serializable(package="keras_bert")
+def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - as everyone's gelu is called
+    """Gaussian error linear unit, x times the probability that a normal variable lies below x.
+
+    Hendrycks & Gimpel, arXiv 1606.08415.
+
+    Args:
+        x: Any shape.
+        approximate: False for x / 2 * (1 + erf(x / sqrt 2)); True for the paper's form with tanh, up to 5e-4 away from it.
+
+    Returns:
+        The same shape and dtype.
+    """
+    x = ops.convert_to_tensor(x)
+    if approximate:
+        inner = math.sqrt(2 / math.pi) * (x + _TANH_FACTOR * x * x * x)
+        return 0.5 * x * (1 + ops.tanh(inner))
+    return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))
+
+
+@keras.saving.register_keras_serializable(package="keras_bert")
+class FeedForward(keras.layers.Layer):
+    """Two matrices with GELU between them, applied to each token by itself."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        approximate: bool = False,  # noqa: FBT001, FBT002 - Keras configs name it
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """State the sizes.
+
+        Args:
+            hidden_size: C.
+            intermediate_size: Width between the matrices.
+            approximate: GELU's form, see `gelu`.
+            kwargs: Of any Keras layer.
+        """
+        super().__init__(**kwargs)
+        self.hidden_size, self.intermediate_size, self.approximate = hidden_size, intermediate_size, approximate
+        self.supports_masking = True
+        dense = {"kernel_initializer": normal_initializer(), "dtype": self.dtype_policy}
+        self.intermediate = keras.layers.Dense(intermediate_size, name="intermediate", **dense)
+        self.output_projection = keras.layers.Dense(hidden_size, name="output_projection", **dense)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make both matrices."""
+        self.intermediate.build(input_shape)
+        self.output_projection.build((*input_shape[:-1], self.intermediate_size))
+        self.built = True
+
+    def call(self, hidden: Any) -> Any:  # noqa: ANN401
+        """[B, T, C] -> [B, T, C]."""
+        return self.output_projection(gelu(self.intermediate(hidden), self.approximate))
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        own = {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "approximate": self.approximate,
+        }
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="keras_bert")
+class AddNorm(keras.layers.Layer):
+    """LayerNorm(residual + dropout(output of a sub-layer)): dropout stands before the sum, as in the papers."""
+
+    def __init__(self, drop_rate: float = 0.1, epsilon: float = 1e-12, **kwargs: Any) -> None:  # noqa: ANN401
+        """State the constants.
+
+        Args:
+            drop_rate: 0..1.
+            epsilon: Added to the variance.
+            kwargs: Of any Keras layer.
+        """
+        super().__init__(**kwargs)
+        self.drop_rate, self.epsilon = drop_rate, epsilon
+        self.supports_masking = True
+        self.dropout = keras.layers.Dropout(drop_rate, dtype=self.dtype_policy)
+        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make gain and bias."""
+        self.norm.build(input_shape)
+        self.built = True
+
+    def call(self, output: Any, residual: Any, training: bool | None = None) -> Any:  # noqa: ANN401, FBT001
+        """[B, T, C] and [B, T, C] -> [B, T, C]."""
+        return self.norm(residual + self.dropout(output, training=training))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:  # noqa: ANN401, ARG002
+        """Padding of the sub-layer's output stays padding."""
+        return previous_mask[0] if isinstance(previous_mask, list | tuple) else previous_mask
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {**super().get_config(), "drop_rate": self.drop_rate, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable(package="keras_bert")
+class EncoderBlock(keras.layers.Layer):
+    """Self-attention and a feed-forward network, each with `AddNorm` around it."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        drop_rate: float = 0.1,
+        attention_drop_rate: float = 0.0,
+        epsilon: float = 1e-12,
+        approximate: bool = False,  # noqa: FBT001, FBT002 - Keras configs name it
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """State the sizes.
+
+        Args:
+            hidden_size: C.
+            num_heads: A.
+            intermediate_size: Width inside the feed-forward network.
+            drop_rate: Of dropout on the output of both sub-layers, 0..1.
+            attention_drop_rate: Of dropout on the attention weights, 0..1.
+            epsilon: Of both norms.
+            approximate: GELU's form, see `gelu`.
+            kwargs: Of any Keras layer.
+
+        Raises:
+            ValueError: If C is no multiple of A.
+        """
+        super().__init__(**kwargs)
+        self.settings = {
+            "hidden_size": hidden_size,
+            "num_heads": num_heads,
+            "intermediate_size": intermediate_size,
+            "drop_rate": drop_rate,
+            "attention_drop_rate": attention_drop_rate,
+            "epsilon": epsilon,
+            "approximate": approximate,
+        }
+        self.supports_masking = True
+        policy = self.dtype_policy
+        self.attention = MultiHeadAttention(hidden_size, num_heads, attention_drop_rate, dtype=policy, name="attention")
+        self.attention_norm = AddNorm(drop_rate, epsilon, dtype=policy, name="attention_norm")
+        self.feed_forward = FeedForward(hidden_size, intermediate_size, approximate, dtype=policy, name="feed_forward")
+        self.feed_forward_norm = AddNorm(drop_rate, epsilon, dtype=policy, name="feed_forward_norm")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the weights of all parts."""
+        for layer in (self.attention, self.attention_norm, self.feed_forward, self.feed_forward_norm):
+            layer.build(input_shape)
+        self.built = True
+
+    def call(
+        self,
+        hidden: Any,  # noqa: ANN401 - Keras has no type for a tensor
+        mask: Any = None,  # noqa: ANN401
+        training: bool | None = None,  # noqa: FBT001 - Keras's signature
+        return_attention_scores: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:  # noqa: ANN401
+        """Arguments and results are those of `MultiHeadAttention`."""
+        attended, weights = self.attention(hidden, mask=mask, training=training, return_attention_scores=True)
+        attended = self.attention_norm(attended, hidden, training=training)
+        output = self.feed_forward_norm(self.feed_forward(attended), attended, training=training)
+        return (output, weights) if return_attention_scores else output
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:  # noqa: ANN401, ARG002
+        """Padding stays padding."""
+        return previous_mask
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {**super().get_config(), **self.settings}
