@@ -5,11 +5,10 @@ from typing import Any
 import keras
 
 from keras_bert.attention import normal_initializer
-from keras_bert.embedding import BertEmbedding
+from keras_bert.embedding import PAD, BertEmbedding
 from keras_bert.encoder import EncoderBlock
 from keras_bert.heads import MaskedLMHead, Pooler
 
-BERT = "bert"  # the encoder's name inside the models that train it
 EMBEDDING = "embedding"
 
 
@@ -75,7 +74,7 @@ def create_BERT(  # noqa: N802 - the name that was asked for
     outputs = {"sequence_output": hidden, "pooled_output": Pooler(hidden_size, name="pooler")(hidden)}
     if return_attention_scores:
         outputs["attention_scores"] = scores
-    return keras.Model(inputs, outputs, name=BERT)
+    return keras.Model(inputs, outputs, name="bert")
 
 
 def settings_of(bert: keras.Model) -> dict[str, Any]:
@@ -159,34 +158,77 @@ class PretrainingModel(keras.Model):
         return cls(bert, **config)
 
 
-def classifier_model(
-    bert: keras.Model, num_classes: int, *, frozen: bool = False, gru_units: int = 0, dropout: float = 0.0
-) -> keras.Model:
-    """Put a classifier on a BERT.
+@keras.saving.register_keras_serializable(package="keras_bert")
+class Classifier(keras.Model):
+    """A BERT under a classifier of its pooled output, or of every token's state read by a BiGRU.
 
-    Args:
-        bert: Of `create_BERT`.
-        num_classes: K.
-        frozen: Whether the encoder stays as it is; its dropout is then off too.
-        gru_units: Units in each direction of a GRU that reads every token's state (Alghamdi, Lin & Luo, Knowledge-Based
-            Systems 274, 2023); 0 for a linear classifier of the pooled output.
-        dropout: Before the output layer, 0..1.
-
-    Returns:
-        A model from `input_ids` and `token_type_ids` to [B, K] logits in float32.
+    The latter after Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642).
     """
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in bert.input}
-    bert.trainable = not frozen
-    if not frozen and gru_units:
-        bert.get_layer("pooler").trainable = False  # nothing reads it
-    states = bert(inputs, training=False) if frozen else bert(inputs)
-    if gru_units:
-        gru = keras.layers.GRU(gru_units, name="gru")
-        features = keras.layers.Bidirectional(gru, name="bigru")(states["sequence_output"])
-    else:
-        features = states["pooled_output"]
-    features = keras.layers.Dropout(dropout, name="dropout")(features)
-    return keras.Model(inputs, _output(num_classes, "logits")(features), name="classifier")
+
+    def __init__(
+        self,
+        bert: keras.Model,
+        num_classes: int,
+        *,
+        frozen: bool = False,
+        gru_units: int = 0,
+        dropout: float = 0.0,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Put the head on.
+
+        Args:
+            bert: Of `create_BERT`.
+            num_classes: K.
+            frozen: Whether the BERT stays as it is; its dropout is then off too, also while the head trains.
+            gru_units: Units of the GRU in each direction; 0 for a linear classifier of the pooled output.
+            dropout: Before the output layer, 0..1.
+            kwargs: Of any Keras model.
+        """
+        super().__init__(**kwargs)
+        self.bert, self.frozen = bert, frozen
+        self.settings = {"num_classes": num_classes, "frozen": frozen, "gru_units": gru_units, "dropout": dropout}
+        bert.trainable = not frozen
+        bert.get_layer("pooler").trainable = not frozen and not gru_units  # of a BiGRU's states nothing reads it
+        self.gru = keras.layers.Bidirectional(keras.layers.GRU(gru_units), name="gru") if gru_units else None
+        self.dropout = keras.layers.Dropout(dropout)
+        self.logits = _output(num_classes, "logits")
+        self.build()
+
+    def build(self, input_shape: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras's signature
+        """Make the weights of the head; those of the BERT are there."""
+        width, units = settings_of(self.bert)["hidden_size"], self.settings["gru_units"]
+        if self.gru is not None:
+            self.gru.build((None, None, width))
+        self.logits.build((None, 2 * units or width))
+        self.built = True
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:  # noqa: ANN401, FBT001 - Keras's signature
+        """Score the classes.
+
+        Args:
+            inputs: `input_ids` and `token_type_ids` [B, T].
+            training: Whether dropout is on, of a frozen BERT never.
+
+        Returns:
+            [B, K] logits in float32.
+        """
+        states = self.bert(inputs, training=False if self.frozen else training)
+        if self.gru is None:
+            features = states["pooled_output"]
+        else:
+            features = self.gru(states["sequence_output"], mask=keras.ops.not_equal(inputs["input_ids"], PAD))
+        return self.logits(self.dropout(features, training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {"name": self.name, "bert": keras.saving.serialize_keras_object(self.bert), **self.settings}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classifier":  # noqa: ANN401, ARG003
+        """Restore the model."""
+        bert = keras.saving.deserialize_keras_object(config.pop("bert"))
+        return cls(bert, **config)
 
 
 def _output(count: int, name: str) -> keras.layers.Dense:

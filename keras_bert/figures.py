@@ -1,0 +1,88 @@
+"""Figures of a classification, under the names that reports read. `N` samples, `K` classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, precision_recall_fscore_support, roc_auc_score
+
+Array = NDArray[Any]
+
+CALIBRATION_BINS = 15
+
+
+def stage_figures(labels: Array, probabilities: Array) -> dict[str, Any]:
+    """Figures of one stage, each computed once from all of its samples.
+
+    Args:
+        labels: [N] numbers of classes.
+        probabilities: [N, K], rows sum to 1.
+
+    Returns:
+        n, acc, precision, recall and f1 (macro and weighted; 0 where undefined), loss (mean negative log-likelihood, nats), ece
+        (expected calibration error of 15 bins), and of two classes roc_auc and average_precision of class 1, None where one
+        class is absent.
+    """
+    classes = np.arange(probabilities.shape[1])
+    predictions = predicted(probabilities)
+    figures: dict[str, Any] = {"n": len(labels), "acc": float(np.mean(predictions == labels))}
+    for average in ("macro", "weighted"):
+        values = precision_recall_fscore_support(labels, predictions, labels=classes, average=average, zero_division=0)
+        names = ("precision", "recall", "f1")
+        figures |= {f"{name}_{average}": float(value) for name, value in zip(names, values[:3], strict=True)}
+    figures["loss"] = float(log_loss(labels, probabilities, labels=classes))
+    bins = calibration(labels, probabilities)
+    figures["ece"] = sum(row["count"] * abs(row["acc"] - row["confidence"]) for row in bins) / len(labels)
+    if len(classes) == 2:  # noqa: PLR2004
+        both = len(np.unique(labels)) == len(classes)
+        figures["roc_auc"] = float(roc_auc_score(labels, probabilities[:, 1])) if both else None
+        figures["average_precision"] = float(average_precision_score(labels, probabilities[:, 1])) if both else None
+    return figures
+
+
+def test_record(labels: Array, probabilities: Array, classes: Sequence[str]) -> dict[str, Any]:
+    """The test stage's part of metrics.json.
+
+    Args:
+        labels: [N] numbers of classes.
+        probabilities: [N, K].
+        classes: Name of class 0, 1, ...
+
+    Returns:
+        `stage_figures`, and the per-class table, the confusion matrix (row the label) and the calibration bins.
+    """
+    numbers, predictions = np.arange(len(classes)), predicted(probabilities)
+    table = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
+    names = ("precision", "recall", "f1", "support")
+    per_class = {
+        name: {key: values[k].item() for key, values in zip(names, table, strict=True)} for k, name in enumerate(classes)
+    }
+    return {
+        **stage_figures(labels, probabilities),
+        "classes": list(classes),
+        "per_class": per_class,
+        "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
+        "calibration": calibration(labels, probabilities),
+    }
+
+
+def predicted(probabilities: Array) -> Array:
+    """[N] the most probable class; at exactly one half, class 1 of two."""
+    if probabilities.shape[1] == 2:  # noqa: PLR2004
+        return (probabilities[:, 1] >= probabilities[:, 0]).astype(np.int64)
+    return probabilities.argmax(axis=1)
+
+
+def calibration(labels: Array, probabilities: Array) -> list[dict[str, float]]:
+    """Bins of confidence, (0, 1/15] to (14/15, 1], that hold samples: bounds, count, mean confidence, accuracy."""
+    predictions = predicted(probabilities)
+    confidence = probabilities[np.arange(len(labels)), predictions].astype(np.float64)
+    place = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
+    rows = []
+    for i in np.unique(place).astype(int).tolist():
+        inside = place == i
+        bounds = {"lower": i / CALIBRATION_BINS, "upper": (i + 1) / CALIBRATION_BINS, "count": int(inside.sum())}
+        mean, acc = float(confidence[inside].mean()), float(np.mean(predictions[inside] == labels[inside]))
+        rows.append({**bounds, "confidence": mean, "acc": acc})
+    return rows

@@ -1,0 +1,260 @@
+"""One training: steps, epochs, the record of each, and going on from the last."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_bert.errors import KerasBertError
+from keras_bert.optimization import BertAdamW, WarmupLinearDecay
+from keras_bert.run_folder import RunFolder
+from keras_bert.settings import TrainingSettings
+
+Figures = dict[str, Any]
+
+
+class Sums(NamedTuple):
+    """A figure of a batch as a sum and how many it is of, so that those of many batches make an exact mean."""
+
+    total: Any
+    count: Any
+
+
+Measure = Callable[[Any, Any], Mapping[str, Sums]]
+
+
+class Sink(Protocol):
+    """Where the figures of an epoch go beside history.csv."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Take one row of history.csv."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What differs between one kind of training and another.
+
+    Attributes:
+        network: What is trained, saved and loaded.
+        measure: (targets, outputs) -> figures of the batch; those whose name ends in "loss" are minimised together.
+        names: Of these figures, `loss` among them.
+        batches: First epoch -> tensors of that epoch and all behind it.
+        steps: Batches an epoch.
+        texts: Texts an epoch.
+        padding_share: Share of padding among their tokens in batches, 0..1.
+        validate: Model -> figures of the validation split.
+        monitor, mode: Which of `val/...` chooses the epoch, and whether min or max of it is better.
+        lrs: Highest learning rate of `features`, None where they are frozen, and of `head`.
+        head: Variables of the head.
+    """
+
+    network: keras.Model
+    measure: Measure
+    names: tuple[str, ...]
+    batches: Callable[[int], tf.data.Dataset]
+    steps: int
+    texts: int
+    padding_share: float
+    validate: Callable[["Trained"], Figures]
+    monitor: str
+    mode: str
+    lrs: dict[str, float | None]
+    head: list[keras.Variable]
+
+
+class Trained(keras.Model):
+    """A network with its loss. The network itself is never compiled, so that a saved one holds the weights and nothing else."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.network, self.measure = job.network, job.measure
+        self.means = {name: keras.metrics.Mean(name=name) for name in job.names}
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ANN401, FBT001 - Keras's signature
+        """What the network gives."""
+        return self.network(inputs, training=training)
+
+    def compute_loss(  # noqa: PLR0913 - Keras's signature
+        self,
+        x: Any = None,  # noqa: ANN401, ARG002
+        y: Any = None,  # noqa: ANN401
+        y_pred: Any = None,  # noqa: ANN401
+        sample_weight: Any = None,  # noqa: ANN401, ARG002
+        training: bool = True,  # noqa: FBT001, FBT002, ARG002
+    ) -> Any:  # noqa: ANN401
+        """Sum of the batch's mean losses. Replicas divide by the count of all of them, so that they add up to one device's."""
+        loss = tf.constant(0.0)
+        for name, (total, count) in self.measure(y, y_pred).items():
+            if name.endswith("loss"):
+                everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
+                loss += tf.math.divide_no_nan(total, everywhere)
+            self.means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
+        return loss
+
+    def figures(self) -> Figures:
+        """Means since the last reset, and n, the number that the loss rests on."""
+        figures = {name: float(mean.result()) for name, mean in self.means.items()}
+        return {**figures, "n": round(float(np.asarray(self.means["loss"].count)))}
+
+
+def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sink]) -> None:
+    """Train, epoch for epoch; from the last one that was finished, where the folder has one.
+
+    Args:
+        job: What to train.
+        settings: How.
+        folder: Where the record goes: history.csv, checkpoints/best.keras and last.npz.
+        sinks: Where each epoch's figures go too.
+
+    Raises:
+        KerasBertError: If the loss is no number any more, or the checkpoint does not fit.
+    """
+    epochs: int = settings.epochs  # type: ignore[attr-defined] - of both kinds of settings
+    total = job.steps * epochs
+    peaks = {name: lr for name, lr in job.lrs.items() if lr is not None}
+    schedule = WarmupLinearDecay(next(iter(peaks.values())), total, int(settings.warmup * total))
+    factor = peaks["head"] / schedule.peak
+    optimizer = BertAdamW(schedule, settings.weight_decay, settings.clip, job.head, factor)
+    model = Trained(job)
+    jit = settings.jit == "on" or (settings.jit == "auto" and bool(tf.config.list_physical_devices("GPU")))
+    model.compile(optimizer=optimizer, jit_compile=jit)
+    optimizer.build(job.network.trainable_variables)
+    state = State(job.network, optimizer, folder)
+    first = state.restore()
+    if first < epochs:
+        record = _EpochRecord(job, settings, folder, state, sinks, first)
+        model.fit(
+            job.batches(first), initial_epoch=first, epochs=epochs, steps_per_epoch=job.steps, callbacks=[record], verbose=0
+        )
+
+
+class State:
+    """Everything that the next epoch needs, in one file without code: weights, moments, step, states of dropout, epoch."""
+
+    def __init__(self, network: keras.Model, optimizer: BertAdamW, folder: RunFolder) -> None:
+        self.folder = folder
+        self.variables = {"network": network.variables, "optimizer": optimizer.variables}
+
+    def save(self, epoch: int) -> None:
+        """Write the state behind an epoch."""
+        arrays = {
+            f"{part}/{i:05d}": np.asarray(variable.value)
+            for part, variables in self.variables.items()
+            for i, variable in enumerate(variables)
+        }
+
+        def write(path: Any) -> None:  # noqa: ANN401
+            with path.open("wb") as file:  # a name would get another suffix
+                np.savez(file, epoch=np.array(epoch), **arrays)  # type: ignore[arg-type]
+
+        self.folder.write(self.folder.last, write)
+
+    def restore(self) -> int:
+        """Take the state up.
+
+        Returns:
+            The epoch to go on with; 0 where there is no state.
+
+        Raises:
+            KerasBertError: If the file is damaged or of another model.
+        """
+        path = self.folder.last
+        if not path.is_file():
+            return 0
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            for part, variables in self.variables.items():
+                shapes = [arrays[f"{part}/{i:05d}"].shape for i in range(len(variables))]
+                if shapes != [tuple(variable.shape) for variable in variables]:
+                    raise ValueError("shapes differ")
+            for part, variables in self.variables.items():
+                for i, variable in enumerate(variables):
+                    variable.assign(arrays[f"{part}/{i:05d}"])
+            return int(arrays["epoch"]) + 1
+        except Exception as error:  # zipfile, zlib and numpy each raise their own
+            msg = f"{path} cannot be resumed from: {error}; train again into another folder"
+            raise KerasBertError(msg) from error
+
+
+class _EpochRecord(keras.callbacks.Callback):
+    """Behind each epoch: validation, a row of history.csv, the best weights, the state to go on from."""
+
+    def __init__(
+        self, job: Job, settings: TrainingSettings, folder: RunFolder, state: State, sinks: list[Sink], first: int
+    ) -> None:
+        super().__init__()
+        self.job, self.settings, self.folder, self.state, self.sinks = job, settings, folder, state, sinks
+        self.rows = [row for row in folder.read_history() if int(row["epoch"]) < first]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
+        train = self.model.figures()
+        trained = time.perf_counter() - self.began
+        if not math.isfinite(train["loss"]):
+            msg = f"the training loss became {train['loss']} in epoch {epoch}: lower the learning rate (--lr) or raise --warmup"
+            raise KerasBertError(msg)
+        val = self.job.validate(self.model)
+        seconds = time.perf_counter() - self.began
+        row: dict[str, Any] = {"epoch": epoch, "step": int(self.model.optimizer.iterations)}
+        row |= {f"train/{name}": value for name, value in train.items()} | {f"val/{name}": value for name, value in val.items()}
+        row |= {f"lr/{name}": "" if lr is None else lr for name, lr in self._lrs().items()}
+        row |= {"seconds": round(seconds, 3), "train/seconds": round(trained, 3)}
+        row["train/samples_per_second"] = round(self.job.texts / trained, 1)
+        self.rows.append({key: "" if value is None else str(value) for key, value in row.items()})
+        self.folder.write_history(self.rows)
+        best = best_epoch(self.rows, self.job.monitor, self.job.mode)
+        if best == epoch:
+            self.folder.write(self.folder.best, self.job.network.save)
+        self.state.save(epoch)
+        for sink in self.sinks:
+            sink.write(row)
+        shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "train/acc", "val/loss", "val/acc") if name in row)
+        print(f"epoch {epoch} of {self.settings.epochs}: {shown}, {seconds:.1f} s", flush=True)  # type: ignore[attr-defined]
+        patience: int = self.settings.patience  # type: ignore[attr-defined] - of both kinds of settings
+        if patience and epoch - best >= patience:
+            print(f"stopped early: no better {self.job.monitor} for {patience} epochs", flush=True)
+            self.model.stop_training = True
+
+    def _lrs(self) -> dict[str, float | None]:
+        """Learning rates of the epoch's last step."""
+        optimizer = self.model.optimizer
+        rate = float(optimizer._learning_rate(int(optimizer.iterations) - 1))  # noqa: SLF001 - the public one is the next step's
+        peak = next(lr for lr in self.job.lrs.values() if lr is not None)
+        return {name: None if lr is None else rate * lr / peak for name, lr in self.job.lrs.items()}
+
+
+def best_epoch(rows: list[dict[str, str]], monitor: str, mode: str) -> int:
+    """The epoch with the best figure, the first of equals."""
+    choose = min if mode == "min" else max
+    return int(choose(rows, key=lambda row: float(row[monitor]))["epoch"])
+
+
+def fit_record(rows: list[dict[str, str]], job: Job) -> dict[str, Any]:
+    """What metrics.json says of the training: best epoch, its validation figures, parameters, seconds."""
+    epoch = best_epoch(rows, job.monitor, job.mode)
+    row = next(row for row in rows if int(row["epoch"]) == epoch)
+    values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
+    val = {key: json.loads(value) if value else None for key, value in values.items()}
+    best = {"epoch": epoch, "monitor": job.monitor, "score": float(row[job.monitor]), "checkpoint": "checkpoints/best.keras"}
+    count = {
+        kind: sum(int(np.prod(variable.shape)) for variable in variables)
+        for kind, variables in (("total", job.network.weights), ("trainable", job.network.trainable_weights))
+    }
+    seconds = [float(row["train/seconds"]) for row in rows]
+    fit_seconds = round(sum(float(row["seconds"]) for row in rows), 3)
+    return {
+        "val": val,
+        "best": best,
+        "parameters": count,
+        "seconds": {"fit": fit_seconds, "test": None, "epoch_mean": round(sum(seconds) / len(seconds), 3)},
+    }

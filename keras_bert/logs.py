@@ -1,0 +1,62 @@
+"""TensorBoard and Weights & Biases, beside history.csv."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from keras_bert.fitting import Sink
+from keras_bert.run_folder import RunFolder
+from keras_bert.settings import TrainingSettings
+
+
+class _TensorBoard:
+    def __init__(self, folder: RunFolder) -> None:
+        self.writer = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        with self.writer.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value)
+        self.writer.flush()
+
+
+class _WandB:
+    def __init__(self, run: Any) -> None:  # noqa: ANN401
+        self.run = run
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self.run.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+
+
+@contextmanager
+def sinks(settings: TrainingSettings, folder: RunFolder) -> Iterator[list[Sink]]:
+    """Open what is switched on, and close it however the training ends.
+
+    Args:
+        settings: `tensorboard` and `wandb`.
+        folder: The run's.
+
+    Yields:
+        Where rows of history.csv are to go.
+    """
+    opened: list[Sink] = [_TensorBoard(folder)] if settings.tensorboard else []
+    if not settings.wandb:
+        yield opened
+        return
+    import wandb
+
+    key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
+    mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
+    if mode == "offline":
+        print("wandb: no key, so this run is logged offline; `wandb sync` sends it later", flush=True)
+    run = wandb.init(project="thaw", name=folder.path.name, dir=folder.path, config=folder.read_config(), mode=mode)  # type: ignore[arg-type]
+    code = 1
+    try:
+        yield [*opened, _WandB(run)]
+        code = 0
+    finally:
+        run.finish(exit_code=code)

@@ -1,0 +1,77 @@
+"""Learning rates and AdamW."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_bert")
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises in equal steps to the peak, then falls in equal steps to 0 at the end of the run."""
+
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int) -> None:
+        """State the shape.
+
+        Args:
+            peak: The highest learning rate.
+            total_steps: Steps of the whole run.
+            warmup_steps: Steps before the peak; the first of them is not wasted on a rate of 0.
+        """
+        super().__init__()
+        self.peak, self.total_steps, self.warmup_steps = peak, total_steps, warmup_steps
+
+    def __call__(self, step: Any) -> Any:  # noqa: ANN401 - a number or a tensor
+        """The rate of a step, counted from 0."""
+        step = ops.cast(step, "float32")
+        rising = (step + 1) / (self.warmup_steps + 1)
+        falling = (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
+        return self.peak * ops.maximum(0.0, ops.where(step < self.warmup_steps, rising, falling))
+
+    def get_config(self) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps}
+
+
+class BertAdamW(keras.optimizers.Adam):
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that decays matrices and tables, but no bias and no gain of a norm.
+
+    Unlike Keras's own, some variables may have another learning rate; gradients of tables are dense before they are clipped, as
+    the norm of a table's rows is not that of the parts they are summed from; and gradients are summed over replicas before they
+    are clipped, so that several devices take the step of one.
+    """
+
+    def __init__(
+        self, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float, clip: float,
+        scaled: Sequence[keras.Variable] = (), factor: float = 1.0,
+    ) -> None:  # fmt: skip
+        """State the constants.
+
+        Args:
+            schedule: Step -> learning rate.
+            weight_decay: Times the learning rate and the weight, it is taken off each step.
+            clip: Largest norm of all gradients together.
+            scaled: Variables with a learning rate of their own.
+            factor: Theirs is the schedule's times this.
+        """
+        super().__init__(schedule, epsilon=1e-8, name="adamw")
+        self.rate_of_decay, self.clip, self.factor = weight_decay, clip, factor
+        self._scaled = {self._var_key(variable) for variable in scaled}
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:  # noqa: ANN401
+        """Clip, and take a step; see Keras."""
+        dense = [tf.convert_to_tensor(grad) for grad in grads]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas > 1:
+            dense = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, dense)
+        clipped, _ = tf.clip_by_global_norm(dense, self.clip)
+        super().apply([grad / replicas for grad in clipped], trainable_variables)  # Keras sums over replicas once more
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401
+        """Decay the variable, then take Adam's step."""
+        rate = learning_rate * self.factor if self._var_key(variable) in self._scaled else learning_rate
+        if len(variable.shape) > 1 and self.rate_of_decay:
+            self.assign_sub(variable, variable * tf.cast(rate * self.rate_of_decay, variable.dtype))
+        super().update_step(gradient, variable, rate)

@@ -1,0 +1,144 @@
+"""Masked-language-model pretraining, with next-sentence prediction as an option."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bert.ending import recorded
+from keras_bert.errors import KerasBertError
+from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
+from keras_bert.logs import sinks
+from keras_bert.masking import Masking
+from keras_bert.model import PretrainingModel
+from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
+from keras_bert.run_folder import RunFolder, fingerprint
+from keras_bert.running import Start, begin, devices, length_multiple, make_bert, resumed, special_pair, start, write_plan, write_start
+from keras_bert.samples import sample_documents
+from keras_bert.settings import PretrainSettings
+from keras_bert.texts import read_documents
+
+COMMAND = "pretrain"
+_VAL_SHARE = 20
+
+
+def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
+    """Pretrain a BERT.
+
+    Args:
+        settings: Everything that can be set.
+        path: The run folder; of a run that goes on, its own is used.
+
+    Returns:
+        The run folder, which holds checkpoints/best.keras (a `PretrainingModel`) and metrics.json.
+
+    Raises:
+        KerasBertError: If something asked for cannot be done.
+    """
+    if settings.resume:
+        settings, folder = resumed(settings, COMMAND)
+    else:
+        folder = begin(settings, path)
+    with recorded(folder), devices(settings):
+        documents = dict(zip(("train", "val"), _documents(settings), strict=True))
+        begun = start(settings, folder, [text for document in documents["train"] for text in document])
+        data = {split: _data(settings, begun, part) for split, part in documents.items()}
+        found = {split: _found(part) for split, part in documents.items()}
+        write_start(folder, COMMAND, settings, begun, found, {})
+        job = _job(settings, PretrainingModel(make_bert(begun), next_sentence=settings.nsp), data)
+        write_plan(folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()})
+        folder.write_status("running", "fit")
+        with sinks(settings, folder) as opened:
+            fit(job, settings, folder, opened)
+        record = fit_record(folder.read_history(), job)
+        entropy = unigram_entropy(data["val"].validation())
+        record["val"] |= {"perplexity": float(np.exp(record["val"]["loss"])), "unigram_entropy": entropy}
+        folder.write_json("metrics.json", {**record, "test": {}})
+        folder.write_status("finished", "report")
+    _print(record, folder)
+    return folder
+
+
+def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[str]]]:
+    """Training and validation documents."""
+    train = read_documents(settings.text, settings.text_column) if settings.text else sample_documents(settings.seed)
+    if settings.val_text:
+        return train, read_documents(settings.val_text, settings.text_column)
+    if len(train) < 2:  # noqa: PLR2004
+        msg = f"--text has {len(train)} document, of which none can be kept for validation: give --val-text"
+        raise KerasBertError(msg)
+    order = np.random.default_rng(settings.seed).permutation(len(train))
+    held = set(order[: max(1, len(train) // _VAL_SHARE)].tolist())
+    return [d for i, d in enumerate(train) if i not in held], [d for i, d in enumerate(train) if i in held]
+
+
+def _found(documents: list[list[str]]) -> dict[str, Any]:
+    """What provenance.json says of a split."""
+    return {"rows": len(documents), "sha256": fingerprint(line for document in documents for line in [*document, ""])}
+
+
+def _data(settings: PretrainSettings, begun: Start, documents: list[list[str]]) -> PretrainingData:
+    pieces = cut(documents, begun.tokenizer, begun.bert["maxlen"], next_sentence=settings.nsp)
+    masking = Masking.of(begun.tokenizer, settings.mask_rate)
+    batches = (settings.batch_size, settings.seed, length_multiple(settings))
+    return PretrainingData(pieces, masking, special_pair(begun.tokenizer), settings.nsp, *batches)
+
+
+def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, PretrainingData]) -> Job:
+    bert = {id(weight) for weight in network.bert.weights}
+    validation = data["val"].validation().cache()
+
+    def validate(model: Trained) -> Figures:
+        model.evaluate(validation, verbose=0)
+        return model.figures()
+
+    return Job(
+        network=network,
+        measure=measure_pretraining,
+        names=("loss", "acc", "nsp_loss", "nsp_acc") if settings.nsp else ("loss", "acc"),
+        batches=lambda first: data["train"].training(range(first, settings.epochs)),
+        steps=data["train"].steps,
+        texts=len(data["train"].pieces.first),
+        padding_share=data["train"].padding_share(),
+        validate=validate,
+        monitor="val/loss",
+        mode="min",
+        lrs={"features": settings.lr, "head": settings.lr},
+        head=[weight for weight in network.weights if id(weight) not in bert],
+    )
+
+
+def _print(record: dict[str, Any], folder: RunFolder) -> None:
+    val, best = record["val"], record["best"]
+    print(f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, accuracy {val['acc']:.4f}")
+    print(f"unigram entropy of the {val['n']} chosen tokens: {val['unigram_entropy']:.4f} nats")
+    print(f"fine-tune it: python -m keras_bert finetune --model {folder.path} --train CSV --val CSV --test CSV")
+
+
+def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Sums]:
+    """Figures of a batch: `loss` and `acc` over chosen tokens only, `nsp_loss` and `nsp_acc` over pairs.
+
+    Args:
+        targets: `mlm` [B, P] and `chosen` [B, P], 1 or 0; `nsp` [B] where there are pairs.
+        outputs: Of a `PretrainingModel`.
+
+    Returns:
+        Sums; losses are negative log-likelihoods in nats.
+    """
+    count = tf.reduce_sum(targets["chosen"])
+    loss, hits = _guesses(targets["mlm"], outputs["mlm"])
+    sums = {
+        "loss": Sums(tf.reduce_sum(loss * targets["chosen"]), count),
+        "acc": Sums(tf.reduce_sum(hits * targets["chosen"]), count),
+    }
+    if "nsp" in outputs:
+        loss, hits = _guesses(targets["nsp"], outputs["nsp"])
+        pairs = tf.cast(tf.size(loss), tf.float32)
+        sums |= {"nsp_loss": Sums(tf.reduce_sum(loss), pairs), "nsp_acc": Sums(tf.reduce_sum(hits), pairs)}
+    return sums
+
+
+def _guesses(targets: Any, logits: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+    return loss, tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, tf.float32)

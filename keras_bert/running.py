@@ -1,0 +1,218 @@
+"""What pretraining and fine-tuning have in common: devices, seeds, model and tokenizer, the run folder's first and last files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tokenizers import Tokenizer
+
+from keras_bert.errors import KerasBertError
+from keras_bert.fitting import Job
+from keras_bert.loading import bert_of, find_source, fresh_bert, precision
+from keras_bert.model import create_BERT, settings_of
+from keras_bert.run_folder import RunFolder, provenance
+from keras_bert.settings import TrainingSettings
+from keras_bert.tokenizing import FILE, load_tokenizer, train_tokenizer
+
+Settings = TypeVar("Settings", bound=TrainingSettings)
+
+_FILES = ("text", "val_text", "train", "val", "test", "model", "tokenizer")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        bert: Sizes that `create_BERT` takes.
+        weights: A BERT whose weights are taken, or None.
+    """
+
+    tokenizer: Tokenizer
+    bert: dict[str, Any]
+    weights: keras.Model | None
+
+
+@contextmanager
+def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
+    """Seed everything, and compute where and in what precision the settings say."""
+    keras.utils.clear_session()
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+    gpus = tf.config.list_logical_devices("GPU")
+    strategy = tf.distribute.get_strategy()
+    if settings.strategy == "mirrored":
+        strategy = tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU"))
+    replicas = strategy.num_replicas_in_sync
+    if settings.batch_size % replicas:
+        settings.refuse("batch_size", f"give a multiple of the {replicas} devices")
+    with precision(settings.precision), strategy.scope():
+        yield strategy
+
+
+def resumed(settings: Settings, command: str) -> tuple[Settings, RunFolder]:
+    """The settings of the run that is to go on.
+
+    Args:
+        settings: With `resume`.
+        command: pretrain or finetune.
+
+    Returns:
+        Its own settings and its folder.
+
+    Raises:
+        KerasBertError: If there is no such run, it is of the other command, or it is finished.
+    """
+    folder = RunFolder(Path(str(settings.resume)))
+    config = folder.read_config()
+    if config["command"] != command:
+        msg = f"{folder.path} is a run of {config['command']}: go on with python -m keras_bert {config['command']} --resume ..."
+        raise KerasBertError(msg)
+    if folder.read_json("status.json").get("state") == "finished":
+        msg = f"{folder.path} is finished: there is nothing to resume"
+        raise KerasBertError(msg)
+    known = {each.name for each in fields(settings)}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key in known}
+    return type(settings)(**{**values, "resume": str(folder.path)}), folder
+
+
+def begin(settings: TrainingSettings, path: Path) -> RunFolder:
+    """Claim a new run folder.
+
+    Raises:
+        KerasBertError: If it holds a run.
+    """
+    folder = RunFolder(path)
+    if (folder.path / "status.json").exists():
+        msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
+        raise KerasBertError(msg)
+    folder.write_status("running", "setup")
+    return folder
+
+
+def start(settings: TrainingSettings, folder: RunFolder, texts: Sequence[str]) -> Start:
+    """Find or make model and tokenizer; the tokenizer goes into the run folder.
+
+    Args:
+        settings: What to start from.
+        folder: The run's; of a resumed run, model sizes and tokenizer are taken from it.
+        texts: Training texts, for a tokenizer that has to be trained.
+
+    Returns:
+        Where the training starts.
+
+    Raises:
+        KerasBertError: If model or tokenizer cannot be had, or do not fit each other.
+    """
+    if folder.last.is_file():
+        return Start(load_tokenizer(folder.path, clean_links=False), folder.read_config()["bert"], None)
+    source = find_source(settings.model) if settings.model else None
+    if settings.tokenizer:
+        tokenizer = load_tokenizer(Path(settings.tokenizer), clean_links=settings.clean_links)
+    elif source:
+        tokenizer = load_tokenizer(source.folder, clean_links=settings.clean_links)
+    else:
+        tokenizer = train_tokenizer(texts, settings.vocab_size, clean_links=settings.clean_links)
+    folder.write_text(FILE, tokenizer.to_str(pretty=True))
+    tokens = tokenizer.get_vocab_size()
+    if source is None:
+        sizes = ("maxlen", "hidden_size", "num_layers", "num_att_heads", "intermediate_size", "drop_rate")
+        return Start(tokenizer, {"vocab_size": tokens, **{name: getattr(settings, name) for name in sizes}}, None)
+    bert = bert_of(source.model)
+    rows = settings_of(bert)["vocab_size"]
+    if tokens > rows:
+        msg = f"the tokenizer has {tokens} tokens, {settings.model} only {rows}: give --tokenizer the model's own folder"
+        raise KerasBertError(msg)
+    if source.missing and not settings.random_weights:
+        print(f"{settings.model} lacks {', '.join(source.missing)}: these start at random", flush=True)
+    return Start(tokenizer, settings_of(bert), None if settings.random_weights else bert)
+
+
+def make_bert(begun: Start) -> keras.Model:
+    """The BERT that a training starts with."""
+    try:
+        create_BERT(**{**begun.bert, "vocab_size": 1, "maxlen": 1, "num_layers": 1})
+    except ValueError as error:
+        raise KerasBertError(str(error)) from error
+    return fresh_bert(begun.bert, begun.weights)
+
+
+def write_start(
+    folder: RunFolder, command: str, settings: TrainingSettings, begun: Start, data: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    """Write config.yaml and provenance.json; of a resumed run, check that the data are still the same.
+
+    Raises:
+        KerasBertError: If they are not.
+    """
+    if folder.last.is_file():
+        before = folder.read_json("provenance.json")["data"]
+        for split, now in data.items():
+            if split in before and split != "overlaps" and before[split] != now:
+                msg = f"the {split} data are not those that {folder.path} was begun with: restore them, or train anew"
+                raise KerasBertError(msg)
+        return
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    for key in _FILES:
+        if values.get(key) and key not in {"model", "tokenizer"}:
+            given = values[key]
+            values[key] = [str(Path(each).resolve()) for each in given] if isinstance(given, list) else str(Path(given).resolve())
+    del values["resume"], values["out"]
+    folder.write_config({"name": f"keras_{command}", "command": command, **values, "bert": begun.bert, **extra})
+    gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
+    folder.write_json("provenance.json", provenance(settings.seed, data, gpus))
+
+
+def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Numbers of [CLS] and [SEP]."""
+    return tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+
+
+def length_multiple(settings: TrainingSettings) -> int:
+    """What lengths of batches are rounded up to: XLA compiles anew for each length."""
+    return 8 if settings.jit == "off" or (settings.jit == "auto" and not tf.config.list_physical_devices("GPU")) else 32
+
+
+def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:
+    """Write plan.json: modules, parameters, learning rates."""
+    bert, network = bert_of(job.network), job.network
+    modules: list[tuple[str, int, Any]] = [("features", 0, bert), *((f"features.{part.name}", 1, part) for part in bert.layers if part.weights)]
+    rows = [_plan_row(name, depth, module.weights, module.trainable_weights, job.lrs["features"]) for name, depth, module in modules]
+    rows.append(_plan_row("head", 0, job.head, job.head, job.lrs["head"]))
+    sizes = {"total": _count(network.weights), "trainable": _count(network.trainable_weights)}
+    gpus = tf.config.list_physical_devices("GPU")
+    plan = {
+        "rows": rows,
+        "parameters": sizes,
+        "batches_per_epoch": job.steps,
+        "max_epochs": settings.epochs,  # type: ignore[attr-defined] - of both kinds of settings
+        "precision": settings.precision,
+        "device": f"{len(gpus)} x gpu" if gpus else "1 x cpu",
+        "samples": samples,
+        "padding_share": job.padding_share,
+    }
+    folder.write_json("plan.json", plan)
+
+
+def _plan_row(name: str, depth: int, weights: list[Any], trainable: list[Any], lr: float | None) -> dict[str, Any]:
+    trains = bool(trainable)
+    return {
+        "module": name,
+        "depth": depth,
+        "parameters": _count(weights),
+        "trainable": _count(trainable),
+        "mode": "train" if trains else "eval",
+        "lr": lr if trains else None,
+        "first_epoch": 0 if trains else None,
+    }
+
+
+def _count(variables: Sequence[Any]) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)

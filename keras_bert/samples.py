@@ -1,0 +1,63 @@
+"""Embedded texts, made from a seed: small, offline, and with something to learn in them."""
+
+import numpy as np
+
+from keras_bert.texts import LabelledTexts
+
+_PEOPLE = ("doctors", "nurses", "teachers", "officials", "farmers", "neighbours", "students", "visitors")
+_PLACES = ("the city", "the village", "the harbour", "the valley", "the island", "the north")
+_TRUE = {
+    "tests": ("counted", "reported", "confirmed", "published"),
+    "masks": ("handed out", "delivered", "washed", "ordered"),
+    "beds": ("prepared", "counted", "moved", "added"),
+}
+_FALSE = {
+    "garlic": ("cures", "kills", "stops", "melts"),
+    "bleach": ("heals", "cleans", "cures", "stops"),
+    "radio masts": ("spread", "carry", "make", "hide"),
+}
+_VIRUS = ("the virus", "every fever", "the illness", "all infections")
+_CLASSES = ("fake", "real")
+
+
+def _sentence(rng: np.random.Generator, label: str) -> str:
+    def pick(words: tuple[str, ...]) -> str:
+        return words[int(rng.integers(len(words)))]
+
+    if label == "real":
+        thing = pick(tuple(_TRUE))
+        return f"{pick(_PEOPLE)} in {pick(_PLACES)} {pick(_TRUE[thing])} {int(rng.integers(2, 90))} {thing} today."
+    thing = pick(tuple(_FALSE))
+    return f"{pick(_PEOPLE)} in {pick(_PLACES)} say {thing} {pick(_FALSE[thing])} {pick(_VIRUS)}!"
+
+
+def sample_documents(seed: int, count: int = 400) -> list[list[str]]:
+    """Documents of four sentences each, all of one kind.
+
+    Args:
+        seed: The same seed makes the same documents.
+        count: How many.
+
+    Returns:
+        Documents of texts.
+    """
+    rng = np.random.default_rng([seed, 0])
+    return [[_sentence(rng, _CLASSES[i % 2]) for _ in range(4)] for i in range(count)]
+
+
+def sample_labelled(seed: int, count: int, split: int) -> LabelledTexts:
+    """Labelled texts of two classes, one in twenty of them with the wrong label.
+
+    Args:
+        seed: The same seed makes the same texts.
+        count: How many.
+        split: 0, 1, 2: different texts.
+
+    Returns:
+        The texts.
+    """
+    rng = np.random.default_rng([seed, 1 + split])
+    labels = [_CLASSES[i % 2] for i in range(count)]
+    texts = [_sentence(rng, label) for label in labels]
+    wrong = rng.random(count) < 1 / 20
+    return LabelledTexts(texts, [_CLASSES[(i + int(w)) % 2] for i, w in enumerate(wrong)], "the sample")
