@@ -9,4 +9,4 @@ Importing the package itself loads no TensorFlow; its modules do.
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # before anything imports keras
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of TensorFlow's own messages, warnings and errors
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what goes wrong is raised as well; its own log is noise

@@ -1,6 +1,6 @@
 """Which texts stand in which batch, and texts as tensors. `B` texts, `T` tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,11 +100,23 @@ def text_tensors(
     return tf.ensure_shape(padded, [None, None]), tf.cast(segments, tf.int32)
 
 
-def pipeline(dataset: tf.data.Dataset, to_tensors: Any) -> tf.data.Dataset:  # noqa: ANN401
-    """Turn planned batches into tensors on other threads, ahead of the training, in the same order every time."""
+def pipeline(plans: Callable[[], Iterator[dict[str, Rows]]], to_tensors: Any, count: int) -> tf.data.Dataset:  # noqa: ANN401
+    """Turn planned batches into tensors on other threads, ahead of the training, in the same order every time.
+
+    Args:
+        plans: Gives dicts of arrays [B], one a batch, each time from the start.
+        to_tensors: Makes a batch of such a dict, as int32.
+        count: How many plans there are.
+
+    Returns:
+        The batches.
+    """
+    signature = {name: tf.TensorSpec([None], tf.int32) for name in next(plans())}
+    dataset = tf.data.Dataset.from_generator(plans, output_signature=signature)
     options = tf.data.Options()
     options.deterministic = True
     # Keras shares each batch out among replicas; the files behind it are not to be.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     mapped = dataset.map(to_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return mapped.prefetch(tf.data.AUTOTUNE).with_options(options)
+    counted = mapped.prefetch(tf.data.AUTOTUNE).apply(tf.data.experimental.assert_cardinality(count))
+    return counted.with_options(options)

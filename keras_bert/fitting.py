@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -131,7 +132,13 @@ def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sin
     if first < epochs:
         record = _EpochRecord(job, settings, folder, state, sinks, first)
         model.fit(
-            job.batches(first), initial_epoch=first, epochs=epochs, steps_per_epoch=job.steps, callbacks=[record], verbose=0
+            job.batches(first),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=job.steps,
+            callbacks=[record],
+            shuffle=False,
+            verbose="auto" if sys.stdout.isatty() else 0,  # type: ignore[arg-type]
         )
 
 

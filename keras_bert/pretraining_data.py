@@ -1,7 +1,7 @@
 """What a BERT is pretrained on: pieces of text, pairs of them, masked anew in every epoch."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,18 +129,18 @@ class PretrainingData:
         batches = epoch_batches(lengths, self.batch_size, np.random.default_rng([self.seed, 0]))
         return padding_share(lengths + (3 if self.next_sentence else 2), batches, self.multiple)
 
-    def training(self, epochs: Iterable[int]) -> tf.data.Dataset:
+    def training(self, epochs: Sequence[int]) -> tf.data.Dataset:
         """Batches of several epochs, one behind the other; what an epoch holds depends on seed and epoch alone.
 
         Returns:
             Pairs of inputs (`input_ids`, `token_type_ids`, `masked_positions`) and targets (`mlm` and `chosen` [B, P], and of
             pairs `nsp` [B], 0 where the second text follows).
         """
-        return self._dataset(lambda: (plan for epoch in epochs for plan in self._plans(epoch)))
+        return pipeline(lambda: (plan for e in epochs for plan in self._plans(e)), self._tensors, self.steps * len(epochs))
 
     def validation(self) -> tf.data.Dataset:
         """Every example once, with masks and pairs that are always the same."""
-        return self._dataset(lambda: self._plans(_VALIDATION))
+        return pipeline(lambda: self._plans(_VALIDATION), self._tensors, self.steps)
 
     def _plans(self, epoch: int) -> Iterator[dict[str, Any]]:
         second, follows, lengths = self.pieces.draw((self.seed, epoch), next_sentence=self.next_sentence)
@@ -152,11 +152,6 @@ class PretrainingData:
             masks = (self.seed, (epoch * _MOST_BATCHES + number) % 2**31)
             plan = {"first": self.pieces.first[rows], "second": second[rows], "nsp": follows[rows], "seed": np.array(masks)}
             yield {name: values.astype(np.int32) for name, values in plan.items()}
-
-    def _dataset(self, plans: Any) -> tf.data.Dataset:  # noqa: ANN401
-        shapes = {"first": [None], "second": [None], "nsp": [None], "seed": [2]}
-        signature = {name: tf.TensorSpec(shape, tf.int32) for name, shape in shapes.items()}
-        return pipeline(tf.data.Dataset.from_generator(plans, output_signature=signature), self._tensors)
 
     def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         second = plan["second"] if self.next_sentence else None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from keras_bert.errors import KerasBertError
 
@@ -99,3 +99,22 @@ def _clean(tokenizer: Tokenizer) -> None:
     """Put words in the place of links and names, before all else."""
     steps = [normalizers.Replace(_LINK, " url "), normalizers.Replace(_NAME, " user ")]
     tokenizer.normalizer = normalizers.Sequence([*steps, tokenizer.normalizer])
+
+
+def save_for_hugging_face(source: Path, target: Path) -> None:
+    """Write a tokenizer so that `AutoTokenizer.from_pretrained` reads it, [CLS] and [SEP] around each text.
+
+    Args:
+        source: Folder of the tokenizer.
+        target: Folder to write to.
+
+    Raises:
+        KerasBertError: If there is no tokenizer in `source`.
+    """
+    tokenizer = load_tokenizer(source, clean_links=False)
+    first, last = ((token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.BertProcessing(last, first)
+    tokenizer.save(str(target / FILE))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **dict(zip(names, SPECIAL_TOKENS, strict=True))}
+    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,254 @@
+"""Fine-tuning of a BERT for the classification of texts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_bert.batching import Rows, TokenStore, epoch_batches, padding_share, pipeline, sorted_batches, text_tensors
+from keras_bert.ending import recorded
+from keras_bert.errors import KerasBertError
+from keras_bert.figures import predicted, stage_figures, test_record
+from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
+from keras_bert.loading import load_network
+from keras_bert.logs import sinks
+from keras_bert.model import Classifier
+from keras_bert.run_folder import RunFolder, fingerprint
+from keras_bert.running import Start, begin, devices, length_multiple, make_bert, resumed, special_pair, start, write_plan, write_start
+from keras_bert.samples import sample_labelled
+from keras_bert.settings import FinetuneSettings
+from keras_bert.texts import LabelledTexts, read_labelled
+from keras_bert.tokenizing import encode
+
+COMMAND = "finetune"
+EVAL_BATCH = 64
+_VAL_SHARE = 10
+_SAMPLE_ROWS = {"train": 600, "val": 200, "test": 200}
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Texts as batches.
+
+    Attributes:
+        store: Tokens of each text, cut to what fits.
+        special: Numbers of [CLS] and [SEP].
+        labels: [N] numbers of classes; zeros where they are not known.
+        multiple: Lengths of batches are multiples of it.
+    """
+
+    store: TokenStore
+    special: tuple[int, int]
+    labels: Rows
+    multiple: int = 8
+
+    def training(self, epochs: range, batch_size: int, seed: int) -> tf.data.Dataset:
+        """Batches (inputs, labels [B]) of several epochs; what an epoch holds depends on seed and epoch alone."""
+        plans = lambda: (batch for epoch in epochs for batch in self.order(epoch, batch_size, seed))  # noqa: E731
+        count = len(epochs) * -(-len(self.labels) // batch_size)
+        return pipeline(lambda: ({"rows": rows} for rows in plans()), self._tensors, count)
+
+    def order(self, epoch: int, batch_size: int, seed: int) -> list[Rows]:
+        """Rows of each batch of an epoch."""
+        return epoch_batches(self.store.lengths, batch_size, np.random.default_rng([seed, epoch]))
+
+    def probabilities(self, model: keras.Model, batch_size: int = EVAL_BATCH) -> NDArray[np.float64]:
+        """[N, K] the classes' probabilities, in the texts' order.
+
+        Args:
+            model: A `Classifier`, or what trains one.
+            batch_size: Texts at once.
+        """
+        batches = sorted_batches(self.store.lengths, batch_size)
+        dataset = pipeline(lambda: iter([{"rows": rows} for rows in batches]), self._tensors, len(batches))
+        logits = np.asarray(model.predict(dataset.map(lambda inputs, _: inputs), verbose=0), dtype=np.float64)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        result = np.empty_like(shifted)
+        result[np.concatenate(batches)] = shifted / shifted.sum(axis=1, keepdims=True)
+        return result
+
+    def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        ids, segments = text_tensors(self.store, plan["rows"], None, self.special, self.multiple)
+        return {"input_ids": ids, "token_type_ids": segments}, tf.gather(self.labels, plan["rows"])
+
+
+def text_data(texts: list[str], labels: list[int], begun: Start, multiple: int = 8) -> TextData:
+    """Encode texts for a model.
+
+    Args:
+        texts: N texts.
+        labels: N numbers of classes.
+        begun: Tokenizer and sizes of the model.
+        multiple: Lengths of batches are multiples of it.
+
+    Returns:
+        The texts, cut to the model's longest input.
+    """
+    room = begun.bert["maxlen"] - 2
+    tokens = [ids[:room] for ids in encode(begun.tokenizer, texts)]
+    return TextData(TokenStore.of(tokens), special_pair(begun.tokenizer), np.array(labels, dtype=np.int64), multiple)
+
+
+def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
+    """Train a classifier on a BERT, choose the epoch on validation, and predict the test split once.
+
+    Args:
+        settings: Everything that can be set.
+        path: The run folder; of a run that goes on, its own is used.
+
+    Returns:
+        The run folder, which holds checkpoints/best.keras (a `Classifier`), metrics.json and predictions/test.parquet.
+
+    Raises:
+        KerasBertError: If something asked for cannot be done.
+    """
+    if settings.resume:
+        settings, folder = resumed(settings, COMMAND)
+    else:
+        folder = begin(settings, path)
+    with recorded(folder), devices(settings):
+        splits = _splits(settings)
+        classes = _classes(splits)
+        begun = start(settings, folder, splits["train"].texts)
+        write_start(folder, COMMAND, settings, begun, _found(splits), {"classes": classes})
+        multiple = length_multiple(settings)
+        data = {
+            name: text_data(split.texts, [classes.index(label) for label in split.labels], begun, multiple)
+            for name, split in splits.items()
+        }
+        options = {"frozen": settings.freeze, "gru_units": settings.gru_units, "dropout": settings.dropout}
+        job = _job(settings, Classifier(make_bert(begun), len(classes), **options), data)
+        write_plan(folder, job, settings, {name: len(split.texts) for name, split in splits.items()})
+        folder.write_status("running", "fit")
+        with sinks(settings, folder) as opened:
+            fit(job, settings, folder, opened)
+        record = fit_record(folder.read_history(), job)
+        folder.write_status("running", "test")
+        best = load_network(folder.best)
+        record["test"] = _test(folder, best, data["test"], splits["test"], classes, record) if "test" in splits else {}
+        folder.write_json("metrics.json", record)
+        folder.write_status("finished", "report")
+    _print(record, folder)
+    return folder
+
+
+def _splits(settings: FinetuneSettings) -> dict[str, LabelledTexts]:
+    """Train, val and, where there is one, test."""
+    if not settings.train:
+        return {name: sample_labelled(settings.seed, rows, i) for i, (name, rows) in enumerate(_SAMPLE_ROWS.items())}
+    files = {"train": settings.train, "val": settings.val, "test": settings.test}
+    splits = {name: read_labelled(file, settings.text_column, settings.label_column) for name, file in files.items() if file}
+    if "val" not in splits:
+        train = splits["train"]
+        order = np.random.default_rng(settings.seed).permutation(len(train.texts))
+        cut = max(1, len(order) // _VAL_SHARE)
+        if cut == len(order):
+            msg = f"{train.source} has 1 row, of which none can be kept for validation: give --val"
+            raise KerasBertError(msg)
+        splits |= {"train": train.take(sorted(order[cut:].tolist())), "val": train.take(sorted(order[:cut].tolist()))}
+    return splits
+
+
+def _classes(splits: dict[str, LabelledTexts]) -> list[str]:
+    """The training split's labels in alphabetical order; the others may have no further ones."""
+    classes = sorted(set(splits["train"].labels))
+    if len(classes) < 2:  # noqa: PLR2004
+        msg = f"{splits['train'].source} has the label {classes[0]!r} alone: a classification needs two"
+        raise KerasBertError(msg)
+    for split in splits.values():
+        for row, label in enumerate(split.labels, 1):
+            if label not in classes:
+                msg = f"{split.source}, row {row}: label {label!r} is none of the training labels {', '.join(classes)}"
+                raise KerasBertError(msg)
+    return classes
+
+
+def _found(splits: dict[str, LabelledTexts]) -> dict[str, Any]:
+    """What provenance.json says of the splits: rows, hashes, and texts that stand in two of them."""
+    found: dict[str, Any] = {
+        name: {"rows": len(split.texts), "sha256": fingerprint(value for pair in zip(split.texts, split.labels, strict=True) for value in pair)}
+        for name, split in splits.items()
+    }
+    names, overlaps = list(splits), []
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            known = set(splits[first].texts)
+            shared = [text for text in dict.fromkeys(splits[second].texts) if text in known]
+            if shared:
+                overlaps.append({"splits": [first, second], "what": "texts", "count": len(shared), "examples": shared[:3]})
+    return {**found, "overlaps": overlaps}
+
+
+def measure_classes(labels: Any, logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - tensors
+    """Figures of a batch.
+
+    Args:
+        labels: [B] numbers of classes.
+        logits: [B, K].
+
+    Returns:
+        Sums of `loss` (negative log-likelihood, nats) and `acc`.
+    """
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    hits = tf.cast(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
+    count = tf.cast(tf.size(loss), tf.float32)
+    return {"loss": Sums(tf.reduce_sum(loss), count), "acc": Sums(tf.reduce_sum(hits), count)}
+
+
+def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextData]) -> Job:
+    bert = {id(weight) for weight in network.bert.weights}
+    train, val = data["train"], data["val"]
+
+    def validate(model: Trained) -> Figures:
+        return stage_figures(val.labels, val.probabilities(model))
+
+    batches = train.order(0, settings.batch_size, settings.seed)
+    return Job(
+        network=network,
+        measure=measure_classes,
+        names=("loss", "acc"),
+        batches=lambda first: train.training(range(first, settings.epochs), settings.batch_size, settings.seed),
+        steps=len(batches),
+        texts=len(train.labels),
+        padding_share=padding_share(train.store.lengths + 2, batches, train.multiple),
+        validate=validate,
+        monitor="val/acc",
+        mode="max",
+        lrs={"features": None if settings.freeze else settings.bert_lr, "head": settings.lr},
+        head=[weight for weight in network.weights if id(weight) not in bert],
+    )
+
+
+def _test(
+    folder: RunFolder, model: Classifier, data: TextData, split: LabelledTexts, classes: list[str], record: dict[str, Any]
+) -> dict[str, Any]:
+    """Predict the test split, write its table, and give its part of metrics.json."""
+    began = pd.Timestamp.now()
+    probabilities = data.probabilities(model)
+    record["seconds"]["test"] = round((pd.Timestamp.now() - began).total_seconds(), 3)
+    table = prediction_table(probabilities, classes, split.texts)
+    table.insert(0, "index", np.arange(len(table)))
+    table.insert(1, "label", split.labels)
+    folder.write(folder.predictions, lambda path: table.to_parquet(path, index=False))
+    return test_record(data.labels, probabilities, classes)
+
+
+def prediction_table(probabilities: NDArray[np.float64], classes: list[str], texts: list[str]) -> pd.DataFrame:
+    """One row a text: prediction, probability of each class, text."""
+    columns = {f"probability_{name}": probabilities[:, k].astype(np.float32) for k, name in enumerate(classes)}
+    names = [classes[k] for k in predicted(probabilities)]
+    return pd.DataFrame({"prediction": names, **columns, "text": texts})
+
+
+def _print(record: dict[str, Any], folder: RunFolder) -> None:
+    for name in ("val", "test"):
+        figures = record[name]
+        if figures:
+            print(f"{name}: acc {figures['acc']:.4f}, f1_macro {figures['f1_macro']:.4f}, loss {figures['loss']:.4f} (n {figures['n']})")
+    print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
+    print(f"its page: python scripts/report.py {folder.path}")

@@ -1,0 +1,62 @@
+"""Predicting new texts from a run folder alone."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from keras_bert.errors import KerasBertError
+from keras_bert.finetuning import prediction_table, text_data
+from keras_bert.loading import load_network
+from keras_bert.model import Classifier, settings_of
+from keras_bert.run_folder import RunFolder
+from keras_bert.running import Start
+from keras_bert.samples import sample_labelled
+from keras_bert.settings import PredictSettings
+from keras_bert.texts import read_texts
+from keras_bert.tokenizing import load_tokenizer
+
+
+def predict(settings: PredictSettings) -> pd.DataFrame:
+    """Predict texts with the best checkpoint of a run of finetune.
+
+    Args:
+        settings: Run folder and files.
+
+    Returns:
+        One row a text, in order: prediction, probability_<class>, text.
+
+    Raises:
+        KerasBertError: If the folder is no such run, or a file cannot be read.
+    """
+    folder = RunFolder(Path(settings.run))
+    config = folder.read_config()
+    if config["command"] != "finetune" or not folder.best.is_file():
+        fault = "is a run of pretrain" if config["command"] != "finetune" else "has no checkpoint yet"
+        msg = f"{folder.path} {fault}: give the folder of a run of finetune"
+        raise KerasBertError(msg)
+    if settings.input:
+        texts = read_texts(settings.input, settings.text_column)
+    else:
+        texts = sample_labelled(config["seed"], 20, 3).texts
+    model = load_network(folder.best)
+    if not isinstance(model, Classifier):
+        msg = f"{folder.best} holds no classifier"
+        raise KerasBertError(msg)
+    begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
+    probabilities = text_data(texts, [0] * len(texts), begun).probabilities(model, settings.batch_size)
+    return prediction_table(probabilities, config["classes"], texts)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write predictions as the file's name says.
+
+    Raises:
+        KerasBertError: If it ends in neither .csv nor .parquet.
+    """
+    if path.suffix not in {".csv", ".parquet"}:
+        msg = f"--out {path}: end the name in .csv or .parquet"
+        raise KerasBertError(msg)
+    RunFolder(path.parent).write(
+        path.resolve(),
+        lambda part: table.to_csv(part, index=False) if path.suffix == ".csv" else table.to_parquet(part, index=False),
+    )
