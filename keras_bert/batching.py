@@ -71,7 +71,11 @@ class TokenStore:
 
 
 def text_tensors(
-    store: TokenStore, first: Any, second: Any, special: tuple[int, int], multiple: int  # noqa: ANN401 - tensors
+    store: TokenStore,
+    first: Any,  # noqa: ANN401 - tensors
+    second: Any,  # noqa: ANN401
+    special: tuple[int, int],
+    multiple: int,
 ) -> tuple[Any, Any]:
     """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], padded behind.
 

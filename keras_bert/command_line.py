@@ -133,7 +133,11 @@ def _add(command: argparse.ArgumentParser, option: Field[Any], hint: Any) -> Non
     if hint is bool:
         command.add_argument(flag, action=argparse.BooleanOptionalAction, default=option.default, **more)
         return
-    plain = next((part for part in get_args(hint) if part is not type(None)), hint) if get_origin(hint) in {Union, types.UnionType} else hint
+    plain = (
+        next((part for part in get_args(hint) if part is not type(None)), hint)
+        if get_origin(hint) in {Union, types.UnionType}
+        else hint
+    )
     if get_origin(hint) is Literal:
         more["choices"] = get_args(hint)
     elif get_origin(hint) is tuple:

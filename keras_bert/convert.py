@@ -109,7 +109,7 @@ def pretraining_from_hugging_face(source: Any) -> Converted:  # noqa: ANN401
     """Make the BERT that the source is under its masked-LM head, and its next-sentence head where it has one.
 
     Args:
-        source: A PyTorch `BertForMaskedLM` or `BertForPreTraining` of transformers, or the folder that its `save_pretrained` wrote.
+        source: A PyTorch `BertForMaskedLM` or `BertForPreTraining` of transformers, or what its `save_pretrained` wrote.
 
     Returns:
         A `PretrainingModel`.
@@ -236,7 +236,7 @@ def _read(source: Any) -> tuple[dict[str, Any], Weights]:  # noqa: ANN401
     weights = {}
     for name, array in named:
         for old, new in _OLD_NAMES.items():
-            name = name.removesuffix(old) + new if name.endswith(old) else name  # noqa: PLW2901
+            name = name.removesuffix(old) + new if name.endswith(old) else name
         weights[name] = array
     return config, weights
 

@@ -41,7 +41,7 @@ class BertEmbedding(keras.layers.Layer):
             kwargs: Of any Keras layer.
         """
         super().__init__(**kwargs)
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "vocab_size": vocab_size,
             "maxlen": maxlen,
             "hidden_size": hidden_size,

@@ -71,7 +71,7 @@ def predicted(probabilities: Array) -> Array:
     """[N] the most probable class; at exactly one half, class 1 of two."""
     if probabilities.shape[1] == 2:  # noqa: PLR2004
         return (probabilities[:, 1] >= probabilities[:, 0]).astype(np.int64)
-    return probabilities.argmax(axis=1)
+    return np.asarray(probabilities.argmax(axis=1))
 
 
 def calibration(labels: Array, probabilities: Array) -> list[dict[str, float]]:

@@ -1,97 +1,39 @@
 """Fine-tuning of a BERT for the classification of texts."""
 
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from keras_bert.batching import Rows, TokenStore, epoch_batches, padding_share, pipeline, sorted_batches, text_tensors
+from keras_bert.batching import padding_share
+from keras_bert.classification_data import TextData, prediction_table, text_data
 from keras_bert.ending import recorded
 from keras_bert.errors import KerasBertError
-from keras_bert.figures import predicted, stage_figures, test_record
+from keras_bert.figures import stage_figures, test_record
 from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
 from keras_bert.loading import load_network
 from keras_bert.logs import sinks
 from keras_bert.model import Classifier
 from keras_bert.run_folder import RunFolder, fingerprint
-from keras_bert.running import Start, begin, devices, length_multiple, make_bert, resumed, special_pair, start, write_plan, write_start
+from keras_bert.running import (
+    begin,
+    devices,
+    length_multiple,
+    make_bert,
+    resumed,
+    start,
+    write_plan,
+    write_start,
+)
 from keras_bert.samples import sample_labelled
 from keras_bert.settings import FinetuneSettings
 from keras_bert.texts import LabelledTexts, read_labelled
-from keras_bert.tokenizing import encode
 
 COMMAND = "finetune"
-EVAL_BATCH = 64
 _VAL_SHARE = 10
 _SAMPLE_ROWS = {"train": 600, "val": 200, "test": 200}
-
-
-@dataclass(frozen=True)
-class TextData:
-    """Texts as batches.
-
-    Attributes:
-        store: Tokens of each text, cut to what fits.
-        special: Numbers of [CLS] and [SEP].
-        labels: [N] numbers of classes; zeros where they are not known.
-        multiple: Lengths of batches are multiples of it.
-    """
-
-    store: TokenStore
-    special: tuple[int, int]
-    labels: Rows
-    multiple: int = 8
-
-    def training(self, epochs: range, batch_size: int, seed: int) -> tf.data.Dataset:
-        """Batches (inputs, labels [B]) of several epochs; what an epoch holds depends on seed and epoch alone."""
-        plans = lambda: (batch for epoch in epochs for batch in self.order(epoch, batch_size, seed))  # noqa: E731
-        count = len(epochs) * -(-len(self.labels) // batch_size)
-        return pipeline(lambda: ({"rows": rows} for rows in plans()), self._tensors, count)
-
-    def order(self, epoch: int, batch_size: int, seed: int) -> list[Rows]:
-        """Rows of each batch of an epoch."""
-        return epoch_batches(self.store.lengths, batch_size, np.random.default_rng([seed, epoch]))
-
-    def probabilities(self, model: keras.Model, batch_size: int = EVAL_BATCH) -> NDArray[np.float64]:
-        """[N, K] the classes' probabilities, in the texts' order.
-
-        Args:
-            model: A `Classifier`, or what trains one.
-            batch_size: Texts at once.
-        """
-        batches = sorted_batches(self.store.lengths, batch_size)
-        dataset = pipeline(lambda: iter([{"rows": rows} for rows in batches]), self._tensors, len(batches))
-        logits = np.asarray(model.predict(dataset.map(lambda inputs, _: inputs), verbose=0), dtype=np.float64)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        result = np.empty_like(shifted)
-        result[np.concatenate(batches)] = shifted / shifted.sum(axis=1, keepdims=True)
-        return result
-
-    def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        ids, segments = text_tensors(self.store, plan["rows"], None, self.special, self.multiple)
-        return {"input_ids": ids, "token_type_ids": segments}, tf.gather(self.labels, plan["rows"])
-
-
-def text_data(texts: list[str], labels: list[int], begun: Start, multiple: int = 8) -> TextData:
-    """Encode texts for a model.
-
-    Args:
-        texts: N texts.
-        labels: N numbers of classes.
-        begun: Tokenizer and sizes of the model.
-        multiple: Lengths of batches are multiples of it.
-
-    Returns:
-        The texts, cut to the model's longest input.
-    """
-    room = begun.bert["maxlen"] - 2
-    tokens = [ids[:room] for ids in encode(begun.tokenizer, texts)]
-    return TextData(TokenStore.of(tokens), special_pair(begun.tokenizer), np.array(labels, dtype=np.int64), multiple)
 
 
 def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
@@ -110,7 +52,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
     if settings.resume:
         settings, folder = resumed(settings, COMMAND)
     else:
-        folder = begin(settings, path)
+        folder = begin(path)
     with recorded(folder), devices(settings):
         splits = _splits(settings)
         classes = _classes(splits)
@@ -121,8 +63,14 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
             name: text_data(split.texts, [classes.index(label) for label in split.labels], begun, multiple)
             for name, split in splits.items()
         }
-        options = {"frozen": settings.freeze, "gru_units": settings.gru_units, "dropout": settings.dropout}
-        job = _job(settings, Classifier(make_bert(begun), len(classes), **options), data)
+        network = Classifier(
+            make_bert(begun),
+            len(classes),
+            frozen=settings.freeze,
+            gru_units=settings.gru_units,
+            dropout=settings.dropout,
+        )
+        job = _job(settings, network, data)
         write_plan(folder, job, settings, {name: len(split.texts) for name, split in splits.items()})
         folder.write_status("running", "fit")
         with sinks(settings, folder) as opened:
@@ -171,7 +119,10 @@ def _classes(splits: dict[str, LabelledTexts]) -> list[str]:
 def _found(splits: dict[str, LabelledTexts]) -> dict[str, Any]:
     """What provenance.json says of the splits: rows, hashes, and texts that stand in two of them."""
     found: dict[str, Any] = {
-        name: {"rows": len(split.texts), "sha256": fingerprint(value for pair in zip(split.texts, split.labels, strict=True) for value in pair)}
+        name: {
+            "rows": len(split.texts),
+            "sha256": fingerprint(value for pair in zip(split.texts, split.labels, strict=True) for value in pair),
+        }
         for name, split in splits.items()
     }
     names, overlaps = list(splits), []
@@ -228,9 +179,9 @@ def _test(
     folder: RunFolder, model: Classifier, data: TextData, split: LabelledTexts, classes: list[str], record: dict[str, Any]
 ) -> dict[str, Any]:
     """Predict the test split, write its table, and give its part of metrics.json."""
-    began = pd.Timestamp.now()
+    began = time.perf_counter()
     probabilities = data.probabilities(model)
-    record["seconds"]["test"] = round((pd.Timestamp.now() - began).total_seconds(), 3)
+    record["seconds"]["test"] = round(time.perf_counter() - began, 3)
     table = prediction_table(probabilities, classes, split.texts)
     table.insert(0, "index", np.arange(len(table)))
     table.insert(1, "label", split.labels)
@@ -238,17 +189,11 @@ def _test(
     return test_record(data.labels, probabilities, classes)
 
 
-def prediction_table(probabilities: NDArray[np.float64], classes: list[str], texts: list[str]) -> pd.DataFrame:
-    """One row a text: prediction, probability of each class, text."""
-    columns = {f"probability_{name}": probabilities[:, k].astype(np.float32) for k, name in enumerate(classes)}
-    names = [classes[k] for k in predicted(probabilities)]
-    return pd.DataFrame({"prediction": names, **columns, "text": texts})
-
-
 def _print(record: dict[str, Any], folder: RunFolder) -> None:
     for name in ("val", "test"):
         figures = record[name]
         if figures:
-            print(f"{name}: acc {figures['acc']:.4f}, f1_macro {figures['f1_macro']:.4f}, loss {figures['loss']:.4f} (n {figures['n']})")
+            shown = ", ".join(f"{key} {figures[key]:.4f}" for key in ("acc", "f1_macro", "loss"))
+            print(f"{name}: {shown} (n {figures['n']})")
     print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
     print(f"its page: python scripts/report.py {folder.path}")

@@ -16,6 +16,7 @@ from keras_bert.errors import KerasBertError
 from keras_bert.optimization import BertAdamW, WarmupLinearDecay
 from keras_bert.run_folder import RunFolder
 from keras_bert.settings import TrainingSettings
+from keras_bert.state import State
 
 Figures = dict[str, Any]
 
@@ -82,7 +83,7 @@ class Trained(keras.Model):
         """What the network gives."""
         return self.network(inputs, training=training)
 
-    def compute_loss(  # noqa: PLR0913 - Keras's signature
+    def compute_loss(
         self,
         x: Any = None,  # noqa: ANN401, ARG002
         y: Any = None,  # noqa: ANN401
@@ -117,8 +118,7 @@ def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sin
     Raises:
         KerasBertError: If the loss is no number any more, or the checkpoint does not fit.
     """
-    epochs: int = settings.epochs  # type: ignore[attr-defined] - of both kinds of settings
-    total = job.steps * epochs
+    epochs, total = settings.epochs, job.steps * settings.epochs
     peaks = {name: lr for name, lr in job.lrs.items() if lr is not None}
     schedule = WarmupLinearDecay(next(iter(peaks.values())), total, int(settings.warmup * total))
     factor = peaks["head"] / schedule.peak
@@ -138,57 +138,8 @@ def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sin
             steps_per_epoch=job.steps,
             callbacks=[record],
             shuffle=False,
-            verbose="auto" if sys.stdout.isatty() else 0,  # type: ignore[arg-type]
+            verbose="auto" if sys.stdout.isatty() else 0,
         )
-
-
-class State:
-    """Everything that the next epoch needs, in one file without code: weights, moments, step, states of dropout, epoch."""
-
-    def __init__(self, network: keras.Model, optimizer: BertAdamW, folder: RunFolder) -> None:
-        self.folder = folder
-        self.variables = {"network": network.variables, "optimizer": optimizer.variables}
-
-    def save(self, epoch: int) -> None:
-        """Write the state behind an epoch."""
-        arrays = {
-            f"{part}/{i:05d}": np.asarray(variable.value)
-            for part, variables in self.variables.items()
-            for i, variable in enumerate(variables)
-        }
-
-        def write(path: Any) -> None:  # noqa: ANN401
-            with path.open("wb") as file:  # a name would get another suffix
-                np.savez(file, epoch=np.array(epoch), **arrays)  # type: ignore[arg-type]
-
-        self.folder.write(self.folder.last, write)
-
-    def restore(self) -> int:
-        """Take the state up.
-
-        Returns:
-            The epoch to go on with; 0 where there is no state.
-
-        Raises:
-            KerasBertError: If the file is damaged or of another model.
-        """
-        path = self.folder.last
-        if not path.is_file():
-            return 0
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            for part, variables in self.variables.items():
-                shapes = [arrays[f"{part}/{i:05d}"].shape for i in range(len(variables))]
-                if shapes != [tuple(variable.shape) for variable in variables]:
-                    raise ValueError("shapes differ")
-            for part, variables in self.variables.items():
-                for i, variable in enumerate(variables):
-                    variable.assign(arrays[f"{part}/{i:05d}"])
-            return int(arrays["epoch"]) + 1
-        except Exception as error:  # zipfile, zlib and numpy each raise their own
-            msg = f"{path} cannot be resumed from: {error}; train again into another folder"
-            raise KerasBertError(msg) from error
 
 
 class _EpochRecord(keras.callbacks.Callback):
@@ -225,11 +176,12 @@ class _EpochRecord(keras.callbacks.Callback):
         self.state.save(epoch)
         for sink in self.sinks:
             sink.write(row)
-        shown = " ".join(f"{name} {row[name]:.4f}" for name in ("train/loss", "train/acc", "val/loss", "val/acc") if name in row)
-        print(f"epoch {epoch} of {self.settings.epochs}: {shown}, {seconds:.1f} s", flush=True)  # type: ignore[attr-defined]
-        patience: int = self.settings.patience  # type: ignore[attr-defined] - of both kinds of settings
-        if patience and epoch - best >= patience:
-            print(f"stopped early: no better {self.job.monitor} for {patience} epochs", flush=True)
+        shown = " ".join(
+            f"{name} {row[name]:.4f}" for name in ("train/loss", "train/acc", "val/loss", "val/acc") if name in row
+        )
+        print(f"epoch {epoch} of {self.settings.epochs}: {shown}, {seconds:.1f} s", flush=True)
+        if 0 < self.settings.patience <= epoch - best:
+            print(f"stopped early: no better {self.job.monitor} for {self.settings.patience} epochs", flush=True)
             self.model.stop_training = True
 
     def _lrs(self) -> dict[str, float | None]:

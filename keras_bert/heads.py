@@ -1,4 +1,4 @@
-"""What reads the encoder's output. `B` texts, `T` tokens, `C` hidden size, `V` vocabulary, `P` chosen positions, `K` classes."""
+"""What reads the encoder's output. `B` texts, `T` tokens, `C` hidden size, `V` vocabulary, `P` chosen positions."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class Pooler(keras.layers.Layer):
         """[B, T, C] -> [B, C]."""
         return self.dense(hidden[:, 0])
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401, ARG002
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401
         """A vector of a text has no padding."""
 
     def get_config(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Pooler(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class MaskedLMHead(keras.layers.Layer):
-    """What a masked token was: dense, GELU, LayerNorm, and the token table itself as the last matrix, with a bias of its own."""
+    """What a masked token was: dense, GELU, LayerNorm, and the token table itself as the last matrix, with a bias."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class MaskedLMHead(keras.layers.Layer):
         table = ops.cast(self.embedding.token_table, self.compute_dtype)
         return ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32") + ops.cast(self.bias, "float32")
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401, ARG002
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401
         """The loss has weights of its own."""
 
     def get_config(self) -> dict[str, Any]:

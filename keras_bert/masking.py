@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from keras_bert.tokenizing import SPECIAL_TOKENS
+from keras_bert.tokenizing import SPECIAL_TOKENS, token_id
 
 _MASKED, _RANDOM = 0.8, 0.1
 
@@ -17,8 +17,8 @@ _MASKED, _RANDOM = 0.8, 0.1
 class Masking:
     """BERT's masked language model (arXiv 1810.04805, section 3.1 and appendix A.1).
 
-    Of each text round(rate * tokens) are chosen, one at least. Of the chosen, 80 % become [MASK], 10 % a random token, 10 % stay.
-    Special tokens are never chosen and never the random token; padding is one of them.
+    Of each text round(rate * tokens) are chosen, one at least. Of these 80 % become [MASK], 10 % a random token, and 10 % stay.
+    Special tokens, of which padding is one, are never chosen and never the random token.
 
     Attributes:
         rate: Share of the tokens, 0..1.
@@ -35,9 +35,9 @@ class Masking:
     @classmethod
     def of(cls, tokenizer: Tokenizer, rate: float) -> "Masking":
         """The masking that a tokenizer's vocabulary asks for."""
-        special = np.array([tokenizer.token_to_id(token) for token in SPECIAL_TOKENS], dtype=np.int32)
+        special = np.array([token_id(tokenizer, token) for token in SPECIAL_TOKENS], dtype=np.int32)
         ordinary = np.setdiff1d(np.arange(tokenizer.get_vocab_size(), dtype=np.int32), special)
-        return cls(rate, int(tokenizer.token_to_id("[MASK]")), special, ordinary)
+        return cls(rate, token_id(tokenizer, "[MASK]"), special, ordinary)
 
     def __call__(self, input_ids: Any, seed: Any) -> tuple[Any, Any, Any, Any]:  # noqa: ANN401 - tensors
         """Choose and replace.
@@ -62,10 +62,10 @@ class Masking:
         targets = tf.gather(input_ids, positions, batch_dims=1)
         fate = tf.random.stateless_uniform(tf.shape(positions), seeds[1])
         drawn = tf.random.stateless_uniform(tf.shape(positions), seeds[2], maxval=len(self.ordinary), dtype=tf.int32)
-        replaced = tf.where(fate < _MASKED, self.mask, tf.where(fate < _MASKED + _RANDOM, tf.gather(self.ordinary, drawn), targets))
+        replaced = tf.where(
+            fate < _MASKED, self.mask, tf.where(fate < _MASKED + _RANDOM, tf.gather(self.ordinary, drawn), targets)
+        )
         rows = tf.broadcast_to(tf.range(tf.shape(positions)[0])[:, None], tf.shape(positions))
         # Positions of a row are all different, the places behind the chosen ones too: those keep what they have.
         places, values = tf.stack([rows, positions], axis=-1), tf.where(chosen, replaced, targets)
         return tf.tensor_scatter_nd_update(input_ids, places, values), positions, targets, tf.cast(chosen, tf.float32)
-
-

@@ -60,7 +60,7 @@ class BertAdamW(keras.optimizers.Adam):
         self.rate_of_decay, self.clip, self.factor = weight_decay, clip, factor
         self._scaled = {self._var_key(variable) for variable in scaled}
 
-    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:  # noqa: ANN401
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Clip, and take a step; see Keras."""
         dense = [tf.convert_to_tensor(grad) for grad in grads]
         replicas = tf.distribute.get_strategy().num_replicas_in_sync

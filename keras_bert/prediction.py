@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from keras_bert.classification_data import prediction_table, text_data
 from keras_bert.errors import KerasBertError
-from keras_bert.finetuning import prediction_table, text_data
 from keras_bert.loading import load_network
 from keras_bert.model import Classifier, settings_of
 from keras_bert.run_folder import RunFolder
@@ -14,6 +14,8 @@ from keras_bert.samples import sample_labelled
 from keras_bert.settings import PredictSettings
 from keras_bert.texts import read_texts
 from keras_bert.tokenizing import load_tokenizer
+
+_SAMPLE_ROWS = 20
 
 
 def predict(settings: PredictSettings) -> pd.DataFrame:
@@ -34,10 +36,8 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         fault = "is a run of pretrain" if config["command"] != "finetune" else "has no checkpoint yet"
         msg = f"{folder.path} {fault}: give the folder of a run of finetune"
         raise KerasBertError(msg)
-    if settings.input:
-        texts = read_texts(settings.input, settings.text_column)
-    else:
-        texts = sample_labelled(config["seed"], 20, 3).texts
+    files = settings.input
+    texts = read_texts(files, settings.text_column) if files else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
     model = load_network(folder.best)
     if not isinstance(model, Classifier):
         msg = f"{folder.best} holds no classifier"

@@ -14,7 +14,18 @@ from keras_bert.masking import Masking
 from keras_bert.model import PretrainingModel
 from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
 from keras_bert.run_folder import RunFolder, fingerprint
-from keras_bert.running import Start, begin, devices, length_multiple, make_bert, resumed, special_pair, start, write_plan, write_start
+from keras_bert.running import (
+    Start,
+    begin,
+    devices,
+    length_multiple,
+    make_bert,
+    resumed,
+    special_pair,
+    start,
+    write_plan,
+    write_start,
+)
 from keras_bert.samples import sample_documents
 from keras_bert.settings import PretrainSettings
 from keras_bert.texts import read_documents
@@ -39,7 +50,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
     if settings.resume:
         settings, folder = resumed(settings, COMMAND)
     else:
-        folder = begin(settings, path)
+        folder = begin(path)
     with recorded(folder), devices(settings):
         documents = dict(zip(("train", "val"), _documents(settings), strict=True))
         begun = start(settings, folder, [text for document in documents["train"] for text in document])

@@ -1,4 +1,4 @@
-"""What pretraining and fine-tuning have in common: devices, seeds, model and tokenizer, the run folder's first and last files."""
+"""What pretraining and fine-tuning have in common: devices, seeds, model and tokenizer, the first files of a run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from keras_bert.loading import bert_of, find_source, fresh_bert, precision
 from keras_bert.model import create_BERT, settings_of
 from keras_bert.run_folder import RunFolder, provenance
 from keras_bert.settings import TrainingSettings
-from keras_bert.tokenizing import FILE, load_tokenizer, train_tokenizer
+from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenizer
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
@@ -79,11 +79,11 @@ def resumed(settings: Settings, command: str) -> tuple[Settings, RunFolder]:
         msg = f"{folder.path} is finished: there is nothing to resume"
         raise KerasBertError(msg)
     known = {each.name for each in fields(settings)}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items() if key in known}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known}
     return type(settings)(**{**values, "resume": str(folder.path)}), folder
 
 
-def begin(settings: TrainingSettings, path: Path) -> RunFolder:
+def begin(path: Path) -> RunFolder:
     """Claim a new run folder.
 
     Raises:
@@ -163,16 +163,21 @@ def write_start(
     for key in _FILES:
         if values.get(key) and key not in {"model", "tokenizer"}:
             given = values[key]
-            values[key] = [str(Path(each).resolve()) for each in given] if isinstance(given, list) else str(Path(given).resolve())
+            values[key] = (
+                [str(Path(each).resolve()) for each in given] if isinstance(given, list) else str(Path(given).resolve())
+            )
     del values["resume"], values["out"]
     folder.write_config({"name": f"keras_{command}", "command": command, **values, "bert": begun.bert, **extra})
-    gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in tf.config.list_physical_devices("GPU")]
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
     folder.write_json("provenance.json", provenance(settings.seed, data, gpus))
 
 
 def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
     """Numbers of [CLS] and [SEP]."""
-    return tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    return token_id(tokenizer, "[CLS]"), token_id(tokenizer, "[SEP]")
 
 
 def length_multiple(settings: TrainingSettings) -> int:
@@ -183,8 +188,13 @@ def length_multiple(settings: TrainingSettings) -> int:
 def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:
     """Write plan.json: modules, parameters, learning rates."""
     bert, network = bert_of(job.network), job.network
-    modules: list[tuple[str, int, Any]] = [("features", 0, bert), *((f"features.{part.name}", 1, part) for part in bert.layers if part.weights)]
-    rows = [_plan_row(name, depth, module.weights, module.trainable_weights, job.lrs["features"]) for name, depth, module in modules]
+    modules: list[tuple[str, int, Any]] = [
+        ("features", 0, bert),
+        *((f"features.{part.name}", 1, part) for part in bert.layers if part.weights),
+    ]
+    rows = [
+        _plan_row(name, depth, module.weights, module.trainable_weights, job.lrs["features"]) for name, depth, module in modules
+    ]
     rows.append(_plan_row("head", 0, job.head, job.head, job.lrs["head"]))
     sizes = {"total": _count(network.weights), "trainable": _count(network.trainable_weights)}
     gpus = tf.config.list_physical_devices("GPU")
@@ -192,7 +202,7 @@ def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples:
         "rows": rows,
         "parameters": sizes,
         "batches_per_epoch": job.steps,
-        "max_epochs": settings.epochs,  # type: ignore[attr-defined] - of both kinds of settings
+        "max_epochs": settings.epochs,
         "precision": settings.precision,
         "device": f"{len(gpus)} x gpu" if gpus else "1 x cpu",
         "samples": samples,

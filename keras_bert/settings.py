@@ -25,7 +25,8 @@ class TrainingSettings:
     )
     random_weights: bool = _option(default=False, text="of --model take sizes and tokenizer, not the weights")
     tokenizer: str | None = _option(
-        None, "folder with tokenizer.json or vocab.txt (default: the model's own; without a model, trained on the training text)"
+        None,
+        "folder with tokenizer.json or vocab.txt (default: the model's own; without a model, trained on the training text)",
     )
     clean_links: bool = _option(
         default=True, text="write links and @names as the words url and user, in a tokenizer trained here or not of Keras's"
@@ -44,6 +45,8 @@ class TrainingSettings:
     precision: Literal["float32", "mixed_bfloat16"] = _option("float32", "of the arithmetic; weights stay float32")
     jit: Literal["auto", "on", "off"] = _option("auto", "compile steps with XLA; auto: on a GPU, which is where it wins")
     strategy: Literal["none", "mirrored"] = _option("none", "mirrored: share each batch among all GPUs of this machine")
+    epochs: int = _option(3, "passes over the training data")
+    patience: int = _option(0, "stop after so many epochs without a better validation figure; 0: never")
     seed: int = _option(1, "of weights, order, masks and dropout")
     deterministic: bool = _option(default=True, text="the same curve to the bit for the same seed")
     tensorboard: bool = _option(default=True, text="write tensorboard/ in the run folder")
@@ -86,9 +89,8 @@ class PretrainSettings(TrainingSettings):
     text_column: str = _option("text", "column of the texts in tables")
     nsp: bool = _option(default=False, text="next-sentence prediction too")
     mask_rate: float = _option(0.15, "share of the tokens that is to be guessed, 0..1")
-    epochs: int = _option(10, "passes over the text")
+    epochs: int = _option(10, "passes over the training data")
     lr: float = _option(5e-4, "highest learning rate")
-    patience: int = _option(0, "stop after so many epochs without a lower validation loss; 0: never")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -111,10 +113,8 @@ class FinetuneSettings(TrainingSettings):
     freeze: bool = _option(default=False, text="train the head alone; the BERT's dropout is off")
     gru_units: int = _option(0, "units a direction of a BiGRU that reads every token; 0: the pooled output is read")
     dropout: float = _option(0.1, "before the output layer, 0..1")
-    epochs: int = _option(3, "passes over the training table")
     lr: float = _option(1e-3, "highest learning rate of the head")
     bert_lr: float = _option(1e-4, "highest learning rate of the BERT")
-    patience: int = _option(0, "stop after so many epochs without a higher validation accuracy; 0: never")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

@@ -140,12 +140,14 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _column(table: pd.DataFrame, column: str, path: Path) -> list[str]:
     if column not in table:
-        msg = f"{path} has no column {column!r}; it has {', '.join(map(repr, table.columns))}: say which with --text-column or so"
+        msg = (
+            f"{path} has no column {column!r}; it has {', '.join(map(repr, table.columns))}: say which with --text-column or so"
+        )
         raise KerasBertError(msg)
     if table.empty:
         msg = f"{path} has no rows"
         raise KerasBertError(msg)
-    values = ["" if value is None or value != value else str(value) for value in table[column]]  # noqa: PLR0124 - NaN
+    values = ["" if value is None or value != value else str(value) for value in table[column]]
     empty = [row for row, value in enumerate(values, 1) if not value.strip()]
     if empty:
         msg = f"{path}, row {empty[0]}: {column} is empty ({len(empty)} such rows); fill it or remove the row"

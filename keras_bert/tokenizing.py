@@ -87,6 +87,14 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """Number of a token that the tokenizer has."""
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise KeyError(token)
+    return number
+
+
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -112,7 +120,7 @@ def save_for_hugging_face(source: Path, target: Path) -> None:
         KerasBertError: If there is no tokenizer in `source`.
     """
     tokenizer = load_tokenizer(source, clean_links=False)
-    first, last = ((token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
+    first, last = ((token, token_id(tokenizer, token)) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.BertProcessing(last, first)
     tokenizer.save(str(target / FILE))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")

@@ -1,0 +1,89 @@
+"""Texts as batches of a classification, and what a classifier makes of them. `N` texts, `B` of them a batch, `K` classes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_bert.batching import Rows, TokenStore, epoch_batches, pipeline, sorted_batches, text_tensors
+from keras_bert.figures import predicted
+from keras_bert.running import Start, special_pair
+from keras_bert.tokenizing import encode
+
+EVAL_BATCH = 64
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Texts as batches.
+
+    Attributes:
+        store: Tokens of each text, cut to what fits.
+        special: Numbers of [CLS] and [SEP].
+        labels: [N] numbers of classes; zeros where they are not known.
+        multiple: Lengths of batches are multiples of it.
+    """
+
+    store: TokenStore
+    special: tuple[int, int]
+    labels: Rows
+    multiple: int = 8
+
+    def training(self, epochs: range, batch_size: int, seed: int) -> tf.data.Dataset:
+        """Batches (inputs, labels [B]) of several epochs; what an epoch holds depends on seed and epoch alone."""
+
+        def plans() -> Iterator[dict[str, Rows]]:
+            return ({"rows": rows} for epoch in epochs for rows in self.order(epoch, batch_size, seed))
+
+        return pipeline(plans, self._tensors, len(epochs) * -(-len(self.labels) // batch_size))
+
+    def order(self, epoch: int, batch_size: int, seed: int) -> list[Rows]:
+        """Rows of each batch of an epoch."""
+        return epoch_batches(self.store.lengths, batch_size, np.random.default_rng([seed, epoch]))
+
+    def probabilities(self, model: keras.Model, batch_size: int = EVAL_BATCH) -> NDArray[np.float64]:
+        """[N, K] the classes' probabilities, in the texts' order.
+
+        Args:
+            model: A `Classifier`, or what trains one.
+            batch_size: Texts at once.
+        """
+        batches = sorted_batches(self.store.lengths, batch_size)
+        dataset = pipeline(lambda: iter([{"rows": rows} for rows in batches]), self._tensors, len(batches))
+        logits = np.asarray(model.predict(dataset.map(lambda inputs, _: inputs), verbose=0), dtype=np.float64)
+        result = np.empty(logits.shape)
+        result[np.concatenate(batches)] = tf.nn.softmax(tf.constant(logits), axis=1)
+        return result
+
+    def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        ids, segments = text_tensors(self.store, plan["rows"], None, self.special, self.multiple)
+        return {"input_ids": ids, "token_type_ids": segments}, tf.gather(self.labels, plan["rows"])
+
+
+def text_data(texts: list[str], labels: list[int], begun: Start, multiple: int = 8) -> TextData:
+    """Encode texts for a model.
+
+    Args:
+        texts: N texts.
+        labels: N numbers of classes.
+        begun: Tokenizer and sizes of the model.
+        multiple: Lengths of batches are multiples of it.
+
+    Returns:
+        The texts, cut to the model's longest input.
+    """
+    room = begun.bert["maxlen"] - 2
+    tokens = [ids[:room] for ids in encode(begun.tokenizer, texts)]
+    return TextData(TokenStore.of(tokens), special_pair(begun.tokenizer), np.array(labels, dtype=np.int64), multiple)
+
+
+def prediction_table(probabilities: NDArray[np.float64], classes: list[str], texts: list[str]) -> pd.DataFrame:
+    """One row a text: prediction, probability of each class, text."""
+    columns = {f"probability_{name}": probabilities[:, k].astype(np.float32) for k, name in enumerate(classes)}
+    names = [classes[k] for k in predicted(probabilities)]
+    return pd.DataFrame({"prediction": names, **columns, "text": texts})
