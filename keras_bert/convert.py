@@ -31,7 +31,8 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
     """Hugging Face's name of every weight.
 
     Args:
-        model: Of `create_BERT`, or a `PretrainingModel`, whose names then are those of `BertForPreTraining`.
+        model: Of `create_BERT`, or a `PretrainingModel`, whose names then are those of `BertForPreTraining`, or of
+            `BertForMaskedLM`, which has no pooler.
 
     Returns:
         Name -> our variable, and whether it is a matrix that PyTorch holds transposed.
@@ -41,7 +42,9 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
         transform = "cls.predictions.transform"
         named |= _dense(f"{transform}.dense", model.mlm.dense) | _norm(f"{transform}.LayerNorm", model.mlm.norm)
         named["cls.predictions.bias"] = Counterpart(model.mlm.bias, transposed=False)
-        return named if model.nsp is None else named | _dense("cls.seq_relationship", model.nsp)
+        if model.nsp is not None:
+            return named | _dense("cls.seq_relationship", model.nsp)
+        return {name: part for name, part in named.items() if ".pooler." not in name}  # nothing has trained it
     embedding = model.get_layer(EMBEDDING)
     tables = {"word": embedding.token_table, "position": embedding.position_table, "token_type": embedding.segment_table}
     named = {f"embeddings.{kind}_embeddings.weight": Counterpart(table, transposed=False) for kind, table in tables.items()}

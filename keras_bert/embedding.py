@@ -78,16 +78,17 @@ class BertEmbedding(keras.layers.Layer):
                 TensorFlow's InvalidArgumentError, of the same words; compiled by XLA, which drops assertions, there is none.
         """
         settings = self.settings
-        length = ops.shape(input_ids)[1]
-        _check(length, settings["maxlen"], f"a text is longer than maxlen, {settings['maxlen']} tokens: cut it", lowest=1)
-        words = f"is outside 0..{settings['vocab_size'] - 1}: is the tokenizer the model's own?"
-        _check(input_ids, settings["vocab_size"] - 1, f"a number of input_ids {words}")
-        hidden = ops.take(self._cast(self.token_table), input_ids, axis=0) + self._cast(self.position_table)[:length]
+        sizes = self.settings
+        vocabulary, segments, maxlen = sizes["vocab_size"] - 1, sizes["num_segments"] - 1, sizes["maxlen"]
+        length = _checked(ops.shape(input_ids)[1], maxlen, f"a text is longer than maxlen, {maxlen} tokens: cut it")
+        words = f"a number of input_ids is outside 0..{vocabulary}: is this the tokenizer of the model?"
+        hidden = ops.take(self._cast(self.token_table), _checked(input_ids, vocabulary, words), axis=0)
+        hidden += self._cast(self.position_table)[:length]
         if token_type_ids is None:
             hidden += self._cast(self.segment_table)[0]
         else:
-            _check(token_type_ids, settings["num_segments"] - 1, f"a segment is outside 0..{settings['num_segments'] - 1}")
-            hidden += ops.take(self._cast(self.segment_table), token_type_ids, axis=0)
+            given = _checked(token_type_ids, segments, f"a segment is outside 0..{segments}")
+            hidden += ops.take(self._cast(self.segment_table), given, axis=0)
         return self.dropout(self.norm(hidden), training=training)
 
     def _cast(self, table: Any) -> Any:  # noqa: ANN401
@@ -102,14 +103,16 @@ class BertEmbedding(keras.layers.Layer):
         return {**super().get_config(), **self.settings}
 
 
-def _check(values: Any, highest: int, message: str, lowest: int = 0) -> None:  # noqa: ANN401
-    """Raise at once where the values are known, and put an assertion into the graph where they are not yet."""
+def _checked(values: Any, highest: int, message: str) -> Any:  # noqa: ANN401
+    """Raise at once where the values are known; where they are not yet, put an assertion before whatever uses them."""
     if isinstance(values, int) or tf.executing_eagerly():
         array = np.asarray(values)
-        wrong = array[(array < lowest) | (array > highest)]
+        wrong = array[(array < 0) | (array > highest)]
         if wrong.size:
-            msg = f"{message}; found {wrong[0] if wrong.ndim else wrong}"
+            msg = f"{message}; found {wrong.flat[0]}"
             raise ValueError(msg)
-    else:
-        within = tf.reduce_all((values >= lowest) & (values <= highest))
-        tf.debugging.Assert(within, [message, "found between", tf.reduce_min(values), "and", tf.reduce_max(values)])
+        return values
+    within = tf.reduce_all((values >= 0) & (values <= highest))
+    found = [message, "found between", tf.reduce_min(values), "and", tf.reduce_max(values)]
+    with tf.control_dependencies([tf.debugging.Assert(within, found)]):
+        return tf.identity(values)

@@ -120,7 +120,7 @@ class PretrainingModel(keras.Model):
         self.bert, self.next_sentence = bert, next_sentence
         self.mlm = MaskedLMHead(bert.get_layer(EMBEDDING), settings["epsilon"], settings["approximate_gelu"], name="mlm")
         self.nsp = _output(2, "nsp") if next_sentence else None
-        bert.get_layer("pooler").trainable = next_sentence
+        _set_trainable(bert.get_layer("pooler"), value=next_sentence)
         self.build()
 
     def build(self, input_shape: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras's signature
@@ -188,8 +188,8 @@ class Classifier(keras.Model):
         super().__init__(**kwargs)
         self.bert, self.frozen = bert, frozen
         self.settings = {"num_classes": num_classes, "frozen": frozen, "gru_units": gru_units, "dropout": dropout}
-        bert.trainable = not frozen
-        bert.get_layer("pooler").trainable = not frozen and not gru_units  # of a BiGRU's states nothing reads it
+        _set_trainable(bert, value=not frozen)
+        _set_trainable(bert.get_layer("pooler"), value=not frozen and not gru_units)  # a BiGRU does not read it
         self.gru = keras.layers.Bidirectional(keras.layers.GRU(gru_units), name="gru") if gru_units else None
         self.dropout = keras.layers.Dropout(dropout)
         self.logits = _output(num_classes, "logits")
@@ -233,3 +233,13 @@ class Classifier(keras.Model):
 
 def _output(count: int, name: str) -> keras.layers.Dense:
     return keras.layers.Dense(count, kernel_initializer=normal_initializer(), dtype="float32", name=name)
+
+
+def _set_trainable(layer: keras.layers.Layer, *, value: bool) -> None:
+    """Set it for the layer and all that is in it.
+
+    A frozen layer from a file says that it is frozen, but not to the layers inside; saying so again changes nothing, as TensorFlow
+    ignores an attribute that is given the value it has.
+    """
+    layer.trainable = not value
+    layer.trainable = value

