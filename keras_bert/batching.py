@@ -38,16 +38,33 @@ def sorted_batches(lengths: Sequence[int] | Rows, batch_size: int) -> list[Rows]
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def padding_share(lengths: Rows, batches: Sequence[Rows], multiple: int) -> float:
+@dataclass(frozen=True)
+class Padding:
+    """Lengths of batches: multiples of a number, so that there are few different ones, but no more than fit the model.
+
+    Attributes:
+        multiple: In tokens.
+        maxlen: The model's longest text.
+    """
+
+    multiple: int
+    maxlen: int
+
+    def width(self, longest: Any, least: Any = min) -> Any:  # noqa: ANN401 - a number or a tensor
+        """The length of a batch whose longest text has so many tokens."""
+        return least(-(-longest // self.multiple) * self.multiple, self.maxlen)
+
+
+def padding_share(lengths: Rows, batches: Sequence[Rows], padding: Padding) -> float:
     """Share of padding among the tokens of batches, 0..1.
 
     Args:
         lengths: Tokens of each text, special ones included.
         batches: Rows of each batch.
-        multiple: See `text_tensors`.
+        padding: How far texts are padded.
     """
-    total = sum(len(rows) * -(-int(lengths[rows].max()) // multiple) * multiple for rows in batches)
-    return round(1 - int(lengths.sum()) / total, 4)
+    total = sum(len(rows) * padding.width(int(lengths[rows].max())) for rows in batches)
+    return float(round(1 - int(lengths.sum()) / total, 4))
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ def text_tensors(
     first: Any,  # noqa: ANN401 - tensors
     second: Any,  # noqa: ANN401
     special: tuple[int, int],
-    multiple: int,
+    padding: "Padding",
 ) -> tuple[Any, Any]:
     """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], padded behind.
 
@@ -84,7 +101,7 @@ def text_tensors(
         first: [B] rows.
         second: [B] rows, or None.
         special: Numbers of [CLS] and [SEP].
-        multiple: The length of a batch is a multiple of it, so that there are few different ones.
+        padding: How far texts are padded.
 
     Returns:
         input_ids and token_type_ids, [B, T] int32: padding is token 0 and segment 0, the second text is segment 1.
@@ -98,7 +115,7 @@ def text_tensors(
         parts, total = [*parts, b, end], before + tf.cast(b.row_lengths(), tf.int32) + 1
     dense = tf.concat(parts, axis=1).to_tensor()
     length = tf.shape(dense)[1]
-    padded = tf.pad(dense, [[0, 0], [0, -length % multiple]])
+    padded = tf.pad(dense, [[0, 0], [0, padding.width(length, tf.minimum) - length]])
     positions = tf.range(tf.shape(padded)[1])
     segments = (positions >= before[:, None]) & (positions < total[:, None])
     return tf.ensure_shape(padded, [None, None]), tf.cast(segments, tf.int32)

@@ -10,7 +10,8 @@ import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_bert.batching import Rows, TokenStore, epoch_batches, pipeline, sorted_batches, text_tensors
+from keras_bert.batching import Padding, Rows, TokenStore, epoch_batches, pipeline, sorted_batches, text_tensors
+from keras_bert.errors import KerasBertError
 from keras_bert.figures import predicted
 from keras_bert.running import Start, special_pair
 from keras_bert.tokenizing import encode
@@ -26,13 +27,13 @@ class TextData:
         store: Tokens of each text, cut to what fits.
         special: Numbers of [CLS] and [SEP].
         labels: [N] numbers of classes; zeros where they are not known.
-        multiple: Lengths of batches are multiples of it.
+        padding: How far texts are padded.
     """
 
     store: TokenStore
     special: tuple[int, int]
     labels: Rows
-    multiple: int = 8
+    padding: Padding
 
     def training(self, epochs: range, batch_size: int, seed: int) -> tf.data.Dataset:
         """Batches (inputs, labels [B]) of several epochs; what an epoch holds depends on seed and epoch alone."""
@@ -61,25 +62,31 @@ class TextData:
         return result
 
     def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        ids, segments = text_tensors(self.store, plan["rows"], None, self.special, self.multiple)
+        ids, segments = text_tensors(self.store, plan["rows"], None, self.special, self.padding)
         return {"input_ids": ids, "token_type_ids": segments}, tf.gather(self.labels, plan["rows"])
 
 
-def text_data(texts: list[str], labels: list[int], begun: Start, multiple: int = 8) -> TextData:
+def text_data(texts: list[str], labels: list[int], begun: Start, padding: Padding) -> TextData:
     """Encode texts for a model.
 
     Args:
         texts: N texts.
         labels: N numbers of classes.
         begun: Tokenizer and sizes of the model.
-        multiple: Lengths of batches are multiples of it.
+        padding: How far texts are padded.
 
     Returns:
         The texts, cut to the model's longest input.
+
+    Raises:
+        KerasBertError: If nothing but [CLS] and [SEP] fits.
     """
     room = begun.bert["maxlen"] - 2
+    if room < 1:
+        msg = f"maxlen {begun.bert['maxlen']} has no room for a word: give more"
+        raise KerasBertError(msg)
     tokens = [ids[:room] for ids in encode(begun.tokenizer, texts)]
-    return TextData(TokenStore.of(tokens), special_pair(begun.tokenizer), np.array(labels, dtype=np.int64), multiple)
+    return TextData(TokenStore.of(tokens), special_pair(begun.tokenizer), np.array(labels, dtype=np.int64), padding)
 
 
 def prediction_table(probabilities: NDArray[np.float64], classes: list[str], texts: list[str]) -> pd.DataFrame:

@@ -28,10 +28,15 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 after an error, 2 for a command line that is none, 130 or 143 after a signal.
     """
-    arguments = vars(_parser().parse_args(words))
-    work, settings_type = arguments.pop("work"), arguments.pop("settings_type")
+    parser = _parser()
+    arguments = vars(parser.parse_args(words))
+    work, settings_type = arguments.pop("work", None), arguments.pop("settings_type", None)
     try:
         with stoppable():
+            if work is None:
+                _require_extra()
+                parser.print_help()
+                return 0
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
             settings = settings_type(**values)
             _require_extra()
@@ -93,11 +98,12 @@ def _convert(settings: ConvertSettings) -> None:
     from keras_bert.convert import to_hugging_face
     from keras_bert.loading import bert_of, find_source
     from keras_bert.model import PretrainingModel
-    from keras_bert.tokenizing import save_for_hugging_face
+    from keras_bert.tokenizing import load_tokenizer, save_for_hugging_face
 
     source, target = find_source(settings.run), Path(settings.out)
+    tokenizer = load_tokenizer(source.folder, clean_links=False)
     to_hugging_face(source.model if isinstance(source.model, PretrainingModel) else bert_of(source.model), target)
-    save_for_hugging_face(source.folder, target)
+    save_for_hugging_face(tokenizer, target)
     print(f"weights and tokenizer in Hugging Face's layout: {target}")
 
 
@@ -113,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m keras_bert", description="A BERT written from scratch in Keras. Without data, a command uses a sample."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     for name, (work, settings_type, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.set_defaults(work=work, settings_type=settings_type)
@@ -143,7 +149,8 @@ def _add(command: argparse.ArgumentParser, option: Field[Any], hint: Any) -> Non
     elif get_origin(hint) is tuple:
         more |= {"nargs": "+", "metavar": "FILE"}
     else:
-        more |= {"type": plain, "metavar": {int: "N", float: "X"}.get(plain, "PATH")}
+        word = "NAME" if option.name.endswith("column") else "PATH"
+        more |= {"type": plain, "metavar": {int: "N", float: "X"}.get(plain, word)}
     if option.metadata.get("required"):
         command.add_argument(flag, required=True, **more)
     else:

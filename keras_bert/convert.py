@@ -94,7 +94,9 @@ def from_hugging_face(source: Any) -> Converted:  # noqa: ANN401 - transformers 
     """Make the BERT that the source is. A pooler, which not every source has, may be missing.
 
     Args:
-        source: A PyTorch `BertModel` of transformers, or one with heads; or the folder that its `save_pretrained` wrote.
+        source: A PyTorch `BertModel` of transformers, or one with heads; or the folder that its `save_pretrained` wrote. For
+            the former, import PyTorch's compiler (`import triton`) before TensorFlow: both bring LLVM, and in the other order
+            the process ends.
 
     Returns:
         A model of `create_BERT`.
@@ -124,6 +126,10 @@ def pretraining_from_hugging_face(source: Any) -> Converted:  # noqa: ANN401
     if not any(name.startswith("cls.predictions.") for name in weights):
         msg = f"{_named(source)} has no masked-LM head (no weight named cls.predictions...): use from_hugging_face"
         raise KerasBertError(msg)
+    table, decoder = (weights.get(f"{name}.weight") for name in ("bert.embeddings.word_embeddings", "cls.predictions.decoder"))
+    if table is not None and decoder is not None and not np.array_equal(table, decoder):
+        msg = f"{_named(source)}: cls.predictions.decoder is not the token table itself; only tied heads can be converted"
+        raise KerasBertError(msg)
     bert = create_BERT(**_settings(config, source))
     model = PretrainingModel(bert, next_sentence=any(name.startswith("cls.seq_relationship.") for name in weights))
     return _filled(model, weights, source)
@@ -135,9 +141,15 @@ def to_hugging_face(model: keras.Model, folder: Path) -> None:
     Args:
         model: Of `create_BERT`, or a `PretrainingModel` (for `BertForMaskedLM` or `BertForPreTraining`).
         folder: Where to; made if it is missing.
+
+    Raises:
+        KerasBertError: If the folder has a model already.
     """
     from safetensors.numpy import save_file
 
+    if (folder / "config.json").exists():
+        msg = f"{folder} has a config.json already: give another folder"
+        raise KerasBertError(msg)
     bert = model.bert if isinstance(model, PretrainingModel) else model
     folder.mkdir(parents=True, exist_ok=True)
     architecture = "BertModel"
@@ -256,7 +268,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], list[tuple[str, NDArray[
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
         return content, [(name, np.asarray(array)) for file in files for name, array in load_file(file).items()]
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, TypeError, ValueError, OSError) as error:
         msg = f"{folder} cannot be read: {error}; copy it again"
         raise KerasBertError(msg) from error
 

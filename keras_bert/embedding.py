@@ -77,7 +77,6 @@ class BertEmbedding(keras.layers.Layer):
             ValueError: If a number is out of range or the text is too long. Where the graph is already built it is
                 TensorFlow's InvalidArgumentError, of the same words; compiled by XLA, which drops assertions, there is none.
         """
-        settings = self.settings
         sizes = self.settings
         vocabulary, segments, maxlen = sizes["vocab_size"] - 1, sizes["num_segments"] - 1, sizes["maxlen"]
         length = _checked(ops.shape(input_ids)[1], maxlen, f"a text is longer than maxlen, {maxlen} tokens: cut it")

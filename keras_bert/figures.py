@@ -26,9 +26,10 @@ def stage_figures(labels: Array, probabilities: Array) -> dict[str, Any]:
     """
     classes = np.arange(probabilities.shape[1])
     predictions = predicted(probabilities)
+    present = np.union1d(labels, predictions)  # a class that is neither would count as 0 in macro averages
     figures: dict[str, Any] = {"n": len(labels), "acc": float(np.mean(predictions == labels))}
     for average in ("macro", "weighted"):
-        values = precision_recall_fscore_support(labels, predictions, labels=classes, average=average, zero_division=0)
+        values = precision_recall_fscore_support(labels, predictions, labels=present, average=average, zero_division=0)
         names = ("precision", "recall", "f1")
         figures |= {f"{name}_{average}": float(value) for name, value in zip(names, values[:3], strict=True)}
     figures["loss"] = float(log_loss(labels, probabilities, labels=classes))
@@ -41,7 +42,7 @@ def stage_figures(labels: Array, probabilities: Array) -> dict[str, Any]:
     return figures
 
 
-def test_record(labels: Array, probabilities: Array, classes: Sequence[str]) -> dict[str, Any]:
+def classification_record(labels: Array, probabilities: Array, classes: Sequence[str]) -> dict[str, Any]:
     """The test stage's part of metrics.json.
 
     Args:

@@ -11,7 +11,7 @@ from keras_bert.batching import padding_share
 from keras_bert.classification_data import TextData, prediction_table, text_data
 from keras_bert.ending import recorded
 from keras_bert.errors import KerasBertError
-from keras_bert.figures import stage_figures, test_record
+from keras_bert.figures import classification_record, stage_figures
 from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
 from keras_bert.loading import load_network
 from keras_bert.logs import sinks
@@ -20,8 +20,8 @@ from keras_bert.run_folder import RunFolder, fingerprint
 from keras_bert.running import (
     begin,
     devices,
-    length_multiple,
     make_bert,
+    padding_of,
     resumed,
     start,
     write_plan,
@@ -58,9 +58,9 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
         classes = _classes(splits)
         begun = start(settings, folder, splits["train"].texts)
         write_start(folder, COMMAND, settings, begun, _found(splits), {"classes": classes})
-        multiple = length_multiple(settings)
+        padding = padding_of(settings, begun)
         data = {
-            name: text_data(split.texts, [classes.index(label) for label in split.labels], begun, multiple)
+            name: text_data(split.texts, [classes.index(label) for label in split.labels], begun, padding)
             for name, split in splits.items()
         }
         network = Classifier(
@@ -77,8 +77,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
             fit(job, settings, folder, opened)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
-        best = load_network(folder.best)
-        record["test"] = _test(folder, best, data["test"], splits["test"], classes, record) if "test" in splits else {}
+        record["test"] = _test(folder, data["test"], splits["test"], classes, record) if "test" in splits else {}
         folder.write_json("metrics.json", record)
         folder.write_status("finished", "report")
     _print(record, folder)
@@ -166,7 +165,7 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
         batches=lambda first: train.training(range(first, settings.epochs), settings.batch_size, settings.seed),
         steps=len(batches),
         texts=len(train.labels),
-        padding_share=padding_share(train.store.lengths + 2, batches, train.multiple),
+        padding_share=padding_share(train.store.lengths + 2, batches, train.padding),
         validate=validate,
         monitor="val/acc",
         mode="max",
@@ -176,17 +175,17 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
 
 
 def _test(
-    folder: RunFolder, model: Classifier, data: TextData, split: LabelledTexts, classes: list[str], record: dict[str, Any]
+    folder: RunFolder, data: TextData, split: LabelledTexts, classes: list[str], record: dict[str, Any]
 ) -> dict[str, Any]:
-    """Predict the test split, write its table, and give its part of metrics.json."""
+    """Predict the test split with the best weights, write its table, and give its part of metrics.json."""
     began = time.perf_counter()
-    probabilities = data.probabilities(model)
+    probabilities = data.probabilities(load_network(folder.best))
     record["seconds"]["test"] = round(time.perf_counter() - began, 3)
     table = prediction_table(probabilities, classes, split.texts)
     table.insert(0, "index", np.arange(len(table)))
     table.insert(1, "label", split.labels)
     folder.write(folder.predictions, lambda path: table.to_parquet(path, index=False))
-    return test_record(data.labels, probabilities, classes)
+    return classification_record(data.labels, probabilities, classes)
 
 
 def _print(record: dict[str, Any], folder: RunFolder) -> None:

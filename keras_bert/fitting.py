@@ -100,6 +100,9 @@ class Trained(keras.Model):
             self.means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
         return loss
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:  # noqa: ANN401
+        """Nothing is left to build. Keras would take a batch, and average it over replicas, to see its shapes."""
+
     def figures(self) -> Figures:
         """Means since the last reset, and n, the number that the loss rests on."""
         figures = {name: float(mean.result()) for name, mean in self.means.items()}
@@ -124,13 +127,12 @@ def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sin
     factor = peaks["head"] / schedule.peak
     optimizer = BertAdamW(schedule, settings.weight_decay, settings.clip, job.head, factor)
     model = Trained(job)
-    jit = settings.jit == "on" or (settings.jit == "auto" and bool(tf.config.list_physical_devices("GPU")))
-    model.compile(optimizer=optimizer, jit_compile=jit)
+    model.compile(optimizer=optimizer, jit_compile=uses_xla(settings))
     optimizer.build(job.network.trainable_variables)
     state = State(job.network, optimizer, folder)
     first = state.restore()
-    if first < epochs:
-        record = _EpochRecord(job, settings, folder, state, sinks, first)
+    record = _EpochRecord(job, settings, folder, state, sinks, first)
+    if first < epochs and not record.has_waited_enough():
         model.fit(
             job.batches(first),
             initial_epoch=first,
@@ -158,10 +160,9 @@ class _EpochRecord(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
         train = self.model.figures()
         trained = time.perf_counter() - self.began
-        if not math.isfinite(train["loss"]):
-            msg = f"the training loss became {train['loss']} in epoch {epoch}: lower the learning rate (--lr) or raise --warmup"
-            raise KerasBertError(msg)
+        _require_finite("training", train["loss"], epoch)
         val = self.job.validate(self.model)
+        _require_finite("validation", val["loss"], epoch)
         seconds = time.perf_counter() - self.began
         row: dict[str, Any] = {"epoch": epoch, "step": int(self.model.optimizer.iterations)}
         row |= {f"train/{name}": value for name, value in train.items()} | {f"val/{name}": value for name, value in val.items()}
@@ -180,9 +181,16 @@ class _EpochRecord(keras.callbacks.Callback):
             f"{name} {row[name]:.4f}" for name in ("train/loss", "train/acc", "val/loss", "val/acc") if name in row
         )
         print(f"epoch {epoch} of {self.settings.epochs}: {shown}, {seconds:.1f} s", flush=True)
-        if 0 < self.settings.patience <= epoch - best:
+        if self.has_waited_enough():
             print(f"stopped early: no better {self.job.monitor} for {self.settings.patience} epochs", flush=True)
             self.model.stop_training = True
+
+    def has_waited_enough(self) -> bool:
+        """Whether the last epochs, as many as `patience`, brought no better figure; told from the rows alone."""
+        if not self.rows or not self.settings.patience:
+            return False
+        waited = int(self.rows[-1]["epoch"]) - best_epoch(self.rows, self.job.monitor, self.job.mode)
+        return waited >= self.settings.patience
 
     def _lrs(self) -> dict[str, float | None]:
         """Learning rates of the epoch's last step."""
@@ -190,6 +198,21 @@ class _EpochRecord(keras.callbacks.Callback):
         rate = float(optimizer._learning_rate(int(optimizer.iterations) - 1))  # noqa: SLF001 - the public one is the next step's
         peak = next(lr for lr in self.job.lrs.values() if lr is not None)
         return {name: None if lr is None else rate * lr / peak for name, lr in self.job.lrs.items()}
+
+
+def uses_xla(settings: TrainingSettings) -> bool:
+    """Whether XLA compiles the steps: on a GPU; on a CPU it is slower than TensorFlow's own kernels, and has to be asked for.
+
+    Keras compiles neither what is to be deterministic nor what several devices share.
+    """
+    possible = not settings.deterministic and settings.strategy == "none"
+    return settings.jit == "on" or (settings.jit == "auto" and possible and bool(tf.config.list_physical_devices("GPU")))
+
+
+def _require_finite(which: str, loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        msg = f"the {which} loss became {loss} in epoch {epoch}: lower the learning rate (--lr) or raise --warmup"
+        raise KerasBertError(msg)
 
 
 def best_epoch(rows: list[dict[str, str]], monitor: str, mode: str) -> int:

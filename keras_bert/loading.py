@@ -21,11 +21,13 @@ class Source(NamedTuple):
         model: A BERT, a `PretrainingModel` or a `Classifier`.
         folder: Where its tokenizer lies.
         missing: Weights that it lacks.
+        ours: Whether a run of keras_bert saved it.
     """
 
     model: keras.Model
     folder: Path
     missing: list[str]
+    ours: bool
 
 
 def load_network(path: Path) -> keras.Model:
@@ -65,15 +67,20 @@ def find_source(name: str) -> Source:
     path = Path(name)
     best = path / "checkpoints" / "best.keras"
     if best.is_file():
-        return Source(load_network(best), path, [])
+        return Source(load_network(best), path, [], ours=True)
+    if (path / "status.json").is_file():
+        msg = f"{path} is a run without a checkpoint yet: give one that has finished an epoch"
+        raise KerasBertError(msg)
     if path.suffix == ".keras":
         if not path.is_file():
             msg = f"{path} does not exist"
             raise KerasBertError(msg)
-        return Source(load_network(path), path.parent.parent if path.parent.name == "checkpoints" else path.parent, [])
+        return Source(
+            load_network(path), path.parent.parent if path.parent.name == "checkpoints" else path.parent, [], ours=True
+        )
     folder = path if path.is_dir() else _from_hub(name)
     converted = from_hugging_face(folder)
-    return Source(converted.model, folder, converted.missing)
+    return Source(converted.model, folder, converted.missing, ours=False)
 
 
 def fresh_bert(settings: dict[str, Any], weights_of: keras.Model | None) -> keras.Model:

@@ -49,7 +49,7 @@ def sinks(settings: TrainingSettings, folder: RunFolder) -> Iterator[list[Sink]]
         return
     import wandb
 
-    key = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
+    key = os.environ.get("WANDB_API_KEY")
     mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
     if mode == "offline":
         print("wandb: no key, so this run is logged offline; `wandb sync` sends it later", flush=True)

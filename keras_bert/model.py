@@ -118,7 +118,9 @@ class PretrainingModel(keras.Model):
         super().__init__(**kwargs)
         settings = settings_of(bert)
         self.bert, self.next_sentence = bert, next_sentence
-        self.mlm = MaskedLMHead(bert.get_layer(EMBEDDING), settings["epsilon"], settings["approximate_gelu"], name="mlm")
+        self.mlm = MaskedLMHead(
+            bert.get_layer(EMBEDDING), settings["epsilon"], settings["approximate_gelu"], name="mlm", dtype=self.dtype_policy
+        )
         self.nsp = _output(2, "nsp") if next_sentence else None
         _set_trainable(bert.get_layer("pooler"), value=next_sentence)
         self.build()
@@ -149,7 +151,8 @@ class PretrainingModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        return {"name": self.name, "bert": keras.saving.serialize_keras_object(self.bert), "next_sentence": self.next_sentence}
+        own = {"name": self.name, "dtype": self.dtype_policy.name, "next_sentence": self.next_sentence}
+        return {**own, "bert": keras.saving.serialize_keras_object(self.bert)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "PretrainingModel":  # noqa: ANN401, ARG003
@@ -190,8 +193,10 @@ class Classifier(keras.Model):
         self.settings = {"num_classes": num_classes, "frozen": frozen, "gru_units": gru_units, "dropout": dropout}
         _set_trainable(bert, value=not frozen)
         _set_trainable(bert.get_layer("pooler"), value=not frozen and not gru_units)  # a BiGRU does not read it
-        self.gru = keras.layers.Bidirectional(keras.layers.GRU(gru_units), name="gru") if gru_units else None
-        self.dropout = keras.layers.Dropout(dropout)
+        policy, self.gru = self.dtype_policy, None
+        if gru_units:
+            self.gru = keras.layers.Bidirectional(keras.layers.GRU(gru_units, dtype=policy), name="gru", dtype=policy)
+        self.dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.logits = _output(num_classes, "logits")
         self.build()
 
@@ -222,7 +227,8 @@ class Classifier(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        return {"name": self.name, "bert": keras.saving.serialize_keras_object(self.bert), **self.settings}
+        own = {"name": self.name, "dtype": self.dtype_policy.name, **self.settings}
+        return {**own, "bert": keras.saving.serialize_keras_object(self.bert)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classifier":  # noqa: ANN401, ARG003
@@ -238,8 +244,8 @@ def _output(count: int, name: str) -> keras.layers.Dense:
 def _set_trainable(layer: keras.layers.Layer, *, value: bool) -> None:
     """Set it for the layer and all that is in it.
 
-    A frozen layer from a file says that it is frozen, but not to the layers inside; saying so again changes nothing, as TensorFlow
-    ignores an attribute that is given the value it has.
+    A frozen layer from a file says that it is frozen, but not to the layers inside; saying so again changes nothing, as
+    TensorFlow ignores an attribute that is given the value it has.
     """
     layer.trainable = not value
     layer.trainable = value

@@ -35,6 +35,9 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps}
 
 
+_NOT_DECAYED = {"bias", "gamma", "beta"}
+
+
 class BertAdamW(keras.optimizers.Adam):
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that decays matrices and tables, but no bias and no gain of a norm.
 
@@ -59,6 +62,12 @@ class BertAdamW(keras.optimizers.Adam):
         super().__init__(schedule, epsilon=1e-8, name="adamw")
         self.rate_of_decay, self.clip, self.factor = weight_decay, clip, factor
         self._scaled = {self._var_key(variable) for variable in scaled}
+        self._decayed: set[Any] = set()
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the moments. A GRU's bias has two rows, so that what is decayed is told by name."""
+        self._decayed = {self._var_key(variable) for variable in variables if variable.name not in _NOT_DECAYED}
+        super().build(variables)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Clip, and take a step; see Keras."""
@@ -72,6 +81,6 @@ class BertAdamW(keras.optimizers.Adam):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401
         """Decay the variable, then take Adam's step."""
         rate = learning_rate * self.factor if self._var_key(variable) in self._scaled else learning_rate
-        if len(variable.shape) > 1 and self.rate_of_decay:
+        if self.rate_of_decay and self._var_key(variable) in self._decayed:
             self.assign_sub(variable, variable * tf.cast(rate * self.rate_of_decay, variable.dtype))
         super().update_step(gradient, variable, rate)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from keras_bert.batching import Padding
 from keras_bert.classification_data import prediction_table, text_data
 from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
@@ -15,7 +16,7 @@ from keras_bert.settings import PredictSettings
 from keras_bert.texts import read_texts
 from keras_bert.tokenizing import load_tokenizer
 
-_SAMPLE_ROWS = 20
+_SAMPLE_ROWS, _MULTIPLE = 20, 8
 
 
 def predict(settings: PredictSettings) -> pd.DataFrame:
@@ -43,19 +44,19 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         msg = f"{folder.best} holds no classifier"
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
-    probabilities = text_data(texts, [0] * len(texts), begun).probabilities(model, settings.batch_size)
+    probabilities = text_data(texts, [0] * len(texts), begun, Padding(_MULTIPLE, begun.bert["maxlen"])).probabilities(
+        model, settings.batch_size
+    )
     return prediction_table(probabilities, config["classes"], texts)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write predictions as the file's name says.
 
-    Raises:
-        KerasBertError: If it ends in neither .csv nor .parquet.
+    Args:
+        table: Of `predict`.
+        path: Ends in .csv or .parquet.
     """
-    if path.suffix not in {".csv", ".parquet"}:
-        msg = f"--out {path}: end the name in .csv or .parquet"
-        raise KerasBertError(msg)
     RunFolder(path.parent).write(
         path.resolve(),
         lambda part: table.to_csv(part, index=False) if path.suffix == ".csv" else table.to_parquet(part, index=False),

@@ -18,8 +18,8 @@ from keras_bert.running import (
     Start,
     begin,
     devices,
-    length_multiple,
     make_bert,
+    padding_of,
     resumed,
     special_pair,
     start,
@@ -54,7 +54,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
     with recorded(folder), devices(settings):
         documents = dict(zip(("train", "val"), _documents(settings), strict=True))
         begun = start(settings, folder, [text for document in documents["train"] for text in document])
-        data = {split: _data(settings, begun, part) for split, part in documents.items()}
+        data = {split: _data(settings, begun, split, part) for split, part in documents.items()}
         found = {split: _found(part) for split, part in documents.items()}
         write_start(folder, COMMAND, settings, begun, found, {})
         job = _job(settings, PretrainingModel(make_bert(begun), next_sentence=settings.nsp), data)
@@ -80,7 +80,7 @@ def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[s
         msg = f"--text has {len(train)} document, of which none can be kept for validation: give --val-text"
         raise KerasBertError(msg)
     order = np.random.default_rng(settings.seed).permutation(len(train))
-    held = set(order[: max(1, len(train) // _VAL_SHARE)].tolist())
+    held = set(order[: max(1 + settings.nsp, len(train) // _VAL_SHARE)].tolist())
     return [d for i, d in enumerate(train) if i not in held], [d for i, d in enumerate(train) if i in held]
 
 
@@ -89,10 +89,14 @@ def _found(documents: list[list[str]]) -> dict[str, Any]:
     return {"rows": len(documents), "sha256": fingerprint(line for document in documents for line in [*document, ""])}
 
 
-def _data(settings: PretrainSettings, begun: Start, documents: list[list[str]]) -> PretrainingData:
-    pieces = cut(documents, begun.tokenizer, begun.bert["maxlen"], next_sentence=settings.nsp)
+def _data(settings: PretrainSettings, begun: Start, split: str, documents: list[list[str]]) -> PretrainingData:
+    try:
+        pieces = cut(documents, begun.tokenizer, begun.bert["maxlen"], next_sentence=settings.nsp)
+    except KerasBertError as error:
+        msg = f"{split}: {error}"
+        raise KerasBertError(msg) from error
     masking = Masking.of(begun.tokenizer, settings.mask_rate)
-    batches = (settings.batch_size, settings.seed, length_multiple(settings))
+    batches = (settings.batch_size, settings.seed, padding_of(settings, begun))
     return PretrainingData(pieces, masking, special_pair(begun.tokenizer), settings.nsp, *batches)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tokenizers import Tokenizer
 
-from keras_bert.batching import Rows, TokenStore, epoch_batches, padding_share, pipeline, sorted_batches, text_tensors
+from keras_bert.batching import Padding, Rows, TokenStore, epoch_batches, padding_share, pipeline, sorted_batches, text_tensors
 from keras_bert.errors import KerasBertError
 from keras_bert.masking import Masking
 from keras_bert.tokenizing import encode
@@ -107,7 +107,7 @@ class PretrainingData:
         next_sentence: Whether examples are pairs.
         batch_size: Examples a batch.
         seed: Of order, pairs and masks.
-        multiple: Lengths of batches are multiples of it.
+        padding: How far texts are padded.
     """
 
     pieces: Pieces
@@ -116,7 +116,7 @@ class PretrainingData:
     next_sentence: bool
     batch_size: int
     seed: int
-    multiple: int = 8
+    padding: Padding
 
     @property
     def steps(self) -> int:
@@ -127,7 +127,7 @@ class PretrainingData:
         """Share of padding in the first epoch's batches, 0..1."""
         _, _, lengths = self.pieces.draw((self.seed, 0), next_sentence=self.next_sentence)
         batches = epoch_batches(lengths, self.batch_size, np.random.default_rng([self.seed, 0]))
-        return padding_share(lengths + (3 if self.next_sentence else 2), batches, self.multiple)
+        return padding_share(lengths + (3 if self.next_sentence else 2), batches, self.padding)
 
     def training(self, epochs: Sequence[int]) -> tf.data.Dataset:
         """Batches of several epochs, one behind the other; what an epoch holds depends on seed and epoch alone.
@@ -155,7 +155,7 @@ class PretrainingData:
 
     def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         second = plan["second"] if self.next_sentence else None
-        ids, segments = text_tensors(self.pieces.store, plan["first"], second, self.special, self.multiple)
+        ids, segments = text_tensors(self.pieces.store, plan["first"], second, self.special, self.padding)
         masked, positions, hidden, chosen = self.masking(ids, plan["seed"])
         targets = {"mlm": hidden, "chosen": chosen} | ({"nsp": plan["nsp"]} if self.next_sentence else {})
         return {"input_ids": masked, "token_type_ids": segments, "masked_positions": positions}, targets

@@ -52,7 +52,11 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """Read JSON; nothing where the run did not get that far."""
         path = self.path / name
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            msg = f"{path} is damaged: {error}"
+            raise KerasBertError(msg) from error
         return content
 
     def write_config(self, content: dict[str, Any]) -> None:

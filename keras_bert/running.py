@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 from tokenizers import Tokenizer
 
+from keras_bert.batching import Padding
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Job
+from keras_bert.fitting import Job, uses_xla
 from keras_bert.loading import bert_of, find_source, fresh_bert, precision
 from keras_bert.model import create_BERT, settings_of
 from keras_bert.run_folder import RunFolder, provenance
@@ -21,7 +22,8 @@ from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenize
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
-_FILES = ("text", "val_text", "train", "val", "test", "model", "tokenizer")
+_FILES = ("text", "val_text", "train", "val", "test", "tokenizer")
+_MULTIPLE, _XLA_MULTIPLE = 8, 32
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def begin(path: Path) -> RunFolder:
         KerasBertError: If it holds a run.
     """
     folder = RunFolder(path)
-    if (folder.path / "status.json").exists():
+    if folder.config.exists():  # one that failed before it wrote this has nothing to lose
         msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
         raise KerasBertError(msg)
     folder.write_status("running", "setup")
@@ -117,11 +119,11 @@ def start(settings: TrainingSettings, folder: RunFolder, texts: Sequence[str]) -
     if settings.tokenizer:
         tokenizer = load_tokenizer(Path(settings.tokenizer), clean_links=settings.clean_links)
     elif source:
-        tokenizer = load_tokenizer(source.folder, clean_links=settings.clean_links)
+        tokenizer = load_tokenizer(source.folder, clean_links=settings.clean_links and not source.ours)
     else:
         tokenizer = train_tokenizer(texts, settings.vocab_size, clean_links=settings.clean_links)
     folder.write_text(FILE, tokenizer.to_str(pretty=True))
-    tokens = tokenizer.get_vocab_size()
+    tokens = 1 + max(tokenizer.get_vocab().values())
     if source is None:
         sizes = ("maxlen", "hidden_size", "num_layers", "num_att_heads", "intermediate_size", "drop_rate")
         return Start(tokenizer, {"vocab_size": tokens, **{name: getattr(settings, name) for name in sizes}}, None)
@@ -161,11 +163,13 @@ def write_start(
         return
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
     for key in _FILES:
-        if values.get(key) and key not in {"model", "tokenizer"}:
+        if values.get(key):
             given = values[key]
             values[key] = (
                 [str(Path(each).resolve()) for each in given] if isinstance(given, list) else str(Path(given).resolve())
             )
+    if settings.model and Path(settings.model).exists():
+        values["model"] = str(Path(settings.model).resolve())
     del values["resume"], values["out"]
     folder.write_config({"name": f"keras_{command}", "command": command, **values, "bert": begun.bert, **extra})
     gpus = [
@@ -180,9 +184,9 @@ def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
     return token_id(tokenizer, "[CLS]"), token_id(tokenizer, "[SEP]")
 
 
-def length_multiple(settings: TrainingSettings) -> int:
-    """What lengths of batches are rounded up to: XLA compiles anew for each length."""
-    return 8 if settings.jit == "off" or (settings.jit == "auto" and not tf.config.list_physical_devices("GPU")) else 32
+def padding_of(settings: TrainingSettings, begun: Start) -> Padding:
+    """How far texts are padded: XLA compiles anew for each length, so that there have to be few."""
+    return Padding(_XLA_MULTIPLE if uses_xla(settings) else _MULTIPLE, begun.bert["maxlen"])
 
 
 def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:
@@ -197,14 +201,15 @@ def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples:
     ]
     rows.append(_plan_row("head", 0, job.head, job.head, job.lrs["head"]))
     sizes = {"total": _count(network.weights), "trainable": _count(network.trainable_weights)}
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus, replicas = tf.config.list_physical_devices("GPU"), tf.distribute.get_strategy().num_replicas_in_sync
     plan = {
         "rows": rows,
         "parameters": sizes,
         "batches_per_epoch": job.steps,
         "max_epochs": settings.epochs,
         "precision": settings.precision,
-        "device": f"{len(gpus)} x gpu" if gpus else "1 x cpu",
+        "device": f"{replicas} x {'gpu' if gpus else 'cpu'}",
+        "xla": uses_xla(settings),
         "samples": samples,
         "padding_share": job.padding_share,
     }

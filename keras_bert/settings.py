@@ -43,8 +43,12 @@ class TrainingSettings:
     warmup: float = _option(0.1, "share of all steps in which the learning rate rises, 0..1")
     clip: float = _option(1.0, "largest norm of all gradients together")
     precision: Literal["float32", "mixed_bfloat16"] = _option("float32", "of the arithmetic; weights stay float32")
-    jit: Literal["auto", "on", "off"] = _option("auto", "compile steps with XLA; auto: on a GPU, which is where it wins")
-    strategy: Literal["none", "mirrored"] = _option("none", "mirrored: share each batch among all GPUs of this machine")
+    jit: Literal["auto", "on", "off"] = _option(
+        "auto", "compile steps with XLA; auto: on a GPU, where it wins, with --no-deterministic"
+    )
+    strategy: Literal["none", "mirrored"] = _option(
+        "none", "mirrored: share each batch among all GPUs of this machine (which drop the same places of their shares)"
+    )
     epochs: int = _option(3, "passes over the training data")
     patience: int = _option(0, "stop after so many epochs without a better validation figure; 0: never")
     seed: int = _option(1, "of weights, order, masks and dropout")
@@ -56,7 +60,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         for each in fields(self):
-            value, lowest = getattr(self, each.name), 0 if each.name in {"seed", "epochs", "patience", "gru_units"} else 1
+            value, lowest = getattr(self, each.name), 0 if each.name in {"seed", "patience", "gru_units"} else 1
             if each.type in {int, "int"} and value < lowest:
                 self.refuse(each.name, f"give {lowest} or more")
         for name in ("drop_rate", "warmup", "dropout"):
@@ -67,6 +71,8 @@ class TrainingSettings:
                 self.refuse(name, "give more than 0")
         if self.weight_decay < 0:
             self.refuse("weight_decay", "give 0 or more")
+        if self.jit == "on" and (self.deterministic or self.strategy == "mirrored"):
+            self.refuse("jit", "XLA compiles neither deterministic steps nor those of several devices; add --no-deterministic")
         if self.random_weights and not self.model:
             self.refuse("random_weights", "name the --model whose sizes are meant")
 
@@ -133,6 +139,15 @@ class PredictSettings:
     text_column: str = _option("text", "column of the texts in tables")
     out: str | None = _option(None, "where to: .csv or .parquet (default: predictions.csv)")
     batch_size: int = _option(64, "texts at once")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, before anything is predicted."""
+        if self.out and Path(self.out).suffix not in {".csv", ".parquet"}:
+            msg = f"--out {self.out}: end the name in .csv or .parquet"
+            raise KerasBertError(msg)
+        if self.batch_size < 1:
+            msg = f"--batch-size {self.batch_size}: give 1 or more"
+            raise KerasBertError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,10 +46,7 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
     documents: list[list[str]] = []
     for name in files:
         path = Path(name)
-        if path.suffix == ".txt":
-            found = [[line.strip() for line in part.splitlines() if line.strip()] for part in _paragraphs(path)]
-        else:
-            found = [[text] for text in _column(_table(path), column, path)]
+        found = _paragraphs(path) if path.suffix == ".txt" else [[text] for text in _column(_table(path), column, path)]
         if not any(found):
             msg = f"{path} holds no text"
             raise KerasBertError(msg)
@@ -92,21 +89,28 @@ def read_texts(files: Sequence[str], column: str) -> list[str]:
     texts: list[str] = []
     for name in files:
         path = Path(name)
-        if path.suffix == ".txt":
-            texts += [line for line in _text(path).splitlines() if line.strip()]
-        else:
-            texts += _column(_table(path), column, path)
+        texts += _lines(path) if path.suffix == ".txt" else _column(_table(path), column, path)
     return texts
 
 
-def _paragraphs(path: Path) -> list[str]:
-    parts, lines = [], list[str]()
-    for line in [*_text(path).splitlines(), ""]:
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file, each of them a text."""
+    lines = _text(path).rstrip("\r\n").split("\n")
+    for row, line in enumerate(lines, 1):
+        if not line.strip():
+            msg = f"{path}, row {row}: the line is empty; a text a line is needed"
+            raise KerasBertError(msg)
+    return [line.rstrip("\r") for line in lines]
+
+
+def _paragraphs(path: Path) -> list[list[str]]:
+    """Lines between empty lines."""
+    parts: list[list[str]] = [[]]
+    for line in _text(path).split("\n"):
         if line.strip():
-            lines.append(line)
-        elif lines:
-            parts.append("\n".join(lines))
-            lines = []
+            parts[-1].append(line.strip())
+        elif parts[-1]:
+            parts.append([])
     return parts
 
 

@@ -1,6 +1,7 @@
 """WordPiece tokenizers: trained on texts, or loaded from a folder. The cleaning is part of the tokenizer."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from keras_bert.errors import KerasBertError
 
 FILE = "tokenizer.json"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_URL, _USER = " url ", " user "
 _LINK, _NAME = Regex(r"(?:https?://|www\.)\S+"), Regex(r"(?<![\w.@])@\w+")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, clean_links: bool = True) -> Tokenizer:
-    """Learn a lower-case WordPiece vocabulary; [PAD] is token 0.
+    """Learn a lower-case WordPiece vocabulary; [PAD] is token 0. The same texts give the same vocabulary.
 
     Args:
         texts: The training texts, and no others.
@@ -25,19 +27,24 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, clean_links: bool 
         The tokenizer.
 
     Raises:
-        KerasBertError: If the vocabulary cannot hold the special tokens.
+        KerasBertError: If the vocabulary cannot hold the characters and the special tokens.
     """
-    if vocab_size <= len(SPECIAL_TOKENS):
-        msg = f"a vocabulary of {vocab_size} has no room beside {len(SPECIAL_TOKENS)} special tokens: give more"
-        raise KerasBertError(msg)
     tokenizer = _wordpiece({}, lowercase=True)
     if clean_links:
         _clean(tokenizer)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
+    texts = list(texts)
+    letters = sorted(set("".join(tokenizer.normalizer.normalize_str(text) for text in texts)) - {" "})
+    # Numbers of "##x" would follow the order of a hash map, and break ties between merges differently in each process.
+    first = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)]
+    if vocab_size < len(first) + len(letters):
+        msg = f"a vocabulary of {vocab_size} tokens has no room: the characters alone need {len(first) + len(letters)}"
+        raise KerasBertError(msg)
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    trained = _wordpiece(tokenizer.get_vocab(), lowercase=True)  # to which "##x" is nothing special
+    trained.add_special_tokens(list(SPECIAL_TOKENS))
+    trained.normalizer = tokenizer.normalizer
+    return trained
 
 
 def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
@@ -58,7 +65,11 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
         if file.is_file():
             tokenizer = Tokenizer.from_file(str(file))
         elif vocabulary.is_file():
-            words = vocabulary.read_text(encoding="utf-8").splitlines()
+            words = vocabulary.read_text(encoding="utf-8").rstrip("\n").split("\n")
+            twice = [word for word, count in Counter(words).items() if count > 1]
+            if twice:
+                msg = f"{vocabulary} has {twice[0]!r} twice: numbers of tokens are lines of this file; mend it"
+                raise KerasBertError(msg)
             stated = folder / "tokenizer_config.json"
             config = json.loads(stated.read_text(encoding="utf-8")) if stated.is_file() else {}
             tokenizer = _wordpiece({word: i for i, word in enumerate(words)}, lowercase=config.get("do_lower_case", True))
@@ -77,13 +88,14 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
         raise KerasBertError(msg)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if clean_links and not isinstance(tokenizer.normalizer, normalizers.Sequence):
+    if clean_links and _URL not in tokenizer.to_str():
         _clean(tokenizer)
     return tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Numbers of each text's tokens, without [CLS] and [SEP]."""
+    tokenizer.encode_special_tokens = True  # "[SEP]" in a text is no end of it
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
@@ -105,21 +117,17 @@ def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
 
 def _clean(tokenizer: Tokenizer) -> None:
     """Put words in the place of links and names, before all else."""
-    steps = [normalizers.Replace(_LINK, " url "), normalizers.Replace(_NAME, " user ")]
+    steps = [normalizers.Replace(_LINK, _URL), normalizers.Replace(_NAME, _USER)]
     tokenizer.normalizer = normalizers.Sequence([*steps, tokenizer.normalizer])
 
 
-def save_for_hugging_face(source: Path, target: Path) -> None:
+def save_for_hugging_face(tokenizer: Tokenizer, target: Path) -> None:
     """Write a tokenizer so that `AutoTokenizer.from_pretrained` reads it, [CLS] and [SEP] around each text.
 
     Args:
-        source: Folder of the tokenizer.
+        tokenizer: The tokenizer; it changes.
         target: Folder to write to.
-
-    Raises:
-        KerasBertError: If there is no tokenizer in `source`.
     """
-    tokenizer = load_tokenizer(source, clean_links=False)
     first, last = ((token, token_id(tokenizer, token)) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.BertProcessing(last, first)
     tokenizer.save(str(target / FILE))

@@ -36,7 +36,11 @@ SIZES = [
 def random_bert(kind: Any = BertForPreTraining, **sizes: Any) -> Any:
     torch.manual_seed(1)
     config = BertConfig(
-        vocab_size=60, max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **{**SIZES[0], **sizes}
+        vocab_size=60,
+        max_position_embeddings=20,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **{**SIZES[0], **sizes},
     )
     model = kind(config).eval()
     for parameter in model.parameters():  # biases and norms are 0 and 1 otherwise, and hide what goes wrong with them
@@ -119,7 +123,9 @@ def test_there_and_back(tmp_path: Path, kind: Any, sizes: dict[str, Any]) -> Non
     bert = from_hugging_face(tmp_path / "theirs").model
     to_hugging_face(bert, tmp_path / "bert")
     ids, segments = batch()
-    one, other = (hugging_face_states(m, ids, segments) for m in (BertModel.from_pretrained(tmp_path / "bert").eval(), theirs.bert))
+    one, other = (
+        hugging_face_states(m, ids, segments) for m in (BertModel.from_pretrained(tmp_path / "bert").eval(), theirs.bert)
+    )
     assert torch.equal(one.last_hidden_state, other.last_hidden_state)
 
 

@@ -1,0 +1,42 @@
+"""The same figures, under the same names, as the Lightning tasks'."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn", reason="the extra keras is not installed")
+
+from keras_bert.figures import classification_record, stage_figures
+from lightning_modules.metrics import ClassificationTotals
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_figures_are_those_of_the_lightning_tasks(num_classes: int) -> None:
+    rng = np.random.default_rng(num_classes)
+    labels = rng.integers(0, num_classes - (num_classes == 3), 200)  # of three classes, one never occurs
+    probabilities = rng.dirichlet(np.ones(num_classes), 200)
+    probabilities[np.arange(100), labels[:100]] += 1
+    probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities[0] = 1 / num_classes
+    loss = -np.log(probabilities[np.arange(200), labels]).mean()
+    totals = ClassificationTotals(num_classes, keep_samples=True)
+    totals.update(torch.tensor(loss), torch.tensor(probabilities), torch.tensor(labels), torch.arange(200))
+    theirs = totals.result()
+    classes = [f"class {k}" for k in range(num_classes)]
+    ours = classification_record(labels, probabilities, classes)
+    assert set(stage_figures(labels, probabilities)) == {"n", *theirs.figures}
+    for name, value in theirs.figures.items():
+        assert ours[name] == pytest.approx(value, abs=1e-5), name
+    assert ours["confusion_matrix"] == theirs.confusion
+    for name, row in zip(classes, theirs.classes, strict=True):
+        assert ours["per_class"][name] == pytest.approx(row)
+    assert len(ours["calibration"]) == len(theirs.calibration)
+    for mine, row in zip(ours["calibration"], theirs.calibration, strict=True):
+        assert mine == pytest.approx(row, abs=1e-6)
+
+
+def test_ranking_figures_of_one_class_do_not_exist() -> None:
+    figures = stage_figures(np.zeros(3, np.int64), np.array([[0.9, 0.1]] * 3))
+    assert figures["roc_auc"] is None
+    assert figures["average_precision"] is None
+    assert figures["acc"] == 1

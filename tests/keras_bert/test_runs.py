@@ -1,0 +1,295 @@
+"""Whole runs through the command line: what they leave, going on, early ends, prediction, pages, errors."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+pytest.importorskip("tensorflow", reason="the extra keras is not installed")
+
+import keras
+import tensorflow as tf
+from transformers import AutoTokenizer, BertForMaskedLM
+
+from keras_bert import fitting
+from keras_bert.ending import StoppedError
+from keras_bert.fitting import best_epoch
+from keras_bert.loading import load_network
+from keras_bert.state import State
+from reports.page import write_comparison, write_report
+from tests.conftest import Ended, Train, made_rows, write_csv
+from tests.keras_bert.conftest import SMALL, Command
+
+SECONDS = ("seconds", "train/seconds", "train/samples_per_second")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[str]:
+    """Words that name three small tables."""
+    words = []
+    for name, count, seed in (("train", 48, 1), ("val", 24, 2), ("test", 27, 3)):
+        path = write_csv(tmp_path / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed))
+        words += [f"--{name}", str(path)]
+    return [*words, "--text-column", "tweet", "--batch-size", "16", *SMALL]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> list[str]:
+    """Words that name a small text."""
+    documents = "\n\n".join(
+        f"{a} and {b}. They say so.\nBut {b}, they say." for _, a, _ in made_rows(24, 1) for b in ("masks", "cure")
+    )
+    (tmp_path / "text.txt").write_text(documents)
+    return ["--text", str(tmp_path / "text.txt"), "--batch-size", "16", "--maxlen", "32", *SMALL]
+
+
+def history(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "history.csv")
+
+
+def read(folder: Path, name: str) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / name).read_text())
+    return content
+
+
+def same_curve(a: Path, b: Path) -> None:
+    pd.testing.assert_frame_equal(history(a).drop(columns=[*SECONDS]), history(b).drop(columns=[*SECONDS]), check_exact=True)
+    first, second = (load_network(folder / "checkpoints" / "best.keras") for folder in (a, b))
+    for ours, theirs in zip(first.weights, second.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def stop_behind(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = State.save
+
+    def stopping(self: State, behind: int) -> None:
+        save(self, behind)
+        if behind == epoch:
+            raise StoppedError(15)
+
+    monkeypatch.setattr(State, "save", stopping)
+
+
+def test_from_text_to_predictions(command: Command, corpus: list[str], tables: list[str], tmp_path: Path) -> None:
+    """Pretraining, fine-tuning on it, prediction, Hugging Face's layout, and the page of each run."""
+    pretrained = command("pretrain", *corpus, "--epochs", "2", "--nsp", folder=tmp_path / "pretrained")
+    assert pretrained.code == 0, pretrained.err
+    assert "unigram entropy" in pretrained.out
+    metrics = read(pretrained.folder, "metrics.json")
+    assert {"n", "loss", "acc", "nsp_loss", "nsp_acc", "perplexity", "unigram_entropy"} == set(metrics["val"])
+    assert metrics["val"]["perplexity"] == pytest.approx(math.exp(metrics["val"]["loss"]))
+    assert metrics["best"]["monitor"] == "val/loss"
+    assert read(pretrained.folder, "status.json")["state"] == "finished"
+    assert "perplexity" not in history(pretrained.folder)
+    assert write_report(pretrained.folder).is_file()
+
+    tuned = command(
+        "finetune", *tables, "--epochs", "2", "--model", str(pretrained.folder), "--wandb", folder=tmp_path / "tuned"
+    )
+    assert tuned.code == 0, tuned.err
+    assert list((tuned.folder / "wandb").glob("offline-run-*/*.wandb"))
+    config = yaml.safe_load((tuned.folder / "config.yaml").read_text())
+    assert config["bert"]["maxlen"] == 32  # of the model, not of the settings
+    assert config["classes"] == ["fake", "real"]
+    before, after = ((folder / "tokenizer.json").read_text() for folder in (pretrained.folder, tuned.folder))
+    assert before == after
+    metrics = read(tuned.folder, "metrics.json")
+    assert metrics["test"]["n"] == 27
+    assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 27
+    assert metrics["parameters"]["total"] == metrics["parameters"]["trainable"]
+    table = pd.read_parquet(tuned.folder / "predictions" / "test.parquet")
+    assert table.columns.tolist() == ["index", "label", "prediction", "probability_fake", "probability_real", "text"]
+    assert (table["label"] == table["prediction"]).mean() == pytest.approx(metrics["test"]["acc"])
+
+    test = tables[tables.index("--test") + 1]
+    done = command("predict", str(tuned.folder), test, "--text-column", "tweet", "--out", str(tmp_path / "out.csv"))
+    assert done.code == 0, done.err
+    predicted = pd.read_csv(tmp_path / "out.csv")
+    assert predicted["prediction"].tolist() == table["prediction"].tolist()
+    np.testing.assert_allclose(predicted["probability_real"], table["probability_real"], atol=1e-5)
+
+    done = command("convert", str(pretrained.folder), "--out", str(tmp_path / "hf"))
+    assert done.code == 0, done.err
+    theirs = BertForMaskedLM.from_pretrained(tmp_path / "hf")
+    assert theirs.config.hidden_size == 16
+    assert AutoTokenizer.from_pretrained(tmp_path / "hf").vocab_size == theirs.config.vocab_size
+    assert "has a config.json already" in command("convert", str(pretrained.folder), "--out", str(tmp_path / "hf")).error
+
+
+def test_a_keras_run_is_compared_with_a_lightning_run(
+    command: Command, tables: list[str], train: Train, tmp_path: Path
+) -> None:
+    ours = command("finetune", *tables, "--epochs", "1", "--gru-units", "4", "--freeze", folder=tmp_path / "runs" / "keras")
+    assert ours.code == 0, ours.err
+    theirs = train(
+        "data=covid_fake_news", f"paths.data_dir={tmp_path / 'data'}", "trainer.max_epochs=1", "model.backbone.num_hidden_layers=1",
+        "model.hidden=8", folder=tmp_path / "runs" / "lightning",
+    )  # fmt: skip
+    assert theirs.code == 0, theirs.err
+    page = write_comparison([theirs.folder, ours.folder], tmp_path / "page.html").read_text()
+    assert "not the same test samples" not in page
+    assert "runs/keras" in page
+    assert "validation accuracy" in page.lower()
+    for name in ("status.json", "provenance.json", "plan.json"):
+        assert set(read(ours.folder, name)) >= set(read(theirs.folder, name)), name
+    here, there = (read(run.folder, "metrics.json") for run in (ours, theirs))
+    for part in ("test", "val", "best", "parameters", "seconds"):
+        assert set(here[part]) == set(there[part]), part
+    assert set(history(ours.folder)) >= {
+        "epoch",
+        "step",
+        "train/loss",
+        "train/acc",
+        "train/n",
+        "val/f1_macro",
+        "val/n",
+        "lr/head",
+    }
+    assert history(ours.folder)["lr/features"].isna().all()  # frozen
+    page = write_report(ours.folder).read_text()
+    assert "Misclassified test samples" in page
+    assert "features.encoder_0" in page
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_a_resumed_run_equals_one_that_was_not_stopped(
+    kind: str, command: Command, corpus: list[str], tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [kind, *(corpus if kind == "pretrain" else [*tables, "--gru-units", "4"]), "--epochs", "3", "--drop-rate", "0.3"]
+    whole = command(*words, folder=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    with monkeypatch.context() as patch:
+        stop_behind(0, patch)
+        stopped = command(*words, folder=tmp_path / "stopped")
+    assert stopped.code == 143
+    assert read(stopped.folder, "status.json")["state"] == "interrupted"
+    assert f"to go on: python -m keras_bert {kind} --resume {stopped.folder}" in stopped.err
+    assert len(history(stopped.folder)) == 1
+    resumed = command(kind, "--resume", str(stopped.folder))
+    assert resumed.code == 0, resumed.err
+    same_curve(whole.folder, stopped.folder)
+    ours, theirs = (read(folder, "metrics.json") for folder in (whole.folder, stopped.folder))
+    assert ours["val"] == theirs["val"]
+    assert ours["test"] == theirs["test"]
+    assert "is finished: there is nothing to resume" in command(kind, "--resume", str(stopped.folder)).error
+
+
+def test_a_frozen_bert_is_the_same_bert_afterwards(command: Command, tables: list[str], tmp_path: Path) -> None:
+    first = command("finetune", *tables, "--epochs", "1", folder=tmp_path / "first")
+    again = command("finetune", *tables, "--epochs", "1", "--model", str(first.folder), "--freeze", folder=tmp_path / "again")
+    assert again.code == 0, again.err
+    before, after = (load_network(run.folder / "checkpoints" / "best.keras") for run in (first, again))
+    for ours, theirs in zip(before.bert.weights, after.bert.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(before.logits.kernel, after.logits.kernel)
+    assert read(again.folder, "metrics.json")["parameters"]["trainable"] == 2 * 16 + 2
+
+
+def test_training_ends_early_also_when_resumed(
+    command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["finetune", *tables, "--epochs", "9", "--patience", "1", "--lr", "1e-9", "--bert-lr", "1e-9"]
+    with monkeypatch.context() as patch:
+        stop_behind(1, patch)
+        assert command(*words).code == 143
+    resumed = command("finetune", "--resume", str(tmp_path / "run"))
+    assert resumed.code == 0, resumed.err
+    assert len(history(tmp_path / "run")) == 2  # nothing moved, so the second epoch was no better
+    assert read(tmp_path / "run", "metrics.json")["best"]["epoch"] == 0
+
+
+def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
+    from keras_bert.logs import sinks
+    from keras_bert.run_folder import RunFolder
+    from keras_bert.settings import FinetuneSettings
+
+    with sinks(FinetuneSettings(), RunFolder(tmp_path)) as opened:
+        for epoch, loss in enumerate((0.5, 0.25)):
+            opened[0].write({"epoch": epoch, "train/loss": loss, "lr/head": ""})
+    [file] = (tmp_path / "tensorboard").iterdir()
+    events = [event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value]
+    found = [
+        (event.step, event.summary.value[0].tag, float(tf.make_ndarray(event.summary.value[0].tensor))) for event in events
+    ]
+    assert found == [(0, "train/loss", 0.5), (1, "train/loss", 0.25)]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(command: Command, tables: list[str], tmp_path: Path) -> None:
+    done = command("finetune", *tables, "--lr", "1e30", "--bert-lr", "1e30", "--clip", "1e30")
+    assert done.code == 1
+    assert "loss became" in done.error
+    assert "lower the learning rate" in done.error
+    assert read(tmp_path / "run", "status.json")["state"] == "failed"
+
+
+def test_best_epoch_is_the_first_of_equals() -> None:
+    rows = [{"epoch": str(i), "val/acc": value} for i, value in enumerate(("0.5", "0.9", "0.9", "0.1"))]
+    assert best_epoch(rows, "val/acc", "max") == 1
+    assert best_epoch(rows, "val/acc", "min") == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--train", "none.csv"], "none.csv cannot be read: No such file or directory"),
+        (["--text-column", "words"], "has no column 'words'; it has 'id', 'tweet', 'label'"),
+        (["--val", "odd.csv"], "odd.csv, row 2: label 'maybe' is none of the training labels fake, real"),
+        (["--model", "none"], "none is no folder here, and the hub did not give it"),
+        (["--hidden-size", "15"], "hidden_size 15 cannot be divided among 2 heads"),
+        (["--vocab-size", "7"], "a vocabulary of 7 tokens has no room"),
+        (["--maxlen", "2"], "maxlen 2 has no room for a word"),
+        (["--drop-rate", "1"], "--drop-rate 1.0: give 0 or more and less than 1"),
+        (["--epochs", "0"], "--epochs 0: give 1 or more"),
+        (["--lr", "0"], "--lr 0.0: give more than 0"),
+        (["--random-weights"], "--random-weights True: name the --model"),
+        (["--jit", "on"], "add --no-deterministic"),
+        (["--resume", "none"], "none is no run folder of keras_bert"),
+    ],
+)
+def test_what_cannot_be_asked_for(command: Command, tables: list[str], tmp_path: Path, change: list[str], message: str) -> None:
+    write_csv(tmp_path / "odd.csv", [("1", "masks", "fake"), ("2", "hands", "maybe")])
+    done: Ended = command("finetune", *tables, *change)
+    assert done.code == 1
+    assert message in done.error
+    assert "Traceback" not in done.err
+    assert len(done.error.splitlines()) == 1
+
+
+def test_a_folder_is_taken_once(command: Command, tables: list[str], tmp_path: Path) -> None:
+    """Unless what took it never got as far as its settings."""
+    assert command("finetune", *tables, "--train", "none.csv").code == 1
+    assert read(tmp_path / "run", "status.json")["state"] == "failed"
+    assert command("finetune", *tables, "--epochs", "1").code == 0
+    again = command("finetune", *tables, "--epochs", "1")
+    assert again.code == 1
+    assert f"{tmp_path / 'run'} holds a run already" in again.error
+    assert "is a run of finetune" in command("pretrain", "--resume", str(tmp_path / "run")).error
+    assert "end the name in .csv or .parquet" in command("predict", str(tmp_path / "run"), "--out", "x.txt").error
+    (tmp_path / "run" / "checkpoints" / "best.keras").write_bytes(b"no")
+    assert "best.keras cannot be loaded" in command("predict", str(tmp_path / "run")).error
+
+
+def test_what_a_run_was_begun_with_must_still_be_there(
+    command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_behind(0, patch)
+        assert command("finetune", *tables).code == 143
+    write_csv(Path(tables[1]), made_rows(48, 9))
+    assert "the train data are not those that" in command("finetune", "--resume", str(tmp_path / "run")).error
+    write_csv(Path(tables[1]), made_rows(48, 1))
+    last = tmp_path / "run" / "checkpoints" / "last.npz"
+    last.write_bytes(last.read_bytes()[:2000])
+    assert "last.npz cannot be resumed from" in command("finetune", "--resume", str(tmp_path / "run")).error
+
+
+def test_xla_is_not_said_to_be_used_where_keras_drops_it() -> None:
+    from keras_bert.settings import PretrainSettings
+
+    assert not fitting.uses_xla(PretrainSettings())
+    assert fitting.uses_xla(PretrainSettings(jit="on", deterministic=False))
+    assert keras.backend.backend() == "tensorflow"

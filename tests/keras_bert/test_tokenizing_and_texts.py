@@ -1,0 +1,137 @@
+"""Vocabularies, cleaning, and files as users have them."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer
+from transformers import BertTokenizer
+
+from keras_bert.errors import KerasBertError
+from keras_bert.texts import read_documents, read_labelled, read_texts
+from keras_bert.tokenizing import SPECIAL_TOKENS, encode, load_tokenizer, save_for_hugging_face, train_tokenizer
+
+TEXTS = ["Masks help, doctors say!", "Wash your hands: https://t.co/Ab1 says @Dr_No", "masks and hands and doctors"] * 3
+
+
+def words(tokenizer: Tokenizer, text: str) -> str:
+    return tokenizer.decode(encode(tokenizer, [text])[0])
+
+
+def test_a_trained_vocabulary_cleans_and_splits() -> None:
+    tokenizer = train_tokenizer(TEXTS, 300)
+    assert [tokenizer.id_to_token(i) for i in range(5)] == list(SPECIAL_TOKENS)
+    assert words(tokenizer, "MASKS https://example.org/x?y=1 @someone") == "masks url user"
+    assert all(train_tokenizer(TEXTS, 90).to_str() == train_tokenizer(TEXTS, 90).to_str() for _ in range(5))
+    raw = train_tokenizer(TEXTS, 300, clean_links=False)
+    assert "http" in words(raw, "see https://t.co/Ab1")
+    assert tokenizer.normalizer.normalize_str("mail a@b.org, @b") == "mail a@b.org,  user "
+
+
+def test_a_vocabulary_needs_room() -> None:
+    with pytest.raises(KerasBertError, match="a vocabulary of 5 tokens has no room: the characters alone need"):
+        train_tokenizer(TEXTS, 5)
+
+
+def test_saved_cleaning_is_kept_and_not_added_twice(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for clean in (True, False):
+        assert load_tokenizer(tmp_path, clean_links=clean).to_str() == tokenizer.to_str()
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_vocab_txt_is_read_as_bert_reads_it(tmp_path: Path, lowercase: bool) -> None:
+    vocabulary = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyzHM!,", "##e", "##lp", "##asks", "hands", "##s", "Masks", "masks"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    if not lowercase:
+        (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    theirs = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), do_lower_case=lowercase)
+    ours = load_tokenizer(tmp_path, clean_links=False)
+    text = "Masks help, Hands! Ünï h"
+    assert encode(ours, [text])[0] == theirs.encode(text, add_special_tokens=False)
+
+
+def test_a_saved_tokenizer_is_hugging_face_s(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, 300)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "out").mkdir()
+    tokenizer.save(str(tmp_path / "run" / "tokenizer.json"))
+    save_for_hugging_face(load_tokenizer(tmp_path / "run", clean_links=False), tmp_path / "out")
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs.pad_token_id == 0
+    ids = encode(tokenizer, [TEXTS[1]])[0]
+    assert theirs(TEXTS[1])["input_ids"] == [theirs.cls_token_id, *ids, theirs.sep_token_id]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "has neither tokenizer.json nor vocab.txt"),
+        ({"tokenizer.json": "{"}, "cannot be read"),
+        ({"vocab.txt": "[PAD]\n[UNK]\na\n"}, "lacks [CLS], [SEP], [MASK]"),
+        ({"vocab.txt": "\n".join(["a", *SPECIAL_TOKENS])}, "has [PAD] elsewhere than at 0"),
+        ({"vocab.txt": "\n".join([*SPECIAL_TOKENS, "a", "a"])}, "has 'a' twice"),
+    ],
+)
+def test_folders_that_hold_no_tokenizer_of_bert(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(KerasBertError) as caught:
+        load_tokenizer(tmp_path)
+    assert message in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_documents_from_text_and_tables(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree \n", encoding="utf-8-sig")
+    (tmp_path / "b.csv").write_text('tweet,label\n"x, y",1\nNA,0\n')
+    files = [str(tmp_path / name) for name in ("a.txt", "b.csv")]
+    assert read_documents(files, "tweet") == [["one", "two"], ["three"], ["x, y"], ["NA"]]
+    assert read_texts(files[1:], "tweet") == ["x, y", "NA"]
+    (tmp_path / "lines.txt").write_bytes(b"one\r\ntwo \n")
+    assert read_texts([str(tmp_path / "lines.txt")], "tweet") == ["one", "two "]
+    pd.DataFrame({"t": ["p", "q"], "l": [1, 0]}).to_parquet(tmp_path / "c.parquet")
+    table = read_labelled(str(tmp_path / "c.parquet"), "t", "l")
+    assert (table.texts, table.labels) == (["p", "q"], ["1", "0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "cannot be read: No such file"),
+        ("a.json", b"{}", "files end in .txt"),
+        ("a.csv", b"words,label\nx,1\n", "has no column 'text'; it has 'words', 'label'"),
+        ("a.csv", b"text,label\n", "has no rows"),
+        ("a.csv", b"text,label\nx,1\n ,0\n", "row 2: text is empty"),
+        ("a.csv", b"text,label\nx,\n", "row 1: label is empty"),
+        ("a.csv", b'text,label\n"x,1\n', "cannot be read as .csv"),
+        ("a.csv", b"text,label\n\xff,1\n", "cannot be read as .csv"),
+        ("a.parquet", b"no", "cannot be read as .parquet"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(KerasBertError) as caught:
+        read_labelled(str(tmp_path / name), "text", "label")
+    assert message in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"fine\nbad \xff\n")
+    with pytest.raises(KerasBertError, match=r"a\.txt, row 2: byte 0xff is not UTF-8"):
+        read_documents([str(tmp_path / "a.txt")], "text")
+    (tmp_path / "b.txt").write_text("\n\n")
+    with pytest.raises(KerasBertError, match=r"b\.txt holds no text"):
+        read_documents([str(tmp_path / "b.txt")], "text")
+    with pytest.raises(KerasBertError, match=r"b\.txt, row 1: the line is empty"):
+        read_texts([str(tmp_path / "b.txt")], "text")
+
+
+def test_special_tokens_in_a_text_are_words_of_it() -> None:
+    tokenizer = train_tokenizer(TEXTS, 300)
+    assert not {0, 2, 3, 4} & set(encode(tokenizer, ["masks [SEP] hands [PAD] [MASK]"])[0])
