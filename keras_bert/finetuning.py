@@ -33,7 +33,7 @@ from keras_bert.texts import LabelledTexts, read_labelled
 
 COMMAND = "finetune"
 _VAL_SHARE = 10
-_SAMPLE_ROWS = {"train": 600, "val": 200, "test": 200}
+_SAMPLE_ROWS = {"train": 2000, "val": 300, "test": 500}
 
 
 def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:

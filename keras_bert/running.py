@@ -210,6 +210,7 @@ def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples:
         "precision": settings.precision,
         "device": f"{replicas} x {'gpu' if gpus else 'cpu'}",
         "xla": uses_xla(settings),
+        "stages": [],
         "samples": samples,
         "padding_share": job.padding_share,
     }

@@ -1,6 +1,7 @@
 """The command line of keras_bert, and models small enough for tests."""
 
 import contextlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,11 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 with contextlib.suppress(ImportError):
     # PyTorch's compiler and TensorFlow both bring LLVM: the process ends where TensorFlow's is loaded first.
     import triton  # noqa: F401
+with contextlib.suppress(ImportError):
+    # Hydra closes every handler of logging, and that of absl, which TensorFlow brings, would close what pytest captures.
+    from absl import logging as absl_logging
+
+    absl_logging.get_absl_handler().python_handler.setStream(io.StringIO())
 
 SMALL = (
     "--num-layers", "1", "--hidden-size", "16", "--num-att-heads", "2", "--intermediate-size", "32", "--no-tensorboard",

@@ -121,13 +121,13 @@ def test_from_text_to_predictions(command: Command, corpus: list[str], tables: l
 
 
 def test_a_keras_run_is_compared_with_a_lightning_run(
-    command: Command, tables: list[str], train: Train, tmp_path: Path
+    command: Command, tables: list[str], train: Train, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     ours = command("finetune", *tables, "--epochs", "1", "--gru-units", "4", "--freeze", folder=tmp_path / "runs" / "keras")
     assert ours.code == 0, ours.err
     theirs = train(
-        "data=covid_fake_news", f"paths.data_dir={tmp_path / 'data'}", "trainer.max_epochs=1", "model.backbone.num_hidden_layers=1",
-        "model.hidden=8", folder=tmp_path / "runs" / "lightning",
+        "experiment=bert_bigru_finetune", f"model.backbone={tiny_backbone}", f"paths.data_dir={tmp_path / 'data'}",
+        "trainer.max_epochs=1", "model.hidden=8", folder=tmp_path / "runs" / "lightning",
     )  # fmt: skip
     assert theirs.code == 0, theirs.err
     page = write_comparison([theirs.folder, ours.folder], tmp_path / "page.html").read_text()
