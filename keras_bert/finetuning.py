@@ -18,11 +18,10 @@ from keras_bert.logs import sinks
 from keras_bert.model import Classifier
 from keras_bert.run_folder import RunFolder, fingerprint
 from keras_bert.running import (
-    begin,
     devices,
     make_bert,
+    opened,
     padding_of,
-    resumed,
     start,
     write_plan,
     write_start,
@@ -49,10 +48,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
     Raises:
         KerasBertError: If something asked for cannot be done.
     """
-    if settings.resume:
-        settings, folder = resumed(settings, COMMAND)
-    else:
-        folder = begin(path)
+    settings, folder = opened(settings, COMMAND, path)
     with recorded(folder), devices(settings):
         splits = _splits(settings)
         classes = _classes(splits)
@@ -73,8 +69,8 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
         job = _job(settings, network, data)
         write_plan(folder, job, settings, {name: len(split.texts) for name, split in splits.items()})
         folder.write_status("running", "fit")
-        with sinks(settings, folder) as opened:
-            fit(job, settings, folder, opened)
+        with sinks(settings, folder) as written_to:
+            fit(job, settings, folder, written_to)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
         record["test"] = _test(folder, data["test"], splits["test"], classes, record) if "test" in splits else {}

@@ -16,11 +16,10 @@ from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
 from keras_bert.run_folder import RunFolder, fingerprint
 from keras_bert.running import (
     Start,
-    begin,
     devices,
     make_bert,
+    opened,
     padding_of,
-    resumed,
     special_pair,
     start,
     write_plan,
@@ -47,10 +46,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
     Raises:
         KerasBertError: If something asked for cannot be done.
     """
-    if settings.resume:
-        settings, folder = resumed(settings, COMMAND)
-    else:
-        folder = begin(path)
+    settings, folder = opened(settings, COMMAND, path)
     with recorded(folder), devices(settings):
         documents = dict(zip(("train", "val"), _documents(settings), strict=True))
         begun = start(settings, folder, [text for document in documents["train"] for text in document])
@@ -60,8 +56,8 @@ def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
         job = _job(settings, PretrainingModel(make_bert(begun), next_sentence=settings.nsp), data)
         write_plan(folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()})
         folder.write_status("running", "fit")
-        with sinks(settings, folder) as opened:
-            fit(job, settings, folder, opened)
+        with sinks(settings, folder) as written_to:
+            fit(job, settings, folder, written_to)
         record = fit_record(folder.read_history(), job)
         entropy = unigram_entropy(data["val"].validation())
         record["val"] |= {"perplexity": float(np.exp(record["val"]["loss"])), "unigram_entropy": entropy}
@@ -102,7 +98,7 @@ def _data(settings: PretrainSettings, begun: Start, split: str, documents: list[
 
 def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, PretrainingData]) -> Job:
     bert = {id(weight) for weight in network.bert.weights}
-    validation = data["val"].validation().cache()
+    validation = data["val"].validation()
 
     def validate(model: Trained) -> Figures:
         model.evaluate(validation, verbose=0)

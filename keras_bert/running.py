@@ -59,20 +59,28 @@ def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
         yield strategy
 
 
-def resumed(settings: Settings, command: str) -> tuple[Settings, RunFolder]:
-    """The settings of the run that is to go on.
+def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, RunFolder]:
+    """Claim a new run folder, or take up that of the run which is to go on.
 
     Args:
-        settings: With `resume`.
+        settings: Of a run that goes on, `resume` alone counts.
         command: pretrain or finetune.
+        path: The new folder.
 
     Returns:
-        Its own settings and its folder.
+        The settings, of a run that goes on its own, and the folder.
 
     Raises:
-        KerasBertError: If there is no such run, it is of the other command, or it is finished.
+        KerasBertError: If the new folder holds a run, or the old one holds none of this command that could go on.
     """
-    folder = RunFolder(Path(str(settings.resume)))
+    if not settings.resume:
+        folder = RunFolder(path)
+        if folder.config.exists():  # one that failed before it wrote this has nothing to lose
+            msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
+            raise KerasBertError(msg)
+        folder.write_status("running", "setup")
+        return settings, folder
+    folder = RunFolder(Path(settings.resume))
     config = folder.read_config()
     if config["command"] != command:
         msg = f"{folder.path} is a run of {config['command']}: go on with python -m keras_bert {config['command']} --resume ..."
@@ -83,20 +91,6 @@ def resumed(settings: Settings, command: str) -> tuple[Settings, RunFolder]:
     known = {each.name for each in fields(settings)}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known}
     return type(settings)(**{**values, "resume": str(folder.path)}), folder
-
-
-def begin(path: Path) -> RunFolder:
-    """Claim a new run folder.
-
-    Raises:
-        KerasBertError: If it holds a run.
-    """
-    folder = RunFolder(path)
-    if folder.config.exists():  # one that failed before it wrote this has nothing to lose
-        msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
-        raise KerasBertError(msg)
-    folder.write_status("running", "setup")
-    return folder
 
 
 def start(settings: TrainingSettings, folder: RunFolder, texts: Sequence[str]) -> Start:
