@@ -6,7 +6,8 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(words: Sequence[str] | None = None) -> int:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
             settings = settings_type(**values)
             _require_extra()
+            with _without_notices():
+                import tensorflow  # noqa: F401
             work(settings)
     except StoppedError as error:
         _say(error)
@@ -67,6 +70,21 @@ def _require_extra() -> None:
     if os.environ["KERAS_BACKEND"] != "tensorflow":
         msg = f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}: keras_bert runs on tensorflow; unset it"
         raise KerasBertError(msg)
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """TensorFlow's libraries write to stderr what they were built with, before any setting can stop them."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(nowhere)
+        os.close(stderr)
 
 
 def _stamp() -> str:
