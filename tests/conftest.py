@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything, and none waits for a hub that does not answer
+# The processes that share the tests share the cores.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
 import torch
