@@ -121,6 +121,11 @@ def text_tensors(
     return tf.ensure_shape(padded, [None, None]), tf.cast(segments, tf.int32)
 
 
+def even_shares(rows: Any) -> Any:  # noqa: ANN401 - tensors
+    """[B] -> [B], 1 / B each."""
+    return tf.ones_like(rows, tf.float32) / tf.cast(tf.size(rows), tf.float32)
+
+
 def pipeline(plans: Callable[[], Iterator[dict[str, Rows]]], to_tensors: Any, count: int) -> tf.data.Dataset:  # noqa: ANN401
     """Turn planned batches into tensors on other threads, ahead of the training, in the same order every time.
 

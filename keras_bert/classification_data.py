@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_bert.batching import Padding, Rows, TokenStore, epoch_batches, pipeline, sorted_batches, text_tensors
+from keras_bert.batching import Padding, Rows, TokenStore, epoch_batches, even_shares, pipeline, sorted_batches, text_tensors
 from keras_bert.errors import KerasBertError
 from keras_bert.figures import predicted
 from keras_bert.running import Start, special_pair
@@ -36,7 +36,7 @@ class TextData:
     padding: Padding
 
     def training(self, epochs: range, batch_size: int, seed: int) -> tf.data.Dataset:
-        """Batches (inputs, labels [B]) of several epochs; what an epoch holds depends on seed and epoch alone."""
+        """Batches (inputs, targets) of several epochs; what an epoch holds depends on seed and epoch alone."""
 
         def plans() -> Iterator[dict[str, Rows]]:
             return ({"rows": rows} for epoch in epochs for rows in self.order(epoch, batch_size, seed))
@@ -61,9 +61,10 @@ class TextData:
         result[np.concatenate(batches)] = tf.nn.softmax(tf.constant(logits), axis=1)
         return result
 
-    def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    def _tensors(self, plan: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         ids, segments = text_tensors(self.store, plan["rows"], None, self.special, self.padding)
-        return {"input_ids": ids, "token_type_ids": segments}, tf.gather(self.labels, plan["rows"])
+        targets = {"labels": tf.gather(self.labels, plan["rows"]), "share": even_shares(plan["rows"])}
+        return {"input_ids": ids, "token_type_ids": segments}, targets
 
 
 def text_data(texts: list[str], labels: list[int], begun: Start, padding: Padding) -> TextData:

@@ -170,7 +170,7 @@ def hugging_face_weights(model: keras.Model) -> Weights:
         What its `state_dict` holds.
     """
     return {
-        name: np.ascontiguousarray(_turned(np.asarray(part.variable, dtype=np.float32), part))
+        name: np.ascontiguousarray(_turned(keras.ops.convert_to_numpy(part.variable), part))
         for name, part in counterparts(model).items()
     }
 

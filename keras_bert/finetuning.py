@@ -130,20 +130,24 @@ def _found(splits: dict[str, LabelledTexts]) -> dict[str, Any]:
     return {**found, "overlaps": overlaps}
 
 
-def measure_classes(labels: Any, logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - tensors
+def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - a tensor
     """Figures of a batch.
 
     Args:
-        labels: [B] numbers of classes.
+        targets: `labels` [B], numbers of classes; `share` [B], what each text is of all in the batch.
         logits: [B, K].
 
     Returns:
         Sums of `loss` (negative log-likelihood, nats) and `acc`.
     """
+    labels = targets["labels"]
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     hits = tf.cast(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
     count = tf.cast(tf.size(loss), tf.float32)
-    return {"loss": Sums(tf.reduce_sum(loss), count), "acc": Sums(tf.reduce_sum(hits), count)}
+    return {
+        "loss": Sums(tf.reduce_sum(loss), count, tf.reduce_sum(loss * targets["share"])),
+        "acc": Sums(tf.reduce_sum(hits), count),
+    }
 
 
 def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextData]) -> Job:

@@ -22,10 +22,17 @@ Figures = dict[str, Any]
 
 
 class Sums(NamedTuple):
-    """A figure of a batch as a sum and how many it is of, so that those of many batches make an exact mean."""
+    """A figure of a batch, or of the part of it that a replica has, so that the figures of many make an exact mean.
+
+    Attributes:
+        total: Sum.
+        count: How many it is of.
+        share: Of a loss, what it adds to the mean of the whole batch.
+    """
 
     total: Any
     count: Any
+    share: Any = None
 
 
 Measure = Callable[[Any, Any], Mapping[str, Sums]]
@@ -44,7 +51,7 @@ class Job:
 
     Attributes:
         network: What is trained, saved and loaded.
-        measure: (targets, outputs) -> figures of the batch; those whose name ends in "loss" are minimised together.
+        measure: (targets, outputs) -> figures of the batch; those that have a share are minimised together.
         names: Of these figures, `loss` among them.
         batches: First epoch -> tensors of that epoch and all behind it.
         steps: Batches an epoch.
@@ -91,22 +98,19 @@ class Trained(keras.Model):
         sample_weight: Any = None,  # noqa: ANN401, ARG002
         training: bool = True,  # noqa: FBT001, FBT002, ARG002
     ) -> Any:  # noqa: ANN401
-        """Sum of the batch's mean losses. Replicas divide by the count of all of them, so that they add up to one device's."""
-        loss = tf.constant(0.0)
-        for name, (total, count) in self.measure(y, y_pred).items():
-            if name.endswith("loss"):
-                everywhere = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, count)
-                loss += tf.math.divide_no_nan(total, everywhere)
+        """Sum of the batch's mean losses; what replicas give adds up to what one device would."""
+        figures = self.measure(y, y_pred)
+        for name, (total, count, _) in figures.items():
             self.means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
-        return loss
+        return tf.add_n([sums.share for sums in figures.values() if sums.share is not None])
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:  # noqa: ANN401
         """Nothing is left to build. Keras would take a batch, and average it over replicas, to see its shapes."""
 
     def figures(self) -> Figures:
         """Means since the last reset, and n, the number that the loss rests on."""
-        figures = {name: float(mean.result()) for name, mean in self.means.items()}
-        return {**figures, "n": round(float(np.asarray(self.means["loss"].count)))}
+        figures = {name: float(keras.ops.convert_to_numpy(mean.result())) for name, mean in self.means.items()}
+        return {**figures, "n": round(float(keras.ops.convert_to_numpy(self.means["loss"].count)))}
 
 
 def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sink]) -> None:
@@ -164,7 +168,7 @@ class _EpochRecord(keras.callbacks.Callback):
         val = self.job.validate(self.model)
         _require_finite("validation", val["loss"], epoch)
         seconds = time.perf_counter() - self.began
-        row: dict[str, Any] = {"epoch": epoch, "step": int(self.model.optimizer.iterations)}
+        row: dict[str, Any] = {"epoch": epoch, "step": self._steps()}
         row |= {f"train/{name}": value for name, value in train.items()} | {f"val/{name}": value for name, value in val.items()}
         row |= {f"lr/{name}": "" if lr is None else lr for name, lr in self._lrs().items()}
         row |= {"seconds": round(seconds, 3), "train/seconds": round(trained, 3)}
@@ -192,10 +196,13 @@ class _EpochRecord(keras.callbacks.Callback):
         waited = int(self.rows[-1]["epoch"]) - best_epoch(self.rows, self.job.monitor, self.job.mode)
         return waited >= self.settings.patience
 
+    def _steps(self) -> int:
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
     def _lrs(self) -> dict[str, float | None]:
         """Learning rates of the epoch's last step."""
         optimizer = self.model.optimizer
-        rate = float(optimizer._learning_rate(int(optimizer.iterations) - 1))  # noqa: SLF001 - the public one is the next step's
+        rate = float(optimizer._learning_rate(self._steps() - 1))  # noqa: SLF001 - the public one is the next step's
         peak = next(lr for lr in self.job.lrs.values() if lr is not None)
         return {name: None if lr is None else rate * lr / peak for name, lr in self.job.lrs.items()}
 

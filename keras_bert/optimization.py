@@ -70,13 +70,13 @@ class BertAdamW(keras.optimizers.Adam):
         super().build(variables)
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
-        """Clip, and take a step; see Keras."""
-        dense = [tf.convert_to_tensor(grad) for grad in grads]
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas > 1:
-            dense = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, dense)
-        clipped, _ = tf.clip_by_global_norm(dense, self.clip)
-        super().apply([grad / replicas for grad in clipped], trainable_variables)  # Keras sums over replicas once more
+        """Take a step; see Keras."""
+        super().apply([tf.convert_to_tensor(grad) for grad in grads], trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Sum over replicas, then clip; Keras's own clipping comes before the sum."""
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        return list(zip(tf.clip_by_global_norm(grads, self.clip)[0], variables, strict=True))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401
         """Decay the variable, then take Adam's step."""

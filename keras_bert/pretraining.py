@@ -131,7 +131,8 @@ def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dic
     """Figures of a batch: `loss` and `acc` over chosen tokens only, `nsp_loss` and `nsp_acc` over pairs.
 
     Args:
-        targets: `mlm` [B, P] and `chosen` [B, P], 1 or 0; `nsp` [B] where there are pairs.
+        targets: `mlm` [B, P]; `chosen` [B, P], 1 or 0; `share` [B, P], what each chosen token is of all in the batch. Of pairs
+            `nsp` [B], and `nsp_share` [B].
         outputs: Of a `PretrainingModel`.
 
     Returns:
@@ -140,13 +141,14 @@ def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dic
     count = tf.reduce_sum(targets["chosen"])
     loss, hits = _guesses(targets["mlm"], outputs["mlm"])
     sums = {
-        "loss": Sums(tf.reduce_sum(loss * targets["chosen"]), count),
+        "loss": Sums(tf.reduce_sum(loss * targets["chosen"]), count, tf.reduce_sum(loss * targets["share"])),
         "acc": Sums(tf.reduce_sum(hits * targets["chosen"]), count),
     }
     if "nsp" in outputs:
         loss, hits = _guesses(targets["nsp"], outputs["nsp"])
         pairs = tf.cast(tf.size(loss), tf.float32)
-        sums |= {"nsp_loss": Sums(tf.reduce_sum(loss), pairs), "nsp_acc": Sums(tf.reduce_sum(hits), pairs)}
+        share = tf.reduce_sum(loss * targets["nsp_share"])
+        sums |= {"nsp_loss": Sums(tf.reduce_sum(loss), pairs, share), "nsp_acc": Sums(tf.reduce_sum(hits), pairs)}
     return sums
 
 

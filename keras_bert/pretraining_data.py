@@ -9,7 +9,17 @@ import numpy as np
 import tensorflow as tf
 from tokenizers import Tokenizer
 
-from keras_bert.batching import Padding, Rows, TokenStore, epoch_batches, padding_share, pipeline, sorted_batches, text_tensors
+from keras_bert.batching import (
+    Padding,
+    Rows,
+    TokenStore,
+    epoch_batches,
+    even_shares,
+    padding_share,
+    pipeline,
+    sorted_batches,
+    text_tensors,
+)
 from keras_bert.errors import KerasBertError
 from keras_bert.masking import Masking
 from keras_bert.tokenizing import encode
@@ -133,8 +143,8 @@ class PretrainingData:
         """Batches of several epochs, one behind the other; what an epoch holds depends on seed and epoch alone.
 
         Returns:
-            Pairs of inputs (`input_ids`, `token_type_ids`, `masked_positions`) and targets (`mlm` and `chosen` [B, P], and of
-            pairs `nsp` [B], 0 where the second text follows).
+            Pairs of inputs (`input_ids`, `token_type_ids`, `masked_positions`) and targets (see `measure_pretraining`; of
+            pairs `nsp` is 0 where the second text follows).
         """
         return pipeline(lambda: (plan for e in epochs for plan in self._plans(e)), self._tensors, self.steps * len(epochs))
 
@@ -157,7 +167,10 @@ class PretrainingData:
         second = plan["second"] if self.next_sentence else None
         ids, segments = text_tensors(self.pieces.store, plan["first"], second, self.special, self.padding)
         masked, positions, hidden, chosen = self.masking(ids, plan["seed"])
-        targets = {"mlm": hidden, "chosen": chosen} | ({"nsp": plan["nsp"]} if self.next_sentence else {})
+        # Of the whole batch: replicas, which get parts of it, could not tell.
+        targets = {"mlm": hidden, "chosen": chosen, "share": tf.math.divide_no_nan(chosen, tf.reduce_sum(chosen))}
+        if self.next_sentence:
+            targets |= {"nsp": plan["nsp"], "nsp_share": even_shares(plan["nsp"])}
         return {"input_ids": masked, "token_type_ids": segments, "masked_positions": positions}, targets
 
 

@@ -20,7 +20,7 @@ class State:
     def save(self, epoch: int) -> None:
         """Write the state behind an epoch."""
         arrays = {
-            f"{part}/{i:05d}": np.asarray(variable.value)
+            f"{part}/{i:05d}": keras.ops.convert_to_numpy(variable)
             for part, variables in self.variables.items()
             for i, variable in enumerate(variables)
         }

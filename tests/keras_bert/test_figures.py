@@ -10,13 +10,15 @@ from keras_bert.figures import classification_record, stage_figures
 from lightning_modules.metrics import ClassificationTotals
 
 
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_figures_are_those_of_the_lightning_tasks(num_classes: int) -> None:
+@pytest.mark.parametrize(("num_classes", "present"), [(2, 2), (3, 3), (4, 3)])
+def test_figures_are_those_of_the_lightning_tasks(num_classes: int, present: int) -> None:
     rng = np.random.default_rng(num_classes)
-    labels = rng.integers(0, num_classes - (num_classes == 3), 200)  # of three classes, one never occurs
+    labels = rng.integers(0, 2, 200)  # further classes are predicted but never right
     probabilities = rng.dirichlet(np.ones(num_classes), 200)
     probabilities[np.arange(100), labels[:100]] += 1
     probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities[:, present:] = 0  # a class that is not even predicted
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
     probabilities[0] = 1 / num_classes
     loss = -np.log(probabilities[np.arange(200), labels]).mean()
     totals = ClassificationTotals(num_classes, keep_samples=True)

@@ -1,10 +1,13 @@
 """Steps are PyTorch's steps, and two replicas take one's."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,12 +17,23 @@ import keras
 import tensorflow as tf
 
 from keras_bert.optimization import BertAdamW, WarmupLinearDecay
-from tests.conftest import ROOT
+from tests.conftest import ROOT, made_rows, write_csv
+from tests.keras_bert.conftest import SMALL
 
-REPLICAS = """
+TWO_DEVICES = """
 import sys
 import keras_bert, keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+"""
+
+RUNS = """
+from keras_bert.command_line import main
+folder, *words = sys.argv[1:]
+for strategy in ("none", "mirrored"):
+    assert main(["finetune", *words, "--strategy", strategy, "--out", f"{folder}/{strategy}"]) == 0
+"""
+
+REPLICAS = """
 from keras_bert.batching import pipeline
 from keras_bert.fitting import Trained
 from keras_bert.model import PretrainingModel, create_BERT
@@ -42,7 +56,9 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
         optimizer = BertAdamW(WarmupLinearDecay(1e-2, 10, 2), 0.1, 0.05)
         model.compile(optimizer=optimizer)
         optimizer.build(network.trainable_variables)
-    gather = lambda plan: tf.nest.map_structure(lambda array: tf.gather(array, plan["rows"]), (x, y))
+    def gather(plan):
+        inputs, targets = tf.nest.map_structure(lambda array: tf.gather(array, plan["rows"]), (x, y))
+        return inputs, {**targets, "share": targets["chosen"] / tf.reduce_sum(targets["chosen"])}
     plans = [{"rows": np.arange(6)}, {"rows": np.arange(6, 11)}] * 2
     model.fit(pipeline(lambda: iter(plans), gather, 4), steps_per_epoch=4, epochs=1, verbose=0, shuffle=False)
     results.append((model.figures(), [np.asarray(weight) for weight in network.weights]))
@@ -103,10 +119,36 @@ def test_the_schedule_rises_and_falls() -> None:
     assert [float(WarmupLinearDecay(**schedule.get_config())(step)) for step in range(11)] == rates
 
 
-def test_two_replicas_take_the_steps_of_one() -> None:
+def on_two_devices(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], cwd=ROOT, capture_output=True, text=True, env=environment, check=False
-    )
+    command = [sys.executable, "-c", TWO_DEVICES + script, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_two_replicas_take_the_steps_of_one() -> None:
+    done = on_two_devices(REPLICAS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout.splitlines()[-1]) < 1e-5
+
+
+def test_two_devices_share_a_run(tmp_path: Path) -> None:
+    """Through the command line: the curve of one device, to rounding, with a last batch that does not divide."""
+    tables = [write_csv(tmp_path / f"{name}.csv", made_rows(37, seed)) for name, seed in (("train", 1), ("val", 2))]
+    words = [
+        "--train",
+        str(tables[0]),
+        "--val",
+        str(tables[1]),
+        "--text-column",
+        "tweet",
+        "--batch-size",
+        "12",
+        "--epochs",
+        "2",
+    ]
+    done = on_two_devices(RUNS, str(tmp_path), *words, *SMALL, "--drop-rate", "0", "--dropout", "0", "--gru-units", "4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (pd.read_csv(tmp_path / strategy / "history.csv") for strategy in ("none", "mirrored"))
+    for name in ("train/loss", "val/loss", "train/n"):
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+    assert json.loads((tmp_path / "mirrored" / "plan.json").read_text())["device"] == "2 x cpu"

@@ -139,6 +139,24 @@ def test_pairs_follow_half_of_the_time() -> None:
     assert (again != second).mean() > 0.3
 
 
+def test_what_does_not_follow_is_of_another_document() -> None:
+    pieces = cut(DOCUMENTS[:3], TOKENIZER, 64, next_sentence=True)
+    seen = set()
+    for epoch in range(40):
+        second, label, _ = pieces.draw((1, epoch), next_sentence=True)
+        theirs, own = pieces.document[second[label == 1]], pieces.document[pieces.first[label == 1]]
+        assert (theirs != own).all()
+        seen |= set(second[label == 1].tolist())
+    assert seen == set(range(12))
+
+
+def test_a_single_text_is_masked_anew_too() -> None:
+    pieces = cut(DOCUMENTS[:1], TOKENIZER, 128, next_sentence=False)
+    source = PretrainingData(pieces, MASKING, ENDS, False, 16, 1, Padding(8, 128))
+    drawn = [plain(source.training([epoch]))[0][0]["masked_positions"].tobytes() for epoch in range(4)]
+    assert len(set(drawn)) == 4
+
+
 def test_two_segments_and_their_numbers() -> None:
     for x, y in plain(data(next_sentence=True).training([0])):
         ids, segments = restored(x, y), x["token_type_ids"]
