@@ -36,8 +36,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, clean_links: bool 
     letters = sorted(set("".join(tokenizer.normalizer.normalize_str(text) for text in texts)) - {" "})
     # Numbers of "##x" would follow the order of a hash map, and break ties between merges differently in each process.
     first = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)]
-    if vocab_size < len(first) + len(letters):
-        msg = f"a vocabulary of {vocab_size} tokens has no room: the characters alone need {len(first) + len(letters)}: raise --vocab-size"
+    least = len(first) + len(letters)
+    if vocab_size < least:
+        msg = f"a vocabulary of {vocab_size} tokens has no room: the characters alone need {least}; raise --vocab-size"
         raise KerasBertError(msg)
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
