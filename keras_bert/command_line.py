@@ -17,7 +17,7 @@ from keras_bert.ending import StoppedError, stoppable
 from keras_bert.errors import KerasBertError
 from keras_bert.settings import ConvertSettings, FinetuneSettings, PredictSettings, PretrainSettings, run_path
 
-_NEEDED = ("tensorflow", "sklearn")
+_NEEDED = ("tensorflow", "tensorboard", "sklearn")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _say(error: BaseException) -> None:
 def _require_extra() -> None:
     lacking = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
-        msg = f"keras_bert needs {' and '.join(lacking)}, which the extra `keras` brings: pip install -e '.[keras]'"
+        msg = f"keras_bert needs {', '.join(lacking)}; the extra `keras` brings what it needs: pip install -e '.[keras]'"
         raise KerasBertError(msg)
     if os.environ["KERAS_BACKEND"] != "tensorflow":
         msg = f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}: keras_bert runs on tensorflow; unset it"

@@ -31,7 +31,7 @@ def test_without_the_extra_it_is_named(
     monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name))
     assert main(words) == 1
     assert capsys.readouterr().err == (
-        "error: keras_bert needs tensorflow, which the extra `keras` brings: pip install -e '.[keras]'\n"
+        "error: keras_bert needs tensorflow; the extra `keras` brings what it needs: pip install -e '.[keras]'\n"
     )
 
 
