@@ -92,7 +92,7 @@ def text_tensors(
     first: Any,  # noqa: ANN401 - tensors
     second: Any,  # noqa: ANN401
     special: tuple[int, int],
-    padding: "Padding",
+    padding: Padding,
 ) -> tuple[Any, Any]:
     """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], padded behind.
 

@@ -10,13 +10,13 @@ from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
 from keras_bert.model import Classifier, settings_of
 from keras_bert.run_folder import RunFolder
-from keras_bert.running import Start
+from keras_bert.running import MULTIPLE, Start
 from keras_bert.samples import sample_labelled
 from keras_bert.settings import PredictSettings
 from keras_bert.texts import read_texts
 from keras_bert.tokenizing import load_tokenizer
 
-_SAMPLE_ROWS, _MULTIPLE = 20, 8
+_SAMPLE_ROWS = 20
 
 
 def predict(settings: PredictSettings) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         msg = f"{folder.best} holds no classifier"
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
-    probabilities = text_data(texts, [0] * len(texts), begun, Padding(_MULTIPLE, begun.bert["maxlen"])).probabilities(
+    probabilities = text_data(texts, [0] * len(texts), begun, Padding(MULTIPLE, begun.bert["maxlen"])).probabilities(
         model, settings.batch_size
     )
     return prediction_table(probabilities, config["classes"], texts)

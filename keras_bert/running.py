@@ -23,7 +23,7 @@ from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenize
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _FILES = ("text", "val_text", "train", "val", "test", "tokenizer")
-_MULTIPLE, _XLA_MULTIPLE = 8, 32
+MULTIPLE, _XLA_MULTIPLE = 8, 32
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, RunF
     """
     if not settings.resume:
         folder = RunFolder(path)
-        if folder.config.exists():  # one that failed before it wrote this has nothing to lose
+        begun = folder.config.exists() and folder.read_json("status.json").get("state") == "running"
+        if begun or folder.last.exists():  # one that ended before its first checkpoint has nothing to lose
             msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
             raise KerasBertError(msg)
         folder.write_status("running", "setup")
@@ -180,7 +181,7 @@ def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
 
 def padding_of(settings: TrainingSettings, begun: Start) -> Padding:
     """How far texts are padded: XLA compiles anew for each length, so that there have to be few."""
-    return Padding(_XLA_MULTIPLE if uses_xla(settings) else _MULTIPLE, begun.bert["maxlen"])
+    return Padding(_XLA_MULTIPLE if uses_xla(settings) else MULTIPLE, begun.bert["maxlen"])
 
 
 def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:

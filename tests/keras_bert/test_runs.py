@@ -260,9 +260,10 @@ def test_what_cannot_be_asked_for(command: Command, tables: list[str], tmp_path:
 
 
 def test_a_folder_is_taken_once(command: Command, tables: list[str], tmp_path: Path) -> None:
-    """Unless what took it never got as far as its settings."""
-    assert command("finetune", *tables, "--train", "none.csv").code == 1
-    assert read(tmp_path / "run", "status.json")["state"] == "failed"
+    """Unless what took it ended before its first checkpoint."""
+    for wrong in (["--train", "none.csv"], ["--hidden-size", "15"]):
+        assert command("finetune", *tables, *wrong).code == 1
+        assert read(tmp_path / "run", "status.json")["state"] == "failed"
     assert command("finetune", *tables, "--epochs", "1").code == 0
     again = command("finetune", *tables, "--epochs", "1")
     assert again.code == 1
