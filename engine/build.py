@@ -23,6 +23,7 @@ from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.callbacks.pruning import Pruning
 
 _PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
 
@@ -181,7 +182,16 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
     last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     timer = EpochTimer()
-    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), History(folder, timer), best, last]
+    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), History(folder, timer), best, last, *_pruning(cfg)]
+
+
+def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
+    """For a trial of a search that prunes."""
+    if cfg.sweep.trial is None or "pruner" not in cfg.sweep.trial or cfg.sweep.trial.pruner.name == "none":
+        return []
+    from engine.search import reporter  # imports optuna
+
+    return [Pruning(cfg.monitor, reporter(cfg.sweep.trial, cfg.trainer.max_epochs))]
 
 
 def read_config(path: Path) -> DictConfig:

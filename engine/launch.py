@@ -1,9 +1,11 @@
 """Compose with Hydra and run, so that every end of a run is one line and an exit code."""
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from engine.command_line import CONFIGS
-from engine.outcome import report_failure
-from engine.run_folder import RunFolder
+from engine.interrupts import signals_raise
+from engine.outcome import describe, report_failure
+from engine.redaction import hide, secret_values
+from engine.run_folder import RunFolder, write_text
+from engine.sweep import enter_job, resumed_words
+from engine.sweep_course import sweep_ended
+
+log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 100
 
@@ -47,7 +55,9 @@ def launch() -> int:
     failures: list[Exception] = []
     job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(partial(_job, failures))
     with report_failure() as outcome:
-        with _raising_hydra():
+        if any(word.startswith("sweep.resume=") for word in sys.argv[1:]):
+            sys.argv[1:] = resumed_words(sys.argv[1:])
+        with _raising_hydra(), sweep_ended():
             job()
         if failures:
             raise failures[0]
@@ -69,20 +79,52 @@ def _raising_hydra() -> Iterator[None]:
 
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
-    """One job; a single run keeps its error for `launch`, a sweep gives it to Hydra's launcher."""
-    sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
+    """One job; a single run keeps its error for `launch`, a job of a sweep leaves it in its folder and lets the next begin."""
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return _job_of_sweep(cfg, folder)
     try:
-        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-        if not cfg.plan:
-            folder.begin(cfg.ckpt_path)
-        from engine.recording import redact_sweep_record
-        from engine.run import run  # imports torch: the status file is there before
-
-        if sweeping:
-            redact_sweep_record(cfg)
-        return run(cfg, folder)
+        return _run(cfg, folder)
     except Exception as error:
-        if sweeping:
-            raise
         failures.append(error)
         return None
+
+
+def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
+    if not cfg.plan:
+        folder.begin(cfg.ckpt_path)
+    from engine.run import run  # imports torch: the status file is there before
+
+    return run(cfg, folder)
+
+
+def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
+    if not cfg.plan:
+        secrets = secret_values(cfg)
+        words = [hide(word, secrets) for word in HydraConfig.get().overrides.task]
+        left = enter_job(folder, words)
+        if left == "done":
+            log.info("job %s is %s already", folder.path.name, folder.read_json("status.json")["state"])
+            return None
+        cfg.ckpt_path = left or cfg.ckpt_path
+        redact_sweep_record(cfg)
+    try:
+        # In a process of a launcher's own, nobody else makes a signal an end that is written down.
+        with signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext():
+            return _run(cfg, folder)
+    except Exception as error:
+        if not cfg.plan and folder.read_json("status.json").get("state") == "running":
+            folder.write_status("failed", "setup", describe(error))
+        pruned = folder.read_json("status.json").get("state") == "pruned"
+        log.log(logging.INFO if pruned else logging.ERROR, "job %s: %s", folder.path.name, describe(error))
+        return None
+
+
+def redact_sweep_record(cfg: DictConfig) -> None:
+    """Take the secrets out of the multirun.yaml that Hydra writes into a sweep's folder."""
+    path = Path(HydraConfig.get().sweep.dir) / "multirun.yaml"
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        hidden = hide(text, secret_values(cfg))
+        if hidden != text:
+            write_text(path, hidden)

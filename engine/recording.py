@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import lightning
 from hydra.core.hydra_config import HydraConfig
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from engine.interrupts import InterruptedRunError
 from engine.outcome import describe, is_for_the_user
 from engine.redaction import hide, secret_values
-from engine.run_folder import RunFolder, write_text
+from engine.run_folder import RunFolder
+from lightning_modules.callbacks.pruning import PrunedRunError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         _record_end(folder, "interrupted", str(error))
         if folder.last_checkpoint.exists():
             log.error("to go on: %s", hide(_resume_command(folder), secret_values(cfg)))
+        raise
+    except PrunedRunError as error:
+        _record_end(folder, "pruned", str(error))
         raise
     except BaseException as error:
         if not is_for_the_user(error):
@@ -65,16 +68,6 @@ def overrides() -> list[str]:
 def _resume_command(folder: RunFolder) -> str:
     words = [word for word in overrides() if not word.startswith("ckpt_path=")]
     return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
-
-
-def redact_sweep_record(cfg: DictConfig) -> None:
-    """Take the secrets out of the multirun.yaml that Hydra writes into a sweep's folder."""
-    path = Path(HydraConfig.get().sweep.dir) / "multirun.yaml"
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        hidden = hide(text, secret_values(cfg))
-        if hidden != text:
-            write_text(path, hidden)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ class RunFolder:
         """Say where the run stands.
 
         Args:
-            state: running, finished, failed or interrupted.
+            state: running, finished, failed, interrupted, or pruned by a search.
             stage: setup, fit, test or report.
             error: One line, for a run that did not finish.
         """

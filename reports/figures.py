@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,24 +14,24 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 # Colours that stand for a CSS variable until the SVG is written.
-_INK, _LINE = "#010203", "#040506"
+INK, _LINE = "#010203", "#040506"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
-_VARIABLES = {_INK: "var(--ink)", _LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)}
+_VARIABLES = {INK: "var(--ink)", _LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class or run may be called $x$
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": _LINE,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": _LINE,
     "grid.linewidth": 0.6,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "legend.frameon": False,
 }
 _MAX_NUMBERED_CLASSES = 20
@@ -133,7 +133,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
     total = sum(b["count"] for b in bins)
     with _styled("reliability"):
         figure, axes = _axes(4.2, 3.4)
-        axes.plot([0, 1], [0, 1], "--", color=_INK, linewidth=0.8)
+        axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=0.8)
         for b in bins:
             left, width = b["lower"], b["upper"] - b["lower"]
             strength = 0.25 + 0.6 * b["count"] / total
@@ -142,3 +142,64 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
         lowest = min((b["lower"] for b in bins), default=0.0)
         axes.set(xlim=(lowest, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
         return _svg(figure, "reliability diagram")
+
+
+def bars(shares: Mapping[str, float], xlabel: str, label: str) -> str:
+    """A bar for each name, longest first.
+
+    Args:
+        shares: Name -> value.
+        xlabel: What the values are.
+        label: For screen readers.
+
+    Returns:
+        An SVG element.
+    """
+    ordered = sorted(shares.items(), key=lambda item: item[1])
+    with _styled(label):
+        figure, axes = _axes(4.6, 0.8 + 0.35 * len(ordered))
+        axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=_SERIES[0], height=0.6)
+        for place, (_, value) in enumerate(ordered):
+            axes.text(value, place, f" {value:.2f}", va="center")
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(xlabel)
+        return _svg(figure, label)
+
+
+def scatter(
+    groups: Sequence[Sequence[tuple[Any, float]]],
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    *,
+    log: bool = False,
+    draw: Callable[[Axes], None] | None = None,
+) -> str:
+    """Points of trials that ended, and crosses of those that were pruned.
+
+    Args:
+        groups: The two, each of (x, y); x of any kind, numbers to scale and the rest side by side.
+        xlabel: What x is.
+        ylabel: What y is.
+        label: For screen readers.
+        log: Whether x is to a logarithmic scale.
+        draw: Adds to the axes.
+
+    Returns:
+        An SVG element.
+    """
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for group in groups for x, _ in group)
+    with _styled(label):
+        figure, axes = _axes()
+        if draw is not None:
+            draw(axes)
+        for points, marker, colour, name in zip(groups, "ox", (_SERIES[0], _SERIES[1]), ("ended", "pruned"), strict=True):
+            if points:
+                xs = [x if numbers else str(x) for x, _ in points]
+                axes.scatter(xs, [y for _, y in points], marker=marker, color=colour, label=name, s=24)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if log and numbers:
+            axes.set_xscale("log")
+        if all(groups) or draw is not None:
+            axes.legend()
+        return _svg(figure, label)

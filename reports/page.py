@@ -1,7 +1,6 @@
-"""A run's page, and the page that compares runs: one self-contained HTML file each."""
+"""A run's page, one self-contained HTML file."""
 
 import math
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_sampl
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
 from reports.scenes import class_rows, confusion_pairs, is_segmentation, scene_headline, scene_pictures
-from reports.statistics import macro_f1_interval, mcnemar_exact, roc_auc_interval, wilson_interval
+from reports.statistics import macro_f1_interval, roc_auc_interval, wilson_interval
 
 _MAX_RATES = 6
 TITLES = {  # in the order in which runs are compared
@@ -33,16 +32,11 @@ TITLES = {  # in the order in which runs are compared
     "fw_iou": "frequency-weighted IoU",
 }
 _CURVES = ("loss", "acc", "miou", "pixel_acc")
-_COMPARED_CURVES = {
-    "val/loss": "validation loss",
-    "val/acc": "validation accuracy",
-    "val/miou": "validation mean IoU",
-    "train/loss": "training loss",
-}
 _MAX_DRAWN_CLASSES = 40
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What fills the templates in."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
@@ -64,7 +58,7 @@ def write_report(path: Path) -> Path:
     run = read_run(path)
     target = RunFolder(path).report
     page = (
-        _environment()
+        environment()
         .get_template("run.html.j2")
         .render(
             title=run.name,
@@ -125,13 +119,13 @@ def _curves(run: RunRecord) -> dict[str, str]:
     history, drawn = run.history, {}
     for name in _CURVES:
         columns = {stage: f"{stage}/{name}" for stage in ("train", "val")}
-        lines = {stage: _line(history, column) for stage, column in columns.items() if column in history}
+        lines = {stage: line(history, column) for stage, column in columns.items() if column in history}
         if lines:
             drawn[TITLES[name]] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
     names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
     names = [name for name in names if history[name].notna().any()]
     names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]  # a layer-wise decay has a group for each layer
-    rates = {name.removeprefix("lr/"): _line(history, name) for name in names}
+    rates = {name.removeprefix("lr/"): line(history, name) for name in names}
     if rates:
         drawn["learning rate"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
     return drawn
@@ -140,8 +134,8 @@ def _curves(run: RunRecord) -> dict[str, str]:
 def _run_figures(run: RunRecord) -> dict[str, str]:
     drawn = {}
     if "train/seconds" in run.history:
-        line = _line(run.history, "train/seconds")
-        drawn["seconds"] = figures.curves({"train": line}, "seconds", "training seconds by epoch")
+        seconds = line(run.history, "train/seconds")
+        drawn["seconds"] = figures.curves({"train": seconds}, "seconds", "training seconds by epoch")
     if run.test.get("n") and len(run.test["classes"]) <= _MAX_DRAWN_CLASSES:
         drawn["confusion"] = figures.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
     if run.test.get("calibration"):
@@ -149,7 +143,8 @@ def _run_figures(run: RunRecord) -> dict[str, str]:
     return drawn
 
 
-def _line(history: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
+def line(history: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
+    """Epochs, and a column's values in them."""
     return history["epoch"].tolist(), history[column].tolist()
 
 
@@ -180,70 +175,3 @@ def _warnings(run: RunRecord) -> list[str]:
         shared = f"1 {what.removesuffix('s')} stands" if count == 1 else f"{count} {what} stand"
         lines.append(f"{shared} in {first} and in {second}, for example: {overlap['examples'][0][:120]}")
     return lines
-
-
-def write_comparison(paths: list[Path], target: Path) -> Path:
-    """Draw one page that compares runs; the first is what the others are held against.
-
-    Args:
-        paths: Run folders.
-        target: The page.
-
-    Returns:
-        The page.
-    """
-    runs = [read_run(path) for path in paths]
-    names = _distinct_names(runs)
-    drawn = {}
-    for column, title in _COMPARED_CURVES.items():
-        lines = {n: _line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
-        if lines:
-            drawn[title] = figures.curves(lines, title, f"{title} by epoch")
-    page = (
-        _environment()
-        .get_template("compare.html.j2")
-        .render(
-            title="Comparison of " + ", ".join(names),
-            rows=[_compared(run, name, runs[0]) for run, name in zip(runs, names, strict=True)],
-            columns=[(name, title) for name, title in TITLES.items() if any(run.test.get(name) is not None for run in runs)],
-            figures=drawn,
-            pairs=_pairs(runs, names),
-        )
-    )
-    write_text(target, page)
-    return target
-
-
-def _distinct_names(runs: list[RunRecord]) -> list[str]:
-    names = [run.name for run in runs]
-    return [name if names.count(name) == 1 else str(run.folder) for name, run in zip(names, runs, strict=True)]
-
-
-def _compared(run: RunRecord, name: str, first: RunRecord) -> dict[str, Any]:
-    differences = {
-        key: run.test[key] - first.test[key]
-        for key in TITLES
-        if run is not first and run.test.get(key) is not None and first.test.get(key) is not None
-    }
-    return {"name": name, "run": run, "test": run.test, "differences": differences}
-
-
-def _pairs(runs: list[RunRecord], names: list[str]) -> list[dict[str, Any]]:
-    """For each pair of runs with the same test set, which has the better of how many samples, and how likely that is by chance.
-
-    Of classifiers the samples that only one has right (McNemar's test); of segmenters the images with the higher IoU (the sign
-    test). Both ask whether a fair coin falls so unevenly.
-    """
-    rows = []
-    for (a, first), (b, second) in combinations(zip(names, runs, strict=True), 2):
-        row: dict[str, Any] = {"first": a, "second": b, "p": None}
-        ours, theirs = first.predictions, second.predictions
-        if ours is not None and theirs is not None:
-            measure = "iou" if "iou" in ours else "label"
-            keys = ["index", ours.columns[-1], *(["label"] if measure == "label" else [])]
-            if {*keys, measure} <= set(theirs) and ours[keys].equals(theirs[keys]):
-                scores = [t["iou"] if measure == "iou" else (t["label"] == t["prediction"]).astype(int) for t in (ours, theirs)]
-                row["only_first"], row["only_second"] = int((scores[0] > scores[1]).sum()), int((scores[1] > scores[0]).sum())
-                row["p"], row["n"] = mcnemar_exact(row["only_first"], row["only_second"]), len(ours)
-        rows.append(row)
-    return rows

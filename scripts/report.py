@@ -16,7 +16,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:
-        from reports.page import write_comparison, write_report
+        from reports.comparison import write_comparison
+        from reports.page import write_report
 
         if len(arguments.runs) == 1 and arguments.output is None:
             print(write_report(arguments.runs[0]))

@@ -20,7 +20,8 @@ from keras_bert.ending import StoppedError
 from keras_bert.fitting import best_epoch
 from keras_bert.loading import load_network
 from keras_bert.state import State
-from reports.page import write_comparison, write_report
+from reports.comparison import write_comparison
+from reports.page import write_report
 from tests.conftest import Ended, Train, made_rows, write_csv
 from tests.keras_bert.conftest import SMALL, Command
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from engine.run_folder import RunFolder, write_atomically
+from reports.comparison import write_comparison
 from reports.mistakes import mistakes
-from reports.page import write_comparison, write_report
+from reports.page import write_report
 from reports.record import NotARunError, read_run
 from tests.conftest import SAMPLE, Train
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from engine.run_folder import RunFolder, write_atomically
 from lightning_modules.segmentation_metrics import per_class_figures, segmentation_figures
-from reports.page import write_comparison, write_report
+from reports.comparison import write_comparison
+from reports.page import write_report
 from reports.record import read_run
 from reports.scenes import class_rows, confusion_pairs, mean_interval, scene_pictures
 from reports.triptychs import coloured, encoded, present, triptych

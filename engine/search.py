@@ -1,0 +1,288 @@
+"""A search for hyperparameters with Optuna: a study, the trials that it asks for, and what they came to."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from engine.run_folder import RunFolder
+from engine.search_space import SearchError, check_space, override_value, suggest
+from engine.sweep import SEARCH, read_job
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SAMPLERS: dict[str, type[optuna.samplers.BaseSampler]] = {
+    "tpe": optuna.samplers.TPESampler,
+    "random": optuna.samplers.RandomSampler,
+    "qmc": optuna.samplers.QMCSampler,
+    "gp": optuna.samplers.GPSampler,
+    "nsgaii": optuna.samplers.NSGAIISampler,
+}
+PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "none": optuna.pruners.NopPruner,
+}
+DIRECTIONS = {"max": "maximize", "min": "minimize"}
+_JUDGED_BY = ("val/", "seconds/", "parameters/")
+_JOURNAL = "study.journal"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to run.
+
+    Attributes:
+        number: Of the trial in its study.
+        job: Name of its run folder in the sweep's.
+        words: Its overrides.
+    """
+
+    number: int
+    job: str
+    words: list[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        space: See `check_space`.
+        n_trials: How many trials the study has in the end, all machines and all resumed sweeps together.
+        objectives: Figure -> min or max.
+        sampler, pruner: `name` and the arguments of Optuna's class.
+        seed: Of the sampler.
+        max_epochs: The most that a trial can report; None where it is not known.
+        storage: A URL of a database, the path of a file, or None for a file in the sweep's folder.
+        study_name: None for a study of this sweep alone.
+    """
+
+    space: Mapping[str, Any]
+    n_trials: int
+    objectives: Mapping[str, str]
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    seed: int
+    max_epochs: int | None
+    storage: str | None
+    study_name: str | None
+
+    def check(self) -> None:
+        """Raise `SearchError` where something cannot be meant."""
+        check_space(self.space)
+        if self.n_trials < 1:
+            msg = f"hydra.sweeper.n_trials: received {self.n_trials}; at least 1 is needed"
+            raise SearchError(msg)
+        for name, mode in self.objectives.items():
+            if not name.startswith(_JUDGED_BY):
+                why = "; the test split chooses nothing" if name.startswith("test/") else ""
+                msg = f"hydra.sweeper.objectives: received {name}{why}; a figure such as val/acc or seconds/fit is needed"
+                raise SearchError(msg)
+            if mode not in DIRECTIONS:
+                msg = f"hydra.sweeper.objectives.{name}: received {mode!r}; choose min or max"
+                raise SearchError(msg)
+        if self.storage is not None and self.study_name is None:
+            msg = "hydra.sweeper.storage is given without hydra.sweeper.study_name; name the study that is shared there"
+            raise SearchError(msg)
+        if len(self.objectives) > 1 and self.pruner["name"] != "none":
+            msg = "hydra.sweeper.pruner: trials of several objectives cannot be pruned; set hydra.sweeper.pruner.name=none"
+            raise SearchError(msg)
+
+
+class Search:
+    """A study as one sweep sees it."""
+
+    def __init__(self, sweep: Path, settings: Settings, identity: str) -> None:
+        """Open the study, or begin it.
+
+        Args:
+            sweep: The sweep's folder.
+            settings: How to search.
+            identity: Of the sweep, so that trials of other machines are left alone.
+
+        Raises:
+            SearchError: If the study cannot be opened, or is another one.
+        """
+        settings.check()
+        self.sweep, self.settings, self.identity = sweep, settings, identity
+        self.storage = settings.storage or str(sweep / _JOURNAL)
+        self.study_name = settings.study_name or identity
+        directions: list[Any] = [DIRECTIONS[mode] for mode in settings.objectives.values()]
+        try:
+            self.study = optuna.create_study(
+                storage=open_storage(self.storage), study_name=self.study_name, directions=directions, load_if_exists=True
+            )
+        except Exception as error:  # whatever a database's driver raises
+            msg = f"hydra.sweeper.storage: the study cannot be opened ({' '.join(str(error).split())[:200]})"
+            raise SearchError(msg) from error
+        if [direction.name.lower() for direction in self.study.directions] != directions:
+            msg = f"study {self.study_name} has other objectives; name another one with hydra.sweeper.study_name"
+            raise SearchError(msg)
+        make_pruner(settings.pruner, settings.max_epochs)
+        self._failed_now = 0
+        self._left = self._interrupted()
+        self._ask_failed_again()
+
+    def _ours(self, *states: TrialState) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False, states=states)
+        return [trial for trial in trials if trial.user_attrs.get("sweep") == self.identity]
+
+    def _interrupted(self) -> list[Asked]:
+        """The trials that this sweep left in the middle."""
+        return [Asked(t.number, t.user_attrs["job"], t.user_attrs["words"]) for t in self._ours(TrialState.RUNNING)]
+
+    def _ask_failed_again(self) -> None:
+        asked = {trial.user_attrs.get("again") for trial in self.study.get_trials(deepcopy=False)}
+        for trial in self._ours(TrialState.FAIL):
+            if trial.number not in asked:
+                self.study.enqueue_trial(trial.params, {"again": trial.number, "job": trial.user_attrs["job"]})
+
+    def ask(self, count: int) -> list[Asked]:
+        """The next trials, up to this many; none where the study has all."""
+        asked, self._left = self._left[:count], self._left[count:]
+        while len(asked) < count and self._open() > 0:
+            asked.append(self._ask())
+        return asked
+
+    def _open(self) -> int:
+        taken = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        return self.settings.n_trials - len(self.study.get_trials(deepcopy=False, states=taken)) - self._failed_now
+
+    def _ask(self) -> Asked:
+        # A sampler's random numbers depend on what it has seen, so that a search that was interrupted goes on as if it was not.
+        seen = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = make_sampler(self.settings.sampler, self.settings.seed + seen)
+        trial = self.study.ask()
+        try:
+            chosen = suggest(trial, self.settings.space)
+        except SearchError:
+            self.study.tell(trial, state=TrialState.FAIL)
+            raise
+        job = str(trial.user_attrs.get("job", trial.number))
+        reported = len(self.settings.objectives) == 1
+        spec: dict[str, Any] = {"id": trial._trial_id, "number": trial.number}  # noqa: SLF001 - what a storage knows it by
+        if reported:
+            spec |= {"storage": self.storage, "study": self.study_name, "pruner": dict(self.settings.pruner)}
+        words = [f"{key}={override_value(value)}" for key, value in chosen.items()]
+        words += [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
+        for name, value in (("sweep", self.identity), ("job", job), ("words", words)):
+            trial.set_user_attr(name, value)
+        return Asked(trial.number, job, words)
+
+    def tell(self, asked: Sequence[Asked]) -> None:
+        """Tell the study what the run folders of these trials say; a trial that was interrupted stays open."""
+        for trial in asked:
+            job = read_job(self.sweep / trial.job)
+            values = [job.figures.get(name) for name in self.settings.objectives]
+            if job.state == "finished" and None not in values:
+                self.study.tell(trial.number, values)  # type: ignore[arg-type]
+            elif job.state == "pruned":
+                self.study.tell(trial.number, state=TrialState.PRUNED)
+            elif job.state in ("failed", "finished"):
+                self._failed_now += 1
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def write(self) -> None:
+        """Write search.json into the sweep's folder: the trials, the best of them, and which parameters mattered."""
+        trials = self.study.get_trials(deepcopy=False)
+        done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+        record = {
+            "study": self.study_name,
+            "sampler": self.settings.sampler["name"],
+            "pruner": self.settings.pruner["name"],
+            "n_trials": self.settings.n_trials,
+            "objectives": dict(self.settings.objectives),
+            "log": [key for key, entry in self.settings.space.items() if entry.get("log")],
+            "best": [trial.number for trial in self.study.best_trials] if done else [],
+            "importance": {name: self._importance(at) for at, name in enumerate(self.settings.objectives)},
+            "trials": [_described(trial, self.identity) for trial in trials if trial.state is not TrialState.WAITING],
+        }
+        RunFolder(self.sweep).write_json(SEARCH, record)
+
+    def _importance(self, objective: int) -> dict[str, float]:
+        """Share of the objective's variance that each parameter explains (fANOVA, Hutter, Hoos & Leyton-Brown, ICML 2014)."""
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.settings.seed)
+
+        def value(trial: FrozenTrial) -> float:
+            return float(trial.values[objective])
+
+        try:
+            return dict(optuna.importance.get_param_importances(self.study, evaluator=evaluator, target=value))
+        except (ValueError, RuntimeError):  # too few trials, or all alike
+            return {}
+
+
+def _described(trial: FrozenTrial, identity: str) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "job": trial.user_attrs.get("job") if trial.user_attrs.get("sweep") == identity else None,
+        "state": trial.state.name.lower(),
+        "params": trial.params,
+        "values": trial.values,
+        "reported": {str(step): value for step, value in sorted(trial.intermediate_values.items())},
+    }
+
+
+def open_storage(storage: str) -> BaseStorage:
+    """A database by its URL, anything else as the path of a file that several processes may write to."""
+    if "://" in storage:
+        return RDBStorage(storage)
+    path = Path(storage).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def make_sampler(spec: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler that a config names."""
+    sampler: optuna.samplers.BaseSampler = _made("sampler", SAMPLERS, spec, {"seed": seed})
+    return sampler
+
+
+def make_pruner(spec: Mapping[str, Any], max_epochs: int | None) -> optuna.pruners.BasePruner:
+    """The pruner that a config names; Hyperband is told how long a trial can be."""
+    more = {"max_resource": max_epochs} if spec["name"] == "hyperband" and max_epochs else {}
+    pruner: optuna.pruners.BasePruner = _made("pruner", PRUNERS, spec, more)
+    return pruner
+
+
+def _made(what: str, kinds: Mapping[str, type[Any]], spec: Mapping[str, Any], more: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if spec["name"] not in kinds:
+        msg = f"hydra.sweeper.{what}.name: received {spec['name']!r}; choose one of {', '.join(kinds)}"
+        raise SearchError(msg)
+    given = {key: value for key, value in spec.items() if key != "name"}
+    try:
+        return kinds[spec["name"]](**{**more, **given})
+    except (TypeError, ValueError) as error:
+        msg = f"hydra.sweeper.{what}: {' '.join(str(error).split())}"
+        raise SearchError(msg) from error
+
+
+def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, float], bool]:
+    """What a trial's run reports its monitored figure to.
+
+    Args:
+        spec: The config's `sweep.trial`.
+        max_epochs: Of the run.
+
+    Returns:
+        A function of (epoch, figure) that says whether the trial is to be pruned.
+    """
+    pruner = make_pruner(spec["pruner"], max_epochs)
+    study = optuna.load_study(
+        study_name=spec["study"], storage=open_storage(spec["storage"]), pruner=pruner, sampler=optuna.samplers.RandomSampler()
+    )
+    trial = optuna.trial.Trial(study, spec["id"])
+
+    def report(epoch: int, figure: float) -> bool:
+        trial.report(figure, epoch)
+        return trial.should_prune()
+
+    return report

@@ -1,0 +1,89 @@
+"""What a search is asked for: the keys of `hydra.sweeper`, and the words of the command line that name several values."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from engine.config_files import nearest
+from engine.search import Search, Settings
+from engine.search_space import SearchError
+from engine.sweep import Sweep
+
+
+def open_search(
+    hydra_context: HydraContext, config: DictConfig, settings: Mapping[str, Any], arguments: Sequence[str]
+) -> tuple[list[str], Search]:
+    """Open the study that a command line asks for.
+
+    Args:
+        hydra_context: Hydra's.
+        config: Hydra's, of the sweep.
+        settings: The keys of `hydra.sweeper`.
+        arguments: The command line's overrides.
+
+    Returns:
+        The words that all trials share, and the search.
+
+    Raises:
+        SearchError: If it cannot be done as it is configured.
+    """
+    fixed, space = _parted(OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(list(arguments)))
+    cfg = hydra_context.config_loader.load_sweep_config(config, fixed)
+    space = {**settings["space"], **space}
+    for key in space:
+        _check_key(cfg, key)
+    sweep = Path(config.hydra.sweep.dir).resolve()
+    more = {name: settings[name] for name in ("n_trials", "sampler", "pruner", "storage", "study_name")}
+    given = Settings(
+        space=space,
+        objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
+        seed=cfg.seed if settings["seed"] is None else settings["seed"],
+        max_epochs=cfg.trainer.max_epochs,
+        **more,
+    )
+    return fixed, Search(sweep, given, Sweep(sweep).record["id"])
+
+
+def _parted(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
+    """The words with one value, and the others as dimensions of the space."""
+    fixed, space = [], {}
+    for override in overrides:
+        if override.is_sweep_override():
+            space[override.get_key_element()] = _dimension(override)
+        else:
+            fixed.append(str(override.input_line))
+    return fixed, space
+
+
+def _dimension(override: Override) -> dict[str, Any]:
+    sweep = override.value()
+    if isinstance(sweep, ChoiceSweep):
+        # What Hydra itself makes of quoted words.
+        return {"type": "categorical", "choices": [Override._convert_value(item) for item in sweep.list]}  # noqa: SLF001
+    log = {"log": True} if isinstance(sweep, RangeSweep | IntervalSweep) and "log" in sweep.tags else {}
+    if isinstance(sweep, RangeSweep) and sweep.start is not None and sweep.stop is not None:
+        whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
+        step = {} if log else {"step": sweep.step}
+        last = sweep.stop - 1 if whole else sweep.stop  # like Python's range, without its end
+        return {"type": "int" if whole else "float", "low": sweep.start, "high": last, **step, **log}
+    if isinstance(sweep, IntervalSweep):
+        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+        return {"type": "int" if whole else "float", "low": sweep.start, "high": sweep.end, **log}
+    msg = f"{override.input_line}: a search takes choice(...), range(...) and interval(...), or tag(log, interval(...))"
+    raise SearchError(msg)
+
+
+def _check_key(cfg: DictConfig, key: str) -> None:
+    if key.startswith("+"):
+        return
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not isinstance(node, DictConfig) or leaf not in node:
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else [str(name) for name in cfg]
+        msg = f"hydra.sweeper.space.{key}: the config has no such key; {nearest(leaf, known)}"
+        raise SearchError(msg)

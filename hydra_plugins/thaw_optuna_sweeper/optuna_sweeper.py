@@ -1,0 +1,71 @@
+"""Asks a study for trials, has whatever launcher is chosen run them, and tells it what they came to."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class OptunaSweeperConf:
+    """The keys of `hydra.sweeper`; see `engine.search.Settings`."""
+
+    _target_: str = "hydra_plugins.thaw_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+    n_trials: int = 20
+    n_jobs: int = 1
+    space: dict[str, Any] = field(default_factory=dict)
+    objectives: dict[str, str] | None = None
+    sampler: dict[str, Any] = field(default_factory=lambda: {"name": "tpe"})
+    pruner: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
+    seed: int | None = None
+    storage: str | None = None
+    study_name: str | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="thaw")
+
+
+class OptunaSweeper(Sweeper):
+    """See `engine.search`."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
+    def __init__(self, n_jobs: int, **settings: Any) -> None:  # noqa: ANN401 - see OptunaSweeperConf
+        self.n_jobs = n_jobs
+        self.settings = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in settings.items()}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra calls this before `sweep`."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run trials until the study has as many as it is to have.
+
+        Args:
+            arguments: The command line's overrides; those that name several values add to the space.
+
+        Raises:
+            SearchError: If the search cannot be done as it is configured.
+        """
+        from engine.search_words import open_search  # imports optuna, which costs half a second
+
+        fixed, search = open_search(self.hydra_context, self.config, self.settings, arguments)
+        try:
+            while asked := search.ask(self.n_jobs):
+                words = [[*fixed, *trial.words] for trial in asked]
+                try:
+                    self.launcher.launch(words, initial_job_idx=asked[0].number)
+                finally:
+                    search.tell(asked)
+        finally:
+            search.write()

@@ -1,0 +1,52 @@
+"""Pictures of a search: what each trial came to, which parameters mattered, and where in their ranges good trials lie."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from reports import figures
+
+_MAX_SLICES = 12
+
+
+def pictures(search: Mapping[str, Any]) -> dict[str, str]:
+    """Title -> SVG for each objective of a search.
+
+    Args:
+        search: What search.json says.
+    """
+    drawn = {}
+    for at, (objective, mode) in enumerate(search["objectives"].items()):
+        complete = [(t, t["values"][at]) for t in search["trials"] if t["state"] == "complete"]
+        pruned = [(t, _last_reported(t)) for t in search["trials"] if t["state"] == "pruned" and t["reported"]]
+        if not complete:
+            continue
+        drawn[f"{objective} of each trial"] = _history(complete, pruned, objective, mode)
+        importance = search["importance"].get(objective)
+        if importance:
+            drawn[f"importance for {objective}"] = figures.bars(
+                importance, "share of the variance explained", f"importance {objective}"
+            )
+        names = list(dict.fromkeys(name for t, _ in complete for name in t["params"]))
+        for name in sorted(names, key=lambda name: -(importance or {}).get(name, 0.0))[:_MAX_SLICES]:
+            points = [[(t["params"][name], v) for t, v in group if name in t["params"]] for group in (complete, pruned)]
+            label = f"slice {name} {objective}"
+            drawn[f"{objective} by {name}"] = figures.scatter(points, name, objective, label, log=name in search["log"])
+    return drawn
+
+
+def _last_reported(trial: Mapping[str, Any]) -> float:
+    return float(trial["reported"][max(trial["reported"], key=int)])
+
+
+def _history(complete: Sequence[Any], pruned: Sequence[Any], objective: str, mode: str) -> str:
+    better = max if mode == "max" else min
+    numbers = [t["number"] for t, _ in complete]
+    so_far = [better(v for _, v in complete[: i + 1]) for i in range(len(complete))]
+
+    def draw(axes: Axes) -> None:
+        axes.step(numbers, so_far, where="post", color=figures.INK, linewidth=0.9, label="best so far")
+
+    points = [[(t["number"], v) for t, v in group] for group in (complete, pruned)]
+    return figures.scatter(points, "trial", objective, f"history {objective}", draw=draw)

@@ -1,0 +1,66 @@
+"""The page of a sweep: all its jobs, what a search found, and the comparison of the runs that finished."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.run_folder import write_text
+from engine.sweep import PAGE, Job, Sweep, common_keys
+from reports import search_figures
+from reports.comparison import compared
+from reports.page import TITLES, environment
+from reports.record import read_run
+
+_SHOWN = ("acc", "f1_macro", "miou")
+
+
+def write_sweep_page(path: Path) -> Path:
+    """Draw a sweep's page from its folder.
+
+    Args:
+        path: The sweep's folder.
+
+    Returns:
+        The page, sweep.html in it.
+    """
+    sweep = Sweep(path)
+    jobs = sweep.jobs()
+    common = common_keys(jobs)
+    finished = [job for job in jobs if job.state == "finished"]
+    runs, names = [read_run(path / job.name) for job in finished], [_name(job, common) for job in finished]
+    search = sweep.search
+    page = (
+        environment()
+        .get_template("sweep.html.j2")
+        .render(
+            title=f"Sweep {path.name}",
+            name="/".join(path.resolve().parts[-2:]),
+            jobs=[_row(job, common) for job in jobs],
+            states={state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)},
+            common={key: value for key, value in jobs[0].overrides.items() if key in common} if jobs else {},
+            headings=_headings(jobs),
+            search=search,
+            pictures=search_figures.pictures(search) if search else {},
+            compared=bool(runs),
+            **(compared(runs, names) if runs else {}),
+        )
+    )
+    target = path / PAGE
+    write_text(target, page)
+    return target
+
+
+def _name(job: Job, common: set[str]) -> str:
+    return f"{job.name}: {job.words(common)}" if job.words(common) else job.name
+
+
+def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
+    """Figure -> what it is called, of those that some job has."""
+    monitors = dict.fromkeys(job.monitor for job in jobs if job.monitor)
+    wanted = {**{name: name for name in monitors}, **{f"test/{name}": f"test {TITLES[name]}" for name in _SHOWN}}
+    return [(name, title) for name, title in wanted.items() if any(name in job.figures for job in jobs)]
+
+
+def _row(job: Job, common: set[str]) -> dict[str, Any]:
+    """A line of the table of jobs."""
+    return {"job": job, "words": job.words(common)}
