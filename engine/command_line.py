@@ -3,6 +3,7 @@
 import itertools
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from engine.config_files import Composition, ConfigFiles, Override, UnknownOptionError, UnsupportedError, nearest
@@ -21,7 +22,7 @@ usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
 
 flags:
   --cfg job        print the composed config and stop (--resolve: with interpolations resolved)
-  -m, --multirun   one job for each combination of comma-separated values
+  -m, --multirun   one job for each combination of comma-separated values; sweep.resume=FOLDER goes on with a sweep
   --hydra-help     Hydra's own flags
 
 groups and their options:
@@ -59,6 +60,7 @@ def answer_early(arguments: list[str]) -> int | None:
         return None
     try:
         _check_form(words)
+        _check_plugins(words)
         overrides = [Override.parse(word) for word in words]
         choices = _checked_choices(files, overrides)
         if show:
@@ -76,6 +78,23 @@ def _check_form(words: list[str]) -> None:
     for word in words:
         if word.startswith("=") or ("=" not in word and not word.startswith("~")):
             msg = f"'{word}' is neither KEY=VALUE nor GROUP=OPTION; see --help"
+            raise UnknownKeyError(msg)
+
+
+_PLUGINS = {  # word -> module that it needs, and the extra that brings it
+    "hydra/sweeper=optuna": ("optuna", "sweep"),
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+}
+
+
+def _check_plugins(words: list[str]) -> None:
+    for word in words:
+        module, extra = _PLUGINS.get(word, ("", ""))
+        if module and find_spec(module) is None:
+            msg = f"{word} needs {module.rpartition('.')[2]}; the extra `{extra}` brings it: pip install -e '.[{extra}]'"
             raise UnknownKeyError(msg)
 
 

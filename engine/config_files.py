@@ -160,6 +160,7 @@ class ConfigFiles:
         composition = Composition()
         for file, package, body in self._expand("", self.primary, dict(choices)):
             composition.merge(body, f"{self.root.name}/{file}", package)
+        composition.values.pop("hydra", None)
         for override in overrides:
             if override.prefix == "~":
                 raise UnsupportedError(override.key)

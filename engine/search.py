@@ -137,7 +137,7 @@ class Search:
 
     def _interrupted(self) -> list[Asked]:
         """The trials that this sweep left in the middle."""
-        return [Asked(t.number, t.user_attrs["job"], t.user_attrs["words"]) for t in self._ours(TrialState.RUNNING)]
+        return [self._asked(trial) for trial in self._ours(TrialState.RUNNING)]
 
     def _ask_failed_again(self) -> None:
         asked = {trial.user_attrs.get("again") for trial in self.study.get_trials(deepcopy=False)}
@@ -166,16 +166,24 @@ class Search:
         except SearchError:
             self.study.tell(trial, state=TrialState.FAIL)
             raise
-        job = str(trial.user_attrs.get("job", trial.number))
-        reported = len(self.settings.objectives) == 1
-        spec: dict[str, Any] = {"id": trial._trial_id, "number": trial.number}  # noqa: SLF001 - what a storage knows it by
-        if reported:
-            spec |= {"storage": self.storage, "study": self.study_name, "pruner": dict(self.settings.pruner)}
         words = [f"{key}={override_value(value)}" for key, value in chosen.items()]
-        words += [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
+        job = str(trial.user_attrs.get("job", trial.number))
         for name, value in (("sweep", self.identity), ("job", job), ("words", words)):
             trial.set_user_attr(name, value)
-        return Asked(trial.number, job, words)
+        return self._asked(trial)
+
+    def _asked(self, trial: optuna.Trial | FrozenTrial) -> Asked:
+        """A trial as a job: its own words, and what its run needs to report to the study."""
+        job: str = trial.user_attrs["job"]
+        spec = {
+            "id": trial._trial_id,  # noqa: SLF001 - what a storage knows it by
+            "number": trial.number,
+            "storage": self.storage,
+            "study": self.study_name,
+            "pruner": dict(self.settings.pruner),
+        }
+        more = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
+        return Asked(trial.number, job, [*trial.user_attrs["words"], *more])
 
     def tell(self, asked: Sequence[Asked]) -> None:
         """Tell the study what the run folders of these trials say; a trial that was interrupted stays open."""
@@ -201,11 +209,15 @@ class Search:
             "n_trials": self.settings.n_trials,
             "objectives": dict(self.settings.objectives),
             "log": [key for key, entry in self.settings.space.items() if entry.get("log")],
-            "best": [trial.number for trial in self.study.best_trials] if done else [],
+            "best": [trial.number for trial in self._best()] if done else [],
             "importance": {name: self._importance(at) for at, name in enumerate(self.settings.objectives)},
             "trials": [_described(trial, self.identity) for trial in trials if trial.state is not TrialState.WAITING],
         }
         RunFolder(self.sweep).write_json(SEARCH, record)
+
+    def _best(self) -> list[FrozenTrial]:
+        """The best trial, or those that no other one surpasses in all of several objectives."""
+        return [self.study.best_trial] if len(self.settings.objectives) == 1 else self.study.best_trials
 
     def _importance(self, objective: int) -> dict[str, float]:
         """Share of the objective's variance that each parameter explains (fANOVA, Hutter, Hoos & Leyton-Brown, ICML 2014)."""

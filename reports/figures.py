@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 # Colours that stand for a CSS variable until the SVG is written.
 INK, _LINE = "#010203", "#040506"
@@ -200,6 +200,9 @@ def scatter(
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log and numbers:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if all(groups) or draw is not None:
             axes.legend()
         return _svg(figure, label)

@@ -1,6 +1,7 @@
 """The page of a sweep: all its jobs, what a search found, and the comparison of the runs that finished."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def write_sweep_page(path: Path) -> Path:
     sweep = Sweep(path)
     jobs = sweep.jobs()
     common = common_keys(jobs)
-    finished = [job for job in jobs if job.state == "finished"]
-    runs, names = [read_run(path / job.name) for job in finished], [_name(job, common) for job in finished]
     search = sweep.search
+    finished = _best_first([job for job in jobs if job.state == "finished"], search)
+    runs, names = [read_run(path / job.name) for job in finished], [_name(job, common) for job in finished]
     page = (
         environment()
         .get_template("sweep.html.j2")
@@ -48,6 +49,15 @@ def write_sweep_page(path: Path) -> Path:
     target = path / PAGE
     write_text(target, page)
     return target
+
+
+def _best_first(jobs: list[Job], search: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a search by its first objective; those of a grid as they are."""
+    if not search:
+        return jobs
+    objective, mode = next(iter(search["objectives"].items()))
+    sign = -1 if mode == "max" else 1
+    return sorted(jobs, key=lambda job: sign * job.figures.get(objective, sign * math.inf))
 
 
 def _name(job: Job, common: set[str]) -> str:

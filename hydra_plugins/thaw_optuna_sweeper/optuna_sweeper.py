@@ -57,7 +57,13 @@ class OptunaSweeper(Sweeper):
         Raises:
             SearchError: If the search cannot be done as it is configured.
         """
-        from engine.search_words import open_search  # imports optuna, which costs half a second
+        from engine.search_space import SearchError
+
+        try:
+            from engine.search_words import open_search  # imports optuna, which costs half a second
+        except ModuleNotFoundError as error:
+            msg = f"hydra/sweeper=optuna needs {error.name}; the extra `sweep` brings it: pip install -e '.[sweep]'"
+            raise SearchError(msg) from error
 
         fixed, search = open_search(self.hydra_context, self.config, self.settings, arguments)
         try:
