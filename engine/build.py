@@ -187,7 +187,7 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
 
 def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
     """For a trial of a search that prunes."""
-    if cfg.sweep.trial is None or cfg.sweep.trial.pruner.name == "none":
+    if cfg.sweep.trial is None or cfg.sweep.trial.pruner == "none":
         return []
     from engine.search import reporter  # imports optuna
 

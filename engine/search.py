@@ -58,7 +58,8 @@ class Settings:
         space: See `check_space`.
         n_trials: How many trials the study has in the end, all machines and all resumed sweeps together.
         objectives: Figure -> min or max.
-        sampler, pruner: `name` and the arguments of Optuna's class.
+        sampler, pruner: By name.
+        sampler_options, pruner_options: Arguments of Optuna's class.
         seed: Of the sampler.
         max_epochs: The most that a trial can report; None where it is not known.
         storage: A URL of a database, the path of a file, or None for a file in the sweep's folder.
@@ -68,8 +69,10 @@ class Settings:
     space: Mapping[str, Any]
     n_trials: int
     objectives: Mapping[str, str]
-    sampler: Mapping[str, Any]
-    pruner: Mapping[str, Any]
+    sampler: str
+    sampler_options: Mapping[str, Any]
+    pruner: str
+    pruner_options: Mapping[str, Any]
     seed: int
     max_epochs: int | None
     storage: str | None
@@ -92,8 +95,8 @@ class Settings:
         if self.storage is not None and self.study_name is None:
             msg = "hydra.sweeper.storage is given without hydra.sweeper.study_name; name the study that is shared there"
             raise SearchError(msg)
-        if len(self.objectives) > 1 and self.pruner["name"] != "none":
-            msg = "hydra.sweeper.pruner: trials of several objectives cannot be pruned; set hydra.sweeper.pruner.name=none"
+        if len(self.objectives) > 1 and self.pruner != "none":
+            msg = "hydra.sweeper.pruner: trials of several objectives cannot be pruned; set hydra.sweeper.pruner=none"
             raise SearchError(msg)
 
 
@@ -126,7 +129,7 @@ class Search:
         if [direction.name.lower() for direction in self.study.directions] != directions:
             msg = f"study {self.study_name} has other objectives; name another one with hydra.sweeper.study_name"
             raise SearchError(msg)
-        make_pruner(settings.pruner, settings.max_epochs)
+        make_pruner(settings.pruner, settings.pruner_options, settings.max_epochs)
         self._failed_now = 0
         self._left = self._interrupted()
         self._ask_failed_again()
@@ -159,7 +162,7 @@ class Search:
     def _ask(self) -> Asked:
         # A sampler's random numbers depend on what it has seen, so that a search that was interrupted goes on as if it was not.
         seen = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.settings.sampler, self.settings.seed + seen)
+        self.study.sampler = make_sampler(self.settings.sampler, self.settings.sampler_options, self.settings.seed + seen)
         trial = self.study.ask()
         try:
             chosen = suggest(trial, self.settings.space)
@@ -180,7 +183,8 @@ class Search:
             "number": trial.number,
             "storage": self.storage,
             "study": self.study_name,
-            "pruner": dict(self.settings.pruner),
+            "pruner": self.settings.pruner,
+            "pruner_options": dict(self.settings.pruner_options),
         }
         more = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
         return Asked(trial.number, job, [*trial.user_attrs["words"], *more])
@@ -204,8 +208,8 @@ class Search:
         done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         record = {
             "study": self.study_name,
-            "sampler": self.settings.sampler["name"],
-            "pruner": self.settings.pruner["name"],
+            "sampler": self.settings.sampler,
+            "pruner": self.settings.pruner,
             "n_trials": self.settings.n_trials,
             "objectives": dict(self.settings.objectives),
             "log": [key for key, entry in self.settings.space.items() if entry.get("log")],
@@ -252,28 +256,27 @@ def open_storage(storage: str) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
-def make_sampler(spec: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
     """The sampler that a config names."""
-    sampler: optuna.samplers.BaseSampler = _made("sampler", SAMPLERS, spec, {"seed": seed})
+    sampler: optuna.samplers.BaseSampler = _made("sampler", SAMPLERS, name, {"seed": seed, **options})
     return sampler
 
 
-def make_pruner(spec: Mapping[str, Any], max_epochs: int | None) -> optuna.pruners.BasePruner:
+def make_pruner(name: str, options: Mapping[str, Any], max_epochs: int | None) -> optuna.pruners.BasePruner:
     """The pruner that a config names; Hyperband is told how long a trial can be."""
-    more = {"max_resource": max_epochs} if spec["name"] == "hyperband" and max_epochs else {}
-    pruner: optuna.pruners.BasePruner = _made("pruner", PRUNERS, spec, more)
+    more = {"max_resource": max_epochs} if name == "hyperband" and max_epochs else {}
+    pruner: optuna.pruners.BasePruner = _made("pruner", PRUNERS, name, {**more, **options})
     return pruner
 
 
-def _made(what: str, kinds: Mapping[str, type[Any]], spec: Mapping[str, Any], more: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if spec["name"] not in kinds:
-        msg = f"hydra.sweeper.{what}.name: received {spec['name']!r}; choose one of {', '.join(kinds)}"
+def _made(what: str, kinds: Mapping[str, type[Any]], name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if name not in kinds:
+        msg = f"hydra.sweeper.{what}: received {name!r}; choose one of {', '.join(kinds)}"
         raise SearchError(msg)
-    given = {key: value for key, value in spec.items() if key != "name"}
     try:
-        return kinds[spec["name"]](**{**more, **given})
+        return kinds[name](**options)
     except (TypeError, ValueError) as error:
-        msg = f"hydra.sweeper.{what}: {' '.join(str(error).split())}"
+        msg = f"hydra.sweeper.{what}_options: {' '.join(str(error).split())}"
         raise SearchError(msg) from error
 
 
@@ -287,7 +290,7 @@ def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, 
     Returns:
         A function of (epoch, figure) that says whether the trial is to be pruned.
     """
-    pruner = make_pruner(spec["pruner"], max_epochs)
+    pruner = make_pruner(spec["pruner"], spec["pruner_options"], max_epochs)
     study = optuna.load_study(
         study_name=spec["study"], storage=open_storage(spec["storage"]), pruner=pruner, sampler=optuna.samplers.RandomSampler()
     )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from engine.config_files import nearest
 
 _KINDS: dict[str, tuple[set[str], set[str]]] = {  # type -> keys that it needs, keys that it may have
@@ -118,4 +120,4 @@ def override_value(value: object) -> str:
     text = str(value)
     if not isinstance(value, str) or _PLAIN.match(text) or text[:1] in "[{":
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return QuotedString(text, Quote.single).with_quotes()

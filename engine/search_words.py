@@ -34,7 +34,7 @@ def open_search(
     """
     fixed, space = _parted(OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(list(arguments)))
     cfg = hydra_context.config_loader.load_sweep_config(config, fixed)
-    space = {**settings["space"], **space}
+    space = {**(settings["space"] or {}), **space}
     for key in space:
         _check_key(cfg, key)
     sweep = Path(config.hydra.sweep.dir).resolve()
@@ -44,6 +44,8 @@ def open_search(
         objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
         seed=cfg.seed if settings["seed"] is None else settings["seed"],
         max_epochs=cfg.trainer.max_epochs,
+        sampler_options=settings["sampler_options"] or {},
+        pruner_options=settings["pruner_options"] or {},
         **more,
     )
     return fixed, Search(sweep, given, Sweep(sweep).record["id"])

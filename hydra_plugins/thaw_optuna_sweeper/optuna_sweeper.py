@@ -1,6 +1,6 @@
 """Asks a study for trials, has whatever launcher is chosen run them, and tells it what they came to."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -18,10 +18,13 @@ class OptunaSweeperConf:
     _target_: str = "hydra_plugins.thaw_optuna_sweeper.optuna_sweeper.OptunaSweeper"
     n_trials: int = 20
     n_jobs: int = 1
-    space: dict[str, Any] = field(default_factory=dict)
-    objectives: dict[str, str] | None = None
-    sampler: dict[str, Any] = field(default_factory=lambda: {"name": "tpe"})
-    pruner: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
+    # Mappings are Any and null: Hydra adds no key to a typed mapping, or to one that is there, from the command line.
+    space: Any = None
+    objectives: Any = None
+    sampler: str = "tpe"
+    sampler_options: Any = None
+    pruner: str = "none"
+    pruner_options: Any = None
     seed: int | None = None
     storage: str | None = None
     study_name: str | None = None

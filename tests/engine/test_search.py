@@ -1,0 +1,302 @@
+"""The search: what is asked, what is told, what is shared, and what goes on where it was stopped."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from engine.run_folder import RunFolder
+from engine.search import Asked, Search, Settings, open_storage, reporter
+from engine.search_space import SearchError, check_space, override_value
+from engine.sweep import Sweep
+from tests.conftest import ROOT, SAMPLE
+from tests.engine.test_sweeps import RunSweep, history, states, sweep
+
+__all__ = ["sweep"]  # a fixture
+LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+SPACE: dict[str, Any] = {
+    "model.lr": LR,
+    "model.head": {"type": "categorical", "choices": ["linear", "bigru"]},
+    "model.hidden": {"type": "int", "low": 8, "high": 64, "when": {"model.head": "bigru"}},
+    "model.pooling": {"type": "categorical", "choices": ["cls", "mean"], "when": {"model.head": ["linear"]}},
+}
+
+
+def settings(**changes: Any) -> Settings:
+    given: dict[str, Any] = {
+        "space": SPACE, "n_trials": 8, "objectives": {"val/acc": "max"}, "sampler": "tpe", "sampler_options": {}, "pruner": "none",
+        "pruner_options": {},
+        "seed": 3, "max_epochs": 4, "storage": None, "study_name": None,
+    }  # fmt: skip
+    return Settings(**{**given, **changes})
+
+
+def ended(folder: Path, asked: Asked, state: str = "finished", **figures: float) -> None:
+    """Leave what a run of this trial would."""
+    run = RunFolder(folder / asked.job)
+    run.write_json("status.json", {"state": state, "error": "broken" if state == "failed" else None})
+    run.write_json("overrides.json", {"words": [w for w in asked.words if not w.startswith(("sweep.", "hydra."))]})
+    if state == "finished":
+        run.write_json("metrics.json", {"val": figures or {"acc": 0.5}, "seconds": {"fit": 2.0}})
+
+
+def words(asked: Asked) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in asked.words)
+
+
+def searched(folder: Path, search: Search, stop_after: int = 10**9) -> list[dict[str, str]]:
+    """Run trials whose figure is their learning rate."""
+    seen = []
+    while (asked := search.ask(1)) and len(seen) < stop_after:
+        seen.append({k: v for k, v in words(asked[0]).items() if k.startswith("model.")})
+        ended(folder, asked[0], acc=float(seen[-1]["model.lr"]))
+        search.tell(asked)
+    return seen
+
+
+def test_conditions_hold_and_the_same_seed_asks_the_same(tmp_path: Path) -> None:
+    first = searched(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
+    second = searched(tmp_path / "b", Search(tmp_path / "b", settings(), "b"))
+    other = searched(tmp_path / "c", Search(tmp_path / "c", settings(seed=4), "c"))
+    assert len(first) == 8
+    assert first == second != other
+    for chosen in first:
+        assert ("model.hidden" in chosen) == (chosen["model.head"] == "bigru")
+        assert ("model.pooling" in chosen) == (chosen["model.head"] == "linear")
+        assert 1e-4 <= float(chosen["model.lr"]) <= 1e-1
+    assert {chosen["model.head"] for chosen in first} == {"linear", "bigru"}
+
+
+def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
+    whole = searched(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
+    first = searched(tmp_path / "b", Search(tmp_path / "b", settings(), "b"), stop_after=3)  # the fourth is asked and left
+    second = Search(tmp_path / "b", settings(), "b")
+    rest = searched(tmp_path / "b", second)
+    assert len(second.study.trials) == 8
+    assert [*first, *rest] == whole
+    assert {trial.state for trial in second.study.trials} == {TrialState.COMPLETE}
+
+
+def test_a_failed_trial_runs_again_in_the_next_sweep_with_what_it_had(tmp_path: Path) -> None:
+    search = Search(tmp_path, settings(n_trials=2), "s")
+    (bad,) = search.ask(1)
+    ended(tmp_path, bad, "failed")
+    search.tell([bad])
+    (good,) = search.ask(1)
+    ended(tmp_path, good)
+    search.tell([good])
+    assert search.ask(1) == []  # it counts for as long as this sweep lasts
+    again = Search(tmp_path, settings(n_trials=2), "s")
+    (retried,) = again.ask(1)
+    assert retried.job == bad.job
+    assert {k: v for k, v in words(retried).items() if k.startswith("model.")} == {
+        k: v for k, v in words(bad).items() if k.startswith("model.")
+    }
+    ended(tmp_path, retried)
+    again.tell([retried])
+    assert again.ask(1) == []
+    third = Search(tmp_path, settings(n_trials=2), "s")
+    assert third.ask(1) == []  # and is not asked for a third time
+
+
+@pytest.mark.parametrize("kind", ["file", "database"])
+def test_machines_share_a_study_and_its_total(kind: str, tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.log") if kind == "file" else f"sqlite:///{tmp_path / 'study.db'}"
+    shared = settings(storage=storage, study_name="both", n_trials=5)
+    here, there = Search(tmp_path / "a", shared, "a"), Search(tmp_path / "b", shared, "b")
+    counts = {"a": 0, "b": 0}
+    while True:
+        asked = {name: search.ask(1) for name, search in (("a", here), ("b", there))}
+        if not any(asked.values()):
+            break
+        for name, search in (("a", here), ("b", there)):
+            for trial in asked[name]:
+                ended(tmp_path / name, trial)
+                counts[name] += 1
+            search.tell(asked[name])
+    assert counts == {"a": 3, "b": 2}
+    assert sorted(t.number for t in here.study.trials) == list(range(5))
+    # A trial that the other machine left open is the other's to go on with.
+    more = settings(storage=storage, study_name="both", n_trials=7)
+    Search(tmp_path / "b", more, "b").ask(1)
+    assert [trial.number for trial in Search(tmp_path / "a", more, "a").ask(5)] == [6]
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    search = Search(tmp_path, settings(objectives={"val/acc": "max", "seconds/fit": "min"}, n_trials=3), "s")
+    for acc in (0.5, 0.9, 0.7):
+        (asked,) = search.ask(1)
+        ended(tmp_path, asked, acc=acc)
+        search.tell([asked])
+    search.write()
+    record = Sweep(tmp_path).search
+    assert [trial["values"] for trial in record["trials"]] == [[0.5, 2.0], [0.9, 2.0], [0.7, 2.0]]
+    assert record["best"] == [1]
+    with pytest.raises(SearchError, match="has other objectives"):
+        Search(tmp_path, settings(), "s")
+
+
+def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
+    storage = str(tmp_path / "study.log")
+    study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
+    for figures in ((0.6, 0.8), (0.7, 0.9), (0.5, 0.7)):
+        trial = study.ask()
+        for epoch, figure in enumerate(figures):
+            trial.report(figure, epoch)
+        study.tell(trial, figures[-1])
+    trial = study.ask()
+    spec = {
+        "storage": storage, "study": "s", "id": trial._trial_id, "pruner": "median",
+        "pruner_options": {"n_startup_trials": 2, "n_warmup_steps": 1},
+    }  # fmt: skip
+    report = reporter(spec, max_epochs=2)
+    assert not report(0, 0.1)  # warming up
+    assert report(1, 0.79)  # its best is behind the median of 0.7, 0.8 and 0.9
+    assert study.trials[-1].intermediate_values == {0: 0.1, 1: 0.79}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"type": "flot", "low": 0, "high": 1}, "float, int or categorical"),
+        ({"type": "float", "low": 0}, "high is missing"),
+        ({"type": "float", "low": 2, "high": 1}, "low 2 is above high 1"),
+        ({"type": "float", "low": 0, "high": 1, "log": True}, "log needs low above 0"),
+        ({"type": "int", "low": 0.5, "high": 1}, "received low 0.5; a whole number"),
+        ({"type": "float", "low": "a", "high": 1}, "received low 'a'; a number"),
+        ({"type": "int", "low": 1, "high": 4, "setp": 2}, "unknown key setp; did you mean step"),
+        ({"type": "categorical", "choices": []}, "a list of values"),
+        ({"type": "int", "low": 1, "high": 4, "when": {"model.hed": 1}}, "when names model.hed, which is not chosen before it"),
+    ],
+)
+def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        check_space({"model.lr": LR, "x": entry})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {}}, "space is empty"),
+        ({"n_trials": 0}, "n_trials: received 0"),
+        ({"objectives": {"test/acc": "max"}}, "the test split chooses nothing"),
+        ({"objectives": {"val/acc": "up"}}, "received 'up'; choose min or max"),
+        ({"storage": "sqlite:///x.db"}, "without hydra.sweeper.study_name"),
+        ({"storage": "nosql://x", "study_name": "s"}, "the study cannot be opened"),
+        ({"sampler": "best"}, "hydra.sweeper.sampler: received 'best'; choose one of tpe, random"),
+        ({"sampler_options": {"sed": 1}}, "hydra.sweeper.sampler_options: .*sed"),
+        ({"pruner": "cut"}, "hydra.sweeper.pruner: received 'cut'"),
+        (
+            {"objectives": {"val/acc": "max", "seconds/fit": "min"}, "pruner": "median"},
+            "trials of several objectives cannot be pruned",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=message):
+        Search(tmp_path, settings(**changes), "s").ask(1)
+
+
+def test_values_are_written_as_hydra_reads_them() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for value in (None, True, 3, 1e-05, "a b", "it's, {so}", [1, "x y"], {"a": [1, {"b": "c:d"}]}, "/tmp/a.b-c", "back\\slash"):
+        parsed = OverridesParser.create().parse_override(f"key={override_value(value)}")
+        assert parsed.value() == value
+
+
+TINY = (*SAMPLE, "trainer.accelerator=cpu", "hydra/sweeper=optuna")
+
+
+def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
+    done = sweep(
+        *TINY, "trainer.max_epochs=1", "hydra.sweeper.n_trials=4", "model.lr=tag(log,interval(1e-4,1e-1))", "model.hidden=4,8",
+        "++model.label_smoothing=0.1", "data.batch_size=range(16,33,16)",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert states(done.folder) == ["finished"] * 4
+    record = Sweep(done.folder).search
+    assert all(set(trial["params"]) == {"model.lr", "model.hidden", "data.batch_size"} for trial in record["trials"])
+    assert {trial["params"]["data.batch_size"] for trial in record["trials"]} <= {16, 32}
+    best = max(record["trials"], key=lambda trial: trial["values"][0])
+    assert record["best"] == [best["number"]]
+    run = RunFolder(done.folder / str(best["number"]))
+    assert run.read_json("metrics.json")["best"]["score"] == best["values"][0]
+    assert f"lr: {best['params']['model.lr']}" in run.config.read_text()
+    page = (done.folder / "sweep.html").read_text(encoding="utf-8")
+    for text in ("best trial", "Val/acc of each trial", "Val/acc by model.lr", "4 of 4 trials"):
+        assert text in page
+    again = sweep(f"sweep.resume={done.folder}", "hydra.sweeper.n_trials=5")
+    assert again.code == 0, again.err
+    assert states(done.folder) == ["finished"] * 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.sweeper.space={model.lrr: {type: float, low: 1, high: 2}}"], "the config has no such key; did you mean lr"),
+        (["model.lr=glob(*)"], "a search takes choice"),
+        ([], "space is empty"),
+        (["model.lr=1e-3,1e-2", "hydra.sweeper.objectives={test/acc: max}"], "the test split chooses nothing"),
+    ],
+)
+def test_a_wrong_search_is_one_line(words: list[str], message: str, sweep: RunSweep) -> None:
+    done = sweep(*TINY, *words)
+    assert done.code == 1
+    assert message in done.error
+    assert "Traceback" not in done.err
+    assert not done.folder.exists()
+
+
+def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
+    done = sweep(
+        *TINY, "trainer.max_epochs=3", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=6",
+        "model.backbone_lr=1e-3,0.0", "model.lr=1e-2,0.0", "hydra.sweeper.sampler=random", "hydra.sweeper.seed=0",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 1}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = states(done.folder)
+    assert "pruned" in found
+    job = RunFolder(done.folder / str(found.index("pruned")))
+    status = job.read_json("status.json")
+    assert status["error"].startswith("pruned after epoch")
+    reported = Sweep(done.folder).search["trials"][found.index("pruned")]["reported"]
+    assert [float(row["val/acc"]) for row in job.read_history()] == list(reported.values())
+    assert job.last_checkpoint.is_file()
+    page = (done.folder / "sweep.html").read_text(encoding="utf-8")
+    assert "pruned by median" in page
+    first = json.dumps(Sweep(done.folder).search)
+    assert sweep(f"sweep.resume={done.folder}").code == 0  # what is pruned is done with
+    assert json.dumps(Sweep(done.folder).search) == first
+
+
+def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, tmp_path: Path) -> None:
+    given = [
+        *TINY, "trainer.max_epochs=8", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=3",
+        "model.lr=interval(1e-4,1e-1)",
+    ]  # fmt: skip
+    folder = tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *given, f"hydra.sweep.dir={folder}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
+    while len(second.read_history()) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert sweep(f"sweep.resume={folder}").code == 0
+    whole = sweep(*given)
+    assert whole.code == 0
+    assert states(folder) == ["finished"] * 3
+    ours, theirs = Sweep(folder).search, Sweep(whole.folder).search
+    assert [t["params"] for t in ours["trials"]] == [t["params"] for t in theirs["trials"]]
+    assert [t["values"] for t in ours["trials"]] == [t["values"] for t in theirs["trials"]]
+    for job in ("0", "1", "2"):
+        assert history(folder / job) == history(whole.folder / job)
+    assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")

@@ -1,0 +1,183 @@
+"""Sweeps through the real entry point: every job on record, what failed told, and what was interrupted gone on with."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.run_folder import RunFolder
+from engine.sweep import Sweep
+from tests.conftest import ROOT, SAMPLE, Ended
+
+TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
+RunSweep = Callable[..., Ended]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunSweep:
+    """Call `train.main()` with `-m`; the sweep's folder is `tmp_path/sweep` unless the words say otherwise."""
+    import train as entry
+
+    def call(*words: str) -> Ended:
+        own = [] if any(word.startswith(("sweep.resume=", "hydra.sweep.dir=")) for word in words) else ["hydra.sweep.dir=sweep"]
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["train.py", "-m", *words, *own])
+            capsys.readouterr()
+            code = entry.main()
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err, tmp_path / "sweep")
+
+    return call
+
+
+def states(folder: Path) -> list[str]:
+    return [job.state for job in Sweep(folder).jobs()]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if "second" not in k} for row in RunFolder(folder).read_history()]
+
+
+def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
+    ended = sweep(*TINY, "model.lr=1e-3,1e38", "seed=1,2")
+    folder = ended.folder
+    assert ended.code == 1
+    assert states(folder) == ["finished", "finished", "failed", "failed"]
+    assert "2 of 4 jobs failed" in ended.error
+    assert "job 2 (model.lr=1e+38 seed=1): the training loss is nan in epoch 0" in ended.error
+    assert "Traceback" not in ended.err
+    for text in ("job", "state", "overrides", "val/acc", "test/acc", "seconds", f"sweep.resume={folder}"):
+        assert text in ended.out
+    table = rows(folder)
+    assert [row["state"] for row in table] == states(folder)
+    assert [(row["seed"], float(row["model.lr"])) for row in table] == [("1", 1e-3), ("2", 1e-3), ("1", 1e38), ("2", 1e38)]
+    assert float(table[0]["test/acc"]) == RunFolder(folder / "0").read_json("metrics.json")["test"]["acc"]
+    assert "nan" in table[2]["error"]
+    page = (folder / "sweep.html").read_text(encoding="utf-8")
+    assert "Job 2 failed: the training loss is nan" in page
+    assert page.count("finished") >= 2
+
+    before = {job: (folder / job / "metrics.json").stat().st_mtime_ns for job in ("0", "1")}
+    again = sweep(f"sweep.resume={folder}")
+    assert again.code == 1  # it is as bad as before
+    assert {job: (folder / job / "metrics.json").stat().st_mtime_ns for job in before} == before
+    assert states(folder) == ["finished", "finished", "failed", "failed"]
+    assert (folder / "2_attempt_1" / "status.json").is_file()
+    assert "job 0 is finished already" in again.err
+
+    better = sweep(f"sweep.resume={folder}", "model.lr=1e-3,1e-2")
+    assert better.code == 0, better.err
+    assert states(folder) == ["finished"] * 4
+    assert [float(row["model.lr"]) for row in rows(folder)] == [1e-3, 1e-3, 1e-2, 1e-2]
+    assert "failed" not in (folder / "sweep.html").read_text(encoding="utf-8")
+
+
+def test_a_config_that_cannot_be_run_is_one_failed_job(sweep: RunSweep) -> None:
+    ended = sweep(*TINY, "model.dropout=0.1,2.0")
+    assert ended.code == 1
+    assert states(ended.folder) == ["finished", "failed"]
+    assert "model.dropout (the command line): received 2.0" in ended.error
+
+
+def interrupted_sweep(tmp_path: Path, signum: signal.Signals, *words: str) -> tuple[Path, int, str]:
+    """Start a sweep and stop it in the second job's third epoch."""
+    folder = tmp_path / "sweep"
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *words, f"hydra.sweep.dir={folder}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
+    while not (len(second.read_history()) >= 2 and second.last_checkpoint.is_file()) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    return folder, process.returncode, errors
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_sweep_goes_on(signum: signal.Signals, sweep: RunSweep, tmp_path: Path) -> None:
+    words = [
+        *SAMPLE,
+        "data.rows={train: 320, val: 32, test: 40}",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=12",
+        "seed=1,2,3",
+    ]
+    folder, code, errors = interrupted_sweep(tmp_path, signum, *words)
+    assert code == (143 if signum is signal.SIGTERM else -9)
+    if signum is signal.SIGTERM:
+        assert "stopped by SIGTERM" in errors
+        assert states(folder) == ["finished", "interrupted"]
+        assert [row["state"] for row in rows(folder)] == ["finished", "interrupted"]
+    done = (folder / "0" / "metrics.json").stat().st_mtime_ns
+    began = RunFolder(folder / "1").read_json("status.json")["started"]
+    assert sweep(f"sweep.resume={folder}").code == 0
+    assert states(folder) == ["finished"] * 3
+    assert (folder / "0" / "metrics.json").stat().st_mtime_ns == done
+    assert RunFolder(folder / "1").read_json("status.json")["started"] == began
+    assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")
+    alone = sweep(*words, "seed=2", f"hydra.sweep.dir={tmp_path / 'alone'}")
+    assert alone.code == 0
+    assert history(folder / "1") == history(tmp_path / "alone" / "0")
+
+
+def test_a_folder_that_is_no_sweep_cannot_be_gone_on_with(sweep: RunSweep, tmp_path: Path) -> None:
+    ended = sweep(f"sweep.resume={tmp_path / 'nothing'}")
+    assert ended.code == 1
+    assert "no sweep is there (it has no sweep.json)" in ended.error
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_plan_leaves_no_folder(sweep: RunSweep) -> None:
+    ended = sweep(*TINY, "seed=1,2", "plan=true")
+    assert ended.code == 0, ended.err
+    assert ended.out.count("samples: train 96") == 2
+    assert not ended.folder.exists()
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path) -> None:
+    """In processes of their own, of which one job fails and the others end in their reports."""
+    pytest.importorskip(
+        {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}[launcher], reason="extra not installed"
+    )
+    more = {
+        "joblib": ["hydra.launcher.n_jobs=2"],
+        "submitit_local": ["hydra.launcher.timeout_min=5"],
+        "ray": ["hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
+    }[launcher]
+    words = [*TINY, "model.lr=1e-3,1e38,1e-2", f"hydra/launcher={launcher}", *more, "hydra.sweep.dir=sweep"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert states(tmp_path / "sweep") == ["finished", "failed", "finished"], done.stderr
+    assert "job 1 (model.lr=1e+38): the training loss is nan" in done.stderr
+    assert all((tmp_path / "sweep" / job / "report.html").is_file() for job in ("0", "2"))
+    assert [row["state"] for row in rows(tmp_path / "sweep")] == ["finished", "failed", "finished"]
+
+
+def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
+    sweep: RunSweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import engine.config
+
+    monkeypatch.setattr(engine.config, "ALLOWED", (*engine.config.ALLOWED, "tests."))
+    keyed = "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
+    assert sweep(*TINY, "seed=1,2", keyed).code == 0
+    found = [p.name for p in (tmp_path / "sweep").rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]
+    assert not found
+    again = sweep(f"sweep.resume={tmp_path / 'sweep'}")
+    assert "callbacks.keyed was not kept, as it is secret" in again.err
+    words = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["words"]
+    assert not any("SUPERSECRET" in word for word in words)
