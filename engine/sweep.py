@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -161,14 +162,23 @@ def enter_job(folder: RunFolder, words: Sequence[str]) -> str | None:
         `done` where there is nothing left to do, `last` where the job goes on from its last checkpoint, None where it begins.
     """
     state = folder.read_json("status.json").get("state")
+    own = [word for word in words if not word.lstrip("+").startswith(_NOT_OF_THE_JOB)]
     if state in DONE:
+        _tell_other_words(folder, own)
         return "done"
     going_on = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
     if state is not None and not going_on:
         _set_aside(folder.path)
-    own = [word for word in words if not word.lstrip("+").startswith(_NOT_OF_THE_JOB)]
     folder.write_json(_OVERRIDES, {"words": own})
     return "last" if going_on else None
+
+
+def _tell_other_words(folder: RunFolder, words: Sequence[str]) -> None:
+    before = folder.read_json(_OVERRIDES).get("words", [])
+    was, now = [w for w in before if w not in words], [w for w in words if w not in before]
+    if was or now:
+        what = f"job {folder.path.name} was run with {' '.join(was) or 'fewer words'} and stays so"
+        log.warning("%s; begin a new sweep for %s", what, " ".join(now) or "the rest")
 
 
 def _set_aside(path: Path) -> None:
@@ -202,7 +212,8 @@ def resumed_words(words: Sequence[str]) -> list[str]:
     before = [word for word in record["words"] if HIDDEN not in word]
     for word in record["words"]:
         if HIDDEN in word:
-            log.warning("%s was not kept, as it is secret; give it again where it is needed", word.partition("=")[0])
+            key = word.partition("=")[0].lstrip("+")
+            print(f"{key} was not kept, as it is secret; give it again where it is needed", file=sys.stderr)  # Hydra logs later
     now = [word for word in words if not word.startswith(prefix) and word not in ("-m", "--multirun")]
     return ["-m", *before, *now, f"hydra.sweep.dir={path.resolve()}"]
 

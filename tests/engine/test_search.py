@@ -278,14 +278,14 @@ def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
 
 def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, tmp_path: Path) -> None:
     given = [
-        *TINY, "trainer.max_epochs=8", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=3",
+        *TINY, "trainer.max_epochs=5", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=3",
         "model.lr=interval(1e-4,1e-1)",
     ]  # fmt: skip
     folder = tmp_path / "killed"
     command = [sys.executable, str(ROOT / "train.py"), "-m", *given, f"hydra.sweep.dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
-    while len(second.read_history()) < 3 and time.monotonic() < deadline:
+    while not (len(second.read_history()) >= 2 and second.last_checkpoint.is_file()) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
@@ -297,6 +297,6 @@ def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, t
     ours, theirs = Sweep(folder).search, Sweep(whole.folder).search
     assert [t["params"] for t in ours["trials"]] == [t["params"] for t in theirs["trials"]]
     assert [t["values"] for t in ours["trials"]] == [t["values"] for t in theirs["trials"]]
-    for job in ("0", "1", "2"):
+    for job in ("1", "2"):
         assert history(folder / job) == history(whole.folder / job)
     assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")
