@@ -17,6 +17,7 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
+from lightning_modules.callbacks.curves import Curves
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.epoch_timer import EpochTimer
 from lightning_modules.callbacks.finite_loss import FiniteLoss
@@ -181,7 +182,9 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
     last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     timer = EpochTimer()
-    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), History(folder, timer), best, last]
+    history = History(folder, timer)
+    curves = [Curves(history)] if cfg.logger else []
+    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), history, *curves, best, last]
 
 
 def read_config(path: Path) -> DictConfig:
