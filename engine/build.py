@@ -69,7 +69,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
             callback.give_plan(task)
     _refuse_late_stages(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
-    loggers = [_instantiate(node) for node in cfg.logger.values()]
+    loggers = [] if cfg.plan else [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
     if trainer.world_size > 1:
         msg = f"trainer.devices: received {cfg.trainer.devices} (x {cfg.trainer.num_nodes} nodes); this version trains on one"

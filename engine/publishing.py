@@ -75,12 +75,12 @@ def _steps(folder: RunFolder, run: RunRecord) -> Iterator[Step]:
         tables["test/images" if is_segmentation(run) else "test/mistakes"] = _samples(run)
     for name, table in tables.items():
         yield f"the table {name}", methodcaller("publish_table", name, table)
-    if run.test:
-        classes, counts = run.test["classes"], run.test["confusion_matrix"]
-        yield "the confusion matrix", methodcaller("publish_confusion", "test/confusion", classes, counts)
     pictures = _pictures(run)
     if pictures:
         yield "the pictures", methodcaller("publish_pictures", "test/pictures", pictures)
+    if run.test:
+        classes, counts = run.test["classes"], run.test["confusion_matrix"]
+        yield "the confusion matrix", methodcaller("publish_confusion", "test/confusion", classes, counts)
     files = {"plan": folder.path / "plan.json", "report": folder.report, "checkpoint": folder.best_checkpoint}
     kinds = {"plan": "record", "report": "report", "checkpoint": "model"}
     for name, path in files.items():

@@ -27,7 +27,7 @@ class StoredRun:
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    artifacts: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[Any] = field(default_factory=list)
     exit_code: int | None = None
 
     def curve(self, key: str) -> list[tuple[float, float]]:
@@ -78,10 +78,19 @@ def stored_run(folder: Path) -> StoredRun:
 
 
 def _nested(target: dict[str, Any], item: Any) -> None:
+    """As W&B applies an update: mappings are merged."""
     *parents, key = list(item.nested_key) or [item.key]
     for parent in parents:
         target = target.setdefault(parent, {})
-    target[key] = json.loads(item.value_json)
+    _merge(target, {key: json.loads(item.value_json)})
+
+
+def _merge(target: dict[str, Any], update: dict[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
 
 
 def _read(path: Path) -> StoredRun:
@@ -98,31 +107,20 @@ def _read(path: Path) -> StoredRun:
         elif kind == "history":
             row: dict[str, Any] = {}
             for item in record.history.item:
-                _nested_row(row, item)
+                _nested(row, item)
             stored.history.append(row)
         elif kind == "summary":
             for item in record.summary.update:
-                _nested_row(stored.summary, item)
+                _nested(stored.summary, item)
         elif kind == "metric":
             stored.metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "files":
             stored.files += [file.path for file in record.files.files]
         elif kind == "artifact":
-            stored.artifacts[record.artifact.type] = record.artifact
-        elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
-            artifact = record.request.log_artifact.artifact
-            stored.artifacts[artifact.type] = artifact
+            stored.artifacts.append(record.artifact)
         elif kind == "exit":
             stored.exit_code = record.exit.exit_code
     return stored
-
-
-def _nested_row(target: dict[str, Any], item: Any) -> None:
-    keys = list(item.nested_key) or [item.key]
-    if len(keys) == 1:
-        target[keys[0]] = json.loads(item.value_json)
-    else:
-        _nested(target, item)
 
 
 def listing(stored: StoredRun) -> str:
@@ -145,7 +143,7 @@ def listing(stored: StoredRun) -> str:
             lines.append(f"  {key}: {len(values)} points, last {last}")
     figures = {key: value for key, value in stored.summary.items() if key.startswith(("test/", "best/")) and not isinstance(value, dict)}
     lines.append("summary: " + ", ".join(f"{key}={value}" for key, value in sorted(figures.items())))
-    lines += [f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}" for a in stored.artifacts.values()]
+    lines += [f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}" for a in stored.artifacts]
     lines.append(f"files: {len(stored.files)}: {', '.join(sorted(stored.files)[:6])}, ...")
     return "\n".join(lines)
 

@@ -117,7 +117,13 @@ def confusion_rows(classes: Sequence[str], counts: Sequence[Sequence[int]], most
 
 
 class Dashboard(ABC):
-    """A logger of Lightning's that takes more than curves. All of it is called on the first process only."""
+    """A logger of Lightning's that takes more than curves; stands before Lightning's own class among the bases.
+
+    All of it is called on the first process only.
+    """
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - Lightning's loggers differ
+        """Nothing: Lightning would log a task's arguments as they are, and `begin` has logged the redacted config."""
 
     @abstractmethod
     def begin(self, origin: Origin, run_id: str | None) -> str | None:

@@ -12,7 +12,7 @@ import lightning.pytorch.loggers
 from lightning_modules.loggers.base import Dashboard, Origin, Picture, Table, confusion_rows
 
 
-class CSVLogger(lightning.pytorch.loggers.CSVLogger, Dashboard):
+class CSVLogger(Dashboard, lightning.pytorch.loggers.CSVLogger):
     """Curves in `metrics.csv`, a file for each table, a folder for each group of pictures.
 
     Files of the run folder are not copied: they lie beside.

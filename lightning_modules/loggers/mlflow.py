@@ -3,17 +3,22 @@
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch.loggers
+from filelock import FileLock
 
 from lightning_modules.loggers.base import Dashboard, LoggerError, Origin, Picture, Table, require
 from lightning_modules.loggers.pictures import confusion_figure, opened
 
 _SQLITE = "sqlite:///"
+_LOGIN = re.compile(r"://[^/@\s]+@")
 
 
-class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger, Dashboard):
+class MLFlowLogger(Dashboard, lightning.pytorch.loggers.MLFlowLogger):
     """A run of MLflow."""
 
     def __init__(
@@ -38,7 +43,7 @@ class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger, Dashboard):
             log_checkpoint: Whether the best checkpoint is an artifact of the run.
 
         Raises:
-            LoggerError: If MLflow or what it needs for a database is not installed.
+            LoggerError: If MLflow or what it needs for a database is not installed, or there is no logging to the address.
         """
         for module in ("mlflow", "sqlalchemy", "alembic"):
             require(module, "mlflow", "mlflow")
@@ -51,32 +56,30 @@ class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger, Dashboard):
             tracking_uri, place = f"{_SQLITE}{database}", Path(artifacts).expanduser().resolve()
         self.log_checkpoint = log_checkpoint
         stated = {"group": group, "tags": ", ".join(tags or [])}
-        super().__init__(
-            experiment_name=experiment,
-            run_name=name,
-            tracking_uri=tracking_uri,
-            artifact_location=place and place.as_uri(),
-            tags={key: value for key, value in stated.items() if value},
-        )
+        with _telling(tracking_uri), _alone(tracking_uri):
+            super().__init__(
+                experiment_name=experiment,
+                run_name=name,
+                tracking_uri=tracking_uri,
+                tags={key: value for key, value in stated.items() if value},
+            )
+            client: Any = self._mlflow_client
+            if client.get_experiment_by_name(experiment) is None:
+                client.create_experiment(experiment, artifact_location=place and place.as_uri())
 
     def begin(self, origin: Origin, run_id: str | None) -> str | None:
         """Begin the run, with config, commit and environment; see `Dashboard`."""
-        if self._tracking_uri.startswith(_SQLITE):
-            Path(self._tracking_uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _telling(self._tracking_uri):
             self._run_id = run_id
             if origin.commit:
                 self.tags = {**(self.tags or {}), "mlflow.source.git.commit": origin.commit}
-            client, run = self.experiment, self.run_id
+            client: Any = self.experiment
+            run = str(self.run_id)
             if run_id is None:  # a parameter cannot change
-                self.log_hyperparams(origin.config)
+                lightning.pytorch.loggers.MLFlowLogger.log_hyperparams(self, origin.config)
             else:
                 client.update_run(run, status="RUNNING")
             client.log_dict(run, {**origin.config, "provenance": origin.provenance}, "config.json")
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            msg = f"logger=mlflow cannot log to {re.sub('://[^/@]+@', '://', self._tracking_uri)}: {lines[0]}"
-            raise LoggerError(msg) from error
         return run
 
     def publish_figures(self, figures: dict[str, float], chosen: dict[str, float]) -> None:  # noqa: ARG002 - `best/` has them
@@ -111,3 +114,23 @@ class MLFlowLogger(lightning.pytorch.loggers.MLFlowLogger, Dashboard):
         """Mark the run as finished or failed."""
         if self._initialized:
             self.experiment.set_terminated(self.run_id, "FINISHED" if code == 0 else "FAILED")
+
+
+@contextmanager
+def _telling(uri: str) -> Iterator[None]:
+    """Make a `LoggerError` of whatever goes wrong."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        msg = f"logger=mlflow cannot log to {_LOGIN.sub('://', uri)}: {_LOGIN.sub('://', lines[0])}"
+        raise LoggerError(msg) from error
+
+
+def _alone(uri: str) -> AbstractContextManager[Any]:
+    """Keep other processes of this machine away: jobs of a sweep that begin together would each make the database's tables."""
+    if not uri.startswith(_SQLITE):
+        return nullcontext()
+    database = Path(uri.removeprefix(_SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{database}.lock")

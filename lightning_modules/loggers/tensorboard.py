@@ -1,6 +1,7 @@
 """TensorBoard's event files, in the run folder."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning_modules.loggers.pictures import confusion_figure, pixels
 _MOST_ROWS, _LONGEST_CELL = 200, 300  # of a table as text, in a browser
 
 
-class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger, Dashboard):
+class TensorBoardLogger(Dashboard, lightning.pytorch.loggers.TensorBoardLogger):
     """A run of TensorBoard: `tensorboard --logdir` on any folder above shows it."""
 
     def __init__(self, save_dir: str, name: str = "tensorboard") -> None:
@@ -26,6 +27,7 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger, Dashboard):
             LoggerError: If TensorBoard is not installed.
         """
         require("tensorboard", "tensorboard", "tensorboard")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # where TensorFlow is installed, TensorBoard loads it
         super().__init__(save_dir=save_dir, name=name, version="", default_hp_metric=False)
 
     def begin(self, origin: Origin, run_id: str | None) -> None:  # noqa: ARG002 - the folder is the run
@@ -59,10 +61,16 @@ class TensorBoardLogger(lightning.pytorch.loggers.TensorBoardLogger, Dashboard):
         """Its place: TensorBoard takes no files."""
         self._add_text(f"{kind}/{name}", str(path))
 
+    def finalize(self, status: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Write what is not written: Lightning calls it behind every stage, and the run goes on."""
+        if self._experiment is not None:
+            self.experiment.flush()
+
     def close(self, code: int) -> None:
         """Say how the run ended, and write what is not written."""
-        self._add_text("state", "finished" if code == 0 else f"failed (exit code {code})")
-        self.experiment.close()
+        if self._experiment is not None:
+            self._add_text("state", "finished" if code == 0 else f"failed (exit code {code})")
+            self.experiment.close()
 
     def _add_text(self, name: str, text: str) -> None:
         writer: Any = self.experiment

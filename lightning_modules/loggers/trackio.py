@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from lightning_modules.loggers.pictures import opened
 log = logging.getLogger(__name__)
 
 
-class TrackioLogger(Logger, Dashboard):
+class TrackioLogger(Dashboard, Logger):
     """A run of Trackio."""
 
     def __init__(
@@ -93,10 +92,6 @@ class TrackioLogger(Logger, Dashboard):
         return name
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Nothing: `begin` took the config."""
-
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log values of a step."""
         self.experiment.log(dict(metrics), step=step)
@@ -130,9 +125,11 @@ class TrackioLogger(Logger, Dashboard):
     def close(self, code: int) -> None:
         """End the run; `exit_code` says how."""
         if self._run is not None:
+            import trackio
+
             with _muted():
                 self._run.log({"exit_code": code})
-                self._run.finish()
+                trackio.finish()
             self._run = None
 
 

@@ -32,7 +32,7 @@ _EPOCHWISE = ("train/*", "val/*", "lr/*", "seconds")
 _MOST_PICTURES = 100  # W&B shows no more at a time
 
 
-class WandbLogger(lightning.pytorch.loggers.WandbLogger, Dashboard):
+class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
     """A run of W&B."""
 
     def __init__(
@@ -63,8 +63,9 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger, Dashboard):
         Raises:
             LoggerError: If online was asked for and there is no key, or the key is none.
         """
-        self.has_key = _has_key() if offline is not True else False
-        self.mode = _mode(offline, has_key=self.has_key)
+        has_key = offline is not True and _has_key()
+        self.mode = _mode(offline, has_key=has_key)
+        self.offline_for_want_of_a_key = offline is None and not has_key and "WANDB_MODE" not in os.environ
         self.log_checkpoint = log_checkpoint
         settings = wandb.Settings(**_COLLECT_NOTHING, silent=True if self.mode == "offline" else None)
         super().__init__(
@@ -106,8 +107,8 @@ class WandbLogger(lightning.pytorch.loggers.WandbLogger, Dashboard):
         run = self.experiment
         run.config.update({**origin.config, "provenance": origin.provenance}, allow_val_change=True)
         if self.mode == "offline":
-            why = "" if self.has_key or os.environ.get("WANDB_MODE") == "offline" else "no key was found: "
-            log.info("W&B: %slogged offline; to upload it: wandb sync %s", why, Path(str(run.dir)).parent)
+            why = "no key was found, so " if self.offline_for_want_of_a_key else ""
+            log.info("W&B: %sthe run is logged offline; to upload it: wandb sync %s", why, Path(str(run.dir)).parent)
         return str(run.id)
 
     def publish_figures(self, figures: dict[str, float], chosen: dict[str, float]) -> None:

@@ -1,0 +1,386 @@
+"""What the dashboards stored of real runs, read back from their own files."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from engine.redaction import HIDDEN
+from engine.run_folder import RunFolder
+from lightning_modules.text_classifier import TextClassifier
+from tests.conftest import ROOT, SAMPLE, Train, identical
+from tests.wandb_files import StoredRun, stored_run, stored_runs
+
+TEXTS = (*SAMPLE, "trainer.log_every_n_steps=2")
+IMAGES = (
+    "experiment=sample_images", "data.rows={train: 64, val: 32, test: 40}", "trainer.max_epochs=1", "model.backbone.widths=[8,8]",
+    "model.backbone.depth=1", "data.batch_size=16",
+)  # fmt: skip
+SCENES = (
+    "experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "trainer.max_epochs=1", "data.size=32", "data.batch_size=8",
+)  # fmt: skip
+ALL = "logger=[wandb,csv,tensorboard,mlflow,trackio]"
+KEY = "0123456789abcdef0123456789abcdef01234567"
+PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
+
+
+def without_account(place: Path, **more: str) -> dict[str, str]:
+    """An environment in which no key of W&B is found, whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW", "TRACKIO"))}
+    netrc = {"HOME": str(place), "NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
+    return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **more}
+
+
+def run(place: Path, *words: str, code: int = 0, folder: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
+    """A run of the entry point in a process of its own: some dashboards live as long as their process."""
+    command = [sys.executable, str(ROOT / "train.py"), "trainer.accelerator=cpu", *words]
+    command += [] if "-m" in words else [f"hydra.run.dir={place / folder}"]
+    done = subprocess.run(
+        command, cwd=place, env=without_account(place, **environment), capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A run and the place that it was run in."""
+
+    place: Path
+    errors: str
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.place / "run")
+
+    @property
+    def stored(self) -> StoredRun:
+        return stored_run(self.folder.path)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """Every dashboard at once."""
+    place = tmp_path_factory.mktemp("texts")
+    return Logged(place, run(place, *TEXTS, ALL).stderr)
+
+
+KEYED = """
+import sys
+import engine.config
+import lightning
+
+class Keyed(lightning.Callback):
+    def __init__(self, api_key, address):
+        assert "redacted" not in api_key + address
+
+Keyed.__module__, Keyed.__qualname__ = "lightning.pytorch.callbacks", "Keyed"
+import lightning.pytorch.callbacks
+lightning.pytorch.callbacks.Keyed = Keyed
+import train
+sys.exit(train.main())
+"""
+
+
+@pytest.fixture(scope="module")
+def secretive(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """Every dashboard, a key in the environment, a key and a login in the config and on the command line."""
+    place = tmp_path_factory.mktemp("secretive")
+    keyed = f"+callbacks.keyed={{_target_: lightning.pytorch.callbacks.Keyed, api_key: {PASSWORD}, address: 'https://me:{LOGIN}@host/x'}}"
+    command = [sys.executable, "-c", KEYED, *TEXTS, "trainer.max_epochs=1", ALL, keyed, f"hydra.run.dir={place / 'run'}"]
+    environment = without_account(place, WANDB_API_KEY=KEY, WANDB_MODE="offline", HF_TOKEN=f"hf_{LOGIN}")
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return Logged(place, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    place = tmp_path_factory.mktemp("images")
+    return Logged(place, run(place, *IMAGES, "logger=[wandb,tensorboard]").stderr)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    place = tmp_path_factory.mktemp("scenes")
+    return Logged(place, run(place, *SCENES, "logger=wandb").stderr)
+
+
+@pytest.fixture(params=["texts", "images", "scenes"])
+def each(request: pytest.FixtureRequest) -> Logged:
+    logged: Logged = request.getfixturevalue(request.param)
+    return logged
+
+
+def test_wandb_has_config_commit_and_environment(each: Logged) -> None:
+    config = each.stored.config
+    provenance = each.folder.read_json("provenance.json")
+    assert config["provenance"] == provenance
+    assert config["provenance"]["git"]["commit"] == provenance["git"]["commit"]
+    assert config["seed"] == 1
+    assert config["model"]["_target_"].startswith("lightning_modules.")
+    assert "backbone" not in config  # the task's own arguments are not redacted
+    assert each.stored.run.host
+
+
+def test_wandb_has_every_row_of_the_history(each: Logged) -> None:
+    stored, history = each.stored, each.folder.read_history()
+    for column in [key for key in history[0] if key not in ("epoch", "step")]:
+        expected = [(float(row["epoch"]), float(row[column])) for row in history if row[column]]
+        assert stored.curve(column) == expected, column
+    assert {"lr/head", "train/samples_per_second", "seconds", "val/loss"} <= set(history[0])
+    assert stored.metrics["lr/*"] == stored.metrics["val/*"] == "epoch"
+    assert stored.metrics["step/*"] == "trainer/global_step"
+
+
+def test_wandb_has_steps_with_gradient_norm_and_throughput(each: Logged) -> None:
+    stored = each.stored
+    for key in ("step/loss", "step/grad_norm", "step/lr/head", "step/samples_per_second"):
+        assert [step for step, _ in stored.curve(key)][0] == 1
+        assert all(value > 0 for _, value in stored.curve(key))
+
+
+def test_steps_are_logged_every_so_often(texts: Logged) -> None:
+    assert [step for step, _ in texts.stored.curve("step/loss")] == [1, 3, 5]  # of six, every second
+
+
+def test_wandb_has_the_best_epoch_and_the_test_in_its_summary(each: Logged) -> None:
+    summary, metrics = each.stored.summary, each.folder.read_json("metrics.json")
+    for key, value in metrics["test"].items():
+        if isinstance(value, float):
+            assert summary[f"test/{key}"] == value
+    monitor = metrics["best"]["monitor"]
+    assert summary["best/epoch"] == metrics["best"]["epoch"]
+    assert summary[monitor] == summary[f"best/{monitor}"] == metrics["best"]["score"]  # not the last epoch's
+
+
+def test_wandb_has_classes_confusion_and_plan(each: Logged) -> None:
+    stored, test = each.stored, each.folder.read_json("metrics.json")["test"]
+    columns, rows = stored.table("test/classes")
+    assert columns[0] == "class"
+    assert {row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows} == test["per_class"]
+    columns, rows = stored.table("test/confusion_table")
+    assert columns == ["Actual", "Predicted", "nPredictions"]
+    names, counts = test["classes"], np.asarray(test["confusion_matrix"])
+    assert all(counts[names.index(label), names.index(prediction)] == count for label, prediction, count in rows)
+    assert sum(row[2] for row in rows) == counts.sum()
+    chart = stored.config["_wandb"]["visualize"]["test/confusion"]
+    assert chart["panel_config"]["panelDefId"] == "wandb/confusion_matrix/v1"
+    columns, rows = stored.table("plan")
+    assert [dict(zip(columns, row, strict=True)) for row in rows] == each.folder.read_json("plan.json")["rows"]
+
+
+def test_wandb_has_artifacts_and_was_closed(each: Logged) -> None:
+    stored = each.stored
+    found = {artifact.type: artifact for artifact in stored.artifacts}
+    assert [entry.path for entry in found["model"].manifest.contents] == ["best.ckpt"]
+    assert found["model"].manifest.contents[0].size == each.folder.best_checkpoint.stat().st_size
+    assert "best" in found["model"].aliases
+    assert [entry.path for entry in found["report"].manifest.contents] == ["report.html"]
+    assert [entry.path for entry in found["record"].manifest.contents] == ["plan.json"]
+    page = stored.folder / "files" / stored.media("report")["path"]
+    assert page.read_text() == each.folder.report.read_text()
+    assert stored.exit_code == 0
+    assert {str(path.relative_to(stored.folder / "files")) for path in stored.folder.glob("files/media/**/*.*")} == set(stored.files)
+
+
+def test_wandb_has_misclassified_texts(texts: Logged) -> None:
+    table = pd.read_parquet(texts.folder.predictions)
+    wrong = table[table["label"] != table["prediction"]]
+    columns, rows = texts.stored.table("test/mistakes")
+    assert columns == ["index", "label", "prediction", "confidence", "text"]
+    assert {row[0]: row[4] for row in rows} == dict(zip(wrong["index"], wrong["text"], strict=True))
+    assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
+
+
+def test_wandb_has_misclassified_images(images: Logged) -> None:
+    stored = images.stored
+    _, rows = stored.table("test/mistakes")
+    shown = stored.media("test/pictures")
+    assert shown["count"] == len(rows) > 0
+    for row, caption, name in zip(rows, shown["captions"], shown["filenames"], strict=True):
+        assert caption == f"{row[1]} taken for {row[2]} ({row[3]:.2f}), index {row[0]}"
+        assert Image.open(stored.folder / "files" / name).size == (32, 32)
+
+
+def test_wandb_has_overlays_with_class_names(scenes: Logged) -> None:
+    stored, names = scenes.stored, scenes.folder.read_json("metrics.json")["test"]["classes"]
+    shown = stored.media("test/pictures")
+    assert shown["count"] == 9
+    assert shown["captions"][0].startswith("worst: index ")
+    labels = {key.rpartition("_")[2]: value["value"] for key, value in stored.config["_wandb"]["mask/class_labels"].items()}
+    expected = {**{str(k): name for k, name in enumerate(names)}, "255": "not labelled"}
+    assert labels == {"prediction": expected, "annotation": expected}
+    table = pd.read_parquet(scenes.folder.test_images)
+    for masks, (_, row) in zip(shown["all_masks"], table.iterrows(), strict=True):
+        for kind in ("prediction", "annotation"):
+            ours, theirs = (np.asarray(Image.open(f)) for f in (io.BytesIO(row[kind]), stored.folder / "files" / masks[kind]["path"]))
+            assert (ours == theirs).all()
+            assert set(np.unique(theirs)) <= {*range(len(names)), 255}
+
+
+def test_a_key_is_nowhere(secretive: Logged) -> None:
+    """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
+    files = [path for path in secretive.place.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert any(path.name == "mlflow.db" for path in files)
+    for path in files:
+        content = path.read_bytes()
+        for secret in (KEY, PASSWORD, LOGIN):
+            assert secret.encode() not in content, path
+    assert secretive.stored.config["callbacks"]["keyed"]["api_key"] == HIDDEN
+    assert not any(secret in secretive.errors for secret in (KEY, PASSWORD, LOGIN))
+
+
+def test_files_have_the_same(texts: Logged) -> None:
+    folder = texts.folder.path / "csv" / "version_0"
+    rows = read_csv(folder / "metrics.csv")
+    history = texts.folder.read_history()
+    assert [row["val/acc"] for row in rows if row["val/acc"]] == [row["val/acc"] for row in history]
+    assert [row["step"] for row in rows if row["step/grad_norm"]] == ["1", "3", "5"]
+    assert [row["text"] for row in read_csv(folder / "test" / "mistakes.csv")] == [
+        row[4] for row in texts.stored.table("test/mistakes")[1]
+    ]
+    assert sum(int(row["count"]) for row in read_csv(folder / "test" / "confusion.csv")) == 40
+    assert {row["class"] for row in read_csv(folder / "test" / "classes.csv")} == {"fake", "real"}
+    figures = {row["figure"]: row["value"] for row in read_csv(folder / "figures.csv")}
+    assert float(figures["test/acc"]) == texts.folder.read_json("metrics.json")["test"]["acc"]
+    assert json.loads((folder / "config.json").read_text())["provenance"] == texts.folder.read_json("provenance.json")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tensorboard_has_the_same(texts: Logged, images: Logged) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for logged in (texts, images):
+        assert len(list((logged.folder.path / "tensorboard").glob("events.*"))) == 1
+        events = EventAccumulator(str(logged.folder.path / "tensorboard"), size_guidance={"images": 0}).Reload()
+        history, tags = logged.folder.read_history(), events.Tags()
+        for key in ("val/acc", "train/loss", "lr/head", "train/samples_per_second"):
+            assert [s.value for s in events.Scalars(key)] == pytest.approx([float(row[key]) for row in history])
+            assert [s.step for s in events.Scalars(key)] == [int(row["step"]) for row in history]
+        assert {"step/loss", "step/grad_norm", "step/lr/head", "step/samples_per_second", "test/acc"} <= set(tags["scalars"])
+        text = {"config", "provenance", "plan", "test/classes", "test/mistakes", "state", "report/report", "model/checkpoint"}
+        assert text <= {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
+        (state,) = events.Tensors("state/text_summary")
+        assert state.tensor_proto.string_val == [b"finished"]
+        assert "test/confusion" in tags["images"]
+    wrong = images.stored.table("test/mistakes")[1]
+    assert len([tag for tag in tags["images"] if tag.startswith("test/pictures/")]) == len(wrong)
+
+
+def test_mlflow_has_the_same(texts: Logged) -> None:
+    from mlflow.tracking import MlflowClient
+
+    runs = texts.place / "runs"
+    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'thaw'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "sample_text run"
+    assert run.data.tags["mlflow.source.git.commit"] == texts.folder.read_json("provenance.json")["git"]["commit"]
+    assert run.data.params["seed"] == "1"
+    metrics = texts.folder.read_json("metrics.json")
+    assert run.data.metrics["test/acc"] == metrics["test"]["acc"]
+    assert run.data.metrics["best/val/acc"] == metrics["best"]["score"]
+    history = texts.folder.read_history()
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "val/loss")] == [float(row["val/loss"]) for row in history]
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "step/grad_norm")] == [1, 3, 5]
+    files = {p.relative_to(runs / "mlflow_artifacts" / run.info.run_id / "artifacts").as_posix()
+             for p in (runs / "mlflow_artifacts").rglob("*") if p.is_file()}  # fmt: skip
+    assert {"model/best.ckpt", "report/report.html", "record/plan.json", "config.json", "plan.json", "test/classes.json",
+            "test/mistakes.json", "test/confusion.png", "test/confusion.json"} == files  # fmt: skip
+
+
+def test_trackio_has_the_same(texts: Logged) -> None:
+    with contextlib.closing(sqlite3.connect(texts.place / "runs" / "trackio" / "thaw.db")) as database:
+        rows = [json.loads(text) for (text,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
+        ((name, config),) = database.execute("SELECT run_name, config FROM configs").fetchall()
+    assert name == "sample_text run"
+    assert json.loads(config)["provenance"] == texts.folder.read_json("provenance.json")
+    history = texts.folder.read_history()
+    assert [row["val/loss"] for row in rows if "val/loss" in row] == [float(row["val/loss"]) for row in history]
+    keys = {key for row in rows for key in row}
+    assert {"step/loss", "step/grad_norm", "lr/head", "test/acc", "best/val/acc", "plan", "test/classes", "test/confusion",
+            "test/mistakes"} <= keys  # fmt: skip
+    assert [row["exit_code"] for row in rows if "exit_code" in row] == [0]
+
+
+def test_what_is_logged_changes_nothing(texts: Logged, train: Train) -> None:
+    """Weights, history but for its times, and predictions are the same to the bit without any dashboard."""
+    plain = RunFolder(train(*TEXTS).folder)
+    ours, theirs = (torch.load(f.last_checkpoint, weights_only=True) for f in (texts.folder, plain))
+    assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
+    assert identical(ours["optimizer_states"], theirs["optimizer_states"])
+    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in f.read_history()] for f in (texts.folder, plain)]
+    assert rows[0] == rows[1]
+    pd.testing.assert_frame_equal(*(pd.read_parquet(f.predictions) for f in (texts.folder, plain)), check_exact=True)
+
+
+def test_the_gradient_norm_is_that_of_the_first_step(texts: Logged, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held against a plain formula over the gradients before clipping."""
+    norms: list[float] = []
+
+    def note(self: TextClassifier, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
+        grads = [p.grad.double().flatten() for p in self.parameters() if p.grad is not None]
+        norms.append(float(torch.cat(grads).square().sum().sqrt()))
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+
+    monkeypatch.setattr(TextClassifier, "configure_gradient_clipping", note)
+    train(*TEXTS)
+    assert [value for _, value in texts.stored.curve("step/grad_norm")] == pytest.approx(norms[::2], rel=1e-5)
+    assert max(norms) > 1.0  # so that it is told from the clipped one
+
+
+def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
+    """A loss that is no number, from the first step on."""
+    words = ("model.lr=1e30", "model.backbone_lr=1e30", "trainer.gradient_clip_val=null", "model.warmup=0")
+    done = run(tmp_path, *TEXTS, *words, "logger=[wandb,tensorboard,mlflow]", code=1)
+    assert "the training loss is" in done.stderr
+    assert stored_run(tmp_path / "run").exit_code == 1
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    assert [r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])] == ["FAILED"]
+
+
+def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path) -> None:
+    """Offline a second file of the same run, which `wandb sync` puts together; in a database the same run."""
+    words = (*TEXTS, "logger=[wandb,mlflow]")
+    run(tmp_path, *words, "trainer.max_epochs=1")
+    run(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
+    first, second = stored_runs(tmp_path / "run")
+    assert first.run.run_id == second.run.run_id == json.loads((tmp_path / "run" / "loggers.json").read_text())["wandb"]
+    assert [epoch for epoch, _ in (*first.curve("val/acc"), *second.curve("val/acc"))] == [0, 1]
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    (one,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [m.step for m in client.get_metric_history(one.info.run_id, "val/acc")] == [3, 6]
+
+
+def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
+    run(tmp_path, "-m", *TEXTS, "trainer.max_epochs=1", "seed=1,2", "logger=wandb")
+    (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
+    first, second = (stored_run(sweep / job) for job in ("0", "1"))
+    assert first.run.run_id != second.run.run_id
+    assert first.run.run_group == second.run.run_group == f"sample_text/{sweep.name}"
+    assert [first.run.display_name, second.run.display_name] == [f"sample_text {sweep.name} {job}" for job in "01"]
+    assert [one.config["seed"] for one in (first, second)] == [1, 2]
+    assert [one.exit_code for one in (first, second)] == [0, 0]
