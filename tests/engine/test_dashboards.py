@@ -10,11 +10,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import wandb
 from PIL import Image
 
 from engine.redaction import HIDDEN
@@ -36,22 +38,39 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
 
 
-def without_account(place: Path, **more: str) -> dict[str, str]:
+def without_account(place: Path) -> dict[str, str]:
     """An environment in which no key of W&B is found, whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW", "TRACKIO"))}
     netrc = {"HOME": str(place), "NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
-    return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **more}
+    return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-def run(place: Path, *words: str, code: int = 0, folder: str = "run", **environment: str) -> subprocess.CompletedProcess[str]:
-    """A run of the entry point in a process of its own: some dashboards live as long as their process."""
-    command = [sys.executable, str(ROOT / "train.py"), "trainer.accelerator=cpu", *words]
-    command += [] if "-m" in words else [f"hydra.run.dir={place / folder}"]
-    done = subprocess.run(
-        command, cwd=place, env=without_account(place, **environment), capture_output=True, text=True, stdin=subprocess.DEVNULL
+def run_apart(place: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: some dashboards live as long as their process."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=place,
+        env={**without_account(place), **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
-    assert done.returncode == code, done.stderr
-    return done
+
+
+def run_here(place: Path, *words: str, code: int = 0) -> str:
+    """The entry point in this process; what it said on stderr."""
+    import train as entry
+
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
+        for name in os.environ.keys() - without_account(place).keys():
+            patch.delenv(name)
+        for name, value in without_account(place).items():
+            patch.setenv(name, value)
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={place / 'run'}"])
+        assert entry.main() == code, errors.getvalue()
+    return errors.getvalue()
 
 
 @dataclass(frozen=True)
@@ -68,13 +87,6 @@ class Logged:
     @property
     def stored(self) -> StoredRun:
         return stored_run(self.folder.path)
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """Every dashboard at once."""
-    place = tmp_path_factory.mktemp("texts")
-    return Logged(place, run(place, *TEXTS, ALL).stderr)
 
 
 KEYED = """
@@ -95,13 +107,12 @@ sys.exit(train.main())
 
 
 @pytest.fixture(scope="module")
-def secretive(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """Every dashboard, a key in the environment, a key and a login in the config and on the command line."""
-    place = tmp_path_factory.mktemp("secretive")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """Every dashboard at once; a key in the environment, a key and a login in the config and on the command line."""
+    place = tmp_path_factory.mktemp("texts")
     keyed = f"+callbacks.keyed={{_target_: lightning.pytorch.callbacks.Keyed, api_key: {PASSWORD}, address: 'https://me:{LOGIN}@host/x'}}"
-    command = [sys.executable, "-c", KEYED, *TEXTS, "trainer.max_epochs=1", ALL, keyed, f"hydra.run.dir={place / 'run'}"]
-    environment = without_account(place, WANDB_API_KEY=KEY, WANDB_MODE="offline", HF_TOKEN=f"hf_{LOGIN}")
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    secrets = {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "HF_TOKEN": f"hf_{LOGIN}"}
+    done = run_apart(place, "-c", KEYED, "trainer.accelerator=cpu", *TEXTS, ALL, keyed, f"hydra.run.dir={place / 'run'}", **secrets)
     assert done.returncode == 0, done.stderr
     return Logged(place, done.stderr)
 
@@ -109,13 +120,13 @@ def secretive(tmp_path_factory: pytest.TempPathFactory) -> Logged:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     place = tmp_path_factory.mktemp("images")
-    return Logged(place, run(place, *IMAGES, "logger=[wandb,tensorboard]").stderr)
+    return Logged(place, run_here(place, *IMAGES, "logger=[wandb,tensorboard]"))
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     place = tmp_path_factory.mktemp("scenes")
-    return Logged(place, run(place, *SCENES, "logger=wandb").stderr)
+    return Logged(place, run_here(place, *SCENES, "logger=wandb"))
 
 
 @pytest.fixture(params=["texts", "images", "scenes"])
@@ -231,17 +242,17 @@ def test_wandb_has_overlays_with_class_names(scenes: Logged) -> None:
             assert set(np.unique(theirs)) <= {*range(len(names)), 255}
 
 
-def test_a_key_is_nowhere(secretive: Logged) -> None:
+def test_a_key_is_nowhere(texts: Logged) -> None:
     """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
-    files = [path for path in secretive.place.rglob("*") if path.is_file()]
+    files = [path for path in texts.place.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert any(path.name == "mlflow.db" for path in files)
     for path in files:
         content = path.read_bytes()
         for secret in (KEY, PASSWORD, LOGIN):
             assert secret.encode() not in content, path
-    assert secretive.stored.config["callbacks"]["keyed"]["api_key"] == HIDDEN
-    assert not any(secret in secretive.errors for secret in (KEY, PASSWORD, LOGIN))
+    assert texts.stored.config["callbacks"]["keyed"]["api_key"] == HIDDEN
+    assert not any(secret in texts.errors for secret in (KEY, PASSWORD, LOGIN))
 
 
 def test_files_have_the_same(texts: Logged) -> None:
@@ -285,33 +296,44 @@ def test_tensorboard_has_the_same(texts: Logged, images: Logged) -> None:
     assert len([tag for tag in tags["images"] if tag.startswith("test/pictures/")]) == len(wrong)
 
 
-def test_mlflow_has_the_same(texts: Logged) -> None:
-    from mlflow.tracking import MlflowClient
+def rows_of(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
 
-    runs = texts.place / "runs"
-    client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
-    (experiment,) = client.search_experiments(filter_string="name = 'thaw'")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "sample_text run"
-    assert run.data.tags["mlflow.source.git.commit"] == texts.folder.read_json("provenance.json")["git"]["commit"]
-    assert run.data.params["seed"] == "1"
-    metrics = texts.folder.read_json("metrics.json")
-    assert run.data.metrics["test/acc"] == metrics["test"]["acc"]
-    assert run.data.metrics["best/val/acc"] == metrics["best"]["score"]
-    history = texts.folder.read_history()
-    assert [m.value for m in client.get_metric_history(run.info.run_id, "val/loss")] == [float(row["val/loss"]) for row in history]
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "step/grad_norm")] == [1, 3, 5]
-    files = {p.relative_to(runs / "mlflow_artifacts" / run.info.run_id / "artifacts").as_posix()
-             for p in (runs / "mlflow_artifacts").rglob("*") if p.is_file()}  # fmt: skip
-    assert {"model/best.ckpt", "report/report.html", "record/plan.json", "config.json", "plan.json", "test/classes.json",
-            "test/mistakes.json", "test/confusion.png", "test/confusion.json"} == files  # fmt: skip
+
+def test_mlflow_has_the_same(texts: Logged) -> None:
+    database = texts.place / "runs" / "mlflow.db"
+    ((run_id, name, state, experiment),) = rows_of(
+        database, "SELECT run_uuid, r.name, status, e.name FROM runs r JOIN experiments e USING (experiment_id)"
+    )
+    assert (name, state, experiment) == ("sample_text run", "FINISHED", "thaw")
+    commit = texts.folder.read_json("provenance.json")["git"]["commit"]
+    assert ("mlflow.source.git.commit", commit) in rows_of(database, "SELECT key, value FROM tags")
+    assert ("seed", "1") in rows_of(database, "SELECT key, value FROM params")
+    metrics, history = texts.folder.read_json("metrics.json"), texts.folder.read_history()
+    latest = dict(rows_of(database, "SELECT key, value FROM latest_metrics"))
+    assert latest["test/acc"] == metrics["test"]["acc"]
+    assert latest["best/val/acc"] == metrics["best"]["score"]
+    losses = rows_of(database, "SELECT step, value FROM metrics WHERE key = 'val/loss' ORDER BY step")
+    assert losses == [(int(row["step"]), float(row["val/loss"])) for row in history]
+    assert rows_of(database, "SELECT step FROM metrics WHERE key = 'step/grad_norm' ORDER BY step") == [(1,), (3,), (5,)]
+    artifacts = texts.place / "runs" / "mlflow_artifacts" / run_id / "artifacts"
+    assert {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*") if path.is_file()} == {
+        "model/best.ckpt", "report/report.html", "record/plan.json", "config.json", "plan.json", "test/classes.json",
+        "test/mistakes.json", "test/confusion.png", "test/confusion.json",
+    }  # fmt: skip
+
+
+def trackio_points(database: Path, key: str) -> list[tuple[str, str, int, float]]:
+    """Name and id of the run, step and value of each time that a value was logged."""
+    rows = rows_of(database, "SELECT run_name, run_id, step, metrics FROM metrics ORDER BY id")
+    return [(*row, values[key]) for *row, text in rows if key in (values := json.loads(text))]
 
 
 def test_trackio_has_the_same(texts: Logged) -> None:
-    with contextlib.closing(sqlite3.connect(texts.place / "runs" / "trackio" / "thaw.db")) as database:
-        rows = [json.loads(text) for (text,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
-        ((name, config),) = database.execute("SELECT run_name, config FROM configs").fetchall()
+    database = texts.place / "runs" / "trackio" / "thaw.db"
+    rows = [json.loads(text) for (text,) in rows_of(database, "SELECT metrics FROM metrics ORDER BY id")]
+    ((name, config),) = rows_of(database, "SELECT run_name, config FROM configs")
     assert name == "sample_text run"
     assert json.loads(config)["provenance"] == texts.folder.read_json("provenance.json")
     history = texts.folder.read_history()
@@ -349,38 +371,63 @@ def test_the_gradient_norm_is_that_of_the_first_step(texts: Logged, train: Train
 
 
 def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
-    """A loss that is no number, from the first step on."""
     words = ("model.lr=1e30", "model.backbone_lr=1e30", "trainer.gradient_clip_val=null", "model.warmup=0")
-    done = run(tmp_path, *TEXTS, *words, "logger=[wandb,tensorboard,mlflow]", code=1)
-    assert "the training loss is" in done.stderr
+    errors = run_here(tmp_path, *TEXTS, *words, "logger=[wandb,tensorboard]", code=1)
+    assert "the training loss is" in errors
+    assert "no key was found, so the run is logged offline" in errors
     assert stored_run(tmp_path / "run").exit_code == 1
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
-    assert [r.info.status for r in client.search_runs([e.experiment_id for e in client.search_experiments()])] == ["FAILED"]
+    assert wandb.run is None
 
 
 def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path) -> None:
-    """Offline a second file of the same run, which `wandb sync` puts together; in a database the same run."""
-    words = (*TEXTS, "logger=[wandb,mlflow]")
-    run(tmp_path, *words, "trainer.max_epochs=1")
-    run(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
+    """Offline a second file of the same run, which `wandb sync` puts together."""
+    run_here(tmp_path, *TEXTS, "logger=wandb", "trainer.max_epochs=1")
+    run_here(tmp_path, *TEXTS, "logger=wandb", "trainer.max_epochs=2", "ckpt_path=last")
     first, second = stored_runs(tmp_path / "run")
     assert first.run.run_id == second.run.run_id == json.loads((tmp_path / "run" / "loggers.json").read_text())["wandb"]
     assert [epoch for epoch, _ in (*first.curve("val/acc"), *second.curve("val/acc"))] == [0, 1]
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
-    (one,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert [m.step for m in client.get_metric_history(one.info.run_id, "val/acc")] == [3, 6]
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
-    run(tmp_path, "-m", *TEXTS, "trainer.max_epochs=1", "seed=1,2", "logger=wandb")
+def test_the_jobs_of_a_sweep_are_runs_of_one_group_and_one_may_fail(tmp_path: Path) -> None:
+    """In one process, one after another; the second job ends in a loss that is no number."""
+    words = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", "logger=[wandb,mlflow,trackio]")
+    done = run_apart(tmp_path, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *words)
+    assert done.returncode == 1
     (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
     first, second = (stored_run(sweep / job) for job in ("0", "1"))
     assert first.run.run_id != second.run.run_id
     assert first.run.run_group == second.run.run_group == f"sample_text/{sweep.name}"
-    assert [first.run.display_name, second.run.display_name] == [f"sample_text {sweep.name} {job}" for job in "01"]
-    assert [one.config["seed"] for one in (first, second)] == [1, 2]
-    assert [one.exit_code for one in (first, second)] == [0, 0]
+    names = [f"sample_text {sweep.name} {job}" for job in "01"]
+    assert [first.run.display_name, second.run.display_name] == names
+    assert [one.config["model"]["lr"] for one in (first, second)] == [1e-3, 1e30]
+    assert [one.exit_code for one in (first, second)] == [0, 1]
+    states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
+    assert states == list(zip(names, ["FINISHED", "FAILED"], strict=True))
+    codes = trackio_points(tmp_path / "runs" / "trackio" / "thaw.db", "exit_code")
+    assert [(name, code) for name, _, _, code in codes] == list(zip(names, [0, 1], strict=True))
+
+
+GO_ON = """
+import sys
+from lightning_modules.loggers.base import Origin
+from lightning_modules.loggers.mlflow import MLFlowLogger
+from lightning_modules.loggers.trackio import TrackioLogger
+
+for make in (lambda: MLFlowLogger("sqlite:///m/mlflow.db", "m/artifacts", name="a"), lambda: TrackioLogger("t", name="a")):
+    found = None
+    for step in (1, 2):
+        logger = make()
+        found = logger.begin(Origin({"seed": 1}, {}, "val/acc"), found)
+        logger.log_metrics({"val/acc": step / 10}, step)
+        logger.close(0)
+"""
+
+
+def test_databases_go_on_with_the_same_run(tmp_path: Path) -> None:
+    done = run_apart(tmp_path, "-c", GO_ON)
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "m" / "mlflow.db", "SELECT status FROM runs") == [("FINISHED",)]
+    assert rows_of(tmp_path / "m" / "mlflow.db", "SELECT step, value FROM metrics ORDER BY step") == [(1, 0.1), (2, 0.2)]
+    rows = trackio_points(tmp_path / "t" / "thaw.db", "val/acc")
+    assert [(step, value) for _, _, step, value in rows] == [(1, 0.1), (2, 0.2)]
+    assert len({run_id for _, run_id, _, _ in rows}) == 1
