@@ -135,7 +135,9 @@ def _pictures(run: RunRecord) -> list[Picture]:
         return _scenes(run)
     rows = [row for row in wrong_samples(run).to_dict("records") if row["index"] in run.pictures][:_MOST_PICTURES]
     return [
-        Picture(run.pictures[r["index"]], f"{r['label']} taken for {r['prediction']} ({r['confidence']:.2f}), index {r['index']}")
+        Picture(
+            run.pictures[r["index"]], f"{r['label']} taken for {r['prediction']} ({r['confidence']:.2f}), index {r['index']}"
+        )
         for r in rows
     ]
 

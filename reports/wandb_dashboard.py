@@ -37,9 +37,7 @@ class Dashboard:
 
     def curves(self) -> list[Any]:
         """Of epochs, training beside validation; learning rates."""
-        pairs = [
-            wr.LinePlot(title=figure, x="epoch", y=[f"train/{figure}", f"val/{figure}"]) for figure in self.figures
-        ]
+        pairs = [wr.LinePlot(title=figure, x="epoch", y=[f"train/{figure}", f"val/{figure}"]) for figure in self.figures]
         return [*pairs, wr.LinePlot(title="learning rates", x="epoch", metric_regex="^lr/.*", y=[])]
 
     def steps(self) -> list[Any]:
@@ -77,7 +75,10 @@ class Dashboard:
             entity=self.entity,
             project=self.project,
             name="Thaw",
-            sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in {**parts, "Search": self.search()}.items()],
+            sections=[
+                ws.Section(name=name, panels=panels, is_open=True)
+                for name, panels in {**parts, "Search": self.search()}.items()
+            ],
             settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=20),
             runset_settings=ws.RunsetSettings(groupby=[ws.Metric("Group")]),
         )
@@ -89,7 +90,9 @@ class Dashboard:
         """
         columns = [f"summary:test/{figure}" for figure in self.figures]
         columns = ["run:displayName", "run:state", *columns, f"summary:best/{self.monitor}", "summary:best/epoch"]
-        columns += [f"config:{key.replace('.', '.value.', 1)}" if "." in key else f"config:{key}.value" for key in self.parameters]
+        columns += [
+            f"config:{key.replace('.', '.value.', 1)}" if "." in key else f"config:{key}.value" for key in self.parameters
+        ]
         grouped = wr.Runset(name="runs by group", groupby=["Group"])
         every = wr.Runset(name="runs", visible_columns=columns, column_order=columns)
         return wr.Report(

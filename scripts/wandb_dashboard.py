@@ -1,4 +1,4 @@
-"""Make a project's dashboard at W&B: `python scripts/wandb_dashboard.py ENTITY/PROJECT`; `--print` only shows what it is made of."""
+"""Make a project's dashboard at W&B: `python scripts/wandb_dashboard.py ENTITY/PROJECT`; `--print` only shows its parts."""
 
 import argparse
 import importlib.util

@@ -11,8 +11,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import SAMPLE, Train
 from tests.reports.test_page import CHROMIUM, needs_chromium
 

@@ -21,7 +21,12 @@ def test_an_agent_runs_what_the_sweep_file_says(tmp_path: Path, monkeypatch: pyt
     sweep = yaml.safe_load((ROOT / "scripts" / "wandb_sweep.yaml").read_text(encoding="utf-8"))
     sample = [*SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}"]
     command = [words for word in sweep["command"] for words in (sample if word.startswith("experiment=") else [word])]
-    for name, value in (("RUN_ID", "abcd1234"), ("SWEEP_ID", "wxyz6789"), ("MODE", "offline"), ("DIR", str(tmp_path / "agent"))):
+    for name, value in (
+        ("RUN_ID", "abcd1234"),
+        ("SWEEP_ID", "wxyz6789"),
+        ("MODE", "offline"),
+        ("DIR", str(tmp_path / "agent")),
+    ):
         monkeypatch.setenv(f"WANDB_{name}", value)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -74,7 +79,10 @@ def figures_shown(definition: dict[str, Any]) -> set[str]:
     ("words", "monitor"),
     [
         (SAMPLE, "val/acc"),
-        (("experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "data.size=32", "data.batch_size=8"), "val/miou"),
+        (
+            ("experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "data.size=32", "data.batch_size=8"),
+            "val/miou",
+        ),
     ],
 )
 def test_the_dashboard_shows_what_runs_log(words: tuple[str, ...], monitor: str, train: Train, tmp_path: Path) -> None:
@@ -107,7 +115,10 @@ def logged(stored: StoredRun) -> set[str]:
     ("words", "message"),
     [
         (("thaw",), "error: received 'thaw'; ENTITY/PROJECT is needed, such as my-team/thaw\n"),
-        (("me/thaw",), "error: no key of W&B was found; set WANDB_API_KEY or run wandb login, or see the definition with --print\n"),
+        (
+            ("me/thaw",),
+            "error: no key of W&B was found; set WANDB_API_KEY or run wandb login, or see the definition with --print\n",
+        ),
     ],
 )
 def test_what_is_missing_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

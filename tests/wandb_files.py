@@ -126,7 +126,9 @@ def _read(path: Path) -> StoredRun:
 def listing(stored: StoredRun) -> str:
     """For a person."""
     run = stored.run
-    lines = [f"run {run.run_id} '{run.display_name}' of {run.project}, group {run.run_group or '-'}, exit code {stored.exit_code}"]
+    lines = [
+        f"run {run.run_id} '{run.display_name}' of {run.project}, group {run.run_group or '-'}, exit code {stored.exit_code}"
+    ]
     lines.append(f"config: {len(stored.config)} keys: {', '.join(sorted(stored.config))}")
     lines.append(f"commit: {stored.config['provenance']['git']['commit']}")
     keys = sorted({key for row in stored.history for key in row if not key.startswith("_")})
@@ -136,14 +138,22 @@ def listing(stored: StoredRun) -> str:
         if isinstance(last, dict):
             kind = last.get("_type")
             if kind == "images/separated":
-                lines.append(f"  {key}: {last['count']} images, e.g. '{last['captions'][0]}', masks: {bool(last.get('all_masks'))}")
+                lines.append(
+                    f"  {key}: {last['count']} images, e.g. '{last['captions'][0]}', masks: {bool(last.get('all_masks'))}"
+                )
             else:
                 lines.append(f"  {key}: {kind}, {last.get('nrows', '')} rows x {last.get('ncols', '')} columns")
         else:
             lines.append(f"  {key}: {len(values)} points, last {last}")
-    figures = {key: value for key, value in stored.summary.items() if key.startswith(("test/", "best/")) and not isinstance(value, dict)}
+    figures = {
+        key: value
+        for key, value in stored.summary.items()
+        if key.startswith(("test/", "best/")) and not isinstance(value, dict)
+    }
     lines.append("summary: " + ", ".join(f"{key}={value}" for key, value in sorted(figures.items())))
-    lines += [f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}" for a in stored.artifacts]
+    lines += [
+        f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}" for a in stored.artifacts
+    ]
     lines.append(f"files: {len(stored.files)}: {', '.join(sorted(stored.files)[:6])}, ...")
     return "\n".join(lines)
 

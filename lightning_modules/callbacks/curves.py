@@ -90,7 +90,7 @@ class Curves(Checkpoint):
                 continue
             try:
                 logger.log_metrics(values, step)
-            except Exception as error:  # noqa: BLE001 - whatever a library raises
+            except Exception as error:
                 self.broken.add(id(logger))
                 reason = " ".join(str(error).split()) or type(error).__name__
                 log.warning("%s takes no more curves (%s); history.csv has them", type(logger).__name__, reason)
@@ -102,5 +102,5 @@ def gradient_norm(module: lightning.LightningModule, trainer: lightning.Trainer)
     if hasattr(norm, "full_tensor"):
         norm = norm.full_tensor()
     elif isinstance(trainer.strategy, FSDPStrategy):
-        norm = trainer.strategy.reduce(norm.square(), reduce_op="sum").sqrt()  # type: ignore[union-attr]
+        norm = trainer.strategy.reduce(norm.square(), reduce_op="sum").sqrt()
     return norm

@@ -122,7 +122,7 @@ class Dashboard(ABC):
     All of it is called on the first process only.
     """
 
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - Lightning's loggers differ
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:  # noqa: ANN401, B027 - Lightning's loggers differ; not abstract
         """Nothing: Lightning would log a task's arguments as they are, and `begin` has logged the redacted config."""
 
     @abstractmethod

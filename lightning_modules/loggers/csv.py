@@ -23,14 +23,16 @@ class CSVLogger(Dashboard, lightning.pytorch.loggers.CSVLogger):
         values = {**origin.config, "provenance": origin.provenance}
         self._new("config.json").write_text(json.dumps(values, indent=2, ensure_ascii=False), encoding="utf-8")
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a row and write it down at once: rows come seldom, and a run may be killed."""
         super().log_metrics(dict(metrics), step)
         self.save()
 
     def publish_figures(self, figures: dict[str, float], chosen: dict[str, float]) -> None:
         """As one more table."""
-        self.publish_table("figures", Table(["figure", "value"], [[key, value] for key, value in {**chosen, **figures}.items()]))
+        self.publish_table(
+            "figures", Table(["figure", "value"], [[key, value] for key, value in {**chosen, **figures}.items()])
+        )
 
     def publish_table(self, name: str, table: Table) -> None:
         """As a file."""

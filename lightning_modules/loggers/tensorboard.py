@@ -37,7 +37,9 @@ class TensorBoardLogger(Dashboard, lightning.pytorch.loggers.TensorBoardLogger):
 
     def publish_figures(self, figures: dict[str, float], chosen: dict[str, float]) -> None:
         """As a table; and as points beside the curves, where they may be compared between runs."""
-        self.publish_table("figures", Table(["figure", "value"], [[key, value] for key, value in {**chosen, **figures}.items()]))
+        self.publish_table(
+            "figures", Table(["figure", "value"], [[key, value] for key, value in {**chosen, **figures}.items()])
+        )
         self.log_metrics(figures, 0)
 
     def publish_table(self, name: str, table: Table) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_modules.loggers.base import Dashboard, LoggerError, Origin, Picture, Table, confusion_rows, require
@@ -71,15 +72,21 @@ class TrackioLogger(Dashboard, Logger):
             # Read once, when it is imported.
             os.environ["TRACKIO_DIR"] = str(self._directory)
             import trackio
+            from trackio.utils import TRACKIO_DIR
 
-            if trackio.TRACKIO_DIR != self._directory:
-                msg = f"logger=trackio: this process logs to {trackio.TRACKIO_DIR} already, and not to {self._directory} as well"
+            if self._directory != TRACKIO_DIR:
+                msg = f"logger=trackio: this process logs to {TRACKIO_DIR} already; {self._directory} needs another one"
                 raise LoggerError(msg)
             with _muted():
                 self._run = trackio.init(
-                    self._project, name=self._run_name, group=self._group, config=self._config, resume=self._resume, embed=False,
+                    self._project,
+                    name=self._run_name,
+                    group=self._group,
+                    config=self._config,
+                    resume=self._resume,
+                    embed=False,
                     auto_log_cpu=False,
-                )  # fmt: skip
+                )
         return self._run
 
     def begin(self, origin: Origin, run_id: str | None) -> str | None:
@@ -129,7 +136,7 @@ class TrackioLogger(Dashboard, Logger):
 
             with _muted():
                 self._run.log({"exit_code": code})
-                trackio.finish()
+                trackio.finish()  # type: ignore[no-untyped-call]
             self._run = None
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import lightning.pytorch.loggers
 import wandb
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from wandb.sdk.lib import wbauth
 
 from lightning_modules.loggers.base import UNLABELLED, Dashboard, LoggerError, Origin, Picture, Table, confusion_rows
@@ -19,7 +19,7 @@ Mode = Literal["online", "offline", "disabled"]
 
 # Whatever W&B would collect by itself: the command line, the environment's packages, the screen. The run folder says it all
 # without secrets, and that is what is logged.
-_COLLECT_NOTHING = {
+_COLLECT_NOTHING: dict[str, Any] = {
     "console": "off",
     "disable_code": True,
     "disable_git": True,
@@ -44,7 +44,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         group: str | None = None,
         job_type: str | None = None,
         tags: list[str] | None = None,
-        offline: bool | None = None,
+        offline: bool | None = None,  # noqa: FBT001 - a switch of the config
         log_checkpoint: bool = True,  # noqa: FBT001, FBT002 - a switch of the config
     ) -> None:
         """State where the run goes; it begins with `begin`.
@@ -67,7 +67,8 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         self.mode = _mode(offline, has_key=has_key)
         self.offline_for_want_of_a_key = offline is None and not has_key and "WANDB_MODE" not in os.environ
         self.log_checkpoint = log_checkpoint
-        settings = wandb.Settings(**_COLLECT_NOTHING, silent=True if self.mode == "offline" else None)
+        quiet = {"silent": True} if self.mode == "offline" else {}
+        settings = wandb.Settings(**_COLLECT_NOTHING, **quiet)
         super().__init__(
             name=name,
             project=project,
@@ -117,13 +118,13 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
 
     def publish_table(self, name: str, table: Table) -> None:
         """As a table."""
-        self.experiment.log({name: wandb.Table(columns=table.columns, data=table.rows, allow_mixed_types=True)})
+        self.experiment.log({name: _table(table.columns, table.rows)})
 
     def publish_confusion(self, name: str, classes: list[str], counts: list[list[int]]) -> None:
         """As W&B's own chart, from counts: of millions of pixels there is no list of labels."""
         cells = confusion_rows(classes, counts)
-        table = wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=cells.rows)
-        fields = {column: column for column in table.columns}
+        columns = ["Actual", "Predicted", "nPredictions"]
+        table, fields = _table(columns, cells.rows), {column: column for column in columns}
         chart = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "confusion matrix"})
         self.experiment.log({name: chart})
 
@@ -147,6 +148,10 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         if self._experiment is not None:
             self._experiment.finish(exit_code=code)
             self._experiment = None
+
+
+def _table(columns: list[Any], rows: list[Any]) -> wandb.Table:
+    return wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
 
 
 def _image(picture: Picture) -> wandb.Image:

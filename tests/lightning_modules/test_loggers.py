@@ -95,7 +95,9 @@ def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
     assert stored_run(tmp_path / "run").exit_code == 0
 
 
-@pytest.mark.parametrize(("option", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy"), ("trackio", "trackio")])
+@pytest.mark.parametrize(
+    ("option", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy"), ("trackio", "trackio")]
+)
 def test_a_missing_extra_is_named(option: str, package: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
@@ -103,7 +105,10 @@ def test_a_missing_extra_is_named(option: str, package: str, train: Train, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
     ended = train(*SAMPLE, f"logger={option}")
     assert ended.code == 1
-    assert ended.error == f"error: logger={option} needs the package {package}, which is not installed: pip install -e '.[{option}]'"
+    assert (
+        ended.error
+        == f"error: logger={option} needs the package {package}, which is not installed: pip install -e '.[{option}]'"
+    )
     assert RunFolder(ended.folder).read_history() == []
 
 
