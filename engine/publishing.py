@@ -2,12 +2,12 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from operator import methodcaller
 from typing import Any
 
+import lightning
 import numpy as np
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -26,23 +26,23 @@ _MOST_PICTURES = 60
 Step = tuple[str, Callable[[Dashboard], None]]
 
 
-def begin(cfg: DictConfig, folder: RunFolder, loggers: Sequence[Logger]) -> None:
+def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
     """Begin the run on every dashboard, or go on with the one that the folder remembers.
 
     Args:
         cfg: The config, for the names of the loggers.
         folder: The run folder, config and provenance written.
-        loggers: The trainer's, in the order of the config.
+        trainer: The run's; its loggers are in the order of the config. Of several processes only the first acts.
 
     Raises:
         LoggerError: If a dashboard cannot be reached.
     """
-    if not loggers:
+    if not trainer.loggers or not trainer.is_global_zero:
         return
     config: Any = OmegaConf.to_container(read_config(folder.config), resolve=False)
     origin = Origin(config, folder.read_json("provenance.json"), cfg.monitor)
     runs = folder.read_json(_RUNS)
-    for name, logger in zip(cfg.logger, loggers, strict=True):
+    for name, logger in zip(cfg.logger, trainer.loggers, strict=True):
         if isinstance(logger, Dashboard):
             found = logger.begin(origin, runs.get(name))
             if found is not None:  # written at once: the next one may fail
@@ -50,10 +50,10 @@ def begin(cfg: DictConfig, folder: RunFolder, loggers: Sequence[Logger]) -> None
                 folder.write_json(_RUNS, runs)
 
 
-def publish(folder: RunFolder, loggers: Sequence[Logger]) -> None:
+def publish(folder: RunFolder, trainer: lightning.Trainer) -> None:
     """Show a finished run on every dashboard. What fails is told in a line, and the run stays what it is."""
-    dashboards = [logger for logger in loggers if isinstance(logger, Dashboard)]
-    if not dashboards:
+    dashboards = [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
+    if not dashboards or not trainer.is_global_zero:
         return
     steps = list(_steps(folder, read_run(folder.path)))
     for dashboard in dashboards:

@@ -59,7 +59,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             return None
         _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
         with closed_loggers(parts.trainer):
-            begin(cfg, folder, parts.trainer.loggers)
+            begin(cfg, folder, parts.trainer)
             if cfg.train:
                 folder.write_status("running", "fit")
                 _fit(parts, checkpoint_path)
@@ -70,7 +70,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             folder.write_json("metrics.json", metrics)
             folder.write_status("running", "report")
             write_report(folder.path)
-            publish(folder, parts.trainer.loggers)
+            publish(folder, parts.trainer)
         folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float | None = metrics["best"].get("score")
