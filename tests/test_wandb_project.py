@@ -48,7 +48,7 @@ def test_an_agent_runs_what_the_sweep_file_says(tmp_path: Path, monkeypatch: pyt
 def dashboard(*words: str, place: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     command = [sys.executable, str(ROOT / "scripts" / "wandb_dashboard.py"), *words]
-    environment = {**kept, "HOME": str(place), "NETRC": str(place / "netrc"), "PYTHONPATH": str(ROOT)}
+    environment = {**kept, "WANDB_CONFIG_DIR": str(place), "NETRC": str(place / "netrc"), "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, cwd=place)
 
 

@@ -41,7 +41,7 @@ PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
 def without_account(place: Path) -> dict[str, str]:
     """An environment in which no key of W&B is found, whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW", "TRACKIO"))}
-    netrc = {"HOME": str(place), "NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
+    netrc = {"NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
     return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
