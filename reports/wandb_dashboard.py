@@ -117,5 +117,5 @@ class Dashboard:
     def definition(self) -> dict[str, Any]:
         """Both as what is sent to W&B, plain values."""
         workspace, report = self.workspace()._to_model(), self.report()._to_model()  # noqa: SLF001 - saving is all that is public
-        plain = {"mode": "json", "by_alias": True, "exclude_none": True}
-        return {"workspace": workspace.model_dump(**plain), "report": report.model_dump(**plain)}
+        parts = {"workspace": workspace, "report": report}
+        return {name: part.model_dump(mode="json", by_alias=True, exclude_none=True) for name, part in parts.items()}

@@ -68,7 +68,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         self.offline_for_want_of_a_key = offline is None and not has_key and "WANDB_MODE" not in os.environ
         self.log_checkpoint = log_checkpoint
         quiet = {"silent": True} if self.mode == "offline" else {}
-        settings = wandb.Settings(**_COLLECT_NOTHING, **quiet)
+        settings = wandb.Settings(**{**_COLLECT_NOTHING, **quiet})
         super().__init__(
             name=name,
             project=project,
