@@ -38,7 +38,8 @@ class Origin:
     @property
     def commit(self) -> str | None:
         """Of the code, where it is known."""
-        return self.provenance.get("git", {}).get("commit")
+        commit: str | None = self.provenance.get("git", {}).get("commit")
+        return commit
 
 
 @dataclass(frozen=True)
