@@ -1,8 +1,9 @@
 """TensorBoard's event files, in the run folder."""
 
 import json
-import os
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lightning.pytorch.loggers
@@ -27,7 +28,8 @@ class TensorBoardLogger(Dashboard, lightning.pytorch.loggers.TensorBoardLogger):
             LoggerError: If TensorBoard is not installed.
         """
         require("tensorboard", "tensorboard", "tensorboard")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # where TensorFlow is installed, TensorBoard loads it
+        # TensorBoard's own switch: where TensorFlow is installed, it would load all of it to open a file.
+        sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
         super().__init__(save_dir=save_dir, name=name, version="", default_hp_metric=False)
 
     def begin(self, origin: Origin, run_id: str | None) -> None:  # noqa: ARG002 - the folder is the run
