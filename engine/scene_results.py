@@ -72,7 +72,7 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
         prediction = predicted_labels(run, [image])[0]
         picture = triptych(image, prediction, labels, datamodule.class_names, datamodule.class_list.colours, longest=_LONGEST)
         layers = {"image": image, "prediction": prediction, "annotation": labels}
-        files = {name: encoded(_shrunk(layer), "PNG") for name, layer in layers.items()}
+        files = {name: encoded(_shrunk(layer), "WEBP" if layer is image else "PNG") for name, layer in layers.items()}
         rows.append({"index": number, "picture": encoded(picture, "WEBP"), "group": group, **files})
     shown = pd.DataFrame(rows, columns=["index", "picture", "group", "image", "prediction", "annotation"])
     write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))

@@ -51,7 +51,8 @@ class Curves(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Take the norm of the gradients before they are clipped, and the learning rates before they move on."""
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every < 1 or trainer.global_step % every:  # 0 asks for no steps at all
             return
         self.norm = gradient_norm(pl_module, trainer)
         groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]

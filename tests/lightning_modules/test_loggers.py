@@ -184,6 +184,14 @@ def test_without_a_dashboard_nothing_looks_at_the_steps(train: Train, monkeypatc
     assert train(*ONE_EPOCH).code == 0
 
 
+def test_steps_may_be_left_out(train: Train) -> None:
+    ended = train(*ONE_EPOCH, "logger=csv", "trainer.log_every_n_steps=0")
+    assert ended.code == 0, ended.err
+    header, *rows = (ended.folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
+    assert "step/loss" not in header
+    assert len(rows) == 1
+
+
 def test_of_many_classes_the_fullest_cells_are_shown() -> None:
     table = confusion_rows(["a", "b"], [[0, 5], [3, 4]], most=2)
     assert table.rows == [["a", "b", 5], ["b", "b", 4]]
