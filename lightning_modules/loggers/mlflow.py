@@ -48,6 +48,7 @@ class MLFlowLogger(Dashboard, lightning.pytorch.loggers.MLFlowLogger):
         for module in ("mlflow", "sqlalchemy", "alembic"):
             require(module, "mlflow", "mlflow")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when it is imported
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         place = None
