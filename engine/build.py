@@ -17,6 +17,7 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
+from lightning_modules.callbacks.curves import Curves
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.epoch_timer import EpochTimer
 from lightning_modules.callbacks.finite_loss import FiniteLoss
@@ -69,7 +70,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
             callback.give_plan(task)
     _refuse_late_stages(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
-    loggers = [_instantiate(node) for node in cfg.logger.values()]
+    loggers = [] if cfg.plan else [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
     if trainer.world_size > 1:
         msg = f"trainer.devices: received {cfg.trainer.devices} (x {cfg.trainer.num_nodes} nodes); this version trains on one"
@@ -182,7 +183,9 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
     last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     timer = EpochTimer()
-    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), History(folder, timer), best, last, *_pruning(cfg)]
+    history = History(folder, timer)
+    curves = [Curves(history)] if cfg.logger else []
+    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), history, *curves, best, last, *_pruning(cfg)]
 
 
 def _pruning(cfg: DictConfig) -> list[lightning.Callback]:

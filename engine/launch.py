@@ -31,6 +31,8 @@ def register_resolvers() -> None:
     """Make known what a run and a sweep are called: for the experiment or experiments, else for the dataset."""
     OmegaConf.register_new_resolver("thaw.name", lambda experiment, data: experiment or data, replace=True)
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
 
 
 def _sweep_name(default: str) -> str:
@@ -43,6 +45,20 @@ def _sweep_name(default: str) -> str:
             if word.startswith(group):
                 return word.removeprefix(group).replace(",", "+")[:_LONGEST_NAME]
     return default
+
+
+def _run_name(name: str, mode: object, folder: str) -> str:
+    """What dashboards call a run: its name and when it began, in a sweep also which job it is."""
+    return " ".join([name, *Path(folder).parts[-2 if _sweeping(mode) else -1 :]])
+
+
+def _group(mode: object, folder: str) -> str | None:
+    """What dashboards group the jobs of a sweep by: what it is called and when it began. None outside of a sweep."""
+    return "/".join(Path(folder).parts[-3:-1]) if _sweeping(mode) else None
+
+
+def _sweeping(mode: object) -> bool:
+    return str(mode).rpartition(".")[2] == RunMode.MULTIRUN.name
 
 
 def launch() -> int:

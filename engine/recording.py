@@ -15,6 +15,7 @@ from engine.outcome import describe, is_for_the_user
 from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder
 from lightning_modules.callbacks.pruning import PrunedRunError
+from lightning_modules.loggers.base import Dashboard
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +73,26 @@ def _resume_command(folder: RunFolder) -> str:
 
 @contextmanager
 def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
-    """Close every logger, with the state that the run ended in."""
-    status, code = "failed", 1
+    """Close every logger, with the state that the run ended in. One that cannot be closed is told and keeps no other open."""
+    code = 1
     try:
         yield
-        status, code = "success", 0
+        code = 0
+    except InterruptedRunError as error:
+        code = error.exit_code
+        raise
+    except PrunedRunError:  # what a search gave up is no failure
+        code = 0
+        raise
     finally:
         for logger in trainer.loggers:
-            logger.finalize(status)
+            try:
+                if isinstance(logger, Dashboard):
+                    logger.close(code)
+                else:
+                    logger.finalize("failed" if code else "success")
+            except Exception as error:
+                log.warning("%s could not be closed: %s", type(logger).__name__, " ".join(str(error).split()))
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
             wandb.finish(exit_code=code)

@@ -16,6 +16,7 @@ from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.plan import make_plan, print_plan
 from engine.provenance import provenance
+from engine.publishing import begin, publish
 from engine.quiet import quieten
 from engine.recording import closed_loggers, overrides, recorded
 from engine.redaction import redacted
@@ -58,6 +59,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             return None
         _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
         with closed_loggers(parts.trainer):
+            begin(cfg, folder, parts.trainer)
             if cfg.train:
                 folder.write_status("running", "fit")
                 _fit(parts, checkpoint_path)
@@ -66,8 +68,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             metrics["parameters"] = count_parameters(parts.task)
             metrics["seconds"] = seconds(folder.read_history(), test_seconds)
             folder.write_json("metrics.json", metrics)
-        folder.write_status("running", "report")
-        write_report(folder.path)
+            folder.write_status("running", "report")
+            write_report(folder.path)
+            publish(folder, parts.trainer)
         folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float | None = metrics["best"].get("score")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from PIL import Image
 
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from datamodules.errors import DataError
@@ -70,9 +71,21 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
             continue
         prediction = predicted_labels(run, [image])[0]
         picture = triptych(image, prediction, labels, datamodule.class_names, datamodule.class_list.colours, longest=_LONGEST)
-        rows.append({"index": number, "picture": encoded(picture, "WEBP"), "group": group})
-    shown = pd.DataFrame(rows, columns=["index", "picture", "group"])
+        layers = {"image": image, "prediction": prediction, "annotation": labels}
+        files = {name: encoded(_shrunk(layer), "WEBP" if layer is image else "PNG") for name, layer in layers.items()}
+        rows.append({"index": number, "picture": encoded(picture, "WEBP"), "group": group, **files})
+    shown = pd.DataFrame(rows, columns=["index", "picture", "group", "image", "prediction", "annotation"])
     write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
+
+
+def _shrunk(pixels: Pixels) -> Image.Image:
+    """An image or a label map, its longer side at most `_LONGEST`; a label map's values stay what they are."""
+    picture = Image.fromarray(pixels)
+    factor = _LONGEST / max(picture.size)
+    if factor >= 1:
+        return picture
+    kind = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BICUBIC
+    return picture.resize((round(picture.width * factor), round(picture.height * factor)), kind)
 
 
 def _chosen(index: Sequence[int], iou: Sequence[float]) -> list[tuple[str, int]]:

@@ -189,7 +189,7 @@ class Task(lightning.LightningModule):
             result = totals.result()
         self.results[stage] = result
         known = {f"{stage}/{name}": value for name, value in result.figures.items() if value is not None}
-        self.log_dict(known, sync_dist=False, rank_zero_only=False)
+        self.log_dict(known, logger=False, sync_dist=False, rank_zero_only=False)  # `Curves` logs
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""

@@ -63,6 +63,15 @@ class RunRecord:
         groups = self._pictures.get("group")
         return {} if groups is None else dict(zip(self._pictures["index"].tolist(), groups.tolist(), strict=True))
 
+    @property
+    def picture_layers(self) -> dict[int, tuple[bytes, bytes, bytes]]:
+        """Index of a test sample -> its image, prediction and annotation as files, where samples have label maps."""
+        table = self._pictures
+        if "annotation" not in table:
+            return {}
+        layers = zip(table["image"].tolist(), table["prediction"].tolist(), table["annotation"].tolist(), strict=True)
+        return dict(zip(table["index"].tolist(), layers, strict=True))
+
     @cached_property
     def _pictures(self) -> pd.DataFrame:
         path = RunFolder(self.folder).test_images

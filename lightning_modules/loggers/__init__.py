@@ -1,0 +1,1 @@
+"""Where a run is watched and compared: W&B, TensorBoard, MLflow, Trackio, plain files."""

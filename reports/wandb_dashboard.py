@@ -1,0 +1,121 @@
+"""A project's dashboard at W&B as code: the workspace that its runs are looked at in, and a report of them.
+
+The figures' names are those that every run logs, see `lightning_modules.loggers`; the tests hold them against real runs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+
+_CLASSIFICATION = ("acc", "f1_macro")
+_SEGMENTATION = ("miou", "pixel_acc")
+_STEPS = ("step/loss", "step/grad_norm", "step/samples_per_second")
+_CONFUSION = {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"}
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """What is looked at.
+
+    Attributes:
+        entity, project: Of W&B.
+        monitor: The figure that chooses the best epoch, such as `val/acc` or `val/miou`.
+        parameters: Keys of the config that are held against it.
+    """
+
+    entity: str
+    project: str
+    monitor: str
+    parameters: tuple[str, ...]
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of a stage's figures."""
+        return ["loss", *(_SEGMENTATION if "miou" in self.monitor else _CLASSIFICATION)]
+
+    def curves(self) -> list[Any]:
+        """Of epochs, training beside validation; learning rates."""
+        pairs = [wr.LinePlot(title=figure, x="epoch", y=[f"train/{figure}", f"val/{figure}"]) for figure in self.figures]
+        return [*pairs, wr.LinePlot(title="learning rates", x="epoch", metric_regex="^lr/.*", y=[])]
+
+    def steps(self) -> list[Any]:
+        """Of steps: loss, gradients, speed."""
+        return [wr.LinePlot(title=key.removeprefix("step/"), x="trainer/global_step", y=[key]) for key in _STEPS]
+
+    def results(self) -> list[Any]:
+        """What the runs came to, side by side."""
+        return [wr.BarPlot(title=f"test {figure}", metrics=[f"test/{figure}"]) for figure in self.figures]
+
+    def confusion(self) -> list[Any]:
+        """The confusion matrix, and the samples that were taken for something else."""
+        chart = wr.CustomChart(
+            query={"summaryTable": {"tableKey": "test/confusion_table"}}, chart_name="wandb/confusion_matrix/v1",
+            chart_fields=_CONFUSION, chart_strings={"title": "confusion matrix"},
+        )  # fmt: skip
+        samples = "test/images" if "miou" in self.monitor else "test/mistakes"
+        tables = [wr.WeavePanelSummaryTable(table_name=name) for name in ("test/classes", samples)]
+        return [chart, *tables, wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
+
+    def search(self) -> list[Any]:
+        """Which parameters matter to the monitored figure."""
+        best = f"best/{self.monitor}"
+        columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in self.parameters]
+        return [
+            wr.ParameterImportancePlot(with_respect_to=best),
+            wr.ParallelCoordinatesPlot(columns=[*columns, wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(best))]),
+            wr.ScalarChart(title=best, metric=wr.SummaryMetric(best), groupby_aggfunc="mean"),
+        ]
+
+    def workspace(self) -> ws.Workspace:
+        """The workspace: runs grouped by sweep, a section for each kind of panel."""
+        parts = {"Curves": self.curves(), "Steps": self.steps(), "Test": self.results(), "Confusion": self.confusion()}
+        return ws.Workspace(
+            entity=self.entity,
+            project=self.project,
+            name="Thaw",
+            sections=[
+                ws.Section(name=name, panels=panels, is_open=True)
+                for name, panels in {**parts, "Search": self.search()}.items()
+            ],
+            settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=20),
+            runset_settings=ws.RunsetSettings(groupby=[ws.Metric("Group")]),
+        )
+
+    def report(self) -> wr.Report:
+        """The report: curves by group, the table of runs, confusion matrices, what the parameters do.
+
+        Sets of runs are those of the report's own project: naming one would ask W&B for it at once.
+        """
+        columns = [f"summary:test/{figure}" for figure in self.figures]
+        columns = ["run:displayName", "run:state", *columns, f"summary:best/{self.monitor}", "summary:best/epoch"]
+        columns += [
+            f"config:{key.replace('.', '.value.', 1)}" if "." in key else f"config:{key}.value" for key in self.parameters
+        ]
+        grouped = wr.Runset(name="runs by group", groupby=["Group"])
+        every = wr.Runset(name="runs", visible_columns=columns, column_order=columns)
+        return wr.Report(
+            entity=self.entity,
+            project=self.project,
+            title=f"{self.project}: curves, runs and mistakes",
+            description=f"Best epoch by {self.monitor}; figures of the test split from the best epoch's weights.",
+            blocks=[
+                wr.TableOfContents(),
+                wr.H1("Curves by group"),
+                wr.PanelGrid(runsets=[grouped], panels=[*self.curves(), *self.steps()]),
+                wr.H1("Runs"),
+                wr.PanelGrid(runsets=[every], panels=[*self.results(), wr.RunComparer(diff_only="split")]),
+                wr.H1("Confusion"),
+                wr.PanelGrid(runsets=[wr.Runset(name="runs")], panels=self.confusion()),
+                wr.H1("Parameters"),
+                wr.PanelGrid(runsets=[wr.Runset(name="runs")], panels=self.search()),
+            ],
+            width="fluid",
+        )
+
+    def definition(self) -> dict[str, Any]:
+        """Both as what is sent to W&B, plain values."""
+        workspace, report = self.workspace()._to_model(), self.report()._to_model()  # noqa: SLF001 - saving is all that is public
+        parts = {"workspace": workspace, "report": report}
+        return {name: part.model_dump(mode="json", by_alias=True, exclude_none=True) for name, part in parts.items()}

@@ -1,0 +1,441 @@
+"""What the dashboards stored of real runs, read back from their own files."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import wandb
+from PIL import Image
+
+from engine.redaction import HIDDEN
+from engine.run_folder import RunFolder
+from lightning_modules.text_classifier import TextClassifier
+from tests.conftest import ROOT, SAMPLE, Train, identical
+from tests.wandb_files import StoredRun, stored_run, stored_runs
+
+# By its loss, of which the first of two epochs has the better.
+TEXTS = (*SAMPLE, "trainer.log_every_n_steps=2", "monitor=val/loss", "mode=min")
+IMAGES = (
+    "experiment=sample_images", "data.rows={train: 64, val: 32, test: 40}", "trainer.max_epochs=1", "model.backbone.widths=[8,8]",
+    "model.backbone.depth=1", "data.batch_size=16",
+)  # fmt: skip
+SCENES = (
+    "experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "trainer.max_epochs=1", "data.size=32", "data.batch_size=8",
+)  # fmt: skip
+ALL = "logger=[wandb,csv,tensorboard,mlflow,trackio]"
+KEY = "0123456789abcdef0123456789abcdef01234567"
+PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
+
+
+def without_account(place: Path) -> dict[str, str]:
+    """An environment in which no key of W&B is found, whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW", "TRACKIO"))}
+    netrc = {"NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
+    return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+
+def run_apart(place: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: some dashboards live as long as their process."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=place,
+        env={**without_account(place), **environment},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def run_here(place: Path, *words: str, code: int = 0) -> str:
+    """The entry point in this process; what it said on stderr."""
+    import train as entry
+
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
+        for name in os.environ.keys() - without_account(place).keys():
+            patch.delenv(name)
+        for name, value in without_account(place).items():
+            patch.setenv(name, value)
+        patch.chdir(place)
+        patch.setattr(sys, "argv", ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={place / 'run'}"])
+        assert entry.main() == code, errors.getvalue()
+    return errors.getvalue()
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A run and the place that it was run in."""
+
+    place: Path
+    errors: str
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.place / "run")
+
+    @property
+    def stored(self) -> StoredRun:
+        return stored_run(self.folder.path)
+
+
+KEYED = """
+import sys
+import engine.config
+import lightning
+
+class Keyed(lightning.Callback):
+    def __init__(self, api_key, address):
+        assert "redacted" not in api_key + address
+
+Keyed.__module__, Keyed.__qualname__ = "lightning.pytorch.callbacks", "Keyed"
+import lightning.pytorch.callbacks
+lightning.pytorch.callbacks.Keyed = Keyed
+import train
+sys.exit(train.main())
+"""
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """Every dashboard at once; a key in the environment, a key and a login in the config and on the command line."""
+    place = tmp_path_factory.mktemp("texts")
+    keyed = f"+callbacks.keyed={{_target_: lightning.pytorch.callbacks.Keyed, api_key: {PASSWORD}, address: 'https://me:{LOGIN}@host/x'}}"
+    secrets = {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "HF_TOKEN": f"hf_{LOGIN}"}
+    done = run_apart(
+        place, "-c", KEYED, "trainer.accelerator=cpu", *TEXTS, ALL, keyed, f"hydra.run.dir={place / 'run'}", **secrets
+    )
+    assert done.returncode == 0, done.stderr
+    return Logged(place, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    place = tmp_path_factory.mktemp("images")
+    return Logged(place, run_here(place, *IMAGES, "logger=[wandb,tensorboard]"))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    place = tmp_path_factory.mktemp("scenes")
+    return Logged(place, run_here(place, *SCENES, "logger=wandb"))
+
+
+@pytest.fixture(params=["texts", "images", "scenes"])
+def each(request: pytest.FixtureRequest) -> Logged:
+    logged: Logged = request.getfixturevalue(request.param)
+    return logged
+
+
+def test_wandb_has_config_commit_and_environment(each: Logged) -> None:
+    config = each.stored.config
+    provenance = each.folder.read_json("provenance.json")
+    assert config["provenance"] == provenance
+    assert config["provenance"]["git"]["commit"] == provenance["git"]["commit"]
+    assert config["seed"] == 1
+    assert config["model"]["_target_"].startswith("lightning_modules.")
+    assert "backbone" not in config  # the task's own arguments are not redacted
+    assert each.stored.run.host
+
+
+def test_wandb_has_every_row_of_the_history(each: Logged) -> None:
+    stored, history = each.stored, each.folder.read_history()
+    for column in [key for key in history[0] if key not in ("epoch", "step")]:
+        expected = [(float(row["epoch"]), float(row[column])) for row in history if row[column]]
+        assert stored.curve(column) == expected, column
+    assert {"lr/head", "train/samples_per_second", "seconds", "val/loss"} <= set(history[0])
+    assert stored.metrics["lr/*"] == stored.metrics["val/*"] == "epoch"
+    assert stored.metrics["step/*"] == "trainer/global_step"
+
+
+def test_wandb_has_steps_with_gradient_norm_and_throughput(each: Logged) -> None:
+    stored = each.stored
+    for key in ("step/loss", "step/grad_norm", "step/lr/head", "step/samples_per_second"):
+        assert stored.curve(key)[0][0] == 1
+        assert all(value > 0 for _, value in stored.curve(key))
+
+
+def test_steps_are_logged_every_so_often(texts: Logged) -> None:
+    assert [step for step, _ in texts.stored.curve("step/loss")] == [1, 3, 5]  # of six, every second
+
+
+def test_wandb_has_the_best_epoch_and_the_test_in_its_summary(each: Logged) -> None:
+    summary, metrics = each.stored.summary, each.folder.read_json("metrics.json")
+    for key, value in metrics["test"].items():
+        if isinstance(value, float):
+            assert summary[f"test/{key}"] == value
+    monitor = metrics["best"]["monitor"]
+    assert summary["best/epoch"] == metrics["best"]["epoch"]
+    assert metrics["best"]["epoch"] == 0
+    assert summary[monitor] == summary[f"best/{monitor}"] == metrics["best"]["score"]  # not the last epoch's
+
+
+def test_wandb_has_classes_confusion_and_plan(each: Logged) -> None:
+    stored, test = each.stored, each.folder.read_json("metrics.json")["test"]
+    columns, rows = stored.table("test/classes")
+    assert columns[0] == "class"
+    assert {row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows} == test["per_class"]
+    columns, rows = stored.table("test/confusion_table")
+    assert columns == ["Actual", "Predicted", "nPredictions"]
+    names, counts = test["classes"], np.asarray(test["confusion_matrix"])
+    assert all(counts[names.index(label), names.index(prediction)] == count for label, prediction, count in rows)
+    assert sum(row[2] for row in rows) == counts.sum()
+    chart = stored.config["_wandb"]["visualize"]["test/confusion"]
+    assert chart["panel_config"]["panelDefId"] == "wandb/confusion_matrix/v1"
+    columns, rows = stored.table("plan")
+    assert [dict(zip(columns, row, strict=True)) for row in rows] == each.folder.read_json("plan.json")["rows"]
+
+
+def test_wandb_has_artifacts_and_was_closed(each: Logged) -> None:
+    stored = each.stored
+    found = {artifact.type: artifact for artifact in stored.artifacts}
+    assert [entry.path for entry in found["model"].manifest.contents] == ["best.ckpt"]
+    assert found["model"].manifest.contents[0].size == each.folder.best_checkpoint.stat().st_size
+    assert "best" in found["model"].aliases
+    assert [entry.path for entry in found["report"].manifest.contents] == ["report.html"]
+    assert [entry.path for entry in found["record"].manifest.contents] == ["plan.json"]
+    page = stored.folder / "files" / stored.media("report")["path"]
+    assert page.read_text() == each.folder.report.read_text()
+    assert stored.exit_code == 0
+    assert {str(path.relative_to(stored.folder / "files")) for path in stored.folder.glob("files/media/**/*.*")} == set(
+        stored.files
+    )
+
+
+def test_wandb_has_misclassified_texts(texts: Logged) -> None:
+    table = pd.read_parquet(texts.folder.predictions)
+    wrong = table[table["label"] != table["prediction"]]
+    columns, rows = texts.stored.table("test/mistakes")
+    assert columns == ["index", "label", "prediction", "confidence", "text"]
+    assert {row[0]: row[4] for row in rows} == dict(zip(wrong["index"], wrong["text"], strict=True))
+    assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
+
+
+def test_wandb_has_misclassified_images(images: Logged) -> None:
+    stored = images.stored
+    _, rows = stored.table("test/mistakes")
+    shown = stored.media("test/pictures")
+    assert shown["count"] == len(rows) > 0
+    for row, caption, name in zip(rows, shown["captions"], shown["filenames"], strict=True):
+        assert caption == f"{row[1]} taken for {row[2]} ({row[3]:.2f}), index {row[0]}"
+        assert Image.open(stored.folder / "files" / name).size == (32, 32)
+
+
+def test_wandb_has_overlays_with_class_names(scenes: Logged) -> None:
+    stored, names = scenes.stored, scenes.folder.read_json("metrics.json")["test"]["classes"]
+    shown = stored.media("test/pictures")
+    assert shown["count"] == 9
+    assert shown["captions"][0].startswith("worst: index ")
+    labels = {key.rpartition("_")[2]: value["value"] for key, value in stored.config["_wandb"]["mask/class_labels"].items()}
+    expected = {**{str(k): name for k, name in enumerate(names)}, "255": "not labelled"}
+    assert labels == {"prediction": expected, "annotation": expected}
+    table = pd.read_parquet(scenes.folder.test_images)
+    for masks, (_, row) in zip(shown["all_masks"], table.iterrows(), strict=True):
+        for kind in ("prediction", "annotation"):
+            ours, theirs = (
+                np.asarray(Image.open(f)) for f in (io.BytesIO(row[kind]), stored.folder / "files" / masks[kind]["path"])
+            )
+            assert (ours == theirs).all()
+            assert set(np.unique(theirs)) <= {*range(len(names)), 255}
+
+
+def test_a_key_is_nowhere(texts: Logged) -> None:
+    """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
+    files = [path for path in texts.place.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert any(path.name == "mlflow.db" for path in files)
+    for path in files:
+        content = path.read_bytes()
+        for secret in (KEY, PASSWORD, LOGIN):
+            assert secret.encode() not in content, path
+    assert texts.stored.config["callbacks"]["keyed"]["api_key"] == HIDDEN
+    assert not any(secret in texts.errors for secret in (KEY, PASSWORD, LOGIN))
+
+
+def test_files_have_the_same(texts: Logged) -> None:
+    folder = texts.folder.path / "csv" / "version_0"
+    rows = read_csv(folder / "metrics.csv")
+    history = texts.folder.read_history()
+    assert [row["val/acc"] for row in rows if row["val/acc"]] == [row["val/acc"] for row in history]
+    assert [row["step"] for row in rows if row["step/grad_norm"]] == ["1", "3", "5"]
+    assert [row["text"] for row in read_csv(folder / "test" / "mistakes.csv")] == [
+        row[4] for row in texts.stored.table("test/mistakes")[1]
+    ]
+    assert sum(int(row["count"]) for row in read_csv(folder / "test" / "confusion.csv")) == 40
+    assert {row["class"] for row in read_csv(folder / "test" / "classes.csv")} == {"fake", "real"}
+    figures = {row["figure"]: row["value"] for row in read_csv(folder / "figures.csv")}
+    assert float(figures["test/acc"]) == texts.folder.read_json("metrics.json")["test"]["acc"]
+    assert json.loads((folder / "config.json").read_text())["provenance"] == texts.folder.read_json("provenance.json")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tensorboard_has_the_same(texts: Logged, images: Logged) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for logged in (texts, images):
+        assert len(list((logged.folder.path / "tensorboard").glob("events.*"))) == 1
+        events = EventAccumulator(str(logged.folder.path / "tensorboard"), size_guidance={"images": 0}).Reload()
+        history, tags = logged.folder.read_history(), events.Tags()
+        for key in ("val/acc", "train/loss", "lr/head", "train/samples_per_second"):
+            assert [s.value for s in events.Scalars(key)] == pytest.approx([float(row[key]) for row in history])
+            assert [s.step for s in events.Scalars(key)] == [int(row["step"]) for row in history]
+        assert {"step/loss", "step/grad_norm", "step/lr/head", "step/samples_per_second", "test/acc"} <= set(tags["scalars"])
+        text = {"config", "provenance", "plan", "test/classes", "test/mistakes", "state", "report/report", "model/checkpoint"}
+        assert text <= {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
+        (state,) = events.Tensors("state/text_summary")
+        assert state.tensor_proto.string_val == [b"finished"]
+        assert "test/confusion" in tags["images"]
+    wrong = images.stored.table("test/mistakes")[1]
+    assert len([tag for tag in tags["images"] if tag.startswith("test/pictures/")]) == len(wrong)
+
+
+def rows_of(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_mlflow_has_the_same(texts: Logged) -> None:
+    database = texts.place / "runs" / "mlflow.db"
+    ((run_id, name, state, experiment),) = rows_of(
+        database, "SELECT run_uuid, r.name, status, e.name FROM runs r JOIN experiments e USING (experiment_id)"
+    )
+    assert (name, state, experiment) == ("sample_text run", "FINISHED", "thaw")
+    commit = texts.folder.read_json("provenance.json")["git"]["commit"]
+    assert ("mlflow.source.git.commit", commit) in rows_of(database, "SELECT key, value FROM tags")
+    assert ("seed", "1") in rows_of(database, "SELECT key, value FROM params")
+    metrics, history = texts.folder.read_json("metrics.json"), texts.folder.read_history()
+    latest = dict(rows_of(database, "SELECT key, value FROM latest_metrics"))
+    assert latest["test/acc"] == metrics["test"]["acc"]
+    assert latest["best/val/loss"] == metrics["best"]["score"]
+    losses = rows_of(database, "SELECT step, value FROM metrics WHERE key = 'val/loss' ORDER BY step")
+    assert losses == [(int(row["step"]), float(row["val/loss"])) for row in history]
+    assert rows_of(database, "SELECT step FROM metrics WHERE key = 'step/grad_norm' ORDER BY step") == [(1,), (3,), (5,)]
+    artifacts = texts.place / "runs" / "mlflow_artifacts" / run_id / "artifacts"
+    assert {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*") if path.is_file()} == {
+        "model/best.ckpt", "report/report.html", "record/plan.json", "config.json", "plan.json", "test/classes.json",
+        "test/mistakes.json", "test/confusion.png", "test/confusion.json",
+    }  # fmt: skip
+
+
+def trackio_points(database: Path, key: str) -> list[tuple[str, str, int, float]]:
+    """Name and id of the run, step and value of each time that a value was logged."""
+    rows = rows_of(database, "SELECT run_name, run_id, step, metrics FROM metrics ORDER BY id")
+    return [(*row, values[key]) for *row, text in rows if key in (values := json.loads(text))]
+
+
+def test_trackio_has_the_same(texts: Logged) -> None:
+    database = texts.place / "runs" / "trackio" / "thaw.db"
+    rows = [json.loads(text) for (text,) in rows_of(database, "SELECT metrics FROM metrics ORDER BY id")]
+    ((name, config),) = rows_of(database, "SELECT run_name, config FROM configs")
+    assert name == "sample_text run"
+    assert json.loads(config)["provenance"] == texts.folder.read_json("provenance.json")
+    history = texts.folder.read_history()
+    assert [row["val/loss"] for row in rows if "val/loss" in row] == [float(row["val/loss"]) for row in history]
+    keys = {key for row in rows for key in row}
+    assert {"step/loss", "step/grad_norm", "lr/head", "test/acc", "best/val/acc", "plan", "test/classes", "test/confusion",
+            "test/mistakes"} <= keys  # fmt: skip
+    assert [row["exit_code"] for row in rows if "exit_code" in row] == [0]
+
+
+def test_what_is_logged_changes_nothing(texts: Logged, train: Train) -> None:
+    """Weights, history but for its times, and predictions are the same to the bit without any dashboard."""
+    plain = RunFolder(train(*TEXTS).folder)
+    ours, theirs = (torch.load(f.last_checkpoint, weights_only=True) for f in (texts.folder, plain))
+    assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
+    assert identical(ours["optimizer_states"], theirs["optimizer_states"])
+    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in f.read_history()] for f in (texts.folder, plain)]
+    assert rows[0] == rows[1]
+    pd.testing.assert_frame_equal(*(pd.read_parquet(f.predictions) for f in (texts.folder, plain)), check_exact=True)
+
+
+def test_the_gradient_norm_is_that_of_the_first_step(texts: Logged, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held against a plain formula over the gradients before clipping."""
+    norms: list[float] = []
+
+    def note(self: TextClassifier, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
+        grads = [p.grad.double().flatten() for p in self.parameters() if p.grad is not None]
+        norms.append(float(torch.cat(grads).square().sum().sqrt()))
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+
+    monkeypatch.setattr(TextClassifier, "configure_gradient_clipping", note)
+    train(*TEXTS)
+    assert [value for _, value in texts.stored.curve("step/grad_norm")] == pytest.approx(norms[::2], rel=1e-5)
+    assert max(norms) > 1.0  # so that it is told from the clipped one
+
+
+def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
+    words = ("model.lr=1e30", "model.backbone_lr=1e30", "trainer.gradient_clip_val=null", "model.warmup=0")
+    errors = run_here(tmp_path, *TEXTS, *words, "logger=[wandb,tensorboard]", code=1)
+    assert "the training loss is" in errors
+    assert "no key was found, so the run is logged offline" in errors
+    assert stored_run(tmp_path / "run").exit_code == 1
+    assert wandb.run is None
+
+
+def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path) -> None:
+    """Offline a second file of the same run, which `wandb sync` puts together."""
+    run_here(tmp_path, *TEXTS, "logger=wandb", "trainer.max_epochs=1")
+    run_here(tmp_path, *TEXTS, "logger=wandb", "trainer.max_epochs=2", "ckpt_path=last")
+    first, second = stored_runs(tmp_path / "run")
+    assert first.run.run_id == second.run.run_id == json.loads((tmp_path / "run" / "loggers.json").read_text())["wandb"]
+    assert [epoch for epoch, _ in (*first.curve("val/acc"), *second.curve("val/acc"))] == [0, 1]
+
+
+def test_the_jobs_of_a_sweep_are_runs_of_one_group_and_one_may_fail(tmp_path: Path) -> None:
+    """In one process, one after another; the second job ends in a loss that is no number."""
+    words = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", "logger=[wandb,mlflow,trackio]")
+    done = run_apart(tmp_path, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *words)
+    assert done.returncode == 1
+    (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
+    first, second = (stored_run(sweep / job) for job in ("0", "1"))
+    assert first.run.run_id != second.run.run_id
+    assert first.run.run_group == second.run.run_group == f"sample_text/{sweep.name}"
+    names = [f"sample_text {sweep.name} {job}" for job in "01"]
+    assert [first.run.display_name, second.run.display_name] == names
+    assert [one.config["model"]["lr"] for one in (first, second)] == [1e-3, 1e30]
+    assert [one.exit_code for one in (first, second)] == [0, 1]
+    states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
+    assert states == list(zip(names, ["FINISHED", "FAILED"], strict=True))
+    codes = trackio_points(tmp_path / "runs" / "trackio" / "thaw.db", "exit_code")
+    assert [(name, code) for name, _, _, code in codes] == list(zip(names, [0, 1], strict=True))
+
+
+GO_ON = """
+import sys
+from lightning_modules.loggers.base import Origin
+from lightning_modules.loggers.mlflow import MLFlowLogger
+from lightning_modules.loggers.trackio import TrackioLogger
+
+for make in (lambda: MLFlowLogger("sqlite:///m/mlflow.db", "m/artifacts", name="a"), lambda: TrackioLogger("t", name="a")):
+    found = None
+    for step in (1, 2):
+        logger = make()
+        found = logger.begin(Origin({"seed": 1}, {}, "val/acc"), found)
+        logger.log_metrics({"val/acc": step / 10}, step)
+        logger.close(0)
+"""
+
+
+def test_databases_go_on_with_the_same_run(tmp_path: Path) -> None:
+    done = run_apart(tmp_path, "-c", GO_ON)
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "m" / "mlflow.db", "SELECT status FROM runs") == [("FINISHED",)]
+    assert rows_of(tmp_path / "m" / "mlflow.db", "SELECT step, value FROM metrics ORDER BY step") == [(1, 0.1), (2, 0.2)]
+    rows = trackio_points(tmp_path / "t" / "thaw.db", "val/acc")
+    assert [(step, value) for _, _, step, value in rows] == [(1, 0.1), (2, 0.2)]
+    assert len({run_id for _, run_id, _, _ in rows}) == 1

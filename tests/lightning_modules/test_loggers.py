@@ -1,0 +1,198 @@
+"""How a dashboard is chosen, refused and kept from harm."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+
+from engine.run_folder import RunFolder
+from lightning_modules.loggers.base import LoggerError, confusion_rows
+from lightning_modules.loggers.csv import CSVLogger
+from lightning_modules.loggers.wandb import WandbLogger
+from tests.conftest import ROOT, SAMPLE, Train
+from tests.wandb_files import stored_run
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+ONE_EPOCH = (*SAMPLE, "trainer.max_epochs=1")
+
+
+@pytest.fixture(autouse=True)
+def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "offline", "mode"),
+    [
+        ({}, None, "offline"),
+        ({"WANDB_API_KEY": KEY}, None, "online"),
+        ({"WANDB_API_KEY": KEY}, True, "offline"),
+        ({"WANDB_API_KEY": KEY}, False, "online"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, None, "offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "online"}, None, "online"),
+        ({"WANDB_MODE": "disabled"}, None, "disabled"),
+        ({"WANDB_API_KEY": "too short"}, True, "offline"),
+    ],
+)
+def test_wandb_is_online_where_a_key_is_found(
+    environment: dict[str, str], offline: bool | None, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert WandbLogger(str(tmp_path), offline=offline).mode == mode
+
+
+def test_wandb_finds_a_key_in_netrc(tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert WandbLogger(str(tmp_path)).mode == "online"
+
+
+@pytest.mark.parametrize(
+    ("environment", "offline", "message"),
+    [
+        ({}, False, r"^logger\.wandb\.offline=false, and no key of W&B was found; set WANDB_API_KEY"),
+        ({"WANDB_MODE": "online"}, None, r"^WANDB_MODE=online, and no key of W&B was found"),
+        ({"WANDB_API_KEY": "too short"}, None, r"^logger=wandb: WANDB_API_KEY invalid: .*; mend it"),
+    ],
+)
+def test_wandb_refuses_what_it_cannot_do_before_it_begins(
+    environment: dict[str, str], offline: bool | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LoggerError, match=message) as caught:
+        WandbLogger(str(tmp_path), offline=offline)
+    assert "too short" not in str(caught.value)
+    assert wandb.run is None
+
+
+def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
+    """With a terminal on every stream, where W&B itself would ask for a key and wait."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(ROOT / "train.py"), "trainer.accelerator=cpu", *ONE_EPOCH, "logger=wandb"]
+    process = subprocess.Popen(
+        [*command, f"hydra.run.dir={tmp_path / 'run'}"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, close_fds=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            said += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=60) == 0, said.decode()
+    assert b"the run is logged offline" in said
+    assert b"choice" not in said
+    assert stored_run(tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy"), ("trackio", "trackio")]
+)
+def test_a_missing_extra_is_named(option: str, package: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
+    ended = train(*SAMPLE, f"logger={option}")
+    assert ended.code == 1
+    assert (
+        ended.error
+        == f"error: logger={option} needs the package {package}, which is not installed: pip install -e '.[{option}]'"
+    )
+    assert RunFolder(ended.folder).read_history() == []
+
+
+def test_a_dashboard_that_fails_costs_nothing_but_itself(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its curves, in what it publishes and in its end; the other one has all of it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space\nleft")
+
+    for name in ("log_metrics", "publish_table", "close"):
+        monkeypatch.setattr(CSVLogger, name, fail)
+    ended = train(*ONE_EPOCH, "logger=[csv,wandb]")
+    assert ended.code == 0, ended.err
+    assert RunFolder(ended.folder).read_json("status.json")["state"] == "finished"
+    assert ended.err.count("CSVLogger takes no more curves (no space left); history.csv has them") == 1
+    assert "CSVLogger did not take the table test/classes (no space left); the run folder has it" in ended.err
+    assert "CSVLogger could not be closed: no space left" in ended.err
+    stored = stored_run(ended.folder)
+    assert stored.exit_code == 0
+    assert stored.curve("val/acc")
+    assert stored.table("test/classes")
+
+
+def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LoggerError("logger=csv: there is no beginning it")
+
+    monkeypatch.setattr(CSVLogger, "begin", fail)
+    ended = train(*ONE_EPOCH, "logger=[wandb,csv]")
+    assert ended.error == "error: logger=csv: there is no beginning it"
+    assert stored_run(ended.folder).exit_code == 1
+    assert wandb.run is None
+
+
+def test_wandb_that_does_not_begin_is_one_line(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise wandb.errors.CommError("the service\nis away")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    ended = train(*ONE_EPOCH, "logger=wandb")
+    assert ended.error == "error: logger=wandb: the service is away; logger.wandb.offline=true logs into the run folder instead"
+
+
+def test_an_interrupted_run_is_marked_with_the_signal(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.interrupts import InterruptedRunError
+    from lightning_modules.text_classifier import TextClassifier
+
+    def stop(self: TextClassifier) -> None:
+        raise InterruptedRunError(15)
+
+    monkeypatch.setattr(TextClassifier, "on_test_epoch_start", stop)
+    ended = train(*ONE_EPOCH, "logger=wandb")
+    assert ended.code == 143
+    assert stored_run(ended.folder).exit_code == 143
+
+
+def test_a_plan_begins_no_dashboard(train: Train) -> None:
+    ended = train(*SAMPLE, "plan=true", "logger=[wandb,tensorboard,csv]")
+    assert ended.code == 0, ended.err
+    assert not ended.folder.exists()
+
+
+def test_a_mistyped_dashboard_is_named(train: Train) -> None:
+    ended = train(*SAMPLE, "logger=[csv,tensorbord]")
+    assert ended.code == 1
+    assert "tensorbord" in ended.error
+
+
+def test_without_a_dashboard_nothing_looks_at_the_steps(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_modules.callbacks.curves import Curves
+
+    monkeypatch.setattr(Curves, "__init__", lambda *_: pytest.fail("made"))
+    assert train(*ONE_EPOCH).code == 0
+
+
+def test_steps_may_be_left_out(train: Train) -> None:
+    ended = train(*ONE_EPOCH, "logger=csv", "trainer.log_every_n_steps=0")
+    assert ended.code == 0, ended.err
+    header, *rows = (ended.folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
+    assert "step/loss" not in header
+    assert len(rows) == 1
+
+
+def test_of_many_classes_the_fullest_cells_are_shown() -> None:
+    table = confusion_rows(["a", "b"], [[0, 5], [3, 4]], most=2)
+    assert table.rows == [["a", "b", 5], ["b", "b", 4]]
+    assert confusion_rows(["a", "b"], [[0, 5], [3, 4]]).rows == [["a", "a", 0], ["a", "b", 5], ["b", "a", 3], ["b", "b", 4]]

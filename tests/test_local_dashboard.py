@@ -1,0 +1,62 @@
+"""TensorBoard, run for real on a run and opened in a browser."""
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import SAMPLE, Train
+from tests.reports.test_page import CHROMIUM, needs_chromium
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """TensorBoard's address for a folder of runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen([*command, "--load_fast=false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while not answered(f"{address}/data/runs"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def answered(address: str) -> list[str]:
+    """The runs that TensorBoard has read so far."""
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return list(json.load(answer))
+    except OSError:
+        return []
+
+
+@needs_chromium
+def test_a_browser_shows_the_run(train: Train, tmp_path: Path) -> None:
+    ended = train(*SAMPLE, "logger=tensorboard", folder=tmp_path / "runs" / "sample_text" / "now")
+    assert ended.code == 0, ended.err
+    with served(tmp_path / "runs") as address:
+        assert answered(f"{address}/data/runs") == ["sample_text/now/tensorboard"]
+        with urllib.request.urlopen(f"{address}/data/plugin/timeseries/tags", timeout=30) as answer:
+            tags = json.load(answer)["scalars"]["runTagInfo"]["sample_text/now/tensorboard"]
+        assert {"val/acc", "step/grad_norm", "lr/head", "test/acc"} <= set(tags)
+        profile = f"--user-data-dir={tmp_path / 'browser'}"
+        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", profile, "--window-size=1400,1600",
+                   "--virtual-time-budget=20000", "--dump-dom", f"{address}/?tagFilter=grad_norm#timeseries"]  # fmt: skip
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    words = re.sub(r"<style.*?</style>|<script.*?</script>", "", dom, flags=re.DOTALL)
+    for shown in ("sample_text/now/tensorboard", "step/grad_norm"):
+        assert shown in words, words[:2000]
