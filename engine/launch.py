@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from engine import processes, ranks
 from engine.command_line import CONFIGS
 from engine.outcome import report_failure
 from engine.run_folder import RunFolder
@@ -23,6 +24,8 @@ def register_resolvers() -> None:
     """Make known what a run and a sweep are called: for the experiment or experiments, else for the dataset."""
     OmegaConf.register_new_resolver("thaw.name", lambda experiment, data: experiment or data, replace=True)
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
 
 
 def _sweep_name(default: str) -> str:
@@ -44,6 +47,7 @@ def launch() -> int:
         The exit code.
     """
     register_resolvers()
+    processes.end_with_supervisor()
     failures: list[Exception] = []
     job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(partial(_job, failures))
     with report_failure() as outcome:
@@ -72,15 +76,15 @@ def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
     """One job; a single run keeps its error for `launch`, a sweep gives it to Hydra's launcher."""
     sweeping = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
-        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+        folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_first())
         if not cfg.plan:
-            folder.begin(cfg.ckpt_path)
+            processes.begin(cfg, folder)
         from engine.recording import redact_sweep_record
         from engine.run import run  # imports torch: the status file is there before
 
         if sweeping:
             redact_sweep_record(cfg)
-        return run(cfg, folder)
+        return processes.run_in_processes(cfg, folder) if processes.needed(cfg) else run(cfg, folder)
     except Exception as error:
         if sweeping:
             raise
