@@ -206,7 +206,7 @@ class _Processes:
     def _start(self, command: list[str], rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
         """Start one; only rank 0 speaks to the terminal."""
         ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(self._error_file(rank))}
-        environment = {**os.environ, **_torchrun_protocol(rank, count, port), **ours}
+        environment = {**os.environ, **torchrun_protocol(rank, count, port), **ours}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         log: IO[bytes] | None = None
         if rank:
@@ -284,7 +284,7 @@ class _Processes:
                 child.send_signal(signum)
 
 
-def _torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
+def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
     """What torchrun would tell a process; the place where they meet is kept by this process, as torchrun's agent does."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
     agent = {"TORCHELASTIC_RUN_ID": "thaw", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
