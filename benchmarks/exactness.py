@@ -25,10 +25,10 @@ from benchmarks.measuring import setting
 from engine.build import build
 from engine.command_line import CONFIGS
 from engine.config_files import ConfigFiles
-from engine.processes import torchrun_protocol
 from engine.quiet import quieten
 from engine.results import write_results
 from engine.run_folder import RunFolder
+from engine.supervisor import torchrun_protocol
 
 _CHOICES = {"text": {}, "images": {"experiment": "sample_images"}, "scenes": {"experiment": "sample_scenes"}}
 # Samples in a batch, none of which divides the samples.

@@ -92,7 +92,7 @@ def placement(cfg: DictConfig) -> dict[str, Any]:
         `strategy` and the plugin that says which process this is.
 
     Raises:
-        ConfigError: If the processes that are asked for cannot be started from here.
+        ConfigError: If the processes that are asked for cannot be started from here, or the devices are not there.
     """
     rank, nodes = this_rank(), cfg.trainer.get("num_nodes", 1)
     if rank is None and nodes != 1:
@@ -100,6 +100,10 @@ def placement(cfg: DictConfig) -> dict[str, Any]:
             f"trainer.num_nodes: received {nodes}; train.py starts the processes of one machine. Start it on each machine with "
             f"torchrun --nnodes={nodes} ..., or by srun on a SLURM cluster, which say how many there are"
         )
+        raise ConfigError(msg)
+    accelerator = cfg.trainer.get("accelerator")
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        msg = f"trainer.accelerator: received {accelerator!r}, and this machine has none; take trainer=cpu"
         raise ConfigError(msg)
     name = cfg.trainer.get("strategy", "auto")
     strategy = _strategy(name, several=rank is not None and rank.world > 1) if isinstance(name, str) else name

@@ -16,6 +16,7 @@ from engine import processes, ranks
 from engine.command_line import CONFIGS
 from engine.outcome import report_failure
 from engine.run_folder import RunFolder
+from engine.supervisor import end_with_supervisor
 
 _LONGEST_NAME = 100
 
@@ -47,7 +48,7 @@ def launch() -> int:
         The exit code.
     """
     register_resolvers()
-    processes.end_with_supervisor()
+    end_with_supervisor()
     failures: list[Exception] = []
     job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(partial(_job, failures))
     with report_failure() as outcome:

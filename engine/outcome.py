@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.interrupts import InterruptedRunError, signals_raise
 
-# Where a process that belongs to a job leaves its error instead of printing it; see engine/processes.py.
+# Where a process that belongs to a job leaves its error instead of printing it; see engine/supervisor.py.
 ERROR_FILE = "THAW_ERROR_FILE"
 
 

@@ -6,33 +6,21 @@ that dies takes no sweep with it.
 """
 
 import logging
-import os
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from engine.interrupts import InterruptedRunError
-from engine.outcome import ERROR_FILE, describe
-from engine.peers import own_words
-from engine.ranks import SUPERVISOR, LaunchError, is_first, this_rank, was_restarted
+from engine.outcome import describe
+from engine.ranks import LaunchError, is_first, this_rank, was_restarted
 from engine.run_folder import RunFolder
+from engine.supervisor import Processes, end_unsaid
 
 _ROOT = Path(__file__).resolve().parent.parent
-_POLL = 0.1  # seconds
-# The others notice by themselves that one has gone, and rank 0 writes down and closes what it has open.
-_GRACE = 15.0
-_TERMINATED = 10.0
-_INTERRUPTED = 60.0
 
 
 class ProcessesError(RuntimeError):
@@ -73,20 +61,6 @@ def _silence_all_but_the_first() -> None:
         for handler in logging.getLogger().handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL + 1)
-
-
-def end_with_supervisor() -> None:
-    """Where another process started this one as one of several, stop when it has gone."""
-    if SUPERVISOR not in os.environ:
-        return
-    supervisor = int(os.environ[SUPERVISOR])
-
-    def look() -> None:
-        while os.getppid() == supervisor:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=look, daemon=True).start()
 
 
 def needed(cfg: DictConfig) -> bool:
@@ -137,7 +111,7 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
     try:
         failed = _run(cfg, folder)
     except Exception as error:
-        _end(folder, "failed", describe(error))
+        end_unsaid(folder, "failed", describe(error))
         raise
     if failed:
         status = folder.read_json("status.json")
@@ -152,21 +126,14 @@ def _run(cfg: DictConfig, folder: RunFolder) -> str:
 
     # Here the processes meet. Its port is free because it is open already, which no number that was looked up before is.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    with _Processes(_command(cfg, folder), process_count(cfg), store.port, folder) as processes:
+    with Processes(_command(cfg, folder), process_count(cfg), store.port, folder) as processes:
         try:
             processes.watch()
         except InterruptedRunError as error:
             processes.interrupt(error.signum)
-            _end(folder, "interrupted", str(error))
+            end_unsaid(folder, "interrupted", str(error))
             raise
         return "" if processes.failed is None else processes.words(processes.failed)
-
-
-def _end(folder: RunFolder, state: str, error: str) -> None:
-    """Write how a run ended, unless one of its processes has."""
-    status = folder.read_json("status.json")
-    if status.get("state") == "running":
-        folder.write_status(state, status["stage"], error)
 
 
 def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
@@ -179,7 +146,9 @@ def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
     if hydra_cfg.mode is RunMode.MULTIRUN:  # what the config may refer to
         places.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")
         job = hydra_cfg.job
-        places += [f"hydra.job.{key}={getattr(job, key)}" for key in ("num", "id") if not OmegaConf.is_missing(job, key)]
+        places += [
+            f"hydra.job.{key}={_quoted(getattr(job, key))}" for key in ("num", "id") if not OmegaConf.is_missing(job, key)
+        ]
     checkpoint = [] if cfg.ckpt_path is None else [f"ckpt_path={_quoted(cfg.ckpt_path)}"]
     return [sys.executable, str(_ROOT / "train.py"), *words, *checkpoint, *places]
 
@@ -187,110 +156,3 @@ def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
 def _quoted(value: object) -> str:
     r"""A value that Hydra's grammar takes as it is; a backslash escapes only quotes there, and itself only before one."""
     return "'" + str(value).replace("'", r"\'") + "'"
-
-
-class _Processes:
-    """The processes of one job.
-
-    Attributes:
-        failed: The rank that failed first.
-    """
-
-    def __init__(self, command: list[str], count: int, port: int, folder: RunFolder) -> None:
-        self.folder = folder
-        self.failed: int | None = None
-        self.logs: list[IO[bytes]] = []
-        self.errors = tempfile.TemporaryDirectory(prefix="thaw-")
-        self.children = [self._start(command, rank, count, port) for rank in range(count)]
-
-    def _start(self, command: list[str], rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
-        """Start one; only rank 0 speaks to the terminal."""
-        ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(self._error_file(rank))}
-        environment = {**os.environ, **torchrun_protocol(rank, count, port), **ours}
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-        log: IO[bytes] | None = None
-        if rank:
-            log = self._log(rank).open("ab")
-            self.logs.append(log)
-        # Its own session: Ctrl-C reaches this process alone, which passes it on once.
-        return subprocess.Popen(  # noqa: S603 - this program itself
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if rank else None,
-            stderr=log,
-            start_new_session=True,
-        )
-
-    def _error_file(self, rank: int) -> Path:
-        return Path(self.errors.name) / f"rank{rank}"
-
-    def _log(self, rank: int) -> Path:
-        return self.folder.path / f"rank{rank}.log"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Whatever happened, leave no process behind, and no log in which nothing stands."""
-        for child in self.children:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
-        for log in self.logs:
-            log.close()
-        for rank in range(1, len(self.children)):
-            if self._log(rank).exists() and not self._log(rank).stat().st_size:
-                self._log(rank).unlink()
-
-    def watch(self) -> None:
-        """Wait until all have ended; where one fails, end the others."""
-        while self._running() and not any(child.poll() for child in self.children):
-            time.sleep(_POLL)
-        self.failed = next((rank for rank, child in enumerate(self.children) if child.poll()), None)
-        if self.failed is None:
-            return
-        _end(self.folder, "failed", self.words(self.failed))
-        if not self._wait(_GRACE):
-            self._signal(signal.SIGTERM)
-            self._wait(_TERMINATED)
-
-    def interrupt(self, signum: int) -> None:
-        """Pass a signal on, and let rank 0 write down where the run stands."""
-        self._signal(signum)
-        self._wait(_INTERRUPTED)
-
-    def words(self, rank: int) -> str:
-        """How a process failed: in its own words, or in ours where it could not say."""
-        if self._error_file(rank).exists():
-            return own_words(self._error_file(rank).read_text(encoding="utf-8"), rank)
-        code = self.children[rank].returncode
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"rank {rank} {how}" + (f"; see {self._log(rank)}" if rank else "")
-
-    def _running(self) -> bool:
-        return any(child.poll() is None for child in self.children)
-
-    def _wait(self, seconds: float) -> bool:
-        """Whether all have ended within this time."""
-        deadline = time.monotonic() + seconds
-        while self._running() and time.monotonic() < deadline:
-            time.sleep(_POLL)
-        return not self._running()
-
-    def _signal(self, signum: int) -> None:
-        for child in self.children:
-            if child.poll() is None:
-                child.send_signal(signum)
-
-
-def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
-    """What torchrun would tell a process; the place where they meet is kept by this process, as torchrun's agent does."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
-    agent = {"TORCHELASTIC_RUN_ID": "thaw", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-    return {
-        **{key: str(value) for key, value in numbers.items()},
-        **agent,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }

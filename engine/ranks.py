@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# Process id of the process that started this one as one of several; see engine/processes.py.
+# Process id of the process that started this one as one of several; see engine/supervisor.py.
 SUPERVISOR = "THAW_SUPERVISOR"
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 _INTERACTIVE = ("bash", "interactive")

@@ -15,7 +15,7 @@ from rich.console import Console
 from engine.build import Parts, build, model_from_checkpoint
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import ConfigError, validate
-from engine.devices import barrier, take_launchers_numbers, unused_parameters_named
+from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
 from engine.plan import make_plan, print_plan
 from engine.provenance import provenance
 from engine.quiet import quieten
@@ -42,6 +42,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     with recorded(cfg, folder):
         validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
         take_launchers_numbers(cfg)
+        placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):

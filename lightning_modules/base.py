@@ -8,10 +8,11 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.networks.freezing import FreezingPlan, apply_plan, keep_frozen_in_eval
@@ -228,6 +229,16 @@ class Task(lightning.LightningModule):
         # after the checkpoint, and a resumed run would lack it.
         when: Any = {"scheduler": scheduler, "interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": when}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradients; where each process holds a part of them, by the norm of the whole."""
+        if gradient_clip_val and isinstance(self.trainer.strategy, FSDPStrategy):
+            wrapped: Any = self.trainer.strategy.model
+            wrapped.clip_grad_norm_(gradient_clip_val)
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def backbone_config(self) -> dict[str, Any]:
         """Values from which the backbone can be built again without its weights; empty where there are none."""
