@@ -135,6 +135,31 @@ def test_where_the_first_process_dies_none_is_left(tmp_path: Path) -> None:
     assert status(folder)["state"] == "interrupted"
 
 
+# Hugging Face's DPT keeps layers for a task that this is not.
+UNREAD = (
+    "data=sample_scenes",
+    "model=segmenter",
+    "monitor=val/miou",
+    "data.rows={train: 8, val: 4, test: 4}",
+    "data.batch_size=4",
+    "model.backbone={model_type: dpt, hidden_size: 16, num_attention_heads: 2, intermediate_size: 32, image_size: 64, "
+    "num_hidden_layers: 4, backbone_out_indices: [0, 1, 2, 3], neck_hidden_sizes: [8, 8, 8, 8], fusion_hidden_size: 8, "
+    "is_hybrid: false, use_auxiliary_head: false}",
+    "model.lr=0.001",
+    "trainer=ddp_cpu",
+    "trainer.max_epochs=2",
+)
+
+
+def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> None:
+    code, _, err = run(*UNREAD, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 1
+    assert "the loss does not reach every parameter (features." in err, err
+    assert "set trainer.strategy=ddp_find_unused_parameters_true" in err
+    assert "Traceback" not in err
+    assert status(tmp_path / "run")["state"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
