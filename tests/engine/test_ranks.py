@@ -148,7 +148,7 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
     fake.parent.mkdir()
     fake.write_text(SCONTROL)
     fake.chmod(0o755)
-    size = ("trainer.max_epochs=8", "data.rows={train: 640, val: 33, test: 41}", "trainer=cpu", "trainer.strategy=ddp")
+    size = ("trainer.max_epochs=4", "data.rows={train: 320, val: 33, test: 41}", "trainer=cpu", "trainer.strategy=ddp")
     asked = tmp_path / "asked"
 
     def srun(job: str, **more: str) -> list[subprocess.Popen[str]]:
@@ -166,7 +166,7 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
     assert [code for code, _, _ in map(ended, tasks)] == [138, 138]
     assert RunFolder(folder).read_json("status.json")["state"] == "interrupted"
     assert asked.read_text() == "requeue 1\n"  # once, by one of them
-    assert epochs(folder) < 8
+    assert epochs(folder) < 4
 
     port = str(free_port())
     again = [ended(task) for task in srun("1", SLURM_RESTART_COUNT="1")]
@@ -175,7 +175,7 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
     alone = [ended(task) for task in srun("2")]
     assert [code for code, _, _ in alone] == [0, 0], alone
     assert history(folder) == history(folder.with_name("slurm_2"))
-    assert len(history(folder)) == 8
+    assert len(history(folder)) == 4
 
 
 def history(folder: Path) -> list[dict[str, str]]:
