@@ -16,7 +16,7 @@ from engine import processes, ranks
 from engine.command_line import CONFIGS
 from engine.outcome import report_failure
 from engine.run_folder import RunFolder
-from engine.supervisor import end_with_supervisor
+from engine.supervisor import FULL_ERROR, end_with_supervisor
 
 _LONGEST_NAME = 100
 
@@ -63,10 +63,11 @@ def launch() -> int:
 def _raising_hydra() -> Iterator[None]:
     """Have Hydra raise what goes wrong instead of printing a traceback and exiting."""
     before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"], os.environ[FULL_ERROR] = "1", before or "0"
     try:
         yield
     finally:
+        del os.environ[FULL_ERROR]
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:

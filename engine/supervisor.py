@@ -15,6 +15,8 @@ from engine.peers import own_words
 from engine.ranks import SUPERVISOR
 from engine.run_folder import RunFolder
 
+# What the user said of HYDRA_FULL_ERROR, which is set while Hydra runs a job.
+FULL_ERROR = "THAW_FULL_ERROR"
 _POLL = 0.1  # seconds
 # The others notice by themselves that one has gone, and rank 0 writes down and closes what it has open.
 _GRACE = 15.0
@@ -60,6 +62,7 @@ class Processes:
     def _start(self, command: list[str], rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
         """Start one; only rank 0 speaks to the terminal."""
         ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(self._error_file(rank))}
+        ours["HYDRA_FULL_ERROR"] = os.environ.get(FULL_ERROR, "0")
         environment = {**os.environ, **torchrun_protocol(rank, count, port), **ours}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         log: IO[bytes] | None = None
