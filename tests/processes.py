@@ -11,9 +11,10 @@ from pathlib import Path
 from engine.run_folder import RunFolder
 from tests.conftest import ROOT
 
-# Small, without dropout, so that one process and several train alike; no batch size divides its samples.
+# Small, without dropout, so that one process and several train alike. The shares of a batch differ, and the last has one sample.
 TEXTS = (
-    "data.rows={train: 97, val: 33, test: 41}",
+    "data.rows={train: 91, val: 33, test: 41}",
+    "data.batch_size=9",
     "data.eval_batch_size=8",
     "trainer.max_epochs=2",
     "model.backbone.num_hidden_layers=1",
