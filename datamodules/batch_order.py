@@ -36,14 +36,14 @@ def process_rank() -> tuple[int, int]:
 class TrainingBatches(Sampler[list[int]]):
     """Base of the orders for training.
 
-    Under several processes each takes every n-th batch of the same list, which is filled up with its first batches to a
-    multiple.
+    Several processes share out each batch of the same list, so that a step rests on the same samples on any number of them.
     """
 
     def __init__(self, count: int, seed: int) -> None:
         """State how many batches an epoch has."""
         self.sampler = EpochGenerator(seed)  # Lightning looks here for set_epoch
         self.count = count
+        self.sizes: list[int] = []
 
     @abstractmethod
     def batches(self) -> list[list[int]]:
@@ -52,10 +52,15 @@ class TrainingBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = process_rank()
         batches = self.batches()
-        return (batches[(i * world + rank) % len(batches)] for i in range(len(self)))
+        self.sizes = [len(batch) for batch in batches]
+        return (batch[rank::world] or batch[:1] for batch in batches)
+
+    def counted(self, position: int) -> bool:
+        """Whether this process has a share of a batch; without one it repeats a sample, so that it keeps step."""
+        return process_rank()[0] < self.sizes[position]
 
     def __len__(self) -> int:
-        return math.ceil(self.count / process_rank()[1])
+        return self.count
 
 
 class ShuffledBatches(TrainingBatches):
@@ -85,15 +90,25 @@ class EpochBatches(ShuffledBatches):
 
 
 class EvaluationBatches(Sampler[list[int]]):
-    """Every sample once, in a given order; processes share the batches and repeat none."""
+    """Every sample once, in a given order, in the same batches on any number of processes, which share them.
+
+    All processes get equally many. Where there are too few, the last batch is repeated, and does not count.
+    """
 
     def __init__(self, order: Sequence[int], batch_size: int) -> None:
         self.batches = [list(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
 
     def __iter__(self) -> Iterator[list[int]]:
+        last = len(self.batches) - 1
+        return (self.batches[min(self._place(i), last)] for i in range(len(self)))
+
+    def counted(self, position: int) -> bool:
+        """Whether a batch of this process is no repetition."""
+        return self._place(position) < len(self.batches)
+
+    def _place(self, position: int) -> int:
         rank, world = process_rank()
-        return iter(self.batches[rank::world])
+        return position * world + rank
 
     def __len__(self) -> int:
-        rank, world = process_rank()
-        return len(self.batches[rank::world])
+        return math.ceil(len(self.batches) / process_rank()[1])

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
+from engine.devices import placement, refuse_what_processes_cannot
+from engine.ranks import is_first
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
 from lightning_modules.callbacks.curves import Curves
@@ -72,9 +74,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     _try_network(datamodule, task)
     loggers = [] if cfg.plan else [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
-    if trainer.world_size > 1:
-        msg = f"trainer.devices: received {cfg.trainer.devices} (x {cfg.trainer.num_nodes} nodes); this version trains on one"
-        raise ConfigError(msg)
+    refuse_what_processes_cannot(cfg, trainer, task)
     return Parts(datamodule, task, trainer)
 
 
@@ -112,12 +112,14 @@ def build_trainer(
     Raises:
         ConfigError: If Lightning refuses its arguments.
     """
+    where = placement(cfg)
     try:
         trainer: lightning.Trainer = _instantiate(
             cfg.trainer,
             callbacks=callbacks,
             logger=loggers or False,
-            plugins=[AtomicCheckpointIO()],
+            strategy=where["strategy"],
+            plugins=[AtomicCheckpointIO(), where["plugin"]],
             default_root_dir=str(folder.path),
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
@@ -127,12 +129,14 @@ def build_trainer(
         cause = error.__cause__ or error
         msg = f"trainer: {' '.join(str(cause).split())}"
         raise ConfigError(msg) from error
+    # Lightning's own handler asks the other processes for a broadcast, which never ends where one of them is gone.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 
 def progress_bar() -> list[lightning.Callback]:
     """A bar on a terminal, nothing in a log file."""
-    return [RichProgressBar(refresh_rate=_PROGRESS_EVERY, leave=False)] if sys.stderr.isatty() else []
+    return [RichProgressBar(refresh_rate=_PROGRESS_EVERY, leave=False)] if sys.stderr.isatty() and is_first() else []
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:

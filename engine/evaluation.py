@@ -45,6 +45,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         raise
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
+    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})  # the figures are those of any number
     trainer = build_trainer(cfg, folder, progress_bar(), [])
     trainer.test(task, datamodule=datamodule, verbose=False)
     figures = task.results["test"].figures

@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM as an exception, so that a stopped run says so and exits with the signal's code."""
+"""Ctrl-C, SIGTERM and SLURM's warning as an exception, so that a stopped run says so and exits with the signal's code."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ class InterruptedRunError(BaseException):
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
         self.exit_code = 128 + signum
 
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """Raise `InterruptedRunError` on the first SIGINT or SIGTERM; a second one kills."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    """Raise `InterruptedRunError` on the first SIGINT or SIGTERM, under SLURM on SIGUSR1 too; a second one kills."""
+    warned = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, *warned)}
 
     def stop(signum: int, _: FrameType | None) -> None:
         for each in before:

@@ -14,12 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from engine import processes, ranks
 from engine.command_line import CONFIGS
 from engine.interrupts import signals_raise
 from engine.outcome import describe, report_failure
 from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder, write_text
-from engine.sweep import enter_job, resumed_words
+from engine.supervisor import FULL_ERROR, end_with_supervisor
+from engine.sweep import RECORD, enter_job, resumed_words
 from engine.sweep_course import sweep_ended
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
+    OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
 
 
 def _sweep_name(default: str) -> str:
@@ -47,18 +51,19 @@ def _sweep_name(default: str) -> str:
     return default
 
 
-def _run_name(name: str, mode: object, folder: str) -> str:
+def _run_name(name: str, folder: str) -> str:
     """What dashboards call a run: its name and when it began, in a sweep also which job it is."""
-    return " ".join([name, *Path(folder).parts[-2 if _sweeping(mode) else -1 :]])
+    return " ".join([name, *Path(folder).parts[-2 if _is_job(folder) else -1 :]])
 
 
-def _group(mode: object, folder: str) -> str | None:
+def _group(folder: str) -> str | None:
     """What dashboards group the jobs of a sweep by: what it is called and when it began. None outside of a sweep."""
-    return "/".join(Path(folder).parts[-3:-1]) if _sweeping(mode) else None
+    return "/".join(Path(folder).parts[-3:-1]) if _is_job(folder) else None
 
 
-def _sweeping(mode: object) -> bool:
-    return str(mode).rpartition(".")[2] == RunMode.MULTIRUN.name
+def _is_job(folder: str) -> bool:
+    """Whether a run folder lies in a sweep's; each of a job's processes can tell."""
+    return (Path(folder).parent / RECORD).is_file()
 
 
 def launch() -> int:
@@ -68,6 +73,7 @@ def launch() -> int:
         The exit code.
     """
     register_resolvers()
+    end_with_supervisor()
     failures: list[Exception] = []
     job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(partial(_job, failures))
     with report_failure() as outcome:
@@ -84,10 +90,11 @@ def launch() -> int:
 def _raising_hydra() -> Iterator[None]:
     """Have Hydra raise what goes wrong instead of printing a traceback and exiting."""
     before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"], os.environ[FULL_ERROR] = "1", before or "0"
     try:
         yield
     finally:
+        del os.environ[FULL_ERROR]
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
@@ -96,7 +103,7 @@ def _raising_hydra() -> Iterator[None]:
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
     """One job; a single run keeps its error for `launch`, a job of a sweep leaves it in its folder and lets the next begin."""
-    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_first())
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job_of_sweep(cfg, folder)
     try:
@@ -108,7 +115,9 @@ def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
 
 def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
     if not cfg.plan:
-        folder.begin(cfg.ckpt_path)
+        processes.begin(cfg, folder)
+    if processes.needed(cfg):
+        return processes.run_in_processes(cfg, folder)
     from engine.run import run  # imports torch: the status file is there before
 
     return run(cfg, folder)

@@ -6,8 +6,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.interrupts import InterruptedRunError, signals_raise
+
+# Where a process that belongs to a job leaves its error instead of printing it; see engine/supervisor.py.
+ERROR_FILE = "THAW_ERROR_FILE"
 
 
 @dataclass
@@ -53,10 +57,18 @@ def report_failure() -> Iterator[Outcome]:
         with signals_raise():
             yield outcome
     except InterruptedRunError as error:
-        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        _tell(error, str(error))
         outcome.code = error.exit_code
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_for_the_user(error):
             traceback.print_exception(error)
-        print("\n".join([f"error: {describe(error)}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        _tell(error, describe(error))
         outcome.code = 1
+
+
+def _tell(error: BaseException, words: str) -> None:
+    text = "\n".join([words, *getattr(error, "__notes__", [])])
+    if ERROR_FILE in os.environ:
+        Path(os.environ[ERROR_FILE]).write_text(text, encoding="utf-8", errors="backslashreplace")
+    else:
+        print(f"error: {text}", file=sys.stderr)

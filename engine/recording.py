@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.interrupts import InterruptedRunError
 from engine.outcome import describe, is_for_the_user
+from engine.peers import in_company, own_words
 from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder
+from engine.slurm import requeue_after
 from lightning_modules.callbacks.pruning import PrunedRunError
 from lightning_modules.loggers.base import Dashboard
 
@@ -27,10 +29,12 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     A run that was refused before it went on keeps the status that it had.
     """
     try:
-        yield
+        with in_company(folder):
+            yield
     except InterruptedRunError as error:
         _record_end(folder, "interrupted", str(error))
-        if folder.last_checkpoint.exists():
+        requeue_after(error)
+        if folder.last_checkpoint.exists() and folder.writes:
             log.error("to go on: %s", hide(_resume_command(folder), secret_values(cfg)))
         raise
     except PrunedRunError as error:
@@ -49,7 +53,7 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
 def _record_end(folder: RunFolder, state: str, error: str) -> None:
     status = folder.read_json("status.json")
     if status.get("state") == "running":
-        folder.write_status(state, status["stage"], error)
+        RunFolder(folder.path).write_status(state, status["stage"], own_words(error))
 
 
 def _log_traceback(error: BaseException) -> None:

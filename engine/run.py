@@ -8,12 +8,14 @@ from typing import Any
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from engine.build import Parts, build
+from engine.build import Parts, build, model_from_checkpoint
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import ConfigError, validate
+from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
 from engine.plan import make_plan, print_plan
 from engine.provenance import provenance
 from engine.publishing import begin, publish
@@ -37,9 +39,11 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         The best value of the monitored figure, for sweeps; None where nothing was trained.
     """
     hydra_cfg = HydraConfig.get()
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recorded(cfg, folder):
         validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
+        take_launchers_numbers(cfg)
+        placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
@@ -69,8 +73,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             metrics["seconds"] = seconds(folder.read_history(), test_seconds)
             folder.write_json("metrics.json", metrics)
             folder.write_status("running", "report")
-            write_report(folder.path)
-            publish(folder, parts.trainer)
+            if folder.writes:
+                write_report(folder.path)
+                publish(folder, parts.trainer)
         folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float | None = metrics["best"].get("score")
@@ -83,6 +88,8 @@ def _write_origin(
     """Write what the run starts from; a resumed run has to start from the same data."""
     if resuming:
         check_same_data(folder, data)
+    if not folder.writes:
+        return
     write_text(folder.config, OmegaConf.to_yaml(redacted(cfg)))
     origin, before = provenance(cfg.seed, data), folder.read_json("provenance.json")
     # The first part of the run stays on record; where it went on stands behind it.
@@ -98,7 +105,8 @@ def _write_origin(
 
 def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
     try:
-        parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
+        with unused_parameters_named(parts.task):
+            parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
             raise
@@ -109,11 +117,15 @@ def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
 
 def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
     """What training came to: give the task the weights of the best epoch, and say which that is."""
+    barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
         msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"
         raise CheckpointError(msg)
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    parts.task.load_state_dict(checkpoint["state_dict"])
+    if isinstance(parts.trainer.strategy, FSDPStrategy):  # the trained one holds no more than this process's part
+        parts.task = model_from_checkpoint(cfg, checkpoint)
+    else:
+        parts.task.load_state_dict(checkpoint["state_dict"])
     best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
     place = str(folder.best_checkpoint.relative_to(folder.path))
     chosen = {"epoch": checkpoint["epoch"], "monitor": cfg.monitor, "score": float(best[cfg.monitor]), "checkpoint": place}
@@ -128,5 +140,6 @@ def _test(cfg: DictConfig, folder: RunFolder, parts: Parts, metrics: dict[str, A
     test_seconds = time.perf_counter() - start
     if not cfg.train:  # what evaluate.py and predict.py read
         parts.trainer.save_checkpoint(folder.best_checkpoint)
-    metrics["test"] = write_results(cfg, folder, parts)
+    if folder.writes:
+        metrics["test"] = write_results(cfg, folder, parts)
     return test_seconds

@@ -44,10 +44,16 @@ class RunFolderError(ValueError):
 
 
 class RunFolder:
-    """The record of one run: what is not in it did not happen."""
+    """The record of one run: what is not in it did not happen.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: The folder.
+        writes: Whether this process writes it; of several that train together only one does.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path.resolve()
+        self.writes = writes
 
     @property
     def best_checkpoint(self) -> Path:
@@ -86,13 +92,19 @@ class RunFolder:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write `name`; NaN and infinity are not JSON and raise `ValueError`."""
-        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        if self.writes:
+            write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read `name`, or an empty dict where the run did not get that far."""
         path = self.path / name
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return content
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it holds a run that did not come to its end."""
+        return bool(self.read_json("status.json").get("state", "finished") != "finished")
 
     def begin(self, ckpt_path: str | None) -> None:
         """Mark the folder as running. A run that goes on keeps its status until it does.
@@ -144,7 +156,8 @@ class RunFolder:
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(path, text.getvalue())
+        if self.writes:
+            write_text(path, text.getvalue())
 
     def discard_unless_run(self) -> None:
         """Leave nothing behind where nothing was run."""

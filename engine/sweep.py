@@ -167,7 +167,7 @@ def enter_job(folder: RunFolder, words: Sequence[str]) -> str | None:
         _tell_other_words(folder, own)
         return "done"
     going_on = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
-    if state is not None and not going_on:
+    if state is not None and not going_on and folder.writes:
         _set_aside(folder.path)
     folder.write_json(_OVERRIDES, {"words": own})
     return "last" if going_on else None

@@ -2,15 +2,17 @@
 
 import gc
 import json
+import math
 from abc import abstractmethod
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.networks.freezing import FreezingPlan, apply_plan, keep_frozen_in_eval
@@ -101,7 +103,14 @@ class Task(lightning.LightningModule):
 
     @abstractmethod
     def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each task has its own
-        """The step of train, val and test: add a batch to the totals and give the loss to be minimised, a scalar."""
+        """The step of train, val and test: add a batch to the totals and give the loss to be minimised, a scalar.
+
+        Without totals the batch counts nowhere: it is one that a process repeats to keep step with the others.
+        """
+
+    def loss_count(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its own
+        """What a batch's loss is a mean over: a scalar, the number of its samples."""
+        return torch.tensor(len(batch["index"]), device=self.device)
 
     def random_parts(self) -> str:
         """What of the network has random weights before any training, for a person; empty where nothing has."""
@@ -124,17 +133,31 @@ class Task(lightning.LightningModule):
             keep_frozen_in_eval(self.network)
         return self
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401, ARG002 - Lightning's signature
-        """Loss of a training batch."""
-        return self.shared_step(batch, self._totals("train"))
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
+        """Loss of a training batch; of a process's share of it so weighted that the mean over processes is the batch's."""
+        totals = self._totals_of("train", batch_idx)
+        loss = self.shared_step(batch, totals)
+        if not _several_processes():
+            return loss
+        own = self.loss_count(batch) if totals is not None else torch.zeros((), device=self.device)
+        own = own.to(torch.float32)
+        total = own.clone()
+        torch.distributed.all_reduce(total)
+        return loss * (own * torch.distributed.get_world_size() / total.clamp(min=1))
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401, ARG002 - Lightning's signature
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a validation batch."""
-        return self.shared_step(batch, self._totals("val"))
+        return self.shared_step(batch, self._totals_of("val", batch_idx))
 
-    def test_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401, ARG002 - Lightning's signature
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a test batch."""
-        return self.shared_step(batch, self._totals("test"))
+        return self.shared_step(batch, self._totals_of("test", batch_idx))
+
+    def _totals_of(self, stage: str, batch_idx: int) -> StageTotals | None:
+        """Where a batch counts; None where its sampler says that it is repeated."""
+        loaders = {"train": "train_dataloader", "val": "val_dataloaders", "test": "test_dataloaders"}
+        sampler: Any = getattr(getattr(self._trainer, loaders[stage], None), "batch_sampler", None)
+        return self._totals(stage) if not hasattr(sampler, "counted") or sampler.counted(batch_idx) else None
 
     def _totals(self, stage: str) -> StageTotals:
         totals = self.totals[f"{stage}_totals"]
@@ -179,14 +202,13 @@ class Task(lightning.LightningModule):
 
     def _finish(self, stage: str) -> None:
         totals = self._totals(stage)
-        if not bool(torch.isfinite(totals.loss_sum)):
+        if not math.isfinite(totals.loss_sum):
             msg = (
-                f"the {stage} loss of epoch {self.current_epoch} is {float(totals.loss_sum)}; "
+                f"the {stage} loss of epoch {self.current_epoch} is {totals.loss_sum}; "
                 f"lower model.lr and model.backbone_lr, or set trainer.gradient_clip_val"
             )
             raise NonFiniteLossError(msg)
-        with totals.sync_context(should_sync=totals._to_sync and torch.distributed.is_initialized()):  # noqa: SLF001
-            result = totals.result()
+        result = totals.result_of_all()
         self.results[stage] = result
         known = {f"{stage}/{name}": value for name, value in result.figures.items() if value is not None}
         self.log_dict(known, logger=False, sync_dist=False, rank_zero_only=False)  # `Curves` logs
@@ -208,6 +230,16 @@ class Task(lightning.LightningModule):
         when: Any = {"scheduler": scheduler, "interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": when}
 
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip the gradients; where each process holds a part of them, by the norm of the whole."""
+        if gradient_clip_val and isinstance(self.trainer.strategy, FSDPStrategy):
+            wrapped: Any = self.trainer.strategy.model
+            wrapped.clip_grad_norm_(gradient_clip_val)
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def backbone_config(self) -> dict[str, Any]:
         """Values from which the backbone can be built again without its weights; empty where there are none."""
         return {}
@@ -215,3 +247,7 @@ class Task(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as ours and add what rebuilding the network needs."""
         checkpoint["thaw"] = {"format": 1, "task": type(self).__name__, "backbone": json.dumps(self.backbone_config())}
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1

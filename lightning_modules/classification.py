@@ -36,8 +36,9 @@ class ClassificationTask(Task):
         smoothing = self.label_smoothing if self.training else 0.0
         return classification_loss(logits, batch["labels"], smoothing), class_probabilities(logits)
 
-    def shared_step(self, batch: Any, totals: ClassificationTotals) -> Tensor:  # noqa: ANN401 - each task has its batch type
+    def shared_step(self, batch: Any, totals: ClassificationTotals | None) -> Tensor:  # noqa: ANN401 - each task has its batch type
         """Mean loss of a batch."""
         loss, probabilities = self.loss_and_probabilities(batch)
-        totals.update(loss.detach(), probabilities.detach(), batch["labels"], batch["index"])
+        if totals is not None:
+            totals.update(loss.detach(), probabilities.detach(), batch["labels"], batch["index"])
         return loss

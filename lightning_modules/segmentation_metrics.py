@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import IGNORE_INDEX
-from lightning_modules.totals import SUM_DTYPE, StageResult, StageTotals
+from lightning_modules.totals import StageResult, StageTotals
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class SegmentationTotals(StageTotals):
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
         self.add_state("unlabelled", torch.zeros((), dtype=torch.int64), "sum")
         self.add_state("samples", torch.zeros((), dtype=torch.int64), "sum")
-        for name in ("index", "iou", "accuracy"):
-            self.add_state(name, [], "cat")
+        for name, dtype in (("index", torch.int64), ("iou", torch.float32), ("accuracy", torch.float32)):
+            self.add_list(name, (), dtype)
 
     def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, sizes: Tensor, index: Tensor) -> None:
         """Add a batch.
@@ -80,7 +80,7 @@ class SegmentationTotals(StageTotals):
         self.confusion += confusion.sum(dim=0)
         self.unlabelled += sizes.prod(dim=1).sum() - pixels
         self.samples += len(labels)
-        self.loss_sum += loss.to(SUM_DTYPE) * pixels
+        self.add_loss(loss, pixels)
         if self.keep_samples:
             hits = confusion.diagonal(dim1=1, dim2=2)
             union = confusion.sum(dim=1) + confusion.sum(dim=2) - hits
@@ -95,11 +95,10 @@ class SegmentationTotals(StageTotals):
         confusion: list[list[int]] = self.confusion.tolist()
         pixels = sum(map(sum, confusion))
         figures = segmentation_figures(confusion)
-        figures["loss"] = float(self.loss_sum / pixels) if pixels else None
+        figures["loss"] = self.loss_sum / pixels if pixels else None
         images = None
         if self.keep_samples and int(self.samples):
-            kept = (torch.cat(v) if isinstance(v, list) else v for v in (self.index, self.iou, self.accuracy))
-            index, iou, accuracy = (values.cpu() for values in kept)
+            index, iou, accuracy = (self.listed(name).cpu() for name in ("index", "iou", "accuracy"))
             order = torch.argsort(index)
             images = index[order], iou[order], accuracy[order]
         return SegmentationResult(

@@ -65,14 +65,19 @@ class Segmenter(Task):
         _, predictions = self._measured(self.network(batch).logits, batch)
         return predictions
 
-    def shared_step(self, batch: SceneBatch, totals: SegmentationTotals) -> Tensor:
+    def shared_step(self, batch: SceneBatch, totals: SegmentationTotals | None) -> Tensor:
         """Mean loss over the labelled pixels; while training with the auxiliary head's, which no figure contains."""
         logits, auxiliary = self._logits(batch)
         loss, predictions = self._measured(logits, batch)
-        totals.update(loss.detach(), predictions, batch["labels"], batch["sizes"], batch["index"])
+        if totals is not None:
+            totals.update(loss.detach(), predictions, batch["labels"], batch["sizes"], batch["index"])
         if auxiliary is None or not self.training or not self.auxiliary_weight:
             return loss
         return loss + self.auxiliary_weight * self._measured(auxiliary, batch)[0]
+
+    def loss_count(self, batch: SceneBatch) -> Tensor:
+        """Labelled pixels."""
+        return (batch["labels"] != IGNORE_INDEX).sum()
 
     def _logits(self, batch: SceneBatch) -> SceneLogits:
         try:

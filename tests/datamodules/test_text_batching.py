@@ -1,5 +1,7 @@
 """Batches: order from (seed, epoch), little padding, nothing lost."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,22 +66,38 @@ def test_batches_come_in_no_order_of_length() -> None:
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.2
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-@pytest.mark.parametrize("size", [7, 1003])
-def test_processes_share_the_samples(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, trained = [], []
+def on_each_process(world: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     for rank in range(world):
         monkeypatch.setattr(datamodules.batch_order, "process_rank", lambda rank=rank: (rank, world))
+        yield rank
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [7, 1003])
+def test_processes_share_the_batches_of_an_evaluation(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, counted, steps = list(longest_first(LENGTHS[:size], 4)), [], set()
+    for _ in on_each_process(world, monkeypatch):
         evaluated = longest_first(LENGTHS[:size], 4)
         batches = list(evaluated)
-        assert len(batches) == len(evaluated)
-        parts += [i for batch in batches for i in batch]
+        counted += [batch for i, batch in enumerate(batches) if evaluated.counted(i)]
+        steps |= {len(batches), len(evaluated)}
+    assert sorted(counted) == sorted(whole)  # the same batches, each once
+    assert steps == {math.ceil(len(whole) / world)}  # nobody waits for anybody
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [7, 1003])
+def test_processes_share_each_training_batch(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(LengthBuckets(LENGTHS[:size], 4, seed=1))
+    shares: list[list[int]] = [[] for _ in whole]
+    for _ in on_each_process(world, monkeypatch):
         sampler = LengthBuckets(LENGTHS[:size], 4, seed=1)
-        trained.append(list(sampler))
-        assert len(trained[-1]) == len(sampler)
-    assert sorted(parts) == list(range(size))  # evaluation repeats nothing
-    assert {i for batches in trained for batch in batches for i in batch} == set(range(size))
-    assert len({len(batches) for batches in trained}) == 1  # training takes equally many steps everywhere
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == len(whole)
+        assert all(batches)  # a process without a share repeats a sample
+        for i, batch in enumerate(batches):
+            shares[i] += batch if sampler.counted(i) else []
+    assert [sorted(share) for share in shares] == [sorted(batch) for batch in whole]
 
 
 def test_collated_batch() -> None:

@@ -38,7 +38,7 @@ from tests.conftest import SAMPLE, Train
         (["mode=largest"], ["mode", "'largest'", "min or max"]),
         (["seed=-1"], ["seed", "-1"]),
         (["trainer.precision=33"], ["trainer.precision"]),
-        (["trainer.devices=2", "trainer.accelerator=cpu"], ["trainer.devices", "received 2"]),
+        (["trainer.num_nodes=2"], ["trainer.num_nodes: received 2", "torchrun --nnodes=2", "srun"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs", "received 0"]),
         (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches", "received 0"]),
         (["trainer.accelerator=abacus"], ["trainer", "abacus"]),

@@ -146,3 +146,14 @@ def test_one_half_is_class_one() -> None:
 def test_names_for_a_monitor_are_those_computed(classes: int) -> None:
     probabilities, labels = random_case(classes, 40, seed=0)
     assert set(figure_names(classes)) == set(totals_of(probabilities, labels).compute())
+
+
+def test_the_loss_does_not_depend_on_the_order_of_the_batches() -> None:
+    values = [1e16, 1.0, -1e16, 1.0]
+    sums = []
+    for order in (values, values[::-1], sorted(values)):
+        totals = ClassificationTotals(2, keep_samples=False)
+        for value in order:
+            totals.add_loss(torch.tensor(value, dtype=torch.float64), 1)
+        sums.append(totals.loss_sum)
+    assert sums == [2.0, 2.0, 2.0]

@@ -1,0 +1,152 @@
+"""Whether a test on several processes comes to what one process comes to: every count, figure and prediction.
+
+`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task scenes` for the other two. The samples
+are the embedded ones, the weights random, the processes on the CPU (gloo), one thread each.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from benchmarks.measuring import setting
+from engine.build import build
+from engine.command_line import CONFIGS
+from engine.config_files import ConfigFiles
+from engine.quiet import quieten
+from engine.results import write_results
+from engine.run_folder import RunFolder
+from engine.supervisor import torchrun_protocol
+
+_CHOICES = {"text": {}, "images": {"experiment": "sample_images"}, "scenes": {"experiment": "sample_scenes"}}
+# Samples in a batch, none of which divides the samples.
+_BATCH_SIZES = {2140: 48, 7: 2}
+_OTHER_BATCHES = 8
+_PATIENCE = 600  # seconds
+
+
+def _config(task: str, samples: int, processes: int) -> DictConfig:
+    cfg = OmegaConf.create(ConfigFiles(CONFIGS).compose({**_CHOICES[task], "trainer": "ddp_cpu"}, []).to_yaml())
+    assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+    cfg.data.rows = {"train": 50, "val": 20, "test": samples}
+    cfg.data.eval_batch_size = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
+    cfg.trainer.devices, cfg.trainer.strategy = processes, "ddp" if processes > 1 else "auto"
+    return cfg
+
+
+def _test(task: str, sizes: list[int], rank: int, processes: int, port: int, folder: Path) -> None:
+    """One process: test a network on each number of samples; rank 0 writes what a run writes."""
+    if processes > 1:
+        os.environ.update(torchrun_protocol(rank, processes, port))
+    quieten()
+    for samples in sizes:
+        cfg = _config(task, samples, processes)
+        lightning.seed_everything(1, workers=True, verbose=False)
+        place = RunFolder(folder / f"{processes}x{samples}", writes=rank == 0)
+        parts = build(cfg, place)
+        parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
+        if place.writes:
+            place.write_json("metrics.json", write_results(cfg, place, parts))
+
+
+def run_processes(task: str, sizes: list[int], processes: int, folder: Path) -> None:
+    """Test on so many processes.
+
+    Raises:
+        RuntimeError: If one of them failed.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    fork = multiprocessing.get_context("fork")  # what is imported already is so in all of them
+    children = [
+        fork.Process(target=_test, args=(task, sizes, rank, processes, store.port, folder)) for rank in range(processes)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(_PATIENCE)
+    if any(child.exitcode != 0 for child in children):
+        for child in children:
+            child.kill()
+        msg = f"{processes} processes ended with {[child.exitcode for child in children]}"
+        raise RuntimeError(msg)
+
+
+def _numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any JSON
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _numbers(value, f"{path}/{key}")
+    else:
+        yield path, node
+
+
+def compare(folder: Path, processes: int, samples: int) -> dict[str, Any]:
+    """Hold what several processes wrote against what one wrote.
+
+    Returns:
+        `n`; `figures`, how many numbers metrics.json has; `different`, which of them are not the same; `largest`, the largest
+        difference; `predictions`, whether the table is the same to the bit, each sample once, in order.
+    """
+    one, several = (RunFolder(folder / f"{count}x{samples}") for count in (1, processes))
+    ours, theirs = (dict(_numbers(place.read_json("metrics.json"))) for place in (several, one))
+    different = [key for key in {**ours, **theirs} if ours.get(key, math.nan) != theirs.get(key, math.nan)]
+    gaps = [abs(float(ours.get(key, math.nan)) - float(theirs.get(key, math.nan))) for key in different]
+    tables = [pd.read_parquet(place.predictions) for place in (several, one)]
+    same = tables[0].equals(tables[1]) and tables[0]["index"].tolist() == list(range(samples))
+    return {
+        "processes": processes,
+        "samples": samples,
+        "n": ours["/n"],
+        "figures": len(theirs),
+        "different": different,
+        "largest": max(gaps, default=0.0),
+        "predictions": same,
+    }
+
+
+def main() -> int:
+    """Print the table.
+
+    Returns:
+        0 where every row is exact, else 1.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(_CHOICES), default="text")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4, 8])
+    parser.add_argument("--samples", type=int, nargs="+", default=list(_BATCH_SIZES))
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each row instead")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # as each of several has; sums of a product may depend on it
+    exact = True
+    with tempfile.TemporaryDirectory() as name:
+        if not arguments.json:
+            print(f"{setting('torch', 'lightning', 'torchmetrics')}; {arguments.task}\n")
+            print(
+                "| processes | samples | in a batch | counted | figures the same | largest difference | predictions the same |"
+            )
+            print("|---|---|---|---|---|---|---|", flush=True)
+        for processes in sorted({1, *arguments.processes}):
+            run_processes(arguments.task, arguments.samples, processes, Path(name))
+            for samples in arguments.samples:
+                row = compare(Path(name), processes, samples)
+                exact &= not row["different"] and row["predictions"] and row["n"] == samples
+                same = f"{row['figures'] - len(row['different'])} of {row['figures']}"
+                batch = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
+                told = f"{row['n']} | {same} | {row['largest']:g} | {'yes' if row['predictions'] else 'no'} |"
+                print(json.dumps(row) if arguments.json else f"| {processes} | {samples} | {batch} | {told}", flush=True)
+    return 0 if exact else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

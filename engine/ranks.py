@@ -1,0 +1,127 @@
+"""Which of several processes this one is, as whoever started it says in the environment. Standard library at the top."""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+# Process id of the process that started this one as one of several; see engine/supervisor.py.
+SUPERVISOR = "THAW_SUPERVISOR"
+_STAMP = "%Y-%m-%d_%H-%M-%S"
+_INTERACTIVE = ("bash", "interactive")
+_FIRST_PORT, _PORTS = 15000, 10000
+
+
+class LaunchError(ValueError):
+    """The processes were not started in a way that they can work together."""
+
+    is_for_the_user = True
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the processes that train together.
+
+    Attributes:
+        number: 0..world-1, over all machines.
+        world: How many there are.
+        local: 0.., on this machine.
+        local_world: How many there are on each machine.
+        node: 0.., of the machine.
+        launcher: Who started them: `train.py` itself, `torchrun`, or `srun`.
+    """
+
+    number: int
+    world: int
+    local: int
+    local_world: int
+    node: int
+    launcher: Literal["thaw", "torchrun", "srun"]
+
+
+def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
+    """This process's rank; None where it was started by itself."""
+    if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
+        number, world, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        local_world = int(environment.get("LOCAL_WORLD_SIZE", world))
+        launcher: Literal["thaw", "torchrun"] = "thaw" if SUPERVISOR in environment else "torchrun"
+        return Rank(number, world, local, local_world, int(environment.get("GROUP_RANK", 0)), launcher)
+    # What sbatch sets holds for the script itself too; only srun starts the tasks.
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks == 1:
+        return None
+    number, local, node = (int(environment.get(f"SLURM_{name}", "0")) for name in ("PROCID", "LOCALID", "NODEID"))
+    nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
+    if tasks % nodes:
+        msg = f"srun started {tasks} tasks on {nodes} nodes; as many are needed on each: set --ntasks-per-node"
+        raise LaunchError(msg)
+    return Rank(number, tasks, local, tasks // nodes, node, "srun")
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes the run folder: rank 0, or the only one."""
+    rank = this_rank()
+    return rank is None or rank.number == 0
+
+
+def log_name(name: str) -> str:
+    """Name of this process's log file: rank 0 writes the run's."""
+    rank = this_rank()
+    return f"{name}.log" if rank is None or rank.number == 0 else f"rank{rank.number}.log"
+
+
+def was_restarted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun or SLURM started this job again after it had been stopped."""
+    return any(int(environment.get(name, "0") or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def stamp() -> str:
+    """What tells one run folder from another: the time, or what all processes of a job know it by.
+
+    A job of SLURM that is started again finds its folder by it.
+
+    Raises:
+        LaunchError: If the processes cannot agree.
+    """
+    return _slurm_stamp(os.environ) or _torchrun_stamp() or time.strftime(_STAMP)
+
+
+def _slurm_stamp(environment: Mapping[str, str]) -> str | None:
+    """Job and step; None outside of srun, and in an interactive allocation for a single process, which is started often."""
+    job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID")
+    alone = int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1
+    if job is None or step is None or (alone and environment.get("SLURM_JOB_NAME") in _INTERACTIVE):
+        return None
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', '0')}"
+    return f"slurm_{job}" if step == "0" else f"slurm_{job}_step{step}"
+
+
+def _torchrun_stamp() -> str | None:
+    """The time at which the first process asked, which the agents of torchrun keep for the others."""
+    rank = this_rank()
+    if rank is None or rank.launcher != "torchrun" or rank.world == 1:
+        return None
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+        if run_id == "none":
+            msg = "torchrun's agents share no store, so the processes cannot agree on a run folder; give hydra.run.dir=RUN"
+            raise LaunchError(msg)
+        return f"torchrun_{run_id}"
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return str(store.compare_set("thaw/stamp", "", time.strftime(_STAMP)).decode())
+
+
+def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port at which the processes find each other."""
+    if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
+        return environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
+    # The first of node[03-05,9],other7 is node03.
+    first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]
+    port = _FIRST_PORT + (int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))) % _PORTS
+    return environment.get("MASTER_ADDR", first), int(environment.get("MASTER_PORT", port))

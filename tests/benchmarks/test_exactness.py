@@ -1,0 +1,54 @@
+"""Any number of processes comes to what one comes to: every figure and every prediction, to the bit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.exactness import compare
+from engine.run_folder import RunFolder
+from tests.conftest import ROOT
+
+
+def rows(*words: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "benchmarks.exactness", "--json", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def exact(row: dict[str, Any], samples: int, figures: int) -> bool:
+    found = (row["n"], row["samples"], row["figures"], row["different"], row["predictions"])
+    return found == (samples, samples, figures, [], True)
+
+
+def test_texts_on_1_to_8_processes() -> None:
+    found = rows("--processes", "1", "2", "3", "4", "8", "--samples", "2140", "7")
+    assert [(row["processes"], row["samples"]) for row in found] == [(p, n) for p in (1, 2, 3, 4, 8) for n in (2140, 7)]
+    figures = {row["samples"]: row["figures"] for row in found if row["processes"] == 1}
+    assert min(figures.values()) > 20
+    assert all(exact(row, row["samples"], figures[row["samples"]]) for row in found), found
+
+
+@pytest.mark.parametrize("task", ["images", "scenes"])
+def test_images_and_scenes_on_3_processes(task: str) -> None:
+    found = rows("--task", task, "--processes", "3", "--samples", "41", "7")
+    assert len(found) == 4
+    assert all(exact(row, row["samples"], row["figures"]) for row in found), found
+
+
+def test_the_comparison_sees_a_last_digit(tmp_path: Path) -> None:
+    import pandas as pd
+
+    for processes, loss in ((1, 0.1), (2, 0.1 + 2**-56)):
+        folder = RunFolder(tmp_path / f"{processes}x2")
+        folder.write_json("metrics.json", {"n": 2, "loss": loss, "per_class": {"fake": {"f1": 0.5}}})
+        folder.predictions.parent.mkdir()
+        pd.DataFrame({"index": [0, 1], "probability": [0.5, 0.25 * processes]}).to_parquet(folder.predictions)
+    row = compare(tmp_path, 2, 2)
+    assert row["different"] == ["/loss"]
+    assert 0 < row["largest"] < 1e-15
+    assert not row["predictions"]

@@ -1,0 +1,189 @@
+"""Several processes for one job: they train what one trains, in one folder, and end together."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.run_folder import RunFolder
+from tests.conftest import ROOT, Train
+from tests.processes import TEXTS, ended, epochs, kill, processes_of, run, sabotage, start, wait_for
+
+PICTURES = (
+    "data=sample_images",
+    "model=image_classifier",
+    "data.rows={train: 45, val: 21, test: 23}",
+    "data.batch_size=10",
+    "data.eval_batch_size=5",
+    "model.backbone={architecture: flat_pixels, size: [32, 32]}",
+    "model.head=mlp",
+    "model.hidden=[16]",
+    "model.dropout=0.0",
+    "model.lr=0.001",
+    "trainer.max_epochs=2",
+)
+# Raises on one process, in the middle of an epoch.
+BREAKS = """
+import os
+if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+    from lightning_modules.base import Task
+    def fail(self):
+        raise OSError("disk on fire")
+    Task.on_validation_epoch_start = fail
+"""
+SLOW = ("trainer.max_epochs=200", "data.rows={train: 640, val: 33, test: 41}")
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row[f"{stage}/loss"]) for row in RunFolder(folder).read_history() for stage in ("train", "val")]
+
+
+def status(folder: Path) -> dict[str, str]:
+    return RunFolder(folder).read_json("status.json")
+
+
+def test_each_job_of_a_sweep_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path) -> None:
+    """Two processes in which one had another learning rate would drift from one process with the right one."""
+    words = ("-m", *TEXTS, "trainer.accumulate_grad_batches=2", "model.lr=1e-3,1e-2")
+    for trainer in ("cpu", "ddp_cpu"):
+        code, out, err = run(*words, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}")
+        assert code == 0, err
+        assert out.count("frozen for good") == 2  # a plan for each job, not for each process
+        assert "rank" not in err
+    for job in ("0", "1"):
+        one, two = tmp_path / "cpu" / job, tmp_path / "ddp_cpu" / job
+        assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+        assert RunFolder(two).read_json("plan.json")["device"] == "2 x cpu"
+        names = {path.name for path in one.iterdir()}
+        assert {path.name for path in two.iterdir()} == names  # the second process writes nothing
+        assert [row["train/n"] for row in RunFolder(two).read_history()] == ["91", "91"]
+    assert losses(tmp_path / "ddp_cpu" / "0") != pytest.approx(losses(tmp_path / "ddp_cpu" / "1"), rel=1e-3)
+    assert {path.name for path in (tmp_path / "ddp_cpu").iterdir()} - {"0", "1"} == {
+        path.name for path in (tmp_path / "cpu").iterdir()
+    } - {"0", "1"}
+    script = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), str(tmp_path / "ddp_cpu" / "0")]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "all figures are those of metrics.json" in done.stdout, done.stdout + done.stderr
+
+
+def test_images_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
+    for trainer in ("cpu", "ddp_cpu"):
+        code, _, err = run(*PICTURES, f"trainer={trainer}", f"hydra.run.dir={tmp_path / trainer}")
+        assert code == 0, err
+    assert losses(tmp_path / "ddp_cpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-5)
+
+
+def test_a_process_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    place = sabotage(tmp_path / "site", BREAKS)
+    code, _, err = run(*TEXTS, "trainer=ddp_cpu", f"hydra.run.dir={folder}", PYTHONPATH=place)
+    assert code == 1
+    assert (status(folder)["state"], status(folder)["stage"]) == ("failed", "fit")
+    assert status(folder)["error"] == "rank 1: OSError: disk on fire"
+    assert err.count("error: ") == 1
+    assert "error: rank 1: OSError: disk on fire" in err
+    assert "disk on fire" in (folder / "rank1.log").read_text()
+    assert not processes_of(folder)
+
+
+def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(*TEXTS, *SLOW, "trainer=ddp_cpu", f"hydra.run.dir={folder}")
+    wait_for(lambda: epochs(folder) > 0, process)
+    kill(processes_of(folder)[1], signal.SIGKILL)
+    code, _, err = ended(process)
+    assert code == 1
+    assert status(folder)["state"] == "failed"
+    assert status(folder)["error"].startswith("rank 1 was killed by SIGKILL")
+    assert "error: rank 1 was killed by SIGKILL" in err
+    assert not processes_of(folder)
+
+
+def test_a_signal_interrupts_all_and_one_process_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(*TEXTS, *SLOW, "trainer=ddp_cpu", f"hydra.run.dir={folder}")
+    wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), process)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = ended(process)
+    assert code == 143
+    assert status(folder) | {"state": "interrupted", "error": "stopped by SIGTERM"} == status(folder)
+    assert err.count("to go on: ") == 1
+    assert not processes_of(folder)
+    before = epochs(folder)
+    last = (f"trainer.max_epochs={before + 1}", f"hydra.run.dir={folder}", "ckpt_path=last")
+    code, _, err = run(*TEXTS, *SLOW[1:], "trainer=cpu", *last)
+    assert code == 0, err
+    assert epochs(folder) == before + 1
+    assert status(folder)["state"] == "finished"
+
+
+def test_where_the_first_process_dies_none_is_left(tmp_path: Path) -> None:
+    """The one that starts and watches the others."""
+    folder = tmp_path / "run"
+    process = start(*TEXTS, *SLOW, "trainer=ddp_cpu", f"hydra.run.dir={folder}")
+    wait_for(lambda: epochs(folder) > 0, process)
+    children = processes_of(folder)
+    process.kill()
+    process.wait()
+    stopped = subprocess.run(
+        ["tail", *(f"--pid={children[rank]}" for rank in (0, 1)), "-f", "/dev/null"], timeout=60, check=False
+    )
+    assert stopped.returncode == 0
+    assert status(folder)["state"] == "interrupted"
+
+
+# Hugging Face's DPT keeps layers for a task that this is not.
+UNREAD = (
+    "data=sample_scenes",
+    "model=segmenter",
+    "monitor=val/miou",
+    "data.rows={train: 8, val: 4, test: 4}",
+    "data.batch_size=4",
+    "model.backbone={model_type: dpt, hidden_size: 16, num_attention_heads: 2, intermediate_size: 32, image_size: 64, "
+    "num_hidden_layers: 4, backbone_out_indices: [0, 1, 2, 3], neck_hidden_sizes: [8, 8, 8, 8], fusion_hidden_size: 8, "
+    "is_hybrid: false, use_auxiliary_head: false}",
+    "model.lr=0.001",
+    "trainer=ddp_cpu",
+    "trainer.max_epochs=2",
+)
+
+
+def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> None:
+    code, _, err = run(*UNREAD, f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 1
+    assert "the loss does not reach every parameter (features." in err, err
+    assert "set trainer.strategy=ddp_find_unused_parameters_true" in err
+    assert "Traceback" not in err
+    assert status(tmp_path / "run")["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["trainer=ddp_cpu", "trainer.devices=3", "data.batch_size=2", "plan=true"],
+            ["data.batch_size: received 2", "3 processes"],
+        ),
+        (["trainer.strategy=ddp_spawn"], ["trainer.strategy: received 'ddp_spawn'", "choose one of auto, ddp"]),
+        (["trainer.num_nodes=2"], ["trainer.num_nodes: received 2", "torchrun --nnodes=2"]),
+    ],
+)
+def test_what_cannot_be_placed_is_said_in_one_line(words: list[str], told: list[str], train: Train) -> None:
+    done = train(*TEXTS, *words)
+    assert done.code == 1
+    assert all(part in done.error for part in told), done.error
+    assert len(done.error.splitlines()) == 1
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
+def test_gpus_that_are_not_there_are_said_in_one_line(trainer: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = train(*TEXTS, f"trainer={trainer}", "trainer.accelerator=gpu")
+    assert done.code == 1
+    assert done.error == "error: trainer.accelerator: received 'gpu', and this machine has none; take trainer=cpu"
+    assert "Traceback" not in done.err

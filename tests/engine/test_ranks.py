@@ -1,0 +1,183 @@
+"""Who starts the processes, and where they meet: as torchrun, srun and train.py itself say it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.ranks import LaunchError, Rank, log_name, meeting_point, stamp, this_rank, was_restarted
+from engine.run_folder import RunFolder
+from tests.processes import TEXTS, ended, epochs, run, sabotage, start, wait_for
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")  # devices and num_nodes are the launcher's
+STEP = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_STEP_ID": "0",
+    "SLURM_JOB_NAME": "thaw",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NODELIST": "gpu[03-05,9],cpu7",
+}
+# Raises on one process of the first attempt, behind the first checkpoint.
+BREAKS_ONCE = """
+import os
+if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
+    from lightning_modules.base import Task
+    real = Task.on_train_epoch_start
+    def fail(self):
+        if self.current_epoch == 1:
+            raise OSError("disk on fire")
+        real(self)
+    Task.on_train_epoch_start = fail
+"""
+
+
+def test_srun_and_torchrun_say_which_process_this_is() -> None:
+    assert this_rank({}) is None
+    assert this_rank({"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None  # the batch script itself
+    assert this_rank({**STEP, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert this_rank(STEP) == Rank(number=5, world=8, local=1, local_world=4, node=1, launcher="srun")
+    assert meeting_point(STEP) == ("gpu03", 19711)
+    torchrun = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1"}
+    assert this_rank(torchrun) == Rank(3, 4, 1, 2, 1, "torchrun")
+    assert meeting_point({"MASTER_ADDR": "host", "MASTER_PORT": "1234"}) == ("host", 1234)
+    with pytest.raises(LaunchError, match="7 tasks on 2 nodes"):
+        this_rank({**STEP, "SLURM_STEP_NUM_TASKS": "7"})
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({}, "slurm_4711"),
+        ({"SLURM_STEP_ID": "3"}, "slurm_4711_step3"),
+        ({"SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "11"}, "slurm_4700_11"),
+        ({"SLURM_JOB_NAME": "interactive"}, "slurm_4711"),  # the processes of one step still have to agree
+        ({"SLURM_JOB_NAME": "interactive", "SLURM_STEP_NUM_TASKS": "1"}, None),
+    ],
+)
+def test_a_job_of_slurm_finds_its_folder_again(more: dict[str, str], name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in {**STEP, **more}.items():
+        monkeypatch.setenv(key, value)
+    assert stamp() == name if name else "slurm" not in stamp()
+
+
+def test_restarts_and_logs_are_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not was_restarted({})
+    assert not was_restarted({"SLURM_RESTART_COUNT": "0", "TORCHELASTIC_RESTART_COUNT": "0"})
+    assert was_restarted({"SLURM_RESTART_COUNT": "1"})
+    assert was_restarted({"TORCHELASTIC_RESTART_COUNT": "2"})
+    assert log_name("train") == "train.log"
+    for key, value in STEP.items():
+        monkeypatch.setenv(key, value)
+    assert log_name("train") == "rank5.log"
+
+
+def only_run(folder: Path) -> Path:
+    """The one run folder that all processes of a job have agreed on."""
+    found = list((folder / "runs" / "sample_text").iterdir())
+    assert len(found) == 1, found
+    return found[0]
+
+
+def finished(folder: Path) -> bool:
+    status = RunFolder(folder).read_json("status.json")
+    return status["state"] == "finished" and (folder / "report.html").is_file()
+
+
+def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
+    """Two agents on this machine, each with the words of another node."""
+    meet = (
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=localhost:{free_port()}",
+        "--rdzv-id=t",
+    )
+    nodes = [start(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *meet), cwd=tmp_path) for _ in range(2)]
+    for code, _, err in [ended(node) for node in nodes]:
+        assert code == 0, err
+    folder = only_run(tmp_path)
+    assert finished(folder)
+    cfg = (folder / "config.yaml").read_text()
+    assert "num_nodes: 2" in cfg
+    assert "devices: 1" in cfg
+    assert RunFolder(folder).read_json("metrics.json")["test"]["n"] == 41
+
+
+def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
+    """With torchrun's own way to meet, which is another than that of the test above."""
+    place = sabotage(tmp_path / "site", BREAKS_ONCE)
+    words = ("--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}")
+    code, _, err = run(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place)
+    assert code == 0, err
+    assert "disk on fire" in err + (only_run(tmp_path) / "rank1.log").read_text()
+    assert finished(only_run(tmp_path))
+    assert epochs(only_run(tmp_path)) == 2
+    assert len(RunFolder(only_run(tmp_path)).read_json("provenance.json")["resumed"]) == 1
+
+
+def test_torchrun_cannot_sweep(tmp_path: Path) -> None:
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
+    code, _, err = run("-m", *TEXTS, "seed=1,2", f"hydra.sweep.dir={tmp_path}", **alone)
+    assert code == 1
+    assert "error: torchrun cannot sweep; start train.py -m by itself with trainer.devices=N" in err
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+SCONTROL = """#!/bin/sh
+echo "$@" >> "$SCONTROL_LOG"
+"""
+
+
+def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
+    """srun of two tasks, warned by SIGUSR1 and started again: the history is that of a job that was left alone."""
+    fake = tmp_path / "bin" / "scontrol"
+    fake.parent.mkdir()
+    fake.write_text(SCONTROL)
+    fake.chmod(0o755)
+    size = ("trainer.max_epochs=4", "data.rows={train: 320, val: 33, test: 41}", "trainer=cpu", "trainer.strategy=ddp")
+    asked = tmp_path / "asked"
+
+    def srun(job: str, **more: str) -> list[subprocess.Popen[str]]:
+        step = {**STEP, "SLURM_JOB_ID": job, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
+        step |= {"SLURM_STEP_NODELIST": "localhost", "PATH": f"{fake.parent}:/usr/bin:/bin", "SCONTROL_LOG": str(asked)}
+        tasks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+        return [start(*TEXTS, *size, cwd=tmp_path, **{**step, "MASTER_PORT": port, **task, **more}) for task in tasks]
+
+    port = str(free_port())
+    tasks = srun("1")
+    folder = tmp_path / "runs" / "sample_text" / "slurm_1"
+    wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), tasks[0])
+    for task in tasks:
+        task.send_signal(signal.SIGUSR1)
+    assert [code for code, _, _ in map(ended, tasks)] == [138, 138]
+    assert RunFolder(folder).read_json("status.json")["state"] == "interrupted"
+    assert asked.read_text() == "requeue 1\n"  # once, by one of them
+    assert epochs(folder) < 4
+
+    port = str(free_port())
+    again = [ended(task) for task in srun("1", SLURM_RESTART_COUNT="1")]
+    assert [code for code, _, _ in again] == [0, 0], again
+    port = str(free_port())
+    alone = [ended(task) for task in srun("2")]
+    assert [code for code, _, _ in alone] == [0, 0], alone
+    assert history(folder) == history(folder.with_name("slurm_2"))
+    assert len(history(folder)) == 4
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    rows = RunFolder(folder).read_history()
+    return [{key: value for key, value in row.items() if "seconds" not in key and "samples_per" not in key} for row in rows]
