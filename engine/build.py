@@ -198,7 +198,8 @@ def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
         return []
     from engine.search import reporter  # imports optuna
 
-    return [Pruning(cfg.monitor, reporter(cfg.sweep.trial, cfg.trainer.max_epochs))]
+    report = reporter(cfg.sweep.trial, cfg.trainer.max_epochs) if is_first() else None
+    return [Pruning(cfg.monitor, report)]
 
 
 def read_config(path: Path) -> DictConfig:

@@ -17,6 +17,7 @@ from engine.search_space import SearchError, check_space, override_value
 from engine.sweep import Sweep
 from tests.conftest import ROOT, SAMPLE
 from tests.engine.test_sweeps import RunSweep, history, states, sweep
+from tests.processes import TEXTS, run
 
 __all__ = ["sweep"]  # a fixture
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
@@ -300,3 +301,22 @@ def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, t
     for job in ("1", "2"):
         assert history(folder / job) == history(whole.folder / job)
     assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")
+
+
+def test_trials_on_two_processes_are_those_on_one(tmp_path: Path) -> None:
+    """Both processes have the trial's values, the first one reports, and both stop where it is pruned."""
+    given = (
+        "-m", *TEXTS, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "model.lr=tag(log,interval(1e-5,1e-1))",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 1}", "hydra.sweeper.seed=10",
+    )  # fmt: skip
+    for trainer in ("cpu", "ddp_cpu"):
+        code, _, errors = run(*given, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}")
+        assert code == 0, errors
+    one, two = tmp_path / "cpu", tmp_path / "ddp_cpu"
+    assert states(two) == states(one) == ["finished", "pruned"]  # the second learning rate is too low
+    ours, theirs = Sweep(two).search["trials"], Sweep(one).search["trials"]
+    assert [trial["params"] for trial in ours] == [trial["params"] for trial in theirs]
+    for number in range(2):
+        rows = [[float(row["train/loss"]) for row in RunFolder(folder / str(number)).read_history()] for folder in (one, two)]
+        assert rows[1] == pytest.approx(rows[0], rel=1e-5)
+    assert RunFolder(two / "0").read_json("plan.json")["device"] == "2 x cpu"
