@@ -72,7 +72,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
             callback.give_plan(task)
     _refuse_late_stages(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
-    loggers = [] if cfg.plan else [_instantiate(node) for node in cfg.logger.values()]
+    loggers = [] if cfg.plan or not is_first() else [_instantiate(node) for node in cfg.logger.values()]
     trainer = build_trainer(cfg, folder, callbacks, loggers)
     refuse_what_processes_cannot(cfg, trainer, task)
     return Parts(datamodule, task, trainer)
@@ -196,7 +196,7 @@ def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
     """For a trial of a search that prunes."""
     if cfg.sweep.trial is None or cfg.sweep.trial.pruner == "none":
         return []
-    from engine.search import reporter  # imports optuna
+    from engine.study import reporter  # imports optuna
 
     report = reporter(cfg.sweep.trial, cfg.trainer.max_epochs) if is_first() else None
     return [Pruning(cfg.monitor, report)]

@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine import processes, ranks
 from engine.command_line import CONFIGS
-from engine.interrupts import signals_raise
+from engine.interrupts import InterruptedRunError, signals_raise
 from engine.outcome import describe, report_failure
 from engine.redaction import hide, secret_values
-from engine.run_folder import RunFolder, write_text
-from engine.supervisor import FULL_ERROR, end_with_supervisor
-from engine.sweep import RECORD, enter_job, resumed_words
+from engine.run_folder import RunFolder
+from engine.supervisor import FULL_ERROR, end_unsaid, end_with_supervisor
+from engine.sweep import RECORD, redact_sweep_record, resumed_words
 from engine.sweep_course import sweep_ended
+from engine.sweep_job import enter_job, leave_error
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _LONGEST_NAME = 100
 def register_resolvers() -> None:
     """Make known what a run and a sweep are called: for the experiment or experiments, else for the dataset."""
     OmegaConf.register_new_resolver("thaw.name", lambda experiment, data: experiment or data, replace=True)
-    OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
     OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
@@ -42,7 +43,8 @@ def register_resolvers() -> None:
 def _sweep_name(default: str) -> str:
     """Name a sweep for all its experiments, joined by +, else for its datasets.
 
-    Told from the command line and not from the config: the name has to be the same in every job.
+    Told from the command line and not from the config: the name has to be the same in every job. Kept with the config, which
+    a launcher takes to processes with command lines of their own.
     """
     for group in ("experiment=", "data="):
         for word in sys.argv[1:]:
@@ -114,42 +116,39 @@ def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
-    if not cfg.plan:
-        processes.begin(cfg, folder)
-    if processes.needed(cfg):
-        return processes.run_in_processes(cfg, folder)
-    from engine.run import run  # imports torch: the status file is there before
+    alone = cfg.plan or not folder.writes or ranks.is_child()
+    with nullcontext() if alone else folder.held():
+        if not cfg.plan:
+            processes.begin(cfg, folder)
+        try:
+            if processes.needed(cfg):
+                return processes.run_in_processes(cfg, folder)
+            from engine.run import run  # imports torch: the status file is there before
 
-    return run(cfg, folder)
+            return run(cfg, folder)
+        except InterruptedRunError as error:  # where it came before or behind what the run itself writes down
+            if not cfg.plan and folder.writes:
+                end_unsaid(folder, "interrupted", str(error))
+            raise
 
 
 def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
-    if not cfg.plan:
-        secrets = secret_values(cfg)
-        words = [hide(word, secrets) for word in HydraConfig.get().overrides.task]
-        left = enter_job(folder, words)
-        if left == "done":
-            log.info("job %s is %s already", folder.path.name, folder.read_json("status.json")["state"])
-            return None
-        cfg.ckpt_path = left or cfg.ckpt_path
-        redact_sweep_record(cfg)
+    """A job of a sweep leaves its error in its folder, so that the next one begins."""
+    secrets = secret_values(cfg)
+    redact_sweep_record(Path(HydraConfig.get().sweep.dir), secrets)
     try:
         # In a process of a launcher's own, nobody else makes a signal an end that is written down.
         with signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext():
+            if not cfg.plan:
+                left = enter_job(folder, [hide(word, secrets) for word in HydraConfig.get().overrides.task])
+                if left == "done":
+                    log.info("job %s is %s already", folder.path.name, folder.read_json("status.json")["state"])
+                    return None
+                cfg.ckpt_path = left or cfg.ckpt_path
             return _run(cfg, folder)
     except Exception as error:
-        if not cfg.plan and folder.read_json("status.json").get("state") == "running":
-            folder.write_status("failed", "setup", describe(error))
-        pruned = folder.read_json("status.json").get("state") == "pruned"
-        log.log(logging.INFO if pruned else logging.ERROR, "job %s: %s", folder.path.name, describe(error))
+        state = folder.read_json("status.json").get("state")
+        if not cfg.plan and folder.writes:
+            leave_error(folder, describe(error))
+        log.log(logging.INFO if state == "pruned" else logging.ERROR, "job %s: %s", folder.path.name, describe(error))
         return None
-
-
-def redact_sweep_record(cfg: DictConfig) -> None:
-    """Take the secrets out of the multirun.yaml that Hydra writes into a sweep's folder."""
-    path = Path(HydraConfig.get().sweep.dir) / "multirun.yaml"
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        hidden = hide(text, secret_values(cfg))
-        if hidden != text:
-            write_text(path, hidden)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from engine.interrupts import InterruptedRunError
 from engine.ranks import this_rank
@@ -13,7 +14,7 @@ from engine.run_folder import RunFolder
 # What torch says where another process has gone, or does not answer.
 _LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|failed to (recv|send)|socket ?timeout"
-    r"|gloo|nccl|wait timeout|timed out|tcpstore|store->get",
+    r"|ncclRemoteError|nccl watchdog|communicator was aborted|collective operation timeout|waiting \d+ ?ms for|wait timeout|store->get",
     re.IGNORECASE,
 )
 _FOR_A_PEER = 10.0  # seconds in which the process that failed writes down why
@@ -37,6 +38,7 @@ def in_company(folder: RunFolder) -> Iterator[None]:
     Raises:
         PeerFailedError: Instead of torch's words for another process that has gone.
     """
+    before = folder.read_json("status.json")
     try:
         yield
     except BaseException as error:
@@ -44,10 +46,10 @@ def in_company(folder: RunFolder) -> Iterator[None]:
         if rank is None or rank.world == 1:
             raise
         if not has_lost_a_peer(error):
-            _record(folder, _FOR_THE_FIRST if rank.number else 0.0)
+            _record(folder, before, _FOR_THE_FIRST if rank.number else 0.0)
             raise
         try:
-            told = _record(folder, _FOR_A_PEER)
+            told = _record(folder, before, _FOR_A_PEER)
         except InterruptedRunError as stop:
             if rank.launcher != "torchrun" or stop.signum != signal.SIGTERM:
                 raise
@@ -69,12 +71,12 @@ def own_words(words: str, number: int | None = None) -> str:
     return f"rank {number}: {words}" if number else words
 
 
-def _record(folder: RunFolder, seconds: float) -> str | None:
+def _record(folder: RunFolder, before: dict[str, Any], seconds: float) -> str | None:
     """The error that another process wrote down, waited for; None where none does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         status = folder.read_json("status.json")
-        if status.get("state") not in ("running", None):
+        if status != before and status.get("state") not in ("running", None):  # before: of a run that goes on
             return str(status.get("error"))
         time.sleep(_POLL)
     return None

@@ -60,6 +60,11 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
     return Rank(number, tasks, local, tasks // nodes, node, "srun")
 
 
+def is_child() -> bool:
+    """Whether another process of Thaw started this one as one of several, and keeps the run folder for them."""
+    return SUPERVISOR in os.environ
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes the run folder: rank 0, or the only one."""
     rank = this_rank()

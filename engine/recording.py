@@ -40,6 +40,9 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     except PrunedRunError as error:
         _record_end(folder, "pruned", str(error))
         raise
+    except SystemExit:  # submitit's way to give up a machine; the job is in the queue again
+        _record_end(folder, "interrupted", "stopped by the launcher")
+        raise
     except BaseException as error:
         if not is_for_the_user(error):
             _log_traceback(error)

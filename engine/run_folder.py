@@ -1,11 +1,13 @@
 """What a run folder holds, how it is written (atomically) and read. Standard library only."""
 
 import csv
+import fcntl
 import io
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8; what UTF-8 cannot hold is written as an escape."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))  # type: ignore[arg-type]
+
+
+def _locked(handle: int) -> bool:
+    """Take the lock of an open folder; it is let go when that is closed. A file system without locks always gives it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class RunFolderError(ValueError):
@@ -158,6 +171,34 @@ class RunFolder:
         writer.writerows(rows)
         if self.writes:
             write_text(path, text.getvalue())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out while a run is in the folder; whatever ends this one lets go of it.
+
+        Raises:
+            RunFolderError: If a run is in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            if not _locked(handle):
+                msg = f"{self.path}: a run is still going on in it; wait for it, or stop it first"
+                raise RunFolderError(msg)
+            yield
+        finally:
+            os.close(handle)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether some process has a run in it, as far as the file system can tell."""
+        if not self.path.is_dir():
+            return False
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            return not _locked(handle)
+        finally:
+            os.close(handle)
 
     def discard_unless_run(self) -> None:
         """Leave nothing behind where nothing was run."""

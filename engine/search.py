@@ -1,38 +1,28 @@
 """A search for hyperparameters with Optuna: a study, the trials that it asks for, and what they came to."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from engine.run_folder import RunFolder
 from engine.search_space import SearchError, check_space, override_value, suggest
-from engine.sweep import SEARCH, read_job
+from engine.study import make_pruner, make_sampler, open_storage, resolved
+from engine.sweep import JOURNAL, SEARCH
+from engine.sweep_job import DONE, NOT_OF_THE_JOB, read_job
 
 log = logging.getLogger(__name__)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-SAMPLERS: dict[str, type[optuna.samplers.BaseSampler]] = {
-    "tpe": optuna.samplers.TPESampler,
-    "random": optuna.samplers.RandomSampler,
-    "qmc": optuna.samplers.QMCSampler,
-    "gp": optuna.samplers.GPSampler,
-    "nsgaii": optuna.samplers.NSGAIISampler,
-}
-PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
-    "median": optuna.pruners.MedianPruner,
-    "hyperband": optuna.pruners.HyperbandPruner,
-    "none": optuna.pruners.NopPruner,
-}
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 _JUDGED_BY = ("val/", "seconds/", "parameters/")
-_JOURNAL = "study.journal"
+_HALF_ASKED = timedelta(minutes=10)
+_SEEDS = 2**20
 
 
 @dataclass(frozen=True)
@@ -58,17 +48,20 @@ class Settings:
         space: See `check_space`.
         n_trials: How many trials the study has in the end, all machines and all resumed sweeps together.
         objectives: Figure -> min or max.
+        monitored: The same of what a run reports after each epoch.
         sampler, pruner: By name.
         sampler_options, pruner_options: Arguments of Optuna's class.
         seed: Of the sampler.
         max_epochs: The most that a trial can report; None where it is not known.
         storage: A URL of a database, the path of a file, or None for a file in the sweep's folder.
         study_name: None for a study of this sweep alone.
+        words: What all trials are started with, without secrets.
     """
 
     space: Mapping[str, Any]
     n_trials: int
     objectives: Mapping[str, str]
+    monitored: Mapping[str, str]
     sampler: str
     sampler_options: Mapping[str, Any]
     pruner: str
@@ -77,6 +70,7 @@ class Settings:
     max_epochs: int | None
     storage: str | None
     study_name: str | None
+    words: Sequence[str] = ()
 
     def check(self) -> None:
         """Raise `SearchError` where something cannot be meant."""
@@ -95,8 +89,12 @@ class Settings:
         if self.storage is not None and self.study_name is None:
             msg = "hydra.sweeper.storage is given without hydra.sweeper.study_name; name the study that is shared there"
             raise SearchError(msg)
-        if len(self.objectives) > 1 and self.pruner != "none":
-            msg = "hydra.sweeper.pruner: trials of several objectives cannot be pruned; set hydra.sweeper.pruner=none"
+        if self.pruner != "none" and self.objectives != self.monitored:
+            (name, mode), *_ = self.monitored.items()
+            msg = (
+                f"hydra.sweeper.pruner: trials are pruned by what is monitored, {name} ({mode}), which is not the one "
+                f"objective; set hydra.sweeper.pruner=none, or monitor and mode"
+            )
             raise SearchError(msg)
 
 
@@ -115,8 +113,12 @@ class Search:
             SearchError: If the study cannot be opened, or is another one.
         """
         settings.check()
+        make_pruner(settings.pruner, settings.pruner_options, settings.max_epochs)
+        make_sampler(settings.sampler, settings.sampler_options, settings.seed)
         self.sweep, self.settings, self.identity = sweep, settings, identity
-        self.storage = settings.storage or str(sweep / _JOURNAL)
+        self.storage = resolved(settings.storage) if settings.storage else str(sweep / JOURNAL)
+        # Machines that share a study and begin together are not to draw the same.
+        self.seed = settings.seed + (zlib.crc32(identity.encode()) % _SEEDS if settings.storage else 0)
         self.study_name = settings.study_name or identity
         directions: list[Any] = [DIRECTIONS[mode] for mode in settings.objectives.values()]
         try:
@@ -126,13 +128,35 @@ class Search:
         except Exception as error:  # whatever a database's driver raises
             msg = f"hydra.sweeper.storage: the study cannot be opened ({' '.join(str(error).split())[:200]})"
             raise SearchError(msg) from error
-        if [direction.name.lower() for direction in self.study.directions] != directions:
-            msg = f"study {self.study_name} has other objectives; name another one with hydra.sweeper.study_name"
-            raise SearchError(msg)
-        make_pruner(settings.pruner, settings.pruner_options, settings.max_epochs)
+        self._hold_against_before()
         self._failed_now = 0
+        self._end_half_asked()
         self._left = self._interrupted()
         self._ask_failed_again()
+
+    def _hold_against_before(self) -> None:
+        """Have a study be of one kind of trial: same objectives, and the same words but for what the search chooses."""
+        before, now = self.study.user_attrs.get("objectives"), dict(self.settings.objectives)
+        if before is None:
+            self.study.set_user_attr("objectives", now)
+            self.study.set_user_attr("words", list(self.settings.words))
+            return
+        if before != now:
+            was = ", ".join(f"{name} ({mode})" for name, mode in before.items())
+            msg = f"study {self.study_name} has other objectives: {was}; name another one with hydra.sweeper.study_name"
+            raise SearchError(msg)
+        words = self.study.user_attrs["words"]
+        if set(words) != set(self.settings.words):
+            log.warning("the study's first trials ran with %s; now it is %s", " ".join(words), " ".join(self.settings.words))
+
+    def _end_half_asked(self) -> None:
+        """Fail the trials of which a process was killed before it had written down what they are."""
+        long_ago = datetime.now() - _HALF_ASKED
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            known = "sweep" in trial.user_attrs
+            own = self.settings.storage is None
+            if not known and (own or (trial.datetime_start or long_ago) <= long_ago):
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _ours(self, *states: TrialState) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False, states=states)
@@ -162,7 +186,7 @@ class Search:
     def _ask(self) -> Asked:
         # A sampler's random numbers depend on what it has seen, so that a search that was interrupted goes on as if it was not.
         seen = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.settings.sampler, self.settings.sampler_options, self.settings.seed + seen)
+        self.study.sampler = make_sampler(self.settings.sampler, self.settings.sampler_options, self.seed + seen)
         trial = self.study.ask()
         try:
             chosen = suggest(trial, self.settings.space)
@@ -171,7 +195,7 @@ class Search:
             raise
         words = [f"{key}={override_value(value)}" for key, value in chosen.items()]
         job = str(trial.user_attrs.get("job", trial.number))
-        for name, value in (("sweep", self.identity), ("job", job), ("words", words)):
+        for name, value in (("job", job), ("words", words), ("sweep", self.identity)):  # the last makes it known
             trial.set_user_attr(name, value)
         return self._asked(trial)
 
@@ -193,6 +217,10 @@ class Search:
         """Tell the study what the run folders of these trials say; a trial that was interrupted stays open."""
         for trial in asked:
             job = read_job(self.sweep / trial.job)
+            given = dict(word.split("=", 1) for word in trial.words if not word.startswith(NOT_OF_THE_JOB))
+            if job.state in DONE and {key: job.overrides.get(key.lstrip("+")) for key in given} != given:
+                msg = f"{self.sweep / trial.job} holds the run of another trial; begin a new sweep"
+                raise SearchError(msg)
             values = [job.figures.get(name) for name in self.settings.objectives]
             if job.state == "finished" and None not in values:
                 self.study.tell(trial.number, values)  # type: ignore[arg-type]
@@ -245,59 +273,3 @@ def _described(trial: FrozenTrial, identity: str) -> dict[str, Any]:
         "values": trial.values,
         "reported": {str(step): value for step, value in sorted(trial.intermediate_values.items())},
     }
-
-
-def open_storage(storage: str) -> BaseStorage:
-    """A database by its URL, anything else as the path of a file that several processes may write to."""
-    if "://" in storage:
-        return RDBStorage(storage)
-    path = Path(storage).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler that a config names."""
-    sampler: optuna.samplers.BaseSampler = _made("sampler", SAMPLERS, name, {"seed": seed, **options})
-    return sampler
-
-
-def make_pruner(name: str, options: Mapping[str, Any], max_epochs: int | None) -> optuna.pruners.BasePruner:
-    """The pruner that a config names; Hyperband is told how long a trial can be."""
-    more = {"max_resource": max_epochs} if name == "hyperband" and max_epochs else {}
-    pruner: optuna.pruners.BasePruner = _made("pruner", PRUNERS, name, {**more, **options})
-    return pruner
-
-
-def _made(what: str, kinds: Mapping[str, type[Any]], name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if name not in kinds:
-        msg = f"hydra.sweeper.{what}: received {name!r}; choose one of {', '.join(kinds)}"
-        raise SearchError(msg)
-    try:
-        return kinds[name](**options)
-    except (TypeError, ValueError) as error:
-        msg = f"hydra.sweeper.{what}_options: {' '.join(str(error).split())}"
-        raise SearchError(msg) from error
-
-
-def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, float], bool]:
-    """What a trial's run reports its monitored figure to.
-
-    Args:
-        spec: The config's `sweep.trial`.
-        max_epochs: Of the run.
-
-    Returns:
-        A function of (epoch, figure) that says whether the trial is to be pruned.
-    """
-    pruner = make_pruner(spec["pruner"], spec["pruner_options"], max_epochs)
-    study = optuna.load_study(
-        study_name=spec["study"], storage=open_storage(spec["storage"]), pruner=pruner, sampler=optuna.samplers.RandomSampler()
-    )
-    trial = optuna.trial.Trial(study, spec["id"])
-
-    def report(epoch: int, figure: float) -> bool:
-        trial.report(figure, epoch)
-        return trial.should_prune()
-
-    return report

@@ -60,6 +60,8 @@ def _fault(entry: object, before: list[str]) -> str:
     elif fault := _range_fault(entry):
         return fault
     conditions = entry.get("when") or {}
+    if not isinstance(conditions, Mapping):
+        return f"received when {conditions!r}; a mapping of keys to values is needed"
     unknown = [key for key in conditions if key not in before]
     return f"when names {unknown[0]}, which is not chosen before it" if unknown else ""
 
@@ -70,6 +72,8 @@ def _range_fault(entry: Mapping[str, Any]) -> str:
     for name, value in (("low", low), ("high", high), *((("step", step),) if step is not None else ())):
         if not isinstance(value, kinds) or isinstance(value, bool):
             return f"received {name} {value!r}; {'a whole number' if kinds is int else 'a number'} is needed"
+    if step is not None and not step > 0:
+        return f"received step {step!r}; above 0 is needed"
     if low > high:
         return f"low {low} is above high {high}"
     if entry.get("log") and (low <= 0 or step is not None):

@@ -1,5 +1,6 @@
 """What a search is asked for: the keys of `hydra.sweeper`, and the words of the command line that name several values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config_files import nearest
+from engine.command_line import CONFIGS
+from engine.config_files import ConfigFiles, nearest
+from engine.redaction import hide, secret_values
 from engine.search import Search, Settings
 from engine.search_space import SearchError
 from engine.sweep import Sweep
+
+# Words that may differ between the machines that share a study.
+_ANY = ("paths.", "sweep", "logger", "trainer.accelerator=", "trainer.devices=", "trainer.strategy=", "data.num_workers=")
 
 
 def open_search(
@@ -34,14 +40,21 @@ def open_search(
     """
     fixed, space = _parted(OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(list(arguments)))
     cfg = hydra_context.config_loader.load_sweep_config(config, fixed)
+    for name in ("space", "objectives", "sampler_options", "pruner_options"):
+        if not isinstance(settings[name], Mapping | None):
+            msg = f"hydra.sweeper.{name}: received {settings[name]!r}; a mapping is needed"
+            raise SearchError(msg)
     space = {**(settings["space"] or {}), **space}
     for key in space:
         _check_key(cfg, key)
+    secrets = secret_values(cfg)
     sweep = Path(config.hydra.sweep.dir).resolve()
     more = {name: settings[name] for name in ("n_trials", "sampler", "pruner", "storage", "study_name")}
     given = Settings(
         space=space,
         objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
+        monitored={cfg.monitor: cfg.mode},
+        words=[hide(word, secrets) for word in fixed if not word.startswith(_ANY)],
         seed=cfg.seed if settings["seed"] is None else settings["seed"],
         max_epochs=cfg.trainer.max_epochs,
         sampler_options=settings["sampler_options"] or {},
@@ -70,8 +83,12 @@ def _dimension(override: Override) -> dict[str, Any]:
     log = {"log": True} if isinstance(sweep, RangeSweep | IntervalSweep) and "log" in sweep.tags else {}
     if isinstance(sweep, RangeSweep) and sweep.start is not None and sweep.stop is not None:
         whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
+        if not sweep.step > 0:
+            msg = f"{override.input_line}: a step above 0 is needed"
+            raise SearchError(msg)
+        steps = math.ceil(round((sweep.stop - sweep.start) / sweep.step, 9)) - 1  # like Python's range, without its end
         step = {} if log else {"step": sweep.step}
-        last = sweep.stop - 1 if whole else sweep.stop  # like Python's range, without its end
+        last = sweep.start + steps * sweep.step
         return {"type": "int" if whole else "float", "low": sweep.start, "high": last, **step, **log}
     if isinstance(sweep, IntervalSweep):
         whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
@@ -81,7 +98,7 @@ def _dimension(override: Override) -> dict[str, Any]:
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:
-    if key.startswith("+"):
+    if key.startswith("+") or key in ConfigFiles(CONFIGS).groups():
         return
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg

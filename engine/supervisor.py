@@ -57,7 +57,8 @@ class Processes:
         self.failed: int | None = None
         self.logs: list[IO[bytes]] = []
         self.errors = tempfile.TemporaryDirectory(prefix="thaw-")
-        self.children = [self._start(command, rank, count, port) for rank in range(count)]
+        self.children: list[subprocess.Popen[bytes]] = []
+        self._given = command, count, port
 
     def _start(self, command: list[str], rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
         """Start one; only rank 0 speaks to the terminal."""
@@ -86,6 +87,13 @@ class Processes:
         return self.folder.path / f"rank{rank}.log"
 
     def __enter__(self) -> Self:
+        try:
+            command, count, port = self._given
+            for rank in range(count):
+                self.children.append(self._start(command, rank, count, port))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.redaction import hide, secret_values
-from engine.sweep import PAGE, TABLE, Job, Sweep, SweepError, common_keys, failures
+from engine.sweep import PAGE, SHOWN, TABLE, Sweep, common_keys, failures, redact_sweep_record
+from engine.sweep_job import Job, SweepError
 
 log = logging.getLogger(__name__)
 
-_SHOWN = ("acc", "f1_macro", "miou")
-_begun: list[Sweep] = []
+_begun: list[tuple[Sweep, set[str]]] = []
 
 
 class SweepCourse(Callback):
@@ -31,7 +31,7 @@ class SweepCourse(Callback):
         secrets = _secrets_in(words)
         sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
         sweep.begin(hide(word, secrets) for word in words if not word.startswith(("hydra.mode=", "hydra.sweep.dir=")))
-        _begun[:] = [sweep]
+        _begun[:] = [(sweep, secrets)]
 
 
 def _secrets_in(words: Sequence[str]) -> set[str]:
@@ -55,16 +55,18 @@ def sweep_ended() -> Iterator[None]:
         yield
     except BaseException:
         with suppress(SweepError):  # the first error is the one that is told
-            _end_sweep()
+            _end_sweep(ended=False)
         raise
-    _end_sweep()
+    _end_sweep(ended=True)
 
 
-def _end_sweep() -> None:
+def _end_sweep(*, ended: bool) -> None:
     if not _begun:
         return
-    sweep = _begun.pop()
-    jobs = sweep.end()
+    sweep, secrets = _begun.pop()
+    redact_sweep_record(sweep.path, secrets)
+    # Jobs that submitit has queued begin later, and look for it.
+    jobs = sweep.end(keep=not ended and (sweep.path / ".submitit").exists())
     if not jobs:
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -72,10 +74,18 @@ def _end_sweep() -> None:
     console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
     _draw(sweep, console)
     failed = failures(jobs)
-    if failed or any(job.state == "interrupted" for job in jobs):
+    if ended:
+        _forget_pickles(sweep.path)
+    if failed:
         console.print(f"to go on: python train.py -m sweep.resume={sweep.path}", highlight=False, soft_wrap=True)
     if failed:
         raise SweepError(failed)
+
+
+def _forget_pickles(path: Path) -> None:
+    """Take away what submitit handed to its jobs: config and command line as they are, secrets included."""
+    for file in (path / ".submitit").rglob("*.pkl"):
+        file.unlink(missing_ok=True)
 
 
 def _draw(sweep: Sweep, console: Console) -> None:
@@ -87,7 +97,7 @@ def _draw(sweep: Sweep, console: Console) -> None:
 
 def _shown(jobs: Sequence[Job]) -> Table:
     common = common_keys(jobs)
-    figures = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{name}" for name in _SHOWN)]))
+    figures = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{name}" for name in SHOWN)]))
     figures = [name for name in figures if any(name in job.figures for job in jobs)]
     table = Table("job", "state", "overrides", *figures, "seconds", title=f"{len(jobs)} jobs")
     for job in jobs:

@@ -13,7 +13,7 @@ from reports.statistics import Interval
 
 # What may differ between runs of one group: the seed, and what has no bearing on a figure.
 _SEED = "seed"
-_WITHOUT_BEARING = ("ckpt_path", "plan", "paths.", "sweep.", "logger.")
+_WITHOUT_BEARING = ("plan", "paths.", "sweep.", "logger.")
 
 
 @dataclass(frozen=True)
@@ -104,4 +104,6 @@ def _flat(node: Any, path: str) -> list[tuple[str, str]]:  # noqa: ANN401 - a va
         return [pair for key, value in node.items() for pair in _flat(value, f"{path}.{key}" if path else str(key))]
     if path.rpartition(".")[2] == _SEED or f"{path}.".startswith(_WITHOUT_BEARING) or path in _WITHOUT_BEARING:
         return []
+    if path == "ckpt_path" and node == "last":  # the same run, gone on with
+        node = None
     return [(path, repr(node))]

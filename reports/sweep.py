@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.run_folder import write_text
-from engine.sweep import PAGE, Job, Sweep, common_keys
+from engine.sweep import PAGE, SHOWN, Sweep, common_keys
+from engine.sweep_job import Job
 from reports import search_figures
 from reports.comparison import compared
 from reports.page import TITLES, environment
 from reports.record import read_run
-
-_SHOWN = ("acc", "f1_macro", "miou")
 
 
 def write_sweep_page(path: Path) -> Path:
@@ -67,7 +66,7 @@ def _name(job: Job, common: set[str]) -> str:
 def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     """Figure -> what it is called, of those that some job has."""
     monitors = dict.fromkeys(job.monitor for job in jobs if job.monitor)
-    wanted = {**{name: name for name in monitors}, **{f"test/{name}": f"test {TITLES[name]}" for name in _SHOWN}}
+    wanted = {**{name: name for name in monitors}, **{f"test/{name}": f"test {TITLES[name]}" for name in SHOWN}}
     return [(name, title) for name, title in wanted.items() if any(name in job.figures for job in jobs)]
 
 

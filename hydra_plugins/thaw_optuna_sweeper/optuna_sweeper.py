@@ -68,6 +68,9 @@ class OptunaSweeper(Sweeper):
             msg = f"hydra/sweeper=optuna needs {error.name}; the extra `sweep` brings it: pip install -e '.[sweep]'"
             raise SearchError(msg) from error
 
+        if self.n_jobs < 1:
+            msg = f"hydra.sweeper.n_jobs: received {self.n_jobs}; at least 1 is needed"
+            raise SearchError(msg)
         fixed, search = open_search(self.hydra_context, self.config, self.settings, arguments)
         try:
             while asked := search.ask(self.n_jobs):

@@ -66,7 +66,11 @@ class MLFlowLogger(Dashboard, lightning.pytorch.loggers.MLFlowLogger):
             )
             client: Any = self._mlflow_client
             if client.get_experiment_by_name(experiment) is None:
-                client.create_experiment(experiment, artifact_location=place and place.as_uri())
+                try:
+                    client.create_experiment(experiment, artifact_location=place and place.as_uri())
+                except Exception:  # MLflow's own, which is imported late
+                    if client.get_experiment_by_name(experiment) is None:  # another job was not faster
+                        raise
 
     def begin(self, origin: Origin, run_id: str | None) -> str | None:
         """Begin the run, with config, commit and environment; see `Dashboard`."""

@@ -70,9 +70,13 @@ class TrackioLogger(Dashboard, Logger):
         """
         if self._run is None:
             # Read once, when it is imported.
+            stated = os.environ.get("TRACKIO_DIR")
             os.environ["TRACKIO_DIR"] = str(self._directory)
             import trackio
             from trackio.utils import TRACKIO_DIR
+
+            if stated is None:  # ours is not to be taken for the user's by the next job of this process
+                del os.environ["TRACKIO_DIR"]
 
             if self._directory != TRACKIO_DIR:
                 msg = f"logger=trackio: this process logs to {TRACKIO_DIR} already; {self._directory} needs another one"

@@ -30,6 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 def test_the_loss_of_a_peer_is_told_from_an_error_of_its_own() -> None:
     assert has_lost_a_peer(RuntimeError(GLOO))
     assert has_lost_a_peer(RuntimeError("NCCL watchdog thread terminated with exception"))
+    assert not has_lost_a_peer(RuntimeError("NCCL error: out of memory"))
+    assert not has_lost_a_peer(RuntimeError("DataLoader timed out after 5 seconds"))
     assert not has_lost_a_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not has_lost_a_peer(ConnectionResetError("connection reset by peer"))  # a dataset's
 

@@ -86,6 +86,6 @@ def test_nothing_in_a_sweep_folder_holds_a_secret(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
     assert entry.main() == 0
     (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
-    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv", "sweep.html", "sweep.json"]
     assert HIDDEN in (sweep / "multirun.yaml").read_text()
     assert not files_with(sweep, "SUPERSECRET")

@@ -12,8 +12,9 @@ import pytest
 from optuna.trial import TrialState
 
 from engine.run_folder import RunFolder
-from engine.search import Asked, Search, Settings, open_storage, reporter
+from engine.search import Asked, Search, Settings
 from engine.search_space import SearchError, check_space, override_value
+from engine.study import open_storage, reporter
 from engine.sweep import Sweep
 from tests.conftest import ROOT, SAMPLE
 from tests.engine.test_sweeps import RunSweep, history, states, sweep
@@ -31,7 +32,7 @@ SPACE: dict[str, Any] = {
 
 def settings(**changes: Any) -> Settings:
     given: dict[str, Any] = {
-        "space": SPACE, "n_trials": 8, "objectives": {"val/acc": "max"}, "sampler": "tpe", "sampler_options": {}, "pruner": "none",
+        "space": SPACE, "n_trials": 8, "objectives": {"val/acc": "max"}, "monitored": {"val/acc": "max"}, "sampler": "tpe", "sampler_options": {}, "pruner": "none",
         "pruner_options": {},
         "seed": 3, "max_epochs": 4, "storage": None, "study_name": None,
     }  # fmt: skip
@@ -143,6 +144,34 @@ def test_several_objectives(tmp_path: Path) -> None:
         Search(tmp_path, settings(), "s")
 
 
+def test_a_study_is_of_one_kind_of_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (asked,) = Search(tmp_path, settings(words=("seed=1",)), "s").ask(1)
+    with pytest.raises(SearchError, match=r"has other objectives: val/acc \(max\)"):
+        Search(tmp_path, settings(objectives={"val/f1_macro": "max"}), "s")
+    search = Search(tmp_path, settings(words=("seed=2",)), "s")
+    assert "the study's first trials ran with seed=1; now it is seed=2" in caplog.text
+    ended(tmp_path, asked)
+    RunFolder(tmp_path / asked.job).write_json("overrides.json", {"words": ["model.lr=0.5"]})
+    with pytest.raises(SearchError, match="holds the run of another trial"):
+        search.tell([asked])
+
+
+def test_a_trial_that_was_half_asked_is_given_up(tmp_path: Path) -> None:
+    search = Search(tmp_path, settings(n_trials=1), "s")
+    search.study.ask()  # and killed before anything was written down
+    assert search.ask(1) == []
+    assert [asked.number for asked in Search(tmp_path, settings(n_trials=1), "s").ask(1)] == [1]
+
+
+def test_machines_that_begin_together_draw_otherwise(tmp_path: Path) -> None:
+    values = set()
+    for name in ("a", "b"):
+        storage = str(tmp_path / f"{name}.log")
+        (asked,) = Search(tmp_path / name, settings(storage=storage, study_name="both"), name).ask(1)
+        values.add(words(asked)["model.lr"])
+    assert len(values) == 2
+
+
 def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
@@ -171,6 +200,8 @@ def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
         ({"type": "float", "low": 0, "high": 1, "log": True}, "log needs low above 0"),
         ({"type": "int", "low": 0.5, "high": 1}, "received low 0.5; a whole number"),
         ({"type": "float", "low": "a", "high": 1}, "received low 'a'; a number"),
+        ({"type": "float", "low": 0, "high": 1, "step": 0}, "received step 0; above 0"),
+        ({"type": "int", "low": 1, "high": 4, "when": "model.lr"}, "a mapping of keys to values is needed"),
         ({"type": "int", "low": 1, "high": 4, "setp": 2}, "unknown key setp; did you mean step"),
         ({"type": "categorical", "choices": []}, "a list of values"),
         ({"type": "int", "low": 1, "high": 4, "when": {"model.hed": 1}}, "when names model.hed, which is not chosen before it"),
@@ -192,10 +223,11 @@ def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> Non
         ({"storage": "nosql://x", "study_name": "s"}, "the study cannot be opened"),
         ({"sampler": "best"}, "hydra.sweeper.sampler: received 'best'; choose one of tpe, random"),
         ({"sampler_options": {"sed": 1}}, "hydra.sweeper.sampler_options: .*sed"),
+        ({"objectives": {"val/loss": "min"}, "pruner": "median"}, "pruned by what is monitored"),
         ({"pruner": "cut"}, "hydra.sweeper.pruner: received 'cut'"),
         (
             {"objectives": {"val/acc": "max", "seconds/fit": "min"}, "pruner": "median"},
-            "trials of several objectives cannot be pruned",
+            r"what is monitored, val/acc \(max\), which is not the one objective",
         ),
     ],
 )
@@ -244,6 +276,9 @@ def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
         (["hydra.sweeper.space={model.lrr: {type: float, low: 1, high: 2}}"], "the config has no such key; did you mean lr"),
         (["model.lr=glob(*)"], "a search takes choice"),
         ([], "space is empty"),
+        (["model.lr=1e-3,1e-2", "hydra.sweeper.n_jobs=0"], "n_jobs: received 0"),
+        (["model.lr=1e-3,1e-2", "hydra.sweeper.objectives=val/acc"], "objectives: received 'val/acc'; a mapping is needed"),
+        (["model.lr=1e-3,1e-2", "hydra.sweeper.sampler_options={sed: 1}"], "hydra.sweeper.sampler_options:"),
         (["model.lr=1e-3,1e-2", "hydra.sweeper.objectives={test/acc: max}"], "the test split chooses nothing"),
     ],
 )
@@ -279,7 +314,7 @@ def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
 
 def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, tmp_path: Path) -> None:
     given = [
-        *TINY, "trainer.max_epochs=5", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=3",
+        *TINY, "trainer.max_epochs=12", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=3",
         "model.lr=interval(1e-4,1e-1)",
     ]  # fmt: skip
     folder = tmp_path / "killed"

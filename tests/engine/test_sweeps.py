@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from engine.run_folder import RunFolder
 from engine.sweep import Sweep
+from lightning_modules.base import Task
 from tests.conftest import ROOT, SAMPLE, Ended
 
 TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
@@ -149,8 +151,8 @@ def test_a_plan_leaves_no_folder(sweep: RunSweep) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path) -> None:
-    """In processes of their own, of which one job fails and the others end in their reports."""
+def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_backbone: Path, covid_dir: Path) -> None:
+    """In processes with command lines of their own, of which one job fails and the other ends in its report."""
     pytest.importorskip(
         {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}[launcher], reason="extra not installed"
     )
@@ -159,14 +161,75 @@ def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path) -> None:
         "submitit_local": ["hydra.launcher.timeout_min=5"],
         "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
     }[launcher]
-    words = [*TINY, "model.lr=1e-3,1e38,1e-2", f"hydra/launcher={launcher}", *more, "hydra.sweep.dir=sweep"]
+    words = [
+        "experiment=bert_feature", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}", "trainer.max_epochs=1",
+        "trainer.accelerator=cpu", "data.batch_size=16", "model.lr=1e38,1e-3", "+callbacks.keyed.api_key=SUPERSECRET",
+        "+callbacks.keyed._target_=tests.engine.test_redaction.KeyedCallback", f"hydra/launcher={launcher}", *more,
+    ]  # fmt: skip
+    (tmp_path / "sitecustomize.py").write_text("import engine.config as c\nc.ALLOWED = (*c.ALLOWED, 'tests.')\n")
     command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    places = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=places)
     assert done.returncode == 1, done.stderr
-    assert states(tmp_path / "sweep") == ["finished", "failed", "finished"], done.stderr
-    assert "job 1 (model.lr=1e+38): the training loss is nan" in done.stderr
-    assert all((tmp_path / "sweep" / job / "report.html").is_file() for job in ("0", "2"))
-    assert [row["state"] for row in rows(tmp_path / "sweep")] == ["finished", "failed", "finished"]
+    found = list((tmp_path / "runs" / "sweeps").glob("bert_feature/*"))
+    assert len(found) == 1, done.stderr
+    (folder,) = found
+    assert states(folder) == ["failed", "finished"], done.stderr
+    assert "job 0 (model.lr=1e+38): the training loss is nan" in done.stderr
+    assert (folder / "1" / "report.html").is_file()
+    assert [row["state"] for row in rows(folder)] == ["failed", "finished"]
+    assert not [p.name for p in folder.rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]
+
+
+def test_what_submitit_takes_from_its_machine_goes_on(sweep: RunSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler of signals ends the process from within, once the job is in the queue again."""
+    words = [*TINY, "trainer.max_epochs=3", "seed=1,2"]
+    whole = sweep(*words, "hydra.sweep.dir=whole")
+    with monkeypatch.context() as patch:
+        start = Task.on_train_epoch_start
+
+        def preempted(self: Task) -> None:
+            start(self)
+            if self.current_epoch == 2:
+                sys.exit(-1)
+
+        patch.setattr(Task, "on_train_epoch_start", preempted)
+        with pytest.raises(SystemExit):
+            sweep(*words)
+    folder = whole.folder
+    assert states(folder) == ["interrupted"]
+    assert sweep(f"sweep.resume={folder}").code == 0
+    assert states(folder) == ["finished"] * 2
+    assert not list(folder.glob("*_attempt_*"))
+    assert history(folder / "0") == history(folder.parent / "whole" / "0")
+
+
+def test_a_job_that_still_runs_is_left_alone(sweep: RunSweep) -> None:
+    ended = sweep(*TINY, "seed=1,2")
+    job = RunFolder(ended.folder / "1")
+    job.write_status("running", "fit")
+    with job.held():
+        again = sweep(f"sweep.resume={ended.folder}")
+        assert again.code == 1
+        assert "job 1 (seed=2): running" in again.error
+        assert "job 1: still going on in another process" in again.err
+        assert not (ended.folder / "1_attempt_1").exists()
+    assert sweep(f"sweep.resume={ended.folder}").code == 0
+    assert states(ended.folder) == ["finished"] * 2
+
+
+def test_a_job_that_cannot_go_on_is_told_and_stays_what_it_was(sweep: RunSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = sweep(*TINY, "seed=1,2")
+    job = RunFolder(ended.folder / "1")
+    job.write_status("interrupted", "fit", "stopped by SIGTERM")
+    again = sweep(f"sweep.resume={ended.folder}", "model.hidden=16")
+    assert again.code == 1
+    assert "1 did not end" in again.error
+    assert "began with another config: model.hidden was 8 and is 16" in again.error
+    assert states(ended.folder) == ["finished", "interrupted"]
+    assert job.last_checkpoint.is_file()
+    assert sweep(f"sweep.resume={ended.folder}", "model.hidden=8").code == 0
+    assert states(ended.folder) == ["finished"] * 2
 
 
 def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
@@ -181,5 +244,7 @@ def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
     assert not found
     again = sweep(f"sweep.resume={tmp_path / 'sweep'}")
     assert "callbacks.keyed was not kept, as it is secret" in again.err
+    assert sweep(f"sweep.resume={tmp_path / 'sweep'}", keyed).code == 0  # given again, it is not kept either
+    assert not [p.name for p in (tmp_path / "sweep").rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]
     words = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["words"]
     assert not any("SUPERSECRET" in word for word in words)
