@@ -14,7 +14,8 @@ from engine.run_folder import RunFolder
 # What torch says where another process has gone, or does not answer.
 _LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|failed to (recv|send)|socket ?timeout"
-    r"|ncclRemoteError|nccl watchdog|communicator was aborted|collective operation timeout|waiting \d+ ?ms for|wait timeout|store->get",
+    r"|ncclRemoteError|nccl watchdog|communicator was aborted|collective operation timeout"
+    r"|waiting \d+ ?ms for|wait timeout|store->get",
     re.IGNORECASE,
 )
 _FOR_A_PEER = 10.0  # seconds in which the process that failed writes down why

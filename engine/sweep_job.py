@@ -152,7 +152,8 @@ def _best_so_far(history: list[dict[str, str]], monitor: str, mode: str) -> dict
     if not rows:
         return {}
     best = (max if mode == "max" else min)(rows, key=lambda row: float(row[monitor]))
-    return {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
+    figures = {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
+    return {**figures, "seconds/fit": round(sum(float(row["seconds"]) for row in history), 3)}
 
 
 def _brief(value: str) -> str:

@@ -44,9 +44,10 @@ def _history(complete: Sequence[Any], pruned: Sequence[Any], objective: str, mod
     better = max if mode == "max" else min
     numbers = [t["number"] for t, _ in complete]
     so_far = [better(v for _, v in complete[: i + 1]) for i in range(len(complete))]
+    last = max(t["number"] for t, _ in [*complete, *pruned])
 
     def draw(axes: Axes) -> None:
-        axes.step(numbers, so_far, where="post", color=figures.INK, linewidth=0.9, label="best so far")
+        axes.step([*numbers, last], [*so_far, so_far[-1]], where="post", color=figures.INK, linewidth=0.9, label="best so far")
 
     points = [[(t["number"], v) for t, v in group] for group in (complete, pruned)]
     return figures.scatter(points, "trial", objective, f"history {objective}", draw=draw)
