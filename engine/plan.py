@@ -67,6 +67,7 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
     task.train()
     rows = [row for name in task.lrs for row in _rows(task, name)]
     top = [row for row in rows if row.depth == 0]
+    nodes = f"{trainer.num_nodes} nodes of " if trainer.num_nodes > 1 else ""
     return {
         "rows": [asdict(row) for row in rows],
         "parameters": {"total": sum(r.parameters for r in top), "trainable": sum(r.trainable for r in top)},
@@ -74,7 +75,7 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
         "batches_per_epoch": train_batches,
         "max_epochs": trainer.max_epochs,
         "precision": str(trainer.precision),
-        "device": f"{trainer.num_devices} x {trainer.strategy.root_device.type}",
+        "device": f"{nodes}{trainer.num_devices} x {trainer.strategy.root_device.type}",
         "samples": {split: data[split]["rows"] for split in ("train", "val", "test") if split in data},
         "padding_share": data.get("train", {}).get("padding_share"),
     }

@@ -107,6 +107,7 @@ def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
     cfg = (folder / "config.yaml").read_text()
     assert "num_nodes: 2" in cfg
     assert "devices: 1" in cfg
+    assert RunFolder(folder).read_json("plan.json")["device"] == "2 nodes of 1 x cpu"
     assert RunFolder(folder).read_json("metrics.json")["test"]["n"] == 41
 
 
