@@ -78,7 +78,6 @@ def _end_sweep(*, ended: bool) -> None:
         _forget_pickles(sweep.path)
     if failed:
         console.print(f"to go on: python train.py -m sweep.resume={sweep.path}", highlight=False, soft_wrap=True)
-    if failed:
         raise SweepError(failed)
 
 
