@@ -81,6 +81,8 @@ def launch() -> int:
     with report_failure() as outcome:
         if any(word.startswith("sweep.resume=") for word in sys.argv[1:]):
             sys.argv[1:] = resumed_words(sys.argv[1:])
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            ranks.refuse_to_sweep()
         with _raising_hydra(), sweep_ended():
             job()
         if failures:

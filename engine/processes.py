@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.interrupts import InterruptedRunError
 from engine.outcome import describe
-from engine.ranks import LaunchError, is_first, this_rank, was_restarted
+from engine.ranks import is_first, this_rank, was_restarted
 from engine.run_folder import RunFolder
 from engine.supervisor import Processes, end_unsaid
 
@@ -38,15 +38,11 @@ def begin(cfg: DictConfig, folder: RunFolder) -> None:
 
     Raises:
         RunFolderError: If it holds another run.
-        LaunchError: If torchrun was asked for a sweep.
     """
     _silence_all_but_the_first()
     rank = this_rank()
     if rank is not None and rank.launcher == "thaw":
         return  # whoever started this process has done so
-    if rank is not None and rank.launcher == "torchrun" and HydraConfig.get().mode is RunMode.MULTIRUN:
-        msg = "torchrun cannot sweep; start train.py -m by itself with trainer.devices=N, which gives each job its processes"
-        raise LaunchError(msg)
     if was_restarted() and folder.is_unfinished:
         if folder.last_checkpoint.exists():
             cfg.ckpt_path = "last"

@@ -60,6 +60,14 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
     return Rank(number, tasks, local, tasks // nodes, node, "srun")
 
 
+def refuse_to_sweep() -> None:
+    """Raise `LaunchError` where torchrun started this process: each of its processes would sweep by itself."""
+    rank = this_rank()
+    if rank is not None and rank.launcher == "torchrun":
+        msg = "torchrun cannot sweep; start train.py -m by itself with trainer.devices=N, which gives each job its processes"
+        raise LaunchError(msg)
+
+
 def is_child() -> bool:
     """Whether another process of Thaw started this one as one of several, and keeps the run folder for them."""
     return SUPERVISOR in os.environ

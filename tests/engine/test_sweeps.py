@@ -169,7 +169,10 @@ def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_back
     (tmp_path / "sitecustomize.py").write_text("import engine.config as c\nc.ALLOWED = (*c.ALLOWED, 'tests.')\n")
     command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
     places = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=places)
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=places)
+        if "timed out during startup" not in done.stderr:
+            break  # Ray waits for its own servers for half a minute and no longer, whatever else the machine does
     assert done.returncode == 1, done.stderr
     found = list((tmp_path / "runs" / "sweeps").glob("bert_feature/*"))
     assert len(found) == 1, done.stderr
