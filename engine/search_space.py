@@ -13,7 +13,8 @@ _KINDS: dict[str, tuple[set[str], set[str]]] = {  # type -> keys that it needs, 
     "int": ({"low", "high"}, {"log", "step"}),
     "categorical": ({"choices"}, set()),
 }
-_PLAIN = re.compile(r"^[\w./+-]+$")
+# What needs no quotes: no number, and no other word that Hydra takes for something else.
+_PLAIN = re.compile(r"^(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*$", re.IGNORECASE)
 
 Value = str | int | float | bool | None
 

@@ -239,7 +239,21 @@ def test_what_cannot_be_searched_is_refused(changes: dict[str, Any], message: st
 def test_values_are_written_as_hydra_reads_them() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    for value in (None, True, 3, 1e-05, "a b", "it's, {so}", [1, "x y"], {"a": [1, {"b": "c:d"}]}, "/tmp/a.b-c", "back\\slash"):
+    for value in (
+        None,
+        True,
+        3,
+        1e-05,
+        "a b",
+        "it's, {so}",
+        [1, "x y"],
+        {"a": [1, {"b": "c:d"}]},
+        "/tmp/a.b-c",
+        "12345678",
+        "8e123456",
+        "true",
+        "back\\slash",
+    ):
         parsed = OverridesParser.create().parse_override(f"key={override_value(value)}")
         assert parsed.value() == value
 
