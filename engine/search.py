@@ -186,7 +186,7 @@ class Search:
     def _ask(self) -> Asked:
         # A sampler's random numbers depend on what it has seen, so that a search that was interrupted goes on as if it was not.
         seen = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.settings.sampler, self.settings.sampler_options, self.seed + seen)
+        self.study.sampler = make_sampler(self.settings.sampler, self.settings.sampler_options, (self.seed + seen) % 2**32)
         trial = self.study.ask()
         try:
             chosen = suggest(trial, self.settings.space)

@@ -156,6 +156,11 @@ def test_a_study_is_of_one_kind_of_trial(tmp_path: Path, caplog: pytest.LogCaptu
         search.tell([asked])
 
 
+def test_the_largest_seed_is_one(tmp_path: Path) -> None:
+    search = Search(tmp_path, settings(seed=2**32 - 1), "s")
+    assert len(search.ask(3)) == 3  # each trial's sampler has the seed after it
+
+
 def test_a_trial_that_was_half_asked_is_given_up(tmp_path: Path) -> None:
     search = Search(tmp_path, settings(n_trials=1), "s")
     search.study.ask()  # and killed before anything was written down
