@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from omegaconf import DictConfig, open_dict
 
 from engine.config import ConfigError
-from engine.ranks import Rank, meeting_point, this_rank
+from engine.ranks import Rank, meeting_point, must_meet_anew, new_meeting_point, this_rank
 from lightning_modules.base import Task
 
 # Longer than any process keeps the others waiting: for rank 0's checkpoints and for the slowest share of a validation.
@@ -30,6 +30,7 @@ class RankEnvironment(ClusterEnvironment):
     def __init__(self, rank: Rank) -> None:
         super().__init__()
         self.rank = rank
+        self._met: tuple[int, object] | None = None
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -44,7 +45,9 @@ class RankEnvironment(ClusterEnvironment):
     @property
     def main_port(self) -> int:
         """Port there."""
-        return meeting_point()[1]
+        if self._met is None:
+            self._met = new_meeting_point() if must_meet_anew() else (meeting_point()[1], None)
+        return self._met[0]
 
     @staticmethod
     def detect() -> bool:

@@ -5,12 +5,16 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 # Process id of the process that started this one as one of several; see engine/supervisor.py.
 SUPERVISOR = "THAW_SUPERVISOR"
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 _INTERACTIVE = ("bash", "interactive")
+_TORCHRUNS_COUNT = "TORCHELASTIC_RESTART_COUNT"
 _FIRST_PORT, _PORTS = 15000, 10000
 
 
@@ -87,7 +91,7 @@ def log_name(name: str) -> str:
 
 def was_restarted(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun or SLURM started this job again after it had been stopped."""
-    return any(int(environment.get(name, "0") or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(int(environment.get(name, "0") or 0) > 0 for name in (_TORCHRUNS_COUNT, "SLURM_RESTART_COUNT"))
 
 
 def stamp() -> str:
@@ -117,16 +121,13 @@ def _torchrun_stamp() -> str | None:
     rank = this_rank()
     if rank is None or rank.launcher != "torchrun" or rank.world == 1:
         return None
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if not _agents_keep_store():
         run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
         if run_id == "none":
             msg = "torchrun's agents share no store, so the processes cannot agree on a run folder; give hydra.run.dir=RUN"
             raise LaunchError(msg)
         return f"torchrun_{run_id}"
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
-
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    return str(store.compare_set("thaw/stamp", "", time.strftime(_STAMP)).decode())
+    return str(_agents_store().compare_set("thaw/stamp", "", time.strftime(_STAMP)).decode())
 
 
 def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
@@ -138,3 +139,40 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int
     first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]
     port = _FIRST_PORT + (int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))) % _PORTS
     return environment.get("MASTER_ADDR", first), int(environment.get("MASTER_PORT", port))
+
+
+def new_meeting_point() -> "tuple[int, TCPStore | None]":
+    """Where processes that torchrun started again meet: elsewhere than those before them did.
+
+    The agents keep one store over all attempts, in which gloo finds the addresses of processes that have ended and fails to
+    reach them.
+
+    Returns:
+        The port, and in rank 0 what the others meet in, which it has to keep alive.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
+
+    agents, key = _agents_store(), f"thaw/port/{os.environ[_TORCHRUNS_COUNT]}"
+    own = None
+    if is_first():
+        own = TCPStore(os.environ["MASTER_ADDR"], 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+        agents.set(key, str(own.port))
+    return int(agents.get(key)), own
+
+
+def must_meet_anew() -> bool:
+    """Whether torchrun started these processes again, with the store that those before them met in."""
+    rank = this_rank()
+    again = int(os.environ.get(_TORCHRUNS_COUNT, "0") or 0) > 0
+    return rank is not None and rank.launcher == "torchrun" and again and _agents_keep_store()
+
+
+def _agents_keep_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _agents_store() -> "TCPStore":
+    """The store that the agents of torchrun keep for their processes."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)

@@ -114,7 +114,7 @@ def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
 def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
     """With torchrun's own way to meet, which is another than that of the test above."""
     place = sabotage(tmp_path / "site", BREAKS_ONCE)
-    words = ("--nproc-per-node=2", "--max-restarts=3", f"--master-port={free_port()}")
+    words = ("--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}")
     code, _, err = run(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place)
     assert code == 0, err
     assert "disk on fire" in err + (only_run(tmp_path) / "rank1.log").read_text()
