@@ -199,7 +199,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """Small PNG pictures of samples, index -> file content; none where samples are not pictures."""
         return {}
 
-    def feature_input(self, split: str) -> FeatureInput:
+    def feature_input(self, split: str) -> FeatureInput:  # noqa: ARG002 - a base without a say
         """What of a split a network reads once, so that its features can be stored.
 
         Raises:

@@ -4,23 +4,23 @@ Each entry is a folder that is named by its key: `values.bin`, of texts `lengths
 their checksums. It is written under another name and renamed. Whoever reads an entry holds a shared lock on its `entry.json`.
 """
 
-import fcntl
 import json
 import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from datamodules.errors import DataError
+from datamodules.file_locks import free, hold, locked
 from datamodules.stored_features import StoredFeatures, as_bytes
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,8 @@ class Layout:
     def facts(self) -> dict[str, Any]:
         """Plain values for entry.json."""
         ragged = self.lengths is not None
-        return {
-            "dtype": str(self.dtype), "shape": list(self.shape), "samples": self.samples, "states": self.states, "ragged": ragged,
-        }  # fmt: skip
+        shape = list(self.shape)
+        return {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.states, "ragged": ragged}
 
 
 class FeatureStore:
@@ -103,7 +102,7 @@ class FeatureStore:
         if found is not None:
             return found, True
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / f"{key}{_LOCK}", f"waiting for another run that computes the same features ({key})"):
+        with locked(self.folder / f"{key}{_LOCK}", f"waiting for another run that computes the same features ({key})"):
             found = self._open(key, layout)
             if found is not None:
                 return found, True
@@ -124,7 +123,7 @@ class FeatureStore:
     def _open(self, key: str, layout: Layout) -> StoredFeatures | None:
         """Open an entry that is whole; tell of one that is not."""
         folder = self.folder / key
-        held = _hold(folder / _ENTRY)
+        held = hold(folder / _ENTRY)
         if held is None:
             return None
         try:
@@ -155,7 +154,7 @@ class FeatureStore:
 
     def _reserve(self, partial: Path, layout: Layout) -> None:
         """Make room, and take it on the disk: writing into a mapped file on a full disk would kill the process."""
-        with _locked(self.folder / f"{_ROOM}{_LOCK}"):
+        with locked(self.folder / f"{_ROOM}{_LOCK}"):
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             self._make_room(layout.bytes)
             partial.mkdir()
@@ -219,48 +218,6 @@ def _checksums(stored: StoredFeatures) -> dict[str, int]:
     return {_VALUES: zlib.crc32(as_bytes(stored.values))}
 
 
-def _hold(path: Path) -> IO[str] | None:
-    """Open a file with a shared lock, so that it is not removed; None where there is none."""
-    while True:
-        try:
-            file = path.open(encoding="utf-8")
-        except OSError:
-            return None
-        fcntl.flock(file, fcntl.LOCK_SH)
-        if _is_at(file, path):
-            return file
-        file.close()
-
-
-@contextmanager
-def _locked(path: Path, waiting: str = "") -> Iterator[None]:
-    """Hold an exclusive lock, which goes with its process; where another holds it, say so and wait."""
-    while True:
-        file = path.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if waiting:
-                log.info(waiting)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if _is_at(file, path):
-            break
-        file.close()
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # whoever waits for it finds that out
-        file.close()
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file is still the one of this name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
-
-
 def _last_use(entry: Path) -> float:
     with suppress(OSError):
         return entry.stat().st_mtime
@@ -275,26 +232,16 @@ def _size(folder: Path) -> int:
 
 def _remove_unused(entry: Path) -> bool:
     """Remove an entry that nobody holds; whether it is gone."""
-    try:
-        file = entry.open(encoding="utf-8")
-    except OSError:
-        return True
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        log.info("removing stored features that no run uses, to make room: %s", entry.parent)
-        entry.unlink(missing_ok=True)  # first, so that there is no entry without its values
-        shutil.rmtree(entry.parent, ignore_errors=True)
-    return True
+    with free(entry) as alone:
+        if alone:
+            log.info("removing stored features that no run uses, to make room: %s", entry.parent)
+            entry.unlink(missing_ok=True)  # first, so that there is no entry without its values
+            shutil.rmtree(entry.parent, ignore_errors=True)
+    return not entry.exists()
 
 
 def _remove_abandoned(partial: Path) -> None:
     """Remove what a killed process left behind."""
-    lock = partial.with_name(partial.name.removesuffix(_PARTIAL) + _LOCK)
-    with lock.open("w") as file, suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(file, lock):
+    with free(partial.with_name(partial.name.removesuffix(_PARTIAL) + _LOCK), create=True) as alone:
+        if alone:
             shutil.rmtree(partial, ignore_errors=True)
-            lock.unlink(missing_ok=True)

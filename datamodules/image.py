@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -166,7 +167,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             raise NotStorableError(msg)
         images = self.splits[split]
         sampler = EvaluationBatches(range(len(images)), self.eval_batch_size)
-        loader = batch_loader(images, sampler, self.seed, self.num_workers)
+        loader = partial(batch_loader, images, sampler, self.seed, self.num_workers)
         states = 2 if split == "train" and self.augmentation["flip"] else 1
         digest = digest_of_tensors([], "images", images.content(), self.eval_batch_size)
         return FeatureInput(loader, sampler.batches, None, digest, states, _in_state)

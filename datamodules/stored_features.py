@@ -24,14 +24,14 @@ class FeatureInput:
 
     Attributes:
         states: In how many states training reads each sample.
-        loader: Every sample once, in the batches of an evaluation.
+        loader: Makes a loader of every sample once, in the batches of an evaluation.
         positions: Of the samples of each of these batches.
         lengths: [N] tokens of each sample; None where samples have none.
         sha256: Of all that the network reads: two splits with one digest give the same features.
         view: Batch and state -> the batch in that state; 0 is as it is.
     """
 
-    loader: DataLoader[Any]
+    loader: Callable[[], DataLoader[Any]]
     positions: Sequence[Sequence[int]]
     lengths: npt.NDArray[np.int64] | None
     sha256: str
@@ -149,7 +149,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
         """A whole batch, as torch's loader asks for it; pairs are of epoch and position."""
         if not isinstance(positions[0], tuple):
             return self.batch(positions)  # type: ignore[arg-type]
-        epochs, places = zip(*positions, strict=True)  # type: ignore[arg-type]
+        epochs, places = zip(*positions, strict=True)
         return self.batch(places, epochs[0])
 
 
@@ -164,4 +164,5 @@ def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes, without a copy where it lies in memory as it is read."""
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    raw: Any = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return memoryview(raw)

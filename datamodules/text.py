@@ -1,7 +1,7 @@
 """Texts with labels from any table: another dataset is a YAML file."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,7 +151,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         texts = self.tokenized[split]
         sampler = longest_first(texts.lengths, self.eval_batch_size)
         digest = digest_of_tensors([texts.flat, torch.from_numpy(texts.lengths)], "texts", self.eval_batch_size)
-        return FeatureInput(self._samples(split, sampler), sampler.batches, texts.lengths, digest)
+        return FeatureInput(partial(self._samples, split, sampler), sampler.batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
         """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""

@@ -1,18 +1,14 @@
 """What never trains runs once: which part of a network that is, whether it pays, and where its features are kept."""
 
-import json
 import logging
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
-import timm
-import torch
-import transformers
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
@@ -23,13 +19,12 @@ from engine.build import Parts
 from engine.checkpoints import load_checkpoint
 from engine.config import ConfigError
 from engine.feature_computing import compute_features, layer_output
+from engine.feature_key import digest_of_part
 from lightning_modules.base import Task
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.frozen_prefix import Cut, find_cut
 
 log = logging.getLogger(__name__)
-
-_FORMAT = 1  # of keys and files; goes up with every change to either, or to what the code computes
 
 
 class NoCacheError(Exception):
@@ -99,6 +94,9 @@ def cache_folder(stated: str | None) -> Path:
     """Where features are kept: as stated, else below the user's cache folder."""
     if stated is not None:
         return Path(stated).expanduser().resolve()
+    own = os.environ.get("THAW_CACHE")
+    if own:
+        return Path(own).expanduser().resolve()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return (Path(base).expanduser() / "thaw" / "features").resolve()
 
@@ -161,8 +159,9 @@ def _refuse_what_does_not_pay(parts: Parts) -> None:
     trainer: Any = parts.trainer
     limits = [f"limit_{stage}_batches" for stage in ("train", "val", "test")]
     for name in limits:
-        if getattr(trainer, name) != 1.0:
-            msg = f"trainer.{name}={getattr(trainer, name)} reads a part of the data"
+        limit = getattr(trainer, name)
+        if isinstance(limit, int) or limit != 1.0:
+            msg = f"trainer.{name}={limit} reads a part of the data"
             raise NoCacheError(msg)
     if trainer.overfit_batches or trainer.fast_dev_run:
         msg = "trainer.overfit_batches and trainer.fast_dev_run read a part of the data"
@@ -187,7 +186,7 @@ def _epochs(parts: Parts) -> int | None:
 
 
 def _entries(cut: Cut, parts: Parts, store: FeatureStore, splits: list[str]) -> dict[str, Entry]:
-    part = _digest_of_part(cut, parts.task, parts.trainer)
+    part = digest_of_part(cut, parts.task, parts.trainer)
     sources = {split: parts.datamodule.feature_input(split) for split in splits}
     output = layer_output(cut, parts.task, parts.trainer, parts.datamodule.trial_batch() or _one_sample(sources["val"]))
     entries = {}
@@ -203,27 +202,7 @@ def _entries(cut: Cut, parts: Parts, store: FeatureStore, splits: list[str]) -> 
 
 def _one_sample(source: FeatureInput) -> Any:  # noqa: ANN401 - each dataset has its batch type
     """The first sample of a batch."""
-    return {name: value[:1] for name, value in next(iter(source.loader)).items()}
-
-
-def _digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
-    """Of the part that runs: weights, buffers, configuration, the cut, and what its numbers depend on beside them."""
-    features = task.network.get_submodule("features")
-    tensors = cut.tensors(features)
-    device = trainer.strategy.root_device.type
-    facts = {
-        "format": _FORMAT,
-        "configuration": task.backbone_config(),
-        "pooling": getattr(features, "pooling", None),
-        "cut": cut.layer,
-        "modules": repr(features),
-        "tensors": list(tensors),
-        "precision": str(trainer.precision),
-        "float32": torch.get_float32_matmul_precision(),
-        "device": [device, torch.cuda.get_device_name() if device == "cuda" else torch.get_num_threads()],
-        "versions": [torch.__version__, transformers.__version__, timm.__version__],
-    }
-    return digest_of_tensors(tensors.values(), json.dumps(facts, sort_keys=True, default=str))
+    return {name: value[:1] for name, value in next(iter(source.loader())).items()}
 
 
 def give_features(plan: FeaturePlan, parts: Parts, *, required: bool) -> float | None:
@@ -246,9 +225,8 @@ def give_features(plan: FeaturePlan, parts: Parts, *, required: bool) -> float |
     stored: dict[str, StoredFeatures] = {}
     try:
         for split, entry in plan.entries.items():
-            stored[split], _ = plan.store.get(
-                entry.key, entry.layout, lambda out, e=entry, s=split: compute_features(plan.cut, parts, e.source, out, s)
-            )
+            compute = partial(compute_features, plan.cut, parts, entry.source, split)
+            stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
     except NoRoomError as error:
         if required:
             raise

@@ -46,18 +46,18 @@ def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -
     return LayerOutput(given.values.dtype, tuple(given.values.shape[2 if of_tokens else 1 :]), of_tokens)
 
 
-def compute_features(cut: Cut, parts: Parts, source: FeatureInput, out: StoredFeatures, name: str) -> None:
+def compute_features(cut: Cut, parts: Parts, source: FeatureInput, name: str, out: StoredFeatures) -> None:
     """Compute the features of a split, in the batches and with the numbers of an evaluation.
 
     Args:
         cut: What comes before it runs.
         parts: Task and trainer, which say where and in which precision.
         source: What is read.
-        out: Is filled.
         name: Of the split, for the progress bar.
+        out: Is filled.
     """
     with _frozen(parts.task, parts.trainer), _progress(f"features of {name}", out.states * len(source.positions)) as progress:
-        for positions, batch in zip(source.positions, source.loader, strict=True):
+        for positions, batch in zip(source.positions, source.loader(), strict=True):
             sound = parts.datamodule.on_before_batch_transfer(batch, 0)
             for state in range(out.states):
                 given = _run(cut, parts.task, source.view(sound, state))
@@ -77,19 +77,24 @@ def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
     before, training = task.device, task.training
     task.to(trainer.strategy.root_device).eval()
     try:
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            with _held_in_half(task.network, _HALF.get(str(trainer.precision))):
-                yield
+        half = _HALF.get(str(trainer.precision))
+        # Not inference mode: what a network keeps of its first call could then not be trained with.
+        with (
+            torch.no_grad(),
+            trainer.precision_plugin.forward_context(),
+            _held_in_half(task.network.get_submodule("features"), half),
+        ):
+            yield
     finally:
         task.to(before).train(training)
 
 
 @contextmanager
-def _held_in_half(network: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+def _held_in_half(part: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Keep half-precision copies of the weights that autocast would make on every call: the same numbers, without the work."""
     kept: list[tuple[nn.Parameter, Tensor]] = []
     if dtype is not None:
-        layers = [module for module in network.modules() if isinstance(module, _CAST)]
+        layers = [module for module in part.modules() if isinstance(module, _CAST)]
         parameters = {id(p): p for layer in layers for p in layer.parameters(recurse=False)}
         kept = [(parameter, parameter.data) for parameter in parameters.values()]
     try:

@@ -110,7 +110,7 @@ def count_parameters(task: Task) -> dict[str, int]:
 
 
 def seconds(history: list[dict[str, str]], test: float | None, features: float | None) -> dict[str, float | None]:
-    """Time of the whole fit, of the test and of storing features, and the mean of an epoch's training; None where there was none."""
+    """Time of the fit, of the test and of storing features, and an epoch's mean in training; None where there was none."""
     epochs = [float(row["train/seconds"]) for row in history]
     fit = sum(float(row["seconds"]) for row in history)
     mean = round(sum(epochs) / len(epochs), 3) if epochs else None

@@ -1,6 +1,6 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
@@ -75,7 +75,7 @@ class ImageClassifier(ClassificationTask):
 
 def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
     """The batch of the mirror images."""
-    facts = {"labels": batch["labels"], "index": batch["index"]}
+    labels, index = batch["labels"], batch["index"]
     if "features" in batch:
-        return FeatureBatch(features=batch["mirrored"], **facts)
-    return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), **facts)
+        return FeatureBatch(features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index)
+    return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=labels, index=index)

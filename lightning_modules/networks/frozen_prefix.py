@@ -53,6 +53,7 @@ class Cut:
         backbone = features.get_submodule("model")
         listed, _, first = self.layer.rpartition(".")
         later = [f"model.{listed}.{name}." for name in _from(_children(backbone, listed), first)]
+        later += [f"model.{name}." for name in _from(dict(backbone.named_children()), listed)[1:]]
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))}
 
 
@@ -95,7 +96,7 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return Cut()
     if not isinstance(features, ImageEncoder) or not isinstance(features.model, (*BLOCKS, *_SEQUENTIAL)):
         kind = type(features.get_submodule("model")).__name__
-        return f"{kind} trains in part ({trained[0].removeprefix('model.')}), and it cannot be run from a layer in its middle on"
+        return f"{kind} trains from {trained[0].removeprefix('model.')} on, and it cannot be run from a layer in its middle on"
     listed = "blocks" if isinstance(features.model, BLOCKS) else "features"
     children = list(_children(features.model, listed))
     for name in trained:

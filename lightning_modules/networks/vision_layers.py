@@ -6,8 +6,9 @@
 from typing import Any, cast
 
 import torch
-from timm.layers import DropPath, Mlp, PatchDropout, SwiGLU
 from timm.layers.attention import Attention
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp, SwiGLU
 from timm.models import Beit, VisionTransformer, VisionTransformerDistilled
 from timm.models import beit as timm_beit
 from timm.models import vision_transformer as timm_vit
@@ -118,7 +119,7 @@ def _is_gated(attention: Any) -> bool:  # noqa: ANN401 - of either kind
 def _draws(module: nn.Module) -> bool:
     if isinstance(module, nn.Dropout):
         return module.training and module.p > 0
-    return isinstance(module, DropPath | PatchDropout) and module.training
+    return isinstance(module, DropPath) and module.training
 
 
 def block_of_first(block: nn.Module, state: Tensor, read: int, shared: Tensor | None = None) -> Tensor:
@@ -139,7 +140,7 @@ def block_of_first(block: nn.Module, state: Tensor, read: int, shared: Tensor | 
     if isinstance(block, timm_beit.Block):
         state = state + (attended if inner.gamma_1 is None else inner.gamma_1 * attended)
         changed = inner.mlp(inner.norm2(state))
-        return state + (changed if inner.gamma_2 is None else inner.gamma_2 * changed)
+        return cast(Tensor, state + (changed if inner.gamma_2 is None else inner.gamma_2 * changed))
     state = state + inner.ls1(attended)
     return cast(Tensor, state + inner.ls2(inner.mlp(inner.norm2(state))))
 
@@ -157,8 +158,8 @@ def _attention(attention: Any, state: Tensor, read: int, shared: Tensor | None) 
     queries = functional.linear(state[:, :read], weight[:width], biases[0])
     keys_values = functional.linear(state, weight[width:], biases[1])
     heads: int = attention.num_heads
-    q = queries.unflatten(-1, (heads, -1)).transpose(1, 2)
-    k, v = keys_values.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    q = queries.reshape(len(state), read, heads, -1).transpose(1, 2)
+    k, v = keys_values.reshape(*state.shape[:2], 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     bias = None
     if of_beit:
         own = None if attention.relative_position_bias_table is None else attention._get_rel_pos_bias()  # noqa: SLF001
