@@ -16,6 +16,7 @@ from torch import nn
 
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
+from engine import feature_key
 from engine.build import Parts
 from engine.config import ConfigError, _cache_faults
 from engine.feature_cache import FeaturePlan, cache_folder, give_features, plan_features
@@ -199,7 +200,9 @@ def keys(data: Any, task: Task, folder: Path, **trainer: Any) -> dict[str, str]:
     return {split: entry.key for split, entry in plan.entries.items()}
 
 
-def test_key_changes_with_what_features_depend_on_and_with_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_changes_with_what_features_depend_on_and_with_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def seeded(**settings: Any) -> TextClassifier:
         torch.manual_seed(0)
         return text_task(**settings)
@@ -222,7 +225,7 @@ def test_key_changes_with_what_features_depend_on_and_with_nothing_else(tmp_path
         "precision": keys(texts(), seeded(), tmp_path, precision="bf16-mixed"),
         "batches of an evaluation": keys(texts(eval_batch_size=7), seeded(), tmp_path),
     }
-    monkeypatch.setattr("transformers.__version__", "0")
+    monkeypatch.setattr(feature_key.transformers, "__version__", "0")
     others["versions"] = keys(texts(), seeded(), tmp_path)
     monkeypatch.undo()
     for name, found in others.items():
