@@ -56,13 +56,13 @@ class PlainLoop(ThawRun):
         accuracy = 0.0
         for epoch in range(cfg.trainer.max_epochs):
             self.parts.task.train()
-            train.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+            train.batch_sampler.sampler.set_epoch(epoch)
             for batch in itertools.islice(train, limits[0]):
                 with half:
                     logits = network(batch)
                     loss = binary_cross_entropy_with_logits(logits[:, 0].float(), batch["labels"].float())
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(trained, cfg.trainer.gradient_clip_val)
                 optimizer.step()
                 scheduler.step()

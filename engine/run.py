@@ -46,9 +46,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     hydra_cfg = HydraConfig.get()
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recorded(cfg, folder):
+        settle_precision(cfg, folder)
         validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
         take_launchers_numbers(cfg)
-        settle_precision(cfg, folder)
         placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())

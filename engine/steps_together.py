@@ -34,6 +34,7 @@ def steps_at_once(parts: Parts) -> int:
         trainer.world_size == 1
         and trainer.accumulate_grad_batches == 1
         and trainer.max_steps == -1
+        and isinstance(trainer.limit_train_batches, float)  # 1 is a single batch
         and trainer.limit_train_batches == 1.0
         and not trainer.overfit_batches  # type: ignore[attr-defined]
         and getattr(trainer.precision_plugin, "scaler", None) is None

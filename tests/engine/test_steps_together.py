@@ -93,7 +93,7 @@ class BetweenSteps(lightning.Callback):
         (lambda: text_task(head="bigru", hidden=4), {}),
         (text_task, {"accumulate_grad_batches": 2}),
         (text_task, {"max_steps": 3}),
-        (text_task, {"limit_train_batches": 2}),
+        (text_task, {"limit_train_batches": 1}),
     ],
 )
 def test_one_at_a_time_where_something_counts_steps(task: Callable[[], Task], trainer: dict[str, Any], tmp_path: Path) -> None:
