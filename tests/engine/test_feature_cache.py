@@ -224,6 +224,9 @@ def test_key_changes_with_what_features_depend_on_and_with_nothing_else(
     monkeypatch.setattr(feature_key.transformers, "__version__", "0")
     others["versions"] = keys(texts(), seeded(), tmp_path)
     monkeypatch.undo()
+    monkeypatch.setattr(feature_key, "code_digest", lambda: "of other code")
+    others["code"] = keys(texts(), seeded(), tmp_path)
+    monkeypatch.undo()
     for name, found in others.items():
         assert not set(found.values()) & set(base.values()), name
     shorter = keys(texts(rows={"train": 48, "val": 24, "test": 20}), seeded(), tmp_path)
