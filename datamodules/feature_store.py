@@ -29,8 +29,8 @@ _VALUES, _LENGTHS, _ENTRY, _LOCK, _PARTIAL = "values.bin", "lengths.bin", "entry
 _ROOM = "room"
 
 
-class NoRoomError(DataError):
-    """Features do not fit into their folder; the message says how large they are and what the limit is."""
+class StoreError(DataError):
+    """Features cannot be stored: they do not fit, or the folder cannot be used; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class FeatureStore:
         return (self.folder / key / _ENTRY).is_file()
 
     def refuse_larger(self, needed: int) -> None:
-        """Raise `NoRoomError` for what can never be stored here."""
+        """Raise `StoreError` for what can never be stored here."""
         if needed > self.max_bytes:
             msg = f"the features take {gigabytes(needed)}, and cache.max_gb allows {gigabytes(self.max_bytes)} for all"
-            raise NoRoomError(msg)
+            raise StoreError(msg)
 
     def get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
         """Open an entry, or have it computed while other processes that want it wait.
@@ -96,8 +96,15 @@ class FeatureStore:
             The features, and whether they had been there.
 
         Raises:
-            NoRoomError: If they do not fit.
+            StoreError: If they do not fit, or the folder cannot be used.
         """
+        try:
+            return self._get(key, layout, compute)
+        except OSError as error:
+            msg = f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written"
+            raise StoreError(msg) from error
+
+    def _get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
         found = self._open(key, layout, tell=False)
         if found is not None:
             return found, True
@@ -139,7 +146,8 @@ class FeatureStore:
                 log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)
             held.close()
             return None
-        os.utime(folder / _ENTRY)  # what was used last goes last
+        with suppress(OSError):  # a folder of somebody else
+            os.utime(folder / _ENTRY)  # what was used last goes last
         stored.held = held
         return stored
 
@@ -161,15 +169,17 @@ class FeatureStore:
             partial.mkdir()
             with (partial / _VALUES).open("wb") as file:
                 try:
-                    os.posix_fallocate(file.fileno(), 0, layout.bytes)
+                    file.truncate(layout.bytes)
+                    if hasattr(os, "posix_fallocate"):  # not on macOS
+                        os.posix_fallocate(file.fileno(), 0, layout.bytes)
                 except OSError as error:
                     msg = f"the features take {gigabytes(layout.bytes)}, and {self.folder} has no room for them ({error})"
-                    raise NoRoomError(msg) from error
+                    raise StoreError(msg) from error
             if layout.lengths is not None:
                 layout.lengths.astype(np.int64).tofile(partial / _LENGTHS)
 
     def _make_room(self, needed: int) -> None:
-        """Remove what nobody uses, the least recently used first, as far as is needed; raises `NoRoomError`."""
+        """Remove what nobody uses, the least recently used first, as far as is needed; raises `StoreError`."""
         self.refuse_larger(needed)
         for left in self.folder.glob(f"*{_PARTIAL}"):
             _remove_abandoned(left)
@@ -186,10 +196,10 @@ class FeatureStore:
                 f"the features take {gigabytes(needed)}; cache.max_gb allows {gigabytes(self.max_bytes)} for all, "
                 f"and other runs use {gigabytes(used)} of it"
             )
-            raise NoRoomError(msg)
+            raise StoreError(msg)
         if needed > free:
             msg = f"the features take {gigabytes(needed)}, and the disk of {self.folder} has {gigabytes(free)} left"
-            raise NoRoomError(msg)
+            raise StoreError(msg)
 
 
 def gigabytes(count: int) -> str:

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from datamodules.feature_store import FeatureStore, Layout, NoRoomError, gigabytes
+from datamodules.feature_store import FeatureStore, Layout, StoreError, gigabytes
 from datamodules.stored_features import FeatureInput, NotStorableError, StoredFeatures, digest_of_tensors
 from engine.build import Parts
 from engine.checkpoints import load_checkpoint
@@ -131,7 +131,7 @@ def plan_features(cfg: DictConfig, parts: Parts, checkpoint: Path | None) -> Fea
         if wanted == "auto":
             _refuse_more_states_than_epochs(parts, entries)
         store.refuse_larger(sum(entry.layout.bytes for entry in entries.values()))
-    except (NoCacheError, NotStorableError, NoRoomError) as error:
+    except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
             why = str(error) or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"
             msg = f"cache.features: received true, and it cannot be: {why}"
@@ -218,7 +218,7 @@ def give_features(plan: FeaturePlan, parts: Parts, *, required: bool) -> float |
         Seconds that it took; None where nothing was planned.
 
     Raises:
-        NoRoomError: If they do not fit, and are required.
+        StoreError: If they do not fit, and are required.
     """
     if plan.cut is None or plan.store is None:
         return None
@@ -228,7 +228,7 @@ def give_features(plan: FeaturePlan, parts: Parts, *, required: bool) -> float |
         for split, entry in plan.entries.items():
             compute = partial(compute_features, plan.cut, parts, entry.source, split)
             stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
-    except NoRoomError as error:
+    except StoreError as error:
         if required:
             raise
         log.warning("features are not stored: %s", error)

@@ -1,6 +1,8 @@
 """All that stored features depend on, as one digest: what agrees in it has the same features."""
 
 import json
+from functools import cache
+from pathlib import Path
 
 import lightning
 import timm
@@ -8,10 +10,19 @@ import torch
 import transformers
 
 from datamodules.stored_features import digest_of_tensors
+from engine import feature_computing
+from lightning_modules import networks
 from lightning_modules.base import Task
 from lightning_modules.networks.frozen_prefix import Cut
 
-_FORMAT = 1  # goes up with every change to keys, to files, or to what the code computes
+_FORMAT = 1  # goes up with every change to keys or files
+
+
+@cache
+def code_digest() -> str:
+    """Of the source of all that computes features: what an older version computed is not taken for what this one would."""
+    files = sorted(Path(networks.__path__[0]).glob("*.py"))
+    return digest_of_tensors([], [path.read_bytes() for path in [*files, Path(feature_computing.__file__)]])
 
 
 def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
@@ -20,7 +31,7 @@ def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
     tensors = cut.tensors(features)
     device = trainer.strategy.root_device.type
     facts = {
-        "format": _FORMAT,
+        "format": [_FORMAT, code_digest()],
         "configuration": task.backbone_config(),
         "pooling": getattr(features, "pooling", None),
         "cut": cut.layer,

@@ -13,7 +13,7 @@ from reports.statistics import Interval
 
 # What may differ between runs of one group: the seed, and what has no bearing on a figure.
 _SEED = "seed"
-_WITHOUT_BEARING = ("plan", "paths.", "sweep.", "logger.")
+_WITHOUT_BEARING = ("plan", "paths.", "sweep.", "logger.", "cache.")
 
 
 @dataclass(frozen=True)

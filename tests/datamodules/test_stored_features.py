@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datamodules import feature_store
-from datamodules.feature_store import FeatureStore, Layout, NoRoomError, gigabytes
+from datamodules.feature_store import FeatureStore, Layout, StoreError, gigabytes
 from datamodules.stored_features import FeatureSplit, StoredFeatures, digest_of_tensors
 
 LENGTHS = np.asarray([3, 1, 4, 2])
@@ -106,14 +106,14 @@ def test_what_was_used_least_recently_makes_room_and_what_is_used_stays(tmp_path
 
 def test_no_room_is_told_with_size_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FeatureStore(tmp_path, 30_000_000)
-    with pytest.raises(NoRoomError, match=r"take 0\.04 GB, and cache\.max_gb allows 0\.03 GB"):
+    with pytest.raises(StoreError, match=r"take 0\.04 GB, and cache\.max_gb allows 0\.03 GB"):
         store.get("large", layout_of(400_000), ones)
     held, _ = store.get("held", layout_of(200_000), ones)
-    with pytest.raises(NoRoomError, match=r"cache\.max_gb allows 0\.03 GB for all, and other runs use 0\.02 GB"):
+    with pytest.raises(StoreError, match=r"cache\.max_gb allows 0\.03 GB for all, and other runs use 0\.02 GB"):
         store.get("second", layout_of(200_000), ones)
     assert held.values.all()
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(NoRoomError, match=r"has 0\.00 MB left"):
+    with pytest.raises(StoreError, match=r"has 0\.00 MB left"):
         store.get("small", layout_of(1000), ones)
     monkeypatch.undo()
 
@@ -121,7 +121,7 @@ def test_no_room_is_told_with_size_and_limit(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(feature_store.os, "posix_fallocate", full)
-    with pytest.raises(NoRoomError, match="has no room for them"):
+    with pytest.raises(StoreError, match="has no room for them"):
         store.get("small", layout_of(1000), ones)
     assert {path.name for path in tmp_path.iterdir()} == {"held"}
 
@@ -139,6 +139,12 @@ def test_what_a_killed_process_left_is_removed_and_what_one_writes_is_not(tmp_pa
 
     store.get("writing", layout_of(2), while_another_begins)
     assert {path.name for path in tmp_path.iterdir()} == {"writing", "other"}
+
+
+def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/c cannot be used .*; set cache\.dir to a folder that can be written"):
+        FeatureStore(tmp_path / "file" / "c", 10**6).get("k", layout_of(1), ones)
 
 
 def failing(_: StoredFeatures) -> None:

@@ -41,7 +41,7 @@ def runs(train: Train, tmp_path: Path) -> list[Path]:
         folder = RunFolder(Path(shutil.copytree(first, tmp_path / name)))
         config = yaml.safe_load(folder.config.read_text())
         config["seed"] = config["data"]["seed"] = seed
-        config["paths"]["runs_dir"] = str(tmp_path / name)
+        config["paths"]["runs_dir"] = config["cache"]["dir"] = str(tmp_path / name)
         config["model"]["lr"] = lr or config["model"]["lr"]
         folder.config.write_text(yaml.safe_dump(config))
         folder.write_json("provenance.json", {**folder.read_json("provenance.json"), "seed": seed})
