@@ -4,9 +4,10 @@ What an image gets depends on (seed, epoch, its row) and on nothing else: not on
 or whether the run was resumed.
 """
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,13 +30,14 @@ class Augmentation(TypedDict):
 
     Attributes:
         crop_padding: Pixels of mirrored border, out of which a window of the old size is cut; 0 is none.
-        flip: Left and right change places in half of the images.
+        flip: Left and right change places in half of the images; `alternating` shows an image in every second epoch so, and
+            as it is in the others, so that two epochs have both of every image (Jordan 2024, arXiv 2404.00498).
         rotation: Largest angle to either side, in degrees; what turns into the picture is black.
         rand_augment: None is none.
     """
 
     crop_padding: int
-    flip: bool
+    flip: bool | Literal["alternating"]
     rotation: float
     rand_augment: RandAugmentSettings | None
 
@@ -56,8 +58,11 @@ class Augmenter:
             epoch: From 0.
         """
         self.settings, self.seed, self.epoch = settings, seed, epoch
-        draws = np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
-        self.draws = torch.from_numpy(draws)
+        self.draws = torch.from_numpy(_draws(rows, seed, epoch))
+        self.flipped = self.draws[:, _FLIP] < 0.5  # noqa: PLR2004
+        if settings["flip"] == "alternating":  # as in the first epoch, or turned round
+            first = torch.from_numpy(_draws(rows, seed, 0))[:, _FLIP] < 0.5  # noqa: PLR2004
+            self.flipped = first ^ bool(epoch % 2)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """Change a batch.
@@ -69,14 +74,14 @@ class Augmenter:
         Returns:
             [B, 3, H, W] uint8.
         """
-        self.draws = self.draws.to(images.device)
+        self.draws, self.flipped = self.draws.to(images.device), self.flipped.to(images.device)
         draws, settings = self.draws[index], self.settings
         if settings["crop_padding"]:
             padding = settings["crop_padding"]
             steps = (draws[:, [_ROW, _COLUMN]] * (2 * padding + 1)).long()
             images = crop(images, padding, steps[:, 0], steps[:, 1])
         if settings["flip"]:
-            images = torch.where((draws[:, _FLIP] < 0.5)[:, None, None, None], images.flip(-1), images)  # noqa: PLR2004
+            images = torch.where(self.flipped[index][:, None, None, None], images.flip(-1), images)
         if settings["rotation"]:
             images = rotate(images, (2 * draws[:, _ANGLE] - 1) * settings["rotation"])
         if settings["rand_augment"] is not None:
@@ -93,6 +98,10 @@ class Augmenter:
                 torch.default_generator.manual_seed(_image_seed(self.seed, self.epoch, row))
                 changed.append(change(image))
         return torch.stack(changed)
+
+
+def _draws(rows: int, seed: int, epoch: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
 
 
 def _image_seed(seed: int, epoch: int, row: int) -> int:
