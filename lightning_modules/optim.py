@@ -93,7 +93,8 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
 
     Args:
         name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), `sgd` with Nesterov's
-            momentum, or `muon`, which orthogonalises the steps of the backbone's weights and is `sgd` for the rest.
+            momentum, or `muon`, which orthogonalises the steps of the backbone's weights and is `sgd`, without weight decay,
+            for the rest.
         groups: Of `parameter_groups`.
         momentum: Of `sgd` and `muon`, 0..1.
         fused: Whether each update is one pass, of `adamw` and `sgd`.
@@ -104,9 +105,10 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
     if name == "adamw":
         return AdamW(groups, fused=fused)
     if name == "muon":
-        for group in groups:
-            group["orthogonal"] = group["name"].startswith("features") and not group["name"].endswith("_no_decay")
-        return Muon(groups, momentum=momentum)
+        matrices = [group["name"].startswith("features") and not group["name"].endswith("_no_decay") for group in groups]
+        # The two kinds have learning rates of different sizes, and so would one weight decay be in each.
+        own = [{"orthogonal": is_one, "weight_decay": is_one * group["weight_decay"]} for group, is_one in zip(groups, matrices)]
+        return Muon([{**group, **more} for group, more in zip(groups, own, strict=True)], momentum=momentum)
     return SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
 

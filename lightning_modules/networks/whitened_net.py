@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_modules.networks.mosaic_convolution import Convolution
 from lightning_modules.networks.small_resnet import opponent_filters
 
 # The running statistics follow within a few steps: a run has a few hundred.
@@ -76,9 +77,9 @@ class Stage(nn.Module):
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1, bias=False)
+        self.conv1 = Convolution(width_in, width)
         self.norm1 = BiasNorm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = Convolution(width, width)
         self.norm2 = BiasNorm(width)
         with torch.no_grad():  # begins by handing on what it gets (Zagoruyko & Komodakis 2017, arXiv 1706.00388)
             for convolution in (self.conv1, self.conv2):
