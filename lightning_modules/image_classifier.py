@@ -1,7 +1,9 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from datamodules.batches import ImageBatch
@@ -11,6 +13,7 @@ from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing import FreezingPlan
 from lightning_modules.networks.heads import LinearHead, MLPHead
 from lightning_modules.networks.image_backbones import ImageEncoder, image_encoder
+from lightning_modules.networks.pixels import shifted
 
 
 class ImageClassifier(ClassificationTask):
@@ -29,6 +32,7 @@ class ImageClassifier(ClassificationTask):
         hidden: list[int] | None = None,
         dropout: float = 0.0,
         mirror_test: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        shift_test: int = 0,
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
@@ -43,6 +47,8 @@ class ImageClassifier(ClassificationTask):
             hidden: Units of the MLP's hidden layers; None is 256 and 256.
             dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
             mirror_test: Whether the logits of an image are the mean of its own and its mirror image's, but in training.
+            shift_test: Pixels by which an image is shifted up and left, and down and right, but in training; its logits are
+                the mean of its own and the mean of those two's. 0 leaves it as it is.
             training: See `Task`.
 
         Raises:
@@ -50,7 +56,7 @@ class ImageClassifier(ClassificationTask):
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters()
-        self.mirror_test = mirror_test
+        self.mirror_test, self.shift_test = mirror_test, shift_test
         features = image_encoder(backbone, weights, image_size)
         outputs = num_outputs(num_classes)
         if head == "linear":
@@ -60,12 +66,22 @@ class ImageClassifier(ClassificationTask):
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch) -> Tensor:
-        """[B, K], with the mirror images' where that is asked for."""
-        logits = super().logits(batch)
-        if self.training or not self.mirror_test:
-            return logits
-        mirrored = ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=batch["labels"], index=batch["index"])
-        return (logits + super().logits(mirrored)) / 2
+        """[B, K], the weighted mean over the views of each image that are asked for."""
+        if self.training:
+            return super().logits(batch)
+        views = [(weight, {**batch, "pixel_values": view}) for view, weight in self._views(batch["pixel_values"])]
+        return torch.stack([weight * super(ImageClassifier, self).logits(view) for weight, view in views]).sum(dim=0)
+
+    def _views(self, own: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """Images [B, 3, H, W] uint8 as they are, mirrored and shifted, and their weights, which come to 1."""
+        shift = self.shift_test
+        views = [(own, 1.0)] if not shift else [(own, 0.5), (shifted(own, shift), 0.25), (shifted(own, -shift), 0.25)]
+        for view, weight in views:
+            if not self.mirror_test:
+                yield view, weight
+            else:
+                yield view, weight / 2
+                yield view.flip(-1), weight / 2
 
     def backbone_config(self) -> dict[str, Any]:
         """Architecture, its arguments, and the input that its weights expect."""
