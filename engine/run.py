@@ -17,6 +17,7 @@ from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
 from engine.plan import make_plan, print_plan
+from engine.precision import settle_precision
 from engine.provenance import provenance
 from engine.publishing import begin, publish
 from engine.quiet import quieten
@@ -43,6 +44,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     with recorded(cfg, folder):
         validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
         take_launchers_numbers(cfg)
+        settle_precision(cfg, folder)
         placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
