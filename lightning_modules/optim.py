@@ -105,10 +105,11 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
     if name == "adamw":
         return AdamW(groups, fused=fused)
     if name == "muon":
-        matrices = [group["name"].startswith("features") and not group["name"].endswith("_no_decay") for group in groups]
-        # The two kinds have learning rates of different sizes, and so would one weight decay be in each.
-        own = [{"orthogonal": is_one, "weight_decay": is_one * group["weight_decay"]} for group, is_one in zip(groups, matrices)]
-        return Muon([{**group, **more} for group, more in zip(groups, own, strict=True)], momentum=momentum)
+        for group in groups:
+            group["orthogonal"] = group["name"].startswith("features") and not group["name"].endswith("_no_decay")
+            # The two kinds have learning rates of different sizes, and one weight decay would be another in each.
+            group["weight_decay"] *= group["orthogonal"]
+        return Muon(groups, momentum=momentum)
     return SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
 

@@ -48,16 +48,17 @@ class _ByMosaic(torch.autograd.Function):
         return functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401 - torch's context
         """The gradients of input and weight, where they are asked for."""
         x, weight = ctx.saved_tensors
         gap = weight.shape[-1] // 2
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_input = conv2d_input(x.shape, weight, gradient, padding=gap)
+            of_input = conv2d_input(x.shape, weight, gradient, padding=gap)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
-            of_weight = conv2d_weight(mosaic(x, gap), weight.shape, mosaic(gradient, gap), padding=gap)
+            mosaics = mosaic(x, gap), mosaic(gradient, gap)
+            of_weight = conv2d_weight(mosaics[0], weight.shape, mosaics[1], padding=gap)  # type: ignore[no-untyped-call]
         return of_input, of_weight
 
 
@@ -71,11 +72,11 @@ def convolve_by_mosaic(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         [B, D, H, W].
     """
-    return cast(Tensor, _ByMosaic.apply(x, weight))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _ByMosaic.apply(x, weight))
 
 
 class Convolution(nn.Conv2d):
-    """3 x 3, without bias, as large as its input; small pictures are trained by mosaic where that is faster: bfloat16 on a CPU."""
+    """3 x 3, without bias, as large as its input; trained by mosaic where that is faster: small pictures, bfloat16, a CPU."""
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__(width_in, width, 3, padding=1, bias=False)

@@ -69,7 +69,7 @@ def whitening_filters(pixels: Tensor, side: int = 2) -> Tensor:
     patches = pixels.unfold(2, side, 1).unfold(3, side, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * side * side)
     values, vectors = torch.linalg.eigh(torch.cov(patches.double().t()))
     filters = vectors / torch.sqrt(values + _RIDGE)
-    return filters.t().reshape(-1, channels, side, side).float()
+    return cast(Tensor, filters.t().reshape(-1, channels, side, side).float())
 
 
 class Stage(nn.Module):
