@@ -1,5 +1,6 @@
 """Takes a network's first layer from the training images, before anything is trained."""
 
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -10,18 +11,28 @@ from lightning_modules.networks.image_backbones import ImageEncoder
 
 
 class FirstLayerFromData(lightning.Callback):
-    """Has a backbone that can do so, `whitened_net`, fit its first layer.
+    """Has a backbone that can do so, `whitened_net`, fit the filters of its first layer; its bias trains for some epochs.
 
     It acts before a checkpoint is restored, so that a resumed run keeps the layer it has, and before the network is wrapped,
     on the same images in every process.
     """
 
-    def __init__(self, images: int = 5000) -> None:
-        """State how many training images are looked at."""
-        if images < 1:
-            msg = f"callbacks.first_layer.images: received {images}; 1 or more are needed"
-            raise BackboneError(msg)
-        self.images = images
+    def __init__(self, images: int = 5000, bias_epochs: int | None = None) -> None:
+        """State what is looked at.
+
+        Args:
+            images: Training images; all where there are fewer.
+            bias_epochs: Epochs after which the layer's bias stays as it is, and nothing has to be computed for its gradient;
+                None is never.
+
+        Raises:
+            BackboneError: If that is nothing.
+        """
+        for key, value, least in (("images", images, 1), ("bias_epochs", bias_epochs, 0)):
+            if value is not None and value < least:
+                msg = f"callbacks.first_layer.{key}: received {value}; {least} or more is needed"
+                raise BackboneError(msg)
+        self.images, self.bias_epochs = images, bias_epochs
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Fit the layer where a training begins.
@@ -29,11 +40,14 @@ class FirstLayerFromData(lightning.Callback):
         Raises:
             BackboneError: If the backbone has no layer that takes anything from data.
         """
-        if stage != "fit" or trainer.ckpt_path is not None or not isinstance(pl_module, Task):
+        if stage != "fit" or not isinstance(pl_module, Task):
             return
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         features = pl_module.network.get_submodule("features")
-        fits = isinstance(features, ImageEncoder) and features.fit_first_layer(datamodule.first_images(self.images))
-        if not fits:
+        layer = features.fit_first_layer(datamodule.first_images(self.images)) if isinstance(features, ImageEncoder) else None
+        if layer is None:
             msg = "callbacks.first_layer: this backbone has no first layer that is taken from data; whitened_net has"
             raise BackboneError(msg)
+        if self.bias_epochs is not None:
+            ends = {f"features.{layer}.bias": self.bias_epochs}
+            pl_module.use_plan(replace(pl_module.freezing, ends=ends))

@@ -62,12 +62,12 @@ class ImageEncoder(nn.Module):
             raise BackboneError(msg)
         return int(features.shape[1])
 
-    def fit_first_layer(self, batch: ImageBatch) -> bool:
-        """Have the first layer take its filters from training images; returns whether the network has such a layer."""
+    def fit_first_layer(self, batch: ImageBatch) -> str | None:
+        """Have the first layer take its filters from training images; returns its name, None where there is no such layer."""
         if not isinstance(self.model, WhitenedNet):
-            return False
+            return None
         self.model.fit_first_layer(self.input(batch["pixel_values"]))
-        return True
+        return "model.whitening"
 
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""

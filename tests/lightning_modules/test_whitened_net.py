@@ -10,9 +10,11 @@ from torch.nn import functional
 
 from datamodules.batches import ImageBatch
 from lightning_modules.callbacks.first_layer import FirstLayerFromData
+from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.networks import mosaic_convolution
 from lightning_modules.networks.features import BackboneError
+from lightning_modules.networks.freezing import apply_plan
 from lightning_modules.networks.mosaic_convolution import Convolution, convolve_by_mosaic, mosaic
 from lightning_modules.networks.whitened_net import BiasNorm, WhitenedNet, whitening_filters
 
@@ -48,31 +50,57 @@ def test_filters_are_no_parameters_and_stay_while_all_else_trains() -> None:
     assert "whitening.filters" in network.state_dict()
 
 
-def fitted(task: ImageClassifier, ckpt_path: str | None = None) -> torch.Tensor:
-    """The first layer's filters once a training has been set up."""
+def set_up(task: ImageClassifier, **arguments: Any) -> torch.Tensor:
+    """What a training begins with; gives the normalised images that the first layer was to look at."""
     images = (pictures() * 40 + 128).clamp(0, 255).to(torch.uint8)
     batch = ImageBatch(pixel_values=images, labels=torch.zeros(40), index=torch.zeros(40))
     datamodule = SimpleNamespace(first_images=lambda count: {**batch, "pixel_values": images[:count]})
-    trainer: Any = SimpleNamespace(ckpt_path=ckpt_path, datamodule=datamodule)
-    FirstLayerFromData(30).setup(trainer, task, "fit")
-    pixels = task.network.features.input(images[:30])  # type: ignore[operator]
-    assert (ckpt_path is None) == torch.equal(task.state_dict()[FILTERS][:12], whitening_filters(pixels))
-    return task.state_dict()[FILTERS]
+    trainer: Any = SimpleNamespace(datamodule=datamodule)
+    callback = FirstLayerFromData(30, **arguments)
+    for stage in ("fit", "test"):
+        callback.setup(trainer, task, stage)
+        datamodule.first_images = None  # a test looks at no image
+    pixels: torch.Tensor = task.network.features.input(images[:30])  # type: ignore[operator]
+    return pixels
 
 
-FILTERS = "network.features.model.whitening.filters"
+def test_first_layer_is_fitted_before_a_training() -> None:
+    task = ImageClassifier(TINY, 3)
+    before = task.state_dict()["network.features.model.whitening.filters"].clone()
+    filters = whitening_filters(set_up(task))
+    assert not torch.allclose(before[:12], filters)
+    # In the state dict, from which a run that goes on takes it.
+    assert torch.equal(task.state_dict()["network.features.model.whitening.filters"], torch.cat([filters, -filters]))
+    assert task.freezing.ends == {}
 
 
-def test_first_layer_is_fitted_before_a_training_and_not_before_one_that_goes_on() -> None:
-    filters = fitted(ImageClassifier(TINY, 3)).clone()
-    resumed = ImageClassifier(TINY, 3)
-    assert torch.equal(fitted(resumed, "last.ckpt"), ImageClassifier(TINY, 3).state_dict()[FILTERS])
-    resumed.load_state_dict({**resumed.state_dict(), FILTERS: filters})
-    assert torch.equal(resumed.state_dict()[FILTERS], filters)
+def test_bias_of_the_first_layer_trains_for_some_epochs_only() -> None:
+    task = ImageClassifier(TINY, 3)
+    set_up(task, bias_epochs=2)
+    name = "features.model.whitening.bias"
+    for epoch, trains in ((0, True), (1, True), (2, False), (5, False), (1, True)):
+        apply_plan(task.network, task.freezing, epoch)
+        assert {n for n, p in task.network.named_parameters() if not p.requires_grad} == (set() if trains else {name})
+        assert task.train().network.features.model.stages.training
+
+
+def test_first_layer_of_another_network_or_of_nothing_is_told() -> None:
     with pytest.raises(BackboneError, match="no first layer that is taken from data; whitened_net has"):
-        fitted(ImageClassifier({"architecture": "small_resnet", "widths": [8], "depth": 1}, 3))
-    with pytest.raises(BackboneError, match="received 0; 1 or more are needed"):
+        set_up(ImageClassifier({"architecture": "small_resnet", "widths": [8], "depth": 1}, 3))
+    with pytest.raises(BackboneError, match=r"first_layer.images: received 0; 1 or more is needed"):
         FirstLayerFromData(0)
+    with pytest.raises(BackboneError, match=r"first_layer.bias_epochs: received -1; 0 or more is needed"):
+        FirstLayerFromData(10, -1)
+
+
+def test_what_ends_goes_together_with_unfreezing() -> None:
+    task = ImageClassifier(TINY, 3)
+    unfreezing = LayerUnfreezing(start_layer="stages.1")
+    unfreezing.give_plan(task)
+    set_up(task, bias_epochs=2)
+    unfreezing.give_plan(task)  # as a test does after the training
+    assert task.freezing.ends == {"features.model.whitening.bias": 2}
+    assert task.freezing.first_epoch("features.model.stages.0.conv1.weight") is None
 
 
 def test_norm_is_batchnorm_with_a_gain_of_one() -> None:
