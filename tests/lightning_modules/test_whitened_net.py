@@ -130,11 +130,11 @@ def test_gradients_by_mosaic_are_those_of_conv2d(count: int, height: int, width:
 
 def test_mosaic_has_every_picture_once_with_zeros_between() -> None:
     stack = torch.arange(1.0, 1 + 7 * 2 * 3 * 4).view(7, 2, 3, 4)
-    made = mosaic(stack, gap=1, side=10)
-    assert made.shape == (2, 2, 8, 10)  # two rows of two pictures each, in two mosaics
+    made = mosaic(stack, gap=1, side=14)
+    assert made.shape == (2, 2, 12, 10)  # three rows of two pictures each, in two mosaics
     for i in range(7):
-        row, column = divmod(i % 4, 2)
-        place = made[i // 4, :, 4 * row : 4 * row + 4, 5 * column : 5 * column + 5]
+        row, column = divmod(i % 6, 2)
+        place = made[i // 6, :, 4 * row : 4 * row + 4, 5 * column : 5 * column + 5]
         assert torch.equal(place[:, :3, :4], stack[i])
         assert place.sum() == stack[i].sum()
     assert made.sum() == stack.sum()
