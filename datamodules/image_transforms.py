@@ -59,10 +59,10 @@ class Augmenter:
         """
         self.settings, self.seed, self.epoch = settings, seed, epoch
         self.draws = torch.from_numpy(_draws(rows, seed, epoch))
-        self.flipped = self.draws[:, _FLIP] < 0.5  # noqa: PLR2004
+        self.mirrored = self.draws[:, _FLIP] < 0.5  # noqa: PLR2004
         if settings["flip"] == "alternating":  # as in the first epoch, or turned round
             first = torch.from_numpy(_draws(rows, seed, 0))[:, _FLIP] < 0.5  # noqa: PLR2004
-            self.flipped = first ^ bool(epoch % 2)
+            self.mirrored = first ^ bool(epoch % 2)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """Change a batch.
@@ -74,19 +74,24 @@ class Augmenter:
         Returns:
             [B, 3, H, W] uint8.
         """
-        self.draws, self.flipped = self.draws.to(images.device), self.flipped.to(images.device)
+        self.draws = self.draws.to(images.device)
         draws, settings = self.draws[index], self.settings
         if settings["crop_padding"]:
             padding = settings["crop_padding"]
             steps = (draws[:, [_ROW, _COLUMN]] * (2 * padding + 1)).long()
             images = crop(images, padding, steps[:, 0], steps[:, 1])
         if settings["flip"]:
-            images = torch.where(self.flipped[index][:, None, None, None], images.flip(-1), images)
+            images = torch.where(self.flipped(index)[:, None, None, None], images.flip(-1), images)
         if settings["rotation"]:
             images = rotate(images, (2 * draws[:, _ANGLE] - 1) * settings["rotation"])
         if settings["rand_augment"] is not None:
             images = self._rand_augment(images, index, settings["rand_augment"])
         return images
+
+    def flipped(self, index: Tensor) -> Tensor:
+        """[B] whether each of these rows is mirrored where `flip` is asked for."""
+        self.mirrored = self.mirrored.to(index.device)
+        return self.mirrored[index]
 
     def _rand_augment(self, images: Tensor, index: Tensor, settings: RandAugmentSettings) -> Tensor:
         """Image by image: torchvision draws once a call. It draws from the global generator, which is put back."""

@@ -1,12 +1,12 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from datamodules.batches import ImageBatch
+from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses import num_outputs
 from lightning_modules.networks.classifier import Classifier
@@ -65,26 +65,41 @@ class ImageClassifier(ClassificationTask):
             self.network = Classifier(features, MLPHead(features.width, outputs, hidden or (256, 256), dropout))
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
-    def logits(self, batch: ImageBatch) -> Tensor:
+    def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
         """[B, K], the weighted mean over the views of each image that are asked for."""
         if self.training:
             return super().logits(batch)
-        views = [(weight, {**batch, "pixel_values": view}) for view, weight in self._views(batch["pixel_values"])]
-        return torch.stack([weight * super(ImageClassifier, self).logits(view) for weight, view in views]).sum(dim=0)
+        return torch.stack([weight * super(ImageClassifier, self).logits(view) for view, weight in self._views(batch)]).sum(
+            dim=0
+        )
 
-    def _views(self, own: Tensor) -> Iterator[tuple[Tensor, float]]:
-        """Images [B, 3, H, W] uint8 as they are, mirrored and shifted, and their weights, which come to 1."""
-        shift = self.shift_test
-        views = [(own, 1.0)] if not shift else [(own, 0.5), (shifted(own, shift), 0.25), (shifted(own, -shift), 0.25)]
-        for view, weight in views:
+    def _views(self, batch: ImageBatch | FeatureBatch) -> Iterator[tuple[ImageBatch | FeatureBatch, float]]:
+        """The batch as it is, shifted and mirrored, and weights that come to 1; features that are stored are not shifted."""
+        shifts = [(0, 1.0)] if not self.shift_test else [(0, 0.5), (self.shift_test, 0.25), (-self.shift_test, 0.25)]
+        for pixels, weight in shifts:
+            view = _shifted(batch, pixels) if pixels else batch
             if not self.mirror_test:
                 yield view, weight
             else:
                 yield view, weight / 2
-                yield view.flip(-1), weight / 2
+                yield _mirrored(view), weight / 2
 
     def backbone_config(self) -> dict[str, Any]:
         """Architecture, its arguments, and the input that its weights expect."""
         features = self.network.features
         assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
         return features.config
+
+
+def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
+    """The batch of the mirror images."""
+    labels, index = batch["labels"], batch["index"]
+    if "features" in batch:
+        return FeatureBatch(features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index)
+    return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=labels, index=index)
+
+
+def _shifted(batch: ImageBatch | FeatureBatch, pixels: int) -> ImageBatch:
+    """The batch of the images shifted by so many pixels."""
+    moved = shifted(cast(ImageBatch, batch)["pixel_values"], pixels)
+    return ImageBatch(pixel_values=moved, labels=batch["labels"], index=batch["index"])

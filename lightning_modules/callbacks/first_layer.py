@@ -38,10 +38,14 @@ class FirstLayerFromData(lightning.Callback):
         """Fit the layer where a training begins.
 
         Raises:
-            BackboneError: If the backbone has no layer that takes anything from data.
+            BackboneError: If the backbone has no layer that takes anything from data, or it is frozen for good.
         """
         if stage != "fit" or not isinstance(pl_module, Task):
             return
+        names = [name for name, _ in pl_module.network.named_parameters() if name.startswith("features.")]
+        if all(pl_module.freezing.first_epoch(name) is None for name in names):
+            msg = "callbacks.first_layer: the whole backbone is frozen, its first layer too; leave the callback or the freezing out"
+            raise BackboneError(msg)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         features = pl_module.network.get_submodule("features")
         layer = features.fit_first_layer(datamodule.first_images(self.images)) if isinstance(features, ImageEncoder) else None

@@ -87,6 +87,8 @@ def test_bias_of_the_first_layer_trains_for_some_epochs_only() -> None:
 def test_first_layer_of_another_network_or_of_nothing_is_told() -> None:
     with pytest.raises(BackboneError, match="no first layer that is taken from data; whitened_net has"):
         set_up(ImageClassifier({"architecture": "small_resnet", "widths": [8], "depth": 1}, 3))
+    with pytest.raises(BackboneError, match="the whole backbone is frozen, its first layer too"):
+        set_up(ImageClassifier(TINY, 3, freeze_backbone=True))
     with pytest.raises(BackboneError, match=r"first_layer.images: received 0; 1 or more is needed"):
         FirstLayerFromData(0)
     with pytest.raises(BackboneError, match=r"first_layer.bias_epochs: received -1; 0 or more is needed"):
