@@ -43,8 +43,8 @@ class FirstLayerFromData(lightning.Callback):
         if stage != "fit" or not isinstance(pl_module, Task):
             return
         names = [name for name, _ in pl_module.network.named_parameters() if name.startswith("features.")]
-        if all(pl_module.freezing.first_epoch(name) is None for name in names):
-            msg = "callbacks.first_layer: the whole backbone is frozen, its first layer too; leave the callback or the freezing out"
+        if names and all(pl_module.freezing.first_epoch(name) is None for name in names):
+            msg = "callbacks.first_layer: the whole backbone is frozen, its first layer too; leave one of them out"
             raise BackboneError(msg)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         features = pl_module.network.get_submodule("features")
