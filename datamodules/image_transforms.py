@@ -126,16 +126,17 @@ def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
         [B, 3, H, W] uint8.
     """
     height, width = images.shape[-2:]
-    down, across = (_mirrored(size, padding, images.device) for size in (height, width))
-    bordered = images[:, :, down][:, :, :, across]
-    windows = bordered.unfold(2, height, 1).unfold(3, width, 1)
+    windows = _bordered(images, padding).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 
 
-def _mirrored(size: int, padding: int, device: torch.device) -> Tensor:
-    """Positions that a mirrored border reads, the outermost pixel not doubled."""
-    positions = torch.arange(-padding, size + padding, device=device).abs()
-    return torch.where(positions >= size, 2 * (size - 1) - positions, positions)
+def _bordered(images: Tensor, padding: int) -> Tensor:
+    """Mirror a border around each image, the outermost pixel not doubled."""
+    for dim in (3, 2):
+        before = images.narrow(dim, 1, padding).flip(dim)
+        behind = images.narrow(dim, images.shape[dim] - 1 - padding, padding).flip(dim)
+        images = torch.cat([before, images, behind], dim)
+    return images
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
