@@ -1,6 +1,7 @@
 """The published recipe: it trains, its schedule and its lookahead are what they are said to be, its crops are windows."""
 
 import copy
+from argparse import Namespace
 
 import pytest
 import torch
@@ -21,6 +22,17 @@ def test_recipe_learns_and_whitens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(model[0].weight, filters)
     assert speedrun.accuracy(model, images, labels, mirrored=True) <= 1
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_row_holds_both_accuracies_and_the_seconds_against_their_goals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speedrun, "_BATCH", 32)
+    monkeypatch.setattr(speedrun, "thaw", lambda *_: {"test": {"acc": 0.91}, "seconds": {"fit": 700.0}})
+    monkeypatch.setattr(speedrun, "read", lambda *_: (torch.randn(64, 3, 32, 32), torch.arange(64) % 10))
+    (row,) = speedrun.measure(Namespace(data_dir=None, threads=1, epochs=0.5))
+    assert row.sides["Thaw"].seconds == (700.0,)
+    assert row.sides["Thaw"].quality == "accuracy 0.9100"
+    assert row.sides["published recipe"].quality.startswith("accuracy 0.")
+    assert [goal.reached for goal in row.goals] == [True, False]
 
 
 def test_learning_rate_rises_and_falls_in_straight_lines() -> None:
