@@ -199,7 +199,7 @@ def test_gpus_that_are_not_there_are_said_in_one_line(trainer: str, train: Train
 def test_muon_under_fsdp_is_refused_before_anything_is_trained() -> None:
     task = SimpleNamespace(freezing=FreezingPlan(), optimizer_name="muon")
     trainer: Any = SimpleNamespace(strategy=FSDPStrategy(), world_size=2)
-    with pytest.raises(ConfigError, match="model.optimizer=muon needs whole matrices; set trainer.strategy=ddp"):
+    with pytest.raises(ConfigError, match=r"model.optimizer=muon needs whole matrices; set trainer.strategy=ddp"):
         refuse_what_processes_cannot(OmegaConf.create({"data": {}}), trainer, task)  # type: ignore[arg-type]
     task.optimizer_name = "sgd"
     refuse_what_processes_cannot(OmegaConf.create({"data": {}}), trainer, task)  # type: ignore[arg-type]
