@@ -190,8 +190,14 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def trial_batch(self) -> ImageBatch:
         """One training image."""
-        zero = torch.zeros(1, dtype=torch.int64)
-        return ImageBatch(pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero)
+        return self.first_images(1)
+
+    def first_images(self, count: int) -> ImageBatch:
+        """So many training images, or all there are, as they are stored, the same in every process."""
+        images = self.splits["train"]
+        pixels = torch.stack([images.pixels(position) for position in range(min(count, len(images)))])
+        zeros = torch.zeros(len(pixels), dtype=torch.int64)
+        return ImageBatch(pixel_values=pixels, labels=zeros, index=zeros)
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """The files' names, with a row where a file holds many images."""

@@ -4,9 +4,10 @@ What an image gets depends on (seed, epoch, its row) and on nothing else: not on
 or whether the run was resumed.
 """
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,13 +30,14 @@ class Augmentation(TypedDict):
 
     Attributes:
         crop_padding: Pixels of mirrored border, out of which a window of the old size is cut; 0 is none.
-        flip: Left and right change places in half of the images.
+        flip: Left and right change places in half of the images; `alternating` shows an image in every second epoch so, and
+            as it is in the others, so that two epochs have both of every image (Jordan 2024, arXiv 2404.00498).
         rotation: Largest angle to either side, in degrees; what turns into the picture is black.
         rand_augment: None is none.
     """
 
     crop_padding: int
-    flip: bool
+    flip: bool | Literal["alternating"]
     rotation: float
     rand_augment: RandAugmentSettings | None
 
@@ -56,8 +58,11 @@ class Augmenter:
             epoch: From 0.
         """
         self.settings, self.seed, self.epoch = settings, seed, epoch
-        draws = np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
-        self.draws = torch.from_numpy(draws)
+        self.draws = torch.from_numpy(_draws(rows, seed, epoch))
+        self.mirrored = self.draws[:, _FLIP] < 0.5  # noqa: PLR2004
+        if settings["flip"] == "alternating":  # as in the first epoch, or turned round
+            first = torch.from_numpy(_draws(rows, seed, 0))[:, _FLIP] < 0.5  # noqa: PLR2004
+            self.mirrored = first ^ bool(epoch % 2)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """Change a batch.
@@ -85,7 +90,8 @@ class Augmenter:
 
     def flipped(self, index: Tensor) -> Tensor:
         """[B] whether each of these rows is mirrored where `flip` is asked for."""
-        return self.draws[index, _FLIP] < 0.5  # noqa: PLR2004
+        self.mirrored = self.mirrored.to(index.device)
+        return self.mirrored[index]
 
     def _rand_augment(self, images: Tensor, index: Tensor, settings: RandAugmentSettings) -> Tensor:
         """Image by image: torchvision draws once a call. It draws from the global generator, which is put back."""
@@ -97,6 +103,10 @@ class Augmenter:
                 torch.default_generator.manual_seed(_image_seed(self.seed, self.epoch, row))
                 changed.append(change(image))
         return torch.stack(changed)
+
+
+def _draws(rows: int, seed: int, epoch: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
 
 
 def _image_seed(seed: int, epoch: int, row: int) -> int:
@@ -116,16 +126,17 @@ def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
         [B, 3, H, W] uint8.
     """
     height, width = images.shape[-2:]
-    down, across = (_mirrored(size, padding, images.device) for size in (height, width))
-    bordered = images[:, :, down][:, :, :, across]
-    windows = bordered.unfold(2, height, 1).unfold(3, width, 1)
+    windows = _bordered(images, padding).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 
 
-def _mirrored(size: int, padding: int, device: torch.device) -> Tensor:
-    """Positions that a mirrored border reads, the outermost pixel not doubled."""
-    positions = torch.arange(-padding, size + padding, device=device).abs()
-    return torch.where(positions >= size, 2 * (size - 1) - positions, positions)
+def _bordered(images: Tensor, padding: int) -> Tensor:
+    """Mirror a border around each image, the outermost pixel not doubled."""
+    for dim in (3, 2):
+        before = images.narrow(dim, 1, padding).flip(dim)
+        behind = images.narrow(dim, images.shape[dim] - 1 - padding, padding).flip(dim)
+        images = torch.cat([before, images, behind], dim)
+    return images
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "model.backbone_lr": (0, None),
     "model.weight_decay": (0, None),
     "model.momentum": (0, 0.999),
+    "model.bias_lr": (0, None),
+    "model.shift_test": (0, None),
     "model.label_smoothing": (0, 0.999),
     "model.warmup": (0, 1),
     "model.decay": (0, 1),

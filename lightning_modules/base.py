@@ -51,6 +51,7 @@ class Task(lightning.LightningModule):
         weight_decay: float = 0.01,
         optimizer: OptimizerName = "adamw",
         momentum: float = 0.9,
+        bias_lr: float | None = None,
         label_smoothing: float = 0.0,
         schedule: ScheduleName = "linear",
         warmup: float = 0.1,
@@ -67,8 +68,9 @@ class Task(lightning.LightningModule):
             lr: Peak learning rate of the head.
             backbone_lr: Peak learning rate of the backbone.
             weight_decay: Of weights; biases and norms have none.
-            optimizer: `adamw`, which without weight decay is Adam, or `sgd`.
-            momentum: Of `sgd`, Nesterov's, 0..1.
+            optimizer: `adamw`, which without weight decay is Adam, `sgd`, or `muon`.
+            momentum: Of `sgd` and `muon`, Nesterov's, 0..1.
+            bias_lr: Peak learning rate of the backbone's biases and norms; None is `backbone_lr`.
             label_smoothing: Share of the label that is spread over all classes while training, 0..1.
             schedule: See `Schedule`, as for the rest.
             warmup: Fraction of all steps, 0..1.
@@ -81,7 +83,7 @@ class Task(lightning.LightningModule):
         super().__init__()
         self.num_classes = num_classes
         self.lrs = {"features": backbone_lr, "head": lr}
-        self.weight_decay, self.optimizer_name, self.momentum = weight_decay, optimizer, momentum
+        self.weight_decay, self.optimizer_name, self.momentum, self.bias_lr = weight_decay, optimizer, momentum, bias_lr
         self.label_smoothing = label_smoothing
         self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
         self.results: dict[str, StageResult] = {}
@@ -212,7 +214,7 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
-        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
+        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group, self.bias_lr)
         # Lightning refuses to clip gradients under mixed precision with a fused optimiser.
         fused = self.trainer.precision == "32-true"
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum, fused=fused)

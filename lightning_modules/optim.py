@@ -11,7 +11,9 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-OptimizerName = Literal["adamw", "sgd"]
+from lightning_modules.muon import Muon
+
+OptimizerName = Literal["adamw", "sgd", "muon"]
 ScheduleName = Literal["linear", "constant", "exponential", "onecycle", "plateau"]
 
 # Of the peak: where OneCycle starts and ends.
@@ -47,6 +49,7 @@ def parameter_groups(
     lrs: Mapping[str, float],
     weight_decay: float,
     group_of: Callable[[str], tuple[str, float]] = lambda _: ("", 1.0),
+    bias_lr: float | None = None,
 ) -> list[dict[str, Any]]:
     """Put every parameter, frozen ones too, into a named group.
 
@@ -58,6 +61,7 @@ def parameter_groups(
         lrs: Child -> learning rate.
         weight_decay: Of the decayed groups.
         group_of: Parameter's name -> what its group's name has behind the child's, and a factor on its learning rate.
+        bias_lr: Learning rate of what is not decayed in `features`; None is that of the rest.
 
     Returns:
         Groups called `<child><suffix>` and `<child><suffix>_no_decay`, empty ones left out.
@@ -73,9 +77,10 @@ def parameter_groups(
         names = [f"{child}.{name}" for name, _ in network.get_submodule(child).named_parameters()]
         suffixes = dict(group_of(name) for name in names)
         for suffix, factor in suffixes.items():
-            for kind, decay in (("", weight_decay), ("_no_decay", 0.0)):
+            own_lr = bias_lr if child == "features" and bias_lr is not None else lr
+            for kind, peak, decay in (("", lr, weight_decay), ("_no_decay", own_lr, 0.0)):
                 name = f"{child}{suffix}{kind}"
-                groups[name] = {"name": name, "params": [], "lr": lr * factor, "weight_decay": decay}
+                groups[name] = {"name": name, "params": [], "lr": peak * factor, "weight_decay": decay}
         for name in names:
             parameter, (suffix, _) = network.get_parameter(name), group_of(name)
             kind = "" if parameter.ndim > 1 and name not in spared else "_no_decay"
@@ -87,17 +92,24 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
     """An optimiser over the groups.
 
     Args:
-        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), or `sgd` with
-            Nesterov's momentum.
+        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), `sgd` with Nesterov's
+            momentum, or `muon`, which orthogonalises the steps of the backbone's weights and is `sgd`, without weight decay,
+            for the rest.
         groups: Of `parameter_groups`.
-        momentum: Of `sgd`, 0..1.
-        fused: Whether each update is one pass.
+        momentum: Of `sgd` and `muon`, 0..1.
+        fused: Whether each update is one pass, of `adamw` and `sgd`.
 
     Returns:
         The optimiser.
     """
     if name == "adamw":
         return AdamW(groups, fused=fused)
+    if name == "muon":
+        for group in groups:
+            group["orthogonal"] = group["name"].startswith("features") and not group["name"].endswith("_no_decay")
+            # The two kinds have learning rates of different sizes, and one weight decay would be another in each.
+            group["weight_decay"] *= group["orthogonal"]
+        return Muon(groups, momentum=momentum)
     return SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
 

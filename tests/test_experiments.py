@@ -36,6 +36,7 @@ IMAGES = {
     "cifar10_beit_head": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_beit_finetune": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_resnet_scratch": "{architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
+    "cifar10_speedrun": "{architecture: whitened_net, widths: [8, 8, 8]}",
     "sample_images": "{architecture: small_resnet, widths: [8, 8], depth: 1}",
 }
 TINY_BEIT: dict[str, Any] = {

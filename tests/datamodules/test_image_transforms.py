@@ -78,3 +78,14 @@ def test_images_of_a_batch_get_different_changes() -> None:
     same = images(1).expand(8, -1, -1, -1)
     changed = Augmenter({**EVERYTHING, "rand_augment": None}, 8, 1, 0)(same, torch.arange(8))
     assert len({image.numpy().tobytes() for image in changed}) == 8
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 6])
+def test_alternating_flip_shows_both_sides_of_each_image_in_any_two_epochs(epoch: int) -> None:
+    settings = Augmentation(**{**NO_AUGMENTATION, "flip": "alternating"})  # type: ignore[typeddict-item]
+    stack, rows = images(40, 6, 6), torch.arange(40)
+    first, second = (Augmenter(settings, 40, 1, e)(stack, rows) for e in (epoch, epoch + 1))
+    turned = [torch.equal(a, b.flip(-1)) for a, b in zip(first, stack, strict=True)]
+    assert 8 < sum(turned) < 32
+    assert torch.equal(second, first.flip(-1))
+    assert torch.equal(Augmenter(settings, 40, 1, epoch + 2)(stack, rows), first)

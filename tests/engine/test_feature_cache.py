@@ -337,6 +337,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
         "data.augmentation (rotation=15.0) gives other": parts_of(
             images(flip=True, augmentation={"rotation": 15.0}), image_task()
         ),
+        "model.shift_test reads shifted images": parts_of(images(), image_task(shift_test=1)),
         "trains from its first layer, blocks.0": parts_of(images(), image_task(layer="blocks.0")),
         "pos_embed trains, and it comes before": parts_of(images(), image_task(layer="pos_embed")),
         "ResNet trains from layer4.0.conv1.weight on": parts_of(
