@@ -36,14 +36,12 @@ def library() -> ctypes.CDLL | None:
         log.warning("no C++ compiler (c++, or what CXX names): the segmentation loss is computed by torch, more slowly")
         return None
     with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "loss.so"
+        built = str(Path(folder) / "loss.so")
         try:
-            done = subprocess.run(
-                [*command, *_FLAGS, str(_SOURCE), "-o", str(built)], capture_output=True, text=True, check=False
-            )  # noqa: S603
-            if done.returncode == 0:
-                return ctypes.CDLL(str(built))
-            reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[0]
+            subprocess.run([*command, *_FLAGS, str(_SOURCE), "-o", built], capture_output=True, text=True, check=True)  # noqa: S603
+            return ctypes.CDLL(built)
+        except subprocess.CalledProcessError as error:
+            reason = (error.stderr.strip() or f"exit code {error.returncode}").splitlines()[0]
         except OSError as error:
             reason = str(error)
     log.warning("the segmentation loss did not compile (%s): it is computed by torch, more slowly", reason)

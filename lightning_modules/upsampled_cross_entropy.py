@@ -107,7 +107,7 @@ def _weights(size: int, wanted: int, kind: torch.dtype, device: torch.device) ->
 
 
 def _axis(size: int, wanted: int) -> Axis:
-    """[wanted] int32 and float32: the lower of the positions that each upsampled one lies between, and the upper one's share."""
+    """[wanted] int32 and float32: the lower of the positions that each lies between, and the share of the upper."""
     weights = _weights(size, wanted, torch.float32, torch.device("cpu"))
     lower = (weights > 0).int().argmax(dim=0)
     upper = (lower + 1).clamp(max=size - 1)
@@ -142,9 +142,9 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor | None) -
     of_loss = grads[0]
     if of_loss is None:
         return None, None, None, None
-    # Mostly the loss is what the backward pass begins with: then nothing is copied. To look at it, a GPU would have to wait.
-    as_it_is = gradient.device.type == "cpu" and not torch.compiler.is_compiling() and of_loss.item() == 1
-    return (gradient if as_it_is else gradient * of_loss).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
+    # Nobody else reads it, unless the backward pass is to be repeated: then it may be scaled where it stands.
+    kept = torch.compiler.is_compiling() or torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001
+    return (gradient * of_loss if kept else gradient.mul_(of_loss)).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
 
 
 torch.library.register_autograd("thaw::upsampled_cross_entropy", _backward, setup_context=_remember)
