@@ -7,21 +7,27 @@ first epoch with the decoding.
 
     python -m benchmarks.image_input [--data-dir DIR]
 
+The tuned peer reads with two worker processes.
+
 Without a folder that holds cifar10/train.parquet, images are drawn.
 """
 
 import argparse
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.measuring import Timing, alternate, setting
+from benchmarks.measuring import alternate, setting
+from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 from datamodules.batch_order import EvaluationBatches
 from datamodules.image_rows import EncodedImage
 from datamodules.image_samples import sample_image
@@ -29,7 +35,10 @@ from datamodules.image_storage import DecodedImages, Decoding, store
 from datamodules.image_transforms import Augmentation, Augmenter
 from lightning_modules.networks.pixels import PixelInput
 
-_IMAGES, _BATCH, _REPETITIONS = 4096, 64, 7
+_IMAGES, _BATCH, _WORKERS = 4096, 64, 2
+_SOME = 512  # images of a large size
+# Side of the network's input -> what has to be reached.
+_AT_LEAST = {None: 5.0, 224: 1.5}
 _MEAN = _STD = (0.5, 0.5, 0.5)
 _AUGMENTATION = Augmentation(crop_padding=0, flip=True, rotation=15.0, rand_augment=None)
 
@@ -72,6 +81,12 @@ class Reference(Dataset[torch.Tensor]):
         return result
 
 
+def read_one_by_one(images: Reference, workers: int) -> None:
+    """An epoch of the reference's chain."""
+    for _ in DataLoader(images, batch_size=_BATCH, num_workers=workers):
+        pass
+
+
 def decode(images: list[bytes]) -> DecodedImages:
     """What Thaw does once a run."""
     rows = (EncodedImage(i, content, 0, "train", i + 1) for i, content in enumerate(images))
@@ -89,41 +104,43 @@ def read_epoch(images: DecodedImages, size: int | None) -> None:
         network_input(augmenter(batch["pixel_values"], batch["index"]))
 
 
-def main() -> None:
-    """Measure at the stored size and at 224 pixels, and print a row for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=None)
-    images = encoded_images(parser.parse_args().data_dir)
-    kept = decode(images)
-    print(setting("torch", "torchvision", "pillow"))
-    print(f"{len(images)} images, batches of {_BATCH}, {_REPETITIONS} repetitions; images a second, median (spread)\n")
-    print("| input | Thaw | Thaw, first epoch | reference chain | ratio | ratio, first epoch |")
-    print("|---|---|---|---|---|---|")
-    for size in (None, 224):
-        count = len(images) if size is None else min(512, len(images))
+def read_first_epoch(images: list[bytes], size: int | None) -> None:
+    """The first of a run, which decodes."""
+    read_epoch(decode(images), size)
+
+
+def resize(pixels: torch.Tensor, size: int) -> None:
+    """What cannot be left out at a larger size: the resize of each batch of bytes."""
+    for batch in torch.split(pixels, _BATCH):
+        interpolate(batch, size=(size, size), mode="bicubic", antialias=True)
+
+
+def measure(given: argparse.Namespace) -> list[Row]:
+    """Measure at the stored size and at 224 pixels."""
+    images = encoded_images(given.data_dir)
+    kept, rows = decode(images), []
+    for size, least in _AT_LEAST.items():
+        count = len(images) if size is None else min(_SOME, len(images))
         some, stored = images[:count], kept.take(range(count))
-        peer = Reference(some, size)
-
-        def chain(peer: Reference = peer) -> None:
-            for _ in DataLoader(peer, batch_size=_BATCH):
-                pass
-
-        times = alternate(
-            {
-                "thaw": lambda stored=stored, size=size: read_epoch(stored, size),  # type: ignore[misc]
-                "first": lambda some=some, size=size: read_epoch(decode(some), size),  # type: ignore[misc]
-                "peer": chain,
-            },
-            _REPETITIONS,
-        )
-        print(_row(size, count, times))
-
-
-def _row(size: int | None, count: int, times: dict[str, Timing]) -> str:
-    cells = [f"{count / times[name].median:,.0f} ({times[name].spread:.0%})" for name in ("thaw", "first", "peer")]
-    ratios = [f"{times['peer'].median / times[name].median:.1f}" for name in ("thaw", "first")]
-    return f"| {'32, not resized' if size is None else size} | {' | '.join(cells)} | {' | '.join(ratios)} |"
+        work: dict[str, Callable[[], object]] = {
+            "Thaw": partial(read_epoch, stored, size),
+            "Thaw, first epoch": partial(read_first_epoch, some, size),
+            "default": partial(read_one_by_one, Reference(some, size), workers=0),
+            "tuned": partial(read_one_by_one, Reference(some, size), workers=_WORKERS),
+        }
+        pixels = torch.stack([stored.pixels(i) for i in range(count)])
+        if size is not None:
+            work["limit"] = partial(resize, pixels, size)
+        times = alternate(work, given.repetitions)
+        sides = {name: Side(times[name].seconds, quality=f"{count / times[name].median:,.0f} images/s") for name in work}
+        name = "32" if size is None else str(size)
+        goals = ratio_goals(sides, ("default", least, None))
+        limit = None if size is None else Limit(times["limit"].median, "the resize of the bytes alone")
+        what = f"an epoch of {count} JPEG images read, flipped, turned and normalised at {name} pixels"
+        kept_sides = {name: side for name, side in sides.items() if name != "limit"}
+        rows.append(Row(f"S10 {name}", what, kept_sides, goals, setting("torch", "torchvision", "pillow"), limit))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    command(arguments(__doc__, repetitions=7), measure)

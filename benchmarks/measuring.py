@@ -47,10 +47,17 @@ def alternate(contenders: Mapping[str, Callable[[], object]], repetitions: int) 
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, work in contenders.items():
-            start = time.perf_counter()
+            start = now()
             work()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now() - start)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def now() -> float:
+    """Seconds of a clock, once a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def setting(*packages: str) -> str:
@@ -60,4 +67,5 @@ def setting(*packages: str) -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     cpu = names[0] if names else platform.processor()
-    return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"

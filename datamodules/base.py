@@ -14,6 +14,7 @@ import lightning
 
 from datamodules.errors import BadRow, DataError, leave_out
 from datamodules.labels import check_classes
+from datamodules.stored_features import FeatureInput, NotStorableError, StoredFeatures
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         class_names: Name of class 0, 1, ...
         bad_rows: The rows that were left out.
         splits: The usable samples; empty before `setup`.
+        stored: Features that are read instead of the samples of a split; see `use_features`.
         only: The splits that are read; set before `setup` where not all are needed.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
@@ -115,6 +117,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
         self.bad_rows: list[BadRow] = []
         self.splits: dict[str, _Split] = {}
+        self.stored: dict[str, StoredFeatures] = {}
 
     @property
     def num_classes(self) -> int:
@@ -195,6 +198,19 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:  # noqa: ARG002 - a base without a say
         """Small PNG pictures of samples, index -> file content; none where samples are not pictures."""
         return {}
+
+    def feature_input(self, split: str) -> FeatureInput:  # noqa: ARG002 - a base without a say
+        """What of a split a network reads once, so that its features can be stored.
+
+        Raises:
+            NotStorableError: If they would not be the same in every epoch.
+        """
+        msg = f"{type(self).__name__} does not say what a network reads of a split"
+        raise NotStorableError(msg)
+
+    def use_features(self, stored: Mapping[str, StoredFeatures]) -> None:
+        """From now on give `FeatureBatch`es of these splits, in the batches in which their samples would come."""
+        self.stored = dict(stored)
 
     def trial_batch(self) -> Any:  # noqa: ANN401 - each dataset has its batch type
         """A batch of one sample to try the network with before anything is trained; None where that shows nothing."""

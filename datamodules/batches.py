@@ -1,6 +1,6 @@
 """Typed batches: what a datamodule hands to a task. `B` samples, `T` tokens, `H` x `W` pixels."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -50,4 +50,22 @@ class SceneBatch(TypedDict):
     pixel_values: Tensor
     labels: Tensor
     sizes: Tensor
+    index: Tensor
+
+
+class FeatureBatch(TypedDict):
+    """What the frozen part of a network gave for the samples of one batch, read instead of the samples.
+
+    Attributes:
+        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B, ...] a layer's input.
+        lengths: [B] int64 number of tokens; only with token states.
+        mirrored: Like `features`, of the mirror images; only where both are read.
+        labels: [B] int64, 0..K-1.
+        index: [B] int64, the sample's row in its split's file, from 0.
+    """
+
+    features: Tensor
+    lengths: NotRequired[Tensor]
+    mirrored: NotRequired[Tensor]
+    labels: Tensor
     index: Tensor

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datamodules.base import TransferDataModule
-from datamodules.batch_order import EvaluationBatches, ShuffledBatches
+from datamodules.batch_order import EpochBatches, EvaluationBatches, ShuffledBatches
 from datamodules.batches import ImageBatch
 from datamodules.errors import BadRow, DataError
 from datamodules.image_rows import EncodedImage, ImageReader
@@ -17,6 +18,7 @@ from datamodules.image_storage import Decoding, ImageSplit, store
 from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.loading import batch_loader
 from datamodules.sources import Files, hub_rows, split_sources
+from datamodules.stored_features import FeatureInput, FeatureSplit, NotStorableError, digest_of_tensors
 
 _THUMBNAIL = 96  # pixels of the longer side
 
@@ -134,32 +136,57 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
                 msg = f"data.augmentation.crop_padding: received {padding}; the images have a side of {side} pixels"
                 raise DataError(msg)
 
-    def train_dataloader(self) -> DataLoader[ImageBatch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that depends on (seed, epoch)."""
-        sampler = ShuffledBatches(len(self.splits["train"]), self.batch_size, self.seed)
+        order = EpochBatches if "train" in self.stored else ShuffledBatches
+        sampler = order(len(self.splits["train"]), self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
         return self._loader("train", sampler)
 
-    def val_dataloader(self) -> DataLoader[ImageBatch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the val split."""
         return self._loader("val", EvaluationBatches(range(len(self.splits["val"])), self.eval_batch_size))
 
-    def test_dataloader(self) -> DataLoader[ImageBatch]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test split."""
         return self._loader("test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size))
 
     def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
-        return batch_loader(self.splits[split], sampler, self.seed, self.num_workers)
+        images = self.splits[split]
+        if split in self.stored:
+            features = FeatureSplit(self.stored[split], images.labels, images.indices, self._flipped)
+            return batch_loader(features, sampler, self.seed, 0)
+        return batch_loader(images, sampler, self.seed, self.num_workers)
 
-    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
-        """Change training images, on the device that they were moved to."""
-        if self.trainer is None or not self.trainer.training or self.augmentation == NO_AUGMENTATION:
-            return batch
-        epoch = self.trainer.current_epoch
+    def feature_input(self, split: str) -> FeatureInput:
+        """All images; those of train in two states where they are flipped."""
+        flipped = {**NO_AUGMENTATION, "flip": self.augmentation["flip"]}
+        if split == "train" and self.augmentation != flipped:
+            drawn = ", ".join(f"{k}={v}" for k, v in self.augmentation.items() if k != "flip" and v != flipped.get(k))
+            msg = f"data.augmentation ({drawn}) gives other images in every epoch"
+            raise NotStorableError(msg)
+        images = self.splits[split]
+        sampler = EvaluationBatches(range(len(images)), self.eval_batch_size)
+        loader = partial(batch_loader, images, sampler, self.seed, self.num_workers)
+        states = 2 if split == "train" and self.augmentation["flip"] else 1
+        digest = digest_of_tensors([], "images", images.content(), self.eval_batch_size)
+        return FeatureInput(loader, sampler.batches, None, digest, states, _in_state)
+
+    def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:
+        """[B] 1 for images that an epoch shows mirrored, 0 for the others."""
+        return self._augmenter(epoch).flipped(index).long() if self.augmentation["flip"] else torch.zeros_like(index)
+
+    def _augmenter(self, epoch: int) -> Augmenter:
         if self.augmenter is None or self.augmenter.epoch != epoch:
             rows = max(self.splits["train"].indices) + 1
             self.augmenter = Augmenter(self.augmentation, rows, self.seed, epoch)
-        changed = self.augmenter(batch["pixel_values"], batch["index"])
+        return self.augmenter
+
+    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
+        """Change training images, on the device that they were moved to."""
+        if self.trainer is None or not self.trainer.training or self.augmentation == NO_AUGMENTATION or "features" in batch:
+            return batch
+        changed = self._augmenter(self.trainer.current_epoch)(batch["pixel_values"], batch["index"])
         return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
 
     def trial_batch(self) -> ImageBatch:
@@ -181,6 +208,12 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
     def state_dict(self) -> dict[str, Any]:
         """Height and width of the images, so that a checkpoint can bring new ones to what it was trained on."""
         return {"size": list(self.decoding.size or self.splits["train"].pixels(0).shape[-2:])}
+
+
+def _in_state(batch: ImageBatch, state: int) -> ImageBatch:
+    """A batch as it is (0), or of the mirror images (1)."""
+    pixels = batch["pixel_values"].flip(-1) if state else batch["pixel_values"]
+    return ImageBatch(pixel_values=pixels, labels=batch["labels"], index=batch["index"])
 
 
 def _png(pixels: torch.Tensor) -> bytes:

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,6 +19,7 @@ from datamodules.errors import BadRow, DataError
 from datamodules.image_decoding import BadImageError, check_image, decode_image
 from datamodules.image_rows import EncodedImage
 from datamodules.splits import stratified_split
+from datamodules.stored_features import digest_of_tensors
 
 _THREADS = 4
 _LARGEST_SHARE = 0.6  # of the memory, that images may take
@@ -86,6 +88,10 @@ class ImageSplit(Dataset[ImageBatch]):
     def pixels(self, position: int) -> Tensor:
         """One image, [3, H, W] uint8."""
 
+    @abstractmethod
+    def content(self) -> str:
+        """Of all pixels that are read: two splits with one content give the same features."""
+
     def rows(self) -> Iterable[tuple[int, str, int]]:
         """Row, content's digest and label of each: what tells two datasets apart."""
         return zip(self.indices, self.digests, self.labels, strict=True)
@@ -122,6 +128,10 @@ class DecodedImages(ImageSplit):
         """One image, [3, H, W] uint8."""
         return self.images[position]
 
+    def content(self) -> str:
+        """SHA-256 of all pixels."""
+        return digest_of_tensors([self.images])
+
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
         """A whole batch, as torch's loader asks for it."""
         return self._batch(self.images[torch.as_tensor(positions)], positions)
@@ -138,6 +148,10 @@ class EncodedImages(ImageSplit):
         """The images at these positions."""
         digests = [self.digests[p] for p in positions]
         return type(self)([self.encoded[p] for p in positions], self.decoding, digests)
+
+    def content(self) -> str:
+        """SHA-256 of the files' digests and of how they are decoded."""
+        return digest_of_tensors([], self.digests, self.decoding.size, PIL.__version__)
 
     def pixels(self, position: int) -> Tensor:
         """One image, [3, H, W] uint8; raises `DataError` where it can no longer be decoded."""

@@ -76,12 +76,16 @@ class Augmenter:
             steps = (draws[:, [_ROW, _COLUMN]] * (2 * padding + 1)).long()
             images = crop(images, padding, steps[:, 0], steps[:, 1])
         if settings["flip"]:
-            images = torch.where((draws[:, _FLIP] < 0.5)[:, None, None, None], images.flip(-1), images)  # noqa: PLR2004
+            images = torch.where(self.flipped(index)[:, None, None, None], images.flip(-1), images)
         if settings["rotation"]:
             images = rotate(images, (2 * draws[:, _ANGLE] - 1) * settings["rotation"])
         if settings["rand_augment"] is not None:
             images = self._rand_augment(images, index, settings["rand_augment"])
         return images
+
+    def flipped(self, index: Tensor) -> Tensor:
+        """[B] whether each of these rows is mirrored where `flip` is asked for."""
+        return self.draws[index, _FLIP] < 0.5  # noqa: PLR2004
 
     def _rand_augment(self, images: Tensor, index: Tensor, settings: RandAugmentSettings) -> Tensor:
         """Image by image: torchvision draws once a call. It draws from the global generator, which is put back."""

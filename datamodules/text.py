@@ -1,10 +1,11 @@
 """Texts with labels from any table: another dataset is a YAML file."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch.utils.data import DataLoader
 
 from datamodules.base import TransferDataModule
@@ -13,6 +14,7 @@ from datamodules.batches import TextBatch
 from datamodules.errors import BadRow
 from datamodules.loading import batch_loader
 from datamodules.sources import Files, hub_rows, split_sources
+from datamodules.stored_features import FeatureInput, FeatureSplit, digest_of_tensors
 from datamodules.tables import Row, check_columns, read_rows
 from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
 from datamodules.text_cleaning import Cleaning, clean
@@ -136,7 +138,20 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return self._loader("test", longest_first(self.tokenized["test"].lengths, self.eval_batch_size))
 
     def _loader(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
+        if split in self.stored:
+            texts = self.tokenized[split]
+            return batch_loader(FeatureSplit(self.stored[split], texts.labels, texts.indices), sampler, self.seed, 0)
+        return self._samples(split, sampler)
+
+    def _samples(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
         return batch_loader(self.tokenized[split], sampler, self.seed, self.num_workers, PadCollator(self.tokenizer.pad_id))
+
+    def feature_input(self, split: str) -> FeatureInput:
+        """All texts, longest first."""
+        texts = self.tokenized[split]
+        sampler = longest_first(texts.lengths, self.eval_batch_size)
+        digest = digest_of_tensors([texts.flat, torch.from_numpy(texts.lengths)], "texts", self.eval_batch_size)
+        return FeatureInput(partial(self._samples, split, sampler), sampler.batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
         """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""

@@ -118,6 +118,9 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     for key in cfg.get("paths") or {}:
         if key not in known.values["paths"]:
             yield f"paths.{key}", f"unknown key; {nearest(str(key), list(known.values['paths']))}"
+    for key in cfg.get("cache") or {}:
+        if key not in known.values["cache"]:
+            yield f"cache.{key}", f"unknown key; {nearest(str(key), list(known.values['cache']))}"
     for name in _NEEDED:
         if not isinstance(cfg.get(name), DictConfig) or "_target_" not in cfg[name]:
             yield name, "needs a _target_; choose an option of the group"
@@ -176,6 +179,7 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     for key in ("plan", "train", "test"):
         if not isinstance(at(key), bool):
             yield key, f"received {at(key)!r}; choose true or false"
+    yield from _cache_faults(values.get("cache"))
     if at("train") is False and at("test") is False:
         yield "test", "received false, and train=false too; nothing would be done"
     if at("train") is False and at("ckpt_path") is not None:
@@ -189,6 +193,20 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
+
+
+def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
+    """What is wrong with how features are stored."""
+    if not isinstance(cache, dict):
+        yield "cache", f"received {cache!r}; a mapping with features, dir and max_gb is needed"
+        return
+    features, folder, size = cache.get("features"), cache.get("dir"), cache.get("max_gb")
+    if features != "auto" and not isinstance(features, bool):
+        yield "cache.features", f"received {features!r}; choose auto, true or false"
+    if folder is not None and (not isinstance(folder, str) or not folder):
+        yield "cache.dir", f"received {folder!r}; a folder is needed, or null for the user's cache folder"
+    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
+        yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
 
 
 def _figures(target: object, num_classes: object) -> list[str]:

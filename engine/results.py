@@ -109,12 +109,17 @@ def count_parameters(task: Task) -> dict[str, int]:
     return {"total": sum(sizes.values()), "trainable": trainable}
 
 
-def seconds(history: list[dict[str, str]], test: float | None) -> dict[str, float | None]:
-    """Time of the whole fit, of the test, and the mean of an epoch's training; None where there was none."""
+def seconds(history: list[dict[str, str]], test: float | None, features: float | None) -> dict[str, float | None]:
+    """Time of the fit, of the test and of storing features, and an epoch's mean in training; None where there was none."""
     epochs = [float(row["train/seconds"]) for row in history]
     fit = sum(float(row["seconds"]) for row in history)
     mean = round(sum(epochs) / len(epochs), 3) if epochs else None
-    return {"fit": round(fit, 3), "test": test and round(test, 3), "epoch_mean": mean}
+    return {
+        "fit": round(fit, 3),
+        "test": test and round(test, 3),
+        "epoch_mean": mean,
+        "features": features and round(features, 3),
+    }
 
 
 def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:

@@ -1,5 +1,6 @@
 """The story of a run: check, build, plan, fit, test the best checkpoint, report."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,9 @@ from engine.build import Parts, build, model_from_checkpoint
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
+from engine.feature_cache import cache_folder, give_features, plan_features
 from engine.plan import make_plan, print_plan
+from engine.precision import settle_precision
 from engine.provenance import provenance
 from engine.publishing import begin, publish
 from engine.quiet import quieten
@@ -26,6 +29,8 @@ from engine.results import count_parameters, print_results, seconds, val_figures
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from engine.run_folder import RunFolder, write_text
 from reports.page import write_report
+
+log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, folder: RunFolder) -> float | None:
@@ -43,9 +48,11 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     with recorded(cfg, folder):
         validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
         take_launchers_numbers(cfg)
+        settle_precision(cfg, folder)
         placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
+        cfg.cache.dir = str(cache_folder(cfg.cache.dir))
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = str(Path(cfg.data.class_list).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -57,20 +64,27 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         if checkpoint_path is not None:
             parts.datamodule.start_epoch = first_epoch(checkpoint_path, cfg.trainer.max_epochs, parts.task)
         data = parts.datamodule.describe()
+        features = plan_features(cfg, parts, checkpoint_path)
         plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()) if cfg.train else 0, data)
+        plan["features"] = features.facts()
         print_plan(plan, console)
+        if features.line():
+            log.info(features.line())
         if cfg.plan:
             return None
         _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
+        features_seconds = None
         with closed_loggers(parts.trainer):
             begin(cfg, folder, parts.trainer)
             if cfg.train:
+                folder.write_status("running", "features")
+                features_seconds = give_features(features, parts, required=cfg.cache.features is True)
                 folder.write_status("running", "fit")
                 _fit(parts, checkpoint_path)
             metrics = _trained(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
             test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else None
             metrics["parameters"] = count_parameters(parts.task)
-            metrics["seconds"] = seconds(folder.read_history(), test_seconds)
+            metrics["seconds"] = seconds(folder.read_history(), test_seconds, features_seconds)
             folder.write_json("metrics.json", metrics)
             folder.write_status("running", "report")
             if folder.writes:

@@ -1,10 +1,10 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from datamodules.batches import ImageBatch
+from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses import num_outputs
 from lightning_modules.networks.classifier import Classifier
@@ -59,16 +59,23 @@ class ImageClassifier(ClassificationTask):
             self.network = Classifier(features, MLPHead(features.width, outputs, hidden or (256, 256), dropout))
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
-    def logits(self, batch: ImageBatch) -> Tensor:
+    def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
         """[B, K], with the mirror images' where that is asked for."""
         logits = super().logits(batch)
         if self.training or not self.mirror_test:
             return logits
-        mirrored = ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=batch["labels"], index=batch["index"])
-        return (logits + super().logits(mirrored)) / 2
+        return (logits + super().logits(_mirrored(batch))) / 2
 
     def backbone_config(self) -> dict[str, Any]:
         """Architecture, its arguments, and the input that its weights expect."""
         features = self.network.features
         assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
         return features.config
+
+
+def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
+    """The batch of the mirror images."""
+    labels, index = batch["labels"], batch["index"]
+    if "features" in batch:
+        return FeatureBatch(features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index)
+    return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=labels, index=index)

@@ -59,6 +59,14 @@ class Ended:
 Train = Callable[..., Ended]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs of the tests store features, those in processes of their own too: never in the user's cache folder."""
+    folder = tmp_path_factory.mktemp("features")
+    os.environ["THAW_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
     """Call `train.main()` with a command line, in an empty folder; the run folder is `tmp_path/run` unless given."""

@@ -59,6 +59,7 @@ class BiGRU(nn.Module):
         Returns:
             [B, 2 * hidden], the forward state at the last token beside the backward state at the first.
         """
+        states = states.to(next(self.parameters()).dtype)  # bfloat16 is slower here, and rounds at every step
         last = lengths.clamp(min=1) - 1
         positions = torch.arange(states.shape[1], device=states.device)
         mirrored = (last[:, None] - positions).clamp(min=0)

@@ -8,13 +8,14 @@ from typing import Any, cast, get_args
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.features import BackboneError, Features
 from lightning_modules.networks.image_weights import load_weights, not_loaded, timm_network, weights_file
 from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
+from lightning_modules.networks.vision_layers import pooled_features
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
@@ -63,9 +64,12 @@ class ImageEncoder(nn.Module):
 
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""
-        pixels = self.input(batch["pixel_values"])
-        own = next(self.model.parameters(), pixels)
-        return Features(self.model(pixels.to(own.dtype)))
+        return Features(pooled_features(self.model, self.prepared(batch)))
+
+    def prepared(self, batch: ImageBatch) -> Tensor:
+        """The network's input, [B, 3, h, w]: resized, normalised, and of the weights' type."""
+        pixels: Tensor = self.input(batch["pixel_values"])
+        return pixels.to(next(self.model.parameters(), pixels).dtype)
 
 
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:

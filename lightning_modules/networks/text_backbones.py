@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
 from datamodules.batches import TextBatch
+from lightning_modules.networks.cpu_layers import use_cpu_layers
 from lightning_modules.networks.features import BackboneError, Features
 from lightning_modules.networks.hugging_face import hf_config, hf_not_loaded
 
@@ -38,6 +39,7 @@ class TextEncoder(nn.Module):
             raise BackboneError(msg)
         if has_pooler and pooling != "pooler":
             encoder.register_module("pooler", None)  # nothing reads it, so it is neither trained nor counted
+        use_cpu_layers(encoder)
         self.model = encoder
         self.pooling = pooling
 
@@ -70,6 +72,7 @@ class TextEncoder(nn.Module):
         states: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return Features(states[:, 0])
+        states = states.float() if states.dtype == torch.bfloat16 else states  # a sum of many
         weights = mask.unsqueeze(-1).to(states.dtype)
         return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
 

@@ -1,26 +1,23 @@
 """The benchmark runs, and both sides do the same work."""
 
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import image_input
+from benchmarks.rows import arguments
 
 
-def test_it_prints_a_row_for_each_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_measures_each_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(image_input, "_IMAGES", 80)
-    monkeypatch.setattr(image_input, "_REPETITIONS", 2)
-    monkeypatch.setattr(sys, "argv", ["image_input"])
-    image_input.main()
-    out = capsys.readouterr().out
-    assert "torch 2" in out
-    assert "2 repetitions" in out
-    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")] == [
-        "input",
-        "32, not resized",
-        "224",
-    ]
+    given = arguments(None, repetitions=2).parse_args(["--data-dir", str(tmp_path)])
+    rows = image_input.measure(given)
+    assert [row.key for row in rows] == ["S10 32", "S10 224"]
+    assert [goal.what for goal in rows[0].goals] == ["times the default"]
+    assert list(rows[1].sides) == ["Thaw", "Thaw, first epoch", "default", "tuned"]
+    assert rows[0].limit is None
+    assert rows[1].limit is not None
 
 
 @pytest.mark.parametrize("size", [None, 224])

@@ -1,0 +1,94 @@
+"""`RESULTS.md` out of the rows that were kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.rows import RESULTS, Goal, Row, Side
+
+_PEERS = ("default", "tuned")
+_HEAD = """# Measured speeds
+
+Drawn by `python -m benchmarks` from what each script measured; what else was measured, and where the time goes, stands in
+[EXPLAINED.md](EXPLAINED.md). Seconds are medians, with the spread from the fastest to the slowest repetition as a share of the
+median, and n. Both peers are measured in the same run as Thaw, in turn with it. The limit is what the operations or bytes of
+the work would take at the rate that a large matrix product or a large copy reached on this machine.
+"""
+_DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
+
+
+def kept_rows(folder: Path = RESULTS) -> list[Row]:
+    """All rows that were kept, in the order of their keys."""
+    rows = [Row.load(path) for path in folder.glob("*/*.json")]
+    return sorted(rows, key=lambda row: (row.device, int("".join(c for c in row.key.split()[0] if c.isdigit())), row.key))
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The page, as Markdown."""
+    parts = [_HEAD]
+    for device, title in _DEVICES.items():
+        own = [row for row in rows if row.device == device]
+        if own:
+            parts += [f"## {title}\n", _table(own), *(_details(row) for row in own)]
+    return "\n".join(parts)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = [
+        "| | work | Thaw, s | peer, default, s | peer, tuned, s | reached | needed | aim | limit, s | times the limit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        sides = [_took(row.sides.get(name)) for name in ("Thaw", *_PEERS)]
+        goals = [" / ".join(_goal(goal, part) for goal in row.goals) for part in ("value", "at_least", "aim")]
+        far = "" if row.limit is None else f"{row.sides['Thaw'].timing.median / row.limit.seconds:.1f}"
+        limit = "" if row.limit is None else f"{row.limit.seconds:.3g}"
+        lines.append(f"| {' | '.join([row.key, row.work, *sides, *goals, limit, far])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _took(side: Side | None) -> str:
+    return "" if side is None else f"{side.timing.median:.3g} ({side.timing.spread:.0%}, n {len(side.seconds)})"
+
+
+def _goal(goal: Goal, part: str) -> str:
+    value = getattr(goal, part)
+    if value is None:
+        return "-"
+    shown = f"{value:.3g}"
+    return f"**{shown}**, missed" if part == "value" and not goal.reached else shown
+
+
+def _details(row: Row) -> str:
+    lines = [
+        f"### {row.key}: {row.work}\n",
+        f"{row.setting}.\n",
+        "| side | median, s | spread | n | measured | memory, MiB | what came of it |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, side in row.sides.items():
+        memory = "" if side.memory is None else f"{side.memory / 2**20:,.0f}"
+        took = side.timing
+        cells = [
+            name,
+            f"{took.median:.4g}",
+            f"{took.spread:.0%}",
+            str(len(side.seconds)),
+            f"{side.share:.3g}",
+            memory,
+            side.quality,
+        ]
+        lines.append(f"| {' | '.join([*cells, side.quality])} |")
+    lines.append("")
+    for goal in row.goals:
+        aim = "" if goal.aim is None else f", aim {goal.aim:g}"
+        bound = "at most" if goal.less else "at least"
+        lines.append(
+            f"- {goal.what}: {goal.value:.3g}, {bound} {goal.at_least:g}{aim}: {'reached' if goal.reached else 'missed'}"
+        )
+    if row.limit is not None:
+        lines.append(f"- limit: {row.limit.seconds:.3g} s, {row.limit.why}")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(goal: Goal) -> str:
+    return "reached" if goal.reached else "missed"

@@ -1,0 +1,50 @@
+"""An epoch of fine-tuning a small BERT on tweets: Thaw against the Trainer of Hugging Face.
+
+    python -m benchmarks.text_finetuning --data-dir DIR --backbone FOLDER
+
+The same weights of the encoder, the same tweets, batches of 32, at most 128 tokens, dropout as the encoder has it, AdamW with
+one learning rate, clipped gradients; then the val split is read once. The Trainer by default: float32, random order, each
+batch padded to its longest text. Tuned: bfloat16 and batches grouped by length. Each repetition has its own seed, so the
+accuracies are those of several seeds; a second Thaw in float32 shows what bfloat16 does to them.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks.machine import operations_per_second
+from benchmarks.measuring import setting
+from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
+from benchmarks.text_runs import PeerRun, Run, ThawRun, add_backbone, in_turn, training_operations
+
+_LR, _STEPS_OF_WARMTH = 1e-4, 20
+_WORDS = {
+    "model.lr": _LR,
+    "model.backbone_lr": _LR,
+    "data.batch_size": 32,
+    "data.max_length": 128,
+    "trainer.max_epochs": 1,
+}
+
+
+def measure(given: argparse.Namespace) -> list[Row]:
+    """Train each side once for each seed."""
+    thaw = ThawRun("minilm_finetune", given, _WORDS)
+    exact = ThawRun("minilm_finetune", given, {**_WORDS, "trainer.precision": "32-true"})
+    default = PeerRun(given, _LR, epochs=1, tuned=False)
+    tuned = PeerRun(given, _LR, epochs=1, tuned=True)
+    runs: dict[str, Run] = {"Thaw": thaw, "default": default, "tuned": tuned, "Thaw in float32": exact}
+    seconds, accuracies = in_turn(runs, given.repetitions, _STEPS_OF_WARMTH)
+    sides = {
+        name: Side(seconds[name], quality="val acc " + ", ".join(f"{value:.4f}" for value in accuracies[name])) for name in runs
+    }
+    operations, rate = training_operations(thaw), operations_per_second(torch.bfloat16, given.device)
+    limit = Limit(operations / rate, f"{operations / 1e12:.2f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
+    goals = ratio_goals(sides, ("default", 4, 6), ("tuned", 1.5, 2.5))
+    what = f"fine-tuning {thaw.backbone_name} for an epoch of {thaw.train_rows:,} tweets, and its validation"
+    versions = setting("torch", "lightning", "transformers", "accelerate")
+    return [Row("S1", what, sides, goals, versions, limit, given.device)]
+
+
+if __name__ == "__main__":
+    command(add_backbone(arguments(__doc__, repetitions=3)), measure)

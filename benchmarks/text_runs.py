@@ -1,0 +1,301 @@
+"""Training runs on tweets to be measured: Thaw's, built from its configs, and those of Hugging Face's Trainer."""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from benchmarks.measuring import now
+from datamodules.text import TextDataModule
+from datamodules.text_batching import TokenizedTexts
+from engine.build import Parts, build
+from engine.command_line import CONFIGS
+from engine.config_files import ConfigFiles
+from engine.precision import settle_precision
+from engine.quiet import quieten
+from engine.run_folder import RunFolder
+
+
+class Run(Protocol):
+    """Something that trains from a seed."""
+
+    def prepare(self, seed: int, steps: int | None = None) -> None:
+        """Build all that a run needs, which is not measured; `steps` for a short one."""
+
+    def train(self) -> float:
+        """Train and test; returns the accuracy, 0..1."""
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Let a script be told the text backbone."""
+    name = "sentence-transformers/all-MiniLM-L6-v2"
+    parser.add_argument("--backbone", default=name, help=f"text backbone: hub name or folder (default: {name})")
+    return parser
+
+
+def in_turn(
+    runs: Mapping[str, Run], repetitions: int, warmth: int
+) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
+    """Warm every side up with a few steps, then let each train with seed 1, each with seed 2, and so on.
+
+    Args:
+        runs: Name -> side.
+        repetitions: How many seeds.
+        warmth: Steps of the short run before.
+
+    Returns:
+        Name -> seconds, and name -> accuracies.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    accuracies: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run.prepare(0, steps=warmth)
+        run.train()
+    for seed in range(1, repetitions + 1):
+        for name, run in runs.items():
+            run.prepare(seed)
+            start = now()
+            accuracies[name].append(run.train())
+            seconds[name].append(now() - start)
+            print(f"{name}, seed {seed}: {seconds[name][-1]:.1f} s, accuracy {accuracies[name][-1]:.4f}", flush=True)
+    return {name: tuple(s) for name, s in seconds.items()}, {name: tuple(a) for name, a in accuracies.items()}
+
+
+class ThawRun:
+    """A run of an experiment, built and trained as `train.py` does it."""
+
+    def __init__(self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any], split: str = "val") -> None:
+        """State what to run.
+
+        Args:
+            experiment: Name of the experiment.
+            given: The command line.
+            words: Dotted key -> value, as on the command line of `train.py`.
+            split: The accuracy that is told: of `val`, or of `test`, which is then tested once at the end.
+        """
+        self.experiment, self.given, self.words, self.split = experiment, given, dict(words), split
+        self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
+        self.runs = 0
+        self.parts: Parts | None = None
+        quieten()
+
+    def config(self, seed: int) -> DictConfig:
+        """The composed config."""
+        files = ConfigFiles(CONFIGS)
+        cfg = OmegaConf.create(files.compose({"experiment": self.experiment}, []).to_yaml())
+        assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+        stated = {
+            "seed": seed,
+            "model.backbone": self.given.backbone,
+            "paths.data_dir": str(self.given.data_dir.resolve()),
+            "trainer.accelerator": "cpu" if self.given.device == "cpu" else "gpu",
+        }
+        for key, value in {**stated, **self.words}.items():
+            OmegaConf.update(cfg, key, value)
+        return cfg
+
+    def prepare(self, seed: int, steps: int | None = None) -> None:
+        """Read the data, build network and trainer."""
+        cfg = self.config(seed)
+        if steps is not None:
+            cfg.trainer.limit_train_batches = steps
+        self.runs += 1
+        folder = RunFolder(Path(self.place.name) / str(self.runs))
+        folder.path.mkdir()
+        settle_precision(cfg, folder)
+        torch.manual_seed(seed)
+        self.parts = build(cfg, folder)
+        self.parts.datamodule.trainer = self.parts.trainer
+        self.datamodule.tokenized  # noqa: B018 - tokenised before the clock starts, as for the peer
+
+    def train(self) -> float:
+        """Fit with all that a run has: figures, history, checkpoints; then test where that is asked for."""
+        assert self.parts is not None  # noqa: S101 - tells the type checker
+        self.parts.trainer.fit(self.parts.task, datamodule=self.parts.datamodule)
+        if self.split == "test":
+            self.parts.trainer.test(self.parts.task, datamodule=self.parts.datamodule, verbose=False)
+        accuracy = self.parts.task.results[self.split].figures["acc"]
+        assert accuracy is not None  # noqa: S101 - tells the type checker
+        return float(accuracy)
+
+    @property
+    def datamodule(self) -> TextDataModule:
+        """The texts."""
+        assert self.parts is not None  # noqa: S101 - tells the type checker
+        assert isinstance(self.parts.datamodule, TextDataModule)  # noqa: S101
+        return self.parts.datamodule
+
+    @property
+    def train_rows(self) -> int:
+        """Texts of an epoch."""
+        return len(self.datamodule.splits["train"])
+
+    @property
+    def backbone_name(self) -> str:
+        """What a person knows the backbone by."""
+        return Path(self.given.backbone).name
+
+
+class Texts(torch.utils.data.Dataset[dict[str, Any]]):
+    """Token ids and labels, one text at a time, as the Trainer takes them."""
+
+    def __init__(self, texts: TokenizedTexts) -> None:
+        self.rows = [texts[i] for i in range(len(texts))]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        ids, label, _ = self.rows[position]
+        return {"input_ids": ids.tolist(), "labels": label}
+
+
+class RecurrentClassifier(nn.Module):
+    """An encoder under a bidirectional GRU, as one writes it for the Trainer: the same network as Thaw's, over packed texts."""
+
+    def __init__(self, backbone: str, hidden: int = 128) -> None:
+        super().__init__()
+        self.encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, add_pooling_layer=False)
+        self.gru = nn.GRU(self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True)
+        self.output = nn.Linear(2 * hidden, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
+        """Logits [B, 2] and, with labels, the loss."""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        lengths = attention_mask.sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(states.float(), lengths, batch_first=True, enforce_sorted=False)
+        _, ends = self.gru(packed)
+        logits = self.output(torch.cat([ends[0], ends[1]], dim=-1))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class PeerRun:
+    """The Trainer of Hugging Face on the same token ids."""
+
+    def __init__(
+        self,
+        given: argparse.Namespace,
+        lr: float,
+        *,
+        epochs: int,
+        tuned: bool,
+        frozen: bool = False,
+        recurrent: bool = False,
+        split: str = "val",
+    ) -> None:
+        """State what to run.
+
+        Args:
+            given: The command line.
+            lr: Learning rate of all that trains.
+            epochs: How many.
+            tuned: With bfloat16 and batches grouped by length.
+            frozen: Whether the encoder is frozen.
+            recurrent: Whether a BiGRU reads the token states.
+            split: Whose accuracy is told, at the end.
+        """
+        self.given, self.lr, self.epochs, self.tuned = given, lr, epochs, tuned
+        self.frozen, self.recurrent, self.split = frozen, recurrent, split
+        self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
+        self.trainer: Any = None
+
+    @cached_property
+    def texts(self) -> dict[str, Texts]:
+        """The texts as Thaw tokenises them."""
+        run = ThawRun("minilm_finetune", self.given, {"data.max_length": 128})
+        run.prepare(1)
+        return {split: Texts(run.datamodule.tokenized[split]) for split in ("train", self.split)}
+
+    def prepare(self, seed: int, steps: int | None = None) -> None:
+        """Load the weights and build the Trainer."""
+        set_seed(seed)
+        more: dict[str, Any] = {"train_sampling_strategy": "group_by_length", "bf16": True} if self.tuned else {}
+        options = TrainingArguments(
+            output_dir=self.place.name,
+            per_device_train_batch_size=32,
+            per_device_eval_batch_size=64,
+            num_train_epochs=self.epochs,
+            max_steps=-1 if steps is None else steps,
+            learning_rate=self.lr,
+            weight_decay=0.01,
+            warmup_steps=0.1,
+            seed=seed,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_strategy="no",
+            use_cpu=self.given.device == "cpu",
+            **more,
+        )
+        self.trainer = Trainer(
+            model=self._network(),
+            args=options,
+            train_dataset=self.texts["train"],
+            eval_dataset=self.texts[self.split],
+            data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(self.given.backbone)),
+            compute_metrics=_accuracy,
+        )
+
+    def _network(self) -> nn.Module:
+        backbone = self.given.backbone
+        if self.recurrent:
+            network: Any = RecurrentClassifier(backbone)
+            encoder = network.encoder
+        else:
+            network = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
+            encoder = network.base_model
+        if self.frozen:
+            for parameter in encoder.parameters():
+                parameter.requires_grad = False
+        result: nn.Module = network
+        return result
+
+    def train(self) -> float:
+        """Train and evaluate once."""
+        self.trainer.train()
+        return float(self.trainer.evaluate()["eval_accuracy"])
+
+
+def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - of the Trainer
+    return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
+
+
+def forward_operations(run: ThawRun, split: str) -> float:
+    """Floating-point operations of the encoder for a split's real tokens, padding left out."""
+    assert run.parts is not None  # noqa: S101 - tells the type checker
+    encoder: Any = run.parts.task.network.features
+    lengths = run.datamodule.tokenized[split].lengths.astype(np.float64)
+    layers = [module for name, module in encoder.named_modules() if isinstance(module, nn.Linear) and "layer." in name]
+    products = 2 * sum(layer.weight.numel() for layer in layers) * lengths.sum()
+    # Scores and their use: two products of T x T x C in each layer.
+    attention = 4 * encoder.config.num_hidden_layers * encoder.config.hidden_size * (lengths**2).sum()
+    return float(products + attention)
+
+
+def training_operations(run: ThawRun) -> float:
+    """Operations of an epoch of fine-tuning: forward, and twice that backward; and the validation."""
+    return 3 * forward_operations(run, "train") + forward_operations(run, "val")
+
+
+def mean_and_spread(values: tuple[float, ...]) -> str:
+    """Mean, and from the smallest to the largest."""
+    return f"{statistics.fmean(values):.4f} ({min(values):.4f} to {max(values):.4f})"

@@ -1,0 +1,247 @@
+"""A folder of stored features, shared by all runs of a machine: an entry is whole or not there.
+
+Each entry is a folder that is named by its key: `values.bin`, of texts `lengths.bin`, and `entry.json` with what they hold and
+their checksums. It is written under another name and renamed. Whoever reads an entry holds a shared lock on its `entry.json`.
+"""
+
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datamodules.errors import DataError
+from datamodules.file_locks import free, hold, locked
+from datamodules.stored_features import StoredFeatures, as_bytes
+
+log = logging.getLogger(__name__)
+
+_VALUES, _LENGTHS, _ENTRY, _LOCK, _PARTIAL = "values.bin", "lengths.bin", "entry.json", ".lock", ".partial"
+_ROOM = "room"
+
+
+class NoRoomError(DataError):
+    """Features do not fit into their folder; the message says how large they are and what the limit is."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an entry holds.
+
+    Attributes:
+        dtype: Of the values.
+        shape: Of one sample's features, or of one token's.
+        samples: N.
+        states: S, see `StoredFeatures`.
+        lengths: [N] tokens of each sample; None where features are of one shape.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    samples: int
+    states: int = 1
+    lengths: npt.NDArray[np.int64] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the values."""
+        return self.states * (self.samples if self.lengths is None else int(self.lengths.sum()))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the values."""
+        return self.rows * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for entry.json."""
+        ragged = self.lengths is not None
+        shape = list(self.shape)
+        return {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.states, "ragged": ragged}
+
+
+class FeatureStore:
+    """Finds entries, has them written once, and keeps the folder below its limit."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is such an entry; it may yet turn out to be damaged."""
+        return (self.folder / key / _ENTRY).is_file()
+
+    def refuse_larger(self, needed: int) -> None:
+        """Raise `NoRoomError` for what can never be stored here."""
+        if needed > self.max_bytes:
+            msg = f"the features take {gigabytes(needed)}, and cache.max_gb allows {gigabytes(self.max_bytes)} for all"
+            raise NoRoomError(msg)
+
+    def get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
+        """Open an entry, or have it computed while other processes that want it wait.
+
+        Args:
+            key: Of all that the features depend on.
+            layout: What the entry holds.
+            compute: Fills what it is given.
+
+        Returns:
+            The features, and whether they had been there.
+
+        Raises:
+            NoRoomError: If they do not fit.
+        """
+        found = self._open(key, layout)
+        if found is not None:
+            return found, True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / f"{key}{_LOCK}", f"waiting for another run that computes the same features ({key})"):
+            found = self._open(key, layout)
+            if found is not None:
+                return found, True
+            partial = self.folder / f"{key}{_PARTIAL}"
+            try:
+                self._reserve(partial, layout)
+                self._write(partial, layout, compute)
+                shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged one
+                partial.rename(self.folder / key)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            written = self._open(key, layout)
+        if written is None:
+            msg = f"{self.folder / key}: what was just written cannot be read; is the disk sound?"
+            raise DataError(msg)
+        return written, False
+
+    def _open(self, key: str, layout: Layout) -> StoredFeatures | None:
+        """Open an entry that is whole; tell of one that is not."""
+        folder = self.folder / key
+        held = hold(folder / _ENTRY)
+        if held is None:
+            return None
+        try:
+            facts = json.load(held)
+            stored = _mapped(folder, layout)
+            sums = _checksums(stored)
+        except (OSError, ValueError, RuntimeError) as error:
+            facts, sums, fault = {}, {}, " ".join(str(error).split())[:200]
+        else:
+            fault = "" if facts == {**layout.facts(), "crc32": sums} else "its checksum or its description is another"
+        if fault:
+            log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)
+            held.close()
+            return None
+        os.utime(folder / _ENTRY)  # what was used last goes last
+        stored.held = held
+        return stored
+
+    def _write(self, partial: Path, layout: Layout, compute: Callable[[StoredFeatures], None]) -> None:
+        stored = _mapped(partial, layout, shared=True)
+        compute(stored)
+        facts = {**layout.facts(), "crc32": _checksums(stored)}
+        del stored
+        (partial / _ENTRY).write_text(json.dumps(facts), encoding="utf-8")
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def _reserve(self, partial: Path, layout: Layout) -> None:
+        """Make room, and take it on the disk: writing into a mapped file on a full disk would kill the process."""
+        with locked(self.folder / f"{_ROOM}{_LOCK}"):
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            self._make_room(layout.bytes)
+            partial.mkdir()
+            with (partial / _VALUES).open("wb") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, layout.bytes)
+                except OSError as error:
+                    msg = f"the features take {gigabytes(layout.bytes)}, and {self.folder} has no room for them ({error})"
+                    raise NoRoomError(msg) from error
+            if layout.lengths is not None:
+                layout.lengths.astype(np.int64).tofile(partial / _LENGTHS)
+
+    def _make_room(self, needed: int) -> None:
+        """Remove what nobody uses, the least recently used first, as far as is needed; raises `NoRoomError`."""
+        self.refuse_larger(needed)
+        for left in self.folder.glob(f"*{_PARTIAL}"):
+            _remove_abandoned(left)
+        entries = sorted(self.folder.glob(f"*/{_ENTRY}"), key=_last_use)
+        sizes = {entry.parent: _size(entry.parent) for entry in [*entries, *self.folder.glob(f"*{_PARTIAL}/{_VALUES}")]}
+        for entry in entries:
+            if sum(sizes.values()) + needed <= self.max_bytes and needed <= shutil.disk_usage(self.folder).free:
+                return
+            if _remove_unused(entry):
+                del sizes[entry.parent]
+        used, free = sum(sizes.values()), shutil.disk_usage(self.folder).free
+        if used + needed > self.max_bytes:
+            msg = (
+                f"the features take {gigabytes(needed)}; cache.max_gb allows {gigabytes(self.max_bytes)} for all, "
+                f"and other runs use {gigabytes(used)} of it"
+            )
+            raise NoRoomError(msg)
+        if needed > free:
+            msg = f"the features take {gigabytes(needed)}, and the disk of {self.folder} has {gigabytes(free)} left"
+            raise NoRoomError(msg)
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes for a person."""
+    return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"  # noqa: PLR2004
+
+
+def _mapped(folder: Path, layout: Layout, *, shared: bool = False) -> StoredFeatures:
+    """Map an entry's files, to be read or, `shared`, to be written; raises `OSError` or `ValueError` for wrong sizes."""
+    path = folder / _VALUES
+    if path.stat().st_size != layout.bytes:
+        msg = f"{path.name} has {path.stat().st_size} bytes of {layout.bytes}"
+        raise ValueError(msg)
+    size = layout.bytes // layout.dtype.itemsize
+    values = torch.from_file(str(path), shared=shared, size=size, dtype=layout.dtype).view(layout.rows, *layout.shape)
+    if layout.lengths is None:
+        return StoredFeatures(values, layout.states)
+    lengths = torch.from_numpy(np.fromfile(folder / _LENGTHS, np.int64))
+    if not np.array_equal(lengths.numpy(), layout.lengths):
+        msg = f"{_LENGTHS} is of other texts"
+        raise ValueError(msg)
+    return StoredFeatures(values, layout.states, lengths)
+
+
+def _checksums(stored: StoredFeatures) -> dict[str, int]:
+    """What tells whether the files are those that were written."""
+    return {_VALUES: zlib.crc32(as_bytes(stored.values))}
+
+
+def _last_use(entry: Path) -> float:
+    with suppress(OSError):
+        return entry.stat().st_mtime
+    return 0.0
+
+
+def _size(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in folder.iterdir())
+    return 0
+
+
+def _remove_unused(entry: Path) -> bool:
+    """Remove an entry that nobody holds; whether it is gone."""
+    with free(entry) as alone:
+        if alone:
+            log.info("removing stored features that no run uses, to make room: %s", entry.parent)
+            entry.unlink(missing_ok=True)  # first, so that there is no entry without its values
+            shutil.rmtree(entry.parent, ignore_errors=True)
+    return not entry.exists()
+
+
+def _remove_abandoned(partial: Path) -> None:
+    """Remove what a killed process left behind."""
+    with free(partial.with_name(partial.name.removesuffix(_PARTIAL) + _LOCK), create=True) as alone:
+        if alone:
+            shutil.rmtree(partial, ignore_errors=True)

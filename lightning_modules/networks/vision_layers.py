@@ -1,0 +1,172 @@
+"""Vision transformers of timm layer by layer; and their last block for those tokens alone that are read.
+
+`B` images, `N` tokens, `C` channels, `R` tokens that the pooling reads: the class token, DeiT's distillation token.
+"""
+
+from typing import Any, cast
+
+import torch
+from timm.layers.attention import Attention
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp, SwiGLU
+from timm.models import Beit, VisionTransformer, VisionTransformerDistilled
+from timm.models import beit as timm_beit
+from timm.models import vision_transformer as timm_vit
+from torch import Tensor, nn
+from torch.nn import functional
+
+BLOCKS = (VisionTransformer, Beit)
+
+
+class _ReachedError(Exception):
+    """The layer that was asked for is about to run."""
+
+    def __init__(self, state: Tensor) -> None:
+        super().__init__()
+        self.state = state
+
+
+def input_of(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
+    """Run a network up to a layer.
+
+    Args:
+        model: Any network that calls the layer with one tensor first.
+        layer: Its name.
+        pixels: [B, 3, h, w], normalised.
+
+    Returns:
+        The layer's input; neither it nor anything behind it is computed.
+    """
+
+    def stop(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        raise _ReachedError(inputs[0])
+
+    handle = model.get_submodule(layer).register_forward_pre_hook(stop, prepend=True)
+    try:
+        model(pixels)
+    except _ReachedError as reached:
+        return reached.state
+    finally:
+        handle.remove()
+    msg = f"{type(model).__name__} does not run its layer {layer}"
+    raise RuntimeError(msg)
+
+
+def pooled_features(model: nn.Module, pixels: Tensor) -> Tensor:
+    """What a network gives, [B, C], without work for tokens of the last block that nobody reads."""
+    if not shortened(model):
+        return cast(Tensor, model(pixels))
+    last = len(cast(Any, model).blocks) - 1
+    return behind_block(model, last, input_of(model, f"blocks.{last}", pixels))
+
+
+def behind_block(model: nn.Module, start: int, state: Tensor) -> Tensor:
+    """Run a vision transformer from a block on.
+
+    Args:
+        model: The transformer.
+        start: Number of the first block that runs, from 0.
+        state: [B, N, C] its input.
+
+    Returns:
+        [B, C] pooled features.
+    """
+    whole: Any = model
+    shared = whole.rel_pos_bias() if isinstance(model, Beit) and whole.rel_pos_bias is not None else None
+    more = {"shared_rel_pos_bias": shared} if isinstance(model, Beit) else {}
+    blocks, short = list(whole.blocks), shortened(model)
+    for block in blocks[start : len(blocks) - short]:
+        state = block(state, **more)
+    if short:
+        state = block_of_first(blocks[-1], state, tokens_read(model), shared)
+    return cast(Tensor, whole.forward_head(whole.norm(state)))
+
+
+def tokens_read(model: nn.Module) -> int:
+    """How many first tokens the pooling reads; 0 where it reads others too, or it is not known."""
+    kind: Any = type(model)
+    if isinstance(model, VisionTransformerDistilled) and kind.forward_head is VisionTransformerDistilled.forward_head:
+        return 2
+    if isinstance(model, VisionTransformer) and kind.forward_head is VisionTransformer.forward_head:
+        return int(model.global_pool == "token" and model.attn_pool is None and kind.pool is VisionTransformer.pool)
+    return int(isinstance(model, Beit) and model.global_pool == "token" and kind.forward_head is Beit.forward_head)
+
+
+def shortened(model: nn.Module) -> bool:
+    """Whether the last block can be computed for the tokens that are read alone.
+
+    Not where it draws random numbers: those of a shortened block would be others. Not for blocks of another kind.
+    """
+    if not tokens_read(model) or type(model).forward_features not in _FORWARD or cast(Any, model).grad_checkpointing:  # type: ignore[attr-defined]
+        return False
+    block = cast(Any, model).blocks[-1]
+    if (type(block), type(block.attn)) not in _KNOWN or type(block.mlp) not in (Mlp, SwiGLU) or _is_gated(block.attn):
+        return False
+    norms = [block.norm1, block.norm2, cast(Any, model).norm]
+    if not all(isinstance(norm, nn.LayerNorm | nn.Identity) for norm in norms) or block._forward_pre_hooks:  # noqa: SLF001
+        return False
+    return not any(_draws(module) for module in block.modules())
+
+
+_FORWARD = (VisionTransformer.forward_features, Beit.forward_features)
+_KNOWN = ((timm_vit.Block, Attention), (timm_beit.Block, timm_beit.Attention))
+
+
+def _is_gated(attention: Any) -> bool:  # noqa: ANN401 - of either kind
+    return getattr(attention, "gate", None) is not None
+
+
+def _draws(module: nn.Module) -> bool:
+    if isinstance(module, nn.Dropout):
+        return module.training and module.p > 0
+    return isinstance(module, DropPath) and module.training
+
+
+def block_of_first(block: nn.Module, state: Tensor, read: int, shared: Tensor | None = None) -> Tensor:
+    """Compute a block for the first tokens: keys and values of all tokens, everything else of these.
+
+    Args:
+        block: Of a ViT, DeiT or BEiT; see `shortened`.
+        state: [B, N, C] its input.
+        read: R.
+        shared: [heads, N, N] relative positions that all blocks share.
+
+    Returns:
+        [B, R, C], what the whole block gives for them.
+    """
+    inner: Any = block
+    attended = _attention(inner.attn, inner.norm1(state), read, shared)
+    state = state[:, :read]
+    if isinstance(block, timm_beit.Block):
+        state = state + (attended if inner.gamma_1 is None else inner.gamma_1 * attended)
+        changed = inner.mlp(inner.norm2(state))
+        return cast(Tensor, state + (changed if inner.gamma_2 is None else inner.gamma_2 * changed))
+    state = state + inner.ls1(attended)
+    return cast(Tensor, state + inner.ls2(inner.mlp(inner.norm2(state))))
+
+
+def _attention(attention: Any, state: Tensor, read: int, shared: Tensor | None) -> Tensor:  # noqa: ANN401 - of either kind
+    """Self-attention [B, R, C] of the first tokens to all."""
+    width = attention.qkv.out_features // 3
+    of_beit = isinstance(attention, timm_beit.Attention)
+    if of_beit:
+        biased = attention.q_bias is not None
+        biases = (attention.q_bias, torch.cat([attention.k_bias, attention.v_bias])) if biased else (None, None)
+    else:
+        biases = (None, None) if attention.qkv.bias is None else (attention.qkv.bias[:width], attention.qkv.bias[width:])
+    weight = attention.qkv.weight
+    queries = functional.linear(state[:, :read], weight[:width], biases[0])
+    keys_values = functional.linear(state, weight[width:], biases[1])
+    heads: int = attention.num_heads
+    q = queries.reshape(len(state), read, heads, -1).transpose(1, 2)
+    k, v = keys_values.reshape(*state.shape[:2], 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    bias = None
+    if of_beit:
+        own = None if attention.relative_position_bias_table is None else attention._get_rel_pos_bias()  # noqa: SLF001
+        bias = own if shared is None else shared if own is None else own + shared
+    else:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    # Scaled by the width of a head, as both kinds do.
+    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[..., :read, :])
+    mixed = mixed.transpose(1, 2).flatten(2)
+    return cast(Tensor, attention.proj(mixed if of_beit else attention.norm(mixed)))

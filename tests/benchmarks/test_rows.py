@@ -1,0 +1,57 @@
+"""Rows of the table of speeds: what is computed from what was measured, and what the page says of it."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.machine import operations_per_second
+from benchmarks.rows import Goal, Limit, Row, Side, described, ratio_goals
+from benchmarks.table import kept_rows, page
+
+
+def row(key: str = "S2 linear") -> Row:
+    sides = {
+        "Thaw": Side((2.0, 1.0, 4.0), quality="accuracy 0.95", memory=2**20),
+        "default": Side((5.0, 6.0, 7.0), share=0.1),
+        "tuned": Side((6.0, 6.0, 6.0)),
+    }
+    goals = (*ratio_goals(sides, ("default", 30, 50), ("tuned", 8, None)), Goal("accuracy", 0.95, 0.9))
+    return Row(key, "a head on stored features", sides, goals, "a machine", Limit(0.5, "1 GFLOP at 2 GFLOP/s"))
+
+
+def test_a_part_stands_for_the_whole() -> None:
+    assert row().sides["default"].timing.median == pytest.approx(60.0)
+    assert row().times("default") == pytest.approx(30.0)
+    assert row().times("tuned") == pytest.approx(3.0)
+
+
+def test_goals_are_held_against_what_was_measured() -> None:
+    assert [goal.reached for goal in row().goals] == [True, False, True]
+    assert not Goal("seconds", 0.6, 0.5, less=True).reached
+    assert Goal("seconds", 0.5, 0.5, less=True).reached
+
+
+def test_a_kept_row_is_the_row(tmp_path: Path) -> None:
+    for key in ("S10 32", "S2 linear", "S1"):
+        row(key).save(tmp_path)
+    rows = kept_rows(tmp_path)
+    assert [kept.key for kept in rows] == ["S1", "S2 linear", "S10 32"]
+    assert rows[1] == row()
+
+
+def test_the_page_says_what_was_missed() -> None:
+    text = page([row()])
+    assert "| S2 linear | a head on stored features | 2 (150%, n 3) | 60 (33%, n 3) | 6 (0%, n 3) |" in text
+    assert "30 / **3**, missed / 0.95" in text
+    assert "On a GPU" not in text
+    assert "0.5 | 4.0 |" in text
+    assert "- times the tuned: 3, at least 8: missed" in text
+    told = described(row())
+    assert "times the tuned: 3 (8; MISSED)" in told
+    assert "measured 10.0% of it" in told
+
+
+def test_the_machine_multiplies() -> None:
+    import torch
+
+    assert operations_per_second(torch.float32) > 1e9

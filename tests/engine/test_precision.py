@@ -1,0 +1,52 @@
+"""The precision that `auto` stands for, and where it is recorded."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from engine.precision import fast_and_safe, settle_precision
+from engine.run_folder import RunFolder
+
+
+def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
+    return OmegaConf.create({"trainer": {"precision": precision, "accelerator": "cpu"}, "ckpt_path": ckpt_path})
+
+
+@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_cpu_that_multiplies_bfloat16_does(
+    amx: bool, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(logging.getLogger("engine.precision"), "propagate", True)
+    cfg = config()
+    with caplog.at_level(logging.INFO):
+        settle_precision(cfg, RunFolder(tmp_path))
+    assert cfg.trainer.precision == expected
+    assert f"trainer.precision=auto: {expected}, this CPU" in caplog.text
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_takes_bfloat16_where_it_has_it(bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: bf16 and not including_emulation)
+    assert fast_and_safe("auto")[0] == expected
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: not bf16)
+    assert fast_and_safe("cpu")[0] != expected
+
+
+def test_what_is_stated_stays(tmp_path: Path) -> None:
+    cfg = config("64-true")
+    settle_precision(cfg, RunFolder(tmp_path))
+    assert cfg.trainer.precision == "64-true"
+
+
+def test_a_run_that_goes_on_keeps_the_one_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}\n")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cfg = config(ckpt_path="last")
+    settle_precision(cfg, RunFolder(tmp_path))
+    assert cfg.trainer.precision == "bf16-mixed"
