@@ -34,7 +34,7 @@ def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def _exact_gelu(x: Any) -> Any:  # noqa: ANN401
-    """x Phi(x), whose derivative is Phi(x) + x phi(x): half the passes over memory that TensorFlow would take for it."""
+    """GELU is x Phi(x), and its derivative Phi(x) + x phi(x): fewer passes over memory than TensorFlow would take for it."""
     below = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
 
     def gradient(upstream: Any) -> Any:  # noqa: ANN401
