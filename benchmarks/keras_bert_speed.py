@@ -98,7 +98,8 @@ def plain_data(table: Path, folder: str, count: int) -> tuple[dict[str, np.ndarr
         The tokens [N, T] and the chosen positions [N, P]; what stood there [N, P]; and 1 for what was chosen, 0 behind it.
     """
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    start, end, mask = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]"))
+    numbers = tokenizer.get_vocab()
+    start, end, mask = (numbers[token] for token in ("[CLS]", "[SEP]", "[MASK]"))
     tweets = pd.read_csv(table)["tweet"][:count].tolist()
     texts = [encoded.ids for encoded in tokenizer.encode_batch(tweets, add_special_tokens=False)]
     rng, most = np.random.default_rng(0), math.ceil(_RATE * _MAXLEN)
@@ -111,7 +112,7 @@ def plain_data(table: Path, folder: str, count: int) -> tuple[dict[str, np.ndarr
         chosen = 1 + rng.permutation(size)[: max(1, round(_RATE * size))]
         n, fate = len(chosen), rng.random(len(chosen))
         positions[i, :n], hidden[i, :n], weights[i, :n] = chosen, ids[i, chosen], 1
-        drawn = rng.integers(len(_SPECIAL), tokenizer.get_vocab_size(), n)
+        drawn = rng.integers(len(_SPECIAL), len(numbers), n)
         ids[i, chosen] = np.where(fate < _MASKED, mask, np.where(fate < _MASKED + _RANDOM, drawn, ids[i, chosen]))
     return {"input_ids": ids, "positions": positions}, hidden, weights
 

@@ -32,7 +32,7 @@ def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT
     return _exact_gelu(x)
 
 
-@tf.custom_gradient  # type: ignore[untyped-decorator]
+@tf.custom_gradient
 def _exact_gelu(x: Any) -> Any:  # noqa: ANN401
     """GELU is x Phi(x), and its derivative Phi(x) + x phi(x): fewer passes over memory than TensorFlow would take for it."""
     below = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))

@@ -144,7 +144,7 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor | None) -
         return None, None, None, None
     # Nobody else reads it, unless the backward pass is to be repeated: then it may be scaled where it stands.
     kept = torch.compiler.is_compiling() or torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001
-    return (gradient * of_loss if kept else gradient.mul_(of_loss)).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
+    return (gradient * of_loss if kept else gradient.detach().mul_(of_loss)).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
 
 
 torch.library.register_autograd("thaw::upsampled_cross_entropy", _backward, setup_context=_remember)

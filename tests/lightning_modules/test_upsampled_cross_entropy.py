@@ -179,6 +179,7 @@ def test_the_backward_pass_can_be_repeated_and_scaled(way: str) -> None:
     torch.autograd.backward(loss)  # this one frees what is kept
     torch.autograd.backward(0.4 * upsampled_cross_entropy(logits, labels)[0])
     assert logits.grad is not None
+    assert not logits.grad.requires_grad  # else it would keep the whole graph alive
     torch.testing.assert_close(logits.grad, 1.4 * first)
 
 
