@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from datamodules.text_batching import TokenizedTexts
 from engine.build import Parts, build
 from engine.command_line import CONFIGS
 from engine.config_files import ConfigFiles
+from engine.feature_cache import give_features, plan_features
 from engine.precision import settle_precision
 from engine.quiet import quieten
 from engine.run_folder import RunFolder
@@ -52,13 +53,13 @@ def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def in_turn(
-    runs: Mapping[str, Run], repetitions: int, warmth: int
+    runs: Mapping[str, Run], repetitions: int | Mapping[str, int], warmth: int
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]]:
     """Warm every side up with a few steps, then let each train with seed 1, each with seed 2, and so on.
 
     Args:
         runs: Name -> side.
-        repetitions: How many seeds.
+        repetitions: How many seeds; of each side, where one of them takes very long.
         warmth: Steps of the short run before.
 
     Returns:
@@ -69,8 +70,11 @@ def in_turn(
     for run in runs.values():
         run.prepare(0, steps=warmth)
         run.train()
-    for seed in range(1, repetitions + 1):
+    wanted = dict.fromkeys(runs, repetitions) if isinstance(repetitions, int) else repetitions
+    for seed in range(1, max(wanted.values()) + 1):
         for name, run in runs.items():
+            if seed > wanted[name]:
+                continue
             run.prepare(seed)
             start = now()
             accuracies[name].append(run.train())
@@ -82,7 +86,15 @@ def in_turn(
 class ThawRun:
     """A run of an experiment, built and trained as `train.py` does it."""
 
-    def __init__(self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any], split: str = "val") -> None:
+    def __init__(
+        self,
+        experiment: str,
+        given: argparse.Namespace,
+        words: Mapping[str, Any],
+        *,
+        split: str = "val",
+        features: Literal["none", "before", "measured"] = "none",
+    ) -> None:
         """State what to run.
 
         Args:
@@ -90,8 +102,10 @@ class ThawRun:
             given: The command line.
             words: Dotted key -> value, as on the command line of `train.py`.
             split: The accuracy that is told: of `val`, or of `test`, which is then tested once at the end.
+            features: Whether what is frozen for good runs once, and whether that is part of what is measured.
         """
-        self.experiment, self.given, self.words, self.split = experiment, given, dict(words), split
+        self.experiment, self.given, self.words = experiment, given, dict(words)
+        self.split, self.features = split, features
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
         self.parts: Parts | None = None
@@ -121,14 +135,24 @@ class ThawRun:
         folder = RunFolder(Path(self.place.name) / str(self.runs))
         folder.path.mkdir()
         settle_precision(cfg, folder)
+        cfg.cache.dir = str(folder.path / "features")  # empty: nothing is found there
+        cfg.cache.features = self.features != "none" and steps is None
+        cfg.test = self.split == "test"
         torch.manual_seed(seed)
-        self.parts = build(cfg, folder)
-        self.parts.datamodule.trainer = self.parts.trainer
+        self.cfg, self.parts = cfg, build(cfg, folder)
         self.datamodule.tokenized  # noqa: B018 - tokenised before the clock starts, as for the peer
+        if self.features == "before":
+            self._store_features()
+
+    def _store_features(self) -> None:
+        assert self.parts is not None  # noqa: S101 - tells the type checker
+        give_features(plan_features(self.cfg, self.parts, None), self.parts, required=True)
 
     def train(self) -> float:
         """Fit with all that a run has: figures, history, checkpoints; then test where that is asked for."""
         assert self.parts is not None  # noqa: S101 - tells the type checker
+        if self.features == "measured":
+            self._store_features()
         self.parts.trainer.fit(self.parts.task, datamodule=self.parts.datamodule)
         if self.split == "test":
             self.parts.trainer.test(self.parts.task, datamodule=self.parts.datamodule, verbose=False)
@@ -168,22 +192,32 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
         return {"input_ids": ids.tolist(), "labels": label}
 
 
-class RecurrentClassifier(nn.Module):
-    """An encoder under a bidirectional GRU, as one writes it for the Trainer: the same network as Thaw's, over packed texts."""
+class FrozenClassifier(nn.Module):
+    """A frozen encoder under a head, as one writes it for the Trainer: Thaw's networks, the GRU over packed texts."""
 
-    def __init__(self, backbone: str, hidden: int = 128) -> None:
+    def __init__(self, backbone: str, *, recurrent: bool, hidden: int = 128) -> None:
         super().__init__()
         self.encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, add_pooling_layer=False)
+        for parameter in self.encoder.parameters():
+            parameter.requires_grad = False
+        self.recurrent = recurrent
+        if not recurrent:
+            self.output = nn.Linear(self.encoder.config.hidden_size, 2)
+            return
         self.gru = nn.GRU(self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True)
         self.output = nn.Linear(2 * hidden, 2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
         """Logits [B, 2] and, with labels, the loss."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        lengths = attention_mask.sum(1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(states.float(), lengths, batch_first=True, enforce_sorted=False)
-        _, ends = self.gru(packed)
-        logits = self.output(torch.cat([ends[0], ends[1]], dim=-1))
+        if self.recurrent:
+            lengths = attention_mask.sum(1).cpu()
+            packed = nn.utils.rnn.pack_padded_sequence(states.float(), lengths, batch_first=True, enforce_sorted=False)
+            vectors = torch.cat(list(self.gru(packed)[1]), dim=-1)
+        else:
+            mask = attention_mask[..., None]
+            vectors = (states * mask).sum(1) / mask.sum(1)
+        logits = self.output(vectors)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -198,8 +232,7 @@ class PeerRun:
         *,
         epochs: int,
         tuned: bool,
-        frozen: bool = False,
-        recurrent: bool = False,
+        head: Literal["tuned", "linear", "bigru"] = "tuned",
         split: str = "val",
     ) -> None:
         """State what to run.
@@ -209,12 +242,11 @@ class PeerRun:
             lr: Learning rate of all that trains.
             epochs: How many.
             tuned: With bfloat16 and batches grouped by length.
-            frozen: Whether the encoder is frozen.
-            recurrent: Whether a BiGRU reads the token states.
+            head: What reads the frozen encoder; `tuned` is the library's own classifier, of which all trains.
             split: Whose accuracy is told, at the end.
         """
         self.given, self.lr, self.epochs, self.tuned = given, lr, epochs, tuned
-        self.frozen, self.recurrent, self.split = frozen, recurrent, split
+        self.head, self.split = head, split
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.trainer: Any = None
 
@@ -257,17 +289,10 @@ class PeerRun:
 
     def _network(self) -> nn.Module:
         backbone = self.given.backbone
-        if self.recurrent:
-            network: Any = RecurrentClassifier(backbone)
-            encoder = network.encoder
-        else:
-            network = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
-            encoder = network.base_model
-        if self.frozen:
-            for parameter in encoder.parameters():
-                parameter.requires_grad = False
-        result: nn.Module = network
-        return result
+        if self.head != "tuned":
+            return FrozenClassifier(backbone, recurrent=self.head == "bigru")
+        network: nn.Module = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
+        return network
 
     def train(self) -> float:
         """Train and evaluate once."""

@@ -5,16 +5,20 @@ import json
 import logging
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from datamodules.batch_order import EvaluationBatches, GroupedBatches, TrainingBatches
 from datamodules.errors import BadRow, DataError, leave_out
 from datamodules.labels import check_classes
-from datamodules.stored_features import FeatureInput, NotStorableError, StoredFeatures
+from datamodules.loading import batch_loader
+from datamodules.stored_features import FeatureInput, FeatureSplit, NotStorableError, StoredFeatures
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +94,13 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         only: The splits that are read; set before `setup` where not all are needed.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
+        steps_at_once: How many training batches of stored features are handed over together.
     """
 
     samples_are = "samples"
     only: Sequence[str] = SPLITS
     start_epoch: int = 0
+    steps_at_once: int = 1
 
     def __init__(
         self, classes: Sequence[str], num_classes: int, val_fraction: float, on_bad_rows: Literal["error", "skip"], seed: int
@@ -190,6 +196,31 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             for pair, shared in self.overlaps.items()
         ]
         return facts
+
+    def feature_loader(
+        self,
+        split: str,
+        labels: Sequence[int],
+        indices: Sequence[int],
+        order: TrainingBatches | EvaluationBatches,
+        state_of: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> DataLoader[Any]:
+        """A loader of stored features in the order of their samples.
+
+        Args:
+            split: Its name.
+            labels: Of its samples.
+            indices: Rows of its samples.
+            order: Of the batches.
+            state_of: See `FeatureSplit`.
+
+        Returns:
+            The loader; of training batches it hands over `steps_at_once` together.
+        """
+        features = FeatureSplit(self.stored[split], labels, indices, state_of)
+        several = isinstance(order, TrainingBatches) and self.steps_at_once > 1
+        batches = GroupedBatches(order, self.steps_at_once) if several else order  # type: ignore[arg-type]
+        return batch_loader(features, batches, self.seed, num_workers=0)
 
     @abstractmethod
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:

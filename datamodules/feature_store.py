@@ -98,7 +98,7 @@ class FeatureStore:
         Raises:
             NoRoomError: If they do not fit.
         """
-        found = self._open(key, layout)
+        found = self._open(key, layout, tell=False)
         if found is not None:
             return found, True
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ class FeatureStore:
             raise DataError(msg)
         return written, False
 
-    def _open(self, key: str, layout: Layout) -> StoredFeatures | None:
-        """Open an entry that is whole; tell of one that is not."""
+    def _open(self, key: str, layout: Layout, *, tell: bool = True) -> StoredFeatures | None:
+        """Open an entry that is whole, and tell of one that is not."""
         folder = self.folder / key
         held = hold(folder / _ENTRY)
         if held is None:
@@ -135,7 +135,8 @@ class FeatureStore:
         else:
             fault = "" if facts == {**layout.facts(), "crc32": sums} else "its checksum or its description is another"
         if fault:
-            log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)
+            if tell:
+                log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)
             held.close()
             return None
         os.utime(folder / _ENTRY)  # what was used last goes last

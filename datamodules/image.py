@@ -18,7 +18,7 @@ from datamodules.image_storage import Decoding, ImageSplit, store
 from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.loading import batch_loader
 from datamodules.sources import Files, hub_rows, split_sources
-from datamodules.stored_features import FeatureInput, FeatureSplit, NotStorableError, digest_of_tensors
+from datamodules.stored_features import FeatureInput, NotStorableError, digest_of_tensors
 
 _THUMBNAIL = 96  # pixels of the longer side
 
@@ -154,8 +154,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
     def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
         images = self.splits[split]
         if split in self.stored:
-            features = FeatureSplit(self.stored[split], images.labels, images.indices, self._flipped)
-            return batch_loader(features, sampler, self.seed, 0)
+            return self.feature_loader(split, images.labels, images.indices, sampler, self._flipped)
         return batch_loader(images, sampler, self.seed, self.num_workers)
 
     def feature_input(self, split: str) -> FeatureInput:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -145,10 +146,14 @@ class FeatureSplit(Dataset[FeatureBatch]):
             batch["mirrored"] = self.stored.take(where, 1)[0]
         return batch
 
-    def __getitems__(self, positions: Sequence[int] | Sequence[tuple[int, int]]) -> FeatureBatch:
-        """A whole batch, as torch's loader asks for it; pairs are of epoch and position."""
+    def __getitems__(self, positions: Sequence[Any]) -> FeatureBatch:
+        """A whole batch, as torch's loader asks for it, or several, end to end; pairs are of epoch and position."""
+        if isinstance(positions[0], list):
+            together = self.__getitems__(list(chain.from_iterable(positions)))
+            together["sizes"] = [len(batch) for batch in positions]
+            return together
         if not isinstance(positions[0], tuple):
-            return self.batch(positions)  # type: ignore[arg-type]
+            return self.batch(positions)
         epochs, places = zip(*positions, strict=True)
         return self.batch(places, epochs[0])
 

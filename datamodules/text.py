@@ -14,7 +14,7 @@ from datamodules.batches import TextBatch
 from datamodules.errors import BadRow
 from datamodules.loading import batch_loader
 from datamodules.sources import Files, hub_rows, split_sources
-from datamodules.stored_features import FeatureInput, FeatureSplit, digest_of_tensors
+from datamodules.stored_features import FeatureInput, digest_of_tensors
 from datamodules.tables import Row, check_columns, read_rows
 from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
 from datamodules.text_cleaning import Cleaning, clean
@@ -140,7 +140,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
     def _loader(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
         if split in self.stored:
             texts = self.tokenized[split]
-            return batch_loader(FeatureSplit(self.stored[split], texts.labels, texts.indices), sampler, self.seed, 0)
+            return self.feature_loader(split, texts.labels, texts.indices, sampler)
         return self._samples(split, sampler)
 
     def _samples(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:

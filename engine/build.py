@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     _refuse_late_stages(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
     loggers = [] if cfg.plan or not is_first() else [_instantiate(node) for node in cfg.logger.values()]
-    trainer = build_trainer(cfg, folder, callbacks, loggers)
+    trainer = build_trainer(cfg, folder, callbacks, loggers, _frozen_for_good(task) if cfg.train else ())
     refuse_what_processes_cannot(cfg, trainer, task)
     return Parts(datamodule, task, trainer)
 
@@ -104,10 +105,28 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
     task.train()
 
 
+def _frozen_for_good(task: Task) -> set[str]:
+    """Names in the task's state of the parameters that train in no epoch."""
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    own = task.network.named_parameters()
+    return {names[id(parameter)] for name, parameter in own if task.freezing.first_epoch(name) is None}
+
+
 def build_trainer(
-    cfg: DictConfig, folder: RunFolder, callbacks: list[lightning.Callback], loggers: list[Any]
+    cfg: DictConfig,
+    folder: RunFolder,
+    callbacks: list[lightning.Callback],
+    loggers: list[Any],
+    frozen: Collection[str] = (),
 ) -> lightning.Trainer:
     """Build the trainer.
+
+    Args:
+        cfg: The config.
+        folder: Where it writes.
+        callbacks: Its callbacks.
+        loggers: Its loggers.
+        frozen: What checkpoints share, names in the task's state.
 
     Raises:
         ConfigError: If Lightning refuses its arguments.
@@ -119,7 +138,7 @@ def build_trainer(
             callbacks=callbacks,
             logger=loggers or False,
             strategy=where["strategy"],
-            plugins=[AtomicCheckpointIO(), where["plugin"]],
+            plugins=[AtomicCheckpointIO(frozen), where["plugin"]],
             default_root_dir=str(folder.path),
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),

@@ -2,14 +2,18 @@
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from datamodules.stored_features import digest_of_tensors
 from engine.run_folder import write_atomically
+
+_FORMAT = 1
+_FROZEN = "frozen.ckpt"
 
 
 class CheckpointError(ValueError):
@@ -19,7 +23,21 @@ class CheckpointError(ValueError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, fsyncs and replaces; reads with `weights_only=True` only."""
+    """Writes beside the target, fsyncs and replaces; reads with `weights_only=True` only.
+
+    What is frozen for good is written once, to a file of its own that every checkpoint names: written anew with each of them it
+    would cost more than training a head on stored features. `complete` puts it back where training has ended.
+    """
+
+    def __init__(self, frozen: Collection[str] = ()) -> None:
+        """State what never changes.
+
+        Args:
+            frozen: Names in the state dict.
+        """
+        super().__init__()
+        self.frozen = frozenset(frozen)
+        self.kept: dict[Path, str] = {}  # folder -> digest of what its file holds
 
     def save_checkpoint(
         self,
@@ -28,7 +46,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's signature
     ) -> None:
         """Write a checkpoint."""
+        state = checkpoint["state_dict"]
+        if self.frozen:
+            digest = self._keep_frozen({name: state[name] for name in state if name in self.frozen}, Path(path).parent)
+            state = {name: value for name, value in state.items() if name not in self.frozen}
+            checkpoint = {**checkpoint, "state_dict": state, "thaw": {**checkpoint["thaw"], "frozen": digest}}
         write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def _keep_frozen(self, weights: dict[str, torch.Tensor], folder: Path) -> str:
+        """Have the frozen weights in their file, which a run that goes on finds there; returns their digest."""
+        if folder not in self.kept:
+            digest, path = digest_of_tensors(weights.values(), list(weights)), folder / _FROZEN
+            if not path.is_file() or _read(path)["thaw"]["frozen"] != digest:
+                content = {"state_dict": weights, "thaw": {"format": _FORMAT, "frozen": digest}}
+                write_atomically(path, lambda temporary: torch.save(content, temporary))
+            self.kept[folder] = digest
+        return self.kept[folder]
 
     def load_checkpoint(
         self,
@@ -38,6 +71,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint; see `load_checkpoint`."""
         return load_checkpoint(Path(path))
+
+
+def complete(paths: Iterable[Path]) -> None:
+    """Make each of a run's checkpoints whole in itself, and remove the file that they shared.
+
+    Args:
+        paths: The checkpoints of one folder, all of them; those that are not there are passed over.
+    """
+    there = [path for path in paths if path.is_file()]
+    for path in there:
+        if "frozen" in _read(path)["thaw"]:
+            whole = load_checkpoint(path)
+            write_atomically(path, lambda temporary, whole=whole: torch.save(whole, temporary))  # type: ignore[misc]
+    for folder in {path.parent for path in there}:
+        (folder / _FROZEN).unlink(missing_ok=True)
 
 
 def _check_sums(path: Path) -> None:
@@ -50,7 +98,7 @@ def _check_sums(path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU.
+    """Read a checkpoint of ours onto the CPU, with what its folder keeps for it.
 
     Args:
         path: The file.
@@ -61,6 +109,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is missing, damaged, or not one that Thaw wrote.
     """
+    checkpoint = _read(path)
+    thaw = checkpoint["thaw"]
+    if "frozen" not in thaw:
+        return checkpoint
+    shared = path.parent / _FROZEN
+    if not shared.is_file() or (kept := _read(shared))["thaw"]["frozen"] != thaw["frozen"]:
+        msg = f"{path} needs the frozen weights of its run, which {shared} {'does not hold' if shared.is_file() else 'lacks'}; "
+        raise CheckpointError(msg + "a run that ended has whole checkpoints; else copy both files")
+    whole = {key: value for key, value in thaw.items() if key != "frozen"}
+    return {**checkpoint, "state_dict": {**kept["state_dict"], **checkpoint["state_dict"]}, "thaw": whole}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read one file; raises `CheckpointError` as `load_checkpoint` says."""
     if not path.is_file():
         msg = f"{path}: no such checkpoint; ckpt_path takes last (with hydra.run.dir=RUN) or the path of a .ckpt file"
         raise CheckpointError(msg)
@@ -71,7 +133,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         msg = f"{path} is damaged or not a checkpoint of Thaw ({reason}); take another one, or train again"
         raise CheckpointError(msg) from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("thaw", {}).get("format") != 1:
+    if not isinstance(checkpoint, dict) or checkpoint.get("thaw", {}).get("format") != _FORMAT:
         msg = f"{path} is not a checkpoint of Thaw; ckpt_path takes best.ckpt or last.ckpt of a run folder"
         raise CheckpointError(msg)
     return checkpoint

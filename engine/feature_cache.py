@@ -20,6 +20,7 @@ from engine.checkpoints import load_checkpoint
 from engine.config import ConfigError
 from engine.feature_computing import compute_features, layer_output
 from engine.feature_key import digest_of_part
+from engine.steps_together import steps_at_once
 from lightning_modules.base import Task
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.frozen_prefix import Cut, find_cut
@@ -233,6 +234,7 @@ def give_features(plan: FeaturePlan, parts: Parts, *, required: bool) -> float |
         log.warning("features are not stored: %s", error)
         return None
     _use(parts.datamodule, parts.task, plan.cut, stored)
+    parts.datamodule.steps_at_once = steps_at_once(parts)
     return time.perf_counter() - start
 
 

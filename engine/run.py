@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from engine.build import Parts, build, model_from_checkpoint
-from engine.checkpoints import CheckpointError, load_checkpoint
+from engine.checkpoints import CheckpointError, complete, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
 from engine.feature_cache import cache_folder, give_features, plan_features
@@ -131,6 +131,8 @@ def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
 
 def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
     """What training came to: give the task the weights of the best epoch, and say which that is."""
+    if folder.writes:
+        complete([folder.best_checkpoint, folder.last_checkpoint])
     barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
         msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"

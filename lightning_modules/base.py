@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_modules.losses import NonFiniteLossError
 from lightning_modules.networks.freezing import FreezingPlan, apply_plan, keep_frozen_in_eval
 from lightning_modules.optim import (
     OptimizerName,
@@ -23,17 +24,11 @@ from lightning_modules.optim import (
     lr_schedule,
     make_optimizer,
     parameter_groups,
-    steps_in,
 )
+from lightning_modules.steps import planned_steps, steps_but_the_last
 from lightning_modules.totals import StageResult, StageTotals
 
 STAGES = ("train", "val", "test")
-
-
-class NonFiniteLossError(ArithmeticError):
-    """A loss became NaN or infinite."""
-
-    is_for_the_user = True
 
 
 class Task(lightning.LightningModule):
@@ -136,6 +131,8 @@ class Task(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a training batch; of a process's share of it so weighted that the mean over processes is the batch's."""
         totals = self._totals_of("train", batch_idx)
+        if "sizes" in batch:
+            batch = steps_but_the_last(self, batch, totals)
         loss = self.shared_step(batch, totals)
         if not _several_processes():
             return loss
@@ -219,14 +216,13 @@ class Task(lightning.LightningModule):
         # Lightning refuses to clip gradients under mixed precision with a fused optimiser.
         fused = self.trainer.precision == "32-true"
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum, fused=fused)
-        total = int(self.trainer.estimated_stepping_batches)  # also makes the number of batches known
-        batches = int(self.trainer.num_training_batches)
-        steps = steps_in(batches, self.trainer.accumulate_grad_batches)
+        total, steps = planned_steps(self.trainer)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
         if not isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         # Behind the last batch of an epoch, which is behind its validation. What Lightning does at the end of an epoch comes
         # after the checkpoint, and a resumed run would lack it.
+        batches = int(self.trainer.num_training_batches)
         when: Any = {"scheduler": scheduler, "interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": when}
 

@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 import torch
 
-from lightning_modules.base import NonFiniteLossError
+from lightning_modules.losses import NonFiniteLossError
 
 
 class FiniteLoss(lightning.Callback):
@@ -26,11 +26,5 @@ class FiniteLoss(lightning.Callback):
         if pl_module.device.type != "cpu" and (batch_idx + 1) % self.every_n_steps:
             return
         loss = outputs["loss"]
-        if torch.isfinite(loss):
-            return
-        rows = ", ".join(str(int(i)) for i in batch["index"][:8])
-        msg = (
-            f"the training loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx} (index {rows}, ...); "
-            f"lower model.lr and model.backbone_lr, set trainer.gradient_clip_val, or train with trainer.precision=32-true"
-        )
-        raise NonFiniteLossError(msg)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError.of_batch(loss, trainer.current_epoch, batch_idx, batch["index"])

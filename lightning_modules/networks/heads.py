@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.bigru import BiGRU
 from lightning_modules.networks.features import Features
 
 
@@ -35,38 +35,6 @@ class MLPHead(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """[B, C] -> [B, K]."""
         return cast(Tensor, self.output(self.hidden(features.values)))
-
-
-class BiGRU(nn.Module):
-    """A bidirectional GRU that padding does not touch, giving the final states of both directions.
-
-    The backward direction reads each text reversed within its own length. That equals a packed sequence and is faster:
-    both directions run over the padded batch, and the state at each text's end is picked out.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.forwards = nn.GRU(width, hidden, batch_first=True)
-        self.backwards = nn.GRU(width, hidden, batch_first=True)
-
-    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Read the texts from both ends.
-
-        Args:
-            states: [B, T, C] token states, padding behind the tokens.
-            lengths: [B] number of tokens, at least 1.
-
-        Returns:
-            [B, 2 * hidden], the forward state at the last token beside the backward state at the first.
-        """
-        states = states.to(next(self.parameters()).dtype)  # bfloat16 is slower here, and rounds at every step
-        last = lengths.clamp(min=1) - 1
-        positions = torch.arange(states.shape[1], device=states.device)
-        mirrored = (last[:, None] - positions).clamp(min=0)
-        reversed_states = states.gather(1, mirrored[..., None].expand_as(states))
-        rows = torch.arange(len(states), device=states.device)
-        ends = [gru(x)[0][rows, last] for gru, x in ((self.forwards, states), (self.backwards, reversed_states))]
-        return torch.cat(ends, dim=-1)
 
 
 class BiGRUHead(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from datamodules.batches import TextBatch
-from lightning_modules.networks.heads import BiGRU, BiGRUHead, LinearHead
+from lightning_modules.networks.bigru import BiGRU, _Recurrence
+from lightning_modules.networks.heads import BiGRUHead, LinearHead
 from lightning_modules.networks.text_backbones import BackboneError, Features, text_encoder
 from lightning_modules.text_classifier import TextClassifier
 
@@ -82,14 +83,14 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
     assert torch.equal(again.eval().network(texts), logits)
 
 
-def packed_reference(gru: BiGRU, states: Tensor, lengths: Tensor) -> Tensor:
+def packed_reference(gru: BiGRU, states: Tensor, lengths: Tensor) -> tuple[Tensor, nn.GRU]:
     """The same weights in torch's own bidirectional GRU over a packed sequence."""
     reference = nn.GRU(states.shape[2], gru.forwards.hidden_size, batch_first=True, bidirectional=True)
     own = {name: value for name, value in gru.forwards.state_dict().items()}
     own |= {f"{name}_reverse": value for name, value in gru.backwards.state_dict().items()}
     reference.load_state_dict(own)
     packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-    return torch.cat(list(reference(packed)[1]), dim=-1)
+    return torch.cat(list(reference(packed)[1]), dim=-1), reference
 
 
 def test_bigru_equals_torchs_packed_one_in_value_and_gradient() -> None:
@@ -97,7 +98,7 @@ def test_bigru_equals_torchs_packed_one_in_value_and_gradient() -> None:
     gru, lengths = BiGRU(6, 5), torch.tensor([7, 1, 4, 7, 2])
     inputs = [torch.randn(5, 7, 6).requires_grad_() for _ in range(1)]
     inputs.append(inputs[0].detach().clone().requires_grad_())
-    ours, theirs = gru(inputs[0], lengths), packed_reference(gru, inputs[1], lengths)
+    ours, (theirs, reference) = gru(inputs[0], lengths), packed_reference(gru, inputs[1], lengths)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     weights = torch.randn_like(ours)
     (ours * weights).sum().backward()
@@ -106,6 +107,17 @@ def test_bigru_equals_torchs_packed_one_in_value_and_gradient() -> None:
     padding = torch.arange(7) >= lengths[:, None]
     assert inputs[0].grad is not None
     assert not inputs[0].grad[padding].any()
+    for own, suffix in ((gru.forwards, ""), (gru.backwards, "_reverse")):
+        for name, parameter in own.named_parameters():
+            expected = getattr(reference, f"{name}{suffix}").grad
+            torch.testing.assert_close(parameter.grad, expected, atol=1e-6, rtol=1e-5, msg=f"{name}{suffix}")
+
+
+def test_the_recurrence_has_the_gradient_of_its_formula() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((4, 2, 3, 6), (2, 6, 2), (2, 6))
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    assert torch.autograd.gradcheck(_Recurrence.apply, inputs)
 
 
 def test_bigru_has_the_published_size() -> None:

@@ -1,0 +1,101 @@
+"""What the framework itself costs: a run with everything on against a plain PyTorch loop over the same network and batches.
+
+    python -m benchmarks.framework --data-dir DIR --backbone FOLDER
+
+Thaw counts figures, writes the history and two checkpoints an epoch, looks at each loss, and keeps its hooks; the loop takes
+the loss, the gradient, clips it, takes a step of AdamW and of the schedule, and computes the validation accuracy after each
+epoch. Three pieces of work: fine-tuning in batches of 8, whose steps take about 100 ms, and heads on stored features, whose
+steps take a few milliseconds (BiGRU) or a fraction of one (linear). The features are computed before the clock starts, on
+both sides.
+"""
+
+import argparse
+import itertools
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import LambdaLR
+
+from benchmarks.measuring import setting
+from benchmarks.rows import Goal, Row, Side, arguments, command
+from benchmarks.text_runs import ThawRun, add_backbone, in_turn
+
+_WARMTH = 10
+_STEPS = 60  # of fine-tuning
+_FINE_TUNING = {
+    "trainer.max_epochs": 1,
+    "data.batch_size": 8,
+    "trainer.limit_train_batches": _STEPS,
+    "trainer.limit_val_batches": 10,
+}
+# Name -> experiment, words, what of it is stored, most that it may cost, and what would be fine.
+_WORK: dict[str, tuple[str, dict[str, Any], Any, float, float]] = {
+    "steps of 100 ms": ("minilm_finetune", _FINE_TUNING, "none", 0.02, 0.01),
+    "stored features, BiGRU": ("minilm_bigru_feature", {"trainer.max_epochs": 2}, "before", 0.10, 0.05),
+    "stored features, linear": ("minilm_feature", {"trainer.max_epochs": 10}, "before", 0.10, 0.05),
+}
+
+
+class PlainLoop(ThawRun):
+    """The same network, batches and optimiser, without a framework."""
+
+    def train(self) -> float:
+        """Train and validate; returns the last epoch's validation accuracy, 0..1."""
+        assert self.parts is not None  # noqa: S101 - tells the type checker
+        network, data, cfg = self.parts.task.network, self.parts.datamodule, self.cfg
+        data.steps_at_once = 1
+        half = torch.autocast(self.given.device, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
+        train, val = data.train_dataloader(), data.val_dataloader()
+        limits = [int(n) if isinstance(n := cfg.trainer[f"limit_{stage}_batches"], int) else None for stage in ("train", "val")]
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=cfg.model.lr, weight_decay=cfg.model.weight_decay)
+        steps = cfg.trainer.max_epochs * (limits[0] or len(train))
+        warmup = max(1, round(cfg.model.warmup * steps))
+        scheduler = LambdaLR(optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup))))
+        accuracy = 0.0
+        for epoch in range(cfg.trainer.max_epochs):
+            self.parts.task.train()
+            train.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
+            for batch in itertools.islice(train, limits[0]):
+                with half:
+                    logits = network(batch)
+                    loss = binary_cross_entropy_with_logits(logits[:, 0].float(), batch["labels"].float())
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, cfg.trainer.gradient_clip_val)
+                optimizer.step()
+                scheduler.step()
+            self.parts.task.eval()
+            right = count = 0
+            with torch.inference_mode(), half:
+                for batch in itertools.islice(val, limits[1]):
+                    right += int(((network(batch)[:, 0] >= 0).long() == batch["labels"]).sum())
+                    count += len(batch["labels"])
+            accuracy = right / count
+        return accuracy
+
+
+def measure(given: argparse.Namespace) -> list[Row]:
+    """Measure each piece of work."""
+    rows = []
+    for name, (experiment, words, features, most, aim) in _WORK.items():
+        stated = {"data.max_length": 128, **words}
+        runs = {
+            "Thaw": ThawRun(experiment, given, stated, features=features),
+            "default": PlainLoop(experiment, given, stated, features=features),
+        }
+        seconds, accuracies = in_turn(runs, given.repetitions, _WARMTH)
+        sides = {
+            side: Side(seconds[side], quality="val acc " + ", ".join(f"{value:.4f}" for value in accuracies[side]))
+            for side in runs
+        }
+        costs = sides["Thaw"].timing.median / sides["default"].timing.median - 1
+        goals = (Goal("cost of the framework", costs, most, aim, less=True),)
+        what = f"a run with everything on beside a plain PyTorch loop: {name}"
+        rows.append(Row(f"S7 {name}", what, sides, goals, setting("torch", "lightning"), None, given.device))
+    return rows
+
+
+if __name__ == "__main__":
+    command(add_backbone(arguments(__doc__, repetitions=5)), measure)

@@ -1,0 +1,59 @@
+"""Ten epochs of a head on a frozen BERT, and a test: Thaw, which runs the encoder once, against the Trainer of Hugging Face.
+
+    python -m benchmarks.text_features --data-dir DIR --backbone FOLDER
+
+The same weights, tweets, batches of 32, at most 128 tokens, AdamW with one learning rate, clipped gradients; a linear head on
+the mean of the token states, and a bidirectional GRU of 128 units on all of them. Thaw starts without stored features and
+validates every epoch; the Trainer only tests at the end. By default it is float32 in random order, tuned bfloat16 and grouped
+by length. Each repetition has its own seed; the default peer, which takes very long, trains once.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks.machine import operations_per_second
+from benchmarks.measuring import setting
+from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
+from benchmarks.text_runs import PeerRun, Run, ThawRun, add_backbone, forward_operations, in_turn
+
+_EPOCHS, _LR, _STEPS_OF_WARMTH = 10, 1e-3, 10
+# Head -> experiment, and what is to be reached against each peer.
+_HEADS = {
+    "linear": ("minilm_feature", (("default", 30, 50), ("tuned", 8, 11))),
+    "bigru": ("minilm_bigru_feature", (("default", 10, 25), ("tuned", 3, 6))),
+}
+
+
+def measure(given: argparse.Namespace) -> list[Row]:
+    """Measure both heads."""
+    rate = operations_per_second(torch.bfloat16, given.device)
+    return [_row(head, given, rate) for head in given.head or _HEADS]
+
+
+def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
+    experiment, wanted = _HEADS[head]
+    words = {"model.lr": _LR, "data.batch_size": 32, "data.max_length": 128, "trainer.max_epochs": _EPOCHS}
+    thaw = ThawRun(experiment, given, words, split="test", features="measured")
+    runs: dict[str, Run] = {
+        "Thaw": thaw,
+        "tuned": PeerRun(given, _LR, epochs=_EPOCHS, tuned=True, head=head, split="test"),  # type: ignore[arg-type]
+        "default": PeerRun(given, _LR, epochs=_EPOCHS, tuned=False, head=head, split="test"),  # type: ignore[arg-type]
+    }
+    repetitions = {"Thaw": given.repetitions, "tuned": given.repetitions, "default": 1}
+    seconds, accuracies = in_turn(runs, repetitions, _STEPS_OF_WARMTH)
+    sides = {
+        name: Side(seconds[name], quality="test acc " + ", ".join(f"{value:.4f}" for value in accuracies[name]))
+        for name in ("Thaw", "default", "tuned")
+    }
+    operations = sum(forward_operations(thaw, split) for split in ("train", "val", "test"))
+    limit = Limit(operations / rate, f"one forward pass, {operations / 1e12:.2f} TFLOP at {rate / 1e9:,.0f} GFLOP/s")
+    what = f"{_EPOCHS} epochs of a {head} head on frozen {thaw.backbone_name}, {thaw.train_rows:,} tweets, tested once"
+    versions = setting("torch", "lightning", "transformers", "accelerate")
+    return Row(f"S2 {head}", what, sides, ratio_goals(sides, *wanted), versions, limit, given.device)
+
+
+if __name__ == "__main__":
+    parser = add_backbone(arguments(__doc__, repetitions=3))
+    parser.add_argument("--head", nargs="*", choices=list(_HEADS), help="only these heads")
+    command(parser, measure)

@@ -1,0 +1,48 @@
+"""Whether several training steps are taken in one of Lightning's, and how many."""
+
+import lightning
+
+from engine.build import Parts
+
+_STEPS = 50
+# What a callback may want to see of each step.
+_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+_OWN = ("lightning_modules.", "lightning.")  # these are content with the last step of several
+
+
+def steps_at_once(parts: Parts) -> int:
+    """How many steps to take together: several where the step of a head takes less time than what surrounds it.
+
+    Args:
+        parts: With the features that are stored.
+
+    Returns:
+        1, or as many as `trainer.log_every_n_steps`: of each so many the last is seen by callbacks and dashboards. 1 wherever
+        something else counts steps or acts between them.
+    """
+    trainer, stored = parts.trainer, parts.datamodule.stored.get("train")
+    if stored is None or stored.lengths is not None or stored.values.ndim != 2:  # noqa: PLR2004 - [samples, channels]
+        return 1
+    plain = (
+        trainer.world_size == 1
+        and trainer.accumulate_grad_batches == 1
+        and trainer.max_steps == -1
+        and trainer.limit_train_batches == 1.0
+        and not trainer.overfit_batches  # type: ignore[attr-defined]
+        and getattr(trainer.precision_plugin, "scaler", None) is None
+        and not any(map(_acts_between_steps, trainer.callbacks))  # type: ignore[attr-defined]
+    )
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (every if every > 0 else _STEPS) if plain else 1
+
+
+def _acts_between_steps(callback: lightning.Callback) -> bool:
+    kind = type(callback)
+    return not kind.__module__.startswith(_OWN) and any(getattr(kind, h) is not getattr(lightning.Callback, h) for h in _HOOKS)

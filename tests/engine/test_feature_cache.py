@@ -1,0 +1,438 @@
+"""Training on stored features is training without them: the same batches, the same figures; and when there are none, and why."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
+from datamodules.samples import SampleTextDataModule
+from engine import feature_key
+from engine.build import Parts
+from engine.config import ConfigError, _cache_faults
+from engine.feature_cache import FeaturePlan, cache_folder, give_features, plan_features
+from engine.feature_computing import _held_in_half
+from engine.interrupts import InterruptedRunError
+from engine.run_folder import RunFolder
+from lightning_modules.base import Task
+from lightning_modules.callbacks.epoch_seed import EpochSeed
+from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.text_classifier import TextClassifier
+from tests.conftest import SAMPLE, Train
+
+BERT = {
+    "model_type": "bert", "vocab_size": 128, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 16, "max_position_embeddings": 48,
+}  # fmt: skip
+VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
+DEIT = {"architecture": "deit_base_distilled_patch16_224", **VIT}
+CLEANING = dict.fromkeys(("html", "url", "username", "hashtag", "rep", "punctuation", "demojize"), False)
+FIGURES = ("loss", "acc", "ece", "f1_macro")
+
+
+class Recorder(lightning.Callback):
+    """What was read, and what it came to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.stored: set[bool] = set()
+        self.history: list[dict[str, float | None]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.batches.append(batch["index"].tolist())
+        self.stored.add("features" in batch)
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *_: int) -> None:
+        self.batches.append(batch["index"].tolist())
+        self.stored.add("features" in batch)
+
+    on_test_batch_start = on_validation_batch_start
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # before the task forgets the epoch before
+        for stage, result in pl_module.results.items():
+            if stage != "test":
+                self.history.append({name: result.figures[name] for name in FIGURES})
+
+    on_fit_end = on_train_epoch_start
+
+
+def texts(**settings: Any) -> SampleTextDataModule:
+    defaults: dict[str, Any] = {
+        "rows": {"train": 48, "val": 24, "test": 24}, "folder": "", "files": {"train": "a", "val": "b", "test": "c"},
+        "classes": ["fake", "real"], "num_classes": 2, "tokenizer": {"vocab_size": 128}, "cleaning": CLEANING, "id_column": "id",
+        "max_length": 48, "batch_size": 8, "eval_batch_size": 10,
+    }  # fmt: skip
+    return SampleTextDataModule(**{**defaults, **settings})
+
+
+def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
+    augmentation = {"crop_padding": 0, "flip": flip, "rotation": 0.0, "rand_augment": None, **settings.pop("augmentation", {})}
+    defaults: dict[str, Any] = {
+        "rows": {"train": 40, "val": 12, "test": 12}, "folder": "", "files": {"train": "a", "val": "b", "test": "c"},
+        "classes": list(SAMPLE_CLASSES), "num_classes": 10, "augmentation": augmentation, "batch_size": 8, "eval_batch_size": 9,
+    }  # fmt: skip
+    return SampleImagesDataModule(**{**defaults, **settings})
+
+
+def text_task(**settings: Any) -> TextClassifier:
+    return TextClassifier(BERT, 2, freeze_backbone=True, **{"pooling": "mean", "lr": 0.02, **settings})
+
+
+def image_task(backbone: dict[str, Any] = DEIT, layer: str | None = None, **settings: Any) -> ImageClassifier:
+    more = {"lr": 0.02, "backbone_lr": 0.02, "freeze_backbone": layer is None, **settings}
+    task = ImageClassifier(backbone, 10, image_size=32 if "vgg" in backbone["architecture"] else 16, **more)
+    if layer is not None:
+        LayerUnfreezing(layer).give_plan(task)
+    return task
+
+
+def parts_of(data: Any, task: Task, recorder: Recorder | None = None, **trainer: Any) -> Parts:
+    data.setup()
+    callbacks = [EpochSeed(1), *([] if recorder is None else [recorder])]
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    settings = {"max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0, **quiet, **trainer}
+    return Parts(data, task, lightning.Trainer(callbacks=callbacks, enable_model_summary=False, **settings))
+
+
+def config(folder: Path, features: object = True, max_gb: float = 1.0, **more: Any) -> DictConfig:
+    cache = {"features": features, "dir": str(folder), "max_gb": max_gb}
+    return OmegaConf.create({"train": True, "test": True, "cache": cache, **more})
+
+
+@dataclass
+class Trained:
+    recorder: Recorder
+    task: Task
+    plan: FeaturePlan | None
+    test: dict[str, Any] = field(default_factory=dict)
+
+
+def trained(data: Callable[[], Any], task: Callable[[], Task], folder: Path | None, **trainer: Any) -> Trained:
+    """Fit and test, on stored features where a folder is given."""
+    torch.manual_seed(3)
+    recorder = Recorder()
+    parts = parts_of(data(), task(), recorder, **trainer)
+    plan = None
+    if folder is not None:
+        plan = plan_features(config(folder), parts, None)
+        assert give_features(plan, parts, required=True) is not None
+    parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
+    return Trained(recorder, parts.task, plan, parts.task.results["test"].figures)
+
+
+CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
+    "text, linear": (texts, lambda: text_task(dropout=0.3), "the whole backbone"),
+    "text, BiGRU": (texts, lambda: text_task(head="bigru", hidden=4, dropout=0.3), "the whole backbone"),
+    "flip": (lambda: images(flip=True), lambda: image_task(mirror_test=True), "the whole backbone"),
+    "prefix, flip": (
+        lambda: images(flip=True),
+        lambda: image_task(layer="blocks.2", head="mlp", hidden=[8], dropout=0.3),
+        "the backbone before blocks.2",
+    ),
+    "prefix of a convnet": (
+        images,
+        lambda: image_task({"architecture": "vgg11", "mlp_ratio": 0.01}, "features.18"),
+        "the backbone before features.18",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_on_stored_features_equals_training_without(case: str, tmp_path: Path) -> None:
+    data, task, cut = CASES[case]
+    with_cache, without = trained(data, task, tmp_path), trained(data, task, None)
+    assert str(with_cache.plan and with_cache.plan.cut) == cut
+    assert (with_cache.recorder.stored, without.recorder.stored) == ({True}, {False})
+    assert with_cache.recorder.batches == without.recorder.batches
+    for ours, theirs in zip(with_cache.recorder.history, without.recorder.history, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert with_cache.test == pytest.approx(without.test, abs=1e-5)
+    ours, theirs = with_cache.task.state_dict(), without.task.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-4)
+    losses = [row["loss"] for row in without.recorder.history[::2]]
+    assert losses[-1] != pytest.approx(losses[0], abs=1e-3)  # something was learnt that could have come out otherwise
+
+
+def test_evaluation_of_stored_features_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    """evaluate.py, which knows of no cache, promises the same figures to the last digit."""
+    for data, task, _ in CASES.values():
+        done = trained(data, task, tmp_path)
+        plain = parts_of(data(), done.task)
+        plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
+        assert plain.task.results["test"].figures == done.test
+
+
+def test_half_precision_is_stored_as_it_is(tmp_path: Path) -> None:
+    def bigru() -> TextClassifier:
+        return text_task(head="bigru", hidden=4)
+
+    with_cache, without = (trained(texts, bigru, folder, precision="bf16-mixed") for folder in (tmp_path, None))
+    for ours, theirs in zip(with_cache.recorder.history, without.recorder.history, strict=True):
+        assert ours == pytest.approx(theirs, abs=0.02)
+    part = with_cache.task.network.features
+    batch = next(iter(parts_of(texts(), with_cache.task).datamodule.val_dataloader()))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = part(batch).values
+        before = [parameter.data_ptr() for parameter in part.parameters()]
+        with _held_in_half(part, torch.bfloat16):
+            assert part.model.encoder.layer[0].output.dense.weight.dtype == torch.bfloat16
+            assert torch.equal(part(batch).values, expected)
+    assert [parameter.data_ptr() for parameter in part.parameters()] == before
+    assert all(parameter.dtype == torch.float32 for parameter in part.parameters())
+    assert {entry.layout.dtype for entry in with_cache.plan.entries.values()} == {expected.dtype}  # type: ignore[union-attr]
+
+
+def keys(data: Any, task: Task, folder: Path, **trainer: Any) -> dict[str, str]:
+    plan = plan_features(config(folder), parts_of(data, task, **trainer), None)
+    return {split: entry.key for split, entry in plan.entries.items()}
+
+
+def test_key_changes_with_what_features_depend_on_and_with_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seeded(**settings: Any) -> TextClassifier:
+        torch.manual_seed(0)
+        return text_task(**settings)
+
+    def other_weight() -> TextClassifier:
+        task = seeded()
+        task.network.features.model.encoder.layer[0].output.LayerNorm.bias.data[3] += 1e-6
+        return task
+
+    base = keys(texts(), seeded(), tmp_path)
+    assert len(set(base.values())) == 3
+    assert keys(texts(batch_size=4, seed=9), seeded(lr=1.0, dropout=0.5), tmp_path) == base
+    others = {
+        "weights": keys(texts(), other_weight(), tmp_path),
+        "pooling": keys(texts(), seeded(pooling="cls"), tmp_path),
+        "tokens": keys(texts(), seeded(head="bigru"), tmp_path),
+        "max_length": keys(texts(max_length=8), seeded(), tmp_path),
+        "tokenizer": keys(texts(tokenizer={"vocab_size": 100}), seeded(), tmp_path),
+        "cleaning": keys(texts(cleaning={**CLEANING, "punctuation": True}), seeded(), tmp_path),
+        "precision": keys(texts(), seeded(), tmp_path, precision="bf16-mixed"),
+        "batches of an evaluation": keys(texts(eval_batch_size=7), seeded(), tmp_path),
+    }
+    monkeypatch.setattr(feature_key.transformers, "__version__", "0")
+    others["versions"] = keys(texts(), seeded(), tmp_path)
+    monkeypatch.undo()
+    for name, found in others.items():
+        assert not set(found.values()) & set(base.values()), name
+    longer = keys(texts(rows={"train": 48, "val": 20, "test": 24}), seeded(), tmp_path)
+    assert {split for split in base if longer[split] == base[split]} == {"train", "test"}
+
+
+def test_key_of_images(tmp_path: Path) -> None:
+    def seeded(layer: str | None = None, **settings: Any) -> ImageClassifier:
+        torch.manual_seed(0)
+        return image_task(layer=layer, **settings)
+
+    base, flipped = keys(images(), seeded(), tmp_path), keys(images(flip=True), seeded(), tmp_path)
+    assert {split for split in base if flipped[split] == base[split]} == {"val", "test"}
+    mirrored = keys(images(), seeded(mirror_test=True), tmp_path)
+    assert {split for split in base if mirrored[split] == base[split]} == {"train"}
+    assert not set(keys(images(), seeded("blocks.2"), tmp_path).values()) & set(base.values())
+    assert keys(images(), seeded("blocks.1"), tmp_path) != keys(images(), seeded("blocks.2"), tmp_path)
+
+    def behind_changed() -> ImageClassifier:
+        task = seeded("blocks.2")
+        task.network.features.model.blocks[2].norm1.bias.data += 1
+        task.network.features.model.norm.bias.data += 1
+        return task
+
+    assert keys(images(), behind_changed(), tmp_path) == keys(images(), seeded("blocks.2"), tmp_path)
+
+
+class Counted(nn.Module):
+    """Counts how often a network runs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, **inputs: Any) -> Any:
+        self.calls += 1
+        return self.inner(**inputs)
+
+
+def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, tmp_path: Path) -> None:
+    words = [*SAMPLE, "model.freeze_backbone=true", "model.schedule=constant", f"cache.dir={tmp_path / 'c'}"]
+    ended = train(*words, "trainer.max_epochs=2")
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    entries = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")}
+    plan = folder.read_json("plan.json")["features"]
+    assert plan["stored"] == "the whole backbone"
+    assert plan["bytes"] == sum(path.stat().st_size for path in entries)
+    assert [split["found"] for split in plan["splits"].values()] == [False] * 3
+    assert folder.read_json("metrics.json")["seconds"]["features"] > 0
+    line = f"train, val, test to be computed, in {tmp_path / 'c'}"
+    assert line in (folder.path / "train.log").read_text()
+    resumed = train(*words, "trainer.max_epochs=3", "ckpt_path=last")
+    assert resumed.code == 0, resumed.err
+    assert [split["found"] for split in folder.read_json("plan.json")["features"]["splits"].values()] == [True] * 3
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")} == entries
+    assert len(folder.read_history()) == 3
+
+
+def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path: Path) -> None:
+    task = text_task()
+    other = text_task()
+    path = tmp_path / "other.ckpt"
+    torch.save({"state_dict": other.state_dict(), "thaw": {"format": 1}, "epoch": 0}, path)
+    parts = parts_of(texts(), task)
+    plan = plan_features(config(tmp_path / "c"), parts, path)
+    assert {split: entry.key for split, entry in plan.entries.items()} == keys(texts(), other, tmp_path / "c")
+
+
+def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained(texts, text_task, tmp_path, max_epochs=1)
+    task = text_task()
+    parts = parts_of(texts(), task)
+    plan = plan_features(config(tmp_path), parts, None)
+    give_features(plan, parts, required=True)
+    right = {split: stored.values.clone() for split, stored in parts.datamodule.stored.items()}
+    values, entry, cut = (tmp_path / plan.entries[split].key for split in ("train", "val", "test"))
+    content = bytearray((values / "values.bin").read_bytes())
+    content[100] ^= 1
+    (values / "values.bin").write_bytes(content)
+    (entry / "entry.json").write_text("{}")
+    (cut / "values.bin").write_bytes((cut / "values.bin").read_bytes()[:-4])
+    give_features(plan, parts, required=True)
+    told = [record.message for record in caplog.records if "damaged" in record.message]
+    assert len(told) == 3
+    assert str(values) in told[0]
+    assert "computed anew" in told[0]
+    for split, expected in right.items():
+        assert torch.equal(parts.datamodule.stored[split].values, expected)
+    caplog.clear()
+    give_features(plan, parts, required=True)
+    assert not [record for record in caplog.records if "damaged" in record.message]
+
+
+def refused(parts: Parts, folder: Path, **settings: Any) -> str:
+    """The reason under auto, which true has to give too."""
+    plan = plan_features(config(folder, "auto", **settings), parts, None)
+    assert plan.cut is None
+    assert plan.facts() == {"stored": None, "reason": plan.reason}
+    assert plan.line() == (f"features are not stored: {plan.reason}" if plan.reason else "")
+    return plan.reason
+
+
+def test_refusals_say_why(tmp_path: Path) -> None:
+    def unfrozen() -> TextClassifier:
+        return TextClassifier(BERT, 2, pooling="mean")
+
+    never: dict[str, Parts] = {
+        "": parts_of(texts(), unfrozen()),
+        "data.augmentation (rotation=15.0) gives other": parts_of(
+            images(flip=True, augmentation={"rotation": 15.0}), image_task()
+        ),
+        "trains from its first layer, blocks.0": parts_of(images(), image_task(layer="blocks.0")),
+        "pos_embed trains, and it comes before": parts_of(images(), image_task(layer="pos_embed")),
+        "ResNet trains from layer4.0.conv1.weight on": parts_of(
+            images(), image_task({"architecture": "resnet18"}, "layer4")
+        ),
+    }  # fmt: skip
+    for reason, parts in never.items():
+        assert reason in refused(parts, tmp_path)
+        with pytest.raises(ConfigError, match="received true, and it cannot be"):
+            plan_features(config(tmp_path), parts, None)
+    doubtful = {
+        "1 epoch would read what one pass": parts_of(texts(), text_task(), max_epochs=1),
+        "2 epochs would read what 2 passes": parts_of(images(flip=True), image_task(), max_epochs=2),
+        "trainer.limit_train_batches=1 reads a part": parts_of(texts(), text_task(), limit_train_batches=1),
+    }
+    for reason, parts in doubtful.items():
+        assert reason in refused(parts, tmp_path)
+        assert plan_features(config(tmp_path), parts, None).cut is not None
+    small = parts_of(texts(), text_task())
+    assert "the features take 0.01 MB, and cache.max_gb allows 0.00 MB" in refused(small, tmp_path, max_gb=1e-6)
+    assert plan_features(config(tmp_path, features=False), small, None) == FeaturePlan()
+    assert not list(tmp_path.iterdir())
+
+
+def test_schedule_that_reaches_further_cuts_where_it_ends(tmp_path: Path) -> None:
+    task = image_task(freeze_backbone=False)
+    LayerUnfreezing(schedule={0: None, 1: "blocks.2", 2: "blocks.1"}).give_plan(task)
+    assert str(plan_features(config(tmp_path), parts_of(images(), task), None).cut) == "the backbone before blocks.1"
+
+
+def test_interrupted_while_computing_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = parts_of(texts(), text_task())
+    plan = plan_features(config(tmp_path), parts, None)
+    run, calls = parts.task.network.features.forward, []
+
+    def stop(batch: Any) -> Any:
+        calls.append(batch)
+        if len(calls) == 2:
+            raise InterruptedRunError(signal.SIGTERM)
+        return run(batch)
+
+    monkeypatch.setattr(parts.task.network.features, "forward", stop)
+    with pytest.raises(InterruptedRunError):
+        give_features(plan, parts, required=True)
+    assert not list(tmp_path.iterdir())
+    assert not parts.datamodule.stored
+    assert parts.task.training
+
+
+def compute_once(folder: str, calls: Any) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    parts = parts_of(texts(), text_task())
+    counted = Counted(parts.task.network.features.model)
+    plan = plan_features(config(Path(folder)), parts, None)
+    parts.task.network.features.model = counted
+    give_features(plan, parts, required=True)
+    calls.put((counted.calls, {split: stored.values.sum().item() for split, stored in parts.datamodule.stored.items()}))
+
+
+def test_processes_that_want_the_same_compute_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    calls = context.Queue()
+    processes = [context.Process(target=compute_once, args=(str(tmp_path), calls)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [calls.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    batches = 5 + 3 + 3
+    assert sum(count for count, _ in found) == batches
+    assert found[0][1] == found[1][1] == found[2][1]
+
+
+def test_faults_of_the_cache_block_are_told() -> None:
+    assert not list(_cache_faults({"features": "auto", "dir": None, "max_gb": 20}))
+    assert dict(_cache_faults({"features": "maybe", "dir": 3, "max_gb": 0})) == {
+        "cache.features": "received 'maybe'; choose auto, true or false",
+        "cache.dir": "received 3; a folder is needed, or null for the user's cache folder",
+        "cache.max_gb": "received 0; a number of gigabytes above 0 is needed",
+    }
+    assert [fault for fault, _ in _cache_faults({"features": None, "dir": "", "max_gb": "much"})] == [
+        "cache.features", "cache.dir", "cache.max_gb",
+    ]  # fmt: skip
+    assert [fault for fault, _ in _cache_faults(None)] == ["cache"]
+
+
+def test_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder("~/x") == Path.home() / "x"
+    assert cache_folder(None) == Path(os.environ["THAW_CACHE"])
+    monkeypatch.delenv("THAW_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder(None) == tmp_path / "thaw" / "features"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder(None) == Path.home() / ".cache" / "thaw" / "features"

@@ -1,0 +1,110 @@
+"""Several steps in one of Lightning's are those steps: to the bit, with schedule, clipping, flips and the count of steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+
+from engine.build import Parts
+from engine.feature_cache import give_features, plan_features
+from engine.steps_together import steps_at_once
+from lightning_modules.base import Task
+from lightning_modules.losses import NonFiniteLossError
+from lightning_modules.steps import planned_steps
+from tests.engine.test_feature_cache import config, image_task, images, parts_of, text_task, texts
+
+CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], dict[str, Any]]] = {
+    "dropout and clipping": (texts, lambda: text_task(dropout=0.3), {"gradient_clip_val": 0.05}),
+    "plateau": (texts, lambda: text_task(schedule="plateau", monitor="val/loss", mode="min", patience=0, lr=0.5), {}),
+    "bfloat16": (texts, lambda: text_task(dropout=0.3), {"precision": "bf16-mixed"}),
+    "flip": (lambda: images(flip=True), lambda: image_task(schedule="onecycle"), {}),
+}
+
+
+class Watcher(lightning.Callback):
+    """One of Lightning's own, as far as the engine can tell: it is content with the last step of several."""
+
+    def __init__(self) -> None:
+        self.calls, self.seen, self.lrs = 0, 0, [0.0]
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.calls += 1
+        self.seen += len(batch["index"])
+        self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+Watcher.__module__ = "lightning.watcher"
+
+
+def fitted(case: str, folder: Path, *, together: bool) -> tuple[Parts, Watcher]:
+    data, task, more = CASES[case]
+    torch.manual_seed(3)
+    parts, watcher = parts_of(data(), task(), log_every_n_steps=4, **more), Watcher()
+    parts.trainer.callbacks.append(watcher)  # type: ignore[attr-defined]
+    assert give_features(plan_features(config(folder), parts, None), parts, required=True) is not None
+    assert parts.datamodule.steps_at_once == 4
+    if not together:
+        parts.datamodule.steps_at_once = 1
+    parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    return parts, watcher
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_they_are_the_same_steps(case: str, tmp_path: Path) -> None:
+    (ours, watched), (plain, watched_plain) = (fitted(case, tmp_path, together=together) for together in (True, False))
+    batches = watched_plain.calls
+    assert watched.calls < batches
+    assert watched.seen == watched_plain.seen
+    assert watched.lrs[-1] == watched_plain.lrs[-1]
+    assert ours.trainer.global_step == plain.trainer.global_step == batches
+    state = plain.task.state_dict()
+    for name, value in ours.task.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    for stage in ("train", "val"):
+        assert ours.task.results[stage].figures == plain.task.results[stage].figures
+        assert ours.task.results[stage].count == plain.task.results[stage].count
+
+
+def test_the_schedule_counts_steps(tmp_path: Path) -> None:
+    parts, _ = fitted("flip", tmp_path, together=True)
+    assert planned_steps(parts.trainer) == (15, 5)
+    assert parts.trainer.num_training_batches == 2
+
+
+def test_a_loss_that_is_no_number_names_its_batch(tmp_path: Path) -> None:
+    parts = parts_of(texts(), text_task(lr=float("nan")), log_every_n_steps=6)
+    give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
+    parts.datamodule.steps_at_once = 6
+    with pytest.raises(NonFiniteLossError, match=r"the training loss is nan in epoch 0, batch 1 \(index \d"):
+        parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+
+
+class BetweenSteps(lightning.Callback):
+    def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Something of the user's own."""
+
+
+@pytest.mark.parametrize(
+    ("task", "trainer"),
+    [
+        (lambda: text_task(head="bigru", hidden=4), {}),
+        (text_task, {"accumulate_grad_batches": 2}),
+        (text_task, {"max_steps": 3}),
+        (text_task, {"limit_train_batches": 2}),
+    ],
+)
+def test_one_at_a_time_where_something_counts_steps(task: Callable[[], Task], trainer: dict[str, Any], tmp_path: Path) -> None:
+    parts = parts_of(texts(), task(), **trainer)
+    give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
+    assert parts.datamodule.steps_at_once == 1
+
+
+def test_one_at_a_time_under_a_callback_that_acts_between_them(tmp_path: Path) -> None:
+    parts = parts_of(texts(), text_task())
+    give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
+    assert steps_at_once(parts) == 50
+    parts.trainer.callbacks.append(BetweenSteps())  # type: ignore[attr-defined]
+    assert steps_at_once(parts) == 1
