@@ -3,12 +3,12 @@
     python -m benchmarks.segmentation_loss [--repetitions N] [--native]
     python -m benchmarks.segmentation_loss --step [--precision 32-true|bf16-mixed] [--checkpoint]
 
-Without options: the loss alone, forward and backward, of random logits. The gradient's errors are relative, in the Euclidean
-norm, against the plain formula in float32 and in float64. With `--native`: Thaw's alone at the size at which the reference ran
-out of memory, where the plain formula's upsampled logits are 8.17 GiB and it holds them three times over. With `--step`: a
-training step of BEiT-B with UPerNet at 640 x 640, random weights, with its auxiliary head; each side in a process of its own,
-so that neither measures what the other left behind. With `--checkpoint`, encoder and head are computed a second time in the
-backward pass instead of being kept.
+Without options: the loss alone, forward and backward, of random logits; the default is Hugging Face's formula, the tuned peer
+the same under torch.compile. The gradient's error is relative, in the Euclidean norm, against the plain formula in float64.
+With `--native`: Thaw's alone at the size at which the reference ran out of memory, where the plain formula's upsampled logits
+are 8.17 GiB and it holds them three times over. With `--step`: a training step of BEiT-B with UPerNet at 640 x 640, random
+weights, with its auxiliary head; each side in a process of its own, so that neither measures what the other left behind. With
+`--checkpoint`, encoder and head are computed a second time in the backward pass instead of being kept.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch.nn import functional
 
 from benchmarks.measuring import alternate, setting
 from benchmarks.memory import peak_memory
+from benchmarks.rows import Goal, Row, Side, arguments, command, ratio_goals
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from lightning_modules.networks.segmentation_networks import segmentation_network
 from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
@@ -31,7 +33,7 @@ from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
 _CLASSES, _BATCH, _UNLABELLED = 150, 2, 0.1
 _SIZES = (((160, 160), (640, 640)), ((160, 160), (512, 683)))
 _NATIVE = ((160, 160), (2704, 2704))
-_MIB, _GIB = 2**20, 2**30
+_GIB = 2**30
 _BEIT = {
     "model_type": "beit", "image_size": 640, "patch_size": 16, "out_indices": [3, 5, 7, 11], "use_relative_position_bias": True,
 }  # fmt: skip
@@ -59,35 +61,37 @@ def random_labels(size: tuple[int, int], device: torch.device) -> Tensor:
     return labels.masked_fill(torch.rand(labels.shape) < _UNLABELLED, IGNORE_INDEX).to(device)
 
 
-def measure_losses(device: torch.device, repetitions: int) -> None:
-    """Print a row for each size and side."""
-    print(
-        "| logits | labels | loss | seconds | spread | peak extra memory, MiB | gradient, against float32 | against float64 |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for small, large in _SIZES:
-        torch.manual_seed(0)
-        logits, labels = torch.randn(_BATCH, _CLASSES, *small, device=device, requires_grad=True), random_labels(large, device)
+def measure(given: argparse.Namespace) -> list[Row]:
+    """A row for each size of the labels."""
+    return [_row(small, large, given) for small, large in _SIZES]
 
-        def work(loss: Loss, logits: Tensor = logits, labels: Tensor = labels) -> Tensor:
-            gradient = torch.autograd.grad(loss(logits, labels), logits)[0]
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            return gradient
 
-        double = logits.detach().double().requires_grad_()
-        exact = [work(plain).double(), torch.autograd.grad(plain(double, labels), double)[0]]
-        errors = {
-            name: " | ".join(f"{float((work(loss).double() - one).norm() / one.norm()):.1e}" for one in exact)
-            for name, loss in _LOSSES.items()
-        }
-        del exact, double
-        times = alternate({name: lambda loss=loss: work(loss) for name, loss in _LOSSES.items()}, repetitions)  # type: ignore[misc]
-        for name, loss in _LOSSES.items():
-            peak = peak_memory(lambda loss=loss: work(loss), device)  # type: ignore[misc]
-            cells = [f"{a} x {b}" for a, b in (small, large)]
-            figures = f"{times[name].median:.3f} | {times[name].spread:.0%} | {peak / _MIB:,.0f} | {errors[name]}"
-            print(f"| {cells[0]} | {cells[1]} | {name} | {figures} |")
+def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespace) -> Row:
+    torch.manual_seed(0)
+    device = torch.device(given.device)
+    logits, labels = torch.randn(_BATCH, _CLASSES, *small, device=device, requires_grad=True), random_labels(large, device)
+
+    def work(loss: Loss) -> Tensor:
+        return torch.autograd.grad(loss(logits, labels), logits)[0]
+
+    losses = {"Thaw": ours, "default": plain, "tuned": torch.compile(plain, dynamic=False)}
+    double = logits.detach().double().requires_grad_()
+    exact = torch.autograd.grad(plain(double, labels), double)[0]
+    errors = {name: float((work(loss).double() - exact).norm() / exact.norm()) for name, loss in losses.items()}
+    del exact, double
+    times = alternate({name: partial(work, loss) for name, loss in losses.items()}, given.repetitions)
+    sides = {
+        name: Side(
+            times[name].seconds, quality=f"gradient's error {errors[name]:.1e}", memory=peak_memory(partial(work, loss), device)
+        )
+        for name, loss in losses.items()
+    }
+    memory = (sides["Thaw"].memory or 0) / (sides["default"].memory or 1)
+    goals = ratio_goals(sides, ("default", 4, 12), ("tuned", 4, 12))
+    goals += (Goal("memory, as a share of the default's", memory, 1 / 10, 1 / 30, less=True),)
+    what = f"loss of {_BATCH} maps of {_CLASSES} classes, {small[0]} x {small[1]} -> {large[0]} x {large[1]}, and its gradient"
+    key = "S5" if (small, large) == _SIZES[0] else f"S5 {large[0]} x {large[1]}"
+    return Row(key, what, sides, goals, setting("torch"), device=given.device)
 
 
 def measure_native(device: torch.device) -> None:
@@ -145,24 +149,23 @@ def compare_steps(precision: str, *, checkpointed: bool) -> None:
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, repetitions=7)
     parser.add_argument("--native", action="store_true", help="the loss alone where the reference ran out of memory")
     parser.add_argument("--step", nargs="?", const="both", choices=["both", *_LOSSES], help="a training step instead")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="of the step")
     parser.add_argument("--checkpoint", action="store_true", help="of the step: encoder and head computed twice")
-    parser.add_argument("--repetitions", type=int, default=7, help="of the loss alone")
-    arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if arguments.step in _LOSSES:
-        measure_step(arguments.step, arguments.precision, device, checkpointed=arguments.checkpoint)
-        return
-    print(f"{setting('torch', 'transformers')}; {device.type}\n")
-    if arguments.native:
-        measure_native(device)
-    elif arguments.step:
-        compare_steps(arguments.precision, checkpointed=arguments.checkpoint)
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    if given.step in _LOSSES:
+        measure_step(given.step, given.precision, device, checkpointed=given.checkpoint)
+    elif given.native or given.step:
+        print(f"{setting('torch', 'transformers')}; {device.type}\n")
+        if given.native:
+            measure_native(device)
+        else:
+            compare_steps(given.precision, checkpointed=given.checkpoint)
     else:
-        measure_losses(device, arguments.repetitions)
+        command(parser, measure)
 
 
 if __name__ == "__main__":

@@ -8,23 +8,22 @@ import torch
 
 from benchmarks import segmentation_loss
 from benchmarks.memory import peak_memory
+from benchmarks.rows import arguments
 
 CPU = torch.device("cpu")
 needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 
 
 @needs_linux
-def test_it_prints_a_row_for_each_size_and_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_measures_each_size_and_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmentation_loss, "_SIZES", (((8, 8), (32, 32)), ((8, 8), (25, 34))))
-    monkeypatch.setattr(sys, "argv", ["segmentation_loss", "--repetitions", "1"])
-    segmentation_loss.main()
-    out = capsys.readouterr().out
-    assert "torch 2" in out
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| 8")]
-    assert [row[:3] for row in rows] == [
-        ["8 x 8", size, name] for size in ("32 x 32", "25 x 34") for name in ("plain formula", "Thaw")
-    ]
-    assert all(float(row[6]) < 1e-6 for row in rows)
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: loss)
+    rows = segmentation_loss.measure(arguments(None, repetitions=1).parse_args(["--device", "cpu"]))
+    assert [row.key for row in rows] == ["S5", "S5 25 x 34"]
+    for row in rows:
+        assert list(row.sides) == ["Thaw", "default", "tuned"]
+        assert all(float(side.quality.split()[-1]) < 1e-6 for side in row.sides.values())
+        assert [goal.less for goal in row.goals] == [False, False, True]
 
 
 @needs_linux
