@@ -55,7 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("epoch", range(EPOCHS))
+@pytest.mark.parametrize("epoch", [1, EPOCHS - 1])
 def test_killed_and_resumed_equals_uninterrupted(epoch: int, uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_after_epoch(folder, epoch)
