@@ -1,0 +1,102 @@
+"""Ten epochs of DeiT-B from `blocks.11` on, 1,000 images: Thaw, which runs what comes before once, and the usual loop.
+
+    python -m benchmarks.image_prefix --data-dir DIR
+
+The backbone has random weights (nothing is downloaded), which changes no operation. The peer is the loop of Malpure, Litake &
+Ingle (arXiv 2110.05270): every image through Pillow, resized to 224 pixels, through all blocks in each epoch, Adam on what
+trains; in float32, and in bfloat16. It repeats one step for an hour, so some of its steps are measured and stand for all.
+Without augmentation, and with the horizontal flip, for which Thaw computes two states of each image.
+"""
+
+import argparse
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from benchmarks.image_runs import (
+    EPOCHS,
+    IMAGES,
+    Pictures,
+    ThawImages,
+    backbone_operations,
+    gradient_difference,
+    plain_steps,
+    timm_network,
+)
+from benchmarks.machine import operations_per_second
+from benchmarks.measuring import now, setting
+from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
+
+_NAME, _WIDTH, _TOKENS, _BATCH = "deit_base_distilled_patch16_224", 768, 198, 64
+_STEPS = {"default": 2, "tuned": 4}  # of the peers, in each repetition
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def thaw(given: argparse.Namespace, *, flip: bool) -> ThawImages:
+    """The experiment without what is drawn anew in each epoch."""
+    words: dict[str, Any] = {
+        "model.backbone": {"architecture": _NAME},
+        "data.augmentation.rotation": 0.0,
+        "data.augmentation.flip": flip,
+        "data.batch_size": _BATCH,
+    }
+    return ThawImages("cifar10_deit", given, words)
+
+
+def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: ANN401 - a partial function
+    """Some steps of the reference's loop."""
+    hidden = (nn.Linear(_WIDTH, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5))
+    network = timm_network(_NAME, nn.Sequential(*hidden, nn.Linear(256, 10)), given.device)
+    begun = False
+    for name, parameter in network[0].named_parameters():  # type: ignore[index]
+        begun |= name.startswith("blocks.11")
+        parameter.requires_grad = begun
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    loader = DataLoader(Pictures(given.data_dir, _MEAN, _STD, flip=flip), batch_size=_BATCH, shuffle=True, drop_last=True)
+    steps = _STEPS["tuned" if half else "default"]
+    return partial(plain_steps, network, loader, torch.optim.Adam(trained, lr=1e-4), steps, half=half, device=given.device)
+
+
+def measure(given: argparse.Namespace) -> list[Row]:
+    """Measure without augmentation and with the flip."""
+    rate, forward = operations_per_second(torch.bfloat16, given.device), backbone_operations(_NAME)
+    rows = []
+    for flip in (False, True):
+        ours = thaw(given, flip=flip)
+        peers = {name: peer(given, flip=flip, half=name == "tuned") for name in _STEPS}
+        for steps in peers.values():
+            steps()  # warm
+        seconds: dict[str, list[float]] = {name: [] for name in ("Thaw", *peers)}
+        for _ in range(given.repetitions):
+            _, train = ours.run()
+            for name, work in {"Thaw": train, **peers}.items():
+                start = now()
+                work()
+                seconds[name].append(now() - start)
+                print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
+        whole = EPOCHS * (IMAGES / _BATCH)
+        loss, gradient = gradient_difference(ours)
+        ours.words["trainer.precision"] = "32-true"
+        exact = gradient_difference(ours)[1]
+        quality = (
+            f"against training without stored features, one batch: loss {loss:.1e}, gradient {gradient:.1e} relative, "
+            f"in float32 {exact:.1e}"
+        )
+        sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
+        sides |= {name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in peers}
+        # Keys and values of the last block from all tokens, forward and backward; its other parts read two tokens.
+        trained = EPOCHS * IMAGES * 3 * 2 * 2 * _WIDTH**2 * _TOKENS
+        operations = IMAGES * forward * (2 if flip else 1) + trained
+        limit = Limit(operations / rate, f"{operations / 1e12:.0f} TFLOP at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
+        what = f"DeiT-B from blocks.11 on, {IMAGES:,} images, {EPOCHS} epochs, {'flip' if flip else 'no augmentation'}"
+        goals = ratio_goals(sides, ("default", 15, 24), ("tuned", 6, 14))
+        key = f"S3 {'flip' if flip else 'plain'}"
+        rows.append(Row(key, what, sides, goals, setting("torch", "lightning", "timm"), limit, given.device))
+    return rows
+
+
+if __name__ == "__main__":
+    command(arguments(__doc__, repetitions=3), measure)

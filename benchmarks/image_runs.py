@@ -1,0 +1,163 @@
+"""Training runs on images to be measured: Thaw's, built from its configs, and the loops that it is held against."""
+
+import argparse
+import io
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import timm
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from engine.build import Parts, build
+from engine.command_line import CONFIGS
+from engine.config_files import ConfigFiles
+from engine.feature_cache import give_features, plan_features
+from engine.precision import settle_precision
+from engine.quiet import quieten
+from engine.run_folder import RunFolder
+
+IMAGES, EPOCHS = 1000, 10
+_VAL_IMAGES = 20  # Thaw validates every epoch; the peers do not
+_SEED = 1
+
+
+class ThawImages:
+    """A run of an experiment on the first images of CIFAR-10, with random weights of the backbone."""
+
+    def __init__(self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any]) -> None:
+        """State what to run.
+
+        Args:
+            experiment: Name of the experiment.
+            given: The command line.
+            words: Dotted key -> value, as on the command line of `train.py`.
+        """
+        self.experiment, self.given, self.words = experiment, given, dict(words)
+        self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
+        self.runs = 0
+        self.seconds_of_features: float | None = None
+        quieten()
+
+    def build(self, *, stored: bool = True) -> tuple[DictConfig, Parts]:
+        """Data, network and trainer, with an empty folder for what is stored."""
+        cfg = OmegaConf.create(ConfigFiles(CONFIGS).compose({"experiment": self.experiment}, []).to_yaml())
+        assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+        self.runs += 1
+        folder = RunFolder(Path(self.place.name) / str(self.runs))
+        folder.path.mkdir()
+        stated = {
+            "seed": _SEED,
+            "test": False,
+            "paths.data_dir": str(self.given.data_dir.resolve()),
+            "trainer.accelerator": "cpu" if self.given.device == "cpu" else "gpu",
+            "trainer.max_epochs": EPOCHS,
+            "data.train_rows": IMAGES + _VAL_IMAGES,
+            "data.val_fraction": _VAL_IMAGES / (IMAGES + _VAL_IMAGES),
+            "data.files.val": None,
+            "cache.dir": str(folder.path / "features"),
+            "cache.features": stored,
+        }
+        for key, value in {**stated, **self.words}.items():
+            OmegaConf.update(cfg, key, value, force_add=True)
+        settle_precision(cfg, folder)
+        torch.manual_seed(_SEED)
+        return cfg, build(cfg, folder)
+
+    def run(self) -> tuple[float, Callable[[], object]]:
+        """Prepare a run; returns the share of the work that it is, and the run."""
+        cfg, parts = self.build()
+
+        def train() -> None:
+            give_features(plan_features(cfg, parts, None), parts, required=True)
+            parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+
+        return 1.0, train
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Image by image through Pillow and torchvision, as most scripts read them."""
+
+    def __init__(self, data_dir: Path, mean: tuple[float, ...], std: tuple[float, ...], *, flip: bool) -> None:
+        table = pq.read_table(data_dir / "cifar10" / "train.parquet").slice(0, IMAGES)
+        self.cells, self.labels = table.column("img").to_pylist(), table.column("label").to_pylist()
+        resize = transforms.Resize(224, transforms.InterpolationMode.BICUBIC)
+        mirror = [transforms.RandomHorizontalFlip()] if flip else []
+        self.chain = transforms.Compose([resize, *mirror, transforms.ToTensor(), transforms.Normalize(mean, std)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        image = Image.open(io.BytesIO(self.cells[position]["bytes"])).convert("RGB")
+        return self.chain(image), self.labels[position]
+
+
+def endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Epoch after epoch."""
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+def plain_steps(
+    network: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer, steps: int, *, half: bool, device: str
+) -> None:
+    """The loop of the reference: read, forward, backward, step."""
+    network.train()
+    for pixels, labels in itertools.islice(endless(loader), steps):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            loss = cross_entropy(network(pixels.to(device)).float(), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def timm_network(name: str, head: nn.Module, device: str) -> nn.Module:
+    """A network of timm with random weights under a head."""
+    torch.manual_seed(_SEED)
+    backbone = timm.create_model(name, pretrained=False, num_classes=0)
+    return nn.Sequential(backbone, head).to(device)
+
+
+def gradient_difference(stored: ThawImages) -> tuple[float, float]:
+    """How far training on stored features is from training without them, in the precision of the run.
+
+    Args:
+        stored: The run.
+
+    Returns:
+        Difference of the loss and relative difference of the gradient of all that trains (Euclidean), for one batch.
+    """
+    results = []
+    for wanted in (True, False):
+        cfg, parts = stored.build(stored=wanted)
+        if wanted:
+            give_features(plan_features(cfg, parts, None), parts, required=True)
+        task = parts.task.eval()  # without the head's dropout
+        batch = next(iter(parts.datamodule.train_dataloader()))
+        with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):
+            loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
+        loss.backward()
+        grads = [p.grad.flatten() for p in task.network.parameters() if p.grad is not None]
+        results.append((float(loss.detach()), torch.cat(grads)))
+    (loss_a, grad_a), (loss_b, grad_b) = results
+    return abs(loss_a - loss_b), float((grad_a - grad_b).norm() / grad_b.norm())
+
+
+def backbone_operations(name: str, size: int = 224) -> float:
+    """Floating-point operations of a forward pass of one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = timm.create_model(name, pretrained=False, num_classes=0).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.from_numpy(np.zeros((1, 3, size, size), np.float32)))
+    return float(counter.get_total_flops())
