@@ -143,4 +143,4 @@ def measure(given: argparse.Namespace) -> list[Row]:
 
 
 if __name__ == "__main__":
-    command(arguments(__doc__, repetitions=7), measure)
+    command(arguments(__doc__, repetitions=7, on_gpus=False), measure)

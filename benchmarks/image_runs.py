@@ -135,11 +135,14 @@ def gradient_difference(stored: ThawImages) -> tuple[float, float]:
         stored: The run.
 
     Returns:
-        Difference of the loss and relative difference of the gradient of all that trains (Euclidean), for one batch.
+        Difference of the loss and relative difference of the gradient of all that trains (Euclidean), for one batch that is
+        not flipped, on the CPU.
     """
     results = []
+    plain = ThawImages(stored.experiment, stored.given, {**stored.words, "data.augmentation.flip": False})
+    plain.words["trainer.accelerator"] = "cpu"
     for wanted in (True, False):
-        cfg, parts = stored.build(stored=wanted)
+        cfg, parts = plain.build(stored=wanted)
         if wanted:
             give_features(plan_features(cfg, parts, None), parts, required=True)
         task = parts.task.eval()  # without the head's dropout

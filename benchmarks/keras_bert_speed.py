@@ -170,7 +170,7 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure all sides, or be the process of a peer."""
-    parser = arguments(__doc__, repetitions=3)
+    parser = arguments(__doc__, repetitions=3, on_gpus=False)
     parser.add_argument("--peer", choices=tuple(_PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What this machine can do at most, as measured: operations a second in a large matrix product, bytes a second in a copy."""
+"""What this machine can do at most, as measured: operations a second in a large matrix product."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,6 @@ import torch
 from benchmarks.measuring import now
 
 _SIDE = {"cpu": 4096, "cuda": 8192}
-_BYTES = {"cpu": 2**28, "cuda": 2**31}
 _TRIES = 5
 
 
@@ -16,13 +15,6 @@ def operations_per_second(dtype: torch.dtype, device: str = "cpu") -> float:
     side = _SIDE[device]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / _fastest(lambda: a @ b)
-
-
-def bytes_per_second(device: str = "cpu") -> float:
-    """Bytes read and written a second in a copy that no cache holds."""
-    source = torch.empty(_BYTES[device], dtype=torch.uint8, device=device).fill_(1)
-    target = torch.empty_like(source)
-    return 2 * _BYTES[device] / _fastest(lambda: target.copy_(source))
 
 
 def _fastest(work: Callable[[], object]) -> float:

@@ -137,12 +137,13 @@ def ratio_goals(sides: dict[str, Side], *wanted: tuple[str, float, float | None]
     return tuple(Goal(f"times the {peer}", sides[peer].timing.median / own, least, aim) for peer, least, aim in wanted)
 
 
-def arguments(description: str | None, repetitions: int) -> argparse.ArgumentParser:
+def arguments(description: str | None, repetitions: int, *, on_gpus: bool = True) -> argparse.ArgumentParser:
     """What every script takes.
 
     Args:
         description: The script's docstring.
         repetitions: Measurements of each side unless others are asked for.
+        on_gpus: Whether it can be measured there.
 
     Returns:
         The parser.
@@ -150,7 +151,8 @@ def arguments(description: str | None, repetitions: int) -> argparse.ArgumentPar
     parser = argparse.ArgumentParser(description=description, formatter_class=_TEXT)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
     parser.add_argument("--repetitions", type=int, default=repetitions, help=f"of each side (default: {repetitions})")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    devices = ("cpu", "cuda") if on_gpus else ("cpu",)
+    parser.add_argument("--device", choices=devices, default="cuda" if on_gpus and torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
     parser.add_argument("--save", action="store_true", help="keep the rows for benchmarks/RESULTS.md")
     return parser

@@ -205,6 +205,6 @@ def measure(given: argparse.Namespace) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, repetitions=1)
+    parser = arguments(__doc__, repetitions=1, on_gpus=False)
     parser.add_argument("--epochs", type=float, default=_EPOCHS, help=f"of the peer (default: {_EPOCHS})")
     command(parser, measure)

@@ -70,4 +70,4 @@ def _answer(script: Path, words: list[str], code: int) -> None:
 
 
 if __name__ == "__main__":
-    command(arguments(__doc__, repetitions=7), measure)
+    command(arguments(__doc__, repetitions=7, on_gpus=False), measure)

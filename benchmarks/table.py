@@ -68,23 +68,13 @@ def _details(row: Row) -> str:
     for name, side in row.sides.items():
         memory = "" if side.memory is None else f"{side.memory / 2**20:,.0f}"
         took = side.timing
-        cells = [
-            name,
-            f"{took.median:.4g}",
-            f"{took.spread:.0%}",
-            str(len(side.seconds)),
-            f"{side.share:.3g}",
-            memory,
-            side.quality,
-        ]
-        lines.append(f"| {' | '.join([*cells, side.quality])} |")
+        cells = [f"{took.median:.4g}", f"{took.spread:.0%}", str(len(side.seconds)), f"{side.share:.3g}", memory]
+        lines.append(f"| {' | '.join([name, *cells, side.quality])} |")
     lines.append("")
     for goal in row.goals:
         aim = "" if goal.aim is None else f", aim {goal.aim:g}"
         bound = "at most" if goal.less else "at least"
-        lines.append(
-            f"- {goal.what}: {goal.value:.3g}, {bound} {goal.at_least:g}{aim}: {'reached' if goal.reached else 'missed'}"
-        )
+        lines.append(f"- {goal.what}: {goal.value:.3g}, {bound} {goal.at_least:g}{aim}: {_verdict(goal)}")
     if row.limit is not None:
         lines.append(f"- limit: {row.limit.seconds:.3g} s, {row.limit.why}")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,6 @@
 """Training runs on tweets to be measured: Thaw's, built from its configs, and those of Hugging Face's Trainer."""
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -207,6 +206,12 @@ class FrozenClassifier(nn.Module):
         self.gru = nn.GRU(self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True)
         self.output = nn.Linear(2 * hidden, 2)
 
+    def train(self, mode: bool = True) -> "FrozenClassifier":  # noqa: FBT001, FBT002 - torch's own signature
+        """Set the mode; without dropout in what is frozen, which the Trainer by itself would leave on."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
         """Logits [B, 2] and, with labels, the loss."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -319,8 +324,3 @@ def forward_operations(run: ThawRun, split: str) -> float:
 def training_operations(run: ThawRun) -> float:
     """Operations of an epoch of fine-tuning: forward, and twice that backward; and the validation."""
     return 3 * forward_operations(run, "train") + forward_operations(run, "val")
-
-
-def mean_and_spread(values: tuple[float, ...]) -> str:
-    """Mean, and from the smallest to the largest."""
-    return f"{statistics.fmean(values):.4f} ({min(values):.4f} to {max(values):.4f})"

@@ -98,9 +98,20 @@ class FeatureStore:
         Raises:
             StoreError: If they do not fit, or the folder cannot be used.
         """
+        faults: list[OSError] = []
+
+        def computing(stored: StoredFeatures) -> None:
+            try:
+                compute(stored)
+            except OSError as error:  # of what is read, not of this folder
+                faults.append(error)
+                raise
+
         try:
-            return self._get(key, layout, compute)
+            return self._get(key, layout, computing)
         except OSError as error:
+            if error in faults:
+                raise
             msg = f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written"
             raise StoreError(msg) from error
 

@@ -67,7 +67,8 @@ def free(path: Path, *, create: bool = False) -> Iterator[bool]:
         except OSError:
             yield False
             return
-        yield is_at(file, path)
-        if create:
+        alone = is_at(file, path)
+        yield alone
+        if create and alone:  # else it is another's file by now
             with suppress(OSError):
                 path.unlink()

@@ -96,7 +96,7 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
         return
     try:
         with torch.no_grad():
-            task.eval().network(batch)
+            task.eval()(batch)
     except (RuntimeError, ValueError) as error:
         height, width = batch["pixel_values"].shape[-2:]
         reason = " ".join(str(error).split())[:200]

@@ -57,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Have the frozen weights in their file, which a run that goes on finds there; returns their digest."""
         if folder not in self.kept:
             digest, path = digest_of_tensors(weights.values(), list(weights)), folder / _FROZEN
-            if not path.is_file() or _read(path)["thaw"]["frozen"] != digest:
+            if _digest_in(path) != digest:
                 content = {"state_dict": weights, "thaw": {"format": _FORMAT, "frozen": digest}}
                 write_atomically(path, lambda temporary: torch.save(content, temporary))
             self.kept[folder] = digest
@@ -73,18 +73,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_checkpoint(Path(path))
 
 
-def complete(paths: Iterable[Path]) -> None:
-    """Make each of a run's checkpoints whole in itself, and remove the file that they shared.
+def _digest_in(path: Path) -> str | None:
+    """Of the frozen weights in their file; None where it is missing or damaged, and is to be written anew."""
+    try:
+        digest: str = _read(path)["thaw"]["frozen"]
+    except CheckpointError:
+        return None
+    return digest
+
+
+def complete(folders: Iterable[Path]) -> None:
+    """Make all checkpoints of a run whole in themselves, and remove the file that they shared.
 
     Args:
-        paths: The checkpoints of one folder, all of them; those that are not there are passed over.
+        folders: Those that hold checkpoints.
     """
-    there = [path for path in paths if path.is_file()]
-    for path in there:
-        if "frozen" in _read(path)["thaw"]:
+    for folder in folders:
+        for path in folder.glob("*.ckpt"):
+            if path.name == _FROZEN or "frozen" not in _read(path)["thaw"]:
+                continue
             whole = load_checkpoint(path)
             write_atomically(path, lambda temporary, whole=whole: torch.save(whole, temporary))  # type: ignore[misc]
-    for folder in {path.parent for path in there}:
         (folder / _FROZEN).unlink(missing_ok=True)
 
 

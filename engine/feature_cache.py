@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,23 +93,27 @@ class FeaturePlan:
 
 
 def cache_folder(stated: str | None) -> Path:
-    """Where features are kept: as stated, else below the user's cache folder."""
-    if stated is not None:
-        return Path(stated).expanduser().resolve()
-    own = os.environ.get("THAW_CACHE")
-    if own:
-        return Path(own).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (Path(base).expanduser() / "thaw" / "features").resolve()
+    """Where features are kept: as stated, else below the user's cache folder, or the temporary one without a home."""
+    own = stated or os.environ.get("THAW_CACHE")
+    try:
+        if own:
+            return Path(own).expanduser().resolve()
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return (Path(base).expanduser() / "thaw" / "features").resolve()
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()).resolve() / "thaw" / "features"
 
 
-def plan_features(cfg: DictConfig, parts: Parts, checkpoint: Path | None) -> FeaturePlan:
+def plan_features(
+    cfg: DictConfig, parts: Parts, checkpoint: Path | None, before: Mapping[str, Any] | None = None
+) -> FeaturePlan:
     """Decide what of the network runs once.
 
     Args:
         cfg: The config; `cache` says whether, where and how much.
         parts: Data, task and trainer. Where training starts from a checkpoint, the task gets its weights.
         checkpoint: That checkpoint.
+        before: What `facts` gave when the run began, where it goes on: `auto` then stays with it.
 
     Returns:
         The plan; nothing is computed yet but the features of one sample.
@@ -119,17 +124,20 @@ def plan_features(cfg: DictConfig, parts: Parts, checkpoint: Path | None) -> Fea
     wanted = cfg.cache.features
     if wanted is False or not cfg.train:
         return FeaturePlan()
+    if wanted == "auto" and before is not None and before.get("stored") is None:
+        return FeaturePlan(reason=str(before.get("reason", "")))
+    choosing = wanted == "auto" and before is None
     try:
         cut = _cut(parts)
-        if wanted == "auto":
+        if choosing:
             _refuse_what_does_not_pay(parts)
         if checkpoint is not None:  # what is frozen stays as it is there
             parts.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
         parts.trainer.precision_plugin.convert_module(parts.task)
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
         entries = _entries(cut, parts, store, ["train", "val", *(["test"] if cfg.test else [])])
-        if wanted == "auto":
-            _refuse_more_states_than_epochs(parts, entries)
+        if choosing:
+            _refuse_more_states_than_epochs(parts, entries["train"].layout.states)
         store.refuse_larger(sum(entry.layout.bytes for entry in entries.values()))
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
@@ -172,18 +180,19 @@ def _refuse_what_does_not_pay(parts: Parts) -> None:
         raise NoCacheError(msg)
 
 
-def _refuse_more_states_than_epochs(parts: Parts, entries: Mapping[str, Entry]) -> None:
-    epochs, states = _epochs(parts), entries["train"].layout.states
-    if not entries["train"].found and epochs is not None and epochs <= states:
-        left = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-        msg = f"{left} would read what {'one pass' if states == 1 else f'{states} passes'} over the data would compute"
+def _refuse_more_states_than_epochs(parts: Parts, states: int) -> None:
+    """Raise `NoCacheError`, also where the features are there: the same words give the same figures to the last digit."""
+    epochs = _epochs(parts)
+    if epochs is not None and epochs <= states:
+        all_of_them = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        msg = f"{all_of_them} would read what {'one pass' if states == 1 else f'{states} passes'} over the data would compute"
         raise NoCacheError(msg)
 
 
 def _epochs(parts: Parts) -> int | None:
-    """Epochs that are yet to be trained; None where they are not counted."""
+    """Epochs of the whole training; None where they are not counted."""
     trainer = parts.trainer
-    ends = [] if trainer.max_epochs in (None, -1) else [int(trainer.max_epochs or 0) - parts.datamodule.start_epoch]
+    ends = [] if trainer.max_epochs in (None, -1) else [int(trainer.max_epochs or 0)]
     if trainer.max_steps > 0:
         ends.append(-(-trainer.max_steps // max(1, len(parts.datamodule.train_dataloader()))))
     return min(ends, default=None)

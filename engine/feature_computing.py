@@ -94,7 +94,9 @@ def _held_in_half(part: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Keep half-precision copies of the weights that autocast would make on every call: the same numbers, without the work."""
     kept: list[tuple[nn.Parameter, Tensor]] = []
     if dtype is not None:
-        layers = [module for module in part.modules() if isinstance(module, _CAST)]
+        layers = [
+            module for module in part.modules() if type(module) in _CAST
+        ]  # subclasses may do with a weight what they like
         parameters = {id(p): p for layer in layers for p in layer.parameters(recurse=False)}
         kept = [(parameter, parameter.data) for parameter in parameters.values()]
     try:

@@ -3,12 +3,14 @@
 import json
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import lightning
 import timm
 import torch
 import transformers
 
+from datamodules import image_decoding
 from datamodules.stored_features import digest_of_tensors
 from engine import feature_computing
 from lightning_modules import networks
@@ -22,7 +24,17 @@ _FORMAT = 1  # goes up with every change to keys or files
 def code_digest() -> str:
     """Of the source of all that computes features: what an older version computed is not taken for what this one would."""
     files = sorted(Path(networks.__path__[0]).glob("*.py"))
-    return digest_of_tensors([], [path.read_bytes() for path in [*files, Path(feature_computing.__file__)]])
+    return digest_of_tensors([], [path.read_bytes() for path in [*files, *map(_source, (feature_computing, image_decoding))]])
+
+
+def _source(module: ModuleType) -> Path:
+    return Path(str(module.__file__))
+
+
+def _processor() -> list[object]:
+    """What the last digits of a CPU's products depend on."""
+    amx = torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public function tells it
+    return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), amx]
 
 
 def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
@@ -39,7 +51,8 @@ def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
         "tensors": list(tensors),
         "precision": str(trainer.precision),
         "float32": torch.get_float32_matmul_precision(),
-        "device": [device, torch.cuda.get_device_name() if device == "cuda" else torch.get_num_threads()],
+        "device": [device, *([torch.cuda.get_device_name()] if device == "cuda" else _processor())],
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "versions": [torch.__version__, transformers.__version__, timm.__version__],
     }
     return digest_of_tensors(tensors.values(), json.dumps(facts, sort_keys=True, default=str))

@@ -23,7 +23,8 @@ def settle_precision(cfg: DictConfig, folder: RunFolder) -> None:
         cfg: The config; changed, so that the run folder tells what was taken.
         folder: The run folder.
     """
-    if cfg.trainer.get("precision") != AUTO:
+    trainer = cfg.get("trainer")
+    if not isinstance(trainer, DictConfig) or trainer.get("precision") != AUTO:  # what is no trainer is told with all faults
         return
     if cfg.ckpt_path == "last" and folder.config.is_file():
         precision, why = str(read_config(folder.config).trainer.precision), "as the run began"

@@ -17,6 +17,7 @@ _KEPT = (
     "mode",
     "model.",
     "callbacks.unfreezing",
+    "callbacks.first_layer",
     "data.augmentation",
     "data.size",
     "data.class_list",

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from engine.build import Parts, build, model_from_checkpoint
-from engine.checkpoints import CheckpointError, complete, load_checkpoint
+from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
 from engine.feature_cache import cache_folder, give_features, plan_features
@@ -52,7 +52,8 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
-        cfg.cache.dir = str(cache_folder(cfg.cache.dir))
+        if cfg.cache.features is not False:
+            cfg.cache.dir = str(cache_folder(cfg.cache.dir))
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = str(Path(cfg.data.class_list).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -64,7 +65,8 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         if checkpoint_path is not None:
             parts.datamodule.start_epoch = first_epoch(checkpoint_path, cfg.trainer.max_epochs, parts.task)
         data = parts.datamodule.describe()
-        features = plan_features(cfg, parts, checkpoint_path)
+        before = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
+        features = plan_features(cfg, parts, checkpoint_path, before)
         plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()) if cfg.train else 0, data)
         plan["features"] = features.facts()
         print_plan(plan, console)
@@ -132,7 +134,8 @@ def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
 def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
     """What training came to: give the task the weights of the best epoch, and say which that is."""
     if folder.writes:
-        complete([folder.best_checkpoint, folder.last_checkpoint])
+        io = parts.trainer.strategy.checkpoint_io
+        complete(io.kept if isinstance(io, AtomicCheckpointIO) else ())
     barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
         msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"

@@ -1,20 +1,21 @@
 """Whether several training steps are taken in one of Lightning's, and how many."""
 
 import lightning
+from lightning.pytorch.callbacks import (
+    DeviceStatsMonitor,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    Timer,
+    TQDMProgressBar,
+)
 
 from engine.build import Parts
 
 _STEPS = 50
-# What a callback may want to see of each step.
-_HOOKS = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
-_OWN = ("lightning_modules.", "lightning.")  # these are content with the last step of several
+# These are content with the last step of several; others may average weights, count steps or accumulate gradients.
+_CONTENT = (EarlyStopping, LearningRateMonitor, DeviceStatsMonitor, RichProgressBar, TQDMProgressBar, Timer)
 
 
 def steps_at_once(parts: Parts) -> int:
@@ -36,6 +37,8 @@ def steps_at_once(parts: Parts) -> int:
         and trainer.max_steps == -1
         and isinstance(trainer.limit_train_batches, float)  # 1 is a single batch
         and trainer.limit_train_batches == 1.0
+        and isinstance(trainer.val_check_interval, float)  # type: ignore[attr-defined]
+        and trainer.val_check_interval == 1.0  # type: ignore[attr-defined]
         and not trainer.overfit_batches  # type: ignore[attr-defined]
         and getattr(trainer.precision_plugin, "scaler", None) is None
         and not any(map(_acts_between_steps, trainer.callbacks))  # type: ignore[attr-defined]
@@ -45,5 +48,6 @@ def steps_at_once(parts: Parts) -> int:
 
 
 def _acts_between_steps(callback: lightning.Callback) -> bool:
-    kind = type(callback)
-    return not kind.__module__.startswith(_OWN) and any(getattr(kind, h) is not getattr(lightning.Callback, h) for h in _HOOKS)
+    if type(callback) is ModelCheckpoint:
+        return bool(callback._every_n_train_steps or callback._train_time_interval)  # noqa: SLF001 - no public name
+    return type(callback) not in _CONTENT and not type(callback).__module__.startswith("lightning_modules.")

@@ -134,7 +134,7 @@ class Task(lightning.LightningModule):
         """Loss of a training batch; of a process's share of it so weighted that the mean over processes is the batch's."""
         totals = self._totals_of("train", batch_idx)
         if "sizes" in batch:
-            batch = steps_but_the_last(self, batch, totals)
+            batch = steps_but_the_last(self, batch, totals, batch_idx * self.trainer.datamodule.steps_at_once)  # type: ignore[attr-defined]
         loss = self.shared_step(batch, totals)
         if not _several_processes():
             return loss

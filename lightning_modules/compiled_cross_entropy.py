@@ -31,19 +31,19 @@ Axis = tuple[Tensor, Tensor]
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The machine code; None, and one line in the log, where it cannot be had."""
-    command = shlex.split(os.environ.get("CXX", "c++"))
-    if not command or shutil.which(command[0]) is None:
-        log.warning("no C++ compiler (c++, or what CXX names): the segmentation loss is computed by torch, more slowly")
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        built = str(Path(folder) / "loss.so")
-        try:
+    try:
+        command = shlex.split(os.environ.get("CXX", "c++"))
+        if not command or shutil.which(command[0]) is None:
+            log.warning("no C++ compiler (c++, or what CXX names): the segmentation loss is computed by torch, more slowly")
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            built = str(Path(folder) / "loss.so")
             subprocess.run([*command, *_FLAGS, str(_SOURCE), "-o", built], capture_output=True, text=True, check=True)  # noqa: S603
             return ctypes.CDLL(built)
-        except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip() or f"exit code {error.returncode}").splitlines()[0]
-        except OSError as error:
-            reason = str(error)
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip() or f"exit code {error.returncode}").splitlines()[0]
+    except (OSError, ValueError) as error:  # ValueError: a quote in CXX that is not closed
+        reason = str(error)
     log.warning("the segmentation loss did not compile (%s): it is computed by torch, more slowly", reason)
     return None
 

@@ -29,7 +29,7 @@ def planned_steps(trainer: lightning.Trainer) -> tuple[int, int]:
     return steps * epochs, steps
 
 
-def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotals | None") -> FeatureBatch:
+def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotals | None", first: int) -> FeatureBatch:
     """Take the steps of batches that were handed over together, but for the last, which is left to Lightning.
 
     What Lightning does around a step takes longer than the step of a linear head on stored features. This does what belongs
@@ -39,6 +39,7 @@ def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotal
         task: In training.
         together: Batches end to end, with their `sizes`.
         totals: Where they count.
+        first: Number of the first of them in its epoch.
 
     Returns:
         The last batch.
@@ -63,7 +64,7 @@ def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotal
         if each_step:
             scheduler.step()  # type: ignore[union-attr]
     if losses:
-        _refuse_what_is_no_number(torch.stack(losses), batches, task.current_epoch)
+        _refuse_what_is_no_number(torch.stack(losses), batches, task.current_epoch, first)
     done = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
     for progress in (done.total, done.current):  # what `trainer.global_step` is read from
         progress.ready += len(batches)
@@ -71,11 +72,11 @@ def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotal
     return last
 
 
-def _refuse_what_is_no_number(losses: Tensor, batches: list[FeatureBatch], epoch: int) -> None:
+def _refuse_what_is_no_number(losses: Tensor, batches: list[FeatureBatch], epoch: int, first: int) -> None:
     wrong = (~torch.isfinite(losses)).nonzero()
     if len(wrong):
-        first = int(wrong[0])
-        raise NonFiniteLossError.of_batch(losses[first], epoch, first, batches[first]["index"])
+        place = int(wrong[0])
+        raise NonFiniteLossError.of_batch(losses[place], epoch, first + place, batches[place]["index"])
 
 
 def split_batches(together: FeatureBatch) -> list[FeatureBatch]:

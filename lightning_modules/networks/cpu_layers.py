@@ -120,7 +120,10 @@ def cpu_attention(
         [B, T, H, D], and no weights.
     """
     plain = bool({name for name, given in more.items() if name in ("position_bias", "cache", "softcap") and given is not None})
-    if plain or more.get("is_causal") or not (dropout and query.dtype == torch.bfloat16 and _applies(query)):
+    causal = more.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    plain |= bool(causal and attention_mask is None) or key.shape[1] != query.shape[1]  # a head of keys for several of queries
+    if plain or not (dropout and query.dtype == torch.bfloat16 and _applies(query)):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more)
     batch, heads, tokens, channels = query.shape
     scaled = query * (channels**-0.5 if scaling is None else scaling)

@@ -77,7 +77,13 @@ def shifted(images: Tensor, pixels: int) -> Tensor:
 
     Returns:
         [B, C, H, W].
+
+    Raises:
+        ValueError: If that is further than they are large.
     """
+    if abs(pixels) >= min(images.shape[-2:]):
+        msg = f"model.shift_test: received {abs(pixels)}; the images have a side of {min(images.shape[-2:])} pixels"
+        raise ValueError(msg)
     down, across = ((torch.arange(size, device=images.device) - pixels).abs() for size in images.shape[-2:])
     down, across = (torch.where(at < len(at), at, 2 * (len(at) - 1) - at) for at in (down, across))
     return images[:, :, down][:, :, :, across]

@@ -46,6 +46,7 @@ def test_the_page_says_what_was_missed() -> None:
     assert "On a GPU" not in text
     assert "0.5 | 4.0 |" in text
     assert "- times the tuned: 3, at least 8: missed" in text
+    assert "| Thaw | 2 | 150% | 3 | 1 | 1 | accuracy 0.95 |" in text
     told = described(row())
     assert "times the tuned: 3 (8; MISSED)" in told
     assert "measured 10.0% of it" in told

@@ -15,12 +15,12 @@ def test_recipe_learns_and_whitens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speedrun, "_BATCH", 32)
     labels = torch.arange(64) % 2
     images = 0.3 * torch.randn(64, 3, 32, 32) + (2 * labels - 1).view(-1, 1, 1, 1)
-    model, seconds = speedrun.train(images, labels, epochs=1.5)
+    model, seconds = speedrun.train(images, labels, epochs=4)
     assert seconds > 0
     assert not any(module.training for module in model.modules())
     filters = speedrun.network(images)[0].weight
     assert torch.equal(model[0].weight, filters)
-    assert speedrun.accuracy(model, images, labels, mirrored=True) <= 1
+    assert speedrun.accuracy(model, images, labels, mirrored=True) > 0.9
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 

@@ -39,14 +39,22 @@ def test_a_run_that_goes_on_finds_it_there(tmp_path: Path) -> None:
 
 def test_checkpoints_are_whole_in_the_end(tmp_path: Path) -> None:
     io = AtomicCheckpointIO({"backbone"})
-    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    best = tmp_path / "best.ckpt"
     io.save_checkpoint(checkpoint(0), best)
-    complete([best, last])
-    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
+    io.save_checkpoint(checkpoint(1), tmp_path / "a_callback_of_the_users.ckpt")
+    complete(io.kept)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_callback_of_the_users.ckpt", "best.ckpt"]
+    assert load_checkpoint(tmp_path / "a_callback_of_the_users.ckpt")["epoch"] == 1
     alone = torch.load(best, weights_only=True)
     assert sorted(alone["state_dict"]) == ["backbone", "head"]
     assert "frozen" not in alone["thaw"]
     assert load_checkpoint(best)["epoch"] == 0
+
+
+def test_a_damaged_file_of_frozen_weights_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "frozen.ckpt").write_bytes(b"no archive")
+    AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
+    assert torch.equal(load_checkpoint(tmp_path / "best.ckpt")["state_dict"]["backbone"], torch.ones(1000))
 
 
 @pytest.mark.parametrize("other", [True, False])

@@ -7,7 +7,9 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler, ModelCheckpoint
 
+from engine import steps_together
 from engine.build import Parts
 from engine.feature_cache import give_features, plan_features
 from engine.steps_together import steps_at_once
@@ -25,7 +27,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], dict[str, Any]]] =
 
 
 class Watcher(lightning.Callback):
-    """One of Lightning's own, as far as the engine can tell: it is content with the last step of several."""
+    """Content with the last step of several, as the engine is told below."""
 
     def __init__(self) -> None:
         self.calls, self.seen, self.lrs = 0, 0, [0.0]
@@ -36,7 +38,9 @@ class Watcher(lightning.Callback):
         self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-Watcher.__module__ = "lightning.watcher"
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps_together, "_CONTENT", (*steps_together._CONTENT, Watcher))
 
 
 def fitted(case: str, folder: Path, *, together: bool) -> tuple[Parts, Watcher]:
@@ -82,9 +86,8 @@ def test_a_loss_that_is_no_number_names_its_batch(tmp_path: Path) -> None:
         parts.trainer.fit(parts.task, datamodule=parts.datamodule)
 
 
-class BetweenSteps(lightning.Callback):
-    def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        """Something of the user's own."""
+class OfTheUsers(lightning.Callback):
+    """Whatever it does."""
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,7 @@ class BetweenSteps(lightning.Callback):
         (text_task, {"accumulate_grad_batches": 2}),
         (text_task, {"max_steps": 3}),
         (text_task, {"limit_train_batches": 1}),
+        (text_task, {"val_check_interval": 2}),
     ],
 )
 def test_one_at_a_time_where_something_counts_steps(task: Callable[[], Task], trainer: dict[str, Any], tmp_path: Path) -> None:
@@ -102,9 +106,14 @@ def test_one_at_a_time_where_something_counts_steps(task: Callable[[], Task], tr
     assert parts.datamodule.steps_at_once == 1
 
 
-def test_one_at_a_time_under_a_callback_that_acts_between_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "callback",
+    [OfTheUsers(), GradientAccumulationScheduler({1: 2}), EMAWeightAveraging(), ModelCheckpoint(every_n_train_steps=20)],
+    ids=lambda callback: type(callback).__name__,
+)
+def test_one_at_a_time_under_a_callback_that_acts_between_them(callback: lightning.Callback, tmp_path: Path) -> None:
     parts = parts_of(texts(), text_task())
     give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
     assert steps_at_once(parts) == 50
-    parts.trainer.callbacks.append(BetweenSteps())  # type: ignore[attr-defined]
+    parts.trainer.callbacks.append(callback)  # type: ignore[attr-defined]
     assert steps_at_once(parts) == 1

@@ -82,7 +82,9 @@ def test_attention_is_the_written_out_formula_in_value_and_gradient(masked: bool
     q, k, v = (torch.randn(6, 4, 11, 8).bfloat16().requires_grad_() for _ in range(3))
     mask = inputs()["attention_mask"].bool()[:, None, None].expand(6, 1, 11, 11) if masked else None
     with bf16():
-        ours, _ = cpu_attention(nn.Module(), q, k, v, mask, dropout=0.25)
+        layer = nn.Module()
+        layer.is_causal = False  # type: ignore[assignment]
+        ours, _ = cpu_attention(layer, q, k, v, mask, dropout=0.25)
     wide = [x.detach().double().requires_grad_() for x in (q, k, v)]
     scores = wide[0] @ wide[1].transpose(2, 3) / 8**0.5
     scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
@@ -94,6 +96,19 @@ def test_attention_is_the_written_out_formula_in_value_and_gradient(masked: bool
         assert mine.grad is not None
         assert theirs.grad is not None
         assert _error(mine.grad, theirs.grad) < 2e-2
+
+
+def test_a_decoder_stays_causal_where_no_mask_says_so() -> None:
+    """Hugging Face gives no mask for a batch without padding, and leaves the causal one to torch."""
+    layer = nn.Module()
+    layer.is_causal = True  # type: ignore[assignment]
+    q, k, v = (torch.randn(2, 4, 6, 8).bfloat16() for _ in range(3))
+    with bf16():
+        before, _ = cpu_attention(layer.train(), q, k, v, None, dropout=1e-9)
+        v[:, :, 3:] = 7.0
+        after, _ = cpu_attention(layer, q, k, v, None, dropout=1e-9)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3:], after[:, 3:])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
