@@ -51,8 +51,6 @@ class PlainLoop(ThawRun):
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         exact = cfg.trainer.precision == "32-true"  # Lightning clips no gradients of a fused optimiser in mixed precision
         optimizer = torch.optim.AdamW(trained, lr=cfg.model.lr, weight_decay=cfg.model.weight_decay, fused=exact)
-            trained, lr=cfg.model.lr, weight_decay=cfg.model.weight_decay, fused=cfg.trainer.precision == "32-true"
-        )
         steps = cfg.trainer.max_epochs * (limits[0] or len(train))
         warmup = max(1, round(cfg.model.warmup * steps))
         scheduler = LambdaLR(optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup))))
