@@ -37,8 +37,8 @@ def steps_at_once(parts: Parts) -> int:
         and trainer.max_steps == -1
         and isinstance(trainer.limit_train_batches, float)  # 1 is a single batch
         and trainer.limit_train_batches == 1.0
-        and isinstance(trainer.val_check_interval, float)  # type: ignore[attr-defined]
-        and trainer.val_check_interval == 1.0  # type: ignore[attr-defined]
+        and isinstance(trainer.val_check_interval, float)
+        and trainer.val_check_interval == 1.0
         and not trainer.overfit_batches  # type: ignore[attr-defined]
         and getattr(trainer.precision_plugin, "scaler", None) is None
         and not any(map(_acts_between_steps, trainer.callbacks))  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ BERT_BASE = "{model_type: bert, vocab_size: 30522, hidden_size: 768, num_hidden_
 def test_bert_base_frozen_under_a_bigru_has_the_published_counts(train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
     ended = train(
         "experiment=bert_bigru_feature", f"model.backbone={BERT_BASE}", f"data.tokenizer={tiny_backbone}",
-        f"paths.data_dir={covid_dir}", "plan=true",
+        f"paths.data_dir={covid_dir}", "trainer.precision=32-true", "plan=true",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     lines = {
