@@ -102,12 +102,12 @@ def interrupted_sweep(tmp_path: Path, *words: str) -> tuple[Path, int, str]:
     folder = tmp_path / "sweep"
     command = [sys.executable, str(ROOT / "train.py"), "-m", *words, f"hydra.sweep.dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    second, deadline = RunFolder(folder / "1"), time.monotonic() + 600
+    second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
     while not (len(second.read_history()) >= 2 and second.last_checkpoint.is_file()) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=60)
     return folder, process.returncode, errors
 
 
@@ -170,7 +170,7 @@ def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_back
     command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
     places = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=900, env=places)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=places)
         if "timed out during startup" not in done.stderr:
             break  # Ray waits for its own servers for half a minute and no longer, whatever else the machine does
     assert done.returncode == 1, done.stderr
