@@ -46,7 +46,7 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     except BaseException as error:
         if not is_for_the_user(error):
             _log_traceback(error)
-        _record_end(folder, "failed", describe(error))
+        _record_end(folder, "failed", own_words(describe(error)))
         raise
     finally:
         if cfg.plan:
@@ -56,7 +56,7 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
 def _record_end(folder: RunFolder, state: str, error: str) -> None:
     status = folder.read_json("status.json")
     if status.get("state") == "running":
-        RunFolder(folder.path).write_status(state, status["stage"], own_words(error))
+        RunFolder(folder.path).write_status(state, status["stage"], error)
 
 
 def _log_traceback(error: BaseException) -> None:

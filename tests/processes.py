@@ -23,7 +23,7 @@ TEXTS = (
     "model.hidden=8",
     "model.dropout=0.0",
 )
-_LIMIT = 600  # seconds after which something hangs; a busy machine is not yet that
+_LIMIT = 240
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ def served(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen([*command, "--load_fast=false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 600
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while not answered(f"{address}/data/runs"):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -32,13 +32,13 @@ def served(folder: Path) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(timeout=120)
+        process.wait(timeout=30)
 
 
 def answered(address: str) -> list[str]:
     """The runs that TensorBoard has read so far."""
     try:
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        with urllib.request.urlopen(address, timeout=10) as answer:
             return list(json.load(answer))
     except OSError:
         return []
@@ -50,7 +50,7 @@ def test_a_browser_shows_the_run(train: Train, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     with served(tmp_path / "runs") as address:
         assert answered(f"{address}/data/runs") == ["sample_text/now/tensorboard"]
-        with urllib.request.urlopen(f"{address}/data/plugin/timeseries/tags", timeout=120) as answer:
+        with urllib.request.urlopen(f"{address}/data/plugin/timeseries/tags", timeout=30) as answer:
             tags = json.load(answer)["scalars"]["runTagInfo"]["sample_text/now/tensorboard"]
         assert {"val/acc", "step/grad_norm", "lr/head", "test/acc"} <= set(tags)
         profile = f"--user-data-dir={tmp_path / 'browser'}"
@@ -58,7 +58,7 @@ def test_a_browser_shows_the_run(train: Train, tmp_path: Path) -> None:
         for budget in (20_000, 60_000, 180_000):  # milliseconds of the page; a busy server answers later than others
             command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", profile, "--window-size=1400,1600",
                        f"--virtual-time-budget={budget}", "--dump-dom", f"{address}/?tagFilter=grad_norm#timeseries"]  # fmt: skip
-            dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+            dom = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
             words = re.sub(r"<style.*?</style>|<script.*?</script>", "", dom, flags=re.DOTALL)
             if all(text in words for text in shown):
                 break

@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import engine.peers
 from engine.interrupts import InterruptedRunError
 from engine.peers import PeerFailedError, has_lost_a_peer, in_company, own_words
+from engine.recording import recorded
 from engine.run_folder import RunFolder
 from engine.slurm import requeue_after
 
@@ -60,6 +62,19 @@ def test_an_error_of_its_own_stays_as_it_is(folder: RunFolder, monkeypatch: pyte
     assert own_words("disk on fire") == "disk on fire"
     monkeypatch.setenv("RANK", "3")
     assert own_words("disk on fire") == "rank 3: disk on fire"
+
+
+def test_a_signal_is_told_alike_by_whichever_process_is_first_to(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops all of them; only a failure belongs to one."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(engine.peers, "_FOR_THE_FIRST", 0.1)
+    with pytest.raises(InterruptedRunError), recorded(OmegaConf.create({"plan": False}), folder):
+        raise InterruptedRunError(signal.SIGTERM)
+    assert folder.read_json("status.json")["error"] == "stopped by SIGTERM"
+    folder.write_status("running", "fit")
+    with pytest.raises(KeyError), recorded(OmegaConf.create({"plan": False}), folder):
+        raise KeyError("label")
+    assert folder.read_json("status.json")["error"] == "rank 1: KeyError: 'label'"
 
 
 @pytest.mark.parametrize(

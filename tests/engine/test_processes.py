@@ -136,7 +136,7 @@ def test_where_the_first_process_dies_none_is_left(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     stopped = subprocess.run(
-        ["tail", *(f"--pid={children[rank]}" for rank in (0, 1)), "-f", "/dev/null"], timeout=300, check=False
+        ["tail", *(f"--pid={children[rank]}" for rank in (0, 1)), "-f", "/dev/null"], timeout=60, check=False
     )
     assert stopped.returncode == 0
     assert status(folder)["state"] == "interrupted"

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from engine.devices import RankEnvironment
 from engine.ranks import LaunchError, Rank, log_name, meeting_point, stamp, this_rank, was_restarted
 from engine.run_folder import RunFolder
 from tests.processes import TEXTS, ended, epochs, run, sabotage, start, wait_for
@@ -121,6 +123,35 @@ def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
     assert finished(only_run(tmp_path))
     assert epochs(only_run(tmp_path)) == 2
     assert len(RunFolder(only_run(tmp_path)).read_json("provenance.json")["resumed"]) == 1
+
+
+def test_processes_that_are_started_again_meet_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run above can be lucky: it depends on who reads the agents' store first whether the old addresses are found in it."""
+    agents = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def port(rank: str, attempt: str) -> tuple[RankEnvironment, int]:
+        told = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(agents.port),
+        }
+        told |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        found = this_rank()
+        assert found is not None
+        environment = RankEnvironment(found)
+        return environment, environment.main_port
+
+    assert port("0", "0")[1] == agents.port
+    first, second = port("0", "1"), port("0", "2")  # kept: rank 0 holds what the others meet in
+    assert len({agents.port, first[1], second[1]}) == 3
+    assert first[0].main_port == first[1]
+    assert port("1", "1")[1] == first[1]
+    assert port("1", "2")[1] == second[1]
+    TCPStore("127.0.0.1", second[1], is_master=False).set("met", "yes")
 
 
 def test_torchrun_cannot_sweep(tmp_path: Path) -> None:

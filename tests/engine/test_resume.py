@@ -27,7 +27,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
 def kill_after_epoch(folder: Path, epoch: int) -> None:
     """SIGKILL a run as soon as the checkpoint of an epoch is there."""
     process = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}")
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 120
     checkpoint, seen = folder / "checkpoints" / "last.ckpt", -1
     while seen < epoch and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
@@ -55,7 +55,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("epoch", [1, EPOCHS - 1])
+@pytest.mark.parametrize("epoch", range(EPOCHS))
 def test_killed_and_resumed_equals_uninterrupted(epoch: int, uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_after_epoch(folder, epoch)

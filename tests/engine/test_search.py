@@ -339,7 +339,7 @@ def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, t
     folder = tmp_path / "killed"
     command = [sys.executable, str(ROOT / "train.py"), "-m", *given, f"hydra.sweep.dir={folder}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
-    second, deadline = RunFolder(folder / "1"), time.monotonic() + 600
+    second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
     while not (len(second.read_history()) >= 2 and second.last_checkpoint.is_file()) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)

@@ -89,7 +89,7 @@ def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
             said += chunk
     except OSError:  # the other end is closed
         pass
-    assert process.wait(timeout=300) == 0, said.decode()
+    assert process.wait(timeout=60) == 0, said.decode()
     assert b"the run is logged offline" in said
     assert b"choice" not in said
     assert stored_run(tmp_path / "run").exit_code == 0

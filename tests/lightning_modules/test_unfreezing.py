@@ -349,7 +349,7 @@ def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(schedule: str
         str(tmp_path),
         schedule,
     ]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     ranks = [(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in range(2)]
     assert len(ranks[0]) == 5

@@ -111,7 +111,7 @@ def dump(page: Path, fragment: str = "", *flags: str) -> tuple[str, str]:
     """The page's DOM after its script ran, and the console."""
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
                "--virtual-time-budget=3000", *flags, "--dump-dom", page.as_uri() + fragment]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 

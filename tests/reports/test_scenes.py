@@ -123,7 +123,7 @@ def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
         "--dump-dom",
         f"file://{tmp_path / 'clicked.html'}",
     ]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     found = re.search(r'<pre id="seen">(.*?)</pre>', dom)
     assert found
     seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
