@@ -102,10 +102,6 @@ class Row:
     limit: Limit | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 
-    def times(self, peer: str) -> float:
-        """How many times as long a peer takes."""
-        return self.sides[peer].timing.median / self.sides["Thaw"].timing.median
-
     def save(self, folder: Path = RESULTS) -> Path:
         """Write the row to `<folder>/<device>/<key>.json`."""
         path = folder / self.device / f"{self.key.replace(' ', '_')}.json"

@@ -15,7 +15,8 @@ import torch
 from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
-from benchmarks.text_runs import PeerRun, Run, ThawRun, add_backbone, forward_operations, in_turn
+from benchmarks.text_runs import Run, ThawRun, add_backbone, forward_operations, in_turn
+from benchmarks.trainer_runs import PeerRun
 
 _EPOCHS, _LR, _STEPS_OF_WARMTH = 10, 1e-3, 10
 # Head -> experiment, and what is to be reached against each peer.

@@ -15,9 +15,11 @@ import torch
 from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
-from benchmarks.text_runs import PeerRun, Run, ThawRun, add_backbone, in_turn, training_operations
+from benchmarks.text_runs import Run, ThawRun, add_backbone, in_turn, training_operations
+from benchmarks.trainer_runs import PeerRun
 
 _LR, _STEPS_OF_WARMTH = 1e-4, 20
+_OF_PEERS = 3  # repetitions, of which Thaw has more: its accuracies are compared with each other
 _WORDS = {
     "model.lr": _LR,
     "model.backbone_lr": _LR,
@@ -34,7 +36,8 @@ def measure(given: argparse.Namespace) -> list[Row]:
     default = PeerRun(given, _LR, epochs=1, tuned=False)
     tuned = PeerRun(given, _LR, epochs=1, tuned=True)
     runs: dict[str, Run] = {"Thaw": thaw, "default": default, "tuned": tuned, "Thaw in float32": exact}
-    seconds, accuracies = in_turn(runs, given.repetitions, _STEPS_OF_WARMTH)
+    seeds = {name: given.repetitions if name.startswith("Thaw") else min(given.repetitions, _OF_PEERS) for name in runs}
+    seconds, accuracies = in_turn(runs, seeds, _STEPS_OF_WARMTH)
     sides = {
         name: Side(seconds[name], quality="val acc " + ", ".join(f"{value:.4f}" for value in accuracies[name])) for name in runs
     }
@@ -47,4 +50,4 @@ def measure(given: argparse.Namespace) -> list[Row]:
 
 
 if __name__ == "__main__":
-    command(add_backbone(arguments(__doc__, repetitions=3)), measure)
+    command(add_backbone(arguments(__doc__, repetitions=5)), measure)

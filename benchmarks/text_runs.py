@@ -1,30 +1,18 @@
-"""Training runs on tweets to be measured: Thaw's, built from its configs, and those of Hugging Face's Trainer."""
+"""Training runs on tweets to be measured: taken in turn, and Thaw's, built from its configs."""
 
 import argparse
 import tempfile
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
-from transformers.modeling_outputs import SequenceClassifierOutput
+from torch import nn
 
 from benchmarks.measuring import now
 from datamodules.text import TextDataModule
-from datamodules.text_batching import TokenizedTexts
 from engine.build import Parts, build
 from engine.command_line import CONFIGS
 from engine.config_files import ConfigFiles
@@ -175,138 +163,6 @@ class ThawRun:
     def backbone_name(self) -> str:
         """What a person knows the backbone by."""
         return Path(self.given.backbone).name
-
-
-class Texts(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids and labels, one text at a time, as the Trainer takes them."""
-
-    def __init__(self, texts: TokenizedTexts) -> None:
-        self.rows = [texts[i] for i in range(len(texts))]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        ids, label, _ = self.rows[position]
-        return {"input_ids": ids.tolist(), "labels": label}
-
-
-class FrozenClassifier(nn.Module):
-    """A frozen encoder under a head, as one writes it for the Trainer: Thaw's networks, the GRU over packed texts."""
-
-    def __init__(self, backbone: str, *, recurrent: bool, hidden: int = 128) -> None:
-        super().__init__()
-        self.encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, add_pooling_layer=False)
-        for parameter in self.encoder.parameters():
-            parameter.requires_grad = False
-        self.recurrent = recurrent
-        if not recurrent:
-            self.output = nn.Linear(self.encoder.config.hidden_size, 2)
-            return
-        self.gru = nn.GRU(self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True)
-        self.output = nn.Linear(2 * hidden, 2)
-
-    def train(self, mode: bool = True) -> "FrozenClassifier":  # noqa: FBT001, FBT002 - torch's own signature
-        """Set the mode; without dropout in what is frozen, which the Trainer by itself would leave on."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
-        """Logits [B, 2] and, with labels, the loss."""
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.recurrent:
-            lengths = attention_mask.sum(1).cpu()
-            packed = nn.utils.rnn.pack_padded_sequence(states.float(), lengths, batch_first=True, enforce_sorted=False)
-            vectors = torch.cat(list(self.gru(packed)[1]), dim=-1)
-        else:
-            mask = attention_mask[..., None]
-            vectors = (states * mask).sum(1) / mask.sum(1)
-        logits = self.output(vectors)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-
-class PeerRun:
-    """The Trainer of Hugging Face on the same token ids."""
-
-    def __init__(
-        self,
-        given: argparse.Namespace,
-        lr: float,
-        *,
-        epochs: int,
-        tuned: bool,
-        head: Literal["tuned", "linear", "bigru"] = "tuned",
-        split: str = "val",
-    ) -> None:
-        """State what to run.
-
-        Args:
-            given: The command line.
-            lr: Learning rate of all that trains.
-            epochs: How many.
-            tuned: With bfloat16 and batches grouped by length.
-            head: What reads the frozen encoder; `tuned` is the library's own classifier, of which all trains.
-            split: Whose accuracy is told, at the end.
-        """
-        self.given, self.lr, self.epochs, self.tuned = given, lr, epochs, tuned
-        self.head, self.split = head, split
-        self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
-        self.trainer: Any = None
-
-    @cached_property
-    def texts(self) -> dict[str, Texts]:
-        """The texts as Thaw tokenises them."""
-        run = ThawRun("minilm_finetune", self.given, {"data.max_length": 128})
-        run.prepare(1)
-        return {split: Texts(run.datamodule.tokenized[split]) for split in ("train", self.split)}
-
-    def prepare(self, seed: int, steps: int | None = None) -> None:
-        """Load the weights and build the Trainer."""
-        set_seed(seed)
-        more: dict[str, Any] = {"train_sampling_strategy": "group_by_length", "bf16": True} if self.tuned else {}
-        options = TrainingArguments(
-            output_dir=self.place.name,
-            per_device_train_batch_size=32,
-            per_device_eval_batch_size=64,
-            num_train_epochs=self.epochs,
-            max_steps=-1 if steps is None else steps,
-            learning_rate=self.lr,
-            weight_decay=0.01,
-            warmup_steps=0.1,
-            seed=seed,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-            use_cpu=self.given.device == "cpu",
-            **more,
-        )
-        self.trainer = Trainer(
-            model=self._network(),
-            args=options,
-            train_dataset=self.texts["train"],
-            eval_dataset=self.texts[self.split],
-            data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(self.given.backbone)),
-            compute_metrics=_accuracy,
-        )
-
-    def _network(self) -> nn.Module:
-        backbone = self.given.backbone
-        if self.head != "tuned":
-            return FrozenClassifier(backbone, recurrent=self.head == "bigru")
-        network: nn.Module = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
-        return network
-
-    def train(self) -> float:
-        """Train and evaluate once."""
-        self.trainer.train()
-        return float(self.trainer.evaluate()["eval_accuracy"])
-
-
-def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - of the Trainer
-    return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
 
 
 def forward_operations(run: ThawRun, split: str) -> float:

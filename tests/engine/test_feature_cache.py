@@ -283,7 +283,16 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, t
     assert resumed.code == 0, resumed.err
     assert [split["found"] for split in folder.read_json("plan.json")["features"]["splits"].values()] == [True] * 3
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")} == entries
-    assert len(folder.read_history()) == 3
+    whole = train(*words, "trainer.max_epochs=3", f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.code == 0, whole.err
+    assert figures_of(folder) == figures_of(RunFolder(whole.folder))
+    assert len(figures_of(folder)) == 3
+
+
+def figures_of(folder: RunFolder) -> list[dict[str, str]]:
+    """The history without what is measured in seconds."""
+    timed = ("seconds", "per_second")
+    return [{key: value for key, value in row.items() if not key.endswith(timed)} for row in folder.read_history()]
 
 
 def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path: Path) -> None:

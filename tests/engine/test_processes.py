@@ -83,6 +83,17 @@ def test_images_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
     assert losses(tmp_path / "ddp_cpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-5)
 
 
+def test_stored_features_train_on_two_processes_what_they_train_on_one(tmp_path: Path) -> None:
+    for trainer in ("cpu", "ddp_cpu"):
+        words = (*TEXTS, "model.freeze_backbone=true", f"trainer={trainer}", f"hydra.run.dir={tmp_path / trainer}")
+        code, _, err = run(*words, "cache.features=true", f"cache.dir={tmp_path / trainer / 'features'}")
+        assert code == 0, err
+        assert RunFolder(tmp_path / trainer).read_json("plan.json")["features"]["stored"] == "the whole backbone"
+    assert losses(tmp_path / "ddp_cpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-5)
+    one, two = (RunFolder(tmp_path / trainer).read_json("metrics.json") for trainer in ("cpu", "ddp_cpu"))
+    assert two["test"]["acc"] == one["test"]["acc"]
+
+
 def test_a_process_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     place = sabotage(tmp_path / "site", BREAKS)

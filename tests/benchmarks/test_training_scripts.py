@@ -1,0 +1,97 @@
+"""The scripts that train on both sides: each gives its rows, on small networks and few samples."""
+
+from argparse import Namespace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import framework, image_head, image_prefix, image_runs, text_features, text_finetuning
+from benchmarks.rows import Row
+from benchmarks.text_runs import ThawRun, forward_operations
+from tests.images import cifar_like
+
+
+@pytest.fixture
+def of_texts(covid_dir: Path, tiny_backbone: Path) -> Namespace:
+    """A command line."""
+    return Namespace(
+        data_dir=covid_dir, backbone=str(tiny_backbone), repetitions=1, device="cpu", threads=1, head=["linear", "bigru"]
+    )
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for script in (text_finetuning, text_features, image_head, image_prefix):
+        monkeypatch.setattr(script, "operations_per_second", lambda *_: 1e12)
+    monkeypatch.setattr(text_features, "_EPOCHS", 2)
+
+
+def check(row: Row, *peers: str) -> None:
+    """Everyone did the work, and Thaw's came to something."""
+    assert set(row.sides) == {"Thaw", *peers}
+    assert all(seconds > 0 for side in row.sides.values() for seconds in side.seconds)
+    assert row.sides["Thaw"].quality
+    assert row.goals
+
+
+def test_fine_tuning(of_texts: Namespace) -> None:
+    (row,) = text_finetuning.measure(of_texts)
+    check(row, "default", "tuned", "Thaw in float32")
+    assert all(side.quality.startswith("val acc 0.") for side in row.sides.values())
+    assert row.limit is not None
+
+
+def test_heads_on_a_frozen_encoder(of_texts: Namespace) -> None:
+    rows = text_features.measure(of_texts)
+    assert [row.key for row in rows] == ["S2 linear", "S2 bigru"]
+    for row in rows:
+        check(row, "default", "tuned")
+        assert all(side.quality.startswith("test acc 0.") for side in row.sides.values())
+
+
+def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
+    rows = framework.measure(of_texts)
+    assert len(rows) == 3
+    for row in rows:
+        check(row, "default")
+        # The same network, batches and steps; here without dropout in the head, and few samples.
+        assert row.goals[0].less
+
+
+def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
+    run = ThawRun("minilm_finetune", of_texts, {"data.max_length": 128})
+    run.prepare(1)
+    assert run.parts is not None
+    texts = run.datamodule.tokenized["val"]
+    encoder: Any = run.parts.task.network.features.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for row in range(len(texts)):
+            ids = texts[row][0][None].long()
+            encoder.to(torch.float32)(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert forward_operations(run, "val") == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("script", "architecture", "peers"),
+    [(image_head, "beit_base_patch16_224", "S4"), (image_prefix, "deit_tiny_distilled_patch16_224", "S3 plain, S3 flip")],
+)
+def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (script, image_runs):
+        monkeypatch.setattr(module, "IMAGES", 8)
+        monkeypatch.setattr(module, "EPOCHS", 2)
+    monkeypatch.setattr(image_runs, "_VAL_IMAGES", 2)
+    monkeypatch.setattr(script, "_BATCH", 4)
+    monkeypatch.setattr(script, "_STEPS", {"default": 2, "tuned": 2})
+    if script is image_prefix:
+        monkeypatch.setattr(script, "_WIDTH", 192)
+    monkeypatch.setattr(script, "_NAME", architecture)
+    cifar_like(tmp_path, 40, 10)
+    rows = script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1))
+    assert ", ".join(row.key for row in rows) == peers
+    for row in rows:
+        check(row, "default", "tuned")
+        assert "gradient" in row.sides["Thaw"].quality
