@@ -1,5 +1,6 @@
 """The entry point: what it answers without work, and what the default run leaves behind."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from engine import launch
 from engine.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Train
 
@@ -182,3 +184,10 @@ def test_a_run_is_not_written_over_another(train: Train) -> None:
     assert "ckpt_path=last" in second.error
     assert (first.folder / "metrics.json").read_bytes() == before
     assert RunFolder(first.folder).read_json("status.json")["state"] == "finished"
+
+
+def test_garbage_is_looked_for_again_once_modules_are_there() -> None:
+    with pytest.raises(ImportError), launch.without_collections():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()

@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import timm
 from torch import nn
 
 from lightning_modules.networks.freezing import FreezingError, unknown_layer
@@ -47,6 +46,8 @@ def layer_numbers(backbone: nn.Module) -> dict[str, int]:
     """
     matcher = getattr(backbone, "group_matcher", None)
     if matcher is not None:
+        import timm  # takes a second, and texts do without
+
         grouped = timm.models.group_parameters(backbone, cast(Any, matcher(coarse=False)), reverse=True)
         return {name: int(number) for name, number in grouped.items()}
     lists = [(len(m), name) for name, m in backbone.named_modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
