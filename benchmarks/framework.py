@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from benchmarks.measuring import setting
 from benchmarks.rows import Goal, Row, Side, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone, in_turn
+from lightning_modules.optim import parameter_groups
 
 _WARMTH = 10
 _STEPS = 60  # of fine-tuning
@@ -49,8 +50,8 @@ class PlainLoop(ThawRun):
         train, val = data.train_dataloader(), data.val_dataloader()
         limits = [int(n) if isinstance(n := cfg.trainer[f"limit_{stage}_batches"], int) else None for stage in ("train", "val")]
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        exact = cfg.trainer.precision == "32-true"  # Lightning clips no gradients of a fused optimiser in mixed precision
-        optimizer = torch.optim.AdamW(trained, lr=cfg.model.lr, weight_decay=cfg.model.weight_decay, fused=exact)
+        groups = parameter_groups(network, self.parts.task.lrs, cfg.model.weight_decay)
+        optimizer = torch.optim.AdamW(groups, fused=True)
         steps = cfg.trainer.max_epochs * (limits[0] or len(train))
         warmup = max(1, round(cfg.model.warmup * steps))
         scheduler = LambdaLR(optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup))))

@@ -215,9 +215,7 @@ class Task(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
         groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group, self.bias_lr)
-        # Lightning refuses to clip gradients under mixed precision with a fused optimiser.
-        fused = self.trainer.precision == "32-true"
-        optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum, fused=fused)
+        optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
         total, steps = planned_steps(self.trainer)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
         if not isinstance(scheduler, ReduceLROnPlateau):

@@ -88,8 +88,8 @@ def parameter_groups(
     return [group for group in groups.values() if group["params"]]
 
 
-def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float, fused: bool) -> torch.optim.Optimizer:
-    """An optimiser over the groups.
+def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.Optimizer:
+    """An optimiser over the groups, each of whose steps reads a weight once.
 
     Args:
         name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), `sgd` with Nesterov's
@@ -97,20 +97,23 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
             for the rest.
         groups: Of `parameter_groups`.
         momentum: Of `sgd` and `muon`, 0..1.
-        fused: Whether each update is one pass, of `adamw` and `sgd`.
 
     Returns:
         The optimiser.
     """
-    if name == "adamw":
-        return AdamW(groups, fused=fused)
     if name == "muon":
         for group in groups:
             group["orthogonal"] = group["name"].startswith("features") and not group["name"].endswith("_no_decay")
             # The two kinds have learning rates of different sizes, and one weight decay would be another in each.
             group["weight_decay"] *= group["orthogonal"]
         return Muon(groups, momentum=momentum)
-    return SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=fused)
+    if name == "adamw":
+        fused: torch.optim.Optimizer = AdamW(groups, fused=True)
+    else:
+        fused = SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
+    # Else a scaler of float16's gradients would leave unscaling them to the step, and Lightning clips nothing that is scaled.
+    fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
+    return fused
 
 
 def lr_factor(step: int, *, name: ScheduleName, warmup_steps: int, total_steps: int) -> float:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -79,8 +80,31 @@ def test_groups_hold_every_parameter_once_and_spare_norms_and_biases() -> None:
     assert grouped["features_no_decay"] == {"features.1.bias", "features.2.weight", "features.2.bias"}
     assert all(g["weight_decay"] == (0.0 if g["name"].endswith("no_decay") else 0.01) for g in groups)
     assert [g["lr"] for g in groups] == [1e-5, 1e-5, 1e-3, 1e-3]
-    optimizer = make_optimizer("adamw", groups, momentum=0.9, fused=False)
+    optimizer = make_optimizer("adamw", groups, momentum=0.9)
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(names)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_steps_in_one_pass_are_those_of_torchs_loop(name: Literal["adamw", "sgd"]) -> None:
+    """And a scaler of gradients takes them for any other optimiser's, so that they can be clipped in between."""
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = make_optimizer(name, parameter_groups(nn.ModuleDict({"head": ours}), {"head": 0.01}, 0.1), momentum=0.9)
+    groups = parameter_groups(nn.ModuleDict({"head": theirs}), {"head": 0.01}, 0.1)
+    loop: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, foreach=False)
+    if name == "adamw":
+        loop = torch.optim.AdamW(groups, foreach=False)
+    for _ in range(5):
+        pixels = torch.randn(4, 5)
+        for network, steps in ((ours, optimizer), (theirs, loop)):
+            steps.zero_grad()
+            network(pixels).square().sum().backward()
+            steps.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.bias, theirs.bias)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    assert not getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -152,9 +176,9 @@ def test_steps_of_an_epoch() -> None:
 
 def test_sgd_has_nesterovs_momentum() -> None:
     groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 1)}), {"head": 0.1}, 5e-4)
-    optimizer = make_optimizer("sgd", groups, momentum=0.9, fused=False)
+    optimizer = make_optimizer("sgd", groups, momentum=0.9)
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
-    make_optimizer("sgd", groups, momentum=0.0, fused=False)
+    make_optimizer("sgd", groups, momentum=0.0)
 
 
 def test_groups_are_told_apart_by_what_the_plan_says() -> None:

@@ -68,7 +68,7 @@ def test_the_rest_moves_as_with_sgd() -> None:
 def test_matrices_of_the_backbone_alone_are_orthogonalised_and_decayed() -> None:
     network = nn.ModuleDict({"features": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "head": nn.Linear(4, 2)})
     groups = parameter_groups(network, {"features": 0.2, "head": 2.0}, 0.1, bias_lr=50.0)
-    made = make_optimizer("muon", groups, momentum=0.6, fused=True).param_groups
+    made = make_optimizer("muon", groups, momentum=0.6).param_groups
     assert [(g["name"], g["orthogonal"], g["lr"], g["weight_decay"]) for g in made] == [
         ("features", True, 0.2, 0.1), ("features_no_decay", False, 50.0, 0.0), ("head", False, 2.0, 0.0),
         ("head_no_decay", False, 2.0, 0.0),
