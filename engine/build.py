@@ -54,6 +54,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     Raises:
         ConfigError: If they do not fit together.
     """
+    # Filling memory that is about to be written costs a tenth of the time, and helps only code that reads it before.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
     datamodule.only = SPLITS if cfg.train else ("test",)
     datamodule.setup()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
@@ -57,8 +56,6 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = str(Path(cfg.data.class_list).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-        # Filling memory that is about to be written costs a tenth of the time, and helps only code that reads it before.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         quieten()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
         parts = build(cfg, folder)
