@@ -122,7 +122,8 @@ class ThawRun:
         folder = RunFolder(Path(self.place.name) / str(self.runs))
         folder.path.mkdir()
         settle_precision(cfg, folder)
-        cfg.cache.dir = str(folder.path / "features")  # empty: nothing is found there
+        # Where storing them is measured, nothing is found there; else they are computed once for all repetitions.
+        cfg.cache.dir = str((folder.path if self.features == "measured" else folder.path.parent) / "features")
         cfg.cache.features = self.features != "none" and steps is None
         cfg.test = self.split == "test"
         torch.manual_seed(seed)
