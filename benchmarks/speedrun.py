@@ -198,7 +198,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
     own, own_seconds = metrics["test"]["acc"], metrics["seconds"]["fit"]
     sides = {
         "Thaw": Side((own_seconds,), quality=f"accuracy {own:.4f}"),
-        "published recipe": Side((seconds,), quality=f"accuracy {plain:.4f}, with mirrored test images {mirrored:.4f}"),
+        "tuned": Side((seconds,), quality=f"published recipe: accuracy {plain:.4f}, with mirrored test images {mirrored:.4f}"),
     }
     goals = (
         Goal("accuracy", own, _LEAST, _AIM),

@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from benchmarks.measuring import now
 from benchmarks.text_runs import ThawRun
 from datamodules.text_batching import TokenizedTexts
 
@@ -82,6 +83,7 @@ class PeerRun:
         lr: float,
         *,
         epochs: int,
+        measured: int | None = None,
         tuned: bool,
         head: Literal["tuned", "linear", "bigru"] = "tuned",
         split: str = "val",
@@ -92,12 +94,13 @@ class PeerRun:
             given: The command line.
             lr: Learning rate of all that trains.
             epochs: How many.
+            measured: How many of them it trains, all unless given; the others count as long as these on average.
             tuned: With bfloat16 and batches grouped by length.
             head: What reads the frozen encoder; `tuned` is the library's own classifier, of which all trains.
             split: Whose accuracy is told, at the end.
         """
-        self.given, self.lr, self.epochs, self.tuned = given, lr, epochs, tuned
-        self.head, self.split = head, split
+        self.given, self.lr, self.tuned, self.head, self.split = given, lr, tuned, head, split
+        self.epochs, self.measured, self.left_out = epochs, measured or epochs, 0.0
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.trainer: Any = None
 
@@ -116,7 +119,7 @@ class PeerRun:
             output_dir=self.place.name,
             per_device_train_batch_size=32,
             per_device_eval_batch_size=64,
-            num_train_epochs=self.epochs,
+            num_train_epochs=self.measured,
             max_steps=-1 if steps is None else steps,
             learning_rate=self.lr,
             weight_decay=0.01,
@@ -147,7 +150,9 @@ class PeerRun:
 
     def train(self) -> float:
         """Train and evaluate once."""
+        start = now()
         self.trainer.train()
+        self.left_out = (now() - start) * (self.epochs / self.measured - 1)
         return float(self.trainer.evaluate()["eval_accuracy"])
 
 

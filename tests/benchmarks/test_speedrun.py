@@ -31,7 +31,7 @@ def test_row_holds_both_accuracies_and_the_seconds_against_their_goals(monkeypat
     (row,) = speedrun.measure(Namespace(data_dir=None, threads=1, epochs=0.5))
     assert row.sides["Thaw"].seconds == (1e4,)
     assert row.sides["Thaw"].quality == "accuracy 0.9100"
-    assert row.sides["published recipe"].quality.startswith("accuracy 0.")
+    assert row.sides["tuned"].quality.startswith("published recipe: accuracy 0.")
     assert [goal.reached for goal in row.goals] == [True, False]
 
 

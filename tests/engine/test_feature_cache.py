@@ -283,7 +283,7 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, t
     assert resumed.code == 0, resumed.err
     assert [split["found"] for split in folder.read_json("plan.json")["features"]["splits"].values()] == [True] * 3
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")} == entries
-    whole = train(*words, "trainer.max_epochs=3", f"hydra.run.dir={tmp_path / 'whole'}")
+    whole = train(*words, "trainer.max_epochs=3", folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     assert figures_of(folder) == figures_of(RunFolder(whole.folder))
     assert len(figures_of(folder)) == 3
