@@ -2,17 +2,18 @@
 
     python -m benchmarks.framework --data-dir DIR --backbone FOLDER
 
-Thaw counts figures, writes the history and two checkpoints an epoch, looks at each loss, and keeps its hooks; the loop takes
-the loss, the gradient, clips it, takes a step of AdamW and of the schedule, and computes the validation accuracy after each
-epoch. Three pieces of work: an epoch of fine-tuning in batches of 4, whose steps take about 100 ms, and heads on stored
-features, whose steps take tens of milliseconds (BiGRU) or a few (linear). The features are computed before the clock starts,
-on both sides.
+Thaw counts figures, draws a progress bar, writes the history and two checkpoints an epoch, looks at each loss, and keeps its
+hooks; the loop, under the same settings of torch, takes the loss, the gradient, clips it, takes a step of AdamW and of the
+schedule, and computes the validation accuracy after each epoch. Three pieces of work: an epoch of fine-tuning in batches of 4,
+whose steps take about 100 ms, and heads on stored features, whose steps take tens of milliseconds (BiGRU) or a few (linear).
+The features are computed before the clock starts, on both sides.
 
 A few per cent are less than what a machine's speed changes by between two runs: both sides train at the same time, in two
 threads of which one waits, and hand over after each half second. Each side's seconds are those of its own turns.
 """
 
 import argparse
+import io
 import itertools
 import statistics
 import threading
@@ -20,12 +21,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.measuring import now, setting
 from benchmarks.rows import Goal, Row, Side, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone
+from engine.build import PROGRESS_EVERY
 from lightning_modules.optim import parameter_groups
 
 _WARMTH = 10  # steps
@@ -145,6 +148,11 @@ class Turns:
         self._since = now()
 
 
+def _bar() -> RichProgressBar:
+    """The progress bar that a run has on a terminal, on one that nobody sees."""
+    return RichProgressBar(PROGRESS_EVERY, leave=False, console_kwargs={"file": io.StringIO(), "force_terminal": True})
+
+
 def side_by_side(runs: dict[str, ThawRun], seed: int, steps: int | None = None) -> tuple[dict[str, float], dict[str, float]]:
     """Train both sides from a seed, in turns.
 
@@ -161,6 +169,8 @@ def side_by_side(runs: dict[str, ThawRun], seed: int, steps: int | None = None) 
     for name, run in runs.items():
         run.prepare(seed, steps)
         assert run.parts is not None  # noqa: S101 - tells the type checker
+        if type(run) is ThawRun:
+            run.parts.trainer.callbacks.append(_bar())  # type: ignore[attr-defined]
         run.parts.task.network.register_forward_pre_hook(lambda *_, name=name: turns.chance(name))
     accuracies = turns.run({name: run.train for name, run in runs.items()})
     return turns.seconds, accuracies

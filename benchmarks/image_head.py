@@ -26,7 +26,7 @@ from benchmarks.image_runs import (
     timm_network,
 )
 from benchmarks.machine import operations_per_second
-from benchmarks.measuring import now, setting
+from benchmarks.measuring import as_torch_is, now, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _NAME, _WIDTH, _BATCH = "beit_base_patch16_224", 768, 10
@@ -86,6 +86,7 @@ def peer(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa:
     trainer: Any = Trainer(model=network, args=options, train_dataset=images, data_collator=_collate, callbacks=[stamps])
 
     def steps() -> float:
+        as_torch_is()
         trainer.train()
         return stamps.seconds
 
@@ -101,7 +102,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
         for steps in peers.values():
             steps()  # warm
         for _ in range(given.repetitions):
-            _, train = ours.run()
+            train = ours.run()
             start = now()
             train()
             seconds["Thaw"].append(now() - start)

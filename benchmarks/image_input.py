@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.machine import bytes_per_second
 from benchmarks.measuring import alternate, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 from datamodules.batch_order import EvaluationBatches
@@ -81,9 +82,14 @@ class Reference(Dataset[torch.Tensor]):
         return result
 
 
-def read_one_by_one(images: Reference, workers: int) -> None:
-    """An epoch of the reference's chain."""
-    for _ in DataLoader(images, batch_size=_BATCH, num_workers=workers):
+def one_by_one(images: Reference, workers: int) -> DataLoader[torch.Tensor]:
+    """The reference's chain; worker processes stay from epoch to epoch."""
+    return DataLoader(images, batch_size=_BATCH, num_workers=workers, persistent_workers=workers > 0)
+
+
+def read(loader: DataLoader[torch.Tensor]) -> None:
+    """An epoch of it."""
+    for _ in loader:
         pass
 
 
@@ -125,8 +131,8 @@ def measure(given: argparse.Namespace) -> list[Row]:
         work: dict[str, Callable[[], object]] = {
             "Thaw": partial(read_epoch, stored, size),
             "Thaw, first epoch": partial(read_first_epoch, some, size),
-            "default": partial(read_one_by_one, Reference(some, size), workers=0),
-            "tuned": partial(read_one_by_one, Reference(some, size), workers=_WORKERS),
+            "default": partial(read, one_by_one(Reference(some, size), workers=0)),
+            "tuned": partial(read, one_by_one(Reference(some, size), workers=_WORKERS)),
         }
         pixels = torch.stack([stored.pixels(i) for i in range(count)])
         if size is not None:
@@ -135,7 +141,10 @@ def measure(given: argparse.Namespace) -> list[Row]:
         sides = {name: Side(times[name].seconds, quality=f"{count / times[name].median:,.0f} images/s") for name in work}
         name = "32" if size is None else str(size)
         goals = ratio_goals(sides, ("default", least, None))
-        limit = None if size is None else Limit(times["limit"].median, "the resize of the bytes alone")
+        written = 4 * pixels.numel()
+        limit = Limit(written / bytes_per_second(), f"writing {written / 2**20:.0f} MiB of floats")
+        if size is not None:
+            limit = Limit(times["limit"].median, "the resize of the bytes alone")
         what = f"an epoch of {count} JPEG images read, flipped, turned and normalised at {name} pixels"
         kept_sides = {name: side for name, side in sides.items() if name != "limit"}
         rows.append(Row(f"S10 {name}", what, kept_sides, goals, setting("torch", "torchvision", "pillow"), limit))

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.measuring import as_torch_is
 from engine.build import Parts, build
 from engine.command_line import CONFIGS
 from engine.config_files import ConfigFiles
@@ -46,7 +47,6 @@ class ThawImages:
         self.experiment, self.given, self.words = experiment, given, dict(words)
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
-        self.seconds_of_features: float | None = None
         quieten()
 
     def build(self, *, stored: bool = True) -> tuple[DictConfig, Parts]:
@@ -74,15 +74,15 @@ class ThawImages:
         torch.manual_seed(_SEED)
         return cfg, build(cfg, folder)
 
-    def run(self) -> tuple[float, Callable[[], object]]:
-        """Prepare a run; returns the share of the work that it is, and the run."""
+    def run(self) -> Callable[[], object]:
+        """Prepare a run."""
         cfg, parts = self.build()
 
         def train() -> None:
-            give_features(plan_features(cfg, parts, None), parts, required=True)
+            give_features(plan_features(cfg, parts, None), parts)
             parts.trainer.fit(parts.task, datamodule=parts.datamodule)
 
-        return 1.0, train
+        return train
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -112,6 +112,7 @@ def plain_steps(
     network: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer, steps: int, *, half: bool, device: str
 ) -> None:
     """The loop of the reference: read, forward, backward, step."""
+    as_torch_is()
     network.train()
     for pixels, labels in itertools.islice(endless(loader), steps):
         with torch.autocast(device, torch.bfloat16, enabled=half):
@@ -144,7 +145,7 @@ def gradient_difference(stored: ThawImages) -> tuple[float, float]:
     for wanted in (True, False):
         cfg, parts = plain.build(stored=wanted)
         if wanted:
-            give_features(plan_features(cfg, parts, None), parts, required=True)
+            give_features(plan_features(cfg, parts, None), parts)
         task = parts.task.eval()  # without the head's dropout
         batch = next(iter(parts.datamodule.train_dataloader()))
         with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):

@@ -7,8 +7,8 @@ A BERT of 6 layers, hidden size 384 and 12 heads, at most 128 tokens, the tweets
 side is a process of its own, the only ones with TensorFlow; its first epoch is for warmth. Thaw is measured as
 `python -m keras_bert pretrain --precision mixed_bfloat16` trains, data pipeline included. The plain side is made of Keras's own
 layers, in float32 and padded to the maximum, with `compile` as it is; its masks are drawn beforehand, and as each of its steps
-costs the same, an epoch of it is a few steps. The tuned side has mixed_bfloat16, several steps an execution, and XLA on a GPU;
-on a CPU XLA is off, which is faster there.
+costs the same, an epoch of it is a few steps. The tuned side has mixed_bfloat16, several steps an execution, and no
+XLA, which is slower on a CPU.
 """
 
 import argparse
@@ -25,10 +25,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from tokenizers import Tokenizer
 
+from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
-from benchmarks.rows import Row, Side, arguments, command, ratio_goals
+from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _LAYERS, _HIDDEN, _HEADS, _MAXLEN, _BATCH, _RATE, _DROP, _VOCABULARY = 6, 384, 12, 128, 32, 0.15, 0.1, 8000
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # the first of the vocabulary
@@ -42,27 +44,42 @@ def measure(given: argparse.Namespace) -> list[Row]:
     """Thaw first: the peers take its vocabulary."""
     if not (given.data_dir / _TABLE).is_file():
         sys.exit(f"error: {given.data_dir / _TABLE} does not exist: give --data-dir the folder that holds it")
-    options = ["--data-dir", str(given.data_dir), "--repetitions", str(given.repetitions), "--device", given.device]
+    options = ["--data-dir", str(given.data_dir), "--repetitions", str(given.repetitions)]
     with tempfile.TemporaryDirectory() as folder:
         found = {"Thaw": train_thaw(given, folder)}
         for name in _PEERS:
             words = ["benchmarks.keras_bert_speed", "--peer", name, "--folder", folder, *options]
             found[name] = json.loads(_output(words, given).splitlines()[-1])
+        numbers = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        tweets = pd.read_csv(given.data_dir / _TABLE)["tweet"].tolist()
+        tokens = sum(min(len(one.ids), _MAXLEN - 2) + 2 for one in numbers.encode_batch(tweets, add_special_tokens=False))
     steps, texts = found["Thaw"]["steps"], found["Thaw"]["texts"]
     sides = {
-        name: Side(tuple(one["seconds"]), share=min(1.0, one["steps"] / steps), quality=f"train loss {one['loss']:.3f}")
+        name: Side(
+            tuple(one["seconds"]),
+            share=min(1.0, one["steps"] / steps),
+            quality=f"train loss {one['loss']:.3f} in step {one['steps'] * (given.repetitions + 1)}",
+        )
         for name, one in found.items()
     }
     work = f"a masked-LM epoch of {texts:,} tweets in Keras, BERT of {_LAYERS} layers, hidden size {_HIDDEN}"
-    return [Row("S9", work, sides, ratio_goals(sides, ("default", 3, 5)), setting("tensorflow", "keras"), device=given.device)]
+    # Forward and twice that backward: a block's matrices for each token, the head's for each that is guessed.
+    operations = 3 * 2 * tokens * (12 * _LAYERS * _HIDDEN**2 + _RATE * (_HIDDEN**2 + _HIDDEN * _VOCABULARY))
+    rate = operations_per_second(torch.bfloat16)
+    limit = Limit(operations / rate, f"{operations / 1e12:.1f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
+    goals = ratio_goals(sides, ("default", 3, 5))
+    return [Row("S9", work, sides, goals, setting("tensorflow", "keras"), limit)]
 
 
 def _output(words: list[str], given: argparse.Namespace) -> str:
     """What a process of its own prints, with as many threads as were asked for."""
     threads = {f"TF_NUM_{kind}OP_THREADS": str(given.threads) for kind in ("INTRA", "INTER")}
-    device = {} if given.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", *words], stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **threads, **device}
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""},
     ).stdout
 
 
@@ -149,7 +166,7 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
     few = _STEPS * _BATCH * (given.repetitions + 1)
     inputs, hidden, weights = plain_data(given.data_dir / _TABLE, given.folder, few)
     model = plain_model(_VOCABULARY)
-    own = {"steps_per_execution": _STEPS, "jit_compile": given.device == "cuda"} if name == "tuned" else {}
+    own = {"steps_per_execution": _STEPS, "jit_compile": False} if name == "tuned" else {}
     model.compile(
         keras.optimizers.AdamW(5e-4, weight_decay=0.01, global_clipnorm=1.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),

@@ -1,4 +1,4 @@
-"""What this machine can do at most, as measured: operations a second in a large matrix product."""
+"""What this machine can do at most, as measured: operations a second in a large matrix product, bytes a second in a copy."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +8,7 @@ import torch
 from benchmarks.measuring import now
 
 _SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
+_COPIED = 2**28  # bytes
 _TRIES = 8
 
 
@@ -18,6 +19,12 @@ def operations_per_second(dtype: torch.dtype, device: str = "cpu") -> float:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         rates.append(2 * side**3 / _fastest(partial(torch.matmul, a, b)))
     return max(rates)
+
+
+def bytes_per_second(device: str = "cpu") -> float:
+    """Bytes a second that a copy reads and writes, at best."""
+    source = torch.zeros(_COPIED, dtype=torch.uint8, device=device)
+    return 2 * _COPIED / _fastest(partial(torch.empty_like(source).copy_, source))
 
 
 def _fastest(work: Callable[[], object]) -> float:

@@ -23,14 +23,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.machine import operations_per_second
 from benchmarks.measuring import alternate, setting
 from benchmarks.memory import peak_memory
-from benchmarks.rows import Goal, Row, Side, arguments, command, ratio_goals
+from benchmarks.rows import Goal, Limit, Row, Side, arguments, command, ratio_goals
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from lightning_modules.networks.segmentation_networks import segmentation_network
 from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
 
 _CLASSES, _BATCH, _UNLABELLED = 150, 2, 0.1
+# Of a logit: two products and sums of interpolation, an exponential, and two of the interpolation's adjoint.
+_OPERATIONS = 20
 _SIZES = (((160, 160), (640, 640)), ((160, 160), (512, 683)))
 _NATIVE = ((160, 160), (2704, 2704))
 _GIB = 2**30
@@ -91,7 +94,9 @@ def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespa
     goals += (Goal("memory, as a share of the default's", memory, 1 / 10, 1 / 30, less=True),)
     what = f"loss of {_BATCH} maps of {_CLASSES} classes, {small[0]} x {small[1]} -> {large[0]} x {large[1]}, and its gradient"
     key = "S5" if (small, large) == _SIZES[0] else f"S5 {large[0]} x {large[1]}"
-    return Row(key, what, sides, goals, setting("torch"), device=given.device)
+    count, rate = _BATCH * _CLASSES * large[0] * large[1], operations_per_second(torch.float32, given.device)
+    why = f"{_OPERATIONS} operations for each of {count / 1e6:.0f} million upsampled logits at {rate / 1e9:,.0f} GFLOP/s"
+    return Row(key, what, sides, goals, setting("torch"), Limit(_OPERATIONS * count / rate, why), given.device)
 
 
 def measure_native(device: torch.device) -> None:

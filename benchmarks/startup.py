@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measuring import alternate, setting
-from benchmarks.rows import Goal, Row, Side, arguments, command
+from benchmarks.rows import Goal, Limit, Row, Side, arguments, command
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PEER = """
@@ -46,18 +46,24 @@ def measure(given: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         peer = Path(folder) / "train.py"
         peer.write_text(_PEER, encoding="utf-8")
+        nothing = Path(folder) / "nothing.py"
+        nothing.touch()
         for what, (own_words, peer_words, code) in _ASKED.items():
             times = alternate(
                 {
+                    "limit": partial(_answer, nothing, [], 0),
                     "Thaw": partial(_answer, _ROOT / "train.py", own_words, code),
                     "default": partial(_answer, peer, peer_words, code),
                 },
                 given.repetitions,
             )
+            limit = Limit(times.pop("limit").median, "Python itself starts and ends")
             sides = {name: Side(timing.seconds) for name, timing in times.items()}
             own = statistics.median(sides["Thaw"].seconds)
             goals = (Goal("seconds", own, _AT_MOST, _AIM, less=True),)
-            rows.append(Row(f"S8 {what}", f"`train.py` {what}", sides, goals, setting("torch", "lightning", "hydra-core")))
+            rows.append(
+                Row(f"S8 {what}", f"`train.py` {what}", sides, goals, setting("torch", "lightning", "hydra-core"), limit)
+            )
     return rows
 
 

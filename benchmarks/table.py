@@ -10,8 +10,9 @@ _HEAD = """# Measured speeds
 
 Drawn by `python -m benchmarks` from what each script measured; what else was measured, and where the time goes, stands in
 [EXPLAINED.md](EXPLAINED.md). Seconds are medians, with the spread from the fastest to the slowest repetition as a share of the
-median, and n. Both peers are measured in the same run as Thaw, in turn with it. The limit is what the operations or bytes of
-the work would take at the rate that a large matrix product or a large copy reached on this machine.
+median, and n; of a peer that repeats the same step for very long, a part is measured, which is then said. Peers are measured by
+the same command as Thaw, in turn with it where that is repeated. The limit is what the operations or bytes of the work would
+take at the rate that a large matrix product or a large copy reached on this machine.
 """
 _DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
 
@@ -47,7 +48,11 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _took(side: Side | None) -> str:
-    return "" if side is None else f"{side.timing.median:.3g} ({side.timing.spread:.0%}, n {len(side.seconds)})"
+    return "" if side is None else f"{side.timing.median:.3g} ({_spread(side)}n {len(side.seconds)})"
+
+
+def _spread(side: Side) -> str:
+    return f"{side.timing.spread:.0%}, " if len(side.seconds) > 1 else ""
 
 
 def _goal(goal: Goal, part: str) -> str:
@@ -68,7 +73,7 @@ def _details(row: Row) -> str:
     for name, side in row.sides.items():
         memory = "" if side.memory is None else f"{side.memory / 2**20:,.0f}"
         took = side.timing
-        cells = [f"{took.median:.4g}", f"{took.spread:.0%}", str(len(side.seconds)), f"{side.share:.3g}", memory]
+        cells = [f"{took.median:.4g}", _spread(side).rstrip(", "), str(len(side.seconds)), f"{side.share:.3g}", memory]
         lines.append(f"| {' | '.join([name, *cells, side.quality])} |")
     lines.append("")
     for goal in row.goals:

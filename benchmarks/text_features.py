@@ -45,7 +45,7 @@ def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
     repetitions = {"Thaw": given.repetitions, "tuned": 1, "default": 1}
     seconds, accuracies = in_turn(runs, repetitions, _STEPS_OF_WARMTH)
     sides = {
-        name: Side(seconds[name], quality=quality + ", ".join(f"{value:.4f}" for value in accuracies[name]))
+        name: Side(seconds[name], runs[name].share, quality + ", ".join(f"{value:.4f}" for value in accuracies[name]))
         for name, quality in (("Thaw", "test acc "), ("default", "test acc after one epoch "), ("tuned", "test acc "))
     }
     operations = sum(forward_operations(thaw, split) for split in ("train", "val", "test"))

@@ -26,10 +26,10 @@ class Run(Protocol):
     """Something that trains from a seed.
 
     Attributes:
-        left_out: Seconds that what was left out of the last training would have taken, because it is like what was measured.
+        share: What part of the whole work the last training was, above 0 and up to 1.
     """
 
-    left_out: float
+    share: float
 
     def prepare(self, seed: int, steps: int | None = None) -> None:
         """Build all that a run needs, which is not measured; `steps` for a short one."""
@@ -71,7 +71,7 @@ def in_turn(
             run.prepare(seed)
             start = now()
             accuracies[name].append(run.train())
-            seconds[name].append(now() - start + run.left_out)
+            seconds[name].append(now() - start)
             print(f"{name}, seed {seed}: {seconds[name][-1]:.1f} s, accuracy {accuracies[name][-1]:.4f}", flush=True)
     return {name: tuple(s) for name, s in seconds.items()}, {name: tuple(a) for name, a in accuracies.items()}
 
@@ -79,7 +79,7 @@ def in_turn(
 class ThawRun:
     """A run of an experiment, built and trained as `train.py` does it."""
 
-    left_out = 0.0
+    share = 1.0
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class ThawRun:
 
     def _store_features(self) -> None:
         assert self.parts is not None  # noqa: S101 - tells the type checker
-        give_features(plan_features(self.cfg, self.parts, None), self.parts, required=True)
+        give_features(plan_features(self.cfg, self.parts, None), self.parts)
 
     def train(self) -> float:
         """Fit with all that a run has: figures, history, checkpoints; then test where that is asked for."""

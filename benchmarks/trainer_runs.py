@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from benchmarks.measuring import now
+from benchmarks.measuring import as_torch_is, now
 from benchmarks.text_runs import ThawRun
 from datamodules.text_batching import TokenizedTexts
 
@@ -94,13 +94,13 @@ class PeerRun:
             given: The command line.
             lr: Learning rate of all that trains.
             epochs: How many.
-            measured: How many of them it trains, all unless given; the others count as long as these on average.
+            measured: How many of them it trains, all unless given: the others take as long.
             tuned: With bfloat16 and batches grouped by length.
             head: What reads the frozen encoder; `tuned` is the library's own classifier, of which all trains.
             split: Whose accuracy is told, at the end.
         """
         self.given, self.lr, self.tuned, self.head, self.split = given, lr, tuned, head, split
-        self.epochs, self.measured, self.left_out = epochs, measured or epochs, 0.0
+        self.epochs, self.measured, self.share = epochs, measured or epochs, 1.0
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.trainer: Any = None
 
@@ -150,10 +150,14 @@ class PeerRun:
 
     def train(self) -> float:
         """Train and evaluate once."""
+        as_torch_is()
         start = now()
         self.trainer.train()
-        self.left_out = (now() - start) * (self.epochs / self.measured - 1)
-        return float(self.trainer.evaluate()["eval_accuracy"])
+        trained = now() - start
+        accuracy = float(self.trainer.evaluate()["eval_accuracy"])
+        taken = now() - start
+        self.share = taken / (taken + trained * (self.epochs / self.measured - 1))
+        return accuracy
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - of the Trainer

@@ -20,17 +20,13 @@ import numpy.typing as npt
 import torch
 
 from datamodules.errors import DataError
-from datamodules.file_locks import free, hold, locked
+from datamodules.feature_room import ENTRY, LOCK, PARTIAL, VALUES, StoreError, gigabytes, make_room
+from datamodules.file_locks import hold, locked
 from datamodules.stored_features import StoredFeatures, as_bytes
 
 log = logging.getLogger(__name__)
 
-_VALUES, _LENGTHS, _ENTRY, _LOCK, _PARTIAL = "values.bin", "lengths.bin", "entry.json", ".lock", ".partial"
-_ROOM = "room"
-
-
-class StoreError(DataError):
-    """Features cannot be stored: they do not fit, or the folder cannot be used; the message says which."""
+_LENGTHS, _ROOM = "lengths.bin", "room"
 
 
 @dataclass(frozen=True)
@@ -75,14 +71,14 @@ class FeatureStore:
         self.folder, self.max_bytes = folder, max_bytes
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is such an entry; it may yet turn out to be damaged."""
-        return (self.folder / key / _ENTRY).is_file()
+        """Whether there is such an entry; it may yet turn out to be damaged. Raises `StoreError` where nobody may look."""
+        try:
+            return (self.folder / key / ENTRY).is_file()
+        except OSError as error:
+            raise self._unusable(error) from error
 
-    def refuse_larger(self, needed: int) -> None:
-        """Raise `StoreError` for what can never be stored here."""
-        if needed > self.max_bytes:
-            msg = f"the features take {gigabytes(needed)}, and cache.max_gb allows {gigabytes(self.max_bytes)} for all"
-            raise StoreError(msg)
+    def _unusable(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written")
 
     def get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
         """Open an entry, or have it computed while other processes that want it wait.
@@ -112,19 +108,18 @@ class FeatureStore:
         except OSError as error:
             if error in faults:
                 raise
-            msg = f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written"
-            raise StoreError(msg) from error
+            raise self._unusable(error) from error
 
     def _get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
         found = self._open(key, layout, tell=False)
         if found is not None:
             return found, True
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / f"{key}{_LOCK}", f"waiting for another run that computes the same features ({key})"):
+        with locked(self.folder / f"{key}{LOCK}", f"waiting for another run that computes the same features ({key})"):
             found = self._open(key, layout)
             if found is not None:
                 return found, True
-            partial = self.folder / f"{key}{_PARTIAL}"
+            partial = self.folder / f"{key}{PARTIAL}"
             try:
                 self._reserve(partial, layout)
                 self._write(partial, layout, compute)
@@ -141,7 +136,7 @@ class FeatureStore:
     def _open(self, key: str, layout: Layout, *, tell: bool = True) -> StoredFeatures | None:
         """Open an entry that is whole, and tell of one that is not."""
         folder = self.folder / key
-        held = hold(folder / _ENTRY)
+        held = hold(folder / ENTRY)
         if held is None:
             return None
         try:
@@ -158,7 +153,7 @@ class FeatureStore:
             held.close()
             return None
         with suppress(OSError):  # a folder of somebody else
-            os.utime(folder / _ENTRY)  # what was used last goes last
+            os.utime(folder / ENTRY)  # what was used last goes last
         stored.held = held
         return stored
 
@@ -167,18 +162,18 @@ class FeatureStore:
         compute(stored)
         facts = {**layout.facts(), "crc32": _checksums(stored)}
         del stored
-        (partial / _ENTRY).write_text(json.dumps(facts), encoding="utf-8")
+        (partial / ENTRY).write_text(json.dumps(facts), encoding="utf-8")
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def _reserve(self, partial: Path, layout: Layout) -> None:
         """Make room, and take it on the disk: writing into a mapped file on a full disk would kill the process."""
-        with locked(self.folder / f"{_ROOM}{_LOCK}"):
+        with locked(self.folder / f"{_ROOM}{LOCK}"):
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            self._make_room(layout.bytes)
+            make_room(self.folder, layout.bytes, self.max_bytes)
             partial.mkdir()
-            with (partial / _VALUES).open("wb") as file:
+            with (partial / VALUES).open("wb") as file:
                 try:
                     file.truncate(layout.bytes)
                     if hasattr(os, "posix_fallocate"):  # not on macOS
@@ -189,38 +184,10 @@ class FeatureStore:
             if layout.lengths is not None:
                 layout.lengths.astype(np.int64).tofile(partial / _LENGTHS)
 
-    def _make_room(self, needed: int) -> None:
-        """Remove what nobody uses, the least recently used first, as far as is needed; raises `StoreError`."""
-        self.refuse_larger(needed)
-        for left in self.folder.glob(f"*{_PARTIAL}"):
-            _remove_abandoned(left)
-        entries = sorted(self.folder.glob(f"*/{_ENTRY}"), key=_last_use)
-        sizes = {entry.parent: _size(entry.parent) for entry in [*entries, *self.folder.glob(f"*{_PARTIAL}/{_VALUES}")]}
-        for entry in entries:
-            if sum(sizes.values()) + needed <= self.max_bytes and needed <= shutil.disk_usage(self.folder).free:
-                return
-            if _remove_unused(entry):
-                del sizes[entry.parent]
-        used, free = sum(sizes.values()), shutil.disk_usage(self.folder).free
-        if used + needed > self.max_bytes:
-            msg = (
-                f"the features take {gigabytes(needed)}; cache.max_gb allows {gigabytes(self.max_bytes)} for all, "
-                f"and other runs use {gigabytes(used)} of it"
-            )
-            raise StoreError(msg)
-        if needed > free:
-            msg = f"the features take {gigabytes(needed)}, and the disk of {self.folder} has {gigabytes(free)} left"
-            raise StoreError(msg)
-
-
-def gigabytes(count: int) -> str:
-    """A number of bytes for a person."""
-    return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"  # noqa: PLR2004
-
 
 def _mapped(folder: Path, layout: Layout, *, shared: bool = False) -> StoredFeatures:
     """Map an entry's files, to be read or, `shared`, to be written; raises `OSError` or `ValueError` for wrong sizes."""
-    path = folder / _VALUES
+    path = folder / VALUES
     if path.stat().st_size != layout.bytes:
         msg = f"{path.name} has {path.stat().st_size} bytes of {layout.bytes}"
         raise ValueError(msg)
@@ -237,33 +204,4 @@ def _mapped(folder: Path, layout: Layout, *, shared: bool = False) -> StoredFeat
 
 def _checksums(stored: StoredFeatures) -> dict[str, int]:
     """What tells whether the files are those that were written."""
-    return {_VALUES: zlib.crc32(as_bytes(stored.values))}
-
-
-def _last_use(entry: Path) -> float:
-    with suppress(OSError):
-        return entry.stat().st_mtime
-    return 0.0
-
-
-def _size(folder: Path) -> int:
-    with suppress(OSError):
-        return sum(path.stat().st_size for path in folder.iterdir())
-    return 0
-
-
-def _remove_unused(entry: Path) -> bool:
-    """Remove an entry that nobody holds; whether it is gone."""
-    with free(entry) as alone:
-        if alone:
-            log.info("removing stored features that no run uses, to make room: %s", entry.parent)
-            entry.unlink(missing_ok=True)  # first, so that there is no entry without its values
-            shutil.rmtree(entry.parent, ignore_errors=True)
-    return not entry.exists()
-
-
-def _remove_abandoned(partial: Path) -> None:
-    """Remove what a killed process left behind."""
-    with free(partial.with_name(partial.name.removesuffix(_PARTIAL) + _LOCK), create=True) as alone:
-        if alone:
-            shutil.rmtree(partial, ignore_errors=True)
+    return {VALUES: zlib.crc32(as_bytes(stored.values))}

@@ -165,11 +165,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             msg = f"data.augmentation ({drawn}) gives other images in every epoch"
             raise NotStorableError(msg)
         images = self.splits[split]
-        sampler = EvaluationBatches(range(len(images)), self.eval_batch_size)
-        loader = partial(batch_loader, images, sampler, self.seed, self.num_workers)
+        batches = EvaluationBatches(range(len(images)), self.eval_batch_size).batches
+        loader = partial(batch_loader, images, batches, self.seed, self.num_workers)
         states = 2 if split == "train" and self.augmentation["flip"] else 1
         digest = digest_of_tensors([], "images", images.content(), self.eval_batch_size)
-        return FeatureInput(loader, sampler.batches, None, digest, states, _in_state)
+        return FeatureInput(loader, batches, None, digest, states, _in_state)
 
     def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:
         """[B] 1 for images that an epoch shows mirrored, 0 for the others."""

@@ -121,14 +121,14 @@ class ImageReader:
                     yield image.fault(split, f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}")
 
 
-def digest_of(source: bytes | Path) -> str:
-    """SHA-256 of the content; of a file longer than 128 KiB, of its size and both ends."""
+def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
+    """SHA-256 of the content; of a file longer than 128 KiB, unless `whole`, of its size and both ends."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     length = source.stat().st_size
     with source.open("rb") as file:
-        if length <= 2 * _END:
-            return hashlib.sha256(file.read()).hexdigest()
+        if whole or length <= 2 * _END:
+            return hashlib.file_digest(file, "sha256").hexdigest()
         ends = file.read(_END)
         file.seek(length - _END)
         return hashlib.sha256(ends + file.read(_END) + str(length).encode()).hexdigest()

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from datamodules.batches import ImageBatch
 from datamodules.errors import BadRow, DataError
 from datamodules.image_decoding import BadImageError, check_image, decode_image
-from datamodules.image_rows import EncodedImage
+from datamodules.image_rows import EncodedImage, digest_of
 from datamodules.splits import stratified_split
 from datamodules.stored_features import digest_of_tensors
 
@@ -150,8 +150,9 @@ class EncodedImages(ImageSplit):
         return type(self)([self.encoded[p] for p in positions], self.decoding, digests)
 
     def content(self) -> str:
-        """SHA-256 of the files' digests and of how they are decoded."""
-        return digest_of_tensors([], self.digests, self.decoding.size, PIL.__version__)
+        """SHA-256 of the files, read to their ends, and of how they are decoded."""
+        whole = [digest for _, digest in in_threads(lambda image: digest_of(image.source, whole=True), self.encoded)]
+        return digest_of_tensors([], whole, self.decoding.size, PIL.__version__)
 
     def pixels(self, position: int) -> Tensor:
         """One image, [3, H, W] uint8; raises `DataError` where it can no longer be decoded."""

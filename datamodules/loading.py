@@ -1,10 +1,10 @@
 """The one way from a dataset and an order to a loader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 
 def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - whatever the dataset's batches are
@@ -13,7 +13,7 @@ def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - whatever the dataset's batch
 
 def batch_loader(
     dataset: Dataset[Any],
-    batches: Sampler[Any],
+    batches: Iterable[Any],
     seed: int,
     num_workers: int,
     collate: Callable[[Any], Any] = _as_it_is,

@@ -143,15 +143,15 @@ class TextDataModule(TransferDataModule[TextSplit]):
             return self.feature_loader(split, texts.labels, texts.indices, sampler)
         return self._samples(split, sampler)
 
-    def _samples(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
+    def _samples(self, split: str, sampler: Iterable[list[int]]) -> DataLoader[Any]:
         return batch_loader(self.tokenized[split], sampler, self.seed, self.num_workers, PadCollator(self.tokenizer.pad_id))
 
     def feature_input(self, split: str) -> FeatureInput:
         """All texts, longest first."""
         texts = self.tokenized[split]
-        sampler = longest_first(texts.lengths, self.eval_batch_size)
+        batches = longest_first(texts.lengths, self.eval_batch_size).batches
         digest = digest_of_tensors([texts.flat, torch.from_numpy(texts.lengths)], "texts", self.eval_batch_size)
-        return FeatureInput(partial(self._samples, split, sampler), sampler.batches, texts.lengths, digest)
+        return FeatureInput(partial(self._samples, split, batches), batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
         """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""

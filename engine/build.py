@@ -29,7 +29,7 @@ from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.callbacks.pruning import Pruning
 
-_PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
+PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
 
 
 @dataclass
@@ -157,7 +157,7 @@ def build_trainer(
 
 def progress_bar() -> list[lightning.Callback]:
     """A bar on a terminal, nothing in a log file."""
-    return [RichProgressBar(refresh_rate=_PROGRESS_EVERY, leave=False)] if sys.stderr.isatty() and is_first() else []
+    return [RichProgressBar(refresh_rate=PROGRESS_EVERY, leave=False)] if sys.stderr.isatty() and is_first() else []
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:

@@ -119,6 +119,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: If the file is missing, damaged, or not one that Thaw wrote.
     """
     checkpoint = _read(path)
+    if path.name == _FROZEN:
+        msg = f"{path} holds frozen weights alone, for the checkpoints beside it; ckpt_path takes best.ckpt or last.ckpt"
+        raise CheckpointError(msg)
     thaw = checkpoint["thaw"]
     if "frozen" not in thaw:
         return checkpoint

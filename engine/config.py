@@ -171,6 +171,8 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     for key in _NOT_ZERO:
         if at(key) == 0:
             yield key, "received 0; a run trains, validates and tests"
+    if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
+        yield "trainer.max_epochs", f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; a schedule needs an end"
     if at("model.schedule") == "plateau" and at("trainer.check_val_every_n_epoch") not in (None, 1):
         yield (
             "trainer.check_val_every_n_epoch",

@@ -1,6 +1,5 @@
 """What never trains runs once: which part of a network that is, whether it pays, and where its features are kept."""
 
-import logging
 import os
 import tempfile
 import time
@@ -14,7 +13,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from datamodules.feature_store import FeatureStore, Layout, StoreError, gigabytes
+from datamodules.feature_room import StoreError, gigabytes, refuse_larger
+from datamodules.feature_store import FeatureStore, Layout
 from datamodules.stored_features import FeatureInput, NotStorableError, StoredFeatures, digest_of_tensors
 from engine.build import Parts
 from engine.checkpoints import load_checkpoint
@@ -25,8 +25,6 @@ from engine.steps_together import steps_at_once
 from lightning_modules.base import Task
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.frozen_prefix import Cut, find_cut
-
-log = logging.getLogger(__name__)
 
 
 class NoCacheError(Exception):
@@ -138,7 +136,7 @@ def plan_features(
         entries = _entries(cut, parts, store, ["train", "val", *(["test"] if cfg.test else [])])
         if choosing:
             _refuse_more_states_than_epochs(parts, entries["train"].layout.states)
-        store.refuse_larger(sum(entry.layout.bytes for entry in entries.values()))
+        refuse_larger(sum(entry.layout.bytes for entry in entries.values()), store.max_bytes)
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
             why = str(error) or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"
@@ -218,33 +216,26 @@ def _one_sample(source: FeatureInput) -> Any:  # noqa: ANN401 - each dataset has
     return {name: value[:1] for name, value in next(iter(source.loader())).items()}
 
 
-def give_features(plan: FeaturePlan, parts: Parts, *, required: bool) -> float | None:
+def give_features(plan: FeaturePlan, parts: Parts) -> float | None:
     """Find or compute what was planned, and have the datamodule read it.
 
     Args:
         plan: See `plan_features`.
         parts: The datamodule gives `FeatureBatch`es from now on, and the network takes them.
-        required: Whether features that do not fit end the run, or are done without.
 
     Returns:
         Seconds that it took; None where nothing was planned.
 
     Raises:
-        StoreError: If they do not fit, and are required.
+        StoreError: If they cannot be stored; training is then as it was.
     """
     if plan.cut is None or plan.store is None:
         return None
     start = time.perf_counter()
     stored: dict[str, StoredFeatures] = {}
-    try:
-        for split, entry in plan.entries.items():
-            compute = partial(compute_features, plan.cut, parts, entry.source, split)
-            stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
-    except StoreError as error:
-        if required:
-            raise
-        log.warning("features are not stored: %s", error)
-        return None
+    for split, entry in plan.entries.items():
+        compute = partial(compute_features, plan.cut, parts, entry.source, split)
+        stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
     _use(parts.datamodule, parts.task, plan.cut, stored)
     parts.datamodule.steps_at_once = steps_at_once(parts)
     return time.perf_counter() - start

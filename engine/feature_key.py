@@ -2,15 +2,13 @@
 
 import json
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import lightning
-import timm
 import torch
-import transformers
 
-from datamodules import image_decoding
+import datamodules
 from datamodules.stored_features import digest_of_tensors
 from engine import feature_computing
 from lightning_modules import networks
@@ -23,12 +21,9 @@ _FORMAT = 1  # goes up with every change to keys or files
 @cache
 def code_digest() -> str:
     """Of the source of all that computes features: what an older version computed is not taken for what this one would."""
-    files = sorted(Path(networks.__path__[0]).glob("*.py"))
-    return digest_of_tensors([], [path.read_bytes() for path in [*files, *map(_source, (feature_computing, image_decoding))]])
-
-
-def _source(module: ModuleType) -> Path:
-    return Path(str(module.__file__))
+    files = [path for package in (datamodules, networks) for path in sorted(Path(package.__path__[0]).glob("*.py"))]
+    files.append(Path(feature_computing.__file__))
+    return digest_of_tensors([], [path.read_bytes() for path in files])
 
 
 def _processor() -> list[object]:
@@ -53,6 +48,6 @@ def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
         "float32": torch.get_float32_matmul_precision(),
         "device": [device, *([torch.cuda.get_device_name()] if device == "cuda" else _processor())],
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "versions": [torch.__version__, transformers.__version__, timm.__version__],
+        "versions": [torch.__version__, *map(version, ("transformers", "timm"))],
     }
     return digest_of_tensors(tensors.values(), json.dumps(facts, sort_keys=True, default=str))

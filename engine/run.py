@@ -12,11 +12,12 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from datamodules.feature_room import StoreError
 from engine.build import Parts, build, model_from_checkpoint
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
-from engine.feature_cache import cache_folder, give_features, plan_features
+from engine.feature_cache import FeaturePlan, cache_folder, give_features, plan_features
 from engine.plan import make_plan, print_plan
 from engine.precision import settle_precision
 from engine.provenance import provenance
@@ -77,7 +78,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             begin(cfg, folder, parts.trainer)
             if cfg.train:
                 folder.write_status("running", "features")
-                features_seconds = give_features(features, parts, required=cfg.cache.features is True)
+                features_seconds = _give_features(cfg, folder, features, parts)
                 folder.write_status("running", "fit")
                 _fit(parts, checkpoint_path)
             metrics = _trained(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
@@ -93,6 +94,18 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         print_results(metrics, folder, console)
     score: float | None = metrics["best"].get("score")
     return score
+
+
+def _give_features(cfg: DictConfig, folder: RunFolder, features: FeaturePlan, parts: Parts) -> float | None:
+    """Find or compute what was planned; where it cannot be stored and need not be, the plan on record says so."""
+    try:
+        return give_features(features, parts)
+    except StoreError as error:
+        if cfg.cache.features is True:
+            raise
+        log.warning("features are not stored: %s", error)
+        folder.write_json("plan.json", {**folder.read_json("plan.json"), "features": FeaturePlan(reason=str(error)).facts()})
+    return None
 
 
 def _write_origin(

@@ -1,21 +1,13 @@
 """Whether several training steps are taken in one of Lightning's, and how many."""
 
 import lightning
-from lightning.pytorch.callbacks import (
-    DeviceStatsMonitor,
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    RichProgressBar,
-    Timer,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer, TQDMProgressBar
 
 from engine.build import Parts
 
 _STEPS = 50
 # These are content with the last step of several; others may average weights, count steps or accumulate gradients.
-_CONTENT = (EarlyStopping, LearningRateMonitor, DeviceStatsMonitor, RichProgressBar, TQDMProgressBar, Timer)
+_CONTENT = (EarlyStopping, RichProgressBar, TQDMProgressBar, Timer)
 
 
 def steps_at_once(parts: Parts) -> int:

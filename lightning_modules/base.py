@@ -24,6 +24,7 @@ from lightning_modules.optim import (
     lr_schedule,
     make_optimizer,
     parameter_groups,
+    refuse_tables,
 )
 from lightning_modules.steps import planned_steps, steps_but_the_last
 from lightning_modules.totals import StageResult, StageTotals
@@ -214,6 +215,8 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
+        if self.optimizer_name == "muon":
+            refuse_tables(self.network, lambda name: self.freezing.first_epoch(name) is not None)
         groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group, self.bias_lr)
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
         total, steps = planned_steps(self.trainer)

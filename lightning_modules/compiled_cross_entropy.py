@@ -25,6 +25,8 @@ _SOURCE = Path(__file__).with_name("upsampled_cross_entropy.cpp")
 # The last two allow lanes that are not needed to be computed too; neither changes a result.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread", "-fno-math-errno", "-fno-trapping-math")
 
+_PATIENCE = 120  # seconds for the compiler, which takes two
+
 Axis = tuple[Tensor, Tensor]
 
 
@@ -38,11 +40,12 @@ def library() -> ctypes.CDLL | None:
             return None
         with tempfile.TemporaryDirectory() as folder:
             built = str(Path(folder) / "loss.so")
-            subprocess.run([*command, *_FLAGS, str(_SOURCE), "-o", built], capture_output=True, text=True, check=True)  # noqa: S603
+            build = [*command, *_FLAGS, str(_SOURCE), "-o", built]
+            subprocess.run(build, capture_output=True, text=True, check=True, timeout=_PATIENCE)  # noqa: S603
             return ctypes.CDLL(built)
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip() or f"exit code {error.returncode}").splitlines()[0]
-    except (OSError, ValueError) as error:  # ValueError: a quote in CXX that is not closed
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:  # ValueError: a quote in CXX that is not closed
         reason = str(error)
     log.warning("the segmentation loss did not compile (%s): it is computed by torch, more slowly", reason)
     return None
@@ -67,6 +70,7 @@ def compiled_cross_entropy(
 
     Raises:
         IndexError: If a label is no class.
+        MemoryError: If there is not enough of it.
     """
     labels, labelled = labels.contiguous(), labels != IGNORE_INDEX
     highest = int(torch.where(labelled, labels, 0).max())
@@ -77,7 +81,7 @@ def compiled_cross_entropy(
     losses = torch.zeros(labels.shape[:2], dtype=torch.float64)
     predictions = torch.empty_like(labels)
     gradient = torch.zeros(logits.shape if differentiable else (0,))
-    code.thaw_upsampled_cross_entropy(
+    failed = code.thaw_upsampled_cross_entropy(
         _address(logits),
         (ctypes.c_int64 * 4)(*logits.stride()),
         _address(labels),
@@ -90,6 +94,9 @@ def compiled_cross_entropy(
         _address(gradient) if differentiable else None,
         ctypes.c_int64(torch.get_num_threads()),
     )
+    if failed:
+        msg = "out of memory in the segmentation loss; set a smaller data.batch_size"
+        raise MemoryError(msg)
     return (losses.sum() / count).float(), predictions, gradient
 
 

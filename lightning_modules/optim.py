@@ -88,6 +88,28 @@ def parameter_groups(
     return [group for group in groups.values() if group["params"]]
 
 
+class OptimizerError(ValueError):
+    """An optimiser does not fit what it is to train."""
+
+    is_for_the_user = True
+
+
+def refuse_tables(network: nn.Module, trains: Callable[[str], bool]) -> None:
+    """Hold a network against Muon, which would move rows of a table that a step does not read.
+
+    Args:
+        network: With a child `features`.
+        trains: Parameter's name -> whether it ever does.
+
+    Raises:
+        OptimizerError: If the backbone trains a table of embeddings.
+    """
+    for name, module in network.get_submodule("features").named_modules():
+        if isinstance(module, nn.Embedding) and trains(f"features.{name}.weight"):
+            msg = f"model.optimizer: received muon; features.{name} is a table, whose rows it would mix; choose adamw or sgd"
+            raise OptimizerError(msg)
+
+
 def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.Optimizer:
     """An optimiser over the groups, each of whose steps reads a weight once.
 

@@ -1,6 +1,5 @@
 """Optimiser steps: how many there will be, and several of them in one of Lightning's."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -25,8 +24,7 @@ def planned_steps(trainer: lightning.Trainer) -> tuple[int, int]:
     if order is None:
         return total, steps_in(int(trainer.num_training_batches), trainer.accumulate_grad_batches)
     steps = len(order)
-    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.ceil(total / steps)
-    return steps * epochs, steps
+    return steps * int(trainer.max_epochs or 0), steps
 
 
 def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotals | None", first: int) -> FeatureBatch:

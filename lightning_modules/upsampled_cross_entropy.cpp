@@ -236,8 +236,8 @@ class Worker {
 
 }  // namespace
 
-// Threads share the bands; the result is the same for any number of them.
-extern "C" void thaw_upsampled_cross_entropy(
+// Threads share the bands; the result is the same for any number of them. Returns 1 where memory ran out, which no thread may throw.
+extern "C" int thaw_upsampled_cross_entropy(
     const float* logits, const int64_t* strides, const uint8_t* labels, const int64_t* shape, const int32_t* lower_down,
     const float* share_down, const int32_t* lower_across, const float* share_across, float smoothing, float weight,
     double* losses, uint8_t* predictions, float* gradient, int64_t threads) {
@@ -246,15 +246,25 @@ extern "C" void thaw_upsampled_cross_entropy(
       {shape[3], shape[5], lower_across, share_across}, smoothing, weight, losses, predictions, gradient};
   const int64_t h = shape[2], bands = std::min(h, (2 * threads + shape[0] - 1) / shape[0]);
   std::atomic<int64_t> next{0};
+  std::atomic<int> failed{0};
   const auto work = [&] {
-    Worker worker(problem);
-    for (int64_t i = next++; i < shape[0] * bands; i = next++) {
-      const int64_t band = i % bands;
-      worker.band(i / bands, band * h / bands, (band + 1) * h / bands);
+    try {
+      Worker worker(problem);
+      for (int64_t i = next++; i < shape[0] * bands; i = next++) {
+        const int64_t band = i % bands;
+        worker.band(i / bands, band * h / bands, (band + 1) * h / bands);
+      }
+    } catch (const std::bad_alloc&) {
+      failed = 1;
     }
   };
   std::vector<std::thread> others;
-  for (int64_t i = 1; i < threads; ++i) others.emplace_back(work);
+  try {
+    for (int64_t i = 1; i < threads; ++i) others.emplace_back(work);
+  } catch (const std::exception&) {
+    // The system gives no more threads: those that there are do all of it.
+  }
   work();
   for (std::thread& other : others) other.join();
+  return failed;
 }

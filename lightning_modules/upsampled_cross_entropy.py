@@ -49,7 +49,8 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: flo
 def _strips(logits: Tensor, labels: Tensor, label_smoothing: float, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:  # noqa: FBT001
     """Loss, predictions, and the gradient of the loss, which is empty where nothing asks for it."""
     upsampled = logits.shape[1] * labels.numel()
-    if logits.device.type == "cpu" and logits.dtype != torch.float64 and upsampled > _FEW and (code := library()) is not None:
+    compiled = logits.device.type == "cpu" and logits.dtype != torch.float64 and labels.dtype == torch.uint8
+    if compiled and upsampled > _FEW and (code := library()) is not None:
         axes = (_axis(logits.shape[2], labels.shape[1]), _axis(logits.shape[3], labels.shape[2]))
         return compiled_cross_entropy(code, logits.float(), labels, axes, label_smoothing, differentiable=differentiable)
     with torch.autocast(logits.device.type, enabled=False):

@@ -1,10 +1,11 @@
 """One row an epoch for history.csv."""
 
 import logging
-from typing import Any, Protocol
+from typing import Protocol
 
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
+from torch.optim import Optimizer
 
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_timer import EpochTimer
@@ -44,15 +45,14 @@ class History(Checkpoint):
         """Keep the rows of the epochs before the one that starts."""
         self.rows = [row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch]
 
-    def on_train_batch_start(
+    def on_before_optimizer_step(
         self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,  # noqa: ARG002 - Lightning's signature
-        batch: Any,  # noqa: ANN401, ARG002
-        batch_idx: int,  # noqa: ARG002
+        trainer: lightning.Trainer,  # noqa: ARG002 - Lightning's signature
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+        optimizer: Optimizer,
     ) -> None:
         """Keep the step's learning rates: behind an epoch's last step, schedules have moved on to the next epoch."""
-        self.lrs = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        self.lrs = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the row and log its gist."""

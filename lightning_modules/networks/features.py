@@ -1,8 +1,9 @@
 """What stands between a backbone and a head."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class BackboneError(ValueError):
@@ -21,3 +22,26 @@ class Features(NamedTuple):
 
     values: Tensor
     lengths: Tensor | None = None
+
+
+class Divisible(nn.Module):
+    """A `features` part that may be run up to one of its layers, and from there on."""
+
+    @property
+    def listed(self) -> str | None:
+        """Name in `model` of the list of these layers; None where it cannot be run in two parts."""
+        raise NotImplementedError
+
+    def up_to(self, layer: str, batch: Any) -> Features:  # noqa: ANN401 - each backbone has its own batch type
+        """The input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
+        raise NotImplementedError
+
+    def behind(self, layer: str, state: Features) -> Features:
+        """What the whole gives, [B, C], from the input of a layer."""
+        raise NotImplementedError
+
+
+def names_from(names: Iterable[str], first: str) -> list[str]:
+    """The names from one of them on."""
+    listed = list(names)
+    return listed[listed.index(first) :]

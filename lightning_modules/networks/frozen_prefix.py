@@ -3,19 +3,13 @@
 A cut is a pure function of the network and its freezing plan. The network itself stays as it is: its modules, names and state.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-import timm
 from torch import Tensor, nn
 
-from lightning_modules.networks.features import Features
+from lightning_modules.networks.features import Divisible, Features, names_from
 from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.image_backbones import ImageEncoder
-from lightning_modules.networks.vision_layers import BLOCKS, behind_block, input_of
-
-_SEQUENTIAL = (timm.models.VGG, timm.models.DenseNet)
 
 
 @dataclass(frozen=True)
@@ -35,15 +29,15 @@ class Cut:
         """What the frozen part gives for a batch: pooled vectors, token states, or the input of a layer."""
         if self.layer is None:
             return cast(Features, features(batch))
-        assert isinstance(features, ImageEncoder)  # noqa: S101 - nothing else is cut inside
-        return Features(input_of(features.model, self.layer, features.prepared(batch)))
+        assert isinstance(features, Divisible)  # noqa: S101 - nothing else is cut inside
+        return features.up_to(self.layer, batch)
 
     def rest(self, features: nn.Module, state: Features) -> Features:
         """What the whole of `features` would give, from what `first` gave."""
         if self.layer is None:
             return state
-        assert isinstance(features, ImageEncoder)  # noqa: S101 - nothing else is cut inside
-        return Features(behind(features.model, self.layer, state.values))
+        assert isinstance(features, Divisible)  # noqa: S101 - nothing else is cut inside
+        return features.behind(self.layer, state)
 
     def tensors(self, features: nn.Module) -> dict[str, Tensor]:
         """Weights and buffers that what comes before the cut depends on, by name."""
@@ -52,29 +46,9 @@ class Cut:
             return tensors
         backbone = features.get_submodule("model")
         listed, _, first = self.layer.rpartition(".")
-        later = [f"model.{listed}.{name}." for name in _from(_children(backbone, listed), first)]
-        later += [f"model.{name}." for name in _from(dict(backbone.named_children()), listed)[1:]]
+        later = [f"model.{listed}.{name}." for name in names_from(_children(backbone, listed), first)]
+        later += [f"model.{name}." for name in names_from(dict(backbone.named_children()), listed)[1:]]
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))}
-
-
-def behind(model: nn.Module, layer: str, state: Tensor) -> Tensor:
-    """Run a backbone from a layer on.
-
-    Args:
-        model: Its kind is one that `find_cut` cuts inside.
-        layer: The first that runs.
-        state: The layer's input, [B, N, C] or [B, C, H, W].
-
-    Returns:
-        [B, C] pooled features.
-    """
-    listed, _, first = layer.rpartition(".")
-    if isinstance(model, BLOCKS):
-        return behind_block(model, int(first), state)
-    children = dict(model.get_submodule(listed).named_children())
-    for name in _from(children, first):
-        state = children[name](state)
-    return cast(Tensor, cast(Any, model).forward_head(state))
 
 
 def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
@@ -94,11 +68,11 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return ""
     if not trained:
         return Cut()
-    if not isinstance(features, ImageEncoder) or not isinstance(features.model, (*BLOCKS, *_SEQUENTIAL)):
+    listed = features.listed if isinstance(features, Divisible) else None
+    if listed is None:
         kind = type(features.get_submodule("model")).__name__
         return f"{kind} trains from {trained[0].removeprefix('model.')} on, and it cannot be run from a layer in its middle on"
-    listed = "blocks" if isinstance(features.model, BLOCKS) else "features"
-    children = list(_children(features.model, listed))
+    children = list(_children(features.get_submodule("model"), listed))
     for name in trained:
         if not name.startswith(f"model.{listed}.") and name in names[: _first_of(names, f"model.{listed}.")]:
             return f"{name.removeprefix('model.')} trains, and it comes before all layers"
@@ -115,8 +89,3 @@ def _first_of(names: list[str], prefix: str) -> int:
 
 def _children(model: nn.Module, listed: str) -> dict[str, nn.Module]:
     return dict(model.get_submodule(listed).named_children())
-
-
-def _from(names: Iterable[str], first: str) -> list[str]:
-    listed = list(names)
-    return listed[listed.index(first) :]

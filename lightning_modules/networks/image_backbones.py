@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
-from lightning_modules.networks.features import BackboneError, Features
+from lightning_modules.networks.features import BackboneError, Divisible, Features
 from lightning_modules.networks.image_weights import load_weights, not_loaded, timm_network, weights_file
 from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
-from lightning_modules.networks.vision_layers import pooled_features
+from lightning_modules.networks.vision_layers import behind, input_of, listed_layers, pooled_features
 from lightning_modules.networks.whitened_net import WhitenedNet
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "whitened_net": WhitenedNet, "flat_pixels": FlatPixels}
@@ -24,7 +24,7 @@ _GREY = (0.5, 0.5, 0.5)
 _TRIED = 32  # pixels of the image that a network of no fixed size is tried with
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(Divisible):
     """Stored pixels -> pooled features.
 
     The network stands in `model`, without its classifier: a layer that timm calls `blocks.11` is `features.model.blocks.11`.
@@ -73,6 +73,19 @@ class ImageEncoder(nn.Module):
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""
         return Features(pooled_features(self.model, self.prepared(batch)))
+
+    @property
+    def listed(self) -> str | None:
+        """Name in `model` of the list of its layers."""
+        return listed_layers(self.model)
+
+    def up_to(self, layer: str, batch: ImageBatch) -> Features:
+        """The input of a layer."""
+        return Features(input_of(self.model, layer, self.prepared(batch)))
+
+    def behind(self, layer: str, state: Features) -> Features:
+        """Pooled features from the input of a layer."""
+        return Features(behind(self.model, layer, state.values))
 
     def prepared(self, batch: ImageBatch) -> Tensor:
         """The network's input, [B, 3, h, w]: resized, normalised, and of the weights' type."""

@@ -9,13 +9,15 @@ import torch
 from timm.layers.attention import Attention
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp, SwiGLU
-from timm.models import Beit, VisionTransformer, VisionTransformerDistilled
+from timm.models import VGG, Beit, DenseNet, VisionTransformer, VisionTransformerDistilled
 from timm.models import beit as timm_beit
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
 from torch.nn import functional
 
-BLOCKS = (VisionTransformer, Beit)
+from lightning_modules.networks.features import names_from
+
+_LISTED: dict[tuple[type[nn.Module], ...], str] = {(VisionTransformer, Beit): "blocks", (VGG, DenseNet): "features"}
 
 
 class _ReachedError(Exception):
@@ -60,6 +62,31 @@ def pooled_features(model: nn.Module, pixels: Tensor) -> Tensor:
     return behind_block(model, last, input_of(model, f"blocks.{last}", pixels))
 
 
+def listed_layers(model: nn.Module) -> str | None:
+    """Name of the list of a network's layers, which run one after another; None for networks that are not known."""
+    return next((name for kinds, name in _LISTED.items() if isinstance(model, kinds)), None)
+
+
+def behind(model: nn.Module, layer: str, state: Tensor) -> Tensor:
+    """Run a network from a layer on.
+
+    Args:
+        model: One that `listed_layers` knows.
+        layer: The first that runs.
+        state: The layer's input, [B, N, C] or [B, C, H, W].
+
+    Returns:
+        [B, C] pooled features.
+    """
+    listed, _, first = layer.rpartition(".")
+    if listed == "blocks":
+        return behind_block(model, int(first), state)
+    children = dict(model.get_submodule(listed).named_children())
+    for name in names_from(children, first):
+        state = children[name](state)
+    return cast(Tensor, cast(Any, model).forward_head(state))
+
+
 def behind_block(model: nn.Module, start: int, state: Tensor) -> Tensor:
     """Run a vision transformer from a block on.
 
@@ -95,7 +122,8 @@ def tokens_read(model: nn.Module) -> int:
 def shortened(model: nn.Module) -> bool:
     """Whether the last block can be computed for the tokens that are read alone.
 
-    Not where it draws random numbers: those of a shortened block would be others. Not for blocks of another kind.
+    Not where it draws random numbers: those of a shortened block would be others. Not for blocks of another kind, and not where
+    hooks watch it.
     """
     if not tokens_read(model) or type(model).forward_features not in _FORWARD or cast(Any, model).grad_checkpointing:  # type: ignore[attr-defined]
         return False
@@ -103,9 +131,9 @@ def shortened(model: nn.Module) -> bool:
     if (type(block), type(block.attn)) not in _KNOWN or type(block.mlp) not in (Mlp, SwiGLU) or _is_gated(block.attn):
         return False
     norms = [block.norm1, block.norm2, cast(Any, model).norm]
-    if not all(isinstance(norm, nn.LayerNorm | nn.Identity) for norm in norms) or block._forward_pre_hooks:  # noqa: SLF001
+    if not all(isinstance(norm, nn.LayerNorm | nn.Identity) for norm in norms):
         return False
-    return not any(_draws(module) for module in block.modules())
+    return not any(_draws(module) or _is_watched(module) for module in block.modules())
 
 
 _FORWARD = (VisionTransformer.forward_features, Beit.forward_features)
@@ -114,6 +142,12 @@ _KNOWN = ((timm_vit.Block, Attention), (timm_beit.Block, timm_beit.Attention))
 
 def _is_gated(attention: Any) -> bool:  # noqa: ANN401 - of either kind
     return getattr(attention, "gate", None) is not None
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody wants to see all tokens go through."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)  # noqa: SLF001
+    return any(hooks)
 
 
 def _draws(module: nn.Module) -> bool:

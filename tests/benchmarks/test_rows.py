@@ -1,10 +1,12 @@
 """Rows of the table of speeds: what is computed from what was measured, and what the page says of it."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.machine import operations_per_second
+from benchmarks import machine
 from benchmarks.rows import Goal, Limit, Row, Side, described, ratio_goals
 from benchmarks.table import kept_rows, page
 
@@ -51,7 +53,10 @@ def test_the_page_says_what_was_missed() -> None:
     assert "measured 10.0% of it" in told
 
 
-def test_the_machine_multiplies() -> None:
-    import torch
-
-    assert operations_per_second(torch.float32) > 1e9
+def test_the_machine_multiplies_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_SIDES", {"cpu": (8, 16)})
+    monkeypatch.setattr(machine, "_COPIED", 1024)
+    clock = itertools.count()
+    monkeypatch.setattr(machine, "now", lambda: next(clock))  # each product and each copy takes a second
+    assert machine.operations_per_second(torch.float32) == 2 * 16**3
+    assert machine.bytes_per_second() == 2 * 1024

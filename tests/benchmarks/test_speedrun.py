@@ -26,11 +26,14 @@ def test_recipe_learns_and_whitens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_row_holds_both_accuracies_and_the_seconds_against_their_goals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speedrun, "_BATCH", 32)
-    monkeypatch.setattr(speedrun, "thaw", lambda *_: {"test": {"acc": 0.91}, "seconds": {"fit": 1e4}})
-    monkeypatch.setattr(speedrun, "read", lambda *_: (torch.randn(64, 3, 32, 32), torch.arange(64) % 10))
+    monkeypatch.setattr(speedrun, "thaw", lambda *_: {"test": {"acc": 0.91}, "seconds": {"fit": 1e4}, "epochs": 12})
+    monkeypatch.setattr(speedrun, "of_fewer_views", lambda *_: (0.89, 0.9))
+    monkeypatch.setattr(speedrun, "operations_per_second", lambda *_: 1e12)
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    monkeypatch.setattr(speedrun, "read", lambda *_: (images, torch.arange(64) % 10))
     (row,) = speedrun.measure(Namespace(data_dir=None, threads=1, epochs=0.5))
     assert row.sides["Thaw"].seconds == (1e4,)
-    assert row.sides["Thaw"].quality == "accuracy 0.9100"
+    assert row.sides["Thaw"].quality == "accuracy 0.8900, with mirrored test images 0.9000, with shifted ones too 0.9100"
     assert row.sides["tuned"].quality.startswith("published recipe: accuracy 0.")
     assert [goal.reached for goal in row.goals] == [True, False]
 

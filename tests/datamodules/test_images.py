@@ -5,13 +5,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.image import ImageDataModule
+from datamodules.image_rows import EncodedImage
+from datamodules.image_storage import Decoding, EncodedImages
 from datamodules.splits import stratified_split
 from engine.run_folder import RunFolder
 from tests.conftest import Train
@@ -62,6 +66,18 @@ def test_streaming_gives_the_pixels_of_memory(colours: Path) -> None:
         for ours, theirs in zip(getattr(kept, name)(), getattr(streamed, name)(), strict=True):
             assert ours["pixel_values"].dtype == torch.uint8
             assert all(torch.equal(ours[key], theirs[key]) for key in ("pixel_values", "labels", "index"))
+
+
+def test_content_is_of_whole_files(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    contents = []
+    for changed in (0, 1):
+        pixels[128, 128] ^= changed  # neither in the first nor in the last part of the file, which tell two images apart
+        Image.fromarray(pixels).save(tmp_path / "a.bmp")
+        assert (tmp_path / "a.bmp").stat().st_size > 2**17
+        image = EncodedImage(0, tmp_path / "a.bmp", 0, "a.bmp", None)
+        contents.append(EncodedImages([image], Decoding(10**6, None), [image.digest()]).content())
+    assert contents[0] != contents[1]
 
 
 def test_parquet_with_other_columns_and_class_names(tmp_path: Path, train: Train) -> None:

@@ -1,5 +1,6 @@
 """Features on disk: read as they were written, padded, whole or not there, and no more of them than is allowed."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from datamodules import feature_store
-from datamodules.feature_store import FeatureStore, Layout, StoreError, gigabytes
+from datamodules.feature_room import StoreError, gigabytes
+from datamodules.feature_store import FeatureStore, Layout
 from datamodules.stored_features import FeatureSplit, StoredFeatures, digest_of_tensors
 
 LENGTHS = np.asarray([3, 1, 4, 2])
@@ -102,6 +104,30 @@ def test_what_was_used_least_recently_makes_room_and_what_is_used_stays(tmp_path
     del held
     store.get("f", layout_of(10), ones)
     assert entries(tmp_path) == {"c", "d", "e", "f"}
+
+
+def test_what_an_ended_job_of_this_process_left_makes_room(tmp_path: Path) -> None:
+    layout = Layout(torch.float32, (2,), 4, lengths=LENGTHS)
+    store = FeatureStore(tmp_path, layout.bytes + 1000)
+    loop: list[object] = [store.get("a", layout, fill)[0]]
+    loop.append(loop)  # as trainer, task and loaders hold each other
+    store = FeatureStore(tmp_path, sum(path.stat().st_size for path in (tmp_path / "a").iterdir()) + layout.bytes - 1)
+    gc.disable()
+    try:
+        del loop
+        store.get("b", layout, fill)
+    finally:
+        gc.enable()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
+
+
+def test_folder_that_nobody_may_look_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    with pytest.raises(StoreError, match=r"cannot be used .*Permission denied.*; set cache\.dir"):
+        _ = "k" in FeatureStore(tmp_path, 10**6)
 
 
 def test_no_room_is_told_with_size_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,14 @@ def test_what_is_frozen_is_written_once(tmp_path: Path) -> None:
         assert torch.equal(loaded["state_dict"]["head"], torch.full((3,), float(epoch)))
 
 
+def test_the_shared_file_is_no_checkpoint(tmp_path: Path) -> None:
+    AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"frozen\.ckpt holds frozen weights alone, .*; ckpt_path takes best\.ckpt or last\.ckpt"
+    ):
+        load_checkpoint(tmp_path / "frozen.ckpt")
+
+
 def test_a_run_that_goes_on_finds_it_there(tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     before = (tmp_path / "frozen.ckpt").stat().st_mtime_ns

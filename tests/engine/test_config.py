@@ -40,6 +40,7 @@ from tests.conftest import SAMPLE, Train
         (["trainer.precision=33"], ["trainer.precision"]),
         (["trainer.num_nodes=2"], ["trainer.num_nodes: received 2", "torchrun --nnodes=2", "srun"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs", "received 0"]),
+        (["trainer.max_epochs=-1"], ["trainer.max_epochs", "received -1", "no trainer.max_steps"]),
         (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches", "received 0"]),
         (["trainer.accelerator=abacus"], ["trainer", "abacus"]),
         (["+callbacks.stop.patience=3"], ["callbacks.stop", "no _target_"]),

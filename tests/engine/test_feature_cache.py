@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from datamodules import batch_order
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from engine import feature_key
@@ -76,7 +77,7 @@ def texts(**settings: Any) -> SampleTextDataModule:
     return SampleTextDataModule(**{**defaults, **settings})
 
 
-def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
+def images(*, flip: bool | str = False, **settings: Any) -> SampleImagesDataModule:
     augmentation = {"crop_padding": 0, "flip": flip, "rotation": 0.0, "rand_augment": None, **settings.pop("augmentation", {})}
     defaults: dict[str, Any] = {
         "rows": {"train": 40, "val": 12, "test": 12}, "folder": "", "files": {"train": "a", "val": "b", "test": "c"},
@@ -126,7 +127,7 @@ def trained(data: Callable[[], Any], task: Callable[[], Task], folder: Path | No
     plan = None
     if folder is not None:
         plan = plan_features(config(folder), parts, None)
-        assert give_features(plan, parts, required=True) is not None
+        assert give_features(plan, parts) is not None
     parts.trainer.fit(parts.task, datamodule=parts.datamodule)
     parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
     return Trained(recorder, parts.task, plan, parts.task.results["test"].figures)
@@ -136,6 +137,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
     "text, linear": (texts, lambda: text_task(dropout=0.3), "the whole backbone"),
     "text, BiGRU": (texts, lambda: text_task(head="bigru", hidden=4, dropout=0.3), "the whole backbone"),
     "flip": (lambda: images(flip=True), lambda: image_task(mirror_test=True), "the whole backbone"),
+    "alternating flip": (lambda: images(flip="alternating"), image_task, "the whole backbone"),
     "prefix, flip": (
         lambda: images(flip=True),
         lambda: image_task(layer="blocks.2", head="mlp", hidden=[8], dropout=0.3),
@@ -171,11 +173,15 @@ def test_training_on_stored_features_equals_training_without(case: str, tmp_path
     assert plain.task.results["test"].figures == with_cache.test
 
 
-def test_half_precision_is_stored_as_it_is(tmp_path: Path) -> None:
-    def bigru() -> TextClassifier:
-        return text_task(head="bigru", hidden=4)
+@pytest.mark.parametrize("head", ["linear", "bigru"])
+def test_half_precision_is_stored_as_it_is(head: str, tmp_path: Path) -> None:
+    def task() -> TextClassifier:
+        return text_task(head=head, **({"hidden": 4} if head == "bigru" else {}))
 
-    with_cache, without = (trained(texts, bigru, folder, precision="bf16-mixed", max_epochs=1) for folder in (tmp_path, None))
+    with_cache, without = (trained(texts, task, folder, precision="bf16-mixed", max_epochs=1) for folder in (tmp_path, None))
+    plain = parts_of(texts(), with_cache.task, precision="bf16-mixed")
+    plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
+    assert plain.task.results["test"].figures == with_cache.test
     for ours, theirs in zip(with_cache.recorder.history, without.recorder.history, strict=True):
         assert ours == pytest.approx(theirs, abs=0.02)
     part = with_cache.task.network.features
@@ -221,7 +227,7 @@ def test_key_changes_with_what_features_depend_on_and_with_nothing_else(
         "precision": keys(texts(), seeded(), tmp_path, precision="bf16-mixed"),
         "batches of an evaluation": keys(texts(eval_batch_size=7), seeded(), tmp_path),
     }
-    monkeypatch.setattr(feature_key.transformers, "__version__", "0")
+    monkeypatch.setattr(feature_key, "version", lambda name: f"0 of {name}")
     others["versions"] = keys(texts(), seeded(), tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(feature_key, "code_digest", lambda: "of other code")
@@ -289,6 +295,52 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, t
     assert len(figures_of(folder)) == 3
 
 
+def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_path: Path) -> None:
+    words = [*SAMPLE, "model.freeze_backbone=true", f"cache.dir={tmp_path / 'c'}", "trainer.max_epochs=3", "test=false"]
+    histories = []
+    for stored in ("true", "false"):
+        ended = train(*words, f"cache.features={stored}", folder=tmp_path / stored)
+        assert ended.code == 0, ended.err
+        histories.append(figures_of(RunFolder(ended.folder)))
+    for ours, theirs in zip(*histories, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            expected = value if name.startswith("lr/") or not value else pytest.approx(float(value), abs=1e-4)
+            assert (ours[name] if isinstance(expected, str) else float(ours[name])) == expected, name
+    rates = [row["lr/head"] for row in histories[0]]
+    assert rates == sorted(rates, key=float, reverse=True)
+    assert len(set(rates)) == 3
+    # Either may go on with the other's checkpoint.
+    for stored, other in (("true", "false"), ("false", "true")):
+        ended = train(*words, f"cache.features={other}", "trainer.max_epochs=4", "ckpt_path=last", folder=tmp_path / stored)
+        assert ended.code == 0, ended.err
+    last = [float(figures_of(RunFolder(tmp_path / stored))[-1]["val/loss"]) for stored in ("true", "false")]
+    assert last[0] == pytest.approx(last[1], abs=1e-4)
+
+
+def test_what_cannot_be_stored_after_all_is_on_record(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "a_file").touch()
+    words = [*SAMPLE, "model.freeze_backbone=true", "trainer.max_epochs=2", f"cache.dir={tmp_path / 'a_file'}"]
+    ended = train(*words)
+    assert ended.code == 0, ended.err
+    plan = RunFolder(ended.folder).read_json("plan.json")
+    assert plan["features"]["stored"] is None
+    assert f"{tmp_path / 'a_file'} cannot be used" in plan["features"]["reason"]
+    assert plan["rows"]
+    assert "features" not in RunFolder(ended.folder).read_json("metrics.json")["seconds"]
+    ended = train(*words, "cache.features=true", folder=tmp_path / "required")
+    assert ended.code == 1
+    assert "cannot be used" in ended.err
+
+
+def test_every_process_computes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_order, "process_rank", lambda: (1, 2))
+    for data in (texts(), images()):
+        data.setup()
+        source = data.feature_input("val")
+        assert [len(batch["labels"]) for batch in source.loader()] == [len(batch) for batch in source.positions]
+
+
 def figures_of(folder: RunFolder) -> list[dict[str, str]]:
     """The history without what is measured in seconds."""
     timed = ("seconds", "per_second")
@@ -308,7 +360,7 @@ def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path
 def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parts = parts_of(texts(), text_task())
     plan = plan_features(config(tmp_path), parts, None)
-    give_features(plan, parts, required=True)
+    give_features(plan, parts)
     right = {split: stored.values.clone() for split, stored in parts.datamodule.stored.items()}
     values, entry, cut = (tmp_path / plan.entries[split].key for split in ("train", "val", "test"))
     content = bytearray((values / "values.bin").read_bytes())
@@ -316,7 +368,7 @@ def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCa
     (values / "values.bin").write_bytes(content)
     (entry / "entry.json").write_text("{}")
     (cut / "values.bin").write_bytes((cut / "values.bin").read_bytes()[:-4])
-    give_features(plan, parts, required=True)
+    give_features(plan, parts)
     told = [record.message for record in caplog.records if "damaged" in record.message]
     assert len(told) == 3
     assert str(values) in told[0]
@@ -324,7 +376,7 @@ def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCa
     for split, expected in right.items():
         assert torch.equal(parts.datamodule.stored[split].values, expected)
     caplog.clear()
-    give_features(plan, parts, required=True)
+    give_features(plan, parts)
     assert not [record for record in caplog.records if "damaged" in record.message]
 
 
@@ -390,7 +442,7 @@ def test_interrupted_while_computing_leaves_nothing_half_written(tmp_path: Path,
 
     monkeypatch.setattr(parts.task.network.features, "forward", stop)
     with pytest.raises(InterruptedRunError):
-        give_features(plan, parts, required=True)
+        give_features(plan, parts)
     assert not list(tmp_path.iterdir())
     assert not parts.datamodule.stored
     assert parts.task.training
@@ -403,7 +455,7 @@ def compute_once(folder: str, calls: Any) -> None:
     counted = Counted(parts.task.network.features.model)
     plan = plan_features(config(Path(folder)), parts, None)
     parts.task.network.features.model = counted
-    give_features(plan, parts, required=True)
+    give_features(plan, parts)
     calls.put((counted.calls, {split: stored.values.sum().item() for split, stored in parts.datamodule.stored.items()}))
 
 

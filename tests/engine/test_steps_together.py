@@ -7,7 +7,12 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 
 from engine import steps_together
 from engine.build import Parts
@@ -48,7 +53,7 @@ def fitted(case: str, folder: Path, *, together: bool) -> tuple[Parts, Watcher]:
     torch.manual_seed(3)
     parts, watcher = parts_of(data(), task(), log_every_n_steps=4, **more), Watcher()
     parts.trainer.callbacks.append(watcher)  # type: ignore[attr-defined]
-    assert give_features(plan_features(config(folder), parts, None), parts, required=True) is not None
+    assert give_features(plan_features(config(folder), parts, None), parts) is not None
     assert parts.datamodule.steps_at_once == 4
     if not together:
         parts.datamodule.steps_at_once = 1
@@ -80,7 +85,7 @@ def test_the_schedule_counts_steps(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_names_its_batch(tmp_path: Path) -> None:
     parts = parts_of(texts(), text_task(lr=float("nan")), log_every_n_steps=6)
-    give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
+    give_features(plan_features(config(tmp_path), parts, None), parts)
     parts.datamodule.steps_at_once = 6
     with pytest.raises(NonFiniteLossError, match=r"the training loss is nan in epoch 0, batch 1 \(index \d"):
         parts.trainer.fit(parts.task, datamodule=parts.datamodule)
@@ -102,18 +107,24 @@ class OfTheUsers(lightning.Callback):
 )
 def test_one_at_a_time_where_something_counts_steps(task: Callable[[], Task], trainer: dict[str, Any], tmp_path: Path) -> None:
     parts = parts_of(texts(), task(), **trainer)
-    give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
+    give_features(plan_features(config(tmp_path), parts, None), parts)
     assert parts.datamodule.steps_at_once == 1
 
 
 @pytest.mark.parametrize(
     "callback",
-    [OfTheUsers(), GradientAccumulationScheduler({1: 2}), EMAWeightAveraging(), ModelCheckpoint(every_n_train_steps=20)],
+    [
+        OfTheUsers(),
+        GradientAccumulationScheduler({1: 2}),
+        EMAWeightAveraging(),
+        ModelCheckpoint(every_n_train_steps=20),
+        LearningRateMonitor(),
+    ],
     ids=lambda callback: type(callback).__name__,
 )
 def test_one_at_a_time_under_a_callback_that_acts_between_them(callback: lightning.Callback, tmp_path: Path) -> None:
     parts = parts_of(texts(), text_task())
-    give_features(plan_features(config(tmp_path), parts, None), parts, required=True)
+    give_features(plan_features(config(tmp_path), parts, None), parts)
     assert steps_at_once(parts) == 50
     parts.trainer.callbacks.append(callback)  # type: ignore[attr-defined]
     assert steps_at_once(parts) == 1

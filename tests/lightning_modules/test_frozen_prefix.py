@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.frozen_prefix import Cut, behind, find_cut
-from lightning_modules.networks.vision_layers import behind_block, input_of, pooled_features, shortened, tokens_read
+from lightning_modules.networks.frozen_prefix import Cut, find_cut
+from lightning_modules.networks.vision_layers import behind, behind_block, input_of, pooled_features, shortened, tokens_read
 from lightning_modules.text_classifier import TextClassifier
 from tests.lightning_modules.test_image_networks import BACKBONES, batch
 
@@ -66,10 +66,21 @@ def test_shortened_block_and_both_parts_give_what_timm_gives(name: str, dtype: t
 
 def test_work_for_tokens_that_nobody_reads_is_left_out() -> None:
     model, seen = network("deit").eval(), []
-    model.blocks[2].mlp.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
-    model.blocks[1].mlp.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    for block in model.blocks[1:]:
+        run = block.mlp.forward
+        block.mlp.forward = lambda state, run=run: seen.append(state.shape[1]) or run(state)
     pooled_features(model, pixels())
     assert seen == [18, 2]
+
+
+@pytest.mark.parametrize("layer", ["blocks.2", "blocks.2.attn", "blocks.2.mlp.fc1"])
+def test_a_block_that_is_watched_is_left_whole(layer: str) -> None:
+    model, seen = network("deit").eval(), []
+    handle = model.get_submodule(layer).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    assert torch.equal(pooled_features(model, pixels()), model(pixels()))
+    assert seen == [18, 18]
+    handle.remove()
+    assert shortened(model)
 
 
 @pytest.mark.parametrize("drawing", ["drop_path_rate", "attn_drop_rate", "proj_drop_rate"])

@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from lightning_modules.losses import class_probabilities, classification_loss, num_outputs
-from lightning_modules.optim import Schedule, lr_factor, lr_schedule, make_optimizer, parameter_groups, steps_in
+from lightning_modules.optim import (
+    OptimizerName,
+    Schedule,
+    lr_factor,
+    lr_schedule,
+    make_optimizer,
+    parameter_groups,
+    steps_in,
+)
 
 
 def test_two_classes_are_one_logit() -> None:
@@ -193,3 +201,23 @@ def test_groups_are_told_apart_by_what_the_plan_says() -> None:
         ("head", 1e-1), ("head_no_decay", 1e-1),
     ]  # fmt: skip
     assert sum(len(g["params"]) for g in groups) == 6
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_scaled_gradients_are_unscaled_and_clipped_before_the_step(name: OptimizerName) -> None:
+    moved = []
+    for scale in (None, 1024.0):
+        torch.manual_seed(0)
+        network = nn.ModuleDict({"head": nn.Linear(3, 1)})
+        optimizer = make_optimizer(name, parameter_groups(network, {"head": 0.1}, 0.01), momentum=0.9)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        for _ in range(3):
+            loss = (network["head"](torch.ones(2, 3)) - 30).square().mean()
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            assert torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5) > 0.5
+            scaler.step(optimizer)
+            scaler.update()
+        moved.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+    torch.testing.assert_close(moved[0], moved[1])

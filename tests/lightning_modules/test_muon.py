@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_modules.muon import Muon, orthogonalised
-from lightning_modules.optim import make_optimizer, parameter_groups
+from lightning_modules.optim import OptimizerError, make_optimizer, parameter_groups, refuse_tables
 
 
 @pytest.mark.parametrize("shape", [(24, 60), (60, 24), (16, 16)])
@@ -75,6 +75,13 @@ def test_matrices_of_the_backbone_alone_are_orthogonalised_and_decayed() -> None
     ]  # fmt: skip
     with pytest.raises(ValueError, match="no matrices"):
         Muon([{"params": [nn.Parameter(torch.zeros(3))], "orthogonal": True}])
+
+
+def test_tables_of_embeddings_are_refused_where_they_train() -> None:
+    network = nn.ModuleDict({"features": nn.ModuleDict({"words": nn.Embedding(5, 2), "inner": nn.Linear(2, 2)})})
+    refuse_tables(network, lambda name: name != "features.words.weight")
+    with pytest.raises(OptimizerError, match=r"received muon; features\.words is a table, .*; choose adamw or sgd"):
+        refuse_tables(network, lambda name: name == "features.words.weight")
 
 
 def test_a_run_goes_on_from_the_optimisers_state() -> None:

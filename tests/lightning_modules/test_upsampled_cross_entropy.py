@@ -216,6 +216,14 @@ def test_compiled_code_refuses_a_label_that_is_no_class(compiled: None) -> None:
         upsampled_cross_entropy(logits, labels)
 
 
+def test_labels_of_another_type_are_read_as_numbers(compiled: None) -> None:
+    logits, labels = case((8, 8), (32, 32))
+    loss, predictions = upsampled_cross_entropy(logits, labels)
+    other_loss, other_predictions = upsampled_cross_entropy(logits, labels.long())
+    torch.testing.assert_close(other_loss, loss)
+    assert torch.equal(other_predictions, predictions.long())
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [("nowhere-such-a-compiler", "no C++ compiler"), ("false", "did not compile (exit code 1)"), ("true", "did not compile")],
