@@ -12,21 +12,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import timm
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.building import built, composed
 from benchmarks.measuring import as_torch_is
-from engine.build import Parts, build
-from engine.command_line import CONFIGS
-from engine.config_files import ConfigFiles
+from engine.build import Parts
 from engine.feature_cache import give_features, plan_features
-from engine.precision import settle_precision
-from engine.quiet import quieten
-from engine.run_folder import RunFolder
 
 IMAGES, EPOCHS = 1000, 10
 _VAL_IMAGES = 20  # Thaw validates every epoch; the peers do not
@@ -47,32 +43,23 @@ class ThawImages:
         self.experiment, self.given, self.words = experiment, given, dict(words)
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
-        quieten()
 
     def build(self, *, stored: bool = True) -> tuple[DictConfig, Parts]:
         """Data, network and trainer, with an empty folder for what is stored."""
-        cfg = OmegaConf.create(ConfigFiles(CONFIGS).compose({"experiment": self.experiment}, []).to_yaml())
-        assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
         self.runs += 1
-        folder = RunFolder(Path(self.place.name) / str(self.runs))
-        folder.path.mkdir()
+        folder = Path(self.place.name) / str(self.runs)
         stated = {
             "seed": _SEED,
             "test": False,
-            "paths.data_dir": str(self.given.data_dir.resolve()),
-            "trainer.accelerator": "cpu" if self.given.device == "cpu" else "gpu",
             "trainer.max_epochs": EPOCHS,
             "data.train_rows": IMAGES + _VAL_IMAGES,
             "data.val_fraction": _VAL_IMAGES / (IMAGES + _VAL_IMAGES),
             "data.files.val": None,
-            "cache.dir": str(folder.path / "features"),
+            "cache.dir": str(folder / "features"),
             "cache.features": stored,
         }
-        for key, value in {**stated, **self.words}.items():
-            OmegaConf.update(cfg, key, value, force_add=True)
-        settle_precision(cfg, folder)
-        torch.manual_seed(_SEED)
-        return cfg, build(cfg, folder)
+        cfg = composed(self.experiment, self.given, {**stated, **self.words})
+        return cfg, built(cfg, folder)
 
     def run(self) -> Callable[[], object]:
         """Prepare a run."""

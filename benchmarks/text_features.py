@@ -10,14 +10,17 @@ default one trains one epoch, which counts ten times, and tests.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
-from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
-from benchmarks.text_runs import Run, ThawRun, add_backbone, forward_operations, in_turn
+from benchmarks.rows import Limit, Row, arguments, command, ratio_goals
+from benchmarks.text_runs import ThawRun, add_backbone, forward_operations
 from benchmarks.trainer_runs import PeerRun
+from benchmarks.turns import Run, side_by_side, side_of
 
 _EPOCHS, _LR, _STEPS_OF_WARMTH = 10, 1e-3, 10
 # Head -> experiment, and what is to be reached against each peer.
@@ -36,18 +39,18 @@ def measure(given: argparse.Namespace) -> list[Row]:
 def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
     experiment, wanted = _HEADS[head]
     words = {"model.lr": _LR, "data.batch_size": 32, "data.max_length": 128, "trainer.max_epochs": _EPOCHS}
-    thaw = ThawRun(experiment, given, words, split="test", features="measured")
-    runs: dict[str, Run] = {
-        "Thaw": thaw,
-        "tuned": PeerRun(given, _LR, epochs=_EPOCHS, tuned=True, head=head, split="test"),  # type: ignore[arg-type]
-        "default": PeerRun(given, _LR, epochs=_EPOCHS, measured=1, tuned=False, head=head, split="test"),  # type: ignore[arg-type]
+    peer = partial(PeerRun, given, _LR, epochs=_EPOCHS, head=head, split="test")
+    makes: dict[str, Callable[[], Run]] = {
+        "Thaw": partial(ThawRun, experiment, given, words, split="test", features="measured"),
+        "default": partial(peer, measured=1, tuned=False),
+        "tuned": partial(peer, tuned=True),
     }
-    repetitions = {"Thaw": given.repetitions, "tuned": 1, "default": 1}
-    seconds, accuracies = in_turn(runs, repetitions, _STEPS_OF_WARMTH)
-    sides = {
-        name: Side(seconds[name], runs[name].share, quality + ", ".join(f"{value:.4f}" for value in accuracies[name]))
-        for name, quality in (("Thaw", "test acc "), ("default", "test acc after one epoch "), ("tuned", "test acc "))
-    }
+    seeds = {"Thaw": given.repetitions, "default": 1, "tuned": 1}
+    found = side_by_side(makes, given, seeds, warmth=_STEPS_OF_WARMTH)
+    told = {"default": "test acc after one epoch"}
+    sides = {name: side_of(trained, told.get(name, "test acc")) for name, trained in found.items()}
+    thaw = ThawRun(experiment, given, words)
+    thaw.prepare(1)
     operations = sum(forward_operations(thaw, split) for split in ("train", "val", "test"))
     limit = Limit(operations / rate, f"one forward pass, {operations / 1e12:.2f} TFLOP at {rate / 1e9:,.0f} GFLOP/s")
     what = f"{_EPOCHS} epochs of a {head} head on frozen {thaw.backbone_name}, {thaw.train_rows:,} tweets, tested once"

@@ -10,14 +10,17 @@ accuracies are those of several seeds; a second Thaw in float32 shows what bfloa
 
 import argparse
 import statistics
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
-from benchmarks.rows import Goal, Limit, Row, Side, arguments, command, ratio_goals
-from benchmarks.text_runs import Run, ThawRun, add_backbone, in_turn, training_operations
+from benchmarks.rows import Goal, Limit, Row, arguments, command, ratio_goals
+from benchmarks.text_runs import ThawRun, add_backbone, training_operations
 from benchmarks.trainer_runs import PeerRun
+from benchmarks.turns import Run, side_by_side, side_of
 
 _LR, _STEPS_OF_WARMTH = 1e-4, 20
 # Repetitions, of which Thaw has more: its accuracies are compared with each other.
@@ -34,21 +37,23 @@ _WORDS = {
 
 def measure(given: argparse.Namespace) -> list[Row]:
     """Train each side once for each seed."""
-    thaw = ThawRun("minilm_finetune", given, _WORDS)
-    exact = ThawRun("minilm_finetune", given, {**_WORDS, "trainer.precision": "32-true"})
-    default = PeerRun(given, _LR, epochs=1, tuned=False)
-    tuned = PeerRun(given, _LR, epochs=1, tuned=True)
-    runs: dict[str, Run] = {"Thaw": thaw, "default": default, "tuned": tuned, "Thaw in float32": exact}
-    seeds = {name: min(given.repetitions, _OF_PEERS.get(name, given.repetitions)) for name in runs}
-    seconds, accuracies = in_turn(runs, seeds, _STEPS_OF_WARMTH)
-    sides = {
-        name: Side(seconds[name], quality="val acc " + ", ".join(f"{value:.4f}" for value in accuracies[name])) for name in runs
+    makes: dict[str, Callable[[], Run]] = {
+        "Thaw": partial(ThawRun, "minilm_finetune", given, _WORDS),
+        "default": partial(PeerRun, given, _LR, epochs=1, tuned=False),
+        "tuned": partial(PeerRun, given, _LR, epochs=1, tuned=True),
+        "Thaw in float32": partial(ThawRun, "minilm_finetune", given, {**_WORDS, "trainer.precision": "32-true"}),
     }
+    seeds = {name: min(given.repetitions, _OF_PEERS.get(name, given.repetitions)) for name in makes}
+    found = side_by_side(makes, given, seeds, warmth=_STEPS_OF_WARMTH)
+    sides = {name: side_of(trained, "val acc") for name, trained in found.items()}
+    thaw = ThawRun("minilm_finetune", given, _WORDS)
+    thaw.prepare(1)
     operations, rate = training_operations(thaw), operations_per_second(torch.bfloat16, given.device)
     limit = Limit(operations / rate, f"{operations / 1e12:.2f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
-    changes = [half - whole for half, whole in zip(accuracies["Thaw"], accuracies["Thaw in float32"], strict=True)]
+    pairs = zip(found["Thaw"], found["Thaw in float32"], strict=True)
+    change = statistics.mean(half.accuracy - whole.accuracy for half, whole in pairs)
     goals = ratio_goals(sides, ("default", 4, 6), ("tuned", 1.5, 2.5))
-    goals += (Goal("accuracy less that in float32, mean of the seeds", statistics.mean(changes), -_CHANGE),)
+    goals += (Goal("accuracy less that in float32, mean of the seeds", change, -_CHANGE),)
     what = f"fine-tuning {thaw.backbone_name} for an epoch of {thaw.train_rows:,} tweets, and its validation"
     versions = setting("torch", "lightning", "transformers", "accelerate")
     return [Row("S1", what, sides, goals, versions, limit, given.device)]

@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from benchmarks.measuring import as_torch_is, now
+from benchmarks.measuring import now
 from benchmarks.text_runs import ThawRun
+from benchmarks.turns import Run
 from datamodules.text_batching import TokenizedTexts
 
 
@@ -74,7 +75,7 @@ class FrozenClassifier(nn.Module):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-class PeerRun:
+class PeerRun(Run):
     """The Trainer of Hugging Face on the same token ids."""
 
     def __init__(
@@ -100,7 +101,7 @@ class PeerRun:
             split: Whose accuracy is told, at the end.
         """
         self.given, self.lr, self.tuned, self.head, self.split = given, lr, tuned, head, split
-        self.epochs, self.measured, self.share = epochs, measured or epochs, 1.0
+        self.epochs, self.measured = epochs, measured or epochs
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.trainer: Any = None
 
@@ -111,8 +112,8 @@ class PeerRun:
         run.prepare(1)
         return {split: Texts(run.datamodule.tokenized[split]) for split in ("train", self.split)}
 
-    def prepare(self, seed: int, steps: int | None = None) -> None:
-        """Load the weights and build the Trainer."""
+    def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
+        """Load the weights and build the Trainer; returns the network."""
         set_seed(seed)
         more: dict[str, Any] = {"train_sampling_strategy": "group_by_length", "bf16": True} if self.tuned else {}
         options = TrainingArguments(
@@ -140,6 +141,8 @@ class PeerRun:
             data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(self.given.backbone)),
             compute_metrics=_accuracy,
         )
+        network: nn.Module = self.trainer.model
+        return network
 
     def _network(self) -> nn.Module:
         backbone = self.given.backbone
@@ -150,7 +153,6 @@ class PeerRun:
 
     def train(self) -> float:
         """Train and evaluate once."""
-        as_torch_is()
         start = now()
         self.trainer.train()
         trained = now() - start

@@ -1,0 +1,55 @@
+"""Thaw's runs as `train.py` builds them, from an experiment and further words."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig, OmegaConf
+
+from engine.build import Parts, build
+from engine.command_line import CONFIGS
+from engine.config_files import ConfigFiles
+from engine.precision import settle_precision
+from engine.quiet import quieten
+from engine.run_folder import RunFolder
+
+
+def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any]) -> DictConfig:
+    """The config of an experiment.
+
+    Args:
+        experiment: Its name.
+        given: The command line of a benchmark, with `data_dir` and `device`.
+        words: Dotted key -> value, as on the command line of `train.py`.
+
+    Returns:
+        The config.
+    """
+    cfg = OmegaConf.create(ConfigFiles(CONFIGS).compose({"experiment": experiment}, []).to_yaml())
+    assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+    stated = {
+        "paths.data_dir": str(given.data_dir.resolve()),
+        "trainer.accelerator": "cpu" if given.device == "cpu" else "gpu",
+    }
+    for key, value in {**stated, **words}.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    return cfg
+
+
+def built(cfg: DictConfig, folder: Path) -> Parts:
+    """Data, network and trainer of a config, with what a run settles before.
+
+    Args:
+        cfg: Gets the precision in place of `auto`.
+        folder: The run folder, which is made.
+
+    Returns:
+        The parts.
+    """
+    folder.mkdir(parents=True)
+    quieten()
+    settle_precision(cfg, RunFolder(folder))
+    lightning.seed_everything(cfg.seed, verbose=False)
+    return build(cfg, RunFolder(folder))

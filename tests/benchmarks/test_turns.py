@@ -1,0 +1,85 @@
+"""Sides take turns, each is charged with its own time alone, and one that fails ends all."""
+
+import argparse
+import multiprocessing
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import turns
+from benchmarks.turns import Run, Turns, side_by_side, side_of
+
+GIVEN = argparse.Namespace(threads=1)
+
+
+class Counting(Run):
+    """Runs its network some times, and writes down who runs when, and at what time of a clock that it moves itself."""
+
+    def __init__(self, name: str, calls: int, seconds: float, place: Path) -> None:
+        self.name, self.calls, self.seconds, self.place = name, calls, seconds, place
+        self.share = 0.5 if name == "b" else 1.0
+
+    def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
+        self.steps = steps
+        if seed == 2 and self.name == "b":
+            message = "no more"
+            raise ValueError(message)
+        turns.now = lambda: float((self.place / "clock").read_text())  # type: ignore[assignment]
+        self.network = nn.Sequential(nn.Identity())
+        return self.network
+
+    def train(self) -> float:
+        for _ in range(self.calls if self.steps is None else self.steps):
+            self.network(torch.zeros(1))
+            with (self.place / "order").open("a") as file:
+                file.write(self.name if self.steps is None else "")
+            clock = self.place / "clock"
+            clock.write_text(str(float(clock.read_text()) + self.seconds))
+        return 0.25
+
+    def more(self) -> str:
+        return f" of {self.name}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "clock").write_text("0")
+    (tmp_path / "order").touch()
+    monkeypatch.setattr(turns, "_START", "fork")
+    monkeypatch.setattr(turns, "_LOOK", 0.1)
+    return tmp_path
+
+
+def test_each_clock_runs_in_its_own_turns(place: Path) -> None:
+    makes = {"a": partial(Counting, "a", 8, 1.0, place), "b": partial(Counting, "b", 2, 5.0, place)}
+    found = side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=1, length=3)
+    assert [found[name][0].seconds for name in makes] == [8, 10]
+    assert (place / "order").read_text() == "aaabaaabaa"
+    side = side_of(found["b"], "val acc")
+    assert (side.seconds, side.share, side.quality) == ((10.0,), 0.5, "val acc 0.2500 of b")
+
+
+def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path) -> None:
+    makes = {"a": partial(Counting, "a", 1, 1.0, place), "c": partial(Counting, "c", 1, 1.0, place)}
+    found = side_by_side(makes, GIVEN, {"a": 2, "c": 1}, warmth=0)
+    assert {name: len(trained) for name, trained in found.items()} == {"a": 2, "c": 1}
+    assert (place / "order").read_text() == "aca"
+
+
+def test_a_side_that_fails_ends_all(place: Path) -> None:
+    makes = {"a": partial(Counting, "a", 1, 1.0, place), "b": partial(Counting, "b", 1, 1.0, place)}
+    with pytest.raises(RuntimeError, match="a side ended with exit code 1"):
+        side_by_side(makes, GIVEN, {"a": 2, "b": 2}, warmth=0)
+    assert not multiprocessing.active_children()
+
+
+def test_the_turn_goes_round_those_that_have_not_ended() -> None:
+    order = Turns(3)
+    assert [order.next_of(side) for side in range(3)] == [1, 2, 0]
+    order.ended[1] = 1
+    assert [order.next_of(side) for side in range(3)] == [2, 2, 0]
+    order.ended[0] = 1
+    assert order.next_of(2) == 2
