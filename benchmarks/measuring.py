@@ -63,9 +63,6 @@ def now() -> float:
 def as_torch_is() -> None:
     """Undo what a run of Thaw sets for the whole process: others do not ask for deterministic algorithms."""
     torch.use_deterministic_algorithms(mode=False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    torch.backends.cudnn.benchmark = False
-    torch.set_float32_matmul_precision("highest")
 
 
 def setting(*packages: str) -> str:

@@ -169,7 +169,7 @@ def side_by_side(
     found: dict[str, list[Trained]] = {name: [] for name in makes}
     for seed in range(1, max(seeds.values()) + 1):
         names = [name for name in makes if seed <= seeds[name]]
-        context = multiprocessing.get_context(_START)
+        context: Any = multiprocessing.get_context(_START)
         turns, results = Turns(len(names), length, context), context.Queue()
         processes = [
             context.Process(target=_play, args=(makes[name], turns, i, (seed, warmth, given.threads), results), daemon=True)
