@@ -12,7 +12,6 @@ default one trains one epoch, which counts ten times, and tests.
 import argparse
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -40,7 +39,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
 def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
     experiment, wanted = _HEADS[head]
     words = {"model.lr": _LR, "data.batch_size": 32, "data.max_length": 128, "trainer.max_epochs": _EPOCHS}
-    peer: Any = partial(PeerRun, given, _LR, epochs=_EPOCHS, head=head, split="test")
+    peer = partial(PeerRun, given, _LR, epochs=_EPOCHS, head=head, split="test")  # type: ignore[arg-type]
     makes: dict[str, Callable[[], Run]] = {
         "Thaw": partial(ThawRun, experiment, given, words, split="test", features="measured"),
         "default": partial(peer, measured=1, tuned=False),
