@@ -101,10 +101,11 @@ class ThawWithBar(ThawRun):
 
 
 def measure(given: argparse.Namespace) -> list[Row]:
-    """Measure each piece of work."""
+    """Measure the pieces of work that are asked for."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, (experiment, words, stored, most, aim) in _WORK.items():
+        for name in given.work or _WORK:
+            experiment, words, stored, most, aim = _WORK[name]
             rows.append(_row(name, experiment, words, Path(folder) if stored else "none", (most, aim), given))
     return rows
 
@@ -133,4 +134,6 @@ def _row(
 
 
 if __name__ == "__main__":
-    command(add_backbone(arguments(__doc__, repetitions=3)), measure)
+    parser = add_backbone(arguments(__doc__, repetitions=3))
+    parser.add_argument("--work", nargs="*", choices=list(_WORK), help="only these pieces of work")
+    command(parser, measure)

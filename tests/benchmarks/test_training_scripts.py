@@ -20,7 +20,13 @@ from tests.images import cifar_like
 def of_texts(covid_dir: Path, tiny_backbone: Path) -> Namespace:
     """A command line."""
     return Namespace(
-        data_dir=covid_dir, backbone=str(tiny_backbone), repetitions=1, device="cpu", threads=1, head=["linear", "bigru"]
+        data_dir=covid_dir,
+        backbone=str(tiny_backbone),
+        repetitions=1,
+        device="cpu",
+        threads=1,
+        head=["linear", "bigru"],
+        work=None,
     )
 
 
