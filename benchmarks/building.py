@@ -38,6 +38,11 @@ def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any
     return cfg
 
 
+def short_run(steps: int) -> dict[str, int]:
+    """Words for so many steps, and as many batches of each evaluation."""
+    return {"trainer.max_epochs": 1, **{f"trainer.limit_{stage}_batches": steps for stage in ("train", "val", "test")}}
+
+
 def built(cfg: DictConfig, folder: Path) -> Parts:
     """Data, network and trainer of a config, with what a run settles before.
 

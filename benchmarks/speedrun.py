@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.building import built, composed
+from benchmarks.building import built, composed, short_run
 from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.published_recipe import BATCH, EPOCHS, accuracy, network, normalised, read, train
@@ -40,8 +40,7 @@ class Thaw(Run):
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         """Read the images, build network and trainer."""
-        few = {"max_epochs": 1, "limit_train_batches": steps, "limit_val_batches": 1, "limit_test_batches": 1}
-        short = {} if steps is None else {f"trainer.{name}": value for name, value in few.items()}
+        short = {} if steps is None else short_run(steps)
         self.runs += 1
         cfg = composed("cifar10_speedrun", self.given, {"seed": seed, **short})
         self.parts = built(cfg, Path(self.place.name) / str(self.runs))

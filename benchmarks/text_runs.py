@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from benchmarks.building import built, composed
+from benchmarks.building import built, composed, short_run
 from benchmarks.turns import Run
 from datamodules.text import TextDataModule
 from engine.build import Parts
@@ -53,7 +53,7 @@ class ThawRun(Run):
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         """Read the data, build network and trainer; returns the network."""
-        short = {} if steps is None else {"trainer.limit_train_batches": steps}
+        short = {} if steps is None else short_run(steps)
         self.runs += 1
         folder = Path(self.place.name) / str(self.runs)
         stated = {
