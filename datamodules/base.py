@@ -215,11 +215,10 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             state_of: See `FeatureSplit`.
 
         Returns:
-            The loader; of training batches it hands over `steps_at_once` together.
+            The loader; it hands over `steps_at_once` batches together.
         """
         features = FeatureSplit(self.stored[split], labels, indices, state_of)
-        several = isinstance(order, TrainingBatches) and self.steps_at_once > 1
-        batches = GroupedBatches(order, self.steps_at_once) if several else order  # type: ignore[arg-type]
+        batches = GroupedBatches(order, self.steps_at_once) if self.steps_at_once > 1 else order
         return batch_loader(features, batches, self.seed, num_workers=0)
 
     @abstractmethod

@@ -91,15 +91,16 @@ class EpochBatches(ShuffledBatches):
 
 
 class GroupedBatches(Sampler[list[Any]]):
-    """Several batches of an order at once, for steps that take less time than handing over a batch does.
+    """Several batches of an order at once, where a batch takes less time than handing it over does.
 
     Attributes:
         order: The order of the batches, of which `steps` are handed over together.
     """
 
-    def __init__(self, order: TrainingBatches, steps: int) -> None:
+    def __init__(self, order: "TrainingBatches | EvaluationBatches", steps: int) -> None:
         self.order, self.steps = order, steps
-        self.sampler = order.sampler  # Lightning looks here for set_epoch
+        if isinstance(order, TrainingBatches):
+            self.sampler = order.sampler  # Lightning looks here for set_epoch
 
     def __iter__(self) -> Iterator[list[Any]]:
         batches = iter(self.order)

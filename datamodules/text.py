@@ -182,6 +182,11 @@ class TextDataModule(TransferDataModule[TextSplit]):
 
     def state_dict(self) -> dict[str, Any]:
         """The tokenizer, so that a checkpoint can predict without the hub or the backbone's folder."""
+        return self._tokenizer_state
+
+    @cached_property
+    def _tokenizer_state(self) -> dict[str, Any]:
+        """Written out once, not for each checkpoint."""
         return self.tokenizer.to_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

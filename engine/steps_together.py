@@ -1,4 +1,4 @@
-"""Whether several training steps are taken in one of Lightning's, and how many."""
+"""Whether several batches are taken in one of Lightning's steps, and how many."""
 
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer, TQDMProgressBar
@@ -27,8 +27,7 @@ def steps_at_once(parts: Parts) -> int:
         trainer.world_size == 1
         and trainer.accumulate_grad_batches == 1
         and trainer.max_steps == -1
-        and isinstance(trainer.limit_train_batches, float)  # 1 is a single batch
-        and trainer.limit_train_batches == 1.0
+        and all(_is_whole(getattr(trainer, f"limit_{stage}_batches")) for stage in ("train", "val", "test"))
         and isinstance(trainer.val_check_interval, float)
         and trainer.val_check_interval == 1.0
         and not trainer.overfit_batches  # type: ignore[attr-defined]
@@ -37,6 +36,10 @@ def steps_at_once(parts: Parts) -> int:
     )
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return (every if every > 0 else _STEPS) if plain else 1
+
+
+def _is_whole(limit: float) -> bool:
+    return isinstance(limit, float) and limit == 1.0  # 1 is a single batch
 
 
 def _acts_between_steps(callback: lightning.Callback) -> bool:

@@ -1,6 +1,6 @@
 """Optimiser steps: how many there will be, and several of them in one of Lightning's."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning
 import torch
@@ -79,6 +79,6 @@ def _refuse_what_is_no_number(losses: Tensor, batches: list[FeatureBatch], epoch
 
 def split_batches(together: FeatureBatch) -> list[FeatureBatch]:
     """The batches that stand end to end."""
-    sizes = together["sizes"]
-    parts = [torch.split(together[key], sizes) for key in ("features", "labels", "index")]
-    return [FeatureBatch(features=f, labels=labels, index=index) for f, labels, index in zip(*parts, strict=True)]
+    names = [name for name in together if name != "sizes"]
+    parts = [torch.split(together[name], together["sizes"]) for name in names]  # type: ignore[literal-required]
+    return [cast(FeatureBatch, dict(zip(names, part, strict=True))) for part in zip(*parts, strict=True)]

@@ -50,6 +50,11 @@ class FreezingPlan:
         end = next((self.ends[name] for name in _prefixes(parameter) if name in self.ends), epoch + 1)
         return first is not None and first <= epoch < end
 
+    @property
+    def changes(self) -> bool:
+        """Whether an epoch differs from the first."""
+        return any(self.starts.values()) or bool(self.ends)
+
     def check(self, network: nn.Module) -> None:
         """Raise `FreezingError` where a name matches nothing in the network."""
         known = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
@@ -83,6 +88,8 @@ def apply_plan(network: nn.Module, plan: FreezingPlan, epoch: int) -> bool:
         Whether any parameter began or ceased to train.
     """
     changed = False
+    if epoch and not plan.changes:
+        return changed
     for name, parameter in network.named_parameters():
         trains = plan.trains(name, epoch)
         changed |= parameter.requires_grad != trains
@@ -98,7 +105,11 @@ def keep_frozen_in_eval(network: nn.Module) -> None:
     some layer, everything up to that layer is frozen, dropout and statistics of a BatchNorm without weights included.
     """
     for part in network.children():
-        if all(parameter.requires_grad for parameter in part.parameters()) and any(True for _ in part.parameters()):
+        trained = {parameter.requires_grad for parameter in part.parameters()}
+        if trained == {True}:
+            continue
+        if trained == {False}:
+            part.eval()
             continue
         begun = False
         for module in part.modules():

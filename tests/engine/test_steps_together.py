@@ -27,7 +27,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], dict[str, Any]]] =
     "dropout and clipping": (texts, lambda: text_task(dropout=0.3), {"gradient_clip_val": 0.05}),
     "plateau": (texts, lambda: text_task(schedule="plateau", monitor="val/loss", mode="min", patience=0, lr=0.5), {}),
     "bfloat16": (texts, lambda: text_task(dropout=0.3), {"precision": "bf16-mixed"}),
-    "flip": (lambda: images(flip=True), lambda: image_task(schedule="onecycle"), {}),
+    "flip": (lambda: images(flip=True), lambda: image_task(schedule="onecycle", mirror_test=True), {}),
 }
 
 
@@ -58,6 +58,9 @@ def fitted(case: str, folder: Path, *, together: bool) -> tuple[Parts, Watcher]:
     if not together:
         parts.datamodule.steps_at_once = 1
     parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    history = dict(parts.task.results)
+    parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
+    parts.task.results.update(history)
     return parts, watcher
 
 
@@ -72,7 +75,8 @@ def test_they_are_the_same_steps(case: str, tmp_path: Path) -> None:
     state = plain.task.state_dict()
     for name, value in ours.task.state_dict().items():
         assert torch.equal(value, state[name]), name
-    for stage in ("train", "val"):
+    assert ours.trainer.num_val_batches == [1]
+    for stage in ("train", "val", "test"):
         assert ours.task.results[stage].figures == plain.task.results[stage].figures
         assert ours.task.results[stage].count == plain.task.results[stage].count
 
@@ -102,6 +106,8 @@ class OfTheUsers(lightning.Callback):
         (text_task, {"accumulate_grad_batches": 2}),
         (text_task, {"max_steps": 3}),
         (text_task, {"limit_train_batches": 1}),
+        (text_task, {"limit_val_batches": 1}),
+        (text_task, {"limit_test_batches": 0.5}),
         (text_task, {"val_check_interval": 2}),
     ],
 )
