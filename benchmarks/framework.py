@@ -33,7 +33,7 @@ from engine.build import PROGRESS_EVERY
 from lightning_modules.optim import parameter_groups
 
 _WARMTH = 10  # steps
-_TURN = 0.5  # seconds
+_TURN = 0.05  # seconds: a run of the linear head is over in five
 _FINE_TUNING = {"trainer.max_epochs": 1, "data.batch_size": 4}
 _ONCE = "steps of 100 ms"  # whose thousand turns are repetitions enough
 # Name -> experiment, words, whether its features are stored, most that it may cost, and what would be fine.
