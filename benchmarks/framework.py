@@ -14,7 +14,7 @@ import io
 import itertools
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -100,14 +100,12 @@ class ThawWithBar(ThawRun):
         return network
 
 
-def measure(given: argparse.Namespace) -> list[Row]:
+def measure(given: argparse.Namespace) -> Iterator[Row]:
     """Measure the pieces of work that are asked for."""
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in given.work or _WORK:
             experiment, words, stored, most, aim = _WORK[name]
-            rows.append(_row(name, experiment, words, Path(folder) if stored else "none", (most, aim), given))
-    return rows
+            yield _row(name, experiment, words, Path(folder) if stored else "none", (most, aim), given)
 
 
 def _row(

@@ -9,6 +9,7 @@ Without augmentation, and with the horizontal flip, for which Thaw computes two 
 """
 
 import argparse
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -61,10 +62,9 @@ def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: 
     return partial(plain_steps, network, loader, torch.optim.Adam(trained, lr=1e-4), steps, half=half, device=given.device)
 
 
-def measure(given: argparse.Namespace) -> list[Row]:
+def measure(given: argparse.Namespace) -> Iterator[Row]:
     """Measure without augmentation and with the flip."""
     rate, forward = operations_per_second(torch.bfloat16, given.device), backbone_operations(_NAME)
-    rows = []
     for flip in (False, True):
         ours = thaw(given, flip=flip)
         peers = {name: peer(given, flip=flip, half=name == "tuned") for name in _STEPS}
@@ -95,8 +95,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
         what = f"DeiT-B from blocks.11 on, {IMAGES:,} images, {EPOCHS} epochs, {'flip' if flip else 'no augmentation'}"
         goals = ratio_goals(sides, ("default", 15, 24), ("tuned", 6, 14))
         key = f"S3 {'flip' if flip else 'plain'}"
-        rows.append(Row(key, what, sides, goals, setting("torch", "lightning", "timm"), limit, given.device))
-    return rows
+        yield Row(key, what, sides, goals, setting("torch", "lightning", "timm"), limit, given.device)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ with `--save`, keeps them under `results/`, from which `python -m benchmarks` dr
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -154,8 +154,8 @@ def arguments(description: str | None, repetitions: int, *, on_gpus: bool = True
     return parser
 
 
-def command(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Sequence[Row]]) -> None:
-    """Read the command line, measure, print, and keep what is to be kept."""
+def command(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Iterable[Row]]) -> None:
+    """Read the command line, measure, print, and keep what is to be kept, each row as soon as it is there."""
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     for row in measure(given):

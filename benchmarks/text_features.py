@@ -10,7 +10,7 @@ default one trains one epoch, which counts ten times, and tests.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -30,10 +30,10 @@ _HEADS = {
 }
 
 
-def measure(given: argparse.Namespace) -> list[Row]:
+def measure(given: argparse.Namespace) -> Iterator[Row]:
     """Measure both heads."""
     rate = operations_per_second(torch.bfloat16, given.device)
-    return [_row(head, given, rate) for head in given.head or _HEADS]
+    return (_row(head, given, rate) for head in given.head or _HEADS)
 
 
 def _row(head: str, given: argparse.Namespace, rate: float) -> Row:

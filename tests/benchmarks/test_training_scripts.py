@@ -54,7 +54,7 @@ def test_fine_tuning(of_texts: Namespace) -> None:
 
 
 def test_heads_on_a_frozen_encoder(of_texts: Namespace) -> None:
-    rows = text_features.measure(of_texts)
+    rows = list(text_features.measure(of_texts))
     assert [row.key for row in rows] == ["S2 linear", "S2 bigru"]
     for row in rows:
         check(row, "default", "tuned")
@@ -62,7 +62,7 @@ def test_heads_on_a_frozen_encoder(of_texts: Namespace) -> None:
 
 
 def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
-    rows = framework.measure(of_texts)
+    rows = list(framework.measure(of_texts))
     assert len(rows) == 3
     for row in rows:
         check(row, "default")
@@ -96,7 +96,7 @@ def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Pat
         monkeypatch.setattr(script, "_WIDTH", 192)
     monkeypatch.setattr(script, "_NAME", architecture)
     cifar_like(tmp_path, 40, 10)
-    rows = script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1))
+    rows = list(script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1)))
     assert ", ".join(row.key for row in rows) == peers
     for row in rows:
         check(row, "default", "tuned")
