@@ -62,7 +62,7 @@ class FeatureBatch(TypedDict):
         mirrored: Like `features`, of the mirror images; only where both are read.
         labels: [B] int64, 0..K-1.
         index: [B] int64, the sample's row in its split's file, from 0.
-        sizes: Samples of each batch, where several stand end to end; B is then their sum.
+        batch_sizes: Samples of each batch, where several stand end to end; B is then their sum.
     """
 
     features: Tensor
@@ -70,4 +70,4 @@ class FeatureBatch(TypedDict):
     mirrored: NotRequired[Tensor]
     labels: Tensor
     index: Tensor
-    sizes: NotRequired[list[int]]
+    batch_sizes: NotRequired[list[int]]

@@ -150,7 +150,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
         """A whole batch, as torch's loader asks for it, or several, end to end; pairs are of epoch and position."""
         if isinstance(positions[0], list):
             together = self.__getitems__(list(chain.from_iterable(positions)))
-            together["sizes"] = [len(batch) for batch in positions]
+            together["batch_sizes"] = [len(batch) for batch in positions]
             return together
         if not isinstance(positions[0], tuple):
             return self.batch(positions)

@@ -134,7 +134,7 @@ class Task(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a training batch; of a process's share of it so weighted that the mean over processes is the batch's."""
         totals = self._totals_of("train", batch_idx)
-        if "sizes" in batch:
+        if "batch_sizes" in batch:
             batch = steps_but_the_last(self, batch, totals, batch_idx * self.trainer.datamodule.steps_at_once)  # type: ignore[attr-defined]
         loss = self.shared_step(batch, totals)
         if not _several_processes():
@@ -155,7 +155,7 @@ class Task(lightning.LightningModule):
 
     def _evaluated(self, batch: Any, totals: StageTotals | None) -> Tensor:  # noqa: ANN401 - each task has its own
         """Loss of a batch, or of the last one where several are handed over together; all of them count."""
-        *others, last = split_batches(batch) if "sizes" in batch else [batch]
+        *others, last = split_batches(batch) if "batch_sizes" in batch else [batch]
         for other in others:
             self.shared_step(other, totals)
         return self.shared_step(last, totals)

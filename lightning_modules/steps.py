@@ -35,7 +35,7 @@ def steps_but_the_last(task: "Task", together: FeatureBatch, totals: "StageTotal
 
     Args:
         task: In training.
-        together: Batches end to end, with their `sizes`.
+        together: Batches end to end, with their `batch_sizes`.
         totals: Where they count.
         first: Number of the first of them in its epoch.
 
@@ -79,6 +79,6 @@ def _refuse_what_is_no_number(losses: Tensor, batches: list[FeatureBatch], epoch
 
 def split_batches(together: FeatureBatch) -> list[FeatureBatch]:
     """The batches that stand end to end."""
-    names = [name for name in together if name != "sizes"]
-    parts = [torch.split(together[name], together["sizes"]) for name in names]  # type: ignore[literal-required]
+    names = [name for name in together if name != "batch_sizes"]
+    parts = [torch.split(together[name], together["batch_sizes"]) for name in names]  # type: ignore[literal-required]
     return [cast(FeatureBatch, dict(zip(names, part, strict=True))) for part in zip(*parts, strict=True)]

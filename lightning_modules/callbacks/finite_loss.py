@@ -27,6 +27,6 @@ class FiniteLoss(lightning.Callback):
             return
         loss = outputs["loss"]
         if not torch.isfinite(loss):
-            sizes = batch.get("sizes", [len(batch["index"])])  # of several taken together, this is the last one's loss
+            sizes = batch.get("batch_sizes", [len(batch["index"])])  # of several taken together, this is the last one's loss
             number = batch_idx if len(sizes) == 1 else batch_idx * trainer.datamodule.steps_at_once + len(sizes) - 1  # type: ignore[attr-defined]
             raise NonFiniteLossError.of_batch(loss, trainer.current_epoch, number, batch["index"][-sizes[-1] :])

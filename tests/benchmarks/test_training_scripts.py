@@ -83,7 +83,7 @@ def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
 
 @pytest.mark.parametrize(
     ("script", "architecture", "peers"),
-    [(image_head, "beit_base_patch16_224", "S4"), (image_prefix, "deit_tiny_distilled_patch16_224", "S3 plain, S3 flip")],
+    [(image_head, "vit_tiny_patch16_224", "S4"), (image_prefix, "deit_tiny_distilled_patch16_224", "S3 plain, S3 flip")],
 )
 def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (script, image_runs):
@@ -92,8 +92,7 @@ def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Pat
     monkeypatch.setattr(image_runs, "_VAL_IMAGES", 10)  # one of each class
     monkeypatch.setattr(script, "_BATCH", 10)
     monkeypatch.setattr(script, "_STEPS", {"default": 2, "tuned": 2})
-    if script is image_prefix:
-        monkeypatch.setattr(script, "_WIDTH", 192)
+    monkeypatch.setattr(script, "_WIDTH", 192)
     monkeypatch.setattr(script, "_NAME", architecture)
     cifar_like(tmp_path, 40, 10)
     rows = list(script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1)))

@@ -136,10 +136,11 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
     assert "runs/keras" in page
     assert "validation accuracy" in page.lower()
     for name in ("status.json", "provenance.json", "plan.json"):
-        assert set(read(ours.folder, name)) >= set(read(theirs.folder, name)), name
+        # A Keras run stores no features.
+        assert set(read(ours.folder, name)) >= set(read(theirs.folder, name)) - {"features"}, name
     here, there = (read(run.folder, "metrics.json") for run in (ours, theirs))
     for part in ("test", "val", "best", "parameters", "seconds"):
-        assert set(here[part]) == set(there[part]), part
+        assert set(here[part]) == set(there[part]) - {"features"}, part
     assert set(history(ours.folder)) >= {
         "epoch",
         "step",
