@@ -88,10 +88,6 @@ class Turns:
         self.may_run = [context.Semaphore(0) for _ in range(sides)]
         self.ended = context.Array("b", sides, lock=False)  # only whoever has the turn looks and writes
 
-    def clock(self, side: int) -> "Clock":
-        """The clock of a side, which waits for its first turn when it is started."""
-        return Clock(self, side)
-
     def begin(self) -> None:
         """Give the first side its turn."""
         self.may_run[0].release()
@@ -196,14 +192,14 @@ def _play(make: Callable[[], Run], turns: Turns, side: int, numbers: tuple[int, 
     """Be the process of a side."""
     seed, warmth, threads = numbers
     torch.set_num_threads(threads)
-    preparing = turns.clock(side)
+    preparing = Clock(turns, side)
     preparing.wait()
     run = make()
     run.prepare(0, steps=warmth)
     run.train()
     network = run.prepare(seed)
     preparing.hand_over()
-    clock = turns.clock(side)
+    clock = Clock(turns, side)
     clock.start()
     for module in (network, *network.children()):  # features are computed by a part of it
         module.register_forward_pre_hook(lambda *_: clock.chance())
