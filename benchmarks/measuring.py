@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from engine.precision import bfloat16_units
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -72,5 +74,6 @@ def setting(*packages: str) -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     cpu = names[0] if names else platform.processor()
+    unit = next((unit for unit, found in bfloat16_units().items() if found), "no bfloat16")
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return f"{gpu}{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+    return f"{gpu}{cpu} ({unit}), {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"

@@ -11,6 +11,7 @@ import torch
 import datamodules
 from datamodules.stored_features import digest_of_tensors
 from engine import feature_computing
+from engine.precision import bfloat16_units
 from lightning_modules import networks
 from lightning_modules.base import Task
 from lightning_modules.networks.frozen_prefix import Cut
@@ -28,8 +29,7 @@ def code_digest() -> str:
 
 def _processor() -> list[object]:
     """What the last digits of a CPU's products depend on."""
-    amx = torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public function tells it
-    return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), amx]
+    return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), bfloat16_units()]
 
 
 def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:

@@ -50,6 +50,15 @@ def fast_and_safe(accelerator: str) -> tuple[str, str]:
         return _WHOLE, f"{name} has no bfloat16"
     if accelerator not in ("cpu", "cuda") and torch.backends.mps.is_available():
         return _WHOLE, "mixed precision gains little on this GPU"
-    if torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - no public function tells it
-        return _MIXED, "this CPU multiplies bfloat16 (AMX)"
+    for unit, found in bfloat16_units().items():
+        if found:
+            return _MIXED, f"this CPU multiplies bfloat16 ({unit})"
     return _WHOLE, "this CPU has no unit that multiplies bfloat16"
+
+
+def bfloat16_units() -> dict[str, bool]:
+    """What multiplies bfloat16 in a CPU, the fastest first, and whether the one at hand has it."""
+    return {
+        "AMX": torch.cpu._is_amx_tile_supported(),  # noqa: SLF001 - no public function tells it
+        "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported(),  # noqa: SLF001 - likewise
+    }

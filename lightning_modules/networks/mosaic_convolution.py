@@ -1,8 +1,9 @@
 """Convolutions of small pictures on CPUs: the gradient of their weights from several pictures at a time, side by side.
 
 oneDNN goes through a batch picture by picture and adds each one's share to the whole gradient of the weights. Where there are
-many channels and few pixels, that adding is most of the work. A mosaic of pictures, with zeros between them, has the same
-gradient: what stands on the zeros counts nothing, and no window reaches from one picture into the next.
+many channels and few pixels, and the products are as fast as those of AMX, that adding is most of the work. A mosaic of
+pictures, with zeros between them, has the same gradient: what stands on the zeros counts nothing, and no window reaches from
+one picture into the next.
 """
 
 from typing import Any, cast
@@ -76,7 +77,7 @@ def convolve_by_mosaic(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Convolution(nn.Conv2d):
-    """3 x 3, without bias, as large as its input; trained by mosaic where that is faster: small pictures, bfloat16, a CPU."""
+    """3 x 3, without bias, as large as its input; trained by mosaic where that is faster: small pictures, bfloat16, AMX."""
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__(width_in, width, 3, padding=1, bias=False)
@@ -86,5 +87,7 @@ class Convolution(nn.Conv2d):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         trains = torch.is_grad_enabled() and self.weight.requires_grad
         if not trains or x.device.type != "cpu" or dtype != torch.bfloat16 or max(x.shape[-2:]) > _SMALL:
+            return super().forward(x)
+        if not torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - no public function tells it
             return super().forward(x)
         return convolve_by_mosaic(x.to(dtype), self.weight.to(dtype))

@@ -10,8 +10,8 @@ from torch.nn import functional
 from lightning_modules.networks.mosaic_convolution import Convolution
 from lightning_modules.networks.small_resnet import opponent_filters
 
-# The running statistics follow within a few steps: a run has a few hundred.
-_MOMENTUM = 0.4
+# The running statistics are those of some forty batches. A run has a few hundred steps, each of several batches.
+_MOMENTUM = 0.05
 # On each eigenvalue: what hardly varies is hardly magnified.
 _RIDGE = 5e-4
 # On the features, so that logits begin small.

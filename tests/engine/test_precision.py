@@ -15,17 +15,35 @@ def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
     return OmegaConf.create({"trainer": {"precision": precision, "accelerator": "cpu"}, "ckpt_path": ckpt_path})
 
 
-@pytest.mark.parametrize(("amx", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_cpu_that_multiplies_bfloat16_does(
-    amx: bool, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def give_cpu(monkeypatch: pytest.MonkeyPatch, *, amx: bool = False, avx512_bf16: bool = False) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "expected", "why"),
+    [
+        (True, True, "bf16-mixed", "multiplies bfloat16 (AMX)"),
+        (False, True, "bf16-mixed", "multiplies bfloat16 (AVX-512 BF16)"),
+        (False, False, "32-true", "has no unit that multiplies bfloat16"),
+    ],
+)
+def test_a_cpu_that_multiplies_bfloat16_does(
+    amx: bool,
+    avx512_bf16: bool,
+    expected: str,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    give_cpu(monkeypatch, amx=amx, avx512_bf16=avx512_bf16)
     monkeypatch.setattr(logging.getLogger("engine.precision"), "propagate", True)
     cfg = config()
     with caplog.at_level(logging.INFO):
         settle_precision(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == expected
-    assert f"trainer.precision=auto: {expected}, this CPU" in caplog.text
+    assert f"trainer.precision=auto: {expected}, this CPU {why}" in caplog.text
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -34,7 +52,7 @@ def test_a_gpu_takes_bfloat16_where_it_has_it(bf16: bool, expected: str, monkeyp
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: bf16 and not including_emulation)
     assert fast_and_safe("auto")[0] == expected
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: not bf16)
+    give_cpu(monkeypatch, amx=not bf16)
     assert fast_and_safe("cpu")[0] != expected
 
 
@@ -46,7 +64,7 @@ def test_what_is_stated_stays(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_keeps_the_one_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}\n")
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    give_cpu(monkeypatch)
     cfg = config(ckpt_path="last")
     settle_precision(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "bf16-mixed"

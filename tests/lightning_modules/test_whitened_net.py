@@ -142,7 +142,7 @@ def test_mosaic_has_every_picture_once_with_zeros_between() -> None:
     assert made.sum() == stack.sum()
 
 
-def test_convolution_is_trained_by_mosaic_in_bfloat16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolution_is_trained_by_mosaic_in_bfloat16_with_amx_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     by_mosaic = convolve_by_mosaic
 
@@ -151,6 +151,7 @@ def test_convolution_is_trained_by_mosaic_in_bfloat16_alone(monkeypatch: pytest.
         return by_mosaic(x, weight)
 
     monkeypatch.setattr(mosaic_convolution, "convolve_by_mosaic", counted)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     torch.manual_seed(0)
     layer, x = Convolution(4, 6), torch.randn(3, 4, 7, 7)
     layer(x).square().sum().backward()
@@ -165,6 +166,10 @@ def test_convolution_is_trained_by_mosaic_in_bfloat16_alone(monkeypatch: pytest.
     assert y.dtype == torch.bfloat16
     y.float().square().sum().backward()
     assert calls == [(torch.bfloat16, torch.bfloat16)]
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    assert len(calls) == 1
     assert layer.weight.grad is not None
     assert layer.weight.grad.dtype == torch.float32
     torch.testing.assert_close(layer.weight.grad, expected, atol=0.02 * float(expected.abs().max()), rtol=0)
