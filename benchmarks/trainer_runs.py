@@ -40,7 +40,10 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class FrozenClassifier(nn.Module):
-    """A frozen encoder under a head, as one writes it for the Trainer: Thaw's networks, the GRU over packed texts."""
+    """A frozen encoder under a head, as one writes it for the Trainer: Thaw's networks, the GRU over packed texts.
+
+    Of two classes Thaw has one logit; that of the other is 0 here, which makes the cross-entropy the same.
+    """
 
     def __init__(self, backbone: str, *, recurrent: bool, hidden: int = 128) -> None:
         super().__init__()
@@ -49,10 +52,10 @@ class FrozenClassifier(nn.Module):
             parameter.requires_grad = False
         self.recurrent = recurrent
         if not recurrent:
-            self.output = nn.Linear(self.encoder.config.hidden_size, 2)
+            self.output = nn.Linear(self.encoder.config.hidden_size, 1)
             return
         self.gru = nn.GRU(self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True)
-        self.output = nn.Linear(2 * hidden, 2)
+        self.output = nn.Linear(2 * hidden, 1)
 
     def train(self, mode: bool = True) -> "FrozenClassifier":  # noqa: FBT001, FBT002 - torch's own signature
         """Set the mode; without dropout in what is frozen, which the Trainer by itself would leave on."""
@@ -70,7 +73,7 @@ class FrozenClassifier(nn.Module):
         else:
             mask = attention_mask[..., None]
             vectors = (states * mask).sum(1) / mask.sum(1)
-        logits = self.output(vectors)
+        logits = nn.functional.pad(self.output(vectors), (1, 0))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
