@@ -32,6 +32,8 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "data.size": (2, None),
     "data.max_pixels": (1, 178_956_970),  # above, Pillow refuses by itself
     "data.augmentation.crop_padding": (0, None),
+    "data.augmentation.small_crops.side": (1, None),
+    "data.augmentation.small_crops.epochs": (1, None),
     "data.augmentation.rotation": (0, 180),
     "data.augmentation.scale": (0.01, None),
     "data.augmentation.largest_share": (0.01, 1),

@@ -152,7 +152,8 @@ def test_settings_of_the_reference() -> None:
     assert (vgg["data"]["batch_size"], vgg["trainer"]["max_epochs"], vgg["model"]["image_size"]) == (64, 50, 32)
     assert vgg["callbacks"]["early_stopping"]["patience"] == 5
     assert composed("cifar10_densenet201")["callbacks"]["unfreezing"]["start_layer"] == "features.denseblock4"
-    assert deit["data"]["augmentation"] == {"crop_padding": 0, "flip": True, "rotation": 15.0, "rand_augment": None}
+    augmentation = {"crop_padding": 0, "small_crops": None, "flip": True, "rotation": 15.0, "rand_augment": None}
+    assert deit["data"]["augmentation"] == augmentation
     assert (deit["model"]["schedule"], deit["model"]["lr"], deit["trainer"]["max_epochs"], deit["data"]["batch_size"]) == (
         "constant",
         1e-4,

@@ -8,7 +8,9 @@ from torchvision.transforms.v2 import functional as reference
 
 from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter, _image_seed, crop, rotate
 
-EVERYTHING = Augmentation(crop_padding=3, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9})
+EVERYTHING = Augmentation(
+    crop_padding=3, small_crops=None, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9}
+)
 
 
 def images(count: int = 6, height: int = 20, width: int = 28) -> torch.Tensor:
@@ -31,7 +33,7 @@ def test_crop_is_torchvisions() -> None:
 
 def test_flip_turns_about_half_and_the_rest_stays() -> None:
     stack = images(400)
-    flipped = Augmenter(Augmentation(crop_padding=0, flip=True, rotation=0.0, rand_augment=None), 400, 1, 0)(
+    flipped = Augmenter(Augmentation(crop_padding=0, small_crops=None, flip=True, rotation=0.0, rand_augment=None), 400, 1, 0)(
         stack, torch.arange(400)
     )
     turned = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, stack, strict=True)]
@@ -47,6 +49,27 @@ def test_every_window_comes_up() -> None:
         tuple(int(i) for i in image[0].nonzero()[0]) for image in augmenter(corner.expand(500, -1, -1, -1), torch.arange(500))
     }
     assert places == {(r, c) for r in (3, 4, 5) for c in (3, 4, 5)}
+
+
+def test_first_epochs_show_small_windows_of_all_places_and_later_ones_the_image() -> None:
+    settings = Augmentation(**{**NO_AUGMENTATION, "small_crops": {"side": 7, "epochs": 2}})  # type: ignore[typeddict-item]
+    numbered = torch.arange(8 * 9, dtype=torch.uint8).view(1, 1, 8, 9).expand(300, 3, -1, -1)
+    for epoch in (0, 1):
+        windows = Augmenter(settings, 300, 3, epoch)(numbered, torch.arange(300))
+        assert windows.shape == (300, 3, 7, 7)
+        firsts = windows[:, 0, 0, 0].tolist()
+        assert set(firsts) == {9 * row + column for row in (0, 1) for column in (0, 1, 2)}
+        for window, first in zip(windows, firsts, strict=True):
+            assert torch.equal(window, reference.crop(numbered[0], first // 9, first % 9, 7, 7))
+    assert torch.equal(Augmenter(settings, 300, 3, 2)(numbered, torch.arange(300)), numbered)
+
+
+def test_small_windows_reach_into_the_mirrored_border() -> None:
+    settings = Augmentation(**{**NO_AUGMENTATION, "crop_padding": 2, "small_crops": {"side": 3, "epochs": 1}})  # type: ignore[typeddict-item]
+    corner = torch.zeros(1, 3, 6, 6, dtype=torch.uint8)
+    corner[..., 1, 1] = 255  # stands in the border a second and a third time, and at its corner
+    counts = (Augmenter(settings, 400, 3, 0)(corner.expand(400, -1, -1, -1), torch.arange(400))[:, 0] > 0).sum(dim=(1, 2))
+    assert set(counts.tolist()) == {0, 1, 2, 4}
 
 
 @pytest.mark.parametrize("rand_augment", [None, {"num_ops": 2, "magnitude": 9}])
@@ -66,7 +89,9 @@ def test_change_depends_on_seed_epoch_and_row_alone(rand_augment: object) -> Non
 
 
 def test_rand_augment_is_torchvisions_with_the_seed_of_the_image() -> None:
-    settings = Augmentation(crop_padding=0, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9})
+    settings = Augmentation(
+        crop_padding=0, small_crops=None, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9}
+    )
     changed = Augmenter(settings, 10, 5, 3)(images(4), torch.tensor([3, 8, 1, 0]))
     for ours, image, row in zip(changed, images(4), (3, 8, 1, 0), strict=True):
         torch.manual_seed(_image_seed(5, 3, row))
