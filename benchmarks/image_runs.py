@@ -128,11 +128,12 @@ def gradient_difference(stored: ThawImages) -> tuple[float, float]:
     """
     results = []
     plain = ThawImages(stored.experiment, stored.given, {**stored.words, "data.augmentation.flip": False})
-    plain.words["trainer.accelerator"] = "cpu"
+    plain.words |= {"trainer.accelerator": "cpu", "data.train_rows": 2 * _VAL_IMAGES, "data.val_fraction": 0.5}
     for wanted in (True, False):
         cfg, parts = plain.build(stored=wanted)
         if wanted:
             give_features(plan_features(cfg, parts, None), parts)
+            parts.datamodule.steps_at_once = 1  # a batch on either side
         task = parts.task.eval()  # without the head's dropout
         batch = next(iter(parts.datamodule.train_dataloader()))
         with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):

@@ -1,5 +1,6 @@
 """The scripts that train on both sides: each gives its rows, on small networks and few samples."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,8 @@ from benchmarks import framework, image_head, image_prefix, image_runs, text_fea
 from benchmarks.rows import Row
 from benchmarks.text_runs import ThawRun, forward_operations
 from tests.images import cifar_like
+
+_GRADIENT = 0.02  # relative, of stored features in bfloat16 where the device has it
 
 
 @pytest.fixture
@@ -57,8 +60,10 @@ def test_heads_on_a_frozen_encoder(of_texts: Namespace) -> None:
     rows = list(text_features.measure(of_texts))
     assert [row.key for row in rows] == ["S2 linear", "S2 bigru"]
     for row in rows:
-        check(row, "default", "tuned")
-        assert all(side.quality.startswith(("test acc 0.", "test acc after one epoch 0.")) for side in row.sides.values())
+        check(row, "default", "tuned", "Thaw with the test split")
+        told = {name: side.quality.rpartition(" ")[0] for name, side in row.sides.items()}
+        assert told.pop("Thaw with the test split") == "test acc"
+        assert told == {"Thaw": "val acc", "default": "val acc after one epoch", "tuned": "val acc"}
 
 
 def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
@@ -99,4 +104,6 @@ def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Pat
     assert ", ".join(row.key for row in rows) == peers
     for row in rows:
         check(row, "default", "tuned")
-        assert "gradient" in row.sides["Thaw"].quality
+        differences = [float(number) for number in re.findall(r"gradient ([0-9.e+-]+)", row.sides["Thaw"].quality)]
+        assert differences
+        assert max(differences) < _GRADIENT
