@@ -1,8 +1,9 @@
 """Image networks as the `features` part of a classifier: any of timm, and three of our own. `B` images, `C` channels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -22,6 +23,7 @@ OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "whitened_net": 
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
 _TRIED = 32  # pixels of the image that a network of no fixed size is tried with
+_PIECE = 16 * 224**2  # pixels that a CPU evaluates together: what a layer gives for them stays in its cache
 
 
 class ImageEncoder(Divisible):
@@ -67,12 +69,12 @@ class ImageEncoder(Divisible):
         """Have the first layer take its filters from training images; returns its name, None where there is no such layer."""
         if not isinstance(self.model, WhitenedNet):
             return None
-        self.model.fit_first_layer(self.prepared(batch))
+        self.model.fit_first_layer(self.prepared(batch["pixel_values"]))
         return "model.whitening"
 
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""
-        return Features(pooled_features(self.model, self.prepared(batch)))
+        return Features(self._in_pieces(partial(pooled_features, self.model), batch))
 
     @property
     def listed(self) -> str | None:
@@ -81,16 +83,25 @@ class ImageEncoder(Divisible):
 
     def up_to(self, layer: str, batch: ImageBatch) -> Features:
         """The input of a layer."""
-        return Features(input_of(self.model, layer, self.prepared(batch)))
+        return Features(self._in_pieces(partial(input_of, self.model, layer), batch))
 
     def behind(self, layer: str, state: Features) -> Features:
         """Pooled features from the input of a layer."""
         return Features(behind(self.model, layer, state.values))
 
-    def prepared(self, batch: ImageBatch) -> Tensor:
-        """The network's input, [B, 3, h, w]: resized, normalised, and of the weights' type."""
-        pixels: Tensor = self.input(batch["pixel_values"])
+    def prepared(self, stored: Tensor) -> Tensor:
+        """The network's input [B, 3, h, w] from stored pixels: resized, normalised, and of the weights' type."""
+        pixels: Tensor = self.input(stored)
         return pixels.to(next(self.model.parameters(), pixels).dtype)
+
+    def _in_pieces(self, run: Callable[[Tensor], Tensor], batch: ImageBatch) -> Tensor:
+        """Run some images at a time where that is faster and images do not depend on each other."""
+        stored = batch["pixel_values"]
+        height, width = self.config["size"] or stored.shape[-2:]
+        count = max(1, _PIECE // (height * width))
+        if self.training or stored.device.type != "cpu" or len(stored) <= count:
+            return run(self.prepared(stored))
+        return torch.cat([run(self.prepared(some)) for some in torch.split(stored, count)])
 
 
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:

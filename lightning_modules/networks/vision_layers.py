@@ -122,13 +122,13 @@ def tokens_read(model: nn.Module) -> int:
 def shortened(model: nn.Module) -> bool:
     """Whether the last block can be computed for the tokens that are read alone.
 
-    Not where it draws random numbers: those of a shortened block would be others. Not for blocks of another kind, and not where
-    hooks watch it.
+    Not where it draws random numbers: those of a shortened block would be others. Not for blocks of another kind, nor where
+    keys are normalised, which takes all of them, and not where hooks watch it.
     """
     if not tokens_read(model) or type(model).forward_features not in _FORWARD or cast(Any, model).grad_checkpointing:  # type: ignore[attr-defined]
         return False
     block = cast(Any, model).blocks[-1]
-    if (type(block), type(block.attn)) not in _KNOWN or type(block.mlp) not in (Mlp, SwiGLU) or _is_gated(block.attn):
+    if (type(block), type(block.attn)) not in _KNOWN or type(block.mlp) not in (Mlp, SwiGLU) or _has_more(block.attn):
         return False
     norms = [block.norm1, block.norm2, cast(Any, model).norm]
     if not all(isinstance(norm, nn.LayerNorm | nn.Identity) for norm in norms):
@@ -140,8 +140,10 @@ _FORWARD = (VisionTransformer.forward_features, Beit.forward_features)
 _KNOWN = ((timm_vit.Block, Attention), (timm_beit.Block, timm_beit.Attention))
 
 
-def _is_gated(attention: Any) -> bool:  # noqa: ANN401 - of either kind
-    return getattr(attention, "gate", None) is not None
+def _has_more(attention: Any) -> bool:  # noqa: ANN401 - of either kind
+    """Whether there is a gate, or queries and keys are normalised."""
+    normalised = not isinstance(getattr(attention, "k_norm", nn.Identity()), nn.Identity)
+    return normalised or getattr(attention, "gate", None) is not None
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -157,7 +159,7 @@ def _draws(module: nn.Module) -> bool:
 
 
 def block_of_first(block: nn.Module, state: Tensor, read: int, shared: Tensor | None = None) -> Tensor:
-    """Compute a block for the first tokens: keys and values of all tokens, everything else of these.
+    """Compute a block for the first tokens, which read the others as they come.
 
     Args:
         block: Of a ViT, DeiT or BEiT; see `shortened`.
@@ -180,27 +182,33 @@ def block_of_first(block: nn.Module, state: Tensor, read: int, shared: Tensor | 
 
 
 def _attention(attention: Any, state: Tensor, read: int, shared: Tensor | None) -> Tensor:  # noqa: ANN401 - of either kind
-    """Self-attention [B, R, C] of the first tokens to all."""
-    width = attention.qkv.out_features // 3
-    of_beit = isinstance(attention, timm_beit.Attention)
+    """Self-attention [B, R, C] of the first tokens to all.
+
+    Multiplied in another order, few queries need neither keys nor values of the tokens: q (W_k x) is (q W_k) x, and the
+    weighted sum of values is W_v times that of tokens. The keys' bias adds one number to all scores of a query, which softmax
+    does not see. What is left to be multiplied is little, and is so in float32.
+    """
+    images, count, channels = state.shape
+    heads, of_beit = attention.num_heads, isinstance(attention, timm_beit.Attention)
+    wide = torch.promote_types(state.dtype, torch.float32)
     if of_beit:
-        biased = attention.q_bias is not None
-        biases = (attention.q_bias, torch.cat([attention.k_bias, attention.v_bias])) if biased else (None, None)
+        biases, positions = (attention.q_bias, attention.v_bias), [shared]
+        if attention.relative_position_bias_table is not None:
+            positions.append(attention._get_rel_pos_bias())  # noqa: SLF001
     else:
-        biases = (None, None) if attention.qkv.bias is None else (attention.qkv.bias[:width], attention.qkv.bias[width:])
-    weight = attention.qkv.weight
-    queries = functional.linear(state[:, :read], weight[:width], biases[0])
-    keys_values = functional.linear(state, weight[width:], biases[1])
-    heads: int = attention.num_heads
-    q = queries.reshape(len(state), read, heads, -1).transpose(1, 2)
-    k, v = keys_values.reshape(*state.shape[:2], 2, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    bias = None
-    if of_beit:
-        own = None if attention.relative_position_bias_table is None else attention._get_rel_pos_bias()  # noqa: SLF001
-        bias = own if shared is None else shared if own is None else own + shared
-    else:
-        q, k = attention.q_norm(q), attention.k_norm(k)
-    # Scaled by the width of a head, as both kinds do.
-    mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[..., :read, :])
-    mixed = mixed.transpose(1, 2).flatten(2)
-    return cast(Tensor, attention.proj(mixed if of_beit else attention.norm(mixed)))
+        biases, positions = (None, None) if attention.qkv.bias is None else attention.qkv.bias.view(3, -1).unbind()[::2], []
+    b_q, b_v = (None if bias is None else bias.to(wide) for bias in biases)
+    with torch.autocast(state.device.type, enabled=False):
+        tokens = state.to(wide)
+        w_q, w_k, w_v = attention.qkv.weight.to(wide).view(3, heads, -1, channels).unbind()
+        queries = functional.linear(tokens[:, :read], w_q.flatten(0, 1), b_q).view(images * read, heads, -1)
+        queries = queries * w_q.shape[1] ** -0.5  # the width of a head, as both kinds scale
+        turned = torch.bmm(queries.transpose(0, 1), w_k).view(heads, images, read, channels)
+        scores = torch.bmm(turned.transpose(0, 1).flatten(1, 2), tokens.transpose(1, 2)).view(images, heads, read, count)
+        for added in positions:
+            scores = scores if added is None else scores + added[..., :read, :]
+        mixed = torch.bmm(scores.softmax(-1).flatten(1, 2), tokens).view(images, heads, read, channels)
+        values = torch.bmm(mixed.transpose(0, 1).flatten(1, 2), w_v.transpose(1, 2)).view(heads, images, read, -1)
+        values = values.permute(1, 2, 0, 3).flatten(2)
+        values = (values if b_v is None else values + b_v).to(state.dtype)
+    return cast(Tensor, attention.proj(values if of_beit else attention.norm(values)))

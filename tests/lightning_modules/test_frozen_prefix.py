@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from engine.feature_computing import _held_in_half
 from lightning_modules.networks.freezing import FreezingPlan
 from lightning_modules.networks.frozen_prefix import Cut, find_cut
 from lightning_modules.networks.vision_layers import behind, behind_block, input_of, pooled_features, shortened, tokens_read
@@ -17,7 +18,7 @@ VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads"
 # Name -> architecture, its arguments, tokens that its pooling reads.
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any], int]] = {
     "deit": ("deit_base_distilled_patch16_224", {}, 2),
-    "vit": ("vit_base_patch16_224", {"init_values": 0.1, "qk_norm": True}, 1),
+    "vit": ("vit_base_patch16_224", {"init_values": 0.1}, 1),
     "vit, no bias": ("vit_base_patch16_224", {"qkv_bias": False}, 1),
     "beit": ("beit_base_patch16_224", {"global_pool": "token", "init_values": 0.1}, 1),
     "beit, shared positions": (
@@ -64,6 +65,16 @@ def test_shortened_block_and_both_parts_give_what_timm_gives(name: str, dtype: t
         assert (ours_gradient - gradient).norm() <= tolerance * gradient.norm()
 
 
+@pytest.mark.parametrize("name", [name for name, (_, _, read) in TRANSFORMERS.items() if read])
+def test_in_bfloat16_the_shortened_block_is_as_near_to_float64_as_timm(name: str) -> None:
+    exact = network(name, torch.float64).eval()(pixels(torch.float64)).detach()
+    model, images = network(name).eval(), pixels()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), _held_in_half(model, torch.bfloat16):
+        whole, short = model(images), pooled_features(model, images)
+    assert not torch.equal(whole, short)
+    assert (short - exact).norm() <= 1.2 * (whole - exact).norm()
+
+
 def test_work_for_tokens_that_nobody_reads_is_left_out() -> None:
     model, seen = network("deit").eval(), []
     for block in model.blocks[1:]:
@@ -92,6 +103,12 @@ def test_a_block_that_draws_random_numbers_is_left_whole(drawing: str) -> None:
     torch.manual_seed(5)
     assert torch.equal(pooled_features(model, pixels()), expected)
     assert shortened(model.eval())
+
+
+def test_a_block_that_normalises_its_keys_is_left_whole() -> None:
+    model = network("vit", qk_norm=True).eval()
+    assert not shortened(model)
+    assert torch.equal(pooled_features(model, pixels()), model(pixels()))
 
 
 def test_blocks_of_another_kind_are_left_whole() -> None:

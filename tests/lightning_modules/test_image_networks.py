@@ -111,6 +111,20 @@ def test_features_are_timms_own(backbone: str) -> None:
         torch.testing.assert_close(expected, (tokens[:, 0] + tokens[:, 1]) / 2)
 
 
+@pytest.mark.parametrize(("backbone", "pixels"), [("deit", 16 * 16), ("whitened_net", 20 * 20)])
+def test_a_cpu_evaluates_a_few_images_at_a_time(backbone: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder, sizes, images = image_encoder(BACKBONES[backbone], None, None), [], batch(7)
+    first = next(module for module in encoder.model.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        expected = encoder.eval()(images).values
+        monkeypatch.setattr("lightning_modules.networks.image_backbones._PIECE", 3 * pixels + 1)
+        torch.testing.assert_close(encoder(images).values, expected)
+        encoder.train()(images)  # a norm's statistics are those of a whole batch
+    assert sizes == [7, 3, 3, 1, 7]
+
+
 def test_vgg_features_are_its_last_convolution_flattened() -> None:
     encoder = image_encoder({"architecture": "vgg11"}, None, 32).eval()
     expected = encoder.model.features(encoder.input(batch()["pixel_values"])).flatten(1)
