@@ -42,13 +42,18 @@ def _table(rows: Sequence[Row]) -> str:
         sides = [_took(row.sides.get(name)) for name in ("Thaw", *_PEERS)]
         goals = [" / ".join(_goal(goal, part) for goal in row.goals) for part in ("value", "at_least", "aim")]
         far = "" if row.limit is None else f"{row.sides['Thaw'].timing.median / row.limit.seconds:.1f}"
-        limit = "" if row.limit is None else f"{row.limit.seconds:.3g}"
+        limit = "" if row.limit is None else _short(row.limit.seconds)
         lines.append(f"| {' | '.join([row.key, row.work, *sides, *goals, limit, far])} |")
     return "\n".join(lines) + "\n"
 
 
 def _took(side: Side | None) -> str:
-    return "" if side is None else f"{side.timing.median:.3g} ({_spread(side)}n {len(side.seconds)})"
+    return "" if side is None else f"{_short(side.timing.median)} ({_spread(side)}n {len(side.seconds)})"
+
+
+def _short(number: float) -> str:
+    """Three digits that count."""
+    return f"{float(f'{number:.3g}'):,g}"
 
 
 def _spread(side: Side) -> str:
@@ -59,7 +64,7 @@ def _goal(goal: Goal, part: str) -> str:
     value = getattr(goal, part)
     if value is None:
         return "-"
-    shown = f"{value:.3g}"
+    shown = _short(value)
     return f"**{shown}**, missed" if part == "value" and not goal.reached else shown
 
 
