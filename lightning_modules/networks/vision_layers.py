@@ -128,7 +128,11 @@ def shortened(model: nn.Module) -> bool:
     if not tokens_read(model) or type(model).forward_features not in _FORWARD or cast(Any, model).grad_checkpointing:  # type: ignore[attr-defined]
         return False
     block = cast(Any, model).blocks[-1]
-    if (type(block), type(block.attn)) not in _KNOWN or type(block.mlp) not in (Mlp, SwiGLU) or _has_more(block.attn):
+    if (
+        (type(block), type(block.attn)) not in _KNOWN
+        or type(block.mlp) not in (Mlp, SwiGLU)
+        or _is_gated_or_normalised(block.attn)
+    ):
         return False
     norms = [block.norm1, block.norm2, cast(Any, model).norm]
     if not all(isinstance(norm, nn.LayerNorm | nn.Identity) for norm in norms):
@@ -140,8 +144,8 @@ _FORWARD = (VisionTransformer.forward_features, Beit.forward_features)
 _KNOWN = ((timm_vit.Block, Attention), (timm_beit.Block, timm_beit.Attention))
 
 
-def _has_more(attention: Any) -> bool:  # noqa: ANN401 - of either kind
-    """Whether there is a gate, or queries and keys are normalised."""
+def _is_gated_or_normalised(attention: Any) -> bool:  # noqa: ANN401 - of either kind
+    """Whether values pass a gate, or queries and keys a norm, neither of which stands below."""
     normalised = not isinstance(getattr(attention, "k_norm", nn.Identity()), nn.Identity)
     return normalised or getattr(attention, "gate", None) is not None
 
@@ -186,29 +190,47 @@ def _attention(attention: Any, state: Tensor, read: int, shared: Tensor | None) 
 
     Multiplied in another order, few queries need neither keys nor values of the tokens: q (W_k x) is (q W_k) x, and the
     weighted sum of values is W_v times that of tokens. The keys' bias adds one number to all scores of a query, which softmax
-    does not see. What is left to be multiplied is little, and is so in float32.
+    does not see. What is left to be multiplied is little, and is so in float32, with the weights that autocast would take.
     """
     images, count, channels = state.shape
-    heads, of_beit = attention.num_heads, isinstance(attention, timm_beit.Attention)
+    heads, positions = attention.num_heads, _positions(attention, shared)
     wide = torch.promote_types(state.dtype, torch.float32)
-    if of_beit:
-        biases, positions = (attention.q_bias, attention.v_bias), [shared]
-        if attention.relative_position_bias_table is not None:
-            positions.append(attention._get_rel_pos_bias())  # noqa: SLF001
-    else:
-        biases, positions = (None, None) if attention.qkv.bias is None else attention.qkv.bias.view(3, -1).unbind()[::2], []
-    b_q, b_v = (None if bias is None else bias.to(wide) for bias in biases)
+    weight, b_q, b_v = (None if part is None else _as_autocast(part, state.device).to(wide) for part in _projection(attention))
+    assert weight is not None  # noqa: S101 - tells the type checker
     with torch.autocast(state.device.type, enabled=False):
         tokens = state.to(wide)
-        w_q, w_k, w_v = attention.qkv.weight.to(wide).view(3, heads, -1, channels).unbind()
+        w_q, w_k, w_v = weight.view(3, heads, -1, channels).unbind()
         queries = functional.linear(tokens[:, :read], w_q.flatten(0, 1), b_q).view(images * read, heads, -1)
         queries = queries * w_q.shape[1] ** -0.5  # the width of a head, as both kinds scale
         turned = torch.bmm(queries.transpose(0, 1), w_k).view(heads, images, read, channels)
         scores = torch.bmm(turned.transpose(0, 1).flatten(1, 2), tokens.transpose(1, 2)).view(images, heads, read, count)
         for added in positions:
-            scores = scores if added is None else scores + added[..., :read, :]
+            scores = scores + added[..., :read, :]
         mixed = torch.bmm(scores.softmax(-1).flatten(1, 2), tokens).view(images, heads, read, channels)
         values = torch.bmm(mixed.transpose(0, 1).flatten(1, 2), w_v.transpose(1, 2)).view(heads, images, read, -1)
         values = values.permute(1, 2, 0, 3).flatten(2)
         values = (values if b_v is None else values + b_v).to(state.dtype)
-    return cast(Tensor, attention.proj(values if of_beit else attention.norm(values)))
+    return cast(Tensor, attention.proj(attention.norm(values) if hasattr(attention, "norm") else values))
+
+
+def _projection(attention: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # noqa: ANN401 - of either kind
+    """Weight [3 C', C] of queries, keys and values, and the biases [C'] of queries and of values."""
+    weight: Tensor = attention.qkv.weight
+    if isinstance(attention, timm_beit.Attention):
+        return weight, attention.q_bias, attention.v_bias
+    if attention.qkv.bias is None:
+        return weight, None, None
+    b_q, _, b_v = attention.qkv.bias.view(3, -1).unbind()
+    return weight, b_q, b_v
+
+
+def _as_autocast(parameter: Tensor, device: torch.device) -> Tensor:
+    """A parameter in the precision in which a layer would multiply by it."""
+    half = torch.is_autocast_enabled(device.type) and parameter.dtype == torch.float32
+    return parameter.to(torch.get_autocast_dtype(device.type)) if half else parameter
+
+
+def _positions(attention: Any, shared: Tensor | None) -> list[Tensor]:  # noqa: ANN401 - of either kind
+    """What a BEiT adds to the scores for how tokens lie to each other: numbers of the block, and of all blocks."""
+    own = None if getattr(attention, "relative_position_bias_table", None) is None else attention._get_rel_pos_bias()  # noqa: SLF001
+    return [part for part in (own, shared) if part is not None]

@@ -69,10 +69,27 @@ def test_shortened_block_and_both_parts_give_what_timm_gives(name: str, dtype: t
 def test_in_bfloat16_the_shortened_block_is_as_near_to_float64_as_timm(name: str) -> None:
     exact = network(name, torch.float64).eval()(pixels(torch.float64)).detach()
     model, images = network(name).eval(), pixels()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), _held_in_half(model, torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         whole, short = model(images), pooled_features(model, images)
+        with _held_in_half(model, torch.bfloat16):
+            assert torch.equal(pooled_features(model, images), short)
     assert not torch.equal(whole, short)
     assert (short - exact).norm() <= 1.2 * (whole - exact).norm()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, read) in TRANSFORMERS.items() if read])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gradients_of_the_shortened_block_in_bfloat16(name: str, autocast: bool) -> None:
+    dtype = torch.float32 if autocast else torch.bfloat16
+    exact_model = network(name, torch.float64).train()
+    _, exact = value_and_gradient(exact_model, exact_model(pixels(torch.float64)))
+    errors = []
+    for run in (lambda model, images: model(images), pooled_features):
+        model = network(name, dtype).train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            features = run(model, pixels(dtype))
+        errors.append((value_and_gradient(model, features.float())[1].double() - exact).norm() / exact.norm())
+    assert errors[1] <= 1.2 * errors[0]
 
 
 def test_work_for_tokens_that_nobody_reads_is_left_out() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,18 +112,28 @@ def test_features_are_timms_own(backbone: str) -> None:
         torch.testing.assert_close(expected, (tokens[:, 0] + tokens[:, 1]) / 2)
 
 
-@pytest.mark.parametrize(("backbone", "pixels"), [("deit", 16 * 16), ("whitened_net", 20 * 20)])
-def test_a_cpu_evaluates_a_few_images_at_a_time(backbone: str, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "pixels", "layer"),
+    [("deit", 16 * 16, "blocks.1"), ("whitened_net", 20 * 20, None), ("vgg", 32 * 32, "features.4")],
+)
+def test_a_cpu_evaluates_a_few_images_at_a_time(
+    backbone: str, pixels: int, layer: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     encoder, sizes, images = image_encoder(BACKBONES[backbone], None, None), [], batch(7)
     first = next(module for module in encoder.model.modules() if isinstance(module, torch.nn.Conv2d))
     first.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    encoder.eval()
+    ways = [encoder] if layer is None else [encoder, partial(encoder.up_to, layer)]
     with torch.no_grad():
-        expected = encoder.eval()(images).values
+        expected = [way(images).values for way in ways]
         monkeypatch.setattr("lightning_modules.networks.image_backbones._PIECE", 3 * pixels + 1)
-        torch.testing.assert_close(encoder(images).values, expected)
+        for way, values in zip(ways, expected, strict=True):
+            sizes.clear()
+            torch.testing.assert_close(way(images).values, values)
+            assert sizes == [3, 3, 1]
         encoder.train()(images)  # a norm's statistics are those of a whole batch
-    assert sizes == [7, 3, 3, 1, 7]
+    assert sizes == [3, 3, 1, 7]
 
 
 def test_vgg_features_are_its_last_convolution_flattened() -> None:
