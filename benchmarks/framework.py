@@ -30,7 +30,7 @@ from benchmarks.rows import Goal, Row, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone
 from benchmarks.turns import Run, side_by_side, side_of
 from engine.build import PROGRESS_EVERY
-from lightning_modules.optim import parameter_groups
+from lightning_modules.optim import make_optimizer, parameter_groups
 
 _WARMTH = 10  # steps
 _TURN = 0.05  # seconds: a run of the linear head is over in five
@@ -57,7 +57,7 @@ class PlainLoop(ThawRun):
         limits = [int(n) if isinstance(n := cfg.trainer[f"limit_{stage}_batches"], int) else None for stage in ("train", "val")]
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         groups = parameter_groups(network, self.parts.task.lrs, cfg.model.weight_decay)
-        optimizer = torch.optim.AdamW(groups, fused=True)
+        optimizer = make_optimizer("adamw", groups, momentum=0.0)
         steps = cfg.trainer.max_epochs * (limits[0] or len(train))
         warmup = max(1, round(cfg.model.warmup * steps))
         scheduler = LambdaLR(optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup))))

@@ -54,14 +54,11 @@ def measure(given: argparse.Namespace) -> list[Row]:
         tweets = pd.read_csv(given.data_dir / _TABLE)["tweet"].tolist()
         tokens = sum(min(len(one.ids), _MAXLEN - 2) + 2 for one in numbers.encode_batch(tweets, add_special_tokens=False))
     steps, texts = found["Thaw"]["steps"], found["Thaw"]["texts"]
-    sides = {
-        name: Side(
-            tuple(one["seconds"]),
-            share=min(1.0, one["steps"] / steps),
-            quality=f"train loss {one['loss']:.3f} in step {one['steps'] * (given.repetitions + 1)}",
-        )
-        for name, one in found.items()
-    }
+    sides = {}
+    for name, one in found.items():
+        which = f"the last {one['steps']} of {one['steps'] * (given.repetitions + 1)} steps"
+        quality = f"train loss {one['loss']:.3f}, mean of {which}"
+        sides[name] = Side(tuple(one["seconds"]), share=min(1.0, one["steps"] / steps), quality=quality)
     work = f"a masked-LM epoch of {texts:,} tweets in Keras, BERT of {_LAYERS} layers, hidden size {_HIDDEN}"
     # Forward and twice that backward: a block's matrices for each token, the head's for each that is guessed.
     operations = 3 * 2 * tokens * (12 * _LAYERS * _HIDDEN**2 + _RATE * (_HIDDEN**2 + _HIDDEN * _VOCABULARY))

@@ -7,6 +7,7 @@ with `--save`, keeps them under `results/`, from which `python -m benchmarks` dr
 import argparse
 import dataclasses
 import json
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ class Row:
 
 
 def ratio_goals(sides: dict[str, Side], *wanted: tuple[str, float, float | None]) -> tuple[Goal, ...]:
-    """Goals of the kind `times the default`.
+    """Goals of the kind `times the default`: medians over the repetitions that both sides have.
 
     Args:
         sides: As for `Row`.
@@ -129,8 +130,13 @@ def ratio_goals(sides: dict[str, Side], *wanted: tuple[str, float, float | None]
     Returns:
         A goal for each.
     """
-    own = sides["Thaw"].timing.median
-    return tuple(Goal(f"times the {peer}", sides[peer].timing.median / own, least, aim) for peer, least, aim in wanted)
+
+    def ratio(peer: Side) -> float:
+        own = sides["Thaw"]
+        pairs = zip(own.seconds, peer.seconds, strict=False)  # one of them may have been repeated more often
+        return statistics.median(theirs / peer.share / (ours / own.share) for ours, theirs in pairs)
+
+    return tuple(Goal(f"times the {peer}", ratio(sides[peer]), least, aim) for peer, least, aim in wanted)
 
 
 def arguments(description: str | None, repetitions: int, *, on_gpus: bool = True) -> argparse.ArgumentParser:

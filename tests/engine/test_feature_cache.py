@@ -28,6 +28,7 @@ from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.networks.vision_layers import shortened
 from lightning_modules.text_classifier import TextClassifier
 from tests.conftest import SAMPLE, Train
 
@@ -195,6 +196,20 @@ def test_half_precision_is_stored_as_it_is(head: str, tmp_path: Path) -> None:
     assert [parameter.data_ptr() for parameter in part.parameters()] == before
     assert all(parameter.dtype == torch.float32 for parameter in part.parameters())
     assert {entry.layout.dtype for entry in with_cache.plan.entries.values()} == {expected.dtype}  # type: ignore[union-attr]
+
+
+def test_a_vision_transformers_features_are_the_same_in_half_precision(tmp_path: Path) -> None:
+    with_cache = trained(images, image_task, tmp_path, precision="bf16-mixed", max_epochs=1)
+    plain = parts_of(images(), with_cache.task, precision="bf16-mixed")
+    plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
+    assert plain.task.results["test"].figures == with_cache.test
+    part = with_cache.task.network.features
+    assert shortened(part.model)
+    batch = next(iter(parts_of(images(), with_cache.task).datamodule.val_dataloader()))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = part(batch).values
+        with _held_in_half(part, torch.bfloat16):
+            assert torch.equal(part(batch).values, expected)
 
 
 def keys(data: Any, task: Task, folder: Path, **trainer: Any) -> dict[str, str]:
