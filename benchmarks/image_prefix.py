@@ -49,14 +49,20 @@ def thaw(given: argparse.Namespace, *, flip: bool) -> ThawImages:
     return ThawImages("cifar10_deit", given, words)
 
 
-def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: ANN401 - a partial function
-    """Some steps of the reference's loop."""
+def peer_network(given: argparse.Namespace) -> nn.Module:
+    """The reference's network, of which the last block and the head train."""
     hidden = (nn.Linear(_WIDTH, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5))
     network = timm_network(_NAME, nn.Sequential(*hidden, nn.Linear(256, 10)), given.device)
     begun = False
     for name, parameter in network[0].named_parameters():  # type: ignore[index]
         begun |= name.startswith("blocks.11")
         parameter.requires_grad = begun
+    return network
+
+
+def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: ANN401 - a partial function
+    """Some steps of the reference's loop."""
+    network = peer_network(given)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     loader = DataLoader(Pictures(given.data_dir, _MEAN, _STD, flip=flip), batch_size=_BATCH, shuffle=True, drop_last=True)
     steps = _STEPS["tuned" if half else "default"]
@@ -82,10 +88,10 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
         whole = EPOCHS * (IMAGES / _BATCH)
         loss, gradient = gradient_difference(ours)
         ours.words["trainer.precision"] = "32-true"
-        exact = gradient_difference(ours)[1]
+        exact = gradient_difference(ours, peer_network(given).cpu())
         quality = (
-            f"against training without stored features, one batch: loss {loss:.1e}, gradient {gradient:.1e} relative, "
-            f"in float32 {exact:.1e}"
+            f"one batch against training without stored features: loss {loss:.1e}, gradient {gradient:.1e} relative; "
+            f"against the peer's network in float32: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
         )
         sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
         sides |= {name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in peers}

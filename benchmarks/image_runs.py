@@ -116,11 +116,13 @@ def timm_network(name: str, head: nn.Module, device: str) -> nn.Module:
     return nn.Sequential(backbone, head).to(device)
 
 
-def gradient_difference(stored: ThawImages) -> tuple[float, float]:
+def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tuple[float, float]:
     """How far training on stored features is from training without them, in the precision of the run.
 
     Args:
         stored: The run.
+        peer: Network of the peer, a backbone and a head, which gets Thaw's weights: training without them is then its own, in
+            float32 and on the same pixels.
 
     Returns:
         Difference of the loss and relative difference of the gradient of all that trains (Euclidean), for one batch that is
@@ -138,11 +140,23 @@ def gradient_difference(stored: ThawImages) -> tuple[float, float]:
         batch = next(iter(parts.datamodule.train_dataloader()))
         with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):
             loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
+        network = task.network
+        if peer is not None and not wanted:
+            network = peer.eval()
+            network.load_state_dict(dict(zip(peer.state_dict(), _weights(task.network), strict=True)))
+            pixels = task.network.get_submodule("features").prepared(batch["pixel_values"])  # type: ignore[operator]
+            loss = cross_entropy(network(pixels), batch["labels"])
         loss.backward()
-        grads = [p.grad.flatten() for p in task.network.parameters() if p.grad is not None]
+        grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
         results.append((float(loss.detach()), torch.cat(grads)))
     (loss_a, grad_a), (loss_b, grad_b) = results
     return abs(loss_a - loss_b), float((grad_a - grad_b).norm() / grad_b.norm())
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    """Of backbone and head, in the order in which the peers' hold them."""
+    parts = (network.get_submodule("features.model"), network.get_submodule("head"))
+    return [tensor for part in parts for tensor in part.state_dict().values()]
 
 
 def backbone_operations(name: str, size: int = 224) -> float:
