@@ -138,10 +138,11 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
             parts.datamodule.steps_at_once = 1  # a batch on either side
         task = parts.task.eval()  # without the head's dropout
         batch = next(iter(parts.datamodule.train_dataloader()))
-        with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):
-            loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
-        network = task.network
-        if peer is not None and not wanted:
+        network: nn.Module = task.network
+        if peer is None or wanted:
+            with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):
+                loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
+        else:
             network = peer.eval()
             network.load_state_dict(dict(zip(peer.state_dict(), _weights(task.network), strict=True)))
             pixels = task.network.get_submodule("features").prepared(batch["pixel_values"])  # type: ignore[operator]
