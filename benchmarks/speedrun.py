@@ -3,7 +3,7 @@
 The peer trains on all images, the experiment on all but those that it keeps back for validation; both are tested on the same
 file. Seconds are those of training and test; the images are decoded before.
 
-    python -m benchmarks.speedrun --data-dir DIR [--epochs 9.9]
+    python -m benchmarks.speedrun --data-dir DIR [--epochs 9.9] [--seed 2]
 """
 
 import argparse
@@ -28,6 +28,7 @@ from benchmarks.turns import Run, side_by_side, side_of
 
 _WARMTH = 4  # steps
 _TURN = 5.0  # seconds
+_SEED = 2  # the experiment's settings were chosen with seed 1, and with its figures on the test images in sight
 _LEAST, _AIM = 0.907, 0.915
 _SHARE = 400 / 619  # of the peer's time, in which the least accuracy would be fine too
 
@@ -101,7 +102,8 @@ class Published(Run):
 def measure(given: argparse.Namespace) -> list[Row]:
     """Train both and test them."""
     makes: dict[str, Callable[[], Run]] = {"Thaw": partial(Thaw, given), "tuned": partial(Published, given)}
-    found = side_by_side(makes, given, dict.fromkeys(makes, given.repetitions), warmth=_WARMTH, length=_TURN)
+    seeds = dict.fromkeys(makes, given.repetitions)
+    found = side_by_side(makes, given, seeds, warmth=_WARMTH, length=_TURN, first=given.seed)
     sides = {name: side_of(trained, "test acc") for name, trained in found.items()}
     own = statistics.median(trained.accuracy for trained in found["Thaw"])
     pairs = zip(found["Thaw"], found["tuned"], strict=True)
@@ -112,7 +114,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
     operations = 3 * _operations() * count * given.epochs
     rate = operations_per_second(torch.bfloat16)
     limit = Limit(operations / rate, f"{operations / 1e12:.0f} TFLOP of the peer at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
-    work = f"CIFAR-10 from random weights, {count:,} images, and its test; the tuned peer is the published recipe"
+    work = f"CIFAR-10 from random weights, {count:,} images, and its test; tuned: the published recipe; from seed {given.seed}"
     return [Row("S6", work, sides, goals, setting("torch", "lightning"), limit)]
 
 
@@ -128,4 +130,5 @@ def _operations() -> float:
 if __name__ == "__main__":
     parser = arguments(__doc__, repetitions=1, on_gpus=False)
     parser.add_argument("--epochs", type=float, default=EPOCHS, help=f"of the peer (default: {EPOCHS})")
+    parser.add_argument("--seed", type=int, default=_SEED, help=f"of the first repetition (default: {_SEED})")
     command(parser, measure)

@@ -146,8 +146,9 @@ def side_by_side(
     *,
     warmth: int,
     length: float = _TURN,
+    first: int = 1,
 ) -> dict[str, list[Trained]]:
-    """Train all sides from seed 1 in turns, then from seed 2 those that are to, and so on.
+    """Train all sides from the first seed in turns, then from the next those that are to, and so on.
 
     Args:
         makes: Name -> what makes the side in its process; it is pickled.
@@ -155,6 +156,7 @@ def side_by_side(
         seeds: How many, of each side.
         warmth: Steps of a short run before the first.
         length: Seconds of a turn.
+        first: The first seed.
 
     Returns:
         Name -> what it did, seed after seed.
@@ -163,8 +165,8 @@ def side_by_side(
         RuntimeError: If a side failed; its own error stands above.
     """
     found: dict[str, list[Trained]] = {name: [] for name in makes}
-    for seed in range(1, max(seeds.values()) + 1):
-        names = [name for name in makes if seed <= seeds[name]]
+    for seed in range(first, first + max(seeds.values())):
+        names = [name for name in makes if seed - first < seeds[name]]
         context: Any = multiprocessing.get_context(_START)
         turns, results = Turns(len(names), length, context), context.Queue()
         processes = [

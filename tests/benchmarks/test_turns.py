@@ -69,6 +69,12 @@ def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path) -> None:
     assert (place / "order").read_text() == "aca"
 
 
+def test_the_first_seed_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = side_by_side({"a": partial(Counting, "a", 1, 1.0, place)}, GIVEN, {"a": 2}, warmth=0, first=4)
+    assert len(found["a"]) == 2
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["a, seed 4", "a, seed 5"]
+
+
 def test_a_side_that_fails_ends_all(place: Path) -> None:
     makes = {"a": partial(Counting, "a", 1, 1.0, place), "b": partial(Counting, "b", 1, 1.0, place)}
     with pytest.raises(RuntimeError, match="a side ended with exit code 1"):
