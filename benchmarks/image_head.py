@@ -110,11 +110,10 @@ def measure(given: argparse.Namespace) -> list[Row]:
                 seconds[name].append(steps())
             print(", ".join(f"{name}: {values[-1]:.1f} s" for name, values in seconds.items()), flush=True)
     loss, gradient = gradient_difference(ours)
-    ours.words["trainer.precision"] = "32-true"
     exact = gradient_difference(ours, HeadOnly("cpu").network)
     quality = (
         f"one batch against training without stored features: loss {loss:.1e}, gradient {gradient:.1e} relative; "
-        f"against the peer's network in float32: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
+        f"against the peer's network in float32, on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
     )
     whole = EPOCHS * IMAGES / _BATCH
     sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}

@@ -115,6 +115,26 @@ def read_first_epoch(images: list[bytes], size: int | None) -> None:
     read_epoch(decode(images), size)
 
 
+def difference(images: list[bytes], size: int | None) -> tuple[float, float]:
+    """How far Thaw's pixels are from the reference's for images that are neither flipped nor turned.
+
+    Args:
+        images: JPEG files.
+        size: Side of the network's input; None is that of the images.
+
+    Returns:
+        The largest difference, in 255ths, and the share of values that differ by more than one of these.
+    """
+    images = images[:_BATCH]
+    peer = Reference(images, size)
+    peer.chain.transforms = [step for step in peer.chain.transforms if "Random" not in type(step).__name__]
+    stored = decode(images)
+    pixels = torch.stack([stored.pixels(i) for i in range(len(images))])
+    ours = PixelInput(_MEAN, _STD, None if size is None else (size, size), "bicubic")(pixels)
+    off = (ours - torch.stack([peer[i] for i in range(len(images))])).abs() * _STD[0] * 255
+    return float(off.max()), float((off > 1 + 1e-3).float().mean())
+
+
 def resize(pixels: torch.Tensor, size: int) -> None:
     """What cannot be left out at a larger size: the resize of each batch of bytes."""
     for batch in torch.split(pixels, _BATCH):
@@ -138,14 +158,18 @@ def measure(given: argparse.Namespace) -> list[Row]:
         if size is not None:
             work["limit"] = partial(resize, pixels, size)
         times = alternate(work, given.repetitions)
-        sides = {name: Side(times[name].seconds, quality=f"{count / times[name].median:,.0f} images/s") for name in work}
+        told = {name: f"{count / times[name].median:,.0f} images/s" for name in work}
+        most, more = difference(some, size)
+        told["Thaw"] += f"; where nothing is drawn, of 255, {most:.1f} off the peer at most, {more:.1e} of the values by over 1"
+        sides = {name: Side(times[name].seconds, quality=told[name]) for name in work}
         name = "32" if size is None else str(size)
         goals = ratio_goals(sides, ("default", least, None))
         written = 4 * pixels.numel()
         limit = Limit(written / bytes_per_second(), f"writing {written / 2**20:.0f} MiB of floats")
         if size is not None:
             limit = Limit(times["limit"].median, "the resize of the bytes alone")
-        what = f"an epoch of {count} JPEG images read, flipped, turned and normalised at {name} pixels"
+        turned = "" if size is None else f" (Thaw turns 32 and resizes last, the peer turns {size})"
+        what = f"an epoch of {count} JPEG images read, flipped, turned and normalised at {name} pixels{turned}"
         kept_sides = {name: side for name, side in sides.items() if name != "limit"}
         rows.append(Row(f"S10 {name}", what, kept_sides, goals, setting("torch", "torchvision", "pillow"), limit))
     return rows

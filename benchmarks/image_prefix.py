@@ -87,11 +87,10 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
                 print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
         whole = EPOCHS * (IMAGES / _BATCH)
         loss, gradient = gradient_difference(ours)
-        ours.words["trainer.precision"] = "32-true"
         exact = gradient_difference(ours, peer_network(given).cpu())
         quality = (
             f"one batch against training without stored features: loss {loss:.1e}, gradient {gradient:.1e} relative; "
-            f"against the peer's network in float32: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
+            f"against the peer's network in float32, on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
         )
         sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
         sides |= {name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in peers}

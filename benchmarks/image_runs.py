@@ -121,8 +121,8 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
 
     Args:
         stored: The run.
-        peer: Network of the peer, a backbone and a head, which gets Thaw's weights: training without them is then its own, in
-            float32 and on the same pixels.
+        peer: Network of the peer, a backbone and a head, which gets Thaw's weights: training without them is then its own, and
+            both are in float32, on Thaw's pixels.
 
     Returns:
         Difference of the loss and relative difference of the gradient of all that trains (Euclidean), for one batch that is
@@ -131,6 +131,8 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
     results = []
     plain = ThawImages(stored.experiment, stored.given, {**stored.words, "data.augmentation.flip": False})
     plain.words |= {"trainer.accelerator": "cpu", "data.train_rows": 2 * _VAL_IMAGES, "data.val_fraction": 0.5}
+    if peer is not None:
+        plain.words["trainer.precision"] = "32-true"
     for wanted in (True, False):
         cfg, parts = plain.build(stored=wanted)
         if wanted:

@@ -28,7 +28,7 @@ from benchmarks.turns import Run, side_by_side, side_of
 
 _WARMTH = 4  # steps
 _TURN = 5.0  # seconds
-_SEED = 2  # the experiment's settings were chosen with seed 1, and with its figures on the test images in sight
+_CHOSEN, _SEED = 1, 2  # the experiment's settings were chosen with the one, its figures on the test images in sight
 _LEAST, _AIM = 0.907, 0.915
 _SHARE = 400 / 619  # of the peer's time, in which the least accuracy would be fine too
 
@@ -113,8 +113,12 @@ def measure(given: argparse.Namespace) -> list[Row]:
     # Forward, and twice that backward, of all images in each epoch.
     operations = 3 * _operations() * count * given.epochs
     rate = operations_per_second(torch.bfloat16)
-    limit = Limit(operations / rate, f"{operations / 1e12:.0f} TFLOP of the peer at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
-    work = f"CIFAR-10 from random weights, {count:,} images, and its test; tuned: the published recipe; from seed {given.seed}"
+    why = f"{operations / 1e12:.0f} TFLOP of the peer, and nearly as many of Thaw, at {rate / 1e9:,.0f} GFLOP/s in bfloat16"
+    limit = Limit(operations / rate, why)
+    work = (
+        f"CIFAR-10 from random weights, {count:,} images (Thaw keeps 2 % back), and its test, from seed {given.seed}; tuned: "
+        f"the published recipe; Thaw's settings were chosen on the same test images, from seed {_CHOSEN}"
+    )
     return [Row("S6", work, sides, goals, setting("torch", "lightning"), limit)]
 
 

@@ -195,8 +195,9 @@ def _attention(attention: Any, state: Tensor, read: int, shared: Tensor | None) 
     images, count, channels = state.shape
     heads, positions = attention.num_heads, _positions(attention, shared)
     wide = torch.promote_types(state.dtype, torch.float32)
-    weight, b_q, b_v = (None if part is None else _as_autocast(part, state.device).to(wide) for part in _projection(attention))
-    assert weight is not None  # noqa: S101 - tells the type checker
+    weight, biases = _projection(attention)
+    weight = _as_autocast(weight, state.device).to(wide)
+    b_q, b_v = (None if bias is None else _as_autocast(bias, state.device).to(wide) for bias in biases)
     with torch.autocast(state.device.type, enabled=False):
         tokens = state.to(wide)
         w_q, w_k, w_v = weight.view(3, heads, -1, channels).unbind()
@@ -213,15 +214,15 @@ def _attention(attention: Any, state: Tensor, read: int, shared: Tensor | None) 
     return cast(Tensor, attention.proj(attention.norm(values) if hasattr(attention, "norm") else values))
 
 
-def _projection(attention: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # noqa: ANN401 - of either kind
+def _projection(attention: Any) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:  # noqa: ANN401 - of either kind
     """Weight [3 C', C] of queries, keys and values, and the biases [C'] of queries and of values."""
     weight: Tensor = attention.qkv.weight
     if isinstance(attention, timm_beit.Attention):
-        return weight, attention.q_bias, attention.v_bias
+        return weight, (attention.q_bias, attention.v_bias)
     if attention.qkv.bias is None:
-        return weight, None, None
+        return weight, (None, None)
     b_q, _, b_v = attention.qkv.bias.view(3, -1).unbind()
-    return weight, b_q, b_v
+    return weight, (b_q, b_v)
 
 
 def _as_autocast(parameter: Tensor, device: torch.device) -> Tensor:

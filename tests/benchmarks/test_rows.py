@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import machine
-from benchmarks.rows import Goal, Limit, Row, Side, described, ratio_goals
+from benchmarks.rows import RESULTS, Goal, Limit, Row, Side, described, ratio_goals
 from benchmarks.table import kept_rows, page
 
 
@@ -55,6 +55,10 @@ def test_the_page_says_what_was_missed() -> None:
     told = described(row())
     assert "times the tuned: 3.5 (8; MISSED)" in told
     assert "measured 10.0% of it" in told
+
+
+def test_the_page_is_drawn_from_the_rows_that_are_kept() -> None:
+    assert (RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8") == page(kept_rows())
 
 
 def test_the_machine_multiplies_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:

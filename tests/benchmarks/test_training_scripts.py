@@ -74,6 +74,25 @@ def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
         assert row.goals[0].less
 
 
+@pytest.mark.parametrize(
+    ("experiment", "stored"), [("minilm_feature", True), ("minilm_bigru_feature", True), ("minilm_finetune", False)]
+)
+def test_the_loop_ends_where_the_framework_does(experiment: str, stored: bool, of_texts: Namespace, tmp_path: Path) -> None:
+    words = {"data.max_length": 32, "trainer.max_epochs": 2, "trainer.precision": "32-true", "model.dropout": 0.0}
+    ends: list[dict[str, torch.Tensor]] = []
+    for make in (framework.ThawWithBar, framework.PlainLoop):
+        run = make(experiment, of_texts, words, features=tmp_path if stored else "none")
+        network = run.prepare(1)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # the two draw other numbers
+        begun = {name: value.clone() for name, value in network.state_dict().items()}
+        accuracy = run.train()
+        ends.append({"accuracy": torch.tensor(accuracy), **network.state_dict()})
+        assert not torch.equal(begun["head.output.weight"], ends[-1]["head.output.weight"])
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
+
+
 def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
     run = ThawRun("minilm_finetune", of_texts, {"data.max_length": 128})
     run.prepare(1)

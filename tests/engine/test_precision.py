@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.utils import parameters_to_vector
 
 from engine.precision import fast_and_safe, settle_precision
 from engine.run_folder import RunFolder
+from lightning_modules.text_classifier import TextClassifier
+from tests.engine.test_feature_cache import BERT, parts_of, texts
 
 
 def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
@@ -68,3 +71,25 @@ def test_a_run_that_goes_on_keeps_the_one_it_began_with(tmp_path: Path, monkeypa
     cfg = config(ckpt_path="last")
     settle_precision(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "bf16-mixed"
+
+
+def trained(precision: str) -> tuple[torch.Tensor, TextClassifier, torch.optim.Optimizer]:
+    """All that an encoder and a head moved by in two epochs, and what moved."""
+    torch.manual_seed(3)
+    task = TextClassifier(BERT, 2, pooling="mean", optimizer="sgd", momentum=0.9, lr=0.05, backbone_lr=0.05)
+    begun = parameters_to_vector(task.network.parameters()).detach().clone()
+    parts = parts_of(texts(), task, max_epochs=2, precision=precision)
+    for module in task.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    parts.trainer.fit(task, datamodule=parts.datamodule)
+    return parameters_to_vector(task.network.parameters()).detach() - begun, task, parts.trainer.optimizers[0]
+
+
+def test_training_in_mixed_precision_goes_where_float32_goes() -> None:
+    (half, task, optimizer), (whole, *_) = trained("bf16-mixed"), trained("32-true")
+    assert not torch.equal(half, whole)
+    assert (half - whole).norm() <= 0.03 * whole.norm()
+    state = [value for of_one in optimizer.state.values() for value in of_one.values() if isinstance(value, torch.Tensor)]
+    assert state
+    assert {tensor.dtype for tensor in (*task.network.parameters(), *state)} == {torch.float32}
