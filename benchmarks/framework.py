@@ -33,10 +33,8 @@ from lightning_modules.optim import lr_schedule, make_optimizer, parameter_group
 
 _WARMTH = 10  # steps
 _FINE_TUNING = {"trainer.max_epochs": 1, "data.batch_size": 2}
-_ONCE, _STEP = (
-    "steps of 100 ms",
-    0.1,
-)  # one repetition, of minutes; what it costs a step is held against a step of so many seconds
+_ONCE = "steps of 100 ms"  # one repetition, of minutes
+_STEP = 0.1  # seconds: against a step of so many, what it costs a step is held
 # Name -> experiment, words, whether its features are stored, most that it may cost, and what would be fine.
 _WORK: dict[str, tuple[str, dict[str, Any], bool, float, float]] = {
     "steps of 100 ms": ("minilm_finetune", _FINE_TUNING, False, 0.02, 0.01),
