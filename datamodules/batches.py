@@ -57,7 +57,8 @@ class FeatureBatch(TypedDict):
     """What the frozen part of a network gave for the samples of one batch, read instead of the samples.
 
     Attributes:
-        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B, ...] a layer's input.
+        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B, ...] a layer's input. Token
+            states of several batches are a list, each padded to its own T.
         lengths: [B] int64 number of tokens; only with token states.
         mirrored: Like `features`, of the mirror images; only where both are read.
         labels: [B] int64, 0..K-1.
@@ -65,7 +66,7 @@ class FeatureBatch(TypedDict):
         batch_sizes: Samples of each batch, where several stand end to end; B is then their sum.
     """
 
-    features: Tensor
+    features: Tensor | list[Tensor]
     lengths: NotRequired[Tensor]
     mirrored: NotRequired[Tensor]
     labels: Tensor

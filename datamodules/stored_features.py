@@ -149,13 +149,22 @@ class FeatureSplit(Dataset[FeatureBatch]):
     def __getitems__(self, positions: Sequence[Any]) -> FeatureBatch:
         """A whole batch, as torch's loader asks for it, or several, end to end; pairs are of epoch and position."""
         if isinstance(positions[0], list):
-            together = self.__getitems__(list(chain.from_iterable(positions)))
-            together["batch_sizes"] = [len(batch) for batch in positions]
-            return together
+            return self._together(positions)
         if not isinstance(positions[0], tuple):
             return self.batch(positions)
         epochs, places = zip(*positions, strict=True)
         return self.batch(places, epochs[0])
+
+    def _together(self, batches: Sequence[list[Any]]) -> FeatureBatch:
+        """Several batches end to end."""
+        sizes = [len(batch) for batch in batches]
+        if self.stored.lengths is None:
+            together = self.__getitems__(list(chain.from_iterable(batches)))
+            together["batch_sizes"] = sizes
+            return together
+        parts: list[Any] = [self.__getitems__(batch) for batch in batches]
+        ends: Any = {name: torch.cat([part[name] for part in parts]) for name in ("lengths", "labels", "index")}
+        return FeatureBatch(features=[part["features"] for part in parts], batch_sizes=sizes, **ends)
 
 
 def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:

@@ -18,7 +18,7 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.devices import placement, refuse_what_processes_cannot
 from engine.ranks import is_first
-from engine.run_folder import RunFolder
+from engine.run_folder import RunFolder, link_atomically
 from lightning_modules.base import Task
 from lightning_modules.callbacks.curves import Curves
 from lightning_modules.callbacks.epoch_seed import EpochSeed
@@ -204,7 +204,8 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     """What every run has, in the order in which it has to act at the end of an epoch."""
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
-    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
+    twin: Any = {"twin": best, "link": link_atomically}  # `best` acts before it
+    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **twin, **place)
     timer = EpochTimer()
     history = History(folder, timer)
     curves = [Curves(history)] if cfg.logger else []

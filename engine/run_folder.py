@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,26 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_atomically(source: Path, path: Path) -> None:
+    """Give a file a second name, as `write_atomically` writes one; a copy, where the file system has no second names.
+
+    What is written in place of the one later leaves the other as it is.
+
+    Args:
+        source: The file.
+        path: Its further name, in the same folder.
+    """
+
+    def link(temporary: Path) -> None:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    write_atomically(path, link)
 
 
 def write_text(path: Path, text: str) -> None:

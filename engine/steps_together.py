@@ -21,7 +21,7 @@ def steps_at_once(parts: Parts) -> int:
         something else counts steps or acts between them.
     """
     trainer, stored = parts.trainer, parts.datamodule.stored.get("train")
-    if stored is None or stored.lengths is not None or stored.values.ndim != 2:  # noqa: PLR2004 - [samples, channels]
+    if stored is None or stored.values.ndim != 2:  # noqa: PLR2004 - [samples, channels], or [tokens, channels]
         return 1
     plain = (
         trainer.world_size == 1

@@ -21,6 +21,8 @@ from lightning_modules.optim import (
     OptimizerName,
     Schedule,
     ScheduleName,
+    clip_in_step,
+    clips_itself,
     lr_schedule,
     make_optimizer,
     parameter_groups,
@@ -244,8 +246,10 @@ class Task(lightning.LightningModule):
         if gradient_clip_val and isinstance(self.trainer.strategy, FSDPStrategy):
             wrapped: Any = self.trainer.strategy.model
             wrapped.clip_grad_norm_(gradient_clip_val)
-            return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val and gradient_clip_algorithm in (None, "norm") and clips_itself(optimizer):
+            clip_in_step(optimizer, gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def backbone_config(self) -> dict[str, Any]:
         """Values from which the backbone can be built again without its weights; empty where there are none."""

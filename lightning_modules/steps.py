@@ -79,6 +79,7 @@ def _refuse_what_is_no_number(losses: Tensor, batches: list[FeatureBatch], epoch
 
 def split_batches(together: FeatureBatch) -> list[FeatureBatch]:
     """The batches that stand end to end."""
-    names = [name for name in together if name != "batch_sizes"]
-    parts = [torch.split(together[name], together["batch_sizes"]) for name in names]  # type: ignore[literal-required]
+    named: dict[str, Any] = {name: value for name, value in together.items() if name != "batch_sizes"}
+    names, sizes = list(named), together["batch_sizes"]
+    parts = [value if isinstance(value, list) else torch.split(value, sizes) for value in named.values()]
     return [cast(FeatureBatch, dict(zip(names, part, strict=True))) for part in zip(*parts, strict=True)]

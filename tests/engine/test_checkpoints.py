@@ -1,12 +1,16 @@
-"""What is frozen for good is written once, and every checkpoint has it all the same."""
+"""What is frozen for good is written once, and every checkpoint has it all the same; so is an epoch that is best and last."""
 
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
+from engine.run_folder import link_atomically
+from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 
 
 def checkpoint(epoch: int, frozen: float = 1.0) -> dict[str, Any]:
@@ -79,3 +83,91 @@ def test_weights_that_are_missing_are_told(other: bool, tmp_path: Path) -> None:
 def test_without_anything_frozen_there_is_one_file(tmp_path: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
+
+
+class Scored(lightning.LightningModule):
+    """A weight that counts steps, and scores that were written beforehand."""
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores, self.weight = scores, torch.nn.Parameter(torch.zeros(1))
+
+    def train_dataloader(self) -> DataLoader[int]:
+        return DataLoader(range(3))  # type: ignore[arg-type]
+
+    def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def on_train_epoch_end(self) -> None:
+        self.trainer.callback_metrics["val/acc"] = torch.tensor(self.scores[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["thaw"] = {"format": 1, "task": "Scored"}
+
+
+def scored(
+    folder: Path, scores: list[float], link: Any = link_atomically, **more: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train an epoch for each score; what best.ckpt and last.ckpt then hold."""
+    best = FolderCheckpoint(dirpath=folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
+    last = FolderCheckpoint(
+        twin=best, link=link, dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    trainer = lightning.Trainer(
+        max_epochs=len(scores), callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, **more,
+    )  # fmt: skip
+    trainer.fit(Scored(scores))
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    found = load_checkpoint(folder / "best.ckpt"), load_checkpoint(folder / "last.ckpt")
+    return found
+
+
+@pytest.mark.parametrize("scores", [[0.1, 0.2, 0.3], [0.1, 0.3, 0.2], [0.3, 0.1, 0.2]])
+def test_the_best_and_the_last_epoch_are_written_once_where_they_are_one(scores: list[float], tmp_path: Path) -> None:
+    best, last = scored(tmp_path, scores)
+    where = scores.index(max(scores))
+    assert (best["epoch"], last["epoch"]) == (where, 2)
+    assert best["state_dict"]["weight"].tolist() == [3.0 * (where + 1)]
+    assert last["state_dict"]["weight"].tolist() == [9.0]
+    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (where == 2)
+
+
+def test_without_second_names_the_file_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        msg = "no second names here"
+        raise OSError(msg)
+
+    monkeypatch.setattr("os.link", refuse)
+    best, last = scored(tmp_path, [0.1, 0.2])
+    assert (best["epoch"], last["epoch"]) == (1, 1)
+    assert not (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt")
+
+
+def test_a_score_from_within_the_epoch_is_not_its_end(tmp_path: Path) -> None:
+    """Validated at the last batch, best.ckpt is written before the epoch ends; last.ckpt has the end."""
+
+    class Validated(Scored):
+        def val_dataloader(self) -> DataLoader[int]:
+            return DataLoader(range(1))  # type: ignore[arg-type]
+
+        def validation_step(self, batch: torch.Tensor) -> None:
+            self.trainer.callback_metrics["val/acc"] = torch.tensor(self.scores[self.current_epoch])
+
+    linked: list[object] = []
+    best = FolderCheckpoint(dirpath=tmp_path, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
+    last = FolderCheckpoint(
+        twin=best, link=lambda *names: linked.append(names), dirpath=tmp_path, filename="last", enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )  # fmt: skip
+    trainer = lightning.Trainer(
+        max_epochs=1, callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, val_check_interval=3, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(Validated([0.5]))
+    assert best._last_global_step_saved == last._last_global_step_saved == 3
+    assert not linked
+    assert (tmp_path / "last.ckpt").is_file()

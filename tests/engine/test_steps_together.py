@@ -27,6 +27,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], dict[str, Any]]] =
     "dropout and clipping": (texts, lambda: text_task(dropout=0.3), {"gradient_clip_val": 0.05}),
     "plateau": (texts, lambda: text_task(schedule="plateau", monitor="val/loss", mode="min", patience=0, lr=0.5), {}),
     "bfloat16": (texts, lambda: text_task(dropout=0.3), {"precision": "bf16-mixed"}),
+    "token states": (texts, lambda: text_task(head="bigru", hidden=4, dropout=0.3), {"gradient_clip_val": 0.05}),
     "flip": (lambda: images(flip=True), lambda: image_task(schedule="onecycle", mirror_test=True), {}),
 }
 
@@ -102,7 +103,6 @@ class OfTheUsers(lightning.Callback):
 @pytest.mark.parametrize(
     ("task", "trainer"),
     [
-        (lambda: text_task(head="bigru", hidden=4), {}),
         (text_task, {"accumulate_grad_batches": 2}),
         (text_task, {"max_steps": 3}),
         (text_task, {"limit_train_batches": 1}),

@@ -12,6 +12,8 @@ from lightning_modules.losses import class_probabilities, classification_loss, n
 from lightning_modules.optim import (
     OptimizerName,
     Schedule,
+    clip_in_step,
+    clips_itself,
     lr_factor,
     lr_schedule,
     make_optimizer,
@@ -113,6 +115,46 @@ def test_steps_in_one_pass_are_those_of_torchs_loop(name: Literal["adamw", "sgd"
     torch.testing.assert_close(ours.bias, theirs.bias)
     assert all(group["fused"] for group in optimizer.param_groups)
     assert not getattr(optimizer, "_step_supports_amp_scaling", False)
+
+
+@pytest.mark.parametrize("max_norm", [0.05, 1e6])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_clipping_within_the_step_is_clipping_before_it(name: Literal["adamw", "sgd"], max_norm: float) -> None:
+    """Against torch's clipping and the same step, in float64; gradients that are short enough stay as they are to the bit."""
+    torch.manual_seed(0)
+    ours, theirs, unclipped = (nn.Linear(5, 3).double() for _ in range(3))
+    steps = []
+    for network in (ours, theirs, unclipped):
+        network.load_state_dict(ours.state_dict())
+        groups = parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.01}, 0.1)
+        steps.append(make_optimizer(name, groups, momentum=0.9))
+    for i in range(5):
+        pixels = torch.randn(4, 5).double() * (i + 1)
+        for network, optimizer in zip((ours, theirs, unclipped), steps, strict=True):
+            optimizer.zero_grad()
+            network(pixels).square().sum().backward()
+        clip_in_step(steps[0], max_norm)
+        nn.utils.clip_grad_norm_(theirs.parameters(), max_norm)
+        for optimizer in steps:
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-6, atol=1e-8)
+    assert torch.equal(ours.weight, unclipped.weight) == (max_norm > 1)
+
+
+def test_a_norm_that_is_no_number_reaches_all_weights_as_torchs_clipping_has_it() -> None:
+    network = nn.Linear(2, 2)
+    optimizer = make_optimizer("adamw", parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.01}, 0.1), momentum=0.9)
+    network.weight.grad, network.bias.grad = torch.full((2, 2), math.nan), torch.ones(2)
+    clip_in_step(optimizer, 1.0)
+    optimizer.step()
+    assert network.bias.isnan().all()
+
+
+@pytest.mark.parametrize(("name", "itself"), [("adamw", True), ("sgd", True), ("muon", False)])
+def test_which_optimisers_clip_themselves(name: OptimizerName, itself: bool) -> None:
+    groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
+    assert clips_itself(make_optimizer(name, groups, momentum=0.9)) == itself
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
