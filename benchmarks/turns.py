@@ -168,9 +168,11 @@ def side_by_side(
     for seed in range(first, first + max(seeds.values())):
         names = [name for name in makes if seed - first < seeds[name]]
         context: Any = multiprocessing.get_context(_START)
-        turns, results = Turns(len(names), length, context), context.Queue()
+        turns, results, over = Turns(len(names), length, context), context.Queue(), context.Event()
         processes = [
-            context.Process(target=_play, args=(makes[name], turns, i, (seed, warmth, given.threads), results), daemon=True)
+            context.Process(
+                target=_play, args=(makes[name], turns, i, (seed, warmth, given.threads), results, over), daemon=True
+            )
             for i, name in enumerate(names)
         ]
         for process in processes:
@@ -181,6 +183,7 @@ def side_by_side(
                 side, trained = _next_result(results, processes)
                 found[names[side]].append(trained)
                 print(f"{names[side]}, seed {seed}: {trained.seconds:.1f} s, accuracy {trained.accuracy:.4f}", flush=True)
+            over.set()
             for process in processes:
                 process.join()
         finally:
@@ -190,8 +193,15 @@ def side_by_side(
     return found
 
 
-def _play(make: Callable[[], Run], turns: Turns, side: int, numbers: tuple[int, int, int], results: Any) -> None:  # noqa: ANN401 - a queue
-    """Be the process of a side."""
+def _play(
+    make: Callable[[], Run],
+    turns: Turns,
+    side: int,
+    numbers: tuple[int, int, int],
+    results: Any,  # noqa: ANN401 - a queue
+    over: Any,  # noqa: ANN401 - an event
+) -> None:
+    """Be the process of a side, and lie still until all sides are done: a process that ends works for a second or two."""
     seed, warmth, threads = numbers
     torch.set_num_threads(threads)
     preparing = Clock(turns, side)
@@ -209,6 +219,7 @@ def _play(make: Callable[[], Run], turns: Turns, side: int, numbers: tuple[int, 
     clock.stop()
     results.put((side, Trained(clock.seconds, accuracy, run.share, run.more())))
     clock.end()
+    over.wait()
 
 
 def _next_result(results: Any, processes: Sequence[BaseProcess]) -> tuple[int, Trained]:  # noqa: ANN401 - a queue

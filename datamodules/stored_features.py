@@ -163,8 +163,9 @@ class FeatureSplit(Dataset[FeatureBatch]):
             together["batch_sizes"] = sizes
             return together
         parts: list[Any] = [self.__getitems__(batch) for batch in batches]
-        ends: Any = {name: torch.cat([part[name] for part in parts]) for name in ("lengths", "labels", "index")}
-        return FeatureBatch(features=[part["features"] for part in parts], batch_sizes=sizes, **ends)
+        lengths, labels, index = (torch.cat([part[name] for part in parts]) for name in ("lengths", "labels", "index"))
+        states = [part["features"] for part in parts]
+        return FeatureBatch(features=states, lengths=lengths, labels=labels, index=index, batch_sizes=sizes)
 
 
 def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:
