@@ -70,8 +70,9 @@ def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
     rows = list(framework.measure(of_texts))
     assert len(rows) == 3
     for row in rows:
-        check(row, "default")
-        assert row.goals[0].less
+        check(row, "default", "tuned")
+        assert [goal.what.rpartition(" ")[2] for goal in row.goals] == ["default", "tuned"]
+        assert all(goal.less for goal in row.goals)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
 def test_the_loop_ends_where_the_framework_does(experiment: str, stored: bool, of_texts: Namespace, tmp_path: Path) -> None:
     words = {"data.max_length": 32, "trainer.max_epochs": 2, "trainer.precision": "32-true", "model.dropout": 0.0}
     ends: list[dict[str, torch.Tensor]] = []
-    for make in (framework.ThawWithBar, framework.PlainLoop):
+    for make in (framework.ThawWithBar, framework.PlainLoop, framework.TunedLoop):
         run = make(experiment, of_texts, words, features=tmp_path if stored else "none")
         network = run.prepare(1)
         for module in network.modules():
@@ -90,7 +91,8 @@ def test_the_loop_ends_where_the_framework_does(experiment: str, stored: bool, o
         accuracy = run.train()
         ends.append({"accuracy": torch.tensor(accuracy), **network.state_dict()})
         assert not torch.equal(begun["head.output.weight"], ends[-1]["head.output.weight"])
-    torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
+    for loop in ends[1:]:
+        torch.testing.assert_close(loop, ends[0], rtol=1e-4, atol=1e-5)
 
 
 def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:

@@ -2,7 +2,9 @@
 
 import argparse
 import multiprocessing
+import time
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,24 @@ class Counting(Run):
         return f" of {self.name}"
 
 
+class Leaving(Counting):
+    """Writes a capital when its process ends; `b` takes a while for each of its steps."""
+
+    def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
+        if steps is None:
+            Finalize(self, self.leave, exitpriority=1)
+        return super().prepare(seed, steps)
+
+    def train(self) -> float:
+        if self.name == "b":
+            time.sleep(0.5)  # for the other to leave in, if it did
+        return super().train()
+
+    def leave(self) -> None:
+        with (self.place / "order").open("a") as file:
+            file.write(self.name.upper())
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "clock").write_text("0")
@@ -60,6 +80,14 @@ def test_each_clock_runs_in_its_own_turns(place: Path) -> None:
     assert (place / "order").read_text() == "aaabaaabaa"
     side = side_of(found["b"], "val acc")
     assert (side.seconds, side.share, side.quality) == ((10.0,), 0.5, "val acc 0.2500 of b")
+
+
+def test_a_side_that_has_ended_lies_still_until_all_have(place: Path) -> None:
+    makes = {name: partial(Leaving, name, calls, 1.0, place) for name, calls in (("a", 1), ("b", 6))}
+    side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=0, length=1)
+    order = (place / "order").read_text()
+    assert sorted(order) == sorted("abbbbbb" + "AB")
+    assert set(order[-2:]) == {"A", "B"}
 
 
 def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path) -> None:
