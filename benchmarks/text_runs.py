@@ -13,6 +13,7 @@ from benchmarks.building import built, composed, short_run
 from benchmarks.turns import Run
 from datamodules.text import TextDataModule
 from engine.build import Parts
+from engine.checkpoints import AtomicCheckpointIO, complete
 from engine.feature_cache import give_features, plan_features
 
 
@@ -82,6 +83,9 @@ class ThawRun(Run):
         if self.features == "measured" and self.cfg.cache.features:
             self._store_features()
         self.parts.trainer.fit(self.parts.task, datamodule=self.parts.datamodule)
+        io = self.parts.trainer.strategy.checkpoint_io
+        assert isinstance(io, AtomicCheckpointIO)  # noqa: S101 - tells the type checker
+        complete(io.kept)
         if self.split == "test":
             self.parts.trainer.test(self.parts.task, datamodule=self.parts.datamodule, verbose=False)
         accuracy = self.parts.task.results[self.split].figures["acc"]

@@ -94,13 +94,16 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         only: The splits that are read; set before `setup` where not all are needed.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
-        steps_at_once: How many training batches of stored features are handed over together.
+        steps_at_once: How many batches of stored features are handed over together.
+        batch_size, eval_batch_size: Samples of a batch in training, and in validation and test.
     """
 
     samples_are = "samples"
     only: Sequence[str] = SPLITS
     start_epoch: int = 0
     steps_at_once: int = 1
+    batch_size: int
+    eval_batch_size: int
 
     def __init__(
         self, classes: Sequence[str], num_classes: int, val_fraction: float, on_bad_rows: Literal["error", "skip"], seed: int

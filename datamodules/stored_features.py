@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -163,9 +163,8 @@ class FeatureSplit(Dataset[FeatureBatch]):
             together["batch_sizes"] = sizes
             return together
         parts: list[Any] = [self.__getitems__(batch) for batch in batches]
-        lengths, labels, index = (torch.cat([part[name] for part in parts]) for name in ("lengths", "labels", "index"))
-        states = [part["features"] for part in parts]
-        return FeatureBatch(features=states, lengths=lengths, labels=labels, index=index, batch_sizes=sizes)
+        ends = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "features"}
+        return cast(FeatureBatch, {**ends, "features": [part["features"] for part in parts], "batch_sizes": sizes})
 
 
 def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:

@@ -29,7 +29,7 @@ from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.callbacks.pruning import Pruning
 
-PROGRESS_EVERY = 10  # batches: drawing the bar costs more than a small step
+PROGRESS_RATE = 10  # times a second: drawing the bar costs more than a small step
 
 
 @dataclass
@@ -155,7 +155,7 @@ def build_trainer(
 
 def progress_bar() -> list[lightning.Callback]:
     """A bar on a terminal, nothing in a log file."""
-    return [RichProgressBar(refresh_rate=PROGRESS_EVERY, leave=False)] if sys.stderr.isatty() and is_first() else []
+    return [RichProgressBar(refresh_rate=PROGRESS_RATE, leave=False)] if sys.stderr.isatty() and is_first() else []
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
@@ -204,8 +204,8 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     """What every run has, in the order in which it has to act at the end of an epoch."""
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
-    twin: Any = {"twin": best, "link": link_atomically}  # `best` acts before it
-    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **twin, **place)
+    twin = best, link_atomically  # `best` acts before `last`
+    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, twin=twin, **place)
     timer = EpochTimer()
     history = History(folder, timer)
     curves = [Curves(history)] if cfg.logger else []

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from datamodules.stored_features import digest_of_tensors
-from engine.run_folder import write_atomically
+from engine.run_folder import link_atomically, write_atomically
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"
@@ -89,11 +89,17 @@ def complete(folders: Iterable[Path]) -> None:
         folders: Those that hold checkpoints.
     """
     for folder in folders:
-        for path in folder.glob("*.ckpt"):
+        written: dict[int, Path] = {}  # inode -> its first name
+        for path in sorted(folder.glob("*.ckpt")):
             if path.name == _FROZEN or "frozen" not in _read(path)["thaw"]:
+                continue
+            file = path.stat().st_ino
+            if file in written:
+                link_atomically(written[file], path)
                 continue
             whole = load_checkpoint(path)
             write_atomically(path, lambda temporary, whole=whole: torch.save(whole, temporary))  # type: ignore[misc]
+            written[file] = path
         (folder / _FROZEN).unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from engine.build import Parts
 
 _STEPS = 50
+_BYTES = 1 << 26  # of features that are handed over together, at most
 # These are content with the last step of several; others may average weights, count steps or accumulate gradients.
 _CONTENT = (EarlyStopping, RichProgressBar, TQDMProgressBar, Timer)
 
@@ -17,8 +18,8 @@ def steps_at_once(parts: Parts) -> int:
         parts: With the features that are stored.
 
     Returns:
-        1, or as many as `trainer.log_every_n_steps`: of each so many the last is seen by callbacks and dashboards. 1 wherever
-        something else counts steps or acts between them.
+        1, or as many as `trainer.log_every_n_steps` and as memory has room for: of each so many the last is seen by callbacks
+        and dashboards. 1 wherever something else counts steps or acts between them.
     """
     trainer, stored = parts.trainer, parts.datamodule.stored.get("train")
     if stored is None or stored.values.ndim != 2:  # noqa: PLR2004 - [samples, channels], or [tokens, channels]
@@ -35,7 +36,18 @@ def steps_at_once(parts: Parts) -> int:
         and not any(map(_acts_between_steps, trainer.callbacks))  # type: ignore[attr-defined]
     )
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return (every if every > 0 else _STEPS) if plain else 1
+    return min(every if every > 0 else _STEPS, _room(parts)) if plain else 1
+
+
+def _room(parts: Parts) -> int:
+    """How many of the largest batches there is room for, at least one."""
+    data = parts.datamodule
+    samples = max(data.batch_size, data.eval_batch_size)
+    bytes_of_one = max(
+        features.values[0].nbytes * (1 if features.lengths is None else int(features.lengths.max()))
+        for features in data.stored.values()
+    )
+    return max(1, _BYTES // (samples * bytes_of_one))
 
 
 def _is_whole(limit: float) -> bool:

@@ -249,6 +249,7 @@ class Task(lightning.LightningModule):
         elif gradient_clip_val and gradient_clip_algorithm in (None, "norm") and clips_itself(optimizer):
             clip_in_step(optimizer, gradient_clip_val)
         else:
+            optimizer.grad_scale = None  # type: ignore[attr-defined]  # what `clip_in_step` left there
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def backbone_config(self) -> dict[str, Any]:

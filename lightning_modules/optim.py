@@ -142,16 +142,17 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
 
 
 def clips_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimiser's own step can divide the gradients by a number, as a fused one can."""
-    return bool(optimizer.defaults.get("fused"))
+    """Whether the optimiser's own step can divide the gradients by a number, as a fused one can; but on Apple's MPS."""
+    device = optimizer.param_groups[0]["params"][0].device.type
+    return bool(optimizer.defaults.get("fused")) and device in ("cpu", "cuda")
 
 
 def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """Have the optimiser's next step clip the gradients by their norm, in the pass in which it reads them.
 
-    Clipping beforehand (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) would read and write each gradient once more, which
-    with small batches takes as long as a fifth of the step. As torch's, it multiplies by max_norm / (norm + 1e-6) where that is
-    below 1; on a CPU, where looking is free, gradients that are not to be clipped stay as they are.
+    Clipping beforehand (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) would read and write each gradient once more. As
+    torch's, it multiplies by max_norm / (norm + 1e-6) where that is below 1; on a CPU, where looking is free, gradients that are
+    not to be clipped stay as they are.
 
     Args:
         optimizer: One that `clips_itself`.
@@ -159,9 +160,8 @@ def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     scale = (torch.nn.utils.get_total_norm(gradients) + _CLIP_EPSILON) / max_norm
-    unclipped = scale.device.type == "cpu" and bool(
-        scale <= 1
-    )  # False where it is no number, which then spreads to all weights
+    # A norm that is no number is not <= 1, and spreads to all weights.
+    unclipped = scale.device.type == "cpu" and bool(scale <= 1)
     optimizer.grad_scale = None if unclipped else scale.clamp(min=1).float()  # type: ignore[attr-defined]
 
 

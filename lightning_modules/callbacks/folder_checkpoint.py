@@ -9,36 +9,36 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class FolderCheckpoint(ModelCheckpoint):
-    """Remembers the best score when a run goes on in a folder that was moved.
+    """Remembers the best score when a run goes on in a folder that was moved, and shares a file that is there already.
 
-    Lightning forgets it once the path has changed, and the next epoch would replace a better checkpoint. In the folder of
-    another run there is no such checkpoint yet, and the score starts from nothing.
+    Lightning forgets the score once the path has changed, and the next epoch would replace a better checkpoint. In the folder
+    of another run there is no such checkpoint yet, and the score starts from nothing.
     """
 
     def __init__(
         self,
         *,
-        twin: "FolderCheckpoint | None" = None,
-        link: Callable[[Path, Path], None] | None = None,
+        twin: "tuple[FolderCheckpoint, Callable[[Path, Path], None]] | None" = None,
         **given: Any,  # noqa: ANN401 - Lightning's own arguments
     ) -> None:
         """State what is written.
 
         Args:
-            twin: A checkpoint of the same trainer, before this one. Where it has just been written, this one is the same file:
-                writing weights and optimiser twice would take as long as many a step.
-            link: Gives a file a second name, in place of what has that name; needed with `twin`.
+            twin: A checkpoint of the same trainer, before this one, and what gives a file a second name in place of what has
+                that name. Where the twin has just been written, this one is the same file: writing weights and optimiser twice
+                would take as long as many a step.
             given: See `ModelCheckpoint`.
         """
         super().__init__(**given)
-        self.twin, self.link = twin, link
+        self.twin = twin
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
-        if self.twin is None or self.link is None or not self.twin.has_just_saved(trainer):
+        if self.twin is None or not self.twin[0].has_just_saved(trainer):
             super()._save_checkpoint(trainer, filepath)
             return
-        if trainer.is_global_zero:
-            self.link(Path(self.twin._last_checkpoint_saved), Path(filepath))  # noqa: SLF001 - of the same class
+        twin, link = self.twin
+        if trainer.is_global_zero:  # no logger of ours asks to be told of checkpoints
+            link(Path(twin._last_checkpoint_saved), Path(filepath))  # noqa: SLF001 - of the same class
         trainer.strategy.barrier()
         self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, filepath
 

@@ -47,7 +47,7 @@ class Counting(Run):
 
 
 class Leaving(Counting):
-    """Writes a capital when its process ends; `b` takes a while for each of its steps."""
+    """Writes a capital when its process ends; `b` takes a while before it trains."""
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         if steps is None:

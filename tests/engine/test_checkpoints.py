@@ -63,6 +63,17 @@ def test_checkpoints_are_whole_in_the_end(tmp_path: Path) -> None:
     assert load_checkpoint(best)["epoch"] == 0
 
 
+def test_one_file_under_two_names_is_completed_as_one(tmp_path: Path) -> None:
+    io = AtomicCheckpointIO({"backbone"})
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    io.save_checkpoint(checkpoint(0), best)
+    link_atomically(best, last)
+    complete(io.kept)
+    assert best.samefile(last)
+    assert "frozen" not in torch.load(last, weights_only=True)["thaw"]
+    assert torch.equal(load_checkpoint(last)["state_dict"]["backbone"], torch.ones(1000))
+
+
 def test_a_damaged_file_of_frozen_weights_is_written_anew(tmp_path: Path) -> None:
     (tmp_path / "frozen.ckpt").write_bytes(b"no archive")
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
@@ -114,7 +125,7 @@ def scored(
     """Train an epoch for each score; what best.ckpt and last.ckpt then hold."""
     best = FolderCheckpoint(dirpath=folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
     last = FolderCheckpoint(
-        twin=best, link=link, dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        twin=(best, link), dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
     trainer = lightning.Trainer(
         max_epochs=len(scores), callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
@@ -122,8 +133,7 @@ def scored(
     )  # fmt: skip
     trainer.fit(Scored(scores))
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
-    found = load_checkpoint(folder / "best.ckpt"), load_checkpoint(folder / "last.ckpt")
-    return found
+    return load_checkpoint(folder / "best.ckpt"), load_checkpoint(folder / "last.ckpt")
 
 
 @pytest.mark.parametrize("scores", [[0.1, 0.2, 0.3], [0.1, 0.3, 0.2], [0.3, 0.1, 0.2]])
@@ -160,7 +170,7 @@ def test_a_score_from_within_the_epoch_is_not_its_end(tmp_path: Path) -> None:
     linked: list[object] = []
     best = FolderCheckpoint(dirpath=tmp_path, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
     last = FolderCheckpoint(
-        twin=best, link=lambda *names: linked.append(names), dirpath=tmp_path, filename="last", enable_version_counter=False,
+        twin=(best, lambda *names: linked.append(names)), dirpath=tmp_path, filename="last", enable_version_counter=False,
         save_on_train_epoch_end=True,
     )  # fmt: skip
     trainer = lightning.Trainer(

@@ -21,6 +21,7 @@ from engine.steps_together import steps_at_once
 from lightning_modules.base import Task
 from lightning_modules.losses import NonFiniteLossError
 from lightning_modules.steps import planned_steps
+from lightning_modules.text_classifier import TextClassifier
 from tests.engine.test_feature_cache import config, image_task, images, parts_of, text_task, texts
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], dict[str, Any]]] = {
@@ -82,6 +83,32 @@ def test_they_are_the_same_steps(case: str, tmp_path: Path) -> None:
         assert ours.task.results[stage].count == plain.task.results[stage].count
 
 
+@pytest.mark.parametrize(("algorithm", "expected"), [("norm", 0.02), (None, 0.02), ("value", 1e-4)])
+def test_a_step_is_as_long_as_clipping_lets_it_be(algorithm: str | None, expected: float) -> None:
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0, "lr": 1.0}
+    clipped = {"gradient_clip_val": expected, "gradient_clip_algorithm": algorithm}
+    parts = parts_of(texts(rows={"train": 16, "val": 8, "test": 8}, batch_size=16), text_task(**plain), max_epochs=1, **clipped)
+    before = torch.cat([p.detach().clone().flatten() for p in parts.task.network.head.parameters()])
+    parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    assert parts.trainer.global_step == 1
+    moved = torch.cat([p.detach().flatten() for p in parts.task.network.head.parameters()]) - before
+    length = moved.abs().max() if algorithm == "value" else moved.norm()
+    assert float(length) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_step_without_clipping_is_not_divided_by_what_the_one_before_was() -> None:
+    class Stops(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.gradient_clip_val = None
+
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0, "lr": 1.0}
+    parts = parts_of(texts(rows={"train": 16, "val": 8, "test": 8}), text_task(**plain), max_epochs=1, gradient_clip_val=1e-3)
+    parts.trainer.callbacks.append(Stops())  # type: ignore[attr-defined]
+    parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+    assert parts.trainer.global_step == 2
+    assert parts.trainer.optimizers[0].grad_scale is None  # type: ignore[attr-defined]
+
+
 def test_the_schedule_counts_steps(tmp_path: Path) -> None:
     parts, _ = fitted("flip", tmp_path, together=True)
     assert planned_steps(parts.trainer) == (15, 5)
@@ -103,6 +130,7 @@ class OfTheUsers(lightning.Callback):
 @pytest.mark.parametrize(
     ("task", "trainer"),
     [
+        (lambda: image_task(layer="blocks.2"), {}),
         (text_task, {"accumulate_grad_batches": 2}),
         (text_task, {"max_steps": 3}),
         (text_task, {"limit_train_batches": 1}),
@@ -112,9 +140,22 @@ class OfTheUsers(lightning.Callback):
     ],
 )
 def test_one_at_a_time_where_something_counts_steps(task: Callable[[], Task], trainer: dict[str, Any], tmp_path: Path) -> None:
-    parts = parts_of(texts(), task(), **trainer)
-    give_features(plan_features(config(tmp_path), parts, None), parts)
+    built = task()
+    data = texts() if isinstance(built, TextClassifier) else images()
+    parts = parts_of(data, built, **trainer)
+    assert give_features(plan_features(config(tmp_path), parts, None), parts) is not None
     assert parts.datamodule.steps_at_once == 1
+
+
+def test_no_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = parts_of(texts(), text_task(head="bigru", hidden=4))
+    give_features(plan_features(config(tmp_path), parts, None), parts)
+    lengths = [features.lengths for features in parts.datamodule.stored.values()]
+    longest = max(int(each.max()) for each in lengths if each is not None)
+    batch = 10 * longest * 16 * 4  # bytes: ten texts of an evaluation, 16 channels
+    for room, steps in ((3 * batch, 3), (batch - 1, 1), (1000 * batch, 50)):
+        monkeypatch.setattr(steps_together, "_BYTES", room)
+        assert steps_at_once(parts) == steps
 
 
 @pytest.mark.parametrize(

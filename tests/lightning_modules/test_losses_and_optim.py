@@ -151,10 +151,37 @@ def test_a_norm_that_is_no_number_reaches_all_weights_as_torchs_clipping_has_it(
     assert network.bias.isnan().all()
 
 
+def test_a_scaled_step_is_clipped_as_torch_clips_it() -> None:
+    """With a scaler of float16's gradients, one of whose steps is left out because its gradients are not finite."""
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    for network in (ours, theirs):
+        groups = parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.1}, 0.0)
+        optimizer, scaler = make_optimizer("sgd", groups, momentum=0.0), torch.amp.GradScaler("cpu")
+        for factor in (1.0, math.inf, 2.0):
+            optimizer.zero_grad()
+            scaler.scale(network(torch.full((4, 5), factor)).square().sum()).backward()
+            scaler.unscale_(optimizer)
+            if network is ours:
+                clip_in_step(optimizer, 0.05)
+            else:
+                nn.utils.clip_grad_norm_(network.parameters(), 0.05)
+            scaler.step(optimizer)
+            scaler.update()
+    assert ours.weight.isfinite().all()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+
+
 @pytest.mark.parametrize(("name", "itself"), [("adamw", True), ("sgd", True), ("muon", False)])
 def test_which_optimisers_clip_themselves(name: OptimizerName, itself: bool) -> None:
     groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
     assert clips_itself(make_optimizer(name, groups, momentum=0.9)) == itself
+
+
+def test_apples_kernels_are_not_trusted_with_it() -> None:
+    groups = [{"name": "head", "params": [nn.Parameter(torch.zeros(2, device="meta"))], "lr": 0.1, "weight_decay": 0.0}]
+    assert not clips_itself(make_optimizer("adamw", groups, momentum=0.9))  # a device that is neither a CPU nor NVIDIA's
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
