@@ -151,8 +151,8 @@ def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """Have the optimiser's next step clip the gradients by their norm, in the pass in which it reads them.
 
     Clipping beforehand (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) would read and write each gradient once more. As
-    torch's, it multiplies by max_norm / (norm + 1e-6) where that is below 1; on a CPU, where looking is free, gradients that are
-    not to be clipped stay as they are.
+    torch's, it multiplies by max_norm / (norm + 1e-6) where that is below 1; on a CPU, where looking is free, gradients that
+    are not to be clipped stay as they are.
 
     Args:
         optimizer: One that `clips_itself`.
