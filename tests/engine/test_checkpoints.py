@@ -1,5 +1,6 @@
 """What is frozen for good is written once, and every checkpoint has it all the same; so is an epoch that is best and last."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,26 +120,27 @@ class Scored(lightning.LightningModule):
         checkpoint["thaw"] = {"format": 1, "task": "Scored"}
 
 
-def scored(
-    folder: Path, scores: list[float], link: Any = link_atomically, **more: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train an epoch for each score; what best.ckpt and last.ckpt then hold."""
+def fitted(
+    folder: Path, task: Scored, link: Callable[[Path, Path], None] = link_atomically, **more: Any
+) -> list[FolderCheckpoint]:
+    """Train an epoch for each score; the callbacks of best.ckpt and last.ckpt."""
     best = FolderCheckpoint(dirpath=folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
     last = FolderCheckpoint(
         twin=(best, link), dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
     trainer = lightning.Trainer(
-        max_epochs=len(scores), callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, **more,
+        max_epochs=len(task.scores), callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, **more,
     )  # fmt: skip
-    trainer.fit(Scored(scores))
+    trainer.fit(task)
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
-    return load_checkpoint(folder / "best.ckpt"), load_checkpoint(folder / "last.ckpt")
+    return [best, last]
 
 
 @pytest.mark.parametrize("scores", [[0.1, 0.2, 0.3], [0.1, 0.3, 0.2], [0.3, 0.1, 0.2]])
 def test_the_best_and_the_last_epoch_are_written_once_where_they_are_one(scores: list[float], tmp_path: Path) -> None:
-    best, last = scored(tmp_path, scores)
+    fitted(tmp_path, Scored(scores))
+    best, last = (load_checkpoint(tmp_path / f"{name}.ckpt") for name in ("best", "last"))
     where = scores.index(max(scores))
     assert (best["epoch"], last["epoch"]) == (where, 2)
     assert best["state_dict"]["weight"].tolist() == [3.0 * (where + 1)]
@@ -152,8 +154,8 @@ def test_without_second_names_the_file_is_copied(tmp_path: Path, monkeypatch: py
         raise OSError(msg)
 
     monkeypatch.setattr("os.link", refuse)
-    best, last = scored(tmp_path, [0.1, 0.2])
-    assert (best["epoch"], last["epoch"]) == (1, 1)
+    fitted(tmp_path, Scored([0.1, 0.2]))
+    assert [load_checkpoint(tmp_path / f"{name}.ckpt")["epoch"] for name in ("best", "last")] == [1, 1]
     assert not (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt")
 
 
@@ -168,16 +170,6 @@ def test_a_score_from_within_the_epoch_is_not_its_end(tmp_path: Path) -> None:
             self.trainer.callback_metrics["val/acc"] = torch.tensor(self.scores[self.current_epoch])
 
     linked: list[object] = []
-    best = FolderCheckpoint(dirpath=tmp_path, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
-    last = FolderCheckpoint(
-        twin=(best, lambda *names: linked.append(names)), dirpath=tmp_path, filename="last", enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )  # fmt: skip
-    trainer = lightning.Trainer(
-        max_epochs=1, callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, val_check_interval=3, num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(Validated([0.5]))
-    assert best._last_global_step_saved == last._last_global_step_saved == 3
+    callbacks = fitted(tmp_path, Validated([0.5]), lambda *names: linked.append(names), val_check_interval=3)
+    assert [callback._last_global_step_saved for callback in callbacks] == [3, 3]
     assert not linked
-    assert (tmp_path / "last.ckpt").is_file()
