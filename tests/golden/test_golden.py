@@ -1,0 +1,137 @@
+"""What version 0.1 did is what is done now, apart from the changes that are listed here with their reason."""
+
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import BeitConfig, BeitForSemanticSegmentation
+
+from engine.run_folder import RunFolder
+from tests.conftest import Ended, Train
+from tests.golden.recording import recorded_training
+from tests.images import cifar_like
+from tests.scenes import scene_folder
+from tests.test_experiments import EXPERIMENTS, IMAGES, SCENES, TINY_BEIT
+
+GOLDEN = Path(__file__).resolve().parent
+# Where this is set, golden data are written anew. Whoever does so says why in CHANGELOG.
+RECORD = os.environ.get("THAW_RECORD_GOLDEN") == "1"
+SAMPLES = {"sample_text": (), "sample_images": ("experiment=sample_images",), "sample_scenes": ("experiment=sample_scenes",)}
+TIMES = {"seconds", "samples_per_second"}
+
+
+def golden(name: str, found: Any) -> Any:
+    """The golden value of this name; where it is recorded anew, what was found."""
+    path = GOLDEN / name
+    if RECORD:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+    return json.loads(path.read_text())
+
+
+def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[str]:
+    """Words that run an experiment with a small network on small data."""
+    words = [f"experiment={name}"]
+    if name.startswith("sample_"):
+        rows = "{train: 96, val: 8, test: 6}"
+        return [
+            *words,
+            f"data.rows={rows}",
+            "data.batch_size=4",
+            *([f"model.backbone={IMAGES[name]}"] if name in IMAGES else []),
+        ]
+    if name in SCENES:
+        splits = {"validation": 6} if name.endswith("pretrained") else {"training": 24, "validation": 6}
+        scene_folder(tmp_path / "scene_parse_150", splits, shift=1)
+        torch.manual_seed(0)
+        BeitForSemanticSegmentation(BeitConfig(**TINY_BEIT, num_labels=150)).save_pretrained(tmp_path / "network")
+        size = ["data.size=32", "data.num_workers=0", "data.batch_size=2", "data.val_fraction=0.1"]
+        return [*words, f"paths.data_dir={tmp_path}", f"model.backbone={tmp_path / 'network'}", *size]
+    if name in IMAGES:
+        return [*words, f"paths.data_dir={cifar_like(tmp_path, 60, 30)}", f"model.backbone={IMAGES[name]}", "data.batch_size=4"]
+    return [*words, f"paths.data_dir={covid_dir}", f"model.backbone={backbone}", "model.hidden=8", "data.batch_size=4"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_trains_what_it_trained(
+    name: str, train: Train, tmp_path: Path, tiny_backbone: Path, covid_dir: Path
+) -> None:
+    facts: dict[str, Any] = {}
+    with recorded_training(facts):
+        train(*shrunk(name, tmp_path, tiny_backbone, covid_dir), "trainer.precision=32-true")
+    expected = golden(f"training/{name}.json", facts)
+    assert facts == expected
+
+
+def same_machine(machine: dict[str, str]) -> bool:
+    """Whether figures can be the same to the last digit."""
+    return machine == this_machine()
+
+
+def this_machine() -> dict[str, str]:
+    flags = (
+        re.search(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if Path("/proc/cpuinfo").exists()
+        else None
+    )
+    vector = sorted(set(flags[1].split()) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}) if flags else []
+    return {
+        "machine": platform.machine(),
+        "vectors": " ".join(vector),
+        "torch": torch.__version__.split("+")[0],
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def figures(ended: Ended) -> dict[str, Any]:
+    """Metrics and history of a run, without times."""
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    metrics = folder.read_json("metrics.json")
+    return {"metrics": {k: v for k, v in metrics.items() if k != "seconds"}, "history": without_times(folder.read_history())}
+
+
+def without_times(history: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{key: value for key, value in row.items() if key.split("/")[-1] not in TIMES} for row in history]
+
+
+def close(a: Any, b: Any) -> bool:
+    """Whether nests of values agree as far as two machines do after two epochs."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(close(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b)  # counts of a confusion matrix go their own way
+    try:
+        return float(a) == pytest.approx(float(b), rel=0.05, abs=0.05) if not isinstance(a, bool) else a == b
+    except (TypeError, ValueError):
+        return a == b
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_two_epochs_of_a_sample_give_what_they_gave(name: str, train: Train) -> None:
+    found = {"machine": this_machine(), **figures(train(*SAMPLES[name], "trainer.max_epochs=2"))}
+    expected = golden(f"samples/{name}.json", found)
+    if same_machine(expected["machine"]):
+        assert found == expected
+    else:
+        assert close({k: v for k, v in found.items() if k != "machine"}, {k: v for k, v in expected.items() if k != "machine"})
+
+
+@pytest.mark.parametrize("name", ["default", *EXPERIMENTS])
+def test_a_config_is_what_it_was(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from engine.command_line import answer_early
+
+    assert answer_early(["--cfg", "job", *([] if name == "default" else [f"experiment={name}"])]) == 0
+    text = capsys.readouterr().out
+    path = GOLDEN / "configs" / f"{name}.yaml"
+    if RECORD:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert yaml.safe_load(text) == yaml.safe_load(path.read_text())
+    assert text == path.read_text()
