@@ -1,12 +1,11 @@
 """Intervals and tests, so that a difference is not read where there is none."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
-_Z95 = 1.959963984540054
 _RESAMPLES = 1000
 _CHUNK = 100
 
@@ -23,10 +22,8 @@ def wilson_interval(hits: int, total: int) -> Interval:
     Returns:
         Bounds in 0..1.
     """
-    share, z2 = hits / total, _Z95**2
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(hits, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def macro_f1_interval(confusion: Sequence[Sequence[int]], seed: int = 0) -> Interval:
@@ -91,8 +88,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
         Probability, under equality, of a split at least as uneven.
     """
     total = only_first + only_second
-    tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, float(2 * tail / 2**total))
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
 def _percentiles(values: npt.NDArray[np.float64]) -> Interval:
