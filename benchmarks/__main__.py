@@ -19,7 +19,6 @@ SCRIPTS = {
     "S3": "image_prefix",
     "S4": "image_head",
     "S5": "segmentation_loss",
-    "S6": "speedrun",
     "S7": "framework",
     "S8": "startup",
     "S9": "keras_bert_speed",

@@ -41,7 +41,7 @@ _SOME = 512  # images of a large size
 # Side of the network's input -> what has to be reached.
 _AT_LEAST = {None: 5.0, 224: 1.5}
 _MEAN = _STD = (0.5, 0.5, 0.5)
-_AUGMENTATION = Augmentation(crop_padding=0, small_crops=None, flip=True, rotation=15.0, rand_augment=None)
+_AUGMENTATION = Augmentation(crop_padding=0, flip=True, rotation=15.0, rand_augment=None)
 
 
 def encoded_images(data_dir: Path | None) -> list[bytes]:

@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.measuring import now
 from benchmarks.rows import Side
 
-_TURN = 1.0  # seconds
+_TURN = 1.0  # seconds after which a turn is handed over at the next chance
 _LOOK = 5.0  # seconds between looks at whether a process has died
 _START = "spawn"
 
@@ -46,10 +46,6 @@ class Run(ABC):
     def train(self) -> float:
         """Train and test; returns the accuracy, 0..1, or nan where none is told."""
 
-    def more(self) -> str:
-        """What else came of it, found out when the clock has stopped."""
-        return ""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -59,18 +55,16 @@ class Trained:
         seconds: Of its own turns.
         accuracy: What it returned.
         share: See `Run`.
-        more: See `Run`.
     """
 
     seconds: float
     accuracy: float
     share: float = 1.0
-    more: str = ""
 
 
 def side_of(trained: Sequence[Trained], accuracy_of: str) -> Side:
     """The side of a row, with the accuracy of each seed."""
-    accuracies = ", ".join(f"{one.accuracy:.4f}{one.more}" for one in trained)
+    accuracies = ", ".join(f"{one.accuracy:.4f}" for one in trained)
     return Side(tuple(one.seconds for one in trained), trained[0].share, f"{accuracy_of} {accuracies}")
 
 
@@ -79,12 +73,10 @@ class Turns:
 
     Args:
         sides: How many there are.
-        length: Seconds after which a turn is handed over at the next chance.
         context: Makes what processes share.
     """
 
-    def __init__(self, sides: int, length: float = _TURN, context: Any = multiprocessing) -> None:  # noqa: ANN401 - a context or the module
-        self.length = length
+    def __init__(self, sides: int, context: Any = multiprocessing) -> None:  # noqa: ANN401 - a context or the module
         self.may_run = [context.Semaphore(0) for _ in range(sides)]
         self.ended = context.Array("b", sides, lock=False)  # only whoever has the turn looks and writes
 
@@ -117,7 +109,7 @@ class Clock:
 
     def chance(self) -> None:
         """Hand over if this turn was long enough."""
-        if now() - self._since >= self.turns.length:
+        if now() - self._since >= _TURN:
             self.hand_over()
 
     def hand_over(self) -> None:
@@ -145,18 +137,14 @@ def side_by_side(
     seeds: Mapping[str, int],
     *,
     warmth: int,
-    length: float = _TURN,
-    first: int = 1,
 ) -> dict[str, list[Trained]]:
-    """Train all sides from the first seed in turns, then from the next those that are to, and so on.
+    """Train all sides from seed 1 in turns, then from the next those that are to, and so on.
 
     Args:
         makes: Name -> what makes the side in its process; it is pickled.
         given: The command line; `threads` of each process.
         seeds: How many, of each side.
         warmth: Steps of a short run before the first.
-        length: Seconds of a turn.
-        first: The first seed.
 
     Returns:
         Name -> what it did, seed after seed.
@@ -165,10 +153,10 @@ def side_by_side(
         RuntimeError: If a side failed; its own error stands above.
     """
     found: dict[str, list[Trained]] = {name: [] for name in makes}
-    for seed in range(first, first + max(seeds.values())):
-        names = [name for name in makes if seed - first < seeds[name]]
+    for seed in range(1, max(seeds.values()) + 1):
+        names = [name for name in makes if seed <= seeds[name]]
         context: Any = multiprocessing.get_context(_START)
-        turns, results, over = Turns(len(names), length, context), context.Queue(), context.Event()
+        turns, results, over = Turns(len(names), context), context.Queue(), context.Event()
         processes = [
             context.Process(
                 target=_play, args=(makes[name], turns, i, (seed, warmth, given.threads), results, over), daemon=True
@@ -217,7 +205,7 @@ def _play(
         module.register_forward_pre_hook(lambda *_: clock.chance())
     accuracy = run.train()
     clock.stop()
-    results.put((side, Trained(clock.seconds, accuracy, run.share, run.more())))
+    results.put((side, Trained(clock.seconds, accuracy, run.share)))
     clock.end()
     over.wait()
 

@@ -249,11 +249,6 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """A batch of one sample to try the network with before anything is trained; None where that shows nothing."""
         return None
 
-    def trial_batches(self) -> dict[str, Any]:
-        """Key that decides on the size of a sample -> a batch of one such, for every size that is trained on."""
-        batch = self.trial_batch()
-        return {} if batch is None else {"data.size": batch}
-
     def faults_with(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - a base without a say
         """What in the data does not fit the backbone with this configuration, a line each."""
         return []

@@ -86,8 +86,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             raise DataError(msg)
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = ImageReader(image_column, label_column, self.class_names)
-        self.train_rows, self.in_memory = train_rows, in_memory
-        self.augmentation = Augmentation(**{**NO_AUGMENTATION, **augmentation})  # older runs state fewer changes
+        self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
         self.decoding = Decoding(max_pixels, None if size is None else (size, size))
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.augmenter: Augmenter | None = None
@@ -102,7 +101,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             wanted = self._first(images) if split == "train" else images
             splits[split], faults = store(wanted, split, self.decoding, in_memory=self.in_memory)
             bad += faults
-        self._check_crops(splits)
+        self._check_padding(splits)
         return splits, bad
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
@@ -129,18 +128,14 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
                 return
             yield image
 
-    def _check_crops(self, splits: dict[str, ImageSplit]) -> None:
-        padding, small = self.augmentation["crop_padding"], self.augmentation["small_crops"]
-        if not (padding or small) or not len(splits["train"]):
+    def _check_padding(self, splits: dict[str, ImageSplit]) -> None:
+        padding = self.augmentation["crop_padding"]
+        if not padding or not len(splits["train"]):
             return
         side = min(splits["train"].pixels(0).shape[-2:])
-        for key, value, most in (
-            ("crop_padding", padding, side - 1),
-            ("small_crops.side", small["side"] if small else 0, side),
-        ):
-            if value > most:
-                msg = f"data.augmentation.{key}: received {value}; the images have a side of {side} pixels"
-                raise DataError(msg)
+        if padding >= side:
+            msg = f"data.augmentation.crop_padding: received {padding}; the images have a side of {side} pixels"
+            raise DataError(msg)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches in an order that depends on (seed, epoch)."""
@@ -196,22 +191,8 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def trial_batch(self) -> ImageBatch:
         """One training image."""
-        return self.first_images(1)
-
-    def trial_batches(self) -> dict[str, ImageBatch]:
-        """One training image, and a small crop of it where such are trained on."""
-        batch, small = self.trial_batch(), self.augmentation["small_crops"]
-        if small is None:
-            return {"data.size": batch}
-        window = batch["pixel_values"][..., : small["side"], : small["side"]]
-        return {"data.size": batch, "data.augmentation.small_crops.side": ImageBatch(**{**batch, "pixel_values": window})}
-
-    def first_images(self, count: int) -> ImageBatch:
-        """So many training images, or all there are, as they are stored, the same in every process."""
-        images = self.splits["train"]
-        pixels = torch.stack([images.pixels(position) for position in range(min(count, len(images)))])
-        zeros = torch.zeros(len(pixels), dtype=torch.int64)
-        return ImageBatch(pixel_values=pixels, labels=zeros, index=zeros)
+        zero = torch.zeros(1, dtype=torch.int64)
+        return ImageBatch(pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero)
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """The files' names, with a row where a file holds many images."""

@@ -4,10 +4,9 @@ What an image gets depends on (seed, epoch, its row) and on nothing else: not on
 or whether the run was resumed.
 """
 
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,33 +24,23 @@ class RandAugmentSettings(TypedDict):
     magnitude: int
 
 
-class SmallCrops(TypedDict):
-    """Smaller windows in the first epochs, which cost less and show other parts of an image each time."""
-
-    side: int
-    epochs: int
-
-
 class Augmentation(TypedDict):
     """Which changes are made, in this order.
 
     Attributes:
         crop_padding: Pixels of mirrored border, out of which a window of the old size is cut; 0 is none.
-        small_crops: In so many first epochs that window is a square of this side, in pixels; None is never.
-        flip: Left and right change places in half of the images; `alternating` shows an image in every second epoch so, and
-            as it is in the others, so that two epochs have both of every image (Jordan 2024, arXiv 2404.00498).
+        flip: Left and right change places in half of the images.
         rotation: Largest angle to either side, in degrees; what turns into the picture is black.
         rand_augment: None is none.
     """
 
     crop_padding: int
-    small_crops: SmallCrops | None
-    flip: bool | Literal["alternating"]
+    flip: bool
     rotation: float
     rand_augment: RandAugmentSettings | None
 
 
-NO_AUGMENTATION = Augmentation(crop_padding=0, small_crops=None, flip=False, rotation=0.0, rand_augment=None)
+NO_AUGMENTATION = Augmentation(crop_padding=0, flip=False, rotation=0.0, rand_augment=None)
 
 
 class Augmenter:
@@ -67,11 +56,8 @@ class Augmenter:
             epoch: From 0.
         """
         self.settings, self.seed, self.epoch = settings, seed, epoch
-        self.draws = torch.from_numpy(_draws(rows, seed, epoch))
-        self.mirrored = self.draws[:, _FLIP] < 0.5  # noqa: PLR2004
-        if settings["flip"] == "alternating":  # as in the first epoch, or turned round
-            first = torch.from_numpy(_draws(rows, seed, 0))[:, _FLIP] < 0.5  # noqa: PLR2004
-            self.mirrored = first ^ bool(epoch % 2)
+        draws = np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
+        self.draws = torch.from_numpy(draws)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
         """Change a batch.
@@ -81,16 +67,14 @@ class Augmenter:
             index: [B] rows of the images.
 
         Returns:
-            [B, 3, H, W] uint8, or smaller where small crops are cut.
+            [B, 3, H, W] uint8.
         """
         self.draws = self.draws.to(images.device)
         draws, settings = self.draws[index], self.settings
-        height, width = self._window(images)
-        padding = settings["crop_padding"]
-        places = [whole + 2 * padding - part + 1 for whole, part in zip(images.shape[-2:], (height, width), strict=True)]
-        if max(places) > 1:
-            steps = (draws[:, [_ROW, _COLUMN]] * torch.tensor(places, device=images.device)).long()
-            images = crop(images, padding, steps[:, 0], steps[:, 1], (height, width))
+        if settings["crop_padding"]:
+            padding = settings["crop_padding"]
+            steps = (draws[:, [_ROW, _COLUMN]] * (2 * padding + 1)).long()
+            images = crop(images, padding, steps[:, 0], steps[:, 1])
         if settings["flip"]:
             images = torch.where(self.flipped(index)[:, None, None, None], images.flip(-1), images)
         if settings["rotation"]:
@@ -99,16 +83,10 @@ class Augmenter:
             images = self._rand_augment(images, index, settings["rand_augment"])
         return images
 
-    def _window(self, images: Tensor) -> tuple[int, int]:
-        small = self.settings["small_crops"]
-        if small is not None and self.epoch < small["epochs"]:
-            return small["side"], small["side"]
-        return images.shape[-2], images.shape[-1]
-
     def flipped(self, index: Tensor) -> Tensor:
         """[B] whether each of these rows is mirrored where `flip` is asked for."""
-        self.mirrored = self.mirrored.to(index.device)
-        return self.mirrored[index]
+        self.draws = self.draws.to(index.device)
+        return self.draws[index, _FLIP] < 0.5  # noqa: PLR2004
 
     def _rand_augment(self, images: Tensor, index: Tensor, settings: RandAugmentSettings) -> Tensor:
         """Image by image: torchvision draws once a call. It draws from the global generator, which is put back."""
@@ -122,28 +100,23 @@ class Augmenter:
         return torch.stack(changed)
 
 
-def _draws(rows: int, seed: int, epoch: int) -> npt.NDArray[np.float32]:
-    return np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
-
-
 def _image_seed(seed: int, epoch: int, row: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, row]).generate_state(1)[0])
 
 
-def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Mirror a border around each image and cut a window out of it.
+def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """Mirror a border around each image and cut a window of the old size out of it.
 
     Args:
         images: [B, 3, H, W] uint8, H and W greater than the padding.
         padding: Pixels on each side.
-        rows: [B] int64 uppermost row of each window, 0..2 * padding + H - its height.
+        rows: [B] int64 uppermost row of each window, 0..2 * padding.
         columns: [B] int64 leftmost column, likewise.
-        size: Height and width of the windows; None is H and W.
 
     Returns:
-        [B, 3, *size] uint8.
+        [B, 3, H, W] uint8.
     """
-    height, width = size or images.shape[-2:]
+    height, width = images.shape[-2:]
     windows = _bordered(images, padding).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 

@@ -92,15 +92,16 @@ def _refuse_late_stages(task: Task, max_epochs: int | None) -> None:
 
 
 def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
-    """Have the network read a sample of each size that a datamodule gives, before anything is trained."""
-    for key, batch in datamodule.trial_batches().items():
+    """Have the network read one sample, where a datamodule gives one, before anything is trained."""
+    batch = datamodule.trial_batch()
+    if batch is not None:
         try:
             with torch.no_grad():
                 task.eval()(batch)
         except (RuntimeError, ValueError) as error:
             height, width = batch["pixel_values"].shape[-2:]
             reason = " ".join(str(error).split())[:200]
-            msg = f"the network cannot read images of {width} x {height} pixels ({reason}); set {key} or model.image_size"
+            msg = f"the network cannot read images of {width} x {height} pixels ({reason}); set data.size or model.image_size"
             raise ConfigError(msg) from error
     task.train()
 

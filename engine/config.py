@@ -32,8 +32,6 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "data.size": (2, None),
     "data.max_pixels": (1, 178_956_970),  # above, Pillow refuses by itself
     "data.augmentation.crop_padding": (0, None),
-    "data.augmentation.small_crops.side": (1, None),
-    "data.augmentation.small_crops.epochs": (1, None),
     "data.augmentation.rotation": (0, 180),
     "data.augmentation.scale": (0.01, None),
     "data.augmentation.largest_share": (0.01, 1),
@@ -47,8 +45,6 @@ _RANGES: dict[str, tuple[float, float | None]] = {
     "model.backbone_lr": (0, None),
     "model.weight_decay": (0, None),
     "model.momentum": (0, 0.999),
-    "model.bias_lr": (0, None),
-    "model.shift_test": (0, None),
     "model.label_smoothing": (0, 0.999),
     "model.warmup": (0, 1),
     "model.decay": (0, 1),

@@ -137,9 +137,6 @@ def refuse_what_processes_cannot(cfg: DictConfig, trainer: lightning.Trainer, ta
     if isinstance(trainer.strategy, FSDPStrategy) and len(task.freezing.stages) > 1:
         msg = "trainer.strategy=fsdp shards what trains from the start on; a schedule of unfreezing needs trainer.strategy=ddp"
         raise ConfigError(msg)
-    if isinstance(trainer.strategy, FSDPStrategy) and task.optimizer_name == "muon":
-        msg = "trainer.strategy=fsdp shards weights, and model.optimizer=muon needs whole matrices; set trainer.strategy=ddp"
-        raise ConfigError(msg)
 
 
 @contextmanager

@@ -155,9 +155,6 @@ def _cut(parts: Parts) -> Cut:
     cut = find_cut(task.network, task.freezing)
     if isinstance(cut, str):
         raise NoCacheError(cut)
-    if getattr(task, "shift_test", 0):
-        msg = "model.shift_test reads shifted images, too"
-        raise NoCacheError(msg)
     if isinstance(parts.trainer.strategy, FSDPStrategy):
         msg = "trainer.strategy=fsdp shards the frozen part too"
         raise NoCacheError(msg)

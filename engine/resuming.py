@@ -17,7 +17,6 @@ _KEPT = (
     "mode",
     "model.",
     "callbacks.unfreezing",
-    "callbacks.first_layer",
     "data.augmentation",
     "data.size",
     "data.class_list",

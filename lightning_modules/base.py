@@ -26,7 +26,6 @@ from lightning_modules.optim import (
     lr_schedule,
     make_optimizer,
     parameter_groups,
-    refuse_tables,
 )
 from lightning_modules.steps import planned_steps, split_batches, steps_but_the_last
 from lightning_modules.totals import StageResult, StageTotals
@@ -54,7 +53,6 @@ class Task(lightning.LightningModule):
         weight_decay: float = 0.01,
         optimizer: OptimizerName = "adamw",
         momentum: float = 0.9,
-        bias_lr: float | None = None,
         label_smoothing: float = 0.0,
         schedule: ScheduleName = "linear",
         warmup: float = 0.1,
@@ -71,9 +69,8 @@ class Task(lightning.LightningModule):
             lr: Peak learning rate of the head.
             backbone_lr: Peak learning rate of the backbone.
             weight_decay: Of weights; biases and norms have none.
-            optimizer: `adamw`, which without weight decay is Adam, `sgd`, or `muon`.
-            momentum: Of `sgd` and `muon`, Nesterov's, 0..1.
-            bias_lr: Peak learning rate of the backbone's biases and norms; None is `backbone_lr`.
+            optimizer: `adamw`, which without weight decay is Adam, or `sgd`.
+            momentum: Of `sgd`, Nesterov's, 0..1.
             label_smoothing: Share of the label that is spread over all classes while training, 0..1.
             schedule: See `Schedule`, as for the rest.
             warmup: Fraction of all steps, 0..1.
@@ -86,7 +83,7 @@ class Task(lightning.LightningModule):
         super().__init__()
         self.num_classes = num_classes
         self.lrs = {"features": backbone_lr, "head": lr}
-        self.weight_decay, self.optimizer_name, self.momentum, self.bias_lr = weight_decay, optimizer, momentum, bias_lr
+        self.weight_decay, self.optimizer_name, self.momentum = weight_decay, optimizer, momentum
         self.label_smoothing = label_smoothing
         self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
         self.results: dict[str, StageResult] = {}
@@ -225,9 +222,7 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
-        if self.optimizer_name == "muon":
-            refuse_tables(self.network, lambda name: self.freezing.first_epoch(name) is not None)
-        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group, self.bias_lr)
+        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
         total, steps = planned_steps(self.trainer)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)

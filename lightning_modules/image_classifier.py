@@ -1,9 +1,7 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
-from collections.abc import Iterator
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor
 
 from datamodules.batches import FeatureBatch, ImageBatch
@@ -13,7 +11,6 @@ from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing import FreezingPlan
 from lightning_modules.networks.heads import LinearHead, MLPHead
 from lightning_modules.networks.image_backbones import ImageEncoder, image_encoder
-from lightning_modules.networks.pixels import shifted
 
 
 class ImageClassifier(ClassificationTask):
@@ -32,7 +29,6 @@ class ImageClassifier(ClassificationTask):
         hidden: list[int] | None = None,
         dropout: float = 0.0,
         mirror_test: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        shift_test: int = 0,
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
@@ -47,8 +43,6 @@ class ImageClassifier(ClassificationTask):
             hidden: Units of the MLP's hidden layers; None is 256 and 256.
             dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
             mirror_test: Whether the logits of an image are the mean of its own and its mirror image's, but in training.
-            shift_test: Pixels by which an image is shifted up and left, and down and right, but in training; its logits are
-                the mean of its own and the mean of those two's. 0 leaves it as it is.
             training: See `Task`.
 
         Raises:
@@ -56,7 +50,7 @@ class ImageClassifier(ClassificationTask):
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters()
-        self.mirror_test, self.shift_test = mirror_test, shift_test
+        self.mirror_test = mirror_test
         features = image_encoder(backbone, weights, image_size)
         outputs = num_outputs(num_classes)
         if head == "linear":
@@ -66,23 +60,11 @@ class ImageClassifier(ClassificationTask):
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
-        """[B, K], the weighted mean over the views of each image that are asked for."""
-        if self.training:
-            return super().logits(batch)
-        return torch.stack([weight * super(ImageClassifier, self).logits(view) for view, weight in self._views(batch)]).sum(
-            dim=0
-        )
-
-    def _views(self, batch: ImageBatch | FeatureBatch) -> Iterator[tuple[ImageBatch | FeatureBatch, float]]:
-        """The batch as it is, shifted and mirrored, and weights that come to 1; features that are stored are not shifted."""
-        shifts = [(0, 1.0)] if not self.shift_test else [(0, 0.5), (self.shift_test, 0.25), (-self.shift_test, 0.25)]
-        for pixels, weight in shifts:
-            view = _shifted(batch, pixels) if pixels else batch
-            if not self.mirror_test:
-                yield view, weight
-            else:
-                yield view, weight / 2
-                yield _mirrored(view), weight / 2
+        """[B, K], with the mirror images' where that is asked for."""
+        logits = super().logits(batch)
+        if self.training or not self.mirror_test:
+            return logits
+        return (logits + super().logits(_mirrored(batch))) / 2
 
     def backbone_config(self) -> dict[str, Any]:
         """Architecture, its arguments, and the input that its weights expect."""
@@ -97,9 +79,3 @@ def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
     if "features" in batch:
         return FeatureBatch(features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index)
     return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=labels, index=index)
-
-
-def _shifted(batch: ImageBatch | FeatureBatch, pixels: int) -> ImageBatch:
-    """The batch of the images shifted by so many pixels."""
-    moved = shifted(cast(ImageBatch, batch)["pixel_values"], pixels)
-    return ImageBatch(pixel_values=moved, labels=batch["labels"], index=batch["index"])

@@ -11,9 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from lightning_modules.muon import Muon
-
-OptimizerName = Literal["adamw", "sgd", "muon"]
+OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["linear", "constant", "exponential", "onecycle", "plateau"]
 
 # Of the peak: where OneCycle starts and ends.
@@ -50,7 +48,6 @@ def parameter_groups(
     lrs: Mapping[str, float],
     weight_decay: float,
     group_of: Callable[[str], tuple[str, float]] = lambda _: ("", 1.0),
-    bias_lr: float | None = None,
 ) -> list[dict[str, Any]]:
     """Put every parameter, frozen ones too, into a named group.
 
@@ -62,7 +59,6 @@ def parameter_groups(
         lrs: Child -> learning rate.
         weight_decay: Of the decayed groups.
         group_of: Parameter's name -> what its group's name has behind the child's, and a factor on its learning rate.
-        bias_lr: Learning rate of what is not decayed in `features`; None is that of the rest.
 
     Returns:
         Groups called `<child><suffix>` and `<child><suffix>_no_decay`, empty ones left out.
@@ -78,10 +74,9 @@ def parameter_groups(
         names = [f"{child}.{name}" for name, _ in network.get_submodule(child).named_parameters()]
         suffixes = dict(group_of(name) for name in names)
         for suffix, factor in suffixes.items():
-            own_lr = bias_lr if child == "features" and bias_lr is not None else lr
-            for kind, peak, decay in (("", lr, weight_decay), ("_no_decay", own_lr, 0.0)):
+            for kind, decay in (("", weight_decay), ("_no_decay", 0.0)):
                 name = f"{child}{suffix}{kind}"
-                groups[name] = {"name": name, "params": [], "lr": peak * factor, "weight_decay": decay}
+                groups[name] = {"name": name, "params": [], "lr": lr * factor, "weight_decay": decay}
         for name in names:
             parameter, (suffix, _) = network.get_parameter(name), group_of(name)
             kind = "" if parameter.ndim > 1 and name not in spared else "_no_decay"
@@ -89,47 +84,18 @@ def parameter_groups(
     return [group for group in groups.values() if group["params"]]
 
 
-class OptimizerError(ValueError):
-    """An optimiser does not fit what it is to train."""
-
-    is_for_the_user = True
-
-
-def refuse_tables(network: nn.Module, trains: Callable[[str], bool]) -> None:
-    """Hold a network against Muon, which would move rows of a table that a step does not read.
-
-    Args:
-        network: With a child `features`.
-        trains: Parameter's name -> whether it ever does.
-
-    Raises:
-        OptimizerError: If the backbone trains a table of embeddings.
-    """
-    for name, module in network.get_submodule("features").named_modules():
-        if isinstance(module, nn.Embedding) and trains(f"features.{name}.weight"):
-            msg = f"model.optimizer: received muon; features.{name} is a table, whose rows it would mix; choose adamw or sgd"
-            raise OptimizerError(msg)
-
-
 def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.Optimizer:
     """An optimiser over the groups, each of whose steps reads a weight once.
 
     Args:
-        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), `sgd` with Nesterov's
-            momentum, or `muon`, which orthogonalises the steps of the backbone's weights and is `sgd`, without weight decay,
-            for the rest.
+        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), or `sgd` with
+            Nesterov's momentum.
         groups: Of `parameter_groups`.
-        momentum: Of `sgd` and `muon`, 0..1.
+        momentum: Of `sgd`, 0..1.
 
     Returns:
         The optimiser.
     """
-    if name == "muon":
-        for group in groups:
-            group["orthogonal"] = group["name"].startswith("features") and not group["name"].endswith("_no_decay")
-            # The two kinds have learning rates of different sizes, and one weight decay would be another in each.
-            group["weight_decay"] *= group["orthogonal"]
-        return Muon(groups, momentum=momentum)
     if name == "adamw":
         fused: torch.optim.Optimizer = AdamW(groups, fused=True)
     else:

@@ -36,7 +36,6 @@ IMAGES = {
     "cifar10_beit_head": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_beit_finetune": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_resnet_scratch": "{architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
-    "cifar10_speedrun": "{architecture: whitened_net, widths: [8, 8, 8]}",
     "sample_images": "{architecture: small_resnet, widths: [8, 8], depth: 1}",
 }
 TINY_BEIT: dict[str, Any] = {
@@ -152,7 +151,7 @@ def test_settings_of_the_reference() -> None:
     assert (vgg["data"]["batch_size"], vgg["trainer"]["max_epochs"], vgg["model"]["image_size"]) == (64, 50, 32)
     assert vgg["callbacks"]["early_stopping"]["patience"] == 5
     assert composed("cifar10_densenet201")["callbacks"]["unfreezing"]["start_layer"] == "features.denseblock4"
-    augmentation = {"crop_padding": 0, "small_crops": None, "flip": True, "rotation": 15.0, "rand_augment": None}
+    augmentation = {"crop_padding": 0, "flip": True, "rotation": 15.0, "rand_augment": None}
     assert deit["data"]["augmentation"] == augmentation
     assert (deit["model"]["schedule"], deit["model"]["lr"], deit["trainer"]["max_epochs"], deit["data"]["batch_size"]) == (
         "constant",

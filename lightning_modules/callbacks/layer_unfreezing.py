@@ -1,7 +1,5 @@
 """Trains a backbone from a layer on, at once or layer by layer as the epochs go by."""
 
-from dataclasses import replace
-
 import lightning
 from torch import nn
 
@@ -80,11 +78,10 @@ class LayerUnfreezing(lightning.Callback):
             FreezingError: If the plan names what the backbone does not have, or the task has another one.
         """
         plan = self.plan(task.network)
-        ends = task.freezing.ends  # of what another callback brings to an end
-        if replace(task.freezing, ends={}) not in (plan, FreezingPlan()):
+        if task.freezing not in (plan, FreezingPlan()):
             msg = "model.freeze_backbone=true freezes all of the backbone for good; leave it out, or the unfreezing callback"
             raise FreezingError(msg)
-        task.use_plan(replace(plan, ends=ends))
+        task.use_plan(plan)
 
     def plan(self, network: nn.Module) -> FreezingPlan:
         """The plan for a network whose backbone is `features.model`.
@@ -107,7 +104,7 @@ class LayerUnfreezing(lightning.Callback):
         depths = layer_numbers(backbone) if self.layer_decay is not None else {}
         deepest = max(depths.values(), default=0)
         groups = {f"{_BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest)) for name in names}
-        return FreezingPlan({f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, stages=self.stages)
+        return FreezingPlan({f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages)
 
     def _group(self, start: int | None, below: int) -> tuple[str, float]:
         """What sets a parameter's group apart, and its factor; `below` counts the layers from the last one down."""

@@ -21,19 +21,17 @@ class FreezingError(ValueError):
 class FreezingPlan:
     """From which epoch on each part of a network trains.
 
-    In all mappings of names the longest name that is a parameter's prefix decides.
+    In both mappings of names the longest name that is a parameter's prefix decides.
 
     Attributes:
         starts: Name of a module or parameter -> first epoch in which it trains, from 0; None is never. What no name covers
             trains from epoch 0.
         groups: Name -> what sets its parameter group apart, and a factor on its learning rate; else "" and 1.
-        ends: Name -> the epoch from which on it no longer trains; what no name covers goes on.
         stages: First epoch of each stage -> the layer from which on the backbone trains; for people.
     """
 
     starts: Mapping[str, int | None] = field(default_factory=dict)
     groups: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    ends: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[int, str | None] = field(default_factory=dict)
 
     def first_epoch(self, parameter: str) -> int | None:
@@ -47,18 +45,17 @@ class FreezingPlan:
     def trains(self, parameter: str, epoch: int) -> bool:
         """Whether a parameter trains in an epoch."""
         first = self.first_epoch(parameter)
-        end = next((self.ends[name] for name in _prefixes(parameter) if name in self.ends), epoch + 1)
-        return first is not None and first <= epoch < end
+        return first is not None and first <= epoch
 
     @property
     def changes(self) -> bool:
         """Whether an epoch differs from the first."""
-        return any(self.starts.values()) or bool(self.ends)
+        return any(self.starts.values())
 
     def check(self, network: nn.Module) -> None:
         """Raise `FreezingError` where a name matches nothing in the network."""
         known = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
-        for name in (*self.starts, *self.groups, *self.ends):
+        for name in (*self.starts, *self.groups):
             if name not in known:
                 raise unknown_layer(name, known)
 

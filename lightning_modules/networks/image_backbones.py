@@ -1,4 +1,4 @@
-"""Image networks as the `features` part of a classifier: any of timm, and three of our own. `B` images, `C` channels."""
+"""Image networks as the `features` part of a classifier: any of timm, and two of our own. `B` images, `C` channels."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,9 +17,8 @@ from lightning_modules.networks.image_weights import load_weights, not_loaded, t
 from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
 from lightning_modules.networks.vision_layers import behind, input_of, listed_layers, pooled_features
-from lightning_modules.networks.whitened_net import WhitenedNet
 
-OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "whitened_net": WhitenedNet, "flat_pixels": FlatPixels}
+OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
 _TRIED = 32  # pixels of the image that a network of no fixed size is tried with
@@ -64,13 +63,6 @@ class ImageEncoder(Divisible):
             msg = f"model.backbone={self.config['architecture']} gives no pooled vector but {tuple(features.shape)}"
             raise BackboneError(msg)
         return int(features.shape[1])
-
-    def fit_first_layer(self, batch: ImageBatch) -> str | None:
-        """Have the first layer take its filters from training images; returns its name, None where there is no such layer."""
-        if not isinstance(self.model, WhitenedNet):
-            return None
-        self.model.fit_first_layer(self.prepared(batch["pixel_values"]))
-        return "model.whitening"
 
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""

@@ -68,27 +68,6 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: Interpolation) 
     return values.to(torch.uint8)
 
 
-def shifted(images: Tensor, pixels: int) -> Tensor:
-    """Move images, with a mirrored border.
-
-    Args:
-        images: [B, C, H, W].
-        pixels: To the right and down; below zero to the left and up. Less than H and W.
-
-    Returns:
-        [B, C, H, W].
-
-    Raises:
-        ValueError: If that is further than they are large.
-    """
-    if abs(pixels) >= min(images.shape[-2:]):
-        msg = f"model.shift_test: received {abs(pixels)}; the images have a side of {min(images.shape[-2:])} pixels"
-        raise ValueError(msg)
-    down, across = ((torch.arange(size, device=images.device) - pixels).abs() for size in images.shape[-2:])
-    down, across = (torch.where(at < len(at), at, 2 * (len(at) - 1) - at) for at in (down, across))
-    return images[:, :, down][:, :, :, across]
-
-
 class FlatPixels(nn.Module):
     """[B, 3, H, W] -> [B, 3 * H * W]: the features of a network that has no backbone."""
 

@@ -42,9 +42,6 @@ class Counting(Run):
             clock.write_text(str(float(clock.read_text()) + self.seconds))
         return 0.25
 
-    def more(self) -> str:
-        return f" of {self.name}"
-
 
 class Leaving(Counting):
     """Writes a capital when its process ends; `b` takes a while before it trains."""
@@ -73,34 +70,31 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_each_clock_runs_in_its_own_turns(place: Path) -> None:
+def test_each_clock_runs_in_its_own_turns(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_TURN", 3.0)
     makes = {"a": partial(Counting, "a", 8, 1.0, place), "b": partial(Counting, "b", 2, 5.0, place)}
-    found = side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=1, length=3)
+    found = side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=1)
     assert [found[name][0].seconds for name in makes] == [8, 10]
     assert (place / "order").read_text() == "aaabaaabaa"
     side = side_of(found["b"], "val acc")
-    assert (side.seconds, side.share, side.quality) == ((10.0,), 0.5, "val acc 0.2500 of b")
+    assert (side.seconds, side.share, side.quality) == ((10.0,), 0.5, "val acc 0.2500")
 
 
 def test_a_side_that_has_ended_lies_still_until_all_have(place: Path) -> None:
     makes = {name: partial(Leaving, name, calls, 1.0, place) for name, calls in (("a", 1), ("b", 6))}
-    side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=0, length=1)
+    side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=0)
     order = (place / "order").read_text()
     assert sorted(order) == sorted("abbbbbb" + "AB")
     assert set(order[-2:]) == {"A", "B"}
 
 
-def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path) -> None:
+def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     makes = {"a": partial(Counting, "a", 1, 1.0, place), "c": partial(Counting, "c", 1, 1.0, place)}
     found = side_by_side(makes, GIVEN, {"a": 2, "c": 1}, warmth=0)
     assert {name: len(trained) for name, trained in found.items()} == {"a": 2, "c": 1}
     assert (place / "order").read_text() == "aca"
-
-
-def test_the_first_seed_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = side_by_side({"a": partial(Counting, "a", 1, 1.0, place)}, GIVEN, {"a": 2}, warmth=0, first=4)
-    assert len(found["a"]) == 2
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["a, seed 4", "a, seed 5"]
+    told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert (sorted(told[:2]), told[2]) == (["a, seed 1", "c, seed 1"], "a, seed 2")
 
 
 def test_a_side_that_fails_ends_all(place: Path) -> None:

@@ -8,9 +8,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter, _image_seed, crop, rotate
 
-EVERYTHING = Augmentation(
-    crop_padding=3, small_crops=None, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9}
-)
+EVERYTHING = Augmentation(crop_padding=3, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9})
 
 
 def images(count: int = 6, height: int = 20, width: int = 28) -> torch.Tensor:
@@ -33,9 +31,7 @@ def test_crop_is_torchvisions() -> None:
 
 def test_flip_turns_about_half_and_the_rest_stays() -> None:
     stack = images(400)
-    flipped = Augmenter(Augmentation(crop_padding=0, small_crops=None, flip=True, rotation=0.0, rand_augment=None), 400, 1, 0)(
-        stack, torch.arange(400)
-    )
+    flipped = Augmenter({**NO_AUGMENTATION, "flip": True}, 400, 1, 0)(stack, torch.arange(400))
     turned = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, stack, strict=True)]
     assert 160 < sum(turned) < 240
     assert all(was or torch.equal(a, b) for was, a, b in zip(turned, flipped, stack, strict=True))
@@ -49,27 +45,6 @@ def test_every_window_comes_up() -> None:
         tuple(int(i) for i in image[0].nonzero()[0]) for image in augmenter(corner.expand(500, -1, -1, -1), torch.arange(500))
     }
     assert places == {(r, c) for r in (3, 4, 5) for c in (3, 4, 5)}
-
-
-def test_first_epochs_show_small_windows_of_all_places_and_later_ones_the_image() -> None:
-    settings = Augmentation(**{**NO_AUGMENTATION, "small_crops": {"side": 7, "epochs": 2}})  # type: ignore[typeddict-item]
-    numbered = torch.arange(8 * 9, dtype=torch.uint8).view(1, 1, 8, 9).expand(300, 3, -1, -1)
-    for epoch in (0, 1):
-        windows = Augmenter(settings, 300, 3, epoch)(numbered, torch.arange(300))
-        assert windows.shape == (300, 3, 7, 7)
-        firsts = windows[:, 0, 0, 0].tolist()
-        assert set(firsts) == {9 * row + column for row in (0, 1) for column in (0, 1, 2)}
-        for window, first in zip(windows, firsts, strict=True):
-            assert torch.equal(window, reference.crop(numbered[0], first // 9, first % 9, 7, 7))
-    assert torch.equal(Augmenter(settings, 300, 3, 2)(numbered, torch.arange(300)), numbered)
-
-
-def test_small_windows_reach_into_the_mirrored_border() -> None:
-    settings = Augmentation(**{**NO_AUGMENTATION, "crop_padding": 2, "small_crops": {"side": 3, "epochs": 1}})  # type: ignore[typeddict-item]
-    corner = torch.zeros(1, 3, 6, 6, dtype=torch.uint8)
-    corner[..., 1, 1] = 255  # stands in the border a second and a third time, and at its corner
-    counts = (Augmenter(settings, 400, 3, 0)(corner.expand(400, -1, -1, -1), torch.arange(400))[:, 0] > 0).sum(dim=(1, 2))
-    assert set(counts.tolist()) == {0, 1, 2, 4}
 
 
 @pytest.mark.parametrize("rand_augment", [None, {"num_ops": 2, "magnitude": 9}])
@@ -89,9 +64,7 @@ def test_change_depends_on_seed_epoch_and_row_alone(rand_augment: object) -> Non
 
 
 def test_rand_augment_is_torchvisions_with_the_seed_of_the_image() -> None:
-    settings = Augmentation(
-        crop_padding=0, small_crops=None, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9}
-    )
+    settings = Augmentation(crop_padding=0, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9})
     changed = Augmenter(settings, 10, 5, 3)(images(4), torch.tensor([3, 8, 1, 0]))
     for ours, image, row in zip(changed, images(4), (3, 8, 1, 0), strict=True):
         torch.manual_seed(_image_seed(5, 3, row))
@@ -103,14 +76,3 @@ def test_images_of_a_batch_get_different_changes() -> None:
     same = images(1).expand(8, -1, -1, -1)
     changed = Augmenter({**EVERYTHING, "rand_augment": None}, 8, 1, 0)(same, torch.arange(8))
     assert len({image.numpy().tobytes() for image in changed}) == 8
-
-
-@pytest.mark.parametrize("epoch", [0, 3, 6])
-def test_alternating_flip_shows_both_sides_of_each_image_in_any_two_epochs(epoch: int) -> None:
-    settings = Augmentation(**{**NO_AUGMENTATION, "flip": "alternating"})  # type: ignore[typeddict-item]
-    stack, rows = images(40, 6, 6), torch.arange(40)
-    first, second = (Augmenter(settings, 40, 1, e)(stack, rows) for e in (epoch, epoch + 1))
-    turned = [torch.equal(a, b.flip(-1)) for a, b in zip(first, stack, strict=True)]
-    assert 8 < sum(turned) < 32
-    assert torch.equal(second, first.flip(-1))
-    assert torch.equal(Augmenter(settings, 40, 1, epoch + 2)(stack, rows), first)

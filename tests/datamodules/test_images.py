@@ -329,17 +329,6 @@ def test_border_wider_than_the_image_is_refused(train: Train, colours: Path) -> 
     assert ended.error == "error: data.augmentation.crop_padding: received 16; the images have a side of 16 pixels"
 
 
-def test_window_larger_than_the_image_is_refused(train: Train, colours: Path) -> None:
-    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.augmentation.small_crops={side: 17, epochs: 1}")
-    assert ended.error == "error: data.augmentation.small_crops.side: received 17; the images have a side of 16 pixels"
-
-
-def test_windows_that_the_network_cannot_read_are_refused(train: Train, colours: Path) -> None:
-    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.augmentation.small_crops={side: 4, epochs: 1}")
-    assert ended.error.startswith("error: the network cannot read images of 4 x 4 pixels (")
-    assert ended.error.endswith("; set data.augmentation.small_crops.side or model.image_size")
-
-
 def test_mistyped_augmentation_is_refused(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "+data.augmentation.flipp=true", "data.augmentation.rotation=200")
     assert "data.augmentation.flipp" in ended.error

@@ -78,7 +78,7 @@ def texts(**settings: Any) -> SampleTextDataModule:
     return SampleTextDataModule(**{**defaults, **settings})
 
 
-def images(*, flip: bool | str = False, **settings: Any) -> SampleImagesDataModule:
+def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
     augmentation = {"crop_padding": 0, "flip": flip, "rotation": 0.0, "rand_augment": None, **settings.pop("augmentation", {})}
     defaults: dict[str, Any] = {
         "rows": {"train": 40, "val": 12, "test": 12}, "folder": "", "files": {"train": "a", "val": "b", "test": "c"},
@@ -138,7 +138,6 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
     "text, linear": (texts, lambda: text_task(dropout=0.3), "the whole backbone"),
     "text, BiGRU": (texts, lambda: text_task(head="bigru", hidden=4, dropout=0.3), "the whole backbone"),
     "flip": (lambda: images(flip=True), lambda: image_task(mirror_test=True), "the whole backbone"),
-    "alternating flip": (lambda: images(flip="alternating"), image_task, "the whole backbone"),
     "prefix, flip": (
         lambda: images(flip=True),
         lambda: image_task(layer="blocks.2", head="mlp", hidden=[8], dropout=0.3),
@@ -421,7 +420,6 @@ def test_refusals_say_why(tmp_path: Path) -> None:
         "data.augmentation (rotation=15.0) gives other": parts_of(
             images(flip=True, augmentation={"rotation": 15.0}), image_task()
         ),
-        "model.shift_test reads shifted images": parts_of(images(), image_task(shift_test=1)),
         "trains from its first layer, blocks.0": parts_of(images(), image_task(layer="blocks.0")),
         "pos_embed trains, and it comes before": parts_of(images(), image_task(layer="pos_embed")),
         "ResNet trains from layer4.0.conv1.weight on": parts_of(

@@ -4,18 +4,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
-from omegaconf import OmegaConf
 
-from engine.config import ConfigError
-from engine.devices import refuse_what_processes_cannot
 from engine.run_folder import RunFolder
-from lightning_modules.networks.freezing import FreezingPlan
 from tests.conftest import ROOT, Train
 from tests.processes import TEXTS, ended, epochs, kill, processes_of, run, sabotage, start, wait_for
 
@@ -205,12 +198,3 @@ def test_gpus_that_are_not_there_are_said_in_one_line(trainer: str, train: Train
     assert done.code == 1
     assert done.error == "error: trainer.accelerator: received 'gpu', and this machine has none; take trainer=cpu"
     assert "Traceback" not in done.err
-
-
-def test_muon_under_fsdp_is_refused_before_anything_is_trained() -> None:
-    task = SimpleNamespace(freezing=FreezingPlan(), optimizer_name="muon")
-    trainer: Any = SimpleNamespace(strategy=FSDPStrategy(), world_size=2)
-    with pytest.raises(ConfigError, match=r"model.optimizer=muon needs whole matrices; set trainer.strategy=ddp"):
-        refuse_what_processes_cannot(OmegaConf.create({"data": {}}), trainer, task)  # type: ignore[arg-type]
-    task.optimizer_name = "sgd"
-    refuse_what_processes_cannot(OmegaConf.create({"data": {}}), trainer, task)  # type: ignore[arg-type]

@@ -27,14 +27,6 @@ def test_what_trains_is_computed_from_the_epoch_alone() -> None:
             assert parameter.requires_grad == plan.trains(name, epoch), (name, epoch)
 
 
-def test_what_comes_to_an_end_trains_before_it() -> None:
-    plan = FreezingPlan({"1": 2}, ends={"1.0": 4, "2.bias": 1})
-    trained = {name: [epoch for epoch in range(6) if plan.trains(name, epoch)] for name in ("1.0.bias", "2.bias", "2.weight")}
-    assert trained == {"1.0.bias": [2, 3], "2.bias": [0], "2.weight": [0, 1, 2, 3, 4, 5]}
-    with pytest.raises(FreezingError, match=r"no layer is called '2.bais'"):
-        FreezingPlan(ends={"2.bais": 1}).check(network())
-
-
 def test_frozen_modules_stay_in_eval_and_others_keep_their_mode() -> None:
     net = network().train()
     apply_plan(net, FreezingPlan({"0": None, "1": 1}), epoch=0)

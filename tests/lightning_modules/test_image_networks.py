@@ -31,7 +31,6 @@ BACKBONES = {
     "convnext": {"architecture": "convnext_tiny", "depths": [1, 1, 1, 1], "dims": [8, 16, 16, 24], "size": [32, 32]},
     "resnet": {"architecture": "resnet18", "size": [32, 32]},
     "small_resnet": {"architecture": "small_resnet", "widths": [8, 16], "depth": 1},
-    "whitened_net": {"architecture": "whitened_net", "widths": [8, 16, 8]},
     "flat_pixels": {"architecture": "flat_pixels", "size": [8, 8]},
 }
 
@@ -114,7 +113,7 @@ def test_features_are_timms_own(backbone: str) -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "pixels", "layer"),
-    [("deit", 16 * 16, "blocks.1"), ("whitened_net", 20 * 20, None), ("vgg", 32 * 32, "features.4")],
+    [("deit", 16 * 16, "blocks.1"), ("small_resnet", 20 * 20, None), ("vgg", 32 * 32, "features.4")],
 )
 def test_a_cpu_evaluates_a_few_images_at_a_time(
     backbone: str, pixels: int, layer: str | None, monkeypatch: pytest.MonkeyPatch
@@ -318,23 +317,6 @@ def test_mirrored_test_images_give_the_mean_of_both_logits() -> None:
     torch.manual_seed(0)
     training = task.train().logits(batch())
     assert torch.equal(training, plain.train().logits(batch()))
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-def test_shifted_test_images_count_as_much_as_the_image_itself(mirror: bool) -> None:
-    task = ImageClassifier(BACKBONES["small_resnet"], 3, shift_test=2, mirror_test=mirror)
-    plain = ImageClassifier(BACKBONES["small_resnet"], 3, mirror_test=mirror)
-    plain.load_state_dict(task.state_dict())
-    bordered = torch.nn.functional.pad(batch()["pixel_values"].float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
-    windows = {"own": (2, 2), "right and down": (0, 0), "left and up": (4, 4)}
-    logits = {
-        name: plain.eval().logits({**batch(), "pixel_values": bordered[..., row : row + 20, column : column + 20]})
-        for name, (row, column) in windows.items()
-    }
-    torch.testing.assert_close(logits["own"], plain.logits(batch()))
-    expected = logits["own"] / 2 + (logits["right and down"] + logits["left and up"]) / 4
-    torch.testing.assert_close(task.eval().logits(batch()), expected)
-    assert not torch.allclose(logits["left and up"], logits["right and down"])
 
 
 def test_first_filters_are_orthogonal_pairs() -> None:

@@ -173,10 +173,11 @@ def test_a_scaled_step_is_clipped_as_torch_clips_it() -> None:
     torch.testing.assert_close(ours.weight, theirs.weight)
 
 
-@pytest.mark.parametrize(("name", "itself"), [("adamw", True), ("sgd", True), ("muon", False)])
-def test_which_optimisers_clip_themselves(name: OptimizerName, itself: bool) -> None:
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_which_optimisers_clip_themselves(name: OptimizerName) -> None:
     groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
-    assert clips_itself(make_optimizer(name, groups, momentum=0.9)) == itself
+    assert clips_itself(make_optimizer(name, groups, momentum=0.9))
+    assert not clips_itself(torch.optim.SGD(groups))  # goes over the weights once for each of its operations
 
 
 def test_apples_kernels_are_not_trusted_with_it() -> None:
