@@ -17,6 +17,7 @@ from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.devices import placement, refuse_what_processes_cannot
+from engine.old_names import translate_config
 from engine.ranks import is_first
 from engine.run_folder import RunFolder, link_atomically
 from lightning_modules.base import Task
@@ -223,8 +224,9 @@ def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
     return [Pruning(cfg.monitor, report)]
 
 
-def read_config(path: Path) -> DictConfig:
-    """Read a run's config.yaml."""
+def read_config(path: Path, *, to_train: bool = False) -> DictConfig:
+    """Read a run's config.yaml; of a run of version 0.1 under today's names, see `translate_config`."""
     cfg = OmegaConf.load(path)
     assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+    translate_config(cfg, to_train=to_train)
     return cfg

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from datamodules.stored_features import digest_of_tensors
+from engine.old_names import translate_checkpoint
 from engine.run_folder import link_atomically, write_atomically
 
 _FORMAT = 1
@@ -130,13 +131,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(msg)
     thaw = checkpoint["thaw"]
     if "frozen" not in thaw:
-        return checkpoint
+        return translate_checkpoint(checkpoint)
     shared = path.parent / _FROZEN
     if not shared.is_file() or (kept := _read(shared))["thaw"]["frozen"] != thaw["frozen"]:
         msg = f"{path} needs the frozen weights of its run, which {shared} {'does not hold' if shared.is_file() else 'lacks'}; "
         raise CheckpointError(msg + "a run that ended has whole checkpoints; else copy both files")
     whole = {key: value for key, value in thaw.items() if key != "frozen"}
-    return {**checkpoint, "state_dict": {**kept["state_dict"], **checkpoint["state_dict"]}, "thaw": whole}
+    state = {**kept["state_dict"], **checkpoint["state_dict"]}
+    return translate_checkpoint({**checkpoint, "state_dict": state, "thaw": whole})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.command_line import CONFIGS
 from engine.config_files import COMMAND_LINE, Composition, ConfigFiles, Override, UnknownOptionError, UnsupportedError, nearest
+from engine.old_names import removal
 from engine.signatures import Fault, signature_faults
 from lightning_modules.base import Task
 
@@ -78,10 +79,24 @@ def validate(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> 
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
         faults += [*_plain_values(values), *_target_faults(values, "")]
+        gone = list(_removed(values))
+        named = {path for path, _ in gone}
+        faults = [*gone, *(fault for fault in faults if fault[0] not in named)]
     if faults:
         lines = [f"{path} ({_origin(path, origins)}): {fault}" for path, fault in dict.fromkeys(faults)]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
+
+
+def _removed(values: dict[str, Any], prefix: str = "") -> Iterator[Fault]:
+    """Keys and values of version 0.1 that are gone."""
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        said = removal(path, value)
+        if said is not None:
+            yield path, said
+        elif isinstance(value, dict):
+            yield from _removed(value, f"{path}.")
 
 
 def _origins(overrides: list[str], choices: dict[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine import processes, ranks
 from engine.command_line import CONFIGS
 from engine.interrupts import InterruptedRunError, signals_raise
+from engine.old_names import check_words
 from engine.outcome import describe, report_failure
 from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder
@@ -82,6 +83,7 @@ def launch() -> int:
     with report_failure() as outcome:
         if any(word.startswith("sweep.resume=") for word in sys.argv[1:]):
             sys.argv[1:] = resumed_words(sys.argv[1:])
+        check_words(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.refuse_to_sweep()
         with _raising_hydra(), sweep_ended():

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from engine.build import read_config
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.redaction import redacted
 from engine.run_folder import RunFolder
@@ -51,7 +52,7 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
     if cfg.ckpt_path != "last":
         return Path(cfg.ckpt_path)
     if folder.config.is_file():
-        before, now = _flattened(OmegaConf.load(folder.config)), _flattened(redacted(cfg))
+        before, now = _flattened(read_config(folder.config, to_train=True)), _flattened(redacted(cfg))
         changed = [key for key in {**before, **now} if key.startswith(_KEPT) and before.get(key) != now.get(key)]
         if changed:
             shown = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN])

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.image import ImageDataModule
 from datamodules.image_rows import EncodedImage
@@ -153,12 +152,12 @@ def test_validation_comes_out_of_train_by_class_and_test_is_untouched(tmp_path: 
         "folder": "cifar10", "files": {"train": "train.parquet", "val": None, "test": "test.parquet"}, "classes": names,
         "num_classes": 10, "data_dir": str(tmp_path), "image_column": "img", "val_fraction": 0.2,
     }  # fmt: skip
-    data = CIFAR10DataModule(**settings)  # type: ignore[arg-type]
+    data = ImageDataModule(**settings)  # type: ignore[arg-type]
     data.setup()
     assert sorted(data.splits["train"].indices + data.splits["val"].indices) == list(range(100))
     assert sorted(data.splits["val"].labels) == [k for k in range(10) for _ in range(2)]
     assert data.splits["test"].indices == list(range(30))
-    few = CIFAR10DataModule(**settings, train_rows=50)  # type: ignore[arg-type]
+    few = ImageDataModule(**settings, train_rows=50)  # type: ignore[arg-type]
     few.setup()
     assert sorted(few.splits["train"].indices + few.splits["val"].indices) == list(range(50))
     assert few.splits["test"].indices == list(range(30))

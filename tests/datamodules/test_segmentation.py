@@ -15,7 +15,6 @@ from PIL import Image
 
 from datamodules.errors import DataError
 from datamodules.image_decoding import decode_label_map
-from datamodules.scene_parse_150 import SceneParse150DataModule
 from datamodules.segmentation import SegmentationDataModule
 from engine.run_folder import RunFolder
 from lightning_modules.segmenter import Segmenter
@@ -466,7 +465,7 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
         "val": None,
         "test": "scene_parsing/validation/*.parquet",
     }
-    data = SceneParse150DataModule(
+    data = SegmentationDataModule(
         folder="scene_parse_150", files={"train": "training", "val": None, "test": "validation"}, class_list="scene_parse_150",  # type: ignore[arg-type]
         num_classes=150, data_dir=str(tmp_path), hub="zhoubolei/scene_parse_150", hub_files=files, val_fraction=0.25,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -482,7 +481,7 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
 
 
 def test_real_scenes_have_their_published_classes(shared_data: Path) -> None:
-    data = SceneParse150DataModule(
+    data = SegmentationDataModule(
         folder="scene_parse_150", files={"train": "validation", "val": "validation", "test": "validation"},
         class_list="scene_parse_150", num_classes=150, data_dir=str(shared_data), size=640,
     )  # fmt: skip
