@@ -2,18 +2,18 @@
 
 import sys
 
-from engine.command_line import answer_early
+from engine.config_groups import help_text
 
 
 def main() -> int:
-    """Answer at once what needs no training; else compose with Hydra and run.
+    """Print the help, or compose with Hydra and run.
 
     Returns:
         The exit code: 0 after a finished run, 130 or 143 after an interrupt, 1 after any other failure.
     """
-    code = answer_early(sys.argv[1:])
-    if code is not None:
-        return code
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(), end="")
+        return 0
     from engine.launch import launch  # Hydra takes half a second to import
 
     return launch()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ import yaml
 
 from datamodules.batches import IGNORE_INDEX
 from datamodules.errors import DataError
+from run_folders.errors import near_names
 
 _FOLDER = Path(__file__).parent / "class_lists"
 _KEYS = ("zero_is_unlabelled", "ignore_value", "classes")
@@ -48,7 +48,7 @@ class ClassList:
         path = _FOLDER / f"{name}.yaml" if not name.endswith((".yaml", ".yml")) else Path(name).expanduser()
         if not path.is_file():
             ours = sorted(file.stem for file in _FOLDER.glob("*.yaml"))
-            near = get_close_matches(name, ours, n=1)
+            near = near_names(name, ours, count=1)
             hint = f"did you mean {near[0]}?" if near else f"give {' or '.join(ours)}, or the path of a .yaml file"
             msg = f"data.class_list={name}: no such class list; {hint}"
             raise DataError(msg)

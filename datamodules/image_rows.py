@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from datamodules.errors import BadRow, DataError
 from datamodules.image_decoding import SUFFIXES
 from datamodules.labels import class_of
 from datamodules.tables import Row, read_rows
+from run_folders.errors import near_names
 
 _END = 2**16  # bytes
 
@@ -100,7 +100,7 @@ class ImageReader:
         folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         for name in folders:
             if name not in self.class_names:
-                near = get_close_matches(name, self.class_names, n=1)
+                near = near_names(name, self.class_names, count=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; data.classes names {', '.join(self.class_names)}"
                 msg = f"{path / name}: no class is called '{name}'{hint}"
                 raise DataError(msg)

@@ -1,9 +1,9 @@
 """Class names: what a label column says, and what a config names."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from datamodules.errors import DataError
+from run_folders.errors import near_names
 
 
 def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
@@ -23,7 +23,7 @@ def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
     text = str(value).strip() if value is not None else ""
     if text in class_names:
         return list(class_names).index(text), ""
-    near = get_close_matches(text, class_names, n=1)
+    near = near_names(text, class_names, count=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return -1, f"label '{text}' is none of {', '.join(class_names)}{hint}"
 

@@ -4,7 +4,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,6 +11,7 @@ from rich.progress import track
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from datamodules.errors import DataError
+from run_folders.errors import near_names
 
 _PIECE = 5_000  # texts between two steps of the progress bar
 _LONG_WORK = 50_000  # texts from which on tokenising takes seconds
@@ -94,7 +94,7 @@ def _not_loaded(name: str, error: Exception) -> str:
     if folder.is_dir():
         return f"{folder.resolve()}: no tokenizer in this folder ({reason}); save one there with save_pretrained"
     siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    near = get_close_matches(folder.name, siblings, n=1)
+    near = near_names(folder.name, siblings, count=1)
     hint = f"; {folder.parent / near[0]} exists" if near and folder.is_absolute() else ""
     return (
         f"no tokenizer for {name}: no such folder ({folder.resolve()}), and the hub gave none ({reason}){hint}; "

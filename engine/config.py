@@ -3,17 +3,17 @@
 import importlib
 import inspect
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.command_line import CONFIGS
-from engine.config_files import COMMAND_LINE, Composition, ConfigFiles, Override, UnknownOptionError, UnsupportedError, nearest
+from engine.composing import COMMAND_LINE, dotted_keys, origins
+from engine.config_groups import CONFIGS, groups
 from engine.old_names import removal
 from engine.signatures import Fault, signature_faults
 from lightning_modules.base import Task
+from run_folders.errors import near_names, nearest
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
@@ -62,18 +62,15 @@ class ConfigError(ValueError):
     is_for_the_user = True
 
 
-def validate(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> None:
+def validate(cfg: DictConfig) -> None:
     """Check the whole config without building anything.
 
     Args:
         cfg: The composed config.
-        overrides: The command line's overrides, to tell which keys came from there.
-        choices: Group -> chosen option.
 
     Raises:
         ConfigError: With all faults.
     """
-    origins = _origins(overrides, choices)
     unresolved = list(_unresolved(cfg))
     faults = [*_unknown_keys(cfg), *unresolved]
     if not unresolved:
@@ -83,7 +80,8 @@ def validate(cfg: DictConfig, overrides: list[str], choices: dict[str, str]) -> 
         named = {path for path, _ in gone}
         faults = [*gone, *(fault for fault in faults if fault[0] not in named)]
     if faults:
-        lines = [f"{path} ({_origin(path, origins)}): {fault}" for path, fault in dict.fromkeys(faults)]
+        stated = origins()
+        lines = [f"{path} ({_origin(path, stated)}): {fault}" for path, fault in dict.fromkeys(faults)]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
 
@@ -99,43 +97,28 @@ def _removed(values: dict[str, Any], prefix: str = "") -> Iterator[Fault]:
             yield from _removed(value, f"{path}.")
 
 
-def _origins(overrides: list[str], choices: dict[str, str]) -> dict[str, str]:
-    """Key -> the file that set it, as far as our reading of the files goes."""
-    composition = Composition()
-    parsed: list[Override] = []
-    for text in overrides:
-        try:
-            parsed.append(Override.parse(text))
-        except UnsupportedError:
-            continue
-    try:
-        groups = ConfigFiles(CONFIGS).groups()
-        composition = ConfigFiles(CONFIGS).compose({k: v for k, v in choices.items() if k in groups and v}, [])
-    except (UnsupportedError, UnknownOptionError):
-        pass  # the faults are still told, with the command line as their origin
-    return {**composition.origins, **{override.key: COMMAND_LINE for override in parsed}}
-
-
-def _origin(path: str, origins: dict[str, str]) -> str:
+def _origin(path: str, stated: dict[str, str]) -> str:
+    """Where the key was stated, or else the nearest mapping that it is in."""
     while path:
-        if path in origins:
-            return origins[path]
+        if path in stated:
+            return stated[path]
         path = path.rpartition(".")[0]
     return COMMAND_LINE
 
 
 def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
-    known = ConfigFiles(CONFIGS).compose({}, [])
-    roots = list(known.values)
-    for key in cfg:
+    train: Any = OmegaConf.load(CONFIGS / "train.yaml")
+    paths: Any = OmegaConf.load(CONFIGS / "paths" / "default.yaml")
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    roots = {*train, *groups()} - {"defaults"}
+    known = [key for key in dotted_keys(plain) if key.partition(".")[0] in roots]
+    for key in plain:
         if key not in roots:
-            yield str(key), f"unknown key; {nearest(str(key), known.paths())}"
-    for key in cfg.get("paths") or {}:
-        if key not in known.values["paths"]:
-            yield f"paths.{key}", f"unknown key; {nearest(str(key), list(known.values['paths']))}"
-    for key in cfg.get("cache") or {}:
-        if key not in known.values["cache"]:
-            yield f"cache.{key}", f"unknown key; {nearest(str(key), list(known.values['cache']))}"
+            yield str(key), f"unknown key; {nearest(str(key), known)}"
+    for name, keys in (("paths", list(paths)), ("cache", list(train.cache))):
+        for key in plain.get(name) or ():
+            if key not in keys:
+                yield f"{name}.{key}", f"unknown key; {nearest(str(key), keys)}"
     for name in _NEEDED:
         if not isinstance(cfg.get(name), DictConfig) or "_target_" not in cfg[name]:
             yield name, "needs a _target_; choose an option of the group"
@@ -293,7 +276,7 @@ def resolve_target(name: object) -> type[Any]:
         raise ConfigError(msg) from error
     found = getattr(module, attribute, None)
     if found is None:
-        near = get_close_matches(attribute, dir(module), n=3)
+        near = near_names(attribute, dir(module))
         msg = f"received {name!r}; {module_name} has no {attribute}{', but ' + ' and '.join(near) if near else ''}"
         raise ConfigError(msg)
     real = f"{getattr(found, '__module__', '?')}.{getattr(found, '__qualname__', '?')}"

@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from engine import processes, ranks
-from engine.command_line import CONFIGS
+from engine.composing import explained
+from engine.config_groups import CONFIGS
 from engine.interrupts import InterruptedRunError, signals_raise
 from engine.old_names import check_words
 from engine.outcome import describe, report_failure
@@ -86,7 +87,7 @@ def launch() -> int:
         check_words(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.refuse_to_sweep()
-        with _raising_hydra(), sweep_ended():
+        with explained(sys.argv[1:]), _raising_hydra(), sweep_ended():
             job()
         if failures:
             raise failures[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -23,7 +22,7 @@ from engine.precision import settle_precision
 from engine.provenance import provenance
 from engine.publishing import begin, publish
 from engine.quiet import quieten
-from engine.recording import closed_loggers, overrides, recorded
+from engine.recording import closed_loggers, recorded
 from engine.redaction import redacted
 from engine.results import count_parameters, print_results, seconds, val_figures, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
@@ -43,11 +42,10 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     Returns:
         The best value of the monitored figure, for sweeps; None where nothing was trained.
     """
-    hydra_cfg = HydraConfig.get()
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recorded(cfg, folder):
         settle_precision(cfg, folder)
-        validate(cfg, overrides(), dict(hydra_cfg.runtime.choices))
+        validate(cfg)
         take_launchers_numbers(cfg)
         placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.

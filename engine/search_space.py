@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from engine.config_files import nearest
+from run_folders.errors import nearest
 
 _KINDS: dict[str, tuple[set[str], set[str]]] = {  # type -> keys that it needs, keys that it may have
     "float": ({"low", "high"}, {"log", "step"}),

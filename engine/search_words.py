@@ -10,12 +10,12 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from engine.command_line import CONFIGS
-from engine.config_files import ConfigFiles, nearest
+from engine.config_groups import groups
 from engine.redaction import hide, secret_values
 from engine.search import Search, Settings
 from engine.search_space import SearchError
 from engine.sweep import Sweep
+from run_folders.errors import nearest
 
 # Words that may differ between the machines that share a study.
 _ANY = ("paths.", "sweep", "logger", "trainer.accelerator=", "trainer.devices=", "trainer.strategy=", "data.num_workers=")
@@ -98,7 +98,7 @@ def _dimension(override: Override) -> dict[str, Any]:
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:
-    if key.startswith("+") or key in ConfigFiles(CONFIGS).groups():
+    if key.startswith("+") or key in groups():
         return
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg

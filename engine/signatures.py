@@ -5,10 +5,9 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import Any, Literal
 
-from engine.config_files import nearest
+from run_folders.errors import near_names, nearest
 
 Fault = tuple[str, str]
 
@@ -34,7 +33,7 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
     named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     for key in arguments:
         # A class that takes any key is not asked; but one next to a named key is a slip of the finger.
-        known = key in named or (open_ended and not get_close_matches(str(key), named, n=1, cutoff=_PROBABLY_MEANT))
+        known = key in named or (open_ended and not near_names(str(key), named, cutoff=_PROBABLY_MEANT))
         if not known:
             yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
     if not node.get("_partial_") and not node.get("_args_"):

@@ -7,7 +7,17 @@ import pytest
 
 from tests.conftest import ROOT
 
-PACKAGES = ("engine", "datamodules", "lightning_modules", "reports", "keras_bert", "scripts", "benchmarks", "hydra_plugins")
+PACKAGES = (
+    "run_folders",
+    "engine",
+    "datamodules",
+    "lightning_modules",
+    "reports",
+    "keras_bert",
+    "scripts",
+    "benchmarks",
+    "hydra_plugins",
+)
 HEAVY = {"torch", "lightning", "hydra", "transformers", "torchmetrics"}
 
 
@@ -38,8 +48,9 @@ def roots(names: set[str]) -> set[str]:
         ("datamodules", {"lightning_modules", "engine", "reports", "hydra", "omegaconf", "train", "scripts"}),
         ("lightning_modules", {"engine", "reports", "hydra", "omegaconf", "train", "scripts"}),
         ("lightning_modules/networks", {"lightning", "wandb"}),
+        ("run_folders", {*PACKAGES, "train", *HEAVY, "omegaconf"} - {"run_folders"}),
         ("reports", {"torch", "lightning", "hydra", "omegaconf", "datamodules", "lightning_modules", "train", "scripts"}),
-        ("keras_bert", set(PACKAGES) - {"keras_bert"}),
+        ("keras_bert", set(PACKAGES) - {"keras_bert", "run_folders"}),
     ],
 )
 def test_folder_does_not_import(folder: str, forbidden: set[str]) -> None:
@@ -107,7 +118,8 @@ def test_what_reports_import_of_the_engine_is_light() -> None:
 
 
 def test_the_entry_points_are_light_at_the_top() -> None:
-    for path in [ROOT / "train.py", *sources("scripts"), ROOT / "engine" / "command_line.py", ROOT / "engine" / "outcome.py"]:
+    light = [ROOT / "train.py", *sources("scripts"), ROOT / "engine" / "config_groups.py", ROOT / "engine" / "outcome.py"]
+    for path in light:
         assert not roots(imports(path, top_level_only=True)) & (HEAVY | {"pandas", "matplotlib", "omegaconf"}), path
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from transformers import BeitConfig, BeitForSemanticSegmentation
 
-from engine.command_line import CONFIGS
-from engine.config_files import ConfigFiles
+from engine.composing import compose_config
 from engine.run_folder import RunFolder
 from tests.conftest import ROOT, Ended, Train
 from tests.images import cifar_like
@@ -127,24 +127,25 @@ def test_scene_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
     assert f"report: {folder.report}" in ended.out
 
 
+def composed(name: str) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(compose_config([f"experiment={name}"]), resolve=False)
+    return values
+
+
 def test_settings_of_the_segmentation_reference() -> None:
-    values = ConfigFiles(CONFIGS).compose({"experiment": "beit_scene_parse"}, []).values
+    values = composed("beit_scene_parse")
     model, data = values["model"], values["data"]
     assert model["backbone"] == "microsoft/beit-base-finetuned-ade-640-640"
     assert (model["lr"], model["backbone_lr"], model["optimizer"], model["schedule"]) == (6e-5, 6e-5, "adamw", "constant")
     assert (model["auxiliary_weight"], data["size"], values["trainer"]["max_epochs"]) == (0.4, 640, 20)
     assert (values["monitor"], values["mode"], data["num_classes"]) == ("val/miou", "max", 150)
-    pretrained = ConfigFiles(CONFIGS).compose({"experiment": "beit_scene_parse_pretrained"}, []).values
+    pretrained = composed("beit_scene_parse_pretrained")
     assert (pretrained["train"], pretrained["test"]) == (False, True)
     assert {k: v for k, v in pretrained.items() if k != "train"} == {k: v for k, v in values.items() if k != "train"}
 
 
 def test_settings_of_the_reference() -> None:
     """Each figure as published, read off the composed configs."""
-
-    def composed(name: str) -> dict[str, Any]:
-        return ConfigFiles(CONFIGS).compose({"experiment": name}, []).values
-
     vgg, deit, beit, mlp = (composed(f"cifar10_{name}") for name in ("vgg19", "deit", "beit_head", "mlp"))
     assert (vgg["model"]["lr"], vgg["model"]["backbone_lr"], vgg["model"]["weight_decay"]) == (1e-4, 1e-4, 0.0)
     assert (vgg["model"]["schedule"], vgg["model"]["decay"], vgg["model"]["min_lr"]) == ("exponential", 0.9, 1e-7)

@@ -6,9 +6,10 @@ has `requires_grad=False` and is in eval mode: dropout off, BatchNorm statistics
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from torch import nn
+
+from run_folders.errors import near_names
 
 
 class FreezingError(ValueError):
@@ -62,7 +63,7 @@ class FreezingPlan:
 
 def unknown_layer(name: str, known: list[str]) -> FreezingError:
     """The one error of a layer that does not exist."""
-    near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
+    near = near_names(name, known, cutoff=0.4) or known[:3]
     return FreezingError(f"no layer is called '{name}'; the nearest are {', '.join(near)}")
 
 

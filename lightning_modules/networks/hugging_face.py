@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from lightning_modules.networks.features import BackboneError
+from run_folders.errors import near_names
 
 
 def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
@@ -34,7 +34,7 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
     names = sorted(known.to_dict())
     for key in rest:
         if key not in names and not hasattr(known, key):
-            near = ", ".join(get_close_matches(key, names, n=3)) or "see the configuration's documentation"
+            near = ", ".join(near_names(key, names)) or "see the configuration's documentation"
             msg = f"model.backbone.{key}: unknown key of a {values['model_type']} configuration; nearest: {near}"
             raise BackboneError(msg)
     try:

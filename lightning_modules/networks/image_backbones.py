@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -17,6 +16,7 @@ from lightning_modules.networks.image_weights import load_weights, not_loaded, t
 from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
 from lightning_modules.networks.vision_layers import behind, input_of, listed_layers, pooled_features
+from run_folders.errors import near_names
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
@@ -205,10 +205,10 @@ def _known(name: str) -> str:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{plain}.*")]
         if not tag or tag in tags:
             return name
-        known = ", ".join(f"{plain}.{t}" for t in get_close_matches(tag, tags, n=3, cutoff=0.2) or tags[:3])
+        known = ", ".join(f"{plain}.{t}" for t in near_names(tag, tags, cutoff=0.2) or tags[:3])
         msg = f"model.backbone={name}: timm knows no weights '{tag}' of {plain}; it knows {known or 'none'}"
         raise BackboneError(msg)
-    near = get_close_matches(plain, [*OWN, *timm.list_models()], n=3, cutoff=0.5)
+    near = near_names(plain, [*OWN, *timm.list_models()], cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() lists those that it knows"
     msg = f"model.backbone={name}: no such folder ({Path(name).resolve()}), and timm knows no network of that name{hint}"
     raise BackboneError(msg)

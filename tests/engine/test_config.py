@@ -46,6 +46,9 @@ from tests.conftest import SAMPLE, Train
         (["+callbacks.stop.patience=3"], ["callbacks.stop", "no _target_"]),
         (["+logger.csv.save_dir=x"], ["logger.csv", "no _target_"]),
         (["+paths.data_dri=x"], ["paths.data_dri", "data_dir"]),
+        (["+cache.folder=x"], ["cache.folder", "known: dir, features, max_gb"]),
+        (["+nonsense=1"], ["nonsense (the command line): unknown key", "did you mean seed?"]),
+        (["+max_epochs=1"], ["max_epochs (the command line): unknown key", "trainer.max_epochs"]),
         (["model.backbone.hidden_sise=16", "+model.backbone.hidden_sise=16"], ["hidden_sise"]),
         (["+model.backbone.hidden_sise=16"], ["model.backbone.hidden_sise", "hidden_size"]),
         (["model.backbone.model_type=brt"], ["model_type", "brt"]),
@@ -83,28 +86,29 @@ def test_all_faults_are_told_together(train: Train) -> None:
         assert part in ended.error
 
 
-def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path) -> None:
     """Hydra merges it silently: only our own check finds it."""
-    import shutil
-
-    import engine.command_line
-    import engine.config
-    import engine.launch
-
-    configs = shutil.copytree(engine.command_line.CONFIGS, tmp_path / "configs")
-    for module in (engine.command_line, engine.config, engine.launch):
-        monkeypatch.setattr(module, "CONFIGS", configs)
-    text = (
-        "# @package _global_\nmodel:\n  freze_backbone: true\ntrianer:\n  max_epochs: 1\ndata:\n  cleaning:\n    htlm: true\n"
+    experiments = tmp_path / "own" / "experiment"
+    experiments.mkdir(parents=True)
+    (experiments / "base.yaml").write_text("# @package _global_\nmodel:\n  freze_backbone: true\n  lr: 1\n")
+    (experiments / "typo.yaml").write_text(
+        "# @package _global_\ndefaults: [base]\nmodel:\n  lr: -1\ntrianer:\n  max_epochs: 1\n"
+        "data:\n  cleaning:\n    htlm: true\n"
     )
-    (configs / "experiment" / "typo.yaml").write_text(text)
-    ended = train("experiment=typo")
+    words = ["experiment=typo", "data.classes=[fake,real,both]", "+data.fold=1"]
+    ended = train(f"hydra.searchpath=[file://{tmp_path / 'own'}]", *words)
     assert ended.code == 1
-    assert "model.freze_backbone (configs/experiment/typo.yaml): unknown key" in ended.error
-    assert "freeze_backbone" in ended.error
-    assert "trianer (configs/experiment/typo.yaml): unknown key" in ended.error
-    assert "data.cleaning.htlm (configs/experiment/typo.yaml): unknown key; did you mean html?" in ended.error
-    assert "3 faults" in ended.error
+    for part in (
+        "model.freze_backbone (own/experiment/base.yaml): unknown key",
+        "freeze_backbone",
+        "model.lr (own/experiment/typo.yaml): received -1",
+        "trianer (own/experiment/typo.yaml): unknown key; did you mean trainer",
+        "data.cleaning.htlm (own/experiment/typo.yaml): unknown key; did you mean html?",
+        "data.num_classes (configs/data/sample_text.yaml): received 2",
+        "data.fold (the command line): unknown key",
+        "6 faults",
+    ):
+        assert part in ended.error, ended.error
 
 
 def test_missing_argument_is_named(train: Train) -> None:

@@ -1,0 +1,39 @@
+"""Parts of error messages: the names nearest to a mistyped one. Standard library only."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_MOST_SHOWN = 12
+
+
+def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The known names that are similar to a mistyped one.
+
+    Args:
+        name: The mistyped name.
+        known: The names that exist.
+        count: How many to return at most.
+        cutoff: 0 to 1; the least similarity, where 1 is the same name.
+
+    Returns:
+        The names, the most similar first.
+    """
+    return get_close_matches(name, list(known), n=count, cutoff=cutoff)
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Name the known names nearest to a mistyped one, else list those that exist.
+
+    A dotted key is near, too, where its last part is the same.
+
+    Returns:
+        `did you mean a or b?`, or `known: a, b, c`.
+    """
+    names = list(dict.fromkeys(known))
+    leaf = name.rpartition(".")[2]
+    close = near_names(name, names, count, cutoff=0.5)
+    close += [path for path in names if path.rpartition(".")[2] == leaf and path not in close]
+    if close:
+        return f"did you mean {' or '.join(close[:count])}?"
+    shown = ", ".join(sorted(names)[:_MOST_SHOWN])
+    return f"known: {shown}{', ...' if len(names) > _MOST_SHOWN else ''}"

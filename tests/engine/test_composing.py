@@ -1,0 +1,40 @@
+"""What is told where Hydra cannot compose; the whole way is in tests/test_train.py."""
+
+import pytest
+from hydra import MissingConfigException
+from omegaconf import OmegaConf
+
+from engine.composing import OverrideError, compose_config, dotted_keys, explained
+
+
+def test_a_launcher_without_its_plugin_names_the_extra() -> None:
+    missing = MissingConfigException("no joblib", "hydra/launcher/joblib", ["basic"])
+    with pytest.raises(OverrideError, match=r"hydra/launcher=joblib needs .* the extra `sweep` .*'\.\[sweep\]'"), explained([]):
+        raise missing
+
+
+def test_an_unknown_launcher_names_those_that_there_are() -> None:
+    missing = MissingConfigException("no basik", "hydra/launcher/basik", ["basic"])
+    with pytest.raises(OverrideError, match="hydra/launcher has no 'basik'; did you mean basic"), explained([]):
+        raise missing
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ValueError, match=r"^something else$"), explained(["data=sample_text"]):
+        raise ValueError("something else")
+
+
+def test_a_key_is_looked_for_in_the_config_that_was_chosen() -> None:
+    words = ["experiment=sample_images", "data.augmentation.flp=true"]
+    with (
+        pytest.raises(OverrideError, match=r"'data\.augmentation\.flp'.* did you mean data\.augmentation\.flip"),
+        explained(words),
+    ):
+        compose_config(words)
+
+
+def test_dotted_keys() -> None:
+    cfg = compose_config(["experiment=minilm_feature"])
+    keys = list(dotted_keys(OmegaConf.to_container(cfg, resolve=False)))  # type: ignore[arg-type]
+    assert {"model", "model.lr", "data.cleaning.html"} <= set(keys)
+    assert not any(key.startswith("hydra") for key in keys)

@@ -1,0 +1,26 @@
+"""Which names an error message offers."""
+
+from run_folders.errors import near_names, nearest
+
+
+def test_nearest_name_is_offered_first() -> None:
+    assert nearest("htlm", ["html", "url", "html5"]) == "did you mean html or html5?"
+
+
+def test_key_with_the_same_last_part_is_near() -> None:
+    assert nearest("max_epochs", ["trainer.max_epochs", "seed"]) == "did you mean trainer.max_epochs?"
+    assert nearest("a.very.long.way.to.lr", ["model.lr", "seed"]) == "did you mean model.lr?"
+
+
+def test_a_name_is_offered_once() -> None:
+    assert nearest("dta", ["data", "data", "seed"]) == "did you mean data?"
+
+
+def test_what_is_known_is_listed_where_nothing_is_near() -> None:
+    assert nearest("zzz", ["b", "a"]) == "known: a, b"
+    assert nearest("zzz", [f"a{n:02}" for n in range(13)]).endswith("a11, ...")
+
+
+def test_cutoff_and_count() -> None:
+    assert near_names("labl", ["label", "table"], count=1) == ["label"]
+    assert near_names("labl", ["label", "table"], cutoff=0.99) == []
