@@ -20,7 +20,6 @@ SCRIPTS = {
     "S4": "image_head",
     "S5": "segmentation_loss",
     "S7": "framework",
-    "S8": "startup",
     "S9": "keras_bert_speed",
     "S10": "image_input",
 }

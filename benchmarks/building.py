@@ -9,8 +9,7 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from engine.build import Parts, build
-from engine.command_line import CONFIGS
-from engine.config_files import ConfigFiles
+from engine.composing import compose_config
 from engine.precision import settle_precision
 from engine.quiet import quieten
 from engine.run_folder import RunFolder
@@ -27,8 +26,7 @@ def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any
     Returns:
         The config.
     """
-    cfg = OmegaConf.create(ConfigFiles(CONFIGS).compose({"experiment": experiment}, []).to_yaml())
-    assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+    cfg = compose_config([f"experiment={experiment}"])
     stated = {
         "paths.data_dir": str(given.data_dir.resolve()),
         "trainer.accelerator": "cpu" if given.device == "cpu" else "gpu",

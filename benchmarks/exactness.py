@@ -18,19 +18,18 @@ from typing import Any
 import lightning
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.measuring import setting
 from engine.build import build
-from engine.command_line import CONFIGS
-from engine.config_files import ConfigFiles
+from engine.composing import compose_config
 from engine.quiet import quieten
 from engine.results import write_results
 from engine.run_folder import RunFolder
 from engine.supervisor import torchrun_protocol
 
-_CHOICES = {"text": {}, "images": {"experiment": "sample_images"}, "scenes": {"experiment": "sample_scenes"}}
+_CHOICES = {"text": [], "images": ["experiment=sample_images"], "scenes": ["experiment=sample_scenes"]}
 # Samples in a batch, none of which divides the samples.
 _BATCH_SIZES = {2140: 48, 7: 2}
 _OTHER_BATCHES = 8
@@ -38,8 +37,7 @@ _PATIENCE = 600  # seconds
 
 
 def _config(task: str, samples: int, processes: int) -> DictConfig:
-    cfg = OmegaConf.create(ConfigFiles(CONFIGS).compose({**_CHOICES[task], "trainer": "ddp_cpu"}, []).to_yaml())
-    assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
+    cfg = compose_config([*_CHOICES[task], "trainer=ddp_cpu"])
     cfg.data.rows = {"train": 50, "val": 20, "test": samples}
     cfg.data.eval_batch_size = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
     cfg.trainer.devices, cfg.trainer.strategy = processes, "ddp" if processes > 1 else "auto"
