@@ -1,86 +1,75 @@
-"""A folder of stored features, shared by all runs of a machine: an entry is whole or not there.
+"""A folder of stored features, shared by all runs of a machine: an entry is whole or not there. Imports no torch.
 
-Each entry is a folder that is named by its key: `values.bin`, of texts `lengths.bin`, and `entry.json` with what they hold and
-their checksums. It is written under another name and renamed. Whoever reads an entry holds a shared lock on its `entry.json`.
+Each entry is a folder that is named by its key: the files of a `Layout`, and `entry.json` with what they hold and a checksum.
+It is written under another name and renamed, by the one process that holds the lock of its key. Readers hold no lock.
 """
 
 import json
 import logging
 import os
 import shutil
-import zlib
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from filelock import FileLock, Timeout
 
 from datamodules.errors import DataError
-from datamodules.feature_room import ENTRY, LOCK, PARTIAL, VALUES, StoreError, gigabytes, make_room
-from datamodules.file_locks import hold, locked
-from datamodules.stored_features import StoredFeatures, as_bytes
+
+if TYPE_CHECKING:
+    from datamodules.stored_features import Layout, StoredFeatures
 
 log = logging.getLogger(__name__)
 
-_LENGTHS, _ROOM = "lengths.bin", "room"
+# In an entry: what its files are. In the folder: a lock for each key that is computed, and entries that are not yet whole.
+ENTRY, _LOCK, PARTIAL = "entry.json", ".lock", ".partial"
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What an entry holds.
-
-    Attributes:
-        dtype: Of the values.
-        shape: Of one sample's features, or of one token's.
-        samples: N.
-        states: S, see `StoredFeatures`.
-        lengths: [N] tokens of each sample; None where features are of one shape.
-    """
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    samples: int
-    states: int = 1
-    lengths: npt.NDArray[np.int64] | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows of the values."""
-        return self.states * (self.samples if self.lengths is None else int(self.lengths.sum()))
-
-    @property
-    def bytes(self) -> int:
-        """Size of the values."""
-        return self.rows * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    def facts(self) -> dict[str, Any]:
-        """Plain values for entry.json."""
-        ragged = self.lengths is not None
-        shape = list(self.shape)
-        return {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.states, "ragged": ragged}
+class StoreError(DataError):
+    """Features cannot be stored: they do not fit, or the folder cannot be used; the message says which."""
 
 
 class FeatureStore:
-    """Finds entries, has them written once, and keeps the folder below its limit."""
+    """Finds entries, and has them written once while the folder stays below its limit."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
 
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            msg = f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written"
+            raise StoreError(msg) from error
+
     def __contains__(self, key: str) -> bool:
         """Whether there is such an entry; it may yet turn out to be damaged. Raises `StoreError` where nobody may look."""
-        try:
+        with self._usable():
             return (self.folder / key / ENTRY).is_file()
-        except OSError as error:
-            raise self._unusable(error) from error
 
-    def _unusable(self, error: OSError) -> StoreError:
-        return StoreError(f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written")
+    def check_limit(self, needed: Mapping[str, int]) -> None:
+        """Raise `StoreError` where entries would take the folder above its limit; those that are there already never do.
 
-    def get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
+        What another process has written of the same entries does not count, so that all processes of a run decide the same.
+
+        Args:
+            needed: Key -> bytes.
+        """
+        if all(key in self for key in needed):
+            return
+        used = sum(size_of(path) for path in entries(self.folder) if path.name.removesuffix(PARTIAL) not in needed)
+        if used + sum(needed.values()) > self.max_bytes:
+            why = f"{self.folder} holds {gigabytes(used)} of the {gigabytes(self.max_bytes)} that cache.max_gb allows"
+            raise self._full(sum(needed.values()), f"{why}; raise cache.max_gb")
+
+    def _full(self, needed: int, why: str) -> StoreError:
+        room = f"make room (python scripts/cache.py list|clear --dir {self.folder})"
+        return StoreError(f"the features take {gigabytes(needed)}, and {why}, or {room}")
+
+    def get(self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]") -> "tuple[StoredFeatures, bool]":
         """Open an entry, or have it computed while other processes that want it wait.
 
         Args:
@@ -94,114 +83,115 @@ class FeatureStore:
         Raises:
             StoreError: If they do not fit, or the folder cannot be used.
         """
-        faults: list[OSError] = []
-
-        def computing(stored: StoredFeatures) -> None:
-            try:
-                compute(stored)
-            except OSError as error:  # of what is read, not of this folder
-                faults.append(error)
-                raise
-
-        try:
-            return self._get(key, layout, computing)
-        except OSError as error:
-            if error in faults:
-                raise
-            raise self._unusable(error) from error
-
-    def _get(self, key: str, layout: Layout, compute: Callable[[StoredFeatures], None]) -> tuple[StoredFeatures, bool]:
         found = self._open(key, layout, tell=False)
         if found is not None:
             return found, True
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / f"{key}{LOCK}", f"waiting for another run that computes the same features ({key})"):
-            found = self._open(key, layout)
-            if found is not None:
-                return found, True
-            partial = self.folder / f"{key}{PARTIAL}"
+        path = self.folder / f"{key}{_LOCK}"
+        lock = FileLock(path)
+        with self._usable():
+            self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._reserve(partial, layout)
-                self._write(partial, layout, compute)
-                shutil.rmtree(self.folder / key, ignore_errors=True)  # a damaged one
-                partial.rename(self.folder / key)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-            written = self._open(key, layout)
-        if written is None:
-            msg = f"{self.folder / key}: what was just written cannot be read; is the disk sound?"
-            raise DataError(msg)
-        return written, False
+                lock.acquire(blocking=False)
+            except Timeout:
+                log.info("waiting for another run that computes the same features (%s)", key)
+                lock.acquire()
+        try:
+            found = self._open(key, layout)
+            return (found, True) if found is not None else (self._computed(key, layout, compute), False)
+        finally:
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds that out
+            lock.release()
 
-    def _open(self, key: str, layout: Layout, *, tell: bool = True) -> StoredFeatures | None:
+    def _computed(self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]") -> "StoredFeatures":
+        """Write an entry whose lock is held."""
+        folder, partial = self.folder / key, self.folder / f"{key}{PARTIAL}"
+        for left in (folder, partial):  # a damaged one, and one of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self.check_limit({key: layout.bytes})
+        try:
+            with self._usable():
+                partial.mkdir()
+                self._reserve(partial, layout)
+                stored = layout.open(partial, shared=True)
+            compute(stored)
+            facts = layout.facts(stored)
+            del stored
+            with self._usable():
+                (partial / ENTRY).write_text(json.dumps(facts), encoding="utf-8")
+                for path in partial.iterdir():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+                partial.rename(folder)
+                return layout.open(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _open(self, key: str, layout: "Layout", *, tell: bool = True) -> "StoredFeatures | None":
         """Open an entry that is whole, and tell of one that is not."""
         folder = self.folder / key
-        held = hold(folder / ENTRY)
-        if held is None:
+        if key not in self:
             return None
         try:
-            facts = json.load(held)
-            stored = _mapped(folder, layout)
-            sums = _checksums(stored)
+            facts = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+            stored = layout.open(folder)
+            fault = "" if facts == layout.facts(stored) else "its checksum or its description is another"
         except (OSError, ValueError, RuntimeError) as error:
-            facts, sums, fault = {}, {}, " ".join(str(error).split())[:200]
-        else:
-            fault = "" if facts == {**layout.facts(), "crc32": sums} else "its checksum or its description is another"
+            fault = " ".join(str(error).split())[:200]
         if fault:
             if tell:
                 log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)
-            held.close()
             return None
         with suppress(OSError):  # a folder of somebody else
-            os.utime(folder / ENTRY)  # what was used last goes last
-        stored.held = held
+            os.utime(folder / ENTRY)  # when it was last used
         return stored
 
-    def _write(self, partial: Path, layout: Layout, compute: Callable[[StoredFeatures], None]) -> None:
-        stored = _mapped(partial, layout, shared=True)
-        compute(stored)
-        facts = {**layout.facts(), "crc32": _checksums(stored)}
-        del stored
-        (partial / ENTRY).write_text(json.dumps(facts), encoding="utf-8")
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-    def _reserve(self, partial: Path, layout: Layout) -> None:
-        """Make room, and take it on the disk: writing into a mapped file on a full disk would kill the process."""
-        with locked(self.folder / f"{_ROOM}{LOCK}"):
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            make_room(self.folder, layout.bytes, self.max_bytes)
-            partial.mkdir()
-            with (partial / VALUES).open("wb") as file:
-                try:
-                    file.truncate(layout.bytes)
-                    if hasattr(os, "posix_fallocate"):  # not on macOS
-                        os.posix_fallocate(file.fileno(), 0, layout.bytes)
-                except OSError as error:
-                    msg = f"the features take {gigabytes(layout.bytes)}, and {self.folder} has no room for them ({error})"
-                    raise StoreError(msg) from error
-            if layout.lengths is not None:
-                layout.lengths.astype(np.int64).tofile(partial / _LENGTHS)
+    def _reserve(self, partial: Path, layout: "Layout") -> None:
+        """Take the room on the disk: writing into a mapped file on a full disk would kill the process."""
+        try:
+            layout.create(partial)
+        except OSError as error:
+            free = gigabytes(shutil.disk_usage(self.folder).free)
+            why = f"the disk of {self.folder} has {free} left ({error}); set cache.dir to a folder on another disk"
+            raise self._full(layout.bytes, why) from error
 
 
-def _mapped(folder: Path, layout: Layout, *, shared: bool = False) -> StoredFeatures:
-    """Map an entry's files, to be read or, `shared`, to be written; raises `OSError` or `ValueError` for wrong sizes."""
-    path = folder / VALUES
-    if path.stat().st_size != layout.bytes:
-        msg = f"{path.name} has {path.stat().st_size} bytes of {layout.bytes}"
-        raise ValueError(msg)
-    size = layout.bytes // layout.dtype.itemsize
-    values = torch.from_file(str(path), shared=shared, size=size, dtype=layout.dtype).view(layout.rows, *layout.shape)
-    if layout.lengths is None:
-        return StoredFeatures(values, layout.states)
-    lengths = torch.from_numpy(np.fromfile(folder / _LENGTHS, np.int64))
-    if not np.array_equal(lengths.numpy(), layout.lengths):
-        msg = f"{_LENGTHS} is of other texts"
-        raise ValueError(msg)
-    return StoredFeatures(values, layout.states, lengths)
+def cache_folder(stated: str | None) -> Path:
+    """Where features are kept: as stated, else below the user's cache folder, or the temporary one without a home."""
+    own = stated or os.environ.get("THAW_CACHE")
+    try:
+        if own:
+            return Path(own).expanduser().resolve()
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return (Path(base).expanduser() / "thaw" / "features").resolve()
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()).resolve() / "thaw" / "features"
 
 
-def _checksums(stored: StoredFeatures) -> dict[str, int]:
-    """What tells whether the files are those that were written."""
-    return {VALUES: zlib.crc32(as_bytes(stored.values))}
+def entries(folder: Path) -> list[Path]:
+    """The entries of a folder, and those that are being written or were left by a killed process."""
+    return sorted({path.parent for pattern in (f"*/{ENTRY}", f"*{PARTIAL}/*") for path in folder.glob(pattern)})
+
+
+def size_of(entry: Path) -> int:
+    """Bytes of an entry; 0 where it is gone."""
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in entry.iterdir())
+    return 0
+
+
+def remove(entry: Path) -> None:
+    """Remove an entry; a run that has it mapped reads on.
+
+    Raises:
+        OSError: If it cannot be removed: a `filelock.Timeout` where a run is computing it.
+    """
+    path = entry.with_name(f"{entry.name.removesuffix(PARTIAL)}{_LOCK}")
+    with FileLock(path, blocking=False):
+        (entry / ENTRY).unlink(missing_ok=True)  # first, so that there is no entry without its values
+        shutil.rmtree(entry)
+        path.unlink(missing_ok=True)
+
+
+def gigabytes(count: int) -> str:
+    """A number of bytes for a person."""
+    return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"  # noqa: PLR2004

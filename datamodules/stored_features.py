@@ -1,9 +1,14 @@
 """Features that a frozen network gave, read in place of the samples: the same batches without the network's work."""
 
+import errno
 import hashlib
+import os
+import shutil
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import FeatureBatch
+
+_VALUES, _LENGTHS = "values.bin", "lengths.bin"
 
 
 class NotStorableError(ValueError):
@@ -53,13 +60,11 @@ class StoredFeatures:
         values: [S * N, ...], state after state; of texts [tokens of all samples, C], end to end.
         states: S.
         lengths: [N] int64 tokens of each sample; None where features are of one shape.
-        held: What keeps the file from being removed.
     """
 
     values: Tensor
     states: int = 1
     lengths: Tensor | None = None
-    held: Any = None
     starts: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +104,69 @@ class StoredFeatures:
         lengths = self.lengths[positions]
         steps = torch.arange(int(lengths.max()))
         return self.starts[positions][:, None] + steps, steps < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a store's entry holds, and its files: `values.bin`, of texts `lengths.bin`.
+
+    Attributes:
+        dtype: Of the values.
+        shape: Of one sample's features, or of one token's.
+        samples: N.
+        states: S, see `StoredFeatures`.
+        lengths: [N] tokens of each sample; None where features are of one shape.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    samples: int
+    states: int = 1
+    lengths: npt.NDArray[np.int64] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the values."""
+        return self.states * (self.samples if self.lengths is None else int(self.lengths.sum()))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the values."""
+        return self.rows * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def facts(self, stored: StoredFeatures | None = None) -> dict[str, Any]:
+        """Plain values for entry.json; with the features, the checksum of their file too."""
+        ragged = self.lengths is not None
+        shape = list(self.shape)
+        facts = {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.states, "ragged": ragged}
+        return facts if stored is None else {**facts, "crc32": {_VALUES: zlib.crc32(as_bytes(stored.values))}}
+
+    def create(self, folder: Path) -> None:
+        """Make an entry's files and take their room on the disk; raises `OSError` where there is none."""
+        with (folder / _VALUES).open("wb") as file:
+            file.truncate(self.bytes)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, self.bytes)
+            elif shutil.disk_usage(folder).free < self.bytes:  # macOS
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.lengths is not None:
+            self.lengths.astype(np.int64).tofile(folder / _LENGTHS)
+
+    def open(self, folder: Path, *, shared: bool = False) -> StoredFeatures:
+        """Map an entry's files, to be read or, `shared`, to be written; raises `OSError` or `ValueError` for wrong sizes."""
+        path = folder / _VALUES
+        if path.stat().st_size != self.bytes:
+            msg = f"{path.name} has {path.stat().st_size} bytes of {self.bytes}"
+            raise ValueError(msg)
+        size = self.bytes // self.dtype.itemsize
+        values = torch.from_file(str(path), shared=shared, size=size, dtype=self.dtype).view(self.rows, *self.shape)
+        if self.lengths is None:
+            return StoredFeatures(values, self.states)
+        lengths = torch.from_numpy(np.fromfile(folder / _LENGTHS, np.int64))
+        if not np.array_equal(lengths.numpy(), self.lengths):
+            msg = f"{_LENGTHS} is of other texts"
+            raise ValueError(msg)
+        return StoredFeatures(values, self.states, lengths)
 
 
 class FeatureSplit(Dataset[FeatureBatch]):

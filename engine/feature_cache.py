@@ -1,7 +1,5 @@
 """What never trains runs once: which part of a network that is, whether it pays, and where its features are kept."""
 
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +11,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from datamodules.feature_room import StoreError, gigabytes, refuse_larger
-from datamodules.feature_store import FeatureStore, Layout
-from datamodules.stored_features import FeatureInput, NotStorableError, StoredFeatures, digest_of_tensors
+from datamodules.feature_store import FeatureStore, StoreError, gigabytes
+from datamodules.stored_features import FeatureInput, Layout, NotStorableError, StoredFeatures, digest_of_tensors
 from engine.build import Parts
 from engine.checkpoints import load_checkpoint
 from engine.config import ConfigError
@@ -90,18 +87,6 @@ class FeaturePlan:
         return f"features of {self.cut} are stored: {size}, {how}, in {self.store.folder}"
 
 
-def cache_folder(stated: str | None) -> Path:
-    """Where features are kept: as stated, else below the user's cache folder, or the temporary one without a home."""
-    own = stated or os.environ.get("THAW_CACHE")
-    try:
-        if own:
-            return Path(own).expanduser().resolve()
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return (Path(base).expanduser() / "thaw" / "features").resolve()
-    except RuntimeError:  # a container's user without a home
-        return Path(tempfile.gettempdir()).resolve() / "thaw" / "features"
-
-
 def plan_features(
     cfg: DictConfig, parts: Parts, checkpoint: Path | None, before: Mapping[str, Any] | None = None
 ) -> FeaturePlan:
@@ -136,7 +121,7 @@ def plan_features(
         entries = _entries(cut, parts, store, ["train", "val", *(["test"] if cfg.test else [])])
         if choosing:
             _refuse_more_states_than_epochs(parts, entries["train"].layout.states)
-        refuse_larger(sum(entry.layout.bytes for entry in entries.values()), store.max_bytes)
+        store.check_limit({entry.key: entry.layout.bytes for entry in entries.values()})
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
             why = str(error) or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"

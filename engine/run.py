@@ -11,12 +11,12 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from datamodules.feature_room import StoreError
+from datamodules.feature_store import StoreError, cache_folder
 from engine.build import Parts, build, model_from_checkpoint
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
 from engine.config import ConfigError, validate
 from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
-from engine.feature_cache import FeaturePlan, cache_folder, give_features, plan_features
+from engine.feature_cache import FeaturePlan, give_features, plan_features
 from engine.plan import make_plan, print_plan
 from engine.precision import settle_precision
 from engine.provenance import provenance

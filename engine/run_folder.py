@@ -1,7 +1,6 @@
-"""What a run folder holds, how it is written (atomically) and read. Standard library only."""
+"""What a run folder holds, how it is written (atomically) and read. Standard library only at the top."""
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -62,13 +61,12 @@ def write_text(path: Path, text: str) -> None:
 
 def _locked(handle: int) -> bool:
     """Take the lock of an open folder; it is let go when that is closed. A file system without locks always gives it."""
+    from filelock import lock_descriptor  # slow to import, and most who read a run folder ask for no lock
+
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=False)
     except OSError:
         return True
-    return True
 
 
 class RunFolderError(ValueError):

@@ -1,7 +1,10 @@
 """Features on disk: read as they were written, padded, whole or not there, and no more of them than is allowed."""
 
-import gc
-import os
+import logging
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import feature_store
-from datamodules.feature_room import StoreError, gigabytes
-from datamodules.feature_store import FeatureStore, Layout
-from datamodules.stored_features import FeatureSplit, StoredFeatures, digest_of_tensors
+from datamodules import feature_store, stored_features
+from datamodules.feature_store import FeatureStore, StoreError, gigabytes
+from datamodules.stored_features import FeatureSplit, Layout, StoredFeatures, digest_of_tensors
+from tests.conftest import ROOT
 
 LENGTHS = np.asarray([3, 1, 4, 2])
 
@@ -97,43 +100,6 @@ def ones(out: StoredFeatures) -> None:
     out.values.fill_(1)
 
 
-def entries(folder: Path) -> set[str]:
-    return {path.parent.name for path in folder.glob("*/entry.json")}
-
-
-def aged(folder: Path, key: str, seconds: int) -> None:
-    os.utime(folder / key / "entry.json", (seconds, seconds))
-
-
-def test_what_was_used_least_recently_makes_room_and_what_is_used_stays(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path, 4600)  # entry.json takes some too
-    for age, key in enumerate("abcd"):
-        store.get(key, layout_of(10), ones)
-        aged(tmp_path, key, age + 1)
-    held, _ = store.get("a", layout_of(10), ones)
-    aged(tmp_path, "a", 1)
-    store.get("e", layout_of(10), ones)
-    assert entries(tmp_path) == {"a", "c", "d", "e"}
-    del held
-    store.get("f", layout_of(10), ones)
-    assert entries(tmp_path) == {"c", "d", "e", "f"}
-
-
-def test_what_an_ended_job_of_this_process_left_makes_room(tmp_path: Path) -> None:
-    layout = Layout(torch.float32, (2,), 4, lengths=LENGTHS)
-    store = FeatureStore(tmp_path, layout.bytes + 1000)
-    loop: list[object] = [store.get("a", layout, fill)[0]]
-    loop.append(loop)  # as trainer, task and loaders hold each other
-    store = FeatureStore(tmp_path, sum(path.stat().st_size for path in (tmp_path / "a").iterdir()) + layout.bytes - 1)
-    gc.disable()
-    try:
-        del loop
-        store.get("b", layout, fill)
-    finally:
-        gc.enable()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b"]
-
-
 def test_folder_that_nobody_may_look_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))
@@ -143,41 +109,110 @@ def test_folder_that_nobody_may_look_into_is_told(tmp_path: Path, monkeypatch: p
         _ = "k" in FeatureStore(tmp_path, 10**6)
 
 
-def test_no_room_is_told_with_size_and_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_told_with_sizes_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FeatureStore(tmp_path, 30_000_000)
-    with pytest.raises(StoreError, match=r"take 0\.04 GB, and cache\.max_gb allows 0\.03 GB"):
+    clear = rf"make room \(python scripts/cache\.py list\|clear --dir {tmp_path}\)"
+    with pytest.raises(StoreError, match=rf"take 0\.04 GB, and .* holds 0\.00 MB of the 0\.03 GB .*cache\.max_gb.*{clear}"):
         store.get("large", layout_of(400_000), ones)
-    held, _ = store.get("held", layout_of(200_000), ones)
-    with pytest.raises(StoreError, match=r"cache\.max_gb allows 0\.03 GB for all, and other runs use 0\.02 GB"):
+    assert not list(tmp_path.iterdir())
+    store.get("first", layout_of(200_000), ones)
+    with pytest.raises(StoreError, match=r"take 0\.02 GB, and .* holds 0\.02 GB of the 0\.03 GB .*; raise cache\.max_gb"):
         store.get("second", layout_of(200_000), ones)
-    assert held.values.all()
-    monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(StoreError, match=r"has 0\.00 MB left"):
-        store.get("small", layout_of(1000), ones)
-    monkeypatch.undo()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(feature_store.os, "posix_fallocate", full)
-    with pytest.raises(StoreError, match="has no room for them"):
-        store.get("small", layout_of(1000), ones)
-    assert {path.name for path in tmp_path.iterdir()} == {"held"}
+    monkeypatch.setattr(stored_features.os, "posix_fallocate", full)
+    usage = type("Usage", (), {"free": 10})()
+    monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: usage)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=rf"take 0\.10 MB, and the disk of .* has 0\.00 MB left .*No space left.*{clear}"):
+            store.get("small", layout_of(1000), ones)
+        monkeypatch.delattr(stored_features.os, "posix_fallocate", raising=False)  # as on macOS
+    assert {path.name for path in tmp_path.iterdir()} == {"first"}
 
 
-def test_what_a_killed_process_left_is_removed_and_what_one_writes_is_not(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path, 10**6)
-    (tmp_path / "dead.partial").mkdir(parents=True)
-    (tmp_path / "dead.partial" / "values.bin").write_bytes(b"x" * 1000)
+def test_the_limit_is_for_what_is_not_there_yet(tmp_path: Path) -> None:
+    FeatureStore(tmp_path, 10**6).get("a", layout_of(10), ones)
+    small = FeatureStore(tmp_path, 1500)
+    small.check_limit({"a": 9999})
+    small.check_limit({"a": 1000, "b": 500})  # another process may have written `a` since this one was planned
+    (tmp_path / "b.partial").mkdir()
+    (tmp_path / "b.partial" / "values.bin").write_bytes(b"x" * 500)
+    small.check_limit({"a": 1000, "b": 500})
+    with pytest.raises(StoreError, match=r"cache\.max_gb"):
+        small.check_limit({"a": 1000, "b": 501})
+    with pytest.raises(StoreError, match=r"cache\.max_gb"):
+        small.check_limit({"a": 1000, "c": 500})
 
-    def while_another_begins(out: StoredFeatures) -> None:
-        assert not (tmp_path / "dead.partial").exists()
-        store.get("other", layout_of(1), ones)
-        assert (tmp_path / "writing.partial").is_dir()
+
+def test_a_damaged_entry_takes_no_room_from_the_one_that_replaces_it(tmp_path: Path) -> None:
+    layout = layout_of(10)
+    FeatureStore(tmp_path, 10**6).get("a", layout, ones)
+    (tmp_path / "a" / "entry.json").write_text("{}")
+    stored, found = FeatureStore(tmp_path, layout.bytes).get("a", layout, ones)
+    assert not found
+    assert stored.values.all()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_computes_the_same(tmp_path: Path) -> None:
+    (tmp_path / "k.lock").touch()
+    (tmp_path / "k.partial").mkdir()
+    (tmp_path / "k.partial" / "values.bin").write_bytes(b"x" * 1000)
+    layout = layout_of(2)
+    FeatureStore(tmp_path, layout.bytes).get("k", layout, ones)
+    assert [path.name for path in tmp_path.iterdir()] == ["k"]
+
+
+def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from datamodules.feature_store import FeatureStore\n"
+        "class Layout:\n"
+        "    bytes = 8\n"
+        "    def create(self, folder): (folder / 'values.bin').touch()\n"
+        "    def open(self, *_, shared): os._exit('torch' in sys.modules or 9)\n"
+        "FeatureStore(Path(sys.argv[1]), 10**6).get('k', Layout(), None)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 9
+    assert {path.name for path in tmp_path.iterdir()} == {"k.lock", "k.partial"}
+    FeatureStore(tmp_path, 10**6).get("k", layout_of(2), ones)
+    assert [path.name for path in tmp_path.iterdir()] == ["k"]
+
+
+def test_who_waits_says_so_and_finds_what_the_other_computed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store, waiting = FeatureStore(tmp_path, 10**6), threading.Event()
+    found: list[bool] = []
+
+    class Seen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            waiting.set()
+
+    other = threading.Thread(target=lambda: found.append(store.get("k", layout_of(2), ones)[1]))
+
+    def while_another_comes(out: StoredFeatures) -> None:
+        other.start()
+        assert waiting.wait(60)
         ones(out)
 
-    store.get("writing", layout_of(2), while_another_begins)
-    assert {path.name for path in tmp_path.iterdir()} == {"writing", "other"}
+    handler = Seen()
+    feature_store.log.addHandler(handler)
+    try:
+        store.get("k", layout_of(2), while_another_comes)
+        other.join(60)
+    finally:
+        feature_store.log.removeHandler(handler)
+    assert found == [True]
+    assert caplog.messages == ["waiting for another run that computes the same features (k)"]
+    assert [path.name for path in tmp_path.iterdir()] == ["k"]
+
+
+def test_what_is_open_is_read_on_when_the_folder_is_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    stored, _ = FeatureStore(folder, 10**6).get("k", layout_of(2), ones)
+    shutil.rmtree(folder)
+    assert stored.take(torch.tensor([1]))[0].tolist() == [[1.0] * 25]
+    assert FeatureStore(folder, 10**6).get("k", layout_of(2), ones)[1] is False
 
 
 def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from datamodules import batch_order
+from datamodules.feature_store import cache_folder
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from engine import feature_key
 from engine.build import Parts
 from engine.config import ConfigError, _cache_faults
-from engine.feature_cache import FeaturePlan, cache_folder, give_features, plan_features
+from engine.feature_cache import FeaturePlan, give_features, plan_features
 from engine.feature_computing import _held_in_half
 from engine.interrupts import InterruptedRunError
 from engine.run_folder import RunFolder
@@ -439,7 +440,12 @@ def test_refusals_say_why(tmp_path: Path) -> None:
         assert reason in refused(parts, tmp_path)
         assert plan_features(config(tmp_path), parts, None).cut is not None
     small = parts_of(texts(), text_task())
-    assert "the features take 0.01 MB, and cache.max_gb allows 0.00 MB" in refused(small, tmp_path, max_gb=1e-6)
+    full = f"the features take 0.01 MB, and {tmp_path} holds 0.00 MB of the 0.00 MB that cache.max_gb allows"
+    assert full in refused(small, tmp_path, max_gb=1e-6)
+    with pytest.raises(
+        ConfigError, match=r"received true, and it cannot be: the features take .*scripts/cache\.py list\|clear"
+    ):
+        plan_features(config(tmp_path, max_gb=1e-6), small, None)
     assert plan_features(config(tmp_path, features=False), small, None) == FeaturePlan()
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import filelock
 import pytest
 
 from engine.run_folder import RunFolder, RunFolderError, write_atomically, write_text
@@ -72,3 +73,21 @@ def test_what_utf8_cannot_hold_is_escaped(tmp_path: Path) -> None:
     folder.write_status("failed", "fit", "byte \udcff")
     assert "byte \\udcff" in (tmp_path / "status.json").read_text(encoding="utf-8")
     assert folder.read_json("status.json")["error"] == "byte \udcff"
+
+
+def test_a_run_keeps_others_out_of_its_folder_without_a_file_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    assert not other.is_held
+    with folder.held():
+        assert other.is_held
+        with pytest.raises(RunFolderError, match=r"run: a run is still going on in it"), other.held():
+            pass
+        assert not list(folder.path.iterdir())
+    assert not other.is_held
+
+    def unsupported(*_: object, **__: object) -> bool:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(filelock, "lock_descriptor", unsupported)
+    with folder.held():
+        assert not other.is_held
