@@ -137,7 +137,6 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
         cfg, parts = plain.build(stored=wanted)
         if wanted:
             give_features(plan_features(cfg, parts, None), parts)
-            parts.datamodule.steps_at_once = 1  # a batch on either side
         task = parts.task.eval()  # without the head's dropout
         batch = next(iter(parts.datamodule.train_dataloader()))
         network: nn.Module = task.network

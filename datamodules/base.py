@@ -14,7 +14,7 @@ import lightning
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.batch_order import EvaluationBatches, GroupedBatches, TrainingBatches
+from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.errors import BadRow, DataError, leave_out
 from datamodules.labels import check_classes
 from datamodules.loading import batch_loader
@@ -94,14 +94,12 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         only: The splits that are read; set before `setup` where not all are needed.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
-        steps_at_once: How many batches of stored features are handed over together.
         batch_size, eval_batch_size: Samples of a batch in training, and in validation and test.
     """
 
     samples_are = "samples"
     only: Sequence[str] = SPLITS
     start_epoch: int = 0
-    steps_at_once: int = 1
     batch_size: int
     eval_batch_size: int
 
@@ -218,11 +216,10 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             state_of: See `FeatureSplit`.
 
         Returns:
-            The loader; it hands over `steps_at_once` batches together.
+            The loader.
         """
         features = FeatureSplit(self.stored[split], labels, indices, state_of)
-        batches = GroupedBatches(order, self.steps_at_once) if self.steps_at_once > 1 else order
-        return batch_loader(features, batches, self.seed, num_workers=0)
+        return batch_loader(features, order, self.seed, num_workers=0)
 
     @abstractmethod
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:

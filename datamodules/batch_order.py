@@ -3,8 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import islice, pairwise
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -88,27 +87,6 @@ class EpochBatches(ShuffledBatches):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         epoch = self.sampler.epoch
         return ([(epoch, position) for position in batch] for batch in super().__iter__())
-
-
-class GroupedBatches(Sampler[list[Any]]):
-    """Several batches of an order at once, where a batch takes less time than handing it over does.
-
-    Attributes:
-        order: The order of the batches, of which `steps` are handed over together.
-    """
-
-    def __init__(self, order: "TrainingBatches | EvaluationBatches", steps: int) -> None:
-        self.order, self.steps = order, steps
-        if isinstance(order, TrainingBatches):
-            self.sampler = order.sampler  # Lightning looks here for set_epoch
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        batches = iter(self.order)
-        while group := list(islice(batches, self.steps)):
-            yield group
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.steps)
 
 
 class EvaluationBatches(Sampler[list[int]]):

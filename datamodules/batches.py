@@ -57,18 +57,15 @@ class FeatureBatch(TypedDict):
     """What the frozen part of a network gave for the samples of one batch, read instead of the samples.
 
     Attributes:
-        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B, ...] a layer's input. Token
-            states of several batches are a list, each padded to its own T.
+        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B, ...] a layer's input.
         lengths: [B] int64 number of tokens; only with token states.
         mirrored: Like `features`, of the mirror images; only where both are read.
         labels: [B] int64, 0..K-1.
         index: [B] int64, the sample's row in its split's file, from 0.
-        batch_sizes: Samples of each batch, where several stand end to end; B is then their sum.
     """
 
-    features: Tensor | list[Tensor]
+    features: Tensor
     lengths: NotRequired[Tensor]
     mirrored: NotRequired[Tensor]
     labels: Tensor
     index: Tensor
-    batch_sizes: NotRequired[list[int]]

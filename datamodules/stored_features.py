@@ -7,9 +7,8 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -215,24 +214,11 @@ class FeatureSplit(Dataset[FeatureBatch]):
         return batch
 
     def __getitems__(self, positions: Sequence[Any]) -> FeatureBatch:
-        """A whole batch, as torch's loader asks for it, or several, end to end; pairs are of epoch and position."""
-        if isinstance(positions[0], list):
-            return self._together(positions)
+        """A whole batch, as torch's loader asks for it; pairs are of epoch and position."""
         if not isinstance(positions[0], tuple):
             return self.batch(positions)
         epochs, places = zip(*positions, strict=True)
         return self.batch(places, epochs[0])
-
-    def _together(self, batches: Sequence[list[Any]]) -> FeatureBatch:
-        """Several batches end to end."""
-        sizes = [len(batch) for batch in batches]
-        if self.stored.lengths is None:
-            together = self.__getitems__(list(chain.from_iterable(batches)))
-            together["batch_sizes"] = sizes
-            return together
-        parts: list[Any] = [self.__getitems__(batch) for batch in batches]
-        ends = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "features"}
-        return cast(FeatureBatch, {**ends, "features": [part["features"] for part in parts], "batch_sizes": sizes})
 
 
 def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:

@@ -18,7 +18,6 @@ from engine.checkpoints import load_checkpoint
 from engine.config import ConfigError
 from engine.feature_computing import compute_features, layer_output
 from engine.feature_key import digest_of_part
-from engine.steps_together import steps_at_once
 from lightning_modules.base import Task
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.frozen_prefix import Cut, find_cut
@@ -219,7 +218,6 @@ def give_features(plan: FeaturePlan, parts: Parts) -> float | None:
         compute = partial(compute_features, plan.cut, parts, entry.source, split)
         stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
     _use(parts.datamodule, parts.task, plan.cut, stored)
-    parts.datamodule.steps_at_once = steps_at_once(parts)
     return time.perf_counter() - start
 
 

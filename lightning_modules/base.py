@@ -26,8 +26,8 @@ from lightning_modules.optim import (
     lr_schedule,
     make_optimizer,
     parameter_groups,
+    steps_in,
 )
-from lightning_modules.steps import planned_steps, split_batches, steps_but_the_last
 from lightning_modules.totals import StageResult, StageTotals
 
 STAGES = ("train", "val", "test")
@@ -133,8 +133,6 @@ class Task(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a training batch; of a process's share of it so weighted that the mean over processes is the batch's."""
         totals = self._totals_of("train", batch_idx)
-        if "batch_sizes" in batch:
-            batch = steps_but_the_last(self, batch, totals, batch_idx * self.trainer.datamodule.steps_at_once)  # type: ignore[attr-defined]
         loss = self.shared_step(batch, totals)
         if not _several_processes():
             return loss
@@ -146,18 +144,11 @@ class Task(lightning.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a validation batch."""
-        return self._evaluated(batch, self._totals_of("val", batch_idx))
+        return self.shared_step(batch, self._totals_of("val", batch_idx))
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Loss of a test batch."""
-        return self._evaluated(batch, self._totals_of("test", batch_idx))
-
-    def _evaluated(self, batch: Any, totals: StageTotals | None) -> Tensor:  # noqa: ANN401 - each task has its own
-        """Loss of a batch, or of the last one where several are handed over together; all of them count."""
-        *others, last = split_batches(batch) if "batch_sizes" in batch else [batch]
-        for other in others:
-            self.shared_step(other, totals)
-        return self.shared_step(last, totals)
+        return self.shared_step(batch, self._totals_of("test", batch_idx))
 
     def _totals_of(self, stage: str, batch_idx: int) -> StageTotals | None:
         """Where a batch counts; None where its sampler says that it is repeated."""
@@ -224,13 +215,14 @@ class Task(lightning.LightningModule):
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
         groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
-        total, steps = planned_steps(self.trainer)
+        total = int(self.trainer.estimated_stepping_batches)  # also makes the number of batches known
+        batches = int(self.trainer.num_training_batches)
+        steps = steps_in(batches, self.trainer.accumulate_grad_batches)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
         if not isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         # Behind the last batch of an epoch, which is behind its validation. What Lightning does at the end of an epoch comes
         # after the checkpoint, and a resumed run would lack it.
-        batches = int(self.trainer.num_training_batches)
         when: Any = {"scheduler": scheduler, "interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
         return {"optimizer": optimizer, "lr_scheduler": when}
 

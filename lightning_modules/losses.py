@@ -10,15 +10,6 @@ class NonFiniteLossError(ArithmeticError):
 
     is_for_the_user = True
 
-    @classmethod
-    def of_batch(cls, loss: Tensor, epoch: int, batch: int, index: Tensor) -> "NonFiniteLossError":
-        """The error of a training batch: its loss, epoch and number, and the rows of its samples."""
-        rows = ", ".join(str(int(i)) for i in index[:8])
-        return cls(
-            f"the training loss is {float(loss)} in epoch {epoch}, batch {batch} (index {rows}, ...); "
-            f"lower model.lr and model.backbone_lr, set trainer.gradient_clip_val, or train with trainer.precision=32-true"
-        )
-
 
 def num_outputs(num_classes: int) -> int:
     """Logits a sample: one for two classes, else one for each class."""

@@ -52,10 +52,7 @@ class Curves(Checkpoint):
     ) -> None:
         """Take the norm of the gradients before they are clipped, and the learning rates before they move on."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # Where steps are taken together, the last of them stands for all.
-        together: int = getattr(trainer.datamodule, "steps_at_once", 1)  # type: ignore[attr-defined]
-        step = trainer.global_step
-        if every < 1 or step // every == (step - together) // every:  # 0 asks for no steps at all
+        if every < 1 or trainer.global_step % every:  # 0 asks for no steps at all
             return
         self.norm = gradient_norm(pl_module, trainer)
         groups = [group for group in optimizer.param_groups if any(p.requires_grad for p in group["params"])]

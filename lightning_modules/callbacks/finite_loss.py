@@ -27,6 +27,9 @@ class FiniteLoss(lightning.Callback):
             return
         loss = outputs["loss"]
         if not torch.isfinite(loss):
-            sizes = batch.get("batch_sizes", [len(batch["index"])])  # of several taken together, this is the last one's loss
-            number = batch_idx if len(sizes) == 1 else batch_idx * trainer.datamodule.steps_at_once + len(sizes) - 1  # type: ignore[attr-defined]
-            raise NonFiniteLossError.of_batch(loss, trainer.current_epoch, number, batch["index"][-sizes[-1] :])
+            rows = ", ".join(str(int(i)) for i in batch["index"][:8])
+            msg = (
+                f"the training loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx} (index {rows}, ...); "
+                f"lower model.lr and model.backbone_lr, set trainer.gradient_clip_val, or train with trainer.precision=32-true"
+            )
+            raise NonFiniteLossError(msg)

@@ -71,19 +71,6 @@ def test_states_are_chosen_by_epoch_and_stand_side_by_side_in_evaluation() -> No
     assert split.batch([2, 1], 0)["features"].tolist() == [values[5].tolist(), values[1].tolist()]
 
 
-def test_token_states_of_several_batches_are_each_padded_to_their_own_longest() -> None:
-    split = FeatureSplit(
-        StoredFeatures(torch.cat(states_of_tokens()), lengths=torch.from_numpy(LENGTHS)), [0, 1, 0, 1], [5, 6, 7, 8]
-    )
-    together = split.__getitems__([[2, 0], [3, 1]])
-    assert together["batch_sizes"] == [2, 2]
-    assert together["index"].tolist() == [7, 5, 8, 6]
-    assert together["labels"].tolist() == [0, 0, 1, 1]
-    assert together["lengths"].tolist() == [4, 3, 2, 1]
-    for batch, positions in zip(together["features"], ([2, 0], [3, 1]), strict=True):
-        assert torch.equal(batch, split.batch(positions)["features"])
-
-
 def test_digest_tells_types_shapes_and_bytes_apart() -> None:
     tensors = [torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(6), torch.zeros(6, dtype=torch.int32), torch.ones(6)]
     assert len({digest_of_tensors([tensor]) for tensor in tensors}) == len(tensors)

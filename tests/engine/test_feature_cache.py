@@ -311,10 +311,10 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, t
 
 
 def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_path: Path) -> None:
-    linear = ["model.head=linear", "model.pooling=mean"]  # its steps are taken together
     words = [
         *SAMPLE,
-        *linear,
+        "model.head=linear",
+        "model.pooling=mean",
         "model.freeze_backbone=true",
         f"cache.dir={tmp_path / 'c'}",
         "trainer.max_epochs=3",
