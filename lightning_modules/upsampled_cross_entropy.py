@@ -2,8 +2,7 @@
 
 The plain formula, `cross_entropy(interpolate(logits, labels.shape[-2:], mode="bilinear"), labels)`, holds [B, K, H, W] three
 times over: upsampled, as log-probabilities, and as their gradient. Here a strip of rows is upsampled, turned into its part
-of the loss, of the predictions and of the gradient at the size of the logits, and forgotten. On a CPU with a C++ compiler the
-same is done by compiled code, see compiled_cross_entropy.py.
+of the loss, of the predictions and of the gradient at the size of the logits, and forgotten.
 
 `B` images, `K` classes, `h` x `w` the size of the logits, `H` x `W` that of the labels.
 """
@@ -15,13 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules.batches import IGNORE_INDEX
-from lightning_modules.compiled_cross_entropy import Axis, compiled_cross_entropy, library
 
 # Numbers of a strip: on a CPU few enough for its caches; elsewhere a share of the whole, for few and large kernels.
 _CPU_STRIP = 2**21
 _SHARE = 32
-# Upsampled numbers below which compiling is not worth its two seconds.
-_FEW = 2**24
 
 
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -29,7 +25,7 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: flo
 
     Upsampling is bilinear between pixel centres (`align_corners=False`). All is computed in float32, or in float64 for logits
     of that kind, whatever autocast says; only where torch is told to multiply in TF32, upsampling is no more exact than that.
-    It works in compiled code, as one operation.
+    `torch.compile` takes it as one operation.
 
     Args:
         logits: [B, K, h, w] of any floating kind.
@@ -48,11 +44,6 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: flo
 @torch.library.custom_op("thaw::upsampled_cross_entropy", mutates_args=())
 def _strips(logits: Tensor, labels: Tensor, label_smoothing: float, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:  # noqa: FBT001
     """Loss, predictions, and the gradient of the loss, which is empty where nothing asks for it."""
-    upsampled = logits.shape[1] * labels.numel()
-    compiled = logits.device.type == "cpu" and logits.dtype != torch.float64 and labels.dtype == torch.uint8
-    if compiled and upsampled > _FEW and (code := library()) is not None:
-        axes = (_axis(logits.shape[2], labels.shape[1]), _axis(logits.shape[3], labels.shape[2]))
-        return compiled_cross_entropy(code, logits.float(), labels, axes, label_smoothing, differentiable=differentiable)
     with torch.autocast(logits.device.type, enabled=False):
         return _summed(logits, labels, label_smoothing, differentiable=differentiable)
 
@@ -107,15 +98,6 @@ def _weights(size: int, wanted: int, kind: torch.dtype, device: torch.device) ->
     return functional.interpolate(identity, size=(1, wanted), mode="bilinear", align_corners=False)[0, :, 0].contiguous()
 
 
-def _axis(size: int, wanted: int) -> Axis:
-    """[wanted] int32 and float32: the lower of the positions that each lies between, and the share of the upper."""
-    weights = _weights(size, wanted, torch.float32, torch.device("cpu"))
-    lower = (weights > 0).int().argmax(dim=0)
-    upper = (lower + 1).clamp(max=size - 1)
-    share = weights.gather(0, upper[None])[0].masked_fill(upper == lower, 0)
-    return lower.int(), share
-
-
 def _read_rows(top: int, bottom: int, scale: float, size: int) -> tuple[int, int]:
     """First row of the logits, and the one behind the last, that a strip of upsampled rows reads; rather one too many."""
     first = math.floor((top + 0.5) * scale - 0.5) - 1
@@ -141,11 +123,7 @@ def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ..
 def _backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
     (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
     of_loss = grads[0]
-    if of_loss is None:
-        return None, None, None, None
-    # Nobody else reads it, unless the backward pass is to be repeated: then it may be scaled where it stands.
-    kept = torch.compiler.is_compiling() or torch._C._autograd._get_current_graph_task_keep_graph()  # noqa: SLF001
-    return (gradient * of_loss if kept else gradient.detach().mul_(of_loss)).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
+    return None if of_loss is None else (gradient * of_loss).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
 
 
 torch.library.register_autograd("thaw::upsampled_cross_entropy", _backward, setup_context=_remember)

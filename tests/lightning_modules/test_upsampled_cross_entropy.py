@@ -1,6 +1,5 @@
 """Our loss against the plain formula: value, gradient, predictions, memory."""
 
-import functools
 import math
 import subprocess
 import sys
@@ -10,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_modules import compiled_cross_entropy
 from lightning_modules import upsampled_cross_entropy as module
-from lightning_modules.compiled_cross_entropy import library
 from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
 from tests.conftest import ROOT
 
@@ -36,28 +33,16 @@ def gradient(loss: Tensor, logits: Tensor) -> Tensor:
     return torch.autograd.grad(loss, logits)[0]
 
 
-@pytest.fixture(params=[2**22, 300, "compiled"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """One strip, many of a few rows, and compiled code."""
-    if request.param == "compiled":
-        request.getfixturevalue("compiled")
-    else:
-        monkeypatch.setattr(module, "_CPU_STRIP", request.param)
-    return str(request.param)
-
-
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few the numbers are."""
-    if library() is None:
-        pytest.skip("no C++ compiler")
-    monkeypatch.setattr(module, "_FEW", 0)
+@pytest.fixture(params=[2**22, 300], ids=["one strip", "many of a few rows"])
+def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many there are."""
+    monkeypatch.setattr(module, "_CPU_STRIP", request.param)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("small", "large"), SIZES)
 def test_value_and_gradient_are_those_of_the_plain_formula(
-    small: tuple[int, int], large: tuple[int, int], smoothing: float, way: str
+    small: tuple[int, int], large: tuple[int, int], smoothing: float, strips: None
 ) -> None:
     logits, labels = case(small, large)
     logits.requires_grad_()
@@ -72,7 +57,7 @@ def test_value_and_gradient_are_those_of_the_plain_formula(
 
 
 @pytest.mark.parametrize(("small", "large"), [((160, 160), (640, 640)), ((160, 160), (512, 683)), ((128, 171), (511, 682))])
-def test_at_the_sizes_of_real_images(small: tuple[int, int], large: tuple[int, int], way: str) -> None:
+def test_at_the_sizes_of_real_images(small: tuple[int, int], large: tuple[int, int], strips: None) -> None:
     logits, labels = case(small, large, classes=3, batch=1)
     logits.requires_grad_()
     ours, theirs = gradient(upsampled_cross_entropy(logits, labels)[0], logits), gradient(plain(logits, labels), logits)
@@ -80,7 +65,7 @@ def test_at_the_sizes_of_real_images(small: tuple[int, int], large: tuple[int, i
 
 
 @pytest.mark.parametrize(("small", "large"), SIZES[:3])
-def test_in_float64_the_agreement_is_to_its_last_digits(small: tuple[int, int], large: tuple[int, int], way: str) -> None:
+def test_in_float64_the_agreement_is_to_its_last_digits(small: tuple[int, int], large: tuple[int, int], strips: None) -> None:
     logits, labels = case(small, large)
     logits = logits.double().requires_grad_()
     loss, _ = upsampled_cross_entropy(logits, labels)
@@ -95,7 +80,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(function, (logits.double().requires_grad_(),))
 
 
-def test_an_image_without_labels_counts_nowhere(way: str) -> None:
+def test_an_image_without_labels_counts_nowhere(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     labels[1] = 255
     logits.requires_grad_()
@@ -112,7 +97,7 @@ def test_an_image_without_labels_counts_nowhere(way: str) -> None:
     assert int(predictions.max()) < 7
 
 
-def test_under_autocast_it_stays_in_float32(way: str) -> None:
+def test_under_autocast_it_stays_in_float32(strips: None) -> None:
     logits, labels = case((8, 8), (33, 31))
     half = logits.bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
@@ -127,7 +112,7 @@ def test_under_autocast_it_stays_in_float32(way: str) -> None:
     assert torch.equal(predictions, upsampled_cross_entropy(wide, labels)[1])
 
 
-def test_extreme_logits_stay_finite(way: str) -> None:
+def test_extreme_logits_stay_finite(strips: None) -> None:
     logits, labels = case((4, 4), (16, 16))
     logits = (1e4 * logits).requires_grad_()
     loss, _ = upsampled_cross_entropy(logits, labels)
@@ -135,7 +120,7 @@ def test_extreme_logits_stay_finite(way: str) -> None:
     assert torch.isfinite(gradient(loss, logits)).all()
 
 
-def test_without_gradient_it_gives_the_same_and_keeps_nothing(way: str) -> None:
+def test_without_gradient_it_gives_the_same_and_keeps_nothing(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     with torch.no_grad():
         loss, predictions = upsampled_cross_entropy(logits.requires_grad_(), labels)
@@ -145,7 +130,7 @@ def test_without_gradient_it_gives_the_same_and_keeps_nothing(way: str) -> None:
     assert torch.equal(predictions, same)
 
 
-def test_memory_formats_do_not_matter(way: str) -> None:
+def test_memory_formats_do_not_matter(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     last = logits.to(memory_format=torch.channels_last).requires_grad_()
     loss, _ = upsampled_cross_entropy(last, labels)
@@ -169,7 +154,7 @@ def test_it_is_one_operation_of_compiled_code() -> None:
     )
 
 
-def test_the_backward_pass_can_be_repeated_and_scaled(way: str) -> None:
+def test_the_backward_pass_can_be_repeated_and_scaled(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     logits.requires_grad_()
     loss, _ = upsampled_cross_entropy(logits, labels)
@@ -183,7 +168,7 @@ def test_the_backward_pass_can_be_repeated_and_scaled(way: str) -> None:
     torch.testing.assert_close(logits.grad, 1.4 * first)
 
 
-def test_not_a_number_stays_one(way: str) -> None:
+def test_not_a_number_stays_one(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     logits[0, 3, 4, 4] = math.nan
     loss, _ = upsampled_cross_entropy(logits.requires_grad_(), labels)
@@ -191,54 +176,12 @@ def test_not_a_number_stays_one(way: str) -> None:
     assert torch.isnan(gradient(loss, logits)).any()
 
 
-@pytest.mark.parametrize("classes", [16, 37])
-def test_threads_of_compiled_code_change_no_bit(compiled: None, classes: int) -> None:
-    logits, labels = case((9, 7), (31, 45), classes)
-    logits.requires_grad_()
-    found, before = [], torch.get_num_threads()
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            loss, predictions = upsampled_cross_entropy(logits, labels)
-            found.append((loss, predictions, gradient(loss, logits)))
-    finally:
-        torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
-    exact = gradient(plain(logits, labels), logits)
-    assert float((found[0][2] - exact).norm() / exact.norm()) < 1e-6
-
-
-def test_compiled_code_refuses_a_label_that_is_no_class(compiled: None) -> None:
-    logits, labels = case((8, 8), (32, 32))
-    labels[1, 2, 3] = 7
-    with pytest.raises(IndexError, match="a label is 7, but the logits are of 7 classes"):
-        upsampled_cross_entropy(logits, labels)
-
-
-def test_labels_of_another_type_are_read_as_numbers(compiled: None) -> None:
+def test_labels_of_another_type_are_read_as_numbers() -> None:
     logits, labels = case((8, 8), (32, 32))
     loss, predictions = upsampled_cross_entropy(logits, labels)
     other_loss, other_predictions = upsampled_cross_entropy(logits, labels.long())
     torch.testing.assert_close(other_loss, loss)
     assert torch.equal(other_predictions, predictions.long())
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [("nowhere-such-a-compiler", "no C++ compiler"), ("false", "did not compile (exit code 1)"), ("true", "did not compile")],
-)
-def test_without_a_compiler_torch_computes_it_and_one_line_says_so(
-    command: str, words: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("CXX", command)
-    monkeypatch.setattr(module, "_FEW", 0)
-    fresh = functools.cache(compiled_cross_entropy.library.__wrapped__)
-    monkeypatch.setattr(module, "library", fresh)
-    logits, labels = case((8, 8), (32, 32))
-    losses = [upsampled_cross_entropy(logits, labels)[0] for _ in range(2)]
-    assert losses[0].item() == losses[1].item() == pytest.approx(plain(logits, labels).item(), rel=1e-6)
-    assert [words in record.message for record in caplog.records] == [True]
 
 
 MEASURE = """
@@ -259,4 +202,4 @@ def test_memory_is_a_fraction_of_the_plain_formulas() -> None:
     ours, theirs = map(int, done.stdout.split())
     held = 2 * 150 * 512 * 512 * 4  # bytes of [B, K, H, W]
     assert theirs > 2 * held
-    assert ours < theirs / (30 if library() else 10)
+    assert ours < theirs / 10
