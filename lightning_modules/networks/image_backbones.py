@@ -15,7 +15,7 @@ from lightning_modules.networks.features import BackboneError, Divisible, Featur
 from lightning_modules.networks.image_weights import load_weights, not_loaded, timm_network, weights_file
 from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
-from lightning_modules.networks.vision_layers import behind, input_of, listed_layers, pooled_features
+from lightning_modules.networks.vision_layers import behind, input_of, listed_layers
 from run_folders.errors import near_names
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
@@ -66,7 +66,7 @@ class ImageEncoder(Divisible):
 
     def forward(self, batch: ImageBatch) -> Features:
         """Encode a batch: [B, C]."""
-        return Features(self._in_pieces(partial(pooled_features, self.model), batch))
+        return Features(self._in_pieces(self.model, batch))
 
     @property
     def listed(self) -> str | None:
