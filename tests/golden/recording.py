@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lightning_modules.base import Task
 
@@ -41,7 +41,7 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
         if all(len(steps) == STEPS for steps in lrs.values()):
             raise StopError
 
-    handle = register_optimizer_step_pre_hook(look)
+    handle = register_optimizer_step_post_hook(look)
     Task.use_plan = spy  # type: ignore[assignment,method-assign]
     try:
         yield

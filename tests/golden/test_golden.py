@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,12 @@ def test_two_epochs_of_a_sample_give_what_they_gave(name: str, train: Train) -> 
 
 
 @pytest.mark.parametrize("name", ["default", *EXPERIMENTS])
-def test_a_config_is_what_it_was(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from engine.command_line import answer_early
+def test_a_config_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import train as entry
 
-    assert answer_early(["--cfg", "job", *([] if name == "default" else [f"experiment={name}"])]) == 0
+    chosen = [] if name == "default" else [f"experiment={name}"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", *chosen])
+    assert entry.main() == 0
     text = capsys.readouterr().out
     path = GOLDEN / "configs" / f"{name}.yaml"
     if RECORD:
