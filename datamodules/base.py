@@ -4,10 +4,8 @@ import hashlib
 import json
 import logging
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
@@ -18,6 +16,7 @@ from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.errors import BadRow, DataError, leave_out
 from datamodules.labels import check_classes
 from datamodules.loading import batch_loader
+from datamodules.splits import shared_contents
 from datamodules.stored_features import FeatureInput, FeatureSplit, NotStorableError, StoredFeatures
 
 log = logging.getLogger(__name__)
@@ -32,27 +31,6 @@ def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
     for row in rows:
         digest.update(json.dumps(list(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
-
-
-def shared_contents(contents: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
-    """What stands in two splits.
-
-    Args:
-        contents: Split -> its samples.
-
-    Returns:
-        Pair of splits -> the samples that both hold, for pairs that share any.
-    """
-    where: dict[str, set[str]] = defaultdict(set)
-    for name in contents:
-        for content in contents[name]:
-            where[content].add(name)
-    shared: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for content, names in where.items():
-        for a, b in combinations(contents, 2):
-            if {a, b} <= names:
-                shared[a, b].append(content)
-    return dict(shared)
 
 
 class Split(Protocol):

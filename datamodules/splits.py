@@ -1,6 +1,8 @@
-"""Dividing a split in two by position and seed, the same on every machine."""
+"""Dividing a split in two by position and seed, the same on every machine; and what stands in two splits."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -48,3 +50,24 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], lis
     size = min(max(1, round(count * fraction)), count - 1)
     order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
     return sorted(order[size:].tolist()), sorted(order[:size].tolist())
+
+
+def shared_contents(contents: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
+    """What stands in two splits.
+
+    Args:
+        contents: Split -> its samples.
+
+    Returns:
+        Pair of splits -> the samples that both hold, for pairs that share any.
+    """
+    where: dict[str, set[str]] = defaultdict(set)
+    for name in contents:
+        for content in contents[name]:
+            where[content].add(name)
+    shared: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for content, names in where.items():
+        for a, b in combinations(contents, 2):
+            if {a, b} <= names:
+                shared[a, b].append(content)
+    return dict(shared)

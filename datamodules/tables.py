@@ -20,6 +20,7 @@ from datamodules.text_encoding import open_text
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+COLUMN_ADVICE = "set data.text_column, image_column or label_column (--column to predict)"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def read_rows(
     needed: Sequence[str],
     is_whole_row: Callable[[dict[str, str]], bool] = lambda _: False,
     split: str = "",
+    advice: str = COLUMN_ADVICE,
 ) -> Iterator[Row | BadRow]:
     """Read a table row by row.
 
@@ -50,6 +52,7 @@ def read_rows(
         needed: Columns that have to be there.
         is_whole_row: Whether a line inside a quoted text is a row by itself, swallowed by a stray quote.
         split: Named in bad rows.
+        advice: What to do where a column is missing.
 
     Yields:
         Rows and bad rows in the file's order.
@@ -65,14 +68,14 @@ def read_rows(
         msg = f"{path} is empty; it needs a header with the columns {', '.join(needed)}"
         raise DataError(msg)
     if suffix == ".parquet":
-        yield from _read_parquet(path, needed)
+        yield from _read_parquet(path, needed, advice)
     elif suffix == ".jsonl":
-        yield from _read_jsonl(path, needed, split)
+        yield from _read_jsonl(path, needed, split, advice)
     else:
-        yield from _CsvReader(path, needed, is_whole_row, split).rows()
+        yield from _CsvReader(path, needed, is_whole_row, split, advice).rows()
 
 
-def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], advice: str = COLUMN_ADVICE) -> None:
     """Raise `DataError` where a needed column is missing or a name stands twice."""
     fault = unreadable("".join(columns))
     if fault:
@@ -81,8 +84,7 @@ def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> 
     for column in needed:
         if column not in columns:
             shown = ", ".join(columns[:12])
-            hint = "set data.text_column, image_column or label_column (--column to predict)"
-            msg = f"{path}: no column '{column}'; it has {shown}; {hint}"
+            msg = f"{path}: no column '{column}'; it has {shown}; {advice}"
             raise DataError(msg)
     twice = next((column for column in columns if columns.count(column) > 1), None)
     if twice is not None:
@@ -91,8 +93,10 @@ def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> 
 
 
 class _CsvReader:
-    def __init__(self, path: Path, needed: Sequence[str], is_whole_row: Callable[[dict[str, str]], bool], split: str) -> None:
-        self.path, self.needed, self.is_whole_row, self.split = path, needed, is_whole_row, split
+    def __init__(
+        self, path: Path, needed: Sequence[str], is_whole_row: Callable[[dict[str, str]], bool], split: str, advice: str
+    ) -> None:
+        self.path, self.needed, self.is_whole_row, self.split, self.advice = path, needed, is_whole_row, split, advice
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         self.pending: deque[str] = deque()
         self.used: list[str] = []
@@ -103,7 +107,7 @@ class _CsvReader:
             if not header:
                 msg = f"{self.path} has no header; the first line names the columns {', '.join(self.needed)}"
                 raise DataError(msg)
-            check_columns(self.path, header, self.needed)
+            check_columns(self.path, header, self.needed, self.advice)
             line, index = 1 + len(self.used), 0
             while True:
                 fields, fault = self._record()
@@ -176,7 +180,7 @@ def unreadable(text: str) -> str:
     return ""
 
 
-def _read_jsonl(path: Path, needed: Sequence[str], split: str) -> Iterator[Row | BadRow]:
+def _read_jsonl(path: Path, needed: Sequence[str], split: str, advice: str) -> Iterator[Row | BadRow]:
     index = 0
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
@@ -190,7 +194,7 @@ def _read_jsonl(path: Path, needed: Sequence[str], split: str) -> Iterator[Row |
             if not fault and not isinstance(values, dict):
                 fault = f"is no JSON object but {type(values).__name__}"
             if not fault and index == 0:
-                check_columns(path, list(values), needed)
+                check_columns(path, list(values), needed, advice)
             missing = [] if fault else [column for column in needed if column not in values]
             if missing:
                 fault = f"has no '{missing[0]}'"
@@ -198,7 +202,7 @@ def _read_jsonl(path: Path, needed: Sequence[str], split: str) -> Iterator[Row |
             index += 1
 
 
-def _read_parquet(path: Path, needed: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(path: Path, needed: Sequence[str], advice: str) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -207,7 +211,7 @@ def _read_parquet(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     except (pa.ArrowInvalid, OSError) as error:
         msg = f"{path} is no readable Parquet file: {error}"
         raise DataError(msg) from error
-    check_columns(path, file.schema_arrow.names, needed)
+    check_columns(path, file.schema_arrow.names, needed, advice)
     index = 0
     for batch in file.iter_batches(batch_size=4096):
         for values in batch.to_pylist():

@@ -1,12 +1,17 @@
 """From rows of a table to texts with labels: which rows can be used."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from datamodules.errors import BadRow, DataError
 from datamodules.labels import class_of
 from datamodules.splits import stratified_split
-from datamodules.tables import Row, unreadable
+from datamodules.tables import COLUMN_ADVICE, Row, read_rows, unreadable
+from datamodules.text_encoding import open_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -126,3 +131,62 @@ def text_fault(text: object, column: str) -> str:
     if not isinstance(text, str):
         return f"column '{column}' holds {text!r}, which is {type(text).__name__} and no text"
     return unreadable(text)
+
+
+def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[Row | BadRow]:
+    """Read texts without labels; where those of a CSV file look as if they had swallowed rows, warn at the end.
+
+    Args:
+        path: .txt with a text a line, or a table.
+        column: Of the texts; the name of the lines of a .txt file too.
+        advice: What to do where the table has no such column.
+
+    Yields:
+        Rows and bad rows in the file's order.
+
+    Raises:
+        DataError: If the file as a whole cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        yield from _lines(path, column)
+        return
+    suspects = []
+    for row in read_rows(path, [column], advice=advice):
+        if suffix == ".csv" and isinstance(row, Row) and _may_hold_rows(row, column):
+            suspects.append(row.index + 1)
+        yield row
+    if suspects:
+        log.warning("%d texts span lines that look like rows, first in row %d: are quotes astray?", len(suspects), suspects[0])
+
+
+def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
+    if path.stat().st_size == 0:
+        msg = f"{path} is empty; give a text a line"
+        raise DataError(msg)
+    with open_text(path) as lines:
+        for index, line in enumerate(lines):
+            if line.strip():
+                yield Row(index, index + 1, {column: line.rstrip("\r\n")})
+            else:
+                yield BadRow("", path.name, index + 1, None, "the line is empty")
+
+
+def _may_hold_rows(row: Row, column: str) -> bool:
+    """Whether a line inside the text has as many commas as a row: a pair of stray quotes may have swallowed rows."""
+    commas = len(row.values) - 1
+    return commas > 1 and any(line.count(",") == commas for line in str(row.values[column]).splitlines()[1:])
+
+
+def usable_rows(rows: Iterable[Row | BadRow], column: str, file: str) -> tuple[list[Row], list[BadRow]]:
+    """Part the rows whose text can be read from those whose text cannot."""
+    good, bad = [], []
+    for row in rows:
+        reason = "" if isinstance(row, BadRow) else text_fault(row.values.get(column), column)
+        if isinstance(row, BadRow):
+            bad.append(row)
+        elif reason:
+            bad.append(BadRow("", file, row.index + 1, row.line, reason))
+        else:
+            good.append(row)
+    return good, bad

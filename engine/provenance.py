@@ -4,26 +4,28 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 
-_PACKAGES = ("thaw", "torch", "lightning", "torchmetrics", "transformers", "tokenizers", "hydra-core", "numpy", "pandas")
-
-
-def provenance(seed: int, data: dict[str, Any]) -> dict[str, Any]:
+def provenance(
+    seed: int, data: dict[str, Any], packages: Sequence[str], threads: int | None, gpus: list[str]
+) -> dict[str, Any]:
     """Collect what `provenance.json` holds.
 
     Args:
         seed: The run's seed.
         data: What the datamodule says of its splits.
+        packages: Those whose versions matter.
+        threads: On which the CPU computes.
+        gpus: Names of the GPUs.
 
     Returns:
         git, versions, hardware, seed and data.
     """
-    return {"git": _git(), "versions": _versions(), "hardware": _hardware(), "seed": seed, "data": data}
+    return {"git": _git(), "versions": _versions(packages), "hardware": _hardware(threads, gpus), "seed": seed, "data": data}
 
 
 def _git() -> dict[str, Any]:
@@ -40,9 +42,9 @@ def _git() -> dict[str, Any]:
     return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: Sequence[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -50,16 +52,15 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _hardware() -> dict[str, Any]:
+def _hardware(threads: int | None, gpus: list[str]) -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else None
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return {
         "system": platform.platform(),
         "cpu": found[1] if found else platform.processor(),
         "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "memory_gib": round(pages / 2**30, 1),
         "gpus": gpus,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -30,6 +31,8 @@ from engine.run_folder import RunFolder, write_text
 from reports.page import write_report
 
 log = logging.getLogger(__name__)
+
+_PACKAGES = ("thaw", "torch", "lightning", "torchmetrics", "transformers", "tokenizers", "hydra-core", "numpy", "pandas")
 
 
 def run(cfg: DictConfig, folder: RunFolder) -> float | None:
@@ -115,7 +118,9 @@ def _write_origin(
     if not folder.writes:
         return
     write_text(folder.config, OmegaConf.to_yaml(redacted(cfg)))
-    origin, before = provenance(cfg.seed, data), folder.read_json("provenance.json")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    origin = provenance(cfg.seed, data, _PACKAGES, torch.get_num_threads(), gpus)
+    before = folder.read_json("provenance.json")
     # The first part of the run stays on record; where it went on stands behind it.
     folder.write_json("provenance.json", {**before, "resumed": [*before.get("resumed", []), origin]} if before else origin)
     folder.write_json("plan.json", plan)

@@ -128,9 +128,13 @@ class RunFolder:
             write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read `name`, or an empty dict where the run did not get that far."""
+        """Read `name`, or an empty dict where the run did not get that far; raises `RunFolderError` where it is damaged."""
         path = self.path / name
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            msg = f"{path} is damaged: {error}"
+            raise RunFolderError(msg) from error
         return content
 
     @property

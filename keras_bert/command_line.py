@@ -4,7 +4,6 @@ import argparse
 import importlib.util
 import os
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from keras_bert.ending import StoppedError, stoppable
+from engine.outcome import report_failure
 from keras_bert.errors import KerasBertError
 from keras_bert.settings import ConvertSettings, FinetuneSettings, PredictSettings, PretrainSettings, run_path
 
@@ -32,34 +31,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = vars(parser.parse_args(words))
     work, settings_type = arguments.pop("work", None), arguments.pop("settings_type", None)
-    try:
-        with stoppable():
-            if work is None:
-                _require_extra()
-                parser.print_help()
-                return 0
+    with report_failure() as outcome:
+        if work is None:
+            _require_extra()
+            parser.print_help()
+        else:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
             settings = settings_type(**values)
             _require_extra()
             with _without_notices():
                 import tensorflow  # noqa: F401
             work(settings)
-    except StoppedError as error:
-        _say(error)
-        return error.exit_code
-    except KerasBertError as error:
-        _say(error)
-        return 1
-    except Exception as error:
-        traceback.print_exception(error)
-        _say(error)
-        return 1
-    return 0
-
-
-def _say(error: BaseException) -> None:
-    text = str(error) if isinstance(error, KerasBertError | StoppedError) else f"{type(error).__name__}: {error}"
-    print("\n".join([f"error: {text}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+    return outcome.code
 
 
 def _require_extra() -> None:

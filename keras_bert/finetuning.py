@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from datamodules.splits import random_split, shared_contents
+from datamodules.text_rows import TextSplit
+from engine.run_folder import write_atomically
 from keras_bert.batching import padding_share
 from keras_bert.classification_data import TextData, prediction_table, text_data
-from keras_bert.ending import recorded
 from keras_bert.errors import KerasBertError
 from keras_bert.figures import classification_record, stage_figures
 from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
 from keras_bert.loading import load_network
 from keras_bert.logs import sinks
 from keras_bert.model import Classifier
-from keras_bert.run_folder import RunFolder, fingerprint
+from keras_bert.run_folder import KerasRunFolder, recorded
 from keras_bert.running import (
     devices,
+    fingerprint,
     make_bert,
     opened,
     padding_of,
@@ -26,16 +29,16 @@ from keras_bert.running import (
     write_plan,
     write_start,
 )
-from keras_bert.samples import sample_labelled
+from keras_bert.samples import CLASSES, sample_labelled
 from keras_bert.settings import FinetuneSettings
-from keras_bert.texts import LabelledTexts, read_labelled
+from keras_bert.texts import read_labelled
 
 COMMAND = "finetune"
 _VAL_SHARE = 10
 _SAMPLE_ROWS = {"train": 2000, "val": 300, "test": 500}
 
 
-def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
+def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
     """Train a classifier on a BERT, choose the epoch on validation, and predict the test split once.
 
     Args:
@@ -47,18 +50,16 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
 
     Raises:
         KerasBertError: If something asked for cannot be done.
+        DataError: If a file cannot be read.
     """
     settings, folder = opened(settings, COMMAND, path)
     with recorded(folder), devices(settings):
-        splits = _splits(settings)
-        classes = _classes(splits)
+        splits, classes = _splits(settings, folder)
         begun = start(settings, folder, splits["train"].texts)
-        write_start(folder, COMMAND, settings, begun, _found(splits), {"classes": classes})
+        division = {"val_split": "stratified"} if settings.train and not settings.val else {}
+        write_start(folder, COMMAND, settings, begun, _found(splits, classes), {"classes": classes, **division})
         padding = padding_of(settings, begun)
-        data = {
-            name: text_data(split.texts, [classes.index(label) for label in split.labels], begun, padding)
-            for name, split in splits.items()
-        }
+        data = {name: text_data(split.texts, split.labels, begun, padding) for name, split in splits.items()}
         network = Classifier(
             make_bert(begun),
             len(classes),
@@ -67,7 +68,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
             dropout=settings.dropout,
         )
         job = _job(settings, network, data)
-        write_plan(folder, job, settings, {name: len(split.texts) for name, split in splits.items()})
+        write_plan(folder, job, settings, {name: len(split) for name, split in splits.items()})
         folder.write_status("running", "fit")
         with sinks(settings, folder) as written_to:
             fit(job, settings, folder, written_to)
@@ -80,54 +81,45 @@ def finetune(settings: FinetuneSettings, path: Path) -> RunFolder:
     return folder
 
 
-def _splits(settings: FinetuneSettings) -> dict[str, LabelledTexts]:
-    """Train, val and, where there is one, test."""
+def _splits(settings: FinetuneSettings, folder: KerasRunFolder) -> tuple[dict[str, TextSplit], list[str]]:
+    """Train, val and, where there is one, test; and the classes, which are the training labels in alphabetical order."""
     if not settings.train:
-        return {name: sample_labelled(settings.seed, rows, i) for i, (name, rows) in enumerate(_SAMPLE_ROWS.items())}
-    files = {"train": settings.train, "val": settings.val, "test": settings.test}
-    splits = {name: read_labelled(file, settings.text_column, settings.label_column) for name, file in files.items() if file}
-    if "val" not in splits:
-        train = splits["train"]
-        order = np.random.default_rng(settings.seed).permutation(len(train.texts))
-        cut = max(1, len(order) // _VAL_SHARE)
-        if cut == len(order):
-            msg = f"{train.source} has 1 row, of which none can be kept for validation: give --val"
-            raise KerasBertError(msg)
-        splits |= {"train": train.take(sorted(order[cut:].tolist())), "val": train.take(sorted(order[:cut].tolist()))}
-    return splits
-
-
-def _classes(splits: dict[str, LabelledTexts]) -> list[str]:
-    """The training split's labels in alphabetical order; the others may have no further ones."""
-    classes = sorted(set(splits["train"].labels))
+        samples = {name: sample_labelled(settings.seed, rows, i) for i, (name, rows) in enumerate(_SAMPLE_ROWS.items())}
+        return samples, list(CLASSES)
+    columns = (settings.text_column, settings.label_column)
+    train, classes = read_labelled(settings.train, *columns)
     if len(classes) < 2:  # noqa: PLR2004
-        msg = f"{splits['train'].source} has the label {classes[0]!r} alone: a classification needs two"
+        msg = f"{settings.train} has the label {classes[0]!r} alone: a classification needs two"
         raise KerasBertError(msg)
-    for split in splits.values():
-        for row, label in enumerate(split.labels, 1):
-            if label not in classes:
-                msg = f"{split.source}, row {row}: label {label!r} is none of the training labels {', '.join(classes)}"
-                raise KerasBertError(msg)
-    return classes
+    files = {"val": settings.val, "test": settings.test}
+    others = {name: read_labelled(file, *columns, classes)[0] for name, file in files.items() if file}
+    if settings.val:
+        return {"train": train, **others}, classes
+    first, second = _parts(train, settings, folder)
+    if not second:
+        msg = f"{settings.train} has no class with two rows, of which one could be kept for validation: give --val"
+        raise KerasBertError(msg)
+    return {"train": train.take(first), "val": train.take(second), **others}, classes
 
 
-def _found(splits: dict[str, LabelledTexts]) -> dict[str, Any]:
+def _parts(train: TextSplit, settings: FinetuneSettings, folder: KerasRunFolder) -> tuple[list[int], list[int]]:
+    """Positions of the rows to train on and of those to validate on."""
+    if settings.resume and "val_split" not in folder.read_config():  # begun by 0.1, which drew from all classes together
+        return random_split(len(train), max(1, len(train) // _VAL_SHARE) / len(train), settings.seed)
+    return train.divided(1 / _VAL_SHARE, settings.seed)
+
+
+def _found(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
     """What provenance.json says of the splits: rows, hashes, and texts that stand in two of them."""
     found: dict[str, Any] = {
-        name: {
-            "rows": len(split.texts),
-            "sha256": fingerprint(value for pair in zip(split.texts, split.labels, strict=True) for value in pair),
-        }
+        name: {"rows": len(split), "sha256": fingerprint(word for _, text, k in split.rows() for word in (text, classes[k]))}
         for name, split in splits.items()
     }
-    names, overlaps = list(splits), []
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            known = set(splits[first].texts)
-            shared = [text for text in dict.fromkeys(splits[second].texts) if text in known]
-            if shared:
-                overlaps.append({"splits": [first, second], "what": "texts", "count": len(shared), "examples": shared[:3]})
-    return {**found, "overlaps": overlaps}
+    shared = shared_contents({name: split.contents() for name, split in splits.items()})
+    found["overlaps"] = [
+        {"splits": list(pair), "what": "texts", "count": len(texts), "examples": texts[:3]} for pair, texts in shared.items()
+    ]
+    return found
 
 
 def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - a tensor
@@ -175,20 +167,20 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
 
 
 def _test(
-    folder: RunFolder, data: TextData, split: LabelledTexts, classes: list[str], record: dict[str, Any]
+    folder: KerasRunFolder, data: TextData, split: TextSplit, classes: list[str], record: dict[str, Any]
 ) -> dict[str, Any]:
     """Predict the test split with the best weights, write its table, and give its part of metrics.json."""
     began = time.perf_counter()
-    probabilities = data.probabilities(load_network(folder.best))
+    probabilities = data.probabilities(load_network(folder.best_checkpoint))
     record["seconds"]["test"] = round(time.perf_counter() - began, 3)
     table = prediction_table(probabilities, classes, split.texts)
     table.insert(0, "index", np.arange(len(table)))
-    table.insert(1, "label", split.labels)
-    folder.write(folder.predictions, lambda path: table.to_parquet(path, index=False))
+    table.insert(1, "label", [classes[k] for k in split.labels])
+    write_atomically(folder.predictions, lambda path: table.to_parquet(path, index=False))
     return classification_record(data.labels, probabilities, classes)
 
 
-def _print(record: dict[str, Any], folder: RunFolder) -> None:
+def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     for name in ("val", "test"):
         figures = record[name]
         if figures:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_bert.errors import KerasBertError
 from keras_bert.optimization import BertAdamW, WarmupLinearDecay
-from keras_bert.run_folder import RunFolder
+from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 from keras_bert.state import State
 
@@ -113,7 +113,7 @@ class Trained(keras.Model):
         return {**figures, "n": round(float(keras.ops.convert_to_numpy(self.means["loss"].count)))}
 
 
-def fit(job: Job, settings: TrainingSettings, folder: RunFolder, sinks: list[Sink]) -> None:
+def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: list[Sink]) -> None:
     """Train, epoch for epoch; from the last one that was finished, where the folder has one.
 
     Args:
@@ -152,7 +152,7 @@ class _EpochRecord(keras.callbacks.Callback):
     """Behind each epoch: validation, a row of history.csv, the best weights, the state to go on from."""
 
     def __init__(
-        self, job: Job, settings: TrainingSettings, folder: RunFolder, state: State, sinks: list[Sink], first: int
+        self, job: Job, settings: TrainingSettings, folder: KerasRunFolder, state: State, sinks: list[Sink], first: int
     ) -> None:
         super().__init__()
         self.job, self.settings, self.folder, self.state, self.sinks = job, settings, folder, state, sinks
@@ -177,7 +177,7 @@ class _EpochRecord(keras.callbacks.Callback):
         self.folder.write_history(self.rows)
         best = best_epoch(self.rows, self.job.monitor, self.job.mode)
         if best == epoch:
-            self.folder.write(self.folder.best, self.job.network.save)
+            self.folder.write_best(self.job.network)
         self.state.save(epoch)
         for sink in self.sinks:
             sink.write(row)

@@ -8,12 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_bert.fitting import Sink
-from keras_bert.run_folder import RunFolder
+from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 
 
 class _TensorBoard:
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: KerasRunFolder) -> None:
         self.writer = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class _WandB:
 
 
 @contextmanager
-def sinks(settings: TrainingSettings, folder: RunFolder) -> Iterator[list[Sink]]:
+def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[Sink]]:
     """Open what is switched on, and close it however the training ends.
 
     Args:

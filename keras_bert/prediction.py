@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from engine.run_folder import write_atomically
 from keras_bert.batching import Padding
 from keras_bert.classification_data import prediction_table, text_data
 from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
 from keras_bert.model import Classifier, settings_of
-from keras_bert.run_folder import RunFolder
+from keras_bert.run_folder import KerasRunFolder
 from keras_bert.running import MULTIPLE, Start
 from keras_bert.samples import sample_labelled
 from keras_bert.settings import PredictSettings
@@ -29,19 +30,20 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         One row a text, in order: prediction, probability_<class>, text.
 
     Raises:
-        KerasBertError: If the folder is no such run, or a file cannot be read.
+        KerasBertError: If the folder is no such run.
+        DataError: If a file cannot be read.
     """
-    folder = RunFolder(Path(settings.run))
+    folder = KerasRunFolder(Path(settings.run))
     config = folder.read_config()
-    if config["command"] != "finetune" or not folder.best.is_file():
+    if config["command"] != "finetune" or not folder.best_checkpoint.is_file():
         fault = "is a run of pretrain" if config["command"] != "finetune" else "has no checkpoint yet"
         msg = f"{folder.path} {fault}: give the folder of a run of finetune"
         raise KerasBertError(msg)
     files = settings.input
     texts = read_texts(files, settings.text_column) if files else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
-    model = load_network(folder.best)
+    model = load_network(folder.best_checkpoint)
     if not isinstance(model, Classifier):
-        msg = f"{folder.best} holds no classifier"
+        msg = f"{folder.best_checkpoint} holds no classifier"
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
     probabilities = text_data(texts, [0] * len(texts), begun, Padding(MULTIPLE, begun.bert["maxlen"])).probabilities(
@@ -57,7 +59,5 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table: Of `predict`.
         path: Ends in .csv or .parquet.
     """
-    RunFolder(path.parent).write(
-        path.resolve(),
-        lambda part: table.to_csv(part, index=False) if path.suffix == ".csv" else table.to_parquet(part, index=False),
-    )
+    write = table.to_csv if path.suffix == ".csv" else table.to_parquet
+    write_atomically(path.resolve(), lambda temporary: write(temporary, index=False))

@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bert.ending import recorded
+from datamodules.splits import random_split
 from keras_bert.errors import KerasBertError
 from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
 from keras_bert.logs import sinks
 from keras_bert.masking import Masking
 from keras_bert.model import PretrainingModel
 from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
-from keras_bert.run_folder import RunFolder, fingerprint
+from keras_bert.run_folder import KerasRunFolder, recorded
 from keras_bert.running import (
     Start,
     devices,
+    fingerprint,
     make_bert,
     opened,
     padding_of,
@@ -33,7 +34,7 @@ COMMAND = "pretrain"
 _VAL_SHARE = 20
 
 
-def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
+def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
     """Pretrain a BERT.
 
     Args:
@@ -45,6 +46,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> RunFolder:
 
     Raises:
         KerasBertError: If something asked for cannot be done.
+        DataError: If a file cannot be read.
     """
     settings, folder = opened(settings, COMMAND, path)
     with recorded(folder), devices(settings):
@@ -75,9 +77,9 @@ def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[s
     if len(train) < 2:  # noqa: PLR2004
         msg = f"--text has {len(train)} document, of which none can be kept for validation: give --val-text"
         raise KerasBertError(msg)
-    order = np.random.default_rng(settings.seed).permutation(len(train))
-    held = set(order[: max(1 + settings.nsp, len(train) // _VAL_SHARE)].tolist())
-    return [d for i, d in enumerate(train) if i not in held], [d for i, d in enumerate(train) if i in held]
+    held = max(1 + settings.nsp, len(train) // _VAL_SHARE)
+    first, second = random_split(len(train), held / len(train), settings.seed)
+    return [train[i] for i in first], [train[i] for i in second]
 
 
 def _found(documents: list[list[str]]) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, 
     )
 
 
-def _print(record: dict[str, Any], folder: RunFolder) -> None:
+def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     val, best = record["val"], record["best"]
     print(f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, accuracy {val['acc']:.4f}")
     print(f"unigram entropy of the {val['n']} chosen tokens: {val['unigram_entropy']:.4f} nats")

@@ -1,6 +1,8 @@
 """What pretraining and fine-tuning have in common: devices, seeds, model and tokenizer, the first files of a run."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,17 +13,20 @@ import numpy as np
 import tensorflow as tf
 from tokenizers import Tokenizer
 
+from engine.provenance import provenance
+from engine.run_folder import write_text
 from keras_bert.batching import Padding
 from keras_bert.errors import KerasBertError
 from keras_bert.fitting import Job, uses_xla
 from keras_bert.loading import bert_of, find_source, fresh_bert, precision
 from keras_bert.model import create_BERT, settings_of
-from keras_bert.run_folder import RunFolder, provenance
+from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenizer
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
+_PACKAGES = ("thaw", "tensorflow", "keras", "tokenizers", "scikit-learn", "numpy", "pandas")
 _FILES = ("text", "val_text", "train", "val", "test", "tokenizer")
 MULTIPLE, _XLA_MULTIPLE = 8, 32
 
@@ -59,7 +64,7 @@ def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
         yield strategy
 
 
-def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, RunFolder]:
+def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, KerasRunFolder]:
     """Claim a new run folder, or take up that of the run which is to go on.
 
     Args:
@@ -74,14 +79,14 @@ def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, RunF
         KerasBertError: If the new folder holds a run, or the old one holds none of this command that could go on.
     """
     if not settings.resume:
-        folder = RunFolder(path)
+        folder = KerasRunFolder(path)
         begun = folder.config.exists() and folder.read_json("status.json").get("state") == "running"
-        if begun or folder.last.exists():  # one that ended before its first checkpoint has nothing to lose
+        if begun or folder.last_checkpoint.exists():  # one that ended before its first checkpoint has nothing to lose
             msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
             raise KerasBertError(msg)
         folder.write_status("running", "setup")
         return settings, folder
-    folder = RunFolder(Path(settings.resume))
+    folder = KerasRunFolder(Path(settings.resume))
     config = folder.read_config()
     if config["command"] != command:
         msg = f"{folder.path} is a run of {config['command']}: go on with python -m keras_bert {config['command']} --resume ..."
@@ -94,7 +99,7 @@ def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, RunF
     return type(settings)(**{**values, "resume": str(folder.path)}), folder
 
 
-def start(settings: TrainingSettings, folder: RunFolder, texts: Sequence[str]) -> Start:
+def start(settings: TrainingSettings, folder: KerasRunFolder, texts: Sequence[str]) -> Start:
     """Find or make model and tokenizer; the tokenizer goes into the run folder.
 
     Args:
@@ -108,7 +113,7 @@ def start(settings: TrainingSettings, folder: RunFolder, texts: Sequence[str]) -
     Raises:
         KerasBertError: If model or tokenizer cannot be had, or do not fit each other.
     """
-    if folder.last.is_file():
+    if folder.last_checkpoint.is_file():
         return Start(load_tokenizer(folder.path, clean_links=False), folder.read_config()["bert"], None)
     source = find_source(settings.model) if settings.model else None
     if settings.tokenizer:
@@ -117,7 +122,7 @@ def start(settings: TrainingSettings, folder: RunFolder, texts: Sequence[str]) -
         tokenizer = load_tokenizer(source.folder, clean_links=settings.clean_links and not source.ours)
     else:
         tokenizer = train_tokenizer(texts, settings.vocab_size, clean_links=settings.clean_links)
-    folder.write_text(FILE, tokenizer.to_str(pretty=True))
+    write_text(folder.path / FILE, tokenizer.to_str(pretty=True))
     tokens = 1 + max(tokenizer.get_vocab().values())
     if source is None:
         sizes = ("maxlen", "hidden_size", "num_layers", "num_att_heads", "intermediate_size", "drop_rate")
@@ -142,14 +147,14 @@ def make_bert(begun: Start) -> keras.Model:
 
 
 def write_start(
-    folder: RunFolder, command: str, settings: TrainingSettings, begun: Start, data: dict[str, Any], extra: dict[str, Any]
+    folder: KerasRunFolder, command: str, settings: TrainingSettings, begun: Start, data: dict[str, Any], extra: dict[str, Any]
 ) -> None:
     """Write config.yaml and provenance.json; of a resumed run, check that the data are still the same.
 
     Raises:
         KerasBertError: If they are not.
     """
-    if folder.last.is_file():
+    if folder.last_checkpoint.is_file():
         before = folder.read_json("provenance.json")["data"]
         for split, now in data.items():
             if split in before and split != "overlaps" and before[split] != now:
@@ -171,7 +176,15 @@ def write_start(
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    folder.write_json("provenance.json", provenance(settings.seed, data, gpus))
+    folder.write_json("provenance.json", provenance(settings.seed, data, _PACKAGES, os.cpu_count(), gpus))
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """SHA-256 of texts in order."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
 
 
 def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
@@ -184,7 +197,7 @@ def padding_of(settings: TrainingSettings, begun: Start) -> Padding:
     return Padding(_XLA_MULTIPLE if uses_xla(settings) else MULTIPLE, begun.bert["maxlen"])
 
 
-def write_plan(folder: RunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:
+def write_plan(folder: KerasRunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:
     """Write plan.json: modules, parameters, learning rates."""
     bert, network = bert_of(job.network), job.network
     modules: list[tuple[str, int, Any]] = [

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bert.texts import LabelledTexts
+from datamodules.text_rows import TextSplit
 
 _PEOPLE = ("doctors", "nurses", "teachers", "officials", "farmers", "neighbours", "students", "visitors")
 _PLACES = ("the city", "the village", "the harbour", "the valley", "the island", "the north")
@@ -17,7 +17,7 @@ _FALSE = {
     "radio masts": ("spread", "carry", "make", "hide"),
 }
 _VIRUS = ("the virus", "every fever", "the illness", "all infections")
-_CLASSES = ("fake", "real")
+CLASSES = ("fake", "real")
 
 
 def _sentence(rng: np.random.Generator, label: str) -> str:
@@ -42,10 +42,10 @@ def sample_documents(seed: int, count: int = 400) -> list[list[str]]:
         Documents of texts.
     """
     rng = np.random.default_rng([seed, 0])
-    return [[_sentence(rng, _CLASSES[i % 2]) for _ in range(4)] for i in range(count)]
+    return [[_sentence(rng, CLASSES[i % 2]) for _ in range(4)] for i in range(count)]
 
 
-def sample_labelled(seed: int, count: int, split: int) -> LabelledTexts:
+def sample_labelled(seed: int, count: int, split: int) -> TextSplit:
     """Labelled texts of two classes, one in twenty of them with the wrong label.
 
     Args:
@@ -57,7 +57,6 @@ def sample_labelled(seed: int, count: int, split: int) -> LabelledTexts:
         The texts.
     """
     rng = np.random.default_rng([seed, 1 + split])
-    labels = [_CLASSES[i % 2] for i in range(count)]
-    texts = [_sentence(rng, label) for label in labels]
+    texts = [_sentence(rng, CLASSES[i % 2]) for i in range(count)]
     wrong = rng.random(count) < 1 / 20
-    return LabelledTexts(texts, [_CLASSES[(i + int(w)) % 2] for i, w in enumerate(wrong)], "the sample")
+    return TextSplit(list(range(count)), texts, [(i + int(w)) % 2 for i, w in enumerate(wrong)])

@@ -89,10 +89,10 @@ class PretrainSettings(TrainingSettings):
     """Of `python -m keras_bert pretrain`."""
 
     text: tuple[str, ...] = _option(
-        (), "files to learn from: .txt (a text a line, an empty line between documents), .csv, .tsv, .parquet (none: a sample)"
+        (), "files to learn from: .txt (a text a line, an empty line between documents), or tables as below (none: a sample)"
     )
     val_text: tuple[str, ...] = _option((), "files to validate on (default: a twentieth of the documents)")
-    text_column: str = _option("text", "column of the texts in tables")
+    text_column: str = _option("text", "column of the texts in tables (.csv, .tsv, .jsonl, .parquet)")
     nsp: bool = _option(default=False, text="next-sentence prediction too")
     mask_rate: float = _option(0.15, "share of the tokens that is to be guessed, 0..1")
     epochs: int = _option(10, "passes over the training data")
@@ -111,7 +111,7 @@ class PretrainSettings(TrainingSettings):
 class FinetuneSettings(TrainingSettings):
     """Of `python -m keras_bert finetune`."""
 
-    train: str | None = _option(None, "table to learn from: .csv, .tsv or .parquet (none: a sample)")
+    train: str | None = _option(None, "table to learn from: .csv, .tsv, .jsonl or .parquet (none: a sample)")
     val: str | None = _option(None, "table that chooses the epoch (default: a tenth of --train)")
     test: str | None = _option(None, "table that is predicted once, at the end")
     text_column: str = _option("text", "column of the texts")
@@ -135,7 +135,9 @@ class PredictSettings:
     """Of `python -m keras_bert predict`."""
 
     run: str = _option("", "run folder of finetune", positional=True)
-    input: tuple[str, ...] = _option((), "files: .txt (a text a line), .csv, .tsv, .parquet (none: a sample)", positional=True)
+    input: tuple[str, ...] = _option(
+        (), "files: .txt (a text a line), .csv, .tsv, .jsonl, .parquet (none: a sample)", positional=True
+    )
     text_column: str = _option("text", "column of the texts in tables")
     out: str | None = _option(None, "where to: .csv or .parquet (default: predictions.csv)")
     batch_size: int = _option(64, "texts at once")

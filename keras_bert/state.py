@@ -5,15 +5,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from engine.run_folder import write_atomically
 from keras_bert.errors import KerasBertError
 from keras_bert.optimization import BertAdamW
-from keras_bert.run_folder import RunFolder
+from keras_bert.run_folder import KerasRunFolder
 
 
 class State:
     """Everything that the next epoch needs, in one file without code: weights, moments, step, states of dropout, epoch."""
 
-    def __init__(self, network: keras.Model, optimizer: BertAdamW, folder: RunFolder) -> None:
+    def __init__(self, network: keras.Model, optimizer: BertAdamW, folder: KerasRunFolder) -> None:
         self.folder = folder
         self.variables = {"network": network.variables, "optimizer": optimizer.variables}
 
@@ -29,7 +30,7 @@ class State:
             with path.open("wb") as file:  # a name would get another suffix
                 np.savez(file, allow_pickle=False, epoch=np.array(epoch), **arrays)
 
-        self.folder.write(self.folder.last, write)
+        write_atomically(self.folder.last_checkpoint, write)
 
     def restore(self) -> int:
         """Take the state up.
@@ -40,7 +41,7 @@ class State:
         Raises:
             KerasBertError: If the file is damaged or of another model.
         """
-        path = self.folder.last
+        path = self.folder.last_checkpoint
         if not path.is_file():
             return 0
         try:

@@ -1,33 +1,15 @@
-"""Texts and labelled tables from files. Every fault is named with file and row."""
+"""Texts and labelled tables from files, read as everywhere in Thaw; advice is given in the options of this command line."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
-import pandas as pd
+from datamodules.errors import BadRow, DataError, refuse
+from datamodules.tables import Row, read_rows
+from datamodules.text_rows import RowReader, TextSplit, text_rows, usable_rows
 
-from keras_bert.errors import KerasBertError
-
-_TABLES = {".csv": ",", ".tsv": "\t"}
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """A split of a classification.
-
-    Attributes:
-        texts: N texts.
-        labels: N names of classes.
-        source: Where from, for errors.
-    """
-
-    texts: list[str]
-    labels: list[str]
-    source: str
-
-    def take(self, rows: Sequence[int]) -> "LabelledTexts":
-        """Some of the rows."""
-        return LabelledTexts([self.texts[i] for i in rows], [self.labels[i] for i in rows], self.source)
+_TEXT_COLUMN = "name another with --text-column"
+_COLUMNS = f"{_TEXT_COLUMN} or --label-column"
 
 
 def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
@@ -41,36 +23,21 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
         Documents of one or more texts each, in order.
 
     Raises:
-        KerasBertError: If a file cannot be read or holds nothing.
+        DataError: If a file cannot be read or holds nothing.
     """
     documents: list[list[str]] = []
-    for name in files:
-        path = Path(name)
-        found = _paragraphs(path) if path.suffix == ".txt" else [[text] for text in _column(_table(path), column, path)]
-        if not any(found):
+    for path in map(Path, files):
+        rows = _read(path, text_rows(path, column, _TEXT_COLUMN))
+        if path.suffix.lower() == ".txt":
+            parts = [list(part) for is_empty, part in groupby(rows, lambda row: isinstance(row, BadRow)) if not is_empty]
+            found = [[text.strip() for text in _texts(part, column, path)] for part in parts]
+        else:
+            found = [[text] for text in _texts(rows, column, path)]
+        if not found:
             msg = f"{path} holds no text"
-            raise KerasBertError(msg)
-        documents += [lines for lines in found if lines]
+            raise DataError(msg)
+        documents += found
     return documents
-
-
-def read_labelled(file: str, text_column: str, label_column: str) -> LabelledTexts:
-    """Read a table of texts and labels.
-
-    Args:
-        file: CSV, TSV or Parquet.
-        text_column: Column of the texts.
-        label_column: Column of the labels.
-
-    Returns:
-        Its rows, in order.
-
-    Raises:
-        KerasBertError: If the file cannot be read, or a row lacks text or label.
-    """
-    path = Path(file)
-    table = _table(path)
-    return LabelledTexts(_column(table, text_column, path), _column(table, label_column, path), str(path))
 
 
 def read_texts(files: Sequence[str], column: str) -> list[str]:
@@ -84,76 +51,78 @@ def read_texts(files: Sequence[str], column: str) -> list[str]:
         The texts.
 
     Raises:
-        KerasBertError: If a file cannot be read or a row has no text.
+        DataError: If a file cannot be read, holds nothing, or a row has no text.
     """
     texts: list[str] = []
-    for name in files:
-        path = Path(name)
-        texts += _lines(path) if path.suffix == ".txt" else _column(_table(path), column, path)
+    for path in map(Path, files):
+        rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN)))
+        while path.suffix.lower() == ".txt" and rows and isinstance(rows[-1], BadRow):
+            rows.pop()  # empty lines at the end are no texts
+        found = _texts(rows, column, path)
+        if not found:
+            msg = f"{path} holds no text"
+            raise DataError(msg)
+        texts += found
     return texts
 
 
-def _lines(path: Path) -> list[str]:
-    """Lines of a text file, each of them a text."""
-    lines = _text(path).rstrip("\r\n").split("\n")
-    for row, line in enumerate(lines, 1):
-        if not line.strip():
-            msg = f"{path}, row {row}: the line is empty; a text a line is needed"
-            raise KerasBertError(msg)
-    return [line.rstrip("\r") for line in lines]
+def read_labelled(file: str, text_column: str, label_column: str, classes: Sequence[str] = ()) -> tuple[TextSplit, list[str]]:
+    """Read a table of texts and labels.
+
+    Args:
+        file: CSV, TSV, JSONL or Parquet.
+        text_column: Column of the texts.
+        label_column: Column of the labels.
+        classes: Labels that may occur; none stands for those that do.
+
+    Returns:
+        Its rows in order, and the classes; those of the file in alphabetical order.
+
+    Raises:
+        DataError: If the file cannot be read, or a row lacks text or label.
+    """
+    path, columns = Path(file), [text_column, label_column]
+    names = list(classes) or _labels(_read(path, read_rows(path, columns, advice=_COLUMNS)), label_column, path)
+    reader = RowReader(text_column, label_column, None, names)
+    rows = list(_read(path, read_rows(path, columns, reader.is_whole_row, advice=_COLUMNS)))
+    if not rows:
+        msg = f"{path} has a header and no rows; add rows to it"
+        raise DataError(msg)
+    split, bad = reader.read(rows, path.name, "")
+    _refuse(bad)
+    return split, names
 
 
-def _paragraphs(path: Path) -> list[list[str]]:
-    """Lines between empty lines."""
-    parts: list[list[str]] = [[]]
-    for line in _text(path).split("\n"):
-        if line.strip():
-            parts[-1].append(line.strip())
-        elif parts[-1]:
-            parts.append([])
-    return parts
+def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
+    names: set[str] = set()
+    bad = []
+    for row in rows:
+        if isinstance(row, BadRow):
+            bad.append(row)
+        elif row.values.get(column) is not None and row.values[column] == row.values[column]:  # NaN is no label
+            names.add(str(row.values[column]).strip())
+    if not names - {""}:
+        _refuse(bad)
+        msg = f"{path}: no row has a label in column '{column}'"
+        raise DataError(msg)
+    return sorted(names - {""})
 
 
-def _text(path: Path) -> str:
+def _read(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        msg = f"{path}, row {row}: byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        raise KerasBertError(msg) from error
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
-        raise KerasBertError(msg) from error
-
-
-def _table(path: Path) -> pd.DataFrame:
-    if path.suffix not in {*_TABLES, ".parquet"}:
-        msg = f"{path}: files end in .txt (where there are no labels), .csv, .tsv or .parquet"
-        raise KerasBertError(msg)
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep=_TABLES[path.suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        yield from rows
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror or error}"
-        raise KerasBertError(msg) from error
-    except (ValueError, pd.errors.ParserError) as error:
-        msg = f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())}"
-        raise KerasBertError(msg) from error
+        raise DataError(msg) from error
 
 
-def _column(table: pd.DataFrame, column: str, path: Path) -> list[str]:
-    if column not in table:
-        msg = (
-            f"{path} has no column {column!r}; it has {', '.join(map(repr, table.columns))}: say which with --text-column or so"
-        )
-        raise KerasBertError(msg)
-    if table.empty:
-        msg = f"{path} has no rows"
-        raise KerasBertError(msg)
-    values = ["" if value is None or value != value else str(value) for value in table[column]]
-    empty = [row for row, value in enumerate(values, 1) if not value.strip()]
-    if empty:
-        msg = f"{path}, row {empty[0]}: {column} is empty ({len(empty)} such rows); fill it or remove the row"
-        raise KerasBertError(msg)
-    return values
+def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
+    good, bad = usable_rows(rows, column, path.name)
+    _refuse(bad)
+    return [row.values[column] for row in good]
+
+
+def _refuse(bad: list[BadRow]) -> None:
+    """Name the first of the bad rows, in one line."""
+    more = f" ({len(bad)} bad rows in all)" if len(bad) > 1 else ""
+    refuse(bad[:1], advice=f"mend the file, or remove the row{more}")

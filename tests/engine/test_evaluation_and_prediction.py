@@ -135,19 +135,20 @@ def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_
 
 def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are pulled a chunk at a time, and written before the next chunk is read."""
+    import datamodules.text_rows
     import engine.text_prediction
 
     monkeypatch.setattr(engine.text_prediction, "_CHUNK", 10)
     partial, seen = tmp_path / "out.partial.csv", []
-    real = engine.text_prediction.read_rows
+    real = datamodules.text_rows.read_rows
 
-    def counted(path: Path, needed: list[str]) -> object:
-        for i, row in enumerate(real(path, needed)):
+    def counted(path: Path, needed: list[str], advice: str) -> object:
+        for i, row in enumerate(real(path, needed, advice=advice)):
             if i % 10 == 0:
                 seen.append(partial.exists())
             yield row
 
-    monkeypatch.setattr(engine.text_prediction, "read_rows", counted)
+    monkeypatch.setattr(datamodules.text_rows, "read_rows", counted)
     source = tmp_path / "in.csv"
     source.write_text("tweet\n" + "".join(f"text {i}\n" for i in range(35)))
     predict(moved_run, [source], tmp_path / "out.csv")

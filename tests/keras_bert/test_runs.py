@@ -15,8 +15,9 @@ import keras
 import tensorflow as tf
 from transformers import AutoTokenizer, BertForMaskedLM
 
-from keras_bert import fitting
-from keras_bert.ending import StoppedError
+from datamodules.splits import random_split, stratified_split
+from engine.interrupts import InterruptedRunError
+from keras_bert import finetuning, fitting
 from keras_bert.fitting import best_epoch
 from keras_bert.loading import load_network
 from keras_bert.state import State
@@ -70,7 +71,7 @@ def stop_behind(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopping(self: State, behind: int) -> None:
         save(self, behind)
         if behind == epoch:
-            raise StoppedError(15)
+            raise InterruptedRunError(15)
 
     monkeypatch.setattr(State, "save", stopping)
 
@@ -180,6 +181,40 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert "is finished: there is nothing to resume" in command(kind, "--resume", str(stopped.folder)).error
 
 
+def test_validation_rows_have_the_same_share_of_every_class(command: Command, tables: list[str], tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "train.csv", [(str(i), f"masks {i}", "real" if i % 5 else "fake") for i in range(60)])
+    without_val = [word for i, word in enumerate(tables) if i not in (2, 3)]
+    done = command("finetune", *without_val, "--train", str(file), "--epochs", "1")
+    assert done.code == 0, done.err
+    assert yaml.safe_load((done.folder / "config.yaml").read_text())["val_split"] == "stratified"
+    _, held = stratified_split([int(i % 5 > 0) for i in range(60)], 0.1, 1)
+    words = [word for i in held for word in (f"masks {i}", "real" if i % 5 else "fake")]
+    assert sum(i % 5 == 0 for i in held) == 1
+    expected = {"rows": 6, "sha256": finetuning.fingerprint(words)}
+    assert read(done.folder, "provenance.json")["data"]["val"] == expected
+
+
+def test_a_run_of_0_1_goes_on_with_the_validation_rows_that_it_began_with(
+    command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drew them from all classes together, and its config says nothing of a division."""
+    words = ["finetune", *(word for i, word in enumerate(tables) if i not in (2, 3)), "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        stop_behind(0, patch)
+        patch.setattr(finetuning, "_parts", lambda train, settings, folder: random_split(48, 4 / 48, 1))
+        assert command(*words).code == 143
+    file = tmp_path / "run" / "config.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("val_split: stratified\n", ""))
+    began_with = read(tmp_path / "run", "provenance.json")["data"]
+    drawn = np.random.default_rng(1).permutation(48)  # as 0.1 did
+    rows = made_rows(48, 1)
+    assert began_with["val"]["sha256"] == finetuning.fingerprint(w for i in sorted(drawn[:4]) for w in rows[i][1:])
+    resumed = command("finetune", "--resume", str(tmp_path / "run"))
+    assert resumed.code == 0, resumed.err
+    assert len(history(tmp_path / "run")) == 2
+
+
 def test_a_frozen_bert_is_the_same_bert_afterwards(command: Command, tables: list[str], tmp_path: Path) -> None:
     first = command("finetune", *tables, "--epochs", "1", folder=tmp_path / "first")
     again = command("finetune", *tables, "--epochs", "1", "--model", str(first.folder), "--freeze", folder=tmp_path / "again")
@@ -206,10 +241,10 @@ def test_training_ends_early_also_when_resumed(
 
 def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
     from keras_bert.logs import sinks
-    from keras_bert.run_folder import RunFolder
+    from keras_bert.run_folder import KerasRunFolder
     from keras_bert.settings import FinetuneSettings
 
-    with sinks(FinetuneSettings(), RunFolder(tmp_path)) as opened:
+    with sinks(FinetuneSettings(), KerasRunFolder(tmp_path)) as opened:
         for epoch, loss in enumerate((0.5, 0.25)):
             opened[0].write({"epoch": epoch, "train/loss": loss, "lr/head": ""})
     [file] = (tmp_path / "tensorboard").iterdir()
@@ -238,8 +273,11 @@ def test_best_epoch_is_the_first_of_equals() -> None:
     ("change", "message"),
     [
         (["--train", "none.csv"], "none.csv cannot be read: No such file or directory"),
-        (["--text-column", "words"], "has no column 'words'; it has 'id', 'tweet', 'label'"),
-        (["--val", "odd.csv"], "odd.csv, row 2: label 'maybe' is none of the training labels fake, real"),
+        (
+            ["--text-column", "words"],
+            "train.csv: no column 'words'; it has id, tweet, label; name another with --text-column or --label-column",
+        ),
+        (["--val", "odd.csv"], "odd.csv, row 2 (line 3): label 'maybe' is none of fake, real"),
         (["--model", "none"], "none is no folder here, and the hub did not give it"),
         (["--hidden-size", "15"], "hidden_size 15 cannot be divided among 2 heads"),
         (["--vocab-size", "7"], "a vocabulary of 7 tokens has no room"),

@@ -7,6 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import BertTokenizer
 
+from datamodules.errors import DataError
 from keras_bert.errors import KerasBertError
 from keras_bert.texts import read_documents, read_labelled, read_texts
 from keras_bert.tokenizing import SPECIAL_TOKENS, encode, load_tokenizer, save_for_hugging_face, train_tokenizer
@@ -91,45 +92,91 @@ def test_documents_from_text_and_tables(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("a.txt", "b.csv")]
     assert read_documents(files, "tweet") == [["one", "two"], ["three"], ["x, y"], ["NA"]]
     assert read_texts(files[1:], "tweet") == ["x, y", "NA"]
-    (tmp_path / "lines.txt").write_bytes(b"one\r\ntwo \n")
+    (tmp_path / "lines.txt").write_bytes(b"one\r\ntwo \n\n")
     assert read_texts([str(tmp_path / "lines.txt")], "tweet") == ["one", "two "]
-    pd.DataFrame({"t": ["p", "q"], "l": [1, 0]}).to_parquet(tmp_path / "c.parquet")
-    table = read_labelled(str(tmp_path / "c.parquet"), "t", "l")
-    assert (table.texts, table.labels) == (["p", "q"], ["1", "0"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_labels_are_the_classes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"c.{suffix}"
+    table = pd.DataFrame({"t": ["p", "q"], "l": [1, 0]})
+    if suffix == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    elif suffix == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
+    split, classes = read_labelled(str(path), "t", "l")
+    assert (split.texts, split.labels, classes) == (["p", "q"], [1, 0], ["0", "1"])
+    assert read_labelled(str(path), "t", "l", ["2", "1", "0"])[0].labels == [1, 2]
+
+
+MEND = "; mend the file, or remove the row"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.csv", None, "cannot be read: No such file"),
-        ("a.json", b"{}", "files end in .txt"),
-        ("a.csv", b"words,label\nx,1\n", "has no column 'text'; it has 'words', 'label'"),
-        ("a.csv", b"text,label\n", "has no rows"),
-        ("a.csv", b"text,label\nx,1\n ,0\n", "row 2: text is empty"),
-        ("a.csv", b"text,label\nx,\n", "row 1: label is empty"),
-        ("a.csv", b'text,label\n"x,1\n', "cannot be read as .csv"),
-        ("a.csv", b"text,label\n\xff,1\n", "cannot be read as .csv"),
-        ("a.parquet", b"no", "cannot be read as .parquet"),
+        ("none.csv", None, "{path} cannot be read: No such file or directory"),
+        ("a.json", b"{}", "{path}: cannot read '.json' files; give one of .csv, .tsv, .jsonl, .parquet"),
+        (
+            "a.csv",
+            b"words,label\nx,1\n",
+            "{path}: no column 'text'; it has words, label; name another with --text-column or --label-column",
+        ),
+        ("a.csv", b"text,label\n", "{path}: no row has a label in column 'label'"),
+        ("a.csv", b"text,label\nx,1\n ,0\n", "a.csv, row 2 (line 3): column 'text' is empty" + MEND),
+        (
+            "a.csv",
+            b"text,label\nx,1\ny,\n,0\n",
+            "a.csv, row 2 (line 3): label '' is none of 0, 1" + MEND + " (2 bad rows in all)",
+        ),
+        ("a.csv", b"text,label\nx,\n", "{path}: no row has a label in column 'label'"),
+        ("a.csv", b'text,label\n"x,1\n', "a.csv, row 1 (line 2): a stray quote is never closed" + MEND),
+        ("a.csv", b"text,label\nx,1\ny,0,2\n", "a.csv, row 2 (line 3): has 3 fields where the header has 2" + MEND),
+        ("a.csv", b"text,label\nx,1\n\xff\x81,0\n", "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + MEND),
+        ("a.parquet", b"no", "{path} is no readable Parquet file"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(KerasBertError) as caught:
+    with pytest.raises(DataError) as caught:
         read_labelled(str(tmp_path / name), "text", "label")
-    assert message in str(caught.value)
-    assert str(tmp_path / name) in str(caught.value)
+    assert str(caught.value).startswith(message.format(path=tmp_path / name))
+    assert "\n" not in str(caught.value)
+    assert "data." not in str(caught.value).replace(str(tmp_path), "")
+
+
+def test_rows_that_stray_quotes_swallow_are_not_lost(tmp_path: Path) -> None:
+    """The quotes pair up, so that the table can be read: as two rows of four."""
+    path = tmp_path / "a.csv"
+    path.write_text('id,text,label\n1,"masks,real\n2,hands,fake\n3,cure",real\n4,beds,fake\n')
+    assert len(pd.read_csv(path)) == 2
+    with pytest.raises(DataError, match=r"a\.csv, row 1 \(line 2\): a stray quote swallows the 2 lines that follow") as caught:
+        read_labelled(str(path), "text", "label")
+    assert "\n" not in str(caught.value)
 
 
 def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"fine\nbad \xff\n")
-    with pytest.raises(KerasBertError, match=r"a\.txt, row 2: byte 0xff is not UTF-8"):
-        read_documents([str(tmp_path / "a.txt")], "text")
-    (tmp_path / "b.txt").write_text("\n\n")
-    with pytest.raises(KerasBertError, match=r"b\.txt holds no text"):
-        read_documents([str(tmp_path / "b.txt")], "text")
-    with pytest.raises(KerasBertError, match=r"b\.txt, row 1: the line is empty"):
-        read_texts([str(tmp_path / "b.txt")], "text")
+    a, b, c = (tmp_path / name for name in ("a.txt", "b.txt", "c.csv"))
+    a.write_bytes(b"fine\nbad \xff\x81\n")
+    b.write_text("\n\n")
+    c.write_text("words,n\n")
+    for read in (read_documents, read_texts):
+        with pytest.raises(DataError, match=r"a\.txt, row 2 \(line 2\): is not UTF-8: byte 0xFF"):
+            read([str(a)], "text")
+        with pytest.raises(DataError, match=r"b\.txt holds no text"):
+            read([str(b)], "text")
+        with pytest.raises(DataError, match=r"c\.csv: no column 'text'; it has words, n; name another with --text-column$"):
+            read([str(c)], "text")
+        with pytest.raises(DataError, match=r"c\.csv holds no text"):
+            read([str(c)], "words")
+        with pytest.raises(DataError, match=r"none\.txt cannot be read: No such file"):
+            read([str(tmp_path / "none.txt")], "text")
+    b.write_text("one\n\ntwo\n")
+    with pytest.raises(DataError, match=r"b\.txt, row 2: the line is empty"):
+        read_texts([str(b)], "text")
 
 
 def test_special_tokens_in_a_text_are_words_of_it() -> None:
