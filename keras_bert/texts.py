@@ -30,13 +30,9 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
         rows = _read(path, text_rows(path, column, _TEXT_COLUMN))
         if path.suffix.lower() == ".txt":
             parts = [list(part) for is_empty, part in groupby(rows, lambda row: isinstance(row, BadRow)) if not is_empty]
-            found = [[text.strip() for text in _texts(part, column, path)] for part in parts]
+            documents += [[text.strip() for text in _texts(part, column, path)] for part in parts or [[]]]
         else:
-            found = [[text] for text in _texts(rows, column, path)]
-        if not found:
-            msg = f"{path} holds no text"
-            raise DataError(msg)
-        documents += found
+            documents += [[text] for text in _texts(rows, column, path)]
     return documents
 
 
@@ -58,11 +54,7 @@ def read_texts(files: Sequence[str], column: str) -> list[str]:
         rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN)))
         while path.suffix.lower() == ".txt" and rows and isinstance(rows[-1], BadRow):
             rows.pop()  # empty lines at the end are no texts
-        found = _texts(rows, column, path)
-        if not found:
-            msg = f"{path} holds no text"
-            raise DataError(msg)
-        texts += found
+        texts += _texts(rows, column, path)
     return texts
 
 
@@ -119,6 +111,9 @@ def _read(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
 def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
     good, bad = usable_rows(rows, column, path.name)
     _refuse(bad)
+    if not good:
+        msg = f"{path} holds no text"
+        raise DataError(msg)
     return [row.values[column] for row in good]
 
 

@@ -51,6 +51,12 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.json").exists()
 
 
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"state": ')
+    with pytest.raises(RunFolderError, match=r"status\.json is damaged: Expecting value"):
+        RunFolder(tmp_path).read_json("status.json")
+
+
 def test_status_keeps_its_start(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.begin(None)

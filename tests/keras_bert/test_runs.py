@@ -17,9 +17,11 @@ from transformers import AutoTokenizer, BertForMaskedLM
 
 from datamodules.splits import random_split, stratified_split
 from engine.interrupts import InterruptedRunError
-from keras_bert import finetuning, fitting
+from keras_bert import finetuning, fitting, pretraining
 from keras_bert.fitting import best_epoch
 from keras_bert.loading import load_network
+from keras_bert.run_folder import KerasRunFolder
+from keras_bert.settings import FinetuneSettings, PretrainSettings
 from keras_bert.state import State
 from reports.comparison import write_comparison
 from reports.page import write_report
@@ -241,8 +243,6 @@ def test_training_ends_early_also_when_resumed(
 
 def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
     from keras_bert.logs import sinks
-    from keras_bert.run_folder import KerasRunFolder
-    from keras_bert.settings import FinetuneSettings
 
     with sinks(FinetuneSettings(), KerasRunFolder(tmp_path)) as opened:
         for epoch, loss in enumerate((0.5, 0.25)):
@@ -261,6 +261,34 @@ def test_a_loss_that_is_no_number_ends_the_run(command: Command, tables: list[st
     assert "loss became" in done.error
     assert "lower the learning rate" in done.error
     assert read(tmp_path / "run", "status.json")["state"] == "failed"
+
+
+def test_a_network_that_cannot_be_saved_leaves_the_best_one_as_it_is(tmp_path: Path) -> None:
+    class Network:
+        def save(self, path: Path) -> None:
+            path.write_text("half")
+            raise OSError("full")
+
+    folder = KerasRunFolder(tmp_path)
+    folder.best_checkpoint.parent.mkdir()
+    folder.best_checkpoint.write_text("best")
+    with pytest.raises(OSError, match="full"):
+        folder.write_best(Network())
+    assert [path.name for path in folder.best_checkpoint.parent.iterdir()] == ["best.keras"]
+    assert folder.best_checkpoint.read_text() == "best"
+
+
+@pytest.mark.parametrize(("count", "nsp", "held"), [(2, False, 1), (57, False, 2), (57, True, 2), (400, True, 20)])
+def test_documents_to_validate_on_are_those_of_0_1(
+    count: int, nsp: bool, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its runs go on with what they began with."""
+    documents = [[f"document {i}"] for i in range(count)]
+    monkeypatch.setattr(pretraining, "read_documents", lambda files, column: documents)
+    train, val = pretraining._documents(PretrainSettings(text=("file",), nsp=nsp, seed=3))
+    chosen = set(np.random.default_rng(3).permutation(count)[:held].tolist())
+    assert val == [document for i, document in enumerate(documents) if i in chosen]
+    assert train == [document for i, document in enumerate(documents) if i not in chosen]
 
 
 def test_best_epoch_is_the_first_of_equals() -> None:
@@ -329,8 +357,6 @@ def test_what_a_run_was_begun_with_must_still_be_there(
 
 
 def test_xla_is_not_said_to_be_used_where_keras_drops_it() -> None:
-    from keras_bert.settings import PretrainSettings
-
     assert not fitting.uses_xla(PretrainSettings())
     assert fitting.uses_xla(PretrainSettings(jit="on", deterministic=False))
     assert keras.backend.backend() == "tensorflow"

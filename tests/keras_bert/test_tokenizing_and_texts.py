@@ -156,6 +156,9 @@ def test_rows_that_stray_quotes_swallow_are_not_lost(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.csv, row 1 \(line 2\): a stray quote swallows the 2 lines that follow") as caught:
         read_labelled(str(path), "text", "label")
     assert "\n" not in str(caught.value)
+    path.write_text("text,label\n")
+    with pytest.raises(DataError, match=r"a\.csv has a header and no rows; add rows to it$"):
+        read_labelled(str(path), "text", "label", ["fake", "real"])
 
 
 def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
