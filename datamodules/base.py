@@ -6,9 +6,10 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
+from annotated_types import Ge, Interval
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,6 +23,11 @@ from datamodules.stored_features import FeatureInput, FeatureSplit, NotStorableE
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+# Arguments that several datamodules have.
+BatchSize = Annotated[int, Ge(1)]
+MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # above, Pillow refuses by itself
+ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
+Workers = Annotated[int, Ge(0)]
 _NAMED = 5  # classes in a warning
 
 

@@ -3,13 +3,14 @@
 import io
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules.base import TransferDataModule
+from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
 from datamodules.batch_order import EpochBatches, EvaluationBatches, ShuffledBatches
 from datamodules.batches import ImageBatch
 from datamodules.errors import BadRow, DataError
@@ -41,16 +42,16 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         hub: str | None = None,
         image_column: str = "image",
         label_column: str = "label",
-        val_fraction: float = 0.1,
-        train_rows: int | None = None,
+        val_fraction: ValFraction = 0.1,
+        train_rows: Annotated[int, Ge(1)] | None = None,
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
-        size: int | None = None,
-        max_pixels: int = 50_000_000,
+        size: Annotated[int, Ge(2)] | None = None,
+        max_pixels: MaxPixels = 50_000_000,
         augmentation: Augmentation = NO_AUGMENTATION,
-        batch_size: int = 64,
-        eval_batch_size: int = 256,
+        batch_size: BatchSize = 64,
+        eval_batch_size: BatchSize = 256,
         on_bad_rows: Literal["error", "skip"] = "error",
-        num_workers: int = 0,
+        num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
         """State what to read; nothing is read before `setup`.

@@ -4,10 +4,11 @@ What an image gets depends on (seed, epoch, its row) and on nothing else: not on
 or whether the run was resumed.
 """
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
@@ -20,8 +21,8 @@ _STREAM = 1  # apart from the order's stream of the same seed and epoch
 class RandAugmentSettings(TypedDict):
     """Of RandAugment (Cubuk et al. 2020, arXiv 1909.13719): operations an image, and their strength 0..30."""
 
-    num_ops: int
-    magnitude: int
+    num_ops: Annotated[int, Ge(1)]
+    magnitude: Annotated[int, Interval(ge=0, le=30)]
 
 
 class Augmentation(TypedDict):
@@ -34,9 +35,9 @@ class Augmentation(TypedDict):
         rand_augment: None is none.
     """
 
-    crop_padding: int
+    crop_padding: Annotated[int, Ge(0)]
     flip: bool
-    rotation: float
+    rotation: Annotated[float, Interval(ge=0, le=180)]
     rand_augment: RandAugmentSettings | None
 
 

@@ -4,11 +4,12 @@ What a pair gets depends on (seed, epoch, its row) and on nothing else: not on t
 processes or whether the run was resumed.
 """
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge, Interval
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
@@ -36,8 +37,8 @@ class SceneAugmentation(TypedDict):
         photometric: Brightness, contrast, saturation and hue of the image are changed.
     """
 
-    scale: list[float] | None
-    largest_share: float
+    scale: list[Annotated[float, Ge(0.01)]] | None
+    largest_share: Annotated[float, Interval(ge=0.01, le=1)]
     flip: bool
     photometric: bool
 

@@ -3,12 +3,13 @@
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules.base import TransferDataModule
+from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
 from datamodules.batch_order import EpochBatches, EvaluationBatches
 from datamodules.batches import SceneBatch
 from datamodules.class_list import ClassList, Pixels
@@ -43,15 +44,15 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         annotation_suffix: str = ".png",
         image_column: str = "image",
         annotation_column: str = "annotation",
-        val_fraction: float = 0.1,
-        size: int = 512,
+        val_fraction: ValFraction = 0.1,
+        size: Annotated[int, Ge(2)] = 512,
         native_evaluation: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        max_pixels: int = 50_000_000,
+        max_pixels: MaxPixels = 50_000_000,
         augmentation: SceneAugmentation | None = None,
-        batch_size: int = 8,
-        eval_batch_size: int = 8,
+        batch_size: BatchSize = 8,
+        eval_batch_size: BatchSize = 8,
         on_bad_rows: Literal["error", "skip"] = "error",
-        num_workers: int = 0,
+        num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
         """State where the data is and how it is cut into batches.

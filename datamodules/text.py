@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch.utils.data import DataLoader
 
-from datamodules.base import TransferDataModule
+from datamodules.base import BatchSize, TransferDataModule, ValFraction, Workers
 from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.batches import TextBatch
 from datamodules.errors import BadRow
@@ -40,12 +41,12 @@ class TextDataModule(TransferDataModule[TextSplit]):
         text_column: str = "text",
         label_column: str = "label",
         id_column: str | None = None,
-        val_fraction: float = 0.1,
-        max_length: int = 128,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
+        val_fraction: ValFraction = 0.1,
+        max_length: Annotated[int, Ge(3)] = 128,  # a token between the two special ones
+        batch_size: BatchSize = 32,
+        eval_batch_size: BatchSize = 64,
         on_bad_rows: Literal["error", "skip"] = "error",
-        num_workers: int = 0,
+        num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
         """State what to read; nothing is read before `setup`.

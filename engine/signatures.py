@@ -1,11 +1,15 @@
 """Keys and values of a config node against the signature of the class that it builds."""
 
 import inspect
+import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from run_folders.errors import near_names, nearest
 
@@ -14,6 +18,14 @@ Fault = tuple[str, str]
 _OURS = ("lightning_modules.", "datamodules.")
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _PROBABLY_MEANT = 0.8
+_UNIONS = (typing.Union, types.UnionType)
+# Bound -> its attribute, what holds of a value and it, and its words.
+_BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
+    Ge: ("ge", operator.ge, "at least"),
+    Gt: ("gt", operator.gt, "above"),
+    Le: ("le", operator.le, "at most"),
+    Lt: ("lt", operator.lt, "below"),
+}
 
 
 def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[Fault]:
@@ -25,7 +37,7 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
         path: The node's dotted key.
 
     Yields:
-        Dotted key and what is wrong: unknown, missing, or not of the annotated kind.
+        Dotted key and what is wrong: unknown, missing, or not of the annotated kind or range.
     """
     parameters = _parameters(target)
     arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
@@ -71,29 +83,58 @@ def _hints(target: type) -> dict[str, Any]:
     for kind in _initialisers(target):
         initialiser: Callable[..., None] = inspect.unwrap(kind.__init__)  # type: ignore[misc]
         with suppress(NameError, TypeError):  # names that exist only for type checkers
-            merged = {**typing.get_type_hints(initialiser), **merged}
+            merged = {**typing.get_type_hints(initialiser, include_extras=True), **merged}
     return merged
 
 
 def _value_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - any annotation
     """Hold a value against its annotation, as far as that speaks of plain values."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    members = typing.get_args(hint) if union else (hint,)
+    members = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
     mappings = [member for member in members if typing.is_typeddict(member)]
     if isinstance(value, dict) and mappings:
         yield from _mapping_faults(value, mappings[0], path)
     elif all(_fits(value, member) is False for member in members):
         wanted = " or ".join(_name(member) for member in members)
         yield path, f"received {value!r}; {wanted} is needed"
+    else:
+        yield from _range_faults(value, hint, path)
+
+
+def _range_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - any annotation
+    """Hold a number, or each number of a list, against the bounds in its annotation."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in _UNIONS:
+        for member in arguments:
+            if _fits(value, member) is not False:
+                yield from _range_faults(value, member, path)
+    elif origin is list and isinstance(value, list):
+        for item in value:
+            yield from _range_faults(item, arguments[0], path)
+    elif origin is Annotated and isinstance(value, int | float):
+        metadata = [m for group in arguments[1:] for m in (group if isinstance(group, GroupedMetadata) else (group,))]
+        bounds = {type(m): getattr(m, _BOUNDS[type(m)][0]) for m in metadata if type(m) in _BOUNDS}
+        if not all(_BOUNDS[kind][1](value, limit) for kind, limit in bounds.items()):
+            yield path, f"received {value!r}; {_range(bounds)} is needed"
+        elif bounds and not math.isfinite(value):
+            yield path, f"received {value!r}; a finite number is needed"
+
+
+def _range(bounds: dict[type, Any]) -> str:
+    if bounds.keys() == {Ge, Le}:
+        return f"{bounds[Ge]} to {bounds[Le]}"
+    return " and ".join(f"{_BOUNDS[kind][2]} {limit}" for kind, limit in bounds.items())
 
 
 def _mapping_faults(value: dict[str, Any], mapping: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - a TypedDict
-    known = typing.get_type_hints(mapping)
+    known = typing.get_type_hints(mapping, include_extras=True)
     for key in value:
         if key not in known:
             yield f"{path}.{key}", f"unknown key; {nearest(str(key), list(known))}"
-        else:
-            yield from _value_faults(value[key], known[key], f"{path}.{key}")
+            continue
+        hint = known[key]
+        if typing.get_origin(hint) in (NotRequired, Required):
+            hint = typing.get_args(hint)[0]
+        yield from _value_faults(value[key], hint, f"{path}.{key}")
     for key in mapping.__required_keys__ - value.keys():
         yield f"{path}.{key}", "is missing"
 
@@ -101,6 +142,8 @@ def _mapping_faults(value: dict[str, Any], mapping: Any, path: str) -> Iterator[
 def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annotation
     """Whether a value fits; None where the annotation says nothing about plain values."""
     origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return _fits(value, typing.get_args(hint)[0])
     if origin is Literal:
         return value in typing.get_args(hint)
     if hint in (type(None), None):
@@ -118,10 +161,15 @@ def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annota
 
 
 def _name(hint: Any) -> str:  # noqa: ANN401 - any annotation
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(str(value) for value in typing.get_args(hint))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _name(arguments[0])
+    if origin is list:
+        return f"list[{_name(arguments[0])}]"
+    if origin is Literal:
+        return "one of " + ", ".join(str(value) for value in arguments)
     if hint is type(None):
         return "null"
     if typing.is_typeddict(hint):
         return "a mapping"
-    return str(hint) if typing.get_origin(hint) else str(getattr(hint, "__name__", hint))
+    return str(hint) if origin else str(getattr(hint, "__name__", hint))

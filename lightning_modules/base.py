@@ -4,10 +4,11 @@ import gc
 import json
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
+from annotated_types import Ge, Interval
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -48,17 +49,17 @@ class Task(lightning.LightningModule):
     def __init__(
         self,
         num_classes: int,
-        lr: float = 1e-3,
-        backbone_lr: float = 2e-5,
-        weight_decay: float = 0.01,
+        lr: Annotated[float, Ge(0)] = 1e-3,
+        backbone_lr: Annotated[float, Ge(0)] = 2e-5,
+        weight_decay: Annotated[float, Ge(0)] = 0.01,
         optimizer: OptimizerName = "adamw",
-        momentum: float = 0.9,
-        label_smoothing: float = 0.0,
+        momentum: Annotated[float, Interval(ge=0, le=0.999)] = 0.9,
+        label_smoothing: Annotated[float, Interval(ge=0, le=0.999)] = 0.0,
         schedule: ScheduleName = "linear",
-        warmup: float = 0.1,
-        decay: float = 0.9,
-        min_lr: float = 1e-7,
-        patience: int = 2,
+        warmup: Annotated[float, Interval(ge=0, le=1)] = 0.1,
+        decay: Annotated[float, Interval(ge=0, le=1)] = 0.9,
+        min_lr: Annotated[float, Ge(0)] = 1e-7,
+        patience: Annotated[int, Ge(0)] = 2,
         monitor: str = "val/acc",
         mode: str = "max",
     ) -> None:

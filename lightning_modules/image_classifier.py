@@ -1,7 +1,8 @@
 """Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
 
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from datamodules.batches import FeatureBatch, ImageBatch
@@ -23,11 +24,11 @@ class ImageClassifier(ClassificationTask):
         backbone: str | dict[str, Any],
         num_classes: int,
         weights: str | None = None,
-        image_size: int | None = None,
+        image_size: Annotated[int, Ge(2)] | None = None,
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: Literal["linear", "mlp"] = "linear",
-        hidden: list[int] | None = None,
-        dropout: float = 0.0,
+        hidden: list[Annotated[int, Ge(1)]] | None = None,
+        dropout: Annotated[float, Interval(ge=0, le=0.999)] = 0.0,
         mirror_test: bool = False,  # noqa: FBT001, FBT002 - named in the config
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:

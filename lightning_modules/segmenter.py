@@ -1,8 +1,9 @@
 """Semantic segmentation: any network of Hugging Face that gives logits at a reduced resolution."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from datamodules.batches import IGNORE_INDEX, SceneBatch
@@ -24,7 +25,7 @@ class Segmenter(Task):
         backbone: str | dict[str, Any],
         num_classes: int,
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        auxiliary_weight: float = 0.4,
+        auxiliary_weight: Annotated[float, Ge(0)] = 0.4,
         checkpoint_encoder: bool = False,  # noqa: FBT001, FBT002 - named in the config
         checkpoint_head: bool = False,  # noqa: FBT001, FBT002 - named in the config
         **training: Any,  # noqa: ANN401 - the base's own arguments

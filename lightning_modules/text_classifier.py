@@ -1,6 +1,8 @@
 """Classification of texts: any encoder, frozen or fine-tuned, under a linear or a BiGRU head."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
 
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses import num_outputs
@@ -22,8 +24,8 @@ class TextClassifier(ClassificationTask):
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: Literal["linear", "bigru"] = "linear",
         pooling: Pooling = "pooler",
-        hidden: int = 128,
-        dropout: float = 0.0,
+        hidden: Annotated[int, Ge(1)] = 128,
+        dropout: Annotated[float, Interval(ge=0, le=0.999)] = 0.0,
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
