@@ -1,80 +1,51 @@
 """How Lightning is told of the processes and devices that train together."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from omegaconf import DictConfig, open_dict
 
 from engine.config import ConfigError
-from engine.ranks import Rank, meeting_point, must_meet_anew, new_meeting_point, this_rank
+from engine.ranks import Rank, new_rendezvous, this_rank
 from lightning_modules.base import Task
 
 # Longer than any process keeps the others waiting: for rank 0's checkpoints and for the slowest share of a validation.
 _PATIENCE = timedelta(minutes=10)
+_FIRST_PORT, _PORTS = 15000, 10000  # of SLURM jobs
 _STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true", "fsdp")
 
 
-class RankEnvironment(ClusterEnvironment):
-    """Tells Lightning which process this is, whoever started it.
+def slurm_rendezvous(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """Host and port at which the processes of a step of a SLURM job find each other; each step has its own."""
+    nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
+    host = environment.get("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+    port = _FIRST_PORT + (int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))) % _PORTS
+    return host, int(environment.get("MASTER_PORT", port))
 
-    Lightning's own class for SLURM would requeue the job by itself, from checkpoints that are not in the run folder.
+
+def _cluster_environment(rank: Rank | None) -> ClusterEnvironment:
+    """Tell Lightning which process this is: whoever started it, in torchrun's variables.
+
+    Lightning's class for SLURM refuses `srun --ntasks=2` without a count per node and has all steps of a job meet at one port.
     """
-
-    def __init__(self, rank: Rank) -> None:
-        super().__init__()
-        self.rank = rank
-        self._met: tuple[int, object] | None = None
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """They are all there."""
-        return True
-
-    @property
-    def main_address(self) -> str:
-        """Host of rank 0."""
-        return meeting_point()[0]
-
-    @property
-    def main_port(self) -> int:
-        """Port there."""
-        if self._met is None:
-            self._met = new_meeting_point() if must_meet_anew() else (meeting_point()[1], None)
-        return self._met[0]
-
-    @staticmethod
-    def detect() -> bool:
-        """Whether this process is one of several."""
-        return this_rank() is not None
-
-    def world_size(self) -> int:
-        """All processes."""
-        return self.rank.world
-
-    def set_world_size(self, size: int) -> None:
-        """Nothing: it is known."""
-
-    def global_rank(self) -> int:
-        """Among all."""
-        return self.rank.number
-
-    def set_global_rank(self, rank: int) -> None:
-        """Nothing: it is known."""
-
-    def local_rank(self) -> int:
-        """Among those of this machine."""
-        return self.rank.local
-
-    def node_rank(self) -> int:
-        """Of this machine."""
-        return self.rank.node
+    if rank is None:
+        return LightningEnvironment()
+    if rank.launcher == "srun":
+        os.environ.update(rank.as_torchrun(*slurm_rendezvous()))
+    new_rendezvous()
+    return TorchElasticEnvironment()
 
 
 def take_launchers_numbers(cfg: DictConfig) -> None:
@@ -110,7 +81,7 @@ def placement(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(msg)
     name = cfg.trainer.get("strategy", "auto")
     strategy = _strategy(name, several=rank is not None and rank.world > 1) if isinstance(name, str) else name
-    return {"strategy": strategy, "plugin": LightningEnvironment() if rank is None else RankEnvironment(rank)}
+    return {"strategy": strategy, "plugin": _cluster_environment(rank)}
 
 
 def _strategy(name: str, *, several: bool) -> str | Strategy:

@@ -23,7 +23,7 @@ from engine.old_names import check_words
 from engine.outcome import describe, report_failure
 from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder
-from engine.supervisor import FULL_ERROR, end_unsaid, end_with_supervisor
+from engine.supervisor import FULL_ERROR, end_with_supervisor
 from engine.sweep import RECORD, redact_sweep_record, resumed_words
 from engine.sweep_course import sweep_ended
 from engine.sweep_job import enter_job, leave_error
@@ -147,7 +147,7 @@ def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
             return run(cfg, folder)
         except InterruptedRunError as error:  # where it came before or behind what the run itself writes down
             if not cfg.plan and folder.writes:
-                end_unsaid(folder, "interrupted", str(error))
+                folder.write_end_if_missing("interrupted", str(error))
             raise
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.interrupts import InterruptedRunError, signals_raise
+from engine.ranks import with_rank
+from engine.run_folder import write_text
 
-# Where a process that belongs to a job leaves its error instead of printing it; see engine/supervisor.py.
+# Where a process that belongs to a job leaves its error instead of printing it; see engine/first_failure.py.
 ERROR_FILE = "THAW_ERROR_FILE"
 
 
@@ -68,7 +70,7 @@ def report_failure() -> Iterator[Outcome]:
 
 def _tell(error: BaseException, words: str) -> None:
     text = "\n".join([words, *getattr(error, "__notes__", [])])
-    if ERROR_FILE in os.environ:
-        Path(os.environ[ERROR_FILE]).write_text(text, encoding="utf-8", errors="backslashreplace")
-    else:
+    if ERROR_FILE not in os.environ:
         print(f"error: {text}", file=sys.stderr)
+    elif not Path(os.environ[ERROR_FILE]).exists():  # its time stamp is that of the failure
+        write_text(Path(os.environ[ERROR_FILE]), with_rank(text))

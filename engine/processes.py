@@ -14,11 +14,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from engine.interrupts import InterruptedRunError
 from engine.outcome import describe
 from engine.ranks import is_first, this_rank, was_restarted
 from engine.run_folder import RunFolder
-from engine.supervisor import Processes, end_unsaid
+from engine.supervisor import Processes
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -103,33 +102,21 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
         ProcessesError: If one of them failed.
         InterruptedRunError: If a signal asked the job to stop; the processes have been told, and have ended.
     """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     before = folder.read_json("status.json")
     try:
-        failed = _run(cfg, folder)
+        # Here the processes meet. Its port is free because it is open already, which no number that was looked up before is.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        failed = Processes(_command(cfg, folder), process_count(cfg), store.port, folder).run()
     except Exception as error:
-        end_unsaid(folder, "failed", describe(error))
+        folder.write_end_if_missing("failed", describe(error))
         raise
     if failed:
         status = folder.read_json("status.json")
         raise ProcessesError(status["error"] if status != before and status["error"] else failed)
     score: float | None = folder.read_json("metrics.json").get("best", {}).get("score")
     return score
-
-
-def _run(cfg: DictConfig, folder: RunFolder) -> str:
-    """Start the processes and wait for them; returns the error of the one that failed first, empty where none did."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    # Here the processes meet. Its port is free because it is open already, which no number that was looked up before is.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    with Processes(_command(cfg, folder), process_count(cfg), store.port, folder) as processes:
-        try:
-            processes.watch()
-        except InterruptedRunError as error:
-            processes.interrupt(error.signum)
-            end_unsaid(folder, "interrupted", str(error))
-            raise
-        return "" if processes.failed is None else processes.words(processes.failed)
 
 
 def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:

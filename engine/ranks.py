@@ -1,10 +1,10 @@
 """Which of several processes this one is, as whoever started it says in the environment. Standard library at the top."""
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ SUPERVISOR = "THAW_SUPERVISOR"
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 _INTERACTIVE = ("bash", "interactive")
 _TORCHRUNS_COUNT = "TORCHELASTIC_RESTART_COUNT"
-_FIRST_PORT, _PORTS = 15000, 10000
 
 
 class LaunchError(ValueError):
@@ -43,6 +42,12 @@ class Rank:
     local_world: int
     node: int
     launcher: Literal["thaw", "torchrun", "srun"]
+
+    def as_torchrun(self, host: str, port: int) -> dict[str, str]:
+        """What torchrun would say in the environment of this process, with the place where the processes meet."""
+        over_all = {"RANK": self.number, "WORLD_SIZE": self.world, "MASTER_ADDR": host, "MASTER_PORT": port}
+        on_machine = {"LOCAL_RANK": self.local, "LOCAL_WORLD_SIZE": self.local_world, "GROUP_RANK": self.node}
+        return {name: str(value) for name, value in {**over_all, **on_machine}.items()}
 
 
 def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
@@ -81,6 +86,12 @@ def is_first() -> bool:
     """Whether this process is the one that writes the run folder: rank 0, or the only one."""
     rank = this_rank()
     return rank is None or rank.number == 0
+
+
+def with_rank(words: str) -> str:
+    """An error, with the rank that it belongs to where that is not rank 0."""
+    rank = this_rank()
+    return words if rank is None or rank.number == 0 else f"rank {rank.number}: {words}"
 
 
 def log_name(name: str) -> str:
@@ -130,41 +141,27 @@ def _torchrun_stamp() -> str | None:
     return str(_agents_store().compare_set("thaw/stamp", "", time.strftime(_STAMP)).decode())
 
 
-def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Host and port at which the processes find each other."""
-    if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
-        return environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
-    # The first of node[03-05,9],other7 is node03.
-    first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).split(",")[0]
-    port = _FIRST_PORT + (int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))) % _PORTS
-    return environment.get("MASTER_ADDR", first), int(environment.get("MASTER_PORT", port))
-
-
-def new_meeting_point() -> "tuple[int, TCPStore | None]":
-    """Where processes that torchrun started again meet: elsewhere than those before them did.
+@cache
+def new_rendezvous() -> "TCPStore | None":
+    """Have processes that torchrun started again meet elsewhere than those before them did.
 
     The agents keep one store over all attempts, in which gloo finds the addresses of processes that have ended and fails to
     reach them.
 
     Returns:
-        The port, and in rank 0 what the others meet in, which it has to keep alive.
+        In rank 0 what the others meet in, which is kept as long as the process lives.
     """
+    rank, attempt = this_rank(), int(os.environ.get(_TORCHRUNS_COUNT, "0") or 0)
+    if rank is None or rank.launcher != "torchrun" or attempt == 0 or not _agents_keep_store():
+        return None
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
 
-    agents, key = _agents_store(), f"thaw/port/{os.environ[_TORCHRUNS_COUNT]}"
-    own = None
-    if is_first():
+    agents, key, own = _agents_store(), f"thaw/port/{attempt}", None
+    if rank.number == 0:
         own = TCPStore(os.environ["MASTER_ADDR"], 0, is_master=True, wait_for_workers=False, multi_tenant=True)
         agents.set(key, str(own.port))
-    return int(agents.get(key)), own
-
-
-def must_meet_anew() -> bool:
-    """Whether torchrun started these processes again, with the store that those before them met in."""
-    rank = this_rank()
-    again = int(os.environ.get(_TORCHRUNS_COUNT, "0") or 0) > 0
-    return rank is not None and rank.launcher == "torchrun" and again and _agents_keep_store()
+    os.environ["MASTER_PORT"] = agents.get(key).decode()
+    return own
 
 
 def _agents_keep_store() -> bool:

@@ -10,9 +10,10 @@ import lightning
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from engine.first_failure import reporting_first_failure
 from engine.interrupts import InterruptedRunError
 from engine.outcome import describe, is_for_the_user
-from engine.peers import in_company, own_words
+from engine.ranks import is_child, with_rank
 from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder
 from engine.slurm import requeue_after
@@ -29,34 +30,29 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     A run that was refused before it went on keeps the status that it had.
     """
     try:
-        with in_company(folder):
+        with reporting_first_failure(folder, no_failure=PrunedRunError):
             yield
     except InterruptedRunError as error:
-        _record_end(folder, "interrupted", str(error))
+        folder.write_end_if_missing("interrupted", str(error))
         requeue_after(error)
         if folder.last_checkpoint.exists() and folder.writes:
             log.error("to go on: %s", hide(_resume_command(folder), secret_values(cfg)))
         raise
     except PrunedRunError as error:
-        _record_end(folder, "pruned", str(error))
+        folder.write_end_if_missing("pruned", str(error))
         raise
     except SystemExit:  # submitit's way to give up a machine; the job is in the queue again
-        _record_end(folder, "interrupted", "stopped by the launcher")
+        folder.write_end_if_missing("interrupted", "stopped by the launcher")
         raise
     except BaseException as error:
         if not is_for_the_user(error):
             _log_traceback(error)
-        _record_end(folder, "failed", own_words(describe(error)))
+        if not is_child():  # its supervisor knows who failed first
+            folder.write_end_if_missing("failed", with_rank(describe(error)))
         raise
     finally:
         if cfg.plan:
             folder.discard_unless_run()
-
-
-def _record_end(folder: RunFolder, state: str, error: str) -> None:
-    status = folder.read_json("status.json")
-    if status.get("state") == "running":
-        RunFolder(folder.path).write_status(state, status["stage"], error)
 
 
 def _log_traceback(error: BaseException) -> None:

@@ -173,6 +173,12 @@ class RunFolder:
         status = {"state": state, "stage": stage, "error": error, "started": started, "ended": ended}
         self.write_json("status.json", status)
 
+    def write_end_if_missing(self, state: str, error: str) -> None:
+        """Write how the run ended, unless one of its processes has; each of them may."""
+        status = self.read_json("status.json")
+        if status.get("state") == "running":
+            RunFolder(self.path).write_status(state, status["stage"], error)
+
     def read_history(self) -> list[dict[str, str]]:
         """One dict an epoch, values as text so that figures keep every digit."""
         path = self.path / "history.csv"

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from omegaconf import OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from engine.devices import RankEnvironment
-from engine.ranks import LaunchError, Rank, log_name, meeting_point, stamp, this_rank, was_restarted
+from engine.devices import placement, slurm_rendezvous
+from engine.ranks import LaunchError, Rank, log_name, new_rendezvous, stamp, this_rank, was_restarted
 from engine.run_folder import RunFolder
 from tests.processes import TEXTS, ended, epochs, run, sabotage, start, wait_for
 
@@ -45,10 +47,11 @@ def test_srun_and_torchrun_say_which_process_this_is() -> None:
     assert this_rank({"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None  # the batch script itself
     assert this_rank({**STEP, "SLURM_STEP_NUM_TASKS": "1"}) is None
     assert this_rank(STEP) == Rank(number=5, world=8, local=1, local_world=4, node=1, launcher="srun")
-    assert meeting_point(STEP) == ("gpu03", 19711)
+    assert slurm_rendezvous(STEP) == ("gpu03", 19711)
+    assert slurm_rendezvous({**STEP, "SLURM_STEP_ID": "3"}) == ("gpu03", 19714)  # two steps of one job
+    assert slurm_rendezvous({**STEP, "MASTER_ADDR": "host", "MASTER_PORT": "1234"}) == ("host", 1234)
     torchrun = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1"}
     assert this_rank(torchrun) == Rank(3, 4, 1, 2, 1, "torchrun")
-    assert meeting_point({"MASTER_ADDR": "host", "MASTER_PORT": "1234"}) == ("host", 1234)
     with pytest.raises(LaunchError, match="7 tasks on 2 nodes"):
         this_rank({**STEP, "SLURM_STEP_NUM_TASKS": "7"})
 
@@ -125,33 +128,41 @@ def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
     assert len(RunFolder(only_run(tmp_path)).read_json("provenance.json")["resumed"]) == 1
 
 
+def test_lightning_knows_what_srun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a count of tasks per node, which Lightning's own class needs."""
+    torchrun = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in torchrun:
+        monkeypatch.setenv(name, "")  # what is set here is taken back
+        monkeypatch.delenv(name)
+    for name, value in STEP.items():
+        monkeypatch.setenv(name, value)
+    cfg = OmegaConf.create({"trainer": {"accelerator": "cpu", "strategy": "ddp", "devices": 4, "num_nodes": 2}})
+    for _ in range(2):  # a config is checked before it is built
+        environment = placement(cfg)["plugin"]
+        assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (5, 1, 1)
+        assert (environment.world_size(), environment.main_address, environment.main_port) == (8, "gpu03", 19711)
+        environment.validate_settings(num_devices=4, num_nodes=2)
+
+
 def test_processes_that_are_started_again_meet_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run above can be lucky: it depends on who reads the agents' store first whether the old addresses are found in it."""
     agents = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    kept = []  # by rank 0, and what is cached in a process
 
-    def port(rank: str, attempt: str) -> tuple[RankEnvironment, int]:
-        told = {
-            "RANK": rank,
-            "LOCAL_RANK": rank,
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(agents.port),
-        }
+    def port(rank: str, attempt: str) -> int:
+        told = Rank(int(rank), 2, int(rank), 2, 0, "torchrun").as_torchrun("127.0.0.1", agents.port)
         told |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
         for name, value in told.items():
             monkeypatch.setenv(name, value)
-        found = this_rank()
-        assert found is not None
-        environment = RankEnvironment(found)
-        return environment, environment.main_port
+        kept.append(new_rendezvous.__wrapped__())
+        return TorchElasticEnvironment().main_port
 
-    assert port("0", "0")[1] == agents.port
-    first, second = port("0", "1"), port("0", "2")  # kept: rank 0 holds what the others meet in
-    assert len({agents.port, first[1], second[1]}) == 3
-    assert first[0].main_port == first[1]
-    assert port("1", "1")[1] == first[1]
-    assert port("1", "2")[1] == second[1]
-    TCPStore("127.0.0.1", second[1], is_master=False).set("met", "yes")
+    assert port("0", "0") == agents.port
+    first, second = port("0", "1"), port("0", "2")
+    assert len({agents.port, first, second}) == 3
+    assert port("1", "1") == first
+    assert port("1", "2") == second
+    TCPStore("127.0.0.1", second, is_master=False).set("met", "yes")
 
 
 def test_torchrun_cannot_sweep(tmp_path: Path) -> None:
