@@ -11,7 +11,7 @@ import yaml
 
 from datamodules.batches import IGNORE_INDEX
 from datamodules.errors import DataError
-from run_folders.errors import near_names
+from run_folders.errors import brief, near_names
 
 _FOLDER = Path(__file__).parent / "class_lists"
 _KEYS = ("zero_is_unlabelled", "ignore_value", "classes")
@@ -55,7 +55,7 @@ class ClassList:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            msg = f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:160]})"
+            msg = f"{path}: cannot be read as YAML ({brief(error)})"
             raise DataError(msg) from error
         return cls.from_plain(content, str(path))
 

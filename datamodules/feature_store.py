@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from datamodules.errors import DataError
+from run_folders.errors import brief
 
 if TYPE_CHECKING:
     from datamodules.stored_features import Layout, StoredFeatures
@@ -136,7 +137,7 @@ class FeatureStore:
             stored = layout.open(folder)
             fault = "" if facts == layout.facts(stored) else "its checksum or its description is another"
         except (OSError, ValueError, RuntimeError) as error:
-            fault = " ".join(str(error).split())[:200]
+            fault = brief(error)
         if fault:
             if tell:
                 log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)

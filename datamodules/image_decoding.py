@@ -14,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE as TIFF_BITS
 from PIL.TiffImagePlugin import TiffImageFile
 
+from run_folders.errors import brief
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 _SHORTEST_SIDE = 2
@@ -196,7 +198,7 @@ def _ends(file: BinaryIO, kind: str | None) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = brief(error)
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return "is truncated: the file ends before the picture does"
-    return f"cannot be read: {text or type(error).__name__}"
+    return f"cannot be read: {text}"

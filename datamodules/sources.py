@@ -6,6 +6,7 @@ from typing import Any, TypedDict, TypeVar
 
 from datamodules.errors import DataError
 from datamodules.tables import Row
+from run_folders.errors import brief
 
 
 class Files(TypedDict):
@@ -81,7 +82,7 @@ def split_sources(
     try:
         return {split: (f"{hub}, {split}", remote(split)) for split in named}
     except (OSError, ConnectionError) as error:
-        why = " ".join(str(error).split())[:160]
+        why = brief(error)
         raise missing_source(data_dir, folder, named, hub, why) from error
 
 

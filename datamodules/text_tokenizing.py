@@ -11,7 +11,7 @@ from rich.progress import track
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from datamodules.errors import DataError
-from run_folders.errors import near_names
+from run_folders.errors import brief, near_names
 
 _PIECE = 5_000  # texts between two steps of the progress bar
 _LONG_WORK = 50_000  # texts from which on tokenising takes seconds
@@ -89,7 +89,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
 
 def _not_loaded(name: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = brief(error)
     folder = Path(name)
     if folder.is_dir():
         return f"{folder.resolve()}: no tokenizer in this folder ({reason}); save one there with save_pretrained"

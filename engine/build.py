@@ -29,6 +29,7 @@ from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.callbacks.pruning import Pruning
+from run_folders.errors import brief
 
 PROGRESS_RATE = 10  # times a second: drawing the bar costs more than a small step
 
@@ -101,7 +102,7 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
                 task.eval()(batch)
         except (RuntimeError, ValueError) as error:
             height, width = batch["pixel_values"].shape[-2:]
-            reason = " ".join(str(error).split())[:200]
+            reason = brief(error)
             msg = f"the network cannot read images of {width} x {height} pixels ({reason}); set data.size or model.image_size"
             raise ConfigError(msg) from error
     task.train()
@@ -148,7 +149,7 @@ def build_trainer(
         )
     except Exception as error:
         cause = error.__cause__ or error
-        msg = f"trainer: {' '.join(str(cause).split())}"
+        msg = f"trainer: {brief(cause, most=None)}"
         raise ConfigError(msg) from error
     # Lightning's own handler asks the other processes for a broadcast, which never ends where one of them is gone.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

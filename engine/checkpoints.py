@@ -12,6 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from datamodules.stored_features import digest_of_tensors
 from engine.old_names import translate_checkpoint
 from engine.run_folder import link_atomically, write_atomically
+from run_folders.errors import brief
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"
@@ -150,7 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds: RuntimeError, UnpicklingError, EOFError, ...
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = brief(error)
         msg = f"{path} is damaged or not a checkpoint of Thaw ({reason}); take another one, or train again"
         raise CheckpointError(msg) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("thaw", {}).get("format") != _FORMAT:

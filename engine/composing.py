@@ -1,6 +1,6 @@
 """Hydra's composition: from overrides to a config, to the file that states a key, and to one line about what is mistyped."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from engine.config_groups import CONFIGS, groups
 from run_folders.errors import nearest
+from run_folders.nested import nodes
 
 COMMAND_LINE = "the command line"
 _EXTRAS = {"joblib": "sweep", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
@@ -31,14 +32,6 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the config that `train.py` runs with the same overrides, without the `hydra` node."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", list(overrides))
-
-
-def dotted_keys(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted key of every value and mapping in plain nested mappings."""
-    for key, value in node.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from dotted_keys(value, f"{prefix}{key}.")
 
 
 def origins() -> dict[str, str]:
@@ -58,8 +51,8 @@ def origins() -> dict[str, str]:
         folder = next((folder for folder in folders if (folder / name).is_file()), None)
         if folder is not None:
             body: Any = OmegaConf.to_container(OmegaConf.load(folder / name), resolve=False)
-            keys = dotted_keys(body, f"{default.package}." if default.package else "")
-            stated.update(dict.fromkeys(keys, f"{folder.name}/{name}"))
+            prefix = f"{default.package}." if default.package else ""
+            stated.update((key, f"{folder.name}/{name}") for key, _ in nodes(body, prefix))
     parsed = OverridesParser.create().parse_overrides(typed["task"])
     return stated | {override.key_or_group: COMMAND_LINE for override in parsed}
 
@@ -121,4 +114,4 @@ def _unknown_key(full_key: str, words: Sequence[str]) -> str | None:
         return None
     chosen = [word for word in words if word.partition("=")[0] in groups() and "," not in word]
     known: Any = OmegaConf.to_container(compose_config(chosen), resolve=False)
-    return f"unknown key '{key}' on the command line; {nearest(key, [*dotted_keys(known), *groups()])}"
+    return f"unknown key '{key}' on the command line; {nearest(key, [*dict(nodes(known)), *groups()])}"

@@ -8,12 +8,13 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.composing import COMMAND_LINE, dotted_keys, origins
+from engine.composing import COMMAND_LINE, origins
 from engine.config_groups import CONFIGS, groups
 from engine.old_names import removal
 from engine.signatures import Fault, signature_faults
 from lightning_modules.base import Task
 from run_folders.errors import near_names, nearest
+from run_folders.nested import nodes
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
@@ -44,25 +45,13 @@ def validate(cfg: DictConfig) -> None:
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
         faults += [*_plain_values(values), *_target_faults(values, "")]
-        gone = list(_removed(values))
-        named = {path for path, _ in gone}
-        faults = [*gone, *(fault for fault in faults if fault[0] not in named)]
+        gone = {path: said for path, value in nodes(values) if (said := removal(path, value)) is not None}
+        faults = [*gone.items(), *(fault for fault in faults if fault[0] not in gone)]
     if faults:
         stated = origins()
         lines = [f"{path} ({_origin(path, stated)}): {fault}" for path, fault in dict.fromkeys(faults)]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
-
-
-def _removed(values: dict[str, Any], prefix: str = "") -> Iterator[Fault]:
-    """Keys and values of version 0.1 that are gone."""
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        said = removal(path, value)
-        if said is not None:
-            yield path, said
-        elif isinstance(value, dict):
-            yield from _removed(value, f"{path}.")
 
 
 def _origin(path: str, stated: dict[str, str]) -> str:
@@ -79,7 +68,7 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     paths: Any = OmegaConf.load(CONFIGS / "paths" / "default.yaml")
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     roots = {*train, *groups()} - {"defaults"}
-    known = [key for key in dotted_keys(plain) if key.partition(".")[0] in roots]
+    known = [key for key, _ in nodes(plain) if key.partition(".")[0] in roots]
     for key in plain:
         if key not in roots:
             yield str(key), f"unknown key; {nearest(str(key), known)}"

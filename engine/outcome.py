@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.interrupts import InterruptedRunError, signals_raise
 from engine.ranks import with_rank
 from engine.run_folder import write_text
+from run_folders.errors import brief
 
 # Where a process that belongs to a job leaves its error instead of printing it; see engine/first_failure.py.
 ERROR_FILE = "THAW_ERROR_FILE"
@@ -42,7 +43,7 @@ def describe(error: BaseException) -> str:
     if _is_from_hydra(error):
         lines = [*text.splitlines(), *str(error.__cause__ or "").splitlines()]
         return "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+    return f"{type(error).__name__}: {brief(error, most=None)}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from lightning_modules.loggers.base import Dashboard, Origin, Overlay, Picture, 
 from reports.mistakes import MAX_MISTAKES, wrong_samples
 from reports.record import RunRecord, read_run
 from reports.scenes import is_segmentation
+from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def publish(folder: RunFolder, trainer: lightning.Trainer) -> None:
             try:
                 step(dashboard)
             except Exception as error:
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = brief(error)
                 log.warning("%s did not take %s (%s); the run folder has it", type(dashboard).__name__, what, reason)
 
 

@@ -19,6 +19,7 @@ from engine.run_folder import RunFolder
 from engine.slurm import requeue_after
 from lightning_modules.callbacks.pruning import PrunedRunError
 from lightning_modules.loggers.base import Dashboard
+from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
                 else:
                     logger.finalize("failed" if code else "success")
             except Exception as error:
-                log.warning("%s could not be closed: %s", type(logger).__name__, " ".join(str(error).split()))
+                log.warning("%s could not be closed: %s", type(logger).__name__, brief(error))
         wandb = sys.modules.get("wandb")
         if wandb is not None and wandb.run is not None:
             wandb.finish(exit_code=code)

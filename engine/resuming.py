@@ -10,6 +10,7 @@ from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.redaction import redacted
 from engine.run_folder import RunFolder
 from lightning_modules.base import Task
+from run_folders.nested import leaves
 
 # What a run keeps when it goes on in its folder; the rest (epochs, devices, loggers, paths) may change.
 _KEPT = (
@@ -52,7 +53,7 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
     if cfg.ckpt_path != "last":
         return Path(cfg.ckpt_path)
     if folder.config.is_file():
-        before, now = _flattened(read_config(folder.config, to_train=True)), _flattened(redacted(cfg))
+        before, now = _values(read_config(folder.config, to_train=True)), _values(redacted(cfg))
         changed = [key for key in {**before, **now} if key.startswith(_KEPT) and before.get(key) != now.get(key)]
         if changed:
             shown = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN])
@@ -61,13 +62,10 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
     return folder.last_checkpoint
 
 
-def _flattened(cfg: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - a config or a mapping in it
+def _values(cfg: DictConfig) -> dict[str, Any]:
     """Dotted key -> value as written."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=False) if OmegaConf.is_config(cfg) else cfg
-    result: dict[str, Any] = {}
-    for key, value in plain.items():
-        result |= _flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    return leaves(plain)
 
 
 def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:

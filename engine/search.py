@@ -16,6 +16,7 @@ from engine.search_space import SearchError, check_space, override_value, sugges
 from engine.study import make_pruner, make_sampler, open_storage, resolved
 from engine.sweep import JOURNAL, SEARCH
 from engine.sweep_job import DONE, NOT_OF_THE_JOB, read_job
+from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Search:
                 storage=open_storage(self.storage), study_name=self.study_name, directions=directions, load_if_exists=True
             )
         except Exception as error:  # whatever a database's driver raises
-            msg = f"hydra.sweeper.storage: the study cannot be opened ({' '.join(str(error).split())[:200]})"
+            msg = f"hydra.sweeper.storage: the study cannot be opened ({brief(error)})"
             raise SearchError(msg) from error
         self._hold_against_before()
         self._failed_now = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from run_folders.errors import nearest
+from run_folders.errors import brief, nearest
 
 _KINDS: dict[str, tuple[set[str], set[str]]] = {  # type -> keys that it needs, keys that it may have
     "float": ({"low", "high"}, {"log", "step"}),
@@ -96,7 +96,7 @@ def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Value]:  # noqa: 
         try:
             chosen[key] = _suggested(trial, key, entry)
         except ValueError as error:
-            msg = f"hydra.sweeper.space.{key}: {' '.join(str(error).split())}; go on with the space that the study began with"
+            msg = f"hydra.sweeper.space.{key}: {brief(error, most=None)}; go on with the space that the study began with"
             raise SearchError(msg) from error
     return chosen
 

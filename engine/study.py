@@ -9,6 +9,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from engine.search_space import SearchError
+from run_folders.errors import brief
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -63,7 +64,7 @@ def _made(what: str, kinds: Mapping[str, type[Any]], name: str, options: Mapping
     try:
         return kinds[name](**options)
     except (TypeError, ValueError) as error:
-        msg = f"hydra.sweeper.{what}_options: {' '.join(str(error).split())}"
+        msg = f"hydra.sweeper.{what}_options: {brief(error)}"
         raise SearchError(msg) from error
 
 

@@ -12,6 +12,7 @@ from engine.build import model_from_checkpoint, read_config
 from engine.checkpoints import load_checkpoint
 from engine.run_folder import RunFolder, RunFolderError
 from lightning_modules.base import Task
+from run_folders.errors import brief
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,6 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        msg = f"--device {name}: {str(error).splitlines()[0]}; give cpu, or leave it out"
+        msg = f"--device {name}: {brief(error)}; give cpu, or leave it out"
         raise RunFolderError(msg) from error
     return device

@@ -10,6 +10,7 @@ import keras
 from keras_bert.convert import from_hugging_face
 from keras_bert.errors import KerasBertError
 from keras_bert.model import EMBEDDING, Classifier, PretrainingModel, create_BERT
+from run_folders.errors import brief
 
 _HUB_FILES = ["config.json", "model*.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 
@@ -39,7 +40,7 @@ def load_network(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises what the file makes it raise
-        msg = f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}"
+        msg = f"{path} cannot be loaded: {brief(error)}"
         raise KerasBertError(msg) from error
     if not isinstance(model, Classifier | PretrainingModel) and EMBEDDING not in [layer.name for layer in model.layers]:
         msg = f"{path} holds no BERT of keras_bert but {type(model).__name__} {model.name!r}"

@@ -10,10 +10,11 @@ from scipy.stats import t as students_t
 
 from reports.record import RunRecord
 from reports.statistics import Interval
+from run_folders.nested import leaves
 
 # What may differ between runs of one group: the seed, and what has no bearing on a figure.
 _SEED = "seed"
-_WITHOUT_BEARING = ("plan", "paths.", "sweep.", "logger.", "cache.")
+_WITHOUT_BEARING = ("plan.", "paths.", "sweep.", "logger.", "cache.")
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,15 @@ def _key(run: RunRecord) -> tuple[Any, ...] | None:
     """What the runs of a group have in common; None for a run that stands alone."""
     if run.state != "finished" or not run.config:
         return None
-    values = sorted(_flat(yaml.safe_load(run.config), ""))
+    values = _compared(yaml.safe_load(run.config))
     tested = run.provenance.get("data", {}).get("test", {}).get("sha256")
     return tested, *values
 
 
-def _flat(node: Any, path: str) -> list[tuple[str, str]]:  # noqa: ANN401 - a value of a YAML file
-    if isinstance(node, dict) and node:
-        return [pair for key, value in node.items() for pair in _flat(value, f"{path}.{key}" if path else str(key))]
-    if path.rpartition(".")[2] == _SEED or f"{path}.".startswith(_WITHOUT_BEARING) or path in _WITHOUT_BEARING:
-        return []
-    if path == "ckpt_path" and node == "last":  # the same run, gone on with
-        node = None
-    return [(path, repr(node))]
+def _compared(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The values that runs of one group have in common, by dotted key."""
+    values = leaves(config)
+    if values.get("ckpt_path") == "last":  # the same run, gone on with
+        values["ckpt_path"] = None
+    kept = [key for key in values if key.rpartition(".")[2] != _SEED and not f"{key}.".startswith(_WITHOUT_BEARING)]
+    return sorted((key, repr(values[key])) for key in kept)

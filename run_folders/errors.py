@@ -1,9 +1,14 @@
-"""Parts of error messages: the names nearest to a mistyped one. Standard library only."""
+"""Parts of error messages: another error in brief, the names nearest to a mistyped one. Standard library only."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 _MOST_SHOWN = 12
+
+
+def brief(error: BaseException, most: int | None = 200) -> str:
+    """The text of another library's error on one line, cut to `most` characters; its class where it has no text."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:

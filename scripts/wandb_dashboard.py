@@ -6,6 +6,7 @@ import json
 import sys
 
 from engine.outcome import report_failure
+from run_folders.errors import brief
 
 
 class DashboardError(ValueError):
@@ -48,7 +49,7 @@ def _make(arguments: argparse.Namespace) -> None:
         try:
             made.save()
         except Exception as error:  # whatever the service says
-            msg = f"W&B did not take the {type(made).__name__.lower()}: {' '.join(str(error).split())}"
+            msg = f"W&B did not take the {type(made).__name__.lower()}: {brief(error)}"
             raise DashboardError(msg) from error
         print(made.url)
 

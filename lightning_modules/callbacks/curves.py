@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 
 from lightning_modules.callbacks.history import History
+from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Curves(Checkpoint):
                 logger.log_metrics(values, step)
             except Exception as error:
                 self.broken.add(id(logger))
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = brief(error)
                 log.warning("%s takes no more curves (%s); history.csv has them", type(logger).__name__, reason)
 
 

@@ -12,6 +12,7 @@ from wandb.sdk.lib import wbauth
 
 from lightning_modules.loggers.base import UNLABELLED, Dashboard, LoggerError, Origin, Picture, Table, confusion_rows
 from lightning_modules.loggers.pictures import opened
+from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             try:
                 self._experiment = wandb.init(**self._wandb_init)
             except wandb.errors.Error as error:
-                reason = " ".join(str(error).split())
+                reason = brief(error)
                 msg = f"logger=wandb: {reason}; logger.wandb.offline=true logs into the run folder instead"
                 raise LoggerError(msg) from error
             # Curves of epochs over the epoch, curves of steps over the step.
@@ -169,7 +170,7 @@ def _has_key() -> bool:
     try:
         return wbauth.authenticate_session(host=host, source="thaw", prompt=False, update_session=False) is not None
     except wandb.errors.Error as error:
-        msg = f"logger=wandb: {' '.join(str(error).split())}; mend it, or give logger.wandb.offline=true"
+        msg = f"logger=wandb: {brief(error)}; mend it, or give logger.wandb.offline=true"
         raise LoggerError(msg) from error
 
 

@@ -10,7 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from lightning_modules.networks.features import BackboneError
-from run_folders.errors import near_names
+from run_folders.errors import brief, near_names
 
 
 def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
@@ -40,13 +40,13 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
     try:
         return AutoConfig.for_model(values["model_type"], **rest)
     except Exception as error:  # configurations check their values and raise anything
-        msg = f"model.backbone: no such {values['model_type']} configuration: {' '.join(str(error).split())[:200]}"
+        msg = f"model.backbone: no such {values['model_type']} configuration: {brief(error)}"
         raise BackboneError(msg) from error
 
 
 def hf_not_loaded(backbone: str, error: Exception) -> str:
     """The one line about a backbone that cannot be had."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = brief(error)
     if Path(backbone).is_dir():
         return f"{Path(backbone).resolve()}: no usable backbone in this folder ({reason}); write one with save_pretrained"
     return (

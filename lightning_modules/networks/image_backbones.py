@@ -16,7 +16,7 @@ from lightning_modules.networks.image_weights import load_weights, not_loaded, t
 from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
 from lightning_modules.networks.small_resnet import SmallResNet
 from lightning_modules.networks.vision_layers import behind, input_of, listed_layers
-from run_folders.errors import near_names
+from run_folders.errors import brief, near_names
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
@@ -52,7 +52,7 @@ class ImageEncoder(Divisible):
             with torch.no_grad():
                 features = self.model.eval()(torch.zeros(1, 3, *size))
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = brief(error)
             msg = (
                 f"model.backbone: {self.config['architecture']} cannot read {size[0]} x {size[1]} pixels ({reason}); "
                 f"set model.image_size"

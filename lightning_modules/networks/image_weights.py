@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from lightning_modules.networks.features import BackboneError
+from run_folders.errors import brief
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -69,7 +70,7 @@ def timm_network(
     except Exception as error:  # constructors and loaders raise anything
         if file is not None or (pretrained and not isinstance(error, _OF_THE_CODE)):
             raise BackboneError(not_loaded(str(file or architecture), error)) from error
-        msg = f"model.backbone: {architecture} cannot be built so: {' '.join(str(error).split())[:200]}"
+        msg = f"model.backbone: {architecture} cannot be built so: {brief(error)}"
         raise BackboneError(msg) from error
     if isinstance(model, timm.models.VGG):
         model.register_module("pre_logits", nn.Identity())
@@ -113,7 +114,7 @@ def _load_report() -> Iterator[dict[str, list[str]]]:
 
 def not_loaded(backbone: str, error: Exception) -> str:
     """The one line about weights that cannot be had."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = brief(error)
     if Path(backbone).exists():
         return f"{Path(backbone).resolve()}: no usable weights of this network ({reason})"
     return (

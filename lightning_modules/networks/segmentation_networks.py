@@ -14,6 +14,7 @@ from datamodules.batches import SceneBatch
 from lightning_modules.networks.features import BackboneError
 from lightning_modules.networks.hugging_face import hf_config, hf_input, hf_not_loaded
 from lightning_modules.networks.pixels import PixelInput
+from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ def segmentation_network(
         try:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
         except Exception as error:  # constructors raise anything
-            msg = f"model.backbone: {config.model_type} cannot be built so: {' '.join(str(error).split())[:200]}"
+            msg = f"model.backbone: {config.model_type} cannot be built so: {brief(error)}"
             raise BackboneError(msg) from error
     base = getattr(model, model.base_model_prefix, None) if model.base_model_prefix else None
     if not isinstance(base, PreTrainedModel):

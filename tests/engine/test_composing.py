@@ -2,9 +2,8 @@
 
 import pytest
 from hydra import MissingConfigException
-from omegaconf import OmegaConf
 
-from engine.composing import OverrideError, compose_config, dotted_keys, explained
+from engine.composing import OverrideError, compose_config, explained
 
 
 def test_a_launcher_without_its_plugin_names_the_extra() -> None:
@@ -31,10 +30,3 @@ def test_a_key_is_looked_for_in_the_config_that_was_chosen() -> None:
         explained(words),
     ):
         compose_config(words)
-
-
-def test_dotted_keys() -> None:
-    cfg = compose_config(["experiment=minilm_feature"])
-    keys = list(dotted_keys(OmegaConf.to_container(cfg, resolve=False)))  # type: ignore[arg-type]
-    assert {"model", "model.lr", "data.cleaning.html"} <= set(keys)
-    assert not any(key.startswith("hydra") for key in keys)

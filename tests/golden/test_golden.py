@@ -14,6 +14,7 @@ import yaml
 from transformers import BeitConfig, BeitForSemanticSegmentation
 
 from engine.run_folder import RunFolder
+from run_folders.nested import leaves
 from tests.conftest import Ended, Train
 from tests.golden.recording import recorded_training
 from tests.images import cifar_like
@@ -146,15 +147,8 @@ def test_a_config_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch, cap
     if RECORD:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    now, before = (flattened_config(yaml.safe_load(content)) for content in (text, path.read_text()))
+    now, before = (leaves(yaml.safe_load(content)) for content in (text, path.read_text()))
     differ = {key for key in now.keys() | before.keys() if now.get(key, ...) != before.get(key, ...)}
     assert differ <= CHANGED.keys()
     for key in differ:
         assert (before.get(key, ...), now.get(key, ...)) in CHANGED[key]
-
-
-def flattened_config(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flattened_config(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

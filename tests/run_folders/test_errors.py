@@ -1,6 +1,6 @@
 """Which names an error message offers."""
 
-from run_folders.errors import near_names, nearest
+from run_folders.errors import brief, near_names, nearest
 
 
 def test_nearest_name_is_offered_first() -> None:
@@ -24,3 +24,10 @@ def test_what_is_known_is_listed_where_nothing_is_near() -> None:
 def test_cutoff_and_count() -> None:
     assert near_names("labl", ["label", "table"], count=1) == ["label"]
     assert near_names("labl", ["label", "table"], cutoff=0.99) == []
+
+
+def test_brief_is_one_line_of_limited_length() -> None:
+    assert brief(ValueError("a\n  b")) == "a b"
+    assert brief(ValueError()) == "ValueError"
+    assert len(brief(ValueError("x" * 300))) == 200
+    assert len(brief(ValueError("x" * 300), most=None)) == 300
