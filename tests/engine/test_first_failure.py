@@ -80,10 +80,14 @@ def test_a_process_that_failed_later_says_that_another_failed_first(folder: RunF
 
 def test_an_error_that_another_process_has_recorded_stays(folder: RunFolder) -> None:
     """Its own error file is gone by then."""
-    with pytest.raises(FailedElsewhereError, match=r"^another process failed first: rank 1: disk on fire$"):  # noqa: SIM117
+
+    def lose() -> None:
         with reporting_first_failure(folder, PrunedRunError):
             folder.write_status("failed", "fit", "rank 1: disk on fire")
             raise RuntimeError(LOST)
+
+    with pytest.raises(FailedElsewhereError, match=r"^another process failed first: rank 1: disk on fire$"):
+        lose()
     assert error_of(folder) == "rank 1: disk on fire"
 
 
