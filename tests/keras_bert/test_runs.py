@@ -141,6 +141,10 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
     for name in ("status.json", "provenance.json", "plan.json"):
         # A Keras run stores no features.
         assert set(read(ours.folder, name)) >= set(read(theirs.folder, name)) - {"features"}, name
+    keras_origin, torch_origin = (read(run.folder, "provenance.json") for run in (ours, theirs))
+    assert keras_origin["hardware"].keys() == torch_origin["hardware"].keys()
+    assert "tensorflow" in keras_origin["versions"]
+    assert {"torch", "lightning"} <= torch_origin["versions"].keys() - keras_origin["versions"].keys()
     here, there = (read(run.folder, "metrics.json") for run in (ours, theirs))
     for part in ("test", "val", "best", "parameters", "seconds"):
         assert set(here[part]) == set(there[part]) - {"features"}, part
