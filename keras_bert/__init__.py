@@ -1,7 +1,7 @@
 """BERT written from scratch in Keras on TensorFlow: its layers, pretraining, fine-tuning, and a command line.
 
 After Devlin, Chang, Lee & Toutanova, BERT (NAACL 2019, arXiv 1810.04805). The package reads files and writes run folders
-with Thaw's own code, imports neither torch nor Lightning by it, and is imported by none of it.
+with Thaw's own code. It never imports torch or Lightning, not even through that code. Nothing of Thaw imports it.
 
 Importing the package itself loads no TensorFlow; its modules do.
 """
