@@ -11,6 +11,7 @@ import hydra
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.base import SPLITS, TransferDataModule
@@ -18,6 +19,7 @@ from engine.checkpoints import AtomicCheckpointIO
 from engine.config import ConfigError, refuse_foreign_targets
 from engine.devices import placement, refuse_what_processes_cannot
 from engine.old_names import translate_config
+from engine.publishing import RUNS, beginning
 from engine.ranks import is_first
 from engine.run_folder import RunFolder, link_atomically
 from lightning_modules.base import Task
@@ -77,8 +79,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
             callback.give_plan(task)
     _refuse_late_stages(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
-    loggers = [] if cfg.plan or not is_first() else [_instantiate(node) for node in cfg.logger.values()]
-    trainer = build_trainer(cfg, folder, callbacks, loggers, _frozen_for_good(task) if cfg.train else ())
+    trainer = build_trainer(cfg, folder, callbacks, _loggers(cfg, folder), _frozen_for_good(task) if cfg.train else ())
     refuse_what_processes_cannot(cfg, trainer, task)
     return Parts(datamodule, task, trainer)
 
@@ -108,6 +109,18 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
     task.train()
 
 
+def _loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
+    """The dashboards, on the first process only; one that the folder remembers a run of goes on with that."""
+    if cfg.plan or not is_first():
+        return []
+    runs, loggers = folder.read_json(RUNS), []
+    for name, node in cfg.logger.items():
+        known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
+        with beginning(cfg, str(name)):
+            loggers.append(_instantiate(node, **known))
+    return loggers
+
+
 def _frozen_for_good(task: Task) -> set[str]:
     """Names in the task's state of the parameters that train in no epoch."""
     names = {id(parameter): name for name, parameter in task.named_parameters()}
@@ -119,7 +132,7 @@ def build_trainer(
     cfg: DictConfig,
     folder: RunFolder,
     callbacks: list[lightning.Callback],
-    loggers: list[Any],
+    loggers: list[Logger],
     frozen: Collection[str] = (),
 ) -> lightning.Trainer:
     """Build the trainer.

@@ -1,30 +1,87 @@
 """What the dashboards get of a run, drawn from its folder: what is not in it is not published."""
 
+import importlib.util
 import io
 import logging
-from collections.abc import Callable, Iterator
-from operator import methodcaller
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lightning
 import numpy as np
+from filelock import FileLock
+from hydra.errors import InstantiationException
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from engine.build import read_config
+from engine.outcome import is_for_the_user
+from engine.redaction import hide, secret_values
 from engine.run_folder import RunFolder
-from lightning_modules.loggers.base import Dashboard, Origin, Overlay, Picture, Table, flattened
+from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
+from lightning_modules.loggers.base import (
+    Confusion,
+    Content,
+    Dashboard,
+    FinalMetrics,
+    LoggerError,
+    Overlay,
+    Picture,
+    Table,
+)
 from reports.mistakes import MAX_MISTAKES, wrong_samples
 from reports.record import RunRecord, read_run
 from reports.scenes import is_segmentation
 from run_folders.errors import brief
+from run_folders.nested import leaves
 
 log = logging.getLogger(__name__)
 
-_RUNS = "loggers.json"  # the config's name of a logger -> what finds its run again
+RUNS = "loggers.json"  # the config's name of a logger -> the run_id that finds its run again
+_NEEDED = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}  # of each extra
+_SQLITE = "sqlite:///"
 _MOST_PICTURES = 60
 
-Step = tuple[str, Callable[[Dashboard], None]]
+
+@contextmanager
+def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
+    """Make one line of whatever keeps a dashboard from beginning.
+
+    Args:
+        cfg: The config.
+        name: Of a logger in it.
+
+    Raises:
+        LoggerError: If a package is missing, or the dashboard cannot be reached.
+    """
+    for package in _NEEDED.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            msg = f"logger={name} needs the package {package}, which is not installed: pip install -e '.[{name}]'"
+            raise LoggerError(msg)
+    # Read when MLflow is imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # TensorBoard's own switch: where TensorFlow is installed, it would load all of it to open a file.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
+    address = str(cfg.logger[name].get("tracking_uri"))
+    # Jobs of a sweep that begin together would each make the tables of MLflow's database.
+    alone = FileLock(f"{address.removeprefix(_SQLITE)}.lock") if address.startswith(_SQLITE) else nullcontext()
+    try:
+        with alone:
+            yield
+    except Exception as error:
+        if is_for_the_user(error) and not isinstance(error, InstantiationException):
+            raise
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        reason = hide(brief(cause, most=None), secret_values(cfg))
+        msg = f"logger={name} cannot be begun: {reason}; mend logger.{name} in the config, or leave it out"
+        raise LoggerError(msg) from error
 
 
 def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
@@ -40,56 +97,78 @@ def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> Non
     """
     if not trainer.loggers or not trainer.is_global_zero:
         return
-    config: Any = OmegaConf.to_container(read_config(folder.config), resolve=False)
-    origin = Origin(config, folder.read_json("provenance.json"), cfg.monitor)
-    runs = folder.read_json(_RUNS)
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder.config), resolve=False)
+    runs = folder.read_json(RUNS)
     for name, logger in zip(cfg.logger, trainer.loggers, strict=True):
-        if isinstance(logger, Dashboard):
-            found = logger.begin(origin, runs.get(name))
-            if found is not None:  # written at once: the next one may fail
-                runs[str(name)] = found
-                folder.write_json(_RUNS, runs)
+        with beginning(cfg, str(name)):
+            if isinstance(logger, Dashboard):
+                logger.begin({**config, "provenance": folder.read_json("provenance.json")})
+            else:
+                _begin_plain(logger, folder, config, goes_on=name in runs)
+            if "run_id" in cfg.logger[name]:  # written at once: the next one may fail
+                runs[str(name)] = logger.version
+                folder.write_json(RUNS, runs)
+
+
+def _begin_plain(logger: Logger, folder: RunFolder, config: dict[str, Any], *, goes_on: bool) -> None:
+    """Give one of Lightning's own loggers the config."""
+    if not goes_on:  # a parameter of MLflow cannot change
+        logger.log_hyperparams(config)
+    if isinstance(logger, TensorBoardLogger):  # which shows hyperparameters beside metrics only
+        logger.experiment.add_text("config", textwrap.indent(folder.config.read_text(encoding="utf-8"), "    "))
+    if isinstance(logger, MLFlowLogger):
+        logger.experiment.update_run(logger.run_id, status="RUNNING")
+        for name in (folder.config.name, "provenance.json"):
+            logger.experiment.log_artifact(logger.run_id, str(folder.path / name))
 
 
 def publish(folder: RunFolder, trainer: lightning.Trainer) -> None:
     """Show a finished run on every dashboard. What fails is told in a line, and the run stays what it is."""
-    dashboards = [logger for logger in trainer.loggers if isinstance(logger, Dashboard)]
-    if not dashboards or not trainer.is_global_zero:
+    if not trainer.loggers or not trainer.is_global_zero:
         return
-    steps = list(_steps(folder, read_run(folder.path)))
-    for dashboard in dashboards:
-        for what, step in steps:
+    contents = list(_contents(folder, read_run(folder.path)))
+    for logger in trainer.loggers:
+        take = logger.publish if isinstance(logger, Dashboard) else partial(_publish_plain, logger, trainer)
+        for what, name, content in contents:
             try:
-                step(dashboard)
+                take(name, content)
             except Exception as error:
-                reason = brief(error)
-                log.warning("%s did not take %s (%s); the run folder has it", type(dashboard).__name__, what, reason)
+                reason = hide(brief(error), set())
+                log.warning("%s did not take %s (%s); the run folder has it", type(logger).__name__, what, reason)
 
 
-def _steps(folder: RunFolder, run: RunRecord) -> Iterator[Step]:
-    """What is published, and how."""
-    figures, chosen = _figures(run.metrics)
-    yield "the figures", methodcaller("publish_figures", figures, chosen)
+def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, content: Content) -> None:
+    """Give one of Lightning's own loggers what it can take."""
+    if isinstance(content, FinalMetrics):
+        logger.log_metrics(content.values)
+    elif name == "checkpoint":  # of which Lightning's `log_model` takes the last that it was told of
+        best = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, FolderCheckpoint))
+        logger.after_save_checkpoint(best)
+    elif isinstance(content, Path) and isinstance(logger, MLFlowLogger):
+        logger.experiment.log_artifact(logger.run_id, str(content))
+
+
+def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Content]]:
+    """What is published: in words, by name, and itself."""
+    yield "the figures", "figures", _figures(run.metrics)
     tables = {"plan": _of_dicts(run.plan["rows"])}
     if run.test:
         tables["test/classes"] = _classes(run)
         tables["test/images" if is_segmentation(run) else "test/mistakes"] = _samples(run)
     for name, table in tables.items():
-        yield f"the table {name}", methodcaller("publish_table", name, table)
+        yield f"the table {name}", name, table
     pictures = _pictures(run)
     if pictures:
-        yield "the pictures", methodcaller("publish_pictures", "test/pictures", pictures)
+        yield "the pictures", "test/pictures", pictures
     if run.test:
-        classes, counts = run.test["classes"], run.test["confusion_matrix"]
-        yield "the confusion matrix", methodcaller("publish_confusion", "test/confusion", classes, counts)
+        yield "the confusion matrix", "test/confusion", Confusion(run.test["classes"], run.test["confusion_matrix"])
     files = {"plan": folder.path / "plan.json", "report": folder.report, "checkpoint": folder.best_checkpoint}
-    kinds = {"plan": "record", "report": "report", "checkpoint": "model"}
     for name, path in files.items():
         if path.is_file():
-            yield path.name, methodcaller("publish_file", name, path, kinds[name])
+            yield path.name, name, path
 
 
-def _figures(metrics: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+def _figures(metrics: dict[str, Any]) -> FinalMetrics:
     """All figures, and those of validation under their curves' names."""
     stages = {stage: _numbers(metrics.get(stage) or {}) for stage in ("test", "val", "seconds", "parameters")}
     figures = {f"{stage}/{key}": value for stage, found in stages.items() for key, value in found.items() if stage != "val"}
@@ -97,7 +176,7 @@ def _figures(metrics: dict[str, Any]) -> tuple[dict[str, float], dict[str, float
     best = metrics.get("best") or {}
     if best:
         figures |= {"best/epoch": best["epoch"], "best/score": best["score"]}
-    return figures, {f"val/{key}": value for key, value in stages["val"].items()}
+    return FinalMetrics(figures, {f"val/{key}": value for key, value in stages["val"].items()})
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -110,7 +189,7 @@ def _of_dicts(rows: list[dict[str, Any]]) -> Table:
 
 
 def _classes(run: RunRecord) -> Table:
-    return _of_dicts([{"class": name, **flattened(figures)} for name, figures in run.test["per_class"].items()])
+    return _of_dicts([{"class": name, **leaves(figures)} for name, figures in run.test["per_class"].items()])
 
 
 def _samples(run: RunRecord) -> Table:

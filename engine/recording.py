@@ -79,6 +79,9 @@ def _resume_command(folder: RunFolder) -> str:
 def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
     """Close every logger, with the state that the run ended in. One that cannot be closed is told and keeps no other open."""
     code = 1
+    for logger in trainer.loggers:
+        # Lightning ends every logger behind the fit and again behind the test: the run goes on, and an end may fail.
+        logger.finalize = lambda _: None  # type: ignore[method-assign]
     try:
         yield
         code = 0
@@ -94,7 +97,7 @@ def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
                 if isinstance(logger, Dashboard):
                     logger.close(code)
                 else:
-                    logger.finalize("failed" if code else "success")
+                    type(logger).finalize(logger, "failed" if code else "success")
             except Exception as error:
                 log.warning("%s could not be closed: %s", type(logger).__name__, brief(error))
         wandb = sys.modules.get("wandb")

@@ -50,7 +50,7 @@ class ImageClassifier(ClassificationTask):
             BackboneError: If the backbone cannot be had.
         """
         super().__init__(num_classes, **training)
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
         self.mirror_test = mirror_test
         features = image_encoder(backbone, weights, image_size)
         outputs = num_outputs(num_classes)

@@ -45,7 +45,7 @@ class Segmenter(Task):
             BackboneError: If the backbone cannot be had.
         """
         super().__init__(num_classes, **training)
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
         self.auxiliary_weight = auxiliary_weight
         self.network = segmentation_network(
             backbone, num_classes, checkpoint_encoder=checkpoint_encoder, checkpoint_head=checkpoint_head

@@ -44,7 +44,7 @@ class TextClassifier(ClassificationTask):
             BackboneError: If the backbone cannot be had.
         """
         super().__init__(num_classes, **training)
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
         features = text_encoder(backbone, pooling if head == "linear" else None)
         outputs = num_outputs(num_classes)
         if head == "linear":

@@ -37,7 +37,7 @@ class FolderCheckpoint(ModelCheckpoint):
             super()._save_checkpoint(trainer, filepath)
             return
         twin, link = self.twin
-        if trainer.is_global_zero:  # no logger of ours asks to be told of checkpoints
+        if trainer.is_global_zero:  # loggers are told of the best checkpoint, in the end
             link(Path(twin._last_checkpoint_saved), Path(filepath))  # noqa: SLF001 - of the same class
         trainer.strategy.barrier()
         self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, filepath

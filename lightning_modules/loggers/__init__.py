@@ -1,1 +1,1 @@
-"""Where a run is watched and compared: W&B, TensorBoard, MLflow, Trackio, plain files."""
+"""The dashboard of our own: W&B. TensorBoard and MLflow are Lightning's."""

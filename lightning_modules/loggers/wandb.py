@@ -1,5 +1,6 @@
 """Weights & Biases: online where there is a key, into the run folder where there is none, and never a question."""
 
+import io
 import logging
 import os
 from pathlib import Path
@@ -8,10 +9,20 @@ from typing import Any, Literal
 import lightning.pytorch.loggers
 import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from PIL import Image
 from wandb.sdk.lib import wbauth
 
-from lightning_modules.loggers.base import UNLABELLED, Dashboard, LoggerError, Origin, Picture, Table, confusion_rows
-from lightning_modules.loggers.pictures import opened
+from lightning_modules.loggers.base import (
+    UNLABELLED,
+    Confusion,
+    Content,
+    Dashboard,
+    FinalMetrics,
+    LoggerError,
+    Picture,
+    Table,
+    confusion_rows,
+)
 from run_folders.errors import brief
 
 log = logging.getLogger(__name__)
@@ -29,6 +40,7 @@ _COLLECT_NOTHING: dict[str, Any] = {
     "x_disable_meta": True,
     "x_save_requirements": False,
 }
+_KINDS = {"plan": "record", "report": "report", "checkpoint": "model"}  # of artifacts
 _EPOCHWISE = ("train/*", "val/*", "lr/*", "seconds")
 _MOST_PICTURES = 100  # W&B shows no more at a time
 
@@ -47,6 +59,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         tags: list[str] | None = None,
         offline: bool | None = None,  # noqa: FBT001 - a switch of the config
         log_checkpoint: bool = True,  # noqa: FBT001, FBT002 - a switch of the config
+        run_id: str | None = None,
     ) -> None:
         """State where the run goes; it begins with `begin`.
 
@@ -60,6 +73,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             tags: Words to find it by.
             offline: Whether to write into the run folder alone, for `wandb sync` to upload; None does so where no key is found.
             log_checkpoint: Whether the best checkpoint is an artifact of the run.
+            run_id: Of an earlier run, to go on with it.
 
         Raises:
             LoggerError: If online was asked for and there is no key, or the key is none.
@@ -78,6 +92,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             group=group,
             job_type=job_type,
             tags=tags or None,
+            id=run_id,
             mode=self.mode,
             settings=settings,
         )
@@ -102,39 +117,32 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             self._experiment.define_metric("step/*", step_metric="trainer/global_step")
         return self._experiment
 
-    def begin(self, origin: Origin, run_id: str | None) -> str | None:
+    def begin(self, config: dict[str, Any]) -> None:
         """Begin the run, with config, commit and environment; see `Dashboard`."""
-        if run_id is not None:
-            self._wandb_init["id"] = run_id
         run = self.experiment
-        run.config.update({**origin.config, "provenance": origin.provenance}, allow_val_change=True)
+        run.config.update(config, allow_val_change=True)
         if self.mode == "offline":
             why = "no key was found, so " if self.offline_for_want_of_a_key else ""
             log.info("W&B: %sthe run is logged offline; to upload it: wandb sync %s", why, Path(str(run.dir)).parent)
-        return str(run.id)
 
-    def publish_figures(self, figures: dict[str, float], chosen: dict[str, float]) -> None:
-        """Into the summary, which W&B's tables and sweeps look at and which else has the last epoch's."""
-        self.experiment.summary.update({**figures, **chosen})
+    def publish(self, name: str, content: Content) -> None:
+        """Metrics into the summary, files as artifacts, the rest as what W&B shows it with."""
+        run = self.experiment
+        match content:
+            case FinalMetrics():  # W&B's tables and sweeps look at the summary, which else has the last epoch's
+                run.summary.update({**content.values, **content.chosen})
+            case Table():
+                run.log({name: _table(content.columns, content.rows)})
+            case Confusion():
+                run.log({name: _confusion_chart(content)})
+            case Path():
+                self._publish_file(name, content)
+            case _:
+                run.log({name: [_image(picture) for picture in content[:_MOST_PICTURES]]})
 
-    def publish_table(self, name: str, table: Table) -> None:
-        """As a table."""
-        self.experiment.log({name: _table(table.columns, table.rows)})
-
-    def publish_confusion(self, name: str, classes: list[str], counts: list[list[int]]) -> None:
-        """As W&B's own chart, from counts: of millions of pixels there is no list of labels."""
-        cells = confusion_rows(classes, counts)
-        columns = ["Actual", "Predicted", "nPredictions"]
-        table, fields = _table(columns, cells.rows), {column: column for column in columns}
-        chart = wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "confusion matrix"})
-        self.experiment.log({name: chart})
-
-    def publish_pictures(self, name: str, pictures: list[Picture]) -> None:
-        """As images with captions; label maps become masks that can be switched on and off."""
-        self.experiment.log({name: [_image(picture) for picture in pictures[:_MOST_PICTURES]]})
-
-    def publish_file(self, name: str, path: Path, kind: str) -> None:
+    def _publish_file(self, name: str, path: Path) -> None:
         """As an artifact; a page is shown in the run too."""
+        kind = _KINDS[name]
         if kind == "model" and not self.log_checkpoint:
             return
         artifact = wandb.Artifact(f"{name}-{self.experiment.id}", type=kind)
@@ -155,10 +163,18 @@ def _table(columns: list[Any], rows: list[Any]) -> wandb.Table:
     return wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
 
 
+def _confusion_chart(confusion: Confusion) -> Any:  # noqa: ANN401 - a chart of W&B
+    """W&B's own chart, from counts: of millions of pixels there is no list of labels."""
+    columns = ["Actual", "Predicted", "nPredictions"]
+    table, fields = _table(columns, confusion_rows(confusion).rows), {column: column for column in columns}
+    return wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "confusion matrix"})
+
+
 def _image(picture: Picture) -> wandb.Image:
+    """With its caption; label maps become masks that can be switched on and off."""
     overlay = picture.overlay
     if overlay is None:
-        return wandb.Image(opened(picture.content), caption=picture.caption)
+        return wandb.Image(Image.open(io.BytesIO(picture.content)).convert("RGB"), caption=picture.caption)
     labels = {**dict(enumerate(overlay.names)), UNLABELLED: "not labelled"}
     masks = {name: {"mask_data": mask, "class_labels": labels} for name, mask in overlay.masks.items()}
     return wandb.Image(overlay.image, caption=picture.caption, masks=masks)

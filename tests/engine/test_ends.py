@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.run_folder import RunFolder
 from lightning_modules.text_classifier import TextClassifier
@@ -17,7 +18,7 @@ from tests.conftest import ROOT, SAMPLE, Train
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code: int, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    words = [*SAMPLE, "trainer.max_epochs=1000", f"hydra.run.dir={folder.path}", "logger=csv"]
+    words = [*SAMPLE, "trainer.max_epochs=1000", f"hydra.run.dir={folder.path}", "logger=tensorboard"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words],
         stdout=subprocess.DEVNULL,
@@ -41,7 +42,8 @@ def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code
     assert len(folder.read_history()) >= 2
     assert folder.last_checkpoint.is_file()
     assert not list(folder.path.rglob("*.part"))
-    assert (folder.path / "csv" / "version_0" / "metrics.csv").read_text().count("\n") >= 2
+    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
+    assert len(events.Scalars("val/acc")) >= 2
 
 
 def test_real_nan_weights_fail_the_run_with_advice(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_exception_keeps_what_was_computed_and_closes_the_loggers(train: Train, 
         raise RuntimeError("disk on fire")
 
     monkeypatch.setattr(TextClassifier, "on_test_epoch_start", fail)
-    ended = train(*SAMPLE, "logger=csv")
+    ended = train(*SAMPLE, "logger=tensorboard")
     assert ended.code == 1
     assert "RuntimeError: disk on fire" in ended.error
     assert "disk on fire" in (ended.folder / "train.log").read_text()
@@ -119,7 +121,7 @@ def test_exception_keeps_what_was_computed_and_closes_the_loggers(train: Train, 
     assert len(folder.read_history()) == 2
     assert folder.best_checkpoint.is_file()
     assert "disk on fire" in _report_of(folder)
-    assert (ended.folder / "csv" / "version_0" / "metrics.csv").is_file()
+    assert len(list((ended.folder / "tensorboard").glob("events.*"))) == 1
 
 
 def _report_of(folder: RunFolder) -> str:

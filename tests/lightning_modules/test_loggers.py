@@ -1,5 +1,6 @@
 """How a dashboard is chosen, refused and kept from harm."""
 
+import importlib.util
 import os
 import pty
 import subprocess
@@ -8,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import wandb
+from filelock import FileLock, Timeout
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import OmegaConf
 
+import engine.build
+from engine.publishing import beginning
 from engine.run_folder import RunFolder
-from lightning_modules.loggers.base import LoggerError, confusion_rows
-from lightning_modules.loggers.csv import CSVLogger
+from lightning_modules.loggers.base import Confusion, LoggerError, confusion_rows
 from lightning_modules.loggers.wandb import WandbLogger
 from tests.conftest import ROOT, SAMPLE, Train
 from tests.wandb_files import stored_run
@@ -95,12 +100,8 @@ def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
     assert stored_run(tmp_path / "run").exit_code == 0
 
 
-@pytest.mark.parametrize(
-    ("option", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy"), ("trackio", "trackio")]
-)
+@pytest.mark.parametrize(("option", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy")])
 def test_a_missing_extra_is_named(option: str, package: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
     ended = train(*SAMPLE, f"logger={option}")
@@ -112,33 +113,73 @@ def test_a_missing_extra_is_named(option: str, package: str, train: Train, monke
     assert RunFolder(ended.folder).read_history() == []
 
 
+def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    ended = train(*SAMPLE, "logger=mlflow", "logger.mlflow.tracking_uri=http://me:staple@127.0.0.1:9")
+    assert ended.code == 1
+    assert ended.error.startswith("error: logger=mlflow cannot be begun: ")
+    assert ended.error.endswith("; mend logger.mlflow in the config, or leave it out")
+    assert "\n" not in ended.error
+    assert "staple" not in ended.err + (ended.folder / "status.json").read_text()
+    assert RunFolder(ended.folder).read_history() == []
+
+
+def test_jobs_make_the_tables_of_a_database_one_after_another(tmp_path: Path) -> None:
+    cfg = OmegaConf.create({"logger": {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs/mlflow.db"}}})
+    with beginning(cfg, "mlflow"), pytest.raises(Timeout):
+        FileLock(tmp_path / "runs" / "mlflow.db.lock", timeout=0).acquire()
+
+
+def test_only_the_first_process_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": str(tmp_path)}
+    cfg = OmegaConf.create({"plan": False, "logger": {"tensorboard": node}})
+    for first in (True, False):
+        monkeypatch.setattr(engine.build, "is_first", lambda first=first: first)
+        assert len(engine.build._loggers(cfg, RunFolder(tmp_path))) == first
+
+
 def test_a_dashboard_that_fails_costs_nothing_but_itself(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its curves, in what it publishes and in its end; the other one has all of it."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space\nleft")
 
-    for name in ("log_metrics", "publish_table", "close"):
-        monkeypatch.setattr(CSVLogger, name, fail)
-    ended = train(*ONE_EPOCH, "logger=[csv,wandb]")
+    for name in ("log_metrics", "finalize"):
+        monkeypatch.setattr(TensorBoardLogger, name, fail)
+    ended = train(*ONE_EPOCH, "logger=[tensorboard,wandb]")
     assert ended.code == 0, ended.err
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "finished"
-    assert ended.err.count("CSVLogger takes no more curves (no space left); history.csv has them") == 1
-    assert "CSVLogger did not take the table test/classes (no space left); the run folder has it" in ended.err
-    assert "CSVLogger could not be closed: no space left" in ended.err
+    assert ended.err.count("TensorBoardLogger takes no more curves (no space left); history.csv has them") == 1
+    assert "TensorBoardLogger did not take the figures (no space left); the run folder has it" in ended.err
+    assert "TensorBoardLogger could not be closed: no space left" in ended.err
     stored = stored_run(ended.folder)
     assert stored.exit_code == 0
     assert stored.curve("val/acc")
     assert stored.table("test/classes")
 
 
+def test_wandb_that_fails_with_a_table_has_the_others(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no https://me:staple@host")
+
+    monkeypatch.setattr(wandb, "plot_table", fail)
+    ended = train(*ONE_EPOCH, "logger=wandb")
+    assert ended.code == 0, ended.err
+    assert "WandbLogger did not take the confusion matrix (no https://<redacted>@host); the run folder has it" in ended.err
+    assert stored_run(ended.folder).table("test/classes")
+    assert stored_run(ended.folder).artifacts
+
+
 def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise LoggerError("logger=csv: there is no beginning it")
+        raise OSError("no space left")
 
-    monkeypatch.setattr(CSVLogger, "begin", fail)
-    ended = train(*ONE_EPOCH, "logger=[wandb,csv]")
-    assert ended.error == "error: logger=csv: there is no beginning it"
+    monkeypatch.setattr(TensorBoardLogger, "log_hyperparams", fail)
+    ended = train(*ONE_EPOCH, "logger=[wandb,tensorboard]")
+    advice = "mend logger.tensorboard in the config, or leave it out"
+    assert ended.error == f"error: logger=tensorboard cannot be begun: no space left; {advice}"
     assert stored_run(ended.folder).exit_code == 1
     assert wandb.run is None
 
@@ -166,13 +207,13 @@ def test_an_interrupted_run_is_marked_with_the_signal(train: Train, monkeypatch:
 
 
 def test_a_plan_begins_no_dashboard(train: Train) -> None:
-    ended = train(*SAMPLE, "plan=true", "logger=[wandb,tensorboard,csv]")
+    ended = train(*SAMPLE, "plan=true", "logger=[wandb,tensorboard]")
     assert ended.code == 0, ended.err
     assert not ended.folder.exists()
 
 
 def test_a_mistyped_dashboard_is_named(train: Train) -> None:
-    ended = train(*SAMPLE, "logger=[csv,tensorbord]")
+    ended = train(*SAMPLE, "logger=[wandb,tensorbord]")
     assert ended.code == 1
     assert "tensorbord" in ended.error
 
@@ -185,14 +226,16 @@ def test_without_a_dashboard_nothing_looks_at_the_steps(train: Train, monkeypatc
 
 
 def test_steps_may_be_left_out(train: Train) -> None:
-    ended = train(*ONE_EPOCH, "logger=csv", "trainer.log_every_n_steps=0")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ended = train(*ONE_EPOCH, "logger=tensorboard", "trainer.log_every_n_steps=0")
     assert ended.code == 0, ended.err
-    header, *rows = (ended.folder / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
-    assert "step/loss" not in header
-    assert len(rows) == 1
+    events = EventAccumulator(str(ended.folder / "tensorboard")).Reload()
+    assert "step/loss" not in events.Tags()["scalars"]
+    assert len(events.Scalars("val/loss")) == 1
 
 
 def test_of_many_classes_the_fullest_cells_are_shown() -> None:
-    table = confusion_rows(["a", "b"], [[0, 5], [3, 4]], most=2)
-    assert table.rows == [["a", "b", 5], ["b", "b", 4]]
-    assert confusion_rows(["a", "b"], [[0, 5], [3, 4]]).rows == [["a", "a", 0], ["a", "b", 5], ["b", "a", 3], ["b", "b", 4]]
+    confusion = Confusion(["a", "b"], [[0, 5], [3, 4]])
+    assert confusion_rows(confusion, most=2).rows == [["a", "b", 5], ["b", "b", 4]]
+    assert confusion_rows(confusion).rows == [["a", "a", 0], ["a", "b", 5], ["b", "a", 3], ["b", "b", 4]]
