@@ -5,6 +5,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,10 @@ os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checkout import listed
+from tests.processes import ROOT, servers
+
 SHARED_DATA = ROOT.parent / "shared" / "data"
 WORDS = [
     "masks",
@@ -59,6 +60,40 @@ class Ended:
 Train = Callable[..., Ended]
 
 
+_LISTED = pytest.StashKey[set[str] | None]()
+
+
+def _controls(config: pytest.Config) -> bool:
+    """Whether this process controls the tests, of which several may run them."""
+    return not hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start what starts the processes of tests."""
+    if _controls(config):
+        stack = ExitStack()
+        stack.enter_context(servers())
+        config.add_cleanup(stack.close)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """See what lies in the checkout before the tests."""
+    if _controls(session.config):
+        session.config.stash[_LISTED] = listed(ROOT)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where the tests have written into the checkout."""
+    if not _controls(session.config):
+        return
+    before, after = session.config.stash[_LISTED], listed(ROOT)
+    if before is not None and after is not None and before != after:
+        for line in ("", "the tests have written into the checkout:", *sorted(before ^ after)):
+            session.config.get_terminal_writer().line(line, red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session", autouse=True)
 def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where runs of the tests store features, those in processes of their own too: never in the user's cache folder."""
@@ -88,6 +123,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def identical(a: object, b: object) -> bool:
     """Whether two nests of dicts, lists, tensors and plain values are the same to the bit."""
+    import torch  # here and below: not in the process that only controls those that run the tests
+
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict) and isinstance(b, dict):
@@ -108,6 +145,8 @@ SAMPLE = (
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-layer BERT with random weights and its tokenizer, saved as a user's own would be."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("backbone")

@@ -1,16 +1,28 @@
-"""Runs of the entry point in processes of their own, and what is left of them."""
+"""Processes of their own for what tests run in them, and what is left of them.
+
+`start` and `run` ask a process server (tests/process_server.py), whose processes have imported everything already and are there
+at once. What is read when an interpreter starts or when a module is imported is the server's and not the test's: OMP_NUM_THREADS,
+PYTHONPATH (also sitecustomize), PYTHONWARNINGS, MPLCONFIGDIR, HF_HOME, KERAS_BACKEND. The processes that such a process starts
+begin from nothing and read all of it. Behind a launcher `train.py` begins from nothing, too, and so it does with `start_cold`.
+"""
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
+from typing import Any
 
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT
+from tests.process_server import Job
 
+ROOT = Path(__file__).resolve().parent.parent
+_PLACE = "THAW_TEST_PROCESSES"  # in the environment: the folder in which the servers listen
 # Small, without dropout, so that one process and several train alike. The shares of a batch differ, and the last has one sample.
 TEXTS = (
     "data.rows={train: 91, val: 33, test: 41}",
@@ -31,14 +43,112 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def start(*words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str) -> subprocess.Popen[str]:
-    """Start `train.py`, by itself or behind the words of a launcher."""
+@contextmanager
+def servers() -> Iterator[None]:
+    """The servers, for this process and those that it starts; they import nothing until they are asked for a process."""
+    with tempfile.TemporaryDirectory(prefix="thaw-tests-") as place:
+        started = []
+        for name in ("torch", "tensorflow"):
+            command = [sys.executable, "-m", "tests.process_server", f"{place}/{name}", f"tests.preloaded_{name}"]
+            with Path(place, f"{name}.log").open("w") as log:
+                started.append(
+                    subprocess.Popen(
+                        command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                    )
+                )
+        for server in started:
+            assert server.stdout is not None
+            server.stdout.readline()  # it listens
+        os.environ[_PLACE] = place
+        yield
+        for server in started:
+            server.communicate()  # closes stdin, upon which it ends all that it has started
+
+
+class Started:
+    """A process of a server, with the methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, server: Path, job: Job, outputs: Path) -> None:
+        self.returncode: int | None = None
+        self._outputs = outputs
+        self._connection: Connection = Client(str(server))
+        self._connection.send(job)
+        try:
+            self.pid: int = self._connection.recv()
+        except EOFError as error:
+            raise RuntimeError(server.with_suffix(".log").read_text()) from error
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        if self.returncode is None and self._connection.poll():
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended; that of a signal is negative."""
+        if self.returncode is None:
+            if not self._connection.poll(timeout):
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            self.returncode = self._connection.recv()
+            self._connection.close()
+        assert self.returncode is not None
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it has written on stdout and stderr until its end."""
+        self.wait(timeout)
+        out, err = ((self._outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        return out, err
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+Process = Started | subprocess.Popen[str]
+
+
+def start(
+    *words: object,
+    program: Path | str | Callable[..., None] = "train.py",
+    cwd: Path = ROOT,
+    server: str = "torch",
+    env: dict[str, str] | None = None,
+    terminal: str | None = None,
+    **more: str,
+) -> Started:
+    """Start a script or a function in a process in which everything is imported already.
+
+    Args:
+        words: Its arguments.
+        program: A script below the root of the repository or anywhere, a module's name, or a function of a module.
+        cwd: Where it runs.
+        server: torch or tensorflow.
+        env: Its whole environment; that of this process unless given.
+        terminal: A terminal for all its streams, which otherwise go to files.
+        more: Added to its environment.
+    """
+    place = Path(os.environ[_PLACE])
+    outputs = Path(tempfile.mkdtemp(dir=place))
+    for name in ("stdout", "stderr"):
+        (outputs / name).touch()
+    streams = (terminal,) * 3 if terminal else (os.devnull, str(outputs / "stdout"), str(outputs / "stderr"))
+    given = {**(os.environ if env is None else env), **more}
+    what = program if callable(program) else str(ROOT / program) if str(program).endswith(".py") else str(program)
+    return Started(place / server, Job(what, tuple(map(str, words)), given, str(cwd), streams), outputs)
+
+
+def start_cold(*words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str) -> subprocess.Popen[str]:
+    """Start `train.py` as a user does, by itself or behind the words of a launcher; takes seconds until it has imported all."""
     command = [*(launcher or (sys.executable,)), str(ROOT / "train.py"), *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=environment(**more), text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def ended(process: Process) -> tuple[int, str, str]:
     """Exit code, stdout and stderr; what hangs is killed and fails the test."""
     try:
         out, err = process.communicate(timeout=_LIMIT)
@@ -48,12 +158,36 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def run(*words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str) -> tuple[int, str, str]:
-    """Run `train.py` to its end."""
-    return ended(start(*words, launcher=launcher, cwd=cwd, **more))
+def run(*words: object, **rest: Any) -> tuple[int, str, str]:
+    """Run to its end what `start` starts."""
+    return ended(start(*words, **rest))
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def run_ranks(count: int, *words: object, **rest: Any) -> list[tuple[int, str, str]]:
+    """Run to their end the processes of one job, which find each other as torchrun has its processes do it."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # its port is free, as it is open already
+    shared = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    ranks = [start(*words, **rest, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
+    return [ended(rank) for rank in ranks]
+
+
+def run_cold(*words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str) -> tuple[int, str, str]:
+    """Run `train.py` to its end, as a user does."""
+    return ended(start_cold(*words, launcher=launcher, cwd=cwd, **more))
+
+
+def wait_for(condition: Callable[[], bool], process: Process) -> None:
     """Wait until something holds of a running process."""
     deadline = time.monotonic() + _LIMIT
     while not condition():

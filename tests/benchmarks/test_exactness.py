@@ -1,8 +1,6 @@
 """Any number of processes comes to what one comes to: every figure and every prediction, to the bit."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +8,13 @@ import pytest
 
 from benchmarks.exactness import compare
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT
+from tests.processes import run
 
 
 def rows(*words: str) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "benchmarks.exactness", "--json", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    code, out, errors = run("--json", *words, program="benchmarks.exactness")
+    assert code == 0, errors + out
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def exact(row: dict[str, Any], samples: int, figures: int) -> bool:

@@ -23,6 +23,7 @@ from engine.redaction import HIDDEN
 from engine.run_folder import RunFolder
 from lightning_modules.text_classifier import TextClassifier
 from tests.conftest import ROOT, SAMPLE, Train, identical
+from tests.processes import run
 from tests.wandb_files import StoredRun, stored_run, stored_runs
 
 # By its loss, of which the first of two epochs has the better.
@@ -48,14 +49,13 @@ def without_account(place: Path) -> dict[str, str]:
 
 def run_apart(place: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A process of its own: some dashboards live as long as their process."""
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=place,
-        env={**without_account(place), **environment},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    script, *words = command
+    program = Path(script)
+    if script == "-c":
+        program = place / "program.py"
+        program.write_text(words.pop(0))
+    ended = run(*words, program=program, cwd=place, env=without_account(place), **environment)
+    return subprocess.CompletedProcess(command, *ended)
 
 
 def run_here(place: Path, *words: str, code: int = 0) -> str:

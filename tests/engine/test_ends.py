@@ -1,9 +1,6 @@
 """Every end of a run: what the folder says, what stays, which code."""
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,26 +9,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.run_folder import RunFolder
 from lightning_modules.text_classifier import TextClassifier
-from tests.conftest import ROOT, SAMPLE, Train
+from tests.conftest import SAMPLE, Train
+from tests.processes import ended, start, wait_for
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code: int, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     words = [*SAMPLE, "trainer.max_epochs=1000", f"hydra.run.dir={folder.path}", "logger=tensorboard"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
-    deadline = time.monotonic() + 120
-    while len(folder.read_history()) < 2 and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start(*words, cwd=tmp_path)
+    wait_for(lambda: len(folder.read_history()) >= 2, process)
     process.send_signal(signum)
-    _, errors = process.communicate(timeout=60)
+    _, _, errors = ended(process)
     assert process.returncode == code, errors
     status = folder.read_json("status.json")
     assert status["state"] == "interrupted"

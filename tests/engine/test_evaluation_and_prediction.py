@@ -18,6 +18,7 @@ from engine.evaluation import evaluate
 from engine.prediction import predict
 from engine.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Ended, Train
+from tests.processes import run
 
 Script = Callable[..., Ended]
 
@@ -52,8 +53,8 @@ def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> 
         "experiment=bert_bigru_finetune", f"model.backbone={backbone}", f"paths.data_dir={base / 'data'}", "model.hidden=8",
         "trainer.max_epochs=2", f"hydra.run.dir={base / 'before'}",
     ]  # fmt: skip
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    code, _, errors = run(*words, cwd=base)
+    assert code == 0, errors
     shutil.rmtree(backbone)
     return (base / "before").rename(base / "after")
 
@@ -92,7 +93,7 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp
     expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[["number", "tweet"]].to_csv(
         source, index=False
     )
-    # As a process of its own, from another folder.
+    # As a process of its own that has imported nothing, from another folder.
     words = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(moved_run), str(source), "-o", str(tmp_path / "out.csv")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

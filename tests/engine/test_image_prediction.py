@@ -1,8 +1,6 @@
 """Predicting images and testing again, from the run folder alone."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +12,8 @@ from engine.evaluation import evaluate
 from engine.prediction import predict
 from engine.run_folder import RunFolder
 from lightning_modules.networks.image_backbones import image_encoder
-from tests.conftest import ROOT
 from tests.images import COLOURS, encoded, image_folder, picture, write_parquet
+from tests.processes import run
 
 CLASSES = list(COLOURS)
 
@@ -28,13 +26,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = root / "weights.safetensors"
     network = image_encoder({"architecture": "small_resnet", "widths": [8, 8], "depth": 1}, None, None).model
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, weights)
-    command = [
-        sys.executable, str(ROOT / "train.py"), "data=image", "data.folder=colours", f"data.classes=[{','.join(CLASSES)}]",
+    words = [
+        "data=image", "data.folder=colours", f"data.classes=[{','.join(CLASSES)}]",
         "data.num_classes=5", "data.size=16", "model=sample_image_classifier", "model.backbone.widths=[8,8]",
         "model.image_size=24", f"model.weights={weights}", "data.batch_size=8", "trainer.max_epochs=3", "trainer.accelerator=cpu",
         f"paths.data_dir={root / 'data'}", f"hydra.run.dir={root / 'run'}",
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    code, _, errors = run(*words, cwd=root)
+    assert code == 0, errors
     (root / "run").rename(root / "moved")
     weights.unlink()
     return root
@@ -42,21 +41,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_path: Path) -> None:
     expected = pd.read_parquet(RunFolder(place / "moved").predictions)
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "predict.py"),
-        str(place / "moved"),
-        str(place / "data" / "colours" / "test"),
-    ]
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "out.csv"), "--device", "cpu"], capture_output=True, text=True, check=True
-    )
-    assert "20 predicted, 0 left out" in done.stderr
-    assert done.stdout.strip() == str(tmp_path / "out.csv")
-    out = pd.read_csv(tmp_path / "out.csv")
-    assert list(out) == ["image", "prediction", *(f"probability_{name}" for name in CLASSES)]
-    out["image"] = [f"test/{Path(name).parent.name}/{Path(name).name}" for name in out["image"]]
-    both = expected.merge(out, on="image", suffixes=("", "_now"))
+    words = (place / "moved", place / "data" / "colours" / "test", "-o", tmp_path / "out.csv", "--device", "cpu")
+    code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
+    assert code == 0, errors
+    assert "20 predicted, 0 left out" in errors
+    assert out.strip() == str(tmp_path / "out.csv")
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert list(table) == ["image", "prediction", *(f"probability_{name}" for name in CLASSES)]
+    table["image"] = [f"test/{Path(name).parent.name}/{Path(name).name}" for name in table["image"]]
+    both = expected.merge(table, on="image", suffixes=("", "_now"))
     assert len(both) == 20
     assert (both["prediction"] == both["prediction_now"]).all()
     for name in CLASSES:

@@ -2,15 +2,14 @@
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT, Train
-from tests.processes import TEXTS, ended, epochs, kill, processes_of, run, sabotage, start, wait_for
+from tests.conftest import Train
+from tests.processes import TEXTS, ended, epochs, kill, processes_of, run, run_ranks, sabotage, start, wait_for
 
 PICTURES = (
     "data=sample_images",
@@ -34,6 +33,8 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
         raise OSError("disk on fire")
     Task.on_validation_epoch_start = fail
 """
+# What one of two processes is told whose launcher is not Thaw; the devices are the launcher's.
+ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")
 SLOW = ("trainer.max_epochs=200", "data.rows={train: 640, val: 33, test: 41}")
 
 
@@ -45,8 +46,16 @@ def status(folder: Path) -> dict[str, str]:
     return RunFolder(folder).read_json("status.json")
 
 
+def one_and_two(folder: Path, *words: str) -> None:
+    """Train by one process into `one`, and by two, which nobody watches, into `two`."""
+    code, _, err = run(*words, "trainer=cpu", f"hydra.run.dir={folder / 'one'}", cwd=folder)
+    assert code == 0, err
+    ranks = run_ranks(2, *words, *ONE_OF_TWO, f"hydra.run.dir={folder / 'two'}", cwd=folder)
+    assert [code for code, _, _ in ranks] == [0, 0], ranks
+
+
 def test_each_job_of_a_sweep_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path) -> None:
-    """Two processes in which one had another learning rate would drift from one process with the right one."""
+    """Two processes of which one had another learning rate would drift from one process with the right one."""
     words = ("-m", *TEXTS, "trainer.accumulate_grad_batches=2", "model.lr=1e-3,1e-2")
     for trainer in ("cpu", "ddp_cpu"):
         code, out, err = run(*words, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}")
@@ -64,26 +73,22 @@ def test_each_job_of_a_sweep_trains_on_two_processes_what_it_trains_on_one(tmp_p
     assert {path.name for path in (tmp_path / "ddp_cpu").iterdir()} - {"0", "1"} == {
         path.name for path in (tmp_path / "cpu").iterdir()
     } - {"0", "1"}
-    script = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), str(tmp_path / "ddp_cpu" / "0")]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "all figures are those of metrics.json" in done.stdout, done.stdout + done.stderr
+    code, out, err = run(tmp_path / "ddp_cpu" / "0", program="scripts/evaluate.py")
+    assert "all figures are those of metrics.json" in out, out + err
 
 
 def test_images_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
-    for trainer in ("cpu", "ddp_cpu"):
-        code, _, err = run(*PICTURES, f"trainer={trainer}", f"hydra.run.dir={tmp_path / trainer}")
-        assert code == 0, err
-    assert losses(tmp_path / "ddp_cpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-5)
+    one_and_two(tmp_path, *PICTURES)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 def test_stored_features_train_on_two_processes_what_they_train_on_one(tmp_path: Path) -> None:
-    for trainer in ("cpu", "ddp_cpu"):
-        words = (*TEXTS, "model.freeze_backbone=true", f"trainer={trainer}", f"hydra.run.dir={tmp_path / trainer}")
-        code, _, err = run(*words, "cache.features=true", f"cache.dir={tmp_path / trainer / 'features'}")
-        assert code == 0, err
-        assert RunFolder(tmp_path / trainer).read_json("plan.json")["features"]["stored"] == "the whole backbone"
-    assert losses(tmp_path / "ddp_cpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-5)
-    one, two = (RunFolder(tmp_path / trainer).read_json("metrics.json") for trainer in ("cpu", "ddp_cpu"))
+    words = (*TEXTS, "model.freeze_backbone=true", "cache.features=true", f"cache.dir={tmp_path / 'features'}")
+    one_and_two(tmp_path, *words)
+    for folder in ("one", "two"):
+        assert RunFolder(tmp_path / folder).read_json("plan.json")["features"]["stored"] == "the whole backbone"
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    one, two = (RunFolder(tmp_path / folder).read_json("metrics.json") for folder in ("one", "two"))
     assert two["test"]["acc"] == one["test"]["acc"]
 
 
@@ -157,14 +162,14 @@ UNREAD = (
     "num_hidden_layers: 4, backbone_out_indices: [0, 1, 2, 3], neck_hidden_sizes: [8, 8, 8, 8], fusion_hidden_size: 8, "
     "is_hybrid: false, use_auxiliary_head: false}",
     "model.lr=0.001",
-    "trainer=ddp_cpu",
     "trainer.max_epochs=2",
 )
 
 
 def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> None:
-    code, _, err = run(*UNREAD, f"hydra.run.dir={tmp_path / 'run'}")
-    assert code == 1
+    ranks = run_ranks(2, *UNREAD, *ONE_OF_TWO, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert [code for code, _, _ in ranks] == [1, 1]
+    err = ranks[0][2]
     assert "the loss does not reach every parameter (features." in err, err
     assert "set trainer.strategy=ddp_find_unused_parameters_true" in err
     assert "Traceback" not in err

@@ -1,7 +1,6 @@
 """Who starts the processes, and where they meet: as torchrun, srun and train.py itself say it."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from engine.devices import placement, slurm_rendezvous
 from engine.ranks import LaunchError, Rank, log_name, new_rendezvous, stamp, this_rank, was_restarted
 from engine.run_folder import RunFolder
-from tests.processes import TEXTS, ended, epochs, run, sabotage, start, wait_for
+from tests.processes import TEXTS, Started, ended, epochs, run, run_cold, sabotage, start, start_cold, wait_for
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")  # devices and num_nodes are the launcher's
@@ -104,7 +103,7 @@ def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
         f"--rdzv-endpoint=localhost:{free_port()}",
         "--rdzv-id=t",
     )
-    nodes = [start(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *meet), cwd=tmp_path) for _ in range(2)]
+    nodes = [start_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *meet), cwd=tmp_path) for _ in range(2)]
     for code, _, err in [ended(node) for node in nodes]:
         assert code == 0, err
     folder = only_run(tmp_path)
@@ -120,7 +119,7 @@ def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
     """With torchrun's own way to meet, which is another than that of the test above."""
     place = sabotage(tmp_path / "site", BREAKS_ONCE)
     words = ("--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}")
-    code, _, err = run(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place)
+    code, _, err = run_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place)
     assert code == 0, err
     assert "disk on fire" in err + (only_run(tmp_path) / "rank1.log").read_text()
     assert finished(only_run(tmp_path))
@@ -194,7 +193,7 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
     size = ("trainer.max_epochs=4", "data.rows={train: 320, val: 33, test: 41}", "trainer=cpu", "trainer.strategy=ddp")
     asked = tmp_path / "asked"
 
-    def srun(job: str, **more: str) -> list[subprocess.Popen[str]]:
+    def srun(job: str, **more: str) -> list[Started]:
         step = {**STEP, "SLURM_JOB_ID": job, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
         step |= {"SLURM_STEP_NODELIST": "localhost", "PATH": f"{fake.parent}:/usr/bin:/bin", "SCONTROL_LOG": str(asked)}
         tasks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]

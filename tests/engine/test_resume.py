@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -12,28 +9,24 @@ import pytest
 import torch
 
 from engine.run_folder import RunFolder
-from tests.conftest import ROOT, SAMPLE, Train, identical
+from tests.conftest import SAMPLE, Train, identical
+from tests.processes import run, start, wait_for
 
 EPOCHS = 4
-WORDS = [*SAMPLE, f"trainer.max_epochs={EPOCHS}"]
+LONGER = (
+    *SAMPLE,
+    f"trainer.max_epochs={EPOCHS}",
+    "model.backbone.num_hidden_layers=2",
+    "data.rows={train: 640, val: 32, test: 40}",
+)
 TIMES = ("seconds", "samples_per_second")
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "train.py"), *WORDS, f"hydra.run.dir={folder}", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
 
 
 def kill_after_epoch(folder: Path, epoch: int) -> None:
     """SIGKILL a run as soon as the checkpoint of an epoch is there."""
-    process = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}")
-    deadline = time.monotonic() + 120
-    checkpoint, seen = folder / "checkpoints" / "last.ckpt", -1
-    while seen < epoch and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
-        time.sleep(0.01)
-        if checkpoint.exists():
-            seen = torch.load(checkpoint, weights_only=True)["epoch"]
+    process = start(*LONGER, f"hydra.run.dir={folder}", cwd=folder.parent)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    wait_for(lambda: checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= epoch, process)
     process.send_signal(signal.SIGKILL)
     code = process.wait()
     if epoch < EPOCHS - 1:  # behind the last one there is only a second of test and report to hit
@@ -49,9 +42,8 @@ def history(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    process = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}")
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    code, _, errors = run(*LONGER, f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert code == 0, errors
     return folder
 
 
@@ -59,9 +51,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_and_resumed_equals_uninterrupted(epoch: int, uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_after_epoch(folder, epoch)
-    resumed = start(folder, "model.backbone.num_hidden_layers=2", "data.rows={train: 640, val: 32, test: 40}", "ckpt_path=last")
-    _, errors = resumed.communicate()
-    assert resumed.returncode == 0, errors.decode()
+    code, _, errors = run(*LONGER, f"hydra.run.dir={folder}", "ckpt_path=last", cwd=tmp_path)
+    assert code == 0, errors
 
     for name in ("best.ckpt", "last.ckpt"):
         ours, theirs = (torch.load(f / "checkpoints" / name, weights_only=True) for f in (folder, uninterrupted))

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,9 @@ from engine.prediction import predict
 from engine.run_folder import RunFolder, RunFolderError
 from engine.trained_run import open_run
 from lightning_modules.segmenter import Segmenter
-from tests.conftest import ROOT, Train, identical
+from tests.conftest import Train, identical
 from tests.images import BAD_IMAGES
+from tests.processes import run
 from tests.scenes import COLOURS, NAMES, class_list, image_of, label_map, scene_folder
 
 SEGFORMER = {
@@ -43,11 +42,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
     AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest)).save_pretrained(root / "network")
-    command = [
-        sys.executable, str(ROOT / "train.py"), *WORDS, f"data.class_list={root / 'rooms.yaml'}", f"paths.data_dir={root / 'data'}",
+    words = [
+        *WORDS, f"data.class_list={root / 'rooms.yaml'}", f"paths.data_dir={root / 'data'}",
         f"model.backbone={root / 'network'}", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"hydra.run.dir={root / 'run'}",
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    code, _, errors = run(*words, cwd=root)
+    assert code == 0, errors
     (root / "run").rename(root / "moved")
     shutil.rmtree(root / "network")
     (root / "rooms.yaml").unlink()
@@ -60,18 +60,12 @@ def test_a_run_is_tested_again_from_its_folder(place: Path, capsys: pytest.Captu
 
 
 def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "predict.py"),
-        str(place / "moved"),
-        str(place / "data" / "rooms" / "images" / "test"),
-    ]
-    done = subprocess.run(
-        [*command, "-o", str(tmp_path / "out"), "--device", "cpu"], capture_output=True, text=True, check=True
-    )
-    assert "5 predicted, 0 left out" in done.stderr
-    assert "5 have annotations: mean IoU" in done.stderr
-    assert done.stdout.strip() == str(tmp_path / "out")
+    words = (place / "moved", place / "data" / "rooms" / "images" / "test", "-o", tmp_path / "out", "--device", "cpu")
+    code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
+    assert code == 0, errors
+    assert "5 predicted, 0 left out" in errors
+    assert "5 have annotations: mean IoU" in errors
+    assert out.strip() == str(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{i:03}.{kind}.png" for i in range(5) for kind in ("labels", "colours", "overview")
     )
@@ -82,11 +76,11 @@ def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
     assert values.max() <= 11
     assert (np.asarray(colours) == np.asarray(COLOURS, np.uint8)[values - 1]).all()
     # What the network says, upsampled to the image's own size.
-    run = open_run(place / "moved", "cpu")
+    opened = open_run(place / "moved", "cpu")
     image = np.asarray(Image.open(place / "data" / "rooms" / "images" / "test" / "002.jpg"))
     small = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
     with torch.no_grad():
-        logits = run.task.network({"pixel_values": torch.from_numpy(small.copy()).permute(2, 0, 1)[None]}).logits
+        logits = opened.task.network({"pixel_values": torch.from_numpy(small.copy()).permute(2, 0, 1)[None]}).logits
     expected = torch.nn.functional.interpolate(logits, size=(32, 40), mode="bilinear").argmax(dim=1)[0]
     assert (expected.numpy() == values - 1).all()
 

@@ -1,9 +1,6 @@
 """The search: what is asked, what is told, what is shared, and what goes on where it was stopped."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from engine.search import Asked, Search, Settings
 from engine.search_space import SearchError, check_space, override_value
 from engine.study import open_storage, reporter
 from engine.sweep import Sweep
-from tests.conftest import ROOT, SAMPLE
+from tests.conftest import SAMPLE
 from tests.engine.test_sweeps import RunSweep, history, states, sweep
-from tests.processes import TEXTS, run
+from tests.processes import TEXTS, run, start, wait_for
 
 __all__ = ["sweep"]  # a fixture
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
@@ -337,12 +334,9 @@ def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, t
         "model.lr=interval(1e-4,1e-1)",
     ]  # fmt: skip
     folder = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *given, f"hydra.sweep.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
-    second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
-    while not (len(second.read_history()) >= 2 and second.last_checkpoint.is_file()) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start("-m", *given, f"hydra.sweep.dir={folder}", cwd=tmp_path)
+    second = RunFolder(folder / "1")
+    wait_for(lambda: len(second.read_history()) >= 2 and second.last_checkpoint.is_file(), process)
     process.kill()
     process.wait()
     assert sweep(f"sweep.resume={folder}").code == 0

@@ -1,12 +1,10 @@
 """Sweeps through the real entry point: every job on record, what failed told, and what was interrupted gone on with."""
 
 import csv
+import importlib.util
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import pytest
 from engine.run_folder import RunFolder
 from engine.sweep import Sweep
 from lightning_modules.base import Task
-from tests.conftest import ROOT, SAMPLE, Ended
+from tests.conftest import SAMPLE, Ended
+from tests.processes import ended, run, sabotage, start, wait_for
 
 TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
 RunSweep = Callable[..., Ended]
@@ -100,15 +99,12 @@ def test_a_config_that_cannot_be_run_is_one_failed_job(sweep: RunSweep) -> None:
 def interrupted_sweep(tmp_path: Path, *words: str) -> tuple[Path, int, str]:
     """Start a sweep and stop it in the middle of the second job."""
     folder = tmp_path / "sweep"
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *words, f"hydra.sweep.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    second, deadline = RunFolder(folder / "1"), time.monotonic() + 180
-    while not (len(second.read_history()) >= 2 and second.last_checkpoint.is_file()) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start("-m", *words, f"hydra.sweep.dir={folder}", cwd=tmp_path)
+    second = RunFolder(folder / "1")
+    wait_for(lambda: len(second.read_history()) >= 2 and second.last_checkpoint.is_file(), process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    return folder, process.returncode, errors
+    code, _, errors = ended(process)
+    return folder, code, errors
 
 
 def test_an_interrupted_sweep_goes_on(sweep: RunSweep, tmp_path: Path) -> None:
@@ -175,9 +171,9 @@ sys.meta_path.insert(0, AllowTests)
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_backbone: Path, covid_dir: Path) -> None:
     """In processes with command lines of their own, of which one job fails and the other ends in its report."""
-    pytest.importorskip(
-        {"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}[launcher], reason="extra not installed"
-    )
+    module, extra = {"joblib": ("joblib", "sweep"), "submitit_local": ("submitit", "slurm"), "ray": ("ray", "ray")}[launcher]
+    if importlib.util.find_spec(f"hydra_plugins.hydra_{module}_launcher") is None:
+        pytest.skip(f"the extra {extra} is not installed")
     more = {
         "joblib": ["hydra.launcher.n_jobs=2"],
         "submitit_local": ["hydra.launcher.timeout_min=5"],
@@ -188,19 +184,17 @@ def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_back
         "trainer.accelerator=cpu", "data.batch_size=16", "model.lr=1e38,1e-3", "+callbacks.keyed.api_key=SUPERSECRET",
         "+callbacks.keyed._target_=tests.engine.test_redaction.KeyedCallback", f"hydra/launcher={launcher}", *more,
     ]  # fmt: skip
-    (tmp_path / "sitecustomize.py").write_text(ALLOW_TESTS)
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *words]
-    places = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    place = sabotage(tmp_path / "site", ALLOW_TESTS)
     for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=places)
-        if "timed out during startup" not in done.stderr:
+        code, _, errors = run("-m", *words, cwd=tmp_path, PYTHONPATH=place)
+        if "timed out during startup" not in errors:
             break  # Ray waits for its own servers for half a minute and no longer, whatever else the machine does
-    assert done.returncode == 1, done.stderr
+    assert code == 1, errors
     found = list((tmp_path / "runs" / "sweeps").glob("bert_feature/*"))
-    assert len(found) == 1, done.stderr
+    assert len(found) == 1, errors
     (folder,) = found
-    assert states(folder) == ["failed", "finished"], done.stderr
-    assert "job 0 (model.lr=1e+38): the training loss is nan" in done.stderr
+    assert states(folder) == ["failed", "finished"], errors
+    assert "job 0 (model.lr=1e+38): the training loss is nan" in errors
     assert (folder / "1" / "report.html").is_file()
     assert [row["state"] for row in rows(folder)] == ["failed", "finished"]
     assert not [p.name for p in folder.rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]

@@ -1,9 +1,6 @@
 """Steps are PyTorch's steps, and two replicas take one's."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,9 @@ import keras
 import tensorflow as tf
 
 from keras_bert.optimization import BertAdamW, WarmupLinearDecay
-from tests.conftest import ROOT, made_rows, write_csv
+from tests.conftest import made_rows, write_csv
 from tests.keras_bert.conftest import SMALL
+from tests.processes import run
 
 TWO_DEVICES = """
 import sys
@@ -119,16 +117,17 @@ def test_the_schedule_rises_and_falls() -> None:
     assert [float(WarmupLinearDecay(**schedule.get_config())(step)) for step in range(11)] == rates
 
 
-def on_two_devices(script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", TWO_DEVICES + script, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+def on_two_devices(script: str, folder: Path, *words: str) -> str:
+    """What a script writes on stdout."""
+    path = folder / "script.py"
+    path.write_text(TWO_DEVICES + script)
+    code, out, errors = run(*words, program=path, server="tensorflow", CUDA_VISIBLE_DEVICES="")
+    assert code == 0, errors[-2000:]
+    return out
 
 
-def test_two_replicas_take_the_steps_of_one() -> None:
-    done = on_two_devices(REPLICAS)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.splitlines()[-1]) < 1e-5
+def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
+    assert float(on_two_devices(REPLICAS, tmp_path).splitlines()[-1]) < 1e-5
 
 
 def test_two_devices_share_a_run(tmp_path: Path) -> None:
@@ -146,8 +145,7 @@ def test_two_devices_share_a_run(tmp_path: Path) -> None:
         "--epochs",
         "2",
     ]
-    done = on_two_devices(RUNS, str(tmp_path), *words, *SMALL, "--drop-rate", "0", "--dropout", "0", "--gru-units", "4")
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_two_devices(RUNS, tmp_path, str(tmp_path), *words, *SMALL, "--drop-rate", "0", "--dropout", "0", "--gru-units", "4")
     one, two = (pd.read_csv(tmp_path / strategy / "history.csv") for strategy in ("none", "mirrored"))
     for name in ("train/loss", "val/loss", "train/n"):
         np.testing.assert_allclose(one[name], two[name], rtol=1e-5)

@@ -3,8 +3,7 @@
 import importlib.util
 import os
 import pty
-import subprocess
-import sys
+import select
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from engine.publishing import beginning
 from engine.run_folder import RunFolder
 from lightning_modules.loggers.base import Confusion, LoggerError, confusion_rows
 from lightning_modules.loggers.wandb import WandbLogger
-from tests.conftest import ROOT, SAMPLE, Train
+from tests.conftest import SAMPLE, Train
+from tests.processes import start, wait_for
 from tests.wandb_files import stored_run
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -82,11 +82,9 @@ def test_wandb_refuses_what_it_cannot_do_before_it_begins(
 def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
     """With a terminal on every stream, where W&B itself would ask for a key and wait."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "train.py"), "trainer.accelerator=cpu", *ONE_EPOCH, "logger=wandb"]
-    process = subprocess.Popen(
-        [*command, f"hydra.run.dir={tmp_path / 'run'}"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, close_fds=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    words = ("trainer.accelerator=cpu", *ONE_EPOCH, "logger=wandb", f"hydra.run.dir={tmp_path / 'run'}")
+    process = start(*words, terminal=os.ttyname(theirs), cwd=tmp_path)
+    wait_for(lambda: bool(select.select([ours], [], [], 0)[0]), process)  # it has opened its terminal
     os.close(theirs)
     said = b""
     try:

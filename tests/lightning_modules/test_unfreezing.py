@@ -1,8 +1,6 @@
 """Unfreezing by plan: what trains when, bit by bit, through resumes, schedules and DDP."""
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +16,10 @@ from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.networks.freezing import FreezingError, FreezingPlan, apply_plan
 from lightning_modules.networks.layers import layer_numbers, parameters_from
 from lightning_modules.text_classifier import TextClassifier
-from tests.conftest import ROOT, Train, identical
+from tests.conftest import Train, identical
 from tests.images import cifar_like
 from tests.lightning_modules.test_image_networks import BACKBONES
+from tests.processes import run_ranks
 
 RESNET = {"architecture": "small_resnet", "widths": [8, 8, 8], "depth": 1}
 BERT = {
@@ -338,19 +337,8 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(train: Train,
 @pytest.mark.parametrize("schedule", ["onecycle", "plateau"])
 def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(schedule: str, tmp_path: Path) -> None:
     """With gloo on the CPU; without a new wrap the ranks would drift apart from epoch 1 on, silently."""
-    script = ROOT / "tests" / "lightning_modules" / "ddp_unfreezing.py"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(script),
-        str(tmp_path),
-        schedule,
-    ]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 0, ended.stderr
+    ended = run_ranks(2, tmp_path, schedule, program="tests.lightning_modules.ddp_unfreezing")
+    assert [code for code, _, _ in ended] == [0, 0], ended
     ranks = [(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in range(2)]
     assert len(ranks[0]) == 5
     assert ranks[0] == ranks[1]

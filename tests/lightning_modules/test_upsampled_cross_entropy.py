@@ -1,17 +1,17 @@
 """Our loss against the plain formula: value, gradient, predictions, memory."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks import segmentation_loss
+from benchmarks.segmentation_loss import random_labels
 from lightning_modules import upsampled_cross_entropy as module
 from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
-from tests.conftest import ROOT
+from tests.allocations import peak_allocated
 
 # Small logits, size of the labels: whole and other factors, one row, shrinking, the same size.
 SIZES = [((8, 8), (32, 32)), ((7, 5), (33, 17)), ((16, 11), (51, 44)), ((1, 6), (9, 24)), ((12, 12), (5, 7)), ((6, 9), (6, 9))]
@@ -184,22 +184,12 @@ def test_labels_of_another_type_are_read_as_numbers() -> None:
     assert torch.equal(other_predictions, predictions.long())
 
 
-MEASURE = """
-import torch
-from benchmarks.memory import peak_memory
-from benchmarks.segmentation_loss import ours, plain, random_labels
-torch.set_num_threads(1)
-logits, labels = torch.randn(2, 150, 128, 128, requires_grad=True), random_labels((512, 512), torch.device("cpu"))
-for loss in (ours, plain):
-    print(peak_memory(lambda: torch.autograd.grad(loss(logits, labels), logits), torch.device("cpu")))
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_memory_is_a_fraction_of_the_plain_formulas() -> None:
-    """In a process of its own, ours first, so that nothing that it needs is there already."""
-    done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, capture_output=True, text=True, check=True)
-    ours, theirs = map(int, done.stdout.split())
+    logits, labels = torch.randn(2, 150, 128, 128, requires_grad=True), random_labels((512, 512), torch.device("cpu"))
+    ours, theirs = (
+        peak_allocated(lambda loss=loss: torch.autograd.grad(loss(logits, labels), logits))
+        for loss in (segmentation_loss.ours, segmentation_loss.plain)
+    )
     held = 2 * 150 * 512 * 512 * 4  # bytes of [B, K, H, W]
     assert theirs > 2 * held
     assert ours < theirs / 10

@@ -1,0 +1,15 @@
+"""All that the Keras BERT imports; for the process that others are forked from. PyTorch is in none of them."""
+
+import gc
+import importlib
+import pkgutil
+from contextlib import suppress
+
+import keras_bert
+
+for module in pkgutil.iter_modules(keras_bert.__path__, "keras_bert."):
+    if not module.name.endswith("__main__"):
+        with suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(module.name)
+gc.collect()
+gc.freeze()

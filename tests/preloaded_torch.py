@@ -1,0 +1,36 @@
+"""All that a run, a script or a sweep imports somewhere on its way; for the process that others are forked from."""
+
+import gc
+import importlib
+import pkgutil
+from contextlib import suppress
+
+import torch
+
+import train  # noqa: F401
+
+# What is imported only where it is needed, and packages of which every module is.
+NAMES = (
+    "matplotlib.backends.backend_agg",
+    "optuna",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "sklearn.ensemble",
+    "timm",
+    "torch.distributed.tensor",
+    "torchvision.transforms.v2",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+)
+PACKAGES = ("engine", "datamodules", "lightning_modules", "hydra_plugins")
+
+for package in PACKAGES:
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        with suppress(ImportError):  # of an extra that is not installed
+            importlib.import_module(module.name)
+for name in NAMES:
+    with suppress(ImportError):
+        importlib.import_module(name)
+torch.set_num_threads(1)
+gc.collect()
+gc.freeze()  # so that no fork copies what all of them share
