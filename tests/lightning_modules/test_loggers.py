@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pty
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import wandb
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
+from wandb.sdk.lib import wbauth
 
 import engine.build
 from engine.publishing import beginning
@@ -26,11 +28,14 @@ ONE_EPOCH = (*SAMPLE, "trainer.max_epochs=1")
 
 
 @pytest.fixture(autouse=True)
-def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    yield
+    wandb.teardown()  # W&B keeps a key that it has found, and the settings of its first run
+    wbauth.unauthenticate_session()
 
 
 @pytest.mark.parametrize(
