@@ -74,7 +74,7 @@ def test_training_loss_that_is_no_number_fails_the_run(value: float, train: Trai
     poison(monkeypatch, "train", value, after=4)  # the second epoch's second batch
     ended = train(*SAMPLE)
     assert ended.code == 1
-    assert f"the training loss is {value} in epoch 1, batch 1" in ended.error
+    assert f"the training loss is {value} in epoch 1, batch 1 (index " in ended.error
     assert "model.lr" in ended.error
     folder = RunFolder(ended.folder)
     assert folder.read_json("status.json")["state"] == "failed"
