@@ -22,8 +22,6 @@ _POLL = 0.1  # seconds
 _GRACE = 15.0
 _TERMINATED = 10.0
 _INTERRUPTED = 60.0
-# As torchrun's agent: the place where the processes meet is kept by the process that started them.
-_AGENT = {"TORCHELASTIC_RUN_ID": "thaw", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
 
 
 def end_with_supervisor() -> None:
@@ -79,9 +77,9 @@ class Processes:
 
     def _start(self, rank: int, errors: Path) -> subprocess.Popen[bytes]:
         """Start one; only rank 0 speaks to the terminal."""
-        environment = {**os.environ, **Rank(rank, self.count, rank, self.count, 0, "thaw").as_torchrun("127.0.0.1", self.port)}
-        environment |= {**_AGENT, SUPERVISOR: str(os.getpid()), ERROR_FILE: str(error_file(errors, rank))}
-        environment["HYDRA_FULL_ERROR"] = os.environ.get(FULL_ERROR, "0")
+        ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(error_file(errors, rank))}
+        ours["HYDRA_FULL_ERROR"] = os.environ.get(FULL_ERROR, "0")
+        environment = {**os.environ, **torchrun_protocol(rank, self.count, self.port), **ours}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.count)))
         with self._log(rank).open("ab") if rank else nullcontext() as log:
             # Its own session: Ctrl-C reaches this process alone, which passes it on once.
@@ -136,3 +134,9 @@ class Processes:
             child.wait()
             if rank and self._log(rank).exists() and not self._log(rank).stat().st_size:
                 self._log(rank).unlink()
+
+
+def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun would tell a process; the place where they meet is kept by this process, as torchrun's agent does."""
+    agent = {"TORCHELASTIC_RUN_ID": "thaw", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    return Rank(rank, count, rank, count, 0, "thaw").as_torchrun("127.0.0.1", port) | agent
