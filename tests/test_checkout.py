@@ -13,13 +13,22 @@ from tests.checkout import listed
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A repository with a tracked file, an ignored folder, an environment and the caches of tools."""
+    """A repository with tracked files, an ignored folder, an environment and the caches of tools."""
     root = tmp_path / "repository"
-    for name in ("kept.txt", "runs/old", "env/pyvenv.cfg", "env/lib/x.py", "a/__pycache__/x.pyc", "thaw.egg-info/x", "build/x"):
+    for name in (
+        "kept.txt",
+        "a/kept.py",
+        "runs/old",
+        "env/pyvenv.cfg",
+        "env/lib/x.py",
+        "a/__pycache__/x.pyc",
+        "thaw.egg-info/x",
+        "build/x",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / ".gitignore").write_text("/runs/\n__pycache__/\n")
-    for words in (["init", "--quiet"], ["add", "kept.txt", ".gitignore"]):
+    for words in (["init", "--quiet"], ["add", "kept.txt", "a/kept.py", ".gitignore"]):
         subprocess.run(["git", *words], cwd=root, check=True)
     name = ["-c", "user.name=me", "-c", "user.email=me@host"]
     subprocess.run(["git", *name, "commit", "--quiet", "--message=x"], cwd=root, check=True)

@@ -14,7 +14,7 @@ from engine.run_folder import RunFolder
 from engine.sweep import Sweep
 from lightning_modules.base import Task
 from tests.conftest import SAMPLE, Ended
-from tests.processes import ended, run, sabotage, start, wait_for
+from tests.processes import ended, run_cold, sabotage, start, wait_for
 
 TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
 RunSweep = Callable[..., Ended]
@@ -186,7 +186,7 @@ def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_back
     ]  # fmt: skip
     place = sabotage(tmp_path / "site", ALLOW_TESTS)
     for _ in range(3):
-        code, _, errors = run("-m", *words, cwd=tmp_path, PYTHONPATH=place)
+        code, _, errors = run_cold("-m", *words, cwd=tmp_path, PYTHONPATH=place)
         if "timed out during startup" not in errors:
             break  # Ray waits for its own servers for half a minute and no longer, whatever else the machine does
     assert code == 1, errors
