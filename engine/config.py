@@ -80,9 +80,8 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
         if not isinstance(cfg.get(name), DictConfig) or "_target_" not in cfg[name]:
             yield name, "needs a _target_; choose an option of the group"
     for group in _NAMED:
-        for name in cfg.get(group) or {}:
-            node = cfg[group]._get_node(name)  # noqa: SLF001 - the value may be an interpolation
-            if not isinstance(node, DictConfig) or "_target_" not in node:
+        for name, node in (plain.get(group) or {}).items():
+            if not isinstance(node, dict) or "_target_" not in node:
                 yield f"{group}.{name}", "has no _target_, so nothing would be built from it"
 
 

@@ -44,6 +44,15 @@ _OPTIONS = {
 }
 
 
+_RENAMED = {
+    "logger.mlflow.artifacts": "logger.mlflow.artifact_location",
+    "logger.mlflow.experiment": "logger.mlflow.experiment_name",
+    "logger.mlflow.name": "logger.mlflow.run_name",
+    "logger.mlflow.group": "logger.mlflow.tags",
+    "logger.mlflow.log_checkpoint": "logger.mlflow.log_model",
+}
+
+
 class RemovedError(ValueError):
     """Something that version 0.1 had is asked for."""
 
@@ -52,6 +61,8 @@ class RemovedError(ValueError):
 
 def removal(key: str, value: object) -> str | None:
     """What to say where a key of the config or one of its values is gone; None where it is not."""
+    if key in _RENAMED:
+        return f"is called {_RENAMED[key]} since version 0.2"
     if key in _KEYS:
         return f"was removed in version 0.2; {_KEYS[key].instead}"
     if isinstance(value, str) and (key, value) in _OPTIONS:

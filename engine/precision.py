@@ -58,7 +58,5 @@ def fast_and_safe(accelerator: str) -> tuple[str, str]:
 
 def bfloat16_units() -> dict[str, bool]:
     """What multiplies bfloat16 in a CPU, the fastest first, and whether the one at hand has it."""
-    return {
-        "AMX": torch.cpu._is_amx_tile_supported(),  # noqa: SLF001 - no public function tells it
-        "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported(),  # noqa: SLF001 - likewise
-    }
+    capabilities = torch.cpu.get_capabilities()  # other kinds of CPU have other keys
+    return {"AMX": capabilities.get("amx_tile", False), "AVX-512 BF16": capabilities.get("avx512_bf16", False)}

@@ -201,8 +201,7 @@ class _EpochRecord(keras.callbacks.Callback):
 
     def _lrs(self) -> dict[str, float | None]:
         """Learning rates of the epoch's last step."""
-        optimizer = self.model.optimizer
-        rate = float(optimizer._learning_rate(self._steps() - 1))  # noqa: SLF001 - the public one is the next step's
+        rate = float(self.model.optimizer.schedule(self._steps() - 1))  # `learning_rate` is the next step's
         peak = next(lr for lr in self.job.lrs.values() if lr is not None)
         return {name: None if lr is None else rate * lr / peak for name, lr in self.job.lrs.items()}
 

@@ -60,6 +60,7 @@ class BertAdamW(keras.optimizers.Adam):
             factor: Theirs is the schedule's times this.
         """
         super().__init__(schedule, epsilon=1e-8, name="adamw")
+        self.schedule = schedule
         self.rate_of_decay, self.clip, self.factor = weight_decay, clip, factor
         self._scaled = {self._var_key(variable) for variable in scaled}
         self._decayed: set[Any] = set()

@@ -1,6 +1,7 @@
 """Small real inputs, and the real entry point to run them through."""
 
 import csv
+import importlib.util
 import os
 import random
 import sys
@@ -19,6 +20,7 @@ import pytest
 from tests.checkout import listed
 from tests.processes import ROOT, servers
 
+EXTRAS = {"mlflow": "mlflow", "ray": "hydra_plugins.hydra_ray_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
 SHARED_DATA = ROOT.parent / "shared" / "data"
 WORDS = [
     "masks",
@@ -92,6 +94,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for line in ("", "the tests have written into the checkout:", *sorted(before ^ after)):
             session.config.get_terminal_writer().line(line, red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an extra that `dev` does not bring."""
+    for mark in item.iter_markers("extra"):
+        (extra,) = mark.args
+        if importlib.util.find_spec(EXTRAS[extra]) is None:
+            pytest.skip(f"the extra {extra} is not installed: pip install -e '.[{extra}]'")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -117,7 +117,8 @@ class SceneHead(nn.Module):
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
     """Leave the running statistics of BatchNorm as they are, for what is computed a second time."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]  # noqa: SLF001
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    norms = [m for m in module.modules() if isinstance(m, kinds) and m.training]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked and norm.num_batches_tracked.clone()

@@ -1,6 +1,7 @@
 """What the dashboards stored of real runs, read back from their own files."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -35,7 +36,9 @@ IMAGES = (
 SCENES = (
     "experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "trainer.max_epochs=1", "data.size=32", "data.batch_size=8",
 )  # fmt: skip
-ALL = ("logger=[wandb,tensorboard,mlflow]", "logger.mlflow.log_model=true")
+# MLflow's part of a test of several dashboards is left out where its extra is not installed; `.ci/run` installs it.
+MLFLOW = importlib.util.find_spec("mlflow") is not None
+ALL = ("logger=[wandb,tensorboard,mlflow]", "logger.mlflow.log_model=true") if MLFLOW else ("logger=[wandb,tensorboard]",)
 KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
 
@@ -254,7 +257,7 @@ def test_a_key_is_nowhere(texts: Logged) -> None:
     """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
     files = [path for path in texts.place.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
-    assert any(path.name == "mlflow.db" for path in files)
+    assert any(path.name == "mlflow.db" for path in files) == MLFLOW
     for path in files:
         content = path.read_bytes()
         for secret in (KEY, PASSWORD, LOGIN):
@@ -286,6 +289,7 @@ def rows_of(database: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+@pytest.mark.extra("mlflow")
 def test_mlflow_has_config_curves_and_artifacts(texts: Logged) -> None:
     database = texts.place / "runs" / "mlflow.db"
     ((run_id, name, state, experiment),) = rows_of(
@@ -351,16 +355,20 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytest.
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     commit = ["-c", "user.name=me", "-c", "user.email=me@host", "commit", "--quiet", "--allow-empty", "--message=x"]
     subprocess.run(["git", *commit], cwd=tmp_path, check=True)
-    both = (*TEXTS, "logger=[wandb,mlflow]", f"paths.runs_dir={tmp_path}")
+    both = (*TEXTS, "logger=[wandb,mlflow]" if MLFLOW else "logger=wandb", f"paths.runs_dir={tmp_path}")
     run_here(tmp_path, *both, "trainer.max_epochs=1")
     database, states = tmp_path / "mlflow.db", []
-    monkeypatch.setattr(TextClassifier, "on_test_start", lambda _: states.extend(rows_of(database, "SELECT status FROM runs")))
+    if MLFLOW:
+        look = lambda _: states.extend(rows_of(database, "SELECT status FROM runs"))  # noqa: E731
+        monkeypatch.setattr(TextClassifier, "on_test_start", look)
     run_here(tmp_path, *both, "trainer.max_epochs=2", "ckpt_path=last")
-    assert states == [("RUNNING",)]
     first, second = stored_runs(tmp_path / "run")
     remembered = json.loads((tmp_path / "run" / "loggers.json").read_text())
     assert first.run.run_id == second.run.run_id == remembered["wandb"]
     assert [epoch for epoch, _ in (*first.curve("val/acc"), *second.curve("val/acc"))] == [0, 1]
+    if not MLFLOW:
+        return
+    assert states == [("RUNNING",)]
     assert rows_of(database, "SELECT run_uuid, status FROM runs") == [(remembered["mlflow"], "FINISHED")]
     assert rows_of(database, "SELECT step FROM metrics WHERE key = 'val/acc' ORDER BY step") == [(3,), (6,)]
     tags = dict(rows_of(database, "SELECT key, value FROM tags"))
@@ -370,7 +378,13 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_jobs_of_a_sweep_are_runs_of_one_group_and_one_may_fail(tmp_path: Path) -> None:
     """In one process, one after another; the second job ends in a loss that is no number."""
-    words = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", "logger=[wandb,mlflow]")
+    words = (
+        *TEXTS,
+        "trainer.max_epochs=1",
+        "model.lr=1e-3,1e30",
+        "model.warmup=0",
+        "logger=[wandb,mlflow]" if MLFLOW else "logger=wandb",
+    )
     done = run_apart(tmp_path, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *words)
     assert done.returncode == 1
     (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
@@ -381,5 +395,6 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group_and_one_may_fail(tmp_path: Pa
     assert [first.run.display_name, second.run.display_name] == names
     assert [one.config["model"]["lr"] for one in (first, second)] == [1e-3, 1e30]
     assert [one.exit_code for one in (first, second)] == [0, 1]
-    states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
-    assert states == list(zip(names, ["FINISHED", "FAILED"], strict=True))
+    if MLFLOW:
+        states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
+        assert states == list(zip(names, ["FINISHED", "FAILED"], strict=True))

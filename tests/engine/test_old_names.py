@@ -32,6 +32,11 @@ def test_a_removed_word_says_what_to_use(word: str, named: str, train: Train) ->
     assert named in ended.err
 
 
+def test_a_renamed_key_says_its_name(train: Train) -> None:
+    ended = train("logger=mlflow", "logger.mlflow.experiment=mine")
+    assert ended.error == "error: logger.mlflow.experiment: is called logger.mlflow.experiment_name since version 0.2"
+
+
 def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
     """Written by an override here, as no file of ours has it."""
     ended = train(*SAMPLE, "+model={bias_lr: 1.0}", "model.lr=-1")

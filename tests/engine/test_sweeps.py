@@ -1,7 +1,6 @@
 """Sweeps through the real entry point: every job on record, what failed told, and what was interrupted gone on with."""
 
 import csv
-import importlib.util
 import json
 import signal
 import sys
@@ -168,12 +167,16 @@ sys.meta_path.insert(0, AllowTests)
 """
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "joblib",
+        pytest.param("submitit_local", marks=pytest.mark.extra("slurm")),
+        pytest.param("ray", marks=pytest.mark.extra("ray")),
+    ],
+)
 def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_backbone: Path, covid_dir: Path) -> None:
     """In processes with command lines of their own, of which one job fails and the other ends in its report."""
-    module, extra = {"joblib": ("joblib", "sweep"), "submitit_local": ("submitit", "slurm"), "ray": ("ray", "ray")}[launcher]
-    if importlib.util.find_spec(f"hydra_plugins.hydra_{module}_launcher") is None:
-        pytest.skip(f"the extra {extra} is not installed")
     more = {
         "joblib": ["hydra.launcher.n_jobs=2"],
         "submitit_local": ["hydra.launcher.timeout_min=5"],

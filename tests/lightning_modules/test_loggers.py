@@ -103,7 +103,10 @@ def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
     assert stored_run(tmp_path / "run").exit_code == 0
 
 
-@pytest.mark.parametrize(("option", "package"), [("tensorboard", "tensorboard"), ("mlflow", "sqlalchemy")])
+@pytest.mark.parametrize(
+    ("option", "package"),
+    [("tensorboard", "tensorboard"), pytest.param("mlflow", "sqlalchemy", marks=pytest.mark.extra("mlflow"))],
+)
 def test_a_missing_extra_is_named(option: str, package: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
@@ -116,6 +119,7 @@ def test_a_missing_extra_is_named(option: str, package: str, train: Train, monke
     assert RunFolder(ended.folder).read_history() == []
 
 
+@pytest.mark.extra("mlflow")
 def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
     assert RunFolder(ended.folder).read_history() == []
 
 
+@pytest.mark.extra("mlflow")
 def test_jobs_make_the_tables_of_a_database_one_after_another(tmp_path: Path) -> None:
     cfg = OmegaConf.create({"logger": {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs/mlflow.db"}}})
     with beginning(cfg, "mlflow"), pytest.raises(Timeout):
