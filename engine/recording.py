@@ -81,7 +81,7 @@ def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
     code = 1
     for logger in trainer.loggers:
         # Lightning ends every logger behind the fit and again behind the test: the run goes on, and an end may fail.
-        logger.finalize = lambda _: None  # type: ignore[method-assign]
+        logger.finalize = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
         code = 0

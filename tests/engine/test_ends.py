@@ -32,7 +32,7 @@ def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code
     assert folder.last_checkpoint.is_file()
     assert not list(folder.path.rglob("*.part"))
     events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
-    assert len(events.Scalars("val/acc")) >= 2
+    assert events.Scalars("val/acc")  # the signal may come before the second row is logged
 
 
 def test_real_nan_weights_fail_the_run_with_advice(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
