@@ -22,6 +22,7 @@ SCRIPTS = {
     "S7": "framework",
     "S9": "keras_bert_speed",
     "S10": "image_input",
+    "S11": "imports",
 }
 _OF_TEXT = ("S1", "S2", "S7")
 

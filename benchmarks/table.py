@@ -11,7 +11,7 @@ _HEAD = """# Measured speeds
 Drawn by `python -m benchmarks` from what each script measured; what else was measured, and where the time goes, stands in
 [EXPLAINED.md](EXPLAINED.md). Seconds are medians, with the spread from the fastest to the slowest repetition as a share of the
 median, and n; of a peer that repeats the same step for very long, a part is measured, which is then said. Peers are measured by
-the same command as Thaw: in turns of a second or less (S1, S2, S7), repetition by repetition (S3, S4, S5, S10), or one
+the same command as Thaw: in turns of a second or less (S1, S2, S7), repetition by repetition (S3, S4, S5, S10, S11), or one
 after the other (S9). A ratio is the median of the ratios of single repetitions, of those that both sides have. The limit is
 what the operations or bytes of the work would take at the rate that a large matrix product or a large copy reached on this
 machine; single operations go beyond that rate.
