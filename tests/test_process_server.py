@@ -68,6 +68,19 @@ def test_many_at_once_each_have_their_own_end() -> None:
     assert [ended(process)[:2] for process in reversed(processes)] == [(number, f"{number}\n") for number in reversed(range(8))]
 
 
+def test_what_modules_have_made_outlives_a_process_and_numbers_are_others() -> None:
+    (first, again), (second, there) = (run(program=look_around)[1].split() for _ in range(2))
+    assert first != second
+    assert (again, there) == ("True", "True")
+
+
+def look_around() -> None:
+    import numpy as np
+    from wandb.sdk.data_types import _private
+
+    print(np.random.random(), Path(_private.MEDIA_TMP.name).is_dir())
+
+
 def leave(number: str) -> None:
     print(number)
     time.sleep(0.01)

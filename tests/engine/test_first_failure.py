@@ -118,7 +118,6 @@ def test_where_no_other_process_left_an_error_the_loss_itself_is_told(folder: Ru
 
 def test_an_error_of_its_own_stays_as_it_is(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     be_rank(1, monkeypatch)
-    leave(folder, 1, "rank 1: of an attempt before this one")
     with pytest.raises(KeyError):
         fail(folder, KeyError("label"))
     assert error_of(folder) == "rank 1: KeyError: 'label'"
@@ -126,6 +125,12 @@ def test_an_error_of_its_own_stays_as_it_is(folder: RunFolder, monkeypatch: pyte
     assert with_rank("disk on fire") == "rank 1: disk on fire"
     be_rank(0, monkeypatch)
     assert with_rank("disk on fire") == "disk on fire"
+
+
+def test_an_error_of_an_attempt_before_is_forgotten(folder: RunFolder) -> None:
+    leave(folder, 0, "disk on fire")
+    with reporting_first_failure(folder, PrunedRunError):
+        assert not error_file(folder.path, 0).exists()
 
 
 def test_a_signal_and_what_a_search_gave_up_are_no_failures(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
