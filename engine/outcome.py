@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.interrupts import InterruptedRunError, signals_raise
-from engine.ranks import with_rank
 from engine.run_folder import write_text
 from run_folders.errors import brief
 
@@ -74,4 +73,5 @@ def _tell(error: BaseException, words: str) -> None:
     if ERROR_FILE not in os.environ:
         print(f"error: {text}", file=sys.stderr)
     elif not Path(os.environ[ERROR_FILE]).exists():  # its time stamp is that of the failure
-        write_text(Path(os.environ[ERROR_FILE]), with_rank(text))
+        rank = os.environ["RANK"]  # the supervisor sets both
+        write_text(Path(os.environ[ERROR_FILE]), text if rank == "0" else f"rank {rank}: {text}")
