@@ -62,6 +62,7 @@ def test_the_earliest_time_stamp_is_the_first_failure(tmp_path: Path) -> None:
     leave(tmp_path, 0, f"RuntimeError: {LOST}", 3.0)
     leave(tmp_path, 2, "rank 2: disk on fire", 2.0)
     leave(tmp_path, 1, f"rank 1: RuntimeError: {LOST}", 4.0)
+    error_file(tmp_path, 3).symlink_to(tmp_path / "gone")  # one that its process removed after the files were listed
     assert first_failure(tmp_path) == "rank 2: disk on fire"
 
 
