@@ -21,7 +21,7 @@ from engine.devices import placement, refuse_what_processes_cannot
 from engine.old_names import translate_config
 from engine.publishing import RUNS, beginning
 from engine.ranks import is_first
-from engine.run_folder import RunFolder, link_atomically
+from engine.run_folder import RunFolder
 from lightning_modules.base import Task
 from lightning_modules.callbacks.curves import Curves
 from lightning_modules.callbacks.epoch_seed import EpochSeed
@@ -220,8 +220,7 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
     """What every run has, in the order in which it has to act at the end of an epoch."""
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
     best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
-    twin = best, link_atomically  # `best` acts before `last`
-    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, twin=twin, **place)
+    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
     timer = EpochTimer()
     history = History(folder, timer)
     curves = [Curves(history)] if cfg.logger else []

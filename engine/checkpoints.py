@@ -28,7 +28,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, fsyncs and replaces; reads with `weights_only=True` only.
 
     What is frozen for good is written once, to a file of its own that every checkpoint names: written anew with each of them it
-    would cost more than training a head on stored features. `complete` puts it back where training has ended.
+    would cost more than training a head on stored features. `complete` puts it back where training has ended. An epoch that is
+    best and last is written once, under two names.
     """
 
     def __init__(self, frozen: Collection[str] = ()) -> None:
@@ -40,6 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().__init__()
         self.frozen = frozenset(frozen)
         self.kept: dict[Path, str] = {}  # folder -> digest of what its file holds
+        self.written: tuple[Any, Path] | None = None  # the last checkpoint: when it was taken, and its file
 
     def save_checkpoint(
         self,
@@ -47,13 +49,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's signature
     ) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, or give the one that was just written a second name where it holds the same moment."""
+        path = Path(path)
+        moment = [checkpoint.get(key) for key in ("epoch", "global_step", "loops")], checkpoint.keys()
+        if self.written is not None and self.written[0] == moment and self.written[1].parent == path.parent:
+            link_atomically(self.written[1], path)
+            return
+        self.written = moment, path
         state = checkpoint["state_dict"]
         if self.frozen:
-            digest = self._keep_frozen({name: state[name] for name in state if name in self.frozen}, Path(path).parent)
+            digest = self._keep_frozen({name: state[name] for name in state if name in self.frozen}, path.parent)
             state = {name: value for name, value in state.items() if name not in self.frozen}
             checkpoint = {**checkpoint, "state_dict": state, "thaw": {**checkpoint["thaw"], "frozen": digest}}
-        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))
 
     def _keep_frozen(self, weights: dict[str, torch.Tensor], folder: Path) -> str:
         """Have the frozen weights in their file, which a run that goes on finds there; returns their digest."""

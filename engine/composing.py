@@ -1,5 +1,6 @@
 """Hydra's composition: from overrides to a config, to the file that states a key, and to one line about what is mistyped."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,12 +86,15 @@ def _message(error: Exception, words: Sequence[str]) -> str | None:
         return _without_form(error.override)
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(str(error.__cause__.full_key), words)
-    if type(error) is ValueError:  # Hydra's, of an empty group and of an option that is a number
-        for group, _, option in (word.partition("=") for word in words):
+    if type(error) is ValueError:  # Hydra's: flags that exclude each other, an empty group, an option that is a number
+        if {"-m", "--multirun"} & {*words} and {"-c", "--cfg"} & {*words}:
+            return "--cfg shows the config of one job; leave -m out"
+        for group, _, options in (word.partition("=") for word in words):
             if not group:
-                return _without_form(f"={option}")
-            if group in groups() and option not in groups()[group]:
-                return _unknown_option(group, option, groups()[group])
+                return _without_form(f"={options}")
+            for option in options.split(",") if group in groups() else ():
+                if re.fullmatch(r"[-+.\d]+", option) and option not in groups()[group]:
+                    return _unknown_option(group, option, groups()[group])
     return None
 
 

@@ -9,15 +9,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engine.composing import COMMAND_LINE, origins
-from engine.config_groups import CONFIGS, groups
+from engine.config_groups import CONFIGS
 from engine.old_names import removal
 from engine.signatures import Fault, signature_faults
 from lightning_modules.base import Task
-from run_folders.errors import near_names, nearest
+from run_folders.errors import brief, near_names, nearest
 from run_folders.nested import nodes
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
+_GLOBAL = ("hydra", "experiment", "sweep", "debug")  # groups whose options write elsewhere than under their own name
 _NEEDED = ("data", "model", "trainer")
 _NAMED = ("callbacks", "logger")
 _MAX_SEED = 2**32 - 1
@@ -67,7 +68,8 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     train: Any = OmegaConf.load(CONFIGS / "train.yaml")
     paths: Any = OmegaConf.load(CONFIGS / "paths" / "default.yaml")
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    roots = {*train, *groups()} - {"defaults"}
+    chosen = {group for default in train.defaults if isinstance(default, DictConfig) for group in default}
+    roots = {*train} - {"defaults"} | (chosen - {*_GLOBAL})
     known = [key for key, _ in nodes(plain) if key.partition(".")[0] in roots]
     for key in plain:
         if key not in roots:
@@ -96,7 +98,7 @@ def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Fau
                 continue
             value = node[key]
         except OmegaConfBaseException as error:
-            yield path, f"interpolation failed: {str(error).splitlines()[0]}"
+            yield path, f"interpolation failed: {brief(error)}"
             continue
         if isinstance(value, DictConfig | ListConfig) and not OmegaConf.is_interpolation(node, key):
             yield from _unresolved(value, f"{path}.")

@@ -29,19 +29,22 @@ def error_file(folder: Path, rank: int) -> Path:
     return folder / f"error_rank{rank}.txt"
 
 
-def first_failure(folder: Path) -> str:
+def first_failure(folder: Path, world: int) -> str:
     """The error of the process that failed first.
 
     Args:
         folder: Where the processes left their error files.
+        world: How many processes there are; files of others are of an attempt before this one.
 
     Returns:
-        Its words, with its rank; those of rank 0 where rank 0 found the same.
+        Its words, with its rank; those of rank 0 where rank 0 found the same. Empty where no process could leave any.
     """
     found = []
-    for path in _error_files(folder):
+    for path in _error_files(folder, world):
         with suppress(FileNotFoundError):  # a process removes its own when status.json has the first error
             found.append((path.stat().st_mtime, path.read_text(encoding="utf-8")))
+    if not found:
+        return ""
     first = min(found)[1]
     without_rank = re.sub(r"^rank \d+: ", "", first)
     return without_rank if any(words == without_rank for _, words in found) else first
@@ -74,18 +77,19 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
         raise
     except Exception as error:
         words = with_rank(describe(error))
-        write_text(own, words)
+        with suppress(OSError):  # a full disk must not hide the error
+            write_text(own, words)
         with suppress(InterruptedRunError):  # torchrun stops the others when one has failed
             _wait_for_others(folder, before, own.parent, rank.world)
-        all_left = len(_error_files(own.parent)) == rank.world
-        first = _recorded_error(folder, before) or first_failure(own.parent)
+        all_left = len(_error_files(own.parent, rank.world)) == rank.world
+        first = _recorded_error(folder, before) or first_failure(own.parent, rank.world) or words
         failed_first = first == words
         if rank.launcher != "thaw":
             if failed_first and not all_left and isinstance(error, RuntimeError) and not is_for_the_user(error):
                 error.add_note(_UNSURE)
                 first = f"rank {rank.number}: {describe(error)}; {_UNSURE}"
             folder.write_end_if_missing("failed", first)
-            own.unlink()
+            own.unlink(missing_ok=True)
         if failed_first:
             raise
         msg = f"another process failed first: {first}"
@@ -95,7 +99,7 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
 def _wait_for_others(folder: RunFolder, before: dict[str, Any], errors: Path, world: int) -> None:
     """Wait until all processes have left their errors or one has recorded the first, but not for long."""
     deadline = time.monotonic() + _FOR_THE_OTHERS
-    while time.monotonic() < deadline and len(_error_files(errors)) < world and not _recorded_error(folder, before):
+    while time.monotonic() < deadline and len(_error_files(errors, world)) < world and not _recorded_error(folder, before):
         time.sleep(_POLL)
 
 
@@ -105,5 +109,5 @@ def _recorded_error(folder: RunFolder, before: dict[str, Any]) -> str | None:
     return status["error"] if status != before and status.get("state") == "failed" else None
 
 
-def _error_files(folder: Path) -> list[Path]:
-    return list(folder.glob("error_rank*.txt"))
+def _error_files(folder: Path, world: int) -> list[Path]:
+    return [path for rank in range(world) if (path := error_file(folder, rank)).exists()]

@@ -48,7 +48,7 @@ _RENAMED = {
     "logger.mlflow.artifacts": "logger.mlflow.artifact_location",
     "logger.mlflow.experiment": "logger.mlflow.experiment_name",
     "logger.mlflow.name": "logger.mlflow.run_name",
-    "logger.mlflow.group": "logger.mlflow.tags",
+    "logger.mlflow.group": "logger.mlflow.tags={group: NAME}",
     "logger.mlflow.log_checkpoint": "logger.mlflow.log_model",
 }
 
@@ -62,7 +62,7 @@ class RemovedError(ValueError):
 def removal(key: str, value: object) -> str | None:
     """What to say where a key of the config or one of its values is gone; None where it is not."""
     if key in _RENAMED:
-        return f"is called {_RENAMED[key]} since version 0.2"
+        return f"was renamed in version 0.2; use {_RENAMED[key]}"
     if key in _KEYS:
         return f"was removed in version 0.2; {_KEYS[key].instead}"
     if isinstance(value, str) and (key, value) in _OPTIONS:
@@ -78,7 +78,7 @@ def check_words(words: Iterable[str]) -> None:
     """
     for word in words:
         key, _, values = word.lstrip("+~").partition("=")
-        for value in re.findall(r"[^\s,\[\]{}'\"]+", values) or [""]:
+        for value in re.findall(r"[^\s,\[\](){}'\"]+", values) or [""]:
             said = removal(key, value)
             if said is not None:
                 msg = f"{key}: {said}"

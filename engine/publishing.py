@@ -122,7 +122,7 @@ def _begin_plain(logger: Logger, folder: RunFolder, config: dict[str, Any], *, g
             logger.experiment.log_artifact(logger.run_id, str(folder.path / name))
 
 
-def publish(folder: RunFolder, trainer: lightning.Trainer) -> None:
+def publish(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
     """Show a finished run on every dashboard. What fails is told in a line, and the run stays what it is."""
     if not trainer.loggers or not trainer.is_global_zero:
         return
@@ -133,7 +133,7 @@ def publish(folder: RunFolder, trainer: lightning.Trainer) -> None:
             try:
                 take(name, content)
             except Exception as error:
-                reason = hide(brief(error), set())
+                reason = hide(brief(error), secret_values(cfg))
                 log.warning("%s did not take %s (%s); the run folder has it", type(logger).__name__, what, reason)
 
 

@@ -90,7 +90,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             folder.write_status("running", "report")
             if folder.writes:
                 write_report(folder.path)
-                publish(folder, parts.trainer)
+                publish(cfg, folder, parts.trainer)
         folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float | None = metrics["best"].get("score")

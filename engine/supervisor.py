@@ -108,7 +108,7 @@ class Processes:
                 os.utime(file, (seen, seen))  # what the others say of its end is later
         if not any(codes):
             return ""
-        error = first_failure(errors)
+        error = first_failure(errors, self.count)
         self.folder.write_end_if_missing("failed", error)
         if not self._wait(_GRACE):
             self._signal(signal.SIGTERM)

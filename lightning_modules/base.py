@@ -154,7 +154,7 @@ class Task(lightning.LightningModule):
     def _totals_of(self, stage: str, batch_idx: int) -> StageTotals | None:
         """Where a batch counts; None where its sampler says that it is repeated."""
         loaders = {"train": "train_dataloader", "val": "val_dataloaders", "test": "test_dataloaders"}
-        sampler: Any = getattr(getattr(self._trainer, loaders[stage], None), "batch_sampler", None)
+        sampler: Any = getattr(getattr(self.trainer, loaders[stage], None), "batch_sampler", None)
         return self._totals(stage) if not hasattr(sampler, "counted") or sampler.counted(batch_idx) else None
 
     def _totals(self, stage: str) -> StageTotals:

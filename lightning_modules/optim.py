@@ -102,8 +102,6 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
         fused = SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
     # Else a scaler of float16's gradients would leave unscaling them to the step, and Lightning clips nothing that is scaled.
     fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
-    # Else each step asks the system for GPUs, which takes a third of a millisecond, to see whether one is recording it.
-    fused._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return fused
 
 

@@ -95,9 +95,11 @@ def _key(run: RunRecord) -> tuple[Any, ...] | None:
     """What the runs of a group have in common; None for a run that stands alone."""
     if run.state != "finished" or not run.config:
         return None
-    values = _compared(yaml.safe_load(run.config))
+    config = yaml.safe_load(run.config)
+    if not isinstance(config, dict):
+        return None
     tested = run.provenance.get("data", {}).get("test", {}).get("sha256")
-    return tested, *values
+    return tested, *_compared(config)
 
 
 def _compared(config: dict[str, Any]) -> list[tuple[str, str]]:

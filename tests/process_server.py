@@ -11,7 +11,6 @@ import runpy
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -49,8 +48,7 @@ def work(job: Job) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the forkserver has closed its own
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
-        finalizer.atexit = False  # of temporary folders that modules have made, and that all processes share
+    atexit._clear()  # modules remove temporary folders at their end, which all processes share
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # Python itself does so with its own generator
     os.chdir(job.cwd)

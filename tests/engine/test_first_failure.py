@@ -63,13 +63,13 @@ def test_the_earliest_time_stamp_is_the_first_failure(tmp_path: Path) -> None:
     leave(tmp_path, 2, "rank 2: disk on fire", 2.0)
     leave(tmp_path, 1, f"rank 1: RuntimeError: {LOST}", 4.0)
     error_file(tmp_path, 3).symlink_to(tmp_path / "gone")  # one that its process removed after the files were listed
-    assert first_failure(tmp_path) == "rank 2: disk on fire"
+    assert first_failure(tmp_path, 4) == "rank 2: disk on fire"
 
 
 def test_what_all_processes_find_is_told_in_the_words_of_rank_0(tmp_path: Path) -> None:
     leave(tmp_path, 0, "data.batch_size: received 1", 3.0)
     leave(tmp_path, 1, "rank 1: data.batch_size: received 1", 2.0)
-    assert first_failure(tmp_path) == "data.batch_size: received 1"
+    assert first_failure(tmp_path, 2) == "data.batch_size: received 1"
 
 
 def test_a_process_that_failed_later_says_that_another_failed_first(folder: RunFolder) -> None:

@@ -17,6 +17,7 @@ from tests.conftest import SAMPLE, Train
         ("logger=[wandb,csv]", "history.csv"),
         ("logger=trackio", "logger=wandb, tensorboard or mlflow"),
         ("model.optimizer=muon", "adamw or sgd"),
+        ("model.optimizer=choice(adamw,muon)", "adamw or sgd"),
         ("model.bias_lr=0.1", "model.backbone_lr"),
         ("+model.bias_lr=null", "model.backbone_lr"),
         ("model.shift_test=1", "model.mirror_test"),
@@ -34,7 +35,7 @@ def test_a_removed_word_says_what_to_use(word: str, named: str, train: Train) ->
 
 def test_a_renamed_key_says_its_name(train: Train) -> None:
     ended = train("logger=mlflow", "logger.mlflow.experiment=mine")
-    assert ended.error == "error: logger.mlflow.experiment: is called logger.mlflow.experiment_name since version 0.2"
+    assert ended.error == "error: logger.mlflow.experiment: was renamed in version 0.2; use logger.mlflow.experiment_name"
 
 
 def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:

@@ -58,9 +58,17 @@ def machine() -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["text", "image", "segmentation"])
 def test_a_finished_run_is_tested_again(kind: str, home: Path, script: Script, capsys: pytest.CaptureFixture[str]) -> None:
     code = script("evaluate", home / "runs" / f"{kind}_whole")
-    assert "metrics.json" in capsys.readouterr().out
+    said = capsys.readouterr().out
     if same_machine(machine()):
-        assert code == 0
+        assert code == 0, said
+    else:
+        assert "all figures are those of metrics.json" in said or "different: " in said
+
+
+def nearly_the_same(found: pd.DataFrame, known: pd.DataFrame) -> bool:
+    """Whether probabilities agree to 1e-4, as they do on any machine."""
+    names = [name for name in known if name.startswith("probability_")]
+    return bool(names) and bool(((found[names].to_numpy() - known[names].to_numpy()) ** 2 < 1e-8).all())
 
 
 @pytest.mark.parametrize("kind", ["text", "image", "segmentation"])
@@ -70,11 +78,11 @@ def test_a_finished_run_predicts(kind: str, home: Path, script: Script) -> None:
         known = pd.read_parquet(run / "predictions" / "test.parquet")
         known[["text"]].to_csv(home / "new.csv", index=False)
         assert script("predict", run, home / "new.csv", "-o", out) == 0
-        assert pd.read_csv(out)["prediction"].tolist() == known["prediction"].tolist()
+        assert nearly_the_same(pd.read_csv(out), known)
     elif kind == "image":
         known = pd.read_parquet(run / "predictions" / "test.parquet")
         assert script("predict", run, home / "data" / "cifar10" / "test.parquet", "-o", out) == 0
-        assert pd.read_csv(out)["prediction"].tolist() == known["prediction"].tolist()
+        assert nearly_the_same(pd.read_csv(out), known)
     else:
         images = home / "data" / "scene_parse_150" / "images" / "validation"
         assert script("predict", run, images, "-o", home / "maps") == 0
