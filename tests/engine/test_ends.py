@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.run_folder import RunFolder
 from lightning_modules.text_classifier import TextClassifier
@@ -31,8 +30,8 @@ def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code
     assert len(folder.read_history()) >= 2
     assert folder.last_checkpoint.is_file()
     assert not list(folder.path.rglob("*.part"))
-    events = EventAccumulator(str(folder.path / "tensorboard")).Reload()
-    assert events.Scalars("val/acc")  # the signal may come before the second row is logged
+    (events,) = (folder.path / "tensorboard").glob("events.*")
+    assert b"val/acc" in events.read_bytes()
 
 
 def test_real_nan_weights_fail_the_run_with_advice(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
