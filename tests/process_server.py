@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -48,7 +49,10 @@ def work(job: Job) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the forkserver has closed its own
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    atexit._clear()  # modules remove temporary folders at their end, which all processes share
+    # What modules have registered for the end, such as the removal of a temporary folder, is for the process that imported them.
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # Python itself does so with its own generator
     os.chdir(job.cwd)
