@@ -29,13 +29,20 @@ ONE_EPOCH = (*SAMPLE, "trainer.max_epochs=1")
 
 @pytest.fixture(autouse=True)
 def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    end_session()  # of a test before: its service must not come back with the environment
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     yield
-    wandb.teardown()  # W&B keeps a key that it has found, and the settings of its first run
+    end_session()
+
+
+def end_session() -> None:
+    """W&B keeps its service, a key that it has found, and the settings of its first run."""
+    wandb.teardown()
     wbauth.unauthenticate_session()
+    os.environ.pop("WANDB_SERVICE", None)
 
 
 @pytest.mark.parametrize(
