@@ -195,7 +195,9 @@ def segmentation_network(
         if not base.supports_gradient_checkpointing:
             msg = f"model.checkpoint_encoder: a {model.config.model_type} cannot do that; leave it out"
             raise BackboneError(msg)
-        base.activation_checkpointing_enable({"use_reentrant": False})
+        # Renamed in transformers 5.23; the old name warns there.
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     mean, std = hf_input(model.config, backbone if isinstance(backbone, str) else None, stated)
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
