@@ -55,13 +55,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if self.written is not None and self.written[0] == moment and self.written[1].parent == path.parent:
             link_atomically(self.written[1], path)
             return
-        self.written = moment, path
         state = checkpoint["state_dict"]
         if self.frozen:
             digest = self._keep_frozen({name: state[name] for name in state if name in self.frozen}, path.parent)
             state = {name: value for name, value in state.items() if name not in self.frozen}
             checkpoint = {**checkpoint, "state_dict": state, "thaw": {**checkpoint["thaw"], "frozen": digest}}
         write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))
+        self.written = moment, path  # only now: a write that failed left no file to link to
 
     def _keep_frozen(self, weights: dict[str, torch.Tensor], folder: Path) -> str:
         """Have the frozen weights in their file, which a run that goes on finds there; returns their digest."""

@@ -66,7 +66,7 @@ CONTRACTS = [
     ),
     Contract(
         "compute_defaults_list", "hydra/core/config_loader.py", "engine/composing.py",
-        "which file states a key is told nowhere else",
+        "no public function returns the file that states a key",
     ),
     Contract(
         "_attn_implementation", "transformers/configuration_utils.py", "lightning_modules/networks/cpu_layers.py",
@@ -79,7 +79,7 @@ CONTRACTS = [
     Contract("grad_scale", "torch/optim/adam.py", "lightning_modules/optim.py", "a fused optimizer clips in its own pass by it"),
     Contract(
         "logging.getLogger(__name__)", "timm/models/_builder.py", "lightning_modules/networks/image_weights.py",
-        "names of weights that did not fit are told in its log alone",
+        "timm writes the names of missing weights to its log only",
     ),
     Contract(
         "_wandb_init", "lightning/pytorch/loggers/wandb.py", "lightning_modules/loggers/wandb.py",

@@ -96,6 +96,16 @@ def test_without_anything_frozen_there_is_one_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
+def test_a_write_that_failed_is_not_linked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, moment = AtomicCheckpointIO(), {**checkpoint(0), "global_step": 3, "loops": {}}
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space left"):
+            io.save_checkpoint(moment, tmp_path / "best.ckpt")
+    io.save_checkpoint(moment, tmp_path / "last.ckpt")
+    assert load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 0
+
+
 class Scored(lightning.LightningModule):
     """A weight that counts steps, and scores that were written beforehand."""
 

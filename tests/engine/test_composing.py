@@ -1,4 +1,4 @@
-"""What is told where Hydra cannot compose; the whole way is in tests/test_train.py."""
+"""Error messages where Hydra cannot compose a config; tests/test_train.py tests the whole command."""
 
 import pytest
 from hydra import MissingConfigException

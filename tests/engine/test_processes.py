@@ -33,7 +33,7 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
         raise OSError("disk on fire")
     Task.on_validation_epoch_start = fail
 """
-# What one of two processes is told whose launcher is not Thaw; the devices are the launcher's.
+# Overrides for one of two processes that another launcher started; the launcher sets the devices.
 ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")
 SLOW = ("trainer.max_epochs=200", "data.rows={train: 640, val: 33, test: 41}")
 
