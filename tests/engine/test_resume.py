@@ -1,6 +1,7 @@
 """A run that is killed after any epoch and resumed equals one that was not: weights, history, predictions, to the bit."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from engine.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train, identical
+from tests.pausing import pausing
 from tests.processes import run, start, wait_for
 
 EPOCHS = 4
@@ -17,14 +19,13 @@ LONGER = (
     *SAMPLE,
     f"trainer.max_epochs={EPOCHS}",
     "model.backbone.num_hidden_layers=2",
-    "data.rows={train: 640, val: 32, test: 40}",
 )
 TIMES = ("seconds", "samples_per_second")
 
 
 def kill_after_epoch(folder: Path, epoch: int) -> None:
-    """SIGKILL a run as soon as the checkpoint of an epoch is there."""
-    process = start(*LONGER, f"hydra.run.dir={folder}", cwd=folder.parent)
+    """SIGKILL a run when the checkpoint of an epoch is there and the next epoch has not begun."""
+    process = start(epoch + 1, 0, *LONGER, f"hydra.run.dir={folder}", program=pausing, cwd=folder.parent)
     checkpoint = folder / "checkpoints" / "last.ckpt"
     wait_for(lambda: checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= epoch, process)
     process.send_signal(signal.SIGKILL)
@@ -169,11 +170,20 @@ def test_the_best_score_moves_with_the_folder_and_not_to_another_run(tmp_path: P
     assert not other.best_k_models
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    code, _, errors = run(*SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert code == 0, errors
+    return folder
+
+
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "foreign"])
-def test_damaged_or_foreign_checkpoint_is_refused(name: str, damage: str, train: Train) -> None:
-    first = train(*SAMPLE, "trainer.max_epochs=1")
-    path = first.folder / "checkpoints" / name
+def test_damaged_or_foreign_checkpoint_is_refused(name: str, damage: str, finished: Path, train: Train, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    path = folder / "checkpoints" / name
     content = path.read_bytes()
     if damage == "cut":
         path.write_bytes(content[: len(content) // 2])
@@ -186,13 +196,13 @@ def test_damaged_or_foreign_checkpoint_is_refused(name: str, damage: str, train:
         path.write_text("not a checkpoint")
     else:
         torch.save({"state_dict": {}, "epoch": 0}, path)
-    before = (first.folder / "metrics.json").read_bytes()
+    before = (folder / "metrics.json").read_bytes()
     ended = train(*SAMPLE, "trainer.max_epochs=2", f"ckpt_path={path}")
     assert ended.code == 1
     assert str(path) in ended.error
     assert "not a checkpoint" in ended.error
     assert "Traceback" not in ended.err
-    assert (first.folder / "metrics.json").read_bytes() == before
+    assert (folder / "metrics.json").read_bytes() == before
 
 
 def test_checkpoint_that_would_run_code_is_refused(train: Train, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from engine.study import open_storage, reporter
 from engine.sweep import Sweep
 from tests.conftest import SAMPLE
 from tests.engine.test_sweeps import RunSweep, history, states, sweep
+from tests.pausing import pausing
 from tests.processes import TEXTS, run, start, wait_for
 
 __all__ = ["sweep"]  # a fixture
@@ -329,14 +330,11 @@ def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
 
 
 def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, tmp_path: Path) -> None:
-    given = [
-        *TINY, "trainer.max_epochs=12", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=3",
-        "model.lr=interval(1e-4,1e-1)",
-    ]  # fmt: skip
+    given = [*TINY, "trainer.max_epochs=3", "hydra.sweeper.n_trials=3", "model.lr=interval(1e-4,1e-1)"]
     folder = tmp_path / "killed"
-    process = start("-m", *given, f"hydra.sweep.dir={folder}", cwd=tmp_path)
+    process = start(2, 1, "-m", *given, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path)
     second = RunFolder(folder / "1")
-    wait_for(lambda: len(second.read_history()) >= 2 and second.last_checkpoint.is_file(), process)
+    wait_for(lambda: len(second.read_history()) == 2 and second.last_checkpoint.is_file(), process)
     process.kill()
     process.wait()
     assert sweep(f"sweep.resume={folder}").code == 0
@@ -351,20 +349,32 @@ def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, t
     assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")
 
 
-def test_trials_on_two_processes_are_those_on_one(tmp_path: Path) -> None:
-    """Both processes have the trial's values, the first one reports, and both stop where it is pruned."""
+def test_each_trial_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path) -> None:
+    """Both processes have the trial's learning rate, the first one reports, and both stop where the trial is pruned."""
     given = (
         "-m", *TEXTS, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "model.lr=tag(log,interval(1e-5,1e-1))",
         "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 1}", "hydra.sweeper.seed=10",
+        "trainer.accumulate_grad_batches=2",
     )  # fmt: skip
     for trainer in ("cpu", "ddp_cpu"):
-        code, _, errors = run(*given, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}")
+        code, out, errors = run(*given, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}")
         assert code == 0, errors
+        assert out.count("frozen for good") == 2  # a plan for each job, not for each process
+        assert "rank" not in errors
     one, two = tmp_path / "cpu", tmp_path / "ddp_cpu"
     assert states(two) == states(one) == ["finished", "pruned"]  # the second learning rate is too low
     ours, theirs = Sweep(two).search["trials"], Sweep(one).search["trials"]
     assert [trial["params"] for trial in ours] == [trial["params"] for trial in theirs]
-    for number in range(2):
-        rows = [[float(row["train/loss"]) for row in RunFolder(folder / str(number)).read_history()] for folder in (one, two)]
-        assert rows[1] == pytest.approx(rows[0], rel=1e-5)
-    assert RunFolder(two / "0").read_json("plan.json")["device"] == "2 x cpu"
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    losses = {}
+    for job in "01":
+        for folder in (one / job, two / job):
+            rows = RunFolder(folder).read_history()
+            losses[folder] = [float(row[f"{stage}/loss"]) for row in rows for stage in ("train", "val")]
+            assert {row["train/n"] for row in rows} == {"91"}
+        assert losses[two / job] == pytest.approx(losses[one / job], rel=1e-5)
+        assert {path.name for path in (two / job).iterdir()} == {path.name for path in (one / job).iterdir()}
+        assert RunFolder(two / job).read_json("plan.json")["device"] == "2 x cpu"
+    assert losses[two / "0"][:2] != pytest.approx(losses[two / "1"][:2], rel=1e-3)
+    code, out, errors = run(two / "0", program="scripts/evaluate.py")
+    assert "all figures are those of metrics.json" in out, out + errors

@@ -13,6 +13,7 @@ from engine.run_folder import RunFolder
 from engine.sweep import Sweep
 from lightning_modules.base import Task
 from tests.conftest import SAMPLE, Ended
+from tests.pausing import pausing
 from tests.processes import ended, run_cold, sabotage, start, wait_for
 
 TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
@@ -95,26 +96,14 @@ def test_a_config_that_cannot_be_run_is_one_failed_job(sweep: RunSweep) -> None:
     assert "model.dropout (the command line): received 2.0" in ended.error
 
 
-def interrupted_sweep(tmp_path: Path, *words: str) -> tuple[Path, int, str]:
-    """Start a sweep and stop it in the middle of the second job."""
+def test_an_interrupted_sweep_goes_on(sweep: RunSweep, tmp_path: Path) -> None:
+    words = [*TINY, "trainer.max_epochs=3", "seed=1,2,3"]
     folder = tmp_path / "sweep"
-    process = start("-m", *words, f"hydra.sweep.dir={folder}", cwd=tmp_path)
+    process = start(2, 1, "-m", *words, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path)
     second = RunFolder(folder / "1")
-    wait_for(lambda: len(second.read_history()) >= 2 and second.last_checkpoint.is_file(), process)
+    wait_for(lambda: len(second.read_history()) == 2 and second.last_checkpoint.is_file(), process)
     process.send_signal(signal.SIGTERM)
     code, _, errors = ended(process)
-    return folder, code, errors
-
-
-def test_an_interrupted_sweep_goes_on(sweep: RunSweep, tmp_path: Path) -> None:
-    words = [
-        *SAMPLE,
-        "data.rows={train: 320, val: 32, test: 40}",
-        "trainer.accelerator=cpu",
-        "trainer.max_epochs=6",
-        "seed=1,2,3",
-    ]
-    folder, code, errors = interrupted_sweep(tmp_path, *words)
     assert code == 143
     assert "stopped by SIGTERM" in errors
     assert states(folder) == ["finished", "interrupted"]

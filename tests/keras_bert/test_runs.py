@@ -168,7 +168,7 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
 def test_a_resumed_run_equals_one_that_was_not_stopped(
     kind: str, command: Command, corpus: list[str], tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [kind, *(corpus if kind == "pretrain" else [*tables, "--gru-units", "4"]), "--epochs", "3", "--drop-rate", "0.3"]
+    words = [kind, *(corpus if kind == "pretrain" else tables), "--epochs", "3", "--drop-rate", "0.3"]
     whole = command(*words, folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     with monkeypatch.context() as patch:
