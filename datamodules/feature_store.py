@@ -67,8 +67,8 @@ class FeatureStore:
             raise self._full(sum(needed.values()), f"{why}; raise cache.max_gb")
 
     def _full(self, needed: int, why: str) -> StoreError:
-        room = f"make room (python scripts/cache.py list|clear --dir {self.folder})"
-        return StoreError(f"the features take {gigabytes(needed)}, and {why}, or {room}")
+        space = f"make space (python scripts/cache.py list|clear --dir {self.folder})"
+        return StoreError(f"the features take {gigabytes(needed)}, and {why}, or {space}")
 
     def get(self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]") -> "tuple[StoredFeatures, bool]":
         """Open an entry, or have it computed while other processes that want it wait.
@@ -147,7 +147,7 @@ class FeatureStore:
         return stored
 
     def _reserve(self, partial: Path, layout: "Layout") -> None:
-        """Take the room on the disk: writing into a mapped file on a full disk would kill the process."""
+        """Take the space on the disk: writing into a mapped file on a full disk would kill the process."""
         try:
             layout.create(partial)
         except OSError as error:
@@ -188,9 +188,11 @@ def remove(entry: Path) -> None:
     """
     path = entry.with_name(f"{entry.name.removesuffix(PARTIAL)}{_LOCK}")
     with FileLock(path, blocking=False):
-        (entry / ENTRY).unlink(missing_ok=True)  # first, so that there is no entry without its values
-        shutil.rmtree(entry)
-        path.unlink(missing_ok=True)
+        try:
+            (entry / ENTRY).unlink(missing_ok=True)  # first, so that there is no entry without its values
+            shutil.rmtree(entry)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def gigabytes(count: int) -> str:

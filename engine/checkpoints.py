@@ -51,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write a checkpoint, or give the one that was just written a second name where it holds the same moment."""
         path = Path(path)
-        moment = [checkpoint.get(key) for key in ("epoch", "global_step", "loops")], checkpoint.keys()
+        moment = [checkpoint.get(key) for key in ("epoch", "global_step", "loops")], frozenset(checkpoint)
         if self.written is not None and self.written[0] == moment and self.written[1].parent == path.parent:
             link_atomically(self.written[1], path)
             return

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from engine.config_groups import CONFIGS, groups
+from engine.old_names import removal
 from run_folders.errors import nearest
 from run_folders.nested import nodes
 
@@ -87,7 +88,8 @@ def _message(error: Exception, words: Sequence[str]) -> str | None:
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(str(error.__cause__.full_key), words)
     if type(error) is ValueError:  # Hydra's: flags that exclude each other, an empty group, an option that is a number
-        if {"-m", "--multirun"} & {*words} and {"-c", "--cfg"} & {*words}:
+        flags = {word.partition("=")[0] for word in words}
+        if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
             return "--cfg shows the config of one job; leave -m out"
         for group, _, options in (word.partition("=") for word in words):
             if not group:
@@ -103,6 +105,9 @@ def _without_form(word: str) -> str:
 
 
 def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+    gone = removal(group, option)
+    if gone is not None:
+        return f"{group}: {gone}"
     if group == "hydra/launcher" and option in _EXTRAS:
         extra = _EXTRAS[option]
         return f"{group}={option} needs a plugin; the extra `{extra}` brings it: pip install -e '.[{extra}]'"

@@ -16,8 +16,6 @@ from lightning_modules import networks
 from lightning_modules.base import Task
 from lightning_modules.networks.frozen_prefix import Cut
 
-_FORMAT = 1  # goes up with every change to keys or files
-
 
 @cache
 def code_digest() -> str:
@@ -38,7 +36,7 @@ def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
     tensors = cut.tensors(features)
     device = trainer.strategy.root_device.type
     facts = {
-        "format": [_FORMAT, code_digest()],
+        "code": code_digest(),
         "configuration": task.backbone_config(),
         "pooling": getattr(features, "pooling", None),
         "cut": cut.layer,

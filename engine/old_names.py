@@ -42,7 +42,14 @@ _OPTIONS = {
     ("data.augmentation.flip", "alternating"): _Removed("data.augmentation.flip=true mirrors at random", unused=True),
     ("model.backbone.architecture", "whitened_net"): _Removed("take {architecture: small_resnet}", shapes_predictions=True),
 }
-
+_TARGETS = {
+    **{old: f"use {new}" for old, new in _CLASSES.items()},
+    "lightning_modules.callbacks.first_layer.FirstLayerFromData": "leave it out",
+    "lightning_modules.loggers.csv.CSVLogger": _OPTIONS["logger", "csv"].instead,
+    "lightning_modules.loggers.mlflow.MLFlowLogger": "use lightning.pytorch.loggers.MLFlowLogger",
+    "lightning_modules.loggers.tensorboard.TensorBoardLogger": "use lightning.pytorch.loggers.TensorBoardLogger",
+    "lightning_modules.loggers.trackio.TrackioLogger": _OPTIONS["logger", "trackio"].instead,
+}
 
 _RENAMED = {
     "logger.mlflow.artifacts": "logger.mlflow.artifact_location",
@@ -67,6 +74,8 @@ def removal(key: str, value: object) -> str | None:
         return f"was removed in version 0.2; {_KEYS[key].instead}"
     if isinstance(value, str) and (key, value) in _OPTIONS:
         return f"received {value!r}, which was removed in version 0.2; {_OPTIONS[key, value].instead}"
+    if key.endswith("._target_") and value in _TARGETS:
+        return f"received {value!r}, which was removed in version 0.2; {_TARGETS[value]}"
     return None
 
 

@@ -104,7 +104,8 @@ def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> Non
             if isinstance(logger, Dashboard):
                 logger.begin({**config, "provenance": folder.read_json("provenance.json")})
             else:
-                _begin_plain(logger, folder, config, goes_on=name in runs)
+                goes_on = name in runs or cfg.logger[name].get("run_id") is not None
+                _begin_plain(logger, folder, config, goes_on=goes_on)
             if "run_id" in cfg.logger[name]:  # written at once: the next one may fail
                 runs[str(name)] = logger.version
                 folder.write_json(RUNS, runs)
@@ -141,9 +142,10 @@ def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, conten
     """Give one of Lightning's own loggers what it can take."""
     if isinstance(content, FinalMetrics):
         logger.log_metrics(content.values)
-    elif name == "checkpoint":  # of which Lightning's `log_model` takes the last that it was told of
+    elif name == "checkpoint":
         best = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, FolderCheckpoint))
-        logger.after_save_checkpoint(best)
+        best.best_model_path = best.best_model_path or str(content)  # empty where nothing was trained
+        type(logger).after_save_checkpoint(logger, best)
     elif isinstance(content, Path) and isinstance(logger, MLFlowLogger):
         logger.experiment.log_artifact(logger.run_id, str(content))
 

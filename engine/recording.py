@@ -10,7 +10,7 @@ import lightning
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from engine.first_failure import reporting_first_failure
+from engine.first_failure import FailedElsewhereError, reporting_first_failure
 from engine.interrupts import InterruptedRunError
 from engine.outcome import describe, is_for_the_user
 from engine.ranks import is_child, with_rank
@@ -46,8 +46,9 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         folder.write_end_if_missing("interrupted", "stopped by the launcher")
         raise
     except BaseException as error:
-        if not is_for_the_user(error):
-            _log_traceback(error)
+        own = error.__cause__ if isinstance(error, FailedElsewhereError) else error
+        if own is not None and not is_for_the_user(own):
+            _log_traceback(own)
         if not is_child():  # its supervisor knows who failed first
             folder.write_end_if_missing("failed", with_rank(describe(error)))
         raise
@@ -82,6 +83,8 @@ def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
     for logger in trainer.loggers:
         # Lightning ends every logger behind the fit and again behind the test: the run goes on, and an end may fail.
         logger.finalize = lambda *_, **__: None  # type: ignore[method-assign]
+        # MLflow would upload the checkpoint that was saved last, also of a failed run; `publish` gives it the best one.
+        logger.after_save_checkpoint = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
         code = 0

@@ -96,10 +96,12 @@ class Processes:
         return self.folder.path / f"rank{rank}.log"
 
     def _watch(self, errors: Path) -> str:
-        seen = time.time()
+        clock = errors / "clock"  # its time stamp is of the same clock as those of the error files
+        clock.touch()
         while not any(codes := [child.poll() for child in self.children]) and None in codes:
-            seen = time.time()
+            clock.touch()
             time.sleep(_POLL)
+        seen = clock.stat().st_mtime
         for rank, code in enumerate(codes):
             file = error_file(errors, rank)
             if code and not file.exists():

@@ -38,12 +38,12 @@ def _content(entry: Path) -> str:
     """What an entry holds, and when it was last used."""
     try:
         facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
-        states = f" in {facts['states']} states" if facts["states"] > 1 else ""
+        views = f" in {facts['states']} views" if facts["states"] > 1 else ""
         shape = f"{facts['dtype']} {facts['shape']}{' a token' if facts['ragged'] else ''}"
         used = datetime.fromtimestamp((entry / ENTRY).stat().st_mtime)
     except (OSError, ValueError, LookupError, TypeError):
         return "not finished, or damaged; a run that needs it computes it anew"
-    return f"{facts['samples']} samples{states}, {shape}, last used {used:%Y-%m-%d %H:%M}"
+    return f"{facts['samples']} samples{views}, {shape}, last used {used:%Y-%m-%d %H:%M}"
 
 
 def _clear(folder: Path) -> str:

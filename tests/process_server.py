@@ -100,8 +100,9 @@ def serve(address: str, preloaded: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which close stdin at their end
     threading.Thread(target=accept, daemon=True).start()
     sys.stdin.read()
-    for process in processes:
-        process.kill()
+    for process in [*processes]:  # a thread may add one
+        if process.pid is not None:
+            process.kill()
 
 
 if __name__ == "__main__":

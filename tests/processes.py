@@ -47,21 +47,20 @@ def environment(**more: str) -> dict[str, str]:
 def servers() -> Iterator[None]:
     """The servers, for this process and those that it starts; they import nothing until they are asked for a process."""
     with tempfile.TemporaryDirectory(prefix="thaw-tests-") as place:
-        started = []
+        started = {}
         for name in ("torch", "tensorflow"):
             command = [sys.executable, "-m", "tests.process_server", f"{place}/{name}", f"tests.preloaded_{name}"]
             with Path(place, f"{name}.log").open("w") as log:
-                started.append(
-                    subprocess.Popen(
-                        command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-                    )
+                started[name] = subprocess.Popen(
+                    command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
                 )
-        for server in started:
+        for name, server in started.items():
             assert server.stdout is not None
-            server.stdout.readline()  # it listens
+            if not server.stdout.readline():  # which says that it listens
+                raise RuntimeError(Path(place, f"{name}.log").read_text())
         os.environ[_PLACE] = place
         yield
-        for server in started:
+        for server in started.values():
             server.communicate()  # closes stdin, upon which it ends all that it has started
 
 

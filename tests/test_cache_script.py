@@ -54,7 +54,7 @@ def test_list_names_each_entry_and_the_total(filled: Path, call: Call) -> None:
     assert (damaged[0], left[:3]) == ("damaged", ["left.partial", "2.00", "MB"])
     assert damaged[3] == left[3] == "not finished, or damaged; a run that needs it computes it anew"
     assert images[:3] == ["images", "0.06", "MB"]
-    assert images[3].startswith("500 samples in 2 states, torch.bfloat16 [4, 8], last used 20")
+    assert images[3].startswith("500 samples in 2 views, torch.bfloat16 [4, 8], last used 20")
     assert texts[3].startswith("2 samples, torch.float32 [6] a token, last used 2001-09-")
     assert total == ["4", "entries,", "2.06", f"MB, in {filled}"]
 
@@ -73,10 +73,11 @@ def test_what_cannot_be_removed_is_named(filled: Path, call: Call, monkeypatch: 
     def denied(entry: Path) -> None:
         raise PermissionError(13, "Permission denied", str(entry))
 
-    monkeypatch.setattr(cache, "remove", denied)
+    monkeypatch.setattr("datamodules.feature_store.shutil.rmtree", denied)
     out = call("clear", "--dir", str(filled))[1]
     assert f"images stays: [Errno 13] Permission denied: '{filled / 'images'}'" in out
     assert "0.00 MB freed" in out
+    assert not list(filled.glob("*.lock"))
 
 
 def test_the_folder_is_that_of_the_runs_and_has_to_be_one(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

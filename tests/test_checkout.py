@@ -36,13 +36,14 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_files_that_are_new_changed_or_ignored_are_listed(checkout: Path) -> None:
-    assert listed(checkout) == {"!! runs/"}
+    assert listed(checkout) == {"!! runs/old"}
     (checkout / "kept.txt").write_text("changed")
     (checkout / "wandb").mkdir()
     (checkout / "wandb" / "x").touch()
+    (checkout / "runs" / "new").touch()
     (checkout / "env" / "more").touch()
     (checkout / "a" / "__pycache__" / "y.pyc").touch()
-    assert listed(checkout) == {"!! runs/", " M kept.txt", "?? wandb/"}
+    assert listed(checkout) == {"!! runs/old", "!! runs/new", " M kept.txt", "?? wandb/x"}
 
 
 def test_without_a_checkout_nothing_is_listed(tmp_path: Path) -> None:

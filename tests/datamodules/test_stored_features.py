@@ -98,7 +98,7 @@ def test_folder_that_nobody_may_look_into_is_told(tmp_path: Path, monkeypatch: p
 
 def test_no_room_is_told_with_sizes_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FeatureStore(tmp_path, 30_000_000)
-    clear = rf"make room \(python scripts/cache\.py list\|clear --dir {tmp_path}\)"
+    clear = rf"make space \(python scripts/cache\.py list\|clear --dir {tmp_path}\)"
     with pytest.raises(StoreError, match=rf"take 0\.04 GB, and .* holds 0\.00 MB of the 0\.03 GB .*cache\.max_gb.*{clear}"):
         store.get("large", layout_of(400_000), ones)
     assert not list(tmp_path.iterdir())

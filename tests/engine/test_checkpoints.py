@@ -1,5 +1,6 @@
 """What is frozen for good is written once, and every checkpoint has it all the same; so is an epoch that is best and last."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_a_write_that_failed_is_not_linked_to(tmp_path: Path, monkeypatch: pytes
             io.save_checkpoint(moment, tmp_path / "best.ckpt")
     io.save_checkpoint(moment, tmp_path / "last.ckpt")
     assert load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 0
+
+
+def test_a_written_checkpoint_is_not_kept_in_memory(tmp_path: Path) -> None:
+    io, moment = AtomicCheckpointIO(), checkpoint(0)
+    head = weakref.ref(moment["state_dict"]["head"])
+    io.save_checkpoint(moment, tmp_path / "best.ckpt")
+    del moment
+    assert head() is None
 
 
 class Scored(lightning.LightningModule):

@@ -18,6 +18,11 @@ def test_an_unknown_launcher_names_those_that_there_are() -> None:
         raise missing
 
 
+def test_cfg_of_several_jobs_is_refused_also_as_one_word() -> None:
+    with pytest.raises(OverrideError, match="leave -m out"), explained(["--cfg=job", "-m"]):
+        raise ValueError("Hydra's")
+
+
 def test_other_errors_pass() -> None:
     with pytest.raises(ValueError, match=r"^something else$"), explained(["data=sample_text"]):
         raise ValueError("something else")

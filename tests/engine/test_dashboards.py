@@ -22,6 +22,7 @@ from PIL import Image
 
 from engine.redaction import HIDDEN
 from engine.run_folder import RunFolder
+from lightning_modules.segmenter import Segmenter
 from lightning_modules.text_classifier import TextClassifier
 from tests.conftest import ROOT, SAMPLE, Train, identical
 from tests.processes import run
@@ -36,7 +37,7 @@ IMAGES = (
 SCENES = (
     "experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "trainer.max_epochs=1", "data.size=32", "data.batch_size=8",
 )  # fmt: skip
-# MLflow's part of a test of several dashboards is left out where its extra is not installed; `.ci/run` installs it.
+# Where its extra is not installed, the run of all dashboards is without MLflow, and the tests of it are skipped.
 MLFLOW = importlib.util.find_spec("mlflow") is not None
 ALL = ("logger=[wandb,tensorboard,mlflow]", "logger.mlflow.log_model=true") if MLFLOW else ("logger=[wandb,tensorboard]",)
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -253,11 +254,11 @@ def test_wandb_has_overlays_with_class_names(scenes: Logged) -> None:
             assert set(np.unique(theirs)) <= {*range(len(names)), 255}
 
 
-def test_a_key_is_nowhere(texts: Logged) -> None:
+@pytest.mark.parametrize("kept", [".wandb", pytest.param("mlflow.db", marks=pytest.mark.extra("mlflow"))])
+def test_a_key_is_nowhere(kept: str, texts: Logged) -> None:
     """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
     files = [path for path in texts.place.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in files)
-    assert any(path.name == "mlflow.db" for path in files) == MLFLOW
+    assert any(path.name.endswith(kept) for path in files)
     for path in files:
         content = path.read_bytes()
         for secret in (KEY, PASSWORD, LOGIN):
@@ -348,26 +349,31 @@ def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
     assert wandb.run is None
 
 
-def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of W&B offline a second file of the same run, which `wandb sync` puts together."""
-    (tmp_path / "train.py").touch()  # the script of the run, in a repository with a login in its remote
-    for words in (["init", "--quiet"], ["remote", "add", "origin", f"https://me:{LOGIN}@host/x.git"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    commit = ["-c", "user.name=me", "-c", "user.email=me@host", "commit", "--quiet", "--allow-empty", "--message=x"]
-    subprocess.run(["git", *commit], cwd=tmp_path, check=True)
-    both = (*TEXTS, "logger=[wandb,mlflow]" if MLFLOW else "logger=wandb", f"paths.runs_dir={tmp_path}")
-    run_here(tmp_path, *both, "trainer.max_epochs=1")
-    database, states = tmp_path / "mlflow.db", []
-    if MLFLOW:
-        look = lambda _: states.extend(rows_of(database, "SELECT status FROM runs"))  # noqa: E731
-        monkeypatch.setattr(TextClassifier, "on_test_start", look)
-    run_here(tmp_path, *both, "trainer.max_epochs=2", "ckpt_path=last")
+def test_a_run_that_goes_on_is_the_same_run_of_wandb(tmp_path: Path) -> None:
+    """Offline a second file of the same run, which `wandb sync` puts together."""
+    words = (*TEXTS, "logger=wandb")
+    run_here(tmp_path, *words, "trainer.max_epochs=1")
+    run_here(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
     first, second = stored_runs(tmp_path / "run")
     remembered = json.loads((tmp_path / "run" / "loggers.json").read_text())
     assert first.run.run_id == second.run.run_id == remembered["wandb"]
     assert [epoch for epoch, _ in (*first.curve("val/acc"), *second.curve("val/acc"))] == [0, 1]
-    if not MLFLOW:
-        return
+
+
+@pytest.mark.extra("mlflow")
+def test_a_run_that_goes_on_is_the_same_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.py").touch()  # the script of the run, in a repository with a login in its remote
+    for command in (["init", "--quiet"], ["remote", "add", "origin", f"https://me:{LOGIN}@host/x.git"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit = ["-c", "user.name=me", "-c", "user.email=me@host", "commit", "--quiet", "--allow-empty", "--message=x"]
+    subprocess.run(["git", *commit], cwd=tmp_path, check=True)
+    words = (*TEXTS, "logger=mlflow", f"paths.runs_dir={tmp_path}")
+    run_here(tmp_path, *words, "trainer.max_epochs=1")
+    database, states = tmp_path / "mlflow.db", []
+    look = lambda _: states.extend(rows_of(database, "SELECT status FROM runs"))  # noqa: E731
+    monkeypatch.setattr(TextClassifier, "on_test_start", look)
+    run_here(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
+    remembered = json.loads((tmp_path / "run" / "loggers.json").read_text())
     assert states == [("RUNNING",)]
     assert rows_of(database, "SELECT run_uuid, status FROM runs") == [(remembered["mlflow"], "FINISHED")]
     assert rows_of(database, "SELECT step FROM metrics WHERE key = 'val/acc' ORDER BY step") == [(3,), (6,)]
@@ -376,25 +382,55 @@ def test_a_run_that_goes_on_is_the_same_run(tmp_path: Path, monkeypatch: pytest.
     assert LOGIN.encode() not in database.read_bytes()
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_one_group_and_one_may_fail(tmp_path: Path) -> None:
-    """In one process, one after another; the second job ends in a loss that is no number."""
-    words = (
-        *TEXTS,
-        "trainer.max_epochs=1",
-        "model.lr=1e-3,1e30",
-        "model.warmup=0",
-        "logger=[wandb,mlflow]" if MLFLOW else "logger=wandb",
-    )
-    done = run_apart(tmp_path, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *words)
+@pytest.mark.extra("mlflow")
+def test_mlflow_gets_no_checkpoint_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: TextClassifier) -> None:
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(TextClassifier, "on_test_start", fail)
+    run_here(tmp_path, *TEXTS, "trainer.max_epochs=1", "logger=mlflow", code=1)
+    assert RunFolder(tmp_path / "run").best_checkpoint.is_file()
+    assert list((tmp_path / "runs" / "mlflow_artifacts").rglob("config.yaml"))
+    assert not list((tmp_path / "runs" / "mlflow_artifacts").rglob("*.ckpt"))
+
+
+@pytest.mark.extra("mlflow")
+def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_takes_a_run_id_given_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segmenter, "random_parts", lambda _: "")  # as if its weights were those of a whole network
+    words = (*SCENES, "train=false", "logger=mlflow", f"paths.runs_dir={tmp_path}")
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+    run_here(tmp_path / "first", *words)
+    ((run_id,),) = rows_of(tmp_path / "mlflow.db", "SELECT run_uuid FROM runs")
+    copy = tmp_path / "mlflow_artifacts" / run_id / "artifacts" / "best" / "best.ckpt"
+    assert copy.read_bytes() == RunFolder(tmp_path / "first" / "run").best_checkpoint.read_bytes()
+    run_here(tmp_path / "second", *words, "seed=2", f"logger.mlflow.run_id={run_id}")
+    assert rows_of(tmp_path / "mlflow.db", "SELECT run_uuid, status FROM runs") == [(run_id, "FINISHED")]
+
+
+def sweep_of_two(place: Path, logger: str) -> Path:
+    """The folder of two jobs in one process, one after another; the second ends in a loss that is no number."""
+    words = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", logger)
+    done = run_apart(place, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *words)
     assert done.returncode == 1
-    (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
+    (sweep,) = (place / "runs" / "sweeps" / "sample_text").iterdir()
+    return sweep
+
+
+def test_the_jobs_of_a_sweep_are_runs_of_one_group_of_wandb_and_one_may_fail(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path, "logger=wandb")
     first, second = (stored_run(sweep / job) for job in ("0", "1"))
     assert first.run.run_id != second.run.run_id
     assert first.run.run_group == second.run.run_group == f"sample_text/{sweep.name}"
-    names = [f"sample_text {sweep.name} {job}" for job in "01"]
-    assert [first.run.display_name, second.run.display_name] == names
+    assert [first.run.display_name, second.run.display_name] == [f"sample_text {sweep.name} {job}" for job in "01"]
     assert [one.config["model"]["lr"] for one in (first, second)] == [1e-3, 1e30]
     assert [one.exit_code for one in (first, second)] == [0, 1]
-    if MLFLOW:
-        states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
-        assert states == list(zip(names, ["FINISHED", "FAILED"], strict=True))
+
+
+@pytest.mark.extra("mlflow")
+def test_the_jobs_of_a_sweep_are_runs_of_mlflow_and_one_may_fail(tmp_path: Path) -> None:
+    sweep = sweep_of_two(tmp_path, "logger=mlflow")
+    states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
+    assert states == [(f"sample_text {sweep.name} {job}", state) for job, state in (("0", "FINISHED"), ("1", "FAILED"))]

@@ -1,5 +1,6 @@
 """Which of several processes is reported, where more than one fails."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -115,6 +116,24 @@ def test_where_no_other_process_left_an_error_the_loss_itself_is_told(folder: Ru
     unsure = "another process may have ended first: see its log"
     assert error_of(folder) == f"rank 0: RuntimeError: {LOST}; {unsure}"
     assert caught.value.__notes__ == [unsure]
+
+
+def test_the_log_of_a_process_that_failed_later_has_its_own_error(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_rank(1, monkeypatch)
+    leave(folder, 0, "disk on fire", 1.0)
+    file = logging.FileHandler(tmp_path / "rank1.log")
+    logging.getLogger().addHandler(file)
+    try:
+        with pytest.raises(FailedElsewhereError):
+            fail(folder, KeyError("label"))
+    finally:
+        logging.getLogger().removeHandler(file)
+        file.close()
+    logged = (tmp_path / "rank1.log").read_text()
+    assert "Traceback" in logged
+    assert logged.endswith("KeyError: 'label'\n")
 
 
 def test_an_error_of_its_own_stays_as_it_is(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

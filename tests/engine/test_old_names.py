@@ -1,5 +1,7 @@
 """What version 0.1 had and is gone is answered in one line; its run folders are read under today's names."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -51,6 +53,34 @@ def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
     old = train("experiment=sample_images", "model.backbone.architecture=whitened_net")
     assert "model.backbone.architecture" in old.error
     assert "small_resnet" in old.error
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            "defaults: [{override /logger: csv}]",
+            "logger: received 'csv', which was removed in version 0.2; history.csv",
+        ),
+        (
+            "data: {_target_: datamodules.cifar10.CIFAR10DataModule}",
+            "data._target_ (own/experiment/mine.yaml): received 'datamodules.cifar10.CIFAR10DataModule', "
+            "which was removed in version 0.2; use datamodules.image.ImageDataModule",
+        ),
+        (
+            "callbacks: {first: {_target_: lightning_modules.callbacks.first_layer.FirstLayerFromData}}",
+            "FirstLayerFromData', which was removed in version 0.2; leave it out",
+        ),
+    ],
+)
+def test_an_option_or_a_class_that_is_gone_in_a_file_says_what_to_use(
+    lines: str, told: str, train: Train, tmp_path: Path
+) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{lines}\n")
+    ended = train(f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=mine")
+    assert ended.code == 1
+    assert told in ended.error
 
 
 def test_words_of_today_pass() -> None:
