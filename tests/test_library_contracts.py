@@ -362,6 +362,7 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
         accelerator="cpu", max_epochs=2, callbacks=[Kept("first"), Plain(), Kept("second")], logger=logger,
         num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
+    assert [type(one) for one in trainer.callbacks if isinstance(one, Plain | Kept)] == [Plain, Kept, Kept]  # type: ignore[attr-defined]
     loader = DataLoader(data, batch_sampler=BatchSampler(Order(data), 1, drop_last=False))  # type: ignore[arg-type]
     model, plain = Module(), DataLoader(data)  # type: ignore[arg-type]
     trainer.fit(model, loader, plain)

@@ -36,9 +36,9 @@ def test_validation_is_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_queued_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
+    clock = FakeTime(10.0, 25.0)
     monkeypatch.setattr(epoch_timer.torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(epoch_timer.torch.accelerator, "synchronize", lambda: waited.append(clock.looks))
-    clock = FakeTime(10.0, 25.0)
     monkeypatch.setattr(epoch_timer, "time", clock)
     timer = EpochTimer()
     timer.on_train_epoch_start(None, None)  # type: ignore[arg-type]
