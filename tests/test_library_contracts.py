@@ -1,6 +1,7 @@
-"""What Thaw relies on in other libraries beyond their documentation: private names, texts of messages.
+"""What Thaw relies on in other libraries beyond their documentation: private names, texts of messages, orders of calls.
 
-Each entry is looked up in the source of the installed library, so an upgrade that changes it fails here by name. Nothing is imported.
+Each name and text is looked up in the source of the installed library, so an upgrade that changes it fails here by name. What no
+source shows, as orders of calls, is tried at the end.
 """
 
 import ast
@@ -8,6 +9,7 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,20 +17,16 @@ from tests.processes import ROOT
 
 
 @dataclass(frozen=True)
-class Contract:
+class Text:
     """A name or a text of another library.
 
     Attributes:
-        token: The name or text.
         library: File that has it, from the folder of installed packages.
-        ours: Our file that needs it.
-        reason: Why no public way serves.
+        token: The name or text.
     """
 
-    token: str
     library: str
-    ours: str
-    reason: str
+    token: str
 
     def source(self) -> str | None:
         """The library's file; None where the library is not installed."""
@@ -39,89 +37,173 @@ class Contract:
         return (Path(spec.origin).parent / rest).read_text(encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Contract:
+    """One thing that we rely on.
+
+    Attributes:
+        theirs: The names and texts of it, each as "FILE: TEXT".
+        ours: Our files that need it. "FILE: TEXT" where a file has another text than `theirs`.
+        reason: Why no public way serves.
+    """
+
+    theirs: list[str]
+    ours: list[str]
+    reason: str
+
+    @property
+    def texts(self) -> list[Text]:
+        """What stands in the library."""
+        return [Text(*entry.split(": ", 1)) for entry in self.theirs]
+
+    @property
+    def words(self) -> list[tuple[str, str]]:
+        """Our files and what stands in them."""
+        given = [entry.partition(": ") for entry in self.ours]
+        return [(file, word) for file, _, text in given for word in ([text] if text else [text.token for text in self.texts])]
+
+
 CONTRACTS = [
     Contract(
-        "_signal_connector", "lightning/pytorch/trainer/trainer.py", "engine/build.py",
+        [
+            "lightning/pytorch/trainer/trainer.py: _signal_connector",
+            "lightning/pytorch/trainer/connectors/signal_connector.py: register_signal_handlers",
+        ],
+        ["engine/build.py"],
         "Lightning's handler of SIGTERM waits for ranks that may be gone; there is no argument that leaves it out",
     ),
     Contract(
-        "register_signal_handlers", "lightning/pytorch/trainer/connectors/signal_connector.py", "engine/build.py",
-        "the method of it that installs the handlers",
-    ),
-    Contract(
-        "not used in producing the loss", "lightning/pytorch/strategies/ddp.py", "engine/devices.py",
+        ["lightning/pytorch/strategies/ddp.py: not used in producing the loss"], ["engine/devices.py"],
         "DDP's error about parameters without a gradient has no class of its own",
     ),
     Contract(
-        "Expected more than 1 value per channel", "torch/nn/functional.py", "lightning_modules/segmenter.py",
+        [
+            "lightning/pytorch/trainer/connectors/callback_connector.py: tuner_callbacks + other_callbacks + checkpoint_callbacks",
+            'lightning/pytorch/loops/fit_loop.py: "on_train_epoch_end", monitoring_callbacks=True',
+            'lightning/pytorch/loops/training_epoch_loop.py: self.update_lr_schedulers("step", update_plateau_schedulers=True)',
+            "lightning/pytorch/loops/training_epoch_loop.py: return self.trainer.callback_metrics.get(key)",
+            "lightning/pytorch/trainer/connectors/logger_connector/logger_connector.py: return self._callback_metrics",
+            'lightning/fabric/utilities/data.py: getattr(batch_sampler, "sampler", None)',
+            "lightning/pytorch/trainer/call.py: logger.finalize(",
+        ],
+        [
+            "lightning_modules/callbacks/history.py: (Checkpoint)",
+            "lightning_modules/callbacks/curves.py: (Checkpoint)",
+            "lightning_modules/callbacks/pruning.py: (Checkpoint)",
+            'lightning_modules/base.py: "frequency": batches',
+            "lightning_modules/base.py: callback_metrics.update(",
+            "datamodules/batch_order.py: self.sampler = ",
+            "engine/recording.py: logger.finalize = ",
+        ],
+        "nothing says in what order Lightning calls what; all of it is tried in a fit below",
+    ),
+    Contract(
+        [
+            "lightning/pytorch/trainer/connectors/data_connector.py: does not have many workers",
+            "lightning/pytorch/loops/fit_loop.py: smaller than the logging interval",
+            "lightning/pytorch/callbacks/model_checkpoint.py: exists and is not empty",
+            "torch/utils/_pytree.py: isinstance(treespec, LeafSpec)",
+            "lightning/pytorch/trainer/connectors/logger_connector/result.py: sync_dist=True",
+            "lightning/pytorch/trainer/connectors/logger_connector/result.py: when logging on epoch level in distributed setting",
+            "lightning/pytorch/loops/fit_loop.py: module(s) in eval mode at the start of training",
+            "PIL/Image.py: Image size",
+            "PIL/Image.py: exceeds limit",
+            "lightning/pytorch/loggers/mlflow.py: not found. Creating it.",
+        ],
+        ["engine/quiet.py: filterwarnings", "engine/quiet.py: not found. Creating it."],
+        "warnings that are silenced have no classes of their own",
+    ),
+    Contract(
+        ["torch/nn/functional.py: Expected more than 1 value per channel"], ["lightning_modules/segmenter.py"],
         "BatchNorm's error about a single value has no class of its own",
     ),
     Contract(
-        "_trial_id", "optuna/trial/_trial.py", "engine/search.py",
+        ["optuna/trial/_trial.py: _trial_id"], ["engine/search.py"],
         "a trial in another process is known to the storage by this number alone",
     ),
     Contract(
-        "_convert_value", "hydra/core/override_parser/types.py", "engine/search_words.py",
-        "Hydra's own reading of quoted choices",
+        ["hydra/core/override_parser/types.py: _convert_value"], ["engine/search_words.py"], "Hydra's own reading of quoted choices",
     ),
     Contract(
-        "compute_defaults_list", "hydra/core/config_loader.py", "engine/composing.py",
+        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/composing.py"],
         "no public function returns the file that states a key",
     ),
     Contract(
-        "_attn_implementation", "transformers/configuration_utils.py", "lightning_modules/networks/cpu_layers.py",
-        "there is no public name for reading it",
+        ["omegaconf/_utils.py: ex.full_key = full_key"], ["engine/composing.py: __cause__.full_key"],
+        "what is missing of a key stands in the error's text otherwise; that it is the first missing part is tried below",
     ),
     Contract(
-        "_step_supports_amp_scaling", "lightning/fabric/plugins/precision/amp.py", "lightning_modules/optim.py",
+        [
+            "transformers/configuration_utils.py: _attn_implementation",
+            "transformers/modeling_utils.py: _supports_attention_backend",
+        ],
+        ["lightning_modules/networks/cpu_layers.py"],
+        "there are no public names for which attention a network has, and whether another can be set",
+    ),
+    Contract(
+        ["lightning/fabric/plugins/precision/amp.py: _step_supports_amp_scaling"], ["lightning_modules/optim.py"],
         "Lightning refuses to clip where a fused optimizer unscales by itself",
     ),
-    Contract("grad_scale", "torch/optim/adam.py", "lightning_modules/optim.py", "a fused optimizer clips in its own pass by it"),
+    Contract(["torch/optim/adam.py: grad_scale"], ["lightning_modules/optim.py"], "a fused optimizer clips in its own pass by it"),
     Contract(
-        "logging.getLogger(__name__)", "timm/models/_builder.py", "lightning_modules/networks/image_weights.py",
+        [
+            "timm/models/_builder.py: logging.getLogger(__name__)",
+            "timm/models/_builder.py: Missing keys (",
+            "timm/models/_builder.py: Unexpected keys (",
+        ],
+        [
+            "lightning_modules/networks/image_weights.py: timm.models._builder",
+            'lightning_modules/networks/image_weights.py: "Missing"',
+            'lightning_modules/networks/image_weights.py: "Unexpected"',
+            "lightning_modules/networks/image_weights.py: keys (",
+        ],
         "timm writes the names of missing weights to its log only",
     ),
     Contract(
-        "_wandb_init", "lightning/pytorch/loggers/wandb.py", "lightning_modules/loggers/wandb.py",
-        "arguments of wandb.init that Lightning's class does not take",
+        ["lightning/pytorch/loggers/wandb.py: _wandb_init", "lightning/pytorch/loggers/wandb.py: _experiment"],
+        ["lightning_modules/loggers/wandb.py"],
+        "the run that begins with arguments of wandb.init that Lightning's class does not take, and ends with an exit code",
     ),
     Contract(
-        "authenticate_session", "wandb/sdk/lib/wbauth/authenticate.py", "lightning_modules/loggers/wandb.py",
+        ["wandb/sdk/lib/wbauth/authenticate.py: authenticate_session"], ["lightning_modules/loggers/wandb.py"],
         "whether there is a key, without a question on the terminal",
     ),
-    Contract("_to_model", "wandb_workspaces/workspaces/interface.py", "reports/wandb_dashboard.py", "saving is all that is public"),
     Contract(
-        "notf", "tensorboard/compat/__init__.py", "engine/publishing.py",
-        "TensorBoard would load all of TensorFlow to open a file",
+        ["wandb_workspaces/workspaces/interface.py: _to_model"], ["reports/wandb_dashboard.py"], "saving is all that is public",
     ),
     Contract(
-        "_experiment", "lightning/pytorch/loggers/wandb.py", "lightning_modules/loggers/wandb.py",
-        "the run that begins with our arguments and ends with an exit code",
+        ["tensorboard/compat/__init__.py: notf"], ["engine/publishing.py"], "TensorBoard would load all of TensorFlow to open a file",
     ),
     Contract(
-        "_to_sync", "torchmetrics/metric.py", "lightning_modules/totals.py",
+        ["torchmetrics/metric.py: _to_sync"], ["lightning_modules/totals.py"],
         "whether a metric's own compute would share its sums, which is done by hand where a rank has no batch",
     ),
     Contract(
-        "image file is truncated", "PIL/ImageFile.py", "datamodules/image_decoding.py",
+        ["PIL/ImageFile.py: image file is truncated"], ["datamodules/image_decoding.py: truncated"],
         "Pillow's error about a file that ends early has no class of its own",
     ),
-    Contract("_var_key", "keras/src/optimizers/base_optimizer.py", "keras_bert/optimization.py", "tells variables apart on a replica"),
     Contract(
-        "_get_variable_index", "keras/src/optimizers/base_optimizer.py", "keras_bert/optimization.py",
-        "the place of a variable's moments",
+        [
+            "keras/src/optimizers/base_optimizer.py: _var_key",
+            "keras/src/optimizers/base_optimizer.py: _get_variable_index",
+            "keras/src/optimizers/adam.py: _momentums",
+            "keras/src/optimizers/adam.py: _velocities",
+        ],
+        ["keras_bert/optimization.py"],
+        "Adam's step is one operation on the moments, whose place tells variables apart on a replica",
     ),
-    Contract("_momentums", "keras/src/optimizers/adam.py", "keras_bert/optimization.py", "Adam's step is one operation on them"),
-    Contract("_velocities", "keras/src/optimizers/adam.py", "keras_bert/optimization.py", "the same"),
     Contract(
-        "_maybe_symbolic_build", "keras/src/backend/tensorflow/trainer.py", "keras_bert/fitting.py",
+        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/fitting.py"],
         "Keras would take a batch to see shapes, and a resumed run would miss it",
     ),
     Contract(
-        "_all_reduce_sum_gradients", "keras/src/backend/tensorflow/optimizer.py", "keras_bert/optimization.py",
+        ["keras/src/backend/tensorflow/optimizer.py: _all_reduce_sum_gradients"], ["keras_bert/optimization.py"],
         "gradients are clipped after the replicas' sum, for which there is no hook",
     ),
 ]  # fmt: skip
+TEXTS = [(text, contract.reason) for contract in CONTRACTS for text in contract.texts]
+# Functions that take the name of an attribute.
+BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller", "patch"}
 
 
 def has(source: str, token: str) -> bool:
@@ -129,53 +211,71 @@ def has(source: str, token: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(token)}(?!\w)", source) is not None
 
 
-@pytest.fixture(params=CONTRACTS, ids=lambda contract: contract.token)
-def contract(request: pytest.FixtureRequest) -> Contract:
-    return request.param  # type: ignore[no-any-return]
-
-
-def check(contract: Contract) -> None:
-    source = contract.source()
+def check(text: Text, reason: str) -> None:
+    source = text.source()
     if source is None:
-        pytest.skip(f"{contract.library.partition('/')[0]} is not installed")
-    assert has(source, contract.token), f"{contract.library} has no {contract.token} any more: {contract.reason}"
+        pytest.skip(f"{text.library.partition('/')[0]} is not installed")
+    assert has(source, text.token), f"{text.library} has no {text.token} any more: {reason}"
 
 
-def test_the_library_has_it(contract: Contract) -> None:
-    check(contract)
+@pytest.mark.parametrize(("text", "reason"), TEXTS, ids=[text.token for text, _ in TEXTS])
+def test_the_library_has_it(text: Text, reason: str) -> None:
+    check(text, reason)
 
 
-def test_a_library_that_changes_it_is_noticed(contract: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("text", "reason"), TEXTS, ids=[text.token for text, _ in TEXTS])
+def test_a_library_that_changes_it_is_noticed(text: Text, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a copy of the library's file with another name."""
-    source = contract.source()
+    source = text.source()
     if source is None:
-        pytest.skip(f"{contract.library.partition('/')[0]} is not installed")
-    (tmp_path / "copy.py").write_text(source.replace(contract.token, f"{contract.token}_2"), encoding="utf-8")
-    monkeypatch.setattr(Contract, "source", lambda _: (tmp_path / "copy.py").read_text(encoding="utf-8"))
+        pytest.skip(f"{text.library.partition('/')[0]} is not installed")
+    (tmp_path / "copy.py").write_text(source.replace(text.token, f"{text.token}_2"), encoding="utf-8")
+    monkeypatch.setattr(Text, "source", lambda _: (tmp_path / "copy.py").read_text(encoding="utf-8"))
     with pytest.raises(AssertionError, match="any more"):
-        check(contract)
+        check(text, reason)
 
 
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.texts[0].token)
 def test_we_need_it(contract: Contract) -> None:
-    word = {"timm": "timm.models._builder", "PIL": "truncated"}.get(contract.library.partition("/")[0], contract.token)
-    assert word in (ROOT / contract.ours).read_text(encoding="utf-8")
+    for file, word in contract.words:
+        assert word in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {word}"
 
 
-def private_names(path: Path) -> set[str]:
-    """Names with an underscore that a file takes from objects."""
-    attributes = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute))
-    return {node.attr for node in attributes if node.attr.startswith("_") and not node.attr.endswith("__")}
+def test_every_silenced_warning_is_listed() -> None:
+    """The patterns of `engine/quiet.py`, taken apart at their gaps."""
+    calls = (node for node in ast.walk(ast.parse((ROOT / "engine/quiet.py").read_text())) if isinstance(node, ast.Call))
+    filters = [node for node in calls if ast.unparse(node.func) == "warnings.filterwarnings"]
+    patterns = [ast.literal_eval(keyword.value) for node in filters for keyword in node.keywords if keyword.arg == "message"]
+    assert len(patterns) == len(filters) > 0
+    parts = {part.replace("\\", "").strip() for pattern in patterns for part in pattern.split(".*")} - {""}
+    (listed,) = (contract.texts for contract in CONTRACTS if contract.ours[0] == "engine/quiet.py: filterwarnings")
+    assert parts == {text.token for text in listed} - {"not found. Creating it."}  # which a logger says
 
 
-def own_names(path: Path) -> set[str]:
-    """Names that a file defines: functions, classes, variables, and attributes that it sets."""
+def is_private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.endswith("__")
+
+
+def private_names(source: str) -> set[str]:
+    """Names with an underscore that a file takes from objects: with a dot, or by their names."""
+    found: set[Any] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in BY_NAME:
+            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    return {name for name in found if is_private(name)}
+
+
+def own_names(source: str) -> set[str]:
+    """Names that a file defines: functions, classes, variables, and attributes of its own classes that it sets."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
             found.add(node.attr)
     return found
 
@@ -184,11 +284,102 @@ def test_the_list_is_short_and_whole() -> None:
     """Every private name that our files take and do not define is listed."""
     assert len(CONTRACTS) <= 25
     folders = ("run_folders", "engine", "datamodules", "lightning_modules", "reports", "keras_bert", "scripts", "hydra_plugins")
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    ours = {name for path in files for name in own_names(path)} | {"_target_"}
-    foreign = {name for path in files for name in private_names(path)} - ours
-    assert foreign
-    assert foreign <= {contract.token for contract in CONTRACTS}
+    files = [ROOT / "train.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
+    sources = [path.read_text(encoding="utf-8") for path in files]
+    ours = {name for source in sources for name in own_names(source)} | {"_target_"}
+    foreign = {name for source in sources for name in private_names(source)} - ours
+    assert "_supports_attention_backend" in foreign  # which is taken by its name
+    assert foreign <= {text.token for text, _ in TEXTS}
+
+
+def test_names_are_found_however_they_are_taken() -> None:
+    source = "a._b; getattr(c, '_d', 1); operator.attrgetter('_e'); f.setattr(g, '_h', 2); i.__class__; print('_j')"
+    assert private_names(source) == {"_b", "_d", "_e", "_h"}
+    assert own_names("self._a = 1; other._b = 2; _c = 3") == {"_a", "_c"}
+
+
+def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
+    """What computes, records and resumes an epoch; each part has a comment where it is relied on."""
+    import lightning
+    import torch
+    from lightning.pytorch.callbacks import Checkpoint
+    from lightning.pytorch.loggers import CSVLogger
+    from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+    said: list[str] = []
+
+    class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
+        def step(self, metrics: Any, epoch: int | None = None) -> None:
+            said.append(f"plateau at {float(metrics)}")
+            super().step(metrics, epoch)
+
+    class Order(SequentialSampler):
+        def set_epoch(self, epoch: int) -> None:
+            said.append(f"order of epoch {epoch}")
+
+    class Plain(lightning.Callback):
+        def on_train_epoch_end(self, *_: object) -> None:
+            said.append("callback")
+
+    class Kept(Checkpoint):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_train_epoch_end(self, *_: object) -> None:
+            said.append(self.name)
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            said.append("batch")
+            return self.layer(batch).sum()
+
+        def validation_step(self, batch: Any) -> None:
+            pass
+
+        def test_step(self, batch: Any) -> None:
+            pass
+
+        def on_validation_epoch_end(self) -> None:
+            said.append("validated")
+            self.trainer.callback_metrics.update({"val/acc": torch.tensor(0.5)})
+
+        def on_train_epoch_end(self) -> None:
+            said.append("task")
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            when = {"scheduler": Plateau(optimizer), "interval": "step", "frequency": 2, "monitor": "val/acc"}
+            return {"optimizer": optimizer, "lr_scheduler": when}
+
+    data = torch.ones(2, 1)
+    logger = CSVLogger(tmp_path)
+    logger.finalize = lambda *_: said.append("logger ended")  # type: ignore[method-assign]
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=2, callbacks=[Kept("first"), Plain(), Kept("second")], logger=logger,
+        num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    assert [type(one) for one in trainer.callbacks if isinstance(one, Plain | Kept)] == [Plain, Kept, Kept]  # type: ignore[attr-defined]
+    loader = DataLoader(data, batch_sampler=BatchSampler(Order(data), 1, drop_last=False))  # type: ignore[arg-type]
+    model, plain = Module(), DataLoader(data)  # type: ignore[arg-type]
+    trainer.fit(model, loader, plain)
+    trainer.test(model, plain, verbose=False)
+    epoch = ["batch", "batch", "validated", "plateau at 0.5", "callback", "task", "first", "second"]
+    assert said == ["order of epoch 0", *epoch, "order of epoch 1", *epoch, "logger ended", "logger ended"]
+
+
+def test_hydra_names_the_first_part_of_a_key_that_is_missing() -> None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError
+
+    config = OmegaConf.create({"model": {"lr": 1}})
+    OmegaConf.set_struct(config, True)
+    with pytest.raises(ConfigKeyError) as raised:
+        OmegaConf.update(config, "model.depth.of.it", 1)
+    assert raised.value.full_key == "model.depth"
 
 
 def test_torch_says_what_is_not_deterministic() -> None:

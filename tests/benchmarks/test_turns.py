@@ -1,8 +1,11 @@
-"""Sides take turns, each is charged with its own time alone, and one that fails ends all."""
+"""Sides take turns, each is charged with its own time alone, and one that fails ends all.
+
+Who trains when is what is tested. It is certain: a semaphore gives the turn to one process at a time, and how long a turn lasts is
+told by a clock that the sides move themselves.
+"""
 
 import argparse
 import multiprocessing
-import time
 from functools import partial
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -12,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks import turns
-from benchmarks.turns import Run, Turns, side_by_side, side_of
+from benchmarks.turns import Run, Trained, Turns, side_by_side, side_of
 
 GIVEN = argparse.Namespace(threads=1)
 
@@ -44,17 +47,12 @@ class Counting(Run):
 
 
 class Leaving(Counting):
-    """Writes a capital when its process ends; `b` takes a while before it trains."""
+    """Writes a capital when its process ends."""
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         if steps is None:
             Finalize(self, self.leave, exitpriority=1)
         return super().prepare(seed, steps)
-
-    def train(self) -> float:
-        if self.name == "b":
-            time.sleep(0.5)  # for the other to leave in, if it did
-        return super().train()
 
     def leave(self) -> None:
         with (self.place / "order").open("a") as file:
@@ -86,6 +84,26 @@ def test_a_side_that_has_ended_lies_still_until_all_have(place: Path) -> None:
     order = (place / "order").read_text()
     assert sorted(order) == sorted("abbbbbb" + "AB")
     assert set(order[-2:]) == {"A", "B"}
+
+
+def test_the_last_that_a_side_does_is_to_wait_for_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, with a side that has nobody to wait for: the test above could be lucky."""
+    done: list[str] = []
+
+    class Results:
+        def put(self, result: tuple[int, Trained]) -> None:
+            done.append(f"result of side {result[0]}")
+
+    class Over:
+        def wait(self) -> None:
+            assert order.may_run[0].acquire(block=False)  # the others could have had their turn
+            done.append("waited")
+
+    monkeypatch.setattr(turns, "now", turns.now)  # the side exchanges it; what is set here is taken back
+    order = Turns(1)
+    order.begin()
+    turns._play(partial(Counting, "a", 1, 1.0, place), order, 0, (1, 0, torch.get_num_threads()), Results(), Over())
+    assert done == ["result of side 0", "waited"]
 
 
 def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

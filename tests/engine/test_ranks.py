@@ -1,6 +1,10 @@
 """Who starts the processes, and where they meet: as torchrun, srun and train.py itself say it."""
 
+import contextlib
+import itertools
+import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -172,12 +176,17 @@ def test_torchrun_cannot_sweep(tmp_path: Path) -> None:
     assert "error: torchrun cannot sweep; start train.py -m by itself with trainer.devices=N" in err
 
 
-def free_port() -> int:
-    import socket
+# Each process that runs tests has ports of its own, below those that the system gives to whoever asks for any.
+PORTS = itertools.count(20000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+
+def free_port() -> int:
+    """A port that nobody listens on, and that no other test is given until it is used."""
+    for port in PORTS:
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 SCONTROL = """#!/bin/sh
