@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.features import BackboneError, Features
 from lightning_modules.networks.image_weights import load_weights, not_loaded, timm_network, weights_file
-from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
+from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput, check_colours
 from lightning_modules.networks.small_resnet import SmallResNet
 from lightning_modules.networks.vision_layers import behind, input_of, listed_layers
 from run_folders.errors import brief, near_names
@@ -99,11 +99,7 @@ class ImageEncoder(nn.Module):
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of the input; raises `BackboneError` for what describes none."""
     for key in ("mean", "std"):
-        values = config[key]
-        right = isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)  # noqa: PLR2004
-        if not right or (key == "std" and min(values) <= 0):
-            msg = f"model.backbone.{key}: received {values!r}; three numbers are needed, of red, green and blue"
-            raise BackboneError(msg)
+        check_colours(key, config[key])
     if config["interpolation"] not in get_args(Interpolation):
         msg = f"model.backbone.interpolation: received {config['interpolation']!r}; choose {', '.join(get_args(Interpolation))}"
         raise BackboneError(msg)
