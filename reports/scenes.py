@@ -30,12 +30,12 @@ def scene_headline(run: RunRecord) -> list[dict[str, Any]]:
     return shown
 
 
-def mean_interval(values: "pd.Series[float]", seed: int = 0) -> Interval | None:
+def mean_interval(values: "pd.Series[float]") -> Interval | None:
     """95 % percentile bootstrap interval of a mean over images; None where fewer than two have a value."""
     known = values.dropna().to_numpy()
     if len(known) < 2:  # noqa: PLR2004
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(_RESAMPLES)]
     low, high = np.percentile(means, _Z)
     return float(low), float(high)
