@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.stats import binomtest
 
 _RESAMPLES = 1000
@@ -73,6 +74,16 @@ def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Inter
         pairs = hits.sum(axis=1) * misses.sum(axis=1)
         areas.append(((hits * (below + misses / 2)).sum(axis=1) / np.maximum(pairs, 1))[pairs > 0])
     return _percentiles(np.concatenate(areas))
+
+
+def mean_interval(values: "pd.Series[float]") -> Interval | None:
+    """95 % percentile bootstrap interval of a mean over images; None where fewer than two have a value."""
+    known = values.dropna().to_numpy()
+    if len(known) < 2:  # noqa: PLR2004
+        return None
+    rng = np.random.default_rng(0)
+    means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(_RESAMPLES)]
+    return _percentiles(np.asarray(means))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
