@@ -18,7 +18,7 @@ from datamodules.image_rows import EncodedImage, ImageReader
 from datamodules.image_storage import Decoding, ImageSplit, store
 from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.loading import batch_loader
-from datamodules.sources import Files, hub_rows, split_sources
+from datamodules.sources import Files, check_hub_columns, hub_rows, split_sources
 from datamodules.stored_features import FeatureInput, NotStorableError, digest_of_tensors
 
 _THUMBNAIL = 96  # pixels of the longer side
@@ -116,11 +116,8 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def _from_hub(self, split: str) -> Iterable[EncodedImage | BadRow]:
         rows = list(hub_rows(str(self.hub), split))
-        columns = list(rows[0].values) if rows else []
-        for key, column in (("image_column", self.reader.image_column), ("label_column", self.reader.label_column)):
-            if column not in columns:
-                msg = f"{self.hub} on the hub has the columns {', '.join(columns)}; set data.{key}"
-                raise DataError(msg)
+        needed = {"image_column": self.reader.image_column, "label_column": self.reader.label_column}
+        check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
     def _first(self, images: Iterable[EncodedImage | BadRow]) -> Iterable[EncodedImage | BadRow]:

@@ -18,7 +18,7 @@ from datamodules.loading import batch_loader
 from datamodules.scene_rows import EncodedScene, SceneReader
 from datamodules.scene_storage import EvaluationScenes, SceneSplit, TrainingScenes, check_scenes
 from datamodules.scene_transforms import SceneAugmentation, SceneAugmenter
-from datamodules.sources import Files, HubFiles, hub_rows, split_sources
+from datamodules.sources import Files, HubFiles, check_hub_columns, hub_rows, split_sources
 
 
 class SegmentationDataModule(TransferDataModule[SceneSplit]):
@@ -143,11 +143,8 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
 
     def _from_hub(self, split: str) -> Iterable[EncodedScene | BadRow]:
         rows = list(hub_rows(str(self.hub), split, self.hub_files))
-        columns = list(rows[0].values) if rows else []
-        for key, column in (("image_column", self.reader.image_column), ("annotation_column", self.reader.annotation_column)):
-            if column not in columns:
-                msg = f"{self.hub} on the hub has the columns {', '.join(columns)}; set data.{key}"
-                raise DataError(msg)
+        needed = {"image_column": self.reader.image_column, "annotation_column": self.reader.annotation_column}
+        check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
     def train_dataloader(self) -> DataLoader[SceneBatch]:

@@ -1,6 +1,6 @@
 """Where data comes from: the local folder first, then the hub, else one error that says how to provide it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -142,6 +142,15 @@ def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Ro
     names = {key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)}
     for index, values in enumerate(table):
         yield Row(index, None, {key: _named(value, names.get(key)) for key, value in values.items()})
+
+
+def check_hub_columns(hub: str, rows: Sequence[Row], needed: Mapping[str, str]) -> None:
+    """Raise `DataError` where the hub's rows lack a column; `needed` maps keys of `data` to columns."""
+    columns = list(rows[0].values) if rows else []
+    for key, column in needed.items():
+        if column not in columns:
+            msg = f"{hub} on the hub has the columns {', '.join(columns)}; set data.{key}"
+            raise DataError(msg)
 
 
 def _named(value: Any, names: list[str] | None) -> Any:  # noqa: ANN401 - any value of a table

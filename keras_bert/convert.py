@@ -1,7 +1,6 @@
 """Weights from Hugging Face's BERT into `create_BERT`'s model, and back."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ Weights = dict[str, NDArray[Any]]
 _APPROXIMATE = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # as checkpoints of 2019 name the norms
 _WANTED = {"model_type": "bert", "position_embedding_type": "absolute", "pad_token_id": 0, "is_decoder": False}
-_HEADS = "cls."
 
 
 class Counterpart(NamedTuple):
@@ -82,21 +80,17 @@ class Converted(NamedTuple):
     Attributes:
         model: The model.
         missing: Names of weights that the source lacks and that are random therefore.
-        unused: Names of weights in the source that this model has no place for.
     """
 
     model: keras.Model
     missing: list[str]
-    unused: list[str]
 
 
-def from_hugging_face(source: Any) -> Converted:  # noqa: ANN401 - transformers is not imported for its type
+def from_hugging_face(source: Path) -> Converted:
     """Make the BERT that the source is. A pooler, which not every source has, may be missing.
 
     Args:
-        source: A PyTorch `BertModel` of transformers, or one with heads; or the folder that its `save_pretrained` wrote. For
-            the former, import PyTorch's compiler (`import triton`) before TensorFlow: both bring LLVM, and in the other order
-            the process ends.
+        source: The folder that `save_pretrained` of a `BertModel` of transformers, or of one with heads, wrote.
 
     Returns:
         A model of `create_BERT`.
@@ -108,31 +102,6 @@ def from_hugging_face(source: Any) -> Converted:  # noqa: ANN401 - transformers 
     settings = _settings(config, source)
     prefix = "bert." if any(name.startswith("bert.") for name in weights) else ""
     return _filled(create_BERT(**settings), {name.removeprefix(prefix): array for name, array in weights.items()}, source)
-
-
-def pretraining_from_hugging_face(source: Any) -> Converted:  # noqa: ANN401
-    """Make the BERT that the source is under its masked-LM head, and its next-sentence head where it has one.
-
-    Args:
-        source: A PyTorch `BertForMaskedLM` or `BertForPreTraining` of transformers, or what its `save_pretrained` wrote.
-
-    Returns:
-        A `PretrainingModel`.
-
-    Raises:
-        KerasBertError: If the source is no BERT, has no such head, or its weights do not fit its configuration.
-    """
-    config, weights = _read(source)
-    if not any(name.startswith("cls.predictions.") for name in weights):
-        msg = f"{_named(source)} has no masked-LM head (no weight named cls.predictions...): use from_hugging_face"
-        raise KerasBertError(msg)
-    table, decoder = (weights.get(f"{name}.weight") for name in ("bert.embeddings.word_embeddings", "cls.predictions.decoder"))
-    if table is not None and decoder is not None and not np.array_equal(table, decoder):
-        msg = f"{_named(source)}: cls.predictions.decoder is not the token table itself; only tied heads can be converted"
-        raise KerasBertError(msg)
-    bert = create_BERT(**_settings(config, source))
-    model = PretrainingModel(bert, next_sentence=any(name.startswith("cls.seq_relationship.") for name in weights))
-    return _filled(model, weights, source)
 
 
 def to_hugging_face(model: keras.Model, folder: Path) -> None:
@@ -179,42 +148,39 @@ def _turned(array: NDArray[Any], part: Counterpart) -> NDArray[Any]:
     return array.T if part.transposed else array
 
 
-def _filled(model: keras.Model, weights: Weights, source: Any) -> Converted:  # noqa: ANN401
+def _filled(model: keras.Model, weights: Weights, source: Path) -> Converted:
     """Put the weights in, after all of them have been checked."""
     parts = counterparts(model)
     missing = [name for name in parts if name not in weights]
     lacking = [name for name in missing if "pooler." not in name]
     if lacking:
-        msg = f"{_named(source)} lacks {len(lacking)} weights, the first of them {lacking[0]}: is it complete, and a BERT?"
+        msg = f"{source} lacks {len(lacking)} weights, the first of them {lacking[0]}: is it complete, and a BERT?"
         raise KerasBertError(msg)
     for name, part in parts.items():
         if name not in missing and _turned(weights[name], part).shape != tuple(part.variable.shape):
             expected = _turned(np.empty(part.variable.shape, dtype=np.bool_), part).shape
-            msg = f"{_named(source)}: {name} has shape {weights[name].shape} where its configuration says {expected}"
+            msg = f"{source}: {name} has shape {weights[name].shape} where its configuration says {expected}"
             raise KerasBertError(msg)
     for name, part in parts.items():
         if name not in missing:
             part.variable.assign(_turned(weights[name], part).astype(np.float32))
-    # The last matrix is the token table itself, and positions are counted.
-    copies = ("cls.predictions.decoder.", "embeddings.position_ids", "bert.embeddings.position_ids")
-    unused = [name for name in weights if name not in parts and not name.startswith(copies)]
-    return Converted(model, missing, unused)
+    return Converted(model, missing)
 
 
-def _settings(config: dict[str, Any], source: Any) -> dict[str, Any]:  # noqa: ANN401
+def _settings(config: dict[str, Any], source: Path) -> dict[str, Any]:
     """What `create_BERT` takes, from a configuration of Hugging Face's."""
     for key, wanted in _WANTED.items():
         if config.get(key, wanted) != wanted:
-            msg = f"{_named(source)}: {key} is {config[key]!r}; only BERTs with {wanted!r} can be converted"
+            msg = f"{source}: {key} is {config[key]!r}; only BERTs with {wanted!r} can be converted"
             raise KerasBertError(msg)
     activation = config.get("hidden_act", "gelu")
     if activation not in _APPROXIMATE:
-        msg = f"{_named(source)}: hidden_act is {activation!r}; only {', '.join(_APPROXIMATE)} can be converted"
+        msg = f"{source}: hidden_act is {activation!r}; only {', '.join(_APPROXIMATE)} can be converted"
         raise KerasBertError(msg)
     names = {ours: theirs for ours, theirs in _NAMES.items() if theirs in config}
     lacking = [theirs for ours, theirs in _NAMES.items() if ours not in names]
     if lacking:
-        msg = f"{_named(source)}: its configuration does not say {lacking[0]}; it needs a config.json of a BERT"
+        msg = f"{source}: its configuration does not say {lacking[0]}; it needs a config.json of a BERT"
         raise KerasBertError(msg)
     return {ours: config[theirs] for ours, theirs in names.items()} | {"approximate_gelu": _APPROXIMATE[activation]}
 
@@ -239,15 +205,9 @@ def _published(settings: dict[str, Any]) -> dict[str, Any]:
     return {theirs: settings[ours] for ours, theirs in _NAMES.items()} | {"hidden_act": activation}
 
 
-def _read(source: Any) -> tuple[dict[str, Any], Weights]:  # noqa: ANN401
+def _read(folder: Path) -> tuple[dict[str, Any], Weights]:
     """Configuration and weights, the latter under today's names."""
-    if hasattr(source, "state_dict"):
-        config = source.config.to_dict()
-        named: Iterable[tuple[str, Any]] = (
-            (name, tensor.detach().cpu().float().numpy()) for name, tensor in source.state_dict().items()
-        )
-    else:
-        config, named = _read_folder(Path(source))
+    config, named = _read_folder(folder)
     weights = {}
     for name, array in named:
         for old, new in _OLD_NAMES.items():
@@ -271,7 +231,3 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], list[tuple[str, NDArray[
     except (SafetensorError, TypeError, ValueError, OSError) as error:
         msg = f"{folder} cannot be read: {error}; copy it again"
         raise KerasBertError(msg) from error
-
-
-def _named(source: Any) -> str:  # noqa: ANN401
-    return type(source).__name__ if hasattr(source, "state_dict") else str(source)

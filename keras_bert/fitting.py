@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -38,11 +38,7 @@ class Sums(NamedTuple):
 Measure = Callable[[Any, Any], Mapping[str, Sums]]
 
 
-class Sink(Protocol):
-    """Where the figures of an epoch go beside history.csv."""
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Take one row of history.csv."""
+Sink = Callable[[Mapping[str, Any]], None]  # takes a row of history.csv
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ class _EpochRecord(keras.callbacks.Callback):
             self.folder.write_best(self.job.network)
         self.state.save(epoch)
         for sink in self.sinks:
-            sink.write(row)
+            sink(row)
         shown = " ".join(
             f"{name} {row[name]:.4f}" for name in ("train/loss", "train/acc", "val/loss", "val/acc") if name in row
         )

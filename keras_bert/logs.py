@@ -12,24 +12,17 @@ from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 
 
-class _TensorBoard:
-    def __init__(self, folder: KerasRunFolder) -> None:
-        self.writer = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
+def _tensorboard(folder: KerasRunFolder) -> Sink:
+    writer = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        with self.writer.as_default(step=row["epoch"]):
+    def write(row: Mapping[str, Any]) -> None:
+        with writer.as_default(step=row["epoch"]):
             for name, value in row.items():
                 if isinstance(value, float):
                     tf.summary.scalar(name, value)
-        self.writer.flush()
+        writer.flush()
 
-
-class _WandB:
-    def __init__(self, run: Any) -> None:  # noqa: ANN401
-        self.run = run
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        self.run.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+    return write
 
 
 @contextmanager
@@ -43,7 +36,7 @@ def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[S
     Yields:
         Where rows of history.csv are to go.
     """
-    opened: list[Sink] = [_TensorBoard(folder)] if settings.tensorboard else []
+    opened: list[Sink] = [_tensorboard(folder)] if settings.tensorboard else []
     if not settings.wandb:
         yield opened
         return
@@ -54,9 +47,13 @@ def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[S
     if mode == "offline":
         print("wandb: no key, so this run is logged offline; `wandb sync` sends it later", flush=True)
     run = wandb.init(project="thaw", name=folder.path.name, dir=folder.path, config=folder.read_config(), mode=mode)  # type: ignore[arg-type]
+
+    def log(row: Mapping[str, Any]) -> None:
+        run.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+
     code = 1
     try:
-        yield [*opened, _WandB(run)]
+        yield [*opened, log]
         code = 0
     finally:
         run.finish(exit_code=code)

@@ -10,7 +10,6 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 
 from lightning_modules.totals import SUM_DTYPE, StageResult, StageTotals
 
-_AT_ONCE = 64  # batches that are counted together
 CALIBRATION_BINS = 15
 
 
@@ -36,7 +35,6 @@ class ClassificationTotals(StageTotals):
 
     Attributes:
         confusion: [K, K] int64, row the label, column the prediction.
-        waiting: Loss, probabilities, labels and index of the batches that are yet to be counted.
         bin_counts, bin_confidence, bin_correct: [15] sums of the most probable class's probability, by that probability.
         index, probabilities, labels: Of each sample, where they are kept.
     """
@@ -59,7 +57,6 @@ class ClassificationTotals(StageTotals):
         super().__init__()
         self.num_classes = num_classes
         self.keep_samples = keep_samples
-        self.waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
         self.add_state("bin_counts", torch.zeros(CALIBRATION_BINS, dtype=torch.int64), "sum")
         self.add_state("bin_confidence", torch.zeros(CALIBRATION_BINS, dtype=SUM_DTYPE), "sum")
@@ -77,19 +74,7 @@ class ClassificationTotals(StageTotals):
             labels: [B] int64.
             index: [B] int64, the samples' rows.
         """
-        self.waiting.append((loss, probabilities, labels, index))
-        if len(self.waiting) == _AT_ONCE:
-            self.settle()
-
-    def settle(self) -> None:
-        """Count the batches that wait: one by one, counting would cost more than the step of a small network."""
-        if not self.waiting:
-            return
-        losses, *parts = zip(*self.waiting, strict=True)
-        self.waiting = []
-        counts = torch.tensor([len(labels) for labels in parts[1]], dtype=SUM_DTYPE, device=losses[0].device)
-        self.losses.append(torch.stack(losses).to(SUM_DTYPE) * counts)  # type: ignore[union-attr]
-        probabilities, labels, index = map(torch.cat, parts)
+        self.add_loss(loss, len(labels))
         confidence, predictions = predicted(probabilities)
         cells = labels * self.num_classes + predictions
         self.confusion += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.confusion)
@@ -103,16 +88,10 @@ class ClassificationTotals(StageTotals):
         self.bin_correct.index_add_(0, bins, (predictions == labels).long())
         if self.keep_samples:
             for name, value in (("index", index), ("probabilities", probabilities), ("labels", labels)):
-                getattr(self, name).append(value)
-
-    def reset(self) -> None:
-        """Start from nothing."""
-        self.waiting = []
-        super().reset()
+                getattr(self, name).append(value.clone())  # what a worker sent keeps a file open
 
     def result(self) -> ClassificationResult:
         """The figures, see `figures_from_counts`, with loss, calibration and for two classes the ranking figures."""
-        self.settle()
         confusion: list[list[int]] = self.confusion.tolist()
         count = sum(map(sum, confusion))
         figures = figures_from_counts(self.confusion)

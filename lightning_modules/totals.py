@@ -56,19 +56,14 @@ class StageTotals(Metric):
             return value
         return torch.cat(value) if value else self.empty[name]
 
-    def settle(self) -> None:
-        """Count what was only put aside; nothing, where everything is counted at once."""
-
     @property
     def loss_sum(self) -> float:
         """Sum of the losses, rounded once: it does not depend on the order, and so not on the number of processes."""
-        self.settle()
         values = self.listed("losses").tolist()
         return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
     def result_of_all(self) -> StageResult:
         """The result over all processes, which each of them gets."""
-        self.settle()
         sharing = torch.distributed.is_available() and torch.distributed.is_initialized()
         for name, empty in self.empty.items():  # a process without a batch still has to say of which kind its nothing is
             if sharing and not len(getattr(self, name)):

@@ -8,9 +8,11 @@ of the loss, of the predictions and of the gradient at the size of the logits, a
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from datamodules.batches import IGNORE_INDEX
@@ -25,7 +27,6 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: flo
 
     Upsampling is bilinear between pixel centres (`align_corners=False`). All is computed in float32, or in float64 for logits
     of that kind, whatever autocast says; only where torch is told to multiply in TF32, upsampling is no more exact than that.
-    `torch.compile` takes it as one operation.
 
     Args:
         logits: [B, K, h, w] of any floating kind.
@@ -37,18 +38,38 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: flo
         [B, H, W] uint8, of pixels without a label too.
     """
     differentiable = torch.is_grad_enabled() and logits.requires_grad
-    loss, predictions, _ = torch.ops.thaw.upsampled_cross_entropy(logits, labels, label_smoothing, differentiable)
+    loss, predictions = _Strips.apply(logits, labels, label_smoothing, differentiable)
     return loss, predictions
 
 
-@torch.library.custom_op("thaw::upsampled_cross_entropy", mutates_args=())
-def _strips(logits: Tensor, labels: Tensor, label_smoothing: float, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:  # noqa: FBT001
-    """Loss, predictions, and the gradient of the loss, which is empty where nothing asks for it."""
-    with torch.autocast(logits.device.type, enabled=False):
-        return _summed(logits, labels, label_smoothing, differentiable=differentiable)
+class _Strips(torch.autograd.Function):
+    """The gradient of the loss is summed with the loss and kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        logits: Tensor,
+        labels: Tensor,
+        label_smoothing: float,
+        differentiable: bool,  # noqa: FBT001
+    ) -> tuple[Tensor, Tensor]:
+        with torch.autocast(logits.device.type, enabled=False):
+            loss, predictions, gradient = _summed(logits, labels, label_smoothing, differentiable=differentiable)
+        ctx.kind = logits.dtype
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(predictions)
+        ctx.set_materialize_grads(value=False)
+        return loss, predictions
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_loss: Tensor | None, _: None) -> tuple[Tensor | None, None, None, None]:  # noqa: ANN401
+        (gradient,) = ctx.saved_tensors
+        return None if of_loss is None else (gradient * of_loss).to(ctx.kind), None, None, None
 
 
 def _summed(logits: Tensor, labels: Tensor, label_smoothing: float, *, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, predictions, and the gradient of the loss, which is empty where nothing asks for it."""
     kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
     (b, k, h, w), (height, width) = logits.shape, labels.shape[-2:]
     down, across = (_weights(n, m, kind, logits.device) for n, m in ((h, height), (w, width)))
@@ -103,27 +124,3 @@ def _read_rows(top: int, bottom: int, scale: float, size: int) -> tuple[int, int
     first = math.floor((top + 0.5) * scale - 0.5) - 1
     last = math.floor((bottom - 0.5) * scale - 0.5) + 2
     return max(0, min(first, size - 1)), min(size, last + 1)
-
-
-@_strips.register_fake
-def _(logits: Tensor, labels: Tensor, label_smoothing: float, differentiable: bool) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001, FBT001
-    kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    shape = logits.shape if differentiable else (0,)
-    return logits.new_empty((), dtype=kind), torch.empty_like(labels), logits.new_empty(shape, dtype=kind)
-
-
-def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: tuple[Tensor, ...]) -> None:
-    logits = inputs[0]
-    assert isinstance(logits, Tensor)  # noqa: S101 - tells the type checker
-    ctx.kind = logits.dtype  # type: ignore[attr-defined]
-    ctx.save_for_backward(output[2])
-    ctx.set_materialize_grads(value=False)
-
-
-def _backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-    (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-    of_loss = grads[0]
-    return None if of_loss is None else (gradient * of_loss).to(ctx.kind), None, None, None  # type: ignore[attr-defined]
-
-
-torch.library.register_autograd("thaw::upsampled_cross_entropy", _backward, setup_context=_remember)

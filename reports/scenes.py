@@ -3,15 +3,13 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reports.pictures import source
 from reports.record import RunRecord
-from reports.statistics import Interval
+from reports.statistics import mean_interval
 
 _PAIRS = 30
 _GROUPS = ("worst", "median", "best")
-_RESAMPLES, _Z = 1000, (2.5, 97.5)
 
 
 def is_segmentation(run: RunRecord) -> bool:
@@ -28,17 +26,6 @@ def scene_headline(run: RunRecord) -> list[dict[str, Any]]:
     if table is not None and table["iou"].notna().any():
         shown.append({"title": "IoU of an image, mean", "value": float(table["iou"].mean()), "interval": mean})
     return shown
-
-
-def mean_interval(values: "pd.Series[float]", seed: int = 0) -> Interval | None:
-    """95 % percentile bootstrap interval of a mean over images; None where fewer than two have a value."""
-    known = values.dropna().to_numpy()
-    if len(known) < 2:  # noqa: PLR2004
-        return None
-    rng = np.random.default_rng(seed)
-    means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(_RESAMPLES)]
-    low, high = np.percentile(means, _Z)
-    return float(low), float(high)
 
 
 def class_rows(run: RunRecord) -> list[dict[str, Any]]:

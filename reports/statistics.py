@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.stats import binomtest
 
 _RESAMPLES = 1000
@@ -26,19 +27,18 @@ def wilson_interval(hits: int, total: int) -> Interval:
     return float(interval.low), float(interval.high)
 
 
-def macro_f1_interval(confusion: Sequence[Sequence[int]], seed: int = 0) -> Interval:
+def macro_f1_interval(confusion: Sequence[Sequence[int]]) -> Interval:
     """95 % percentile bootstrap interval of the macro F1: resampling samples is resampling the matrix's cells.
 
     Args:
         confusion: [K][K] counts, row the label, column the prediction.
-        seed: Of the resampling.
 
     Returns:
         Bounds in 0..1.
     """
     counts: npt.NDArray[np.int64] = np.asarray(confusion, dtype=np.int64)
     total = int(counts.sum())
-    drawn = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, size=_RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(total, counts.ravel() / total, size=_RESAMPLES)
     drawn = drawn.reshape(-1, *counts.shape)
     margins = drawn.sum(axis=1) + drawn.sum(axis=2)
     hits = np.diagonal(drawn, axis1=1, axis2=2)
@@ -47,13 +47,12 @@ def macro_f1_interval(confusion: Sequence[Sequence[int]], seed: int = 0) -> Inte
     return _percentiles(f1.sum(axis=1) / present.sum(axis=1))
 
 
-def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool], seed: int = 0) -> Interval | None:
+def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Interval | None:
     """95 % percentile bootstrap interval of the area under the ROC curve.
 
     Args:
         scores: [N] probability of the positive class.
         positive: [N] whether the sample is of that class.
-        seed: Of the resampling.
 
     Returns:
         Bounds in 0..1, or None where a class is absent.
@@ -65,7 +64,7 @@ def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool], seed: in
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
     flags = flags[order]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     areas: list[npt.NDArray[np.float64]] = []
     for _ in range(_RESAMPLES // _CHUNK):
         drawn = rng.multinomial(len(flags), np.full(len(flags), 1 / len(flags)), size=_CHUNK)
@@ -75,6 +74,16 @@ def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool], seed: in
         pairs = hits.sum(axis=1) * misses.sum(axis=1)
         areas.append(((hits * (below + misses / 2)).sum(axis=1) / np.maximum(pairs, 1))[pairs > 0])
     return _percentiles(np.concatenate(areas))
+
+
+def mean_interval(values: "pd.Series[float]") -> Interval | None:
+    """95 % percentile bootstrap interval of a mean over images; None where fewer than two have a value."""
+    known = values.dropna().to_numpy()
+    if len(known) < 2:  # noqa: PLR2004
+        return None
+    rng = np.random.default_rng(0)
+    means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(_RESAMPLES)]
+    return _percentiles(np.asarray(means))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

@@ -1,6 +1,9 @@
 """Trains a backbone from a layer on, at once or layer by layer as the epochs go by."""
 
+from typing import Annotated
+
 import lightning
+from annotated_types import Interval
 from torch import nn
 
 from lightning_modules.base import Task
@@ -22,7 +25,7 @@ class LayerUnfreezing(lightning.Callback):
         start_layer: str | None = None,
         schedule: dict[int, str | None] | None = None,
         lr_factors: dict[int, float] | None = None,
-        layer_decay: float | None = None,
+        layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None,
     ) -> None:
         """State the plan; exactly one of `start_layer` and `schedule`.
 
@@ -33,7 +36,7 @@ class LayerUnfreezing(lightning.Callback):
                 reaches at least as far as the one before ("gradual unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
             lr_factors: Epoch of the schedule -> factor on the learning rate of what begins to train then.
             layer_decay: Each layer's learning rate is that of the layer above times this (Clark et al. 2020,
-                arXiv 2003.10555), 0..1.
+                arXiv 2003.10555).
 
         Raises:
             FreezingError: If that is no plan.
@@ -61,9 +64,6 @@ class LayerUnfreezing(lightning.Callback):
                 msg = f"unfreezing.lr_factors: received {factor!r} for epoch {stage}; a number above 0 is needed"
                 raise FreezingError(msg)
         self.stages: dict[int, str | None] = dict(sorted({0: None, **given}.items()))
-        if layer_decay is not None and not 0 < layer_decay <= 1:
-            msg = f"unfreezing.layer_decay: received {layer_decay!r}; above 0 and up to 1 is needed"
-            raise FreezingError(msg)
         self.layer_decay = layer_decay
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002

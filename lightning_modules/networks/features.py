@@ -1,10 +1,9 @@
 """What stands between a backbone and a head."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class BackboneError(ValueError):
@@ -23,23 +22,6 @@ class Features(NamedTuple):
 
     values: Tensor
     lengths: Tensor | None = None
-
-
-class Divisible(nn.Module, ABC):
-    """A `features` part that may be run up to one of its layers, and from there on."""
-
-    @property
-    @abstractmethod
-    def listed(self) -> str | None:
-        """Name in `model` of the list of these layers; None where it cannot be run in two parts."""
-
-    @abstractmethod
-    def up_to(self, layer: str, batch: Any) -> Features:  # noqa: ANN401 - each backbone has its own batch type
-        """The input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
-
-    @abstractmethod
-    def behind(self, layer: str, state: Features) -> Features:
-        """What the whole gives, [B, C], from the input of a layer."""
 
 
 def names_from(names: Iterable[str], first: str) -> list[str]:

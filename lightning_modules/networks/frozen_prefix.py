@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.features import Divisible, Features, names_from
+from lightning_modules.networks.features import Features, names_from
 from lightning_modules.networks.freezing import FreezingPlan
 
 
@@ -25,19 +25,17 @@ class Cut:
     def __str__(self) -> str:
         return "the whole backbone" if self.layer is None else f"the backbone before {self.layer}"
 
-    def first(self, features: nn.Module, batch: Any) -> Features:  # noqa: ANN401 - each backbone has its own batch type
+    def first(self, features: Any, batch: Any) -> Features:  # noqa: ANN401 - an encoder, and its own batch type
         """What the frozen part gives for a batch: pooled vectors, token states, or the input of a layer."""
         if self.layer is None:
             return cast(Features, features(batch))
-        assert isinstance(features, Divisible)  # noqa: S101 - nothing else is cut inside
-        return features.up_to(self.layer, batch)
+        return cast(Features, features.up_to(self.layer, batch))
 
-    def rest(self, features: nn.Module, state: Features) -> Features:
+    def rest(self, features: Any, state: Features) -> Features:  # noqa: ANN401 - an encoder
         """What the whole of `features` would give, from what `first` gave."""
         if self.layer is None:
             return state
-        assert isinstance(features, Divisible)  # noqa: S101 - nothing else is cut inside
-        return features.behind(self.layer, state)
+        return cast(Features, features.behind(self.layer, state))
 
     def tensors(self, features: nn.Module) -> dict[str, Tensor]:
         """Weights and buffers that what comes before the cut depends on, by name."""
@@ -68,7 +66,7 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return ""
     if not trained:
         return Cut()
-    listed = features.listed if isinstance(features, Divisible) else None
+    listed: str | None = getattr(features, "listed", None)  # `ImageEncoder` has it
     if listed is None:
         kind = type(features.get_submodule("model")).__name__
         return f"{kind} trains from {trained[0].removeprefix('model.')} on, and it cannot be run from a layer in its middle on"

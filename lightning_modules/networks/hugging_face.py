@@ -10,6 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from lightning_modules.networks.features import BackboneError
+from lightning_modules.networks.pixels import check_colours
 from run_folders.errors import brief, near_names
 
 
@@ -86,8 +87,5 @@ def hf_input(config: PretrainedConfig, backbone: str | None, stated: Mapping[str
     mean, std = (values.get("image_mean"), values.get("image_std")) if values.get("do_normalize") else plain
     mean, std = stated.get("mean", mean or plain[0]), stated.get("std", std or plain[1])
     for key, found in (("mean", mean), ("std", std)):
-        right = isinstance(found, list | tuple) and len(found) == 3 and all(isinstance(v, int | float) for v in found)  # noqa: PLR2004
-        if not right or (key == "std" and min(found) <= 0):
-            msg = f"model.backbone.{key}: received {found!r}; three numbers are needed, of red, green and blue"
-            raise BackboneError(msg)
+        check_colours(key, found)
     return list(mean), list(std)

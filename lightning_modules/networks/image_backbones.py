@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
-from lightning_modules.networks.features import BackboneError, Divisible, Features
+from lightning_modules.networks.features import BackboneError, Features
 from lightning_modules.networks.image_weights import load_weights, not_loaded, timm_network, weights_file
-from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput
+from lightning_modules.networks.pixels import FlatPixels, Interpolation, PixelInput, check_colours
 from lightning_modules.networks.small_resnet import SmallResNet
 from lightning_modules.networks.vision_layers import behind, input_of, listed_layers
 from run_folders.errors import brief, near_names
@@ -25,7 +25,7 @@ _TRIED = 32  # pixels of the image that a network of no fixed size is tried with
 _PIECE = 16 * 224**2  # pixels that a CPU evaluates together: what a layer gives for them stays in its cache
 
 
-class ImageEncoder(Divisible):
+class ImageEncoder(nn.Module):
     """Stored pixels -> pooled features.
 
     The network stands in `model`, without its classifier: a layer that timm calls `blocks.11` is `features.model.blocks.11`.
@@ -70,15 +70,15 @@ class ImageEncoder(Divisible):
 
     @property
     def listed(self) -> str | None:
-        """Name in `model` of the list of its layers."""
+        """Name in `model` of the list of its layers; None where it cannot be run in two parts."""
         return listed_layers(self.model)
 
     def up_to(self, layer: str, batch: ImageBatch) -> Features:
-        """The input of a layer."""
+        """The input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
         return Features(self._in_pieces(partial(input_of, self.model, layer), batch))
 
     def behind(self, layer: str, state: Features) -> Features:
-        """Pooled features from the input of a layer."""
+        """Pooled features [B, C] from the input of a layer."""
         return Features(behind(self.model, layer, state.values))
 
     def prepared(self, stored: Tensor) -> Tensor:
@@ -99,11 +99,7 @@ class ImageEncoder(Divisible):
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of the input; raises `BackboneError` for what describes none."""
     for key in ("mean", "std"):
-        values = config[key]
-        right = isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)  # noqa: PLR2004
-        if not right or (key == "std" and min(values) <= 0):
-            msg = f"model.backbone.{key}: received {values!r}; three numbers are needed, of red, green and blue"
-            raise BackboneError(msg)
+        check_colours(key, config[key])
     if config["interpolation"] not in get_args(Interpolation):
         msg = f"model.backbone.interpolation: received {config['interpolation']!r}; choose {', '.join(get_args(Interpolation))}"
         raise BackboneError(msg)

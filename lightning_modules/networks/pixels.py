@@ -1,13 +1,23 @@
 """What stands before every image network: from stored pixels to the input that its weights expect."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lightning_modules.networks.features import BackboneError
+
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
+
+
+def check_colours(key: str, values: Any) -> None:  # noqa: ANN401 - whatever a config holds
+    """Raise `BackboneError` where `model.backbone.mean` or `.std` is no three numbers, above 0 for `std`."""
+    right = isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)  # noqa: PLR2004
+    if not right or (key == "std" and min(values) <= 0):
+        msg = f"model.backbone.{key}: received {values!r}; three numbers are needed, of red, green and blue"
+        raise BackboneError(msg)
 
 
 class PixelInput(nn.Module):

@@ -121,6 +121,12 @@ def test_hub_is_asked_where_the_folder_has_nothing(tmp_path: Path, monkeypatch: 
     assert table["image"][0] == "uoft-cs/cifar10, test, row 1"
 
 
+def test_a_column_that_the_hub_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
+    hub(monkeypatch, [0])
+    ended = train("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier", "data.image_column=photo")
+    assert "uoft-cs/cifar10 on the hub has the columns img, label; set data.image_column" in ended.error
+
+
 def test_neither_folder_nor_hub_is_one_error(tmp_path: Path, train: Train) -> None:
     ended = train("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier")
     assert ended.code == 1

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -478,6 +479,9 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
     assert [len(data.splits[name]) for name in ("train", "val", "test")] == [3, 1, 4]
     assert (data.scenes("test", [1])[0][1] == label_map(1, classes=5)).all()
     assert data.reference("test", [1]) == ("image", ["zhoubolei/scene_parse_150, test, row 2"])
+    data.splits, data.reader = {}, replace(data.reader, annotation_column="mask")
+    with pytest.raises(DataError, match=r"has the columns image, annotation; set data\.annotation_column"):
+        data.setup()
 
 
 def test_real_scenes_have_their_published_classes(shared_data: Path) -> None:

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -208,14 +207,12 @@ def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "file" / "c", 10**6).get("k", layout_of(1), ones)
 
 
-def failing(_: StoredFeatures) -> None:
-    raise KeyboardInterrupt
+def test_an_interrupted_computation_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted(_: StoredFeatures) -> None:
+        raise KeyboardInterrupt
 
-
-@pytest.mark.parametrize("compute", [failing])
-def test_an_interrupted_computation_leaves_nothing(compute: Callable[[StoredFeatures], None], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        FeatureStore(tmp_path, 10**6).get("k", layout_of(2), compute)
+        FeatureStore(tmp_path, 10**6).get("k", layout_of(2), interrupted)
     assert not list(tmp_path.iterdir())
 
 

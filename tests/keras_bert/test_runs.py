@@ -250,7 +250,7 @@ def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
 
     with sinks(FinetuneSettings(), KerasRunFolder(tmp_path)) as opened:
         for epoch, loss in enumerate((0.5, 0.25)):
-            opened[0].write({"epoch": epoch, "train/loss": loss, "lr/head": ""})
+            opened[0]({"epoch": epoch, "train/loss": loss, "lr/head": ""})
     [file] = (tmp_path / "tensorboard").iterdir()
     events = [event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value]
     found = [

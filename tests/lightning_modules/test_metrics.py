@@ -114,6 +114,14 @@ def test_calibration_error_equals_its_definition(probabilities: np.ndarray, labe
     assert all(b["lower"] < b["confidence"] <= b["upper"] for b in bins)
 
 
+def test_kept_samples_are_copies() -> None:
+    """A tensor that a worker sent keeps a file open for as long as it lives."""
+    totals = ClassificationTotals(2, keep_samples=True)
+    given = {"probabilities": torch.tensor([[0.2, 0.8]]), "labels": torch.tensor([1]), "index": torch.tensor([0])}
+    totals.update(torch.tensor(0.5), **given)
+    assert all(getattr(totals, name)[0].data_ptr() != value.data_ptr() for name, value in given.items())
+
+
 def test_loss_is_the_mean_over_samples_not_over_batches() -> None:
     probabilities, labels = random_case(3, 50, seed=0)
     losses = np.random.default_rng(0).exponential(size=50)

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.models import densenet201
 
 from engine.run_folder import RunFolder
+from engine.signatures import signature_faults
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.networks.freezing import FreezingError, FreezingPlan, apply_plan
@@ -99,13 +100,19 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
         ({"schedule": {0: 28}}, r"schedule: received 28 for epoch 0; the name of a layer or null"),
         ({"schedule": {}}, r"schedule is empty"),
         ({"start_layer": "stem.2"}, r"layer 'stem\.2' has no parameters"),
-        ({"start_layer": "all", "layer_decay": 1.5}, r"layer_decay: received 1\.5; above 0 and up to 1"),
     ],
 )
 def test_what_is_no_plan_is_refused(settings: dict[str, object], message: str) -> None:
     task = ImageClassifier(RESNET, 3)
     with pytest.raises(FreezingError, match=message):
         LayerUnfreezing(**settings).give_plan(task)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("decay", [0, 1.5])
+def test_a_layer_decay_out_of_its_range_is_refused(decay: float) -> None:
+    node = {"start_layer": "all", "layer_decay": decay}
+    fault = f"received {decay}; above 0 and at most 1 is needed"
+    assert list(signature_faults(LayerUnfreezing, node, "at")) == [("at.layer_decay", fault)]
 
 
 def test_a_frozen_backbone_and_unfreezing_contradict_each_other() -> None:

@@ -140,20 +140,6 @@ def test_memory_formats_do_not_matter(strips: None) -> None:
     torch.testing.assert_close(gradient(loss, last), gradient(expected, logits), rtol=1e-5, atol=1e-9)
 
 
-def test_it_is_one_operation_of_compiled_code() -> None:
-    logits, labels = case((8, 8), (32, 32))
-    compiled = torch.compile(
-        lambda values, maps: 0.4 * upsampled_cross_entropy(2 * values, maps)[0], fullgraph=True, backend="aot_eager"
-    )
-    first, second = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    ours, expected = compiled(first, labels), 0.4 * upsampled_cross_entropy(2 * second, labels)[0]
-    assert torch.equal(ours, expected)
-    assert torch.equal(gradient(ours, first), gradient(expected, second))
-    torch.library.opcheck(
-        torch.ops.thaw.upsampled_cross_entropy.default, (logits.requires_grad_(), labels, 0.0, True), test_utils="test_schema"
-    )
-
-
 def test_the_backward_pass_can_be_repeated_and_scaled(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     logits.requires_grad_()

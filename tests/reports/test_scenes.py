@@ -15,7 +15,8 @@ from lightning_modules.segmentation_metrics import per_class_figures, segmentati
 from reports.comparison import write_comparison
 from reports.page import write_report
 from reports.record import read_run
-from reports.scenes import class_rows, confusion_pairs, mean_interval, scene_pictures
+from reports.scenes import class_rows, confusion_pairs, scene_pictures
+from reports.statistics import mean_interval
 from reports.triptychs import coloured, encoded, present, triptych
 from tests.reports.test_page import CHROMIUM, needs_chromium
 
