@@ -86,7 +86,7 @@ class SegmentationTotals(StageTotals):
             union = confusion.sum(dim=1) + confusion.sum(dim=2) - hits
             present = union > 0
             iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(dim=1)
-            self.index.append(index)  # type: ignore[union-attr]
+            self.index.append(index.clone())  # type: ignore[union-attr]  # what a worker sent keeps a file open
             self.iou.append(iou)  # type: ignore[union-attr]
             self.accuracy.append(hits.sum(dim=1) / confusion.sum(dim=(1, 2)))  # type: ignore[union-attr]
 

@@ -57,6 +57,13 @@ def test_figures_are_scikit_learns() -> None:
     assert (result.count, result.pixels, result.unlabelled) == (9, len(labels), int((~known).sum()))
 
 
+def test_the_index_that_is_kept_is_a_copy() -> None:
+    """A tensor that a worker sent keeps a file open for as long as it lives."""
+    parts = batches()
+    kept = added(parts).index
+    assert all(ours.data_ptr() != part[2].data_ptr() for ours, part in zip(kept, parts, strict=True))
+
+
 def test_mean_class_accuracy_is_balanced_accuracy() -> None:
     labels, predictions = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 2])
     figures = segmentation_figures(confusion_matrix(labels, predictions).tolist())
