@@ -101,6 +101,7 @@ def this_machine() -> dict[str, str]:
         "vectors": " ".join(vector),
         "torch": torch.__version__.split("+")[0],
         "threads": str(torch.get_num_threads()),
+        "sum": str(sum([0.1] * 10)),  # from Python 3.12 on it makes up for rounding
     }
 
 
