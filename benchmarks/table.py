@@ -14,7 +14,7 @@ median, and n; of a peer that repeats the same step for very long, a part is mea
 the same command as Thaw: in turns of a second or less (S1, S2, S7), repetition by repetition (S3, S4, S5, S10, S11), or one
 after the other (S9). A ratio is the median of the ratios of single repetitions, of those that both sides have. The limit is
 what the operations or bytes of the work would take at the rate that a large matrix product or a large copy reached on this
-machine; single operations go beyond that rate. The rows S2, S3, S4 and S7 BiGRU are from before two parts were deleted:
+machine; single operations go beyond that rate. The rows S2, S3 and S4 are from before two parts were deleted:
 [what that costs](EXPLAINED.md#rows-that-were-measured-with-code-that-is-gone).
 """
 _DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
