@@ -127,7 +127,7 @@ def close(a: Any, b: Any, key: str = "") -> bool:
 
     Args:
         a: Numbers, texts, and lists and dicts of them.
-        b: What it is held against.
+        b: The expected values.
         key: Where they stand in the nest around them.
     """
     name = key.split("/")[-1]
