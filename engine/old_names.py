@@ -74,7 +74,7 @@ def removal(key: str, value: object) -> str | None:
         return f"was removed in version 0.2; {_KEYS[key].instead}"
     if isinstance(value, str) and (key, value) in _OPTIONS:
         return f"received {value!r}, which was removed in version 0.2; {_OPTIONS[key, value].instead}"
-    if key.endswith("._target_") and value in _TARGETS:
+    if isinstance(value, str) and key.endswith("._target_") and value in _TARGETS:
         return f"received {value!r}, which was removed in version 0.2; {_TARGETS[value]}"
     return None
 

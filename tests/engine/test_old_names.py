@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from engine.old_names import RemovedError, check_words, translate_checkpoint, translate_config
+from engine.old_names import RemovedError, check_words, removal, translate_checkpoint, translate_config
 from tests.conftest import SAMPLE, Train
 
 
@@ -117,3 +117,7 @@ def test_an_old_network_that_is_gone_is_refused(model: dict[str, object]) -> Non
 def test_a_state_is_found_under_the_class_of_today() -> None:
     state = {"class_list": 1}
     assert translate_checkpoint({"CIFAR10DataModule": state, "epoch": 2}) == {"ImageDataModule": state, "epoch": 2}
+
+
+def test_a_target_that_is_no_text_is_left_to_validation() -> None:
+    assert removal("callbacks.own._target_", ["a"]) is None
