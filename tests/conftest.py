@@ -1,6 +1,7 @@
 """Small real inputs, and the real entry point to run them through."""
 
 import csv
+import gc
 import importlib.util
 import os
 import random
@@ -71,7 +72,8 @@ def _controls(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start what starts the processes of tests."""
+    """Start what starts the processes of tests, and look for garbage among what is new only: the rest is what was imported."""
+    gc.set_threshold(700, 10, 1000)
     if _controls(config):
         stack = ExitStack()
         stack.enter_context(servers())

@@ -22,9 +22,9 @@ def exact(row: dict[str, Any], samples: int, figures: int) -> bool:
     return found == (samples, samples, figures, [], True)
 
 
-def test_texts_on_1_to_8_processes() -> None:
-    found = rows("--processes", "1", "2", "3", "8", "--samples", "2140", "7")
-    assert [(row["processes"], row["samples"]) for row in found] == [(p, n) for p in (1, 2, 3, 8) for n in (2140, 7)]
+def test_texts_on_1_2_and_8_processes() -> None:
+    found = rows("--processes", "1", "2", "8", "--samples", "2140", "7")
+    assert [(row["processes"], row["samples"]) for row in found] == [(p, n) for p in (1, 2, 8) for n in (2140, 7)]
     figures = {row["samples"]: row["figures"] for row in found if row["processes"] == 1}
     assert min(figures.values()) > 20
     assert all(exact(row, row["samples"], figures[row["samples"]]) for row in found), found

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine import supervisor
 from engine.run_folder import RunFolder
-from engine.supervisor import Processes
 from tests.conftest import Train
-from tests.processes import ROOT, TEXTS, ended, epochs, kill, processes_of, run, run_ranks, sabotage, start, wait_for
+from tests.processes import ROOT, TEXTS, Started, ended, epochs, kill, processes_of, run, run_ranks, sabotage, start, wait_for
 
 PICTURES = (
     "data=sample_images",
@@ -84,19 +84,6 @@ def test_a_process_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
     assert not processes_of(folder)
 
 
-def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    process = start(*TEXTS, *SLOW, "trainer=ddp_cpu", f"hydra.run.dir={folder}")
-    wait_for(lambda: epochs(folder) > 0, process)
-    kill(processes_of(folder)[1], signal.SIGKILL)
-    code, _, err = ended(process)
-    assert code == 1
-    assert status(folder)["state"] == "failed"
-    assert status(folder)["error"].startswith("rank 1 was killed by SIGKILL")
-    assert "error: rank 1 was killed by SIGKILL" in err
-    assert not processes_of(folder)
-
-
 def test_a_signal_interrupts_all_and_one_process_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(*TEXTS, *SLOW, "trainer=ddp_cpu", f"hydra.run.dir={folder}")
@@ -122,6 +109,8 @@ from engine.supervisor import end_with_supervisor
 with signals_raise():
     end_with_supervisor()
     place = os.path.join(sys.argv[1], os.environ["RANK"])
+    with open(f"{place}.pid", "w") as file:
+        file.write(str(os.getpid()))
     open(place, "w").close()
     try:
         time.sleep(600)
@@ -132,17 +121,35 @@ with signals_raise():
 
 
 def supervise(folder: str) -> None:
-    Processes([sys.executable, "-c", CHILD, folder], 2, 1, RunFolder(Path(folder))).run()
+    supervisor._GRACE = 0.0
+    print(supervisor.Processes([sys.executable, "-c", CHILD, folder], 2, 1, RunFolder(Path(folder))).run())
+
+
+def sleeping(folder: Path) -> Started:
+    """The process that has started two others; each of these writes down which signal it was sent."""
+    RunFolder(folder).write_status("running", "fit")
+    process = start(folder, program=supervise, PYTHONPATH=str(ROOT))
+    wait_for(lambda: all((folder / rank).exists() for rank in "01"), process)
+    return process
+
+
+def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
+    process = sleeping(tmp_path)
+    kill(int((tmp_path / "1.pid").read_text()), signal.SIGKILL)
+    code, out, err = ended(process)
+    assert code == 0, err
+    assert out.startswith("rank 1 was killed by SIGKILL")
+    assert status(tmp_path)["state"] == "failed"
+    assert status(tmp_path)["error"] == out.strip()
+    assert (tmp_path / "0").read_text() == "stopped by SIGTERM"
 
 
 def test_where_the_process_that_started_them_dies_the_others_are_told(tmp_path: Path) -> None:
-    process = start(tmp_path, program=supervise, PYTHONPATH=str(ROOT))
-    places = [tmp_path / "0", tmp_path / "1"]
-    wait_for(lambda: all(place.exists() for place in places), process)
+    process = sleeping(tmp_path)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 60
-    while not all(place.read_text() == "stopped by SIGTERM" for place in places):
+    while not all((tmp_path / rank).read_text() == "stopped by SIGTERM" for rank in "01"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
