@@ -72,8 +72,8 @@ def _controls(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start what starts the processes of tests, and look for garbage among what is new only: the rest is what was imported."""
-    gc.set_threshold(700, 10, 1000)
+    """Start what starts the processes of tests; look for garbage less often among what is old: most of it was imported."""
+    gc.set_threshold(700, 10, 100)
     if _controls(config):
         stack = ExitStack()
         stack.enter_context(servers())
