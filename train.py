@@ -2,7 +2,7 @@
 
 import sys
 
-from engine.config_groups import help_text
+from engine.config.groups import help_text
 
 
 def main() -> int:

@@ -9,10 +9,10 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from engine.build import Parts, build
-from engine.composing import compose_config
-from engine.precision import settle_precision
-from engine.quiet import quieten
-from engine.run_folder import RunFolder
+from engine.config.composing import compose_config
+from engine.config.precision import settle_precision
+from engine.library_warnings import quieten
+from run_folders.run_folder import RunFolder
 
 
 def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any]) -> DictConfig:

@@ -23,11 +23,11 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.measuring import setting
 from engine.build import build
-from engine.composing import compose_config
-from engine.quiet import quieten
+from engine.config.composing import compose_config
+from engine.library_warnings import quieten
+from engine.processes.supervisor import torchrun_protocol
 from engine.results import write_results
-from engine.run_folder import RunFolder
-from engine.supervisor import torchrun_protocol
+from run_folders.run_folder import RunFolder
 
 _CHOICES = {"text": [], "images": ["experiment=sample_images"], "scenes": ["experiment=sample_scenes"]}
 # Samples in a batch, none of which divides the samples.

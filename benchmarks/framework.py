@@ -30,7 +30,7 @@ from benchmarks.rows import Goal, Row, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone
 from benchmarks.turns import Run, side_by_side, side_of
 from engine.build import PROGRESS_RATE
-from lightning_modules.optim import clip_in_step, lr_schedule, make_optimizer, parameter_groups
+from lightning_modules.optim.optim import clip_in_step, lr_schedule, make_optimizer, parameter_groups
 
 _WARMTH = 10  # steps
 _FINE_TUNING = {"trainer.max_epochs": 1, "data.batch_size": 2}

@@ -29,12 +29,12 @@ from torchvision import transforms
 from benchmarks.machine import bytes_per_second
 from benchmarks.measuring import alternate, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
-from datamodules.batch_order import EvaluationBatches
-from datamodules.image_rows import EncodedImage
+from datamodules.batching.order import EvaluationBatches
 from datamodules.image_samples import sample_image
-from datamodules.image_storage import DecodedImages, Decoding, store
-from datamodules.image_transforms import Augmentation, Augmenter
-from lightning_modules.networks.pixels import PixelInput
+from datamodules.images.rows import EncodedImage
+from datamodules.images.storage import DecodedImages, Decoding, store
+from datamodules.images.transforms import Augmentation, Augmenter
+from lightning_modules.networks.backbones.pixels import PixelInput
 
 _IMAGES, _BATCH, _WORKERS = 4096, 64, 2
 _SOME = 512  # images of a large size

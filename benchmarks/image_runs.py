@@ -22,7 +22,7 @@ from torchvision import transforms
 from benchmarks.building import built, composed
 from benchmarks.measuring import as_torch_is
 from engine.build import Parts
-from engine.feature_cache import give_features, plan_features
+from engine.feature_cache.planning import give_features, plan_features
 
 IMAGES, EPOCHS = 1000, 10
 _VAL_IMAGES = 20  # Thaw validates every epoch; the peers do not

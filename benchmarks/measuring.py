@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from engine.precision import bfloat16_units
+from engine.config.precision import bfloat16_units
 
 
 @dataclass(frozen=True)

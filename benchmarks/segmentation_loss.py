@@ -28,8 +28,8 @@ from benchmarks.measuring import alternate, setting
 from benchmarks.memory import peak_memory
 from benchmarks.rows import Goal, Limit, Row, Side, arguments, command, ratio_goals
 from datamodules.batches import IGNORE_INDEX, SceneBatch
-from lightning_modules.networks.segmentation_networks import segmentation_network
-from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.networks.backbones.segmentation import segmentation_network
 
 _CLASSES, _BATCH, _UNLABELLED = 150, 2, 0.1
 # Of a logit: two products and sums of interpolation, an exponential, and two of the interpolation's adjoint.

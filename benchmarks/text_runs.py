@@ -14,7 +14,7 @@ from benchmarks.turns import Run
 from datamodules.text import TextDataModule
 from engine.build import Parts
 from engine.checkpoints import AtomicCheckpointIO, complete
-from engine.feature_cache import give_features, plan_features
+from engine.feature_cache.planning import give_features, plan_features
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

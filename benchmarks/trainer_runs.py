@@ -22,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from benchmarks.measuring import now
 from benchmarks.text_runs import ThawRun
 from benchmarks.turns import Run
-from datamodules.text_batching import TokenizedTexts
+from datamodules.texts.batching import TokenizedTexts
 
 
 class Texts(torch.utils.data.Dataset[dict[str, Any]]):

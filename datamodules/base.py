@@ -13,12 +13,12 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.batch_order import EvaluationBatches, TrainingBatches
-from datamodules.errors import BadRow, DataError, leave_out
-from datamodules.labels import check_classes
-from datamodules.loading import batch_loader
-from datamodules.splits import shared_contents
-from datamodules.stored_features import FeatureInput, FeatureSplit, NotStorableError, StoredFeatures
+from datamodules.batching.loaders import batch_loader
+from datamodules.batching.order import EvaluationBatches, TrainingBatches
+from datamodules.batching.stored_features import FeatureInput, FeatureSplit, NotStorableError, StoredFeatures
+from datamodules.reading.errors import BadRow, DataError, leave_out
+from datamodules.reading.labels import check_classes
+from datamodules.reading.splits import shared_contents
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from datamodules.errors import DataError
-from datamodules.sources import hub_rows
-from datamodules.tables import Row
+from datamodules.reading.errors import DataError
+from datamodules.reading.sources import hub_rows
+from datamodules.reading.tables import Row
 from datamodules.text import TextDataModule
 
 # What copies of the dataset call the text.

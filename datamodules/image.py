@@ -11,15 +11,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
-from datamodules.batch_order import EpochBatches, EvaluationBatches, ShuffledBatches
 from datamodules.batches import ImageBatch
-from datamodules.errors import BadRow, DataError
-from datamodules.image_rows import EncodedImage, ImageReader
-from datamodules.image_storage import Decoding, ImageSplit, store
-from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter
-from datamodules.loading import batch_loader
-from datamodules.sources import Files, check_hub_columns, hub_rows, split_sources
-from datamodules.stored_features import FeatureInput, NotStorableError, digest_of_tensors
+from datamodules.batching.loaders import batch_loader
+from datamodules.batching.order import EpochBatches, EvaluationBatches, ShuffledBatches
+from datamodules.batching.stored_features import FeatureInput, NotStorableError, digest_of_tensors
+from datamodules.images.rows import EncodedImage, ImageReader
+from datamodules.images.storage import Decoding, ImageSplit, store
+from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.sources import Files, check_hub_columns, hub_rows, split_sources
 
 _THUMBNAIL = 96  # pixels of the longer side
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from datamodules.base import SPLITS
-from datamodules.errors import BadRow
 from datamodules.image import ImageDataModule
-from datamodules.image_rows import EncodedImage
+from datamodules.images.rows import EncodedImage
+from datamodules.reading.errors import BadRow
 from datamodules.samples import Rows
 
 SIDE = 32

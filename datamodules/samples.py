@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 import numpy as np
 
 from datamodules.base import SPLITS
-from datamodules.errors import BadRow
-from datamodules.tables import Row
+from datamodules.reading.errors import BadRow
+from datamodules.reading.tables import Row
 from datamodules.text import TextDataModule
 
 _PLACES = (

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.base import SPLITS
-from datamodules.class_list import Pixels
-from datamodules.errors import BadRow
-from datamodules.image_rows import EncodedImage
+from datamodules.images.rows import EncodedImage
+from datamodules.masks.class_list import Pixels
+from datamodules.masks.rows import EncodedScene
+from datamodules.reading.errors import BadRow
 from datamodules.samples import Rows
-from datamodules.scene_rows import EncodedScene
 from datamodules.segmentation import SegmentationDataModule, png
 
 SIDE = 64

@@ -10,15 +10,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
-from datamodules.batch_order import EpochBatches, EvaluationBatches
 from datamodules.batches import SceneBatch
-from datamodules.class_list import ClassList, Pixels
-from datamodules.errors import BadRow, DataError
-from datamodules.loading import batch_loader
-from datamodules.scene_rows import EncodedScene, SceneReader
-from datamodules.scene_storage import EvaluationScenes, SceneSplit, TrainingScenes, check_scenes
-from datamodules.scene_transforms import SceneAugmentation, SceneAugmenter
-from datamodules.sources import Files, HubFiles, check_hub_columns, hub_rows, split_sources
+from datamodules.batching.loaders import batch_loader
+from datamodules.batching.order import EpochBatches, EvaluationBatches
+from datamodules.masks.class_list import ClassList, Pixels
+from datamodules.masks.rows import EncodedScene, SceneReader
+from datamodules.masks.storage import EvaluationScenes, SceneSplit, TrainingScenes, check_scenes
+from datamodules.masks.transforms import SceneAugmentation, SceneAugmenter
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.sources import Files, HubFiles, check_hub_columns, hub_rows, split_sources
 
 
 class SegmentationDataModule(TransferDataModule[SceneSplit]):

@@ -10,17 +10,17 @@ from annotated_types import Ge
 from torch.utils.data import DataLoader
 
 from datamodules.base import BatchSize, TransferDataModule, ValFraction, Workers
-from datamodules.batch_order import EvaluationBatches, TrainingBatches
 from datamodules.batches import TextBatch
-from datamodules.errors import BadRow
-from datamodules.loading import batch_loader
-from datamodules.sources import Files, hub_rows, split_sources
-from datamodules.stored_features import FeatureInput, digest_of_tensors
-from datamodules.tables import Row, check_columns, read_rows
-from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
-from datamodules.text_cleaning import Cleaning, clean
-from datamodules.text_rows import RowReader, TextSplit
-from datamodules.text_tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
+from datamodules.batching.loaders import batch_loader
+from datamodules.batching.order import EvaluationBatches, TrainingBatches
+from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
+from datamodules.reading.errors import BadRow
+from datamodules.reading.sources import Files, hub_rows, split_sources
+from datamodules.reading.tables import Row, check_columns, read_rows
+from datamodules.reading.text_rows import RowReader, TextSplit
+from datamodules.texts.batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
+from datamodules.texts.cleaning import Cleaning, clean
+from datamodules.texts.tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
 
 
 class TextDataModule(TransferDataModule[TextSplit]):

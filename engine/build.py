@@ -16,12 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
-from engine.config import ConfigError, refuse_foreign_targets
-from engine.devices import placement, refuse_what_processes_cannot
+from engine.config.validation import ConfigError, refuse_foreign_targets
 from engine.old_names import translate_config
+from engine.processes.devices import placement, refuse_what_processes_cannot
+from engine.processes.ranks import is_first
 from engine.publishing import RUNS, beginning
-from engine.ranks import is_first
-from engine.run_folder import RunFolder
 from lightning_modules.base import Task
 from lightning_modules.callbacks.curves import Curves
 from lightning_modules.callbacks.epoch_seed import EpochSeed
@@ -32,6 +31,7 @@ from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.callbacks.pruning import Pruning
 from run_folders.errors import brief
+from run_folders.run_folder import RunFolder
 
 PROGRESS_RATE = 10  # times a second: drawing the bar costs more than a small step
 
@@ -231,7 +231,7 @@ def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
     """For a trial of a search that prunes."""
     if cfg.sweep.trial is None or cfg.sweep.trial.pruner == "none":
         return []
-    from engine.study import reporter  # imports optuna
+    from engine.sweeps.study import reporter  # imports optuna
 
     report = reporter(cfg.sweep.trial, cfg.trainer.max_epochs) if is_first() else None
     return [Pruning(cfg.monitor, report)]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from datamodules.stored_features import digest_of_tensors
+from datamodules.batching.stored_features import digest_of_tensors
 from engine.old_names import translate_checkpoint
-from engine.run_folder import link_atomically, write_atomically
 from run_folders.errors import brief
+from run_folders.run_folder import link_atomically, write_atomically
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"

@@ -6,11 +6,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.errors import DataError
+from datamodules.reading.errors import DataError
 from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar, read_config
 from engine.checkpoints import load_checkpoint
-from engine.quiet import quieten
-from engine.run_folder import RunFolder, RunFolderError
+from engine.library_warnings import quieten
+from run_folders.run_folder import RunFolder, RunFolderError
 
 
 def evaluate(path: Path, data_dir: str | None) -> int:

@@ -15,18 +15,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from engine import processes, ranks
-from engine.composing import explained
-from engine.config_groups import CONFIGS
-from engine.interrupts import InterruptedRunError, signals_raise
+from engine.config.composing import explained
+from engine.config.groups import CONFIGS
+from engine.config.redaction import hide, secret_values
 from engine.old_names import check_words
-from engine.outcome import describe, report_failure
-from engine.redaction import hide, secret_values
-from engine.run_folder import RunFolder
-from engine.supervisor import FULL_ERROR, end_with_supervisor
-from engine.sweep import RECORD, redact_sweep_record, resumed_words
-from engine.sweep_course import sweep_ended
-from engine.sweep_job import enter_job, leave_error
+from engine.processes import launching, ranks
+from engine.processes.outcome import describe, report_failure
+from engine.processes.signals import InterruptedRunError, signals_raise
+from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
+from engine.sweeps.lifecycle import sweep_ended
+from run_folders.run_folder import RunFolder
+from run_folders.sweep import RECORD, redact_sweep_record, resumed_words
+from run_folders.sweep_job import enter_job, leave_error
 
 log = logging.getLogger(__name__)
 
@@ -137,10 +137,10 @@ def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
     alone = cfg.plan or not folder.writes or ranks.is_child()
     with nullcontext() if alone else folder.held():
         if not cfg.plan:
-            processes.begin(cfg, folder)
+            launching.begin(cfg, folder)
         try:
-            if processes.needed(cfg):
-                return processes.run_in_processes(cfg, folder)
+            if launching.needed(cfg):
+                return launching.run_in_processes(cfg, folder)
             with without_collections():
                 from engine.run import run  # imports torch: the status file is there before
 

@@ -21,9 +21,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from engine.outcome import is_for_the_user
-from engine.redaction import hide, secret_values
-from engine.run_folder import RunFolder
+from engine.config.redaction import hide, secret_values
+from engine.processes.outcome import is_for_the_user
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.loggers.base import (
     Confusion,
@@ -40,6 +39,7 @@ from reports.record import RunRecord, read_run
 from reports.scenes import is_segmentation
 from run_folders.errors import brief
 from run_folders.nested import leaves
+from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -10,16 +10,16 @@ import lightning
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from engine.first_failure import FailedElsewhereError, reporting_first_failure
-from engine.interrupts import InterruptedRunError
-from engine.outcome import describe, is_for_the_user
-from engine.ranks import is_child, with_rank
-from engine.redaction import hide, secret_values
-from engine.run_folder import RunFolder
-from engine.slurm import requeue_after
+from engine.config.redaction import hide, secret_values
+from engine.processes.first_failure import FailedElsewhereError, reporting_first_failure
+from engine.processes.outcome import describe, is_for_the_user
+from engine.processes.ranks import is_child, with_rank
+from engine.processes.signals import InterruptedRunError
+from engine.processes.slurm import requeue_after
 from lightning_modules.callbacks.pruning import PrunedRunError
 from lightning_modules.loggers.base import Dashboard
 from run_folders.errors import brief
+from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from datamodules.base import TransferDataModule
 from datamodules.segmentation import SegmentationDataModule
 from engine.build import Parts
-from engine.run_folder import RunFolder, write_atomically
-from engine.scene_results import scene_record, write_scenes
+from engine.segmentation_results import scene_record, write_scenes
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
-from lightning_modules.metrics import ClassificationResult, predicted
-from lightning_modules.segmentation_metrics import SegmentationResult
+from lightning_modules.metrics.classification import ClassificationResult, predicted
+from lightning_modules.metrics.segmentation import SegmentationResult
+from run_folders.run_folder import RunFolder, write_atomically
 
 PICTURED_MISTAKES = 300
 PICTURED_OF_CLASS = 8

@@ -7,10 +7,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.build import read_config
 from engine.checkpoints import CheckpointError, load_checkpoint
-from engine.redaction import redacted
-from engine.run_folder import RunFolder
+from engine.config.redaction import redacted
 from lightning_modules.base import Task
 from run_folders.nested import leaves
+from run_folders.run_folder import RunFolder
 
 # What a run keeps when it goes on in its folder; the rest (epochs, devices, loggers, paths) may change.
 _KEPT = (

@@ -12,23 +12,23 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from datamodules.feature_store import StoreError, cache_folder
 from engine.build import Parts, build, model_from_checkpoint
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
-from engine.config import ConfigError, validate
-from engine.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
-from engine.feature_cache import FeaturePlan, give_features, plan_features
+from engine.config.precision import settle_precision
+from engine.config.redaction import redacted
+from engine.config.validation import ConfigError, validate
+from engine.feature_cache.planning import FeaturePlan, give_features, plan_features
+from engine.feature_cache.store import StoreError, cache_folder
+from engine.library_warnings import quieten
 from engine.plan import make_plan, print_plan
-from engine.precision import settle_precision
+from engine.processes.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
 from engine.provenance import provenance
 from engine.publishing import begin, publish
-from engine.quiet import quieten
 from engine.recording import closed_loggers, recorded
-from engine.redaction import redacted
 from engine.results import count_parameters, print_results, seconds, val_figures, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
-from engine.run_folder import RunFolder, write_text
 from reports.page import write_report
+from run_folders.run_folder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
 

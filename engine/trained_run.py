@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from engine.build import model_from_checkpoint, read_config
 from engine.checkpoints import load_checkpoint
-from engine.run_folder import RunFolder, RunFolderError
 from lightning_modules.base import Task
 from run_folders.errors import brief
+from run_folders.run_folder import RunFolder, RunFolderError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from engine.outcome import report_failure
+from engine.processes.outcome import report_failure
 from keras_bert.errors import KerasBertError
 from keras_bert.settings import ConvertSettings, FinetuneSettings, PredictSettings, PretrainSettings, run_path
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from datamodules.splits import random_split, shared_contents
-from datamodules.text_rows import TextSplit
-from engine.run_folder import write_atomically
+from datamodules.reading.splits import random_split, shared_contents
+from datamodules.reading.text_rows import TextSplit
 from keras_bert.batching import padding_share
 from keras_bert.classification_data import TextData, prediction_table, text_data
 from keras_bert.errors import KerasBertError
@@ -32,6 +31,7 @@ from keras_bert.running import (
 from keras_bert.samples import CLASSES, sample_labelled
 from keras_bert.settings import FinetuneSettings
 from keras_bert.texts import read_labelled
+from run_folders.run_folder import write_atomically
 
 COMMAND = "finetune"
 _VAL_SHARE = 10

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.run_folder import write_atomically
 from keras_bert.batching import Padding
 from keras_bert.classification_data import prediction_table, text_data
 from keras_bert.errors import KerasBertError
@@ -16,6 +15,7 @@ from keras_bert.samples import sample_labelled
 from keras_bert.settings import PredictSettings
 from keras_bert.texts import read_texts
 from keras_bert.tokenizing import load_tokenizer
+from run_folders.run_folder import write_atomically
 
 _SAMPLE_ROWS = 20
 

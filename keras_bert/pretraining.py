@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from datamodules.splits import random_split
+from datamodules.reading.splits import random_split
 from keras_bert.errors import KerasBertError
 from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
 from keras_bert.logs import sinks

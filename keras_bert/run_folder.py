@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from engine.interrupts import InterruptedRunError
-from engine.outcome import describe
-from engine.run_folder import RunFolder, write_atomically, write_text
+from engine.processes.outcome import describe
+from engine.processes.signals import InterruptedRunError
 from keras_bert.errors import KerasBertError
+from run_folders.run_folder import RunFolder, write_atomically, write_text
 
 
 class KerasRunFolder(RunFolder):

@@ -14,7 +14,6 @@ import tensorflow as tf
 from tokenizers import Tokenizer
 
 from engine.provenance import provenance
-from engine.run_folder import write_text
 from keras_bert.batching import Padding
 from keras_bert.errors import KerasBertError
 from keras_bert.fitting import Job, uses_xla
@@ -23,6 +22,7 @@ from keras_bert.model import create_BERT, settings_of
 from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenizer
+from run_folders.run_folder import write_text
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datamodules.text_rows import TextSplit
+from datamodules.reading.text_rows import TextSplit
 
 _PEOPLE = ("doctors", "nurses", "teachers", "officials", "farmers", "neighbours", "students", "visitors")
 _PLACES = ("the city", "the village", "the harbour", "the valley", "the island", "the north")

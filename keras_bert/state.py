@@ -5,10 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from engine.run_folder import write_atomically
 from keras_bert.errors import KerasBertError
 from keras_bert.optimization import BertAdamW
 from keras_bert.run_folder import KerasRunFolder
+from run_folders.run_folder import write_atomically
 
 
 class State:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from datamodules.errors import BadRow, DataError, refuse
-from datamodules.tables import Row, read_rows
-from datamodules.text_rows import RowReader, TextSplit, text_rows, usable_rows
+from datamodules.reading.errors import BadRow, DataError, refuse
+from datamodules.reading.tables import Row, read_rows
+from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
 
 _TEXT_COLUMN = "name another with --text-column"
 _COLUMNS = f"{_TEXT_COLUMN} or --label-column"

@@ -16,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_modules.losses import NonFiniteLossError
-from lightning_modules.networks.freezing import FreezingPlan, apply_plan, keep_frozen_in_eval
-from lightning_modules.optim import (
+from lightning_modules.losses.classification import NonFiniteLossError
+from lightning_modules.metrics.totals import StageResult, StageTotals
+from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, keep_frozen_in_eval
+from lightning_modules.optim.optim import (
     OptimizerName,
     Schedule,
     ScheduleName,
@@ -29,7 +30,6 @@ from lightning_modules.optim import (
     parameter_groups,
     steps_in,
 )
-from lightning_modules.totals import StageResult, StageTotals
 
 STAGES = ("train", "val", "test")
 

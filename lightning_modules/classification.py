@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_modules.base import Task
-from lightning_modules.losses import class_probabilities, classification_loss
-from lightning_modules.metrics import ClassificationTotals, figure_names
+from lightning_modules.losses.classification import class_probabilities, classification_loss
+from lightning_modules.metrics.classification import ClassificationTotals, figure_names
 
 
 class ClassificationTask(Task):

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
-from lightning_modules.losses import num_outputs
+from lightning_modules.losses.classification import num_outputs
+from lightning_modules.networks.backbones.image import ImageEncoder, image_encoder
 from lightning_modules.networks.classifier import Classifier
-from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.heads import LinearHead, MLPHead
-from lightning_modules.networks.image_backbones import ImageEncoder, image_encoder
+from lightning_modules.networks.freezing.plan import FreezingPlan
+from lightning_modules.networks.heads.classification import LinearHead, MLPHead
 
 
 class ImageClassifier(ClassificationTask):

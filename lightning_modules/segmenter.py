@@ -8,11 +8,11 @@ from torch import Tensor
 
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from lightning_modules.base import Task
-from lightning_modules.networks.features import BackboneError
-from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.segmentation_networks import SceneLogits, SegmentationNetwork, segmentation_network
-from lightning_modules.segmentation_metrics import FIGURES, SegmentationTotals
-from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.metrics.segmentation import FIGURES, SegmentationTotals
+from lightning_modules.networks.backbones.features import BackboneError
+from lightning_modules.networks.backbones.segmentation import SceneLogits, SegmentationNetwork, segmentation_network
+from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
 class Segmenter(Task):

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 
 from lightning_modules.classification import ClassificationTask
-from lightning_modules.losses import num_outputs
+from lightning_modules.losses.classification import num_outputs
+from lightning_modules.networks.backbones.text import Pooling, TextEncoder, text_encoder
 from lightning_modules.networks.classifier import Classifier
-from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.heads import BiGRUHead, LinearHead
-from lightning_modules.networks.text_backbones import Pooling, TextEncoder, text_encoder
+from lightning_modules.networks.freezing.plan import FreezingPlan
+from lightning_modules.networks.heads.classification import BiGRUHead, LinearHead
 
 
 class TextClassifier(ClassificationTask):

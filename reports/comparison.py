@@ -5,12 +5,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from engine.run_folder import write_text
 from reports import figures
 from reports.groups import Group, grouped
 from reports.page import TITLES, environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
+from run_folders.run_folder import write_text
 
 _CURVES = {
     "val/loss": "validation loss",

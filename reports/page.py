@@ -7,13 +7,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from engine.run_folder import RunFolder, write_text
 from reports import figures
 from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
 from reports.scenes import class_rows, confusion_pairs, is_segmentation, scene_headline, scene_pictures
 from reports.statistics import macro_f1_interval, roc_auc_interval, wilson_interval
+from run_folders.run_folder import RunFolder, write_text
 
 _MAX_RATES = 6
 TITLES = {  # in the order in which runs are compared

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 
 
 class NotARunError(ValueError):

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.run_folder import write_text
-from engine.sweep import PAGE, SHOWN, Sweep, common_keys
-from engine.sweep_job import Job
 from reports import search_figures
 from reports.comparison import compared
 from reports.page import TITLES, environment
 from reports.record import read_run
+from run_folders.run_folder import write_text
+from run_folders.sweep import PAGE, SHOWN, Sweep, common_keys
+from run_folders.sweep_job import Job
 
 
 def write_sweep_page(path: Path) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from datamodules.errors import DataError
-from datamodules.feature_store import ENTRY, cache_folder, entries, gigabytes, remove, size_of
-from engine.outcome import report_failure
+from datamodules.reading.errors import DataError
+from engine.feature_cache.store import ENTRY, cache_folder, entries, gigabytes, remove, size_of
+from engine.processes.outcome import report_failure
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.outcome import report_failure
+from engine.processes.outcome import report_failure
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--device", default=None, help="cpu, cuda, ... (default: a GPU where there is one)")
     arguments = parser.parse_args()
     with report_failure() as outcome:
-        from engine.prediction import predict
+        from engine.prediction.predict import predict
 
         predict(**vars(arguments))
     return outcome.code

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.outcome import report_failure
+from engine.processes.outcome import report_failure
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import sys
 
-from engine.outcome import report_failure
+from engine.processes.outcome import report_failure
 from run_folders.errors import brief
 
 

@@ -18,7 +18,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.process_server import Job
 
 ROOT = Path(__file__).resolve().parent.parent

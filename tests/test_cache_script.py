@@ -9,8 +9,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from datamodules.feature_store import FeatureStore
-from datamodules.stored_features import Layout, StoredFeatures
+from datamodules.batching.stored_features import Layout, StoredFeatures
+from engine.feature_cache.store import FeatureStore
 from scripts import cache
 
 Call = Callable[..., tuple[int, str, str]]
@@ -73,7 +73,7 @@ def test_what_cannot_be_removed_is_named(filled: Path, call: Call, monkeypatch: 
     def denied(entry: Path) -> None:
         raise PermissionError(13, "Permission denied", str(entry))
 
-    monkeypatch.setattr("datamodules.feature_store.shutil.rmtree", denied)
+    monkeypatch.setattr("engine.feature_cache.store.shutil.rmtree", denied)
     out = call("clear", "--dir", str(filled))[1]
     assert f"images stays: [Errno 13] Permission denied: '{filled / 'images'}'" in out
     assert "0.00 MB freed" in out

@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from transformers import BeitConfig, BeitForSemanticSegmentation
 
-from engine.composing import compose_config
-from engine.run_folder import RunFolder
+from engine.config.composing import compose_config
+from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, Ended, Train
 from tests.images import cifar_like
 from tests.scenes import scene_folder

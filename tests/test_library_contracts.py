@@ -73,7 +73,7 @@ CONTRACTS = [
         "Lightning's handler of SIGTERM waits for ranks that may be gone; there is no argument that leaves it out",
     ),
     Contract(
-        ["lightning/pytorch/strategies/ddp.py: not used in producing the loss"], ["engine/devices.py"],
+        ["lightning/pytorch/strategies/ddp.py: not used in producing the loss"], ["engine/processes/devices.py"],
         "DDP's error about parameters without a gradient has no class of its own",
     ),
     Contract(
@@ -92,7 +92,7 @@ CONTRACTS = [
             "lightning_modules/callbacks/pruning.py: (Checkpoint)",
             'lightning_modules/base.py: "frequency": batches',
             "lightning_modules/base.py: callback_metrics.update(",
-            "datamodules/batch_order.py: self.sampler = ",
+            "datamodules/batching/order.py: self.sampler = ",
             "engine/recording.py: logger.finalize = ",
         ],
         "nothing says in what order Lightning calls what; all of it is tried in a fit below",
@@ -110,7 +110,7 @@ CONTRACTS = [
             "PIL/Image.py: exceeds limit",
             "lightning/pytorch/loggers/mlflow.py: not found. Creating it.",
         ],
-        ["engine/quiet.py: filterwarnings", "engine/quiet.py: not found. Creating it."],
+        ["engine/library_warnings.py: filterwarnings", "engine/library_warnings.py: not found. Creating it."],
         "warnings that are silenced have no classes of their own",
     ),
     Contract(
@@ -118,18 +118,18 @@ CONTRACTS = [
         "BatchNorm's error about a single value has no class of its own",
     ),
     Contract(
-        ["optuna/trial/_trial.py: _trial_id"], ["engine/search.py"],
+        ["optuna/trial/_trial.py: _trial_id"], ["engine/sweeps/search.py"],
         "a trial in another process is known to the storage by this number alone",
     ),
     Contract(
-        ["hydra/core/override_parser/types.py: _convert_value"], ["engine/search_words.py"], "Hydra's own reading of quoted choices",
+        ["hydra/core/override_parser/types.py: _convert_value"], ["engine/sweeps/overrides.py"], "Hydra's own reading of quoted choices",
     ),
     Contract(
-        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/composing.py"],
+        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/config/composing.py"],
         "no public function returns the file that states a key",
     ),
     Contract(
-        ["omegaconf/_utils.py: ex.full_key = full_key"], ["engine/composing.py: __cause__.full_key"],
+        ["omegaconf/_utils.py: ex.full_key = full_key"], ["engine/config/composing.py: __cause__.full_key"],
         "what is missing of a key stands in the error's text otherwise; that it is the first missing part is tried below",
     ),
     Contract(
@@ -137,14 +137,14 @@ CONTRACTS = [
             "transformers/configuration_utils.py: _attn_implementation",
             "transformers/modeling_utils.py: _supports_attention_backend",
         ],
-        ["lightning_modules/networks/cpu_layers.py"],
+        ["lightning_modules/networks/kernels/cpu_layers.py"],
         "there are no public names for which attention a network has, and whether another can be set",
     ),
     Contract(
-        ["lightning/fabric/plugins/precision/amp.py: _step_supports_amp_scaling"], ["lightning_modules/optim.py"],
+        ["lightning/fabric/plugins/precision/amp.py: _step_supports_amp_scaling"], ["lightning_modules/optim/optim.py"],
         "Lightning refuses to clip where a fused optimizer unscales by itself",
     ),
-    Contract(["torch/optim/adam.py: grad_scale"], ["lightning_modules/optim.py"], "a fused optimizer clips in its own pass by it"),
+    Contract(["torch/optim/adam.py: grad_scale"], ["lightning_modules/optim/optim.py"], "a fused optimizer clips in its own pass by it"),
     Contract(
         [
             "timm/models/_builder.py: logging.getLogger(__name__)",
@@ -152,10 +152,10 @@ CONTRACTS = [
             "timm/models/_builder.py: Unexpected keys (",
         ],
         [
-            "lightning_modules/networks/image_weights.py: timm.models._builder",
-            'lightning_modules/networks/image_weights.py: "Missing"',
-            'lightning_modules/networks/image_weights.py: "Unexpected"',
-            "lightning_modules/networks/image_weights.py: keys (",
+            "lightning_modules/networks/backbones/image_weights.py: timm.models._builder",
+            'lightning_modules/networks/backbones/image_weights.py: "Missing"',
+            'lightning_modules/networks/backbones/image_weights.py: "Unexpected"',
+            "lightning_modules/networks/backbones/image_weights.py: keys (",
         ],
         "timm writes the names of missing weights to its log only",
     ),
@@ -175,11 +175,11 @@ CONTRACTS = [
         ["tensorboard/compat/__init__.py: notf"], ["engine/publishing.py"], "TensorBoard would load all of TensorFlow to open a file",
     ),
     Contract(
-        ["torchmetrics/metric.py: _to_sync"], ["lightning_modules/totals.py"],
+        ["torchmetrics/metric.py: _to_sync"], ["lightning_modules/metrics/totals.py"],
         "whether a metric's own compute would share its sums, which is done by hand where a rank has no batch",
     ),
     Contract(
-        ["PIL/ImageFile.py: image file is truncated"], ["datamodules/image_decoding.py: truncated"],
+        ["PIL/ImageFile.py: image file is truncated"], ["datamodules/images/decoding.py: truncated"],
         "Pillow's error about a file that ends early has no class of its own",
     ),
     Contract(
@@ -242,13 +242,15 @@ def test_we_need_it(contract: Contract) -> None:
 
 
 def test_every_silenced_warning_is_listed() -> None:
-    """The patterns of `engine/quiet.py`, taken apart at their gaps."""
-    calls = (node for node in ast.walk(ast.parse((ROOT / "engine/quiet.py").read_text())) if isinstance(node, ast.Call))
+    """The patterns of `engine/library_warnings.py`, taken apart at their gaps."""
+    calls = (
+        node for node in ast.walk(ast.parse((ROOT / "engine/library_warnings.py").read_text())) if isinstance(node, ast.Call)
+    )
     filters = [node for node in calls if ast.unparse(node.func) == "warnings.filterwarnings"]
     patterns = [ast.literal_eval(keyword.value) for node in filters for keyword in node.keywords if keyword.arg == "message"]
     assert len(patterns) == len(filters) > 0
     parts = {part.replace("\\", "").strip() for pattern in patterns for part in pattern.split(".*")} - {""}
-    (listed,) = (contract.texts for contract in CONTRACTS if contract.ours[0] == "engine/quiet.py: filterwarnings")
+    (listed,) = (contract.texts for contract in CONTRACTS if contract.ours[0] == "engine/library_warnings.py: filterwarnings")
     assert parts == {text.token for text in listed} - {"not found. Creating it."}  # which a logger says
 
 

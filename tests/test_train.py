@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from engine import launch
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Train
 
 LIGHT = """

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from wandb.wandb_agent import Agent
 
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Train
 from tests.wandb_files import StoredRun, stored_run
 

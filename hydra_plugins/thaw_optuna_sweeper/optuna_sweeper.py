@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 @dataclass
 class OptunaSweeperConf:
-    """The keys of `hydra.sweeper`; see `engine.search.Settings`."""
+    """The keys of `hydra.sweeper`; see `engine.sweeps.search.Settings`."""
 
     _target_: str = "hydra_plugins.thaw_optuna_sweeper.optuna_sweeper.OptunaSweeper"
     n_trials: int = 20
@@ -34,7 +34,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSw
 
 
 class OptunaSweeper(Sweeper):
-    """See `engine.search`."""
+    """See `engine.sweeps.search`."""
 
     hydra_context: HydraContext
     config: DictConfig
@@ -60,10 +60,10 @@ class OptunaSweeper(Sweeper):
         Raises:
             SearchError: If the search cannot be done as it is configured.
         """
-        from engine.search_space import SearchError
+        from engine.sweeps.space import SearchError
 
         try:
-            from engine.search_words import open_search  # imports optuna, which costs half a second
+            from engine.sweeps.overrides import open_search  # imports optuna, which costs half a second
         except ModuleNotFoundError as error:
             msg = f"hydra/sweeper=optuna needs {error.name}; the extra `sweep` brings it: pip install -e '.[sweep]'"
             raise SearchError(msg) from error

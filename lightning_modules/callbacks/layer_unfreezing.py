@@ -7,8 +7,8 @@ from annotated_types import Interval
 from torch import nn
 
 from lightning_modules.base import Task
-from lightning_modules.networks.freezing import FreezingError, FreezingPlan
-from lightning_modules.networks.layers import layer_numbers, parameters_from
+from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
+from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan
 
 ALL = "all"
 _BACKBONE = "features.model"

@@ -4,8 +4,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.features import Features
-from lightning_modules.networks.frozen_prefix import Cut
+from lightning_modules.networks.backbones.features import Features
+from lightning_modules.networks.freezing.prefix import Cut
 
 
 class Classifier(nn.Module):

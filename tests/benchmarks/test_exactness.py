@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.exactness import compare
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.processes import run
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from datamodules.class_list import ClassList
-from datamodules.errors import DataError
+from datamodules.masks.class_list import ClassList
+from datamodules.reading.errors import DataError
 from tests.scenes import NAMES, class_list
 
 

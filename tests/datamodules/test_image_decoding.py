@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datamodules.image_decoding import BadImageError, check_image, decode_image
+from datamodules.images.decoding import BadImageError, check_image, decode_image
 from tests.images import BAD_IMAGES, encoded, picture
 
 MAX = 50_000_000

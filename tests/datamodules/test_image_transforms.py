@@ -6,7 +6,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import RandAugment
 from torchvision.transforms.v2 import functional as reference
 
-from datamodules.image_transforms import NO_AUGMENTATION, Augmentation, Augmenter, _image_seed, crop, rotate
+from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter, _image_seed, crop, rotate
 
 EVERYTHING = Augmentation(crop_padding=3, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9})
 

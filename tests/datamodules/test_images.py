@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.errors import DataError
 from datamodules.image import ImageDataModule
-from datamodules.image_rows import EncodedImage
-from datamodules.image_storage import Decoding, EncodedImages
-from datamodules.splits import stratified_split
-from engine.run_folder import RunFolder
+from datamodules.images.rows import EncodedImage
+from datamodules.images.storage import Decoding, EncodedImages
+from datamodules.reading.errors import DataError
+from datamodules.reading.splits import stratified_split
+from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.images import BAD_IMAGES, COLOURS, cifar_like, encoded, image_folder, picture, write_parquet
 
@@ -265,7 +265,7 @@ def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_
 
 
 def test_images_that_do_not_fit_into_memory_are_told(train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.image_storage.physical_memory", lambda: 50_000.0)
+    monkeypatch.setattr("datamodules.images.storage.physical_memory", lambda: 50_000.0)
     ended = train(*COMMAND, f"paths.data_dir={colours}")
     assert ended.error.startswith(
         "error: 45 images of 16 x 16 pixels take 0.0 GiB, and this machine has 0.0; set data.in_memory=false"
@@ -343,7 +343,7 @@ def test_mistyped_augmentation_is_refused(train: Train, colours: Path) -> None:
 
 def test_a_file_that_goes_bad_while_training_is_one_line(colours: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its header and its end are whole, so only reading it shows it; a worker finds out."""
-    monkeypatch.setattr("datamodules.image_storage.check_image", lambda *_: None)
+    monkeypatch.setattr("datamodules.images.storage.check_image", lambda *_: None)
     victim = colours / "colours" / "train" / "red" / "0.png"
     victim.write_bytes(victim.read_bytes()[:200])
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.in_memory=false", "data.num_workers=1")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.scene_transforms import SceneAugmentation, SceneAugmenter, largest_share, photometric, resized_image, stretched
+from datamodules.masks.transforms import SceneAugmentation, SceneAugmenter, largest_share, photometric, resized_image, stretched
 from tests.scenes import COLOURS, image_of, label_map
 
 PLAIN = SceneAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)

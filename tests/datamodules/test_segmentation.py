@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.errors import DataError
-from datamodules.image_decoding import decode_label_map
+from datamodules.images.decoding import decode_label_map
+from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
-from engine.run_folder import RunFolder
 from lightning_modules.segmenter import Segmenter
+from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.images import BAD_IMAGES, encoded
 from tests.scenes import NAMES, class_list, image_of, label_bytes, label_map, scene_folder, shallow_png, write_scene

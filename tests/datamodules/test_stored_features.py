@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import feature_store, stored_features
-from datamodules.feature_store import FeatureStore, StoreError, gigabytes
-from datamodules.stored_features import FeatureSplit, Layout, StoredFeatures, digest_of_tensors
+from datamodules.batching import stored_features
+from datamodules.batching.stored_features import FeatureSplit, Layout, StoredFeatures, digest_of_tensors
+from engine.feature_cache import store as feature_store
+from engine.feature_cache.store import FeatureStore, StoreError, gigabytes
 from tests.conftest import ROOT
 
 LENGTHS = np.asarray([3, 1, 4, 2])
@@ -152,7 +153,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_computes_the_sam
 
 def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from datamodules.feature_store import FeatureStore\n"
+        "import os, sys; from pathlib import Path; from engine.feature_cache.store import FeatureStore\n"
         "class Layout:\n"
         "    bytes = 8\n"
         "    def create(self, folder): (folder / 'values.bin').touch()\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datamodules.errors import BadRow, DataError
-from datamodules.tables import Row, read_rows
-from datamodules.text_encoding import detect_encoding
+from datamodules.reading.encodings import detect_encoding
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.tables import Row, read_rows
 
 NEEDED = ["id", "text", "label"]
 

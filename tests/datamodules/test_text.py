@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from datamodules.covid_fake_news import CovidFakeNewsDataModule
-from datamodules.errors import DataError
+from datamodules.reading.errors import DataError
 from datamodules.samples import sample_text
 from datamodules.text import TextDataModule
-from datamodules.text_cleaning import Cleaning
-from datamodules.text_tokenizing import TextTokenizer, vocabulary_tokenizer
-from engine.run_folder import RunFolder
+from datamodules.texts.cleaning import Cleaning
+from datamodules.texts.tokenizing import TextTokenizer, vocabulary_tokenizer
+from run_folders.run_folder import RunFolder
 from tests.conftest import Train, made_rows, write_csv
 from tests.datamodules.test_text_cleaning import OFF
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-import datamodules.batch_order
+import datamodules.batching.order
 from datamodules.base import fingerprint
-from datamodules.splits import stratified_split
-from datamodules.text_batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
-from datamodules.text_tokenizing import vocabulary_tokenizer
+from datamodules.reading.splits import stratified_split
+from datamodules.texts.batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
+from datamodules.texts.tokenizing import vocabulary_tokenizer
 
 LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
 
@@ -57,7 +57,7 @@ def test_who_meets_whom_changes_from_epoch_to_epoch() -> None:
     first, second = partners(0), partners(1)
     shared = np.mean([len(first[i] & second[i]) - 1 for i in range(len(lengths))])
     assert shared < 12  # of 31 partners; one sort over everything would keep most of them
-    assert len(lengths) > datamodules.text_batching.POOL_BATCHES * 32
+    assert len(lengths) > datamodules.texts.batching.POOL_BATCHES * 32
 
 
 def test_batches_come_in_no_order_of_length() -> None:
@@ -68,7 +68,7 @@ def test_batches_come_in_no_order_of_length() -> None:
 
 def on_each_process(world: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     for rank in range(world):
-        monkeypatch.setattr(datamodules.batch_order, "process_rank", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(datamodules.batching.order, "process_rank", lambda rank=rank: (rank, world))
         yield rank
 
 

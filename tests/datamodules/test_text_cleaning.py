@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules.text_cleaning import (
+from datamodules.texts.cleaning import (
     Cleaning,
     clean,
     collapse_repeats,

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
-from engine.run_folder import link_atomically
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
+from run_folders.run_folder import link_atomically
 
 
 def checkpoint(epoch: int, frozen: float = 1.0) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 from hydra import MissingConfigException
 
-from engine.composing import OverrideError, compose_config, explained
+from engine.config.composing import OverrideError, compose_config, explained
 
 
 def test_a_launcher_without_its_plugin_names_the_extra() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import ConfigError, resolve_target
+from engine.config.validation import ConfigError, resolve_target
 from tests.conftest import SAMPLE, Train
 
 

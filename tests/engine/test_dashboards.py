@@ -20,10 +20,10 @@ import torch
 import wandb
 from PIL import Image
 
-from engine.redaction import HIDDEN
-from engine.run_folder import RunFolder
+from engine.config.redaction import HIDDEN
 from lightning_modules.segmenter import Segmenter
 from lightning_modules.text_classifier import TextClassifier
+from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Train, identical
 from tests.processes import run
 from tests.wandb_files import StoredRun, stored_run, stored_runs
@@ -96,7 +96,7 @@ class Logged:
 
 KEYED = """
 import sys
-import engine.config
+import engine.config.validation
 import lightning
 
 class Keyed(lightning.Callback):

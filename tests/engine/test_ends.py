@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.run_folder import RunFolder
 from lightning_modules.text_classifier import TextClassifier
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 from tests.processes import ended, start, wait_for
 

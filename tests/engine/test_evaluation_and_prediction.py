@@ -15,8 +15,8 @@ import torch
 from omegaconf import OmegaConf
 
 from engine.evaluation import evaluate
-from engine.prediction import predict
-from engine.run_folder import RunFolder
+from engine.prediction.predict import predict
+from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Ended, Train
 from tests.processes import run
 
@@ -136,12 +136,12 @@ def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_
 
 def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are pulled a chunk at a time, and written before the next chunk is read."""
-    import datamodules.text_rows
-    import engine.text_prediction
+    import datamodules.reading.text_rows
+    import engine.prediction.texts
 
-    monkeypatch.setattr(engine.text_prediction, "_CHUNK", 10)
+    monkeypatch.setattr(engine.prediction.texts, "_CHUNK", 10)
     partial, seen = tmp_path / "out.partial.csv", []
-    real = datamodules.text_rows.read_rows
+    real = datamodules.reading.text_rows.read_rows
 
     def counted(path: Path, needed: list[str], advice: str) -> object:
         for i, row in enumerate(real(path, needed, advice=advice)):
@@ -149,7 +149,7 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
                 seen.append(partial.exists())
             yield row
 
-    monkeypatch.setattr(datamodules.text_rows, "read_rows", counted)
+    monkeypatch.setattr(datamodules.reading.text_rows, "read_rows", counted)
     source = tmp_path / "in.csv"
     source.write_text("tweet\n" + "".join(f"text {i}\n" for i in range(35)))
     predict(moved_run, [source], tmp_path / "out.csv")
@@ -159,9 +159,9 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
 
 
 def test_a_bad_row_stops_with_what_was_computed_kept(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import engine.text_prediction
+    import engine.prediction.texts
 
-    monkeypatch.setattr(engine.text_prediction, "_CHUNK", 2)
+    monkeypatch.setattr(engine.prediction.texts, "_CHUNK", 2)
     source = tmp_path / "in.csv"
     source.write_text('id,tweet\n1,a\n2,b\n3,c\n4,\n5,"e"\n')
     with pytest.raises(ValueError, match=r"in.csv, row 4 \(line 5\): column 'tweet' is empty; .*--on-bad-rows skip") as caught:
@@ -244,9 +244,9 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
 
 
 def test_late_columns_and_types_are_refused(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import engine.text_prediction
+    import engine.prediction.texts
 
-    monkeypatch.setattr(engine.text_prediction, "_CHUNK", 1)
+    monkeypatch.setattr(engine.prediction.texts, "_CHUNK", 1)
     source = tmp_path / "in.jsonl"
     source.write_text('{"tweet": "a"}\n{"tweet": "b", "n": 2}\n')
     with pytest.raises(ValueError, match="column 'n' is not in the first rows"):

@@ -14,22 +14,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from datamodules import batch_order
-from datamodules.feature_store import cache_folder
+from datamodules.batching import order as batch_order
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
-from engine import feature_key
 from engine.build import Parts
-from engine.config import ConfigError, _cache_faults
-from engine.feature_cache import FeaturePlan, give_features, plan_features
-from engine.feature_computing import _held_in_half
-from engine.interrupts import InterruptedRunError
-from engine.run_folder import RunFolder
+from engine.config.validation import ConfigError, _cache_faults
+from engine.feature_cache import key as feature_key
+from engine.feature_cache.computing import _held_in_half
+from engine.feature_cache.planning import FeaturePlan, give_features, plan_features
+from engine.feature_cache.store import cache_folder
+from engine.processes.signals import InterruptedRunError
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.text_classifier import TextClassifier
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
 BERT = {

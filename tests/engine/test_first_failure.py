@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-import engine.first_failure
-import engine.supervisor
-from engine.first_failure import FailedElsewhereError, error_file, first_failure, reporting_first_failure
-from engine.interrupts import InterruptedRunError
-from engine.outcome import ERROR_FILE, report_failure
-from engine.ranks import SUPERVISOR, with_rank
+import engine.processes.first_failure
+import engine.processes.supervisor
+from engine.processes.first_failure import FailedElsewhereError, error_file, first_failure, reporting_first_failure
+from engine.processes.outcome import ERROR_FILE, report_failure
+from engine.processes.ranks import SUPERVISOR, with_rank
+from engine.processes.signals import InterruptedRunError
+from engine.processes.slurm import requeue_after
+from engine.processes.supervisor import Processes
 from engine.recording import recorded
-from engine.run_folder import RunFolder
-from engine.slurm import requeue_after
-from engine.supervisor import Processes
 from lightning_modules.callbacks.pruning import PrunedRunError
+from run_folders.run_folder import RunFolder
 
 LOST = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:41253"
 CFG = OmegaConf.create({"plan": False})
@@ -30,7 +30,7 @@ CFG = OmegaConf.create({"plan": False})
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Of a run on two processes that torchrun started; this is rank 0, and none waits for the others."""
-    monkeypatch.setattr(engine.first_failure, "_FOR_THE_OTHERS", 0.0)
+    monkeypatch.setattr(engine.processes.first_failure, "_FOR_THE_OTHERS", 0.0)
     be_rank(0, monkeypatch)
     made = RunFolder(tmp_path)
     made.write_status("running", "fit")
@@ -101,7 +101,7 @@ def test_the_error_of_a_run_that_goes_on_is_not_that_of_another_process(folder: 
 
 
 def test_a_process_waits_until_all_have_left_their_errors(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.first_failure, "_FOR_THE_OTHERS", 60.0)
+    monkeypatch.setattr(engine.processes.first_failure, "_FOR_THE_OTHERS", 60.0)
     be_rank(1, monkeypatch)
     other = threading.Timer(0.2, leave, (folder, 0, "data.batch_size: received 1", 1.0))
     other.start()
@@ -187,7 +187,7 @@ def test_a_supervised_process_leaves_its_error_and_the_verdict_to_the_supervisor
 DIES = f"""
 import fcntl, os, signal, sys, time
 from pathlib import Path
-from engine.run_folder import write_text
+from run_folders.run_folder import write_text
 own, lock, ready = Path(os.environ[{ERROR_FILE!r}]), open(sys.argv[1] + "/lock", "w"), Path(sys.argv[1], "ready")
 if os.environ["RANK"] == "1":
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -211,7 +211,7 @@ sys.exit(1)
     ],
 )
 def test_the_supervisor_knows_who_died_first(end: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.supervisor, "_POLL", 1.0)  # it sees the end of rank 1 later than rank 0 does
+    monkeypatch.setattr(engine.processes.supervisor, "_POLL", 1.0)  # it sees the end of rank 1 later than rank 0 does
     folder = RunFolder(tmp_path)
     folder.write_status("running", "fit")
     error = Processes([sys.executable, "-c", DIES.format(end), str(tmp_path)], 2, 1, folder).run()

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from datamodules.errors import DataError
+from datamodules.reading.errors import DataError
 from engine.evaluation import evaluate
-from engine.prediction import predict
-from engine.run_folder import RunFolder
-from lightning_modules.networks.image_backbones import image_encoder
+from engine.prediction.predict import predict
+from lightning_modules.networks.backbones.image import image_encoder
+from run_folders.run_folder import RunFolder
 from tests.images import COLOURS, encoded, image_folder, picture, write_parquet
 from tests.processes import run
 

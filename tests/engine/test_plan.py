@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
 BERT_BASE = "{model_type: bert, vocab_size: 30522, hidden_size: 768, num_hidden_layers: 12, num_attention_heads: 12, intermediate_size: 3072}"

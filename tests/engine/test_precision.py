@@ -8,9 +8,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils import parameters_to_vector
 
-from engine.precision import fast_and_safe, settle_precision
-from engine.run_folder import RunFolder
+from engine.config.precision import fast_and_safe, settle_precision
 from lightning_modules.text_classifier import TextClassifier
+from run_folders.run_folder import RunFolder
 from tests.engine.test_feature_cache import BERT, parts_of, texts
 
 
@@ -40,7 +40,7 @@ def test_a_cpu_that_multiplies_bfloat16_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     give_cpu(monkeypatch, amx=amx, avx512_bf16=avx512_bf16)
-    monkeypatch.setattr(logging.getLogger("engine.precision"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("engine.config.precision"), "propagate", True)
     cfg = config()
     with caplog.at_level(logging.INFO):
         settle_precision(cfg, RunFolder(tmp_path))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import supervisor
-from engine.run_folder import RunFolder
+from engine.processes import supervisor
+from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.processes import ROOT, TEXTS, Started, ended, epochs, kill, processes_of, run, run_ranks, sabotage, start, wait_for
 
@@ -104,8 +104,8 @@ def test_a_signal_interrupts_all_and_one_process_goes_on(tmp_path: Path) -> None
 
 CHILD = """
 import os, sys, time
-from engine.interrupts import InterruptedRunError, signals_raise
-from engine.supervisor import end_with_supervisor
+from engine.processes.signals import InterruptedRunError, signals_raise
+from engine.processes.supervisor import end_with_supervisor
 with signals_raise():
     end_with_supervisor()
     place = os.path.join(sys.argv[1], os.environ["RANK"])

@@ -13,9 +13,9 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from omegaconf import OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from engine.devices import placement, slurm_rendezvous
-from engine.ranks import LaunchError, Rank, log_name, new_rendezvous, stamp, this_rank, was_restarted
-from engine.run_folder import RunFolder
+from engine.processes.devices import placement, slurm_rendezvous
+from engine.processes.ranks import LaunchError, Rank, log_name, new_rendezvous, stamp, this_rank, was_restarted
+from run_folders.run_folder import RunFolder
 from tests.pausing import pausing
 from tests.processes import TEXTS, Started, ended, epochs, run, run_cold, sabotage, start, start_cold, wait_for
 

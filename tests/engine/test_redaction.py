@@ -7,8 +7,8 @@ import lightning
 import pytest
 from omegaconf import OmegaConf
 
-import engine.config
-from engine.redaction import HIDDEN, hide, redacted, secret_values
+import engine.config.validation
+from engine.config.redaction import HIDDEN, hide, redacted, secret_values
 from tests.conftest import SAMPLE, Train
 
 
@@ -53,7 +53,7 @@ class KeyedCallback(lightning.Callback):
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.config, "ALLOWED", (*engine.config.ALLOWED, "tests."))
+    monkeypatch.setattr(engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests."))
 
 
 def files_with(folder: Path, text: str) -> list[str]:
@@ -62,7 +62,7 @@ def files_with(folder: Path, text: str) -> list[str]:
 
 def test_nothing_in_a_run_folder_holds_a_secret(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted run: config, status, and the command line that goes on with it."""
-    from engine.interrupts import InterruptedRunError
+    from engine.processes.signals import InterruptedRunError
     from lightning_modules.text_classifier import TextClassifier
 
     def stop(self: TextClassifier) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train, identical
 from tests.pausing import pausing
 from tests.processes import run, start, wait_for

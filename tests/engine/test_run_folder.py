@@ -5,7 +5,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from engine.run_folder import RunFolder, RunFolderError, write_atomically, write_text
+from run_folders.run_folder import RunFolder, RunFolderError, write_atomically, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
-from datamodules.errors import DataError
+from datamodules.reading.errors import DataError
 from engine.evaluation import evaluate
-from engine.prediction import predict
-from engine.run_folder import RunFolder, RunFolderError
+from engine.prediction.predict import predict
 from engine.trained_run import open_run
 from lightning_modules.segmenter import Segmenter
+from run_folders.run_folder import RunFolder, RunFolderError
 from tests.conftest import Train, identical
 from tests.images import BAD_IMAGES
 from tests.processes import run

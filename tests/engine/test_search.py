@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from engine.run_folder import RunFolder
-from engine.search import Asked, Search, Settings
-from engine.search_space import SearchError, check_space, override_value
-from engine.study import open_storage, reporter
-from engine.sweep import Sweep
+from engine.sweeps.search import Asked, Search, Settings
+from engine.sweeps.space import SearchError, check_space, override_value
+from engine.sweeps.study import open_storage, reporter
+from run_folders.run_folder import RunFolder
+from run_folders.sweep import Sweep
 from tests.conftest import SAMPLE
 from tests.engine.test_sweeps import RunSweep, history, states, sweep
 from tests.pausing import pausing

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Interval, Lt
 from datamodules.image_samples import SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from datamodules.scene_samples import SampleScenesDataModule
-from engine.signatures import signature_faults
+from engine.config.signatures import signature_faults
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.segmenter import Segmenter
 from lightning_modules.text_classifier import TextClassifier

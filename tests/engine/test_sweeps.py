@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.run_folder import RunFolder
-from engine.sweep import Sweep
 from lightning_modules.base import Task
+from run_folders.run_folder import RunFolder
+from run_folders.sweep import Sweep
 from tests.conftest import SAMPLE, Ended
 from tests.pausing import pausing
 from tests.processes import ended, run_cold, sabotage, start, wait_for
@@ -134,7 +134,7 @@ def test_a_plan_leaves_no_folder(sweep: RunSweep) -> None:
     assert not ended.folder.exists()
 
 
-# In every process that imports engine.config, and without importing it: Ray's own servers have half a minute to start.
+# In every process that imports engine.config.validation, and without importing it: Ray's own servers have half a minute to start.
 ALLOW_TESTS = """
 import sys
 from importlib.machinery import PathFinder
@@ -142,7 +142,7 @@ from importlib.machinery import PathFinder
 class AllowTests:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != "engine.config":
+        if name != "engine.config.validation":
             return None
         spec = PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
@@ -246,9 +246,9 @@ def test_a_job_that_cannot_go_on_is_told_and_stays_what_it_was(sweep: RunSweep, 
 def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
     sweep: RunSweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import engine.config
+    import engine.config.validation
 
-    monkeypatch.setattr(engine.config, "ALLOWED", (*engine.config.ALLOWED, "tests."))
+    monkeypatch.setattr(engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests."))
     keyed = "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
     assert sweep(*TINY, "seed=1,2", keyed).code == 0
     found = [p.name for p in (tmp_path / "sweep").rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]

@@ -13,8 +13,8 @@ import torch
 import yaml
 from transformers import BeitConfig, BeitForSemanticSegmentation
 
-from engine.run_folder import RunFolder
 from run_folders.nested import leaves
+from run_folders.run_folder import RunFolder
 from tests.conftest import Ended, Train
 from tests.golden.recording import recorded_training
 from tests.images import cifar_like

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.run_folder import RunFolder
+from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, Train
 from tests.golden.test_golden import GOLDEN, close, same_machine, without_times
 

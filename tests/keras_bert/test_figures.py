@@ -7,7 +7,7 @@ import torch
 pytest.importorskip("sklearn", reason="the extra keras is not installed")
 
 from keras_bert.figures import classification_record, stage_figures
-from lightning_modules.metrics import ClassificationTotals
+from lightning_modules.metrics.classification import ClassificationTotals
 
 
 @pytest.mark.parametrize(("num_classes", "present"), [(2, 2), (3, 3), (4, 3)])

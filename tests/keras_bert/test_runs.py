@@ -15,8 +15,8 @@ import keras
 import tensorflow as tf
 from transformers import AutoTokenizer, BertForMaskedLM
 
-from datamodules.splits import random_split, stratified_split
-from engine.interrupts import InterruptedRunError
+from datamodules.reading.splits import random_split, stratified_split
+from engine.processes.signals import InterruptedRunError
 from keras_bert import finetuning, fitting, pretraining
 from keras_bert.fitting import best_epoch
 from keras_bert.loading import load_network

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, DistilBertConfig, PreTrainedConfig, RobertaConfig
 
-from lightning_modules.networks.cpu_layers import Dropout, LayerNorm, cpu_attention, dropout_factors, use_cpu_layers
-from lightning_modules.networks.text_backbones import TextEncoder
+from lightning_modules.networks.backbones.text import TextEncoder
+from lightning_modules.networks.kernels.cpu_layers import Dropout, LayerNorm, cpu_attention, dropout_factors, use_cpu_layers
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 60}
 CONFIGS = [
@@ -78,7 +78,7 @@ def test_attention_is_the_written_out_formula_in_value_and_gradient(masked: bool
     """With the factors of dropout given, so that both sides drop the same weights."""
     torch.manual_seed(1)
     factors = dropout_factors((6 * 4, 11, 11), 0.25)
-    monkeypatch.setattr("lightning_modules.networks.cpu_layers.dropout_factors", lambda shape, p: factors.view(shape))
+    monkeypatch.setattr("lightning_modules.networks.kernels.cpu_layers.dropout_factors", lambda shape, p: factors.view(shape))
     q, k, v = (torch.randn(6, 4, 11, 8).bfloat16().requires_grad_() for _ in range(3))
     mask = inputs()["attention_mask"].bool()[:, None, None].expand(6, 1, 11, 11) if masked else None
     with bf16():

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.run_folder import RunFolder
 from lightning_modules.callbacks import epoch_timer
 from lightning_modules.callbacks.epoch_timer import EpochTimer
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
 

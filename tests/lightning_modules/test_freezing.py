@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.networks.freezing import FreezingError, FreezingPlan, apply_plan, keep_frozen_in_eval
+from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan, apply_plan, keep_frozen_in_eval
 
 
 def network() -> nn.Sequential:

@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.freezing import FreezingPlan
-from lightning_modules.networks.frozen_prefix import Cut, find_cut
-from lightning_modules.networks.vision_layers import behind, input_of
+from lightning_modules.networks.backbones.partial_vit import behind, input_of
+from lightning_modules.networks.freezing.plan import FreezingPlan
+from lightning_modules.networks.freezing.prefix import Cut, find_cut
 from lightning_modules.text_classifier import TextClassifier
 from tests.lightning_modules.test_image_networks import BACKBONES, batch
 

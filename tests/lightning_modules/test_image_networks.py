@@ -15,11 +15,11 @@ from torchvision.transforms.v2 import functional as reference
 
 from datamodules.batches import ImageBatch
 from lightning_modules.image_classifier import ImageClassifier
-from lightning_modules.networks.features import BackboneError, Features
-from lightning_modules.networks.heads import LinearHead, MLPHead
-from lightning_modules.networks.image_backbones import image_encoder
-from lightning_modules.networks.pixels import PixelInput, resize
-from lightning_modules.networks.small_resnet import opponent_filters
+from lightning_modules.networks.backbones.features import BackboneError, Features
+from lightning_modules.networks.backbones.image import image_encoder
+from lightning_modules.networks.backbones.pixels import PixelInput, resize
+from lightning_modules.networks.backbones.small_resnet import opponent_filters
+from lightning_modules.networks.heads.classification import LinearHead, MLPHead
 
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 BACKBONES = {
@@ -126,7 +126,7 @@ def test_a_cpu_evaluates_a_few_images_at_a_time(
     ways = [encoder] if layer is None else [encoder, partial(encoder.up_to, layer)]
     with torch.no_grad():
         expected = [way(images).values for way in ways]
-        monkeypatch.setattr("lightning_modules.networks.image_backbones._PIECE", 3 * pixels + 1)
+        monkeypatch.setattr("lightning_modules.networks.backbones.image._PIECE", 3 * pixels + 1)
         for way, values in zip(ways, expected, strict=True):
             sizes.clear()
             torch.testing.assert_close(way(images).values, values)

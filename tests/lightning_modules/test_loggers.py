@@ -16,9 +16,9 @@ from wandb.sdk.lib import wbauth
 
 import engine.build
 from engine.publishing import beginning
-from engine.run_folder import RunFolder
 from lightning_modules.loggers.base import Confusion, LoggerError, confusion_rows
 from lightning_modules.loggers.wandb import WandbLogger
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 from tests.processes import start, wait_for
 from tests.wandb_files import stored_run
@@ -209,7 +209,7 @@ def test_wandb_that_does_not_begin_is_one_line(train: Train, monkeypatch: pytest
 
 
 def test_an_interrupted_run_is_marked_with_the_signal(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.interrupts import InterruptedRunError
+    from engine.processes.signals import InterruptedRunError
     from lightning_modules.text_classifier import TextClassifier
 
     def stop(self: TextClassifier) -> None:

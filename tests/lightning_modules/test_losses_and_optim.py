@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.losses import class_probabilities, classification_loss, num_outputs
-from lightning_modules.optim import (
+from lightning_modules.losses.classification import class_probabilities, classification_loss, num_outputs
+from lightning_modules.optim.optim import (
     OptimizerName,
     Schedule,
     clip_in_step,

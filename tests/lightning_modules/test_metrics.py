@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from lightning_modules.metrics import (
+from lightning_modules.metrics.classification import (
     CALIBRATION_BINS,
     ClassificationTotals,
     figure_names,

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from datamodules.batches import TextBatch
-from lightning_modules.networks.bigru import BiGRU, _Recurrence
-from lightning_modules.networks.heads import BiGRUHead, LinearHead
-from lightning_modules.networks.text_backbones import BackboneError, Features, text_encoder
+from lightning_modules.networks.backbones.text import BackboneError, Features, text_encoder
+from lightning_modules.networks.heads.classification import BiGRUHead, LinearHead
+from lightning_modules.networks.kernels.bigru import BiGRU, _Recurrence
 from lightning_modules.text_classifier import TextClassifier
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

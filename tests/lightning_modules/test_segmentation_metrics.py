@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
 
-from lightning_modules.segmentation_metrics import FIGURES, SegmentationTotals, per_class_figures, segmentation_figures
+from lightning_modules.metrics.segmentation import FIGURES, SegmentationTotals, per_class_figures, segmentation_figures
 
 
 def batches(classes: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

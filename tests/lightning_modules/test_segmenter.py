@@ -18,10 +18,10 @@ from transformers import (
 
 from datamodules.batches import SceneBatch
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
-from lightning_modules.networks.features import BackboneError
-from lightning_modules.networks.segmentation_networks import SegmentationNetwork, segmentation_network
+from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.networks.backbones.features import BackboneError
+from lightning_modules.networks.backbones.segmentation import SegmentationNetwork, segmentation_network
 from lightning_modules.segmenter import Segmenter
-from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
 
 _VIT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 64}
 BEIT = {"model_type": "beit", **_VIT, "num_hidden_layers": 6, "out_indices": [2, 3, 4, 5], "auxiliary_channels": 8}

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torchvision.models import densenet201
 
-from engine.run_folder import RunFolder
-from engine.signatures import signature_faults
+from engine.config.signatures import signature_faults
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
-from lightning_modules.networks.freezing import FreezingError, FreezingPlan, apply_plan
-from lightning_modules.networks.layers import layer_numbers, parameters_from
+from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
+from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan, apply_plan
 from lightning_modules.text_classifier import TextClassifier
+from run_folders.run_folder import RunFolder
 from tests.conftest import Train, identical
 from tests.images import cifar_like
 from tests.lightning_modules.test_image_networks import BACKBONES

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from benchmarks import segmentation_loss
 from benchmarks.segmentation_loss import random_labels
-from lightning_modules import upsampled_cross_entropy as module
-from lightning_modules.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.losses import upsampled_cross_entropy as module
+from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from tests.allocations import peak_allocated
 
 # Small logits, size of the labels: whole and other factors, one row, shrinking, the same size.

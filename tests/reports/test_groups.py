@@ -9,10 +9,10 @@ import pytest
 import yaml
 from scipy import stats
 
-from engine.run_folder import RunFolder
 from reports.comparison import write_comparison
 from reports.groups import grouped, summarised
 from reports.record import read_run
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.run_folder import RunFolder, write_atomically
 from reports.comparison import write_comparison
 from reports.mistakes import mistakes
 from reports.page import write_report
 from reports.record import NotARunError, read_run
+from run_folders.run_folder import RunFolder, write_atomically
 from tests.conftest import SAMPLE, Train
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from engine.run_folder import RunFolder, write_atomically
-from lightning_modules.segmentation_metrics import per_class_figures, segmentation_figures
+from lightning_modules.metrics.segmentation import per_class_figures, segmentation_figures
 from reports.comparison import write_comparison
 from reports.page import write_report
 from reports.record import read_run
 from reports.scenes import class_rows, confusion_pairs, scene_pictures
 from reports.statistics import mean_interval
 from reports.triptychs import coloured, encoded, present, triptych
+from run_folders.run_folder import RunFolder, write_atomically
 from tests.reports.test_page import CHROMIUM, needs_chromium
 
 NAMES = ["sky & sea", "<b>wall</b>", "tree", "never"]

@@ -1,0 +1,1 @@
+"""From samples to batches: their order, loaders, and features stored in place of samples."""

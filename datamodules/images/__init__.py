@@ -1,0 +1,1 @@
+"""Images: rows, decoding, storage, transforms."""

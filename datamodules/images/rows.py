@@ -1,0 +1,146 @@
+"""From image folders and Parquet files to labelled images that are still encoded."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.images.decoding import SUFFIXES
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.labels import class_of
+from datamodules.reading.tables import Row, read_rows
+from run_folders.errors import near_names
+
+_END = 2**16  # bytes
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """A labelled image before decoding.
+
+    Attributes:
+        index: Row in the split's file, from 0; in a folder the place among its files, class by
+            class in order of their names.
+        source: The file, or its content.
+        label: 0..K-1.
+        file: Name of the file that a person looks into.
+        row: Row of that file, from 1; None for an image file.
+    """
+
+    index: int
+    source: bytes | Path
+    label: int
+    file: str
+    row: int | None
+
+    @property
+    def name(self) -> str:
+        """What a person recognises it by."""
+        return self.file if self.row is None else f"{self.file}, row {self.row}"
+
+    def digest(self) -> str:
+        """What tells two images apart; see `digest_of`."""
+        return digest_of(self.source)
+
+    def fault(self, split: str, reason: str) -> BadRow:
+        """This image as a bad row."""
+        return BadRow(split, self.file, self.row, None, reason)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Where images and their labels are found.
+
+    Attributes:
+        image_column, label_column: Columns of a Parquet file.
+        class_names: Name of class 0, 1, ...; in an image folder the names of its folders.
+    """
+
+    image_column: str
+    label_column: str
+    class_names: Sequence[str]
+
+    def read(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
+        """Read a split: `<path>/<class>/<image>` where it is a folder, else a Parquet file.
+
+        Args:
+            path: The folder or file.
+            split: Named in bad rows.
+
+        Yields:
+            Images and bad rows in order.
+
+        Raises:
+            DataError: If it is neither, or has a folder that is no class.
+        """
+        if path.is_dir():
+            yield from self._from_folder(path, split)
+        elif path.suffix.lower() == ".parquet":
+            rows = (row for row in read_rows(path, [self.image_column, self.label_column]) if isinstance(row, Row))
+            yield from self.from_rows(rows, path.name, split)
+        else:
+            msg = f"{path}: images are read from a .parquet file, or from a folder with a folder for each class"
+            raise DataError(msg)
+
+    def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedImage | BadRow]:
+        """Images of a table's rows; an image is bytes, or a mapping with `bytes` as the hub has it."""
+        for row in rows:
+            label, reason = class_of(row.values.get(self.label_column), self.class_names)
+            content = content_of(row.values.get(self.image_column))
+            if content is None:
+                reason = f"column '{self.image_column}' holds no image bytes"
+            if reason:
+                yield BadRow(split, file, row.index + 1, None, reason)
+            else:
+                assert content is not None  # noqa: S101 - tells the type checker
+                yield EncodedImage(row.index, content, label, file, row.index + 1)
+
+    def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
+        folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        for name in folders:
+            if name not in self.class_names:
+                near = near_names(name, self.class_names, count=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; data.classes names {', '.join(self.class_names)}"
+                msg = f"{path / name}: no class is called '{name}'{hint}"
+                raise DataError(msg)
+        for stray in sorted(entry.name for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")):
+            yield BadRow(split, f"{path.name}/{stray}", None, None, "stands in no class folder, so its class is not known")
+        index = 0
+        for label, name in enumerate(self.class_names):
+            files = visible_files(path / name)
+            if not files:
+                reason = "this class folder is empty" if name in folders else "there is no folder for this class"
+                yield BadRow(split, f"{path.name}/{name}", None, None, reason)
+            for file in files:
+                image = EncodedImage(index, file, label, file.relative_to(path.parent).as_posix(), None)
+                index += 1
+                if file.suffix.lower() in SUFFIXES:
+                    yield image
+                else:
+                    yield image.fault(split, f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}")
+
+
+def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
+    """SHA-256 of the content; of a file longer than 128 KiB, unless `whole`, of its size and both ends."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    length = source.stat().st_size
+    with source.open("rb") as file:
+        if whole or length <= 2 * _END:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        ends = file.read(_END)
+        file.seek(length - _END)
+        return hashlib.sha256(ends + file.read(_END) + str(length).encode()).hexdigest()
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder in order of their names; hidden ones, and those in hidden folders, are left out."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds
+    """The bytes of an image's cell: bytes, or a mapping with `bytes` as the hub has it."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    return content if isinstance(content, bytes) else None

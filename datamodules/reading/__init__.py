@@ -1,0 +1,1 @@
+"""From files to rows: sources, tables, encodings, labels, splits. Imports no torch."""

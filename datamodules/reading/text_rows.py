@@ -1,0 +1,192 @@
+"""From rows of a table to texts with labels: which rows can be used."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datamodules.reading.encodings import open_text
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.labels import class_of
+from datamodules.reading.splits import stratified_split
+from datamodules.reading.tables import COLUMN_ADVICE, Row, read_rows, unreadable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TextSplit:
+    """The usable rows of a split.
+
+    Attributes:
+        indices: Row in the file, from 0.
+        texts: As in the file.
+        labels: 0..K-1.
+    """
+
+    indices: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def classes(self) -> set[int]:
+        """The classes that occur."""
+        return set(self.labels)
+
+    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+        """Positions of two parts with the same share of every class."""
+        return stratified_split(self.labels, fraction, seed)
+
+    def rows(self) -> Iterable[tuple[int, str, int]]:
+        """Row, text and label of each: what tells two datasets apart."""
+        return zip(self.indices, self.texts, self.labels, strict=True)
+
+    def contents(self) -> list[str]:
+        """The texts; one that stands in two splits is the same in both."""
+        return [text.strip() for text in self.texts]
+
+    def name_of(self, content: str) -> str:
+        """The text itself."""
+        return content
+
+    def take(self, positions: Sequence[int]) -> "TextSplit":
+        """The rows at these positions."""
+        return TextSplit(
+            [self.indices[p] for p in positions], [self.texts[p] for p in positions], [self.labels[p] for p in positions]
+        )
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """What a row has to be like.
+
+    Attributes:
+        text_column, label_column: Columns that are read.
+        id_column: Column that must not repeat, if any.
+        class_names: Name of class 0, 1, ...
+    """
+
+    text_column: str
+    label_column: str
+    id_column: str | None
+    class_names: Sequence[str]
+
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return [c for c in (self.text_column, self.label_column, self.id_column) if c is not None]
+
+    def is_whole_row(self, row: Mapping[str, str]) -> bool:
+        """Whether a line inside a quoted text is a row by itself."""
+        return row[self.label_column] in self.class_names
+
+    def read(self, rows: Iterable[Row | BadRow], file: str, split: str) -> tuple[TextSplit, list[BadRow]]:
+        """Part the rows that can be used from those that cannot.
+
+        Args:
+            rows: Of one file.
+            file: Its name.
+            split: The split that it is.
+
+        Returns:
+            The split, and the bad rows in order.
+
+        Raises:
+            DataError: If there is no row at all.
+        """
+        good, bad = TextSplit(), []
+        seen: dict[str, int] = {}
+        for row in rows:
+            if isinstance(row, BadRow):
+                bad.append(row)
+                continue
+            text = row.values.get(self.text_column)
+            label, reason = class_of(row.values.get(self.label_column), self.class_names)
+            reason = text_fault(text, self.text_column) or reason or self._repeated(row, seen)
+            if reason:
+                bad.append(BadRow(split, file, row.index + 1, row.line, reason))
+                continue
+            good.indices.append(row.index)
+            good.texts.append(str(text))
+            good.labels.append(label)
+        if not good.texts and not bad:
+            msg = f"{file} has a header and no rows; add rows to it, or name another file in data.files"
+            raise DataError(msg)
+        return good, bad
+
+    def _repeated(self, row: Row, seen: dict[str, int]) -> str:
+        if self.id_column is None:
+            return ""
+        identifier = str(row.values.get(self.id_column))
+        first = seen.setdefault(identifier, row.index)
+        return "" if first == row.index else f"{self.id_column} '{identifier}' stands in row {first + 1} already"
+
+
+def text_fault(text: object, column: str) -> str:
+    """Why a value is no text to read, or an empty string."""
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return f"column '{column}' is empty"
+    if not isinstance(text, str):
+        return f"column '{column}' holds {text!r}, which is {type(text).__name__} and no text"
+    return unreadable(text)
+
+
+def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[Row | BadRow]:
+    """Read texts without labels; where those of a CSV file look as if they had swallowed rows, warn at the end.
+
+    Args:
+        path: .txt with a text a line, or a table.
+        column: Of the texts; the name of the lines of a .txt file too.
+        advice: What to do where the table has no such column.
+
+    Yields:
+        Rows and bad rows in the file's order.
+
+    Raises:
+        DataError: If the file as a whole cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        yield from _lines(path, column)
+        return
+    suspects = []
+    for row in read_rows(path, [column], advice=advice):
+        if suffix == ".csv" and isinstance(row, Row) and _may_hold_rows(row, column):
+            suspects.append(row.index + 1)
+        yield row
+    if suspects:
+        log.warning("%d texts span lines that look like rows, first in row %d: are quotes astray?", len(suspects), suspects[0])
+
+
+def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
+    if path.stat().st_size == 0:
+        msg = f"{path} is empty; give a text a line"
+        raise DataError(msg)
+    with open_text(path) as lines:
+        for index, line in enumerate(lines):
+            if line.strip():
+                yield Row(index, index + 1, {column: line.rstrip("\r\n")})
+            else:
+                yield BadRow("", path.name, index + 1, None, "the line is empty")
+
+
+def _may_hold_rows(row: Row, column: str) -> bool:
+    """Whether a line inside the text has as many commas as a row: a pair of stray quotes may have swallowed rows."""
+    commas = len(row.values) - 1
+    return commas > 1 and any(line.count(",") == commas for line in str(row.values[column]).splitlines()[1:])
+
+
+def usable_rows(rows: Iterable[Row | BadRow], column: str, file: str) -> tuple[list[Row], list[BadRow]]:
+    """Part the rows whose text can be read from those whose text cannot."""
+    good, bad = [], []
+    for row in rows:
+        reason = "" if isinstance(row, BadRow) else text_fault(row.values.get(column), column)
+        if isinstance(row, BadRow):
+            bad.append(row)
+        elif reason:
+            bad.append(BadRow("", file, row.index + 1, row.line, reason))
+        else:
+            good.append(row)
+    return good, bad

@@ -1,0 +1,1 @@
+"""Texts: cleaning, tokenizing, batching."""

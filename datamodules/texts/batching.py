@@ -1,0 +1,92 @@
+"""Padded batches of texts of similar length."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batches import TextBatch
+from datamodules.batching.order import EvaluationBatches, TrainingBatches
+
+# Batches that are filled together from one random pool: fewer leave more padding, more mix less.
+POOL_BATCHES = 50
+
+
+class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
+    """Token ids of a split, end to end in one tensor."""
+
+    def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int], indices: Sequence[int]) -> None:
+        self.lengths: npt.NDArray[np.int64] = np.asarray([len(row) for row in ids], dtype=np.int64)
+        self.ends = np.cumsum(self.lengths)
+        self.flat = torch.as_tensor(np.fromiter((i for row in ids for i in row), np.int32, int(self.lengths.sum())))
+        self.labels = list(labels)
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+        """Token ids [T] int32, label, and row in the file."""
+        end = int(self.ends[position])
+        return self.flat[end - int(self.lengths[position]) : end], self.labels[position], self.indices[position]
+
+
+class PadCollator:
+    """Samples -> `TextBatch`, padded on the right to the longest."""
+
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, samples: Sequence[tuple[Tensor, int, int]]) -> TextBatch:
+        """Make a batch."""
+        ids, labels, indices = zip(*samples, strict=True)
+        lengths = torch.tensor([len(row) for row in ids])
+        input_ids = torch.nn.utils.rnn.pad_sequence(list(ids), batch_first=True, padding_value=self.pad_id)
+        mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
+        return TextBatch(
+            input_ids=input_ids.long(),
+            attention_mask=mask.long(),
+            labels=torch.tensor(labels),
+            index=torch.tensor(indices),
+        )
+
+
+class LengthBuckets(TrainingBatches):
+    """Batches of similar length in random order.
+
+    Each epoch's permutation is cut into pools of `POOL_BATCHES` batches; within a pool samples are sorted by length and
+    cut into batches, and the batches of all pools are shuffled.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int) -> None:
+        super().__init__(math.ceil(len(lengths) / batch_size), seed)
+        self.lengths = lengths
+        self.batch_size = batch_size
+
+    def batches(self) -> list[list[int]]:
+        """All batches of this epoch."""
+        rng = self.sampler.generator()
+        order = rng.permutation(len(self.lengths))
+        pool = self.batch_size * POOL_BATCHES
+        batches: list[list[int]] = []
+        for start in range(0, len(order), pool):
+            members = order[start : start + pool]
+            members = members[np.argsort(self.lengths[members], kind="stable")]
+            batches += [members[i : i + self.batch_size].tolist() for i in range(0, len(members), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def longest_first(lengths: npt.NDArray[np.int64], batch_size: int) -> EvaluationBatches:
+    """Every sample once, longest first, for evaluation."""
+    return EvaluationBatches(np.argsort(-lengths, kind="stable").tolist(), batch_size)
+
+
+def padding_share(batches: Sequence[Sequence[int]], lengths: npt.NDArray[np.int64]) -> float:
+    """Share of padding among all positions of the padded batches, 0..1."""
+    filled = sum(int(lengths[batch].sum()) for batch in map(list, batches))
+    total = sum(len(batch) * int(lengths[batch].max()) for batch in map(list, batches))
+    return 1 - filled / total if total else 0.0

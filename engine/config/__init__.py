@@ -1,0 +1,1 @@
+"""The config: composed, validated, redacted."""

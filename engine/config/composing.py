@@ -1,0 +1,126 @@
+"""Hydra's composition: from overrides to a config, to the file that states a key, and to one line about what is mistyped."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import MissingConfigException, compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from engine.config.groups import CONFIGS, groups
+from engine.old_names import removal
+from run_folders.errors import nearest
+from run_folders.nested import nodes
+
+COMMAND_LINE = "the command line"
+_EXTRAS = {"joblib": "sweep", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
+
+
+class OverrideError(ValueError):
+    """The command line names an option or a key that does not exist."""
+
+    is_for_the_user = True
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config that `train.py` runs with the same overrides, without the `hydra` node."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def origins() -> dict[str, str]:
+    """Where the config of the running job got its keys from.
+
+    Returns:
+        Dotted key -> the last file that states it, or the command line.
+    """
+    job = HydraConfig.get()
+    typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
+    overrides = [*typed["hydra"], *typed["task"]]
+    folders = [Path(source.path) for source in job.runtime.config_sources if source.schema == "file"]
+    stated: dict[str, str] = {}
+    loader = GlobalHydra.instance().config_loader()
+    for default in loader.compute_defaults_list(job.job.config_name, overrides, RunMode.RUN).defaults:
+        name = f"{default.config_path}.yaml"
+        folder = next((folder for folder in folders if (folder / name).is_file()), None)
+        if folder is not None:
+            body: Any = OmegaConf.to_container(OmegaConf.load(folder / name), resolve=False)
+            prefix = f"{default.package}." if default.package else ""
+            stated.update((key, f"{folder.name}/{name}") for key, _ in nodes(body, prefix))
+    parsed = OverridesParser.create().parse_overrides(typed["task"])
+    return stated | {override.key_or_group: COMMAND_LINE for override in parsed}
+
+
+@contextmanager
+def explained(words: Sequence[str]) -> Iterator[None]:
+    """Name what is nearest where Hydra cannot compose what the command line asks for.
+
+    Args:
+        words: The command line without the program's name.
+
+    Raises:
+        OverrideError: In place of Hydra's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = _message(error, words)
+        if message is None:
+            raise
+        raise OverrideError(message) from error
+
+
+def _message(error: Exception, words: Sequence[str]) -> str | None:
+    """One line about what was mistyped; None where Hydra's own words are the better ones."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return _unknown_option(group, option, error.options)
+    if isinstance(error, OverrideParseException) and "=" not in error.override:
+        return _without_form(error.override)
+    if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
+        return _unknown_key(str(error.__cause__.full_key), words)
+    if type(error) is ValueError:  # Hydra's: flags that exclude each other, an empty group, an option that is a number
+        flags = {word.partition("=")[0] for word in words}
+        if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
+            return "--cfg shows the config of one job; leave -m out"
+        for group, _, options in (word.partition("=") for word in words):
+            if not group:
+                return _without_form(f"={options}")
+            for option in options.split(",") if group in groups() else ():
+                if re.fullmatch(r"[-+.\d]+", option) and option not in groups()[group]:
+                    return _unknown_option(group, option, groups()[group])
+    return None
+
+
+def _without_form(word: str) -> str:
+    return f"'{word}' is neither KEY=VALUE nor GROUP=OPTION; see --help"
+
+
+def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+    gone = removal(group, option)
+    if gone is not None:
+        return f"{group}: {gone}"
+    if group == "hydra/launcher" and option in _EXTRAS:
+        extra = _EXTRAS[option]
+        return f"{group}={option} needs a plugin; the extra `{extra}` brings it: pip install -e '.[{extra}]'"
+    place = group if group.startswith("hydra/") else f"{CONFIGS.name}/{group}/"
+    return f"{group}={option}: {place} has no '{option}'; {nearest(option, options)}"
+
+
+def _unknown_key(full_key: str, words: Sequence[str]) -> str | None:
+    """`full_key` is the first part that does not exist of the key that was typed."""
+    typed = [word.partition("=")[0] for word in words]
+    key = next((key for key in typed if f"{key}.".startswith(f"{full_key}.")), None)
+    if key is None or key.startswith("hydra."):
+        return None
+    chosen = [word for word in words if word.partition("=")[0] in groups() and "," not in word]
+    known: Any = OmegaConf.to_container(compose_config(chosen), resolve=False)
+    return f"unknown key '{key}' on the command line; {nearest(key, [*dict(nodes(known)), *groups()])}"

@@ -1,0 +1,240 @@
+"""Validation of the composed config: every fault is found before any work, and all are told together."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.config.composing import COMMAND_LINE, origins
+from engine.config.groups import CONFIGS
+from engine.config.signatures import Fault, signature_faults
+from engine.old_names import removal
+from lightning_modules.base import Task
+from run_folders.errors import brief, near_names, nearest
+from run_folders.nested import nodes
+
+# A _target_ may be a class of these packages, wherever the config's name for it points.
+ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
+_GLOBAL = ("hydra", "experiment", "sweep", "debug")  # groups whose options write elsewhere than under their own name
+_NEEDED = ("data", "model", "trainer")
+_NAMED = ("callbacks", "logger")
+_MAX_SEED = 2**32 - 1
+# Nothing may be left out of: without training and validation there is no best checkpoint, without a test no result.
+_NOT_ZERO = ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
+
+
+class ConfigError(ValueError):
+    """The config cannot be run; the message lists every fault, a line each."""
+
+    is_for_the_user = True
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check the whole config without building anything.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        ConfigError: With all faults.
+    """
+    unresolved = list(_unresolved(cfg))
+    faults = [*_unknown_keys(cfg), *unresolved]
+    if not unresolved:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        faults += [*_plain_values(values), *_target_faults(values, "")]
+        gone = {path: said for path, value in nodes(values) if (said := removal(path, value)) is not None}
+        faults = [*gone.items(), *(fault for fault in faults if fault[0] not in gone)]
+    if faults:
+        stated = origins()
+        lines = [f"{path} ({_origin(path, stated)}): {fault}" for path, fault in dict.fromkeys(faults)]
+        count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
+        raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
+
+
+def _origin(path: str, stated: dict[str, str]) -> str:
+    """Where the key was stated, or else the nearest mapping that it is in."""
+    while path:
+        if path in stated:
+            return stated[path]
+        path = path.rpartition(".")[0]
+    return COMMAND_LINE
+
+
+def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
+    train: Any = OmegaConf.load(CONFIGS / "train.yaml")
+    paths: Any = OmegaConf.load(CONFIGS / "paths" / "default.yaml")
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    chosen = {group for default in train.defaults if isinstance(default, DictConfig) for group in default}
+    roots = {*train} - {"defaults"} | (chosen - {*_GLOBAL})
+    known = [key for key, _ in nodes(plain) if key.partition(".")[0] in roots]
+    for key in plain:
+        if key not in roots:
+            yield str(key), f"unknown key; {nearest(str(key), known)}"
+    for name, keys in (("paths", list(paths)), ("cache", list(train.cache))):
+        for key in plain.get(name) or ():
+            if key not in keys:
+                yield f"{name}.{key}", f"unknown key; {nearest(str(key), keys)}"
+    for name in _NEEDED:
+        if not isinstance(cfg.get(name), DictConfig) or "_target_" not in cfg[name]:
+            yield name, "needs a _target_; choose an option of the group"
+    for group in _NAMED:
+        for name, node in (plain.get(group) or {}).items():
+            if not isinstance(node, dict) or "_target_" not in node:
+                yield f"{group}.{name}", "has no _target_, so nothing would be built from it"
+
+
+def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Fault]:
+    """Values that are still ??? or whose interpolation leads nowhere."""
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        path = f"{prefix}{key}"
+        try:
+            if OmegaConf.is_missing(node, key):
+                yield path, "is ???: a value has to be given"
+                continue
+            value = node[key]
+        except OmegaConfBaseException as error:
+            yield path, f"interpolation failed: {brief(error)}"
+            continue
+        if isinstance(value, DictConfig | ListConfig) and not OmegaConf.is_interpolation(node, key):
+            yield from _unresolved(value, f"{path}.")
+
+
+def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
+    """What no signature says: keys of no class, and values that have to agree with each other."""
+
+    def at(key: str) -> Any:  # noqa: ANN401 - any value of a config
+        node: Any = values
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    seed = at("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        yield "seed", f"received {seed!r}; a whole number is needed"
+    elif not 0 <= seed <= _MAX_SEED:
+        yield "seed", f"received {seed!r}; 0 to {_MAX_SEED} is needed"
+    for key in _NOT_ZERO:
+        if at(key) == 0:
+            yield key, "received 0; a run trains, validates and tests"
+    if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
+        yield "trainer.max_epochs", f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; a schedule needs an end"
+    if at("model.schedule") == "plateau" and at("trainer.check_val_every_n_epoch") not in (None, 1):
+        yield (
+            "trainer.check_val_every_n_epoch",
+            "received more than 1; model.schedule=plateau looks at every epoch's validation",
+        )
+    if at("mode") not in ("min", "max"):
+        yield "mode", f"received {at('mode')!r}; choose min or max"
+    for key in ("plan", "train", "test"):
+        if not isinstance(at(key), bool):
+            yield key, f"received {at(key)!r}; choose true or false"
+    yield from _cache_faults(values.get("cache"))
+    if at("train") is False and at("test") is False:
+        yield "test", "received false, and train=false too; nothing would be done"
+    if at("train") is False and at("ckpt_path") is not None:
+        yield "ckpt_path", "received a checkpoint, and train=false; scripts/evaluate.py RUN tests a run's checkpoint again"
+    classes, count = at("data.classes"), at("data.num_classes")
+    if isinstance(classes, list) and count != len(classes):
+        yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}"
+    if at("model.num_classes") != count:
+        yield "model.num_classes", f"received {at('model.num_classes')!r}; the data has {count} classes"
+    known = _figures(at("model._target_"), count)
+    if known and at("monitor") not in known:
+        advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
+        yield "monitor", f"received {at('monitor')!r}; {advice}"
+
+
+def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
+    """What is wrong with how features are stored."""
+    if not isinstance(cache, dict):
+        yield "cache", f"received {cache!r}; a mapping with features, dir and max_gb is needed"
+        return
+    features, folder, size = cache.get("features"), cache.get("dir"), cache.get("max_gb")
+    if features != "auto" and not isinstance(features, bool):
+        yield "cache.features", f"received {features!r}; choose auto, true or false"
+    if folder is not None and (not isinstance(folder, str) or not folder):
+        yield "cache.dir", f"received {folder!r}; a folder is needed, or null for the user's cache folder"
+    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
+        yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
+
+
+def _figures(target: object, num_classes: object) -> list[str]:
+    """The figures of validation that a task has; none where the task or the number of classes is faulty by itself."""
+    try:
+        task = resolve_target(target)
+    except ConfigError:
+        return []
+    names = task.figure_names(num_classes) if issubclass(task, Task) and isinstance(num_classes, int) else []
+    return [f"val/{name}" for name in names]
+
+
+def _target_faults(node: object, path: str) -> Iterator[Fault]:
+    if isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _target_faults(value, f"{path}.{index}")
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        try:
+            target = resolve_target(node["_target_"])
+        except ConfigError as error:
+            yield f"{path}._target_", str(error)
+            return
+        yield from signature_faults(target, node, path)
+    for key, value in node.items():
+        yield from _target_faults(value, f"{path}.{key}" if path else str(key))
+
+
+def refuse_foreign_targets(node: object) -> None:
+    """Raise `ConfigError` where a `_target_` anywhere in plain values names what a config may not build."""
+    faults = [fault for path, fault in _foreign(node)]
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _foreign(node: object) -> Iterator[Fault]:
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _foreign(child)
+    if isinstance(node, dict) and "_target_" in node:
+        try:
+            resolve_target(node["_target_"])
+        except ConfigError as error:
+            yield "_target_", str(error)
+
+
+def resolve_target(name: object) -> type[Any]:
+    """Import what a `_target_` names, if a config may build it.
+
+    Args:
+        name: A dotted name.
+
+    Returns:
+        The class.
+
+    Raises:
+        ConfigError: If there is no such class, or it is not one that a config may build.
+    """
+    if not isinstance(name, str) or not name.startswith(ALLOWED):
+        msg = f"received {name!r}; only classes of {', '.join(prefix.rstrip('.') for prefix in ALLOWED)} may be built"
+        raise ConfigError(msg)
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        msg = f"received {name!r}; cannot import {module_name}: {error}"
+        raise ConfigError(msg) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        near = near_names(attribute, dir(module))
+        msg = f"received {name!r}; {module_name} has no {attribute}{', but ' + ' and '.join(near) if near else ''}"
+        raise ConfigError(msg)
+    real = f"{getattr(found, '__module__', '?')}.{getattr(found, '__qualname__', '?')}"
+    if not inspect.isclass(found) or not real.startswith(ALLOWED):
+        msg = f"received {name!r}, which is {real}; only classes of Thaw, lightning, torch and torchmetrics may be built"
+        raise ConfigError(msg)
+    return found

@@ -1,0 +1,1 @@
+"""Features of frozen layers: planned, computed once, stored."""

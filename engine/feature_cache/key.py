@@ -1,0 +1,51 @@
+"""All that stored features depend on, as one digest: what agrees in it has the same features."""
+
+import json
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning
+import torch
+
+import datamodules
+from datamodules.batching.stored_features import digest_of_tensors
+from engine.config.precision import bfloat16_units
+from engine.feature_cache import computing as feature_computing
+from lightning_modules import networks
+from lightning_modules.base import Task
+from lightning_modules.networks.freezing.prefix import Cut
+
+
+@cache
+def code_digest() -> str:
+    """Of the source of all that computes features: what an older version computed is not taken for what this one would."""
+    files = [path for package in (datamodules, networks) for path in sorted(Path(package.__path__[0]).rglob("*.py"))]
+    files.append(Path(feature_computing.__file__))
+    return digest_of_tensors([], [path.read_bytes() for path in files])
+
+
+def _processor() -> list[object]:
+    """What the last digits of a CPU's products depend on."""
+    return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), bfloat16_units()]
+
+
+def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
+    """Of the part that runs: weights, buffers, configuration, the cut, and what its numbers depend on beside them."""
+    features = task.network.get_submodule("features")
+    tensors = cut.tensors(features)
+    device = trainer.strategy.root_device.type
+    facts = {
+        "code": code_digest(),
+        "configuration": task.backbone_config(),
+        "pooling": getattr(features, "pooling", None),
+        "cut": cut.layer,
+        "modules": repr(features),
+        "tensors": list(tensors),
+        "precision": str(trainer.precision),
+        "float32": torch.get_float32_matmul_precision(),
+        "device": [device, *([torch.cuda.get_device_name()] if device == "cuda" else _processor())],
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "versions": [torch.__version__, *map(version, ("transformers", "timm"))],
+    }
+    return digest_of_tensors(tensors.values(), json.dumps(facts, sort_keys=True, default=str))

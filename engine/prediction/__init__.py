@@ -1,0 +1,1 @@
+"""Prediction of new inputs, one file for each kind of input."""

@@ -1,0 +1,95 @@
+"""Predict new images with a run's best checkpoint, a batch at a time."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from datamodules.batches import ImageBatch
+from datamodules.images.decoding import SUFFIXES
+from datamodules.images.rows import EncodedImage, content_of, visible_files
+from datamodules.images.storage import Decoding, in_threads
+from datamodules.reading.encodings import open_text
+from datamodules.reading.errors import DataError, refuse
+from datamodules.reading.tables import Row, read_rows
+from engine.prediction.table_writer import TableWriter, progress
+from engine.trained_run import TrainedRun
+from lightning_modules.metrics.classification import predicted
+
+ADVICE = "mend it, or leave such images out with --on-bad-rows skip"
+_BATCH = 64
+
+
+def predict_images(
+    run: TrainedRun, inputs: Sequence[Path], target: Path, column: str | None, on_bad_rows: Literal["error", "skip"]
+) -> tuple[int, int]:
+    """Predict images.
+
+    Args:
+        run: Of an image classifier.
+        inputs: Images, folders of images, .txt with a path a line, or .parquet.
+        target: Where to: `image`, `prediction`, and `probability_<class>` for each class.
+        column: Of the images in .parquet; None takes the run's.
+        on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
+
+    Returns:
+        Images predicted and images left out.
+
+    Raises:
+        DataError: If an image cannot be read.
+        RunFolderError: If the output does not do.
+    """
+    height, width = run.data_state["size"]
+    decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
+    images = chain.from_iterable(images_of(path, column or run.cfg.data.image_column) for path in inputs)
+    done = bad = 0
+    with TableWriter(target) as writer, progress() as bars:
+        bar = bars.add_task("images", total=None)
+        while chunk := list(islice(images, _BATCH)):
+            found = list(in_threads(decoding.decode, chunk))
+            good = [(image, pixels) for image, pixels in found if isinstance(pixels, np.ndarray)]
+            faults = [image.fault("", str(reason)) for image, reason in found if not isinstance(reason, np.ndarray)]
+            if good:  # written before anything is refused: what is computed is not lost
+                writer.write(_predicted(run, good))
+            if on_bad_rows == "error":
+                refuse(faults, advice=ADVICE)
+            done, bad = done + len(good), bad + len(faults)
+            bars.update(bar, completed=done)
+    return done, bad
+
+
+def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
+    """The images that an input stands for; their labels are not known and not looked at."""
+    if path.is_dir():
+        files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
+        yield from (EncodedImage(i, file, 0, str(file), None) for i, file in enumerate(files))
+    elif path.suffix.lower() == ".txt":
+        with open_text(path) as lines:
+            names = [line.strip() for line in lines if line.strip()]
+        for i, name in enumerate(names):
+            yield EncodedImage(i, Path(name), 0, name, None)
+    elif path.suffix.lower() == ".parquet":
+        for row in read_rows(path, [column]):
+            assert isinstance(row, Row)  # noqa: S101 - Parquet has no bad rows
+            yield EncodedImage(row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1)
+    elif path.suffix.lower() in (".csv", ".tsv", ".jsonl"):
+        msg = f"{path}: what is read are images, folders of images, a .txt with a path a line, or .parquet"
+        raise DataError(msg)
+    else:
+        yield EncodedImage(0, path, 0, str(path), None)
+
+
+def _predicted(run: TrainedRun, images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]]) -> list[dict[str, Any]]:
+    pixels = torch.from_numpy(np.stack([pixels for _, pixels in images])).permute(0, 3, 1, 2)
+    unknown = torch.zeros(len(images), dtype=torch.int64)
+    probabilities = run.predict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown))
+    _, classes = predicted(probabilities)
+    names = [run.class_names[k] for k in classes.tolist()]
+    columns = [f"probability_{name}" for name in run.class_names]
+    return [
+        {"image": image.name, "prediction": name, **dict(zip(columns, values, strict=True))}
+        for (image, _), name, values in zip(images, names, probabilities.tolist(), strict=True)
+    ]

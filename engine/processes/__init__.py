@@ -1,0 +1,1 @@
+"""The processes of one run: ranks, devices, launching, signals, outcome."""

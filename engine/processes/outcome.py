@@ -1,0 +1,77 @@
+"""How a command ends: one line for every failure, and the exit code that tells it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.processes.signals import InterruptedRunError, signals_raise
+from run_folders.errors import brief
+from run_folders.run_folder import write_text
+
+# Where a process that belongs to a job leaves its error instead of printing it; see engine/processes/first_failure.py.
+ERROR_FILE = "THAW_ERROR_FILE"
+
+
+@dataclass
+class Outcome:
+    """What a command comes to."""
+
+    code: int = 0
+
+
+def is_for_the_user(error: BaseException) -> bool:
+    """Whether the error's own words say what to do, so that a traceback would only hide them."""
+    return bool(getattr(error, "is_for_the_user", False)) or _is_from_hydra(error)
+
+
+def _is_from_hydra(error: BaseException) -> bool:
+    """Told by name, so that nothing imports Hydra only to ask."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return bool(names & {"hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException"})
+
+
+def describe(error: BaseException) -> str:
+    """The error in as few lines as it has to say."""
+    text = str(error).strip() or type(error).__name__
+    if getattr(error, "is_for_the_user", False) or isinstance(error, InterruptedRunError):
+        return text
+    if _is_from_hydra(error):
+        lines = [*text.splitlines(), *str(error.__cause__ or "").splitlines()]
+        return "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    return f"{type(error).__name__}: {brief(error, most=None)}"
+
+
+@contextmanager
+def report_failure() -> Iterator[Outcome]:
+    """Turn signals and exceptions into a line on stderr and an exit code.
+
+    HYDRA_FULL_ERROR=1 adds the traceback that errors of the user do not show otherwise.
+
+    Yields:
+        The outcome, whose code is 130 or 143 after a signal and 1 after any other failure.
+    """
+    outcome = Outcome()
+    try:
+        with signals_raise():
+            yield outcome
+    except InterruptedRunError as error:
+        _tell(error, str(error))
+        outcome.code = error.exit_code
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_for_the_user(error):
+            traceback.print_exception(error)
+        _tell(error, describe(error))
+        outcome.code = 1
+
+
+def _tell(error: BaseException, words: str) -> None:
+    text = "\n".join([words, *getattr(error, "__notes__", [])])
+    if ERROR_FILE not in os.environ:
+        print(f"error: {text}", file=sys.stderr)
+    elif not Path(os.environ[ERROR_FILE]).exists():  # its time stamp is that of the failure
+        rank = os.environ["RANK"]  # the supervisor sets both
+        write_text(Path(os.environ[ERROR_FILE]), text if rank == "0" else f"rank {rank}: {text}")

@@ -1,0 +1,144 @@
+"""The processes of one job on this machine: started with torchrun's words, watched, and ended together."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from engine.processes.first_failure import error_file, first_failure
+from engine.processes.outcome import ERROR_FILE
+from engine.processes.ranks import SUPERVISOR, Rank
+from engine.processes.signals import InterruptedRunError
+from run_folders.run_folder import RunFolder, write_text
+
+# What the user said of HYDRA_FULL_ERROR, which is set while Hydra runs a job.
+FULL_ERROR = "THAW_FULL_ERROR"
+_POLL = 0.1  # seconds
+# The others notice by themselves that one has gone, and rank 0 writes down and closes what it has open.
+_GRACE = 15.0
+_TERMINATED = 10.0
+_INTERRUPTED = 60.0
+
+
+def end_with_supervisor() -> None:
+    """Where another process started this one as one of several, stop when it has gone."""
+    if SUPERVISOR not in os.environ:
+        return
+    supervisor = int(os.environ[SUPERVISOR])
+
+    def look() -> None:
+        while os.getppid() == supervisor:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+class Processes:
+    """The processes of one job."""
+
+    def __init__(self, command: list[str], count: int, port: int, folder: RunFolder) -> None:
+        """State what to start.
+
+        Args:
+            command: Of each process.
+            count: How many there are.
+            port: Where they meet, on this machine.
+            folder: The run folder.
+        """
+        self.command, self.count, self.port, self.folder = command, count, port, folder
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> str:
+        """Start them and wait until all have ended; where one fails, end the others.
+
+        Returns:
+            The error of the process that failed first; empty where none did.
+
+        Raises:
+            InterruptedRunError: If a signal asked the job to stop; the processes have been told, and have ended.
+        """
+        with tempfile.TemporaryDirectory(prefix="thaw-") as errors:
+            try:
+                for rank in range(self.count):
+                    self.children.append(self._start(rank, Path(errors)))
+                return self._watch(Path(errors))
+            except InterruptedRunError as error:
+                self._signal(error.signum)
+                self._wait(_INTERRUPTED)
+                self.folder.write_end_if_missing("interrupted", str(error))
+                raise
+            finally:
+                self._clean_up()
+
+    def _start(self, rank: int, errors: Path) -> subprocess.Popen[bytes]:
+        """Start one; only rank 0 speaks to the terminal."""
+        ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(error_file(errors, rank))}
+        ours["HYDRA_FULL_ERROR"] = os.environ.get(FULL_ERROR, "0")
+        environment = {**os.environ, **torchrun_protocol(rank, self.count, self.port), **ours}
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.count)))
+        with self._log(rank).open("ab") if rank else nullcontext() as log:
+            # Its own session: Ctrl-C reaches this process alone, which passes it on once.
+            return subprocess.Popen(  # noqa: S603 - this program itself
+                self.command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if rank else None,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _log(self, rank: int) -> Path:
+        return self.folder.path / f"rank{rank}.log"
+
+    def _watch(self, errors: Path) -> str:
+        clock = errors / "clock"  # its time stamp is of the same clock as those of the error files
+        clock.touch()
+        while not any(codes := [child.poll() for child in self.children]) and None in codes:
+            clock.touch()
+            time.sleep(_POLL)
+        seen = clock.stat().st_mtime
+        for rank, code in enumerate(codes):
+            file = error_file(errors, rank)
+            if code and not file.exists():
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                write_text(file, f"rank {rank} {how}" + (f"; see {self._log(rank)}" if rank else ""))
+                os.utime(file, (seen, seen))  # what the others say of its end is later
+        if not any(codes):
+            return ""
+        error = first_failure(errors, self.count)
+        self.folder.write_end_if_missing("failed", error)
+        if not self._wait(_GRACE):
+            self._signal(signal.SIGTERM)
+            self._wait(_TERMINATED)
+        return error
+
+    def _wait(self, seconds: float) -> bool:
+        """Whether all have ended within this time."""
+        deadline = time.monotonic() + seconds
+        while (running := any(child.poll() is None for child in self.children)) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        return not running
+
+    def _signal(self, signum: int) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.send_signal(signum)
+
+    def _clean_up(self) -> None:
+        """Whatever happened, leave no process behind, and no log in which nothing stands."""
+        self._signal(signal.SIGKILL)
+        for rank, child in enumerate(self.children):
+            child.wait()
+            if rank and self._log(rank).exists() and not self._log(rank).stat().st_size:
+                self._log(rank).unlink()
+
+
+def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun would tell a process; the place where they meet is kept by this process, as torchrun's agent does."""
+    agent = {"TORCHELASTIC_RUN_ID": "thaw", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    return Rank(rank, count, rank, count, 0, "thaw").as_torchrun("127.0.0.1", port) | agent

@@ -1,0 +1,106 @@
+"""The course of a sweep: Hydra says when one begins; however it ends, its jobs are listed, written down and drawn."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from engine.config.redaction import hide, secret_values
+from run_folders.sweep import PAGE, SHOWN, TABLE, Sweep, common_keys, failures, redact_sweep_record
+from run_folders.sweep_job import Job, SweepError
+
+log = logging.getLogger(__name__)
+
+_begun: list[tuple[Sweep, set[str]]] = []
+
+
+class SweepCourse(Callback):
+    """Tells this process of the sweep that it begins."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
+        """Write down what was asked for."""
+        words = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
+        secrets = _secrets_in(words)
+        sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
+        sweep.begin(hide(word, secrets) for word in words if not word.startswith(("hydra.mode=", "hydra.sweep.dir=")))
+        _begun[:] = [(sweep, secrets)]
+
+
+def _secrets_in(words: Sequence[str]) -> set[str]:
+    """The secrets among the command line's words, which no config has been composed of yet."""
+    found: set[str] = set()
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if not override.is_sweep_override() and not override.is_delete():
+            found |= secret_values(OmegaConf.create({override.key_or_group.rpartition(".")[2]: override.value()}))
+    return found
+
+
+@contextmanager
+def sweep_ended() -> Iterator[None]:
+    """Write down and show what a sweep came to, where one began inside, however it ended.
+
+    Raises:
+        SweepError: If jobs of it failed.
+    """
+    _begun.clear()
+    try:
+        yield
+    except BaseException:
+        with suppress(SweepError):  # the first error is the one that is told
+            _end_sweep(ended=False)
+        raise
+    _end_sweep(ended=True)
+
+
+def _end_sweep(*, ended: bool) -> None:
+    if not _begun:
+        return
+    sweep, secrets = _begun.pop()
+    redact_sweep_record(sweep.path, secrets)
+    # Jobs that submitit has queued begin later, and look for it.
+    jobs = sweep.end(keep=not ended and (sweep.path / ".submitit").exists())
+    if not jobs:
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(_shown(jobs))
+    console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
+    _draw(sweep, console)
+    failed = failures(jobs)
+    if ended:
+        _forget_pickles(sweep.path)
+    if failed:
+        console.print(f"to go on: python train.py -m sweep.resume={sweep.path}", highlight=False, soft_wrap=True)
+        raise SweepError(failed)
+
+
+def _forget_pickles(path: Path) -> None:
+    """Take away what submitit handed to its jobs: config and command line as they are, secrets included."""
+    for file in (path / ".submitit").rglob("*.pkl"):
+        file.unlink(missing_ok=True)
+
+
+def _draw(sweep: Sweep, console: Console) -> None:
+    from reports.sweep import write_sweep_page  # matplotlib takes its time
+
+    write_sweep_page(sweep.path)
+    console.print(f"page: {sweep.path / PAGE}", highlight=False, soft_wrap=True)
+
+
+def _shown(jobs: Sequence[Job]) -> Table:
+    common = common_keys(jobs)
+    figures = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{name}" for name in SHOWN)]))
+    figures = [name for name in figures if any(name in job.figures for job in jobs)]
+    table = Table("job", "state", "overrides", *figures, "seconds", title=f"{len(jobs)} jobs")
+    for job in jobs:
+        values = [f"{job.figures[name]:.4f}" if name in job.figures else "-" for name in figures]
+        seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
+        table.add_row(job.name, job.state, job.words(common), *values, seconds)
+    return table

@@ -1,0 +1,108 @@
+"""What a search is asked for: the keys of `hydra.sweeper`, and the words of the command line that name several values."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from engine.config.groups import groups
+from engine.config.redaction import hide, secret_values
+from engine.sweeps.search import Search, Settings
+from engine.sweeps.space import SearchError
+from run_folders.errors import nearest
+from run_folders.sweep import Sweep
+
+# Words that may differ between the machines that share a study.
+_ANY = ("paths.", "sweep", "logger", "trainer.accelerator=", "trainer.devices=", "trainer.strategy=", "data.num_workers=")
+
+
+def open_search(
+    hydra_context: HydraContext, config: DictConfig, settings: Mapping[str, Any], arguments: Sequence[str]
+) -> tuple[list[str], Search]:
+    """Open the study that a command line asks for.
+
+    Args:
+        hydra_context: Hydra's.
+        config: Hydra's, of the sweep.
+        settings: The keys of `hydra.sweeper`.
+        arguments: The command line's overrides.
+
+    Returns:
+        The words that all trials share, and the search.
+
+    Raises:
+        SearchError: If it cannot be done as it is configured.
+    """
+    fixed, space = _parted(OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(list(arguments)))
+    cfg = hydra_context.config_loader.load_sweep_config(config, fixed)
+    for name in ("space", "objectives", "sampler_options", "pruner_options"):
+        if not isinstance(settings[name], Mapping | None):
+            msg = f"hydra.sweeper.{name}: received {settings[name]!r}; a mapping is needed"
+            raise SearchError(msg)
+    space = {**(settings["space"] or {}), **space}
+    for key in space:
+        _check_key(cfg, key)
+    secrets = secret_values(cfg)
+    sweep = Path(config.hydra.sweep.dir).resolve()
+    more = {name: settings[name] for name in ("n_trials", "sampler", "pruner", "storage", "study_name")}
+    given = Settings(
+        space=space,
+        objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
+        monitored={cfg.monitor: cfg.mode},
+        words=[hide(word, secrets) for word in fixed if not word.startswith(_ANY)],
+        seed=cfg.seed if settings["seed"] is None else settings["seed"],
+        max_epochs=cfg.trainer.max_epochs,
+        sampler_options=settings["sampler_options"] or {},
+        pruner_options=settings["pruner_options"] or {},
+        **more,
+    )
+    return fixed, Search(sweep, given, Sweep(sweep).record["id"])
+
+
+def _parted(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
+    """The words with one value, and the others as dimensions of the space."""
+    fixed, space = [], {}
+    for override in overrides:
+        if override.is_sweep_override():
+            space[override.get_key_element()] = _dimension(override)
+        else:
+            fixed.append(str(override.input_line))
+    return fixed, space
+
+
+def _dimension(override: Override) -> dict[str, Any]:
+    sweep = override.value()
+    if isinstance(sweep, ChoiceSweep):
+        # What Hydra itself makes of quoted words.
+        return {"type": "categorical", "choices": [Override._convert_value(item) for item in sweep.list]}  # noqa: SLF001
+    log = {"log": True} if isinstance(sweep, RangeSweep | IntervalSweep) and "log" in sweep.tags else {}
+    if isinstance(sweep, RangeSweep) and sweep.start is not None and sweep.stop is not None:
+        whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
+        if not sweep.step > 0:
+            msg = f"{override.input_line}: a step above 0 is needed"
+            raise SearchError(msg)
+        steps = math.ceil(round((sweep.stop - sweep.start) / sweep.step, 9)) - 1  # like Python's range, without its end
+        step = {} if log else {"step": sweep.step}
+        last = sweep.start + steps * sweep.step
+        return {"type": "int" if whole else "float", "low": sweep.start, "high": last, **step, **log}
+    if isinstance(sweep, IntervalSweep):
+        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+        return {"type": "int" if whole else "float", "low": sweep.start, "high": sweep.end, **log}
+    msg = f"{override.input_line}: a search takes choice(...), range(...) and interval(...), or tag(log, interval(...))"
+    raise SearchError(msg)
+
+
+def _check_key(cfg: DictConfig, key: str) -> None:
+    if key.startswith("+") or key in groups():
+        return
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not isinstance(node, DictConfig) or leaf not in node:
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else [str(name) for name in cfg]
+        msg = f"hydra.sweeper.space.{key}: the config has no such key; {nearest(leaf, known)}"
+        raise SearchError(msg)

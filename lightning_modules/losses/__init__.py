@@ -1,0 +1,1 @@
+"""Losses. Plain torch."""

@@ -1,0 +1,155 @@
+"""Segmentation figures from counts of pixels. `K` classes, `B` images of `H` x `W` pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datamodules.batches import IGNORE_INDEX
+from lightning_modules.metrics.totals import StageResult, StageTotals
+
+
+@dataclass(frozen=True)
+class SegmentationResult(StageResult):
+    """What a stage of segmentation came to.
+
+    Attributes:
+        pixels: Labelled pixels, which the figures rest on.
+        unlabelled: The other pixels.
+        classes: IoU, accuracy, labelled and predicted pixels of each class; None where a figure is undefined.
+        confusion: [K][K] pixels, row the label, column the prediction.
+        images: Index [N], mean IoU [N] and pixel accuracy [N] of each image, ordered by index; None where they were not
+            kept. Both are NaN for an image without a labelled pixel.
+    """
+
+    pixels: int
+    unlabelled: int
+    classes: list[dict[str, float | None]]
+    confusion: list[list[int]]
+    images: tuple[Tensor, Tensor, Tensor] | None
+
+
+class SegmentationTotals(StageTotals):
+    """The sums of one stage of segmentation.
+
+    Attributes:
+        confusion: [K, K] int64 pixels, row the label, column the prediction.
+        unlabelled: int64 pixels that count nowhere; padding is none of them.
+        index, iou, accuracy: Of each image, where they are kept.
+    """
+
+    confusion: Tensor
+    unlabelled: Tensor
+    samples: Tensor
+    index: list[Tensor] | Tensor
+    iou: list[Tensor] | Tensor
+    accuracy: list[Tensor] | Tensor
+
+    def __init__(self, num_classes: int, *, keep_samples: bool) -> None:
+        """Start from nothing.
+
+        Args:
+            num_classes: K.
+            keep_samples: Whether two figures of every image are kept.
+        """
+        super().__init__()
+        self.num_classes, self.keep_samples = num_classes, keep_samples
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
+        self.add_state("unlabelled", torch.zeros((), dtype=torch.int64), "sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.int64), "sum")
+        for name, dtype in (("index", torch.int64), ("iou", torch.float32), ("accuracy", torch.float32)):
+            self.add_list(name, (), dtype)
+
+    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, sizes: Tensor, index: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            loss: Mean over the labelled pixels.
+            predictions: [B, H, W] uint8.
+            labels: [B, H, W] uint8, 255 where nothing is labelled; such pixels count nowhere.
+            sizes: [B, 2] height and width of each label map without its padding.
+            index: [B] int64, the samples' rows.
+        """
+        k, count = self.num_classes, len(labels)
+        # A cell for each pair of classes, and one for what is not labelled; of all images in one go.
+        cells = torch.where(labels == IGNORE_INDEX, k * k, labels.int() * k + predictions)
+        cells += torch.arange(count, dtype=torch.int32, device=labels.device)[:, None, None] * (k * k + 1)
+        confusion = torch.bincount(cells.flatten(), minlength=count * (k * k + 1)).view(count, -1)[:, :-1].view(count, k, k)
+        pixels = confusion.sum()
+        self.confusion += confusion.sum(dim=0)
+        self.unlabelled += sizes.prod(dim=1).sum() - pixels
+        self.samples += len(labels)
+        self.add_loss(loss, pixels)
+        if self.keep_samples:
+            hits = confusion.diagonal(dim1=1, dim2=2)
+            union = confusion.sum(dim=1) + confusion.sum(dim=2) - hits
+            present = union > 0
+            iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(dim=1)
+            self.index.append(index.clone())  # type: ignore[union-attr]  # what a worker sent keeps a file open
+            self.iou.append(iou)  # type: ignore[union-attr]
+            self.accuracy.append(hits.sum(dim=1) / confusion.sum(dim=(1, 2)))  # type: ignore[union-attr]
+
+    def result(self) -> SegmentationResult:
+        """The figures, see `segmentation_figures`, with the loss."""
+        confusion: list[list[int]] = self.confusion.tolist()
+        pixels = sum(map(sum, confusion))
+        figures = segmentation_figures(confusion)
+        figures["loss"] = self.loss_sum / pixels if pixels else None
+        images = None
+        if self.keep_samples and int(self.samples):
+            index, iou, accuracy = (self.listed(name).cpu() for name in ("index", "iou", "accuracy"))
+            order = torch.argsort(index)
+            images = index[order], iou[order], accuracy[order]
+        return SegmentationResult(
+            figures, int(self.samples), pixels, int(self.unlabelled), per_class_figures(confusion), confusion, images
+        )
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def per_class_figures(confusion: Sequence[Sequence[int]]) -> list[dict[str, float | None]]:
+    """IoU, accuracy (recall), labelled and predicted pixels of each class.
+
+    Args:
+        confusion: [K][K] pixels, row the label, column the prediction.
+
+    Returns:
+        One dict a class. IoU is None for a class that occurs neither as label nor as prediction, accuracy for one that is no
+        label.
+    """
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    figures: list[dict[str, float | None]] = []
+    for k, row in enumerate(confusion):
+        labelled = sum(row)
+        iou, accuracy = _ratio(row[k], labelled + predicted[k] - row[k]), _ratio(row[k], labelled)
+        figures.append({"iou": iou, "acc": accuracy, "pixels": labelled, "predicted_pixels": predicted[k]})
+    return figures
+
+
+def segmentation_figures(confusion: Sequence[Sequence[int]]) -> dict[str, float | None]:
+    """The figures of a whole (Long, Shelhamer & Darrell 2015, arXiv 1411.4038, section 5).
+
+    Args:
+        confusion: [K][K] pixels, row the label, column the prediction.
+
+    Returns:
+        `miou`, the mean IoU over the classes that occur as label or prediction; `pixel_acc`; `class_acc`, the mean accuracy
+        over the classes that occur as label; `fw_iou`, the IoUs weighted by labelled pixels. None without a labelled pixel.
+    """
+    classes = per_class_figures(confusion)
+    pixels = sum(map(sum, confusion))
+    ious = [c["iou"] for c in classes if c["iou"] is not None]
+    accuracies = [c["acc"] for c in classes if c["acc"] is not None]
+    return {
+        "miou": _ratio(sum(ious), len(ious)),
+        "pixel_acc": _ratio(sum(row[k] for k, row in enumerate(confusion)), pixels),
+        "class_acc": _ratio(sum(accuracies), len(accuracies)),
+        "fw_iou": _ratio(sum((c["iou"] or 0.0) * (c["pixels"] or 0) for c in classes), pixels),
+    }
+
+
+# The names of `SegmentationTotals.result`'s figures.
+FIGURES = [*segmentation_figures([[0]]), "loss"]

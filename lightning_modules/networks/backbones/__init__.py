@@ -1,0 +1,1 @@
+"""Pretrained networks: from a batch to features."""

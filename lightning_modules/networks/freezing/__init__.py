@@ -1,0 +1,1 @@
+"""Freezing plans, names and depths of layers, the frozen prefix."""

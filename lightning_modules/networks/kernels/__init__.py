@@ -1,0 +1,1 @@
+"""Layers made faster than torch's own."""

@@ -1,0 +1,151 @@
+"""A sweep: what was asked for, and what all its jobs came to."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from engine.config.redaction import HIDDEN, hide
+from run_folders.run_folder import RunFolder, write_text
+from run_folders.sweep_job import DONE, Job, SweepError, read_job
+
+RECORD, TABLE, SEARCH, PAGE, JOURNAL = "sweep.json", "sweep.csv", "search.json", "sweep.html", "study.journal"
+SHOWN = ("acc", "f1_macro", "miou")  # test figures in tables of jobs
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What sweep.json says; empty where the folder is no sweep's."""
+        return RunFolder(self.path).read_json(RECORD)
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """What search.json says; empty where nothing was searched for."""
+        return RunFolder(self.path).read_json(SEARCH)
+
+    def begin(self, words: Iterable[str]) -> None:
+        """Write down what was asked for; a sweep that goes on keeps when it began."""
+        before = self.record
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"id": before.get("id", uuid4().hex[:8]), "started": before.get("started", now)}
+        self._write({**before, **kept, "words": list(words), "ended": None})
+
+    def end(self, *, keep: bool) -> list[Job]:
+        """Write sweep.json and sweep.csv.
+
+        Args:
+            keep: Whether jobs may yet begin; else nothing is left where nothing was run.
+
+        Returns:
+            The jobs.
+        """
+        jobs = self.jobs()
+        if not jobs and not keep:
+            self._discard()
+        if not jobs:
+            return []
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        listed = [{"name": j.name, "state": j.state, "overrides": j.overrides, "error": j.error} for j in jobs]
+        self._write({**self.record, "ended": now, "jobs": listed})
+        write_text(self.path / TABLE, _table(jobs))
+        return jobs
+
+    def _write(self, record: dict[str, Any]) -> None:
+        RunFolder(self.path).write_json(RECORD, record)
+
+    def _discard(self) -> None:
+        for name in (RECORD, SEARCH, JOURNAL, "multirun.yaml"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path, self.path.parent):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def jobs(self) -> list[Job]:
+        """All jobs that began, by number."""
+        folders = [path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdigit()]
+        return [read_job(path) for path in sorted(folders, key=lambda path: int(path.name))]
+
+
+def resumed_words(words: Sequence[str]) -> list[str]:
+    """The command line of a sweep that goes on.
+
+    Args:
+        words: What was typed, with `sweep.resume=FOLDER`.
+
+    Returns:
+        What was typed when the sweep began, what was typed now, and the folder.
+
+    Raises:
+        SweepError: If the folder is no sweep's, or its study cannot be found without a word that is missing.
+    """
+    prefix = "sweep.resume="
+    path = Path(next(word.removeprefix(prefix) for word in reversed(words) if word.startswith(prefix))).expanduser()
+    record = Sweep(path).record
+    if "words" not in record:
+        msg = f"sweep.resume={path}: no sweep is there (it has no {RECORD}); give a folder such as runs/sweeps/NAME/STAMP"
+        raise SweepError(msg)
+    before = [word for word in record["words"] if HIDDEN not in word]
+    for word in record["words"]:
+        if HIDDEN in word:
+            key = word.partition("=")[0].lstrip("+")
+            if key == "hydra.sweeper.storage" and not any(word.startswith(f"{key}=") for word in words):
+                msg = f"{key} was not kept, as it has a login in it; give it again: the study is there"
+                raise SweepError(msg)
+            print(f"{key} was not kept, as it is secret; give it again where it is needed", file=sys.stderr)  # Hydra logs later
+    now = [word for word in words if not word.startswith(prefix) and word not in ("-m", "--multirun")]
+    return ["-m", *before, *now, f"hydra.sweep.dir={path.resolve()}"]
+
+
+def redact_sweep_record(path: Path, secrets: set[str]) -> None:
+    """Take the secrets out of the multirun.yaml that Hydra writes into a sweep's folder."""
+    file = path / "multirun.yaml"
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        hidden = hide(text, secrets)
+        if hidden != text:
+            write_text(file, hidden)
+
+
+def common_keys(jobs: Sequence[Job]) -> set[str]:
+    """The keys that are the same in every one of several jobs, and so tell none apart."""
+    keys = {key for job in jobs for key in job.overrides}
+    return {key for key in keys if len(jobs) > 1 and len({job.overrides.get(key) for job in jobs}) == 1}
+
+
+def failures(jobs: Sequence[Job]) -> str:
+    """What a person is told of the jobs that did not come to their end, a line each; empty where all did."""
+    failed, common = [job for job in jobs if job.state not in DONE], common_keys(jobs)
+    lines = [f"  job {job.name} ({job.words(common) or 'as configured'}): {job.error or job.state}" for job in failed]
+    interrupted = sum(job.state != "failed" for job in failed)
+    counts = [
+        f"{len(failed) - interrupted} of {len(jobs)} jobs failed",
+        *([f"{interrupted} did not end"] if interrupted else []),
+    ]
+    return "\n".join([", ".join(counts), *lines]) if failed else ""
+
+
+def _table(jobs: Sequence[Job]) -> str:
+    keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
+    figures = list(dict.fromkeys(name for job in jobs for name in job.figures))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["job", "state", *keys, *figures, "error"])
+    for job in jobs:
+        values = [job.overrides.get(key, "") for key in keys] + [job.figures.get(name, "") for name in figures]
+        writer.writerow([job.name, job.state, *values, job.error])
+    return text.getvalue()
