@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config.validation import ConfigError, refuse_foreign_targets
-from engine.old_names import translate_config
 from engine.processes.devices import placement, refuse_what_processes_cannot
 from engine.processes.ranks import is_first
 from engine.publishing import RUNS, beginning
@@ -30,7 +28,7 @@ from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.callbacks.pruning import Pruning
-from run_folders.errors import brief
+from run_folders.errors import UserError, brief
 from run_folders.run_folder import RunFolder
 
 PROGRESS_RATE = 10  # times a second: drawing the bar costs more than a small step
@@ -211,7 +209,7 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
     try:
         return hydra.utils.instantiate({key: v for key, v in plain.items() if key not in more}, _convert_="all", **more)
     except hydra.errors.InstantiationException as error:
-        if getattr(error.__cause__, "is_for_the_user", False) and error.__cause__ is not None:
+        if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise
 
@@ -235,11 +233,3 @@ def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
 
     report = reporter(cfg.sweep.trial, cfg.trainer.max_epochs) if is_first() else None
     return [Pruning(cfg.monitor, report)]
-
-
-def read_config(path: Path, *, to_train: bool = False) -> DictConfig:
-    """Read a run's config.yaml; of a run of version 0.1 under today's names, see `translate_config`."""
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
-    translate_config(cfg, to_train=to_train)
-    return cfg

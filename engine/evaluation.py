@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.reading.errors import DataError
-from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar, read_config
+from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar
 from engine.checkpoints import load_checkpoint
+from engine.config.recorded import read_config
 from engine.library_warnings import quieten
 from run_folders.run_folder import RunFolder, RunFolderError
 

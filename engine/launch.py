@@ -24,8 +24,9 @@ from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
 from engine.sweeps.lifecycle import sweep_ended
+from engine.sweeps.resuming import redact_sweep_record, resumed_words
 from run_folders.run_folder import RunFolder
-from run_folders.sweep import RECORD, redact_sweep_record, resumed_words
+from run_folders.sweep import RECORD
 from run_folders.sweep_job import enter_job, leave_error
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from run_folders.errors import UserError
+
 _CLASSES = {
     "datamodules.cifar10.CIFAR10DataModule": "datamodules.image.ImageDataModule",
     "datamodules.scene_parse_150.SceneParse150DataModule": "datamodules.segmentation.SegmentationDataModule",
@@ -60,10 +62,8 @@ _RENAMED = {
 }
 
 
-class RemovedError(ValueError):
+class RemovedError(UserError, ValueError):
     """Something that version 0.1 had is asked for."""
-
-    is_for_the_user = True
 
 
 def removal(key: str, value: object) -> str | None:

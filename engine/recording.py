@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from engine.config.composing import typed_overrides
 from engine.config.redaction import hide, secret_values
 from engine.processes.first_failure import FailedElsewhereError, reporting_first_failure
 from engine.processes.outcome import describe, is_for_the_user
@@ -65,14 +65,8 @@ def _log_traceback(error: BaseException) -> None:
             handler.handle(record)
 
 
-def overrides() -> list[str]:
-    """The command line's words as they were typed, `${...}` included."""
-    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(word) for word in words] if isinstance(words, list) else []
-
-
 def _resume_command(folder: RunFolder) -> str:
-    words = [word for word in overrides() if not word.startswith("ckpt_path=")]
+    words = [word for word in typed_overrides() if not word.startswith("ckpt_path=")]
     return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
 
 

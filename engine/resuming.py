@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from engine.build import read_config
 from engine.checkpoints import CheckpointError, load_checkpoint
+from engine.config.recorded import read_config
 from engine.config.redaction import redacted
 from lightning_modules.base import Task
 from run_folders.nested import leaves

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from engine.build import model_from_checkpoint, read_config
+from engine.build import model_from_checkpoint
 from engine.checkpoints import load_checkpoint
+from engine.config.recorded import read_config
 from lightning_modules.base import Task
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder, RunFolderError

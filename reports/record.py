@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
 
 
-class NotARunError(ValueError):
+class NotARunError(UserError, ValueError):
     """A folder is not a run folder."""
-
-    is_for_the_user = True
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,14 @@ from difflib import get_close_matches
 _MOST_SHOWN = 12
 
 
+class UserError(Exception):
+    """Base of the errors that a user can cause.
+
+    The message is one line: what was wrong, where, what was received, what to do next. Any other error is a fault of Thaw and
+    shows its traceback.
+    """
+
+
 def brief(error: BaseException, most: int | None = 200) -> str:
     """The text of another library's error on one line, cut to `most` characters; its class where it has no text."""
     return " ".join(str(error).split())[:most] or type(error).__name__

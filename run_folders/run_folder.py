@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from run_folders.errors import UserError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that readers see the old one or the new one, never a part.
@@ -69,10 +71,8 @@ def _locked(handle: int) -> bool:
         return True
 
 
-class RunFolderError(ValueError):
+class RunFolderError(UserError, ValueError):
     """The folder does not hold what is asked of it."""
-
-    is_for_the_user = True
 
 
 class RunFolder:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -19,10 +20,8 @@ _OVERRIDES = "overrides.json"
 _STAGES = ("val", "test")
 
 
-class SweepError(ValueError):
+class SweepError(UserError, ValueError):
     """A sweep cannot go on, or jobs of it did not come to their end."""
-
-    is_for_the_user = True
 
 
 @dataclass(frozen=True)

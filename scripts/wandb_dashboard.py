@@ -6,13 +6,11 @@ import json
 import sys
 
 from engine.processes.outcome import report_failure
-from run_folders.errors import brief
+from run_folders.errors import UserError, brief
 
 
-class DashboardError(ValueError):
+class DashboardError(UserError, ValueError):
     """The dashboard cannot be made."""
-
-    is_for_the_user = True
 
 
 def main() -> int:

@@ -4,13 +4,13 @@ import logging
 from dataclasses import dataclass
 from typing import Literal
 
+from run_folders.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """The data cannot be used as it is."""
-
-    is_for_the_user = True
 
 
 @dataclass(frozen=True)

@@ -17,23 +17,27 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from engine.config.groups import CONFIGS, groups
 from engine.old_names import removal
-from run_folders.errors import nearest
+from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes
 
 COMMAND_LINE = "the command line"
 _EXTRAS = {"joblib": "sweep", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
 
 
-class OverrideError(ValueError):
+class OverrideError(UserError, ValueError):
     """The command line names an option or a key that does not exist."""
-
-    is_for_the_user = True
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the config that `train.py` runs with the same overrides, without the `hydra` node."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", list(overrides))
+
+
+def typed_overrides() -> list[str]:
+    """The command line's words as they were typed, `${...}` included."""
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def origins() -> dict[str, str]:

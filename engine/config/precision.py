@@ -5,7 +5,7 @@ import logging
 import torch
 from omegaconf import DictConfig
 
-from engine.build import read_config
+from engine.config.recorded import read_config
 from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from engine.config.groups import CONFIGS
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from lightning_modules.base import Task
-from run_folders.errors import brief, near_names, nearest
+from run_folders.errors import UserError, brief, near_names, nearest
 from run_folders.nested import nodes
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
@@ -26,10 +26,8 @@ _MAX_SEED = 2**32 - 1
 _NOT_ZERO = ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The config cannot be run; the message lists every fault, a line each."""
-
-    is_for_the_user = True
 
 
 def validate(cfg: DictConfig) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from engine.processes.outcome import ERROR_FILE, describe, is_for_the_user
 from engine.processes.ranks import this_rank, with_rank
 from engine.processes.signals import InterruptedRunError
+from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder, write_text
 
 _FOR_THE_OTHERS = 2.0  # seconds in which they leave their error files too: all processes find a fault in the config
@@ -18,10 +19,8 @@ _POLL = 0.1
 _UNSURE = "another process may have ended first: see its log"
 
 
-class FailedElsewhereError(RuntimeError):
+class FailedElsewhereError(UserError, RuntimeError):
     """Another process failed before this one."""
-
-    is_for_the_user = True
 
 
 def error_file(folder: Path, rank: int) -> Path:

@@ -14,18 +14,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from engine.config.composing import typed_overrides
 from engine.processes.outcome import describe
 from engine.processes.ranks import is_first, this_rank, was_restarted
 from engine.processes.supervisor import Processes
+from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-class ProcessesError(RuntimeError):
+class ProcessesError(UserError, RuntimeError):
     """One of the processes failed, and with it the job; the run folder has the same words."""
-
-    is_for_the_user = True
 
 
 def begin(cfg: DictConfig, folder: RunFolder) -> None:
@@ -121,10 +121,8 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
 
 def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
     """The words of one job: those that were typed or that the sweep chose, and the folder that it has already."""
-    from engine.recording import overrides  # imports torch
-
     hydra_cfg = HydraConfig.get()
-    words = [word for word in overrides() if not word.startswith("ckpt_path=")]
+    words = [word for word in typed_overrides() if not word.startswith("ckpt_path=")]
     places = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(folder.path)}", "hydra.output_subdir=null"]
     if hydra_cfg.mode is RunMode.MULTIRUN:  # what the config may refer to
         places.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.processes.signals import InterruptedRunError, signals_raise
-from run_folders.errors import brief
+from run_folders.errors import UserError, brief
 from run_folders.run_folder import write_text
 
 # Where a process that belongs to a job leaves its error instead of printing it; see engine/processes/first_failure.py.
@@ -25,7 +25,7 @@ class Outcome:
 
 def is_for_the_user(error: BaseException) -> bool:
     """Whether the error's own words say what to do, so that a traceback would only hide them."""
-    return bool(getattr(error, "is_for_the_user", False)) or _is_from_hydra(error)
+    return isinstance(error, UserError) or _is_from_hydra(error)
 
 
 def _is_from_hydra(error: BaseException) -> bool:
@@ -37,7 +37,7 @@ def _is_from_hydra(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """The error in as few lines as it has to say."""
     text = str(error).strip() or type(error).__name__
-    if getattr(error, "is_for_the_user", False) or isinstance(error, InterruptedRunError):
+    if isinstance(error, UserError | InterruptedRunError):
         return text
     if _is_from_hydra(error):
         lines = [*text.splitlines(), *str(error.__cause__ or "").splitlines()]

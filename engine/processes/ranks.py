@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from run_folders.errors import UserError
+
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -17,10 +19,8 @@ _INTERACTIVE = ("bash", "interactive")
 _TORCHRUNS_COUNT = "TORCHELASTIC_RESTART_COUNT"
 
 
-class LaunchError(ValueError):
+class LaunchError(UserError, ValueError):
     """The processes were not started in a way that they can work together."""
-
-    is_for_the_user = True
 
 
 @dataclass(frozen=True)

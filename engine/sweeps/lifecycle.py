@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.config.redaction import hide, secret_values
-from run_folders.sweep import PAGE, SHOWN, TABLE, Sweep, common_keys, failures, redact_sweep_record
+from engine.sweeps.resuming import redact_sweep_record
+from run_folders.sweep import PAGE, SHOWN, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from run_folders.errors import brief, nearest
+from run_folders.errors import UserError, brief, nearest
 
 _KINDS: dict[str, tuple[set[str], set[str]]] = {  # type -> keys that it needs, keys that it may have
     "float": ({"low", "high"}, {"log", "step"}),
@@ -19,10 +19,8 @@ _PLAIN = re.compile(r"^(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*$", re.I
 Value = str | int | float | bool | None
 
 
-class SearchError(ValueError):
+class SearchError(UserError, ValueError):
     """A search cannot be done as it is configured."""
-
-    is_for_the_user = True
 
 
 def check_space(space: Mapping[str, Any]) -> None:

@@ -6,12 +6,11 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_modules.base import Task
+from run_folders.errors import UserError
 
 
-class PrunedRunError(Exception):
+class PrunedRunError(UserError):
     """The search gave this run up. The run's record stands."""
-
-    is_for_the_user = True
 
 
 class Pruning(Checkpoint):

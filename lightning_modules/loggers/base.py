@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from run_folders.errors import UserError
+
 Pixels = npt.NDArray[np.uint8]
 
 UNLABELLED = 255
 
 
-class LoggerError(ValueError):
+class LoggerError(UserError, ValueError):
     """A dashboard cannot take a run."""
-
-    is_for_the_user = True
 
 
 @dataclass(frozen=True)

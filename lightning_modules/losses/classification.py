@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from run_folders.errors import UserError
 
-class NonFiniteLossError(ArithmeticError):
+
+class NonFiniteLossError(UserError, ArithmeticError):
     """A loss became NaN or infinite."""
-
-    is_for_the_user = True
 
 
 def num_outputs(num_classes: int) -> int:

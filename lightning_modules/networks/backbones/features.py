@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from run_folders.errors import UserError
 
-class BackboneError(ValueError):
+
+class BackboneError(UserError, ValueError):
     """A backbone cannot be had, or not in this form."""
-
-    is_for_the_user = True
 
 
 class Features(NamedTuple):

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from run_folders.errors import near_names
+from run_folders.errors import UserError, near_names
 
 
-class FreezingError(ValueError):
+class FreezingError(UserError, ValueError):
     """A freezing plan names something that the network does not have, or contradicts itself."""
-
-    is_for_the_user = True
 
 
 @dataclass(frozen=True)
