@@ -18,12 +18,12 @@ from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
 from lightning_modules.metrics.classification import ClassificationResult, predicted
 from lightning_modules.metrics.segmentation import SegmentationResult
+from run_folders.metrics import shown_in
 from run_folders.run_folder import RunFolder, write_atomically
 
 PICTURED_MISTAKES = 300
 PICTURED_OF_CLASS = 8
 PICTURED_OF_ALL_CLASSES = 400
-_SHOWN = ("loss", "acc", "f1_macro", "roc_auc", "ece", "miou", "pixel_acc", "class_acc", "fw_iou")
 
 
 def write_results(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
@@ -125,10 +125,10 @@ def seconds(history: list[dict[str, str]], test: float | None, features: float |
 def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """Print the short table that ends a run."""
     stages = {stage: metrics[stage] for stage in ("val", "test") if metrics.get(stage)}
-    shown = [name for name in _SHOWN if any(name in figures for figures in stages.values())]
-    table = Table("", *shown, "n")
+    shown = [metric for metric in shown_in("console") if any(metric.name in figures for figures in stages.values())]
+    table = Table("", *(metric.name for metric in shown), "n")
     for stage, figures in stages.items():
-        values = ["-" if figures.get(name) is None else f"{figures[name]:.4f}" for name in shown]
+        values = [metric.text(figures.get(metric.name)) for metric in shown]
         table.add_row(stage, *values, str(figures["n"]))
     console.print(table)
     best = metrics["best"]

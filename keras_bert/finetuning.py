@@ -31,6 +31,7 @@ from keras_bert.running import (
 from keras_bert.samples import CLASSES, sample_labelled
 from keras_bert.settings import FinetuneSettings
 from keras_bert.texts import read_labelled
+from run_folders.metrics import METRICS
 from run_folders.run_folder import write_atomically
 
 COMMAND = "finetune"
@@ -160,7 +161,7 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
         padding_share=padding_share(train.store.lengths + 2, batches, train.padding),
         validate=validate,
         monitor="val/acc",
-        mode="max",
+        mode=METRICS["acc"].better,
         lrs={"features": None if settings.freeze else settings.bert_lr, "head": settings.lr},
         head=[weight for weight in network.weights if id(weight) not in bert],
     )
@@ -184,7 +185,7 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     for name in ("val", "test"):
         figures = record[name]
         if figures:
-            shown = ", ".join(f"{key} {figures[key]:.4f}" for key in ("acc", "f1_macro", "loss"))
+            shown = ", ".join(f"{name} {METRICS[name].text(figures[name])}" for name in ("acc", "f1_macro", "loss"))
             print(f"{name}: {shown} (n {figures['n']})")
     print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
     print(f"its page: python scripts/report.py {folder.path}")

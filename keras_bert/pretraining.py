@@ -29,6 +29,7 @@ from keras_bert.running import (
 from keras_bert.samples import sample_documents
 from keras_bert.settings import PretrainSettings
 from keras_bert.texts import read_documents
+from run_folders.metrics import METRICS
 
 COMMAND = "pretrain"
 _VAL_SHARE = 20
@@ -116,7 +117,7 @@ def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, 
         padding_share=data["train"].padding_share(),
         validate=validate,
         monitor="val/loss",
-        mode="min",
+        mode=METRICS["loss"].better,
         lrs={"features": settings.lr, "head": settings.lr},
         head=[weight for weight in network.weights if id(weight) not in bert],
     )

@@ -7,17 +7,13 @@ from typing import Any
 
 from reports import figures
 from reports.groups import Group, grouped
-from reports.page import TITLES, environment, line
+from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
+from run_folders.metrics import METRICS, shown_in
 from run_folders.run_folder import write_text
 
-_CURVES = {
-    "val/loss": "validation loss",
-    "val/acc": "validation accuracy",
-    "val/miou": "validation mean IoU",
-    "train/loss": "training loss",
-}
+_STAGES = {"val": "validation", "train": "training"}
 _MAX_LINES = 12
 _MAX_TESTED = 6  # runs whose pairs are tested: of many comparisons some come out by chance
 
@@ -56,7 +52,7 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Any]:
     groups = grouped(runs, names)
     tested = any(run.test for run in runs)
     stage = "test" if tested else "val"
-    columns = [(key, title) for key, title in TITLES.items() if any(_has(run, stage, key) for run in runs)]
+    columns = [(name, metric.title) for name, metric in METRICS.items() if any(_has(run, stage, name) for run in runs)]
     return {
         "stage": stage,
         "columns": columns,
@@ -74,7 +70,7 @@ def _has(run: RunRecord, stage: str, key: str) -> bool:
 
 def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
     cells = {}
-    for key in TITLES:
+    for key in METRICS:
         summary, base = group.summary(stage, key), first.summary(stage, key)
         if summary is not None:
             difference = summary.mean - base.mean if base is not None and group is not first else None
@@ -84,7 +80,9 @@ def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
 
 def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
     drawn = {}
-    for column, title in _CURVES.items():
+    curves = [("val", metric) for metric in shown_in("comparison")] + [("train", METRICS["loss"])]
+    for stage, metric in curves:
+        column, title = f"{stage}/{metric.name}", f"{_STAGES[stage]} {metric.title}"
         lines = {n: line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
         if lines:
             shown = dict(list(lines.items())[:_MAX_LINES])

@@ -12,26 +12,11 @@ from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_sampl
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
 from reports.scenes import class_rows, confusion_pairs, is_segmentation, scene_headline, scene_pictures
-from reports.statistics import macro_f1_interval, roc_auc_interval, wilson_interval
+from reports.statistics import Interval, macro_f1_interval, roc_auc_interval, wilson_interval
+from run_folders.metrics import METRICS, shown_in
 from run_folders.run_folder import RunFolder, write_text
 
 _MAX_RATES = 6
-TITLES = {  # in the order in which runs are compared
-    "acc": "accuracy",
-    "f1_macro": "macro F1",
-    "f1_weighted": "weighted F1",
-    "precision_macro": "macro precision",
-    "recall_macro": "macro recall",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "loss": "loss",
-    "ece": "calibration error",
-    "miou": "mean IoU",
-    "pixel_acc": "pixel accuracy",
-    "class_acc": "mean class accuracy",
-    "fw_iou": "frequency-weighted IoU",
-}
-_CURVES = ("loss", "acc", "miou", "pixel_acc")
 _MAX_DRAWN_CLASSES = 40
 
 
@@ -64,7 +49,7 @@ def write_report(path: Path) -> Path:
             title=run.name,
             run=run,
             main="miou" if "miou" in run.metrics.get("val", run.test) else "acc",
-            TITLES=TITLES,
+            metrics=METRICS,
             curves=_curves(run),
             figures=_run_figures(run),
             **(_scene_parts(run) if is_segmentation(run) else _classification_parts(run)),
@@ -100,28 +85,29 @@ def _headline(run: RunRecord) -> list[dict[str, Any]]:
     if not test.get("n"):
         return []
     hits = sum(row[k] for k, row in enumerate(test["confusion_matrix"]))
-    cards = [
-        {"title": "accuracy", "value": test["acc"], "interval": wilson_interval(hits, test["n"])},
-        {"title": "macro F1", "value": test["f1_macro"], "interval": macro_f1_interval(test["confusion_matrix"])},
-    ]
+    intervals = {"acc": wilson_interval(hits, test["n"]), "f1_macro": macro_f1_interval(test["confusion_matrix"])}
+    cards = [_card(name, test, interval) for name, interval in intervals.items()]
     if test.get("roc_auc") is not None and run.predictions is not None:
         positive = test["classes"][1]
         interval = roc_auc_interval(
             run.predictions[f"probability_{positive}"].tolist(), (run.predictions["label"] == positive).tolist()
         )
-        cards.append({"title": f"ROC AUC of {positive}", "value": test["roc_auc"], "interval": interval})
-    cards.append({"title": "calibration error", "value": test["ece"], "interval": None})
-    return cards
+        cards.append({"title": f"{METRICS['roc_auc'].title} of {positive}", "value": test["roc_auc"], "interval": interval})
+    return [*cards, _card("ece", test, None)]
+
+
+def _card(name: str, test: dict[str, Any], interval: Interval | None) -> dict[str, Any]:
+    return {"title": METRICS[name].title, "value": test[name], "interval": interval}
 
 
 def _curves(run: RunRecord) -> dict[str, str]:
     """Title -> figure over the epochs."""
     history, drawn = run.history, {}
-    for name in _CURVES:
-        columns = {stage: f"{stage}/{name}" for stage in ("train", "val")}
+    for metric in shown_in("curves"):
+        columns = {stage: f"{stage}/{metric.name}" for stage in ("train", "val")}
         lines = {stage: line(history, column) for stage, column in columns.items() if column in history}
         if lines:
-            drawn[TITLES[name]] = figures.curves(lines, TITLES[name], f"{TITLES[name]} by epoch")
+            drawn[metric.title] = figures.curves(lines, metric.title, f"{metric.title} by epoch")
     names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
     names = [name for name in names if history[name].notna().any()]
     names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]  # a layer-wise decay has a group for each layer

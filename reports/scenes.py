@@ -7,6 +7,7 @@ import numpy as np
 from reports.pictures import source
 from reports.record import RunRecord
 from reports.statistics import mean_interval
+from run_folders.metrics import METRICS
 
 _PAIRS = 30
 _GROUPS = ("worst", "median", "best")
@@ -21,8 +22,8 @@ def scene_headline(run: RunRecord) -> list[dict[str, Any]]:
     """The cards on top of the page."""
     test, table = run.test, run.predictions
     mean = None if table is None else mean_interval(table["iou"])
-    cards = [("mean IoU", "miou"), ("pixel accuracy", "pixel_acc"), ("mean class accuracy", "class_acc")]
-    shown = [{"title": title, "value": test[key], "interval": None} for title, key in cards]
+    named = ("miou", "pixel_acc", "class_acc")
+    shown = [{"title": METRICS[name].title, "value": test[name], "interval": None} for name in named]
     if table is not None and table["iou"].notna().any():
         shown.append({"title": "IoU of an image, mean", "value": float(table["iou"].mean()), "interval": mean})
     return shown

@@ -7,10 +7,11 @@ from typing import Any
 
 from reports import search_figures
 from reports.comparison import compared
-from reports.page import TITLES, environment
+from reports.page import environment
 from reports.record import read_run
+from run_folders.metrics import shown_in
 from run_folders.run_folder import write_text
-from run_folders.sweep import PAGE, SHOWN, Sweep, common_keys
+from run_folders.sweep import PAGE, Sweep, common_keys
 from run_folders.sweep_job import Job
 
 
@@ -66,7 +67,8 @@ def _name(job: Job, common: set[str]) -> str:
 def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     """Figure -> what it is called, of those that some job has."""
     monitors = dict.fromkeys(job.monitor for job in jobs if job.monitor)
-    wanted = {**{name: name for name in monitors}, **{f"test/{name}": f"test {TITLES[name]}" for name in SHOWN}}
+    tested = {f"test/{metric.name}": f"test {metric.title}" for metric in shown_in("sweep")}
+    wanted = {**{name: name for name in monitors}, **tested}
     return [(name, title) for name, title in wanted.items() if any(name in job.figures for job in jobs)]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-_CLASSIFICATION = ("acc", "f1_macro")
-_SEGMENTATION = ("miou", "pixel_acc")
+from run_folders.metrics import METRICS, shown_in
+
 _STEPS = ("step/loss", "step/grad_norm", "step/samples_per_second")
 _CONFUSION = {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"}
 
@@ -33,7 +33,13 @@ class Dashboard:
     @property
     def figures(self) -> list[str]:
         """Names of a stage's figures."""
-        return ["loss", *(_SEGMENTATION if "miou" in self.monitor else _CLASSIFICATION)]
+        return [metric.name for metric in shown_in("dashboard", self.kind)]
+
+    @property
+    def kind(self) -> str:
+        """The kind of task, which the monitored metric tells."""
+        known = METRICS.get(self.monitor.rpartition("/")[2])
+        return known.kind if known and known.kind else "classification"
 
     def curves(self) -> list[Any]:
         """Of epochs, training beside validation; learning rates."""
@@ -54,7 +60,7 @@ class Dashboard:
             query={"summaryTable": {"tableKey": "test/confusion_table"}}, chart_name="wandb/confusion_matrix/v1",
             chart_fields=_CONFUSION, chart_strings={"title": "confusion matrix"},
         )  # fmt: skip
-        samples = "test/images" if "miou" in self.monitor else "test/mistakes"
+        samples = "test/images" if self.kind == "segmentation" else "test/mistakes"
         tables = [wr.WeavePanelSummaryTable(table_name=name) for name in ("test/classes", samples)]
         return [chart, *tables, wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
 

@@ -13,7 +13,6 @@ from run_folders.run_folder import RunFolder, write_text
 from run_folders.sweep_job import DONE, Job, read_job
 
 RECORD, TABLE, SEARCH, PAGE, JOURNAL = "sweep.json", "sweep.csv", "search.json", "sweep.html", "study.journal"
-SHOWN = ("acc", "f1_macro", "miou")  # test figures in tables of jobs
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from engine.config.redaction import hide, secret_values
 from engine.sweeps.resuming import redact_sweep_record
-from run_folders.sweep import PAGE, SHOWN, TABLE, Sweep, common_keys, failures
+from run_folders.metrics import shown_in
+from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def _draw(sweep: Sweep, console: Console) -> None:
 
 def _shown(jobs: Sequence[Job]) -> Table:
     common = common_keys(jobs)
-    figures = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{name}" for name in SHOWN)]))
+    figures = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{metric.name}" for metric in shown_in("sweep"))]))
     figures = [name for name in figures if any(name in job.figures for job in jobs)]
     table = Table("job", "state", "overrides", *figures, "seconds", title=f"{len(jobs)} jobs")
     for job in jobs:
