@@ -8,10 +8,10 @@ from typing import Any
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
-from engine.build import Parts, build
+from engine.build import RunObjects, build
 from engine.config.composing import compose_config
-from engine.config.precision import settle_precision
-from engine.library_warnings import quieten
+from engine.config.precision import resolve_precision
+from engine.library_warnings import filter_known
 from run_folders.run_folder import RunFolder
 
 
@@ -41,7 +41,7 @@ def short_run(steps: int) -> dict[str, int]:
     return {"trainer.max_epochs": 1, **{f"trainer.limit_{stage}_batches": steps for stage in ("train", "val", "test")}}
 
 
-def built(cfg: DictConfig, folder: Path) -> Parts:
+def built(cfg: DictConfig, folder: Path) -> RunObjects:
     """Data, network and trainer of a config, with what a run settles before.
 
     Args:
@@ -52,7 +52,7 @@ def built(cfg: DictConfig, folder: Path) -> Parts:
         The parts.
     """
     folder.mkdir(parents=True)
-    quieten()
-    settle_precision(cfg, RunFolder(folder))
+    filter_known()
+    resolve_precision(cfg, RunFolder(folder))
     lightning.seed_everything(cfg.seed, verbose=False)
     return build(cfg, RunFolder(folder))

@@ -24,7 +24,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from benchmarks.measuring import setting
 from engine.build import build
 from engine.config.composing import compose_config
-from engine.library_warnings import quieten
+from engine.library_warnings import filter_known
 from engine.processes.supervisor import torchrun_protocol
 from engine.results import write_results
 from run_folders.run_folder import RunFolder
@@ -48,7 +48,7 @@ def _test(task: str, sizes: list[int], rank: int, processes: int, port: int, fol
     """One process: test a network on each number of samples; rank 0 writes what a run writes."""
     if processes > 1:
         os.environ.update(torchrun_protocol(rank, processes, port))
-    quieten()
+    filter_known()
     for samples in sizes:
         cfg = _config(task, samples, processes)
         lightning.seed_everything(1, workers=True, verbose=False)

@@ -21,8 +21,8 @@ from torchvision import transforms
 
 from benchmarks.building import built, composed
 from benchmarks.measuring import as_torch_is
-from engine.build import Parts
-from engine.feature_cache.planning import give_features, plan_features
+from engine.build import RunObjects
+from engine.feature_cache.planning import fill_cache, plan_cache
 
 IMAGES, EPOCHS = 1000, 10
 _VAL_IMAGES = 20  # Thaw validates every epoch; the peers do not
@@ -44,7 +44,7 @@ class ThawImages:
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
 
-    def build(self, *, stored: bool = True) -> tuple[DictConfig, Parts]:
+    def build(self, *, stored: bool = True) -> tuple[DictConfig, RunObjects]:
         """Data, network and trainer, with an empty folder for what is stored."""
         self.runs += 1
         folder = Path(self.place.name) / str(self.runs)
@@ -66,7 +66,7 @@ class ThawImages:
         cfg, parts = self.build()
 
         def train() -> None:
-            give_features(plan_features(cfg, parts, None), parts)
+            fill_cache(plan_cache(cfg, parts, None), parts)
             parts.trainer.fit(parts.task, datamodule=parts.datamodule)
 
         return train
@@ -136,7 +136,7 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
     for wanted in (True, False):
         cfg, parts = plain.build(stored=wanted)
         if wanted:
-            give_features(plan_features(cfg, parts, None), parts)
+            fill_cache(plan_cache(cfg, parts, None), parts)
         task = parts.task.eval()  # without the head's dropout
         batch = next(iter(parts.datamodule.train_dataloader()))
         network: nn.Module = task.network

@@ -12,9 +12,9 @@ from torch import nn
 from benchmarks.building import built, composed, short_run
 from benchmarks.turns import Run
 from datamodules.text import TextDataModule
-from engine.build import Parts
+from engine.build import RunObjects
 from engine.checkpoints import AtomicCheckpointIO, complete
-from engine.feature_cache.planning import give_features, plan_features
+from engine.feature_cache.planning import fill_cache, plan_cache
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ class ThawRun(Run):
         self.split, self.features = split, features
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
-        self.parts: Parts | None = None
+        self.parts: RunObjects | None = None
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         """Read the data, build network and trainer; returns the network."""
@@ -75,7 +75,7 @@ class ThawRun(Run):
 
     def _store_features(self) -> None:
         assert self.parts is not None  # noqa: S101 - tells the type checker
-        give_features(plan_features(self.cfg, self.parts, None), self.parts)
+        fill_cache(plan_cache(self.cfg, self.parts, None), self.parts)
 
     def train(self) -> float:
         """Fit with all that a run has: figures, history, checkpoints; then test where that is asked for."""

@@ -74,7 +74,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         class_names: Name of class 0, 1, ...
         bad_rows: The rows that were left out.
         splits: The usable samples; empty before `setup`.
-        stored: Features that are read instead of the samples of a split; see `use_features`.
+        stored: Features that are read instead of the samples of a split; see `read_from_cache`.
         only: The splits that are read; set before `setup` where not all are needed.
         start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
             the epoch, so a resumed run has to say it here.
@@ -82,7 +82,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     """
 
     samples_are = "samples"
-    only: Sequence[str] = SPLITS
+    splits_to_read: Sequence[str] = SPLITS
     start_epoch: int = 0
     batch_size: int
     eval_batch_size: int
@@ -133,19 +133,19 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             return
         splits, bad = self.read_splits()
         self.bad_rows = leave_out(bad, self.on_bad_rows)
-        if "val" in self.only and "val" not in splits:
+        if "val" in self.splits_to_read and "val" not in splits:
             first, second = splits["train"].divided(self.val_fraction, self.seed)
             splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
-        for name in self.only:
+        for name in self.splits_to_read:
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
                 raise DataError(msg)
-        missing = set(range(self.num_classes)) - splits["train"].classes if "train" in self.only else set()
+        missing = set(range(self.num_classes)) - splits["train"].classes if "train" in self.splits_to_read else set()
         if missing:
             names = ", ".join(self.class_names[k] for k in sorted(missing)[:_NAMED])
             more = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
             log.warning("the train split has no sample of %s%s, so nothing is learnt about it", names, more)
-        self.splits = {name: splits[name] for name in self.only}
+        self.splits = {name: splits[name] for name in self.splits_to_read}
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
             log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, example)
@@ -222,14 +222,14 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         msg = f"{type(self).__name__} does not say what a network reads of a split"
         raise NotStorableError(msg)
 
-    def use_features(self, stored: Mapping[str, StoredFeatures]) -> None:
+    def read_from_cache(self, stored: Mapping[str, StoredFeatures]) -> None:
         """From now on give `FeatureBatch`es of these splits, in the batches in which their samples would come."""
         self.stored = dict(stored)
 
-    def trial_batch(self) -> Any:  # noqa: ANN401 - each dataset has its batch type
+    def probe_batch(self) -> Any:  # noqa: ANN401 - each dataset has its batch type
         """A batch of one sample to try the network with before anything is trained; None where that shows nothing."""
         return None
 
-    def faults_with(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - a base without a say
+    def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - a base without a say
         """What in the data does not fit the backbone with this configuration, a line each."""
         return []

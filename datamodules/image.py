@@ -157,7 +157,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         return batch_loader(images, sampler, self.seed, self.num_workers)
 
     def feature_input(self, split: str) -> FeatureInput:
-        """All images; those of train in two states where they are flipped."""
+        """All images; those of train in two views where they are flipped."""
         flipped = {**NO_AUGMENTATION, "flip": self.augmentation["flip"]}
         if split == "train" and self.augmentation != flipped:
             drawn = ", ".join(f"{k}={v}" for k, v in self.augmentation.items() if k != "flip" and v != flipped.get(k))
@@ -166,9 +166,9 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         images = self.splits[split]
         batches = EvaluationBatches(range(len(images)), self.eval_batch_size).batches
         loader = partial(batch_loader, images, batches, self.seed, self.num_workers)
-        states = 2 if split == "train" and self.augmentation["flip"] else 1
+        views = 2 if split == "train" and self.augmentation["flip"] else 1
         digest = digest_of_tensors([], "images", images.content(), self.eval_batch_size)
-        return FeatureInput(loader, batches, None, digest, states, _in_state)
+        return FeatureInput(loader, batches, None, digest, views, _in_state)
 
     def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:
         """[B] 1 for images that an epoch shows mirrored, 0 for the others."""
@@ -187,7 +187,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         changed = self._augmenter(self.trainer.current_epoch)(batch["pixel_values"], batch["index"])
         return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
 
-    def trial_batch(self) -> ImageBatch:
+    def probe_batch(self) -> ImageBatch:
         """One training image."""
         zero = torch.zeros(1, dtype=torch.int64)
         return ImageBatch(pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero)

@@ -120,7 +120,7 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        names = {split: name for split, name in self.files.items() if isinstance(name, str) and split in self.only}
+        names = {split: name for split, name in self.files.items() if isinstance(name, str) and split in self.splits_to_read}
         root, places = Path(self.data_dir) / self.folder, {split: self.reader.place(name) for split, name in names.items()}
 
         def read(_: Path, split: str) -> Iterable[EncodedScene | BadRow]:
@@ -168,7 +168,7 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         batches = EvaluationBatches(range(len(split)), self.eval_batch_size)
         return batch_loader(scenes, batches, self.seed, self.num_workers)
 
-    def trial_batch(self) -> SceneBatch:
+    def probe_batch(self) -> SceneBatch:
         """One scene."""
         batch = EvaluationScenes(next(iter(self.splits.values())), self.size, native=False).__getitems__([0])
         if isinstance(batch, DataError):

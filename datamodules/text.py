@@ -167,7 +167,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         texts = dict(zip(self.splits[split].indices, self.splits[split].texts, strict=True))
         return "text", [texts[index] for index in indices]
 
-    def faults_with(self, backbone: dict[str, Any]) -> list[str]:
+    def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:
         """Ids beyond the backbone's token table, or more tokens than it has positions for."""
         faults = []
         ids, table = self.tokenizer.vocab_size, backbone.get("vocab_size")

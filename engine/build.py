@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
-from engine.config.validation import ConfigError, refuse_foreign_targets
-from engine.processes.devices import placement, refuse_what_processes_cannot
+from engine.config.validation import ConfigError, check_targets
+from engine.processes.devices import check_processes, placement
 from engine.processes.ranks import is_first
 from engine.publishing import RUNS, beginning
 from lightning_modules.base import Task
@@ -35,7 +35,7 @@ PROGRESS_RATE = 10  # times a second: drawing the bar costs more than a small st
 
 
 @dataclass
-class Parts:
+class RunObjects:
     """What a run consists of."""
 
     datamodule: TransferDataModule[Any]
@@ -43,7 +43,7 @@ class Parts:
     trainer: lightning.Trainer
 
 
-def build(cfg: DictConfig, folder: RunFolder) -> Parts:
+def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     """Build datamodule, task and trainer of a validated config, and hold data and backbone against each other.
 
     Args:
@@ -59,30 +59,30 @@ def build(cfg: DictConfig, folder: RunFolder) -> Parts:
     # Filling memory that is about to be written costs a tenth of the time, and helps only code that reads it before.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
-    datamodule.only = SPLITS if cfg.train else ("test",)
+    datamodule.splits_to_read = SPLITS if cfg.train else ("test",)
     datamodule.setup()
     task: Task = _instantiate(cfg.model)
-    if not cfg.train and task.random_parts():
+    if not cfg.train and task.uninitialized():
         msg = (
-            f"train=false tests weights as they are, and {task.random_parts()} would have random ones; take weights that cover "
-            f"the whole network and its {cfg.data.num_classes} classes, or leave train=false out"
+            f"train=false tests weights as they are, and {task.uninitialized()} would have random ones; take weights that "
+            f"cover the whole network and its {cfg.data.num_classes} classes, or leave train=false out"
         )
         raise ConfigError(msg)
-    faults = datamodule.faults_with(task.backbone_config())
+    faults = datamodule.incompatibilities(task.backbone_config())
     if faults:
         raise ConfigError("\n  ".join(["the data does not fit the backbone; nothing was trained", *faults]))
     callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(cfg, folder)
     for callback in callbacks:
         if isinstance(callback, LayerUnfreezing):
             callback.give_plan(task)
-    _refuse_late_stages(task, cfg.trainer.max_epochs)
+    _check_stages_begin(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
     trainer = build_trainer(cfg, folder, callbacks, _loggers(cfg, folder), _frozen_for_good(task) if cfg.train else ())
-    refuse_what_processes_cannot(cfg, trainer, task)
-    return Parts(datamodule, task, trainer)
+    check_processes(cfg, trainer, task)
+    return RunObjects(datamodule, task, trainer)
 
 
-def _refuse_late_stages(task: Task, max_epochs: int | None) -> None:
+def _check_stages_begin(task: Task, max_epochs: int | None) -> None:
     late = [epoch for epoch in task.freezing.stages if max_epochs is not None and 0 <= max_epochs <= epoch]
     if late:
         msg = (
@@ -94,7 +94,7 @@ def _refuse_late_stages(task: Task, max_epochs: int | None) -> None:
 
 def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
     """Have the network read one sample, where a datamodule gives one, before anything is trained."""
-    batch = datamodule.trial_batch()
+    batch = datamodule.probe_batch()
     if batch is not None:
         try:
             with torch.no_grad():
@@ -195,7 +195,7 @@ def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Transfe
     state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data, **known)
-    datamodule.only = SPLITS if cfg.get("train", True) else ("test",)
+    datamodule.splits_to_read = SPLITS if cfg.get("train", True) else ("test",)
     datamodule.load_state_dict(state)
     datamodule.setup()
     return datamodule
@@ -205,7 +205,7 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
     """Build a node; a config read from a run folder has not been validated, so its targets are checked here too."""
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)  # noqa: S101 - tells the type checker
-    refuse_foreign_targets([plain, *more.values()])
+    check_targets([plain, *more.values()])
     try:
         return hydra.utils.instantiate({key: v for key, v in plain.items() if key not in more}, _convert_="all", **more)
     except hydra.errors.InstantiationException as error:

@@ -10,7 +10,7 @@ from datamodules.reading.errors import DataError
 from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar
 from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_config
-from engine.library_warnings import quieten
+from engine.library_warnings import filter_known
 from run_folders.run_folder import RunFolder, RunFolderError
 
 
@@ -34,7 +34,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         why = "it ran with test=false" if tested else "it has no metrics.json; finish it with ckpt_path=last first"
         msg = f"{folder.path} holds no tested run: {why}"
         raise RunFolderError(msg)
-    quieten()
+    filter_known()
     cfg = read_config(folder.config)
     if data_dir is not None:
         cfg.data.data_dir = data_dir

@@ -23,7 +23,7 @@ from engine.processes import launching, ranks
 from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
-from engine.sweeps.lifecycle import sweep_ended
+from engine.sweeps.lifecycle import reporting_sweep
 from engine.sweeps.resuming import redact_sweep_record, resumed_words
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD
@@ -87,8 +87,8 @@ def launch() -> int:
             sys.argv[1:] = resumed_words(sys.argv[1:])
         check_words(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
-            ranks.refuse_to_sweep()
-        with explained(sys.argv[1:]), _raising_hydra(), sweep_ended():
+            ranks.check_can_sweep()
+        with explained(sys.argv[1:]), _raising_hydra(), reporting_sweep():
             job()
         if failures:
             raise failures[0]

@@ -7,7 +7,7 @@ import warnings
 import transformers
 
 
-def quieten() -> None:
+def filter_known() -> None:
     """Silence the named messages, and bars of other libraries in log files."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.base import TransferDataModule
 from datamodules.segmentation import SegmentationDataModule
-from engine.build import Parts
+from engine.build import RunObjects
 from engine.segmentation_results import scene_record, write_scenes
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
@@ -26,7 +26,7 @@ PICTURED_OF_CLASS = 8
 PICTURED_OF_ALL_CLASSES = 400
 
 
-def write_results(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
+def write_results(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
     """Write the predictions of the test stage, and give its part of metrics.json."""
     result, datamodule = parts.task.results["test"], parts.datamodule
     if isinstance(result, SegmentationResult) and isinstance(datamodule, SegmentationDataModule):

@@ -12,16 +12,16 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from engine.build import Parts, build, model_from_checkpoint
+from engine.build import RunObjects, build, model_from_checkpoint
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
-from engine.config.precision import settle_precision
+from engine.config.precision import resolve_precision
 from engine.config.redaction import redacted
 from engine.config.validation import ConfigError, validate
-from engine.feature_cache.planning import FeaturePlan, give_features, plan_features
+from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import StoreError, cache_folder
-from engine.library_warnings import quieten
+from engine.library_warnings import filter_known
 from engine.plan import make_plan, print_plan
-from engine.processes.devices import barrier, placement, take_launchers_numbers, unused_parameters_named
+from engine.processes.devices import barrier, placement, set_devices_from_launcher, unused_parameters_named
 from engine.provenance import provenance
 from engine.publishing import begin, publish
 from engine.recording import closed_loggers, recorded
@@ -47,9 +47,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     """
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recorded(cfg, folder):
-        settle_precision(cfg, folder)
+        resolve_precision(cfg, folder)
         validate(cfg)
-        take_launchers_numbers(cfg)
+        set_devices_from_launcher(cfg)
         placement(cfg)  # what is wrong with it is told before anything is loaded
         # Absolute, so that the run folder knows its data wherever it is read from.
         cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
@@ -58,14 +58,14 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = str(Path(cfg.data.class_list).expanduser().resolve())
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-        quieten()
+        filter_known()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
         parts = build(cfg, folder)
         if checkpoint_path is not None:
             parts.datamodule.start_epoch = first_epoch(checkpoint_path, cfg.trainer.max_epochs, parts.task)
         data = parts.datamodule.describe()
         before = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
-        features = plan_features(cfg, parts, checkpoint_path, before)
+        features = plan_cache(cfg, parts, checkpoint_path, before)
         plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()) if cfg.train else 0, data)
         plan["features"] = features.facts()
         print_plan(plan, console)
@@ -79,7 +79,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             begin(cfg, folder, parts.trainer)
             if cfg.train:
                 folder.write_status("running", "features")
-                features_seconds = _give_features(cfg, folder, features, parts)
+                features_seconds = _fill_cache(cfg, folder, features, parts)
                 folder.write_status("running", "fit")
                 _fit(parts, checkpoint_path)
             metrics = _trained(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
@@ -97,20 +97,20 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     return score
 
 
-def _give_features(cfg: DictConfig, folder: RunFolder, features: FeaturePlan, parts: Parts) -> float | None:
+def _fill_cache(cfg: DictConfig, folder: RunFolder, features: CachePlan, parts: RunObjects) -> float | None:
     """Find or compute what was planned; where it cannot be stored and need not be, the plan on record says so."""
     try:
-        return give_features(features, parts)
+        return fill_cache(features, parts)
     except StoreError as error:
         if cfg.cache.features is True:
             raise
         log.warning("features are not stored: %s", error)
-        folder.write_json("plan.json", {**folder.read_json("plan.json"), "features": FeaturePlan(reason=str(error)).facts()})
+        folder.write_json("plan.json", {**folder.read_json("plan.json"), "features": CachePlan(reason=str(error)).facts()})
     return None
 
 
 def _write_origin(
-    cfg: DictConfig, folder: RunFolder, parts: Parts, plan: dict[str, Any], data: dict[str, Any], *, resuming: bool
+    cfg: DictConfig, folder: RunFolder, parts: RunObjects, plan: dict[str, Any], data: dict[str, Any], *, resuming: bool
 ) -> None:
     """Write what the run starts from; a resumed run has to start from the same data."""
     if resuming:
@@ -132,7 +132,7 @@ def _write_origin(
         folder.write_table(folder.skipped_rows, rows)
 
 
-def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
+def _fit(parts: RunObjects, checkpoint_path: Path | None) -> None:
     try:
         with unused_parameters_named(parts.task):
             parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
@@ -144,7 +144,7 @@ def _fit(parts: Parts, checkpoint_path: Path | None) -> None:
         raise ConfigError(msg) from error
 
 
-def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]:
+def _trained(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
     """What training came to: give the task the weights of the best epoch, and say which that is."""
     if folder.writes:
         io = parts.trainer.strategy.checkpoint_io
@@ -164,7 +164,7 @@ def _trained(cfg: DictConfig, folder: RunFolder, parts: Parts) -> dict[str, Any]
     return {"val": val_figures(best), "best": chosen}
 
 
-def _test(cfg: DictConfig, folder: RunFolder, parts: Parts, metrics: dict[str, Any]) -> float:
+def _test(cfg: DictConfig, folder: RunFolder, parts: RunObjects, metrics: dict[str, Any]) -> float:
     """Test the task's weights, write predictions, and add the figures to the metrics; returns the seconds of the test."""
     folder.write_status("running", "test")
     start = time.perf_counter()

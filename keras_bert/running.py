@@ -59,7 +59,7 @@ def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
         strategy = tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU"))
     replicas = strategy.num_replicas_in_sync
     if settings.batch_size % replicas:
-        settings.refuse("batch_size", f"give a multiple of the {replicas} devices")
+        settings.raise_fault("batch_size", f"give a multiple of the {replicas} devices")
     with precision(settings.precision), strategy.scope():
         yield strategy
 

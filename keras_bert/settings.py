@@ -62,21 +62,21 @@ class TrainingSettings:
         for each in fields(self):
             value, lowest = getattr(self, each.name), 0 if each.name in {"seed", "patience", "gru_units"} else 1
             if each.type in {int, "int"} and value < lowest:
-                self.refuse(each.name, f"give {lowest} or more")
+                self.raise_fault(each.name, f"give {lowest} or more")
         for name in ("drop_rate", "warmup", "dropout"):
             if not 0 <= getattr(self, name, 0) < 1:
-                self.refuse(name, "give 0 or more and less than 1")
+                self.raise_fault(name, "give 0 or more and less than 1")
         for name in ("lr", "clip", "bert_lr"):
             if not getattr(self, name, 1) > 0:
-                self.refuse(name, "give more than 0")
+                self.raise_fault(name, "give more than 0")
         if self.weight_decay < 0:
-            self.refuse("weight_decay", "give 0 or more")
+            self.raise_fault("weight_decay", "give 0 or more")
         if self.jit == "on" and (self.deterministic or self.strategy == "mirrored"):
-            self.refuse("jit", "XLA compiles neither deterministic steps nor those of several devices; add --no-deterministic")
+            self.raise_fault("jit", "XLA compiles no deterministic steps and none of several devices; add --no-deterministic")
         if self.random_weights and not self.model:
-            self.refuse("random_weights", "name the --model whose sizes are meant")
+            self.raise_fault("random_weights", "name the --model whose sizes are meant")
 
-    def refuse(self, name: str, advice: str) -> None:
+    def raise_fault(self, name: str, advice: str) -> None:
         """Raise the error about one setting."""
         value = getattr(self, name)
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -102,9 +102,9 @@ class PretrainSettings(TrainingSettings):
         """Refuse what cannot be meant."""
         super().__post_init__()
         if not 0 < self.mask_rate < 1:
-            self.refuse("mask_rate", "give more than 0 and less than 1")
+            self.raise_fault("mask_rate", "give more than 0 and less than 1")
         if self.val_text and not self.text:
-            self.refuse("val_text", "give --text too")
+            self.raise_fault("val_text", "give --text too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class FinetuneSettings(TrainingSettings):
         super().__post_init__()
         for name in ("val", "test"):
             if getattr(self, name) and not self.train:
-                self.refuse(name, "give --train too")
+                self.raise_fault(name, "give --train too")
 
 
 @dataclass(frozen=True, kw_only=True)

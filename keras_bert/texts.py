@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from datamodules.reading.errors import BadRow, DataError, refuse
+from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
 from datamodules.reading.tables import Row, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
 
@@ -81,7 +81,7 @@ def read_labelled(file: str, text_column: str, label_column: str, classes: Seque
         msg = f"{path} has a header and no rows; add rows to it"
         raise DataError(msg)
     split, bad = reader.read(rows, path.name, "")
-    _refuse(bad)
+    _raise_first_bad_row(bad)
     return split, names
 
 
@@ -94,7 +94,7 @@ def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
         elif row.values.get(column) is not None and row.values[column] == row.values[column]:  # NaN is no label
             names.add(str(row.values[column]).strip())
     if not names - {""}:
-        _refuse(bad)
+        _raise_first_bad_row(bad)
         msg = f"{path}: no row has a label in column '{column}'"
         raise DataError(msg)
     return sorted(names - {""})
@@ -110,14 +110,14 @@ def _read(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
 
 def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
     good, bad = usable_rows(rows, column, path.name)
-    _refuse(bad)
+    _raise_first_bad_row(bad)
     if not good:
         msg = f"{path} holds no text"
         raise DataError(msg)
     return [row.values[column] for row in good]
 
 
-def _refuse(bad: list[BadRow]) -> None:
+def _raise_first_bad_row(bad: list[BadRow]) -> None:
     """Name the first of the bad rows, in one line."""
     more = f" ({len(bad)} bad rows in all)" if len(bad) > 1 else ""
-    refuse(bad[:1], advice=f"mend the file, or remove the row{more}")
+    raise_bad_rows(bad[:1], advice=f"mend the file, or remove the row{more}")

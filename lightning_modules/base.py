@@ -110,7 +110,7 @@ class Task(lightning.LightningModule):
         """What a batch's loss is a mean over: a scalar, the number of its samples."""
         return torch.tensor(len(batch["index"]), device=self.device)
 
-    def random_parts(self) -> str:
+    def uninitialized(self) -> str:
         """What of the network has random weights before any training, for a person; empty where nothing has."""
         return "the head"
 

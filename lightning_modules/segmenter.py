@@ -110,9 +110,9 @@ class Segmenter(Task):
             loss, pixels = loss + own_loss * count, pixels + count
         return loss / max(1, pixels), predictions
 
-    def random_parts(self) -> str:
+    def uninitialized(self) -> str:
         """The layers that the weights did not cover."""
-        return self.network.random_parts
+        return self.network.uninitialized
 
     def backbone_config(self) -> dict[str, Any]:
         """The network's configuration, and the input that its weights expect."""

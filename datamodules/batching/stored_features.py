@@ -30,7 +30,7 @@ class FeatureInput:
     """What of a split a network reads once.
 
     Attributes:
-        states: In how many states training reads each sample.
+        views: In how many views training reads each sample.
         loader: Makes a loader of every sample once, in the batches of an evaluation.
         positions: Of the samples of each of these batches.
         lengths: [N] tokens of each sample; None where samples have none.
@@ -42,7 +42,7 @@ class FeatureInput:
     positions: Sequence[Sequence[int]]
     lengths: npt.NDArray[np.int64] | None
     sha256: str
-    states: int = 1
+    views: int = 1
     view: Callable[[Any, int], Any] = lambda batch, _: batch
 
     @property
@@ -57,12 +57,12 @@ class StoredFeatures:
 
     Attributes:
         values: [S * N, ...], state after state; of texts [tokens of all samples, C], end to end.
-        states: S.
+        views: S.
         lengths: [N] int64 tokens of each sample; None where features are of one shape.
     """
 
     values: Tensor
-    states: int = 1
+    views: int = 1
     lengths: Tensor | None = None
     starts: Tensor | None = field(init=False)
 
@@ -70,20 +70,20 @@ class StoredFeatures:
         self.starts = None if self.lengths is None else self.lengths.cumsum(0) - self.lengths
 
     def __len__(self) -> int:
-        return len(self.values) // self.states if self.lengths is None else len(self.lengths)
+        return len(self.values) // self.views if self.lengths is None else len(self.lengths)
 
-    def take(self, positions: Tensor, states: Tensor | int = 0) -> tuple[Tensor, Tensor | None]:
+    def take(self, positions: Tensor, views: Tensor | int = 0) -> tuple[Tensor, Tensor | None]:
         """Read samples.
 
         Args:
             positions: [B] int64.
-            states: [B] int64 state of each, or one for all.
+            views: [B] int64 state of each, or one for all.
 
         Returns:
             Features [B, ...] of one shape and None; or padded token states [B, T, C], 0 behind their [B] lengths.
         """
         if self.lengths is None:
-            return self.values.index_select(0, positions + len(self) * states), None
+            return self.values.index_select(0, positions + len(self) * views), None
         rows, there = self._tokens(positions)
         taken = self.values.index_select(0, torch.where(there, rows, 0).flatten()).view(*rows.shape, -1)
         return taken.masked_fill_(~there[..., None], 0), self.lengths[positions]
@@ -113,20 +113,20 @@ class Layout:
         dtype: Of the values.
         shape: Of one sample's features, or of one token's.
         samples: N.
-        states: S, see `StoredFeatures`.
+        views: S, see `StoredFeatures`.
         lengths: [N] tokens of each sample; None where features are of one shape.
     """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     samples: int
-    states: int = 1
+    views: int = 1
     lengths: npt.NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:
         """Rows of the values."""
-        return self.states * (self.samples if self.lengths is None else int(self.lengths.sum()))
+        return self.views * (self.samples if self.lengths is None else int(self.lengths.sum()))
 
     @property
     def bytes(self) -> int:
@@ -137,7 +137,7 @@ class Layout:
         """Plain values for entry.json; with the features, the checksum of their file too."""
         ragged = self.lengths is not None
         shape = list(self.shape)
-        facts = {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.states, "ragged": ragged}
+        facts = {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.views, "ragged": ragged}
         return facts if stored is None else {**facts, "crc32": {_VALUES: zlib.crc32(as_bytes(stored.values))}}
 
     def create(self, folder: Path) -> None:
@@ -160,12 +160,12 @@ class Layout:
         size = self.bytes // self.dtype.itemsize
         values = torch.from_file(str(path), shared=shared, size=size, dtype=self.dtype).view(self.rows, *self.shape)
         if self.lengths is None:
-            return StoredFeatures(values, self.states)
+            return StoredFeatures(values, self.views)
         lengths = torch.from_numpy(np.fromfile(folder / _LENGTHS, np.int64))
         if not np.array_equal(lengths.numpy(), self.lengths):
             msg = f"{_LENGTHS} is of other texts"
             raise ValueError(msg)
-        return StoredFeatures(values, self.states, lengths)
+        return StoredFeatures(values, self.views, lengths)
 
 
 class FeatureSplit(Dataset[FeatureBatch]):
@@ -209,7 +209,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
         batch = FeatureBatch(features=features, labels=self.labels[where], index=index)
         if lengths is not None:
             batch["lengths"] = lengths
-        if epoch is None and self.stored.states > 1:
+        if epoch is None and self.stored.views > 1:
             batch["mirrored"] = self.stored.take(where, 1)[0]
         return batch
 

@@ -40,7 +40,7 @@ class BadRow:
 LEAVE_OUT = "mend the file, or leave such rows out with data.on_bad_rows=skip"
 
 
-def refuse(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) -> None:
+def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) -> None:
     """Raise for the rows that cannot be used.
 
     Args:
@@ -65,7 +65,7 @@ def refuse(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) -> None:
 def leave_out(bad: list[BadRow], on_bad_rows: Literal["error", "skip"]) -> list[BadRow]:
     """Leave bad rows out, or raise `DataError` for them; returns the rows left out."""
     if on_bad_rows == "error":
-        refuse(bad)
+        raise_bad_rows(bad)
     if bad:
         log.warning("%d bad rows were left out; they are listed in the run folder", len(bad))
     return bad

@@ -14,7 +14,7 @@ AUTO = "auto"
 _WHOLE, _MIXED = "32-true", "bf16-mixed"
 
 
-def settle_precision(cfg: DictConfig, folder: RunFolder) -> None:
+def resolve_precision(cfg: DictConfig, folder: RunFolder) -> None:
     """Put a precision in the place of `auto`, and say which and why; a run that goes on keeps the one that it began with.
 
     float16 is never chosen: its range is so small that losses have to be scaled. Weights stay in float32 in either case.

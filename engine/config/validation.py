@@ -188,7 +188,7 @@ def _target_faults(node: object, path: str) -> Iterator[Fault]:
         yield from _target_faults(value, f"{path}.{key}" if path else str(key))
 
 
-def refuse_foreign_targets(node: object) -> None:
+def check_targets(node: object) -> None:
     """Raise `ConfigError` where a `_target_` anywhere in plain values names what a config may not build."""
     faults = [fault for path, fault in _foreign(node)]
     if faults:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from datamodules.batching.stored_features import FeatureInput, StoredFeatures
-from engine.build import Parts
+from engine.build import RunObjects
 from engine.processes.ranks import is_first
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import Features
@@ -46,7 +46,7 @@ def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -
     return LayerOutput(given.values.dtype, tuple(given.values.shape[2 if of_tokens else 1 :]), of_tokens)
 
 
-def compute_features(cut: Cut, parts: Parts, source: FeatureInput, name: str, out: StoredFeatures) -> None:
+def compute_features(cut: Cut, parts: RunObjects, source: FeatureInput, name: str, out: StoredFeatures) -> None:
     """Compute the features of a split, in the batches and with the numbers of an evaluation.
 
     Args:
@@ -56,10 +56,10 @@ def compute_features(cut: Cut, parts: Parts, source: FeatureInput, name: str, ou
         name: Of the split, for the progress bar.
         out: Is filled.
     """
-    with _frozen(parts.task, parts.trainer), _progress(f"features of {name}", out.states * len(source.positions)) as progress:
+    with _frozen(parts.task, parts.trainer), _progress(f"features of {name}", out.views * len(source.positions)) as progress:
         for positions, batch in zip(source.positions, source.loader(), strict=True):
             sound = parts.datamodule.on_before_batch_transfer(batch, 0)
-            for state in range(out.states):
+            for state in range(out.views):
                 given = _run(cut, parts.task, source.view(sound, state))
                 out.put(torch.as_tensor(positions), state, given.values.cpu())
                 progress()
@@ -68,7 +68,7 @@ def compute_features(cut: Cut, parts: Parts, source: FeatureInput, name: str, ou
 def _run(cut: Cut, task: Task, batch: Any) -> Features:  # noqa: ANN401 - each dataset has its batch type
     features = task.network.get_submodule("features")
     there = {name: value.to(task.device) for name, value in batch.items()}
-    return cut.first(features, there)
+    return cut.prefix(features, there)
 
 
 @contextmanager

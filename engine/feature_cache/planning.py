@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
 from datamodules.batching.stored_features import FeatureInput, Layout, NotStorableError, StoredFeatures, digest_of_tensors
-from engine.build import Parts
+from engine.build import RunObjects
 from engine.checkpoints import load_checkpoint
 from engine.config.validation import ConfigError
 from engine.feature_cache.computing import compute_features, layer_output
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class FeaturePlan:
+class CachePlan:
     """What is done about features.
 
     Attributes:
@@ -70,7 +70,7 @@ class FeaturePlan:
         if self.cut is None:
             return {"stored": None, "reason": self.reason}
         splits = {
-            name: {"key": e.key, "bytes": e.layout.bytes, "states": e.layout.states, "found": e.found}
+            name: {"key": e.key, "bytes": e.layout.bytes, "states": e.layout.views, "found": e.found}
             for name, e in self.entries.items()
         }
         return {"stored": str(self.cut), "bytes": self.bytes, "splits": splits}
@@ -79,16 +79,16 @@ class FeaturePlan:
         """One line for a person; empty where there is nothing to say."""
         if self.cut is None or self.store is None:
             return f"features are not stored: {self.reason}" if self.reason else ""
-        states = ", ".join(f"{name} with mirror images" for name, e in self.entries.items() if e.layout.states > 1)
+        views = ", ".join(f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1)
         new = [name for name, entry in self.entries.items() if not entry.found]
         how = f"{', '.join(new)} to be computed" if new else "found"
-        size = gigabytes(self.bytes) + (f" ({states})" if states else "")
+        size = gigabytes(self.bytes) + (f" ({views})" if views else "")
         return f"features of {self.cut} are stored: {size}, {how}, in {self.store.folder}"
 
 
-def plan_features(
-    cfg: DictConfig, parts: Parts, checkpoint: Path | None, before: Mapping[str, Any] | None = None
-) -> FeaturePlan:
+def plan_cache(
+    cfg: DictConfig, parts: RunObjects, checkpoint: Path | None, before: Mapping[str, Any] | None = None
+) -> CachePlan:
     """Decide what of the network runs once.
 
     Args:
@@ -105,32 +105,32 @@ def plan_features(
     """
     wanted = cfg.cache.features
     if wanted is False or not cfg.train:
-        return FeaturePlan()
+        return CachePlan()
     if wanted == "auto" and before is not None and before.get("stored") is None:
-        return FeaturePlan(reason=str(before.get("reason", "")))
+        return CachePlan(reason=str(before.get("reason", "")))
     choosing = wanted == "auto" and before is None
     try:
         cut = _cut(parts)
         if choosing:
-            _refuse_what_does_not_pay(parts)
+            _check_reads_all(parts)
         if checkpoint is not None:  # what is frozen stays as it is there
             parts.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
         parts.trainer.precision_plugin.convert_module(parts.task)
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
         entries = _entries(cut, parts, store, ["train", "val", *(["test"] if cfg.test else [])])
         if choosing:
-            _refuse_more_states_than_epochs(parts, entries["train"].layout.states)
+            _check_pays_off(parts, entries["train"].layout.views)
         store.check_limit({entry.key: entry.layout.bytes for entry in entries.values()})
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
             why = str(error) or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"
             msg = f"cache.features: received true, and it cannot be: {why}"
             raise ConfigError(msg) from error
-        return FeaturePlan(reason=str(error))
-    return FeaturePlan(cut, entries, "", store)
+        return CachePlan(reason=str(error))
+    return CachePlan(cut, entries, "", store)
 
 
-def _cut(parts: Parts) -> Cut:
+def _cut(parts: RunObjects) -> Cut:
     """Where the network is cut; raises `NoCacheError` where it cannot be."""
     task = parts.task
     if not isinstance(task.network, Classifier):
@@ -145,7 +145,7 @@ def _cut(parts: Parts) -> Cut:
     return cut
 
 
-def _refuse_what_does_not_pay(parts: Parts) -> None:
+def _check_reads_all(parts: RunObjects) -> None:
     """Raise `NoCacheError` where the network would run over more samples than training reads."""
     trainer: Any = parts.trainer
     limits = [f"limit_{stage}_batches" for stage in ("train", "val", "test")]
@@ -159,16 +159,16 @@ def _refuse_what_does_not_pay(parts: Parts) -> None:
         raise NoCacheError(msg)
 
 
-def _refuse_more_states_than_epochs(parts: Parts, states: int) -> None:
+def _check_pays_off(parts: RunObjects, views: int) -> None:
     """Raise `NoCacheError`, also where the features are there: the same words give the same figures to the last digit."""
     epochs = _epochs(parts)
-    if epochs is not None and epochs <= states:
+    if epochs is not None and epochs <= views:
         all_of_them = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-        msg = f"{all_of_them} would read what {'one pass' if states == 1 else f'{states} passes'} over the data would compute"
+        msg = f"{all_of_them} would read what {'one pass' if views == 1 else f'{views} passes'} over the data would compute"
         raise NoCacheError(msg)
 
 
-def _epochs(parts: Parts) -> int | None:
+def _epochs(parts: RunObjects) -> int | None:
     """Epochs of the whole training; None where they are not counted."""
     trainer = parts.trainer
     ends = [] if trainer.max_epochs in (None, -1) else [int(trainer.max_epochs or 0)]
@@ -177,16 +177,16 @@ def _epochs(parts: Parts) -> int | None:
     return min(ends, default=None)
 
 
-def _entries(cut: Cut, parts: Parts, store: FeatureStore, splits: list[str]) -> dict[str, Entry]:
+def _entries(cut: Cut, parts: RunObjects, store: FeatureStore, splits: list[str]) -> dict[str, Entry]:
     part = digest_of_part(cut, parts.task, parts.trainer)
     sources = {split: parts.datamodule.feature_input(split) for split in splits}
-    output = layer_output(cut, parts.task, parts.trainer, parts.datamodule.trial_batch() or _one_sample(sources["val"]))
+    output = layer_output(cut, parts.task, parts.trainer, parts.datamodule.probe_batch() or _one_sample(sources["val"]))
     entries = {}
     for split, source in sources.items():
         mirrored = split != "train" and getattr(parts.task, "mirror_test", False)
-        states = 2 if mirrored else source.states
+        views = 2 if mirrored else source.views
         lengths = source.lengths if output.of_tokens else None
-        layout = Layout(output.dtype, output.shape, source.samples, states, lengths)
+        layout = Layout(output.dtype, output.shape, source.samples, views, lengths)
         key = digest_of_tensors([], part, source.sha256, layout.facts())[:32]
         entries[split] = Entry(source, layout, key, key in store)
     return entries
@@ -197,11 +197,11 @@ def _one_sample(source: FeatureInput) -> Any:  # noqa: ANN401 - each dataset has
     return {name: value[:1] for name, value in next(iter(source.loader())).items()}
 
 
-def give_features(plan: FeaturePlan, parts: Parts) -> float | None:
+def fill_cache(plan: CachePlan, parts: RunObjects) -> float | None:
     """Find or compute what was planned, and have the datamodule read it.
 
     Args:
-        plan: See `plan_features`.
+        plan: See `plan_cache`.
         parts: The datamodule gives `FeatureBatch`es from now on, and the network takes them.
 
     Returns:
@@ -224,4 +224,4 @@ def give_features(plan: FeaturePlan, parts: Parts) -> float | None:
 def _use(datamodule: TransferDataModule[Any], task: Task, cut: Cut, stored: Mapping[str, StoredFeatures]) -> None:
     assert isinstance(task.network, Classifier)  # noqa: S101 - tells the type checker
     task.network.cut = cut
-    datamodule.use_features(stored)
+    datamodule.read_from_cache(stored)

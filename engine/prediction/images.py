@@ -13,7 +13,7 @@ from datamodules.images.decoding import SUFFIXES
 from datamodules.images.rows import EncodedImage, content_of, visible_files
 from datamodules.images.storage import Decoding, in_threads
 from datamodules.reading.encodings import open_text
-from datamodules.reading.errors import DataError, refuse
+from datamodules.reading.errors import DataError, raise_bad_rows
 from datamodules.reading.tables import Row, read_rows
 from engine.prediction.table_writer import TableWriter, progress
 from engine.trained_run import TrainedRun
@@ -55,7 +55,7 @@ def predict_images(
             if good:  # written before anything is refused: what is computed is not lost
                 writer.write(_predicted(run, good))
             if on_bad_rows == "error":
-                refuse(faults, advice=ADVICE)
+                raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
             bars.update(bar, completed=done)
     return done, bad

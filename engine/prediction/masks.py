@@ -18,7 +18,7 @@ from datamodules.images.rows import EncodedImage
 from datamodules.images.storage import in_threads
 from datamodules.masks.class_list import ClassList
 from datamodules.masks.rows import SceneReader
-from datamodules.reading.errors import BadRow, DataError, refuse
+from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
 from engine.prediction.images import ADVICE, images_of
 from engine.prediction.table_writer import progress
 from engine.segmentation_results import predicted_labels
@@ -89,7 +89,7 @@ def predict_scenes(
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(wanted, _BATCH)):
             for one in chunk:
-                _refuse_existing(target, one.name, force=force)
+                _check_target_free(target, one.name, force=force)
             read = [found for _, found in in_threads(lambda one: _read(one, run.cfg.data.max_pixels, class_list), chunk)]
             good = [(one, found) for one, found in zip(chunk, read, strict=True) if not isinstance(found, BadRow)]
             if good:  # written before anything is refused: what is computed is not lost
@@ -101,7 +101,7 @@ def predict_scenes(
                         totals.update(torch.zeros(()), ours, theirs, torch.tensor([labels.shape]), torch.zeros(1))
             faults = [fault for fault in read if isinstance(fault, BadRow)]
             if on_bad_rows == "error":
-                refuse(faults, advice=ADVICE)
+                raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
             bars.update(bar, completed=done)
     _tell_figures(totals)
@@ -147,7 +147,7 @@ def _annotation(reader: SceneReader, file: Path, top: Path, annotations: Path | 
     return path if path is not None and path.is_file() else None
 
 
-def _refuse_existing(target: Path, name: Path, *, force: bool) -> None:
+def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
     for kind in ("labels", "colours", "overview"):
         path = target / f"{name}.{kind}.png"
         if path.exists() and not force:

@@ -7,7 +7,7 @@ from typing import Literal
 from rich.console import Console
 
 from datamodules.reading.errors import DataError
-from engine.library_warnings import quieten
+from engine.library_warnings import filter_known
 from engine.prediction.images import predict_images
 from engine.prediction.masks import predict_scenes
 from engine.prediction.texts import predict_texts
@@ -50,7 +50,7 @@ def predict(
         DataError: If an input cannot be read.
         RunFolderError: If the run folder or the output does not do.
     """
-    quieten()
+    filter_known()
     for path in inputs:
         if not path.exists():
             msg = f"{path}: no such file"

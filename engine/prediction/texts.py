@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 
-from datamodules.reading.errors import DataError, refuse
+from datamodules.reading.errors import DataError, raise_bad_rows
 from datamodules.reading.tables import Row
 from datamodules.reading.text_rows import text_rows, usable_rows
 from datamodules.texts.batching import PadCollator
@@ -78,7 +78,7 @@ def predict_texts(
         while chunk := list(islice(rows, _CHUNK)):
             good, faults = usable_rows(chunk, column, input.name)
             if on_bad_rows == "error":
-                refuse(faults, advice=ADVICE)
+                raise_bad_rows(faults, advice=ADVICE)
             bad += len(faults)
             if good:
                 _check_names(good[0], added, input)

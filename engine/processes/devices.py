@@ -46,7 +46,7 @@ def _cluster_environment(rank: Rank | None) -> ClusterEnvironment:
     return TorchElasticEnvironment()
 
 
-def take_launchers_numbers(cfg: DictConfig) -> None:
+def set_devices_from_launcher(cfg: DictConfig) -> None:
     """State in the config how many devices and machines torchrun or srun started processes for: theirs are what there is."""
     rank = this_rank()
     if rank is not None and rank.launcher != "thaw":
@@ -93,7 +93,7 @@ def _strategy(name: str, *, several: bool) -> str | Strategy:
     return DDPStrategy(timeout=_PATIENCE, find_unused_parameters=name.endswith("true"))
 
 
-def refuse_what_processes_cannot(cfg: DictConfig, trainer: lightning.Trainer, task: Task) -> None:
+def check_processes(cfg: DictConfig, trainer: lightning.Trainer, task: Task) -> None:
     """Hold the number of processes and the strategy against data and task.
 
     Raises:

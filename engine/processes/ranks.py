@@ -69,7 +69,7 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
     return Rank(number, tasks, local, tasks // nodes, node, "srun")
 
 
-def refuse_to_sweep() -> None:
+def check_can_sweep() -> None:
     """Raise `LaunchError` where torchrun started this process: each of its processes would sweep by itself."""
     rank = this_rank()
     if rank is not None and rank.launcher == "torchrun":

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _begun: list[tuple[Sweep, set[str]]] = []
 
 
-class SweepCourse(Callback):
+class SweepCallback(Callback):
     """Tells this process of the sweep that it begins."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
@@ -46,7 +46,7 @@ def _secrets_in(words: Sequence[str]) -> set[str]:
 
 
 @contextmanager
-def sweep_ended() -> Iterator[None]:
+def reporting_sweep() -> Iterator[None]:
     """Write down and show what a sweep came to, where one began inside, however it ended.
 
     Raises:

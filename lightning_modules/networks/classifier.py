@@ -25,5 +25,5 @@ class Classifier(nn.Module):
         """Logits [B, K]; K is 1 for two classes. Of a `FeatureBatch` only what is behind the cut is computed."""
         if "features" in batch:
             stored = Features(batch["features"], batch.get("lengths"))
-            return cast(Tensor, self.head(self.cut.rest(self.features, stored)))
+            return cast(Tensor, self.head(self.cut.suffix(self.features, stored)))
         return cast(Tensor, self.head(self.features(batch)))

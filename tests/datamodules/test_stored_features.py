@@ -26,12 +26,12 @@ def states_of_tokens(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
 
 def fill(out: StoredFeatures) -> None:
     """As a network would: padded batches in an order of their own, with numbers behind the lengths."""
-    states = states_of_tokens(out.values.dtype)
+    views = states_of_tokens(out.values.dtype)
     for positions in ([2, 0], [3], [1]):
-        longest = max(len(states[p]) for p in positions)
+        longest = max(len(views[p]) for p in positions)
         padded = torch.full((len(positions), longest + 1, 2), -7.0).to(out.values.dtype)
         for row, p in enumerate(positions):
-            padded[row, : len(states[p])] = states[p]
+            padded[row, : len(views[p])] = views[p]
         out.put(torch.tensor(positions), 0, padded)
 
 
@@ -57,7 +57,7 @@ def test_token_states_come_back_padded_with_zeros(dtype: torch.dtype, tmp_path: 
 def test_states_are_chosen_by_epoch_and_stand_side_by_side_in_evaluation() -> None:
     values = torch.arange(12.0).view(6, 2)
     split = FeatureSplit(
-        StoredFeatures(values, states=2), [0, 1, 2], [10, 20, 30], lambda epoch, index: (index // 10 + epoch) % 2
+        StoredFeatures(values, views=2), [0, 1, 2], [10, 20, 30], lambda epoch, index: (index // 10 + epoch) % 2
     )
     assert len(split.stored) == 3
     trained = split.__getitems__([(1, 2), (1, 1)])

@@ -398,7 +398,7 @@ def test_mlflow_gets_no_checkpoint_of_a_failed_run(tmp_path: Path, monkeypatch: 
 def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_takes_a_run_id_given_by_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Segmenter, "random_parts", lambda _: "")  # as if its weights were those of a whole network
+    monkeypatch.setattr(Segmenter, "uninitialized", lambda _: "")  # as if its weights were those of a whole network
     words = (*SCENES, "train=false", "logger=mlflow", f"paths.runs_dir={tmp_path}")
     for place in ("first", "second"):
         (tmp_path / place).mkdir()

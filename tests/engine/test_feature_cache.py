@@ -17,11 +17,11 @@ from torch import nn
 from datamodules.batching import order as batch_order
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
-from engine.build import Parts
+from engine.build import RunObjects
 from engine.config.validation import ConfigError, _cache_faults
 from engine.feature_cache import key as feature_key
 from engine.feature_cache.computing import _held_in_half
-from engine.feature_cache.planning import FeaturePlan, give_features, plan_features
+from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import cache_folder
 from engine.processes.signals import InterruptedRunError
 from lightning_modules.base import Task
@@ -99,12 +99,12 @@ def image_task(backbone: dict[str, Any] = DEIT, layer: str | None = None, **sett
     return task
 
 
-def parts_of(data: Any, task: Task, recorder: Recorder | None = None, **trainer: Any) -> Parts:
+def parts_of(data: Any, task: Task, recorder: Recorder | None = None, **trainer: Any) -> RunObjects:
     data.setup()
     callbacks = [EpochSeed(1), *([] if recorder is None else [recorder])]
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     settings = {"max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0, **quiet, **trainer}
-    return Parts(data, task, lightning.Trainer(callbacks=callbacks, enable_model_summary=False, **settings))
+    return RunObjects(data, task, lightning.Trainer(callbacks=callbacks, enable_model_summary=False, **settings))
 
 
 def config(folder: Path, features: object = True, max_gb: float = 1.0, **more: Any) -> DictConfig:
@@ -116,7 +116,7 @@ def config(folder: Path, features: object = True, max_gb: float = 1.0, **more: A
 class Trained:
     recorder: Recorder
     task: Task
-    plan: FeaturePlan | None
+    plan: CachePlan | None
     test: dict[str, Any] = field(default_factory=dict)
 
 
@@ -127,8 +127,8 @@ def trained(data: Callable[[], Any], task: Callable[[], Task], folder: Path | No
     parts = parts_of(data(), task(), recorder, **{"max_epochs": 2, **trainer})
     plan = None
     if folder is not None:
-        plan = plan_features(config(folder), parts, None)
-        assert give_features(plan, parts) is not None
+        plan = plan_cache(config(folder), parts, None)
+        assert fill_cache(plan, parts) is not None
     parts.trainer.fit(parts.task, datamodule=parts.datamodule)
     parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
     return Trained(recorder, parts.task, plan, parts.task.results["test"].figures)
@@ -211,7 +211,7 @@ def test_a_vision_transformers_features_are_the_same_in_half_precision(tmp_path:
 
 
 def keys(data: Any, task: Task, folder: Path, **trainer: Any) -> dict[str, str]:
-    plan = plan_features(config(folder), parts_of(data, task, **trainer), None)
+    plan = plan_cache(config(folder), parts_of(data, task, **trainer), None)
     return {split: entry.key for split, entry in plan.entries.items()}
 
 
@@ -374,14 +374,14 @@ def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path
     path = tmp_path / "other.ckpt"
     torch.save({"state_dict": other.state_dict(), "thaw": {"format": 1}, "epoch": 0}, path)
     parts = parts_of(texts(), task)
-    plan = plan_features(config(tmp_path / "c"), parts, path)
+    plan = plan_cache(config(tmp_path / "c"), parts, path)
     assert {split: entry.key for split, entry in plan.entries.items()} == keys(texts(), other, tmp_path / "c")
 
 
 def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parts = parts_of(texts(), text_task())
-    plan = plan_features(config(tmp_path), parts, None)
-    give_features(plan, parts)
+    plan = plan_cache(config(tmp_path), parts, None)
+    fill_cache(plan, parts)
     right = {split: stored.values.clone() for split, stored in parts.datamodule.stored.items()}
     values, entry, cut = (tmp_path / plan.entries[split].key for split in ("train", "val", "test"))
     content = bytearray((values / "values.bin").read_bytes())
@@ -389,7 +389,7 @@ def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCa
     (values / "values.bin").write_bytes(content)
     (entry / "entry.json").write_text("{}")
     (cut / "values.bin").write_bytes((cut / "values.bin").read_bytes()[:-4])
-    give_features(plan, parts)
+    fill_cache(plan, parts)
     told = [record.message for record in caplog.records if "damaged" in record.message]
     assert len(told) == 3
     assert str(values) in told[0]
@@ -397,13 +397,13 @@ def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCa
     for split, expected in right.items():
         assert torch.equal(parts.datamodule.stored[split].values, expected)
     caplog.clear()
-    give_features(plan, parts)
+    fill_cache(plan, parts)
     assert not [record for record in caplog.records if "damaged" in record.message]
 
 
-def refused(parts: Parts, folder: Path, **settings: Any) -> str:
+def refused(parts: RunObjects, folder: Path, **settings: Any) -> str:
     """The reason under auto, which true has to give too."""
-    plan = plan_features(config(folder, "auto", **settings), parts, None)
+    plan = plan_cache(config(folder, "auto", **settings), parts, None)
     assert plan.cut is None
     assert plan.facts() == {"stored": None, "reason": plan.reason}
     assert plan.line() == (f"features are not stored: {plan.reason}" if plan.reason else "")
@@ -414,7 +414,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     def unfrozen() -> TextClassifier:
         return TextClassifier(BERT, 2, pooling="mean")
 
-    never: dict[str, Parts] = {
+    never: dict[str, RunObjects] = {
         "": parts_of(texts(), unfrozen()),
         "data.augmentation (rotation=15.0) gives other": parts_of(
             images(flip=True, augmentation={"rotation": 15.0}), image_task()
@@ -428,7 +428,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     for reason, parts in never.items():
         assert reason in refused(parts, tmp_path)
         with pytest.raises(ConfigError, match="received true, and it cannot be"):
-            plan_features(config(tmp_path), parts, None)
+            plan_cache(config(tmp_path), parts, None)
     doubtful = {
         "1 epoch would read what one pass": parts_of(texts(), text_task(), max_epochs=1),
         "2 epochs would read what 2 passes": parts_of(images(flip=True), image_task(), max_epochs=2),
@@ -436,27 +436,27 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     }
     for reason, parts in doubtful.items():
         assert reason in refused(parts, tmp_path)
-        assert plan_features(config(tmp_path), parts, None).cut is not None
+        assert plan_cache(config(tmp_path), parts, None).cut is not None
     small = parts_of(texts(), text_task())
     full = f"the features take 0.01 MB, and {tmp_path} holds 0.00 MB of the 0.00 MB that cache.max_gb allows"
     assert full in refused(small, tmp_path, max_gb=1e-6)
     with pytest.raises(
         ConfigError, match=r"received true, and it cannot be: the features take .*scripts/cache\.py list\|clear"
     ):
-        plan_features(config(tmp_path, max_gb=1e-6), small, None)
-    assert plan_features(config(tmp_path, features=False), small, None) == FeaturePlan()
+        plan_cache(config(tmp_path, max_gb=1e-6), small, None)
+    assert plan_cache(config(tmp_path, features=False), small, None) == CachePlan()
     assert not list(tmp_path.iterdir())
 
 
 def test_schedule_that_reaches_further_cuts_where_it_ends(tmp_path: Path) -> None:
     task = image_task(freeze_backbone=False)
     LayerUnfreezing(schedule={0: None, 1: "blocks.2", 2: "blocks.1"}).give_plan(task)
-    assert str(plan_features(config(tmp_path), parts_of(images(), task), None).cut) == "the backbone before blocks.1"
+    assert str(plan_cache(config(tmp_path), parts_of(images(), task), None).cut) == "the backbone before blocks.1"
 
 
 def test_interrupted_while_computing_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = parts_of(texts(), text_task())
-    plan = plan_features(config(tmp_path), parts, None)
+    plan = plan_cache(config(tmp_path), parts, None)
     run, calls = parts.task.network.features.forward, []
 
     def stop(batch: Any) -> Any:
@@ -467,7 +467,7 @@ def test_interrupted_while_computing_leaves_nothing_half_written(tmp_path: Path,
 
     monkeypatch.setattr(parts.task.network.features, "forward", stop)
     with pytest.raises(InterruptedRunError):
-        give_features(plan, parts)
+        fill_cache(plan, parts)
     assert not list(tmp_path.iterdir())
     assert not parts.datamodule.stored
     assert parts.task.training
@@ -478,9 +478,9 @@ def compute_once(folder: str, calls: Any) -> None:
     torch.manual_seed(0)
     parts = parts_of(texts(), text_task())
     counted = Counted(parts.task.network.features.model)
-    plan = plan_features(config(Path(folder)), parts, None)
+    plan = plan_cache(config(Path(folder)), parts, None)
     parts.task.network.features.model = counted
-    give_features(plan, parts)
+    fill_cache(plan, parts)
     calls.put((counted.calls, {split: stored.values.sum().item() for split, stored in parts.datamodule.stored.items()}))
 
 

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils import parameters_to_vector
 
-from engine.config.precision import fast_and_safe, settle_precision
+from engine.config.precision import fast_and_safe, resolve_precision
 from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
 from tests.engine.test_feature_cache import BERT, parts_of, texts
@@ -43,7 +43,7 @@ def test_a_cpu_that_multiplies_bfloat16_does(
     monkeypatch.setattr(logging.getLogger("engine.config.precision"), "propagate", True)
     cfg = config()
     with caplog.at_level(logging.INFO):
-        settle_precision(cfg, RunFolder(tmp_path))
+        resolve_precision(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == expected
     assert f"trainer.precision=auto: {expected}, this CPU {why}" in caplog.text
 
@@ -60,7 +60,7 @@ def test_a_gpu_takes_bfloat16_where_it_has_it(bf16: bool, expected: str, monkeyp
 
 def test_what_is_stated_stays(tmp_path: Path) -> None:
     cfg = config("64-true")
-    settle_precision(cfg, RunFolder(tmp_path))
+    resolve_precision(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "64-true"
 
 
@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_keeps_the_one_it_began_with(tmp_path: Path, monkeypa
     (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}\n")
     give_cpu(monkeypatch)
     cfg = config(ckpt_path="last")
-    settle_precision(cfg, RunFolder(tmp_path))
+    resolve_precision(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "bf16-mixed"
 
 

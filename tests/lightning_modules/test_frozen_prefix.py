@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.partial_vit import behind, input_of
+from lightning_modules.networks.backbones.partial_vit import forward_from, forward_until
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.freezing.prefix import Cut, find_cut
 from lightning_modules.text_classifier import TextClassifier
@@ -58,7 +58,7 @@ def test_both_parts_of_a_transformer_give_what_timm_gives(name: str, autocast: b
         parameter.requires_grad = parameter_name.startswith(later)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         expected = value_and_gradient(model, model(images).float())
-        found = value_and_gradient(model, behind(model, layer, input_of(model, layer, images)).float())
+        found = value_and_gradient(model, forward_from(model, layer, forward_until(model, layer, images)).float())
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
 
@@ -76,8 +76,8 @@ def test_parts_of_a_network_give_the_whole(backbone: str, layer: str) -> None:
     features, cut = task.network.features, Cut(layer)
     with torch.no_grad():
         expected = features(batch()).values
-        state = cut.first(features, batch())
-        assert torch.equal(cut.rest(features, state).values, expected)
+        state = cut.prefix(features, batch())
+        assert torch.equal(cut.suffix(features, state).values, expected)
 
 
 def cut_of(backbone: str, starts: dict[str, int | None]) -> Cut | str:

@@ -123,7 +123,7 @@ def test_a_cpu_evaluates_a_few_images_at_a_time(
     first = next(module for module in encoder.model.modules() if isinstance(module, torch.nn.Conv2d))
     first.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     encoder.eval()
-    ways = [encoder] if layer is None else [encoder, partial(encoder.up_to, layer)]
+    ways = [encoder] if layer is None else [encoder, partial(encoder.forward_until, layer)]
     with torch.no_grad():
         expected = [way(images).values for way in ways]
         monkeypatch.setattr("lightning_modules.networks.backbones.image._PIECE", 3 * pixels + 1)

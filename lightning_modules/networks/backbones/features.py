@@ -24,7 +24,7 @@ class Features(NamedTuple):
     lengths: Tensor | None = None
 
 
-def names_from(names: Iterable[str], first: str) -> list[str]:
+def starting_at(names: Iterable[str], first: str) -> list[str]:
     """The names from one of them on."""
     listed = list(names)
     return listed[listed.index(first) :]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
 from lightning_modules.networks.backbones.image_weights import load_weights, not_loaded, timm_network, weights_file
-from lightning_modules.networks.backbones.partial_vit import behind, input_of, listed_layers
+from lightning_modules.networks.backbones.partial_vit import block_list, forward_from, forward_until
 from lightning_modules.networks.backbones.pixels import FlatPixels, Interpolation, PixelInput, check_colours
 from lightning_modules.networks.backbones.small_resnet import SmallResNet
 from run_folders.errors import brief, near_names
@@ -71,15 +71,15 @@ class ImageEncoder(nn.Module):
     @property
     def listed(self) -> str | None:
         """Name in `model` of the list of its layers; None where it cannot be run in two parts."""
-        return listed_layers(self.model)
+        return block_list(self.model)
 
-    def up_to(self, layer: str, batch: ImageBatch) -> Features:
+    def forward_until(self, layer: str, batch: ImageBatch) -> Features:
         """The input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
-        return Features(self._in_pieces(partial(input_of, self.model, layer), batch))
+        return Features(self._in_pieces(partial(forward_until, self.model, layer), batch))
 
-    def behind(self, layer: str, state: Features) -> Features:
+    def forward_from(self, layer: str, state: Features) -> Features:
         """Pooled features [B, C] from the input of a layer."""
-        return Features(behind(self.model, layer, state.values))
+        return Features(forward_from(self.model, layer, state.values))
 
     def prepared(self, stored: Tensor) -> Tensor:
         """The network's input [B, 3, h, w] from stored pixels: resized, normalised, and of the weights' type."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 from timm.models import VGG, Beit, DenseNet, VisionTransformer
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.features import names_from
+from lightning_modules.networks.backbones.features import starting_at
 
 _LISTED: dict[tuple[type[nn.Module], ...], str] = {(VisionTransformer, Beit): "blocks", (VGG, DenseNet): "features"}
 
@@ -18,7 +18,7 @@ class _ReachedError(Exception):
         self.state = state
 
 
-def input_of(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
+def forward_until(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
     """Run a network up to a layer.
 
     Args:
@@ -44,16 +44,16 @@ def input_of(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
     raise RuntimeError(msg)
 
 
-def listed_layers(model: nn.Module) -> str | None:
+def block_list(model: nn.Module) -> str | None:
     """Name of the list of a network's layers, which run one after another; None for networks that are not known."""
     return next((name for kinds, name in _LISTED.items() if isinstance(model, kinds)), None)
 
 
-def behind(model: nn.Module, layer: str, state: Tensor) -> Tensor:
+def forward_from(model: nn.Module, layer: str, state: Tensor) -> Tensor:
     """Run a network from a layer on.
 
     Args:
-        model: One that `listed_layers` knows.
+        model: One that `block_list` knows.
         layer: The first that runs.
         state: The layer's input, [B, N, C] or [B, C, H, W].
 
@@ -65,7 +65,7 @@ def behind(model: nn.Module, layer: str, state: Tensor) -> Tensor:
     children = dict(model.get_submodule(listed).named_children())
     shared = model.rel_pos_bias() if isinstance(model, Beit) and model.rel_pos_bias is not None else None
     more = {"shared_rel_pos_bias": shared} if isinstance(model, Beit) else {}
-    for name in names_from(children, first):
+    for name in starting_at(children, first):
         state = children[name](state, **more)
     if listed == "blocks":
         state = whole.norm(state)

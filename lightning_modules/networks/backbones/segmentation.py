@@ -133,14 +133,14 @@ class SegmentationNetwork(nn.Module):
     """`head(features(batch))`, as every network here.
 
     Attributes:
-        random_parts: What has random weights, for a person; empty where all were loaded.
+        uninitialized: What has random weights, for a person; empty where all were loaded.
     """
 
-    def __init__(self, features: SceneEncoder, head: SceneHead, random_parts: str) -> None:
+    def __init__(self, features: SceneEncoder, head: SceneHead, uninitialized: str) -> None:
         super().__init__()
         self.features = features
         self.head = head
-        self.random_parts = random_parts
+        self.uninitialized = uninitialized
 
     def forward(self, batch: SceneBatch) -> SceneLogits:
         """Logits of a batch, at the network's own resolution."""
@@ -175,10 +175,10 @@ def segmentation_network(
     """
     stated = {key: backbone[key] for key in _INPUT_KEYS if key in backbone} if not isinstance(backbone, str) else {}
     if isinstance(backbone, str):
-        model, random_parts = _pretrained(backbone, num_classes)
+        model, uninitialized = _pretrained(backbone, num_classes)
     else:
         config = hf_config({key: value for key, value in backbone.items() if key not in _INPUT_KEYS})
-        config.num_labels, random_parts = num_classes, "all of it"
+        config.num_labels, uninitialized = num_classes, "all of it"
         try:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
         except Exception as error:  # constructors raise anything
@@ -201,7 +201,7 @@ def segmentation_network(
     mean, std = hf_input(model.config, backbone if isinstance(backbone, str) else None, stated)
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
-        SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head), random_parts
+        SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head), uninitialized
     ).train()
 
 

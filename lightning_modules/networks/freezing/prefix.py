@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.features import Features, names_from
+from lightning_modules.networks.backbones.features import Features, starting_at
 from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
@@ -25,17 +25,17 @@ class Cut:
     def __str__(self) -> str:
         return "the whole backbone" if self.layer is None else f"the backbone before {self.layer}"
 
-    def first(self, features: Any, batch: Any) -> Features:  # noqa: ANN401 - an encoder, and its own batch type
+    def prefix(self, features: Any, batch: Any) -> Features:  # noqa: ANN401 - an encoder, and its own batch type
         """What the frozen part gives for a batch: pooled vectors, token states, or the input of a layer."""
         if self.layer is None:
             return cast(Features, features(batch))
-        return cast(Features, features.up_to(self.layer, batch))
+        return cast(Features, features.forward_until(self.layer, batch))
 
-    def rest(self, features: Any, state: Features) -> Features:  # noqa: ANN401 - an encoder
-        """What the whole of `features` would give, from what `first` gave."""
+    def suffix(self, features: Any, state: Features) -> Features:  # noqa: ANN401 - an encoder
+        """What the whole of `features` would give, from what `prefix` returned."""
         if self.layer is None:
             return state
-        return cast(Features, features.behind(self.layer, state))
+        return cast(Features, features.forward_from(self.layer, state))
 
     def tensors(self, features: nn.Module) -> dict[str, Tensor]:
         """Weights and buffers that what comes before the cut depends on, by name."""
@@ -44,8 +44,8 @@ class Cut:
             return tensors
         backbone = features.get_submodule("model")
         listed, _, first = self.layer.rpartition(".")
-        later = [f"model.{listed}.{name}." for name in names_from(_children(backbone, listed), first)]
-        later += [f"model.{name}." for name in names_from(dict(backbone.named_children()), listed)[1:]]
+        later = [f"model.{listed}.{name}." for name in starting_at(_children(backbone, listed), first)]
+        later += [f"model.{name}." for name in starting_at(dict(backbone.named_children()), listed)[1:]]
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))}
 
 
