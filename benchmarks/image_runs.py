@@ -40,7 +40,7 @@ class ThawImages:
             given: The command line.
             words: Dotted key -> value, as on the command line of `train.py`.
         """
-        self.experiment, self.given, self.words = experiment, given, dict(words)
+        self.experiment, self.given, self.overrides = experiment, given, dict(words)
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
 
@@ -58,7 +58,7 @@ class ThawImages:
             "cache.dir": str(folder / "features"),
             "cache.features": stored,
         }
-        cfg = composed(self.experiment, self.given, {**stated, **self.words})
+        cfg = composed(self.experiment, self.given, {**stated, **self.overrides})
         return cfg, built(cfg, folder)
 
     def run(self) -> Callable[[], object]:
@@ -129,10 +129,10 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
         not flipped, on the CPU.
     """
     results = []
-    plain = ThawImages(stored.experiment, stored.given, {**stored.words, "data.augmentation.flip": False})
-    plain.words |= {"trainer.accelerator": "cpu", "data.train_rows": 2 * _VAL_IMAGES, "data.val_fraction": 0.5}
+    plain = ThawImages(stored.experiment, stored.given, {**stored.overrides, "data.augmentation.flip": False})
+    plain.overrides |= {"trainer.accelerator": "cpu", "data.train_rows": 2 * _VAL_IMAGES, "data.val_fraction": 0.5}
     if peer is not None:
-        plain.words["trainer.precision"] = "32-true"
+        plain.overrides["trainer.precision"] = "32-true"
     for wanted in (True, False):
         cfg, parts = plain.build(stored=wanted)
         if wanted:

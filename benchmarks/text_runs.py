@@ -46,7 +46,7 @@ class ThawRun(Run):
             features: Whether what is frozen for good runs once, which is then measured; or the folder where its features are
                 kept, before the clock starts.
         """
-        self.experiment, self.given, self.words = experiment, given, dict(words)
+        self.experiment, self.given, self.overrides = experiment, given, dict(words)
         self.split, self.features = split, features
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
@@ -65,7 +65,7 @@ class ThawRun(Run):
             "cache.dir": str(self.features if isinstance(self.features, Path) else folder / "features"),
             "cache.features": self.features != "none" and steps is None,
         }
-        self.cfg = composed(self.experiment, self.given, {**stated, **self.words, **short})
+        self.cfg = composed(self.experiment, self.given, {**stated, **self.overrides, **short})
         self.parts = built(self.cfg, folder)
         self.datamodule.tokenized  # noqa: B018 - tokenised before the clock starts, as for the peer
         if isinstance(self.features, Path) and steps is None:

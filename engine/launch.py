@@ -18,13 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.composing import explained
 from engine.config.groups import CONFIGS
 from engine.config.redaction import hide, secret_values
-from engine.old_names import check_words
+from engine.old_names import check_overrides
 from engine.processes import launching, ranks
 from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
 from engine.sweeps.lifecycle import reporting_sweep
-from engine.sweeps.resuming import redact_sweep_record, resumed_words
+from engine.sweeps.resuming import redact_sweep_record, resumed_overrides
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD
 from run_folders.sweep_job import enter_job, leave_error
@@ -51,9 +51,9 @@ def _sweep_name(default: str) -> str:
     a launcher takes to processes with command lines of their own.
     """
     for group in ("experiment=", "data="):
-        for word in sys.argv[1:]:
-            if word.startswith(group):
-                return word.removeprefix(group).replace(",", "+")[:_LONGEST_NAME]
+        for override in sys.argv[1:]:
+            if override.startswith(group):
+                return override.removeprefix(group).replace(",", "+")[:_LONGEST_NAME]
     return default
 
 
@@ -83,9 +83,9 @@ def launch() -> int:
     failures: list[Exception] = []
     job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(partial(_job, failures))
     with report_failure() as outcome:
-        if any(word.startswith("sweep.resume=") for word in sys.argv[1:]):
-            sys.argv[1:] = resumed_words(sys.argv[1:])
-        check_words(sys.argv[1:])
+        if any(override.startswith("sweep.resume=") for override in sys.argv[1:]):
+            sys.argv[1:] = resumed_overrides(sys.argv[1:])
+        check_overrides(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.check_can_sweep()
         with explained(sys.argv[1:]), _raising_hydra(), reporting_sweep():
@@ -160,7 +160,7 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
         # In a process of a launcher's own, nobody else makes a signal an end that is written down.
         with signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext():
             if not cfg.plan:
-                left = enter_job(folder, [hide(word, secrets) for word in HydraConfig.get().overrides.task])
+                left = enter_job(folder, [hide(override, secrets) for override in HydraConfig.get().overrides.task])
                 if left == "done":
                     log.info("job %s is %s already", folder.path.name, folder.read_json("status.json")["state"])
                     return None

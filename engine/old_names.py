@@ -79,14 +79,14 @@ def removal(key: str, value: object) -> str | None:
     return None
 
 
-def check_words(words: Iterable[str]) -> None:
-    """Raise `RemovedError` where a word of the command line asks for what is gone.
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Raise `RemovedError` where an override of the command line asks for what is gone.
 
     Args:
-        words: `KEY=VALUE`, of a sweep with several values.
+        overrides: `KEY=VALUE`, of a sweep with several values.
     """
-    for word in words:
-        key, _, values = word.lstrip("+~").partition("=")
+    for override in overrides:
+        key, _, values = override.lstrip("+~").partition("=")
         for value in re.findall(r"[^\s,\[\](){}'\"]+", values) or [""]:
             said = removal(key, value)
             if said is not None:

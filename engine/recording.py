@@ -66,8 +66,8 @@ def _log_traceback(error: BaseException) -> None:
 
 
 def _resume_command(folder: RunFolder) -> str:
-    words = [word for word in typed_overrides() if not word.startswith("ckpt_path=")]
-    return shlex.join(["python", "train.py", *words, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
+    overrides = [override for override in typed_overrides() if not override.startswith("ckpt_path=")]
+    return shlex.join(["python", "train.py", *overrides, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
 
 
 @contextmanager

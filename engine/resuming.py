@@ -57,7 +57,7 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
         changed = [key for key in {**before, **now} if key.startswith(_KEPT) and before.get(key) != now.get(key)]
         if changed:
             shown = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN])
-            msg = f"{folder.path} began with another config: {shown}; give the same words again, or start a new run"
+            msg = f"{folder.path} began with another config: {shown}; give the same overrides again, or start a new run"
             raise CheckpointError(msg)
     return folder.last_checkpoint
 

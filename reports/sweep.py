@@ -61,7 +61,7 @@ def _best_first(jobs: list[Job], search: Mapping[str, Any]) -> list[Job]:
 
 
 def _name(job: Job, common: set[str]) -> str:
-    return f"{job.name}: {job.words(common)}" if job.words(common) else job.name
+    return f"{job.name}: {job.label(common)}" if job.label(common) else job.name
 
 
 def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
@@ -74,4 +74,4 @@ def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
 
 def _row(job: Job, common: set[str]) -> dict[str, Any]:
     """A line of the table of jobs."""
-    return {"job": job, "words": job.words(common)}
+    return {"job": job, "label": job.label(common)}

@@ -35,12 +35,12 @@ class Sweep:
         """What search.json says; empty where nothing was searched for."""
         return RunFolder(self.path).read_json(SEARCH)
 
-    def begin(self, words: Iterable[str]) -> None:
+    def begin(self, overrides: Iterable[str]) -> None:
         """Write down what was asked for; a sweep that goes on keeps when it began."""
         before = self.record
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {"id": before.get("id", uuid4().hex[:8]), "started": before.get("started", now)}
-        self._write({**before, **kept, "words": list(words), "ended": None})
+        self._write({**before, **kept, "words": list(overrides), "ended": None})
 
     def end(self, *, keep: bool) -> list[Job]:
         """Write sweep.json and sweep.csv.
@@ -87,7 +87,7 @@ def common_keys(jobs: Sequence[Job]) -> set[str]:
 def failures(jobs: Sequence[Job]) -> str:
     """What a person is told of the jobs that did not come to their end, a line each; empty where all did."""
     failed, common = [job for job in jobs if job.state not in DONE], common_keys(jobs)
-    lines = [f"  job {job.name} ({job.words(common) or 'as configured'}): {job.error or job.state}" for job in failed]
+    lines = [f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}" for job in failed]
     interrupted = sum(job.state != "failed" for job in failed)
     counts = [
         f"{len(failed) - interrupted} of {len(jobs)} jobs failed",

@@ -45,7 +45,7 @@ class Job:
     figures: dict[str, float]
     error: str
 
-    def words(self, but: Iterable[str] = ()) -> str:
+    def label(self, but: Iterable[str] = ()) -> str:
         """The overrides for a person to read, but for these keys; numbers with four digits."""
         return " ".join(f"{key}={_brief(value)}" for key, value in self.overrides.items() if key not in but)
 
@@ -63,8 +63,8 @@ def read_job(path: Path) -> Job:
     state = str(status.get("state", "interrupted"))
     if state == "running" and not folder.is_held:
         state = "interrupted"
-    words: list[str] = folder.read_json(_OVERRIDES).get("words", [])
-    overrides = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)}
+    typed: list[str] = folder.read_json(_OVERRIDES).get("words", [])
+    overrides = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in typed)}
     config = yaml.safe_load(folder.config.read_text(encoding="utf-8")) if folder.config.is_file() else {}
     monitor = str(config.get("monitor", ""))
     return Job(
@@ -90,7 +90,7 @@ def _figures(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
     }
 
 
-def enter_job(folder: RunFolder, words: Sequence[str]) -> str | None:
+def enter_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
     """Take over a job's folder, whatever it holds.
 
     Raises:
@@ -98,15 +98,15 @@ def enter_job(folder: RunFolder, words: Sequence[str]) -> str | None:
 
     Args:
         folder: The job's.
-        words: Its overrides, without secrets.
+        overrides: Without secrets.
 
     Returns:
         `done` where there is nothing left to do, `last` where the job goes on from its last checkpoint, None where it begins.
     """
     state = folder.read_json("status.json").get("state")
-    own = [word for word in words if not word.lstrip("+").startswith(NOT_OF_THE_JOB)]
+    own = [override for override in overrides if not override.lstrip("+").startswith(NOT_OF_THE_JOB)]
     if state in DONE:
-        _tell_other_words(folder, own)
+        _warn_of_other_overrides(folder, own)
         return "done"
     if state == "running" and folder.writes and folder.is_held:
         msg = "still going on in another process; wait for it, or stop it first"
@@ -118,11 +118,11 @@ def enter_job(folder: RunFolder, words: Sequence[str]) -> str | None:
     return "last" if going_on else None
 
 
-def _tell_other_words(folder: RunFolder, words: Sequence[str]) -> None:
+def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> None:
     before = folder.read_json(_OVERRIDES).get("words", [])
-    was, now = [w for w in before if w not in words], [w for w in words if w not in before]
+    was, now = [o for o in before if o not in overrides], [o for o in overrides if o not in before]
     if was or now:
-        what = f"job {folder.path.name} was run with {' '.join(was) or 'fewer words'} and stays so"
+        what = f"job {folder.path.name} was run with {' '.join(was) or 'fewer overrides'} and stays so"
         log.warning("%s; begin a new sweep for %s", what, " ".join(now) or "the rest")
 
 

@@ -35,9 +35,9 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def typed_overrides() -> list[str]:
-    """The command line's words as they were typed, `${...}` included."""
-    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(word) for word in words] if isinstance(words, list) else []
+    """The overrides of the command line as they were typed, `${...}` included."""
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
 def origins() -> dict[str, str]:
@@ -64,11 +64,11 @@ def origins() -> dict[str, str]:
 
 
 @contextmanager
-def explained(words: Sequence[str]) -> Iterator[None]:
+def explained(overrides: Sequence[str]) -> Iterator[None]:
     """Name what is nearest where Hydra cannot compose what the command line asks for.
 
     Args:
-        words: The command line without the program's name.
+        overrides: The command line without the program's name.
 
     Raises:
         OverrideError: In place of Hydra's error.
@@ -76,26 +76,26 @@ def explained(words: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = _message(error, words)
+        message = _message(error, overrides)
         if message is None:
             raise
         raise OverrideError(message) from error
 
 
-def _message(error: Exception, words: Sequence[str]) -> str | None:
-    """One line about what was mistyped; None where Hydra's own words are the better ones."""
+def _message(error: Exception, overrides: Sequence[str]) -> str | None:
+    """One line about what was mistyped; None where Hydra's own message is the better one."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return _unknown_option(group, option, error.options)
     if isinstance(error, OverrideParseException) and "=" not in error.override:
         return _without_form(error.override)
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
-        return _unknown_key(str(error.__cause__.full_key), words)
+        return _unknown_key(str(error.__cause__.full_key), overrides)
     if type(error) is ValueError:  # Hydra's: flags that exclude each other, an empty group, an option that is a number
-        flags = {word.partition("=")[0] for word in words}
+        flags = {override.partition("=")[0] for override in overrides}
         if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
             return "--cfg shows the config of one job; leave -m out"
-        for group, _, options in (word.partition("=") for word in words):
+        for group, _, options in (override.partition("=") for override in overrides):
             if not group:
                 return _without_form(f"={options}")
             for option in options.split(",") if group in groups() else ():
@@ -104,8 +104,8 @@ def _message(error: Exception, words: Sequence[str]) -> str | None:
     return None
 
 
-def _without_form(word: str) -> str:
-    return f"'{word}' is neither KEY=VALUE nor GROUP=OPTION; see --help"
+def _without_form(text: str) -> str:
+    return f"'{text}' is neither KEY=VALUE nor GROUP=OPTION; see --help"
 
 
 def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
@@ -119,12 +119,12 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group}={option}: {place} has no '{option}'; {nearest(option, options)}"
 
 
-def _unknown_key(full_key: str, words: Sequence[str]) -> str | None:
+def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
     """`full_key` is the first part that does not exist of the key that was typed."""
-    typed = [word.partition("=")[0] for word in words]
+    typed = [override.partition("=")[0] for override in overrides]
     key = next((key for key in typed if f"{key}.".startswith(f"{full_key}.")), None)
     if key is None or key.startswith("hydra."):
         return None
-    chosen = [word for word in words if word.partition("=")[0] in groups() and "," not in word]
+    chosen = [override for override in overrides if override.partition("=")[0] in groups() and "," not in override]
     known: Any = OmegaConf.to_container(compose_config(chosen), resolve=False)
     return f"unknown key '{key}' on the command line; {nearest(key, [*dict(nodes(known)), *groups()])}"

@@ -19,7 +19,7 @@ _OURS = ("lightning_modules.", "datamodules.")
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _PROBABLY_MEANT = 0.8
 _UNIONS = (typing.Union, types.UnionType)
-# Bound -> its attribute, what holds of a value and it, and its words.
+# Bound -> its attribute, the comparison with a value, and its text.
 _BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
     Ge: ("ge", operator.ge, "at least"),
     Gt: ("gt", operator.gt, "above"),

@@ -160,7 +160,10 @@ def _check_reads_all(parts: RunObjects) -> None:
 
 
 def _check_pays_off(parts: RunObjects, views: int) -> None:
-    """Raise `NoCacheError`, also where the features are there: the same words give the same figures to the last digit."""
+    """Raise `NoCacheError` where one pass over the data reads as much as training.
+
+    Also where the features are stored already: the same overrides lead to the same metrics to the last digit.
+    """
     epochs = _epochs(parts)
     if epochs is not None and epochs <= views:
         all_of_them = "1 epoch" if epochs == 1 else f"{epochs} epochs"

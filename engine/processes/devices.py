@@ -116,12 +116,12 @@ def unused_parameters_named(task: Task) -> Iterator[None]:
         task: What is trained.
 
     Raises:
-        ConfigError: Instead of DDP's own words.
+        ConfigError: Instead of DDP's message.
     """
     try:
         yield
     except RuntimeError as error:
-        if "not used in producing the loss" not in str(error):  # Lightning's words for what DDP says
+        if "not used in producing the loss" not in str(error):  # Lightning's message for DDP's error
             raise
         without = [name for name, p in task.network.named_parameters() if p.requires_grad and p.grad is None]
         example = f" ({without[0]} for one)" if without else ""

@@ -36,7 +36,7 @@ def first_failure(folder: Path, world: int) -> str:
         world: How many processes there are; files of others are of an attempt before this one.
 
     Returns:
-        Its words, with its rank; those of rank 0 where rank 0 found the same. Empty where no process could leave any.
+        Its message, with its rank; those of rank 0 where rank 0 found the same. Empty where no process could leave any.
     """
     found = []
     for path in _error_files(folder, world):
@@ -46,7 +46,7 @@ def first_failure(folder: Path, world: int) -> str:
         return ""
     first = min(found)[1]
     without_rank = re.sub(r"^rank \d+: ", "", first)
-    return without_rank if any(words == without_rank for _, words in found) else first
+    return without_rank if any(message == without_rank for _, message in found) else first
 
 
 @contextmanager
@@ -75,14 +75,14 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
     except no_failure:
         raise
     except Exception as error:
-        words = with_rank(describe(error))
+        message = with_rank(describe(error))
         with suppress(OSError):  # a full disk must not hide the error
-            write_text(own, words)
+            write_text(own, message)
         with suppress(InterruptedRunError):  # torchrun stops the others when one has failed
             _wait_for_others(folder, before, own.parent, rank.world)
         all_left = len(_error_files(own.parent, rank.world)) == rank.world
-        first = _recorded_error(folder, before) or first_failure(own.parent, rank.world) or words
-        failed_first = first == words
+        first = _recorded_error(folder, before) or first_failure(own.parent, rank.world) or message
+        failed_first = first == message
         if rank.launcher != "thaw":
             if failed_first and not all_left and isinstance(error, RuntimeError) and not is_for_the_user(error):
                 error.add_note(_UNSURE)

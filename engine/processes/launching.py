@@ -1,7 +1,7 @@
 """Several processes on this machine for one job: started, watched and ended as one.
 
 The process that was asked for the job trains nothing itself. It starts `train.py` once for each device, with the job's own
-words and the folder that the job has, so that a sweep's words are never read again. Its environment stays as it was, and a job
+overrides and its folder, so that a sweep's overrides are never read again. Its environment stays as it was, and a job
 that dies takes no sweep with it.
 """
 
@@ -25,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class ProcessesError(UserError, RuntimeError):
-    """One of the processes failed, and with it the job; the run folder has the same words."""
+    """One of the processes failed, and with it the job; the run folder has the same message."""
 
 
 def begin(cfg: DictConfig, folder: RunFolder) -> None:
@@ -120,9 +120,9 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
 
 
 def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
-    """The words of one job: those that were typed or that the sweep chose, and the folder that it has already."""
+    """The command of one job: the overrides that were typed or that the sweep chose, and the job's folder."""
     hydra_cfg = HydraConfig.get()
-    words = [word for word in typed_overrides() if not word.startswith("ckpt_path=")]
+    overrides = [override for override in typed_overrides() if not override.startswith("ckpt_path=")]
     places = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(folder.path)}", "hydra.output_subdir=null"]
     if hydra_cfg.mode is RunMode.MULTIRUN:  # what the config may refer to
         places.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")
@@ -131,7 +131,7 @@ def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
             f"hydra.job.{key}={_quoted(getattr(job, key))}" for key in ("num", "id") if not OmegaConf.is_missing(job, key)
         ]
     checkpoint = [] if cfg.ckpt_path is None else [f"ckpt_path={_quoted(cfg.ckpt_path)}"]
-    return [sys.executable, str(_ROOT / "train.py"), *words, *checkpoint, *places]
+    return [sys.executable, str(_ROOT / "train.py"), *overrides, *checkpoint, *places]
 
 
 def _quoted(value: object) -> str:

@@ -24,7 +24,7 @@ class Outcome:
 
 
 def is_for_the_user(error: BaseException) -> bool:
-    """Whether the error's own words say what to do, so that a traceback would only hide them."""
+    """Whether the error's message says what to do, so that a traceback would only hide them."""
     return isinstance(error, UserError) or _is_from_hydra(error)
 
 
@@ -59,17 +59,17 @@ def report_failure() -> Iterator[Outcome]:
         with signals_raise():
             yield outcome
     except InterruptedRunError as error:
-        _tell(error, str(error))
+        _report(error, str(error))
         outcome.code = error.exit_code
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_for_the_user(error):
             traceback.print_exception(error)
-        _tell(error, describe(error))
+        _report(error, describe(error))
         outcome.code = 1
 
 
-def _tell(error: BaseException, words: str) -> None:
-    text = "\n".join([words, *getattr(error, "__notes__", [])])
+def _report(error: BaseException, message: str) -> None:
+    text = "\n".join([message, *getattr(error, "__notes__", [])])
     if ERROR_FILE not in os.environ:
         print(f"error: {text}", file=sys.stderr)
     elif not Path(os.environ[ERROR_FILE]).exists():  # its time stamp is that of the failure

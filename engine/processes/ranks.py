@@ -88,10 +88,10 @@ def is_first() -> bool:
     return rank is None or rank.number == 0
 
 
-def with_rank(words: str) -> str:
+def with_rank(message: str) -> str:
     """An error, with the rank that it belongs to where that is not rank 0."""
     rank = this_rank()
-    return words if rank is None or rank.number == 0 else f"rank {rank.number}: {words}"
+    return message if rank is None or rank.number == 0 else f"rank {rank.number}: {message}"
 
 
 def log_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The processes of one job on this machine: started with torchrun's words, watched, and ended together."""
+"""The processes of one job on this machine: started with torchrun's environment variables, watched, and ended together."""
 
 import os
 import signal

@@ -29,17 +29,19 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
         """Write down what was asked for."""
-        words = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
-        secrets = _secrets_in(words)
+        overrides = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
+        secrets = _secrets_in(overrides)
         sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
-        sweep.begin(hide(word, secrets) for word in words if not word.startswith(("hydra.mode=", "hydra.sweep.dir=")))
+        sweep.begin(
+            hide(override, secrets) for override in overrides if not override.startswith(("hydra.mode=", "hydra.sweep.dir="))
+        )
         _begun[:] = [(sweep, secrets)]
 
 
-def _secrets_in(words: Sequence[str]) -> set[str]:
-    """The secrets among the command line's words, which no config has been composed of yet."""
+def _secrets_in(overrides: Sequence[str]) -> set[str]:
+    """The secrets among the overrides, from which no config has been composed yet."""
     found: set[str] = set()
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
         if not override.is_sweep_override() and not override.is_delete():
             found |= secret_values(OmegaConf.create({override.key_or_group.rpartition(".")[2]: override.value()}))
     return found
@@ -104,5 +106,5 @@ def _shown(jobs: Sequence[Job]) -> Table:
     for job in jobs:
         values = [f"{job.figures[name]:.4f}" if name in job.figures else "-" for name in figures]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
-        table.add_row(job.name, job.state, job.words(common), *values, seconds)
+        table.add_row(job.name, job.state, job.label(common), *values, seconds)
     return table

@@ -1,4 +1,4 @@
-"""What a search is asked for: the keys of `hydra.sweeper`, and the words of the command line that name several values."""
+"""What a search is asked for: the keys of `hydra.sweeper`, and the overrides that name several values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from engine.sweeps.space import SearchError
 from run_folders.errors import nearest
 from run_folders.sweep import Sweep
 
-# Words that may differ between the machines that share a study.
+# Overrides that may differ between the machines that share a study.
 _ANY = ("paths.", "sweep", "logger", "trainer.accelerator=", "trainer.devices=", "trainer.strategy=", "data.num_workers=")
 
 
@@ -33,7 +33,7 @@ def open_search(
         arguments: The command line's overrides.
 
     Returns:
-        The words that all trials share, and the search.
+        The overrides that all trials share, and the search.
 
     Raises:
         SearchError: If it cannot be done as it is configured.
@@ -54,7 +54,7 @@ def open_search(
         space=space,
         objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
         monitored={cfg.monitor: cfg.mode},
-        words=[hide(word, secrets) for word in fixed if not word.startswith(_ANY)],
+        overrides=[hide(override, secrets) for override in fixed if not override.startswith(_ANY)],
         seed=cfg.seed if settings["seed"] is None else settings["seed"],
         max_epochs=cfg.trainer.max_epochs,
         sampler_options=settings["sampler_options"] or {},
@@ -65,7 +65,7 @@ def open_search(
 
 
 def _parted(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
-    """The words with one value, and the others as dimensions of the space."""
+    """The overrides with one value, and the others as dimensions of the space."""
     fixed, space = [], {}
     for override in overrides:
         if override.is_sweep_override():
@@ -78,7 +78,7 @@ def _parted(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
 def _dimension(override: Override) -> dict[str, Any]:
     sweep = override.value()
     if isinstance(sweep, ChoiceSweep):
-        # What Hydra itself makes of quoted words.
+        # What Hydra itself makes of quoted values.
         return {"type": "categorical", "choices": [Override._convert_value(item) for item in sweep.list]}  # noqa: SLF001
     log = {"log": True} if isinstance(sweep, RangeSweep | IntervalSweep) and "log" in sweep.tags else {}
     if isinstance(sweep, RangeSweep) and sweep.start is not None and sweep.stop is not None:

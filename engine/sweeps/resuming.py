@@ -10,33 +10,35 @@ from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
 
 
-def resumed_words(words: Sequence[str]) -> list[str]:
+def resumed_overrides(overrides: Sequence[str]) -> list[str]:
     """The command line of a sweep that goes on.
 
     Args:
-        words: What was typed, with `sweep.resume=FOLDER`.
+        overrides: What was typed, with `sweep.resume=FOLDER`.
 
     Returns:
         What was typed when the sweep began, what was typed now, and the folder.
 
     Raises:
-        SweepError: If the folder is no sweep's, or its study cannot be found without a word that is missing.
+        SweepError: If the folder is no sweep's, or its study cannot be found without an override that is missing.
     """
     prefix = "sweep.resume="
-    path = Path(next(word.removeprefix(prefix) for word in reversed(words) if word.startswith(prefix))).expanduser()
+    path = Path(
+        next(override.removeprefix(prefix) for override in reversed(overrides) if override.startswith(prefix))
+    ).expanduser()
     record = Sweep(path).record
     if "words" not in record:
         msg = f"sweep.resume={path}: no sweep is there (it has no {RECORD}); give a folder such as runs/sweeps/NAME/STAMP"
         raise SweepError(msg)
-    before = [word for word in record["words"] if HIDDEN not in word]
-    for word in record["words"]:
-        if HIDDEN in word:
-            key = word.partition("=")[0].lstrip("+")
-            if key == "hydra.sweeper.storage" and not any(word.startswith(f"{key}=") for word in words):
+    before = [override for override in record["words"] if HIDDEN not in override]
+    for override in record["words"]:
+        if HIDDEN in override:
+            key = override.partition("=")[0].lstrip("+")
+            if key == "hydra.sweeper.storage" and not any(override.startswith(f"{key}=") for override in overrides):
                 msg = f"{key} was not kept, as it has a login in it; give it again: the study is there"
                 raise SweepError(msg)
             print(f"{key} was not kept, as it is secret; give it again where it is needed", file=sys.stderr)  # Hydra logs later
-    now = [word for word in words if not word.startswith(prefix) and word not in ("-m", "--multirun")]
+    now = [override for override in overrides if not override.startswith(prefix) and override not in ("-m", "--multirun")]
     return ["-m", *before, *now, f"hydra.sweep.dir={path.resolve()}"]
 
 

@@ -33,12 +33,12 @@ class Asked:
     Attributes:
         number: Of the trial in its study.
         job: Name of its run folder in the sweep's.
-        words: Its overrides.
+        overrides: Its overrides.
     """
 
     number: int
     job: str
-    words: list[str]
+    overrides: list[str]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Settings:
         max_epochs: The most that a trial can report; None where it is not known.
         storage: A URL of a database, the path of a file, or None for a file in the sweep's folder.
         study_name: None for a study of this sweep alone.
-        words: What all trials are started with, without secrets.
+        overrides: What all trials are started with, without secrets.
     """
 
     space: Mapping[str, Any]
@@ -71,7 +71,7 @@ class Settings:
     max_epochs: int | None
     storage: str | None
     study_name: str | None
-    words: Sequence[str] = ()
+    overrides: Sequence[str] = ()
 
     def check(self) -> None:
         """Raise `SearchError` where something cannot be meant."""
@@ -136,19 +136,21 @@ class Search:
         self._ask_failed_again()
 
     def _hold_against_before(self) -> None:
-        """Have a study be of one kind of trial: same objectives, and the same words but for what the search chooses."""
+        """Have a study be of one kind of trial: same objectives, and the same overrides but for what the search chooses."""
         before, now = self.study.user_attrs.get("objectives"), dict(self.settings.objectives)
         if before is None:
             self.study.set_user_attr("objectives", now)
-            self.study.set_user_attr("words", list(self.settings.words))
+            self.study.set_user_attr("words", list(self.settings.overrides))
             return
         if before != now:
             was = ", ".join(f"{name} ({mode})" for name, mode in before.items())
             msg = f"study {self.study_name} has other objectives: {was}; name another one with hydra.sweeper.study_name"
             raise SearchError(msg)
-        words = self.study.user_attrs["words"]
-        if set(words) != set(self.settings.words):
-            log.warning("the study's first trials ran with %s; now it is %s", " ".join(words), " ".join(self.settings.words))
+        overrides = self.study.user_attrs["words"]
+        if set(overrides) != set(self.settings.overrides):
+            log.warning(
+                "the study's first trials ran with %s; now it is %s", " ".join(overrides), " ".join(self.settings.overrides)
+            )
 
     def _end_half_asked(self) -> None:
         """Fail the trials of which a process was killed before it had written down what they are."""
@@ -194,14 +196,14 @@ class Search:
         except SearchError:
             self.study.tell(trial, state=TrialState.FAIL)
             raise
-        words = [f"{key}={override_value(value)}" for key, value in chosen.items()]
+        overrides = [f"{key}={override_value(value)}" for key, value in chosen.items()]
         job = str(trial.user_attrs.get("job", trial.number))
-        for name, value in (("job", job), ("words", words), ("sweep", self.identity)):  # the last makes it known
+        for name, value in (("job", job), ("words", overrides), ("sweep", self.identity)):  # the last makes it known
             trial.set_user_attr(name, value)
         return self._asked(trial)
 
     def _asked(self, trial: optuna.Trial | FrozenTrial) -> Asked:
-        """A trial as a job: its own words, and what its run needs to report to the study."""
+        """A trial as a job: its own overrides, and what its run needs to report to the study."""
         job: str = trial.user_attrs["job"]
         spec = {
             "id": trial._trial_id,  # noqa: SLF001 - what a storage knows it by
@@ -218,7 +220,7 @@ class Search:
         """Tell the study what the run folders of these trials say; a trial that was interrupted stays open."""
         for trial in asked:
             job = read_job(self.sweep / trial.job)
-            given = dict(word.split("=", 1) for word in trial.words if not word.startswith(NOT_OF_THE_JOB))
+            given = dict(override.split("=", 1) for override in trial.overrides if not override.startswith(NOT_OF_THE_JOB))
             if job.state in DONE and {key: job.overrides.get(key.lstrip("+")) for key in given} != given:
                 msg = f"{self.sweep / trial.job} holds the run of another trial; begin a new sweep"
                 raise SearchError(msg)

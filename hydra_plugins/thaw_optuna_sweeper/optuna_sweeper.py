@@ -74,9 +74,9 @@ class OptunaSweeper(Sweeper):
         fixed, search = open_search(self.hydra_context, self.config, self.settings, arguments)
         try:
             while asked := search.ask(self.n_jobs):
-                words = [[*fixed, *trial.words] for trial in asked]
+                overrides = [[*fixed, *trial.overrides] for trial in asked]
                 try:
-                    self.launcher.launch(words, initial_job_idx=asked[0].number)
+                    self.launcher.launch(overrides, initial_job_idx=asked[0].number)
                 finally:
                     search.tell(asked)
         finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from engine.old_names import RemovedError, check_words, removal, translate_checkpoint, translate_config
+from engine.old_names import RemovedError, check_overrides, removal, translate_checkpoint, translate_config
 from tests.conftest import SAMPLE, Train
 
 
@@ -84,7 +84,7 @@ def test_an_option_or_a_class_that_is_gone_in_a_file_says_what_to_use(
 
 
 def test_words_of_today_pass() -> None:
-    check_words(
+    check_overrides(
         ["-m", "experiment=sample_images", "data.augmentation.flip=true", "model.optimizer=sgd,adamw", "~callbacks", "seed=1"]
     )
 

@@ -41,13 +41,13 @@ def ended(folder: Path, asked: Asked, state: str = "finished", **figures: float)
     """Leave what a run of this trial would."""
     run = RunFolder(folder / asked.job)
     run.write_json("status.json", {"state": state, "error": "broken" if state == "failed" else None})
-    run.write_json("overrides.json", {"words": [w for w in asked.words if not w.startswith(("sweep.", "hydra."))]})
+    run.write_json("overrides.json", {"words": [w for w in asked.overrides if not w.startswith(("sweep.", "hydra."))]})
     if state == "finished":
         run.write_json("metrics.json", {"val": figures or {"acc": 0.5}, "seconds": {"fit": 2.0}})
 
 
 def words(asked: Asked) -> dict[str, str]:
-    return dict(word.split("=", 1) for word in asked.words)
+    return dict(word.split("=", 1) for word in asked.overrides)
 
 
 def searched(folder: Path, search: Search, stop_after: int = 10**9) -> list[dict[str, str]]:
@@ -143,10 +143,10 @@ def test_several_objectives(tmp_path: Path) -> None:
 
 
 def test_a_study_is_of_one_kind_of_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (asked,) = Search(tmp_path, settings(words=("seed=1",)), "s").ask(1)
+    (asked,) = Search(tmp_path, settings(overrides=("seed=1",)), "s").ask(1)
     with pytest.raises(SearchError, match=r"has other objectives: val/acc \(max\)"):
         Search(tmp_path, settings(objectives={"val/f1_macro": "max"}), "s")
-    search = Search(tmp_path, settings(words=("seed=2",)), "s")
+    search = Search(tmp_path, settings(overrides=("seed=2",)), "s")
     assert "the study's first trials ran with seed=1; now it is seed=2" in caplog.text
     ended(tmp_path, asked)
     RunFolder(tmp_path / asked.job).write_json("overrides.json", {"words": ["model.lr=0.5"]})
