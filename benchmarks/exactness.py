@@ -1,4 +1,4 @@
-"""Whether a test on several processes comes to what one process comes to: every count, figure and prediction.
+"""Whether a test on several processes comes to what one process comes to: every count, metric and prediction.
 
 `python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task scenes` for the other two. The samples
 are the embedded ones, the weights random, the processes on the CPU (gloo), one thread each.
@@ -93,7 +93,7 @@ def compare(folder: Path, processes: int, samples: int) -> dict[str, Any]:
     """Hold what several processes wrote against what one wrote.
 
     Returns:
-        `n`; `figures`, how many numbers metrics.json has; `different`, which of them are not the same; `largest`, the largest
+        `n`; `metrics`, how many numbers metrics.json has; `different`, which of them are not the same; `largest`, the largest
         difference; `predictions`, whether the table is the same to the bit, each sample once, in order.
     """
     one, several = (RunFolder(folder / f"{count}x{samples}") for count in (1, processes))
@@ -106,7 +106,7 @@ def compare(folder: Path, processes: int, samples: int) -> dict[str, Any]:
         "processes": processes,
         "samples": samples,
         "n": ours["/n"],
-        "figures": len(theirs),
+        "metrics": len(theirs),
         "different": different,
         "largest": max(gaps, default=0.0),
         "predictions": same,
@@ -131,7 +131,7 @@ def main() -> int:
         if not arguments.json:
             print(f"{setting('torch', 'lightning', 'torchmetrics')}; {arguments.task}\n")
             print(
-                "| processes | samples | in a batch | counted | figures the same | largest difference | predictions the same |"
+                "| processes | samples | in a batch | counted | metrics the same | largest difference | predictions the same |"
             )
             print("|---|---|---|---|---|---|---|", flush=True)
         for processes in sorted({1, *arguments.processes}):
@@ -139,7 +139,7 @@ def main() -> int:
             for samples in arguments.samples:
                 row = compare(Path(name), processes, samples)
                 exact &= not row["different"] and row["predictions"] and row["n"] == samples
-                same = f"{row['figures'] - len(row['different'])} of {row['figures']}"
+                same = f"{row['metrics'] - len(row['different'])} of {row['metrics']}"
                 batch = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
                 told = f"{row['n']} | {same} | {row['largest']:g} | {'yes' if row['predictions'] else 'no'} |"
                 print(json.dumps(row) if arguments.json else f"| {processes} | {samples} | {batch} | {told}", flush=True)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.framework --data-dir DIR --backbone FOLDER
 
-Thaw counts figures, draws a progress bar, writes the history and two checkpoints an epoch, looks at each loss, and keeps its
+Thaw counts metrics, draws a progress bar, writes the history and two checkpoints an epoch, looks at each loss, and keeps its
 hooks; the loop, under the same settings of torch, takes the loss, the gradient, clips it, takes a step of AdamW and of the
 schedule, and computes the validation accuracy after each epoch. Its AdamW and clipping are torch's own; tuned, it takes Thaw's
 steps, so that only the framework is different. Two pieces of work: fine-tuning in small batches, whose steps take about

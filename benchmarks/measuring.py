@@ -19,7 +19,7 @@ class Timing:
     """Repeated measurements of one piece of work.
 
     Attributes:
-        seconds: One figure a repetition.
+        seconds: One metric a repetition.
     """
 
     seconds: tuple[float, ...]
@@ -75,7 +75,7 @@ def as_torch_is() -> None:
 
 
 def setting(*packages: str) -> str:
-    """The hardware and the versions that figures belong to."""
+    """The hardware and the versions that metrics belong to."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

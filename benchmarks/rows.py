@@ -26,7 +26,7 @@ class Side:
     """One of those who did the work.
 
     Attributes:
-        seconds: Of what was measured, one figure a repetition.
+        seconds: Of what was measured, one metric a repetition.
         share: What part of the whole work was measured, above 0 and up to 1; a peer that repeats the same step for an hour is
             measured for some of its steps.
         quality: What came of it: an accuracy, or the numerical difference from the others.
@@ -49,7 +49,7 @@ class Goal:
     """What is wanted of a row.
 
     Attributes:
-        what: Name of the figure, as `times the default`, and its unit.
+        what: Name of the metric, as `times the default`, and its unit.
         value: What was reached.
         at_least: What has to be reached; where `less` is better, what must not be passed.
         aim: What would be fine.

@@ -78,7 +78,7 @@ class ThawRun(Run):
         fill_cache(plan_cache(self.cfg, self.parts, None), self.parts)
 
     def train(self) -> float:
-        """Fit with all that a run has: figures, history, checkpoints; then test where that is asked for."""
+        """Fit with all that a run has: metrics, history, checkpoints; then test where that is asked for."""
         assert self.parts is not None  # noqa: S101 - tells the type checker
         if self.features == "measured" and self.cfg.cache.features:
             self._store_features()
@@ -88,7 +88,7 @@ class ThawRun(Run):
         complete(io.kept)
         if self.split == "test":
             self.parts.trainer.test(self.parts.task, datamodule=self.parts.datamodule, verbose=False)
-        accuracy = self.parts.task.results[self.split].figures["acc"]
+        accuracy = self.parts.task.results[self.split].metrics["acc"]
         assert accuracy is not None  # noqa: S101 - tells the type checker
         return float(accuracy)
 

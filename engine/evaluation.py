@@ -15,14 +15,14 @@ from run_folders.run_folder import RunFolder, RunFolderError
 
 
 def evaluate(path: Path, data_dir: str | None) -> int:
-    """Test the best checkpoint on the run's own test data and hold the figures against metrics.json.
+    """Test the best checkpoint on the run's own test data and hold the metrics against metrics.json.
 
     Args:
         path: The run folder.
         data_dir: Where the data is now; None where config.yaml says it.
 
     Returns:
-        0 where every figure is the same to the last digit, else 1.
+        0 where every metric is the same to the last digit, else 1.
 
     Raises:
         RunFolderError: If the folder is no tested run, or the test data is not the run's.
@@ -46,13 +46,13 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         raise
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
-    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})  # the figures are those of any number
+    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})  # the metrics are those of any number
     trainer = build_trainer(cfg, folder, progress_bar(), [])
     trainer.test(task, datamodule=datamodule, verbose=False)
-    figures = task.results["test"].figures
-    different = [name for name, value in figures.items() if recorded.get(name) != value]
-    _print(figures, recorded, trainer.num_devices)
-    print("all figures are those of metrics.json" if not different else f"different: {', '.join(different)}")
+    metrics = task.results["test"].metrics
+    different = [name for name, value in metrics.items() if recorded.get(name) != value]
+    _print(metrics, recorded, trainer.num_devices)
+    print("all metrics are those of metrics.json" if not different else f"different: {', '.join(different)}")
     return 1 if different else 0
 
 
@@ -66,8 +66,8 @@ def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:
         raise RunFolderError(msg)
 
 
-def _print(figures: dict[str, float | None], recorded: dict[str, Any], devices: int) -> None:
-    table = Table("figure", "now", "metrics.json", title=f"test, n = {recorded['n']}, {devices} device(s)")
-    for name, value in figures.items():
+def _print(metrics: dict[str, float | None], recorded: dict[str, Any], devices: int) -> None:
+    table = Table("metric", "now", "metrics.json", title=f"test, n = {recorded['n']}, {devices} device(s)")
+    for name, value in metrics.items():
         table.add_row(name, repr(value), repr(recorded.get(name)))
     Console().print(table)

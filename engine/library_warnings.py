@@ -17,7 +17,7 @@ def filter_known() -> None:
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")  # Lightning's own use of torch
-    # Figures are put together over all processes before they are logged.
+    # Metrics are put together over all processes before they are logged.
     warnings.filterwarnings("ignore", message=r".*sync_dist=True.* when logging on epoch level in distributed setting.*")
     # Frozen modules are in eval mode because the freezing plan put them there; the printed plan shows it.
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")

@@ -152,7 +152,7 @@ def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, conten
 
 def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Content]]:
     """What is published: in words, by name, and itself."""
-    yield "the figures", "figures", _figures(run.metrics)
+    yield "the metrics", "metrics", _summary(run.metrics)
     tables = {"plan": _of_dicts(run.plan["rows"])}
     if run.test:
         tables["test/classes"] = _classes(run)
@@ -170,15 +170,15 @@ def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Con
             yield path.name, name, path
 
 
-def _figures(metrics: dict[str, Any]) -> FinalMetrics:
-    """All figures, and those of validation under their curves' names."""
+def _summary(metrics: dict[str, Any]) -> FinalMetrics:
+    """All metrics, and those of validation under their curves' names."""
     stages = {stage: _numbers(metrics.get(stage) or {}) for stage in ("test", "val", "seconds", "parameters")}
-    figures = {f"{stage}/{key}": value for stage, found in stages.items() for key, value in found.items() if stage != "val"}
-    figures |= {f"best/val/{key}": value for key, value in stages["val"].items()}
+    summary = {f"{stage}/{key}": value for stage, found in stages.items() for key, value in found.items() if stage != "val"}
+    summary |= {f"best/val/{key}": value for key, value in stages["val"].items()}
     best = metrics.get("best") or {}
     if best:
-        figures |= {"best/epoch": best["epoch"], "best/score": best["score"]}
-    return FinalMetrics(figures, {f"val/{key}": value for key, value in stages["val"].items()})
+        summary |= {"best/epoch": best["epoch"], "best/score": best["score"]}
+    return FinalMetrics(summary, {f"val/{key}": value for key, value in stages["val"].items()})
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -191,7 +191,7 @@ def _of_dicts(rows: list[dict[str, Any]]) -> Table:
 
 
 def _classes(run: RunRecord) -> Table:
-    return _of_dicts([{"class": name, **leaves(figures)} for name, figures in run.test["per_class"].items()])
+    return _of_dicts([{"class": name, **leaves(metrics)} for name, metrics in run.test["per_class"].items()])
 
 
 def _samples(run: RunRecord) -> Table:

@@ -47,12 +47,12 @@ def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> di
         class_names: Name of class 0, 1, ...
 
     Returns:
-        The figures, `n`, the per-class table, the confusion matrix (row the label) and the calibration bins.
+        The metrics, `n`, the per-class table, the confusion matrix (row the label) and the calibration bins.
     """
-    per_class = {name: figures for name, figures in zip(class_names, result.classes, strict=True)}
+    per_class = {name: metrics for name, metrics in zip(class_names, result.classes, strict=True)}
     return {
         "n": result.count,
-        **result.figures,
+        **result.metrics,
         "classes": list(class_names),
         "per_class": per_class,
         "confusion_matrix": result.confusion,
@@ -95,8 +95,8 @@ def _pictured(index: Tensor, probabilities: Tensor, predictions: Tensor, labels:
     return list(dict.fromkeys(index[chosen].tolist()))
 
 
-def val_figures(row: dict[str, str]) -> dict[str, float | None]:
-    """The validation figures of one row of the history, and `n`, the samples that they rest on."""
+def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
+    """The validation metrics of one row of the history, and `n`, the samples that they rest on."""
     values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
     count = int(values.pop("n"))
     return {"n": count, **{key: float(value) if value else None for key, value in values.items()}}
@@ -125,11 +125,11 @@ def seconds(history: list[dict[str, str]], test: float | None, features: float |
 def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """Print the short table that ends a run."""
     stages = {stage: metrics[stage] for stage in ("val", "test") if metrics.get(stage)}
-    shown = [metric for metric in shown_in("console") if any(metric.name in figures for figures in stages.values())]
+    shown = [metric for metric in shown_in("console") if any(metric.name in found for found in stages.values())]
     table = Table("", *(metric.name for metric in shown), "n")
-    for stage, figures in stages.items():
-        values = [metric.text(figures.get(metric.name)) for metric in shown]
-        table.add_row(stage, *values, str(figures["n"]))
+    for stage, found in stages.items():
+        values = [metric.text(found.get(metric.name)) for metric in shown]
+        table.add_row(stage, *values, str(found["n"]))
     console.print(table)
     best = metrics["best"]
     if best:

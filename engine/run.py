@@ -25,7 +25,7 @@ from engine.processes.devices import barrier, placement, set_devices_from_launch
 from engine.provenance import provenance
 from engine.publishing import begin, publish
 from engine.recording import closed_loggers, recorded
-from engine.results import count_parameters, print_results, seconds, val_figures, write_results
+from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from reports.page import write_report
 from run_folders.run_folder import RunFolder, write_text
@@ -43,7 +43,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         folder: Its run folder.
 
     Returns:
-        The best value of the monitored figure, for sweeps; None where nothing was trained.
+        The best value of the monitored metric, for sweeps; None where nothing was trained.
     """
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recorded(cfg, folder):
@@ -161,11 +161,11 @@ def _trained(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str,
     best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
     place = str(folder.best_checkpoint.relative_to(folder.path))
     chosen = {"epoch": checkpoint["epoch"], "monitor": cfg.monitor, "score": float(best[cfg.monitor]), "checkpoint": place}
-    return {"val": val_figures(best), "best": chosen}
+    return {"val": val_metrics(best), "best": chosen}
 
 
 def _test(cfg: DictConfig, folder: RunFolder, parts: RunObjects, metrics: dict[str, Any]) -> float:
-    """Test the task's weights, write predictions, and add the figures to the metrics; returns the seconds of the test."""
+    """Test the task's weights, write predictions, and add the metrics to the metrics; returns the seconds of the test."""
     folder.write_status("running", "test")
     start = time.perf_counter()
     parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)

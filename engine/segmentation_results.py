@@ -36,7 +36,7 @@ def scene_record(result: SegmentationResult, datamodule: SegmentationDataModule)
         datamodule: Of the run.
 
     Returns:
-        `n` images, labelled and other pixels, the figures, the per-class table, the classes that occur nowhere and are left
+        `n` images, labelled and other pixels, the metrics, the per-class table, the classes that occur nowhere and are left
         out of the mean, and the confusion matrix (row the label).
     """
     names = datamodule.class_names
@@ -44,17 +44,17 @@ def scene_record(result: SegmentationResult, datamodule: SegmentationDataModule)
         "n": result.count,
         "pixels": result.pixels,
         "unlabelled_pixels": result.unlabelled,
-        **result.figures,
+        **result.metrics,
         "classes": names,
         "colours": [list(colour) for colour in datamodule.class_list.colours],
-        "absent": [name for name, figures in zip(names, result.classes, strict=True) if figures["iou"] is None],
+        "absent": [name for name, metrics in zip(names, result.classes, strict=True) if metrics["iou"] is None],
         "per_class": dict(zip(names, result.classes, strict=True)),
         "confusion_matrix": result.confusion,
     }
 
 
 def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: SegmentationDataModule, run: TrainedRun) -> None:
-    """Write predictions/test.parquet, two figures of each image, and pictures of the worst, median and best images."""
+    """Write predictions/test.parquet, two metrics of each image, and pictures of the worst, median and best images."""
     if result.images is None:
         return
     index, iou, accuracy = (values.numpy() for values in result.images)
@@ -66,7 +66,7 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
     for group, number in chosen:
         try:
             image, labels = datamodule.scenes("test", [number])[0]
-        except DataError as error:  # the figures are not lost for a picture
+        except DataError as error:  # the metrics are not lost for a picture
             log.warning("no picture of index %d: %s", number, error)
             continue
         prediction = predicted_labels(run, [image])[0]

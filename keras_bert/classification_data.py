@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_bert.batching import Padding, Rows, TokenStore, epoch_batches, even_shares, pipeline, sorted_batches, text_tensors
 from keras_bert.errors import KerasBertError
-from keras_bert.figures import predicted
+from keras_bert.metrics import predicted
 from keras_bert.running import Start, special_pair
 from keras_bert.tokenizing import encode
 

@@ -12,10 +12,10 @@ from datamodules.reading.text_rows import TextSplit
 from keras_bert.batching import padding_share
 from keras_bert.classification_data import TextData, prediction_table, text_data
 from keras_bert.errors import KerasBertError
-from keras_bert.figures import classification_record, stage_figures
-from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
+from keras_bert.fitting import Job, Metrics, Sums, Trained, fit, fit_record
 from keras_bert.loading import load_network
 from keras_bert.logs import sinks
+from keras_bert.metrics import classification_record, stage_metrics
 from keras_bert.model import Classifier
 from keras_bert.run_folder import KerasRunFolder, recorded
 from keras_bert.running import (
@@ -124,7 +124,7 @@ def _found(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
 
 
 def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - a tensor
-    """Figures of a batch.
+    """Metrics of a batch.
 
     Args:
         targets: `labels` [B], numbers of classes; `share` [B], what each text is of all in the batch.
@@ -147,8 +147,8 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
     bert = {id(weight) for weight in network.bert.weights}
     train, val = data["train"], data["val"]
 
-    def validate(model: Trained) -> Figures:
-        return stage_figures(val.labels, val.probabilities(model))
+    def validate(model: Trained) -> Metrics:
+        return stage_metrics(val.labels, val.probabilities(model))
 
     batches = train.order(0, settings.batch_size, settings.seed)
     return Job(
@@ -183,9 +183,9 @@ def _test(
 
 def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     for name in ("val", "test"):
-        figures = record[name]
-        if figures:
-            shown = ", ".join(f"{name} {METRICS[name].text(figures[name])}" for name in ("acc", "f1_macro", "loss"))
-            print(f"{name}: {shown} (n {figures['n']})")
+        metrics = record[name]
+        if metrics:
+            shown = ", ".join(f"{name} {METRICS[name].text(metrics[name])}" for name in ("acc", "f1_macro", "loss"))
+            print(f"{name}: {shown} (n {metrics['n']})")
     print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
     print(f"its page: python scripts/report.py {folder.path}")

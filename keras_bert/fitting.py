@@ -18,11 +18,11 @@ from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 from keras_bert.state import State
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 class Sums(NamedTuple):
-    """A figure of a batch, or of the part of it that a replica has, so that the figures of many make an exact mean.
+    """A metric of a batch, or of the part of it that a replica has, so that the metrics of many make an exact mean.
 
     Attributes:
         total: Sum.
@@ -47,13 +47,13 @@ class Job:
 
     Attributes:
         network: What is trained, saved and loaded.
-        measure: (targets, outputs) -> figures of the batch; those that have a share are minimised together.
-        names: Of these figures, `loss` among them.
+        measure: (targets, outputs) -> metrics of the batch; those that have a share are minimised together.
+        names: Of these metrics, `loss` among them.
         batches: First epoch -> tensors of that epoch and all behind it.
         steps: Batches an epoch.
         texts: Texts an epoch.
         padding_share: Share of padding among their tokens in batches, 0..1.
-        validate: Model -> figures of the validation split.
+        validate: Model -> metrics of the validation split.
         monitor, mode: Which of `val/...` chooses the epoch, and whether min or max of it is better.
         lrs: Highest learning rate of `features`, None where they are frozen, and of `head`.
         head: Variables of the head.
@@ -66,7 +66,7 @@ class Job:
     steps: int
     texts: int
     padding_share: float
-    validate: Callable[["Trained"], Figures]
+    validate: Callable[["Trained"], Metrics]
     monitor: str
     mode: str
     lrs: dict[str, float | None]
@@ -95,18 +95,18 @@ class Trained(keras.Model):
         training: bool = True,  # noqa: FBT001, FBT002, ARG002
     ) -> Any:  # noqa: ANN401
         """Sum of the batch's mean losses; what replicas give adds up to what one device would."""
-        figures = self.measure(y, y_pred)
-        for name, (total, count, _) in figures.items():
+        metrics = self.measure(y, y_pred)
+        for name, (total, count, _) in metrics.items():
             self.means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
-        return tf.add_n([sums.share for sums in figures.values() if sums.share is not None])
+        return tf.add_n([sums.share for sums in metrics.values() if sums.share is not None])
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:  # noqa: ANN401
         """Nothing is left to build. Keras would take a batch, and average it over replicas, to see its shapes."""
 
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """Means since the last reset, and n, the number that the loss rests on."""
-        figures = {name: float(keras.ops.convert_to_numpy(mean.result())) for name, mean in self.means.items()}
-        return {**figures, "n": round(float(keras.ops.convert_to_numpy(self.means["loss"].count)))}
+        metrics = {name: float(keras.ops.convert_to_numpy(mean.result())) for name, mean in self.means.items()}
+        return {**metrics, "n": round(float(keras.ops.convert_to_numpy(self.means["loss"].count)))}
 
 
 def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: list[Sink]) -> None:
@@ -116,7 +116,7 @@ def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: lis
         job: What to train.
         settings: How.
         folder: Where the record goes: history.csv, checkpoints/best.keras and last.npz.
-        sinks: Where each epoch's figures go too.
+        sinks: Where each epoch's metrics go too.
 
     Raises:
         KerasBertError: If the loss is no number any more, or the checkpoint does not fit.
@@ -158,7 +158,7 @@ class _EpochRecord(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
-        train = self.model.figures()
+        train = self.model.metrics()
         trained = time.perf_counter() - self.began
         _require_finite("training", train["loss"], epoch)
         val = self.job.validate(self.model)
@@ -186,7 +186,7 @@ class _EpochRecord(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def has_waited_enough(self) -> bool:
-        """Whether the last epochs, as many as `patience`, brought no better figure; told from the rows alone."""
+        """Whether the last epochs, as many as `patience`, brought no better metric; told from the rows alone."""
         if not self.rows or not self.settings.patience:
             return False
         waited = int(self.rows[-1]["epoch"]) - best_epoch(self.rows, self.job.monitor, self.job.mode)
@@ -218,13 +218,13 @@ def _require_finite(which: str, loss: float, epoch: int) -> None:
 
 
 def best_epoch(rows: list[dict[str, str]], monitor: str, mode: str) -> int:
-    """The epoch with the best figure, the first of equals."""
+    """The epoch with the best metric, the first of equals."""
     choose = min if mode == "min" else max
     return int(choose(rows, key=lambda row: float(row[monitor]))["epoch"])
 
 
 def fit_record(rows: list[dict[str, str]], job: Job) -> dict[str, Any]:
-    """What metrics.json says of the training: best epoch, its validation figures, parameters, seconds."""
+    """What metrics.json says of the training: best epoch, its validation metrics, parameters, seconds."""
     epoch = best_epoch(rows, job.monitor, job.mode)
     row = next(row for row in rows if int(row["epoch"]) == epoch)
     values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from datamodules.reading.splits import random_split
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Figures, Job, Sums, Trained, fit, fit_record
+from keras_bert.fitting import Job, Metrics, Sums, Trained, fit, fit_record
 from keras_bert.logs import sinks
 from keras_bert.masking import Masking
 from keras_bert.model import PretrainingModel
@@ -103,9 +103,9 @@ def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, 
     bert = {id(weight) for weight in network.bert.weights}
     validation = data["val"].validation()
 
-    def validate(model: Trained) -> Figures:
+    def validate(model: Trained) -> Metrics:
         model.evaluate(validation, verbose=0)
-        return model.figures()
+        return model.metrics()
 
     return Job(
         network=network,
@@ -131,7 +131,7 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
 
 
 def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Sums]:
-    """Figures of a batch: `loss` and `acc` over chosen tokens only, `nsp_loss` and `nsp_acc` over pairs.
+    """Metrics of a batch: `loss` and `acc` over chosen tokens only, `nsp_loss` and `nsp_acc` over pairs.
 
     Args:
         targets: `mlm` [B, P]; `chosen` [B, P], 1 or 0; `share` [B, P], what each chosen token is of all in the batch. Of pairs

@@ -19,7 +19,7 @@ class KerasRunFolder(RunFolder):
 
     @property
     def best_checkpoint(self) -> Path:
-        """The network of the epoch with the best monitored figure."""
+        """The network of the epoch with the best monitored metric."""
         return self.path / "checkpoints" / "best.keras"
 
     @property

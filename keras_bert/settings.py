@@ -50,7 +50,7 @@ class TrainingSettings:
         "none", "mirrored: share each batch among all GPUs of this machine (which drop the same places of their shares)"
     )
     epochs: int = _option(3, "passes over the training data")
-    patience: int = _option(0, "stop after so many epochs without a better validation figure; 0: never")
+    patience: int = _option(0, "stop after so many epochs without a better validation metric; 0: never")
     seed: int = _option(1, "of weights, order, masks and dropout")
     deterministic: bool = _option(default=True, text="the same curve to the bit for the same seed")
     tensorboard: bool = _option(default=True, text="write tensorboard/ in the run folder")

@@ -1,1 +1,1 @@
-"""Batches -> loss and figures: one LightningModule a task."""
+"""Batches -> loss and metrics: one LightningModule a task."""

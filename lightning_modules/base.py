@@ -1,4 +1,4 @@
-"""The skeleton of every task: one step for train, val and test; optimiser; freezing; figures."""
+"""The skeleton of every task: one step for train, val and test; optimiser; freezing; metrics."""
 
 import gc
 import json
@@ -78,7 +78,7 @@ class Task(lightning.LightningModule):
             decay: Factor on the learning rate, 0..1.
             min_lr: What a decaying learning rate does not fall below.
             patience: Epochs that `plateau` waits for.
-            monitor: The figure that `plateau` looks at.
+            monitor: The metric that `plateau` looks at.
             mode: Whether min or max of it is better.
         """
         super().__init__()
@@ -92,8 +92,8 @@ class Task(lightning.LightningModule):
 
     @staticmethod
     @abstractmethod
-    def figure_names(num_classes: int) -> list[str]:
-        """The figures that a stage comes to, for checking a monitor before anything runs."""
+    def metric_names(num_classes: int) -> list[str]:
+        """The metrics that a stage comes to, for checking a monitor before anything runs."""
 
     @abstractmethod
     def new_totals(self, *, keep_samples: bool) -> StageTotals:
@@ -187,15 +187,15 @@ class Task(lightning.LightningModule):
         self._totals("test").reset()
 
     def on_train_epoch_end(self) -> None:
-        """Compute the epoch's figures."""
+        """Compute the epoch's metrics."""
         self._finish("train")
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the figures."""
+        """Compute the metrics."""
         self._finish("val")
 
     def on_test_epoch_end(self) -> None:
-        """Compute the figures."""
+        """Compute the metrics."""
         self._finish("test")
 
     def _finish(self, stage: str) -> None:
@@ -208,7 +208,7 @@ class Task(lightning.LightningModule):
             raise NonFiniteLossError(msg)
         result = totals.result_of_all()
         self.results[stage] = result
-        known = {f"{stage}/{name}": value for name, value in result.figures.items() if value is not None}
+        known = {f"{stage}/{name}": value for name, value in result.metrics.items() if value is not None}
         # What checkpoints and early stopping look at; `log_dict`, which is for more than that, takes 20 ms. `Curves` logs.
         self.trainer.callback_metrics.update({name: torch.tensor(value, device=self.device) for name, value in known.items()})
 

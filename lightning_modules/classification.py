@@ -6,16 +6,16 @@ from torch import Tensor
 
 from lightning_modules.base import Task
 from lightning_modules.losses.classification import class_probabilities, classification_loss
-from lightning_modules.metrics.classification import ClassificationTotals, figure_names
+from lightning_modules.metrics.classification import ClassificationTotals, metric_names
 
 
 class ClassificationTask(Task):
     """Base of the classifiers. Two classes give one logit and binary cross-entropy, more give cross-entropy."""
 
     @staticmethod
-    def figure_names(num_classes: int) -> list[str]:
-        """See `metrics.figure_names`."""
-        return figure_names(num_classes)
+    def metric_names(num_classes: int) -> list[str]:
+        """See `metrics.metric_names`."""
+        return metric_names(num_classes)
 
     def new_totals(self, *, keep_samples: bool) -> ClassificationTotals:
         """Counts, and where samples are kept their probabilities."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.batches import IGNORE_INDEX, SceneBatch
 from lightning_modules.base import Task
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
-from lightning_modules.metrics.segmentation import FIGURES, SegmentationTotals
+from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.segmentation import SceneLogits, SegmentationNetwork, segmentation_network
 from lightning_modules.networks.freezing.plan import FreezingPlan
@@ -53,12 +53,12 @@ class Segmenter(Task):
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     @staticmethod
-    def figure_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
-        """See `segmentation_metrics.segmentation_figures`; and the loss."""
-        return FIGURES
+    def metric_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
+        """See `segmentation_metrics.segmentation_metrics`; and the loss."""
+        return METRIC_NAMES
 
     def new_totals(self, *, keep_samples: bool) -> SegmentationTotals:
-        """Counts of pixels, and where samples are kept two figures of each image."""
+        """Counts of pixels, and where samples are kept two metrics of each image."""
         return SegmentationTotals(self.num_classes, keep_samples=keep_samples)
 
     def forward(self, batch: SceneBatch) -> Tensor:
@@ -67,7 +67,7 @@ class Segmenter(Task):
         return predictions
 
     def shared_step(self, batch: SceneBatch, totals: SegmentationTotals | None) -> Tensor:
-        """Mean loss over the labelled pixels; while training with the auxiliary head's, which no figure contains."""
+        """Mean loss over the labelled pixels; while training with the auxiliary head's, which no metric contains."""
         logits, auxiliary = self._logits(batch)
         loss, predictions = self._measured(logits, batch)
         if totals is not None:

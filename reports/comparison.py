@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from reports import figures
+from reports import plots
 from reports.groups import Group, grouped
 from reports.page import environment, line
 from reports.record import RunRecord, read_run
@@ -57,7 +57,7 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Any]:
         "stage": stage,
         "columns": columns,
         "groups": [_row(group, groups[0], stage) for group in groups],
-        "runs": [{"name": n, "run": r, "figures": r.metrics.get(stage, {})} for n, r in zip(names, runs, strict=True)],
+        "runs": [{"name": n, "run": r, "metrics": r.metrics.get(stage, {})} for n, r in zip(names, runs, strict=True)],
         "curves": _curves(runs, names),
         "drawn": _MAX_LINES,
         "pairs": _pairs(runs, names) if len(runs) <= _MAX_TESTED else [],
@@ -75,7 +75,7 @@ def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
         if summary is not None:
             difference = summary.mean - base.mean if base is not None and group is not first else None
             cells[key] = {"summary": summary, "difference": difference}
-    return {"group": group, "cells": cells, "run": group.first, "figures": group.first.metrics.get(stage, {})}
+    return {"group": group, "cells": cells, "run": group.first, "metrics": group.first.metrics.get(stage, {})}
 
 
 def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
@@ -86,7 +86,7 @@ def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
         lines = {n: line(r.history, column) for n, r in zip(names, runs, strict=True) if column in r.history}
         if lines:
             shown = dict(list(lines.items())[:_MAX_LINES])
-            drawn[title] = figures.curves(shown, title, f"{title} by epoch")
+            drawn[title] = plots.curves(shown, title, f"{title} by epoch")
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""Runs that differ only by seed, as one: the mean of their figures and how sure it is."""
+"""Runs that differ only by seed, as one: the mean of their metrics and how sure it is."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from reports.record import RunRecord
 from reports.statistics import Interval
 from run_folders.nested import leaves
 
-# What may differ between runs of one group: the seed, and what has no bearing on a figure.
+# What may differ between runs of one group: the seed, and what has no bearing on a metric.
 _SEED = "seed"
 _WITHOUT_BEARING = ("plan.", "paths.", "sweep.", "logger.", "cache.")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A figure of a group.
+    """A metric of a group.
 
     Attributes:
         mean: Over the runs.
@@ -61,7 +61,7 @@ class Group:
         return [run.provenance["seed"] for run in self.runs if "seed" in run.provenance]
 
     def summary(self, stage: str, key: str) -> Summary | None:
-        """A figure of `val` or `test` over the runs; None where one of them has none."""
+        """A metric of `val` or `test` over the runs; None where one of them has none."""
         values = [run.metrics.get(stage, {}).get(key) for run in self.runs]
         numbers = [float(value) for value in values if value is not None]
         return summarised(numbers) if len(numbers) == len(values) else None

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from reports import figures
+from reports import plots
 from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
@@ -24,7 +24,7 @@ def environment() -> jinja2.Environment:
     """What fills the templates in."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
+    environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.4f}"
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["thousands"] = lambda value: f"{value:,}"
@@ -51,7 +51,7 @@ def write_report(path: Path) -> Path:
             main="miou" if "miou" in run.metrics.get("val", run.test) else "acc",
             metrics=METRICS,
             curves=_curves(run),
-            figures=_run_figures(run),
+            plots=_run_plots(run),
             **(_scene_parts(run) if is_segmentation(run) else _classification_parts(run)),
             warnings=_warnings(run),
             epochs=run.history.to_dict("records"),
@@ -101,31 +101,31 @@ def _card(name: str, test: dict[str, Any], interval: Interval | None) -> dict[st
 
 
 def _curves(run: RunRecord) -> dict[str, str]:
-    """Title -> figure over the epochs."""
+    """Title -> plot over the epochs."""
     history, drawn = run.history, {}
     for metric in shown_in("curves"):
         columns = {stage: f"{stage}/{metric.name}" for stage in ("train", "val")}
         lines = {stage: line(history, column) for stage, column in columns.items() if column in history}
         if lines:
-            drawn[metric.title] = figures.curves(lines, metric.title, f"{metric.title} by epoch")
+            drawn[metric.title] = plots.curves(lines, metric.title, f"{metric.title} by epoch")
     names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
     names = [name for name in names if history[name].notna().any()]
     names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]  # a layer-wise decay has a group for each layer
     rates = {name.removeprefix("lr/"): line(history, name) for name in names}
     if rates:
-        drawn["learning rate"] = figures.curves(rates, "learning rate", "learning rate at the end of each epoch")
+        drawn["learning rate"] = plots.curves(rates, "learning rate", "learning rate at the end of each epoch")
     return drawn
 
 
-def _run_figures(run: RunRecord) -> dict[str, str]:
+def _run_plots(run: RunRecord) -> dict[str, str]:
     drawn = {}
     if "train/seconds" in run.history:
         seconds = line(run.history, "train/seconds")
-        drawn["seconds"] = figures.curves({"train": seconds}, "seconds", "training seconds by epoch")
+        drawn["seconds"] = plots.curves({"train": seconds}, "seconds", "training seconds by epoch")
     if run.test.get("n") and len(run.test["classes"]) <= _MAX_DRAWN_CLASSES:
-        drawn["confusion"] = figures.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
+        drawn["confusion"] = plots.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
     if run.test.get("calibration"):
-        drawn["reliability"] = figures.reliability(run.test["calibration"])
+        drawn["reliability"] = plots.reliability(run.test["calibration"])
     return drawn
 
 

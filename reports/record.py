@@ -78,7 +78,7 @@ class RunRecord:
 
     @property
     def test(self) -> dict[str, Any]:
-        """Figures of the test stage."""
+        """Metrics of the test stage."""
         stage: dict[str, Any] = self.metrics.get("test", {})
         return stage
 

@@ -14,7 +14,7 @@ _GROUPS = ("worst", "median", "best")
 
 
 def is_segmentation(run: RunRecord) -> bool:
-    """Whether a run's test figures are those of segmentation."""
+    """Whether a run's test metrics are those of segmentation."""
     return "miou" in run.test
 
 
@@ -32,10 +32,10 @@ def scene_headline(run: RunRecord) -> list[dict[str, Any]]:
 def class_rows(run: RunRecord) -> list[dict[str, Any]]:
     """The per-class table: name, colour, IoU, accuracy, labelled pixels and their share, the most pixels first."""
     test, rows = run.test, []
-    for (name, figures), colour in zip(test["per_class"].items(), test["colours"], strict=True):
-        if figures["iou"] is not None:
+    for (name, metrics), colour in zip(test["per_class"].items(), test["colours"], strict=True):
+        if metrics["iou"] is not None:
             shown = "#" + "".join(f"{part:02x}" for part in colour)
-            rows.append({"name": name, "colour": shown, "share": figures["pixels"] / test["pixels"], **figures})
+            rows.append({"name": name, "colour": shown, "share": metrics["pixels"] / test["pixels"], **metrics})
     return sorted(rows, key=lambda row: -row["pixels"])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import search_figures
+from reports import search_plots
 from reports.comparison import compared
 from reports.page import environment
 from reports.record import read_run
@@ -41,7 +41,7 @@ def write_sweep_page(path: Path) -> Path:
             common={key: value for key, value in jobs[0].overrides.items() if key in common} if jobs else {},
             headings=_headings(jobs),
             search=search,
-            pictures=search_figures.pictures(search) if search else {},
+            pictures=search_plots.pictures(search) if search else {},
             compared=bool(runs),
             **(compared(runs, names) if runs else {}),
         )
@@ -57,7 +57,7 @@ def _best_first(jobs: list[Job], search: Mapping[str, Any]) -> list[Job]:
         return jobs
     objective, mode = next(iter(search["objectives"].items()))
     sign = -1 if mode == "max" else 1
-    return sorted(jobs, key=lambda job: sign * job.figures.get(objective, sign * math.inf))
+    return sorted(jobs, key=lambda job: sign * job.metrics.get(objective, sign * math.inf))
 
 
 def _name(job: Job, common: set[str]) -> str:
@@ -65,11 +65,11 @@ def _name(job: Job, common: set[str]) -> str:
 
 
 def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
-    """Figure -> what it is called, of those that some job has."""
+    """Metric -> what it is called, of those that some job has."""
     monitors = dict.fromkeys(job.monitor for job in jobs if job.monitor)
     tested = {f"test/{metric.name}": f"test {metric.title}" for metric in shown_in("sweep")}
     wanted = {**{name: name for name in monitors}, **tested}
-    return [(name, title) for name, title in wanted.items() if any(name in job.figures for job in jobs)]
+    return [(name, title) for name, title in wanted.items() if any(name in job.metrics for job in jobs)]
 
 
 def _row(job: Job, common: set[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A project's dashboard at W&B as code: the workspace that its runs are looked at in, and a report of them.
 
-The figures' names are those that every run logs, see `lightning_modules.loggers`; the tests hold them against real runs.
+The metrics' names are those that every run logs, see `lightning_modules.loggers`; the tests hold them against real runs.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Dashboard:
 
     Attributes:
         entity, project: Of W&B.
-        monitor: The figure that chooses the best epoch, such as `val/acc` or `val/miou`.
+        monitor: The metric that chooses the best epoch, such as `val/acc` or `val/miou`.
         parameters: Keys of the config that are held against it.
     """
 
@@ -31,8 +31,8 @@ class Dashboard:
     parameters: tuple[str, ...]
 
     @property
-    def figures(self) -> list[str]:
-        """Names of a stage's figures."""
+    def metrics(self) -> list[str]:
+        """Names of a stage's metrics."""
         return [metric.name for metric in shown_in("dashboard", self.kind)]
 
     @property
@@ -43,7 +43,7 @@ class Dashboard:
 
     def curves(self) -> list[Any]:
         """Of epochs, training beside validation; learning rates."""
-        pairs = [wr.LinePlot(title=figure, x="epoch", y=[f"train/{figure}", f"val/{figure}"]) for figure in self.figures]
+        pairs = [wr.LinePlot(title=metric, x="epoch", y=[f"train/{metric}", f"val/{metric}"]) for metric in self.metrics]
         return [*pairs, wr.LinePlot(title="learning rates", x="epoch", metric_regex="^lr/.*", y=[])]
 
     def steps(self) -> list[Any]:
@@ -52,7 +52,7 @@ class Dashboard:
 
     def results(self) -> list[Any]:
         """What the runs came to, side by side."""
-        return [wr.BarPlot(title=f"test {figure}", metrics=[f"test/{figure}"]) for figure in self.figures]
+        return [wr.BarPlot(title=f"test {metric}", metrics=[f"test/{metric}"]) for metric in self.metrics]
 
     def confusion(self) -> list[Any]:
         """The confusion matrix, and the samples that were taken for something else."""
@@ -65,7 +65,7 @@ class Dashboard:
         return [chart, *tables, wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
 
     def search(self) -> list[Any]:
-        """Which parameters matter to the monitored figure."""
+        """Which parameters matter to the monitored metric."""
         best = f"best/{self.monitor}"
         columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in self.parameters]
         return [
@@ -94,7 +94,7 @@ class Dashboard:
 
         Sets of runs are those of the report's own project: naming one would ask W&B for it at once.
         """
-        columns = [f"summary:test/{figure}" for figure in self.figures]
+        columns = [f"summary:test/{metric}" for metric in self.metrics]
         columns = ["run:displayName", "run:state", *columns, f"summary:best/{self.monitor}", "summary:best/epoch"]
         columns += [
             f"config:{key.replace('.', '.value.', 1)}" if "." in key else f"config:{key}.value" for key in self.parameters
@@ -105,7 +105,7 @@ class Dashboard:
             entity=self.entity,
             project=self.project,
             title=f"{self.project}: curves, runs and mistakes",
-            description=f"Best epoch by {self.monitor}; figures of the test split from the best epoch's weights.",
+            description=f"Best epoch by {self.monitor}; metrics of the test split from the best epoch's weights.",
             blocks=[
                 wr.TableOfContents(),
                 wr.H1("Curves by group"),

@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Weights of the epoch with the best monitored figure."""
+        """Weights of the epoch with the best monitored metric."""
         return self.path / "checkpoints" / "best.ckpt"
 
     @property
@@ -180,7 +180,7 @@ class RunFolder:
             RunFolder(self.path).write_status(state, status["stage"], error)
 
     def read_history(self) -> list[dict[str, str]]:
-        """One dict an epoch, values as text so that figures keep every digit."""
+        """One dict an epoch, values as text so that metrics keep every digit."""
         path = self.path / "history.csv"
         if not path.is_file():
             return []
@@ -188,7 +188,7 @@ class RunFolder:
             return list(csv.DictReader(file))
 
     def write_history(self, rows: list[dict[str, str]]) -> None:
-        """Write all epochs; a figure that some epoch lacks is empty there."""
+        """Write all epochs; a metric that some epoch lacks is empty there."""
         self.write_table(self.path / "history.csv", rows)
 
     def write_table(self, path: Path, rows: list[dict[str, str]]) -> None:

@@ -98,11 +98,11 @@ def failures(jobs: Sequence[Job]) -> str:
 
 def _table(jobs: Sequence[Job]) -> str:
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
-    figures = list(dict.fromkeys(name for job in jobs for name in job.figures))
+    metrics = list(dict.fromkeys(name for job in jobs for name in job.metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["job", "state", *keys, *figures, "error"])
+    writer.writerow(["job", "state", *keys, *metrics, "error"])
     for job in jobs:
-        values = [job.overrides.get(key, "") for key in keys] + [job.figures.get(name, "") for name in figures]
+        values = [job.overrides.get(key, "") for key in keys] + [job.metrics.get(name, "") for name in metrics]
         writer.writerow([job.name, job.state, *values, job.error])
     return text.getvalue()

@@ -32,8 +32,8 @@ class Job:
         name: Of its folder in the sweep's.
         state: running, finished, pruned, failed or interrupted.
         overrides: Key -> value as typed.
-        monitor: The figure that its best epoch was chosen by; empty where it did not get that far.
-        figures: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ...; of a job without results those of
+        monitor: The metric that its best epoch was chosen by; empty where it did not get that far.
+        metrics: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ...; of a job without results those of
             validation at its best epoch so far.
         error: One line; empty where there was none.
     """
@@ -42,7 +42,7 @@ class Job:
     state: str
     overrides: dict[str, str]
     monitor: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
     error: str
 
     def label(self, but: Iterable[str] = ()) -> str:
@@ -52,7 +52,7 @@ class Job:
     @property
     def seconds(self) -> float | None:
         """Of training and test."""
-        spent = [self.figures[name] for name in ("seconds/fit", "seconds/test") if name in self.figures]
+        spent = [self.metrics[name] for name in ("seconds/fit", "seconds/test") if name in self.metrics]
         return sum(spent) if spent else None
 
 
@@ -72,12 +72,12 @@ def read_job(path: Path) -> Job:
         state=state,
         overrides=overrides,
         monitor=monitor,
-        figures=_figures(folder, monitor, str(config.get("mode"))),
+        metrics=_metrics(folder, monitor, str(config.get("mode"))),
         error=status.get("error") or "",
     )
 
 
-def _figures(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
+def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
     metrics = folder.read_json("metrics.json")
     if not metrics:
         return _best_so_far(folder.read_history(), monitor, mode)
@@ -151,8 +151,8 @@ def _best_so_far(history: list[dict[str, str]], monitor: str, mode: str) -> dict
     if not rows:
         return {}
     best = (max if mode == "max" else min)(rows, key=lambda row: float(row[monitor]))
-    figures = {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
-    return {**figures, "seconds/fit": round(sum(float(row["seconds"]) for row in history), 3)}
+    metrics = {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
+    return {**metrics, "seconds/fit": round(sum(float(row["seconds"]) for row in history), 3)}
 
 
 def _brief(value: str) -> str:

@@ -8,7 +8,7 @@ from engine.processes.outcome import report_failure
 
 
 def main() -> int:
-    """Print the figures beside those of metrics.json; exit 1 where they differ."""
+    """Print the metrics beside those of metrics.json; exit 1 where they differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("--data-dir", help="where the data is now, if not where config.yaml says")

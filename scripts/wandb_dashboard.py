@@ -17,9 +17,9 @@ def main() -> int:
     """Save workspace and report and print their addresses, or print the definition."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("project", metavar="ENTITY/PROJECT", help="where the runs are; the entity is a user or a team")
-    parser.add_argument("--monitor", default="val/acc", metavar="FIGURE", help="that chose the best epoch (default: val/acc)")
+    parser.add_argument("--monitor", default="val/acc", metavar="METRIC", help="that chose the best epoch (default: val/acc)")
     parser.add_argument(
-        "--parameters", default="model.lr,model.backbone_lr,seed", metavar="KEYS", help="of the config, held against the figure"
+        "--parameters", default="model.lr,model.backbone_lr,seed", metavar="KEYS", help="of the config, held against the metric"
     )
     parser.add_argument("--print", action="store_true", help="print the definition as JSON; needs neither account nor network")
     arguments = parser.parse_args()

@@ -163,7 +163,7 @@ def test_no_module_is_named_for_nothing() -> None:
 
 
 def test_monitor_and_mode_stand_once() -> None:
-    """But for experiments of a task that has no such figure."""
+    """But for experiments of a task that has no such metric."""
     texts = {path: path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
     stating = {p: t for p, t in texts.items() if "monitor: val" in t or "mode: max" in t or "mode: min" in t}
     experiments = {path: text for path, text in stating.items() if path.parent.name == "experiment"}

@@ -145,7 +145,7 @@ def test_settings_of_the_segmentation_reference() -> None:
 
 
 def test_settings_of_the_reference() -> None:
-    """Each figure as published, read off the composed configs."""
+    """Each metric as published, read off the composed configs."""
     vgg, deit, beit, mlp = (composed(f"cifar10_{name}") for name in ("vgg19", "deit", "beit_head", "mlp"))
     assert (vgg["model"]["lr"], vgg["model"]["backbone_lr"], vgg["model"]["weight_decay"]) == (1e-4, 1e-4, 0.0)
     assert (vgg["model"]["schedule"], vgg["model"]["decay"], vgg["model"]["min_lr"]) == ("exponential", 0.9, 1e-7)

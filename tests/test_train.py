@@ -140,7 +140,7 @@ def test_mixed_precision_accumulation_and_clipping_go_through_the_trainer(train:
     assert [row["step"] for row in folder.read_history()] == ["2", "4"]  # three batches an epoch, in twos
 
 
-def test_same_seed_twice_gives_identical_figures(train: Train, tmp_path: Path) -> None:
+def test_same_seed_twice_gives_identical_metrics(train: Train, tmp_path: Path) -> None:
     folders = [train(*SAMPLE, folder=tmp_path / name).folder for name in ("a", "b")]
     other = train(*SAMPLE, "seed=2", folder=tmp_path / "c").folder
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (*folders, other)]

@@ -145,12 +145,12 @@ def listing(stored: StoredRun) -> str:
                 lines.append(f"  {key}: {kind}, {last.get('nrows', '')} rows x {last.get('ncols', '')} columns")
         else:
             lines.append(f"  {key}: {len(values)} points, last {last}")
-    figures = {
+    metrics = {
         key: value
         for key, value in stored.summary.items()
         if key.startswith(("test/", "best/")) and not isinstance(value, dict)
     }
-    lines.append("summary: " + ", ".join(f"{key}={value}" for key, value in sorted(figures.items())))
+    lines.append("summary: " + ", ".join(f"{key}={value}" for key, value in sorted(metrics.items())))
     lines += [
         f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}" for a in stored.artifacts
     ]

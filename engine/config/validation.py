@@ -141,7 +141,7 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
         yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}"
     if at("model.num_classes") != count:
         yield "model.num_classes", f"received {at('model.num_classes')!r}; the data has {count} classes"
-    known = _figures(at("model._target_"), count)
+    known = _metrics(at("model._target_"), count)
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
@@ -161,13 +161,13 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
         yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
 
 
-def _figures(target: object, num_classes: object) -> list[str]:
-    """The figures of validation that a task has; none where the task or the number of classes is faulty by itself."""
+def _metrics(target: object, num_classes: object) -> list[str]:
+    """The metrics of validation that a task has; none where the task or the number of classes is faulty by itself."""
     try:
         task = resolve_target(target)
     except ConfigError:
         return []
-    names = task.figure_names(num_classes) if issubclass(task, Task) and isinstance(num_classes, int) else []
+    names = task.metric_names(num_classes) if issubclass(task, Task) and isinstance(num_classes, int) else []
     return [f"val/{name}" for name in names]
 
 

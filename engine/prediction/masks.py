@@ -104,15 +104,15 @@ def predict_scenes(
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
             bars.update(bar, completed=done)
-    _tell_figures(totals)
+    _tell_metrics(totals)
     return done, bad
 
 
-def _tell_figures(totals: SegmentationTotals) -> None:
-    figures = totals.result().figures
-    if figures["miou"] is not None:
+def _tell_metrics(totals: SegmentationTotals) -> None:
+    metrics = totals.result().metrics
+    if metrics["miou"] is not None:
         shown = (
-            f"{int(totals.samples)} have annotations: mean IoU {figures['miou']:.4f}, pixel accuracy {figures['pixel_acc']:.4f}"
+            f"{int(totals.samples)} have annotations: mean IoU {metrics['miou']:.4f}, pixel accuracy {metrics['pixel_acc']:.4f}"
         )
         Console(stderr=True).print(shown, highlight=False)
 

@@ -96,7 +96,7 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
         folder: The job's run folder.
 
     Returns:
-        The best value of the monitored figure, for sweeps; None where nothing was trained.
+        The best value of the monitored metric, for sweeps; None where nothing was trained.
 
     Raises:
         ProcessesError: If one of them failed.

@@ -100,11 +100,11 @@ def _draw(sweep: Sweep, console: Console) -> None:
 
 def _shown(jobs: Sequence[Job]) -> Table:
     common = common_keys(jobs)
-    figures = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{metric.name}" for metric in shown_in("sweep"))]))
-    figures = [name for name in figures if any(name in job.figures for job in jobs)]
-    table = Table("job", "state", "overrides", *figures, "seconds", title=f"{len(jobs)} jobs")
+    metrics = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{metric.name}" for metric in shown_in("sweep"))]))
+    metrics = [name for name in metrics if any(name in job.metrics for job in jobs)]
+    table = Table("job", "state", "overrides", *metrics, "seconds", title=f"{len(jobs)} jobs")
     for job in jobs:
-        values = [f"{job.figures[name]:.4f}" if name in job.figures else "-" for name in figures]
+        values = [f"{job.metrics[name]:.4f}" if name in job.metrics else "-" for name in metrics]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
         table.add_row(job.name, job.state, job.label(common), *values, seconds)
     return table

@@ -48,7 +48,7 @@ class Settings:
     Attributes:
         space: See `check_space`.
         n_trials: How many trials the study has in the end, all machines and all resumed sweeps together.
-        objectives: Figure -> min or max.
+        objectives: Metric -> min or max.
         monitored: The same of what a run reports after each epoch.
         sampler, pruner: By name.
         sampler_options, pruner_options: Arguments of Optuna's class.
@@ -82,7 +82,7 @@ class Settings:
         for name, mode in self.objectives.items():
             if not name.startswith(_JUDGED_BY):
                 why = "; the test split chooses nothing" if name.startswith("test/") else ""
-                msg = f"hydra.sweeper.objectives: received {name}{why}; a figure such as val/acc or seconds/fit is needed"
+                msg = f"hydra.sweeper.objectives: received {name}{why}; a metric such as val/acc or seconds/fit is needed"
                 raise SearchError(msg)
             if mode not in DIRECTIONS:
                 msg = f"hydra.sweeper.objectives.{name}: received {mode!r}; choose min or max"
@@ -224,7 +224,7 @@ class Search:
             if job.state in DONE and {key: job.overrides.get(key.lstrip("+")) for key in given} != given:
                 msg = f"{self.sweep / trial.job} holds the run of another trial; begin a new sweep"
                 raise SearchError(msg)
-            values = [job.figures.get(name) for name in self.settings.objectives]
+            values = [job.metrics.get(name) for name in self.settings.objectives]
             if job.state == "finished" and None not in values:
                 self.study.tell(trial.number, values)  # type: ignore[arg-type]
             elif job.state == "pruned":

@@ -69,14 +69,14 @@ def _made(what: str, kinds: Mapping[str, type[Any]], name: str, options: Mapping
 
 
 def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, float], bool]:
-    """What a trial's run reports its monitored figure to.
+    """What a trial's run reports its monitored metric to.
 
     Args:
         spec: The config's `sweep.trial`.
         max_epochs: Of the run.
 
     Returns:
-        A function of (epoch, figure) that says whether the trial is to be pruned.
+        A function of (epoch, metric) that says whether the trial is to be pruned.
     """
     pruner = make_pruner(spec["pruner"], spec["pruner_options"], max_epochs)
     study = optuna.load_study(
@@ -84,8 +84,8 @@ def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, 
     )
     trial = optuna.trial.Trial(study, spec["id"])
 
-    def report(epoch: int, figure: float) -> bool:
-        trial.report(figure, epoch)
+    def report(epoch: int, metric: float) -> bool:
+        trial.report(metric, epoch)
         return trial.should_prune()
 
     return report

@@ -24,9 +24,9 @@ class HistoryStore(Protocol):
 
 
 class History(Checkpoint):
-    """Writes the epoch's figures, learning rates and times.
+    """Writes the epoch's metrics, learning rates and times.
 
-    A kind of checkpoint to Lightning, which therefore calls it after the task has computed the epoch's figures and in the
+    A kind of checkpoint to Lightning, which therefore calls it after the task has computed the epoch's metrics and in the
     order given: before the real checkpoints, so that a row exists for every epoch that can be resumed from.
     """
 
@@ -64,8 +64,8 @@ class History(Checkpoint):
         row: dict[str, object] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         for stage in ("train", "val"):
             if stage in pl_module.results:
-                figures = pl_module.results[stage].figures
-                row |= {f"{stage}/{name}": "" if value is None else value for name, value in figures.items()}
+                metrics = pl_module.results[stage].metrics
+                row |= {f"{stage}/{name}": "" if value is None else value for name, value in metrics.items()}
                 row[f"{stage}/n"] = pl_module.results[stage].count
         for group, lr in zip(trainer.optimizers[0].param_groups, self.lrs, strict=True):
             trains = any(parameter.requires_grad for parameter in group["params"])

@@ -14,9 +14,9 @@ class PrunedRunError(UserError):
 
 
 class Pruning(Checkpoint):
-    """Reports the monitored figure after each epoch that was validated, and stops the run where it is told to.
+    """Reports the monitored metric after each epoch that was validated, and stops the run where it is told to.
 
-    A kind of checkpoint to Lightning, so that it acts when the epoch's figures are computed and, being the last of the
+    A kind of checkpoint to Lightning, so that it acts when the epoch's metrics are computed and, being the last of the
     callbacks, when they are on record.
     """
 
@@ -24,8 +24,8 @@ class Pruning(Checkpoint):
         """State whom to ask.
 
         Args:
-            monitor: The figure, as `val/acc`.
-            report: Takes epoch and figure and says whether to stop; only the first process has one.
+            monitor: The metric, as `val/acc`.
+            report: Takes epoch and metric and says whether to stop; only the first process has one.
         """
         self.monitor, self.report = monitor, report
 
@@ -33,9 +33,9 @@ class Pruning(Checkpoint):
         """Report, and raise `PrunedRunError` in every process where the run is to stop."""
         if not isinstance(pl_module, Task) or "val" not in pl_module.results:
             return
-        figure = pl_module.results["val"].figures[self.monitor.removeprefix("val/")]
+        metric = pl_module.results["val"].metrics[self.monitor.removeprefix("val/")]
         epoch = trainer.current_epoch
-        prune = figure is not None and self.report is not None and self.report(epoch, figure)
+        prune = metric is not None and self.report is not None and self.report(epoch, metric)
         if trainer.strategy.broadcast(prune):
-            msg = f"pruned after epoch {epoch}: {self.monitor} {figure:.4f} is behind what other trials had by then"
+            msg = f"pruned after epoch {epoch}: {self.monitor} {metric:.4f} is behind what other trials had by then"
             raise PrunedRunError(msg)

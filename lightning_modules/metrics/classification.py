@@ -1,4 +1,4 @@
-"""Classification figures from counts. A stage keeps sums; each figure is computed once, from the whole. `K` classes."""
+"""Classification metrics from counts. A stage keeps sums; each metric is computed once, from the whole. `K` classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class ClassificationTotals(StageTotals):
 
         Args:
             num_classes: K.
-            keep_samples: Whether probabilities of every sample are kept, for predictions and ranking figures.
+            keep_samples: Whether probabilities of every sample are kept, for predictions and ranking metrics.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -91,19 +91,19 @@ class ClassificationTotals(StageTotals):
                 getattr(self, name).append(value.clone())  # what a worker sent keeps a file open
 
     def result(self) -> ClassificationResult:
-        """The figures, see `figures_from_counts`, with loss, calibration and for two classes the ranking figures."""
+        """The metrics, see `metrics_from_counts`, with loss, calibration and for two classes the ranking metrics."""
         confusion: list[list[int]] = self.confusion.tolist()
         count = sum(map(sum, confusion))
-        figures = figures_from_counts(self.confusion)
-        figures["loss"] = self.loss_sum / count if count else None
-        figures["ece"] = expected_calibration_error(self.bin_counts, self.bin_confidence, self.bin_correct)
+        metrics = metrics_from_counts(self.confusion)
+        metrics["loss"] = self.loss_sum / count if count else None
+        metrics["ece"] = expected_calibration_error(self.bin_counts, self.bin_confidence, self.bin_correct)
         samples = None
         if self.keep_samples and count:
             index, probabilities, labels = (values.cpu() for values in self.samples())
             samples = index, probabilities, labels
             if self.num_classes == 2:  # noqa: PLR2004
-                figures |= ranking_figures(probabilities[:, 1], labels)
-        return ClassificationResult(figures, count, per_class_figures(confusion), confusion, self.calibration(), samples)
+                metrics |= ranking_metrics(probabilities[:, 1], labels)
+        return ClassificationResult(metrics, count, per_class_metrics(confusion), confusion, self.calibration(), samples)
 
     def samples(self) -> tuple[Tensor, Tensor, Tensor]:
         """Index [N], probabilities [N, K] and labels [N] of the kept samples, ordered by index."""
@@ -135,7 +135,7 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def per_class_figures(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:
     """Precision, recall, F1 (0 where undefined) and support of each class.
 
     Args:
@@ -144,16 +144,16 @@ def per_class_figures(confusion: Sequence[Sequence[int]]) -> list[dict[str, floa
     Returns:
         One dict a class.
     """
-    figures = []
+    metrics = []
     for k, row in enumerate(confusion):
         hits, support, claimed = row[k], sum(row), sum(other[k] for other in confusion)
         precision, recall = _ratio(hits, claimed), _ratio(hits, support)
         f1 = _ratio(2 * hits, support + claimed)
-        figures.append({"precision": precision, "recall": recall, "f1": f1, "support": support})
-    return figures
+        metrics.append({"precision": precision, "recall": recall, "f1": f1, "support": support})
+    return metrics
 
 
-def figures_from_counts(confusion: Tensor) -> dict[str, Any]:
+def metrics_from_counts(confusion: Tensor) -> dict[str, Any]:
     """Accuracy and the averages over classes.
 
     Macro averages run over the classes that occur as label or prediction; weighted ones are weighted by support. Micro
@@ -166,14 +166,14 @@ def figures_from_counts(confusion: Tensor) -> dict[str, Any]:
         `acc`, `precision_macro`, `precision_weighted`, and so on for recall and f1; None where there is no sample.
     """
     counts: list[list[int]] = confusion.tolist()
-    classes = per_class_figures(counts)
+    classes = per_class_metrics(counts)
     total = sum(sum(row) for row in counts)
     present = [c for k, c in enumerate(classes) if c["support"] or any(row[k] for row in counts)]
-    figures: dict[str, Any] = {"acc": sum(row[k] for k, row in enumerate(counts)) / total if total else None}
+    metrics: dict[str, Any] = {"acc": sum(row[k] for k, row in enumerate(counts)) / total if total else None}
     for name in ("precision", "recall", "f1"):
-        figures[f"{name}_macro"] = sum(c[name] for c in present) / len(present) if present else None
-        figures[f"{name}_weighted"] = sum(c[name] * c["support"] for c in classes) / total if total else None
-    return figures
+        metrics[f"{name}_macro"] = sum(c[name] for c in present) / len(present) if present else None
+        metrics[f"{name}_weighted"] = sum(c[name] * c["support"] for c in classes) / total if total else None
+    return metrics
 
 
 def expected_calibration_error(counts: Tensor, confidence: Tensor, correct: Tensor) -> float | None:
@@ -191,7 +191,7 @@ def expected_calibration_error(counts: Tensor, confidence: Tensor, correct: Tens
     return float((confidence - correct).abs().sum() / total) if total else None
 
 
-def ranking_figures(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
+def ranking_metrics(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
     """Area under the ROC curve and average precision of class 1.
 
     Args:
@@ -207,8 +207,8 @@ def ranking_figures(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
     return {"roc_auc": float(auc), "average_precision": float(precision)}
 
 
-def figure_names(num_classes: int) -> list[str]:
+def metric_names(num_classes: int) -> list[str]:
     """The names that `compute` gives, for checking a monitor before anything runs."""
     totals = ClassificationTotals(num_classes, keep_samples=False)
     ranking: Mapping[str, None] = {"roc_auc": None, "average_precision": None} if num_classes == 2 else {}  # noqa: PLR2004
-    return [*figures_from_counts(totals.confusion), "loss", "ece", *ranking]
+    return [*metrics_from_counts(totals.confusion), "loss", "ece", *ranking]

@@ -1,4 +1,4 @@
-"""Segmentation figures from counts of pixels. `K` classes, `B` images of `H` x `W` pixels."""
+"""Segmentation metrics from counts of pixels. `K` classes, `B` images of `H` x `W` pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class SegmentationResult(StageResult):
     """What a stage of segmentation came to.
 
     Attributes:
-        pixels: Labelled pixels, which the figures rest on.
+        pixels: Labelled pixels, which the metrics rest on.
         unlabelled: The other pixels.
-        classes: IoU, accuracy, labelled and predicted pixels of each class; None where a figure is undefined.
+        classes: IoU, accuracy, labelled and predicted pixels of each class; None where a metric is undefined.
         confusion: [K][K] pixels, row the label, column the prediction.
         images: Index [N], mean IoU [N] and pixel accuracy [N] of each image, ordered by index; None where they were not
             kept. Both are NaN for an image without a labelled pixel.
@@ -51,7 +51,7 @@ class SegmentationTotals(StageTotals):
 
         Args:
             num_classes: K.
-            keep_samples: Whether two figures of every image are kept.
+            keep_samples: Whether two metrics of every image are kept.
         """
         super().__init__()
         self.num_classes, self.keep_samples = num_classes, keep_samples
@@ -91,18 +91,18 @@ class SegmentationTotals(StageTotals):
             self.accuracy.append(hits.sum(dim=1) / confusion.sum(dim=(1, 2)))  # type: ignore[union-attr]
 
     def result(self) -> SegmentationResult:
-        """The figures, see `segmentation_figures`, with the loss."""
+        """The metrics, see `segmentation_metrics`, with the loss."""
         confusion: list[list[int]] = self.confusion.tolist()
         pixels = sum(map(sum, confusion))
-        figures = segmentation_figures(confusion)
-        figures["loss"] = self.loss_sum / pixels if pixels else None
+        metrics = segmentation_metrics(confusion)
+        metrics["loss"] = self.loss_sum / pixels if pixels else None
         images = None
         if self.keep_samples and int(self.samples):
             index, iou, accuracy = (self.listed(name).cpu() for name in ("index", "iou", "accuracy"))
             order = torch.argsort(index)
             images = index[order], iou[order], accuracy[order]
         return SegmentationResult(
-            figures, int(self.samples), pixels, int(self.unlabelled), per_class_figures(confusion), confusion, images
+            metrics, int(self.samples), pixels, int(self.unlabelled), per_class_metrics(confusion), confusion, images
         )
 
 
@@ -110,7 +110,7 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def per_class_figures(confusion: Sequence[Sequence[int]]) -> list[dict[str, float | None]]:
+def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, float | None]]:
     """IoU, accuracy (recall), labelled and predicted pixels of each class.
 
     Args:
@@ -121,16 +121,16 @@ def per_class_figures(confusion: Sequence[Sequence[int]]) -> list[dict[str, floa
         label.
     """
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
-    figures: list[dict[str, float | None]] = []
+    metrics: list[dict[str, float | None]] = []
     for k, row in enumerate(confusion):
         labelled = sum(row)
         iou, accuracy = _ratio(row[k], labelled + predicted[k] - row[k]), _ratio(row[k], labelled)
-        figures.append({"iou": iou, "acc": accuracy, "pixels": labelled, "predicted_pixels": predicted[k]})
-    return figures
+        metrics.append({"iou": iou, "acc": accuracy, "pixels": labelled, "predicted_pixels": predicted[k]})
+    return metrics
 
 
-def segmentation_figures(confusion: Sequence[Sequence[int]]) -> dict[str, float | None]:
-    """The figures of a whole (Long, Shelhamer & Darrell 2015, arXiv 1411.4038, section 5).
+def segmentation_metrics(confusion: Sequence[Sequence[int]]) -> dict[str, float | None]:
+    """The metrics of a whole (Long, Shelhamer & Darrell 2015, arXiv 1411.4038, section 5).
 
     Args:
         confusion: [K][K] pixels, row the label, column the prediction.
@@ -139,7 +139,7 @@ def segmentation_figures(confusion: Sequence[Sequence[int]]) -> dict[str, float 
         `miou`, the mean IoU over the classes that occur as label or prediction; `pixel_acc`; `class_acc`, the mean accuracy
         over the classes that occur as label; `fw_iou`, the IoUs weighted by labelled pixels. None without a labelled pixel.
     """
-    classes = per_class_figures(confusion)
+    classes = per_class_metrics(confusion)
     pixels = sum(map(sum, confusion))
     ious = [c["iou"] for c in classes if c["iou"] is not None]
     accuracies = [c["acc"] for c in classes if c["acc"] is not None]
@@ -151,5 +151,5 @@ def segmentation_figures(confusion: Sequence[Sequence[int]]) -> dict[str, float 
     }
 
 
-# The names of `SegmentationTotals.result`'s figures.
-FIGURES = [*segmentation_figures([[0]]), "loss"]
+# The names of `SegmentationTotals.result`'s metrics.
+METRIC_NAMES = [*segmentation_metrics([[0]]), "loss"]

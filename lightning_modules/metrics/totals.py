@@ -17,11 +17,11 @@ class StageResult:
     """What a stage came to.
 
     Attributes:
-        figures: Name -> value; None where a figure is undefined.
-        count: Samples that the figures rest on.
+        metrics: Name -> value; None where a metric is undefined.
+        count: Samples that the metrics rest on.
     """
 
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
     count: int
 
 
@@ -73,8 +73,8 @@ class StageTotals(Metric):
 
     @abstractmethod
     def result(self) -> StageResult:
-        """Every figure and what else is recorded, from the sums as they are, those of one process or of all."""
+        """Every metric and what else is recorded, from the sums as they are, those of one process or of all."""
 
     def compute(self) -> dict[str, float | None]:
-        """The figures over all processes."""
-        return self.result().figures
+        """The metrics over all processes."""
+        return self.result().metrics

@@ -26,12 +26,12 @@ class Schedule:
     Attributes:
         name: `linear` rises over the warm-up and falls to zero; `constant` stays up after it; `exponential` is multiplied
             by `decay` each epoch; `onecycle` (Smith & Topin 2017, arXiv 1708.07120) rises from a tenth over the warm-up and
-            falls to a thousandth; `plateau` is multiplied by `decay` once the monitored figure has stood still.
+            falls to a thousandth; `plateau` is multiplied by `decay` once the monitored metric has stood still.
         warmup: Fraction of all steps, 0..1; `exponential` and `plateau` have none.
         decay: Factor, 0..1.
         min_lr: What `exponential` and `plateau` do not fall below.
-        patience: Epochs without a better figure that `plateau` waits for.
-        monitor, mode: The figure, and whether min or max of it is better.
+        patience: Epochs without a better metric that `plateau` waits for.
+        monitor, mode: The metric, and whether min or max of it is better.
     """
 
     name: ScheduleName = "linear"
@@ -157,7 +157,7 @@ def exponential_factor(step: int, *, decay: float, floor: float, steps_per_epoch
 
 
 def lr_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int) -> LRScheduler:
-    """A schedule to be stepped after each optimiser step; `plateau` once an epoch, with the monitored figure.
+    """A schedule to be stepped after each optimiser step; `plateau` once an epoch, with the monitored metric.
 
     Nothing but `plateau` depends on anything but the step, so that all groups, those that are unfrozen late too, follow the
     same curve.

@@ -1,4 +1,4 @@
-"""Any number of processes comes to what one comes to: every figure and every prediction, to the bit."""
+"""Any number of processes comes to what one comes to: every metric and every prediction, to the bit."""
 
 import json
 from pathlib import Path
@@ -17,24 +17,24 @@ def rows(*words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def exact(row: dict[str, Any], samples: int, figures: int) -> bool:
-    found = (row["n"], row["samples"], row["figures"], row["different"], row["predictions"])
-    return found == (samples, samples, figures, [], True)
+def exact(row: dict[str, Any], samples: int, metrics: int) -> bool:
+    found = (row["n"], row["samples"], row["metrics"], row["different"], row["predictions"])
+    return found == (samples, samples, metrics, [], True)
 
 
 def test_texts_on_1_2_and_8_processes() -> None:
     found = rows("--processes", "1", "2", "8", "--samples", "2140", "7")
     assert [(row["processes"], row["samples"]) for row in found] == [(p, n) for p in (1, 2, 8) for n in (2140, 7)]
-    figures = {row["samples"]: row["figures"] for row in found if row["processes"] == 1}
-    assert min(figures.values()) > 20
-    assert all(exact(row, row["samples"], figures[row["samples"]]) for row in found), found
+    metrics = {row["samples"]: row["metrics"] for row in found if row["processes"] == 1}
+    assert min(metrics.values()) > 20
+    assert all(exact(row, row["samples"], metrics[row["samples"]]) for row in found), found
 
 
 @pytest.mark.parametrize("task", ["images", "scenes"])
 def test_images_and_scenes_on_3_processes(task: str) -> None:
     found = rows("--task", task, "--processes", "3", "--samples", "41", "7")
     assert len(found) == 4
-    assert all(exact(row, row["samples"], row["figures"]) for row in found), found
+    assert all(exact(row, row["samples"], row["metrics"]) for row in found), found
 
 
 def test_the_comparison_sees_a_last_digit(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_fit_without_a_validation_says_so(train: Train) -> None:
     assert "training ended before the first validation" in ended.error
 
 
-def test_failing_report_leaves_the_figures(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_report_leaves_the_metrics(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import engine.run
 
     def fail(path: Path) -> None:

@@ -62,7 +62,7 @@ def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> 
 def test_evaluate_gives_the_figures_again_to_the_last_digit(moved_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The tokenizer's folder is gone: what evaluation needs of it is in the checkpoint.
     assert evaluate(moved_run, None) == 0
-    assert "all figures are those of metrics.json" in capsys.readouterr().out
+    assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
 def test_evaluate_script_notices_a_difference_and_other_data(script: Script, train: Train, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training on stored features is training without them: the same batches, the same figures; and when there are none, and why."""
+"""Training on stored features is training without them: the same batches, the same metrics; and when there are none, and why."""
 
 import multiprocessing
 import os
@@ -40,7 +40,7 @@ VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads"
 DEIT = {"architecture": "deit_base_distilled_patch16_224", **VIT}
 DENSENET = {"architecture": "densenet121", "growth_rate": 8, "block_config": [1, 1, 1, 1]}
 CLEANING = dict.fromkeys(("html", "url", "username", "hashtag", "rep", "punctuation", "demojize"), False)
-FIGURES = ("loss", "acc", "ece", "f1_macro")
+METRIC_NAMES = ("loss", "acc", "ece", "f1_macro")
 
 
 class Recorder(lightning.Callback):
@@ -64,7 +64,7 @@ class Recorder(lightning.Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # before the task forgets the epoch before
         for stage, result in pl_module.results.items():
             if stage != "test":
-                self.history.append({name: result.figures[name] for name in FIGURES})
+                self.history.append({name: result.metrics[name] for name in METRIC_NAMES})
 
     on_fit_end = on_train_epoch_start
 
@@ -131,7 +131,7 @@ def trained(data: Callable[[], Any], task: Callable[[], Task], folder: Path | No
         assert fill_cache(plan, parts) is not None
     parts.trainer.fit(parts.task, datamodule=parts.datamodule)
     parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
-    return Trained(recorder, parts.task, plan, parts.task.results["test"].figures)
+    return Trained(recorder, parts.task, plan, parts.task.results["test"].metrics)
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
@@ -167,10 +167,10 @@ def test_training_on_stored_features_equals_training_without(case: str, tmp_path
         torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-4)
     losses = [row["loss"] for row in without.recorder.history[::2]]
     assert losses[-1] != pytest.approx(losses[0], abs=1e-3)  # something was learnt that could have come out otherwise
-    # evaluate.py, which knows of no cache, promises the same figures to the last digit.
+    # evaluate.py, which knows of no cache, promises the same metrics to the last digit.
     plain = parts_of(data(), with_cache.task)
     plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
-    assert plain.task.results["test"].figures == with_cache.test
+    assert plain.task.results["test"].metrics == with_cache.test
 
 
 @pytest.mark.parametrize("head", ["linear", "bigru"])
@@ -181,7 +181,7 @@ def test_half_precision_is_stored_as_it_is(head: str, tmp_path: Path) -> None:
     with_cache, without = (trained(texts, task, folder, precision="bf16-mixed", max_epochs=1) for folder in (tmp_path, None))
     plain = parts_of(texts(), with_cache.task, precision="bf16-mixed")
     plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
-    assert plain.task.results["test"].figures == with_cache.test
+    assert plain.task.results["test"].metrics == with_cache.test
     for ours, theirs in zip(with_cache.recorder.history, without.recorder.history, strict=True):
         assert ours == pytest.approx(theirs, abs=0.02)
     part = with_cache.task.network.features
@@ -201,7 +201,7 @@ def test_a_vision_transformers_features_are_the_same_in_half_precision(tmp_path:
     with_cache = trained(images, image_task, tmp_path, precision="bf16-mixed", max_epochs=1)
     plain = parts_of(images(), with_cache.task, precision="bf16-mixed")
     plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
-    assert plain.task.results["test"].figures == with_cache.test
+    assert plain.task.results["test"].metrics == with_cache.test
     part = with_cache.task.network.features
     batch = next(iter(parts_of(images(), with_cache.task).datamodule.val_dataloader()))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -98,7 +98,7 @@ def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(place: Path, 
 
 def test_evaluation_gives_every_figure_again(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(place / "moved", None) == 0
-    assert "all figures are those of metrics.json" in capsys.readouterr().out
+    assert "all metrics are those of metrics.json" in capsys.readouterr().out
     data = shutil.copytree(place / "data", tmp_path / "data")
     (data / "colours" / "test" / "red" / "0.png").unlink()
     with pytest.raises(ValueError, match=r"the test split is not the one"):

@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_tested_again_from_its_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(place / "moved", None) == 0
-    assert "all figures are those of metrics.json" in capsys.readouterr().out
+    assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
 def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
@@ -187,12 +187,12 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(train: Train, tmp_path: P
     assert identical(ours["optimizer_states"], theirs["optimizer_states"])
     for name in ("parts", "whole"):
         folder = RunFolder(tmp_path / name)
-        figures = [{k: v for k, v in row.items() if "second" not in k} for row in folder.read_history()]
-        results = (figures, folder.read_json("metrics.json")["test"], pd.read_parquet(folder.predictions).to_dict())
+        metrics = [{k: v for k, v in row.items() if "second" not in k} for row in folder.read_history()]
+        results = (metrics, folder.read_json("metrics.json")["test"], pd.read_parquet(folder.predictions).to_dict())
         if name == "parts":
             first = results
     assert first == results
-    assert figures[0]["lr/features_epoch1"] == ""
+    assert metrics[0]["lr/features_epoch1"] == ""
 
 
 def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:

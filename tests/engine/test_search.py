@@ -37,13 +37,13 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{**given, **changes})
 
 
-def ended(folder: Path, asked: Asked, state: str = "finished", **figures: float) -> None:
+def ended(folder: Path, asked: Asked, state: str = "finished", **metrics: float) -> None:
     """Leave what a run of this trial would."""
     run = RunFolder(folder / asked.job)
     run.write_json("status.json", {"state": state, "error": "broken" if state == "failed" else None})
     run.write_json("overrides.json", {"words": [w for w in asked.overrides if not w.startswith(("sweep.", "hydra."))]})
     if state == "finished":
-        run.write_json("metrics.json", {"val": figures or {"acc": 0.5}, "seconds": {"fit": 2.0}})
+        run.write_json("metrics.json", {"val": metrics or {"acc": 0.5}, "seconds": {"fit": 2.0}})
 
 
 def words(asked: Asked) -> dict[str, str]:
@@ -51,7 +51,7 @@ def words(asked: Asked) -> dict[str, str]:
 
 
 def searched(folder: Path, search: Search, stop_after: int = 10**9) -> list[dict[str, str]]:
-    """Run trials whose figure is their learning rate."""
+    """Run trials whose metric is their learning rate."""
     seen = []
     while (asked := search.ask(1)) and len(seen) < stop_after:
         seen.append({k: v for k, v in words(asked[0]).items() if k.startswith("model.")})
@@ -178,11 +178,11 @@ def test_machines_that_begin_together_draw_otherwise(tmp_path: Path) -> None:
 def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
-    for figures in ((0.6, 0.8), (0.7, 0.9), (0.5, 0.7)):
+    for metrics in ((0.6, 0.8), (0.7, 0.9), (0.5, 0.7)):
         trial = study.ask()
-        for epoch, figure in enumerate(figures):
-            trial.report(figure, epoch)
-        study.tell(trial, figures[-1])
+        for epoch, metric in enumerate(metrics):
+            trial.report(metric, epoch)
+        study.tell(trial, metrics[-1])
     trial = study.ask()
     spec = {
         "storage": storage, "study": "s", "id": trial._trial_id, "pruner": "median",
@@ -377,4 +377,4 @@ def test_each_trial_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path
         assert RunFolder(two / job).read_json("plan.json")["device"] == "2 x cpu"
     assert losses[two / "0"][:2] != pytest.approx(losses[two / "1"][:2], rel=1e-3)
     code, out, errors = run(two / "0", program="scripts/evaluate.py")
-    assert "all figures are those of metrics.json" in out, out + errors
+    assert "all metrics are those of metrics.json" in out, out + errors

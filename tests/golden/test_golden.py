@@ -85,7 +85,7 @@ def test_an_experiment_trains_what_it_trained(
 
 
 def same_machine(machine: dict[str, str]) -> bool:
-    """Whether figures can be the same to the last digit."""
+    """Whether metrics can be the same to the last digit."""
     return machine == this_machine()
 
 
@@ -105,7 +105,7 @@ def this_machine() -> dict[str, str]:
     }
 
 
-def figures(ended: Ended) -> dict[str, Any]:
+def metrics(ended: Ended) -> dict[str, Any]:
     """Metrics and history of a run, without times."""
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
@@ -122,7 +122,7 @@ def close(a: Any, b: Any, key: str = "") -> bool:
 
     Other vector instructions add up the same numbers in another order. The last digits of a sum differ, each step of a training
     builds on them, and a sample near the border between two classes may fall to the other side; where a stage has few samples,
-    one of them moves its figures by several percent. So figures may differ by 0.1 or a fifth, the best epoch may be another one,
+    one of them moves its metrics by several percent. So metrics may differ by 0.1 or a fifth, the best epoch may be another one,
     and samples may be elsewhere in their row of a confusion matrix or in another bin of a calibration. Counts have to be equal.
 
     Args:
@@ -184,7 +184,7 @@ def test_two_machines_count_alike_and_their_figures_are_close(other: dict[str, A
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_two_epochs_of_a_sample_give_what_they_gave(name: str, train: Train) -> None:
-    found = {"machine": this_machine(), **figures(train(*SAMPLES[name], "trainer.max_epochs=2"))}
+    found = {"machine": this_machine(), **metrics(train(*SAMPLES[name], "trainer.max_epochs=2"))}
     expected = golden(f"samples/{name}.json", found)
     if same_machine(expected["machine"]):
         assert found == expected

@@ -60,7 +60,7 @@ def test_a_finished_run_is_tested_again(kind: str, home: Path, script: Script, c
     run = home / "runs" / f"{kind}_whole"
     code = script("evaluate", run)
     said = capsys.readouterr().out
-    found = printed_figures(said)
+    found = printed_metrics(said)
     recorded = RunFolder(run).read_json("metrics.json")["test"]
     known = {name: repr(recorded[name]) for name in found}
     assert {"acc", "loss"} <= found.keys() or {"miou", "loss"} <= found.keys(), said
@@ -70,8 +70,8 @@ def test_a_finished_run_is_tested_again(kind: str, home: Path, script: Script, c
         assert found == known
 
 
-def printed_figures(said: str) -> dict[str, str]:
-    """Name -> figure of now, from the rows of the table that `evaluate` prints."""
+def printed_metrics(said: str) -> dict[str, str]:
+    """Name -> metric of now, from the rows of the table that `evaluate` prints."""
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in said.splitlines() if line.startswith("│")]
     return {name: now for name, now, _ in rows}
 

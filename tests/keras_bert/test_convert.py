@@ -103,8 +103,8 @@ def worst_gradient(theirs: Any, folder: Path, ids: np.ndarray, segments: np.ndar
     variables = [part.variable.value for part in named.values()]
     with tf.GradientTape() as tape:
         x = {"input_ids": ids, "token_type_ids": segments, "masked_positions": positions}
-        figures = measure_pretraining(targets, ours(x))
-        mine = tf.add_n([sums.share for sums in figures.values() if sums.share is not None])
+        metrics = measure_pretraining(targets, ours(x))
+        mine = tf.add_n([sums.share for sums in metrics.values() if sums.share is not None])
     assert float(mine) == pytest.approx(float(loss.detach()), abs=1e-5)
     gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(mine, variables)]
     reference = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}

@@ -167,7 +167,7 @@ def test_a_dashboard_that_fails_costs_nothing_but_itself(train: Train, monkeypat
     assert ended.code == 0, ended.err
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "finished"
     assert ended.err.count("TensorBoardLogger takes no more curves (no space left); history.csv has them") == 1
-    assert "TensorBoardLogger did not take the figures (no space left); the run folder has it" in ended.err
+    assert "TensorBoardLogger did not take the metrics (no space left); the run folder has it" in ended.err
     assert "TensorBoardLogger could not be closed: no space left" in ended.err
     stored = stored_run(ended.folder)
     assert stored.exit_code == 0

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, on random and on degenerate cases."""
+"""Metrics against scikit-learn, on random and on degenerate cases."""
 
 import itertools
 import warnings
@@ -11,8 +11,8 @@ from sklearn import metrics as sk
 from lightning_modules.metrics.classification import (
     CALIBRATION_BINS,
     ClassificationTotals,
-    figure_names,
-    per_class_figures,
+    metric_names,
+    per_class_metrics,
     predicted,
 )
 
@@ -62,18 +62,18 @@ CASES += [degenerate(name) for name in ("never predicted", "never present", "nei
 @pytest.mark.parametrize(("probabilities", "labels"), CASES)
 def test_counts_equal_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> None:
     totals = totals_of(probabilities, labels)
-    figures, predictions = totals.compute(), probabilities.argmax(axis=1)
+    metrics, predictions = totals.compute(), probabilities.argmax(axis=1)
     classes = probabilities.shape[1]
     np.testing.assert_array_equal(totals.confusion.numpy(), sk.confusion_matrix(labels, predictions, labels=range(classes)))
-    assert figures["acc"] == pytest.approx(sk.accuracy_score(labels, predictions), abs=1e-12)
+    assert metrics["acc"] == pytest.approx(sk.accuracy_score(labels, predictions), abs=1e-12)
     for average in ("macro", "weighted"):
         expected = sk.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3]
-        ours = [figures[f"{name}_{average}"] for name in ("precision", "recall", "f1")]
+        ours = [metrics[f"{name}_{average}"] for name in ("precision", "recall", "f1")]
         assert ours == pytest.approx(expected, abs=1e-12)
     micro = sk.precision_recall_fscore_support(labels, predictions, average="micro")[:3]
-    assert micro == pytest.approx([figures["acc"]] * 3)
+    assert micro == pytest.approx([metrics["acc"]] * 3)
     expected = sk.precision_recall_fscore_support(labels, predictions, labels=range(classes), zero_division=0)
-    ours = per_class_figures(totals.confusion.tolist())
+    ours = per_class_metrics(totals.confusion.tolist())
     for row, name in zip(expected, ("precision", "recall", "f1", "support"), strict=True):
         assert [c[name] for c in ours] == pytest.approx(row, abs=1e-12)
 
@@ -82,9 +82,9 @@ def test_counts_equal_scikit_learn(probabilities: np.ndarray, labels: np.ndarray
 def test_ranking_equals_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> None:
     coarse = np.round(probabilities, 1)  # with ties
     for scores in (probabilities, coarse / coarse.sum(axis=1, keepdims=True)):
-        figures = totals_of(scores, labels).compute()
-        assert figures["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, scores[:, 1]), abs=1e-6)
-        assert figures["average_precision"] == pytest.approx(sk.average_precision_score(labels, scores[:, 1]), abs=1e-6)
+        metrics = totals_of(scores, labels).compute()
+        assert metrics["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, scores[:, 1]), abs=1e-6)
+        assert metrics["average_precision"] == pytest.approx(sk.average_precision_score(labels, scores[:, 1]), abs=1e-6)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -92,10 +92,10 @@ def test_ranking_is_undefined_with_one_class_and_says_so(label: int) -> None:
     probabilities, _ = random_case(2, 20, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures = totals_of(probabilities, np.full(20, label)).compute()
-    assert figures["roc_auc"] is None
-    assert figures["average_precision"] is None
-    assert figures["acc"] is not None
+        metrics = totals_of(probabilities, np.full(20, label)).compute()
+    assert metrics["roc_auc"] is None
+    assert metrics["average_precision"] is None
+    assert metrics["acc"] is not None
 
 
 @pytest.mark.parametrize(("probabilities", "labels"), CASES)
@@ -139,9 +139,9 @@ def test_figures_do_not_depend_on_the_batches() -> None:
 def test_no_sample_is_undefined_not_zero() -> None:
     totals = ClassificationTotals(2, keep_samples=True)
     with pytest.warns(UserWarning, match="before the ``update`` method"):
-        figures = totals.compute()
-    assert figures["acc"] is None
-    assert figures["loss"] is None
+        metrics = totals.compute()
+    assert metrics["acc"] is None
+    assert metrics["loss"] is None
 
 
 def test_one_half_is_class_one() -> None:
@@ -153,7 +153,7 @@ def test_one_half_is_class_one() -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_names_for_a_monitor_are_those_computed(classes: int) -> None:
     probabilities, labels = random_case(classes, 40, seed=0)
-    assert set(figure_names(classes)) == set(totals_of(probabilities, labels).compute())
+    assert set(metric_names(classes)) == set(totals_of(probabilities, labels).compute())
 
 
 def test_the_loss_does_not_depend_on_the_order_of_the_batches() -> None:

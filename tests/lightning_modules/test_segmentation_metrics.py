@@ -1,11 +1,11 @@
-"""Segmentation figures against scikit-learn, from pixels."""
+"""Segmentation metrics against scikit-learn, from pixels."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
 
-from lightning_modules.metrics.segmentation import FIGURES, SegmentationTotals, per_class_figures, segmentation_figures
+from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals, per_class_metrics, segmentation_metrics
 
 
 def batches(classes: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -53,7 +53,7 @@ def test_figures_are_scikit_learns() -> None:
         ),
         "fw_iou": float((ious * shares).sum()),
     }
-    assert {name: result.figures[name] for name in expected} == pytest.approx(expected)
+    assert {name: result.metrics[name] for name in expected} == pytest.approx(expected)
     assert (result.count, result.pixels, result.unlabelled) == (9, len(labels), int((~known).sum()))
 
 
@@ -66,8 +66,8 @@ def test_the_index_that_is_kept_is_a_copy() -> None:
 
 def test_mean_class_accuracy_is_balanced_accuracy() -> None:
     labels, predictions = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 0, 2])
-    figures = segmentation_figures(confusion_matrix(labels, predictions).tolist())
-    assert figures["class_acc"] == pytest.approx(balanced_accuracy_score(labels, predictions))
+    metrics = segmentation_metrics(confusion_matrix(labels, predictions).tolist())
+    assert metrics["class_acc"] == pytest.approx(balanced_accuracy_score(labels, predictions))
 
 
 def test_absent_classes_have_no_figures_and_count_in_no_mean() -> None:
@@ -75,17 +75,17 @@ def test_absent_classes_have_no_figures_and_count_in_no_mean() -> None:
     assert classes[4] == {"iou": None, "acc": None, "pixels": 0, "predicted_pixels": 0}
     assert classes[5]["iou"] == 0.0
     assert classes[5]["acc"] is None
-    assert segmentation_figures([[0, 0], [0, 0]]) == dict.fromkeys(("miou", "pixel_acc", "class_acc", "fw_iou"))
-    assert per_class_figures([[3, 0], [0, 0]])[0]["iou"] == 1.0
-    assert segmentation_figures([[3, 0], [0, 0]])["miou"] == 1.0
+    assert segmentation_metrics([[0, 0], [0, 0]]) == dict.fromkeys(("miou", "pixel_acc", "class_acc", "fw_iou"))
+    assert per_class_metrics([[3, 0], [0, 0]])[0]["iou"] == 1.0
+    assert segmentation_metrics([[3, 0], [0, 0]])["miou"] == 1.0
 
 
 def test_the_loss_is_weighted_by_labelled_pixels() -> None:
     parts = batches()
     pixels = [int((labels != 255).sum()) for _, labels, _ in parts]
     expected = sum((i + 1) * n for i, n in enumerate(pixels)) / sum(pixels)
-    assert added(parts).result().figures["loss"] == pytest.approx(expected)
-    assert list(added(parts).result().figures) == FIGURES
+    assert added(parts).result().metrics["loss"] == pytest.approx(expected)
+    assert list(added(parts).result().metrics) == METRIC_NAMES
 
 
 def test_figures_do_not_depend_on_the_batches() -> None:

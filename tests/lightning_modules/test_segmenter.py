@@ -213,7 +213,7 @@ def test_the_training_loss_has_the_auxiliary_head_and_the_figures_have_not() -> 
     assert auxiliary is not None
     main, aside = (upsampled_cross_entropy(values, labels)[0] for values in (logits, auxiliary))
     assert loss.item() == pytest.approx((main + 0.4 * aside).item())
-    assert totals.result().figures["loss"] == pytest.approx(main.item())
+    assert totals.result().metrics["loss"] == pytest.approx(main.item())
     with torch.no_grad():
         measured = task.eval().shared_step(batch(), task.new_totals(keep_samples=False))
         assert measured.item() == pytest.approx(upsampled_cross_entropy(task.network(batch()).logits, labels)[0].item())

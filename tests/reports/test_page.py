@@ -101,7 +101,7 @@ def test_comparison_has_differences_and_an_exact_test(run: RunFolder, tmp_path: 
 
 
 def test_names_with_dollars_and_underscores_are_drawn() -> None:
-    from reports.figures import confusion_matrix, curves
+    from reports.plots import confusion_matrix, curves
 
     assert "a$_$b" in confusion_matrix([[1, 0], [0, 1]], ["a$_$b", "$x$"])
     assert "_hidden" in curves({"_hidden": ([0, 1], [1.0, 2.0]), "b": ([0, 1], [2.0, 1.0])}, "loss", "x")

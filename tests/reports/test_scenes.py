@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lightning_modules.metrics.segmentation import per_class_figures, segmentation_figures
+from lightning_modules.metrics.segmentation import per_class_metrics, segmentation_metrics
 from reports.comparison import write_comparison
 from reports.page import write_report
 from reports.record import read_run
@@ -28,10 +28,10 @@ CONFUSION = [[50, 3, 0, 0], [7, 20, 1, 0], [0, 8, 11, 0], [0, 0, 0, 0]]
 def scene_run(path: Path, ious: list[float], experiment: str = "scenes") -> Path:
     """A run folder as the engine leaves it, without training anything."""
     folder = RunFolder(path / experiment / "2026-01-31_12-00-00")
-    classes = per_class_figures(CONFUSION)
-    figures = segmentation_figures(CONFUSION)
+    classes = per_class_metrics(CONFUSION)
+    written = segmentation_metrics(CONFUSION)
     test = {
-        "n": len(ious), "pixels": 100, "unlabelled_pixels": 8, **figures, "loss": 0.5, "classes": NAMES,
+        "n": len(ious), "pixels": 100, "unlabelled_pixels": 8, **written, "loss": 0.5, "classes": NAMES,
         "colours": [list(colour) for colour in COLOURS], "absent": ["never"],
         "per_class": dict(zip(NAMES, classes, strict=True)), "confusion_matrix": CONFUSION,
     }  # fmt: skip

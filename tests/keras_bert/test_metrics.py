@@ -1,4 +1,4 @@
-"""The same figures, under the same names, as the Lightning tasks'."""
+"""The same metrics, under the same names, as the Lightning tasks'."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the extra keras is not installed")
 
-from keras_bert.figures import classification_record, stage_figures
+from keras_bert.metrics import classification_record, stage_metrics
 from lightning_modules.metrics.classification import ClassificationTotals
 
 
@@ -26,8 +26,8 @@ def test_figures_are_those_of_the_lightning_tasks(num_classes: int, present: int
     theirs = totals.result()
     classes = [f"class {k}" for k in range(num_classes)]
     ours = classification_record(labels, probabilities, classes)
-    assert set(stage_figures(labels, probabilities)) == {"n", *theirs.figures}
-    for name, value in theirs.figures.items():
+    assert set(stage_metrics(labels, probabilities)) == {"n", *theirs.metrics}
+    for name, value in theirs.metrics.items():
         assert ours[name] == pytest.approx(value, abs=1e-5), name
     assert ours["confusion_matrix"] == theirs.confusion
     for name, row in zip(classes, theirs.classes, strict=True):
@@ -38,7 +38,7 @@ def test_figures_are_those_of_the_lightning_tasks(num_classes: int, present: int
 
 
 def test_ranking_figures_of_one_class_do_not_exist() -> None:
-    figures = stage_figures(np.zeros(3, np.int64), np.array([[0.9, 0.1]] * 3))
-    assert figures["roc_auc"] is None
-    assert figures["average_precision"] is None
-    assert figures["acc"] == 1
+    metrics = stage_metrics(np.zeros(3, np.int64), np.array([[0.9, 0.1]] * 3))
+    assert metrics["roc_auc"] is None
+    assert metrics["average_precision"] is None
+    assert metrics["acc"] == 1

@@ -1,4 +1,4 @@
-"""Figures as SVG that takes its colours from the page, so that one picture serves the light and the dark theme."""
+"""Plots as SVG that takes its colours from the page, so that one picture serves the light and the dark theme."""
 
 import io
 import re
@@ -40,7 +40,7 @@ _LONG_NAME = 12
 
 @contextmanager
 def _styled(salt: str, *, grid: bool = True) -> Iterator[None]:
-    """Our style; the salt keeps the ids of two figures on one page apart, and the same from run to run."""
+    """Our style; the salt keeps the ids of two plots on one page apart, and the same from run to run."""
     settings: Any = {**_STYLE, "axes.grid": grid, "svg.hashsalt": salt}
     with mpl.rc_context(settings):
         yield
@@ -53,7 +53,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    width_free = text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="figure" ', 1)
+    width_free = text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="plot" ', 1)
     return width_free
 
 

@@ -1,4 +1,4 @@
-"""Figures of a classification, under the names that reports read. `N` samples, `K` classes."""
+"""Metrics of a classification, under the names that reports read. `N` samples, `K` classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ Array = NDArray[Any]
 CALIBRATION_BINS = 15
 
 
-def stage_figures(labels: Array, probabilities: Array) -> dict[str, Any]:
-    """Figures of one stage, each computed once from all of its samples.
+def stage_metrics(labels: Array, probabilities: Array) -> dict[str, Any]:
+    """Metrics of one stage, each computed once from all of its samples.
 
     Args:
         labels: [N] numbers of classes.
@@ -27,19 +27,19 @@ def stage_figures(labels: Array, probabilities: Array) -> dict[str, Any]:
     classes = np.arange(probabilities.shape[1])
     predictions = predicted(probabilities)
     present = np.union1d(labels, predictions)  # a class that is neither would count as 0 in macro averages
-    figures: dict[str, Any] = {"n": len(labels), "acc": float(np.mean(predictions == labels))}
+    metrics: dict[str, Any] = {"n": len(labels), "acc": float(np.mean(predictions == labels))}
     for average in ("macro", "weighted"):
         values = precision_recall_fscore_support(labels, predictions, labels=present, average=average, zero_division=0)
         names = ("precision", "recall", "f1")
-        figures |= {f"{name}_{average}": float(value) for name, value in zip(names, values[:3], strict=True)}
-    figures["loss"] = float(log_loss(labels, probabilities, labels=classes))
+        metrics |= {f"{name}_{average}": float(value) for name, value in zip(names, values[:3], strict=True)}
+    metrics["loss"] = float(log_loss(labels, probabilities, labels=classes))
     bins = calibration(labels, probabilities)
-    figures["ece"] = sum(row["count"] * abs(row["acc"] - row["confidence"]) for row in bins) / len(labels)
+    metrics["ece"] = sum(row["count"] * abs(row["acc"] - row["confidence"]) for row in bins) / len(labels)
     if len(classes) == 2:  # noqa: PLR2004
         both = len(np.unique(labels)) == len(classes)
-        figures["roc_auc"] = float(roc_auc_score(labels, probabilities[:, 1])) if both else None
-        figures["average_precision"] = float(average_precision_score(labels, probabilities[:, 1])) if both else None
-    return figures
+        metrics["roc_auc"] = float(roc_auc_score(labels, probabilities[:, 1])) if both else None
+        metrics["average_precision"] = float(average_precision_score(labels, probabilities[:, 1])) if both else None
+    return metrics
 
 
 def classification_record(labels: Array, probabilities: Array, classes: Sequence[str]) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def classification_record(labels: Array, probabilities: Array, classes: Sequence
         classes: Name of class 0, 1, ...
 
     Returns:
-        `stage_figures`, and the per-class table, the confusion matrix (row the label) and the calibration bins.
+        `stage_metrics`, and the per-class table, the confusion matrix (row the label) and the calibration bins.
     """
     numbers, predictions = np.arange(len(classes)), predicted(probabilities)
     table = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
@@ -60,7 +60,7 @@ def classification_record(labels: Array, probabilities: Array, classes: Sequence
         name: {key: values[k].item() for key, values in zip(names, table, strict=True)} for k, name in enumerate(classes)
     }
     return {
-        **stage_figures(labels, probabilities),
+        **stage_metrics(labels, probabilities),
         "classes": list(classes),
         "per_class": per_class,
         "confusion_matrix": confusion_matrix(labels, predictions, labels=numbers).tolist(),
