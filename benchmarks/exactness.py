@@ -1,6 +1,6 @@
 """Whether a test on several processes comes to what one process comes to: every count, metric and prediction.
 
-`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task scenes` for the other two. The samples
+`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task masks` for the other two. The samples
 are the embedded ones, the weights random, the processes on the CPU (gloo), one thread each.
 """
 
@@ -29,7 +29,7 @@ from engine.processes.supervisor import torchrun_protocol
 from engine.results import write_results
 from run_folders.run_folder import RunFolder
 
-_CHOICES = {"text": [], "images": ["experiment=sample_images"], "scenes": ["experiment=sample_scenes"]}
+_CHOICES = {"text": [], "images": ["experiment=sample_images"], "masks": ["experiment=sample_scenes"]}
 # Samples in a batch, none of which divides the samples.
 _BATCH_SIZES = {2140: 48, 7: 2}
 _OTHER_BATCHES = 8

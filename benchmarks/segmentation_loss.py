@@ -27,7 +27,7 @@ from benchmarks.machine import operations_per_second
 from benchmarks.measuring import alternate, setting
 from benchmarks.memory import peak_memory
 from benchmarks.rows import Goal, Limit, Row, Side, arguments, command, ratio_goals
-from datamodules.batches import IGNORE_INDEX, SceneBatch
+from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.networks.backbones.segmentation import segmentation_network
 
@@ -121,7 +121,7 @@ def measure_step(name: str, precision: str, device: torch.device, *, checkpointe
     pixels = torch.randint(0, 256, (_BATCH, 3, 640, 640), dtype=torch.uint8, device=device)
     labels = random_labels((640, 640), device)
     zero = torch.zeros(_BATCH, dtype=torch.int64, device=device)
-    batch = SceneBatch(pixel_values=pixels, labels=labels, sizes=zero, index=zero)
+    batch = SegmentationBatch(pixel_values=pixels, labels=labels, sizes=zero, index=zero)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):

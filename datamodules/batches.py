@@ -37,13 +37,13 @@ class ImageBatch(TypedDict):
     index: Tensor
 
 
-class SceneBatch(TypedDict):
-    """Images of one batch with their label maps.
+class SegmentationBatch(TypedDict):
+    """Images of one batch with their masks.
 
     Attributes:
         pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
         labels: [B, h, w] uint8, classes 0..K-1, or 255 where nothing is labelled.
-        sizes: [B, 2] int64, height and width of each label map; what lies to the right of it and below is padding.
+        sizes: [B, 2] int64, height and width of each mask; what lies to the right of it and below is padding.
         index: [B] int64, the sample's row in its split's file, from 0.
     """
 

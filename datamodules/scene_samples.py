@@ -1,4 +1,4 @@
-"""Embedded scenes, made from a seed: sky, ground, houses, trees and the sun, with exact label maps and noise."""
+"""Embedded pairs, made from a seed: sky, ground, houses, trees and the sun, with exact masks and noise."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from datamodules.base import SPLITS
 from datamodules.images.rows import EncodedImage
 from datamodules.masks.class_list import Pixels
-from datamodules.masks.rows import EncodedScene
+from datamodules.masks.rows import EncodedPair
 from datamodules.reading.errors import BadRow
 from datamodules.samples import Rows
 from datamodules.segmentation import SegmentationDataModule, png
@@ -22,7 +22,7 @@ _Colour = npt.NDArray[np.float64]
 
 
 class _Canvas:
-    """A scene while it is painted: what is painted later hides what was there."""
+    """A pair while it is painted: what is painted later hides what was there."""
 
     def __init__(self) -> None:
         self.rows, self.columns = np.mgrid[:SIDE, :SIDE] + 0.5
@@ -36,7 +36,7 @@ class _Canvas:
 
 
 def sample_scene(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Draw one scene.
+    """Draw one pair.
 
     Args:
         rng: Where places, sizes, colours and noise come from.
@@ -50,7 +50,7 @@ def sample_scene(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     above, below = _colour(rng, (90, 140, 200), 40), _colour(rng, (190, 200, 220), 40)
     canvas.paint(canvas.rows < horizon, SKY, above * (1 - fade) + below * fade)
     canvas.paint(canvas.rows >= horizon, GROUND, _colour(rng, (130, 125, 70), 45) * (0.75 + 0.4 * fade))
-    if rng.random() < 0.7:  # noqa: PLR2004 - in most scenes
+    if rng.random() < 0.7:  # noqa: PLR2004 - in most pairs
         place = rng.uniform(6, 58), rng.uniform(5, 20)
         near = np.hypot(canvas.columns - place[0], canvas.rows - place[1]) < rng.uniform(3, 7)
         canvas.paint(near & (canvas.labels == SKY), SUN, _colour(rng, (245, 220, 110), 20))
@@ -87,20 +87,20 @@ def _tree(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float)
 
 
 class SampleScenesDataModule(SegmentationDataModule):
-    """Scenes made from a fixed seed, the same in every run; each split has its own."""
+    """EncodedPairs made from a fixed seed, the same in every run; each split has its own."""
 
     def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
-        """Take the number of scenes of each split; everything else is `SegmentationDataModule`'s."""
+        """Take the number of pairs of each split; everything else is `SegmentationDataModule`'s."""
         super().__init__(**settings)
         self.rows = rows
 
-    def sources(self) -> dict[str, Iterable[EncodedScene | BadRow]]:
-        """Draw the scenes of each split."""
+    def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
+        """Draw the pairs of each split."""
         return {split: self._made(split, int(self.rows[split]), place) for place, split in enumerate(SPLITS)}  # type: ignore[literal-required]
 
-    def _made(self, split: str, count: int, place: int) -> Iterable[EncodedScene | BadRow]:
+    def _made(self, split: str, count: int, place: int) -> Iterable[EncodedPair | BadRow]:
         rng = np.random.default_rng([0, place])
         for index in range(count):
             image, labels = sample_scene(rng)
             name = f"sample_scenes, {split}"
-            yield EncodedScene(EncodedImage(index, png(image), 0, name, index + 1), png(labels), f"{name}, row {index + 1}")
+            yield EncodedPair(EncodedImage(index, png(image), 0, name, index + 1), png(labels), f"{name}, row {index + 1}")

@@ -1,4 +1,4 @@
-"""Images with label maps from folders, Parquet or the hub: another dataset is a YAML file."""
+"""Images with masks from folders, Parquet or the hub: another dataset is a YAML file."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -10,21 +10,21 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
-from datamodules.batches import SceneBatch
+from datamodules.batches import SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
 from datamodules.masks.class_list import ClassList, Pixels
-from datamodules.masks.rows import EncodedScene, SceneReader
-from datamodules.masks.storage import EvaluationScenes, SceneSplit, TrainingScenes, check_scenes
-from datamodules.masks.transforms import SceneAugmentation, SceneAugmenter
+from datamodules.masks.rows import EncodedPair, SegmentationReader
+from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs, check_pairs
+from datamodules.masks.transforms import SegmentationAugmentation, SegmentationAugmenter
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import Files, HubFiles, check_hub_columns, hub_rows, split_sources
 
 
-class SegmentationDataModule(TransferDataModule[SceneSplit]):
-    """Train, val and test scenes: images of one size, uint8, with their label maps, uint8.
+class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
+    """Train, val and test pairs: images of one size, uint8, with their masks, uint8.
 
-    Scenes are read whenever they are needed, by workers; the network normalises the images.
+    EncodedPairs are read whenever they are needed, by workers; the network normalises the images.
     """
 
     samples_are = "images"
@@ -48,7 +48,7 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         size: Annotated[int, Ge(2)] = 512,
         native_evaluation: bool = False,  # noqa: FBT001, FBT002 - named in the config
         max_pixels: MaxPixels = 50_000_000,
-        augmentation: SceneAugmentation | None = None,
+        augmentation: SegmentationAugmentation | None = None,
         batch_size: BatchSize = 8,
         eval_batch_size: BatchSize = 8,
         on_bad_rows: Literal["error", "skip"] = "error",
@@ -67,18 +67,18 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
             hub: Name of the dataset on the hub, asked where the folder has none of the files.
             hub_files: Where its files are there, if not where its own description says.
             images: Where in `folder` the images of a split are, `{split}` standing for what it is called.
-            annotations: Likewise, the label maps.
+            annotations: Likewise, the masks.
             image_suffix: What the images' names end in, if that is more than a kind of file; others are passed over.
-            annotation_suffix: What a label map's name has instead of its image's suffix.
+            annotation_suffix: What a mask's name has instead of its image's suffix.
             image_column: Of a Parquet file, or on the hub.
-            annotation_column: Likewise, of the label maps.
+            annotation_column: Likewise, of the masks.
             val_fraction: Share of train that becomes val where there is no val folder, 0..1.
-            size: Side of the square that each image is brought to, in pixels, and its label map with it.
-            native_evaluation: Whether val and test are measured at each label map's own size.
+            size: Side of the square that each image is brought to, in pixels, and its mask with it.
+            native_evaluation: Whether val and test are measured at each mask's own size.
             max_pixels: Width times height that is still decoded.
-            augmentation: Changes made to training scenes.
-            batch_size: Scenes in a training batch.
-            eval_batch_size: Scenes in a validation or test batch.
+            augmentation: Changes made to training pairs.
+            batch_size: EncodedPairs in a training batch.
+            eval_batch_size: EncodedPairs in a validation or test batch.
             on_bad_rows: Stop, or leave them out and list them.
             num_workers: Processes that read.
             seed: Of the order, the changes and the val split.
@@ -93,29 +93,29 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
             raise DataError(msg)
         super().__init__(self.class_list.names, num_classes, val_fraction, on_bad_rows, seed)
         self.folder, self.files, self.data_dir, self.hub, self.hub_files = folder, files, data_dir, hub, hub_files
-        self.reader = SceneReader(images, annotations, image_suffix, annotation_suffix, image_column, annotation_column)
+        self.reader = SegmentationReader(images, annotations, image_suffix, annotation_suffix, image_column, annotation_column)
         if images == annotations and image_suffix is None:
             msg = f"data.images and data.annotations are both {images}; then data.image_suffix has to tell them apart"
             raise DataError(msg)
         self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
-        changes = augmentation or SceneAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
+        changes = augmentation or SegmentationAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
         scale = changes["scale"]
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):  # noqa: PLR2004
             msg = f"data.augmentation.scale: received {scale}; the lowest and the highest factor are needed, above 0"
             raise DataError(msg)
-        self.augmenter = SceneAugmenter(changes, size, seed)
+        self.augmenter = SegmentationAugmenter(changes, size, seed)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
 
-    def read_splits(self) -> tuple[dict[str, SceneSplit], list[BadRow]]:
-        """Read and check the scenes of every split."""
+    def read_splits(self) -> tuple[dict[str, SegmentationSplit], list[BadRow]]:
+        """Read and check the pairs of every split."""
         splits, bad = {}, []
-        for split, scenes in self.sources().items():
-            splits[split], faults = check_scenes(scenes, split, self.class_list, self.max_pixels)
+        for split, pairs in self.sources().items():
+            splits[split], faults = check_pairs(pairs, split, self.class_list, self.max_pixels)
             bad += faults
         return splits, bad
 
-    def sources(self) -> dict[str, Iterable[EncodedScene | BadRow]]:
-        """For each split its scenes; overridden where data comes from elsewhere.
+    def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
+        """For each split its pairs; overridden where data comes from elsewhere.
 
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
@@ -123,11 +123,11 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         names = {split: name for split, name in self.files.items() if isinstance(name, str) and split in self.splits_to_read}
         root, places = Path(self.data_dir) / self.folder, {split: self.reader.place(name) for split, name in names.items()}
 
-        def read(_: Path, split: str) -> Iterable[EncodedScene | BadRow]:
+        def read(_: Path, split: str) -> Iterable[EncodedPair | BadRow]:
             return self.reader.read(root, names[split], split)
 
         found = split_sources(self.data_dir, self.folder, places, self.hub, read, self._from_hub)
-        return {split: scenes for split, (_, scenes) in found.items()}
+        return {split: pairs for split, (_, pairs) in found.items()}
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check all splits; later calls do nothing.
@@ -138,51 +138,51 @@ class SegmentationDataModule(TransferDataModule[SceneSplit]):
         super().setup(stage)
         for name, split in self.splits.items():
             if not split.pixels.any():
-                msg = f"the {name} split has no labelled pixel, in {len(split)} label maps"
+                msg = f"the {name} split has no labelled pixel, in {len(split)} masks"
                 raise DataError(msg)
 
-    def _from_hub(self, split: str) -> Iterable[EncodedScene | BadRow]:
+    def _from_hub(self, split: str) -> Iterable[EncodedPair | BadRow]:
         rows = list(hub_rows(str(self.hub), split, self.hub_files))
         needed = {"image_column": self.reader.image_column, "annotation_column": self.reader.annotation_column}
         check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
-    def train_dataloader(self) -> DataLoader[SceneBatch]:
-        """Changed scenes in an order that depends on (seed, epoch)."""
+    def train_dataloader(self) -> DataLoader[SegmentationBatch]:
+        """Changed pairs in an order that depends on (seed, epoch)."""
         split = self.splits["train"]
         sampler = EpochBatches(len(split), self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
-        return batch_loader(TrainingScenes(split, self.augmenter), sampler, self.seed, self.num_workers)
+        return batch_loader(TrainingPairs(split, self.augmenter), sampler, self.seed, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader[SceneBatch]:
-        """Scenes of the val split."""
+    def val_dataloader(self) -> DataLoader[SegmentationBatch]:
+        """EncodedPairs of the val split."""
         return self._evaluation("val")
 
-    def test_dataloader(self) -> DataLoader[SceneBatch]:
-        """Scenes of the test split."""
+    def test_dataloader(self) -> DataLoader[SegmentationBatch]:
+        """EncodedPairs of the test split."""
         return self._evaluation("test")
 
-    def _evaluation(self, name: str) -> DataLoader[SceneBatch]:
+    def _evaluation(self, name: str) -> DataLoader[SegmentationBatch]:
         split = self.splits[name]
-        scenes = EvaluationScenes(split, self.size, native=self.native_evaluation)
+        pairs = EvaluationPairs(split, self.size, native=self.native_evaluation)
         batches = EvaluationBatches(range(len(split)), self.eval_batch_size)
-        return batch_loader(scenes, batches, self.seed, self.num_workers)
+        return batch_loader(pairs, batches, self.seed, self.num_workers)
 
-    def probe_batch(self) -> SceneBatch:
-        """One scene."""
-        batch = EvaluationScenes(next(iter(self.splits.values())), self.size, native=False).__getitems__([0])
+    def probe_batch(self) -> SegmentationBatch:
+        """One pair."""
+        batch = EvaluationPairs(next(iter(self.splits.values())), self.size, native=False).__getitems__([0])
         if isinstance(batch, DataError):
             raise batch
         return batch
 
-    def scenes(self, split: str, indices: Sequence[int]) -> list[tuple[Pixels, Pixels]]:
+    def pairs(self, split: str, indices: Sequence[int]) -> list[tuple[Pixels, Pixels]]:
         """Image [H, W, 3] and classes [H, W] of samples, as they are stored."""
         positions = {index: position for position, index in enumerate(self.splits[split].indices)}
-        return [self.splits[split].scene(positions[index]) for index in indices]
+        return [self.splits[split].pair(positions[index]) for index in indices]
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """The files' names, with a row where a file holds many images."""
-        names = {scene.index: scene.image.name for scene in self.splits[split].scenes}
+        names = {pair.index: pair.image.name for pair in self.splits[split].pairs}
         return "image", [names[index] for index in indices]
 
     def state_dict(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from lightning_modules.loggers.base import (
 )
 from reports.mistakes import MAX_MISTAKES, wrong_samples
 from reports.record import RunRecord, read_run
-from reports.scenes import is_segmentation
+from reports.segmentation import is_segmentation
 from run_folders.errors import brief
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
@@ -195,7 +195,7 @@ def _classes(run: RunRecord) -> Table:
 
 
 def _samples(run: RunRecord) -> Table:
-    """The misclassified samples, the most confident first; of label maps all images, the worst first."""
+    """The misclassified samples, the most confident first; of masks all images, the worst first."""
     if run.predictions is None:
         return Table(["index"], [])
     if is_segmentation(run):
@@ -210,11 +210,11 @@ def _samples(run: RunRecord) -> Table:
 
 
 def _pictures(run: RunRecord) -> list[Picture]:
-    """Misclassified images with what they were taken for; of label maps the chosen images with their overlays."""
+    """Misclassified images with what they were taken for; of masks the chosen images with their overlays."""
     if run.predictions is None or not run.pictures:
         return []
     if is_segmentation(run):
-        return _scenes(run)
+        return _pairs(run)
     rows = [row for row in wrong_samples(run).to_dict("records") if row["index"] in run.pictures][:_MOST_PICTURES]
     return [
         Picture(
@@ -224,7 +224,7 @@ def _pictures(run: RunRecord) -> list[Picture]:
     ]
 
 
-def _scenes(run: RunRecord) -> list[Picture]:
+def _pairs(run: RunRecord) -> list[Picture]:
     assert run.predictions is not None  # noqa: S101 - tells the type checker
     rows = {int(row["index"]): row for row in run.predictions.to_dict("records")}
     pictures = []

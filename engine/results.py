@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.base import TransferDataModule
 from datamodules.segmentation import SegmentationDataModule
 from engine.build import RunObjects
-from engine.segmentation_results import scene_record, write_scenes
+from engine.segmentation_results import segmentation_record, write_segmentation
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
 from lightning_modules.metrics.classification import ClassificationResult, predicted
@@ -32,8 +32,8 @@ def write_results(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict
     if isinstance(result, SegmentationResult) and isinstance(datamodule, SegmentationDataModule):
         device = parts.trainer.strategy.root_device
         run = TrainedRun(cfg, parts.task.to(device).eval(), datamodule.state_dict(), device)
-        write_scenes(folder, result, datamodule, run)
-        return scene_record(result, datamodule)
+        write_segmentation(folder, result, datamodule, run)
+        return segmentation_record(result, datamodule)
     assert isinstance(result, ClassificationResult)  # noqa: S101 - tells the type checker
     write_predictions(folder, result, datamodule)
     return stage_record(result, datamodule.class_names)

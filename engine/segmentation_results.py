@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from datamodules.batches import IGNORE_INDEX, SceneBatch
+from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.masks.transforms import resized_image
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
@@ -28,7 +28,7 @@ _LONGEST = 480  # pixels of a picture's longer side
 Pixels = npt.NDArray[np.uint8]
 
 
-def scene_record(result: SegmentationResult, datamodule: SegmentationDataModule) -> dict[str, Any]:
+def segmentation_record(result: SegmentationResult, datamodule: SegmentationDataModule) -> dict[str, Any]:
     """One stage's part of metrics.json.
 
     Args:
@@ -53,7 +53,9 @@ def scene_record(result: SegmentationResult, datamodule: SegmentationDataModule)
     }
 
 
-def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: SegmentationDataModule, run: TrainedRun) -> None:
+def write_segmentation(
+    folder: RunFolder, result: SegmentationResult, datamodule: SegmentationDataModule, run: TrainedRun
+) -> None:
     """Write predictions/test.parquet, two metrics of each image, and pictures of the worst, median and best images."""
     if result.images is None:
         return
@@ -65,7 +67,7 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
     rows = []
     for group, number in chosen:
         try:
-            image, labels = datamodule.scenes("test", [number])[0]
+            image, labels = datamodule.pairs("test", [number])[0]
         except DataError as error:  # the metrics are not lost for a picture
             log.warning("no picture of index %d: %s", number, error)
             continue
@@ -79,7 +81,7 @@ def write_scenes(folder: RunFolder, result: SegmentationResult, datamodule: Segm
 
 
 def _shrunk(pixels: Pixels) -> Image.Image:
-    """An image or a label map, its longer side at most `_LONGEST`; a label map's values stay what they are."""
+    """An image or a mask, its longer side at most `_LONGEST`; a mask's values stay what they are."""
     picture = Image.fromarray(pixels)
     factor = _LONGEST / max(picture.size)
     if factor >= 1:
@@ -116,6 +118,6 @@ def predicted_labels(run: TrainedRun, images: Sequence[Pixels]) -> list[Pixels]:
     height, width = sizes.amax(dim=0).tolist()
     pixels = torch.from_numpy(np.stack([resized_image(image, side).transpose(2, 0, 1) for image in images]))
     unknown = torch.full((len(images), height, width), IGNORE_INDEX, dtype=torch.uint8)
-    batch = SceneBatch(pixel_values=pixels, labels=unknown, sizes=sizes, index=torch.arange(len(images)))
+    batch = SegmentationBatch(pixel_values=pixels, labels=unknown, sizes=sizes, index=torch.arange(len(images)))
     found = run.predict(batch).numpy()
     return [one[:h, :w] for one, (h, w) in zip(found, sizes.tolist(), strict=True)]

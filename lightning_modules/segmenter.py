@@ -6,12 +6,12 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from datamodules.batches import IGNORE_INDEX, SceneBatch
+from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from lightning_modules.base import Task
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.segmentation import SceneLogits, SegmentationNetwork, segmentation_network
+from lightning_modules.networks.backbones.segmentation import SegmentationLogits, SegmentationNetwork, segmentation_network
 from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
@@ -61,12 +61,12 @@ class Segmenter(Task):
         """Counts of pixels, and where samples are kept two metrics of each image."""
         return SegmentationTotals(self.num_classes, keep_samples=keep_samples)
 
-    def forward(self, batch: SceneBatch) -> Tensor:
-        """The most probable class of each pixel, [B, H, W] uint8, at the size of the label maps; 255 in their padding."""
+    def forward(self, batch: SegmentationBatch) -> Tensor:
+        """The most probable class of each pixel, [B, H, W] uint8, at the size of the masks; 255 in their padding."""
         _, predictions = self._measured(self.network(batch).logits, batch)
         return predictions
 
-    def shared_step(self, batch: SceneBatch, totals: SegmentationTotals | None) -> Tensor:
+    def shared_step(self, batch: SegmentationBatch, totals: SegmentationTotals | None) -> Tensor:
         """Mean loss over the labelled pixels; while training with the auxiliary head's, which no metric contains."""
         logits, auxiliary = self._logits(batch)
         loss, predictions = self._measured(logits, batch)
@@ -76,29 +76,29 @@ class Segmenter(Task):
             return loss
         return loss + self.auxiliary_weight * self._measured(auxiliary, batch)[0]
 
-    def loss_count(self, batch: SceneBatch) -> Tensor:
+    def loss_count(self, batch: SegmentationBatch) -> Tensor:
         """Labelled pixels."""
         return (batch["labels"] != IGNORE_INDEX).sum()
 
-    def _logits(self, batch: SceneBatch) -> SceneLogits:
+    def _logits(self, batch: SegmentationBatch) -> SegmentationLogits:
         try:
-            logits: SceneLogits = self.network(batch)
+            logits: SegmentationLogits = self.network(batch)
         except ValueError as error:
             if not str(error).startswith("Expected more than 1 value per channel"):
                 raise
             msg = (
-                f"a training batch of {len(batch['index'])} scene: BatchNorm in the network's head needs two; set "
+                f"a training batch of {len(batch['index'])} pair: BatchNorm in the network's head needs two; set "
                 f"data.batch_size=2 or more (model.checkpoint_encoder and model.checkpoint_head save memory), and give two "
-                f"training scenes or more"
+                f"training pairs or more"
             )
             raise BackboneError(msg) from error
         return logits
 
-    def _measured(self, logits: Tensor, batch: SceneBatch) -> tuple[Tensor, Tensor]:
-        """Loss and predictions at the size of each label map."""
+    def _measured(self, logits: Tensor, batch: SegmentationBatch) -> tuple[Tensor, Tensor]:
+        """Loss and predictions at the size of each mask."""
         labels = batch["labels"]
         smoothing = self.label_smoothing if self.training else 0.0
-        # Training scenes are of one size; asking a GPU would make it wait.
+        # Training pairs are of one size; asking a GPU would make it wait.
         if self.training or bool((batch["sizes"] == torch.tensor(labels.shape[-2:], device=labels.device)).all()):
             return upsampled_cross_entropy(logits, labels, smoothing)
         predictions = torch.full_like(labels, IGNORE_INDEX)

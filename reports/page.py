@@ -11,7 +11,7 @@ from reports import plots
 from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
-from reports.scenes import class_rows, confusion_pairs, is_segmentation, scene_headline, scene_pictures
+from reports.segmentation import class_rows, confusion_pairs, is_segmentation, segmentation_headline, segmentation_pictures
 from reports.statistics import Interval, macro_f1_interval, roc_auc_interval, wilson_interval
 from run_folders.metrics import METRICS, shown_in
 from run_folders.run_folder import RunFolder, write_text
@@ -52,7 +52,7 @@ def write_report(path: Path) -> Path:
             metrics=METRICS,
             curves=_curves(run),
             plots=_run_plots(run),
-            **(_scene_parts(run) if is_segmentation(run) else _classification_parts(run)),
+            **(_segmentation_parts(run) if is_segmentation(run) else _classification_parts(run)),
             warnings=_warnings(run),
             epochs=run.history.to_dict("records"),
         )
@@ -74,10 +74,10 @@ def _classification_parts(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _scene_parts(run: RunRecord) -> dict[str, Any]:
-    scenes = {"classes": class_rows(run), "pairs": confusion_pairs(run), "pictures": scene_pictures(run)}
-    headline = scene_headline(run) if run.test["pixels"] else []
-    return {"samples_are": "images", "headline": headline, "scenes": scenes}
+def _segmentation_parts(run: RunRecord) -> dict[str, Any]:
+    segmentation = {"classes": class_rows(run), "pairs": confusion_pairs(run), "pictures": segmentation_pictures(run)}
+    headline = segmentation_headline(run) if run.test["pixels"] else []
+    return {"samples_are": "images", "headline": headline, "segmentation": segmentation}
 
 
 def _headline(run: RunRecord) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ class RunRecord:
 
     @property
     def picture_layers(self) -> dict[int, tuple[bytes, bytes, bytes]]:
-        """Index of a test sample -> its image, prediction and annotation as files, where samples have label maps."""
+        """Index of a test sample -> its image, prediction and annotation as files, where samples have masks."""
         table = self._pictures
         if "annotation" not in table:
             return {}

@@ -17,7 +17,7 @@ _NARROWEST = 240  # pixels of a panel, so that its legend has room
 
 
 def coloured(labels: Pixels, colours: Sequence[Colour]) -> Pixels:
-    """A label map in the colours of its classes.
+    """A mask in the colours of its classes.
 
     Args:
         labels: [H, W], 0..K-1; anything above is drawn as not labelled.
@@ -31,9 +31,9 @@ def coloured(labels: Pixels, colours: Sequence[Colour]) -> Pixels:
     return np.asarray(table[labels])
 
 
-def present(label_maps: Sequence[Pixels], num_classes: int) -> list[tuple[int, float]]:
-    """The classes of some label maps and each one's share of the labelled pixels, the largest first."""
-    counts = sum(np.bincount(labels.ravel(), minlength=256)[:num_classes] for labels in label_maps)
+def present(masks: Sequence[Pixels], num_classes: int) -> list[tuple[int, float]]:
+    """The classes of some masks and each one's share of the labelled pixels, the largest first."""
+    counts = sum(np.bincount(labels.ravel(), minlength=256)[:num_classes] for labels in masks)
     total = int(np.sum(counts))
     order = np.argsort(-np.asarray(counts), kind="stable")
     return [(int(k), float(counts[k] / total)) for k in order if counts[k]]  # type: ignore[index]

@@ -23,7 +23,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument(
         "--annotations", type=Path, metavar="DIR",
-        help="segmentation: label maps to be shown beside (default: where the dataset's layout has them)",
+        help="segmentation: masks to be shown beside (default: where the dataset's layout has them)",
     )  # fmt: skip
     parser.add_argument("--column", help="column of the texts or images in a table (default: that of the training data)")
     parser.add_argument(

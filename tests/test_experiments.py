@@ -14,7 +14,7 @@ from engine.config.composing import compose_config
 from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, Ended, Train
 from tests.images import cifar_like
-from tests.scenes import scene_folder
+from tests.masks import segmentation_folder
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
 PAPER = {
@@ -96,12 +96,12 @@ def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_scene_experiment_runs_to_its_report(name: str, train: Train, tmp_path: Path) -> None:
+def test_pair_experiment_runs_to_its_report(name: str, train: Train, tmp_path: Path) -> None:
     if name == "sample_scenes":
         words = ["data.rows={train: 32, val: 8, test: 6}"]
     else:
         splits = {"validation": 6} if name.endswith("pretrained") else {"training": 40, "validation": 6}
-        scene_folder(tmp_path / "scene_parse_150", splits, shift=1)
+        segmentation_folder(tmp_path / "scene_parse_150", splits, shift=1)
         torch.manual_seed(0)
         config = BeitConfig(**TINY_BEIT, num_labels=150)
         BeitForSemanticSegmentation(config).save_pretrained(tmp_path / "network")

@@ -92,8 +92,8 @@ def check_image(source: bytes | Path, max_pixels: int) -> tuple[int, int]:
     return image.height, image.width
 
 
-def decode_label_map(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Decode a label map.
+def decode_mask(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decode a mask.
 
     Args:
         source: The file, or its content.
@@ -109,10 +109,10 @@ def decode_label_map(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.ui
         with _stream(source) as file:
             image = _opened(file, max_pixels)
             if image.format in ("JPEG", "MPO"):
-                msg = "is a JPEG, whose compression changes the values of a label map; save it as PNG"
+                msg = "is a JPEG, whose compression changes the values of a mask; save it as PNG"
                 raise BadImageError(msg)
             if image.mode not in ("L", "P", "1"):
-                msg = f"has {image.mode} colours; a label map has one channel, whose values stand for classes"
+                msg = f"has {image.mode} colours; a mask has one channel, whose values stand for classes"
                 raise BadImageError(msg)
             values = np.asarray(image).astype(np.uint8)
             file.seek(0)

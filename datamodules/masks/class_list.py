@@ -1,4 +1,4 @@
-"""The classes of a segmentation dataset: names, colours, and what the values of its label maps mean."""
+"""The classes of a segmentation dataset: names, colours, and what the values of its masks mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class ClassList:
     Attributes:
         names: Of class 0, 1, ...
         colours: Red, green and blue of each, 0..255.
-        zero_is_unlabelled: Whether a label map's 0 is no class and its 1 is class 0.
-        ignore_value: A further value of label maps that is no class; None where there is none.
+        zero_is_unlabelled: Whether a mask's 0 is no class and its 1 is class 0.
+        ignore_value: A further value of masks that is no class; None where there is none.
     """
 
     names: tuple[str, ...]
@@ -81,7 +81,7 @@ class ClassList:
         return {"zero_is_unlabelled": self.zero_is_unlabelled, "ignore_value": self.ignore_value, "classes": classes}
 
     def decode(self, values: Pixels) -> tuple[Pixels, str]:
-        """Bring the values of a label map to classes.
+        """Bring the values of a mask to classes.
 
         Args:
             values: [H, W] as the file has them.
@@ -100,7 +100,7 @@ class ClassList:
         return labels, f"holds {found}{more}, which stand for no class; {self._known()}"
 
     def encode(self, labels: Pixels) -> Pixels:
-        """Bring classes [H, W] to the values that the dataset's own label maps have for them."""
+        """Bring classes [H, W] to the values that the dataset's own masks have for them."""
         return labels + np.uint8(1) if self.zero_is_unlabelled else labels
 
     def _classes_of_values(self) -> npt.NDArray[np.int16]:

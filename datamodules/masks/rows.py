@@ -1,4 +1,4 @@
-"""From folders of images and label maps, Parquet files or the hub to pairs that are still encoded."""
+"""From folders of images and masks, Parquet files or the hub to pairs that are still encoded."""
 
 import re
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ SPLIT = "{split}"  # in the name of a folder: what a split is called
 
 
 @dataclass(frozen=True)
-class EncodedScene:
-    """An image with its label map, before decoding.
+class EncodedPair:
+    """An image with its mask, before decoding.
 
     Attributes:
         image: The image; its `label` says nothing.
-        annotation: The label map's file, or its content.
-        annotation_name: What a person knows the label map by.
+        annotation: The mask's file, or its content.
+        annotation_name: What a person knows the mask by.
     """
 
     image: EncodedImage
@@ -34,23 +34,23 @@ class EncodedScene:
         return self.image.index
 
     def digests(self) -> tuple[str, str]:
-        """What tells two scenes apart: of the image, and of the label map."""
+        """What tells two pairs apart: of the image, and of the mask."""
         return self.image.digest(), digest_of(self.annotation)
 
     def annotation_fault(self, split: str, reason: str) -> BadRow:
-        """This scene's label map as a bad row."""
+        """This pair's mask as a bad row."""
         name = self.image.file if self.image.row is not None else self.annotation_name
-        return BadRow(split, name, self.image.row, None, f"the label map {reason}" if self.image.row is not None else reason)
+        return BadRow(split, name, self.image.row, None, f"the mask {reason}" if self.image.row is not None else reason)
 
 
 @dataclass(frozen=True)
-class SceneReader:
-    """Where images and their label maps are found.
+class SegmentationReader:
+    """Where images and their masks are found.
 
     Attributes:
         images, annotations: Folders in a dataset's folder, `{split}` standing for what a split is called.
         image_suffix: What the images' names end in, if that is more than a kind of file; others are passed over.
-        annotation_suffix: What a label map's name has instead of the image's suffix.
+        annotation_suffix: What a mask's name has instead of the image's suffix.
         image_column, annotation_column: Columns of a Parquet file.
     """
 
@@ -61,7 +61,7 @@ class SceneReader:
     image_column: str
     annotation_column: str
 
-    def read(self, root: Path, name: str, split: str) -> Iterator[EncodedScene | BadRow]:
+    def read(self, root: Path, name: str, split: str) -> Iterator[EncodedPair | BadRow]:
         """Read a split.
 
         Args:
@@ -70,10 +70,10 @@ class SceneReader:
             split: Named in bad rows.
 
         Yields:
-            Scenes and bad rows in order.
+            EncodedPairs and bad rows in order.
 
         Raises:
-            DataError: If there are no folders, or none of label maps.
+            DataError: If there are no folders, or none of masks.
         """
         path = root / self.place(name)
         if name.endswith(PARQUET):
@@ -81,7 +81,7 @@ class SceneReader:
             yield from self.from_rows(rows, path.name, split)
             return
         annotations = root / self.annotations.replace(SPLIT, name)
-        for folder, what in ((path, "images"), (annotations, "label maps")):
+        for folder, what in ((path, "images"), (annotations, "masks")):
             if not folder.is_dir():
                 msg = f"{folder.resolve()}: no such folder, which should hold the {what} of {name}; or give a .parquet file"
                 raise DataError(msg)
@@ -91,8 +91,8 @@ class SceneReader:
         """Where the images of a split are, from the dataset's folder on."""
         return name if name.endswith(PARQUET) else self.images.replace(SPLIT, name)
 
-    def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedScene | BadRow]:
-        """Scenes of a table's rows; both cells are bytes, or mappings with `bytes` as the hub has them."""
+    def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedPair | BadRow]:
+        """EncodedPairs of a table's rows; both cells are bytes, or mappings with `bytes` as the hub has them."""
         for row in rows:
             image, annotation = (content_of(row.values.get(c)) for c in (self.image_column, self.annotation_column))
             if image is None or annotation is None:
@@ -100,21 +100,21 @@ class SceneReader:
                 yield BadRow(split, file, row.index + 1, None, f"column '{empty}' holds no image bytes")
             else:
                 number = row.index + 1
-                yield EncodedScene(EncodedImage(row.index, image, 0, file, number), annotation, f"{file}, row {number}")
+                yield EncodedPair(EncodedImage(row.index, image, 0, file, number), annotation, f"{file}, row {number}")
 
     def annotation_of(self, image: Path, images: Path, annotations: Path) -> Path:
-        """Where the label map of an image belongs.
+        """Where the mask of an image belongs.
 
         Args:
             image: The image's file.
             images: The folder that it is found in.
-            annotations: The folder of the label maps.
+            annotations: The folder of the masks.
         """
         name = image.name.removesuffix(self.image_suffix) if self.image_suffix else image.stem
         return annotations / image.relative_to(images).with_name(name + self.annotation_suffix)
 
     def annotations_beside(self, images: Path) -> Path | None:
-        """The folder of label maps that belongs to a folder of images or a folder in it, where the layout has one."""
+        """The folder of masks that belongs to a folder of images or a folder in it, where the layout has one."""
         pattern = re.escape(self.images).replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1)
         found = re.fullmatch(rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix())
         if found is None:
@@ -125,7 +125,7 @@ class SceneReader:
         )
         return folder if folder.is_dir() and folder != images.resolve() else None
 
-    def _pairs(self, root: Path, images: Path, annotations: Path, split: str) -> Iterator[EncodedScene | BadRow]:
+    def _pairs(self, root: Path, images: Path, annotations: Path, split: str) -> Iterator[EncodedPair | BadRow]:
         named: set[Path] = set()
         files = [file for file in visible_files(images) if self.image_suffix is None or file.name.endswith(self.image_suffix)]
         for index, file in enumerate(files):
@@ -137,13 +137,13 @@ class SceneReader:
             annotation = self.annotation_of(file, images, annotations)
             expected = annotation.relative_to(root).as_posix()
             if annotation in named:
-                yield BadRow(split, shown, None, None, f"another image of that name has the label map {expected} already")
+                yield BadRow(split, shown, None, None, f"another image of that name has the mask {expected} already")
             elif annotation.is_file():
                 named.add(annotation)
-                yield EncodedScene(EncodedImage(index, file, 0, shown, None), annotation, expected)
+                yield EncodedPair(EncodedImage(index, file, 0, shown, None), annotation, expected)
             else:
-                yield BadRow(split, shown, None, None, f"has no label map: there is no {expected}")
+                yield BadRow(split, shown, None, None, f"has no mask: there is no {expected}")
         for stray in visible_files(annotations):
             if stray.name.endswith(self.annotation_suffix) and stray not in named:
                 where = images.relative_to(root).as_posix()
-                yield BadRow(split, stray.relative_to(root).as_posix(), None, None, f"is the label map of no image in {where}")
+                yield BadRow(split, stray.relative_to(root).as_posix(), None, None, f"is the mask of no image in {where}")

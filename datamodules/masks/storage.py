@@ -1,4 +1,4 @@
-"""Scenes of a split, decoded whenever they are read: checked once, before anything is trained."""
+"""EncodedPairs of a split, decoded whenever they are read: checked once, before anything is trained."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,36 +9,36 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.batches import IGNORE_INDEX, SceneBatch
-from datamodules.images.decoding import BadImageError, check_image, decode_image, decode_label_map
+from datamodules.batches import IGNORE_INDEX, SegmentationBatch
+from datamodules.images.decoding import BadImageError, check_image, decode_image, decode_mask
 from datamodules.images.storage import in_threads
 from datamodules.masks.class_list import ClassList
-from datamodules.masks.rows import EncodedScene
-from datamodules.masks.transforms import Pixels, SceneAugmenter, resized_image, stretched
+from datamodules.masks.rows import EncodedPair
+from datamodules.masks.transforms import Pixels, SegmentationAugmenter, resized_image, stretched
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.splits import random_split
 
 
 @dataclass(frozen=True)
-class SceneSplit:
-    """The usable scenes of a split.
+class SegmentationSplit:
+    """The usable pairs of a split.
 
     Attributes:
-        scenes: Encoded.
-        digests: Of image and label map of each.
+        pairs: Encoded.
+        digests: Of image and mask of each.
         pixels: [N, K] int64, pixels of each class.
-        class_list: What the values of label maps mean.
+        class_list: What the values of masks mean.
         max_pixels: Width times height that is still decoded.
     """
 
-    scenes: Sequence[EncodedScene]
+    pairs: Sequence[EncodedPair]
     digests: Sequence[tuple[str, str]]
     pixels: npt.NDArray[np.int64]
     class_list: ClassList
     max_pixels: int
 
     def __len__(self) -> int:
-        return len(self.scenes)
+        return len(self.pairs)
 
     @property
     def classes(self) -> set[int]:
@@ -48,22 +48,22 @@ class SceneSplit:
     @property
     def indices(self) -> list[int]:
         """Row in the split's file of each."""
-        return [scene.index for scene in self.scenes]
+        return [pair.index for pair in self.pairs]
 
     def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
         """Positions of two parts, by index and seed alone."""
         return random_split(len(self), fraction, seed)
 
     def take(self, positions: Sequence[int]) -> Self:
-        """The scenes at these positions."""
-        kept = [self.scenes[p] for p in positions], [self.digests[p] for p in positions], self.pixels[list(positions)]
+        """The pairs at these positions."""
+        kept = [self.pairs[p] for p in positions], [self.digests[p] for p in positions], self.pixels[list(positions)]
         return type(self)(*kept, self.class_list, self.max_pixels)
 
     def rows(self) -> Iterable[Sequence[Any]]:
-        """The class list, which says what label maps mean; row and digests of each: what tells two datasets apart."""
+        """The class list, which says what masks mean; row and digests of each: what tells two datasets apart."""
         yield [self.class_list.as_plain()]
-        for scene, digests in zip(self.scenes, self.digests, strict=True):
-            yield scene.index, *digests
+        for pair, digests in zip(self.pairs, self.digests, strict=True):
+            yield pair.index, *digests
 
     def contents(self) -> list[str]:
         """The images' digests."""
@@ -71,78 +71,78 @@ class SceneSplit:
 
     def name_of(self, content: str) -> str:
         """The name of the first image with this digest."""
-        return self.scenes[self.contents().index(content)].image.name
+        return self.pairs[self.contents().index(content)].image.name
 
-    def scene(self, position: int) -> tuple[Pixels, Pixels]:
+    def pair(self, position: int) -> tuple[Pixels, Pixels]:
         """Image [H, W, 3] and classes [H, W] as they are stored.
 
         Raises:
             DataError: If it can no longer be read.
         """
-        scene = self.scenes[position]
+        pair = self.pairs[position]
         try:
-            image = decode_image(scene.image.source, self.max_pixels, upright=False)
-            labels, fault = self.class_list.decode(decode_label_map(scene.annotation, self.max_pixels))
+            image = decode_image(pair.image.source, self.max_pixels, upright=False)
+            labels, fault = self.class_list.decode(decode_mask(pair.annotation, self.max_pixels))
         except BadImageError as error:
             fault = str(error)
         if fault:
-            msg = f"{scene.image.name} or its label map: {fault}; mend the file or take it away, then go on with ckpt_path=last"
+            msg = f"{pair.image.name} or its mask: {fault}; mend the file or take it away, then go on with ckpt_path=last"
             raise DataError(msg)
         return image, labels
 
 
-class TrainingScenes(Dataset[SceneBatch]):
-    """Whole batches of changed scenes; asked for by (epoch, position), so that a worker need not be told the epoch."""
+class TrainingPairs(Dataset[SegmentationBatch]):
+    """Whole batches of changed pairs; asked for by (epoch, position), so that a worker need not be told the epoch."""
 
-    def __init__(self, split: SceneSplit, augmenter: SceneAugmenter) -> None:
+    def __init__(self, split: SegmentationSplit, augmenter: SegmentationAugmenter) -> None:
         self.split, self.augmenter = split, augmenter
 
-    def __getitems__(self, drawn: Sequence[tuple[int, int]]) -> SceneBatch | DataError:
+    def __getitems__(self, drawn: Sequence[tuple[int, int]]) -> SegmentationBatch | DataError:
         """A whole batch; a fault is handed over, for a worker's exception would reach the user as its traceback."""
-        rows = [self.split.scenes[position].index for _, position in drawn]
+        rows = [self.split.pairs[position].index for _, position in drawn]
         try:
-            scenes = [
-                self.augmenter(*self.split.scene(position), epoch, row)
+            pairs = [
+                self.augmenter(*self.split.pair(position), epoch, row)
                 for (epoch, position), row in zip(drawn, rows, strict=True)
             ]
         except DataError as error:
             return error
-        return scene_batch([image for image, _ in scenes], [labels for _, labels in scenes], rows)
+        return segmentation_batch([image for image, _ in pairs], [labels for _, labels in pairs], rows)
 
 
-class EvaluationScenes(Dataset[SceneBatch]):
-    """Whole batches of scenes as they are measured."""
+class EvaluationPairs(Dataset[SegmentationBatch]):
+    """Whole batches of pairs as they are measured."""
 
-    def __init__(self, split: SceneSplit, size: int, *, native: bool) -> None:
-        """State how scenes are brought to a size.
+    def __init__(self, split: SegmentationSplit, size: int, *, native: bool) -> None:
+        """State how pairs are brought to a size.
 
         Args:
-            split: The scenes.
+            split: The pairs.
             size: Side of the images in pixels.
-            native: Whether label maps keep their own size instead of the images'.
+            native: Whether masks keep their own size instead of the images'.
         """
         self.split, self.size, self.native = split, size, native
 
-    def __getitems__(self, positions: Sequence[int]) -> SceneBatch | DataError:
-        """A whole batch; see `TrainingScenes`."""
+    def __getitems__(self, positions: Sequence[int]) -> SegmentationBatch | DataError:
+        """A whole batch; see `TrainingPairs`."""
         try:
-            scenes = [self._measured(*self.split.scene(position)) for position in positions]
+            pairs = [self._measured(*self.split.pair(position)) for position in positions]
         except DataError as error:
             return error
-        rows = [self.split.scenes[position].index for position in positions]
-        return scene_batch([image for image, _ in scenes], [labels for _, labels in scenes], rows)
+        rows = [self.split.pairs[position].index for position in positions]
+        return segmentation_batch([image for image, _ in pairs], [labels for _, labels in pairs], rows)
 
     def _measured(self, image: Pixels, labels: Pixels) -> tuple[Pixels, Pixels]:
         return (resized_image(image, self.size), labels) if self.native else stretched(image, labels, self.size)
 
 
-def scene_batch(images: Sequence[Pixels], labels: Sequence[Pixels], rows: Sequence[int]) -> SceneBatch:
-    """Put scenes together; label maps of different sizes are padded on the right and below."""
+def segmentation_batch(images: Sequence[Pixels], labels: Sequence[Pixels], rows: Sequence[int]) -> SegmentationBatch:
+    """Put pairs together; masks of different sizes are padded on the right and below."""
     height, width = (max(side) for side in zip(*(one.shape for one in labels), strict=True))
     padded = np.full((len(labels), height, width), IGNORE_INDEX, np.uint8)
     for place, one in zip(padded, labels, strict=True):
         place[: one.shape[0], : one.shape[1]] = one
-    return SceneBatch(
+    return SegmentationBatch(
         pixel_values=torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images])),
         labels=torch.from_numpy(padded),
         sizes=torch.tensor([one.shape for one in labels]),
@@ -150,56 +150,56 @@ def scene_batch(images: Sequence[Pixels], labels: Sequence[Pixels], rows: Sequen
     )
 
 
-def check_scenes(
-    scenes: Iterable[EncodedScene | BadRow], split: str, class_list: ClassList, max_pixels: int
-) -> tuple[SceneSplit, list[BadRow]]:
-    """Check the scenes of a split: each image by its header, each label map by its values.
+def check_pairs(
+    pairs: Iterable[EncodedPair | BadRow], split: str, class_list: ClassList, max_pixels: int
+) -> tuple[SegmentationSplit, list[BadRow]]:
+    """Check the pairs of a split: each image by its header, each mask by its values.
 
     Args:
-        scenes: As read.
+        pairs: As read.
         split: Named in bad rows.
         class_list: What the values mean.
         max_pixels: Width times height that is still decoded.
 
     Returns:
-        The usable scenes, and the bad rows in order.
+        The usable pairs, and the bad rows in order.
     """
-    good: list[EncodedScene] = []
+    good: list[EncodedPair] = []
     digests: list[tuple[str, str]] = []
     pixels: list[npt.NDArray[np.int64]] = []
     bad: list[BadRow] = []
 
-    def look(entry: EncodedScene | BadRow) -> BadRow | tuple[npt.NDArray[np.int64], tuple[str, str]]:
+    def look(entry: EncodedPair | BadRow) -> BadRow | tuple[npt.NDArray[np.int64], tuple[str, str]]:
         if isinstance(entry, BadRow):
             return entry
         found = _looked_at(entry, split, class_list, max_pixels)
         return found if isinstance(found, BadRow) else (found, entry.digests())
 
-    for entry, found in in_threads(look, list(scenes)):
+    for entry, found in in_threads(look, list(pairs)):
         if isinstance(found, BadRow):
             bad.append(found)
-        elif isinstance(entry, EncodedScene):
+        elif isinstance(entry, EncodedPair):
             good.append(entry)
             pixels.append(found[0])
             digests.append(found[1])
     counts = np.stack(pixels) if pixels else np.zeros((0, len(class_list.names)), np.int64)
-    return SceneSplit(good, digests, counts, class_list, max_pixels), bad
+    return SegmentationSplit(good, digests, counts, class_list, max_pixels), bad
 
 
-def _looked_at(scene: EncodedScene, split: str, class_list: ClassList, max_pixels: int) -> BadRow | npt.NDArray[np.int64]:
+def _looked_at(pair: EncodedPair, split: str, class_list: ClassList, max_pixels: int) -> BadRow | npt.NDArray[np.int64]:
     """Pixels of each class [K], or what is wrong."""
     try:
-        height, width = check_image(scene.image.source, max_pixels)
+        height, width = check_image(pair.image.source, max_pixels)
     except BadImageError as error:
-        return scene.image.fault(split, str(error))
+        return pair.image.fault(split, str(error))
     try:
-        values = decode_label_map(scene.annotation, max_pixels)
+        values = decode_mask(pair.annotation, max_pixels)
     except BadImageError as error:
-        return scene.annotation_fault(split, str(error))
+        return pair.annotation_fault(split, str(error))
     if values.shape != (height, width):
         reason = f"is {values.shape[1]} x {values.shape[0]} pixels, and its image is {width} x {height}"
-        return scene.annotation_fault(split, reason)
+        return pair.annotation_fault(split, reason)
     labels, fault = class_list.decode(values)
     if fault:
-        return scene.annotation_fault(split, fault)
+        return pair.annotation_fault(split, fault)
     return np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[: len(class_list.names)].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Joint changes of an image and its label map, each pair with its own draw.
+"""Joint changes of an image and its mask, each pair with its own draw.
 
 What a pair gets depends on (seed, epoch, its row) and on nothing else: not on the worker that reads it, the number of
 processes or whether the run was resumed.
@@ -24,8 +24,8 @@ _TRIES = 10  # windows, for one that no class fills
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32 / 255, 0.5, 0.5, 0.1
 
 
-class SceneAugmentation(TypedDict):
-    """Which changes of training scenes are made.
+class SegmentationAugmentation(TypedDict):
+    """Which changes of training pairs are made.
 
     Attributes:
         scale: Lowest and highest factor on the size; the shorter side of the image is brought to the size times a factor
@@ -33,7 +33,7 @@ class SceneAugmentation(TypedDict):
             to the size.
         largest_share: Windows in which one class has more than this share of the labelled pixels are drawn anew, up to ten
             times, 0..1; 1 takes the first.
-        flip: Left and right change places in half of the scenes.
+        flip: Left and right change places in half of the pairs.
         photometric: Brightness, contrast, saturation and hue of the image are changed.
     """
 
@@ -44,7 +44,7 @@ class SceneAugmentation(TypedDict):
 
 
 def stretched(image: Pixels, labels: Pixels, size: int) -> tuple[Pixels, Pixels]:
-    """Bring a scene to a square, whatever its proportions.
+    """Bring a pair to a square, whatever its proportions.
 
     Args:
         image: [H, W, 3].
@@ -73,10 +73,10 @@ def _part(array: Pixels, scaled: tuple[int, int], window: Window, resampling: Im
     return np.asarray(Image.fromarray(array).resize((wide, tall), resampling, box=box))
 
 
-class SceneAugmenter:
+class SegmentationAugmenter:
     """Applies an augmentation."""
 
-    def __init__(self, settings: SceneAugmentation, size: int, seed: int) -> None:
+    def __init__(self, settings: SegmentationAugmentation, size: int, seed: int) -> None:
         """State what is done.
 
         Args:
@@ -87,13 +87,13 @@ class SceneAugmenter:
         self.settings, self.size, self.seed = settings, size, seed
 
     def __call__(self, image: Pixels, labels: Pixels, epoch: int, row: int) -> tuple[Pixels, Pixels]:
-        """Change a scene.
+        """Change a pair.
 
         Args:
             image: [H, W, 3].
             labels: [H, W], 255 where nothing is labelled.
             epoch: From 0.
-            row: The scene's.
+            row: The pair's.
 
         Returns:
             [size, size, 3] and [size, size].
@@ -104,14 +104,14 @@ class SceneAugmenter:
         else:
             low, high = self.settings["scale"]
             image, labels = self._window(image, labels, rng.uniform(low, high), rng)
-        if self.settings["flip"] and rng.random() < 0.5:  # noqa: PLR2004 - half of the scenes
+        if self.settings["flip"] and rng.random() < 0.5:  # noqa: PLR2004 - half of the pairs
             image, labels = image[:, ::-1], labels[:, ::-1]
         if self.settings["photometric"]:
             image = photometric(image, rng)
         return image, labels
 
     def _window(self, image: Pixels, labels: Pixels, factor: float, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A window of the scaled scene, padded at the right and below where the scene is smaller."""
+        """A window of the scaled pair, padded at the right and below where the pair is smaller."""
         shorter = min(labels.shape)
         scaled = tuple(max(1, round(side * self.size * factor / shorter)) for side in labels.shape)
         tall, wide = (min(self.size, side) for side in scaled)

@@ -1,4 +1,4 @@
-"""Predict the label maps of new images with a run's best checkpoint."""
+"""Predict the masks of new images with a run's best checkpoint."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from datamodules.images.decoding import BadImageError, decode_image, decode_label_map
+from datamodules.images.decoding import BadImageError, decode_image, decode_mask
 from datamodules.images.rows import EncodedImage
 from datamodules.images.storage import in_threads
 from datamodules.masks.class_list import ClassList
-from datamodules.masks.rows import SceneReader
+from datamodules.masks.rows import SegmentationReader
 from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
 from engine.prediction.images import ADVICE, images_of
 from engine.prediction.table_writer import progress
@@ -41,8 +41,8 @@ class _Wanted:
     Attributes:
         image: As read.
         name: What its files' names begin with.
-        annotation: Its label map, where there is one.
-        asked_for: Whether the user named the label maps, or they were found beside the images.
+        annotation: Its mask, where there is one.
+        asked_for: Whether the user named the masks, or they were found beside the images.
     """
 
     image: EncodedImage
@@ -51,7 +51,7 @@ class _Wanted:
     asked_for: bool
 
 
-def predict_scenes(
+def predict_masks(
     run: TrainedRun,
     inputs: Sequence[Path],
     target: Path,
@@ -66,11 +66,11 @@ def predict_scenes(
     Args:
         run: Of a segmenter.
         inputs: Images, folders of images, .txt with a path a line, or .parquet.
-        target: Folder for `<name>.labels.png`, with the values that the dataset's own label maps have; `<name>.colours.png`, in
+        target: Folder for `<name>.labels.png`, with the values that the dataset's own masks have; `<name>.colours.png`, in
             the classes' colours; and `<name>.overview.png`, input, prediction and annotation side by side with a legend.
         column: Of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
-        annotations: Folder of label maps with the images' names; None looks for the one that the dataset's layout has beside
+        annotations: Folder of masks with the images' names; None looks for the one that the dataset's layout has beside
             the folder of the images, where what cannot be used is passed over. An image without one is shown without.
         force: Whether existing files are replaced.
 
@@ -120,7 +120,7 @@ def _tell_metrics(totals: SegmentationTotals) -> None:
 def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None) -> Iterator[_Wanted]:
     """The images of the inputs; raises `DataError` where two would have files of one name."""
     data: Any = run.cfg.data
-    reader = SceneReader(
+    reader = SegmentationReader(
         data.images, data.annotations, data.image_suffix, data.annotation_suffix, data.image_column, data.annotation_column
     )
     seen: dict[Path, str] = {}
@@ -141,7 +141,7 @@ def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: P
             yield _Wanted(image, name, annotation, annotations is not None)
 
 
-def _annotation(reader: SceneReader, file: Path, top: Path, annotations: Path | None) -> Path | None:
+def _annotation(reader: SegmentationReader, file: Path, top: Path, annotations: Path | None) -> Path | None:
     folder = annotations or reader.annotations_beside(top)
     path = None if folder is None else reader.annotation_of(file, top, folder)
     return path if path is not None and path.is_file() else None
@@ -156,7 +156,7 @@ def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
 
 
 def _read(wanted: _Wanted, max_pixels: int, class_list: ClassList) -> tuple[Pixels, Pixels | None] | BadRow:
-    """Image and annotation, or what is wrong. A label map belongs to the pixels as they are stored."""
+    """Image and annotation, or what is wrong. A mask belongs to the pixels as they are stored."""
     try:
         if wanted.annotation is None:
             return decode_image(wanted.image.source, max_pixels), None
@@ -164,7 +164,7 @@ def _read(wanted: _Wanted, max_pixels: int, class_list: ClassList) -> tuple[Pixe
     except BadImageError as error:
         return wanted.image.fault("", str(error))
     try:
-        labels, fault = class_list.decode(decode_label_map(wanted.annotation, max_pixels))
+        labels, fault = class_list.decode(decode_mask(wanted.annotation, max_pixels))
     except BadImageError as error:
         labels, fault = image[..., 0], str(error)
     if labels.shape != image.shape[:2]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from datamodules.reading.errors import DataError
 from engine.library_warnings import filter_known
 from engine.prediction.images import predict_images
-from engine.prediction.masks import predict_scenes
+from engine.prediction.masks import predict_masks
 from engine.prediction.texts import predict_texts
 from engine.trained_run import open_run
 from lightning_modules.image_classifier import ImageClassifier
@@ -39,10 +39,10 @@ def predict(
         on_bad_rows: Stop at a sample that cannot be read, or leave it out and count it.
         force: Whether an existing output is replaced.
         device: Where to compute; None takes a GPU where there is one.
-        annotations: For a segmenter a folder of label maps to be shown beside; None looks beside the images.
+        annotations: For a segmenter a folder of masks to be shown beside; None looks beside the images.
 
     Returns:
-        The output. Of a segmenter see `predict_scenes`; else it holds what says which sample it is, `prediction`, and
+        The output. Of a segmenter see `predict_masks`; else it holds what says which sample it is, `prediction`, and
         `probability_<class>` for each class, and a run that is stopped leaves what it has in a file called
         `<output stem>.partial<suffix>`.
 
@@ -56,20 +56,20 @@ def predict(
             msg = f"{path}: no such file"
             raise DataError(msg)
     trained = open_run(run, device)
-    scenes = isinstance(trained.task, Segmenter)
-    if annotations is not None and not (scenes and annotations.is_dir()):
-        why = "no such folder" if scenes else f"a {type(trained.task).__name__} has no use for annotations"
+    segments = isinstance(trained.task, Segmenter)
+    if annotations is not None and not (segments and annotations.is_dir()):
+        why = "no such folder" if segments else f"a {type(trained.task).__name__} has no use for annotations"
         msg = f"--annotations {annotations}: {why}"
         raise DataError(msg)
-    target = output or _standard_output(inputs, "" if scenes else ".csv")
-    if scenes and target.exists() and not target.is_dir():
-        msg = f"{target} is a file; label maps are written into a folder: give another -o"
+    target = output or _standard_output(inputs, "" if segments else ".csv")
+    if segments and target.exists() and not target.is_dir():
+        msg = f"{target} is a file; masks are written into a folder: give another -o"
         raise RunFolderError(msg)
-    if not scenes and target.exists() and not force:
+    if not segments and target.exists() and not force:
         msg = f"{target} exists; give another -o, or --force to replace it"
         raise RunFolderError(msg)
-    if scenes:
-        done, bad = predict_scenes(trained, inputs, target, column, on_bad_rows, annotations, force=force)
+    if segments:
+        done, bad = predict_masks(trained, inputs, target, column, on_bad_rows, annotations, force=force)
     elif isinstance(trained.task, TextClassifier):
         if len(inputs) > 1 or inputs[0].is_dir():
             msg = f"a text classifier predicts one file at a time; received {', '.join(map(str, inputs))}"

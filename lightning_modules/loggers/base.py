@@ -64,7 +64,7 @@ class Overlay:
 
     Attributes:
         image: [H, W, 3].
-        masks: Name -> label map [H, W], 0..K-1, or 255 where nothing is labelled.
+        masks: Name -> mask [H, W], 0..K-1, or 255 where nothing is labelled.
         names: Of the classes.
     """
 
@@ -80,7 +80,7 @@ class Picture:
     Attributes:
         content: The file, PNG or WebP.
         caption: What it shows.
-        overlay: The same with label maps as layers, where samples have them.
+        overlay: The same with masks as layers, where samples have them.
     """
 
     content: bytes

@@ -171,7 +171,7 @@ def _confusion_chart(confusion: Confusion) -> Any:  # noqa: ANN401 - a chart of 
 
 
 def _image(picture: Picture) -> wandb.Image:
-    """With its caption; label maps become masks that can be switched on and off."""
+    """With its caption; masks become masks that can be switched on and off."""
     overlay = picture.overlay
     if overlay is None:
         return wandb.Image(Image.open(io.BytesIO(picture.content)).convert("RGB"), caption=picture.caption)

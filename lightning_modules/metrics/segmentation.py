@@ -68,7 +68,7 @@ class SegmentationTotals(StageTotals):
             loss: Mean over the labelled pixels.
             predictions: [B, H, W] uint8.
             labels: [B, H, W] uint8, 255 where nothing is labelled; such pixels count nowhere.
-            sizes: [B, 2] height and width of each label map without its padding.
+            sizes: [B, 2] height and width of each mask without its padding.
             index: [B] int64, the samples' rows.
         """
         k, count = self.num_classes, len(labels)

@@ -30,8 +30,8 @@ def test_texts_on_1_2_and_8_processes() -> None:
     assert all(exact(row, row["samples"], metrics[row["samples"]]) for row in found), found
 
 
-@pytest.mark.parametrize("task", ["images", "scenes"])
-def test_images_and_scenes_on_3_processes(task: str) -> None:
+@pytest.mark.parametrize("task", ["images", "masks"])
+def test_images_and_pairs_on_3_processes(task: str) -> None:
     found = rows("--task", task, "--processes", "3", "--samples", "41", "7")
     assert len(found) == 4
     assert all(exact(row, row["samples"], row["metrics"]) for row in found), found

@@ -1,4 +1,4 @@
-"""Class lists: what values of label maps mean, and what is wrong with a list."""
+"""Class lists: what values of masks mean, and what is wrong with a list."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 
 from datamodules.masks.class_list import ClassList
 from datamodules.reading.errors import DataError
-from tests.scenes import NAMES, class_list
+from tests.masks import NAMES, class_list
 
 
 def test_scene_parse_150_is_the_published_list(shared_data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scenes by configuration: folders, Parquet, the hub; splits; every bad input with its one line."""
+"""EncodedPairs by configuration: folders, Parquet, the hub; splits; every bad input with its one line."""
 
 import io
 import re
@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.images.decoding import decode_label_map
+from datamodules.images.decoding import decode_mask
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
 from lightning_modules.segmenter import Segmenter
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.images import BAD_IMAGES, encoded
-from tests.scenes import NAMES, class_list, image_of, label_bytes, label_map, scene_folder, shallow_png, write_scene
+from tests.masks import NAMES, class_list, image_of, label_bytes, mask, segmentation_folder, shallow_png, write_pair
 
 FOLDERS = {"train": "train", "val": "val", "test": "test"}
 NETWORK = "{model_type: segformer, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], num_attention_heads: [1, 1, 2, 2], decoder_hidden_size: 16}"
@@ -33,8 +33,8 @@ COMMAND = (
 
 @pytest.fixture
 def rooms(tmp_path: Path) -> Path:
-    """A data folder with scenes of eleven classes."""
-    scene_folder(tmp_path / "data" / "rooms", {"train": 12, "val": 4, "test": 5})
+    """A data folder with pairs of eleven classes."""
+    segmentation_folder(tmp_path / "data" / "rooms", {"train": 12, "val": 4, "test": 5})
     class_list(tmp_path / "rooms.yaml")
     return tmp_path / "data"
 
@@ -75,27 +75,27 @@ def test_batches_are_bytes_until_the_loss(rooms: Path) -> None:
     assert batch["labels"].shape == (3, 32, 32)
     assert (batch["pixel_values"].dtype, batch["labels"].dtype) == (torch.uint8, torch.uint8)
     assert batch["sizes"].tolist() == [[32, 32]] * 3
-    expected = Image.fromarray(label_map(100)).resize((32, 32), Image.Resampling.NEAREST)
+    expected = Image.fromarray(mask(100)).resize((32, 32), Image.Resampling.NEAREST)
     assert (batch["labels"][0].numpy() == np.asarray(expected)).all()
     # Never larger than the images, whatever their own size.
     assert all(one["labels"].shape[-2:] == (32, 32) for one in data.train_dataloader())
 
 
-def test_native_evaluation_measures_label_maps_as_they_are(rooms: Path) -> None:
-    write_scene(rooms / "rooms", "test", "zzz", label_map(9, (25, 60)))
+def test_native_evaluation_measures_masks_as_they_are(rooms: Path) -> None:
+    write_pair(rooms / "rooms", "test", "zzz", mask(9, (25, 60)))
     data = module(rooms, native_evaluation=True, eval_batch_size=6)
     data.setup()
     batch = next(iter(data.test_dataloader()))
     assert batch["pixel_values"].shape[-2:] == (32, 32)
     assert batch["labels"].shape[-2:] == (60, 40)
     assert batch["sizes"].tolist() == [[32, 40]] * 5 + [[60, 25]]
-    assert (batch["labels"][5, :60, :25].numpy() == label_map(9, (25, 60))).all()
+    assert (batch["labels"][5, :60, :25].numpy() == mask(9, (25, 60))).all()
     assert (batch["labels"][5, :, 25:] == 255).all()
     assert all(one["labels"].shape[-2:] == (32, 32) for one in data.train_dataloader())
 
 
 def test_native_evaluation_through_the_entry_point(train: Train, rooms: Path) -> None:
-    write_scene(rooms / "rooms", "test", "zzz", label_map(9, (25, 60)))
+    write_pair(rooms / "rooms", "test", "zzz", mask(9, (25, 60)))
     ended = train(*command(rooms, "data.native_evaluation=true", "data.eval_batch_size=4"))
     assert ended.code == 0, ended.err
     test = RunFolder(ended.folder).read_json("metrics.json")["test"]
@@ -115,7 +115,7 @@ def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
     assert parts[0] == parts[1] != parts[2]
 
 
-def test_workers_and_a_resume_give_the_same_scenes(rooms: Path) -> None:
+def test_workers_and_a_resume_give_the_same_pairs(rooms: Path) -> None:
     changes = {"scale": [0.5, 2.0], "largest_share": 0.75, "flip": True, "photometric": True}
 
     def epochs(workers: int, first: int, last: int) -> dict[tuple[int, int], torch.Tensor]:
@@ -139,7 +139,7 @@ def test_workers_and_a_resume_give_the_same_scenes(rooms: Path) -> None:
 
 
 def test_zero_is_not_labelled_where_the_list_says_so(tmp_path: Path) -> None:
-    scene_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2}, shift=1)
+    segmentation_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2}, shift=1)
     path = tmp_path / "data" / "rooms" / "annotations" / "val" / "000.png"
     values = np.array(Image.open(path))
     values[:7] = 0
@@ -147,16 +147,16 @@ def test_zero_is_not_labelled_where_the_list_says_so(tmp_path: Path) -> None:
     class_list(tmp_path / "rooms.yaml", zero_is_unlabelled=True, ignore_value=None)
     data = module(tmp_path / "data")
     data.setup()
-    image, labels = data.scenes("val", [0])[0]
+    image, labels = data.pairs("val", [0])[0]
     assert image.shape == (32, 40, 3)
     assert (labels[:7] == 255).all()
-    assert (labels[7:] == label_map(100)[7:]).all()
+    assert (labels[7:] == mask(100)[7:]).all()
 
 
 def test_parquet_and_other_columns(train: Train, tmp_path: Path) -> None:
     (tmp_path / "data" / "rooms").mkdir(parents=True)
     for place, (split, count) in enumerate({"train": 10, "test": 4}.items()):
-        maps = [label_map(100 * place + i) for i in range(count)]
+        maps = [mask(100 * place + i) for i in range(count)]
         table = {
             "photo": [encoded(Image.fromarray(image_of(m)), "JPEG") for m in maps],
             "truth": [label_bytes(m) for m in maps],
@@ -180,7 +180,7 @@ def bytes_of(values: np.ndarray, kind: str = "PNG", mode: str | None = None) -> 
     return buffer.getvalue()
 
 
-GOOD = label_map(1)
+GOOD = mask(1)
 # What is written, where, and what is said of it.
 BAD_SCENES: dict[str, tuple[str, bytes | None, str]] = {
     "another size": (
@@ -191,31 +191,31 @@ BAD_SCENES: dict[str, tuple[str, bytes | None, str]] = {
         "annotations/train/003.png", bytes_of(np.where(np.arange(40) < 3, np.uint8(77), GOOD)),
         "annotations/train/003.png: holds 77 in 96 pixels, which stand for no class; known are 0 to 10, and 255 for what",
     ),
-    "no label map": ("annotations/train/003.png", None, "images/train/003.jpg: has no label map: there is no annotations/train/003.png; mend"),
-    "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is the label map of no image in images/train; mend"),
+    "no mask": ("annotations/train/003.png", None, "images/train/003.jpg: has no mask: there is no annotations/train/003.png; mend"),
+    "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is the mask of no image in images/train; mend"),
     "colours": (
         "annotations/train/003.png", bytes_of(image_of(GOOD)),
-        "annotations/train/003.png: has RGB colours; a label map has one channel, whose values stand for classes; mend",
+        "annotations/train/003.png: has RGB colours; a mask has one channel, whose values stand for classes; mend",
     ),
     "a jpeg": (
         "annotations/train/003.png", bytes_of(GOOD, "JPEG"),
-        "annotations/train/003.png: is a JPEG, whose compression changes the values of a label map; save it as PNG; mend",
+        "annotations/train/003.png: is a JPEG, whose compression changes the values of a mask; save it as PNG; mend",
     ),
     "sixteen bits": (
         "annotations/train/003.png", bytes_of(GOOD.astype(np.uint16)),
         "annotations/train/003.png: has 16 bits a channel or more; save it with 8; mend",
     ),
-    "half a label map": (
+    "half a mask": (
         "annotations/train/003.png", bytes_of(np.random.default_rng(0).integers(0, 11, (32, 40)).astype(np.uint8))[:150],
         "annotations/train/003.png: is truncated: the file ends before the picture does; mend",
     ),
-    "an empty label map": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); mend"),
+    "an empty mask": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); mend"),
     "text": ("annotations/train/003.png", b"wall wall floor", "annotations/train/003.png: is no image that can be read"),
     "a bad image": ("images/train/003.jpg", BAD_IMAGES["truncated.jpg"][0], "images/train/003.jpg: is truncated"),
     "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: '.txt' is no kind of image; known are .png"),
     "two images of a name": (
         "images/train/003.png", bytes_of(image_of(GOOD)),
-        "images/train/003.png: another image of that name has the label map annotations/train/003.png already; mend",
+        "images/train/003.png: another image of that name has the mask annotations/train/003.png already; mend",
     ),
 }  # fmt: skip
 
@@ -231,7 +231,7 @@ def spoil(rooms: Path, what: str) -> str:
 
 
 @pytest.mark.parametrize("what", BAD_SCENES)
-def test_a_bad_scene_stops_the_run_in_one_line(what: str, train: Train, rooms: Path) -> None:
+def test_a_bad_pair_stops_the_run_in_one_line(what: str, train: Train, rooms: Path) -> None:
     message = spoil(rooms, what)
     ended = train(*command(rooms))
     assert ended.code == 1
@@ -241,7 +241,7 @@ def test_a_bad_scene_stops_the_run_in_one_line(what: str, train: Train, rooms: P
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "failed"
 
 
-def test_bad_scenes_are_left_out_counted_and_listed(train: Train, rooms: Path) -> None:
+def test_bad_pairs_are_left_out_counted_and_listed(train: Train, rooms: Path) -> None:
     spoil(rooms, "a value outside the list")
     (rooms / "rooms" / "annotations" / "train" / "005.png").unlink()
     ended = train(*command(rooms, "data.on_bad_rows=skip"))
@@ -269,7 +269,7 @@ def test_bad_rows_of_a_table_name_their_row(tmp_path: Path) -> None:
     assert error([image, None], [truth, truth]) == "train.parquet, row 2: column 'image' holds no image bytes"
     assert error([image, image], [None, truth]) == "train.parquet, row 1: column 'annotation' holds no image bytes"
     assert error([image, image], [truth, label_bytes(GOOD[:9])]) == (
-        "train.parquet, row 2: the label map is 40 x 9 pixels, and its image is 40 x 32"
+        "train.parquet, row 2: the mask is 40 x 9 pixels, and its image is 40 x 32"
     )
 
 
@@ -285,7 +285,7 @@ def test_what_changes_while_training_ends_the_run_in_one_line(
     monkeypatch.setattr(SegmentationDataModule, "setup", spoiled)
     ended = train(*command(rooms, "data.num_workers=1"))
     assert ended.code == 1
-    assert ended.error.startswith("error: images/train/003.jpg or its label map: holds 77 in 96 pixels")
+    assert ended.error.startswith("error: images/train/003.jpg or its mask: holds 77 in 96 pixels")
     assert "ckpt_path=last" in ended.error
 
 
@@ -294,7 +294,7 @@ def test_what_changes_while_training_ends_the_run_in_one_line(
     [
         (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
         (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
-        (("data.annotations='masks/{split}'",), r".*rooms/masks/train: no such folder, which should hold the label maps of train; or"),
+        (("data.annotations='masks/{split}'",), r".*rooms/masks/train: no such folder, which should hold the masks of train; or"),
         (("data.files.train=training",), r"\S+rooms lacks images/training; put it there, or set data.files"),
         (("data.folder=halls",), r"no images/train, images/val, images/test in \S+halls; put the files there"),
         (("data.augmentation.scale=[2.0,0.5]",), r"data.augmentation.scale: received \[2.0, 0.5\]; the lowest and the highest"),
@@ -322,20 +322,20 @@ def test_a_network_that_cannot_read_the_size_is_told_before_anything_is_trained(
 
 @pytest.mark.parametrize(("depth", "classes"), [(2, 4), (4, 11)])
 def test_values_of_few_bits_are_those_that_are_stored(depth: int, classes: int) -> None:
-    values = label_map(3, (37, 20), classes)
+    values = mask(3, (37, 20), classes)
     content = shallow_png(values, depth)
     assert (np.asarray(Image.open(io.BytesIO(content))) != values).any()  # Pillow spreads them over 0..255
-    assert (decode_label_map(content, 10_000) == values).all()
+    assert (decode_mask(content, 10_000) == values).all()
     palette = Image.fromarray(values, "P")
     palette.putpalette([k for k in range(16) for _ in range(3)])
     buffer = io.BytesIO()
     palette.save(buffer, "PNG", bits=depth)
-    assert (decode_label_map(buffer.getvalue(), 10_000) == values).all()
-    assert (decode_label_map(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
+    assert (decode_mask(buffer.getvalue(), 10_000) == values).all()
+    assert (decode_mask(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
 
 
 def moved(rooms: Path, images: str, annotations: str, ending: str = ".jpg", suffix: str = ".png") -> None:
-    """Bring the scenes into another layout."""
+    """Bring the pairs into another layout."""
     for split in FOLDERS:
         for kind, pattern, old, new in (("images", images, ".jpg", ending), ("annotations", annotations, ".png", suffix)):
             target = rooms / "rooms" / pattern.format(split=split)
@@ -356,13 +356,13 @@ def moved(rooms: Path, images: str, annotations: str, ending: str = ".jpg", suff
 def test_other_layouts_are_configuration(images: str, annotations: str, ending: str, suffix: str, rooms: Path) -> None:
     plain = module(rooms)
     plain.setup()
-    expected = plain.scenes("test", [3])[0]
+    expected = plain.pairs("test", [3])[0]
     moved(rooms, images, annotations, ending, suffix)
     more = {} if ending == ".jpg" else {"image_suffix": ending}
     data = module(rooms, images=images, annotations=annotations, annotation_suffix=suffix, **more)
     data.setup()
     assert [len(data.splits[split]) for split in FOLDERS] == [12, 4, 5]
-    assert all((a == b).all() for a, b in zip(data.scenes("test", [3])[0], expected, strict=True))
+    assert all((a == b).all() for a, b in zip(data.pairs("test", [3])[0], expected, strict=True))
     folder = rooms / "rooms" / images.format(split="val")
     beside = rooms / "rooms" / annotations.format(split="val")
     assert data.reader.annotations_beside(folder) == (beside if beside != folder else None)
@@ -376,7 +376,7 @@ def test_one_folder_for_both_needs_a_suffix(rooms: Path) -> None:
 def test_a_split_without_a_labelled_pixel_is_told(rooms: Path) -> None:
     for file in (rooms / "rooms" / "annotations" / "val").iterdir():
         Image.fromarray(np.full((32, 40), 255, np.uint8)).save(file)
-    with pytest.raises(DataError, match="the val split has no labelled pixel, in 4 label maps"):
+    with pytest.raises(DataError, match="the val split has no labelled pixel, in 4 masks"):
         module(rooms).setup()
 
 
@@ -405,11 +405,11 @@ def test_the_class_list_is_part_of_the_data(rooms: Path) -> None:
     assert prints[0] != prints[1]
 
 
-def test_a_batch_of_one_scene_is_told(train: Train, rooms: Path) -> None:
+def test_a_batch_of_one_pair_is_told(train: Train, rooms: Path) -> None:
     beit = "{model_type: beit, image_size: 32, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
     words = [word for word in command(rooms) if not word.startswith(("model.backbone=", "data.batch_size="))]
     ended = train(*words, f"model.backbone={beit}", "data.batch_size=1")
-    assert ended.error.startswith("error: a training batch of 1 scene: BatchNorm in the network's head needs two"), ended.error
+    assert ended.error.startswith("error: a training batch of 1 pair: BatchNorm in the network's head needs two"), ended.error
     assert "Traceback" not in ended.err
 
 
@@ -428,7 +428,7 @@ def test_what_a_device_cannot_do_deterministically_is_told(train: Train, rooms: 
 
 
 def test_an_image_is_read_as_its_pixels_are_stored(rooms: Path) -> None:
-    """A label map is drawn over the stored pixels; a camera's note that they are turned would part the two."""
+    """A mask is drawn over the stored pixels; a camera's note that they are turned would part the two."""
     path = rooms / "rooms" / "images" / "val" / "000.jpg"
     image = Image.open(path)
     exif = image.getexif()
@@ -436,7 +436,7 @@ def test_an_image_is_read_as_its_pixels_are_stored(rooms: Path) -> None:
     image.save(path, exif=exif, quality=95)
     data = module(rooms)
     data.setup()
-    pixels, labels = data.scenes("val", [0])[0]
+    pixels, labels = data.pairs("val", [0])[0]
     assert pixels.shape[:2] == labels.shape == (32, 40)
 
 
@@ -448,7 +448,7 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
 
     def load_dataset(name: str, **place: object) -> Table:
         asked.append({"name": name, **place})
-        maps = [label_map(i, classes=5) for i in range(4)]
+        maps = [mask(i, classes=5) for i in range(4)]
         return Table(
             {
                 "image": {"bytes": encoded(Image.fromarray(image_of(m)), "JPEG"), "path": None},
@@ -477,20 +477,20 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
     }  # fmt: skip
     assert asked[1]["data_files"] == {"test": "scene_parsing/validation/*.parquet"}
     assert [len(data.splits[name]) for name in ("train", "val", "test")] == [3, 1, 4]
-    assert (data.scenes("test", [1])[0][1] == label_map(1, classes=5)).all()
+    assert (data.pairs("test", [1])[0][1] == mask(1, classes=5)).all()
     assert data.reference("test", [1]) == ("image", ["zhoubolei/scene_parse_150, test, row 2"])
     data.splits, data.reader = {}, replace(data.reader, annotation_column="mask")
     with pytest.raises(DataError, match=r"has the columns image, annotation; set data\.annotation_column"):
         data.setup()
 
 
-def test_real_scenes_have_their_published_classes(shared_data: Path) -> None:
+def test_real_pairs_have_their_published_classes(shared_data: Path) -> None:
     data = SegmentationDataModule(
         folder="scene_parse_150", files={"train": "validation", "val": "validation", "test": "validation"},
         class_list="scene_parse_150", num_classes=150, data_dir=str(shared_data), size=640,
     )  # fmt: skip
     data.setup()
-    image, labels = data.scenes("test", [0])[0]
+    image, labels = data.pairs("test", [0])[0]
     assert image.shape == (*labels.shape, 3)
     values = np.asarray(Image.open(shared_data / "scene_parse_150" / "annotations" / "validation" / "ADE_val_00000001.png"))
     assert (labels[values > 0] == values[values > 0] - 1).all()

@@ -131,12 +131,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Logged:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    place = tmp_path_factory.mktemp("scenes")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    place = tmp_path_factory.mktemp("masks")
     return Logged(place, run_here(place, *SCENES, "logger=wandb"))
 
 
-@pytest.fixture(params=["texts", "images", "scenes"])
+@pytest.fixture(params=["texts", "images", "masks"])
 def each(request: pytest.FixtureRequest) -> Logged:
     logged: Logged = request.getfixturevalue(request.param)
     return logged
@@ -236,15 +236,15 @@ def test_wandb_has_misclassified_images(images: Logged) -> None:
         assert Image.open(stored.folder / "files" / name).size == (32, 32)
 
 
-def test_wandb_has_overlays_with_class_names(scenes: Logged) -> None:
-    stored, names = scenes.stored, scenes.folder.read_json("metrics.json")["test"]["classes"]
+def test_wandb_has_overlays_with_class_names(pairs: Logged) -> None:
+    stored, names = pairs.stored, pairs.folder.read_json("metrics.json")["test"]["classes"]
     shown = stored.media("test/pictures")
     assert shown["count"] == 9
     assert shown["captions"][0].startswith("worst: index ")
     labels = {key.rpartition("_")[2]: value["value"] for key, value in stored.config["_wandb"]["mask/class_labels"].items()}
     expected = {**{str(k): name for k, name in enumerate(names)}, "255": "not labelled"}
     assert labels == {"prediction": expected, "annotation": expected}
-    table = pd.read_parquet(scenes.folder.test_images)
+    table = pd.read_parquet(pairs.folder.test_images)
     for masks, (_, row) in zip(shown["all_masks"], table.iterrows(), strict=True):
         for kind in ("prediction", "annotation"):
             ours, theirs = (

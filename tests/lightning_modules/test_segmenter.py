@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from datamodules.batches import SceneBatch
+from datamodules.batches import SegmentationBatch
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.networks.backbones.features import BackboneError
@@ -40,13 +40,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
 CLASSES = 5
 
 
-def batch(count: int = 2, side: int = 64) -> SceneBatch:
+def batch(count: int = 2, side: int = 64) -> SegmentationBatch:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (count, side, side), generator=generator, dtype=torch.uint8)
     labels[:, :5] = 255
     sizes = torch.full((count, 2), side)
-    return SceneBatch(pixel_values=pixels, labels=labels, sizes=sizes, index=torch.arange(count))
+    return SegmentationBatch(pixel_values=pixels, labels=labels, sizes=sizes, index=torch.arange(count))
 
 
 def reference(config: dict[str, Any], seed: int = 0) -> PreTrainedModel:
@@ -219,7 +219,7 @@ def test_the_training_loss_has_the_auxiliary_head_and_the_figures_have_not() -> 
         assert measured.item() == pytest.approx(upsampled_cross_entropy(task.network(batch()).logits, labels)[0].item())
 
 
-def test_label_maps_of_several_sizes_are_each_measured_at_their_own() -> None:
+def test_masks_of_several_sizes_are_each_measured_at_their_own() -> None:
     task = Segmenter(NETWORKS["segformer"], CLASSES).eval()
     sizes = [(40, 72), (64, 33)]
     labels = torch.full((2, 64, 72), 255, dtype=torch.uint8)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSemanticSegmentation, PreTrainedModel
 
-from datamodules.batches import SceneBatch
+from datamodules.batches import SegmentationBatch
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.hugging_face import hf_config, hf_input, hf_not_loaded
 from lightning_modules.networks.backbones.pixels import PixelInput
@@ -23,7 +23,7 @@ _OF_LABELS = ("id2label", "label2id")  # the task knows its classes
 _SHOWN = 3  # names of weights in a message
 
 
-class SceneFeatures(NamedTuple):
+class SegmentationFeatures(NamedTuple):
     """What the backbone hands to the head.
 
     Attributes:
@@ -35,7 +35,7 @@ class SceneFeatures(NamedTuple):
     states: Any
 
 
-class SceneLogits(NamedTuple):
+class SegmentationLogits(NamedTuple):
     """What a network for segmentation gives.
 
     Attributes:
@@ -47,7 +47,7 @@ class SceneLogits(NamedTuple):
     auxiliary: Tensor | None
 
 
-class SceneEncoder(nn.Module):
+class SegmentationEncoder(nn.Module):
     """Stored pixels -> hidden states. The backbone stands in `model`: a layer is `features.model.layers.9` for BEiT."""
 
     def __init__(self, model: PreTrainedModel, mean: list[float], std: list[float]) -> None:
@@ -56,10 +56,10 @@ class SceneEncoder(nn.Module):
         self.mean, self.std = list(mean), list(std)
         self.model = model
 
-    def forward(self, batch: SceneBatch) -> SceneFeatures:
+    def forward(self, batch: SegmentationBatch) -> SegmentationFeatures:
         """Encode a batch."""
         pixels = self.input(batch["pixel_values"]).to(next(self.model.parameters()).dtype)
-        return SceneFeatures(pixels, self.model(pixels, output_hidden_states=True))
+        return SegmentationFeatures(pixels, self.model(pixels, output_hidden_states=True))
 
 
 class _Computed(nn.Module):
@@ -71,7 +71,7 @@ class _Computed(nn.Module):
         return self.states
 
 
-class SceneHead(nn.Module):
+class SegmentationHead(nn.Module):
     """All of a network but its backbone: hidden states -> logits."""
 
     def __init__(self, model: PreTrainedModel, *, checkpointed: bool) -> None:
@@ -94,19 +94,19 @@ class SceneHead(nn.Module):
     def _keep(self, module: nn.Module, inputs: object, output: Any) -> None:  # noqa: ANN401, ARG002 - a hook's signature
         self._auxiliary = output
 
-    def forward(self, features: SceneFeatures) -> SceneLogits:
+    def forward(self, features: SegmentationFeatures) -> SegmentationLogits:
         """Compute the logits."""
         if not (self.checkpointed and self.training):
             return self._logits(features)
-        logits: SceneLogits = checkpoint(self._logits, features, use_reentrant=False, context_fn=self._contexts)
+        logits: SegmentationLogits = checkpoint(self._logits, features, use_reentrant=False, context_fn=self._contexts)
         return logits
 
-    def _logits(self, features: SceneFeatures) -> SceneLogits:
+    def _logits(self, features: SegmentationFeatures) -> SegmentationLogits:
         place = cast(_Computed, getattr(self.model, self.model.base_model_prefix))
         place.states = features.states
         try:
             logits = self.model(pixel_values=features.pixels).logits
-            return SceneLogits(logits, self._auxiliary)
+            return SegmentationLogits(logits, self._auxiliary)
         finally:
             place.states = self._auxiliary = None
 
@@ -136,15 +136,15 @@ class SegmentationNetwork(nn.Module):
         uninitialized: What has random weights, for a person; empty where all were loaded.
     """
 
-    def __init__(self, features: SceneEncoder, head: SceneHead, uninitialized: str) -> None:
+    def __init__(self, features: SegmentationEncoder, head: SegmentationHead, uninitialized: str) -> None:
         super().__init__()
         self.features = features
         self.head = head
         self.uninitialized = uninitialized
 
-    def forward(self, batch: SceneBatch) -> SceneLogits:
+    def forward(self, batch: SegmentationBatch) -> SegmentationLogits:
         """Logits of a batch, at the network's own resolution."""
-        return cast(SceneLogits, self.head(self.features(batch)))
+        return cast(SegmentationLogits, self.head(self.features(batch)))
 
     def config(self) -> dict[str, Any]:
         """What it can be built from again, with random weights."""
@@ -201,7 +201,7 @@ def segmentation_network(
     mean, std = hf_input(model.config, backbone if isinstance(backbone, str) else None, stated)
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
-        SceneEncoder(base, mean, std), SceneHead(model, checkpointed=checkpoint_head), uninitialized
+        SegmentationEncoder(base, mean, std), SegmentationHead(model, checkpointed=checkpoint_head), uninitialized
     ).train()
 
 

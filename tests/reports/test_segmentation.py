@@ -14,7 +14,7 @@ from lightning_modules.metrics.segmentation import per_class_metrics, segmentati
 from reports.comparison import write_comparison
 from reports.page import write_report
 from reports.record import read_run
-from reports.scenes import class_rows, confusion_pairs, scene_pictures
+from reports.segmentation import class_rows, confusion_pairs, segmentation_pictures
 from reports.statistics import mean_interval
 from reports.triptychs import coloured, encoded, present, triptych
 from run_folders.run_folder import RunFolder, write_atomically
@@ -25,7 +25,7 @@ COLOURS = [(0, 0, 255), (200, 10, 10), (0, 120, 0), (9, 9, 9)]
 CONFUSION = [[50, 3, 0, 0], [7, 20, 1, 0], [0, 8, 11, 0], [0, 0, 0, 0]]
 
 
-def scene_run(path: Path, ious: list[float], experiment: str = "scenes") -> Path:
+def segmentation_run(path: Path, ious: list[float], experiment: str = "masks") -> Path:
     """A run folder as the engine leaves it, without training anything."""
     folder = RunFolder(path / experiment / "2026-01-31_12-00-00")
     classes = per_class_metrics(CONFUSION)
@@ -54,7 +54,7 @@ def scene_run(path: Path, ious: list[float], experiment: str = "scenes") -> Path
 
 
 def test_page_is_self_contained_escaped_and_complete(tmp_path: Path) -> None:
-    page = write_report(scene_run(tmp_path, [0.9, 0.1, 0.5])).read_text(encoding="utf-8")
+    page = write_report(segmentation_run(tmp_path, [0.9, 0.1, 0.5])).read_text(encoding="utf-8")
     assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=[\"'](?!data:)", page)
     assert "<b>wall</b>" not in page
     assert "images/<i>" not in page
@@ -70,7 +70,7 @@ def test_page_is_self_contained_escaped_and_complete(tmp_path: Path) -> None:
 
 
 def test_classes_and_confusions(tmp_path: Path) -> None:
-    run = read_run(scene_run(tmp_path, [0.9, 0.1, 0.5]))
+    run = read_run(segmentation_run(tmp_path, [0.9, 0.1, 0.5]))
     rows = class_rows(run)
     assert [row["name"] for row in rows] == ["sky & sea", "<b>wall</b>", "tree"]
     assert rows[0]["iou"] == pytest.approx(50 / 60)
@@ -80,7 +80,7 @@ def test_classes_and_confusions(tmp_path: Path) -> None:
         ("tree", "<b>wall</b>", 8), ("<b>wall</b>", "sky & sea", 7), ("sky & sea", "<b>wall</b>", 3), ("<b>wall</b>", "tree", 1),
     ]  # fmt: skip
     assert confusion_pairs(run)[0]["share"] == pytest.approx(8 / 19)
-    assert [(g["group"], [p["index"] for p in g["pictures"]]) for g in scene_pictures(run)] == [
+    assert [(g["group"], [p["index"] for p in g["pictures"]]) for g in segmentation_pictures(run)] == [
         ("worst", [1]), ("median", [2]), ("best", [0]),
     ]  # fmt: skip
 
@@ -94,21 +94,21 @@ def test_interval_of_a_mean() -> None:
 
 
 def test_runs_are_compared_by_the_signs_of_their_images(tmp_path: Path) -> None:
-    first = scene_run(tmp_path, [0.9, 0.1, 0.5, 0.5, 0.2, 0.3], "a")
-    second = scene_run(tmp_path, [0.8, 0.3, 0.6, 0.5, 0.4, 0.4], "b")
+    first = segmentation_run(tmp_path, [0.9, 0.1, 0.5, 0.5, 0.2, 0.3], "a")
+    second = segmentation_run(tmp_path, [0.8, 0.3, 0.6, 0.5, 0.4, 0.4], "b")
     page = write_comparison([first, second], tmp_path / "page.html").read_text()
     cells = re.findall(r'<td class="n">([^<]*)</td>', page[page.index("Is the difference real?") :])
     assert cells == ["1", "4", "6", "0.375"]
     assert "mean IoU" in page
     assert "frequency-weighted IoU" in page
     assert "<svg" in page
-    other = scene_run(tmp_path, [0.8, 0.3], "c")
+    other = segmentation_run(tmp_path, [0.8, 0.3], "c")
     assert "not the same test samples" in write_comparison([first, other], tmp_path / "page.html").read_text()
 
 
 @needs_chromium
 def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
-    page = write_report(scene_run(tmp_path, [0.9, 0.1, 0.5])).read_text(encoding="utf-8")
+    page = write_report(segmentation_run(tmp_path, [0.9, 0.1, 0.5])).read_text(encoding="utf-8")
     clicks = """<script>
       const table = document.querySelector("table.sortable"), names = () => [...table.tBodies[0].rows].map(r => r.cells[0].dataset.value);
       const seen = [];
@@ -132,7 +132,7 @@ def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
     assert seen == [[sky, "tree", wall], [wall, "tree", sky], [wall, sky, "tree"], ["tree", sky, wall], [sky, wall, "tree"]]
 
 
-def test_label_maps_take_the_colours_of_their_classes() -> None:
+def test_masks_take_the_colours_of_their_classes() -> None:
     labels = np.array([[0, 2, 255], [1, 1, 0]], np.uint8)
     assert coloured(labels, COLOURS).tolist() == [
         [list(COLOURS[0]), list(COLOURS[2]), [0, 0, 0]], [list(COLOURS[1]), list(COLOURS[1]), list(COLOURS[0])],

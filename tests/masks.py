@@ -1,4 +1,4 @@
-"""Small scenes with label maps, good and bad, as files on disk."""
+"""Small pairs with masks, good and bad, as files on disk."""
 
 import struct
 import zlib
@@ -25,7 +25,7 @@ def class_list(path: Path, *, zero_is_unlabelled: bool = False, ignore_value: in
     return path
 
 
-def label_map(seed: int, size: tuple[int, int] = (40, 32), classes: int = len(NAMES)) -> np.ndarray:
+def mask(seed: int, size: tuple[int, int] = (40, 32), classes: int = len(NAMES)) -> np.ndarray:
     """[H, W] of rectangles, width by height."""
     rng = np.random.default_rng(seed)
     labels = np.full((size[1], size[0]), rng.integers(classes), np.uint8)
@@ -42,16 +42,16 @@ def image_of(labels: np.ndarray, seed: int = 0, noise: float = 6.0) -> np.ndarra
     return (table[labels] + np.random.default_rng(seed).normal(0, noise, (*labels.shape, 3))).clip(0, 255).astype(np.uint8)
 
 
-def scene_folder(root: Path, counts: dict[str, int], *, shift: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
-    """`<root>/{images,annotations}/<split>/<n>`; a label map's values are its classes plus `shift`."""
+def segmentation_folder(root: Path, counts: dict[str, int], *, shift: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
+    """`<root>/{images,annotations}/<split>/<n>`; a mask's values are its classes plus `shift`."""
     for place, (split, count) in enumerate(counts.items()):
         for i in range(count):
-            write_scene(root, split, f"{i:03}", label_map(100 * place + i, size), shift=shift)
+            write_pair(root, split, f"{i:03}", mask(100 * place + i, size), shift=shift)
     return root
 
 
-def write_scene(root: Path, split: str, name: str, labels: np.ndarray, *, shift: int = 0) -> None:
-    """One image, JPEG, and its label map."""
+def write_pair(root: Path, split: str, name: str, labels: np.ndarray, *, shift: int = 0) -> None:
+    """One image, JPEG, and its mask."""
     for folder in ("images", "annotations"):
         (root / folder / split).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image_of(labels)).save(root / "images" / split / f"{name}.jpg", quality=95)

@@ -18,7 +18,7 @@ def is_segmentation(run: RunRecord) -> bool:
     return "miou" in run.test
 
 
-def scene_headline(run: RunRecord) -> list[dict[str, Any]]:
+def segmentation_headline(run: RunRecord) -> list[dict[str, Any]]:
     """The cards on top of the page."""
     test, table = run.test, run.predictions
     mean = None if table is None else mean_interval(table["iou"])
@@ -55,7 +55,7 @@ def confusion_pairs(run: RunRecord) -> list[dict[str, Any]]:
     return rows
 
 
-def scene_pictures(run: RunRecord) -> list[dict[str, Any]]:
+def segmentation_pictures(run: RunRecord) -> list[dict[str, Any]]:
     """The pictures of test images by group: worst, median, best; each with name, index, IoU, pixel accuracy and source."""
     if run.predictions is None:
         return []

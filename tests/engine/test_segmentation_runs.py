@@ -19,8 +19,8 @@ from lightning_modules.segmenter import Segmenter
 from run_folders.run_folder import RunFolder, RunFolderError
 from tests.conftest import Train, identical
 from tests.images import BAD_IMAGES
+from tests.masks import COLOURS, NAMES, class_list, image_of, mask, segmentation_folder
 from tests.processes import run
-from tests.scenes import COLOURS, NAMES, class_list, image_of, label_map, scene_folder
 
 SEGFORMER = {
     "model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2],
@@ -36,8 +36,8 @@ WORDS = (
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder, and a run on it that was moved after training; the network and the class list that it began with are gone."""
-    root = tmp_path_factory.mktemp("scenes")
-    scene_folder(root / "data" / "rooms", {"train": 8, "val": 3, "test": 5}, shift=1)
+    root = tmp_path_factory.mktemp("masks")
+    segmentation_folder(root / "data" / "rooms", {"train": 8, "val": 3, "test": 5}, shift=1)
     class_list(root / "rooms.yaml", zero_is_unlabelled=True, ignore_value=None)
     torch.manual_seed(0)
     rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
@@ -59,7 +59,7 @@ def test_a_run_is_tested_again_from_its_folder(place: Path, capsys: pytest.Captu
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
-def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
+def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
     words = (place / "moved", place / "data" / "rooms" / "images" / "test", "-o", tmp_path / "out", "--device", "cpu")
     code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
     assert code == 0, errors
@@ -72,7 +72,7 @@ def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
     labels, colours = (Image.open(tmp_path / "out" / f"002.{kind}.png") for kind in ("labels", "colours"))
     assert (labels.mode, labels.size, colours.size) == ("L", (40, 32), (40, 32))
     values = np.asarray(labels)
-    assert values.min() >= 1  # as the dataset's own label maps, in which 0 is not labelled
+    assert values.min() >= 1  # as the dataset's own masks, in which 0 is not labelled
     assert values.max() <= 11
     assert (np.asarray(colours) == np.asarray(COLOURS, np.uint8)[values - 1]).all()
     # What the network says, upsampled to the image's own size.
@@ -87,17 +87,17 @@ def test_label_maps_of_new_images(place: Path, tmp_path: Path) -> None:
 
 def test_the_output_of_a_folder_stands_beside_it(place: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    Image.fromarray(image_of(label_map(5, (50, 70)))).save(tmp_path / "photos" / "a.png")
+    Image.fromarray(image_of(mask(5, (50, 70)))).save(tmp_path / "photos" / "a.png")
     out = predict(place / "moved", [tmp_path / "photos"], device="cpu")
     assert out == tmp_path / "photos.predictions"
     assert Image.open(out / "a.labels.png").size == (50, 70)
 
 
-def test_label_maps_that_do_not_fit_are_passed_over_unless_asked_for(place: Path, tmp_path: Path) -> None:
+def test_masks_that_do_not_fit_are_passed_over_unless_asked_for(place: Path, tmp_path: Path) -> None:
     for kind in ("images", "annotations"):
         (tmp_path / kind / "mine").mkdir(parents=True)
-    Image.fromarray(image_of(label_map(5))).save(tmp_path / "images" / "mine" / "a.png")
-    Image.fromarray(image_of(label_map(5))).save(tmp_path / "annotations" / "mine" / "a.png")
+    Image.fromarray(image_of(mask(5))).save(tmp_path / "images" / "mine" / "a.png")
+    Image.fromarray(image_of(mask(5))).save(tmp_path / "annotations" / "mine" / "a.png")
     predict(place / "moved", [tmp_path / "images" / "mine"], tmp_path / "out", device="cpu")
     assert Image.open(tmp_path / "out" / "a.overview.png").width < 3 * 240
     with pytest.raises(DataError, match=r"annotations/mine/a\.png: has RGB colours"):
@@ -111,8 +111,8 @@ def test_annotations_are_shown_where_there_are_any(place: Path, tmp_path: Path, 
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     (tmp_path / "truth" / "deep").mkdir(parents=True)
     for name in ("deep/a", "b"):
-        Image.fromarray(image_of(label_map(5))).save(tmp_path / "photos" / f"{name}.png")
-    Image.fromarray(label_map(5) + np.uint8(1)).save(tmp_path / "truth" / "deep" / "a.png")
+        Image.fromarray(image_of(mask(5))).save(tmp_path / "photos" / f"{name}.png")
+    Image.fromarray(mask(5) + np.uint8(1)).save(tmp_path / "truth" / "deep" / "a.png")
     predict(place / "moved", [tmp_path / "photos"], tmp_path / "out", annotations=tmp_path / "truth", device="cpu")
     assert "1 have annotations" in capsys.readouterr().err
     with_truth, without = (Image.open(tmp_path / "out" / f"{name}.overview.png") for name in ("deep/a", "b"))
@@ -128,7 +128,7 @@ def test_annotations_are_shown_where_there_are_any(place: Path, tmp_path: Path, 
 def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    Image.fromarray(image_of(label_map(5))).save(photos / "a.png")
+    Image.fromarray(image_of(mask(5))).save(photos / "a.png")
     (photos / "b.png").write_bytes(BAD_IMAGES["truncated.png"][0])
     run = place / "moved"
     with pytest.raises(DataError, match=r"b\.png: is truncated.*--on-bad-rows skip"):
@@ -141,7 +141,7 @@ def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Pa
     with pytest.raises(DataError, match=r"more/a\.png and \S+photos/a\.png would both be written as a; predict them into two"):
         predict(run, [photos / "a.png", tmp_path / "more" / "a.png"], tmp_path / "out2", device="cpu")
     (tmp_path / "file.png").write_bytes(b"x")
-    with pytest.raises(RunFolderError, match="is a file; label maps are written into a folder: give another -o"):
+    with pytest.raises(RunFolderError, match="is a file; masks are written into a folder: give another -o"):
         predict(run, [photos], tmp_path / "file.png", force=True, device="cpu")
     (tmp_path / "t.csv").write_text("a")
     with pytest.raises(DataError, match="what is read are images"):
@@ -159,7 +159,7 @@ def test_rows_of_a_table_are_predicted(place: Path, tmp_path: Path) -> None:
 
 def test_a_resumed_run_equals_one_that_was_not_stopped(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random windows, flips and colours, drop path, BatchNorm, a backbone that begins to train later, a worker."""
-    scene_folder(tmp_path / "data" / "rooms", {"train": 9, "val": 3, "test": 3})
+    segmentation_folder(tmp_path / "data" / "rooms", {"train": 9, "val": 3, "test": 3})
     class_list(tmp_path / "rooms.yaml")
     network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
     words = (
@@ -196,7 +196,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(train: Train, tmp_path: P
 
 
 def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
-    scene_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
+    segmentation_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
     class_list(tmp_path / "rooms.yaml")
     torch.manual_seed(3)
     rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
@@ -225,7 +225,7 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
 
 
 def test_random_weights_are_not_tested_as_if_they_meant_anything(train: Train, tmp_path: Path) -> None:
-    scene_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
+    segmentation_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
     class_list(tmp_path / "rooms.yaml")
     words = (*WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}", "train=false")
     network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
@@ -244,7 +244,7 @@ def test_random_weights_are_not_tested_as_if_they_meant_anything(train: Train, t
 
 
 def test_other_meanings_of_the_values_are_not_gone_on_with(train: Train, tmp_path: Path) -> None:
-    scene_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2})
+    segmentation_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2})
     path = class_list(tmp_path / "rooms.yaml")
     network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
     words = (

@@ -1,15 +1,22 @@
-"""Joint changes: image and label map stay together, each scene has its own draw, and the draw is a function of its row."""
+"""Joint changes: image and mask stay together, each pair has its own draw, and the draw is a function of its row."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from datamodules.masks.transforms import SceneAugmentation, SceneAugmenter, largest_share, photometric, resized_image, stretched
-from tests.scenes import COLOURS, image_of, label_map
+from datamodules.masks.transforms import (
+    SegmentationAugmentation,
+    SegmentationAugmenter,
+    largest_share,
+    photometric,
+    resized_image,
+    stretched,
+)
+from tests.masks import COLOURS, image_of, mask
 
-PLAIN = SceneAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
-RECIPE = SceneAugmentation(scale=[0.5, 2.0], largest_share=1.0, flip=True, photometric=False)
+PLAIN = SegmentationAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
+RECIPE = SegmentationAugmentation(scale=[0.5, 2.0], largest_share=1.0, flip=True, photometric=False)
 
 
 def nearest_class(image: np.ndarray) -> np.ndarray:
@@ -17,8 +24,8 @@ def nearest_class(image: np.ndarray) -> np.ndarray:
     return distances.argmin(-1)
 
 
-def test_the_whole_scene_is_stretched_as_pillow_does_it() -> None:
-    labels = label_map(1, (50, 30))
+def test_the_whole_pair_is_stretched_as_pillow_does_it() -> None:
+    labels = mask(1, (50, 30))
     image = image_of(labels)
     changed, map_ = stretched(image, labels, 24)
     assert (changed == np.asarray(Image.fromarray(image).resize((24, 24), Image.Resampling.BICUBIC))).all()
@@ -29,11 +36,11 @@ def test_the_whole_scene_is_stretched_as_pillow_does_it() -> None:
 
 
 @pytest.mark.parametrize("settings", [PLAIN, RECIPE, {**RECIPE, "flip": False}, {**PLAIN, "flip": True}])
-def test_image_and_label_map_stay_together(settings: SceneAugmentation) -> None:
-    """An image in the colours of its classes has them where the label map says, but for the pixels along edges."""
-    augmenter = SceneAugmenter(settings, size=64, seed=3)
+def test_image_and_mask_stay_together(settings: SegmentationAugmentation) -> None:
+    """An image in the colours of its classes has them where the mask says, but for the pixels along edges."""
+    augmenter = SegmentationAugmenter(settings, size=64, seed=3)
     for row in range(12):
-        labels = label_map(row, (90, 70))
+        labels = mask(row, (90, 70))
         changed, map_ = augmenter(image_of(labels, noise=0.0), labels, epoch=0, row=row)
         assert changed.shape == (64, 64, 3)
         assert map_.shape == (64, 64)
@@ -45,11 +52,11 @@ def test_image_and_label_map_stay_together(settings: SceneAugmentation) -> None:
         assert (changed[~shown] == 0).all()
 
 
-def test_small_scenes_are_padded_and_padding_is_not_labelled() -> None:
-    augmenter = SceneAugmenter(
-        SceneAugmentation(scale=[0.5, 0.5], largest_share=1.0, flip=False, photometric=False), 64, seed=1
+def test_small_pairs_are_padded_and_padding_is_not_labelled() -> None:
+    augmenter = SegmentationAugmenter(
+        SegmentationAugmentation(scale=[0.5, 0.5], largest_share=1.0, flip=False, photometric=False), 64, seed=1
     )
-    labels = label_map(1, (80, 80))
+    labels = mask(1, (80, 80))
     image, map_ = augmenter(image_of(labels), labels, epoch=0, row=0)
     assert (map_[:32, :32] != 255).all()
     assert (map_[32:] == 255).all()
@@ -58,12 +65,12 @@ def test_small_scenes_are_padded_and_padding_is_not_labelled() -> None:
 
 
 def test_a_draw_is_a_function_of_seed_epoch_and_row() -> None:
-    everything = SceneAugmentation(scale=[0.5, 2.0], largest_share=0.75, flip=True, photometric=True)
-    labels = label_map(5, (90, 70))
+    everything = SegmentationAugmentation(scale=[0.5, 2.0], largest_share=0.75, flip=True, photometric=True)
+    labels = mask(5, (90, 70))
     image = image_of(labels)
 
     def made(seed: int, epoch: int, row: int) -> bytes:
-        changed, map_ = SceneAugmenter(everything, 48, seed)(image, labels, epoch, row)
+        changed, map_ = SegmentationAugmenter(everything, 48, seed)(image, labels, epoch, row)
         return changed.tobytes() + map_.tobytes()
 
     torch.manual_seed(1)
@@ -75,10 +82,10 @@ def test_a_draw_is_a_function_of_seed_epoch_and_row() -> None:
     assert len({first, made(2, 2, 3), made(1, 3, 3), made(1, 2, 4)}) == 4
 
 
-def test_half_of_the_scenes_are_flipped() -> None:
+def test_half_of_the_pairs_are_flipped() -> None:
     labels = np.zeros((16, 16), np.uint8)
     labels[:, :8] = 1
-    augmenter = SceneAugmenter({**PLAIN, "flip": True}, 16, seed=0)
+    augmenter = SegmentationAugmenter({**PLAIN, "flip": True}, 16, seed=0)
     flipped = [augmenter(image_of(labels), labels, 0, row)[1][0, 0] == 0 for row in range(400)]
     assert 160 < sum(flipped) < 240
 
@@ -88,7 +95,7 @@ def test_windows_that_one_class_fills_are_drawn_anew() -> None:
     labels[:, 44:] = 1  # most windows show class 0 alone
     counts = []
     for share in (1.0, 0.75):
-        augmenter = SceneAugmenter({**PLAIN, "scale": [2.0, 2.0], "largest_share": share}, 32, seed=0)
+        augmenter = SegmentationAugmenter({**PLAIN, "scale": [2.0, 2.0], "largest_share": share}, 32, seed=0)
         shares = [largest_share(augmenter(image_of(labels), labels, 0, row)[1]) for row in range(60)]
         counts.append(sum(found > 0.75 for found in shares))
     assert counts[0] > 2 * counts[1]
@@ -97,9 +104,9 @@ def test_windows_that_one_class_fills_are_drawn_anew() -> None:
 
 
 def test_the_scale_covers_its_range() -> None:
-    """The label map is a ramp of columns, so its steps tell how much was shown."""
+    """The mask is a ramp of columns, so its steps tell how much was shown."""
     labels = np.repeat(np.arange(100, dtype=np.uint8)[None], 100, axis=0)
-    augmenter = SceneAugmenter({**RECIPE, "flip": False}, 50, seed=0)
+    augmenter = SegmentationAugmenter({**RECIPE, "flip": False}, 50, seed=0)
     factors = []
     for row in range(200):
         map_ = augmenter(np.zeros((100, 100, 3), np.uint8), labels, 0, row)[1]
@@ -110,7 +117,7 @@ def test_the_scale_covers_its_range() -> None:
 
 
 def test_photometric_changes_leave_shapes_alone() -> None:
-    labels = label_map(2, (40, 40))
+    labels = mask(2, (40, 40))
     image = image_of(labels, noise=0.0)
     changed = [photometric(image, np.random.default_rng(seed)) for seed in range(20)]
     assert all(one.shape == image.shape and one.dtype == np.uint8 for one in changed)
