@@ -1,4 +1,4 @@
-"""RunObjects of error messages: another error in brief, the names nearest to a mistyped one. Standard library only."""
+"""Parts of error messages: another error in brief, the names nearest to a mistyped one. Standard library only."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
