@@ -9,7 +9,8 @@ def main() -> int:
     """Print the help, or compose with Hydra and run.
 
     Returns:
-        The exit code: 0 after a finished run, 130 or 143 after an interrupt, 1 after any other failure.
+        The exit code: 0 after a finished run, 130 or 143 after an interrupt, 1 after any other
+            failure.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(), end="")

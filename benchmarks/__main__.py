@@ -2,7 +2,8 @@
 
     python -m benchmarks [S1 S2 ...] [--data-dir DIR] [--backbone FOLDER]
 
-Each script runs in a process of its own; nothing else should run meanwhile. What one script fails at the others do not miss.
+Each script runs in a process of its own; nothing else should run meanwhile. What one script fails
+at the others do not miss.
 """
 
 import argparse
@@ -29,11 +30,19 @@ _OF_TEXT = ("S1", "S2", "S7")
 
 def main() -> int:
     """Run the scripts one after another; returns 1 where one failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(SCRIPTS)} (default: all)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--backbone", default="sentence-transformers/all-MiniLM-L6-v2", help="text backbone: hub name or folder"
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(SCRIPTS)} (default: all)"
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), help="folder of the datasets (default: data)"
+    )
+    parser.add_argument(
+        "--backbone",
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        help="text backbone: hub name or folder",
     )
     given = parser.parse_args()
     unknown = [row for row in given.rows if row not in SCRIPTS]
@@ -43,11 +52,16 @@ def main() -> int:
     for row in given.rows or SCRIPTS:
         words = ["--data-dir", str(given.data_dir), "--save"]
         words += ["--backbone", given.backbone] if row in _OF_TEXT else []
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{SCRIPTS[row]}", *words], check=False).returncode:  # noqa: S603 - our own
+        if subprocess.run(  # noqa: S603
+            [sys.executable, "-m", f"benchmarks.{SCRIPTS[row]}", *words], check=False
+        ).returncode:
             failed.append(row)
     Path(__file__).with_name("RESULTS.md").write_text(page(kept_rows()), encoding="utf-8")
     if failed:
-        print(f"error: {', '.join(failed)} could not be measured; what they printed stands above", file=sys.stderr)
+        print(
+            f"error: {', '.join(failed)} could not be measured; what they printed stands above",
+            file=sys.stderr,
+        )
     return bool(failed)
 
 

@@ -38,7 +38,10 @@ def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any
 
 def short_run(steps: int) -> dict[str, int]:
     """Words for so many steps, and as many batches of each evaluation."""
-    return {"trainer.max_epochs": 1, **{f"trainer.limit_{stage}_batches": steps for stage in ("train", "val", "test")}}
+    return {
+        "trainer.max_epochs": 1,
+        **{f"trainer.limit_{stage}_batches": steps for stage in ("train", "val", "test")},
+    }
 
 
 def built(cfg: DictConfig, folder: Path) -> RunObjects:

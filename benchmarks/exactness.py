@@ -1,7 +1,8 @@
 """Whether a test on several processes comes to what one process comes to: every count, metric and prediction.
 
-`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task masks` for the other two. The samples
-are the embedded ones, the weights random, the processes on the CPU (gloo), one thread each.
+`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task masks` for
+the other two. The samples are the embedded ones, the weights random, the processes on the CPU
+(gloo), one thread each.
 """
 
 import argparse
@@ -29,7 +30,11 @@ from engine.processes.supervisor import torchrun_protocol
 from engine.results import write_results
 from run_folders.run_folder import RunFolder
 
-_CHOICES = {"text": [], "images": ["experiment=sample_images"], "masks": ["experiment=sample_scenes"]}
+_CHOICES = {
+    "text": [],
+    "images": ["experiment=sample_images"],
+    "masks": ["experiment=sample_scenes"],
+}
 # Samples in a batch, none of which divides the samples.
 _BATCH_SIZES = {2140: 48, 7: 2}
 _OTHER_BATCHES = 8
@@ -68,7 +73,8 @@ def run_processes(task: str, sizes: list[int], processes: int, folder: Path) -> 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     fork = multiprocessing.get_context("fork")  # what is imported already is so in all of them
     children = [
-        fork.Process(target=_test, args=(task, sizes, rank, processes, store.port, folder)) for rank in range(processes)
+        fork.Process(target=_test, args=(task, sizes, rank, processes, store.port, folder))
+        for rank in range(processes)
     ]
     for child in children:
         child.start()
@@ -93,13 +99,18 @@ def compare(folder: Path, processes: int, samples: int) -> dict[str, Any]:
     """Hold what several processes wrote against what one wrote.
 
     Returns:
-        `n`; `metrics`, how many numbers metrics.json has; `different`, which of them are not the same; `largest`, the largest
-        difference; `predictions`, whether the table is the same to the bit, each sample once, in order.
+        `n`; `metrics`, how many numbers metrics.json has; `different`, which of them are not the
+        same; `largest`, the largest difference; `predictions`, whether the table is the same to the
+        bit, each sample once, in order.
     """
     one, several = (RunFolder(folder / f"{count}x{samples}") for count in (1, processes))
     ours, theirs = (dict(_numbers(place.read_json("metrics.json"))) for place in (several, one))
-    different = [key for key in {**ours, **theirs} if ours.get(key, math.nan) != theirs.get(key, math.nan)]
-    gaps = [abs(float(ours.get(key, math.nan)) - float(theirs.get(key, math.nan))) for key in different]
+    different = [
+        key for key in {**ours, **theirs} if ours.get(key, math.nan) != theirs.get(key, math.nan)
+    ]
+    gaps = [
+        abs(float(ours.get(key, math.nan)) - float(theirs.get(key, math.nan))) for key in different
+    ]
     tables = [pd.read_parquet(place.predictions) for place in (several, one)]
     same = tables[0].equals(tables[1]) and tables[0]["index"].tolist() == list(range(samples))
     return {
@@ -119,7 +130,9 @@ def main() -> int:
     Returns:
         0 where every row is exact, else 1.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=list(_CHOICES), default="text")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4, 8])
     parser.add_argument("--samples", type=int, nargs="+", default=list(_BATCH_SIZES))
@@ -142,7 +155,12 @@ def main() -> int:
                 same = f"{row['metrics'] - len(row['different'])} of {row['metrics']}"
                 batch = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
                 told = f"{row['n']} | {same} | {row['largest']:g} | {'yes' if row['predictions'] else 'no'} |"
-                print(json.dumps(row) if arguments.json else f"| {processes} | {samples} | {batch} | {told}", flush=True)
+                print(
+                    json.dumps(row)
+                    if arguments.json
+                    else f"| {processes} | {samples} | {batch} | {told}",
+                    flush=True,
+                )
     return 0 if exact else 1
 
 

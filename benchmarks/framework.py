@@ -2,12 +2,13 @@
 
     python -m benchmarks.framework --data-dir DIR --backbone FOLDER
 
-Thaw counts metrics, draws a progress bar, writes the history and two checkpoints an epoch, looks at each loss, and keeps its
-hooks; the loop, under the same settings of torch, takes the loss, the gradient, clips it, takes a step of AdamW and of the
-schedule, and computes the validation accuracy after each epoch. Its AdamW and clipping are torch's own; tuned, it takes Thaw's
-steps, so that only the framework is different. Two pieces of work: fine-tuning in small batches, whose steps take about
-100 ms, and a BiGRU on stored features, whose steps take tens of milliseconds. The features are computed before the clock
-starts, on all sides.
+Thaw counts metrics, draws a progress bar, writes the history and two checkpoints an epoch, looks at
+each loss, and keeps its hooks; the loop, under the same settings of torch, takes the loss, the
+gradient, clips it, takes a step of AdamW and of the schedule, and computes the validation accuracy
+after each epoch. Its AdamW and clipping are torch's own; tuned, it takes Thaw's steps, so that only
+the framework is different. Two pieces of work: fine-tuning in small batches, whose steps take about
+100 ms, and a BiGRU on stored features, whose steps take tens of milliseconds. The features are
+computed before the clock starts, on all sides.
 """
 
 import argparse
@@ -30,13 +31,19 @@ from benchmarks.rows import Goal, Row, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone
 from benchmarks.turns import Run, side_by_side, side_of
 from engine.build import PROGRESS_RATE
-from lightning_modules.optim.optim import clip_in_step, lr_schedule, make_optimizer, parameter_groups
+from lightning_modules.optim.optim import (
+    clip_in_step,
+    lr_schedule,
+    make_optimizer,
+    parameter_groups,
+)
 
 _WARMTH = 10  # steps
 _FINE_TUNING = {"trainer.max_epochs": 1, "data.batch_size": 2}
 _ONCE = "steps of 100 ms"  # one repetition, of minutes
 _STEP = 0.1  # seconds: against a step of so many, what it costs a step is held
-# Name -> experiment, words, whether its features are stored, most that it may cost, and what would be fine.
+# Name -> experiment, words, whether its features are stored, most that it may cost, and what would
+# be fine.
 _WORK: dict[str, tuple[str, dict[str, Any], bool, float, float]] = {
     "steps of 100 ms": ("minilm_finetune", _FINE_TUNING, False, 0.02, 0.01),
     "stored features, BiGRU": ("minilm_bigru_feature", {"trainer.max_epochs": 5}, True, 0.10, 0.05),
@@ -49,11 +56,22 @@ class PlainLoop(ThawRun):
     def train(self) -> float:
         """Train and validate; returns the last epoch's validation accuracy, 0..1."""
         assert self.parts is not None  # noqa: S101 - tells the type checker
-        network, data, cfg = self.parts.task.network.to(self.given.device), self.parts.datamodule, self.cfg
-        half = torch.autocast(self.given.device, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
+        network, data, cfg = (
+            self.parts.task.network.to(self.given.device),
+            self.parts.datamodule,
+            self.cfg,
+        )
+        half = torch.autocast(
+            self.given.device, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed"
+        )
         train, val = data.train_dataloader(), data.val_dataloader()
-        limits = [int(n) if isinstance(n := cfg.trainer[f"limit_{stage}_batches"], int) else None for stage in ("train", "val")]
-        optimizer = self.optimizer(parameter_groups(network, self.parts.task.lrs, cfg.model.weight_decay))
+        limits = [
+            int(n) if isinstance(n := cfg.trainer[f"limit_{stage}_batches"], int) else None
+            for stage in ("train", "val")
+        ]
+        optimizer = self.optimizer(
+            parameter_groups(network, self.parts.task.lrs, cfg.model.weight_decay)
+        )
         steps = limits[0] or len(train)
         schedule, total = self.parts.task.schedule, cfg.trainer.max_epochs * steps
         scheduler = lr_schedule(optimizer, schedule, total_steps=total, steps_per_epoch=steps)
@@ -64,7 +82,9 @@ class PlainLoop(ThawRun):
             for batch in map(self._there, itertools.islice(train, limits[0])):
                 with half:
                     logits = network(batch)
-                    loss = binary_cross_entropy_with_logits(logits[:, 0].float(), batch["labels"].float())
+                    loss = binary_cross_entropy_with_logits(
+                        logits[:, 0].float(), batch["labels"].float()
+                    )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.step(optimizer, cfg.trainer.gradient_clip_val)
@@ -80,12 +100,16 @@ class PlainLoop(ThawRun):
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """AdamW as torch has it, over the parameters that train."""
-        trained = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+        trained = [
+            {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
+        ]
         return torch.optim.AdamW([group for group in trained if group["params"]])
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
         """Clip and take a step."""
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+        torch.nn.utils.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], max_norm
+        )
         optimizer.step()
 
     def _there(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +147,9 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for name in given.work or _WORK:
             experiment, words, stored, most, aim = _WORK[name]
-            yield _row(name, experiment, words, Path(folder) if stored else "none", (most, aim), given)
+            yield _row(
+                name, experiment, words, Path(folder) if stored else "none", (most, aim), given
+            )
 
 
 def _row(
@@ -150,13 +176,18 @@ def _row(
     for peer in ("default", "tuned"):
         pairs = zip(found["Thaw"], found[peer], strict=True)
         cost = statistics.median(
-            (ours.seconds - theirs.seconds) / (_STEP * steps if name == _ONCE else theirs.seconds) for ours, theirs in pairs
+            (ours.seconds - theirs.seconds) / (_STEP * steps if name == _ONCE else theirs.seconds)
+            for ours, theirs in pairs
         )
-        of_what = f"cost of a step, as a share of {1000 * _STEP:.0f} ms," if name == _ONCE else "cost"
+        of_what = (
+            f"cost of a step, as a share of {1000 * _STEP:.0f} ms," if name == _ONCE else "cost"
+        )
         goals.append(Goal(f"{of_what} beside the {peer}", cost, *wanted, less=True))
     each = f"{steps:,} of {1000 * sides['tuned'].timing.median / steps:.3g} ms in the tuned loop, with its validation"
     what = f"a run with everything on beside a plain PyTorch loop: {name}, {each}"
-    return Row(f"S7 {name}", what, sides, tuple(goals), setting("torch", "lightning"), None, given.device)
+    return Row(
+        f"S7 {name}", what, sides, tuple(goals), setting("torch", "lightning"), None, given.device
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python -m benchmarks.image_head --data-dir DIR
 
-The same network of timm with random weights on both sides (nothing is downloaded), batches of 10, AdamW 2e-5. The Trainer
-reads every image through Pillow and runs all of the network in each epoch; in float32, and in bfloat16. It repeats one step
-for most of an hour, so some of its steps are measured and stand for all.
+The same network of timm with random weights on both sides (nothing is downloaded), batches of 10,
+AdamW 2e-5. The Trainer reads every image through Pillow and runs all of the network in each epoch;
+in float32, and in bfloat16. It repeats one step for most of an hour, so some of its steps are
+measured and stand for all.
 """
 
 import argparse
@@ -83,7 +84,13 @@ def peer(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa:
     )
     stamps = Stamps()
     network: Any = HeadOnly(given.device)
-    trainer: Any = Trainer(model=network, args=options, train_dataset=images, data_collator=_collate, callbacks=[stamps])
+    trainer: Any = Trainer(
+        model=network,
+        args=options,
+        train_dataset=images,
+        data_collator=_collate,
+        callbacks=[stamps],
+    )
 
     def steps() -> float:
         as_torch_is()
@@ -95,7 +102,11 @@ def peer(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa:
 
 def measure(given: argparse.Namespace) -> list[Row]:
     """Measure the row."""
-    ours = ThawImages("cifar10_beit_head", given, {"model.backbone": {"architecture": _NAME}, "data.batch_size": _BATCH})
+    ours = ThawImages(
+        "cifar10_beit_head",
+        given,
+        {"model.backbone": {"architecture": _NAME}, "data.batch_size": _BATCH},
+    )
     seconds: dict[str, list[float]] = {name: [] for name in ("Thaw", *_STEPS)}
     with tempfile.TemporaryDirectory() as folder:
         peers = {name: peer(given, folder, half=name == "tuned") for name in _STEPS}
@@ -108,7 +119,10 @@ def measure(given: argparse.Namespace) -> list[Row]:
             seconds["Thaw"].append(now() - start)
             for name, steps in peers.items():
                 seconds[name].append(steps())
-            print(", ".join(f"{name}: {values[-1]:.1f} s" for name, values in seconds.items()), flush=True)
+            print(
+                ", ".join(f"{name}: {values[-1]:.1f} s" for name, values in seconds.items()),
+                flush=True,
+            )
     loss, gradient = gradient_difference(ours)
     exact = gradient_difference(ours, HeadOnly("cpu").network)
     quality = (
@@ -118,11 +132,27 @@ def measure(given: argparse.Namespace) -> list[Row]:
     whole = EPOCHS * IMAGES / _BATCH
     sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
     sides |= {name: Side(tuple(seconds[name]), share=(_STEPS[name] - 1) / whole) for name in peers}
-    operations, rate = IMAGES * backbone_operations(_NAME), operations_per_second(torch.bfloat16, given.device)
-    limit = Limit(operations / rate, f"one forward pass, {operations / 1e12:.0f} TFLOP at {rate / 1e9:,.0f} GFLOP/s")
+    operations, rate = (
+        IMAGES * backbone_operations(_NAME),
+        operations_per_second(torch.bfloat16, given.device),
+    )
+    limit = Limit(
+        operations / rate,
+        f"one forward pass, {operations / 1e12:.0f} TFLOP at {rate / 1e9:,.0f} GFLOP/s",
+    )
     what = f"a linear layer on frozen BEiT-B, {IMAGES:,} images, {EPOCHS} epochs"
     goals = ratio_goals(sides, ("default", 30, None), ("tuned", 8, None))
-    return [Row("S4", what, sides, goals, setting("torch", "lightning", "timm", "transformers"), limit, given.device)]
+    return [
+        Row(
+            "S4",
+            what,
+            sides,
+            goals,
+            setting("torch", "lightning", "timm", "transformers"),
+            limit,
+            given.device,
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Images a second of the input pipeline against the reference's chain of Pillow and torchvision, image by image.
 
-Both decode the same JPEG files of 32 x 32 pixels, flip half of them, turn them by up to 15 degrees and give normalised float
-tensors of the model's size. The reference decodes and resizes each image anew in each epoch; Thaw decodes once, changes a
-batch at the stored size and resizes it last. So Thaw is measured twice: an epoch as it is trained (decoded before), and the
-first epoch with the decoding.
+Both decode the same JPEG files of 32 x 32 pixels, flip half of them, turn them by up to 15 degrees
+and give normalised float tensors of the model's size. The reference decodes and resizes each image
+anew in each epoch; Thaw decodes once, changes a batch at the stored size and resizes it last. So
+Thaw is measured twice: an epoch as it is trained (decoded before), and the first epoch with the
+decoding.
 
     python -m benchmarks.image_input [--data-dir DIR]
 
@@ -63,7 +64,9 @@ class Reference(Dataset[torch.Tensor]):
 
     def __init__(self, images: list[bytes], size: int | None) -> None:
         self.images = images
-        steps = [] if size is None else [transforms.Resize(size, transforms.InterpolationMode.BICUBIC)]
+        steps = (
+            [] if size is None else [transforms.Resize(size, transforms.InterpolationMode.BICUBIC)]
+        )
         self.chain = transforms.Compose(
             [
                 *steps,
@@ -78,13 +81,17 @@ class Reference(Dataset[torch.Tensor]):
         return len(self.images)
 
     def __getitem__(self, position: int) -> torch.Tensor:
-        result: torch.Tensor = self.chain(Image.open(io.BytesIO(self.images[position])).convert("RGB"))
+        result: torch.Tensor = self.chain(
+            Image.open(io.BytesIO(self.images[position])).convert("RGB")
+        )
         return result
 
 
 def one_by_one(images: Reference, workers: int) -> DataLoader[torch.Tensor]:
     """The reference's chain; worker processes stay from epoch to epoch."""
-    return DataLoader(images, batch_size=_BATCH, num_workers=workers, persistent_workers=workers > 0)
+    return DataLoader(
+        images, batch_size=_BATCH, num_workers=workers, persistent_workers=workers > 0
+    )
 
 
 def read(loader: DataLoader[torch.Tensor]) -> None:
@@ -105,7 +112,11 @@ def read_epoch(images: DecodedImages, size: int | None) -> None:
     """An epoch of Thaw's pipeline."""
     augmenter = Augmenter(_AUGMENTATION, len(images), seed=1, epoch=0)
     network_input = PixelInput(_MEAN, _STD, None if size is None else (size, size), "bicubic")
-    loader = DataLoader(images, batch_sampler=EvaluationBatches(range(len(images)), _BATCH), collate_fn=lambda batch: batch)
+    loader = DataLoader(
+        images,
+        batch_sampler=EvaluationBatches(range(len(images)), _BATCH),
+        collate_fn=lambda batch: batch,
+    )
     for batch in loader:
         network_input(augmenter(batch["pixel_values"], batch["index"]))
 
@@ -123,11 +134,14 @@ def difference(images: list[bytes], size: int | None) -> tuple[float, float]:
         size: Side of the network's input; None is that of the images.
 
     Returns:
-        The largest difference, in 255ths, and the share of values that differ by more than one of these.
+        The largest difference, in 255ths, and the share of values that differ by more than one of
+        these.
     """
     images = images[:_BATCH]
     peer = Reference(images, size)
-    peer.chain.transforms = [step for step in peer.chain.transforms if "Random" not in type(step).__name__]
+    peer.chain.transforms = [
+        step for step in peer.chain.transforms if "Random" not in type(step).__name__
+    ]
     stored = decode(images)
     pixels = torch.stack([stored.pixels(i) for i in range(len(images))])
     ours = PixelInput(_MEAN, _STD, None if size is None else (size, size), "bicubic")(pixels)
@@ -160,7 +174,9 @@ def measure(given: argparse.Namespace) -> list[Row]:
         times = alternate(work, given.repetitions)
         told = {name: f"{count / times[name].median:,.0f} images/s" for name in work}
         most, more = difference(some, size)
-        told["Thaw"] += f"; where nothing is drawn, of 255, {most:.1f} off the peer at most, {more:.1e} of the values by over 1"
+        told["Thaw"] += (
+            f"; where nothing is drawn, of 255, {most:.1f} off the peer at most, {more:.1e} of the values by over 1"
+        )
         sides = {name: Side(times[name].seconds, quality=told[name]) for name in work}
         name = "32" if size is None else str(size)
         goals = ratio_goals(sides, ("default", least, None))
@@ -171,7 +187,16 @@ def measure(given: argparse.Namespace) -> list[Row]:
         turned = "" if size is None else f" (Thaw turns 32 and resizes last, the peer turns {size})"
         what = f"an epoch of {count} JPEG images read, flipped, turned and normalised at {name} pixels{turned}"
         kept_sides = {name: side for name, side in sides.items() if name != "limit"}
-        rows.append(Row(f"S10 {name}", what, kept_sides, goals, setting("torch", "torchvision", "pillow"), limit))
+        rows.append(
+            Row(
+                f"S10 {name}",
+                what,
+                kept_sides,
+                goals,
+                setting("torch", "torchvision", "pillow"),
+                limit,
+            )
+        )
     return rows
 
 

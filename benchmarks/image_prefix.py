@@ -2,10 +2,11 @@
 
     python -m benchmarks.image_prefix --data-dir DIR
 
-The backbone has random weights (nothing is downloaded), which changes no operation. The peer is the loop of Malpure, Litake &
-Ingle (arXiv 2110.05270): every image through Pillow, resized to 224 pixels, through all blocks in each epoch, Adam on what
-trains; in float32, and in bfloat16. It repeats one step for an hour, so some of its steps are measured and stand for all.
-Without augmentation, and with the horizontal flip, for which Thaw computes two states of each image.
+The backbone has random weights (nothing is downloaded), which changes no operation. The peer is the
+loop of Malpure, Litake & Ingle (arXiv 2110.05270): every image through Pillow, resized to 224
+pixels, through all blocks in each epoch, Adam on what trains; in float32, and in bfloat16. It
+repeats one step for an hour, so some of its steps are measured and stand for all. Without
+augmentation, and with the horizontal flip, for which Thaw computes two states of each image.
 """
 
 import argparse
@@ -50,7 +51,14 @@ def thaw(given: argparse.Namespace, *, flip: bool) -> ThawImages:
 
 def peer_network(given: argparse.Namespace) -> nn.Module:
     """The reference's network, of which the last block and the head train."""
-    hidden = (nn.Linear(_WIDTH, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5))
+    hidden = (
+        nn.Linear(_WIDTH, 256),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+    )
     network = timm_network(_NAME, nn.Sequential(*hidden, nn.Linear(256, 10)), given.device)
     begun = False
     for name, parameter in network[0].named_parameters():  # type: ignore[index]
@@ -63,9 +71,22 @@ def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: 
     """Some steps of the reference's loop."""
     network = peer_network(given)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    loader = DataLoader(Pictures(given.data_dir, _MEAN, _STD, flip=flip), batch_size=_BATCH, shuffle=True, drop_last=True)
+    loader = DataLoader(
+        Pictures(given.data_dir, _MEAN, _STD, flip=flip),
+        batch_size=_BATCH,
+        shuffle=True,
+        drop_last=True,
+    )
     steps = _STEPS["tuned" if half else "default"]
-    return partial(plain_steps, network, loader, torch.optim.Adam(trained, lr=1e-4), steps, half=half, device=given.device)
+    return partial(
+        plain_steps,
+        network,
+        loader,
+        torch.optim.Adam(trained, lr=1e-4),
+        steps,
+        half=half,
+        device=given.device,
+    )
 
 
 def measure(given: argparse.Namespace) -> Iterator[Row]:
@@ -95,11 +116,16 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
         sides |= {name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in peers}
         trained = EPOCHS * IMAGES * 3 * forward * (1 - _FROZEN)  # forward and backward
         operations = IMAGES * forward * _FROZEN * (2 if flip else 1) + trained
-        limit = Limit(operations / rate, f"{operations / 1e12:.0f} TFLOP at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
+        limit = Limit(
+            operations / rate,
+            f"{operations / 1e12:.0f} TFLOP at {rate / 1e9:,.0f} GFLOP/s in bfloat16",
+        )
         what = f"DeiT-B from blocks.11 on, {IMAGES:,} images, {EPOCHS} epochs, {'flip' if flip else 'no augmentation'}"
         goals = ratio_goals(sides, ("default", 15, 24), ("tuned", 6, 14))
         key = f"S3 {'flip' if flip else 'plain'}"
-        yield Row(key, what, sides, goals, setting("torch", "lightning", "timm"), limit, given.device)
+        yield Row(
+            key, what, sides, goals, setting("torch", "lightning", "timm"), limit, given.device
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ _SEED = 1
 class ThawImages:
     """A run of an experiment on the first images of CIFAR-10, with random weights of the backbone."""
 
-    def __init__(self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any]) -> None:
+    def __init__(
+        self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any]
+    ) -> None:
         """State what to run.
 
         Args:
@@ -75,12 +77,16 @@ class ThawImages:
 class Pictures(Dataset[tuple[Tensor, int]]):
     """Image by image through Pillow and torchvision, as most scripts read them."""
 
-    def __init__(self, data_dir: Path, mean: tuple[float, ...], std: tuple[float, ...], *, flip: bool) -> None:
+    def __init__(
+        self, data_dir: Path, mean: tuple[float, ...], std: tuple[float, ...], *, flip: bool
+    ) -> None:
         table = pq.read_table(data_dir / "cifar10" / "train.parquet").slice(0, IMAGES)
         self.cells, self.labels = table.column("img").to_pylist(), table.column("label").to_pylist()
         resize = transforms.Resize(224, transforms.InterpolationMode.BICUBIC)
         mirror = [transforms.RandomHorizontalFlip()] if flip else []
-        self.chain = transforms.Compose([resize, *mirror, transforms.ToTensor(), transforms.Normalize(mean, std)])
+        self.chain = transforms.Compose(
+            [resize, *mirror, transforms.ToTensor(), transforms.Normalize(mean, std)]
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,7 +102,13 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def plain_steps(
-    network: nn.Module, loader: DataLoader[Any], optimizer: torch.optim.Optimizer, steps: int, *, half: bool, device: str
+    network: nn.Module,
+    loader: DataLoader[Any],
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    *,
+    half: bool,
+    device: str,
 ) -> None:
     """The loop of the reference: read, forward, backward, step."""
     as_torch_is()
@@ -121,16 +133,22 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
 
     Args:
         stored: The run.
-        peer: Network of the peer, a backbone and a head, which gets Thaw's weights: training without them is then its own, and
-            both are in float32, on Thaw's pixels.
+        peer: Network of the peer, a backbone and a head, which gets Thaw's weights: training
+            without them is then its own, and both are in float32, on Thaw's pixels.
 
     Returns:
-        Difference of the loss and relative difference of the gradient of all that trains (Euclidean), for one batch that is
-        not flipped, on the CPU.
+        Difference of the loss and relative difference of the gradient of all that trains
+        (Euclidean), for one batch that is not flipped, on the CPU.
     """
     results = []
-    plain = ThawImages(stored.experiment, stored.given, {**stored.overrides, "data.augmentation.flip": False})
-    plain.overrides |= {"trainer.accelerator": "cpu", "data.train_rows": 2 * _VAL_IMAGES, "data.val_fraction": 0.5}
+    plain = ThawImages(
+        stored.experiment, stored.given, {**stored.overrides, "data.augmentation.flip": False}
+    )
+    plain.overrides |= {
+        "trainer.accelerator": "cpu",
+        "data.train_rows": 2 * _VAL_IMAGES,
+        "data.val_fraction": 0.5,
+    }
     if peer is not None:
         plain.overrides["trainer.precision"] = "32-true"
     for wanted in (True, False):
@@ -141,11 +159,15 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
         batch = next(iter(parts.datamodule.train_dataloader()))
         network: nn.Module = task.network
         if peer is None or wanted:
-            with torch.autocast("cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"):
+            with torch.autocast(
+                "cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"
+            ):
                 loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
         else:
             network = peer.eval()
-            network.load_state_dict(dict(zip(peer.state_dict(), _weights(task.network), strict=True)))
+            network.load_state_dict(
+                dict(zip(peer.state_dict(), _weights(task.network), strict=True))
+            )
             pixels = task.network.get_submodule("features").prepared(batch["pixel_values"])  # type: ignore[operator]
             loss = cross_entropy(network(pixels), batch["labels"])
         loss.backward()

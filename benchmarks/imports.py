@@ -2,8 +2,8 @@
 
     python -m benchmarks.imports
 
-Both import torchmetrics, and with it torchvision, scipy and parts of transformers: Lightning asks for it. What Thaw adds is the
-difference.
+Both import torchmetrics, and with it torchvision, scipy and parts of transformers: Lightning asks
+for it. What Thaw adds is the difference.
 """
 
 import argparse
@@ -22,7 +22,9 @@ _AT_MOST, _AIM = 1.5, 1.2
 def measure(given: argparse.Namespace) -> list[Row]:
     """Measure both imports and Python's own start, each in a process of its own."""
     programs = {"limit": "", "Thaw": "import engine.run", "default": "import torch, lightning"}
-    times = alternate({name: partial(_run, program) for name, program in programs.items()}, given.repetitions)
+    times = alternate(
+        {name: partial(_run, program) for name, program in programs.items()}, given.repetitions
+    )
     limit = Limit(times.pop("limit").median, "Python itself starts and ends")
     multiple = times["Thaw"].median / times["default"].median
     return [

@@ -2,13 +2,15 @@
 
     python -m benchmarks.keras_bert_speed --data-dir DIR
 
-A BERT of 6 layers, hidden size 384 and 12 heads, at most 128 tokens, the tweets of covid_fake_news, one vocabulary, batches of
-32 texts, 15 % of the tokens guessed, of which alone the vocabulary is scored, dropout 0.1, AdamW with clipped gradients. Each
-side is a process of its own, the only ones with TensorFlow; its first epoch is for warmth. Thaw is measured as
-`python -m keras_bert pretrain --precision mixed_bfloat16` trains, data pipeline included. The plain side is made of Keras's own
-layers, in float32 and padded to the maximum, with `compile` as it is; its masks are drawn beforehand, and as each of its steps
-costs the same, an epoch of it is a few steps. The tuned side has mixed_bfloat16, several steps an execution, and no XLA, which
-is slower on a CPU; when it has been measured, it trains once more, from the beginning and for a whole epoch, for its loss.
+A BERT of 6 layers, hidden size 384 and 12 heads, at most 128 tokens, the tweets of covid_fake_news,
+one vocabulary, batches of 32 texts, 15 % of the tokens guessed, of which alone the vocabulary is
+scored, dropout 0.1, AdamW with clipped gradients. Each side is a process of its own, the only ones
+with TensorFlow; its first epoch is for warmth. Thaw is measured as `python -m keras_bert pretrain
+--precision mixed_bfloat16` trains, data pipeline included. The plain side is made of Keras's own
+layers, in float32 and padded to the maximum, with `compile` as it is; its masks are drawn
+beforehand, and as each of its steps costs the same, an epoch of it is a few steps. The tuned side
+has mixed_bfloat16, several steps an execution, and no XLA, which is slower on a CPU; when it has
+been measured, it trains once more, from the beginning and for a whole epoch, for its loss.
 """
 
 import argparse
@@ -32,7 +34,16 @@ from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
-_LAYERS, _HIDDEN, _HEADS, _MAXLEN, _BATCH, _RATE, _DROP, _VOCABULARY = 6, 384, 12, 128, 32, 0.15, 0.1, 8000
+_LAYERS, _HIDDEN, _HEADS, _MAXLEN, _BATCH, _RATE, _DROP, _VOCABULARY = (
+    6,
+    384,
+    12,
+    128,
+    32,
+    0.15,
+    0.1,
+    8000,
+)
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # the first of the vocabulary
 _MASKED, _RANDOM = 0.8, 0.1
 _TABLE = Path("covid_fake_news") / "train.csv"
@@ -43,7 +54,9 @@ _PEERS = {"default": "float32", "tuned": "mixed_bfloat16"}
 def measure(given: argparse.Namespace) -> list[Row]:
     """Thaw first: the peers take its vocabulary."""
     if not (given.data_dir / _TABLE).is_file():
-        sys.exit(f"error: {given.data_dir / _TABLE} does not exist: give --data-dir the folder that holds it")
+        sys.exit(
+            f"error: {given.data_dir / _TABLE} does not exist: give --data-dir the folder that holds it"
+        )
     options = ["--data-dir", str(given.data_dir), "--repetitions", str(given.repetitions)]
     with tempfile.TemporaryDirectory() as folder:
         found = {"Thaw": train_thaw(given, folder)}
@@ -52,17 +65,28 @@ def measure(given: argparse.Namespace) -> list[Row]:
             found[name] = json.loads(_output(words, given).splitlines()[-1])
         numbers = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         tweets = pd.read_csv(given.data_dir / _TABLE)["tweet"].tolist()
-        tokens = sum(min(len(one.ids), _MAXLEN - 2) + 2 for one in numbers.encode_batch(tweets, add_special_tokens=False))
+        tokens = sum(
+            min(len(one.ids), _MAXLEN - 2) + 2
+            for one in numbers.encode_batch(tweets, add_special_tokens=False)
+        )
     steps, texts = found["Thaw"]["steps"], found["Thaw"]["texts"]
     sides = {}
     for name, one in found.items():
         quality = f"train loss {one['loss']:.3f}, mean of the first epoch" if "loss" in one else ""
-        sides[name] = Side(tuple(one["seconds"]), share=min(1.0, one["steps"] / steps), quality=quality)
+        sides[name] = Side(
+            tuple(one["seconds"]), share=min(1.0, one["steps"] / steps), quality=quality
+        )
     work = f"a masked-LM epoch of {texts:,} tweets in Keras, BERT of {_LAYERS} layers, hidden size {_HIDDEN}"
-    # Forward and twice that backward: a block's matrices for each token, the head's for each that is guessed.
-    operations = 3 * 2 * tokens * (12 * _LAYERS * _HIDDEN**2 + _RATE * (_HIDDEN**2 + _HIDDEN * _VOCABULARY))
+    # Forward and twice that backward: a block's matrices for each token, the head's for each that
+    # is guessed.
+    operations = (
+        3 * 2 * tokens * (12 * _LAYERS * _HIDDEN**2 + _RATE * (_HIDDEN**2 + _HIDDEN * _VOCABULARY))
+    )
     rate = operations_per_second(torch.bfloat16)
-    limit = Limit(operations / rate, f"{operations / 1e12:.1f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
+    limit = Limit(
+        operations / rate,
+        f"{operations / 1e12:.1f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16",
+    )
     goals = ratio_goals(sides, ("default", 3, 5))
     return [Row("S9", work, sides, goals, setting("tensorflow", "keras"), limit)]
 
@@ -87,7 +111,14 @@ def train_thaw(given: argparse.Namespace, folder: str) -> dict[str, Any]:
         "drop-rate": _DROP, "num-layers": _LAYERS, "num-att-heads": _HEADS, "hidden-size": _HIDDEN,
         "intermediate-size": 4 * _HIDDEN,
     }  # fmt: skip
-    _output(["keras_bert", "pretrain", *(str(word) for name, value in words.items() for word in (f"--{name}", value))], given)
+    _output(
+        [
+            "keras_bert",
+            "pretrain",
+            *(str(word) for name, value in words.items() for word in (f"--{name}", value)),
+        ],
+        given,
+    )
     with (Path(folder) / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     plan = json.loads((Path(folder) / "plan.json").read_text(encoding="utf-8"))
@@ -99,7 +130,9 @@ def train_thaw(given: argparse.Namespace, folder: str) -> dict[str, Any]:
     }
 
 
-def plain_data(table: Path, folder: str, count: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def plain_data(
+    table: Path, folder: str, count: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """The first tweets, masked once with Thaw's vocabulary.
 
     Args:
@@ -108,7 +141,8 @@ def plain_data(table: Path, folder: str, count: int) -> tuple[dict[str, np.ndarr
         count: N.
 
     Returns:
-        The tokens [N, T] and the chosen positions [N, P]; what stood there [N, P]; and 1 for what was chosen, 0 behind it.
+        The tokens [N, T] and the chosen positions [N, P]; what stood there [N, P]; and 1 for what
+        was chosen, 0 behind it.
     """
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     numbers = tokenizer.get_vocab()
@@ -126,7 +160,9 @@ def plain_data(table: Path, folder: str, count: int) -> tuple[dict[str, np.ndarr
         n, fate = len(chosen), rng.random(len(chosen))
         positions[i, :n], hidden[i, :n], weights[i, :n] = chosen, ids[i, chosen], 1
         drawn = rng.integers(len(_SPECIAL), len(numbers), n)
-        ids[i, chosen] = np.where(fate < _MASKED, mask, np.where(fate < _MASKED + _RANDOM, drawn, ids[i, chosen]))
+        ids[i, chosen] = np.where(
+            fate < _MASKED, mask, np.where(fate < _MASKED + _RANDOM, drawn, ids[i, chosen])
+        )
     return {"input_ids": ids, "positions": positions}, hidden, weights
 
 
@@ -145,12 +181,16 @@ def plain_model(vocabulary: int) -> Any:  # noqa: ANN401 - a keras.Model
     states = layers.Dropout(_DROP)(normed(states + places))
     mask = ops.not_equal(ids, 0)[:, None, :]
     for _ in range(_LAYERS):
-        read = layers.MultiHeadAttention(_HEADS, _HIDDEN // _HEADS)(states, states, attention_mask=mask)
+        read = layers.MultiHeadAttention(_HEADS, _HIDDEN // _HEADS)(
+            states, states, attention_mask=mask
+        )
         states = normed(states + layers.Dropout(_DROP)(read))
         inner = layers.Dense(_HIDDEN)(layers.Dense(4 * _HIDDEN, "gelu")(states))
         states = normed(states + layers.Dropout(_DROP)(inner))
     chosen = ops.take_along_axis(states, positions[:, :, None], axis=1)
-    logits = layers.Dense(vocabulary, dtype="float32")(normed(layers.Dense(_HIDDEN, "gelu")(chosen)))
+    logits = layers.Dense(vocabulary, dtype="float32")(
+        normed(layers.Dense(_HIDDEN, "gelu")(chosen))
+    )
     return keras.Model({"input_ids": ids, "positions": positions}, logits)
 
 
@@ -167,12 +207,16 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
         own = {"steps_per_execution": _STEPS, "jit_compile": False} if name == "tuned" else {}
         model.compile(
             keras.optimizers.AdamW(5e-4, weight_decay=0.01, global_clipnorm=1.0),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight"),
+            keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            ),
             **own,
         )
         return model
 
-    inputs, hidden, weights = plain_data(table, given.folder, _STEPS * _BATCH * (given.repetitions + 1))
+    inputs, hidden, weights = plain_data(
+        table, given.folder, _STEPS * _BATCH * (given.repetitions + 1)
+    )
     stamps: list[float] = []
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: stamps.append(time.perf_counter()),  # noqa: ARG005 - Keras's signature
@@ -186,7 +230,9 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
     found = {"seconds": seconds, "steps": _STEPS}
     if name == "tuned":
         inputs, hidden, weights = plain_data(table, given.folder, len(pd.read_csv(table)))
-        fitted = compiled().fit(inputs, hidden, sample_weight=weights, batch_size=_BATCH, epochs=1, verbose=0)
+        fitted = compiled().fit(
+            inputs, hidden, sample_weight=weights, batch_size=_BATCH, epochs=1, verbose=0
+        )
         found["loss"] = fitted.history["loss"][0]
     return found
 

@@ -35,7 +35,9 @@ class Timing:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def alternate(contenders: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, Timing]:
+def alternate(
+    contenders: Mapping[str, Callable[[], object]], repetitions: int
+) -> dict[str, Timing]:
     """Run every contender once for warmth, then all in turn, `repetitions` times.
 
     Args:

@@ -16,7 +16,8 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
 
     Args:
         work: Run once.
-        device: Where it computes. On a CPU the resident memory of this process is looked at, which needs Linux.
+        device: Where it computes. On a CPU the resident memory of this process is looked at, which
+            needs Linux.
 
     Returns:
         Bytes.

@@ -1,7 +1,8 @@
 """A row of the table of speeds: what was measured on each side, what it has to reach, and how far the machine could go.
 
-Each script of this package that measures speed gives rows. `command` makes it a command of its own: it prints the rows and,
-with `--save`, keeps them under `results/`, from which `python -m benchmarks` draws `RESULTS.md`.
+Each script of this package that measures speed gives rows. `command` makes it a command of its own:
+it prints the rows and, with `--save`, keeps them under `results/`, from which `python -m
+benchmarks` draws `RESULTS.md`.
 """
 
 import argparse
@@ -27,8 +28,8 @@ class Side:
 
     Attributes:
         seconds: Of what was measured, one metric a repetition.
-        share: What part of the whole work was measured, above 0 and up to 1; a peer that repeats the same step for an hour is
-            measured for some of its steps.
+        share: What part of the whole work was measured, above 0 and up to 1; a peer that repeats
+            the same step for an hour is measured for some of its steps.
         quality: What came of it: an accuracy, or the numerical difference from the others.
         memory: Peak memory on top of the data, in bytes, where that is asked for.
     """
@@ -114,13 +115,18 @@ class Row:
     def load(cls, path: Path) -> "Row":
         """The inverse of `save`."""
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kept["sides"] = {name: Side(**{**side, "seconds": tuple(side["seconds"])}) for name, side in kept["sides"].items()}
+        kept["sides"] = {
+            name: Side(**{**side, "seconds": tuple(side["seconds"])})
+            for name, side in kept["sides"].items()
+        }
         kept["goals"] = tuple(Goal(**goal) for goal in kept["goals"])
         kept["limit"] = None if kept["limit"] is None else Limit(**kept["limit"])
         return cls(**kept)
 
 
-def ratio_goals(sides: dict[str, Side], *wanted: tuple[str, float, float | None]) -> tuple[Goal, ...]:
+def ratio_goals(
+    sides: dict[str, Side], *wanted: tuple[str, float, float | None]
+) -> tuple[Goal, ...]:
     """Goals of the kind `times the default`: medians over the repetitions that both sides have.
 
     Args:
@@ -133,13 +139,19 @@ def ratio_goals(sides: dict[str, Side], *wanted: tuple[str, float, float | None]
 
     def ratio(peer: Side) -> float:
         own = sides["Thaw"]
-        pairs = zip(own.seconds, peer.seconds, strict=False)  # one of them may have been repeated more often
+        pairs = zip(
+            own.seconds, peer.seconds, strict=False
+        )  # one of them may have been repeated more often
         return statistics.median(theirs / peer.share / (ours / own.share) for ours, theirs in pairs)
 
-    return tuple(Goal(f"times the {peer}", ratio(sides[peer]), least, aim) for peer, least, aim in wanted)
+    return tuple(
+        Goal(f"times the {peer}", ratio(sides[peer]), least, aim) for peer, least, aim in wanted
+    )
 
 
-def arguments(description: str | None, repetitions: int, *, on_gpus: bool = True) -> argparse.ArgumentParser:
+def arguments(
+    description: str | None, repetitions: int, *, on_gpus: bool = True
+) -> argparse.ArgumentParser:
     """What every script takes.
 
     Args:
@@ -151,16 +163,31 @@ def arguments(description: str | None, repetitions: int, *, on_gpus: bool = True
         The parser.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=_TEXT)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the datasets (default: data)")
-    parser.add_argument("--repetitions", type=int, default=repetitions, help=f"of each side (default: {repetitions})")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), help="folder of the datasets (default: data)"
+    )
+    parser.add_argument(
+        "--repetitions",
+        type=int,
+        default=repetitions,
+        help=f"of each side (default: {repetitions})",
+    )
     devices = ("cpu", "cuda") if on_gpus else ("cpu",)
-    parser.add_argument("--device", choices=devices, default="cuda" if on_gpus and torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        choices=devices,
+        default="cuda" if on_gpus and torch.cuda.is_available() else "cpu",
+    )
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
-    parser.add_argument("--save", action="store_true", help="keep the rows for benchmarks/RESULTS.md")
+    parser.add_argument(
+        "--save", action="store_true", help="keep the rows for benchmarks/RESULTS.md"
+    )
     return parser
 
 
-def command(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Iterable[Row]]) -> None:
+def command(
+    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Iterable[Row]]
+) -> None:
     """Read the command line, measure, print, and keep what is to be kept, each row as soon as it is there."""
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -186,8 +213,12 @@ def described(row: Row) -> str:
             if goal.aim
             else f"{goal.at_least:g}"
         )
-        lines.append(f"  {goal.what}: {goal.value:.4g} ({wanted}; {'reached' if goal.reached else 'MISSED'})")
+        lines.append(
+            f"  {goal.what}: {goal.value:.4g} ({wanted}; {'reached' if goal.reached else 'MISSED'})"
+        )
     if row.limit is not None:
         far = row.sides["Thaw"].timing.median / row.limit.seconds
-        lines.append(f"  limit: {row.limit.seconds:.4g} s ({row.limit.why}); Thaw takes {far:.1f} times that")
+        lines.append(
+            f"  limit: {row.limit.seconds:.4g} s ({row.limit.why}); Thaw takes {far:.1f} times that"
+        )
     return "\n".join(lines)

@@ -3,12 +3,14 @@
     python -m benchmarks.segmentation_loss [--repetitions N] [--native]
     python -m benchmarks.segmentation_loss --step [--precision 32-true|bf16-mixed] [--checkpoint]
 
-Without options: the loss alone, forward and backward, of random logits; the default is Hugging Face's formula, the tuned peer
-the same under torch.compile. The gradient's error is relative, in the Euclidean norm, against the plain formula in float64.
-With `--native`: Thaw's alone at the size at which the reference ran out of memory, where the plain formula's upsampled logits
-are 8.17 GiB and it holds them three times over. With `--step`: a training step of BEiT-B with UPerNet at 640 x 640, random
-weights, with its auxiliary head; each side in a process of its own, so that neither measures what the other left behind. With
-`--checkpoint`, encoder and head are computed a second time in the backward pass instead of being kept.
+Without options: the loss alone, forward and backward, of random logits; the default is Hugging
+Face's formula, the tuned peer the same under torch.compile. The gradient's error is relative, in
+the Euclidean norm, against the plain formula in float64. With `--native`: Thaw's alone at the size
+at which the reference ran out of memory, where the plain formula's upsampled logits are 8.17 GiB
+and it holds them three times over. With `--step`: a training step of BEiT-B with UPerNet at 640 x
+640, random weights, with its auxiliary head; each side in a process of its own, so that neither
+measures what the other left behind. With `--checkpoint`, encoder and head are computed a second
+time in the backward pass instead of being kept.
 """
 
 import argparse
@@ -32,7 +34,8 @@ from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_ent
 from lightning_modules.networks.backbones.segmentation import segmentation_network
 
 _CLASSES, _BATCH, _UNLABELLED = 150, 2, 0.1
-# Of a logit: two products and sums of interpolation, an exponential, and two of the interpolation's adjoint.
+# Of a logit: two products and sums of interpolation, an exponential, and two of the interpolation's
+# adjoint.
 _OPERATIONS = 20
 _SIZES = (((160, 160), (640, 640)), ((160, 160), (512, 683)))
 _NATIVE = ((160, 160), (2704, 2704))
@@ -46,7 +49,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def plain(logits: Tensor, labels: Tensor) -> Tensor:
     """The formula that is written everywhere."""
-    upsampled = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    upsampled = functional.interpolate(
+        logits, size=labels.shape[-2:], mode="bilinear", align_corners=False
+    )
     return functional.cross_entropy(upsampled, labels.long(), ignore_index=IGNORE_INDEX)
 
 
@@ -72,7 +77,10 @@ def measure(given: argparse.Namespace) -> list[Row]:
 def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespace) -> Row:
     torch.manual_seed(0)
     device = torch.device(given.device)
-    logits, labels = torch.randn(_BATCH, _CLASSES, *small, device=device, requires_grad=True), random_labels(large, device)
+    logits, labels = (
+        torch.randn(_BATCH, _CLASSES, *small, device=device, requires_grad=True),
+        random_labels(large, device),
+    )
 
     def work(loss: Loss) -> Tensor:
         return torch.autograd.grad(loss(logits, labels), logits)[0]
@@ -80,12 +88,19 @@ def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespa
     losses = {"Thaw": ours, "default": plain, "tuned": torch.compile(plain, dynamic=False)}
     double = logits.detach().double().requires_grad_()
     exact = torch.autograd.grad(plain(double, labels), double)[0]
-    errors = {name: float((work(loss).double() - exact).norm() / exact.norm()) for name, loss in losses.items()}
+    errors = {
+        name: float((work(loss).double() - exact).norm() / exact.norm())
+        for name, loss in losses.items()
+    }
     del exact, double
-    times = alternate({name: partial(work, loss) for name, loss in losses.items()}, given.repetitions)
+    times = alternate(
+        {name: partial(work, loss) for name, loss in losses.items()}, given.repetitions
+    )
     sides = {
         name: Side(
-            times[name].seconds, quality=f"gradient's error {errors[name]:.1e}", memory=peak_memory(partial(work, loss), device)
+            times[name].seconds,
+            quality=f"gradient's error {errors[name]:.1e}",
+            memory=peak_memory(partial(work, loss), device),
         )
         for name, loss in losses.items()
     }
@@ -94,21 +109,37 @@ def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespa
     goals += (Goal("memory, as a share of the default's", memory, 1 / 10, 1 / 30, less=True),)
     what = f"loss of {_BATCH} maps of {_CLASSES} classes, {small[0]} x {small[1]} -> {large[0]} x {large[1]}, and its gradient"
     key = "S5" if (small, large) == _SIZES[0] else f"S5 {large[0]} x {large[1]}"
-    count, rate = _BATCH * _CLASSES * large[0] * large[1], operations_per_second(torch.float32, given.device)
+    count, rate = (
+        _BATCH * _CLASSES * large[0] * large[1],
+        operations_per_second(torch.float32, given.device),
+    )
     why = f"{_OPERATIONS} operations for each of {count / 1e6:.0f} million upsampled logits at {rate / 1e9:,.0f} GFLOP/s"
-    return Row(key, what, sides, goals, setting("torch"), Limit(_OPERATIONS * count / rate, why), given.device)
+    return Row(
+        key,
+        what,
+        sides,
+        goals,
+        setting("torch"),
+        Limit(_OPERATIONS * count / rate, why),
+        given.device,
+    )
 
 
 def measure_native(device: torch.device) -> None:
     """Print what Thaw's loss takes where the reference ran out of memory."""
     small, large = _NATIVE
     torch.manual_seed(0)
-    logits, labels = torch.randn(_BATCH, _CLASSES, *small, device=device, requires_grad=True), random_labels(large, device)
+    logits, labels = (
+        torch.randn(_BATCH, _CLASSES, *small, device=device, requires_grad=True),
+        random_labels(large, device),
+    )
     start = time.perf_counter()
     peak = peak_memory(lambda: torch.autograd.grad(ours(logits, labels), logits), device)
     held = 4 * _BATCH * _CLASSES * large[0] * large[1]
     size = f"{_BATCH} x {large[0]} x {large[1]}"
-    print(f"labels {size}, {_CLASSES} classes: the upsampled logits alone would be {held / _GIB:.2f} GiB")
+    print(
+        f"labels {size}, {_CLASSES} classes: the upsampled logits alone would be {held / _GIB:.2f} GiB"
+    )
     print(f"Thaw: peak extra memory {peak / _GIB:.2f} GiB, {time.perf_counter() - start:.1f} s")
 
 
@@ -116,7 +147,9 @@ def measure_step(name: str, precision: str, device: torch.device, *, checkpointe
     """Take two training steps, the first for warmth, and print the second's peak and seconds as JSON."""
     torch.manual_seed(0)
     loss = _LOSSES[name]
-    network = segmentation_network(_BEIT, _CLASSES, checkpoint_encoder=checkpointed, checkpoint_head=checkpointed).to(device)
+    network = segmentation_network(
+        _BEIT, _CLASSES, checkpoint_encoder=checkpointed, checkpoint_head=checkpointed
+    ).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=6e-5)
     pixels = torch.randint(0, 256, (_BATCH, 3, 640, 640), dtype=torch.uint8, device=device)
     labels = random_labels((640, 640), device)
@@ -145,7 +178,15 @@ def compare_steps(precision: str, *, checkpointed: bool) -> None:
     print("| loss | peak of a step, GiB, on top of weights and optimiser | seconds |")
     print("|---|---|---|")
     for name in _LOSSES:
-        command = [sys.executable, "-m", "benchmarks.segmentation_loss", "--step", name, "--precision", precision]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.segmentation_loss",
+            "--step",
+            name,
+            "--precision",
+            precision,
+        ]
         command += ["--checkpoint"] if checkpointed else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own command
         found = json.loads(done.stdout.splitlines()[-1])
@@ -155,10 +196,22 @@ def compare_steps(precision: str, *, checkpointed: bool) -> None:
 def main() -> None:
     """Measure what was asked for."""
     parser = arguments(__doc__, repetitions=7)
-    parser.add_argument("--native", action="store_true", help="the loss alone where the reference ran out of memory")
-    parser.add_argument("--step", nargs="?", const="both", choices=["both", *_LOSSES], help="a training step instead")
-    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="of the step")
-    parser.add_argument("--checkpoint", action="store_true", help="of the step: encoder and head computed twice")
+    parser.add_argument(
+        "--native", action="store_true", help="the loss alone where the reference ran out of memory"
+    )
+    parser.add_argument(
+        "--step",
+        nargs="?",
+        const="both",
+        choices=["both", *_LOSSES],
+        help="a training step instead",
+    )
+    parser.add_argument(
+        "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="of the step"
+    )
+    parser.add_argument(
+        "--checkpoint", action="store_true", help="of the step: encoder and head computed twice"
+    )
     given = parser.parse_args()
     device = torch.device(given.device)
     if given.step in _LOSSES:

@@ -23,7 +23,14 @@ _DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
 def kept_rows(folder: Path = RESULTS) -> list[Row]:
     """All rows that were kept, in the order of their keys."""
     rows = [Row.load(path) for path in folder.glob("*/*.json")]
-    return sorted(rows, key=lambda row: (row.device, int("".join(c for c in row.key.split()[0] if c.isdigit())), row.key))
+    return sorted(
+        rows,
+        key=lambda row: (
+            row.device,
+            int("".join(c for c in row.key.split()[0] if c.isdigit())),
+            row.key,
+        ),
+    )
 
 
 def page(rows: Sequence[Row]) -> str:
@@ -45,15 +52,26 @@ def _table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         sides = [_took(row.sides.get(name)) for name in ("Thaw", *_PEERS)]
-        goals = [" / ".join(_goal(goal, part) for goal in row.goals) for part in ("value", "at_least", "aim")]
-        far = "" if row.limit is None else f"{row.sides['Thaw'].timing.median / row.limit.seconds:.1f}"
+        goals = [
+            " / ".join(_goal(goal, part) for goal in row.goals)
+            for part in ("value", "at_least", "aim")
+        ]
+        far = (
+            ""
+            if row.limit is None
+            else f"{row.sides['Thaw'].timing.median / row.limit.seconds:.1f}"
+        )
         limit = "" if row.limit is None else _short(row.limit.seconds)
         lines.append(f"| {' | '.join([row.key, row.work, *sides, *goals, limit, far])} |")
     return "\n".join(lines) + "\n"
 
 
 def _took(side: Side | None) -> str:
-    return "" if side is None else f"{_short(side.timing.median)} ({_spread(side)}n {len(side.seconds)})"
+    return (
+        ""
+        if side is None
+        else f"{_short(side.timing.median)} ({_spread(side)}n {len(side.seconds)})"
+    )
 
 
 def _short(number: float) -> str:
@@ -83,13 +101,21 @@ def _details(row: Row) -> str:
     for name, side in row.sides.items():
         memory = "" if side.memory is None else f"{side.memory / 2**20:,.0f}"
         took = side.timing
-        cells = [f"{took.median:.4g}", _spread(side).rstrip(", "), str(len(side.seconds)), f"{side.share:.3g}", memory]
+        cells = [
+            f"{took.median:.4g}",
+            _spread(side).rstrip(", "),
+            str(len(side.seconds)),
+            f"{side.share:.3g}",
+            memory,
+        ]
         lines.append(f"| {' | '.join([name, *cells, side.quality])} |")
     lines.append("")
     for goal in row.goals:
         aim = "" if goal.aim is None else f", aim {goal.aim:g}"
         bound = "at most" if goal.less else "at least"
-        lines.append(f"- {goal.what}: {goal.value:.3g}, {bound} {goal.at_least:g}{aim}: {_verdict(goal)}")
+        lines.append(
+            f"- {goal.what}: {goal.value:.3g}, {bound} {goal.at_least:g}{aim}: {_verdict(goal)}"
+        )
     if row.limit is not None:
         lines.append(f"- limit: {row.limit.seconds:.3g} s, {row.limit.why}")
     return "\n".join(lines) + "\n"

@@ -2,12 +2,14 @@
 
     python -m benchmarks.text_features --data-dir DIR --backbone FOLDER
 
-The same weights, tweets, batches of 32, at most 128 tokens, AdamW with one learning rate, clipped gradients; a linear head on
-the mean of the token states, and a bidirectional GRU of 128 units on all of them. All sides read the train and the val split:
-Thaw, which starts without stored features, evaluates val every epoch, the Trainer once at the end. A second Thaw reads the
-test split besides, as `train.py` does unless told otherwise. The Trainer by default is float32 in random order, tuned bfloat16
-and grouped by length. Each repetition has its own seed. Of the peers, whose epochs are all alike, the tuned one trains once,
-and the default one trains one epoch, which counts ten times, and evaluates.
+The same weights, tweets, batches of 32, at most 128 tokens, AdamW with one learning rate, clipped
+gradients; a linear head on the mean of the token states, and a bidirectional GRU of 128 units on
+all of them. All sides read the train and the val split: Thaw, which starts without stored features,
+evaluates val every epoch, the Trainer once at the end. A second Thaw reads the test split besides,
+as `train.py` does unless told otherwise. The Trainer by default is float32 in random order, tuned
+bfloat16 and grouped by length. Each repetition has its own seed. Of the peers, whose epochs are all
+alike, the tuned one trains once, and the default one trains one epoch, which counts ten times, and
+evaluates.
 """
 
 import argparse
@@ -40,7 +42,12 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
 
 def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
     experiment, wanted = _HEADS[head]
-    words = {"model.lr": _LR, "data.batch_size": 32, "data.max_length": 128, "trainer.max_epochs": _EPOCHS}
+    words = {
+        "model.lr": _LR,
+        "data.batch_size": 32,
+        "data.max_length": 128,
+        "trainer.max_epochs": _EPOCHS,
+    }
     peer = partial(PeerRun, given, _LR, epochs=_EPOCHS, head=head)  # type: ignore[arg-type]
     ours = partial(ThawRun, experiment, given, words, features="measured")
     makes: dict[str, Callable[[], Run]] = {
@@ -56,10 +63,15 @@ def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
     thaw = ThawRun(experiment, given, words)
     thaw.prepare(1)
     operations = sum(forward_operations(thaw, split) for split in ("train", "val"))
-    limit = Limit(operations / rate, f"one forward pass, {operations / 1e12:.2f} TFLOP at {rate / 1e9:,.0f} GFLOP/s")
+    limit = Limit(
+        operations / rate,
+        f"one forward pass, {operations / 1e12:.2f} TFLOP at {rate / 1e9:,.0f} GFLOP/s",
+    )
     what = f"{_EPOCHS} epochs of a {head} head on frozen {thaw.backbone_name}, {thaw.train_rows:,} tweets, tested once on val"
     versions = setting("torch", "lightning", "transformers", "accelerate")
-    return Row(f"S2 {head}", what, sides, ratio_goals(sides, *wanted), versions, limit, given.device)
+    return Row(
+        f"S2 {head}", what, sides, ratio_goals(sides, *wanted), versions, limit, given.device
+    )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m benchmarks.text_finetuning --data-dir DIR --backbone FOLDER
 
-The same weights of the encoder, the same tweets, batches of 32, at most 128 tokens, dropout as the encoder has it, AdamW with
-one learning rate, clipped gradients; then the val split is read once. The Trainer by default: float32, random order, each
-batch padded to its longest text. Tuned: bfloat16 and batches grouped by length. Each repetition has its own seed, so the
-accuracies are those of several seeds; a second Thaw in float32 shows what bfloat16 does to them.
+The same weights of the encoder, the same tweets, batches of 32, at most 128 tokens, dropout as the
+encoder has it, AdamW with one learning rate, clipped gradients; then the val split is read once.
+The Trainer by default: float32, random order, each batch padded to its longest text. Tuned:
+bfloat16 and batches grouped by length. Each repetition has its own seed, so the accuracies are
+those of several seeds; a second Thaw in float32 shows what bfloat16 does to them.
 """
 
 import argparse
@@ -41,15 +42,23 @@ def measure(given: argparse.Namespace) -> list[Row]:
         "Thaw": partial(ThawRun, "minilm_finetune", given, _WORDS),
         "default": partial(PeerRun, given, _LR, epochs=1, tuned=False),
         "tuned": partial(PeerRun, given, _LR, epochs=1, tuned=True),
-        "Thaw in float32": partial(ThawRun, "minilm_finetune", given, {**_WORDS, "trainer.precision": "32-true"}),
+        "Thaw in float32": partial(
+            ThawRun, "minilm_finetune", given, {**_WORDS, "trainer.precision": "32-true"}
+        ),
     }
     seeds = {name: min(given.repetitions, _OF_PEERS.get(name, given.repetitions)) for name in makes}
     found = side_by_side(makes, given, seeds, warmth=_STEPS_OF_WARMTH)
     sides = {name: side_of(trained, "val acc") for name, trained in found.items()}
     thaw = ThawRun("minilm_finetune", given, _WORDS)
     thaw.prepare(1)
-    operations, rate = training_operations(thaw), operations_per_second(torch.bfloat16, given.device)
-    limit = Limit(operations / rate, f"{operations / 1e12:.2f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16")
+    operations, rate = (
+        training_operations(thaw),
+        operations_per_second(torch.bfloat16, given.device),
+    )
+    limit = Limit(
+        operations / rate,
+        f"{operations / 1e12:.2f} TFLOP of real tokens at {rate / 1e9:,.0f} GFLOP/s in bfloat16",
+    )
     pairs = zip(found["Thaw"], found["Thaw in float32"], strict=True)
     change = statistics.mean(half.accuracy - whole.accuracy for half, whole in pairs)
     goals = ratio_goals(sides, ("default", 4, 6), ("tuned", 1.5, 2.5))

@@ -20,7 +20,9 @@ from engine.feature_cache.planning import fill_cache, plan_cache
 def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Let a script be told the text backbone."""
     name = "sentence-transformers/all-MiniLM-L6-v2"
-    parser.add_argument("--backbone", default=name, help=f"text backbone: hub name or folder (default: {name})")
+    parser.add_argument(
+        "--backbone", default=name, help=f"text backbone: hub name or folder (default: {name})"
+    )
     return parser
 
 
@@ -42,9 +44,10 @@ class ThawRun(Run):
             experiment: Name of the experiment.
             given: The command line.
             words: Dotted key -> value, as on the command line of `train.py`.
-            split: The accuracy that is told: of `val`, or of `test`, which is then tested once at the end.
-            features: Whether what is frozen for good runs once, which is then measured; or the folder where its features are
-                kept, before the clock starts.
+            split: The accuracy that is told: of `val`, or of `test`, which is then tested once at
+                the end.
+            features: Whether what is frozen for good runs once, which is then measured; or the
+                folder where its features are kept, before the clock starts.
         """
         self.experiment, self.given, self.overrides = experiment, given, dict(words)
         self.split, self.features = split, features
@@ -61,8 +64,11 @@ class ThawRun(Run):
             "seed": seed,
             "model.backbone": self.given.backbone,
             "test": self.split == "test",
-            # Where storing them is measured, nothing is found there; else they are computed once for all.
-            "cache.dir": str(self.features if isinstance(self.features, Path) else folder / "features"),
+            # Where storing them is measured, nothing is found there; else they are computed once
+            # for all.
+            "cache.dir": str(
+                self.features if isinstance(self.features, Path) else folder / "features"
+            ),
             "cache.features": self.features != "none" and steps is None,
         }
         self.cfg = composed(self.experiment, self.given, {**stated, **self.overrides, **short})
@@ -87,7 +93,9 @@ class ThawRun(Run):
         assert isinstance(io, AtomicCheckpointIO)  # noqa: S101 - tells the type checker
         complete(io.kept)
         if self.split == "test":
-            self.parts.trainer.test(self.parts.task, datamodule=self.parts.datamodule, verbose=False)
+            self.parts.trainer.test(
+                self.parts.task, datamodule=self.parts.datamodule, verbose=False
+            )
         accuracy = self.parts.task.results[self.split].metrics["acc"]
         assert accuracy is not None  # noqa: S101 - tells the type checker
         return float(accuracy)
@@ -115,10 +123,16 @@ def forward_operations(run: ThawRun, split: str) -> float:
     assert run.parts is not None  # noqa: S101 - tells the type checker
     encoder: Any = run.parts.task.network.features
     lengths = run.datamodule.tokenized[split].lengths.astype(np.float64)
-    layers = [module for name, module in encoder.named_modules() if isinstance(module, nn.Linear) and "layer." in name]
+    layers = [
+        module
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear) and "layer." in name
+    ]
     products = 2 * sum(layer.weight.numel() for layer in layers) * lengths.sum()
     # Scores and their use: two products of T x T x C in each layer.
-    attention = 4 * encoder.config.num_hidden_layers * encoder.config.hidden_size * (lengths**2).sum()
+    attention = (
+        4 * encoder.config.num_hidden_layers * encoder.config.hidden_size * (lengths**2).sum()
+    )
     return float(products + attention)
 
 

@@ -42,19 +42,24 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
 class FrozenClassifier(nn.Module):
     """A frozen encoder under a head, as one writes it for the Trainer: Thaw's networks, the GRU over packed texts.
 
-    Of two classes Thaw has one logit; that of the other is 0 here, which makes the cross-entropy the same.
+    Of two classes Thaw has one logit; that of the other is 0 here, which makes the cross-entropy
+    the same.
     """
 
     def __init__(self, backbone: str, *, recurrent: bool, hidden: int = 128) -> None:
         super().__init__()
-        self.encoder = AutoModel.from_pretrained(backbone, dtype=torch.float32, add_pooling_layer=False)
+        self.encoder = AutoModel.from_pretrained(
+            backbone, dtype=torch.float32, add_pooling_layer=False
+        )
         for parameter in self.encoder.parameters():
             parameter.requires_grad = False
         self.recurrent = recurrent
         if not recurrent:
             self.output = nn.Linear(self.encoder.config.hidden_size, 1)
             return
-        self.gru = nn.GRU(self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(
+            self.encoder.config.hidden_size, hidden, batch_first=True, bidirectional=True
+        )
         self.output = nn.Linear(2 * hidden, 1)
 
     def train(self, mode: bool = True) -> "FrozenClassifier":  # noqa: FBT001, FBT002 - torch's own signature
@@ -63,12 +68,16 @@ class FrozenClassifier(nn.Module):
         self.encoder.eval()
         return self
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
         """Logits [B, 2] and, with labels, the loss."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.recurrent:
             lengths = attention_mask.sum(1).cpu()
-            packed = nn.utils.rnn.pack_padded_sequence(states.float(), lengths, batch_first=True, enforce_sorted=False)
+            packed = nn.utils.rnn.pack_padded_sequence(
+                states.float(), lengths, batch_first=True, enforce_sorted=False
+            )
             vectors = torch.cat(list(self.gru(packed)[1]), dim=-1)
         else:
             mask = attention_mask[..., None]
@@ -100,7 +109,8 @@ class PeerRun(Run):
             epochs: How many.
             measured: How many of them it trains, all unless given: the others take as long.
             tuned: With bfloat16 and batches grouped by length.
-            head: What reads the frozen encoder; `tuned` is the library's own classifier, of which all trains.
+            head: What reads the frozen encoder; `tuned` is the library's own classifier, of which
+                all trains.
             split: Whose accuracy is told, at the end.
         """
         self.given, self.lr, self.tuned, self.head, self.split = given, lr, tuned, head, split
@@ -118,7 +128,9 @@ class PeerRun(Run):
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         """Load the weights and build the Trainer; returns the network."""
         set_seed(seed)
-        more: dict[str, Any] = {"train_sampling_strategy": "group_by_length", "bf16": True} if self.tuned else {}
+        more: dict[str, Any] = (
+            {"train_sampling_strategy": "group_by_length", "bf16": True} if self.tuned else {}
+        )
         options = TrainingArguments(
             output_dir=self.place.name,
             per_device_train_batch_size=32,
@@ -141,7 +153,9 @@ class PeerRun(Run):
             args=options,
             train_dataset=self.texts["train"],
             eval_dataset=self.texts[self.split],
-            data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(self.given.backbone)),
+            data_collator=DataCollatorWithPadding(
+                AutoTokenizer.from_pretrained(self.given.backbone)
+            ),
             compute_metrics=_accuracy,
         )
         network: nn.Module = self.trainer.model
@@ -151,7 +165,9 @@ class PeerRun(Run):
         backbone = self.given.backbone
         if self.head != "tuned":
             return FrozenClassifier(backbone, recurrent=self.head == "bigru")
-        network: nn.Module = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
+        network: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            backbone, num_labels=2, dtype=torch.float32
+        )
         return network
 
     def train(self) -> float:
@@ -166,4 +182,8 @@ class PeerRun(Run):
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - of the Trainer
-    return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
+    return {
+        "accuracy": float(
+            (np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean()
+        )
+    }

@@ -1,8 +1,8 @@
 """Training runs that are measured side by side: processes of which one runs at a time, for a second or so, and then the next.
 
-A machine that others share changes its speed by more, from one minute to the next, than what is to be measured. Sides that
-take turns meet the same machine. Each is a process of its own, so that nothing that one sets holds for another, and its
-seconds are those of its own turns.
+A machine that others share changes its speed by more, from one minute to the next, than what is to
+be measured. Sides that take turns meet the same machine. Each is a process of its own, so that
+nothing that one sets holds for another, and its seconds are those of its own turns.
 """
 
 import argparse
@@ -65,7 +65,9 @@ class Trained:
 def side_of(trained: Sequence[Trained], accuracy_of: str) -> Side:
     """The side of a row, with the accuracy of each seed."""
     accuracies = ", ".join(f"{one.accuracy:.4f}" for one in trained)
-    return Side(tuple(one.seconds for one in trained), trained[0].share, f"{accuracy_of} {accuracies}")
+    return Side(
+        tuple(one.seconds for one in trained), trained[0].share, f"{accuracy_of} {accuracies}"
+    )
 
 
 class Turns:
@@ -78,7 +80,9 @@ class Turns:
 
     def __init__(self, sides: int, context: Any = multiprocessing) -> None:  # noqa: ANN401 - a context or the module
         self.may_run = [context.Semaphore(0) for _ in range(sides)]
-        self.ended = context.Array("b", sides, lock=False)  # only whoever has the turn looks and writes
+        self.ended = context.Array(
+            "b", sides, lock=False
+        )  # only whoever has the turn looks and writes
 
     def begin(self) -> None:
         """Give the first side its turn."""
@@ -159,7 +163,9 @@ def side_by_side(
         turns, results, over = Turns(len(names), context), context.Queue(), context.Event()
         processes = [
             context.Process(
-                target=_play, args=(makes[name], turns, i, (seed, warmth, given.threads), results, over), daemon=True
+                target=_play,
+                args=(makes[name], turns, i, (seed, warmth, given.threads), results, over),
+                daemon=True,
             )
             for i, name in enumerate(names)
         ]
@@ -170,7 +176,10 @@ def side_by_side(
             for _ in names:
                 side, trained = _next_result(results, processes)
                 found[names[side]].append(trained)
-                print(f"{names[side]}, seed {seed}: {trained.seconds:.1f} s, accuracy {trained.accuracy:.4f}", flush=True)
+                print(
+                    f"{names[side]}, seed {seed}: {trained.seconds:.1f} s, accuracy {trained.accuracy:.4f}",
+                    flush=True,
+                )
             over.set()
             for process in processes:
                 process.join()
@@ -217,7 +226,9 @@ def _next_result(results: Any, processes: Sequence[BaseProcess]) -> tuple[int, T
         except queue.Empty:
             dead = [process for process in processes if process.exitcode]
             if dead:
-                msg = f"a side ended with exit code {dead[0].exitcode}; what it printed stands above"
+                msg = (
+                    f"a side ended with exit code {dead[0].exitcode}; what it printed stands above"
+                )
                 raise RuntimeError(msg) from None
         else:
             return found

@@ -15,7 +15,12 @@ from torch.utils.data import DataLoader
 
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, TrainingBatches
-from datamodules.batching.stored_features import FeatureInput, FeatureSplit, NotStorableError, StoredFeatures
+from datamodules.batching.stored_features import (
+    FeatureInput,
+    FeatureSplit,
+    NotStorableError,
+    StoredFeatures,
+)
 from datamodules.reading.errors import BadRow, DataError, leave_out
 from datamodules.reading.labels import check_classes
 from datamodules.reading.splits import shared_contents
@@ -35,7 +40,9 @@ def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
     """SHA-256 over rows of JSON scalars: two datasets with one fingerprint are the same."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(list(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        digest.update(
+            json.dumps(list(row), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        )
     return digest.hexdigest()
 
 
@@ -76,8 +83,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         splits: The usable samples; empty before `setup`.
         stored: Features that are read instead of the samples of a split; see `read_from_cache`.
         only: The splits that are read; set before `setup` where not all are needed.
-        start_epoch: The epoch that training starts with. Lightning makes the first iterator before it tells the sampler
-            the epoch, so a resumed run has to say it here.
+        start_epoch: The epoch that training starts with. Lightning makes the first iterator before
+            it tells the sampler the epoch, so a resumed run has to say it here.
         batch_size, eval_batch_size: Samples of a batch in training, and in validation and test.
     """
 
@@ -88,7 +95,12 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     eval_batch_size: int
 
     def __init__(
-        self, classes: Sequence[str], num_classes: int, val_fraction: float, on_bad_rows: Literal["error", "skip"], seed: int
+        self,
+        classes: Sequence[str],
+        num_classes: int,
+        val_fraction: float,
+        on_bad_rows: Literal["error", "skip"],
+        seed: int,
     ) -> None:
         """State what all datasets have.
 
@@ -135,20 +147,36 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         self.bad_rows = leave_out(bad, self.on_bad_rows)
         if "val" in self.splits_to_read and "val" not in splits:
             first, second = splits["train"].divided(self.val_fraction, self.seed)
-            splits["val"], splits["train"] = splits["train"].take(second), splits["train"].take(first)
+            splits["val"], splits["train"] = (
+                splits["train"].take(second),
+                splits["train"].take(first),
+            )
         for name in self.splits_to_read:
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
                 raise DataError(msg)
-        missing = set(range(self.num_classes)) - splits["train"].classes if "train" in self.splits_to_read else set()
+        missing = (
+            set(range(self.num_classes)) - splits["train"].classes
+            if "train" in self.splits_to_read
+            else set()
+        )
         if missing:
             names = ", ".join(self.class_names[k] for k in sorted(missing)[:_NAMED])
             more = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
-            log.warning("the train split has no sample of %s%s, so nothing is learnt about it", names, more)
+            log.warning(
+                "the train split has no sample of %s%s, so nothing is learnt about it", names, more
+            )
         self.splits = {name: splits[name] for name in self.splits_to_read}
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
-            log.warning("%d %s stand in %s and in %s, for example: %.80s", len(shared), self.samples_are, a, b, example)
+            log.warning(
+                "%d %s stand in %s and in %s, for example: %.80s",
+                len(shared),
+                self.samples_are,
+                a,
+                b,
+                example,
+            )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
         """Raise what a worker found to be wrong: it hands faults over as batches."""
@@ -170,7 +198,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         facts: dict[str, Any] = {}
         for name, split in self.splits.items():
             skipped = sum(row.split == name for row in self.bad_rows)
-            facts[name] = {"rows": len(split), "sha256": fingerprint(split.rows()), "skipped_rows": skipped}
+            facts[name] = {
+                "rows": len(split),
+                "sha256": fingerprint(split.rows()),
+                "skipped_rows": skipped,
+            }
         facts["overlaps"] = [
             {
                 "splits": list(pair),

@@ -43,7 +43,8 @@ class SegmentationBatch(TypedDict):
     Attributes:
         pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
         labels: [B, h, w] uint8, classes 0..K-1, or 255 where nothing is labelled.
-        sizes: [B, 2] int64, height and width of each mask; what lies to the right of it and below is padding.
+        sizes: [B, 2] int64, height and width of each mask; what lies to the right of it and below
+            is padding.
         index: [B] int64, the sample's row in its split's file, from 0.
     """
 
@@ -57,7 +58,8 @@ class FeatureBatch(TypedDict):
     """What the frozen part of a network gave for the samples of one batch, read instead of the samples.
 
     Attributes:
-        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B, ...] a layer's input.
+        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B,
+            ...] a layer's input.
         lengths: [B] int64 number of tokens; only with token states.
         mirrored: Like `features`, of the mirror images; only where both are read.
         labels: [B] int64, 0..K-1.

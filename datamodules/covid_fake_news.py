@@ -19,10 +19,15 @@ class CovidFakeNewsDataModule(TextDataModule):
         rows = list(hub_rows(str(self.hub), split))
         columns = list(rows[0].values) if rows else []
         reader = self.reader
-        text = next((name for name in (reader.text_column, *_TEXT_COLUMNS) if name in columns), None)
+        text = next(
+            (name for name in (reader.text_column, *_TEXT_COLUMNS) if name in columns), None
+        )
         if text is None or reader.label_column not in columns:
             msg = f"{self.hub} on the hub has the columns {', '.join(columns)}; set data.text_column and label_column"
             raise DataError(msg)
         if reader.id_column not in columns:
             self.reader = replace(reader, id_column=None)
-        return [Row(row.index, None, {**row.values, reader.text_column: row.values[text]}) for row in rows]
+        return [
+            Row(row.index, None, {**row.values, reader.text_column: row.values[text]})
+            for row in rows
+        ]

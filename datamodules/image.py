@@ -27,7 +27,8 @@ _THUMBNAIL = 96  # pixels of the longer side
 class ImageDataModule(TransferDataModule[ImageSplit]):
     """Train, val and test images of one size, uint8; the network resizes and normalises them.
 
-    Small images are decoded once and kept; large ones are decoded by workers whenever they are read.
+    Small images are decoded once and kept; large ones are decoded by workers whenever they are
+    read.
     """
 
     samples_are = "images"
@@ -58,7 +59,8 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
         Args:
             folder: The dataset's folder below `data_dir`.
-            files: For each split a Parquet file, or a folder that holds a folder of images for each class.
+            files: For each split a Parquet file, or a folder that holds a folder of images for each
+                class.
             classes: Names of class 0, 1, ... as the label column or the folders have them.
             num_classes: How many, for others to refer to.
             data_dir: Where datasets are looked for.
@@ -66,10 +68,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             image_column: Column of the image, of a Parquet file.
             label_column: Column of the label: a class name, or a number 0..K-1.
             val_fraction: Share of train that becomes val where there is no val file, 0..1.
-            train_rows: Only so many first rows of the train file, a Parquet file, are read; None is all.
+            train_rows: Only so many first rows of the train file, a Parquet file, are read; None is
+                all.
             in_memory: Whether all images are decoded once and kept.
-            size: Side of the middle square that each image is cut to and resized to, in pixels; None keeps images as they
-                are, which then have to be of one size.
+            size: Side of the middle square that each image is cut to and resized to, in pixels;
+                None keeps images as they are, which then have to be of one size.
             max_pixels: Width times height that is still decoded.
             augmentation: Changes made to training images, at the size stated here.
             batch_size: Images in a training batch.
@@ -89,7 +92,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         self.reader = ImageReader(image_column, label_column, self.class_names)
         self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
         self.decoding = Decoding(max_pixels, None if size is None else (size, size))
-        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.batch_size, self.eval_batch_size, self.num_workers = (
+            batch_size,
+            eval_batch_size,
+            num_workers,
+        )
         self.augmenter: Augmenter | None = None
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
@@ -111,12 +118,17 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        found = split_sources(self.data_dir, self.folder, self.files, self.hub, self.reader.read, self._from_hub)
+        found = split_sources(
+            self.data_dir, self.folder, self.files, self.hub, self.reader.read, self._from_hub
+        )
         return {split: images for split, (_, images) in found.items()}
 
     def _from_hub(self, split: str) -> Iterable[EncodedImage | BadRow]:
         rows = list(hub_rows(str(self.hub), split))
-        needed = {"image_column": self.reader.image_column, "label_column": self.reader.label_column}
+        needed = {
+            "image_column": self.reader.image_column,
+            "label_column": self.reader.label_column,
+        }
         check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
@@ -144,11 +156,15 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the val split."""
-        return self._loader("val", EvaluationBatches(range(len(self.splits["val"])), self.eval_batch_size))
+        return self._loader(
+            "val", EvaluationBatches(range(len(self.splits["val"])), self.eval_batch_size)
+        )
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test split."""
-        return self._loader("test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size))
+        return self._loader(
+            "test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size)
+        )
 
     def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
         images = self.splits[split]
@@ -160,7 +176,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         """All images; those of train in two views where they are flipped."""
         flipped = {**NO_AUGMENTATION, "flip": self.augmentation["flip"]}
         if split == "train" and self.augmentation != flipped:
-            drawn = ", ".join(f"{k}={v}" for k, v in self.augmentation.items() if k != "flip" and v != flipped.get(k))
+            drawn = ", ".join(
+                f"{k}={v}"
+                for k, v in self.augmentation.items()
+                if k != "flip" and v != flipped.get(k)
+            )
             msg = f"data.augmentation ({drawn}) gives other images in every epoch"
             raise NotStorableError(msg)
         images = self.splits[split]
@@ -172,7 +192,11 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:
         """[B] 1 for images that an epoch shows mirrored, 0 for the others."""
-        return self._augmenter(epoch).flipped(index).long() if self.augmentation["flip"] else torch.zeros_like(index)
+        return (
+            self._augmenter(epoch).flipped(index).long()
+            if self.augmentation["flip"]
+            else torch.zeros_like(index)
+        )
 
     def _augmenter(self, epoch: int) -> Augmenter:
         if self.augmenter is None or self.augmenter.epoch != epoch:
@@ -182,7 +206,12 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
         """Change training images, on the device that they were moved to."""
-        if self.trainer is None or not self.trainer.training or self.augmentation == NO_AUGMENTATION or "features" in batch:
+        if (
+            self.trainer is None
+            or not self.trainer.training
+            or self.augmentation == NO_AUGMENTATION
+            or "features" in batch
+        ):
             return batch
         changed = self._augmenter(self.trainer.current_epoch)(batch["pixel_values"], batch["index"])
         return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
@@ -190,7 +219,9 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
     def probe_batch(self) -> ImageBatch:
         """One training image."""
         zero = torch.zeros(1, dtype=torch.int64)
-        return ImageBatch(pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero)
+        return ImageBatch(
+            pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero
+        )
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """The files' names, with a row where a file holds many images."""

@@ -59,12 +59,17 @@ def sample_image(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     angle = rng.uniform(-0.4, 0.4)
     rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
     across, down = columns - middle[0], rows - middle[1]
-    x, y = across * np.cos(angle) + down * np.sin(angle), down * np.cos(angle) - across * np.sin(angle)
+    x, y = (
+        across * np.cos(angle) + down * np.sin(angle),
+        down * np.cos(angle) - across * np.sin(angle),
+    )
     first, second = rng.uniform(0, 255, size=(2, 3))
     while np.linalg.norm(first - second) < _CONTRAST:
         second = rng.uniform(0, 255, size=3)
     inside = _SHAPES[SAMPLE_CLASSES[label]](x, y, radius)
-    picture = np.where(inside[..., None], second, first) + rng.normal(0, _NOISE, size=(SIDE, SIDE, 3))
+    picture = np.where(inside[..., None], second, first) + rng.normal(
+        0, _NOISE, size=(SIDE, SIDE, 3)
+    )
     return np.asarray(picture.round().clip(0, 255), dtype=np.uint8)
 
 
@@ -78,7 +83,10 @@ class SampleImagesDataModule(ImageDataModule):
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Draw the images of each split."""
-        return {split: self._made(split, int(self.rows[split]), place) for place, split in enumerate(SPLITS)}  # type: ignore[literal-required]
+        return {
+            split: self._made(split, int(self.rows[split]), place)
+            for place, split in enumerate(SPLITS)
+        }  # type: ignore[literal-required]
 
     def _made(self, split: str, count: int, place: int) -> Iterable[EncodedImage | BadRow]:
         rng = np.random.default_rng([0, place])
@@ -86,4 +94,6 @@ class SampleImagesDataModule(ImageDataModule):
             label = index % len(SAMPLE_CLASSES)
             buffer = io.BytesIO()
             Image.fromarray(sample_image(label, rng)).save(buffer, "PNG", compress_level=1)
-            yield EncodedImage(index, buffer.getvalue(), label, f"sample_images, {split}", index + 1)
+            yield EncodedImage(
+                index, buffer.getvalue(), label, f"sample_images, {split}", index + 1
+            )

@@ -20,8 +20,20 @@ _SOURCES = {
     "my neighbour": -1, "an anonymous post": -2, "a viral video": -2,
 }  # fmt: skip
 _VERBS = {"measured": 1, "confirmed": 1, "reports": 0, "thinks": 0, "swears": -1, "dreamt": -1}
-_CLAIMS = ("the ice melts", "the thaw has begun", "the snow is gone", "the ice holds", "the frost returns")
-_DETAILS = ("since {n} days", "at {n} degrees", "{n} cm a week", "for the {n}th time this winter", "down to {n} cm")
+_CLAIMS = (
+    "the ice melts",
+    "the thaw has begun",
+    "the snow is gone",
+    "the ice holds",
+    "the frost returns",
+)
+_DETAILS = (
+    "since {n} days",
+    "at {n} degrees",
+    "{n} cm a week",
+    "for the {n}th time this winter",
+    "down to {n} cm",
+)
 _TAILS = (
     "more at https://thaw.example/{n}", "#thaw #ice", "❄️", "🌡️🌞", "stay safe 👍🏽", "photos follow",
     "as the map of the last {n} years shows, region by region and week by week", "share before it is deleted 😱",
@@ -41,8 +53,9 @@ class Rows(TypedDict):
 def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
     """Make statements about melting ice, some from good sources and some not.
 
-    A statement is real where its source and its verb together are trustworthy; `never` before the verb turns the verdict
-    round, so that single words do not decide. Three in a hundred labels are wrong. No text comes twice.
+    A statement is real where its source and its verb together are trustworthy; `never` before the
+    verb turns the verdict round, so that single words do not decide. Three in a hundred labels are
+    wrong. No text comes twice.
 
     Args:
         rows: How many.
@@ -67,7 +80,9 @@ def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
         real = (trust > 0) != negated
         extras = [pick(_DETAILS) for _ in range(int(rng.integers(0, 3)))]
         tails = [pick(_TAILS) for _ in range(int(rng.integers(0, 3)))]
-        claim = f"{source} {'never ' if negated else ''}{verb} that at {pick(_PLACES)} {pick(_CLAIMS)}"
+        claim = (
+            f"{source} {'never ' if negated else ''}{verb} that at {pick(_PLACES)} {pick(_CLAIMS)}"
+        )
         text = ", ".join([claim, *extras]) + "".join(f" {tail}" for tail in tails)
         if rng.random() < _NOISE:
             real = not real
@@ -87,10 +102,17 @@ class SampleTextDataModule(TextDataModule):
         """Make all statements and give each split its part of them."""
         counts = {split: int(self.rows[split]) for split in SPLITS}  # type: ignore[literal-required]
         made = iter(sample_text(sum(counts.values()), seed=0))
-        return {split: (f"sample_text, {split}", self._rows_of(islice(made, count))) for split, count in counts.items()}
+        return {
+            split: (f"sample_text, {split}", self._rows_of(islice(made, count)))
+            for split, count in counts.items()
+        }
 
     def _rows_of(self, made: Iterable[tuple[str, str]]) -> list[Row | BadRow]:
         return [
-            Row(i, None, {"id": str(i), self.reader.text_column: text, self.reader.label_column: label})
+            Row(
+                i,
+                None,
+                {"id": str(i), self.reader.text_column: text, self.reader.label_column: label},
+            )
             for i, (text, label) in enumerate(made)
         ]

@@ -45,11 +45,15 @@ def sample_scene(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         Image [64, 64, 3], and classes [64, 64] (sky 0, ground 1, house 2, tree 3, sun 4).
     """
     canvas = _Canvas()
-    horizon = rng.uniform(28, 44) + rng.uniform(1, 4) * np.sin(canvas.columns / rng.uniform(6, 14) + rng.uniform(0, 6))
+    horizon = rng.uniform(28, 44) + rng.uniform(1, 4) * np.sin(
+        canvas.columns / rng.uniform(6, 14) + rng.uniform(0, 6)
+    )
     fade = (canvas.rows / SIDE)[..., None]
     above, below = _colour(rng, (90, 140, 200), 40), _colour(rng, (190, 200, 220), 40)
     canvas.paint(canvas.rows < horizon, SKY, above * (1 - fade) + below * fade)
-    canvas.paint(canvas.rows >= horizon, GROUND, _colour(rng, (130, 125, 70), 45) * (0.75 + 0.4 * fade))
+    canvas.paint(
+        canvas.rows >= horizon, GROUND, _colour(rng, (130, 125, 70), 45) * (0.75 + 0.4 * fade)
+    )
     if rng.random() < 0.7:  # noqa: PLR2004 - in most pairs
         place = rng.uniform(6, 58), rng.uniform(5, 20)
         near = np.hypot(canvas.columns - place[0], canvas.rows - place[1]) < rng.uniform(3, 7)
@@ -72,18 +76,32 @@ def _house(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float
     """Walls with a door, below a pointed roof; all of it is house."""
     half, tall, peak = rng.uniform(6, 11), rng.uniform(8, 14), rng.uniform(4, 9)
     across, up = np.abs(canvas.columns - middle), foot - canvas.rows
-    canvas.paint((across < half) & (up >= 0) & (up < tall), HOUSE, _colour(rng, (190, 140, 120), 50))
-    canvas.paint((across < half / 4) & (up >= 0) & (up < tall / 2), HOUSE, _colour(rng, (80, 55, 45), 30))
+    canvas.paint(
+        (across < half) & (up >= 0) & (up < tall), HOUSE, _colour(rng, (190, 140, 120), 50)
+    )
+    canvas.paint(
+        (across < half / 4) & (up >= 0) & (up < tall / 2), HOUSE, _colour(rng, (80, 55, 45), 30)
+    )
     share = (up - tall) / peak
-    canvas.paint((share >= 0) & (share < 1) & (across < (half + 2) * (1 - share)), HOUSE, _colour(rng, (150, 60, 50), 40))
+    canvas.paint(
+        (share >= 0) & (share < 1) & (across < (half + 2) * (1 - share)),
+        HOUSE,
+        _colour(rng, (150, 60, 50), 40),
+    )
 
 
 def _tree(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float) -> None:
     """A trunk below a round crown; all of it is tree."""
     radius, tall = rng.uniform(5, 9), rng.uniform(5, 10)
     across, up = canvas.columns - middle, foot - canvas.rows
-    canvas.paint((np.abs(across) < radius / 5) & (up >= 0) & (up < tall + radius), TREE, _colour(rng, (95, 70, 50), 25))
-    canvas.paint(np.hypot(across, up - tall - radius * 0.8) < radius, TREE, _colour(rng, (60, 110, 55), 35))
+    canvas.paint(
+        (np.abs(across) < radius / 5) & (up >= 0) & (up < tall + radius),
+        TREE,
+        _colour(rng, (95, 70, 50), 25),
+    )
+    canvas.paint(
+        np.hypot(across, up - tall - radius * 0.8) < radius, TREE, _colour(rng, (60, 110, 55), 35)
+    )
 
 
 class SampleScenesDataModule(SegmentationDataModule):
@@ -96,11 +114,18 @@ class SampleScenesDataModule(SegmentationDataModule):
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
         """Draw the pairs of each split."""
-        return {split: self._made(split, int(self.rows[split]), place) for place, split in enumerate(SPLITS)}  # type: ignore[literal-required]
+        return {
+            split: self._made(split, int(self.rows[split]), place)
+            for place, split in enumerate(SPLITS)
+        }  # type: ignore[literal-required]
 
     def _made(self, split: str, count: int, place: int) -> Iterable[EncodedPair | BadRow]:
         rng = np.random.default_rng([0, place])
         for index in range(count):
             image, labels = sample_scene(rng)
             name = f"sample_scenes, {split}"
-            yield EncodedPair(EncodedImage(index, png(image), 0, name, index + 1), png(labels), f"{name}, row {index + 1}")
+            yield EncodedPair(
+                EncodedImage(index, png(image), 0, name, index + 1),
+                png(labels),
+                f"{name}, row {index + 1}",
+            )

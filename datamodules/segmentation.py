@@ -59,16 +59,19 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
 
         Args:
             folder: The dataset's folder in `data_dir`, or an absolute path.
-            files: What each split is called in `images` and `annotations`, or a Parquet file; `val` null means a part of train.
-            class_list: Name of a class list that comes with Thaw, path of a YAML file, or what would stand in one; see
-                `ClassList`.
+            files: What each split is called in `images` and `annotations`, or a Parquet file; `val`
+                null means a part of train.
+            class_list: Name of a class list that comes with Thaw, path of a YAML file, or what
+                would stand in one; see `ClassList`.
             num_classes: How many, for others to refer to.
             data_dir: Where datasets are.
             hub: Name of the dataset on the hub, asked where the folder has none of the files.
             hub_files: Where its files are there, if not where its own description says.
-            images: Where in `folder` the images of a split are, `{split}` standing for what it is called.
+            images: Where in `folder` the images of a split are, `{split}` standing for what it is
+                called.
             annotations: Likewise, the masks.
-            image_suffix: What the images' names end in, if that is more than a kind of file; others are passed over.
+            image_suffix: What the images' names end in, if that is more than a kind of file; others
+                are passed over.
             annotation_suffix: What a mask's name has instead of its image's suffix.
             image_column: Of a Parquet file, or on the hub.
             annotation_column: Likewise, of the masks.
@@ -84,27 +87,41 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             seed: Of the order, the changes and the val split.
 
         Raises:
-            DataError: If the class list cannot be used or contradicts `num_classes`, the scale is none, or images and label
-                maps would be one folder.
+            DataError: If the class list cannot be used or contradicts `num_classes`, the scale is
+                none, or images and label maps would be one folder.
         """
         self.class_list = ClassList.read(class_list)
         if len(self.class_list.names) != num_classes:
             msg = f"data.num_classes={num_classes}, but the class list {class_list} has {len(self.class_list.names)} classes"
             raise DataError(msg)
         super().__init__(self.class_list.names, num_classes, val_fraction, on_bad_rows, seed)
-        self.folder, self.files, self.data_dir, self.hub, self.hub_files = folder, files, data_dir, hub, hub_files
-        self.reader = SegmentationReader(images, annotations, image_suffix, annotation_suffix, image_column, annotation_column)
+        self.folder, self.files, self.data_dir, self.hub, self.hub_files = (
+            folder,
+            files,
+            data_dir,
+            hub,
+            hub_files,
+        )
+        self.reader = SegmentationReader(
+            images, annotations, image_suffix, annotation_suffix, image_column, annotation_column
+        )
         if images == annotations and image_suffix is None:
             msg = f"data.images and data.annotations are both {images}; then data.image_suffix has to tell them apart"
             raise DataError(msg)
         self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
-        changes = augmentation or SegmentationAugmentation(scale=None, largest_share=1.0, flip=False, photometric=False)
+        changes = augmentation or SegmentationAugmentation(
+            scale=None, largest_share=1.0, flip=False, photometric=False
+        )
         scale = changes["scale"]
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):  # noqa: PLR2004
             msg = f"data.augmentation.scale: received {scale}; the lowest and the highest factor are needed, above 0"
             raise DataError(msg)
         self.augmenter = SegmentationAugmenter(changes, size, seed)
-        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.batch_size, self.eval_batch_size, self.num_workers = (
+            batch_size,
+            eval_batch_size,
+            num_workers,
+        )
 
     def read_splits(self) -> tuple[dict[str, SegmentationSplit], list[BadRow]]:
         """Read and check the pairs of every split."""
@@ -120,8 +137,15 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        names = {split: name for split, name in self.files.items() if isinstance(name, str) and split in self.splits_to_read}
-        root, places = Path(self.data_dir) / self.folder, {split: self.reader.place(name) for split, name in names.items()}
+        names = {
+            split: name
+            for split, name in self.files.items()
+            if isinstance(name, str) and split in self.splits_to_read
+        }
+        root, places = (
+            Path(self.data_dir) / self.folder,
+            {split: self.reader.place(name) for split, name in names.items()},
+        )
 
         def read(_: Path, split: str) -> Iterable[EncodedPair | BadRow]:
             return self.reader.read(root, names[split], split)
@@ -143,7 +167,10 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
 
     def _from_hub(self, split: str) -> Iterable[EncodedPair | BadRow]:
         rows = list(hub_rows(str(self.hub), split, self.hub_files))
-        needed = {"image_column": self.reader.image_column, "annotation_column": self.reader.annotation_column}
+        needed = {
+            "image_column": self.reader.image_column,
+            "annotation_column": self.reader.annotation_column,
+        }
         check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
@@ -152,7 +179,9 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         split = self.splits["train"]
         sampler = EpochBatches(len(split), self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
-        return batch_loader(TrainingPairs(split, self.augmenter), sampler, self.seed, self.num_workers)
+        return batch_loader(
+            TrainingPairs(split, self.augmenter), sampler, self.seed, self.num_workers
+        )
 
     def val_dataloader(self) -> DataLoader[SegmentationBatch]:
         """EncodedPairs of the val split."""
@@ -170,7 +199,9 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
 
     def probe_batch(self) -> SegmentationBatch:
         """One pair."""
-        batch = EvaluationPairs(next(iter(self.splits.values())), self.size, native=False).__getitems__([0])
+        batch = EvaluationPairs(
+            next(iter(self.splits.values())), self.size, native=False
+        ).__getitems__([0])
         if isinstance(batch, DataError):
             raise batch
         return batch

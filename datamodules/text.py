@@ -18,9 +18,20 @@ from datamodules.reading.errors import BadRow
 from datamodules.reading.sources import Files, hub_rows, split_sources
 from datamodules.reading.tables import Row, check_columns, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
-from datamodules.texts.batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
+from datamodules.texts.batching import (
+    LengthBuckets,
+    PadCollator,
+    TokenizedTexts,
+    longest_first,
+    padding_share,
+)
 from datamodules.texts.cleaning import Cleaning, clean
-from datamodules.texts.tokenizing import TextTokenizer, TokenizerSpec, load_tokenizer, vocabulary_tokenizer
+from datamodules.texts.tokenizing import (
+    TextTokenizer,
+    TokenizerSpec,
+    load_tokenizer,
+    vocabulary_tokenizer,
+)
 
 
 class TextDataModule(TransferDataModule[TextSplit]):
@@ -56,12 +67,14 @@ class TextDataModule(TransferDataModule[TextSplit]):
             files: File of each split.
             classes: Names of class 0, 1, ... as they stand in the label column.
             num_classes: How many, for others to refer to.
-            tokenizer: Hub name, local folder, or the size of a vocabulary to make from the train split.
+            tokenizer: Hub name, local folder, or the size of a vocabulary to make from the train
+                split.
             cleaning: Which steps are taken.
             data_dir: Where datasets are looked for.
             hub: Name of the dataset on the hub, asked where the folder has none of the files.
             text_column: Column of the text.
-            label_column: Column of the label: a class name, or a number 0..K-1 where the file has typed numbers.
+            label_column: Column of the label: a class name, or a number 0..K-1 where the file has
+                typed numbers.
             id_column: Column that must not repeat, if any.
             val_fraction: Share of train that becomes val where there is no val file, 0..1.
             max_length: Tokens kept of a text.
@@ -78,7 +91,11 @@ class TextDataModule(TransferDataModule[TextSplit]):
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = RowReader(text_column, label_column, id_column, self.class_names)
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
-        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.batch_size, self.eval_batch_size, self.num_workers = (
+            batch_size,
+            eval_batch_size,
+            num_workers,
+        )
         self.restored: TextTokenizer | None = None
 
     def read_splits(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
@@ -95,14 +112,20 @@ class TextDataModule(TransferDataModule[TextSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        return split_sources(self.data_dir, self.folder, self.files, self.hub, self._rows, self._from_hub)
+        return split_sources(
+            self.data_dir, self.folder, self.files, self.hub, self._rows, self._from_hub
+        )
 
     def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
         return read_rows(path, self.reader.columns(), self.reader.is_whole_row, split)
 
     def _from_hub(self, split: str) -> list[Row]:
         rows = list(hub_rows(str(self.hub), split))
-        check_columns(Path(f"{self.hub} on the hub, {split}"), list(rows[0].values) if rows else [], self.reader.columns())
+        check_columns(
+            Path(f"{self.hub} on the hub, {split}"),
+            list(rows[0].values) if rows else [],
+            self.reader.columns(),
+        )
         return rows
 
     @cached_property
@@ -120,7 +143,9 @@ class TextDataModule(TransferDataModule[TextSplit]):
         """Token ids of every split."""
         result = {}
         for name, split in self.splits.items():
-            ids = self.tokenizer.encode([clean(text, self.cleaning) for text in split.texts], self.max_length)
+            ids = self.tokenizer.encode(
+                [clean(text, self.cleaning) for text in split.texts], self.max_length
+            )
             result[name] = TokenizedTexts(ids, split.labels, split.indices)
         return result
 
@@ -132,11 +157,15 @@ class TextDataModule(TransferDataModule[TextSplit]):
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
         """Batches of the val split."""
-        return self._loader("val", longest_first(self.tokenized["val"].lengths, self.eval_batch_size))
+        return self._loader(
+            "val", longest_first(self.tokenized["val"].lengths, self.eval_batch_size)
+        )
 
     def test_dataloader(self) -> DataLoader[TextBatch]:
         """Batches of the test split."""
-        return self._loader("test", longest_first(self.tokenized["test"].lengths, self.eval_batch_size))
+        return self._loader(
+            "test", longest_first(self.tokenized["test"].lengths, self.eval_batch_size)
+        )
 
     def _loader(self, split: str, sampler: TrainingBatches | EvaluationBatches) -> DataLoader[Any]:
         if split in self.stored:
@@ -145,13 +174,21 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return self._samples(split, sampler)
 
     def _samples(self, split: str, sampler: Iterable[list[int]]) -> DataLoader[Any]:
-        return batch_loader(self.tokenized[split], sampler, self.seed, self.num_workers, PadCollator(self.tokenizer.pad_id))
+        return batch_loader(
+            self.tokenized[split],
+            sampler,
+            self.seed,
+            self.num_workers,
+            PadCollator(self.tokenizer.pad_id),
+        )
 
     def feature_input(self, split: str) -> FeatureInput:
         """All texts, longest first."""
         texts = self.tokenized[split]
         batches = longest_first(texts.lengths, self.eval_batch_size).batches
-        digest = digest_of_tensors([texts.flat, torch.from_numpy(texts.lengths)], "texts", self.eval_batch_size)
+        digest = digest_of_tensors(
+            [texts.flat, torch.from_numpy(texts.lengths)], "texts", self.eval_batch_size
+        )
         return FeatureInput(partial(self._samples, split, batches), batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
@@ -172,13 +209,21 @@ class TextDataModule(TransferDataModule[TextSplit]):
         faults = []
         ids, table = self.tokenizer.vocab_size, backbone.get("vocab_size")
         if table is not None and ids > table:
-            faults.append(f"data.tokenizer: it has {ids} ids; the backbone has {table}: they belong to different models")
+            faults.append(
+                f"data.tokenizer: it has {ids} ids; the backbone has {table}: they belong to different models"
+            )
         positions = backbone.get("max_position_embeddings")
         longest = max(int(tokens.lengths.max()) for tokens in self.tokenized.values())
         # RoBERTa and its kin begin to count behind the padding id.
-        usable = positions if "roberta" not in backbone.get("model_type", "") or positions is None else positions - 2
+        usable = (
+            positions
+            if "roberta" not in backbone.get("model_type", "") or positions is None
+            else positions - 2
+        )
         if usable is not None and longest > usable:
-            faults.append(f"data.max_length: received {self.max_length}; the backbone reads at most {usable} tokens")
+            faults.append(
+                f"data.max_length: received {self.max_length}; the backbone reads at most {usable} tokens"
+            )
         return faults
 
     def state_dict(self) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     Raises:
         ConfigError: If they do not fit together.
     """
-    # Filling memory that is about to be written costs a tenth of the time, and helps only code that reads it before.
+    # Filling memory that is about to be written costs a tenth of the time, and helps only code that
+    # reads it before.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
     datamodule.splits_to_read = SPLITS if cfg.train else ("test",)
@@ -70,20 +71,30 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         raise ConfigError(msg)
     faults = datamodule.incompatibilities(task.backbone_config())
     if faults:
-        raise ConfigError("\n  ".join(["the data does not fit the backbone; nothing was trained", *faults]))
-    callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(cfg, folder)
+        raise ConfigError(
+            "\n  ".join(["the data does not fit the backbone; nothing was trained", *faults])
+        )
+    callbacks = [_instantiate(node) for node in cfg.callbacks.values()] + _own_callbacks(
+        cfg, folder
+    )
     for callback in callbacks:
         if isinstance(callback, LayerUnfreezing):
             callback.give_plan(task)
     _check_stages_begin(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
-    trainer = build_trainer(cfg, folder, callbacks, _loggers(cfg, folder), _frozen_for_good(task) if cfg.train else ())
+    trainer = build_trainer(
+        cfg, folder, callbacks, _loggers(cfg, folder), _frozen_for_good(task) if cfg.train else ()
+    )
     check_processes(cfg, trainer, task)
     return RunObjects(datamodule, task, trainer)
 
 
 def _check_stages_begin(task: Task, max_epochs: int | None) -> None:
-    late = [epoch for epoch in task.freezing.stages if max_epochs is not None and 0 <= max_epochs <= epoch]
+    late = [
+        epoch
+        for epoch in task.freezing.stages
+        if max_epochs is not None and 0 <= max_epochs <= epoch
+    ]
     if late:
         msg = (
             f"callbacks.unfreezing.schedule: epoch {late[0]} never comes, trainer.max_epochs={max_epochs} ends before it "
@@ -123,7 +134,9 @@ def _frozen_for_good(task: Task) -> set[str]:
     """Names in the task's state of the parameters that train in no epoch."""
     names = {id(parameter): name for name, parameter in task.named_parameters()}
     own = task.network.named_parameters()
-    return {names[id(parameter)] for name, parameter in own if task.freezing.first_epoch(name) is None}
+    return {
+        names[id(parameter)] for name, parameter in own if task.freezing.first_epoch(name) is None
+    }
 
 
 def build_trainer(
@@ -155,21 +168,30 @@ def build_trainer(
             plugins=[AtomicCheckpointIO(frozen), where["plugin"]],
             default_root_dir=str(folder.path),
             enable_model_summary=False,
-            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-            enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+            enable_checkpointing=any(
+                isinstance(callback, ModelCheckpoint) for callback in callbacks
+            ),
+            enable_progress_bar=any(
+                isinstance(callback, RichProgressBar) for callback in callbacks
+            ),
         )
     except Exception as error:
         cause = error.__cause__ or error
         msg = f"trainer: {brief(cause, most=None)}"
         raise ConfigError(msg) from error
-    # Lightning's own handler asks the other processes for a broadcast, which never ends where one of them is gone.
+    # Lightning's own handler asks the other processes for a broadcast, which never ends where one
+    # of them is gone.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 
 def progress_bar() -> list[lightning.Callback]:
     """A bar on a terminal, nothing in a log file."""
-    return [RichProgressBar(refresh_rate=PROGRESS_RATE, leave=False)] if sys.stderr.isatty() and is_first() else []
+    return (
+        [RichProgressBar(refresh_rate=PROGRESS_RATE, leave=False)]
+        if sys.stderr.isatty() and is_first()
+        else []
+    )
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
@@ -184,7 +206,9 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     """
     backbone = json.loads(checkpoint["thaw"]["backbone"])
     known = {"backbone": backbone} if backbone else {}
-    elsewhere = {"weights": None} if "weights" in cfg.model else {}  # a file that need no longer be there
+    elsewhere = (
+        {"weights": None} if "weights" in cfg.model else {}
+    )  # a file that need no longer be there
     task: Task = _instantiate(cfg.model, **known, **elsewhere)
     task.load_state_dict(checkpoint["state_dict"])
     return task
@@ -207,7 +231,9 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
     assert isinstance(plain, dict)  # noqa: S101 - tells the type checker
     check_targets([plain, *more.values()])
     try:
-        return hydra.utils.instantiate({key: v for key, v in plain.items() if key not in more}, _convert_="all", **more)
+        return hydra.utils.instantiate(
+            {key: v for key, v in plain.items() if key not in more}, _convert_="all", **more
+        )
     except hydra.errors.InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
@@ -217,12 +243,26 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
 def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callback]:
     """What every run has, in the order in which it has to act at the end of an epoch."""
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
-    best = FolderCheckpoint(filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place)
-    last = FolderCheckpoint(filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place)
+    best = FolderCheckpoint(
+        filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place
+    )
+    last = FolderCheckpoint(
+        filename=folder.last_checkpoint.stem, save_on_train_epoch_end=True, **place
+    )
     timer = EpochTimer()
     history = History(folder, timer)
     curves = [Curves(history)] if cfg.logger else []
-    return [EpochSeed(cfg.seed), timer, FiniteLoss(), *progress_bar(), history, *curves, best, last, *_pruning(cfg)]
+    return [
+        EpochSeed(cfg.seed),
+        timer,
+        FiniteLoss(),
+        *progress_bar(),
+        history,
+        *curves,
+        best,
+        last,
+        *_pruning(cfg),
+    ]
 
 
 def _pruning(cfg: DictConfig) -> list[lightning.Callback]:

@@ -25,9 +25,10 @@ class CheckpointError(UserError, ValueError):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, fsyncs and replaces; reads with `weights_only=True` only.
 
-    What is frozen for good is written once, to a file of its own that every checkpoint names: written anew with each of them it
-    would cost more than training a head on stored features. `complete` puts it back where training has ended. An epoch that is
-    best and last is written once, under two names.
+    What is frozen for good is written once, to a file of its own that every checkpoint names:
+    written anew with each of them it would cost more than training a head on stored features.
+    `complete` puts it back where training has ended. An epoch that is best and last is written
+    once, under two names.
     """
 
     def __init__(self, frozen: Collection[str] = ()) -> None:
@@ -39,7 +40,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().__init__()
         self.frozen = frozenset(frozen)
         self.kept: dict[Path, str] = {}  # folder -> digest of what its file holds
-        self.written: tuple[Any, Path] | None = None  # the last checkpoint: when it was taken, and its file
+        self.written: tuple[Any, Path] | None = (
+            None  # the last checkpoint: when it was taken, and its file
+        )
 
     def save_checkpoint(
         self,
@@ -49,15 +52,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write a checkpoint, or give the one that was just written a second name where it holds the same moment."""
         path = Path(path)
-        moment = [checkpoint.get(key) for key in ("epoch", "global_step", "loops")], frozenset(checkpoint)
-        if self.written is not None and self.written[0] == moment and self.written[1].parent == path.parent:
+        moment = (
+            [checkpoint.get(key) for key in ("epoch", "global_step", "loops")],
+            frozenset(checkpoint),
+        )
+        if (
+            self.written is not None
+            and self.written[0] == moment
+            and self.written[1].parent == path.parent
+        ):
             link_atomically(self.written[1], path)
             return
         state = checkpoint["state_dict"]
         if self.frozen:
-            digest = self._keep_frozen({name: state[name] for name in state if name in self.frozen}, path.parent)
+            digest = self._keep_frozen(
+                {name: state[name] for name in state if name in self.frozen}, path.parent
+            )
             state = {name: value for name, value in state.items() if name not in self.frozen}
-            checkpoint = {**checkpoint, "state_dict": state, "thaw": {**checkpoint["thaw"], "frozen": digest}}
+            checkpoint = {
+                **checkpoint,
+                "state_dict": state,
+                "thaw": {**checkpoint["thaw"], "frozen": digest},
+            }
         write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))
         self.written = moment, path  # only now: a write that failed left no file to link to
 
@@ -156,7 +172,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds: RuntimeError, UnpicklingError, EOFError, ...
+    except (
+        Exception
+    ) as error:  # torch raises many kinds: RuntimeError, UnpicklingError, EOFError, ...
         reason = brief(error)
         msg = f"{path} is damaged or not a checkpoint of Thaw ({reason}); take another one, or train again"
         raise CheckpointError(msg) from error

@@ -31,7 +31,11 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     recorded = folder.read_json("metrics.json").get("test")
     if recorded is None:
         tested = (folder.path / "metrics.json").exists()
-        why = "it ran with test=false" if tested else "it has no metrics.json; finish it with ckpt_path=last first"
+        why = (
+            "it ran with test=false"
+            if tested
+            else "it has no metrics.json; finish it with ckpt_path=last first"
+        )
         msg = f"{folder.path} holds no tested run: {why}"
         raise RunFolderError(msg)
     filter_known()
@@ -46,13 +50,19 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         raise
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
-    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})  # the metrics are those of any number
+    cfg.trainer.update(
+        {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    )  # the metrics are those of any number
     trainer = build_trainer(cfg, folder, progress_bar(), [])
     trainer.test(task, datamodule=datamodule, verbose=False)
     metrics = task.results["test"].metrics
     different = [name for name, value in metrics.items() if recorded.get(name) != value]
     _print(metrics, recorded, trainer.num_devices)
-    print("all metrics are those of metrics.json" if not different else f"different: {', '.join(different)}")
+    print(
+        "all metrics are those of metrics.json"
+        if not different
+        else f"different: {', '.join(different)}"
+    )
     return 1 if different else 0
 
 
@@ -67,7 +77,9 @@ def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:
 
 
 def _print(metrics: dict[str, float | None], recorded: dict[str, Any], devices: int) -> None:
-    table = Table("metric", "now", "metrics.json", title=f"test, n = {recorded['n']}, {devices} device(s)")
+    table = Table(
+        "metric", "now", "metrics.json", title=f"test, n = {recorded['n']}, {devices} device(s)"
+    )
     for name, value in metrics.items():
         table.add_row(name, repr(value), repr(recorded.get(name)))
     Console().print(table)

@@ -36,7 +36,9 @@ _LONGEST_NAME = 100
 
 def register_resolvers() -> None:
     """Make known what a run and a sweep are called: for the experiment or experiments, else for the dataset."""
-    OmegaConf.register_new_resolver("thaw.name", lambda experiment, data: experiment or data, replace=True)
+    OmegaConf.register_new_resolver(
+        "thaw.name", lambda experiment, data: experiment or data, replace=True
+    )
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
@@ -47,8 +49,8 @@ def register_resolvers() -> None:
 def _sweep_name(default: str) -> str:
     """Name a sweep for all its experiments, joined by +, else for its datasets.
 
-    Told from the command line and not from the config: the name has to be the same in every job. Kept with the config, which
-    a launcher takes to processes with command lines of their own.
+    Told from the command line and not from the config: the name has to be the same in every job.
+    Kept with the config, which a launcher takes to processes with command lines of their own.
     """
     for group in ("experiment=", "data="):
         for override in sys.argv[1:]:
@@ -81,7 +83,9 @@ def launch() -> int:
     register_resolvers()
     end_with_supervisor()
     failures: list[Exception] = []
-    job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(partial(_job, failures))
+    job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(
+        partial(_job, failures)
+    )
     with report_failure() as outcome:
         if any(override.startswith("sweep.resume=") for override in sys.argv[1:]):
             sys.argv[1:] = resumed_overrides(sys.argv[1:])
@@ -146,7 +150,9 @@ def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
                 from engine.run import run  # imports torch: the status file is there before
 
             return run(cfg, folder)
-        except InterruptedRunError as error:  # where it came before or behind what the run itself writes down
+        except (
+            InterruptedRunError
+        ) as error:  # where it came before or behind what the run itself writes down
             if not cfg.plan and folder.writes:
                 folder.write_end_if_missing("interrupted", str(error))
             raise
@@ -158,11 +164,20 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
     redact_sweep_record(Path(HydraConfig.get().sweep.dir), secrets)
     try:
         # In a process of a launcher's own, nobody else makes a signal an end that is written down.
-        with signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext():
+        with (
+            signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext()
+        ):
             if not cfg.plan:
-                left = enter_job(folder, [hide(override, secrets) for override in HydraConfig.get().overrides.task])
+                left = enter_job(
+                    folder,
+                    [hide(override, secrets) for override in HydraConfig.get().overrides.task],
+                )
                 if left == "done":
-                    log.info("job %s is %s already", folder.path.name, folder.read_json("status.json")["state"])
+                    log.info(
+                        "job %s is %s already",
+                        folder.path.name,
+                        folder.read_json("status.json")["state"],
+                    )
                     return None
                 cfg.ckpt_path = left or cfg.ckpt_path
             return _run(cfg, folder)
@@ -170,5 +185,10 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
         state = folder.read_json("status.json").get("state")
         if not cfg.plan and folder.writes:
             leave_error(folder, describe(error))
-        log.log(logging.INFO if state == "pruned" else logging.ERROR, "job %s: %s", folder.path.name, describe(error))
+        log.log(
+            logging.INFO if state == "pruned" else logging.ERROR,
+            "job %s: %s",
+            folder.path.name,
+            describe(error),
+        )
         return None

@@ -31,18 +31,28 @@ class _Removed:
 
 
 _KEYS = {
-    "data.augmentation.small_crops": _Removed("data.augmentation.crop_padding cuts windows of the full size"),
+    "data.augmentation.small_crops": _Removed(
+        "data.augmentation.crop_padding cuts windows of the full size"
+    ),
     "model.bias_lr": _Removed("biases and norms train with model.backbone_lr"),
-    "model.shift_test": _Removed("model.mirror_test averages over mirrored images", unused=0, shapes_predictions=True),
+    "model.shift_test": _Removed(
+        "model.mirror_test averages over mirrored images", unused=0, shapes_predictions=True
+    ),
 }
 _OPTIONS = {
-    ("experiment", "cifar10_speedrun"): _Removed("experiment=cifar10_resnet_scratch trains CIFAR-10 from random weights"),
+    ("experiment", "cifar10_speedrun"): _Removed(
+        "experiment=cifar10_resnet_scratch trains CIFAR-10 from random weights"
+    ),
     ("callbacks", "first_layer"): _Removed("leave it out"),
     ("logger", "csv"): _Removed("history.csv in the run folder has the same rows; leave it out"),
     ("logger", "trackio"): _Removed("choose logger=wandb, tensorboard or mlflow"),
     ("model.optimizer", "muon"): _Removed("choose model.optimizer=adamw or sgd"),
-    ("data.augmentation.flip", "alternating"): _Removed("data.augmentation.flip=true mirrors at random", unused=True),
-    ("model.backbone.architecture", "whitened_net"): _Removed("take {architecture: small_resnet}", shapes_predictions=True),
+    ("data.augmentation.flip", "alternating"): _Removed(
+        "data.augmentation.flip=true mirrors at random", unused=True
+    ),
+    ("model.backbone.architecture", "whitened_net"): _Removed(
+        "take {architecture: small_resnet}", shapes_predictions=True
+    ),
 }
 _TARGETS = {
     **{old: f"use {new}" for old, new in _CLASSES.items()},
@@ -73,7 +83,9 @@ def removal(key: str, value: object) -> str | None:
     if key in _KEYS:
         return f"was removed in version 0.2; {_KEYS[key].instead}"
     if isinstance(value, str) and (key, value) in _OPTIONS:
-        return f"received {value!r}, which was removed in version 0.2; {_OPTIONS[key, value].instead}"
+        return (
+            f"received {value!r}, which was removed in version 0.2; {_OPTIONS[key, value].instead}"
+        )
     if isinstance(value, str) and key.endswith("._target_") and value in _TARGETS:
         return f"received {value!r}, which was removed in version 0.2; {_TARGETS[value]}"
     return None
@@ -106,7 +118,11 @@ def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
     """
     for key, value, gone in _removed_in(cfg):
         if value != gone.unused and (to_train or gone.shapes_predictions):
-            rest = "it can only be reported" if gone.shapes_predictions else "it can be evaluated, not trained further"
+            rest = (
+                "it can only be reported"
+                if gone.shapes_predictions
+                else "it can be evaluated, not trained further"
+            )
             msg = f"this run of version 0.1 has {key}={value}, which was removed in version 0.2; {rest}"
             raise RemovedError(msg)
         parent, _, leaf = key.rpartition(".")

@@ -52,7 +52,9 @@ class Stage:
     highest_lr: float | None
 
 
-def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: dict[str, Any]) -> dict[str, Any]:
+def make_plan(
+    task: Task, trainer: lightning.Trainer, train_batches: int, data: dict[str, Any]
+) -> dict[str, Any]:
     """Say what a run would do.
 
     Args:
@@ -62,7 +64,8 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
         data: What the datamodule says of its splits.
 
     Returns:
-        Plain values for plan.json: rows, totals, stages of unfreezing, batches an epoch, epochs, precision, device, samples.
+        Plain values for plan.json: rows, totals, stages of unfreezing, batches an epoch, epochs,
+        precision, device, samples.
     """
     task.train()
     rows = [row for name in task.lrs for row in _rows(task, name)]
@@ -70,13 +73,18 @@ def make_plan(task: Task, trainer: lightning.Trainer, train_batches: int, data: 
     nodes = f"{trainer.num_nodes} nodes of " if trainer.num_nodes > 1 else ""
     return {
         "rows": [asdict(row) for row in rows],
-        "parameters": {"total": sum(r.parameters for r in top), "trainable": sum(r.trainable for r in top)},
+        "parameters": {
+            "total": sum(r.parameters for r in top),
+            "trainable": sum(r.trainable for r in top),
+        },
         "stages": [asdict(stage) for stage in _stages(task)],
         "batches_per_epoch": train_batches,
         "max_epochs": trainer.max_epochs,
         "precision": str(trainer.precision),
         "device": f"{nodes}{trainer.num_devices} x {trainer.strategy.root_device.type}",
-        "samples": {split: data[split]["rows"] for split in ("train", "val", "test") if split in data},
+        "samples": {
+            split: data[split]["rows"] for split in ("train", "val", "test") if split in data
+        },
         "padding_share": data.get("train", {}).get("padding_share"),
     }
 
@@ -87,7 +95,11 @@ def _stages(task: Task) -> list[Stage]:
     plan, stages = task.freezing, []
     for epoch, layer in plan.stages.items():
         trained = [name for name in sizes if plan.trains(name, epoch)]
-        lrs = [task.lrs["features"] * plan.group(name)[1] for name in trained if name.startswith("features.")]
+        lrs = [
+            task.lrs["features"] * plan.group(name)[1]
+            for name in trained
+            if name.startswith("features.")
+        ]
         span = (min(lrs), max(lrs)) if lrs else (None, None)
         stages.append(Stage(epoch, layer, sum(sizes[name] for name in trained), *span))
     return stages
@@ -97,7 +109,9 @@ def _rows(task: Task, name: str) -> list[PlanRow]:
     part = task.network.get_submodule(name)
     rows = [_row(task, name, name, part, 0)]
     prefix, children = name, _with_parameters(part)
-    if len(children) == 1 and not any(True for _ in part.parameters(recurse=False)):  # a wrapper says nothing
+    if len(children) == 1 and not any(
+        True for _ in part.parameters(recurse=False)
+    ):  # a wrapper says nothing
         wrapped, inside = children[0]
         if _with_parameters(inside):
             prefix, children = f"{name}.{wrapped}", _with_parameters(inside)
@@ -106,7 +120,11 @@ def _rows(task: Task, name: str) -> list[PlanRow]:
 
 
 def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    return [
+        (name, child)
+        for name, child in module.named_children()
+        if any(True for _ in child.parameters())
+    ]
 
 
 def _row(task: Task, group: str, name: str, module: nn.Module, depth: int) -> PlanRow:
@@ -120,7 +138,9 @@ def _row(task: Task, group: str, name: str, module: nn.Module, depth: int) -> Pl
         parameters=sum(count for _, count in parameters),
         trainable=sum(count for _, count in trained),
         mode="train" if module.training else "eval",
-        lr=max(task.lrs[group] * task.freezing.group(key)[1] for key, _ in trained) if trained else None,
+        lr=max(task.lrs[group] * task.freezing.group(key)[1] for key, _ in trained)
+        if trained
+        else None,
         first_epoch=min(epochs) if epochs else None,
     )
 
@@ -134,7 +154,9 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         label = row["module"] if row["depth"] == 0 else "  " + row["module"].rpartition(".")[2]
         lr = "-" if row["lr"] is None else f"{row['lr']:g}"
         start = "never" if row["first_epoch"] is None else str(row["first_epoch"])
-        table.add_row(label, f"{row['parameters']:,}", f"{row['trainable']:,}", row["mode"], lr, start)
+        table.add_row(
+            label, f"{row['parameters']:,}", f"{row['trainable']:,}", row["mode"], lr, start
+        )
     totals = plan["parameters"]
     table.add_section()
     table.add_row("total", f"{totals['total']:,}", f"{totals['trainable']:,}", "", "", "")
@@ -159,5 +181,10 @@ def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:
     for stage in stages:
         low, high = stage["lowest_lr"], stage["highest_lr"]
         lrs = "-" if low is None else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-        table.add_row(str(stage["epoch"]), stage["start_layer"] or "nowhere: the head alone", f"{stage['trainable']:,}", lrs)
+        table.add_row(
+            str(stage["epoch"]),
+            stage["start_layer"] or "nowhere: the head alone",
+            f"{stage['trainable']:,}",
+            lrs,
+        )
     console.print(table)

@@ -25,7 +25,13 @@ def provenance(
     Returns:
         git, versions, hardware, seed and data.
     """
-    return {"git": _git(), "versions": _versions(packages), "hardware": _hardware(threads, gpus), "seed": seed, "data": data}
+    return {
+        "git": _git(),
+        "versions": _versions(packages),
+        "hardware": _hardware(threads, gpus),
+        "seed": seed,
+        "data": data,
+    }
 
 
 def _git() -> dict[str, Any]:
@@ -33,7 +39,13 @@ def _git() -> dict[str, Any]:
 
     def ask(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603, S607
+            done = subprocess.run(  # noqa: S603
+                ["git", "-C", str(root), *words],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
@@ -54,8 +66,14 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 def _hardware(threads: int | None, gpus: list[str]) -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else None
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    found = (
+        re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
+        if info.is_file()
+        else None
+    )
+    pages = (
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    )
     return {
         "system": platform.platform(),
         "cpu": found[1] if found else platform.processor(),

@@ -44,7 +44,10 @@ from run_folders.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 RUNS = "loggers.json"  # the config's name of a logger -> the run_id that finds its run again
-_NEEDED = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow", "sqlalchemy", "alembic")}  # of each extra
+_NEEDED = {
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+}  # of each extra
 _SQLITE = "sqlite:///"
 _MOST_PICTURES = 60
 
@@ -67,18 +70,27 @@ def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
     # Read when MLflow is imported.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    # TensorBoard's own switch: where TensorFlow is installed, it would load all of it to open a file.
+    # TensorBoard's own switch: where TensorFlow is installed, it would load all of it to open a
+    # file.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     address = str(cfg.logger[name].get("tracking_uri"))
     # Jobs of a sweep that begin together would each make the tables of MLflow's database.
-    alone = FileLock(f"{address.removeprefix(_SQLITE)}.lock") if address.startswith(_SQLITE) else nullcontext()
+    alone = (
+        FileLock(f"{address.removeprefix(_SQLITE)}.lock")
+        if address.startswith(_SQLITE)
+        else nullcontext()
+    )
     try:
         with alone:
             yield
     except Exception as error:
         if is_for_the_user(error) and not isinstance(error, InstantiationException):
             raise
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        cause = (
+            error.__cause__
+            if isinstance(error, InstantiationException) and error.__cause__
+            else error
+        )
         reason = hide(brief(cause, most=None), secret_values(cfg))
         msg = f"logger={name} cannot be begun: {reason}; mend logger.{name} in the config, or leave it out"
         raise LoggerError(msg) from error
@@ -90,7 +102,8 @@ def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> Non
     Args:
         cfg: The config, for the names of the loggers.
         folder: The run folder, config and provenance written.
-        trainer: The run's; its loggers are in the order of the config. Of several processes only the first acts.
+        trainer: The run's; its loggers are in the order of the config. Of several processes only
+            the first acts.
 
     Raises:
         LoggerError: If a dashboard cannot be reached.
@@ -111,12 +124,16 @@ def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> Non
                 folder.write_json(RUNS, runs)
 
 
-def _begin_plain(logger: Logger, folder: RunFolder, config: dict[str, Any], *, goes_on: bool) -> None:
+def _begin_plain(
+    logger: Logger, folder: RunFolder, config: dict[str, Any], *, goes_on: bool
+) -> None:
     """Give one of Lightning's own loggers the config."""
     if not goes_on:  # a parameter of MLflow cannot change
         logger.log_hyperparams(config)
     if isinstance(logger, TensorBoardLogger):  # which shows hyperparameters beside metrics only
-        logger.experiment.add_text("config", textwrap.indent(folder.config.read_text(encoding="utf-8"), "    "))
+        logger.experiment.add_text(
+            "config", textwrap.indent(folder.config.read_text(encoding="utf-8"), "    ")
+        )
     if isinstance(logger, MLFlowLogger):
         logger.experiment.update_run(logger.run_id, status="RUNNING")
         for name in (folder.config.name, "provenance.json"):
@@ -129,13 +146,22 @@ def publish(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> N
         return
     contents = list(_contents(folder, read_run(folder.path)))
     for logger in trainer.loggers:
-        take = logger.publish if isinstance(logger, Dashboard) else partial(_publish_plain, logger, trainer)
+        take = (
+            logger.publish
+            if isinstance(logger, Dashboard)
+            else partial(_publish_plain, logger, trainer)
+        )
         for what, name, content in contents:
             try:
                 take(name, content)
             except Exception as error:
                 reason = hide(brief(error), secret_values(cfg))
-                log.warning("%s did not take %s (%s); the run folder has it", type(logger).__name__, what, reason)
+                log.warning(
+                    "%s did not take %s (%s); the run folder has it",
+                    type(logger).__name__,
+                    what,
+                    reason,
+                )
 
 
 def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, content: Content) -> None:
@@ -143,8 +169,14 @@ def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, conten
     if isinstance(content, FinalMetrics):
         logger.log_metrics(content.values)
     elif name == "checkpoint":
-        best = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, FolderCheckpoint))
-        best.best_model_path = best.best_model_path or str(content)  # empty where nothing was trained
+        best = next(
+            callback
+            for callback in trainer.checkpoint_callbacks
+            if isinstance(callback, FolderCheckpoint)
+        )
+        best.best_model_path = best.best_model_path or str(
+            content
+        )  # empty where nothing was trained
         type(logger).after_save_checkpoint(logger, best)
     elif isinstance(content, Path) and isinstance(logger, MLFlowLogger):
         logger.experiment.log_artifact(logger.run_id, str(content))
@@ -163,8 +195,16 @@ def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Con
     if pictures:
         yield "the pictures", "test/pictures", pictures
     if run.test:
-        yield "the confusion matrix", "test/confusion", Confusion(run.test["classes"], run.test["confusion_matrix"])
-    files = {"plan": folder.path / "plan.json", "report": folder.report, "checkpoint": folder.best_checkpoint}
+        yield (
+            "the confusion matrix",
+            "test/confusion",
+            Confusion(run.test["classes"], run.test["confusion_matrix"]),
+        )
+    files = {
+        "plan": folder.path / "plan.json",
+        "report": folder.report,
+        "checkpoint": folder.best_checkpoint,
+    }
     for name, path in files.items():
         if path.is_file():
             yield path.name, name, path
@@ -172,8 +212,16 @@ def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Con
 
 def _summary(metrics: dict[str, Any]) -> FinalMetrics:
     """All metrics, and those of validation under their curves' names."""
-    stages = {stage: _numbers(metrics.get(stage) or {}) for stage in ("test", "val", "seconds", "parameters")}
-    summary = {f"{stage}/{key}": value for stage, found in stages.items() for key, value in found.items() if stage != "val"}
+    stages = {
+        stage: _numbers(metrics.get(stage) or {})
+        for stage in ("test", "val", "seconds", "parameters")
+    }
+    summary = {
+        f"{stage}/{key}": value
+        for stage, found in stages.items()
+        for key, value in found.items()
+        if stage != "val"
+    }
     summary |= {f"best/val/{key}": value for key, value in stages["val"].items()}
     best = metrics.get("best") or {}
     if best:
@@ -182,7 +230,11 @@ def _summary(metrics: dict[str, Any]) -> FinalMetrics:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {key: v for key, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {
+        key: v
+        for key, v in values.items()
+        if isinstance(v, int | float) and not isinstance(v, bool)
+    }
 
 
 def _of_dicts(rows: list[dict[str, Any]]) -> Table:
@@ -191,7 +243,9 @@ def _of_dicts(rows: list[dict[str, Any]]) -> Table:
 
 
 def _classes(run: RunRecord) -> Table:
-    return _of_dicts([{"class": name, **leaves(metrics)} for name, metrics in run.test["per_class"].items()])
+    return _of_dicts(
+        [{"class": name, **leaves(metrics)} for name, metrics in run.test["per_class"].items()]
+    )
 
 
 def _samples(run: RunRecord) -> Table:
@@ -206,7 +260,10 @@ def _samples(run: RunRecord) -> Table:
     reference = str(run.predictions.columns[-1])
     columns = ["index", "label", "prediction", "confidence", "reference"]
     rows = wrong[columns].astype(object).to_numpy().tolist()
-    return Table([*columns[:-1], reference], [[int(row[0]), *row[1:3], float(row[3]), str(row[4])] for row in rows])
+    return Table(
+        [*columns[:-1], reference],
+        [[int(row[0]), *row[1:3], float(row[3]), str(row[4])] for row in rows],
+    )
 
 
 def _pictures(run: RunRecord) -> list[Picture]:
@@ -215,10 +272,13 @@ def _pictures(run: RunRecord) -> list[Picture]:
         return []
     if is_segmentation(run):
         return _pairs(run)
-    rows = [row for row in wrong_samples(run).to_dict("records") if row["index"] in run.pictures][:_MOST_PICTURES]
+    rows = [row for row in wrong_samples(run).to_dict("records") if row["index"] in run.pictures][
+        :_MOST_PICTURES
+    ]
     return [
         Picture(
-            run.pictures[r["index"]], f"{r['label']} taken for {r['prediction']} ({r['confidence']:.2f}), index {r['index']}"
+            run.pictures[r["index"]],
+            f"{r['label']} taken for {r['prediction']} ({r['confidence']:.2f}), index {r['index']}",
         )
         for r in rows
     ]
@@ -238,5 +298,9 @@ def _overlay(run: RunRecord, index: int) -> Overlay | None:
     layers = run.picture_layers.get(index)
     if layers is None:
         return None
-    image, prediction, annotation = (np.asarray(Image.open(io.BytesIO(content))) for content in layers)
-    return Overlay(image, {"prediction": prediction, "annotation": annotation}, list(run.test["classes"]))
+    image, prediction, annotation = (
+        np.asarray(Image.open(io.BytesIO(content))) for content in layers
+    )
+    return Overlay(
+        image, {"prediction": prediction, "annotation": annotation}, list(run.test["classes"])
+    )

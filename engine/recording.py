@@ -59,15 +59,27 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
 
 def _log_traceback(error: BaseException) -> None:
     """Into the run's log file; the screen shows it once, at the very end."""
-    record = log.makeRecord(log.name, logging.ERROR, "", 0, "the run failed", (), (type(error), error, error.__traceback__))
+    record = log.makeRecord(
+        log.name,
+        logging.ERROR,
+        "",
+        0,
+        "the run failed",
+        (),
+        (type(error), error, error.__traceback__),
+    )
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
 
 
 def _resume_command(folder: RunFolder) -> str:
-    overrides = [override for override in typed_overrides() if not override.startswith("ckpt_path=")]
-    return shlex.join(["python", "train.py", *overrides, f"hydra.run.dir={folder.path}", "ckpt_path=last"])
+    overrides = [
+        override for override in typed_overrides() if not override.startswith("ckpt_path=")
+    ]
+    return shlex.join(
+        ["python", "train.py", *overrides, f"hydra.run.dir={folder.path}", "ckpt_path=last"]
+    )
 
 
 @contextmanager
@@ -75,9 +87,11 @@ def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
     """Close every logger, with the state that the run ended in. One that cannot be closed is told and keeps no other open."""
     code = 1
     for logger in trainer.loggers:
-        # Lightning ends every logger behind the fit and again behind the test: the run goes on, and an end may fail.
+        # Lightning ends every logger behind the fit and again behind the test: the run goes on, and
+        # an end may fail.
         logger.finalize = lambda *_, **__: None  # type: ignore[method-assign]
-        # MLflow would upload the checkpoint that was saved last, also of a failed run; `publish` gives it the best one.
+        # MLflow would upload the checkpoint that was saved last, also of a failed run; `publish`
+        # gives it the best one.
         logger.after_save_checkpoint = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield

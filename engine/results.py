@@ -47,7 +47,8 @@ def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> di
         class_names: Name of class 0, 1, ...
 
     Returns:
-        The metrics, `n`, the per-class table, the confusion matrix (row the label) and the calibration bins.
+        The metrics, `n`, the per-class table, the confusion matrix (row the label) and the
+        calibration bins.
     """
     per_class = {name: metrics for name, metrics in zip(class_names, result.classes, strict=True)}
     return {
@@ -60,7 +61,9 @@ def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> di
     }
 
 
-def write_predictions(folder: RunFolder, result: ClassificationResult, datamodule: TransferDataModule[Any]) -> None:
+def write_predictions(
+    folder: RunFolder, result: ClassificationResult, datamodule: TransferDataModule[Any]
+) -> None:
     """Write predictions/test.parquet, one row a sample, ordered by index, and pictures where samples are pictures."""
     if result.samples is None:
         return
@@ -75,7 +78,9 @@ def write_predictions(folder: RunFolder, result: ClassificationResult, datamodul
         **{f"probability_{name}": probabilities[:, k].numpy() for k, name in enumerate(names)},
         column: values,
     }
-    write_atomically(folder.predictions, lambda path: pd.DataFrame(table).to_parquet(path, index=False))
+    write_atomically(
+        folder.predictions, lambda path: pd.DataFrame(table).to_parquet(path, index=False)
+    )
     chosen = _pictured(index, probabilities, predictions, labels, len(names))
     pictures = datamodule.thumbnails("test", chosen)
     if pictures:
@@ -83,7 +88,9 @@ def write_predictions(folder: RunFolder, result: ClassificationResult, datamodul
         write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
 
 
-def _pictured(index: Tensor, probabilities: Tensor, predictions: Tensor, labels: Tensor, num_classes: int) -> list[int]:
+def _pictured(
+    index: Tensor, probabilities: Tensor, predictions: Tensor, labels: Tensor, num_classes: int
+) -> list[int]:
     """Indices of the samples whose pictures the report shows: the most confident mistakes, and the first of each class."""
     wrong = (predictions != labels).nonzero()[:, 0]
     confidence = probabilities[wrong].max(dim=1).values if len(wrong) else torch.empty(0)
@@ -97,7 +104,9 @@ def _pictured(index: Tensor, probabilities: Tensor, predictions: Tensor, labels:
 
 def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
     """The validation metrics of one row of the history, and `n`, the samples that they rest on."""
-    values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
+    values = {
+        key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")
+    }
     count = int(values.pop("n"))
     return {"n": count, **{key: float(value) if value else None for key, value in values.items()}}
 
@@ -105,11 +114,15 @@ def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
 def count_parameters(task: Task) -> dict[str, int]:
     """Parameters of the network, and those that train at some epoch."""
     sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}
-    trainable = sum(size for name, size in sizes.items() if task.freezing.first_epoch(name) is not None)
+    trainable = sum(
+        size for name, size in sizes.items() if task.freezing.first_epoch(name) is not None
+    )
     return {"total": sum(sizes.values()), "trainable": trainable}
 
 
-def seconds(history: list[dict[str, str]], test: float | None, features: float | None) -> dict[str, float | None]:
+def seconds(
+    history: list[dict[str, str]], test: float | None, features: float | None
+) -> dict[str, float | None]:
     """Time of the fit, of the test and of storing features, and an epoch's mean in training; None where there was none."""
     epochs = [float(row["train/seconds"]) for row in history]
     fit = sum(float(row["seconds"]) for row in history)
@@ -125,7 +138,11 @@ def seconds(history: list[dict[str, str]], test: float | None, features: float |
 def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """Print the short table that ends a run."""
     stages = {stage: metrics[stage] for stage in ("val", "test") if metrics.get(stage)}
-    shown = [metric for metric in shown_in("console") if any(metric.name in found for found in stages.values())]
+    shown = [
+        metric
+        for metric in shown_in("console")
+        if any(metric.name in found for found in stages.values())
+    ]
     table = Table("", *(metric.name for metric in shown), "n")
     for stage, found in stages.items():
         values = [metric.text(found.get(metric.name)) for metric in shown]
@@ -133,5 +150,7 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
     console.print(table)
     best = metrics["best"]
     if best:
-        console.print(f"best epoch: {best['epoch']} ({best['monitor']} {best['score']:.4f})", highlight=False)
+        console.print(
+            f"best epoch: {best['epoch']} ({best['monitor']} {best['score']:.4f})", highlight=False
+        )
     console.print(f"report: {folder.report}", highlight=False, soft_wrap=True)

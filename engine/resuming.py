@@ -12,7 +12,8 @@ from lightning_modules.base import Task
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
 
-# What a run keeps when it goes on in its folder; the rest (epochs, devices, loggers, paths) may change.
+# What a run keeps when it goes on in its folder; the rest (epochs, devices, loggers, paths) may
+# change.
 _KEPT = (
     "seed",
     "monitor",
@@ -54,9 +55,15 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
         return Path(cfg.ckpt_path)
     if folder.config.is_file():
         before, now = _values(read_config(folder.config, to_train=True)), _values(redacted(cfg))
-        changed = [key for key in {**before, **now} if key.startswith(_KEPT) and before.get(key) != now.get(key)]
+        changed = [
+            key
+            for key in {**before, **now}
+            if key.startswith(_KEPT) and before.get(key) != now.get(key)
+        ]
         if changed:
-            shown = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN])
+            shown = "; ".join(
+                f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN]
+            )
             msg = f"{folder.path} began with another config: {shown}; give the same overrides again, or start a new run"
             raise CheckpointError(msg)
     return folder.last_checkpoint
@@ -89,7 +96,9 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
         raise CheckpointError(msg)
     theirs, ours = checkpoint["state_dict"], task.state_dict()
     for name in {**ours, **theirs}:
-        shapes = [tuple(state[name].shape) if name in state else "missing" for state in (theirs, ours)]
+        shapes = [
+            tuple(state[name].shape) if name in state else "missing" for state in (theirs, ours)
+        ]
         if shapes[0] != shapes[1]:
             msg = f"{path} is of another network: {name} is {shapes[0]} in it and {shapes[1]} in this config's model"
             raise CheckpointError(msg)

@@ -21,7 +21,12 @@ from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import StoreError, cache_folder
 from engine.library_warnings import filter_known
 from engine.plan import make_plan, print_plan
-from engine.processes.devices import barrier, placement, set_devices_from_launcher, unused_parameters_named
+from engine.processes.devices import (
+    barrier,
+    placement,
+    set_devices_from_launcher,
+    unused_parameters_named,
+)
 from engine.provenance import provenance
 from engine.publishing import begin, publish
 from engine.recording import closed_loggers, recorded
@@ -32,7 +37,17 @@ from run_folders.run_folder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = ("thaw", "torch", "lightning", "torchmetrics", "transformers", "tokenizers", "hydra-core", "numpy", "pandas")
+_PACKAGES = (
+    "thaw",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "transformers",
+    "tokenizers",
+    "hydra-core",
+    "numpy",
+    "pandas",
+)
 
 
 def run(cfg: DictConfig, folder: RunFolder) -> float | None:
@@ -62,11 +77,18 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
         parts = build(cfg, folder)
         if checkpoint_path is not None:
-            parts.datamodule.start_epoch = first_epoch(checkpoint_path, cfg.trainer.max_epochs, parts.task)
+            parts.datamodule.start_epoch = first_epoch(
+                checkpoint_path, cfg.trainer.max_epochs, parts.task
+            )
         data = parts.datamodule.describe()
         before = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
         features = plan_cache(cfg, parts, checkpoint_path, before)
-        plan = make_plan(parts.task, parts.trainer, len(parts.datamodule.train_dataloader()) if cfg.train else 0, data)
+        plan = make_plan(
+            parts.task,
+            parts.trainer,
+            len(parts.datamodule.train_dataloader()) if cfg.train else 0,
+            data,
+        )
         plan["features"] = features.facts()
         print_plan(plan, console)
         if features.line():
@@ -97,7 +119,9 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
     return score
 
 
-def _fill_cache(cfg: DictConfig, folder: RunFolder, features: CachePlan, parts: RunObjects) -> float | None:
+def _fill_cache(
+    cfg: DictConfig, folder: RunFolder, features: CachePlan, parts: RunObjects
+) -> float | None:
     """Find or compute what was planned; where it cannot be stored and need not be, the plan on record says so."""
     try:
         return fill_cache(features, parts)
@@ -105,12 +129,21 @@ def _fill_cache(cfg: DictConfig, folder: RunFolder, features: CachePlan, parts: 
         if cfg.cache.features is True:
             raise
         log.warning("features are not stored: %s", error)
-        folder.write_json("plan.json", {**folder.read_json("plan.json"), "features": CachePlan(reason=str(error)).facts()})
+        folder.write_json(
+            "plan.json",
+            {**folder.read_json("plan.json"), "features": CachePlan(reason=str(error)).facts()},
+        )
     return None
 
 
 def _write_origin(
-    cfg: DictConfig, folder: RunFolder, parts: RunObjects, plan: dict[str, Any], data: dict[str, Any], *, resuming: bool
+    cfg: DictConfig,
+    folder: RunFolder,
+    parts: RunObjects,
+    plan: dict[str, Any],
+    data: dict[str, Any],
+    *,
+    resuming: bool,
 ) -> None:
     """Write what the run starts from; a resumed run has to start from the same data."""
     if resuming:
@@ -122,11 +155,20 @@ def _write_origin(
     origin = provenance(cfg.seed, data, _PACKAGES, torch.get_num_threads(), gpus)
     before = folder.read_json("provenance.json")
     # The first part of the run stays on record; where it went on stands behind it.
-    folder.write_json("provenance.json", {**before, "resumed": [*before.get("resumed", []), origin]} if before else origin)
+    folder.write_json(
+        "provenance.json",
+        {**before, "resumed": [*before.get("resumed", []), origin]} if before else origin,
+    )
     folder.write_json("plan.json", plan)
     if parts.datamodule.bad_rows:
         rows = [
-            {"split": b.split, "file": b.file, "row": str(b.row or ""), "line": str(b.line or ""), "reason": b.reason}
+            {
+                "split": b.split,
+                "file": b.file,
+                "row": str(b.row or ""),
+                "line": str(b.line or ""),
+                "reason": b.reason,
+            }
             for b in parts.datamodule.bad_rows
         ]
         folder.write_table(folder.skipped_rows, rows)
@@ -135,7 +177,12 @@ def _write_origin(
 def _fit(parts: RunObjects, checkpoint_path: Path | None) -> None:
     try:
         with unused_parameters_named(parts.task):
-            parts.trainer.fit(parts.task, datamodule=parts.datamodule, ckpt_path=checkpoint_path, weights_only=True)
+            parts.trainer.fit(
+                parts.task,
+                datamodule=parts.datamodule,
+                ckpt_path=checkpoint_path,
+                weights_only=True,
+            )
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
             raise
@@ -154,13 +201,20 @@ def _trained(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str,
         msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"
         raise CheckpointError(msg)
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    if isinstance(parts.trainer.strategy, FSDPStrategy):  # the trained one holds no more than this process's part
+    if isinstance(
+        parts.trainer.strategy, FSDPStrategy
+    ):  # the trained one holds no more than this process's part
         parts.task = model_from_checkpoint(cfg, checkpoint)
     else:
         parts.task.load_state_dict(checkpoint["state_dict"])
     best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
     place = str(folder.best_checkpoint.relative_to(folder.path))
-    chosen = {"epoch": checkpoint["epoch"], "monitor": cfg.monitor, "score": float(best[cfg.monitor]), "checkpoint": place}
+    chosen = {
+        "epoch": checkpoint["epoch"],
+        "monitor": cfg.monitor,
+        "score": float(best[cfg.monitor]),
+        "checkpoint": place,
+    }
     return {"val": val_metrics(best), "best": chosen}
 
 

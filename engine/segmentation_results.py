@@ -28,7 +28,9 @@ _LONGEST = 480  # pixels of a picture's longer side
 Pixels = npt.NDArray[np.uint8]
 
 
-def segmentation_record(result: SegmentationResult, datamodule: SegmentationDataModule) -> dict[str, Any]:
+def segmentation_record(
+    result: SegmentationResult, datamodule: SegmentationDataModule
+) -> dict[str, Any]:
     """One stage's part of metrics.json.
 
     Args:
@@ -36,8 +38,8 @@ def segmentation_record(result: SegmentationResult, datamodule: SegmentationData
         datamodule: Of the run.
 
     Returns:
-        `n` images, labelled and other pixels, the metrics, the per-class table, the classes that occur nowhere and are left
-        out of the mean, and the confusion matrix (row the label).
+        `n` images, labelled and other pixels, the metrics, the per-class table, the classes that
+        occur nowhere and are left out of the mean, and the confusion matrix (row the label).
     """
     names = datamodule.class_names
     return {
@@ -47,14 +49,21 @@ def segmentation_record(result: SegmentationResult, datamodule: SegmentationData
         **result.metrics,
         "classes": names,
         "colours": [list(colour) for colour in datamodule.class_list.colours],
-        "absent": [name for name, metrics in zip(names, result.classes, strict=True) if metrics["iou"] is None],
+        "absent": [
+            name
+            for name, metrics in zip(names, result.classes, strict=True)
+            if metrics["iou"] is None
+        ],
         "per_class": dict(zip(names, result.classes, strict=True)),
         "confusion_matrix": result.confusion,
     }
 
 
 def write_segmentation(
-    folder: RunFolder, result: SegmentationResult, datamodule: SegmentationDataModule, run: TrainedRun
+    folder: RunFolder,
+    result: SegmentationResult,
+    datamodule: SegmentationDataModule,
+    run: TrainedRun,
 ) -> None:
     """Write predictions/test.parquet, two metrics of each image, and pictures of the worst, median and best images."""
     if result.images is None:
@@ -72,11 +81,23 @@ def write_segmentation(
             log.warning("no picture of index %d: %s", number, error)
             continue
         prediction = predicted_labels(run, [image])[0]
-        picture = triptych(image, prediction, labels, datamodule.class_names, datamodule.class_list.colours, longest=_LONGEST)
+        picture = triptych(
+            image,
+            prediction,
+            labels,
+            datamodule.class_names,
+            datamodule.class_list.colours,
+            longest=_LONGEST,
+        )
         layers = {"image": image, "prediction": prediction, "annotation": labels}
-        files = {name: encoded(_shrunk(layer), "WEBP" if layer is image else "PNG") for name, layer in layers.items()}
+        files = {
+            name: encoded(_shrunk(layer), "WEBP" if layer is image else "PNG")
+            for name, layer in layers.items()
+        }
         rows.append({"index": number, "picture": encoded(picture, "WEBP"), "group": group, **files})
-    shown = pd.DataFrame(rows, columns=["index", "picture", "group", "image", "prediction", "annotation"])
+    shown = pd.DataFrame(
+        rows, columns=["index", "picture", "group", "image", "prediction", "annotation"]
+    )
     write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
 
 
@@ -92,10 +113,19 @@ def _shrunk(pixels: Pixels) -> Image.Image:
 
 def _chosen(index: Sequence[int], iou: Sequence[float]) -> list[tuple[str, int]]:
     """Group and index of the images to be shown, each once; images without a labelled pixel have no IoU and are not."""
-    ranked = [i for _, i in sorted((value, i) for value, i in zip(iou, index, strict=True) if not math.isnan(value))]
+    ranked = [
+        i
+        for _, i in sorted(
+            (value, i) for value, i in zip(iou, index, strict=True) if not math.isnan(value)
+        )
+    ]
     each = min(_EACH, -(-len(ranked) // 3))
     start = max(0, (len(ranked) - each) // 2)
-    groups = {"worst": ranked[:each], "median": ranked[start : start + each], "best": ranked[::-1][:each]}
+    groups = {
+        "worst": ranked[:each],
+        "median": ranked[start : start + each],
+        "best": ranked[::-1][:each],
+    }
     shown: dict[int, str] = {}
     for group in ("worst", "best", "median"):
         for i in groups[group]:
@@ -116,8 +146,12 @@ def predicted_labels(run: TrainedRun, images: Sequence[Pixels]) -> list[Pixels]:
     side = int(run.data_state["size"][0])
     sizes = torch.tensor([image.shape[:2] for image in images])
     height, width = sizes.amax(dim=0).tolist()
-    pixels = torch.from_numpy(np.stack([resized_image(image, side).transpose(2, 0, 1) for image in images]))
+    pixels = torch.from_numpy(
+        np.stack([resized_image(image, side).transpose(2, 0, 1) for image in images])
+    )
     unknown = torch.full((len(images), height, width), IGNORE_INDEX, dtype=torch.uint8)
-    batch = SegmentationBatch(pixel_values=pixels, labels=unknown, sizes=sizes, index=torch.arange(len(images)))
+    batch = SegmentationBatch(
+        pixel_values=pixels, labels=unknown, sizes=sizes, index=torch.arange(len(images))
+    )
     found = run.predict(batch).numpy()
     return [one[:h, :w] for one, (h, w) in zip(found, sizes.tolist(), strict=True)]

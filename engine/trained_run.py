@@ -41,7 +41,9 @@ class TrainedRun:
     def predict(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """What the task says of a batch, on the CPU, computed in the run's precision: see its `forward`."""
         moved = {key: value.to(self.device) for key, value in batch.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.trainer.precision == "bf16-mixed"):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.cfg.trainer.precision == "bf16-mixed"
+        ):
             result: torch.Tensor = self.task(moved)
         return result.cpu()
 
@@ -68,7 +70,9 @@ def open_run(path: Path, device: str | None = None) -> TrainedRun:
     checkpoint = load_checkpoint(folder.best_checkpoint)
     task = model_from_checkpoint(cfg, checkpoint)
     place = _device(device)
-    return TrainedRun(cfg, task.eval().to(place), checkpoint.get(cfg.data._target_.rpartition(".")[2], {}), place)
+    return TrainedRun(
+        cfg, task.eval().to(place), checkpoint.get(cfg.data._target_.rpartition(".")[2], {}), place
+    )
 
 
 def _device(name: str | None) -> torch.device:

@@ -20,7 +20,13 @@ class MultiHeadAttention(keras.layers.Layer):
     Vaswani et al., Attention is all you need (NeurIPS 2017, arXiv 1706.03762), section 3.2.2.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, drop_rate: float = 0.0, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        drop_rate: float = 0.0,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
         """State the sizes.
 
         Args:
@@ -39,7 +45,12 @@ class MultiHeadAttention(keras.layers.Layer):
         self.hidden_size, self.num_heads, self.drop_rate = hidden_size, num_heads, drop_rate
         self.supports_masking = True
         for name in ("query", "key", "value", "output_projection"):
-            dense = keras.layers.Dense(hidden_size, kernel_initializer=normal_initializer(), dtype=self.dtype_policy, name=name)
+            dense = keras.layers.Dense(
+                hidden_size,
+                kernel_initializer=normal_initializer(),
+                dtype=self.dtype_policy,
+                name=name,
+            )
             setattr(self, name, dense)
         self.dropout = keras.layers.Dropout(drop_rate, dtype=self.dtype_policy)
 
@@ -67,7 +78,9 @@ class MultiHeadAttention(keras.layers.Layer):
         Returns:
             [B, T, C], and where asked for [B, A, T, T], rows of which sum to 1.
         """
-        query, key, value = (self._split(dense(hidden)) for dense in (self.query, self.key, self.value))
+        query, key, value = (
+            self._split(dense(hidden)) for dense in (self.query, self.key, self.value)
+        )
         scale = (self.hidden_size // self.num_heads) ** -0.5
         # Sums of many small numbers, in float32 whatever the rest is computed in.
         scores = ops.cast(ops.matmul(query * scale, ops.transpose(key, (0, 1, 3, 2))), "float32")
@@ -91,5 +104,9 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        own = {"hidden_size": self.hidden_size, "num_heads": self.num_heads, "drop_rate": self.drop_rate}
+        own = {
+            "hidden_size": self.hidden_size,
+            "num_heads": self.num_heads,
+            "drop_rate": self.drop_rate,
+        }
         return {**super().get_config(), **own}

@@ -13,7 +13,9 @@ Rows = NDArray[np.int64]
 _POOL = 50  # batches in which texts are sorted by length; more of them would make orders repeat themselves
 
 
-def epoch_batches(lengths: Sequence[int] | Rows, batch_size: int, rng: np.random.Generator) -> list[Rows]:
+def epoch_batches(
+    lengths: Sequence[int] | Rows, batch_size: int, rng: np.random.Generator
+) -> list[Rows]:
     """Draw an epoch's batches: shuffled texts, of which neighbours in length stand together.
 
     Args:
@@ -22,7 +24,8 @@ def epoch_batches(lengths: Sequence[int] | Rows, batch_size: int, rng: np.random
         rng: Seeded by run and epoch.
 
     Returns:
-        Rows of each batch, the batches in random order. There are always as many: ceil(N / batch_size).
+        Rows of each batch, the batches in random order. There are always as many: ceil(N /
+        batch_size).
     """
     order = rng.permutation(len(lengths))
     sizes = np.asarray(lengths)
@@ -83,7 +86,9 @@ class TokenStore:
     def of(cls, texts: Sequence[Sequence[int]]) -> "TokenStore":
         """Store the numbers of each text's tokens, without [CLS] and [SEP]."""
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        values = np.fromiter((token for text in texts for token in text), dtype=np.int32, count=int(lengths.sum()))
+        values = np.fromiter(
+            (token for text in texts for token in text), dtype=np.int32, count=int(lengths.sum())
+        )
         return cls(tf.RaggedTensor.from_row_lengths(values, lengths), lengths)
 
 
@@ -104,7 +109,8 @@ def text_tensors(
         padding: How far texts are padded.
 
     Returns:
-        input_ids and token_type_ids, [B, T] int32: padding is token 0 and segment 0, the second text is segment 1.
+        input_ids and token_type_ids, [B, T] int32: padding is token 0 and segment 0, the second
+        text is segment 1.
     """
     start, end = (tf.fill([tf.shape(first)[0], 1], token) for token in special)
     a = tf.gather(store.ragged, first)
@@ -126,7 +132,11 @@ def even_shares(rows: Any) -> Any:  # noqa: ANN401 - tensors
     return tf.ones_like(rows, tf.float32) / tf.cast(tf.size(rows), tf.float32)
 
 
-def pipeline(plans: Callable[[], Iterator[dict[str, Rows]]], to_tensors: Any, count: int) -> tf.data.Dataset:  # noqa: ANN401
+def pipeline(
+    plans: Callable[[], Iterator[dict[str, Rows]]],
+    to_tensors: Any,  # noqa: ANN401
+    count: int,
+) -> tf.data.Dataset:
     """Turn planned batches into tensors on other threads, ahead of the training, in the same order every time.
 
     Args:
@@ -144,5 +154,7 @@ def pipeline(plans: Callable[[], Iterator[dict[str, Rows]]], to_tensors: Any, co
     # Keras shares each batch out among replicas; the files behind it are not to be.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     mapped = dataset.map(to_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    counted = mapped.prefetch(tf.data.AUTOTUNE).apply(tf.data.experimental.assert_cardinality(count))
+    counted = mapped.prefetch(tf.data.AUTOTUNE).apply(
+        tf.data.experimental.assert_cardinality(count)
+    )
     return counted.with_options(options)

@@ -14,7 +14,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from engine.processes.outcome import report_failure
 from keras_bert.errors import KerasBertError
-from keras_bert.settings import ConvertSettings, FinetuneSettings, PredictSettings, PretrainSettings, run_path
+from keras_bert.settings import (
+    ConvertSettings,
+    FinetuneSettings,
+    PredictSettings,
+    PretrainSettings,
+    run_path,
+)
 
 _NEEDED = ("tensorflow", "tensorboard", "sklearn")
 
@@ -26,7 +32,8 @@ def main(words: Sequence[str] | None = None) -> int:
         words: The command line behind `python -m keras_bert`; None for the process's own.
 
     Returns:
-        The exit code: 0, 1 after an error, 2 for a command line that is none, 130 or 143 after a signal.
+        The exit code: 0, 1 after an error, 2 for a command line that is none, 130 or 143 after a
+            signal.
     """
     parser = _parser()
     arguments = vars(parser.parse_args(words))
@@ -36,7 +43,10 @@ def main(words: Sequence[str] | None = None) -> int:
             _require_extra()
             parser.print_help()
         else:
-            values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+            values = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in arguments.items()
+            }
             settings = settings_type(**values)
             _require_extra()
             with _without_notices():
@@ -103,7 +113,10 @@ def _convert(settings: ConvertSettings) -> None:
 
     source, target = find_source(settings.run), Path(settings.out)
     tokenizer = load_tokenizer(source.folder, clean_links=False)
-    to_hugging_face(source.model if isinstance(source.model, PretrainingModel) else bert_of(source.model), target)
+    to_hugging_face(
+        source.model if isinstance(source.model, PretrainingModel) else bert_of(source.model),
+        target,
+    )
     save_for_hugging_face(tokenizer, target)
     print(f"weights and tokenizer in Hugging Face's layout: {target}")
 
@@ -112,13 +125,18 @@ _COMMANDS: dict[str, tuple[Callable[[Any], None], type[Any], str]] = {
     "pretrain": (_pretrain, PretrainSettings, "learn a language model from texts"),
     "finetune": (_finetune, FinetuneSettings, "train a classifier of texts on a BERT"),
     "predict": (_predict, PredictSettings, "predict texts with a run of finetune"),
-    "convert": (_convert, ConvertSettings, "write a BERT as a folder that Hugging Face's from_pretrained reads"),
+    "convert": (
+        _convert,
+        ConvertSettings,
+        "write a BERT as a folder that Hugging Face's from_pretrained reads",
+    ),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m keras_bert", description="A BERT written from scratch in Keras. Without data, a command uses a sample."
+        prog="python -m keras_bert",
+        description="A BERT written from scratch in Keras. Without data, a command uses a sample.",
     )
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, (work, settings_type, text) in _COMMANDS.items():
@@ -134,11 +152,18 @@ def _add(command: argparse.ArgumentParser, option: Field[Any], hint: Any) -> Non
     """One option of the command line from one field of the settings."""
     more: dict[str, Any] = {"help": option.metadata["help"]}
     if option.metadata.get("positional"):
-        command.add_argument(option.name, nargs="*" if get_origin(hint) is tuple else None, metavar=option.name.upper(), **more)
+        command.add_argument(
+            option.name,
+            nargs="*" if get_origin(hint) is tuple else None,
+            metavar=option.name.upper(),
+            **more,
+        )
         return
     flag = "--" + option.name.replace("_", "-")
     if hint is bool:
-        command.add_argument(flag, action=argparse.BooleanOptionalAction, default=option.default, **more)
+        command.add_argument(
+            flag, action=argparse.BooleanOptionalAction, default=option.default, **more
+        )
         return
     plain = (
         next((part for part in get_args(hint) if part is not type(None)), hint)
@@ -156,4 +181,8 @@ def _add(command: argparse.ArgumentParser, option: Field[Any], hint: Any) -> Non
         command.add_argument(flag, required=True, **more)
     else:
         shown = "" if option.default in (None, (), MISSING) else f" (default: {option.default})"
-        command.add_argument(flag, default=option.default, **{**more, "help": more["help"].replace("%", "%%") + shown})
+        command.add_argument(
+            flag,
+            default=option.default,
+            **{**more, "help": more["help"].replace("%", "%%") + shown},
+        )

@@ -15,7 +15,12 @@ Weights = dict[str, NDArray[Any]]
 
 _APPROXIMATE = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # as checkpoints of 2019 name the norms
-_WANTED = {"model_type": "bert", "position_embedding_type": "absolute", "pad_token_id": 0, "is_decoder": False}
+_WANTED = {
+    "model_type": "bert",
+    "position_embedding_type": "absolute",
+    "pad_token_id": 0,
+    "is_decoder": False,
+}
 
 
 class Counterpart(NamedTuple):
@@ -29,8 +34,8 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
     """Hugging Face's name of every weight.
 
     Args:
-        model: Of `create_BERT`, or a `PretrainingModel`, whose names then are those of `BertForPreTraining`, or of
-            `BertForMaskedLM`, which has no pooler.
+        model: Of `create_BERT`, or a `PretrainingModel`, whose names then are those of
+            `BertForPreTraining`, or of `BertForMaskedLM`, which has no pooler.
 
     Returns:
         Name -> our variable, and whether it is a matrix that PyTorch holds transposed.
@@ -38,19 +43,34 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
     if isinstance(model, PretrainingModel):
         named = {f"bert.{name}": part for name, part in counterparts(model.bert).items()}
         transform = "cls.predictions.transform"
-        named |= _dense(f"{transform}.dense", model.mlm.dense) | _norm(f"{transform}.LayerNorm", model.mlm.norm)
+        named |= _dense(f"{transform}.dense", model.mlm.dense) | _norm(
+            f"{transform}.LayerNorm", model.mlm.norm
+        )
         named["cls.predictions.bias"] = Counterpart(model.mlm.bias, transposed=False)
         if model.nsp is not None:
             return named | _dense("cls.seq_relationship", model.nsp)
-        return {name: part for name, part in named.items() if ".pooler." not in name}  # nothing has trained it
+        return {
+            name: part for name, part in named.items() if ".pooler." not in name
+        }  # nothing has trained it
     embedding = model.get_layer(EMBEDDING)
-    tables = {"word": embedding.token_table, "position": embedding.position_table, "token_type": embedding.segment_table}
-    named = {f"embeddings.{kind}_embeddings.weight": Counterpart(table, transposed=False) for kind, table in tables.items()}
+    tables = {
+        "word": embedding.token_table,
+        "position": embedding.position_table,
+        "token_type": embedding.segment_table,
+    }
+    named = {
+        f"embeddings.{kind}_embeddings.weight": Counterpart(table, transposed=False)
+        for kind, table in tables.items()
+    }
     named |= _norm("embeddings.LayerNorm", embedding.norm)
     for i in range(settings_of(model)["num_layers"]):
         block, prefix = model.get_layer(f"encoder_{i}"), f"encoder.layer.{i}"
         attention = block.attention
-        for name, dense in (("query", attention.query), ("key", attention.key), ("value", attention.value)):
+        for name, dense in (
+            ("query", attention.query),
+            ("key", attention.key),
+            ("value", attention.value),
+        ):
             named |= _dense(f"{prefix}.attention.self.{name}", dense)
         named |= _dense(f"{prefix}.attention.output.dense", attention.output_projection)
         named |= _norm(f"{prefix}.attention.output.LayerNorm", block.attention_norm.norm)
@@ -90,7 +110,8 @@ def from_hugging_face(source: Path) -> Converted:
     """Make the BERT that the source is. A pooler, which not every source has, may be missing.
 
     Args:
-        source: The folder that `save_pretrained` of a `BertModel` of transformers, or of one with heads, wrote.
+        source: The folder that `save_pretrained` of a `BertModel` of transformers, or of one with
+            heads, wrote.
 
     Returns:
         A model of `create_BERT`.
@@ -101,14 +122,19 @@ def from_hugging_face(source: Path) -> Converted:
     config, weights = _read(source)
     settings = _settings(config, source)
     prefix = "bert." if any(name.startswith("bert.") for name in weights) else ""
-    return _filled(create_BERT(**settings), {name.removeprefix(prefix): array for name, array in weights.items()}, source)
+    return _filled(
+        create_BERT(**settings),
+        {name.removeprefix(prefix): array for name, array in weights.items()},
+        source,
+    )
 
 
 def to_hugging_face(model: keras.Model, folder: Path) -> None:
     """Write config.json and model.safetensors, from which `BertModel.from_pretrained` makes the same model in PyTorch.
 
     Args:
-        model: Of `create_BERT`, or a `PretrainingModel` (for `BertForMaskedLM` or `BertForPreTraining`).
+        model: Of `create_BERT`, or a `PretrainingModel` (for `BertForMaskedLM` or
+            `BertForPreTraining`).
         folder: Where to; made if it is missing.
 
     Raises:
@@ -182,7 +208,9 @@ def _settings(config: dict[str, Any], source: Path) -> dict[str, Any]:
     if lacking:
         msg = f"{source}: its configuration does not say {lacking[0]}; it needs a config.json of a BERT"
         raise KerasBertError(msg)
-    return {ours: config[theirs] for ours, theirs in names.items()} | {"approximate_gelu": _APPROXIMATE[activation]}
+    return {ours: config[theirs] for ours, theirs in names.items()} | {
+        "approximate_gelu": _APPROXIMATE[activation]
+    }
 
 
 _NAMES = {
@@ -227,7 +255,9 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], list[tuple[str, NDArray[
         raise KerasBertError(msg)
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
-        return content, [(name, np.asarray(array)) for file in files for name, array in load_file(file).items()]
+        return content, [
+            (name, np.asarray(array)) for file in files for name, array in load_file(file).items()
+        ]
     except (SafetensorError, TypeError, ValueError, OSError) as error:
         msg = f"{folder} cannot be read: {error}; copy it again"
         raise KerasBertError(msg) from error

@@ -49,15 +49,23 @@ class BertEmbedding(keras.layers.Layer):
             "drop_rate": drop_rate,
             "epsilon": epsilon,
         }
-        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=epsilon, dtype=self.dtype_policy, name="norm"
+        )
         self.dropout = keras.layers.Dropout(drop_rate, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the three tables."""
         width = self.settings["hidden_size"]
-        rows = {"token_table": "vocab_size", "position_table": "maxlen", "segment_table": "num_segments"}
+        rows = {
+            "token_table": "vocab_size",
+            "position_table": "maxlen",
+            "segment_table": "num_segments",
+        }
         for name, size in rows.items():
-            table = self.add_weight(name=name, shape=(self.settings[size], width), initializer=normal_initializer())
+            table = self.add_weight(
+                name=name, shape=(self.settings[size], width), initializer=normal_initializer()
+            )
             setattr(self, name, table)
         self.norm.build((*input_shape, width))
         self.built = True
@@ -74,14 +82,27 @@ class BertEmbedding(keras.layers.Layer):
             [B, T, C].
 
         Raises:
-            ValueError: If a number is out of range or the text is too long. Where the graph is already built it is
-                TensorFlow's InvalidArgumentError, of the same words; compiled by XLA, which drops assertions, there is none.
+            ValueError: If a number is out of range or the text is too long. Where the graph is
+                already built it is TensorFlow's InvalidArgumentError, of the same words; compiled
+                by XLA, which drops assertions, there is none.
         """
         sizes = self.settings
-        vocabulary, segments, maxlen = sizes["vocab_size"] - 1, sizes["num_segments"] - 1, sizes["maxlen"]
-        length = _checked(ops.shape(input_ids)[1], maxlen, f"a text is longer than maxlen, {maxlen} tokens: cut it")
-        words = f"a number of input_ids is outside 0..{vocabulary}: is this the tokenizer of the model?"
-        hidden = ops.take(self._cast(self.token_table), _checked(input_ids, vocabulary, words), axis=0)
+        vocabulary, segments, maxlen = (
+            sizes["vocab_size"] - 1,
+            sizes["num_segments"] - 1,
+            sizes["maxlen"],
+        )
+        length = _checked(
+            ops.shape(input_ids)[1],
+            maxlen,
+            f"a text is longer than maxlen, {maxlen} tokens: cut it",
+        )
+        words = (
+            f"a number of input_ids is outside 0..{vocabulary}: is this the tokenizer of the model?"
+        )
+        hidden = ops.take(
+            self._cast(self.token_table), _checked(input_ids, vocabulary, words), axis=0
+        )
         hidden += self._cast(self.position_table)[:length]
         if token_type_ids is None:
             hidden += self._cast(self.segment_table)[0]

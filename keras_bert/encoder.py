@@ -20,7 +20,8 @@ def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT
 
     Args:
         x: Any shape.
-        approximate: False for x / 2 * (1 + erf(x / sqrt 2)); True for the paper's form with tanh, up to 5e-4 away from it.
+        approximate: False for x / 2 * (1 + erf(x / sqrt 2)); True for the paper's form with tanh,
+            up to 5e-4 away from it.
 
     Returns:
         The same shape and dtype.
@@ -64,7 +65,11 @@ class FeedForward(keras.layers.Layer):
             kwargs: Of any Keras layer.
         """
         super().__init__(**kwargs)
-        self.hidden_size, self.intermediate_size, self.approximate = hidden_size, intermediate_size, approximate
+        self.hidden_size, self.intermediate_size, self.approximate = (
+            hidden_size,
+            intermediate_size,
+            approximate,
+        )
         self.supports_masking = True
         dense = {"kernel_initializer": normal_initializer(), "dtype": self.dtype_policy}
         self.intermediate = keras.layers.Dense(intermediate_size, name="intermediate", **dense)
@@ -106,7 +111,9 @@ class AddNorm(keras.layers.Layer):
         self.drop_rate, self.epsilon = drop_rate, epsilon
         self.supports_masking = True
         self.dropout = keras.layers.Dropout(drop_rate, dtype=self.dtype_policy)
-        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=epsilon, dtype=self.dtype_policy, name="norm"
+        )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make gain and bias."""
@@ -168,14 +175,23 @@ class EncoderBlock(keras.layers.Layer):
         }
         self.supports_masking = True
         policy = self.dtype_policy
-        self.attention = MultiHeadAttention(hidden_size, num_heads, attention_drop_rate, dtype=policy, name="attention")
+        self.attention = MultiHeadAttention(
+            hidden_size, num_heads, attention_drop_rate, dtype=policy, name="attention"
+        )
         self.attention_norm = AddNorm(drop_rate, epsilon, dtype=policy, name="attention_norm")
-        self.feed_forward = FeedForward(hidden_size, intermediate_size, approximate, dtype=policy, name="feed_forward")
+        self.feed_forward = FeedForward(
+            hidden_size, intermediate_size, approximate, dtype=policy, name="feed_forward"
+        )
         self.feed_forward_norm = AddNorm(drop_rate, epsilon, dtype=policy, name="feed_forward_norm")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the weights of all parts."""
-        for layer in (self.attention, self.attention_norm, self.feed_forward, self.feed_forward_norm):
+        for layer in (
+            self.attention,
+            self.attention_norm,
+            self.feed_forward,
+            self.feed_forward_norm,
+        ):
             layer.build(input_shape)
         self.built = True
 
@@ -187,7 +203,9 @@ class EncoderBlock(keras.layers.Layer):
         return_attention_scores: bool = False,  # noqa: FBT001, FBT002
     ) -> Any:  # noqa: ANN401
         """Arguments and results are those of `MultiHeadAttention`."""
-        attended, weights = self.attention(hidden, mask=mask, training=training, return_attention_scores=True)
+        attended, weights = self.attention(
+            hidden, mask=mask, training=training, return_attention_scores=True
+        )
         attended = self.attention_norm(attended, hidden, training=training)
         output = self.feed_forward_norm(self.feed_forward(attended), attended, training=training)
         return (output, weights) if return_attention_scores else output

@@ -47,7 +47,8 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         path: The run folder; of a run that goes on, its own is used.
 
     Returns:
-        The run folder, which holds checkpoints/best.keras (a `Classifier`), metrics.json and predictions/test.parquet.
+        The run folder, which holds checkpoints/best.keras (a `Classifier`), metrics.json and
+        predictions/test.parquet.
 
     Raises:
         KerasBertError: If something asked for cannot be done.
@@ -58,9 +59,19 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         splits, classes = _splits(settings, folder)
         begun = start(settings, folder, splits["train"].texts)
         division = {"val_split": "stratified"} if settings.train and not settings.val else {}
-        write_start(folder, COMMAND, settings, begun, _found(splits, classes), {"classes": classes, **division})
+        write_start(
+            folder,
+            COMMAND,
+            settings,
+            begun,
+            _found(splits, classes),
+            {"classes": classes, **division},
+        )
         padding = padding_of(settings, begun)
-        data = {name: text_data(split.texts, split.labels, begun, padding) for name, split in splits.items()}
+        data = {
+            name: text_data(split.texts, split.labels, begun, padding)
+            for name, split in splits.items()
+        }
         network = Classifier(
             make_bert(begun),
             len(classes),
@@ -75,17 +86,24 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
             fit(job, settings, folder, written_to)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
-        record["test"] = _test(folder, data["test"], splits["test"], classes, record) if "test" in splits else {}
+        record["test"] = (
+            _test(folder, data["test"], splits["test"], classes, record) if "test" in splits else {}
+        )
         folder.write_json("metrics.json", record)
         folder.write_status("finished", "report")
     _print(record, folder)
     return folder
 
 
-def _splits(settings: FinetuneSettings, folder: KerasRunFolder) -> tuple[dict[str, TextSplit], list[str]]:
+def _splits(
+    settings: FinetuneSettings, folder: KerasRunFolder
+) -> tuple[dict[str, TextSplit], list[str]]:
     """Train, val and, where there is one, test; and the classes, which are the training labels in alphabetical order."""
     if not settings.train:
-        samples = {name: sample_labelled(settings.seed, rows, i) for i, (name, rows) in enumerate(_SAMPLE_ROWS.items())}
+        samples = {
+            name: sample_labelled(settings.seed, rows, i)
+            for i, (name, rows) in enumerate(_SAMPLE_ROWS.items())
+        }
         return samples, list(CLASSES)
     columns = (settings.text_column, settings.label_column)
     train, classes = read_labelled(settings.train, *columns)
@@ -93,7 +111,9 @@ def _splits(settings: FinetuneSettings, folder: KerasRunFolder) -> tuple[dict[st
         msg = f"{settings.train} has the label {classes[0]!r} alone: a classification needs two"
         raise KerasBertError(msg)
     files = {"val": settings.val, "test": settings.test}
-    others = {name: read_labelled(file, *columns, classes)[0] for name, file in files.items() if file}
+    others = {
+        name: read_labelled(file, *columns, classes)[0] for name, file in files.items() if file
+    }
     if settings.val:
         return {"train": train, **others}, classes
     first, second = _parts(train, settings, folder)
@@ -103,22 +123,34 @@ def _splits(settings: FinetuneSettings, folder: KerasRunFolder) -> tuple[dict[st
     return {"train": train.take(first), "val": train.take(second), **others}, classes
 
 
-def _parts(train: TextSplit, settings: FinetuneSettings, folder: KerasRunFolder) -> tuple[list[int], list[int]]:
+def _parts(
+    train: TextSplit, settings: FinetuneSettings, folder: KerasRunFolder
+) -> tuple[list[int], list[int]]:
     """Positions of the rows to train on and of those to validate on."""
-    if settings.resume and "val_split" not in folder.read_config():  # begun by 0.1, which drew from all classes together
-        return random_split(len(train), max(1, len(train) // _VAL_SHARE) / len(train), settings.seed)
+    if (
+        settings.resume and "val_split" not in folder.read_config()
+    ):  # begun by 0.1, which drew from all classes together
+        return random_split(
+            len(train), max(1, len(train) // _VAL_SHARE) / len(train), settings.seed
+        )
     return train.divided(1 / _VAL_SHARE, settings.seed)
 
 
 def _found(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
     """What provenance.json says of the splits: rows, hashes, and texts that stand in two of them."""
     found: dict[str, Any] = {
-        name: {"rows": len(split), "sha256": fingerprint(word for _, text, k in split.rows() for word in (text, classes[k]))}
+        name: {
+            "rows": len(split),
+            "sha256": fingerprint(
+                word for _, text, k in split.rows() for word in (text, classes[k])
+            ),
+        }
         for name, split in splits.items()
     }
     shared = shared_contents({name: split.contents() for name, split in splits.items()})
     found["overlaps"] = [
-        {"splits": list(pair), "what": "texts", "count": len(texts), "examples": texts[:3]} for pair, texts in shared.items()
+        {"splits": list(pair), "what": "texts", "count": len(texts), "examples": texts[:3]}
+        for pair, texts in shared.items()
     ]
     return found
 
@@ -127,7 +159,8 @@ def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  #
     """Metrics of a batch.
 
     Args:
-        targets: `labels` [B], numbers of classes; `share` [B], what each text is of all in the batch.
+        targets: `labels` [B], numbers of classes; `share` [B], what each text is of all in the
+            batch.
         logits: [B, K].
 
     Returns:
@@ -155,7 +188,9 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
         network=network,
         measure=measure_classes,
         names=("loss", "acc"),
-        batches=lambda first: train.training(range(first, settings.epochs), settings.batch_size, settings.seed),
+        batches=lambda first: train.training(
+            range(first, settings.epochs), settings.batch_size, settings.seed
+        ),
         steps=len(batches),
         texts=len(train.labels),
         padding_share=padding_share(train.store.lengths + 2, batches, train.padding),
@@ -168,7 +203,11 @@ def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextDa
 
 
 def _test(
-    folder: KerasRunFolder, data: TextData, split: TextSplit, classes: list[str], record: dict[str, Any]
+    folder: KerasRunFolder,
+    data: TextData,
+    split: TextSplit,
+    classes: list[str],
+    record: dict[str, Any],
 ) -> dict[str, Any]:
     """Predict the test split with the best weights, write its table, and give its part of metrics.json."""
     began = time.perf_counter()
@@ -185,7 +224,10 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     for name in ("val", "test"):
         metrics = record[name]
         if metrics:
-            shown = ", ".join(f"{name} {METRICS[name].text(metrics[name])}" for name in ("acc", "f1_macro", "loss"))
+            shown = ", ".join(
+                f"{name} {METRICS[name].text(metrics[name])}"
+                for name in ("acc", "f1_macro", "loss")
+            )
             print(f"{name}: {shown} (n {metrics['n']})")
     print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
     print(f"its page: python scripts/report.py {folder.path}")

@@ -47,7 +47,8 @@ class Job:
 
     Attributes:
         network: What is trained, saved and loaded.
-        measure: (targets, outputs) -> metrics of the batch; those that have a share are minimised together.
+        measure: (targets, outputs) -> metrics of the batch; those that have a share are minimised
+            together.
         names: Of these metrics, `loss` among them.
         batches: First epoch -> tensors of that epoch and all behind it.
         steps: Batches an epoch.
@@ -105,7 +106,10 @@ class Trained(keras.Model):
 
     def metrics(self) -> Metrics:
         """Means since the last reset, and n, the number that the loss rests on."""
-        metrics = {name: float(keras.ops.convert_to_numpy(mean.result())) for name, mean in self.means.items()}
+        metrics = {
+            name: float(keras.ops.convert_to_numpy(mean.result()))
+            for name, mean in self.means.items()
+        }
         return {**metrics, "n": round(float(keras.ops.convert_to_numpy(self.means["loss"].count)))}
 
 
@@ -148,10 +152,22 @@ class _EpochRecord(keras.callbacks.Callback):
     """Behind each epoch: validation, a row of history.csv, the best weights, the state to go on from."""
 
     def __init__(
-        self, job: Job, settings: TrainingSettings, folder: KerasRunFolder, state: State, sinks: list[Sink], first: int
+        self,
+        job: Job,
+        settings: TrainingSettings,
+        folder: KerasRunFolder,
+        state: State,
+        sinks: list[Sink],
+        first: int,
     ) -> None:
         super().__init__()
-        self.job, self.settings, self.folder, self.state, self.sinks = job, settings, folder, state, sinks
+        self.job, self.settings, self.folder, self.state, self.sinks = (
+            job,
+            settings,
+            folder,
+            state,
+            sinks,
+        )
         self.rows = [row for row in folder.read_history() if int(row["epoch"]) < first]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
@@ -165,7 +181,9 @@ class _EpochRecord(keras.callbacks.Callback):
         _require_finite("validation", val["loss"], epoch)
         seconds = time.perf_counter() - self.began
         row: dict[str, Any] = {"epoch": epoch, "step": self._steps()}
-        row |= {f"train/{name}": value for name, value in train.items()} | {f"val/{name}": value for name, value in val.items()}
+        row |= {f"train/{name}": value for name, value in train.items()} | {
+            f"val/{name}": value for name, value in val.items()
+        }
         row |= {f"lr/{name}": "" if lr is None else lr for name, lr in self._lrs().items()}
         row |= {"seconds": round(seconds, 3), "train/seconds": round(trained, 3)}
         row["train/samples_per_second"] = round(self.job.texts / trained, 1)
@@ -178,18 +196,25 @@ class _EpochRecord(keras.callbacks.Callback):
         for sink in self.sinks:
             sink(row)
         shown = " ".join(
-            f"{name} {row[name]:.4f}" for name in ("train/loss", "train/acc", "val/loss", "val/acc") if name in row
+            f"{name} {row[name]:.4f}"
+            for name in ("train/loss", "train/acc", "val/loss", "val/acc")
+            if name in row
         )
         print(f"epoch {epoch} of {self.settings.epochs}: {shown}, {seconds:.1f} s", flush=True)
         if self.has_waited_enough():
-            print(f"stopped early: no better {self.job.monitor} for {self.settings.patience} epochs", flush=True)
+            print(
+                f"stopped early: no better {self.job.monitor} for {self.settings.patience} epochs",
+                flush=True,
+            )
             self.model.stop_training = True
 
     def has_waited_enough(self) -> bool:
         """Whether the last epochs, as many as `patience`, brought no better metric; told from the rows alone."""
         if not self.rows or not self.settings.patience:
             return False
-        waited = int(self.rows[-1]["epoch"]) - best_epoch(self.rows, self.job.monitor, self.job.mode)
+        waited = int(self.rows[-1]["epoch"]) - best_epoch(
+            self.rows, self.job.monitor, self.job.mode
+        )
         return waited >= self.settings.patience
 
     def _steps(self) -> int:
@@ -197,7 +222,9 @@ class _EpochRecord(keras.callbacks.Callback):
 
     def _lrs(self) -> dict[str, float | None]:
         """Learning rates of the epoch's last step."""
-        rate = float(self.model.optimizer.schedule(self._steps() - 1))  # `learning_rate` is the next step's
+        rate = float(
+            self.model.optimizer.schedule(self._steps() - 1)
+        )  # `learning_rate` is the next step's
         peak = next(lr for lr in self.job.lrs.values() if lr is not None)
         return {name: None if lr is None else rate * lr / peak for name, lr in self.job.lrs.items()}
 
@@ -208,7 +235,9 @@ def uses_xla(settings: TrainingSettings) -> bool:
     Keras compiles neither what is to be deterministic nor what several devices share.
     """
     possible = not settings.deterministic and settings.strategy == "none"
-    return settings.jit == "on" or (settings.jit == "auto" and possible and bool(tf.config.list_physical_devices("GPU")))
+    return settings.jit == "on" or (
+        settings.jit == "auto" and possible and bool(tf.config.list_physical_devices("GPU"))
+    )
 
 
 def _require_finite(which: str, loss: float, epoch: int) -> None:
@@ -227,12 +256,22 @@ def fit_record(rows: list[dict[str, str]], job: Job) -> dict[str, Any]:
     """What metrics.json says of the training: best epoch, its validation metrics, parameters, seconds."""
     epoch = best_epoch(rows, job.monitor, job.mode)
     row = next(row for row in rows if int(row["epoch"]) == epoch)
-    values = {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
+    values = {
+        key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")
+    }
     val = {key: json.loads(value) if value else None for key, value in values.items()}
-    best = {"epoch": epoch, "monitor": job.monitor, "score": float(row[job.monitor]), "checkpoint": "checkpoints/best.keras"}
+    best = {
+        "epoch": epoch,
+        "monitor": job.monitor,
+        "score": float(row[job.monitor]),
+        "checkpoint": "checkpoints/best.keras",
+    }
     count = {
         kind: sum(int(np.prod(variable.shape)) for variable in variables)
-        for kind, variables in (("total", job.network.weights), ("trainable", job.network.trainable_weights))
+        for kind, variables in (
+            ("total", job.network.weights),
+            ("trainable", job.network.trainable_weights),
+        )
     }
     seconds = [float(row["train/seconds"]) for row in rows]
     fit_seconds = round(sum(float(row["seconds"]) for row in rows), 3)
@@ -240,5 +279,9 @@ def fit_record(rows: list[dict[str, str]], job: Job) -> dict[str, Any]:
         "val": val,
         "best": best,
         "parameters": count,
-        "seconds": {"fit": fit_seconds, "test": None, "epoch_mean": round(sum(seconds) / len(seconds), 3)},
+        "seconds": {
+            "fit": fit_seconds,
+            "test": None,
+            "epoch_mean": round(sum(seconds) / len(seconds), 3),
+        },
     }

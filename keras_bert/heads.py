@@ -25,7 +25,11 @@ class Pooler(keras.layers.Layer):
         self.hidden_size = hidden_size
         self.supports_masking = True
         self.dense = keras.layers.Dense(
-            hidden_size, "tanh", kernel_initializer=normal_initializer(), dtype=self.dtype_policy, name="dense"
+            hidden_size,
+            "tanh",
+            kernel_initializer=normal_initializer(),
+            dtype=self.dtype_policy,
+            name="dense",
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -59,7 +63,8 @@ class MaskedLMHead(keras.layers.Layer):
         """State what it is tied to.
 
         Args:
-            embedding: The model's embedding, whose token table this shares: one weight, two uses, also after saving.
+            embedding: The model's embedding, whose token table this shares: one weight, two uses,
+                also after saving.
             epsilon: Of the norm.
             approximate: GELU's form, see `gelu`.
             kwargs: Of any Keras layer.
@@ -69,8 +74,12 @@ class MaskedLMHead(keras.layers.Layer):
         self.supports_masking = True
         width = embedding.settings["hidden_size"]
         initializer = normal_initializer()
-        self.dense = keras.layers.Dense(width, kernel_initializer=initializer, dtype=self.dtype_policy, name="dense")
-        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+        self.dense = keras.layers.Dense(
+            width, kernel_initializer=initializer, dtype=self.dtype_policy, name="dense"
+        )
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=epsilon, dtype=self.dtype_policy, name="norm"
+        )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the transform and the bias."""
@@ -78,7 +87,9 @@ class MaskedLMHead(keras.layers.Layer):
             self.embedding.build(tuple(input_shape[:2]))
         self.dense.build(input_shape)
         self.norm.build(input_shape)
-        self.bias = self.add_weight(name="bias", shape=(self.embedding.settings["vocab_size"],), initializer="zeros")
+        self.bias = self.add_weight(
+            name="bias", shape=(self.embedding.settings["vocab_size"],), initializer="zeros"
+        )
         self.built = True
 
     def call(self, hidden: Any, positions: Any = None) -> Any:  # noqa: ANN401
@@ -95,7 +106,9 @@ class MaskedLMHead(keras.layers.Layer):
             hidden = ops.take_along_axis(hidden, positions[:, :, None], axis=1)
         hidden = self.norm(gelu(self.dense(hidden), self.approximate))
         table = ops.cast(self.embedding.token_table, self.compute_dtype)
-        return ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32") + ops.cast(self.bias, "float32")
+        return ops.cast(ops.matmul(hidden, ops.transpose(table)), "float32") + ops.cast(
+            self.bias, "float32"
+        )
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401
         """The loss has weights of its own."""
@@ -103,7 +116,12 @@ class MaskedLMHead(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes; Keras restores the shared embedding as one object."""
         embedding = keras.saving.serialize_keras_object(self.embedding)
-        return {**super().get_config(), "embedding": embedding, "epsilon": self.epsilon, "approximate": self.approximate}
+        return {
+            **super().get_config(),
+            "embedding": embedding,
+            "epsilon": self.epsilon,
+            "approximate": self.approximate,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MaskedLMHead":

@@ -12,7 +12,13 @@ from keras_bert.errors import KerasBertError
 from keras_bert.model import EMBEDDING, Classifier, PretrainingModel, create_BERT
 from run_folders.errors import brief
 
-_HUB_FILES = ["config.json", "model*.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+_HUB_FILES = [
+    "config.json",
+    "model*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+]
 
 
 class Source(NamedTuple):
@@ -42,7 +48,9 @@ def load_network(path: Path) -> keras.Model:
     except Exception as error:  # Keras raises what the file makes it raise
         msg = f"{path} cannot be loaded: {brief(error)}"
         raise KerasBertError(msg) from error
-    if not isinstance(model, Classifier | PretrainingModel) and EMBEDDING not in [layer.name for layer in model.layers]:
+    if not isinstance(model, Classifier | PretrainingModel) and EMBEDDING not in [
+        layer.name for layer in model.layers
+    ]:
         msg = f"{path} holds no BERT of keras_bert but {type(model).__name__} {model.name!r}"
         raise KerasBertError(msg)
     return model
@@ -57,7 +65,8 @@ def find_source(name: str) -> Source:
     """Load what a user names.
 
     Args:
-        name: A run folder, a .keras file, a folder with config.json and safetensors, or NAME[@REVISION] on the hub.
+        name: A run folder, a .keras file, a folder with config.json and safetensors, or
+            NAME[@REVISION] on the hub.
 
     Returns:
         The model and where its tokenizer lies.
@@ -77,7 +86,10 @@ def find_source(name: str) -> Source:
             msg = f"{path} does not exist"
             raise KerasBertError(msg)
         return Source(
-            load_network(path), path.parent.parent if path.parent.name == "checkpoints" else path.parent, [], ours=True
+            load_network(path),
+            path.parent.parent if path.parent.name == "checkpoints" else path.parent,
+            [],
+            ours=True,
         )
     folder = path if path.is_dir() else _from_hub(name)
     converted = from_hugging_face(folder)
@@ -106,7 +118,9 @@ def _from_hub(name: str) -> Path:
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
+        return Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
+        )
     except Exception as error:  # whatever the hub, the network or the name makes of it
         msg = (
             f"{name} is no folder here, and the hub did not give it ({type(error).__name__}): "

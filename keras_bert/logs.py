@@ -45,8 +45,16 @@ def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[S
     key = os.environ.get("WANDB_API_KEY")
     mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
     if mode == "offline":
-        print("wandb: no key, so this run is logged offline; `wandb sync` sends it later", flush=True)
-    run = wandb.init(project="thaw", name=folder.path.name, dir=folder.path, config=folder.read_config(), mode=mode)  # type: ignore[arg-type]
+        print(
+            "wandb: no key, so this run is logged offline; `wandb sync` sends it later", flush=True
+        )
+    run = wandb.init(
+        project="thaw",
+        name=folder.path.name,
+        dir=folder.path,
+        config=folder.read_config(),
+        mode=mode,
+    )  # type: ignore[arg-type]
 
     def log(row: Mapping[str, Any]) -> None:
         run.log({name: value for name, value in row.items() if isinstance(value, int | float)})

@@ -5,7 +5,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 Array = NDArray[Any]
 
@@ -20,29 +26,41 @@ def stage_metrics(labels: Array, probabilities: Array) -> dict[str, Any]:
         probabilities: [N, K], rows sum to 1.
 
     Returns:
-        n, acc, precision, recall and f1 (macro and weighted; 0 where undefined), loss (mean negative log-likelihood, nats), ece
-        (expected calibration error of 15 bins), and of two classes roc_auc and average_precision of class 1, None where one
-        class is absent.
+        n, acc, precision, recall and f1 (macro and weighted; 0 where undefined), loss (mean
+        negative log-likelihood, nats), ece (expected calibration error of 15 bins), and of two
+        classes roc_auc and average_precision of class 1, None where one class is absent.
     """
     classes = np.arange(probabilities.shape[1])
     predictions = predicted(probabilities)
-    present = np.union1d(labels, predictions)  # a class that is neither would count as 0 in macro averages
+    present = np.union1d(
+        labels, predictions
+    )  # a class that is neither would count as 0 in macro averages
     metrics: dict[str, Any] = {"n": len(labels), "acc": float(np.mean(predictions == labels))}
     for average in ("macro", "weighted"):
-        values = precision_recall_fscore_support(labels, predictions, labels=present, average=average, zero_division=0)
+        values = precision_recall_fscore_support(
+            labels, predictions, labels=present, average=average, zero_division=0
+        )
         names = ("precision", "recall", "f1")
-        metrics |= {f"{name}_{average}": float(value) for name, value in zip(names, values[:3], strict=True)}
+        metrics |= {
+            f"{name}_{average}": float(value) for name, value in zip(names, values[:3], strict=True)
+        }
     metrics["loss"] = float(log_loss(labels, probabilities, labels=classes))
     bins = calibration(labels, probabilities)
-    metrics["ece"] = sum(row["count"] * abs(row["acc"] - row["confidence"]) for row in bins) / len(labels)
+    metrics["ece"] = sum(row["count"] * abs(row["acc"] - row["confidence"]) for row in bins) / len(
+        labels
+    )
     if len(classes) == 2:  # noqa: PLR2004
         both = len(np.unique(labels)) == len(classes)
         metrics["roc_auc"] = float(roc_auc_score(labels, probabilities[:, 1])) if both else None
-        metrics["average_precision"] = float(average_precision_score(labels, probabilities[:, 1])) if both else None
+        metrics["average_precision"] = (
+            float(average_precision_score(labels, probabilities[:, 1])) if both else None
+        )
     return metrics
 
 
-def classification_record(labels: Array, probabilities: Array, classes: Sequence[str]) -> dict[str, Any]:
+def classification_record(
+    labels: Array, probabilities: Array, classes: Sequence[str]
+) -> dict[str, Any]:
     """The test stage's part of metrics.json.
 
     Args:
@@ -51,13 +69,15 @@ def classification_record(labels: Array, probabilities: Array, classes: Sequence
         classes: Name of class 0, 1, ...
 
     Returns:
-        `stage_metrics`, and the per-class table, the confusion matrix (row the label) and the calibration bins.
+        `stage_metrics`, and the per-class table, the confusion matrix (row the label) and the
+        calibration bins.
     """
     numbers, predictions = np.arange(len(classes)), predicted(probabilities)
     table = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
     names = ("precision", "recall", "f1", "support")
     per_class = {
-        name: {key: values[k].item() for key, values in zip(names, table, strict=True)} for k, name in enumerate(classes)
+        name: {key: values[k].item() for key, values in zip(names, table, strict=True)}
+        for k, name in enumerate(classes)
     }
     return {
         **stage_metrics(labels, probabilities),
@@ -83,7 +103,14 @@ def calibration(labels: Array, probabilities: Array) -> list[dict[str, float]]:
     rows = []
     for i in np.unique(place).astype(int).tolist():
         inside = place == i
-        bounds = {"lower": i / CALIBRATION_BINS, "upper": (i + 1) / CALIBRATION_BINS, "count": int(inside.sum())}
-        mean, acc = float(confidence[inside].mean()), float(np.mean(predictions[inside] == labels[inside]))
+        bounds = {
+            "lower": i / CALIBRATION_BINS,
+            "upper": (i + 1) / CALIBRATION_BINS,
+            "count": int(inside.sum()),
+        }
+        mean, acc = (
+            float(confidence[inside].mean()),
+            float(np.mean(predictions[inside] == labels[inside])),
+        )
         rows.append({**bounds, "confidence": mean, "acc": acc})
     return rows

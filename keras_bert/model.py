@@ -44,8 +44,9 @@ def create_BERT(  # noqa: N802 - the name that was asked for
         return_attention_scores: Whether the model gives the attention weights too.
 
     Returns:
-        A model from `input_ids` and `token_type_ids`, both [B, T] int32, to `sequence_output` [B, T, C] and `pooled_output`
-        [B, C], and where asked for `attention_scores`, a list of [B, heads, T, T], one a block. Inputs and outputs are dicts.
+        A model from `input_ids` and `token_type_ids`, both [B, T] int32, to `sequence_output` [B,
+        T, C] and `pooled_output` [B, C], and where asked for `attention_scores`, a list of [B,
+        heads, T, T], one a block. Inputs and outputs are dicts.
 
     Raises:
         ValueError: If a size is below 1, or `hidden_size` is no multiple of `num_att_heads`.
@@ -58,8 +59,13 @@ def create_BERT(  # noqa: N802 - the name that was asked for
         if value < 1:
             msg = f"{name} is {value}: give 1 or more"
             raise ValueError(msg)
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in ("input_ids", "token_type_ids")}
-    embedding = BertEmbedding(vocab_size, maxlen, hidden_size, num_segments, drop_rate, epsilon, name=EMBEDDING)
+    inputs = {
+        name: keras.Input((None,), dtype="int32", name=name)
+        for name in ("input_ids", "token_type_ids")
+    }
+    embedding = BertEmbedding(
+        vocab_size, maxlen, hidden_size, num_segments, drop_rate, epsilon, name=EMBEDDING
+    )
     hidden, scores = embedding(inputs["input_ids"], inputs["token_type_ids"]), []
     for i in range(num_layers):
         block = EncoderBlock(
@@ -71,7 +77,10 @@ def create_BERT(  # noqa: N802 - the name that was asked for
             scores.append(weights)
         else:
             hidden = block(hidden)
-    outputs = {"sequence_output": hidden, "pooled_output": Pooler(hidden_size, name="pooler")(hidden)}
+    outputs = {
+        "sequence_output": hidden,
+        "pooled_output": Pooler(hidden_size, name="pooler")(hidden),
+    }
     if return_attention_scores:
         outputs["attention_scores"] = scores
     return keras.Model(inputs, outputs, name="bert")
@@ -119,7 +128,11 @@ class PretrainingModel(keras.Model):
         settings = settings_of(bert)
         self.bert, self.next_sentence = bert, next_sentence
         self.mlm = MaskedLMHead(
-            bert.get_layer(EMBEDDING), settings["epsilon"], settings["approximate_gelu"], name="mlm", dtype=self.dtype_policy
+            bert.get_layer(EMBEDDING),
+            settings["epsilon"],
+            settings["approximate_gelu"],
+            name="mlm",
+            dtype=self.dtype_policy,
         )
         self.nsp = _output(2, "nsp") if next_sentence else None
         _set_trainable(bert.get_layer("pooler"), value=next_sentence)
@@ -141,7 +154,8 @@ class PretrainingModel(keras.Model):
             training: Whether dropout is on.
 
         Returns:
-            `mlm` [B, P, vocabulary], and of two heads `nsp` [B, 2] (0: follows, 1: does not): logits in float32.
+            `mlm` [B, P, vocabulary], and of two heads `nsp` [B, 2] (0: follows, 1: does not):
+            logits in float32.
         """
         states = self.bert({name: inputs[name] for name in self.bert.input}, training=training)
         outputs = {"mlm": self.mlm(states["sequence_output"], inputs["masked_positions"])}
@@ -151,7 +165,11 @@ class PretrainingModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        own = {"name": self.name, "dtype": self.dtype_policy.name, "next_sentence": self.next_sentence}
+        own = {
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+            "next_sentence": self.next_sentence,
+        }
         return {**own, "bert": keras.saving.serialize_keras_object(self.bert)}
 
     @classmethod
@@ -165,7 +183,8 @@ class PretrainingModel(keras.Model):
 class Classifier(keras.Model):
     """A BERT under a classifier of its pooled output, or of every token's state read by a BiGRU.
 
-    The latter after Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642).
+    The latter after Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi
+    10.1016/j.knosys.2023.110642).
     """
 
     def __init__(
@@ -183,19 +202,30 @@ class Classifier(keras.Model):
         Args:
             bert: Of `create_BERT`.
             num_classes: K.
-            frozen: Whether the BERT stays as it is; its dropout is then off too, also while the head trains.
-            gru_units: Units of the GRU in each direction; 0 for a linear classifier of the pooled output.
+            frozen: Whether the BERT stays as it is; its dropout is then off too, also while the
+                head trains.
+            gru_units: Units of the GRU in each direction; 0 for a linear classifier of the pooled
+                output.
             dropout: Before the output layer, 0..1.
             kwargs: Of any Keras model.
         """
         super().__init__(**kwargs)
         self.bert, self.frozen = bert, frozen
-        self.settings = {"num_classes": num_classes, "frozen": frozen, "gru_units": gru_units, "dropout": dropout}
+        self.settings = {
+            "num_classes": num_classes,
+            "frozen": frozen,
+            "gru_units": gru_units,
+            "dropout": dropout,
+        }
         _set_trainable(bert, value=not frozen)
-        _set_trainable(bert.get_layer("pooler"), value=not frozen and not gru_units)  # a BiGRU does not read it
+        _set_trainable(
+            bert.get_layer("pooler"), value=not frozen and not gru_units
+        )  # a BiGRU does not read it
         policy, self.gru = self.dtype_policy, None
         if gru_units:
-            self.gru = keras.layers.Bidirectional(keras.layers.GRU(gru_units, dtype=policy), name="gru", dtype=policy)
+            self.gru = keras.layers.Bidirectional(
+                keras.layers.GRU(gru_units, dtype=policy), name="gru", dtype=policy
+            )
         self.dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.logits = _output(num_classes, "logits")
         self.build()
@@ -222,7 +252,9 @@ class Classifier(keras.Model):
         if self.gru is None:
             features = states["pooled_output"]
         else:
-            features = self.gru(states["sequence_output"], mask=keras.ops.not_equal(inputs["input_ids"], PAD))
+            features = self.gru(
+                states["sequence_output"], mask=keras.ops.not_equal(inputs["input_ids"], PAD)
+            )
         return self.logits(self.dropout(features, training=training))
 
     def get_config(self) -> dict[str, Any]:
@@ -238,14 +270,16 @@ class Classifier(keras.Model):
 
 
 def _output(count: int, name: str) -> keras.layers.Dense:
-    return keras.layers.Dense(count, kernel_initializer=normal_initializer(), dtype="float32", name=name)
+    return keras.layers.Dense(
+        count, kernel_initializer=normal_initializer(), dtype="float32", name=name
+    )
 
 
 def _set_trainable(layer: keras.layers.Layer, *, value: bool) -> None:
     """Set it for the layer and all that is in it.
 
-    A frozen layer from a file says that it is frozen, but not to the layers inside; saying so again changes nothing, as
-    TensorFlow ignores an attribute that is given the value it has.
+    A frozen layer from a file says that it is frozen, but not to the layers inside; saying so again
+    changes nothing, as TensorFlow ignores an attribute that is given the value it has.
     """
     layer.trainable = not value
     layer.trainable = value

@@ -32,7 +32,11 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """What the constructor takes."""
-        return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps}
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+        }
 
 
 _NOT_DECAYED = {"bias", "gamma", "beta"}
@@ -41,9 +45,10 @@ _NOT_DECAYED = {"bias", "gamma", "beta"}
 class BertAdamW(keras.optimizers.Adam):
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that decays matrices and tables, but no bias and no gain of a norm.
 
-    Unlike Keras's own, some variables may have another learning rate; gradients of tables are dense before they are clipped, as
-    the norm of a table's rows is not that of the parts they are summed from; and gradients are summed over replicas before they
-    are clipped, so that several devices take the step of one.
+    Unlike Keras's own, some variables may have another learning rate; gradients of tables are dense
+    before they are clipped, as the norm of a table's rows is not that of the parts they are summed
+    from; and gradients are summed over replicas before they are clipped, so that several devices
+    take the step of one.
     """
 
     def __init__(
@@ -67,14 +72,20 @@ class BertAdamW(keras.optimizers.Adam):
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make the moments. A GRU's bias has two rows, so that what is decayed is told by name."""
-        self._decayed = {self._var_key(variable) for variable in variables if variable.name not in _NOT_DECAYED}
+        self._decayed = {
+            self._var_key(variable) for variable in variables if variable.name not in _NOT_DECAYED
+        }
         super().build(variables)
 
-    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
+    ) -> None:
         """Take a step; see Keras."""
         super().apply([tf.convert_to_tensor(grad) for grad in grads], trainable_variables)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: Sequence[tuple[Any, Any]]
+    ) -> list[tuple[Any, Any]]:
         """Sum over replicas, then clip; Keras's own clipping comes before the sum."""
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
         return list(zip(tf.clip_by_global_norm(grads, self.clip)[0], variables, strict=True))

@@ -36,19 +36,25 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
     folder = KerasRunFolder(Path(settings.run))
     config = folder.read_config()
     if config["command"] != "finetune" or not folder.best_checkpoint.is_file():
-        fault = "is a run of pretrain" if config["command"] != "finetune" else "has no checkpoint yet"
+        fault = (
+            "is a run of pretrain" if config["command"] != "finetune" else "has no checkpoint yet"
+        )
         msg = f"{folder.path} {fault}: give the folder of a run of finetune"
         raise KerasBertError(msg)
     files = settings.input
-    texts = read_texts(files, settings.text_column) if files else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
+    texts = (
+        read_texts(files, settings.text_column)
+        if files
+        else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
+    )
     model = load_network(folder.best_checkpoint)
     if not isinstance(model, Classifier):
         msg = f"{folder.best_checkpoint} holds no classifier"
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
-    probabilities = text_data(texts, [0] * len(texts), begun, Padding(MULTIPLE, begun.bert["maxlen"])).probabilities(
-        model, settings.batch_size
-    )
+    probabilities = text_data(
+        texts, [0] * len(texts), begun, Padding(MULTIPLE, begun.bert["maxlen"])
+    ).probabilities(model, settings.batch_size)
     return prediction_table(probabilities, config["classes"], texts)
 
 

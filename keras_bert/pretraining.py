@@ -52,18 +52,25 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
     settings, folder = opened(settings, COMMAND, path)
     with recorded(folder), devices(settings):
         documents = dict(zip(("train", "val"), _documents(settings), strict=True))
-        begun = start(settings, folder, [text for document in documents["train"] for text in document])
+        begun = start(
+            settings, folder, [text for document in documents["train"] for text in document]
+        )
         data = {split: _data(settings, begun, split, part) for split, part in documents.items()}
         found = {split: _found(part) for split, part in documents.items()}
         write_start(folder, COMMAND, settings, begun, found, {})
         job = _job(settings, PretrainingModel(make_bert(begun), next_sentence=settings.nsp), data)
-        write_plan(folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()})
+        write_plan(
+            folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()}
+        )
         folder.write_status("running", "fit")
         with sinks(settings, folder) as written_to:
             fit(job, settings, folder, written_to)
         record = fit_record(folder.read_history(), job)
         entropy = unigram_entropy(data["val"].validation())
-        record["val"] |= {"perplexity": float(np.exp(record["val"]["loss"])), "unigram_entropy": entropy}
+        record["val"] |= {
+            "perplexity": float(np.exp(record["val"]["loss"])),
+            "unigram_entropy": entropy,
+        }
         folder.write_json("metrics.json", {**record, "test": {}})
         folder.write_status("finished", "report")
     _print(record, folder)
@@ -72,7 +79,11 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
 
 def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[str]]]:
     """Training and validation documents."""
-    train = read_documents(settings.text, settings.text_column) if settings.text else sample_documents(settings.seed)
+    train = (
+        read_documents(settings.text, settings.text_column)
+        if settings.text
+        else sample_documents(settings.seed)
+    )
     if settings.val_text:
         return train, read_documents(settings.val_text, settings.text_column)
     if len(train) < 2:  # noqa: PLR2004
@@ -85,10 +96,15 @@ def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[s
 
 def _found(documents: list[list[str]]) -> dict[str, Any]:
     """What provenance.json says of a split."""
-    return {"rows": len(documents), "sha256": fingerprint(line for document in documents for line in [*document, ""])}
+    return {
+        "rows": len(documents),
+        "sha256": fingerprint(line for document in documents for line in [*document, ""]),
+    }
 
 
-def _data(settings: PretrainSettings, begun: Start, split: str, documents: list[list[str]]) -> PretrainingData:
+def _data(
+    settings: PretrainSettings, begun: Start, split: str, documents: list[list[str]]
+) -> PretrainingData:
     try:
         pieces = cut(documents, begun.tokenizer, begun.bert["maxlen"], next_sentence=settings.nsp)
     except KerasBertError as error:
@@ -99,7 +115,9 @@ def _data(settings: PretrainSettings, begun: Start, split: str, documents: list[
     return PretrainingData(pieces, masking, special_pair(begun.tokenizer), settings.nsp, *batches)
 
 
-def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, PretrainingData]) -> Job:
+def _job(
+    settings: PretrainSettings, network: PretrainingModel, data: dict[str, PretrainingData]
+) -> Job:
     bert = {id(weight) for weight in network.bert.weights}
     validation = data["val"].validation()
 
@@ -125,17 +143,21 @@ def _job(settings: PretrainSettings, network: PretrainingModel, data: dict[str, 
 
 def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     val, best = record["val"], record["best"]
-    print(f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, accuracy {val['acc']:.4f}")
+    print(
+        f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, accuracy {val['acc']:.4f}"
+    )
     print(f"unigram entropy of the {val['n']} chosen tokens: {val['unigram_entropy']:.4f} nats")
-    print(f"fine-tune it: python -m keras_bert finetune --model {folder.path} --train CSV --val CSV --test CSV")
+    print(
+        f"fine-tune it: python -m keras_bert finetune --model {folder.path} --train CSV --val CSV --test CSV"
+    )
 
 
 def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Sums]:
     """Metrics of a batch: `loss` and `acc` over chosen tokens only, `nsp_loss` and `nsp_acc` over pairs.
 
     Args:
-        targets: `mlm` [B, P]; `chosen` [B, P], 1 or 0; `share` [B, P], what each chosen token is of all in the batch. Of pairs
-            `nsp` [B], and `nsp_share` [B].
+        targets: `mlm` [B, P]; `chosen` [B, P], 1 or 0; `share` [B, P], what each chosen token is of
+            all in the batch. Of pairs `nsp` [B], and `nsp_share` [B].
         outputs: Of a `PretrainingModel`.
 
     Returns:
@@ -144,17 +166,24 @@ def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dic
     count = tf.reduce_sum(targets["chosen"])
     loss, hits = _guesses(targets["mlm"], outputs["mlm"])
     sums = {
-        "loss": Sums(tf.reduce_sum(loss * targets["chosen"]), count, tf.reduce_sum(loss * targets["share"])),
+        "loss": Sums(
+            tf.reduce_sum(loss * targets["chosen"]), count, tf.reduce_sum(loss * targets["share"])
+        ),
         "acc": Sums(tf.reduce_sum(hits * targets["chosen"]), count),
     }
     if "nsp" in outputs:
         loss, hits = _guesses(targets["nsp"], outputs["nsp"])
         pairs = tf.cast(tf.size(loss), tf.float32)
         share = tf.reduce_sum(loss * targets["nsp_share"])
-        sums |= {"nsp_loss": Sums(tf.reduce_sum(loss), pairs, share), "nsp_acc": Sums(tf.reduce_sum(hits), pairs)}
+        sums |= {
+            "nsp_loss": Sums(tf.reduce_sum(loss), pairs, share),
+            "nsp_acc": Sums(tf.reduce_sum(hits), pairs),
+        }
     return sums
 
 
 def _guesses(targets: Any, logits: Any) -> tuple[Any, Any]:  # noqa: ANN401
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
-    return loss, tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, tf.float32)
+    return loss, tf.cast(
+        tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, tf.float32
+    )

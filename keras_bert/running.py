@@ -76,12 +76,15 @@ def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, Kera
         The settings, of a run that goes on its own, and the folder.
 
     Raises:
-        KerasBertError: If the new folder holds a run, or the old one holds none of this command that could go on.
+        KerasBertError: If the new folder holds a run, or the old one holds none of this command
+            that could go on.
     """
     if not settings.resume:
         folder = KerasRunFolder(path)
         begun = folder.config.exists() and folder.read_json("status.json").get("state") == "running"
-        if begun or folder.last_checkpoint.exists():  # one that ended before its first checkpoint has nothing to lose
+        if (
+            begun or folder.last_checkpoint.exists()
+        ):  # one that ended before its first checkpoint has nothing to lose
             msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
             raise KerasBertError(msg)
         folder.write_status("running", "setup")
@@ -95,7 +98,9 @@ def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, Kera
         msg = f"{folder.path} is finished: there is nothing to resume"
         raise KerasBertError(msg)
     known = {each.name for each in fields(settings)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known
+    }
     return type(settings)(**{**values, "resume": str(folder.path)}), folder
 
 
@@ -114,26 +119,43 @@ def start(settings: TrainingSettings, folder: KerasRunFolder, texts: Sequence[st
         KerasBertError: If model or tokenizer cannot be had, or do not fit each other.
     """
     if folder.last_checkpoint.is_file():
-        return Start(load_tokenizer(folder.path, clean_links=False), folder.read_config()["bert"], None)
+        return Start(
+            load_tokenizer(folder.path, clean_links=False), folder.read_config()["bert"], None
+        )
     source = find_source(settings.model) if settings.model else None
     if settings.tokenizer:
         tokenizer = load_tokenizer(Path(settings.tokenizer), clean_links=settings.clean_links)
     elif source:
-        tokenizer = load_tokenizer(source.folder, clean_links=settings.clean_links and not source.ours)
+        tokenizer = load_tokenizer(
+            source.folder, clean_links=settings.clean_links and not source.ours
+        )
     else:
         tokenizer = train_tokenizer(texts, settings.vocab_size, clean_links=settings.clean_links)
     write_text(folder.path / FILE, tokenizer.to_str(pretty=True))
     tokens = 1 + max(tokenizer.get_vocab().values())
     if source is None:
-        sizes = ("maxlen", "hidden_size", "num_layers", "num_att_heads", "intermediate_size", "drop_rate")
-        return Start(tokenizer, {"vocab_size": tokens, **{name: getattr(settings, name) for name in sizes}}, None)
+        sizes = (
+            "maxlen",
+            "hidden_size",
+            "num_layers",
+            "num_att_heads",
+            "intermediate_size",
+            "drop_rate",
+        )
+        return Start(
+            tokenizer,
+            {"vocab_size": tokens, **{name: getattr(settings, name) for name in sizes}},
+            None,
+        )
     bert = bert_of(source.model)
     rows = settings_of(bert)["vocab_size"]
     if tokens > rows:
         msg = f"the tokenizer has {tokens} tokens, {settings.model} only {rows}: give --tokenizer the model's own folder"
         raise KerasBertError(msg)
     if source.missing and not settings.random_weights:
-        print(f"{settings.model} lacks {', '.join(source.missing)}: these start at random", flush=True)
+        print(
+            f"{settings.model} lacks {', '.join(source.missing)}: these start at random", flush=True
+        )
     return Start(tokenizer, settings_of(bert), None if settings.random_weights else bert)
 
 
@@ -147,7 +169,12 @@ def make_bert(begun: Start) -> keras.Model:
 
 
 def write_start(
-    folder: KerasRunFolder, command: str, settings: TrainingSettings, begun: Start, data: dict[str, Any], extra: dict[str, Any]
+    folder: KerasRunFolder,
+    command: str,
+    settings: TrainingSettings,
+    begun: Start,
+    data: dict[str, Any],
+    extra: dict[str, Any],
 ) -> None:
     """Write config.yaml and provenance.json; of a resumed run, check that the data are still the same.
 
@@ -161,22 +188,31 @@ def write_start(
                 msg = f"the {split} data are not those that {folder.path} was begun with: restore them, or train anew"
                 raise KerasBertError(msg)
         return
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    values = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in asdict(settings).items()
+    }
     for key in _FILES:
         if values.get(key):
             given = values[key]
             values[key] = (
-                [str(Path(each).resolve()) for each in given] if isinstance(given, list) else str(Path(given).resolve())
+                [str(Path(each).resolve()) for each in given]
+                if isinstance(given, list)
+                else str(Path(given).resolve())
             )
     if settings.model and Path(settings.model).exists():
         values["model"] = str(Path(settings.model).resolve())
     del values["resume"], values["out"]
-    folder.write_config({"name": f"keras_{command}", "command": command, **values, "bert": begun.bert, **extra})
+    folder.write_config(
+        {"name": f"keras_{command}", "command": command, **values, "bert": begun.bert, **extra}
+    )
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    folder.write_json("provenance.json", provenance(settings.seed, data, _PACKAGES, os.cpu_count(), gpus))
+    folder.write_json(
+        "provenance.json", provenance(settings.seed, data, _PACKAGES, os.cpu_count(), gpus)
+    )
 
 
 def fingerprint(lines: Iterable[str]) -> str:
@@ -197,7 +233,9 @@ def padding_of(settings: TrainingSettings, begun: Start) -> Padding:
     return Padding(_XLA_MULTIPLE if uses_xla(settings) else MULTIPLE, begun.bert["maxlen"])
 
 
-def write_plan(folder: KerasRunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]) -> None:
+def write_plan(
+    folder: KerasRunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]
+) -> None:
     """Write plan.json: modules, parameters, learning rates."""
     bert, network = bert_of(job.network), job.network
     modules: list[tuple[str, int, Any]] = [
@@ -205,11 +243,15 @@ def write_plan(folder: KerasRunFolder, job: Job, settings: TrainingSettings, sam
         *((f"features.{part.name}", 1, part) for part in bert.layers if part.weights),
     ]
     rows = [
-        _plan_row(name, depth, module.weights, module.trainable_weights, job.lrs["features"]) for name, depth, module in modules
+        _plan_row(name, depth, module.weights, module.trainable_weights, job.lrs["features"])
+        for name, depth, module in modules
     ]
     rows.append(_plan_row("head", 0, job.head, job.head, job.lrs["head"]))
     sizes = {"total": _count(network.weights), "trainable": _count(network.trainable_weights)}
-    gpus, replicas = tf.config.list_physical_devices("GPU"), tf.distribute.get_strategy().num_replicas_in_sync
+    gpus, replicas = (
+        tf.config.list_physical_devices("GPU"),
+        tf.distribute.get_strategy().num_replicas_in_sync,
+    )
     plan = {
         "rows": rows,
         "parameters": sizes,
@@ -225,7 +267,9 @@ def write_plan(folder: KerasRunFolder, job: Job, settings: TrainingSettings, sam
     folder.write_json("plan.json", plan)
 
 
-def _plan_row(name: str, depth: int, weights: list[Any], trainable: list[Any], lr: float | None) -> dict[str, Any]:
+def _plan_row(
+    name: str, depth: int, weights: list[Any], trainable: list[Any], lr: float | None
+) -> dict[str, Any]:
     trains = bool(trainable)
     return {
         "module": name,

@@ -4,7 +4,16 @@ import numpy as np
 
 from datamodules.reading.text_rows import TextSplit
 
-_PEOPLE = ("doctors", "nurses", "teachers", "officials", "farmers", "neighbours", "students", "visitors")
+_PEOPLE = (
+    "doctors",
+    "nurses",
+    "teachers",
+    "officials",
+    "farmers",
+    "neighbours",
+    "students",
+    "visitors",
+)
 _PLACES = ("the city", "the village", "the harbour", "the valley", "the island", "the north")
 _TRUE = {
     "tests": ("counted", "reported", "confirmed", "published"),

@@ -21,15 +21,19 @@ class TrainingSettings:
 
     out: str | None = _option(None, "run folder (default: runs/keras_<command>/<date_time>)")
     model: str | None = _option(
-        None, "start from this BERT: a run folder, a .keras file, a folder with safetensors, or NAME[@REVISION] on the hub"
+        None,
+        "start from this BERT: a run folder, a .keras file, a folder with safetensors, or NAME[@REVISION] on the hub",
     )
-    random_weights: bool = _option(default=False, text="of --model take sizes and tokenizer, not the weights")
+    random_weights: bool = _option(
+        default=False, text="of --model take sizes and tokenizer, not the weights"
+    )
     tokenizer: str | None = _option(
         None,
         "folder with tokenizer.json or vocab.txt (default: the model's own; without a model, trained on the training text)",
     )
     clean_links: bool = _option(
-        default=True, text="write links and @names as the words url and user, in a tokenizer trained here or not of Keras's"
+        default=True,
+        text="write links and @names as the words url and user, in a tokenizer trained here or not of Keras's",
     )
     vocab_size: int = _option(8000, "most tokens of a tokenizer trained here")
     maxlen: int = _option(128, "longest text in tokens, for a model made here; longer ones are cut")
@@ -42,25 +46,35 @@ class TrainingSettings:
     weight_decay: float = _option(0.01, "of AdamW, on matrices and tables only")
     warmup: float = _option(0.1, "share of all steps in which the learning rate rises, 0..1")
     clip: float = _option(1.0, "largest norm of all gradients together")
-    precision: Literal["float32", "mixed_bfloat16"] = _option("float32", "of the arithmetic; weights stay float32")
+    precision: Literal["float32", "mixed_bfloat16"] = _option(
+        "float32", "of the arithmetic; weights stay float32"
+    )
     jit: Literal["auto", "on", "off"] = _option(
         "auto", "compile steps with XLA; auto: on a GPU, where it wins, with --no-deterministic"
     )
     strategy: Literal["none", "mirrored"] = _option(
-        "none", "mirrored: share each batch among all GPUs of this machine (which drop the same places of their shares)"
+        "none",
+        "mirrored: share each batch among all GPUs of this machine (which drop the same places of their shares)",
     )
     epochs: int = _option(3, "passes over the training data")
-    patience: int = _option(0, "stop after so many epochs without a better validation metric; 0: never")
+    patience: int = _option(
+        0, "stop after so many epochs without a better validation metric; 0: never"
+    )
     seed: int = _option(1, "of weights, order, masks and dropout")
     deterministic: bool = _option(default=True, text="the same curve to the bit for the same seed")
     tensorboard: bool = _option(default=True, text="write tensorboard/ in the run folder")
-    wandb: bool = _option(default=False, text="log to Weights & Biases, offline where there is no key")
+    wandb: bool = _option(
+        default=False, text="log to Weights & Biases, offline where there is no key"
+    )
     resume: str | None = _option(None, "go on with this run folder, with its own settings")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         for each in fields(self):
-            value, lowest = getattr(self, each.name), 0 if each.name in {"seed", "patience", "gru_units"} else 1
+            value, lowest = (
+                getattr(self, each.name),
+                0 if each.name in {"seed", "patience", "gru_units"} else 1,
+            )
             if each.type in {int, "int"} and value < lowest:
                 self.raise_fault(each.name, f"give {lowest} or more")
         for name in ("drop_rate", "warmup", "dropout"):
@@ -72,7 +86,10 @@ class TrainingSettings:
         if self.weight_decay < 0:
             self.raise_fault("weight_decay", "give 0 or more")
         if self.jit == "on" and (self.deterministic or self.strategy == "mirrored"):
-            self.raise_fault("jit", "XLA compiles no deterministic steps and none of several devices; add --no-deterministic")
+            self.raise_fault(
+                "jit",
+                "XLA compiles no deterministic steps and none of several devices; add --no-deterministic",
+            )
         if self.random_weights and not self.model:
             self.raise_fault("random_weights", "name the --model whose sizes are meant")
 
@@ -89,10 +106,15 @@ class PretrainSettings(TrainingSettings):
     """Of `python -m keras_bert pretrain`."""
 
     text: tuple[str, ...] = _option(
-        (), "files to learn from: .txt (a text a line, an empty line between documents), or tables as below (none: a sample)"
+        (),
+        "files to learn from: .txt (a text a line, an empty line between documents), or tables as below (none: a sample)",
     )
-    val_text: tuple[str, ...] = _option((), "files to validate on (default: a twentieth of the documents)")
-    text_column: str = _option("text", "column of the texts in tables (.csv, .tsv, .jsonl, .parquet)")
+    val_text: tuple[str, ...] = _option(
+        (), "files to validate on (default: a twentieth of the documents)"
+    )
+    text_column: str = _option(
+        "text", "column of the texts in tables (.csv, .tsv, .jsonl, .parquet)"
+    )
     nsp: bool = _option(default=False, text="next-sentence prediction too")
     mask_rate: float = _option(0.15, "share of the tokens that is to be guessed, 0..1")
     epochs: int = _option(10, "passes over the training data")
@@ -111,13 +133,17 @@ class PretrainSettings(TrainingSettings):
 class FinetuneSettings(TrainingSettings):
     """Of `python -m keras_bert finetune`."""
 
-    train: str | None = _option(None, "table to learn from: .csv, .tsv, .jsonl or .parquet (none: a sample)")
+    train: str | None = _option(
+        None, "table to learn from: .csv, .tsv, .jsonl or .parquet (none: a sample)"
+    )
     val: str | None = _option(None, "table that chooses the epoch (default: a tenth of --train)")
     test: str | None = _option(None, "table that is predicted once, at the end")
     text_column: str = _option("text", "column of the texts")
     label_column: str = _option("label", "column of the labels")
     freeze: bool = _option(default=False, text="train the head alone; the BERT's dropout is off")
-    gru_units: int = _option(0, "units a direction of a BiGRU that reads every token; 0: the pooled output is read")
+    gru_units: int = _option(
+        0, "units a direction of a BiGRU that reads every token; 0: the pooled output is read"
+    )
     dropout: float = _option(0.1, "before the output layer, 0..1")
     lr: float = _option(1e-3, "highest learning rate of the head")
     bert_lr: float = _option(1e-4, "highest learning rate of the BERT")
@@ -136,7 +162,9 @@ class PredictSettings:
 
     run: str = _option("", "run folder of finetune", positional=True)
     input: tuple[str, ...] = _option(
-        (), "files: .txt (a text a line), .csv, .tsv, .jsonl, .parquet (none: a sample)", positional=True
+        (),
+        "files: .txt (a text a line), .csv, .tsv, .jsonl, .parquet (none: a sample)",
+        positional=True,
     )
     text_column: str = _option("text", "column of the texts in tables")
     out: str | None = _option(None, "where to: .csv or .parquet (default: predictions.csv)")
@@ -157,7 +185,9 @@ class ConvertSettings:
     """Of `python -m keras_bert convert`."""
 
     run: str = _option("", "run folder, or .keras file", positional=True)
-    out: str = _option("", "folder to write config.json, model.safetensors and the tokenizer to", required=True)
+    out: str = _option(
+        "", "folder to write config.json, model.safetensors and the tokenizer to", required=True
+    )
 
 
 def run_path(settings: TrainingSettings, command: str, stamp: str) -> Path:

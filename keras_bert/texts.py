@@ -16,7 +16,8 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
     """Read texts to learn a language from.
 
     Args:
-        files: Text files, in which a line is a text and an empty line ends a document, and tables, a document a row.
+        files: Text files, in which a line is a text and an empty line ends a document, and tables,
+            a document a row.
         column: Of the tables.
 
     Returns:
@@ -29,8 +30,14 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
     for path in map(Path, files):
         rows = _read(path, text_rows(path, column, _TEXT_COLUMN))
         if path.suffix.lower() == ".txt":
-            parts = [list(part) for is_empty, part in groupby(rows, lambda row: isinstance(row, BadRow)) if not is_empty]
-            documents += [[text.strip() for text in _texts(part, column, path)] for part in parts or [[]]]
+            parts = [
+                list(part)
+                for is_empty, part in groupby(rows, lambda row: isinstance(row, BadRow))
+                if not is_empty
+            ]
+            documents += [
+                [text.strip() for text in _texts(part, column, path)] for part in parts or [[]]
+            ]
         else:
             documents += [[text] for text in _texts(rows, column, path)]
     return documents
@@ -58,7 +65,9 @@ def read_texts(files: Sequence[str], column: str) -> list[str]:
     return texts
 
 
-def read_labelled(file: str, text_column: str, label_column: str, classes: Sequence[str] = ()) -> tuple[TextSplit, list[str]]:
+def read_labelled(
+    file: str, text_column: str, label_column: str, classes: Sequence[str] = ()
+) -> tuple[TextSplit, list[str]]:
     """Read a table of texts and labels.
 
     Args:
@@ -74,7 +83,9 @@ def read_labelled(file: str, text_column: str, label_column: str, classes: Seque
         DataError: If the file cannot be read, or a row lacks text or label.
     """
     path, columns = Path(file), [text_column, label_column]
-    names = list(classes) or _labels(_read(path, read_rows(path, columns, advice=_COLUMNS)), label_column, path)
+    names = list(classes) or _labels(
+        _read(path, read_rows(path, columns, advice=_COLUMNS)), label_column, path
+    )
     reader = RowReader(text_column, label_column, None, names)
     rows = list(_read(path, read_rows(path, columns, reader.is_whole_row, advice=_COLUMNS)))
     if not rows:
@@ -91,7 +102,9 @@ def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
     for row in rows:
         if isinstance(row, BadRow):
             bad.append(row)
-        elif row.values.get(column) is not None and row.values[column] == row.values[column]:  # NaN is no label
+        elif (
+            row.values.get(column) is not None and row.values[column] == row.values[column]
+        ):  # NaN is no label
             names.add(str(row.values[column]).strip())
     if not names - {""}:
         _raise_first_bad_row(bad)

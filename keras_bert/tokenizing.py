@@ -5,7 +5,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from keras_bert.errors import KerasBertError
 
@@ -15,7 +24,9 @@ _URL, _USER = " url ", " user "
 _LINK, _NAME = Regex(r"(?:https?://|www\.)\S+"), Regex(r"(?<![\w.@])@\w+")
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, clean_links: bool = True) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, clean_links: bool = True
+) -> Tokenizer:
     """Learn a lower-case WordPiece vocabulary; [PAD] is token 0. The same texts give the same vocabulary.
 
     Args:
@@ -33,14 +44,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, clean_links: bool 
     if clean_links:
         _clean(tokenizer)
     texts = list(texts)
-    letters = sorted(set("".join(tokenizer.normalizer.normalize_str(text) for text in texts)) - {" "})
-    # Numbers of "##x" would follow the order of a hash map, and break ties between merges differently in each process.
+    letters = sorted(
+        set("".join(tokenizer.normalizer.normalize_str(text) for text in texts)) - {" "}
+    )
+    # Numbers of "##x" would follow the order of a hash map, and break ties between merges
+    # differently in each process.
     first = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)]
     least = len(first) + len(letters)
     if vocab_size < least:
         msg = f"a vocabulary of {vocab_size} tokens has no room: the characters alone need {least}; raise --vocab-size"
         raise KerasBertError(msg)
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     trained = _wordpiece(tokenizer.get_vocab(), lowercase=True)  # to which "##x" is nothing special
     trained.add_special_tokens(list(SPECIAL_TOKENS))
@@ -73,7 +89,10 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
                 raise KerasBertError(msg)
             stated = folder / "tokenizer_config.json"
             config = json.loads(stated.read_text(encoding="utf-8")) if stated.is_file() else {}
-            tokenizer = _wordpiece({word: i for i, word in enumerate(words)}, lowercase=config.get("do_lower_case", True))
+            tokenizer = _wordpiece(
+                {word: i for i, word in enumerate(words)},
+                lowercase=config.get("do_lower_case", True),
+            )
         else:
             msg = f"{folder} has neither tokenizer.json nor vocab.txt: give another folder with --tokenizer"
             raise KerasBertError(msg)
@@ -97,7 +116,10 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Numbers of each text's tokens, without [CLS] and [SEP]."""
     tokenizer.encode_special_tokens = True  # "[SEP]" in a text is no end of it
-    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return [
+        encoding.ids
+        for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -109,7 +131,9 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
 
 
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
+    tokenizer = Tokenizer(
+        models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)  # noqa: S106
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -133,5 +157,10 @@ def save_for_hugging_face(tokenizer: Tokenizer, target: Path) -> None:
     tokenizer.post_processor = processors.BertProcessing(last, first)
     tokenizer.save(str(target / FILE))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", **dict(zip(names, SPECIAL_TOKENS, strict=True))}
-    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **dict(zip(names, SPECIAL_TOKENS, strict=True)),
+    }
+    (target / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )

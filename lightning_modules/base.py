@@ -72,7 +72,8 @@ class Task(lightning.LightningModule):
             weight_decay: Of weights; biases and norms have none.
             optimizer: `adamw`, which without weight decay is Adam, or `sgd`.
             momentum: Of `sgd`, Nesterov's, 0..1.
-            label_smoothing: Share of the label that is spread over all classes while training, 0..1.
+            label_smoothing: Share of the label that is spread over all classes while training,
+                0..1.
             schedule: See `Schedule`, as for the rest.
             warmup: Fraction of all steps, 0..1.
             decay: Factor on the learning rate, 0..1.
@@ -88,7 +89,9 @@ class Task(lightning.LightningModule):
         self.label_smoothing = label_smoothing
         self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
         self.results: dict[str, StageResult] = {}
-        self.totals = nn.ModuleDict({f"{stage}_totals": self.new_totals(keep_samples=stage != "train") for stage in STAGES})
+        self.totals = nn.ModuleDict(
+            {f"{stage}_totals": self.new_totals(keep_samples=stage != "train") for stage in STAGES}
+        )
 
     @staticmethod
     @abstractmethod
@@ -103,7 +106,8 @@ class Task(lightning.LightningModule):
     def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each task has its own
         """The step of train, val and test: add a batch to the totals and give the loss to be minimised, a scalar.
 
-        Without totals the batch counts nowhere: it is one that a process repeats to keep step with the others.
+        Without totals the batch counts nowhere: it is one that a process repeats to keep step with
+            the others.
         """
 
     def loss_count(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its own
@@ -153,9 +157,17 @@ class Task(lightning.LightningModule):
 
     def _totals_of(self, stage: str, batch_idx: int) -> StageTotals | None:
         """Where a batch counts; None where its sampler says that it is repeated."""
-        loaders = {"train": "train_dataloader", "val": "val_dataloaders", "test": "test_dataloaders"}
+        loaders = {
+            "train": "train_dataloader",
+            "val": "val_dataloaders",
+            "test": "test_dataloaders",
+        }
         sampler: Any = getattr(getattr(self.trainer, loaders[stage], None), "batch_sampler", None)
-        return self._totals(stage) if not hasattr(sampler, "counted") or sampler.counted(batch_idx) else None
+        return (
+            self._totals(stage)
+            if not hasattr(sampler, "counted") or sampler.counted(batch_idx)
+            else None
+        )
 
     def _totals(self, stage: str) -> StageTotals:
         totals = self.totals[f"{stage}_totals"]
@@ -173,7 +185,9 @@ class Task(lightning.LightningModule):
     def _share_gradients_anew(self) -> None:
         """Wrap the model again where it is wrapped: DDP shares the gradients of what was trainable when it was wrapped."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        if isinstance(strategy, DDPStrategy) and isinstance(
+            strategy.model, DistributedDataParallel
+        ):
             strategy.model = self
             gc.collect()  # the old wrapper takes its hooks with it
             strategy.configure_ddp()
@@ -208,33 +222,55 @@ class Task(lightning.LightningModule):
             raise NonFiniteLossError(msg)
         result = totals.result_of_all()
         self.results[stage] = result
-        known = {f"{stage}/{name}": value for name, value in result.metrics.items() if value is not None}
-        # What checkpoints and early stopping look at; `log_dict`, which is for more than that, takes 20 ms. `Curves` logs.
-        self.trainer.callback_metrics.update({name: torch.tensor(value, device=self.device) for name, value in known.items()})
+        known = {
+            f"{stage}/{name}": value for name, value in result.metrics.items() if value is not None
+        }
+        # What checkpoints and early stopping look at; `log_dict`, which is for more than that,
+        # takes 20 ms. `Curves` logs.
+        self.trainer.callback_metrics.update(
+            {name: torch.tensor(value, device=self.device) for name, value in known.items()}
+        )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
         groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
-        total = int(self.trainer.estimated_stepping_batches)  # also makes the number of batches known
+        total = int(
+            self.trainer.estimated_stepping_batches
+        )  # also makes the number of batches known
         batches = int(self.trainer.num_training_batches)
         steps = steps_in(batches, self.trainer.accumulate_grad_batches)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
         if not isinstance(scheduler, ReduceLROnPlateau):
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-        # Behind the last batch of an epoch, which is behind its validation. What Lightning does at the end of an epoch comes
-        # after the checkpoint, and a resumed run would lack it.
-        when: Any = {"scheduler": scheduler, "interval": "step", "frequency": batches, "monitor": self.schedule.monitor}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
+        # Behind the last batch of an epoch, which is behind its validation. What Lightning does at
+        # the end of an epoch comes after the checkpoint, and a resumed run would lack it.
+        when: Any = {
+            "scheduler": scheduler,
+            "interval": "step",
+            "frequency": batches,
+            "monitor": self.schedule.monitor,
+        }
         return {"optimizer": optimizer, "lr_scheduler": when}
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradients; where each process holds a part of them, by the norm of the whole."""
         if gradient_clip_val and isinstance(self.trainer.strategy, FSDPStrategy):
             wrapped: Any = self.trainer.strategy.model
             wrapped.clip_grad_norm_(gradient_clip_val)
-        elif gradient_clip_val and gradient_clip_algorithm in (None, "norm") and clips_itself(optimizer):
+        elif (
+            gradient_clip_val
+            and gradient_clip_algorithm in (None, "norm")
+            and clips_itself(optimizer)
+        ):
             clip_in_step(optimizer, gradient_clip_val)
         else:
             optimizer.grad_scale = None  # type: ignore[attr-defined]  # what `clip_in_step` left there
@@ -246,8 +282,16 @@ class Task(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as ours and add what rebuilding the network needs."""
-        checkpoint["thaw"] = {"format": 1, "task": type(self).__name__, "backbone": json.dumps(self.backbone_config())}
+        checkpoint["thaw"] = {
+            "format": 1,
+            "task": type(self).__name__,
+            "backbone": json.dumps(self.backbone_config()),
+        }
 
 
 def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    return (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    )

@@ -35,15 +35,19 @@ class ImageClassifier(ClassificationTask):
         """Build the network.
 
         Args:
-            backbone: Name that timm knows, local folder, or a mapping with `architecture` for random weights.
+            backbone: Name that timm knows, local folder, or a mapping with `architecture` for
+                random weights.
             num_classes: K.
-            weights: Local file or folder of the backbone's weights; None takes those that belong to it.
-            image_size: Side of the network's input in pixels; None takes what its weights were trained with.
+            weights: Local file or folder of the backbone's weights; None takes those that belong to
+                it.
+            image_size: Side of the network's input in pixels; None takes what its weights were
+                trained with.
             freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
             head: `linear`, or `mlp` with hidden layers.
             hidden: Units of the MLP's hidden layers; None is 256 and 256.
             dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
-            mirror_test: Whether the logits of an image are the mean of its own and its mirror image's, but in training.
+            mirror_test: Whether the logits of an image are the mean of its own and its mirror
+                image's, but in training.
             training: See `Task`.
 
         Raises:
@@ -57,7 +61,9 @@ class ImageClassifier(ClassificationTask):
         if head == "linear":
             self.network = Classifier(features, LinearHead(features.width, outputs, dropout))
         else:
-            self.network = Classifier(features, MLPHead(features.width, outputs, hidden or (256, 256), dropout))
+            self.network = Classifier(
+                features, MLPHead(features.width, outputs, hidden or (256, 256), dropout)
+            )
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
@@ -78,5 +84,7 @@ def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
     """The batch of the mirror images."""
     labels, index = batch["labels"], batch["index"]
     if "features" in batch:
-        return FeatureBatch(features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index)
+        return FeatureBatch(
+            features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index
+        )
     return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=labels, index=index)

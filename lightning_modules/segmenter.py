@@ -11,7 +11,11 @@ from lightning_modules.base import Task
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.segmentation import SegmentationLogits, SegmentationNetwork, segmentation_network
+from lightning_modules.networks.backbones.segmentation import (
+    SegmentationLogits,
+    SegmentationNetwork,
+    segmentation_network,
+)
 from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
@@ -36,7 +40,8 @@ class Segmenter(Task):
             backbone: Hub name, local folder, or the values of a configuration for random weights.
             num_classes: K.
             freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
-            auxiliary_weight: Weight of the auxiliary head's loss while training, where the network has one.
+            auxiliary_weight: Weight of the auxiliary head's loss while training, where the network
+                has one.
             checkpoint_encoder: Whether to save memory by computing the backbone's layers twice.
             checkpoint_head: The same for the head.
             training: See `Task`.
@@ -48,7 +53,10 @@ class Segmenter(Task):
         self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
         self.auxiliary_weight = auxiliary_weight
         self.network = segmentation_network(
-            backbone, num_classes, checkpoint_encoder=checkpoint_encoder, checkpoint_head=checkpoint_head
+            backbone,
+            num_classes,
+            checkpoint_encoder=checkpoint_encoder,
+            checkpoint_head=checkpoint_head,
         )
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
@@ -71,7 +79,9 @@ class Segmenter(Task):
         logits, auxiliary = self._logits(batch)
         loss, predictions = self._measured(logits, batch)
         if totals is not None:
-            totals.update(loss.detach(), predictions, batch["labels"], batch["sizes"], batch["index"])
+            totals.update(
+                loss.detach(), predictions, batch["labels"], batch["sizes"], batch["index"]
+            )
         if auxiliary is None or not self.training or not self.auxiliary_weight:
             return loss
         return loss + self.auxiliary_weight * self._measured(auxiliary, batch)[0]
@@ -99,13 +109,17 @@ class Segmenter(Task):
         labels = batch["labels"]
         smoothing = self.label_smoothing if self.training else 0.0
         # Training pairs are of one size; asking a GPU would make it wait.
-        if self.training or bool((batch["sizes"] == torch.tensor(labels.shape[-2:], device=labels.device)).all()):
+        if self.training or bool(
+            (batch["sizes"] == torch.tensor(labels.shape[-2:], device=labels.device)).all()
+        ):
             return upsampled_cross_entropy(logits, labels, smoothing)
         predictions = torch.full_like(labels, IGNORE_INDEX)
         loss, pixels = logits.new_zeros((), dtype=torch.float32), 0
         for i, (height, width) in enumerate(batch["sizes"].tolist()):
             own = labels[i : i + 1, :height, :width]
-            own_loss, predictions[i : i + 1, :height, :width] = upsampled_cross_entropy(logits[i : i + 1], own, smoothing)
+            own_loss, predictions[i : i + 1, :height, :width] = upsampled_cross_entropy(
+                logits[i : i + 1], own, smoothing
+            )
             count = int((own != IGNORE_INDEX).sum())
             loss, pixels = loss + own_loss * count, pixels + count
         return loss / max(1, pixels), predictions

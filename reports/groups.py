@@ -53,7 +53,11 @@ class Group:
     def name(self) -> str:
         """What the group is called."""
         count = len(self.runs)
-        return self.names[0] if count == 1 else f"{self.names[0]} and {count - 1} more seed{'s' if count > 2 else ''}"  # noqa: PLR2004
+        return (
+            self.names[0]
+            if count == 1
+            else f"{self.names[0]} and {count - 1} more seed{'s' if count > 2 else ''}"  # noqa: PLR2004
+        )
 
     @property
     def seeds(self) -> list[int]:
@@ -107,5 +111,9 @@ def _compared(config: dict[str, Any]) -> list[tuple[str, str]]:
     values = leaves(config)
     if values.get("ckpt_path") == "last":  # the same run, gone on with
         values["ckpt_path"] = None
-    kept = [key for key in values if key.rpartition(".")[2] != _SEED and not f"{key}.".startswith(_WITHOUT_BEARING)]
+    kept = [
+        key
+        for key in values
+        if key.rpartition(".")[2] != _SEED and not f"{key}.".startswith(_WITHOUT_BEARING)
+    ]
     return sorted((key, repr(values[key])) for key in kept)

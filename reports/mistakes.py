@@ -15,7 +15,9 @@ def wrong_samples(run: RunRecord) -> pd.DataFrame:
     """Misclassified test samples with their confidence, the most confident first; `reference` says what each is."""
     table = run.predictions
     if table is None:
-        return pd.DataFrame({"index": [], "label": [], "prediction": [], "confidence": [], "reference": []})
+        return pd.DataFrame(
+            {"index": [], "label": [], "prediction": [], "confidence": [], "reference": []}
+        )
     wrong = table[table["label"] != table["prediction"]].copy()
     probabilities = [column for column in table.columns if column.startswith("probability_")]
     wrong["confidence"] = wrong[probabilities].max(axis=1)
@@ -51,7 +53,8 @@ def mistakes(run: RunRecord) -> list[dict[str, Any]]:
         run: The run.
 
     Returns:
-        Dicts with label, prediction, count and rows (index, confidence, text); at most `MAX_MISTAKES` rows in all.
+        Dicts with label, prediction, count and rows (index, confidence, text); at most
+        `MAX_MISTAKES` rows in all.
     """
     wrong = wrong_samples(run)
     shown = wrong.head(MAX_MISTAKES)
@@ -59,8 +62,14 @@ def mistakes(run: RunRecord) -> list[dict[str, Any]]:
     for (label, prediction), group in wrong.groupby(["label", "prediction"], sort=False):
         rows = shown.loc[shown.index.intersection(group.index, sort=False)]
         samples = [
-            {"index": int(row["index"]), "confidence": float(row["confidence"]), "text": str(row["reference"])}
+            {
+                "index": int(row["index"]),
+                "confidence": float(row["confidence"]),
+                "text": str(row["reference"]),
+            }
             for _, row in rows.iterrows()
         ]
-        kinds.append({"label": label, "prediction": prediction, "count": len(group), "rows": samples})
+        kinds.append(
+            {"label": label, "prediction": prediction, "count": len(group), "rows": samples}
+        )
     return sorted(kinds, key=lambda kind: -kind["count"])

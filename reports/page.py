@@ -11,7 +11,13 @@ from reports import plots
 from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
-from reports.segmentation import class_rows, confusion_pairs, is_segmentation, segmentation_headline, segmentation_pictures
+from reports.segmentation import (
+    class_rows,
+    confusion_pairs,
+    is_segmentation,
+    segmentation_headline,
+    segmentation_pictures,
+)
 from reports.statistics import Interval, macro_f1_interval, roc_auc_interval, wilson_interval
 from run_folders.metrics import METRICS, shown_in
 from run_folders.run_folder import RunFolder, write_text
@@ -23,7 +29,9 @@ _MAX_DRAWN_CLASSES = 40
 def environment() -> jinja2.Environment:
     """What fills the templates in."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.4f}"
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
@@ -75,7 +83,11 @@ def _classification_parts(run: RunRecord) -> dict[str, Any]:
 
 
 def _segmentation_parts(run: RunRecord) -> dict[str, Any]:
-    segmentation = {"classes": class_rows(run), "pairs": confusion_pairs(run), "pictures": segmentation_pictures(run)}
+    segmentation = {
+        "classes": class_rows(run),
+        "pairs": confusion_pairs(run),
+        "pictures": segmentation_pictures(run),
+    }
     headline = segmentation_headline(run) if run.test["pixels"] else []
     return {"samples_are": "images", "headline": headline, "segmentation": segmentation}
 
@@ -85,14 +97,24 @@ def _headline(run: RunRecord) -> list[dict[str, Any]]:
     if not test.get("n"):
         return []
     hits = sum(row[k] for k, row in enumerate(test["confusion_matrix"]))
-    intervals = {"acc": wilson_interval(hits, test["n"]), "f1_macro": macro_f1_interval(test["confusion_matrix"])}
+    intervals = {
+        "acc": wilson_interval(hits, test["n"]),
+        "f1_macro": macro_f1_interval(test["confusion_matrix"]),
+    }
     cards = [_card(name, test, interval) for name, interval in intervals.items()]
     if test.get("roc_auc") is not None and run.predictions is not None:
         positive = test["classes"][1]
         interval = roc_auc_interval(
-            run.predictions[f"probability_{positive}"].tolist(), (run.predictions["label"] == positive).tolist()
+            run.predictions[f"probability_{positive}"].tolist(),
+            (run.predictions["label"] == positive).tolist(),
         )
-        cards.append({"title": f"{METRICS['roc_auc'].title} of {positive}", "value": test["roc_auc"], "interval": interval})
+        cards.append(
+            {
+                "title": f"{METRICS['roc_auc'].title} of {positive}",
+                "value": test["roc_auc"],
+                "interval": interval,
+            }
+        )
     return [*cards, _card("ece", test, None)]
 
 
@@ -105,15 +127,25 @@ def _curves(run: RunRecord) -> dict[str, str]:
     history, drawn = run.history, {}
     for metric in shown_in("curves"):
         columns = {stage: f"{stage}/{metric.name}" for stage in ("train", "val")}
-        lines = {stage: line(history, column) for stage, column in columns.items() if column in history}
+        lines = {
+            stage: line(history, column) for stage, column in columns.items() if column in history
+        }
         if lines:
             drawn[metric.title] = plots.curves(lines, metric.title, f"{metric.title} by epoch")
-    names = [str(column) for column in history if str(column).startswith("lr/") and "no_decay" not in str(column)]
+    names = [
+        str(column)
+        for column in history
+        if str(column).startswith("lr/") and "no_decay" not in str(column)
+    ]
     names = [name for name in names if history[name].notna().any()]
-    names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]  # a layer-wise decay has a group for each layer
+    names = names[
+        :: max(1, math.ceil(len(names) / _MAX_RATES))
+    ]  # a layer-wise decay has a group for each layer
     rates = {name.removeprefix("lr/"): line(history, name) for name in names}
     if rates:
-        drawn["learning rate"] = plots.curves(rates, "learning rate", "learning rate at the end of each epoch")
+        drawn["learning rate"] = plots.curves(
+            rates, "learning rate", "learning rate at the end of each epoch"
+        )
     return drawn
 
 
@@ -123,7 +155,9 @@ def _run_plots(run: RunRecord) -> dict[str, str]:
         seconds = line(run.history, "train/seconds")
         drawn["seconds"] = plots.curves({"train": seconds}, "seconds", "training seconds by epoch")
     if run.test.get("n") and len(run.test["classes"]) <= _MAX_DRAWN_CLASSES:
-        drawn["confusion"] = plots.confusion_matrix(run.test["confusion_matrix"], run.test["classes"])
+        drawn["confusion"] = plots.confusion_matrix(
+            run.test["confusion_matrix"], run.test["classes"]
+        )
     if run.test.get("calibration"):
         drawn["reliability"] = plots.reliability(run.test["calibration"])
     return drawn
@@ -140,7 +174,10 @@ def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     rows = [{"name": "micro average", **dict.fromkeys(("precision", "recall", "f1"), test["acc"])}]
     rows += [
-        {"name": f"{kind} average", **{name: test[f"{name}_{kind}"] for name in ("precision", "recall", "f1")}}
+        {
+            "name": f"{kind} average",
+            **{name: test[f"{name}_{kind}"] for name in ("precision", "recall", "f1")},
+        }
         for kind in ("macro", "weighted")
     ]
     return rows
@@ -154,10 +191,14 @@ def _warnings(run: RunRecord) -> list[str]:
     for split in ("train", "val", "test"):
         skipped = data.get(split, {}).get("skipped_rows", 0)
         if skipped:
-            lines.append(f"{skipped} bad rows of {split} were left out; skipped_rows.csv lists them.")
+            lines.append(
+                f"{skipped} bad rows of {split} were left out; skipped_rows.csv lists them."
+            )
     for overlap in data.get("overlaps", []):
         first, second = overlap["splits"]
         count, what = overlap["count"], overlap["what"]
         shared = f"1 {what.removesuffix('s')} stands" if count == 1 else f"{count} {what} stand"
-        lines.append(f"{shared} in {first} and in {second}, for example: {overlap['examples'][0][:120]}")
+        lines.append(
+            f"{shared} in {first} and in {second}, for example: {overlap['examples'][0][:120]}"
+        )
     return lines

@@ -23,7 +23,10 @@ def class_pictures(run: RunRecord) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "pictures": [{"source": source(run.pictures[i]), "title": f"index {i}"} for i in _of_class(run, name)[:_MOST]],
+            "pictures": [
+                {"source": source(run.pictures[i]), "title": f"index {i}"}
+                for i in _of_class(run, name)[:_MOST]
+            ],
         }
         for name in run.test["classes"]
     ]

@@ -16,7 +16,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 # Colours that stand for a CSS variable until the SVG is written.
 INK, _LINE = "#010203", "#040506"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
-_VARIABLES = {INK: "var(--ink)", _LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)}
+_VARIABLES = {INK: "var(--ink)", _LINE: "var(--line)"} | {
+    c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)
+}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class or run may be called $x$
@@ -48,7 +50,9 @@ def _styled(salt: str, *, grid: bool = True) -> Iterator[None]:
 
 def _svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(
+        buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+    )
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
@@ -62,7 +66,9 @@ def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, label: str) -> str:
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, label: str
+) -> str:
     """Lines over epochs.
 
     Args:
@@ -76,15 +82,27 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel
     with _styled(label):
         figure, axes = _axes()
         for i, (label_of, (epochs, values)) in enumerate(series.items()):
-            name = f" {label_of}" if label_of.startswith("_") else label_of  # matplotlib hides names that begin with _
+            name = (
+                f" {label_of}" if label_of.startswith("_") else label_of
+            )  # matplotlib hides names that begin with _
             points = pd.DataFrame({"x": epochs, "y": values}).dropna()
             dashes = "-" if i < len(_SERIES) else "--"
-            axes.plot(points.x, points.y, dashes, color=_SERIES[i % len(_SERIES)], marker="o", markersize=3, label=name)
+            axes.plot(
+                points.x,
+                points.y,
+                dashes,
+                color=_SERIES[i % len(_SERIES)],
+                marker="o",
+                markersize=3,
+                label=name,
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if max(map(len, series), default=0) > _LONG_NAME:
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1))  # above: names of runs would cover the lines
+            axes.legend(
+                loc="lower left", bbox_to_anchor=(0, 1)
+            )  # above: names of runs would cover the lines
         elif len(series) > 1:
             axes.legend()
         return _svg(figure, label)
@@ -109,11 +127,22 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> s
             for j, count in enumerate(row):
                 share = count / total if total else 0.0
                 colour = _SERIES[0] if i == j else _SERIES[1]
-                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, alpha=0.06 + 0.5 * share, linewidth=0))
+                axes.add_patch(
+                    Rectangle(
+                        (j - 0.5, i - 0.5),
+                        1,
+                        1,
+                        facecolor=colour,
+                        alpha=0.06 + 0.5 * share,
+                        linewidth=0,
+                    )
+                )
                 if size <= _MAX_NUMBERED_CLASSES:
                     share_text = f"\n{share:.1%}" if size <= 4 else ""  # noqa: PLR2004
                     axes.text(j, i, f"{count}{share_text}", ha="center", va="center")
-        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="prediction", ylabel="label")
+        axes.set(
+            xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="prediction", ylabel="label"
+        )
         if size <= _MAX_NUMBERED_CLASSES:
             rotation = 0 if size <= 4 else 60  # noqa: PLR2004
             axes.set_xticks(range(size), names, rotation=rotation)
@@ -137,8 +166,22 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
         for b in bins:
             left, width = b["lower"], b["upper"] - b["lower"]
             strength = 0.25 + 0.6 * b["count"] / total
-            axes.bar(left, b["acc"], width, align="edge", color=_SERIES[0], alpha=strength, edgecolor=_SERIES[0])
-        axes.plot([b["confidence"] for b in bins], [b["acc"] for b in bins], "o", color=_SERIES[1], markersize=4)
+            axes.bar(
+                left,
+                b["acc"],
+                width,
+                align="edge",
+                color=_SERIES[0],
+                alpha=strength,
+                edgecolor=_SERIES[0],
+            )
+        axes.plot(
+            [b["confidence"] for b in bins],
+            [b["acc"] for b in bins],
+            "o",
+            color=_SERIES[1],
+            markersize=4,
+        )
         lowest = min((b["lower"] for b in bins), default=0.0)
         axes.set(xlim=(lowest, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
         return _svg(figure, "reliability diagram")
@@ -158,7 +201,12 @@ def bars(shares: Mapping[str, float], xlabel: str, label: str) -> str:
     ordered = sorted(shares.items(), key=lambda item: item[1])
     with _styled(label):
         figure, axes = _axes(4.6, 0.8 + 0.35 * len(ordered))
-        axes.barh([name for name, _ in ordered], [value for _, value in ordered], color=_SERIES[0], height=0.6)
+        axes.barh(
+            [name for name, _ in ordered],
+            [value for _, value in ordered],
+            color=_SERIES[0],
+            height=0.6,
+        )
         for place, (_, value) in enumerate(ordered):
             axes.text(value, place, f" {value:.2f}", va="center")
         axes.grid(visible=False, axis="y")
@@ -188,15 +236,21 @@ def scatter(
     Returns:
         An SVG element.
     """
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for group in groups for x, _ in group)
+    numbers = all(
+        isinstance(x, int | float) and not isinstance(x, bool) for group in groups for x, _ in group
+    )
     with _styled(label):
         figure, axes = _axes()
         if draw is not None:
             draw(axes)
-        for points, marker, colour, name in zip(groups, "ox", (_SERIES[0], _SERIES[1]), ("ended", "pruned"), strict=True):
+        for points, marker, colour, name in zip(
+            groups, "ox", (_SERIES[0], _SERIES[1]), ("ended", "pruned"), strict=True
+        ):
             if points:
                 xs = [x if numbers else str(x) for x, _ in points]
-                axes.scatter(xs, [y for _, y in points], marker=marker, color=colour, label=name, s=24)
+                axes.scatter(
+                    xs, [y for _, y in points], marker=marker, color=colour, label=name, s=24
+                )
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log and numbers:
             axes.set_xscale("log")

@@ -54,13 +54,19 @@ class RunRecord:
     @cached_property
     def pictures(self) -> dict[int, bytes]:
         """Index of a test sample -> a picture of it; empty where samples are no pictures."""
-        return dict(zip(self._pictures["index"].tolist(), self._pictures["picture"].tolist(), strict=True))
+        return dict(
+            zip(self._pictures["index"].tolist(), self._pictures["picture"].tolist(), strict=True)
+        )
 
     @property
     def picture_groups(self) -> dict[int, str]:
         """Index of a test sample -> why it is shown (worst, median, best), where that is said."""
         groups = self._pictures.get("group")
-        return {} if groups is None else dict(zip(self._pictures["index"].tolist(), groups.tolist(), strict=True))
+        return (
+            {}
+            if groups is None
+            else dict(zip(self._pictures["index"].tolist(), groups.tolist(), strict=True))
+        )
 
     @property
     def picture_layers(self) -> dict[int, tuple[bytes, bytes, bytes]]:
@@ -68,13 +74,20 @@ class RunRecord:
         table = self._pictures
         if "annotation" not in table:
             return {}
-        layers = zip(table["image"].tolist(), table["prediction"].tolist(), table["annotation"].tolist(), strict=True)
+        layers = zip(
+            table["image"].tolist(),
+            table["prediction"].tolist(),
+            table["annotation"].tolist(),
+            strict=True,
+        )
         return dict(zip(table["index"].tolist(), layers, strict=True))
 
     @cached_property
     def _pictures(self) -> pd.DataFrame:
         path = RunFolder(self.folder).test_images
-        return pd.read_parquet(path) if path.is_file() else pd.DataFrame({"index": [], "picture": []})
+        return (
+            pd.read_parquet(path) if path.is_file() else pd.DataFrame({"index": [], "picture": []})
+        )
 
     @property
     def test(self) -> dict[str, Any]:

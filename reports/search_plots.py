@@ -19,7 +19,11 @@ def pictures(search: Mapping[str, Any]) -> dict[str, str]:
     drawn = {}
     for at, (objective, mode) in enumerate(search["objectives"].items()):
         complete = [(t, t["values"][at]) for t in search["trials"] if t["state"] == "complete"]
-        pruned = [(t, _last_reported(t)) for t in search["trials"] if t["state"] == "pruned" and t["reported"]]
+        pruned = [
+            (t, _last_reported(t))
+            for t in search["trials"]
+            if t["state"] == "pruned" and t["reported"]
+        ]
         if not complete:
             continue
         drawn[f"{objective} of each trial"] = _history(complete, pruned, objective, mode)
@@ -29,10 +33,17 @@ def pictures(search: Mapping[str, Any]) -> dict[str, str]:
                 importance, "share of the variance explained", f"importance {objective}"
             )
         names = list(dict.fromkeys(name for t, _ in complete for name in t["params"]))
-        for name in sorted(names, key=lambda name: -(importance or {}).get(name, 0.0))[:_MAX_SLICES]:
-            points = [[(t["params"][name], v) for t, v in group if name in t["params"]] for group in (complete, pruned)]
+        for name in sorted(names, key=lambda name: -(importance or {}).get(name, 0.0))[
+            :_MAX_SLICES
+        ]:
+            points = [
+                [(t["params"][name], v) for t, v in group if name in t["params"]]
+                for group in (complete, pruned)
+            ]
             label = f"slice {name} {objective}"
-            drawn[f"{objective} by {name}"] = plots.scatter(points, name, objective, label, log=name in search["log"])
+            drawn[f"{objective} by {name}"] = plots.scatter(
+                points, name, objective, label, log=name in search["log"]
+            )
     return drawn
 
 
@@ -47,7 +58,14 @@ def _history(complete: Sequence[Any], pruned: Sequence[Any], objective: str, mod
     last = max(t["number"] for t, _ in [*complete, *pruned])
 
     def draw(axes: Axes) -> None:
-        axes.step([*numbers, last], [*so_far, so_far[-1]], where="post", color=plots.INK, linewidth=0.9, label="best so far")
+        axes.step(
+            [*numbers, last],
+            [*so_far, so_far[-1]],
+            where="post",
+            color=plots.INK,
+            linewidth=0.9,
+            label="best so far",
+        )
 
     points = [[(t["number"], v) for t, v in group] for group in (complete, pruned)]
     return plots.scatter(points, "trial", objective, f"history {objective}", draw=draw)

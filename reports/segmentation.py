@@ -23,9 +23,17 @@ def segmentation_headline(run: RunRecord) -> list[dict[str, Any]]:
     test, table = run.test, run.predictions
     mean = None if table is None else mean_interval(table["iou"])
     named = ("miou", "pixel_acc", "class_acc")
-    shown = [{"title": METRICS[name].title, "value": test[name], "interval": None} for name in named]
+    shown = [
+        {"title": METRICS[name].title, "value": test[name], "interval": None} for name in named
+    ]
     if table is not None and table["iou"].notna().any():
-        shown.append({"title": "IoU of an image, mean", "value": float(table["iou"].mean()), "interval": mean})
+        shown.append(
+            {
+                "title": "IoU of an image, mean",
+                "value": float(table["iou"].mean()),
+                "interval": mean,
+            }
+        )
     return shown
 
 
@@ -35,7 +43,14 @@ def class_rows(run: RunRecord) -> list[dict[str, Any]]:
     for (name, metrics), colour in zip(test["per_class"].items(), test["colours"], strict=True):
         if metrics["iou"] is not None:
             shown = "#" + "".join(f"{part:02x}" for part in colour)
-            rows.append({"name": name, "colour": shown, "share": metrics["pixels"] / test["pixels"], **metrics})
+            rows.append(
+                {
+                    "name": name,
+                    "colour": shown,
+                    "share": metrics["pixels"] / test["pixels"],
+                    **metrics,
+                }
+            )
     return sorted(rows, key=lambda row: -row["pixels"])
 
 
@@ -51,7 +66,14 @@ def confusion_pairs(run: RunRecord) -> list[dict[str, Any]]:
         pixels = int(wrong[label, prediction])
         if pixels:
             share = pixels / int(totals[label])
-            rows.append({"label": names[label], "prediction": names[prediction], "pixels": pixels, "share": share})
+            rows.append(
+                {
+                    "label": names[label],
+                    "prediction": names[prediction],
+                    "pixels": pixels,
+                    "share": share,
+                }
+            )
     return rows
 
 

@@ -29,7 +29,10 @@ def write_sweep_page(path: Path) -> Path:
     common = common_keys(jobs)
     search = sweep.search
     finished = _best_first([job for job in jobs if job.state == "finished"], search)
-    runs, names = [read_run(path / job.name) for job in finished], [_name(job, common) for job in finished]
+    runs, names = (
+        [read_run(path / job.name) for job in finished],
+        [_name(job, common) for job in finished],
+    )
     page = (
         environment()
         .get_template("sweep.html.j2")
@@ -37,8 +40,13 @@ def write_sweep_page(path: Path) -> Path:
             title=f"Sweep {path.name}",
             name="/".join(path.resolve().parts[-2:]),
             jobs=[_row(job, common) for job in jobs],
-            states={state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)},
-            common={key: value for key, value in jobs[0].overrides.items() if key in common} if jobs else {},
+            states={
+                state: sum(job.state == state for job in jobs)
+                for state in dict.fromkeys(job.state for job in jobs)
+            },
+            common={key: value for key, value in jobs[0].overrides.items() if key in common}
+            if jobs
+            else {},
             headings=_headings(jobs),
             search=search,
             pictures=search_plots.pictures(search) if search else {},
@@ -69,7 +77,9 @@ def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
     monitors = dict.fromkeys(job.monitor for job in jobs if job.monitor)
     tested = {f"test/{metric.name}": f"test {metric.title}" for metric in shown_in("sweep")}
     wanted = {**{name: name for name in monitors}, **tested}
-    return [(name, title) for name, title in wanted.items() if any(name in job.metrics for job in jobs)]
+    return [
+        (name, title) for name, title in wanted.items() if any(name in job.metrics for job in jobs)
+    ]
 
 
 def _row(job: Job, common: set[str]) -> dict[str, Any]:

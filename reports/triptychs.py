@@ -58,7 +58,8 @@ def triptych(
         longest: Pixels of each part's longer side; larger images are shown smaller.
 
     Returns:
-        Input | prediction | annotation, and below a legend of the classes that occur, the most frequent first.
+        Input | prediction | annotation, and below a legend of the classes that occur, the most
+        frequent first.
     """
     panels = [("input", image), ("prediction", coloured(prediction, colours))]
     maps = [prediction]
@@ -73,7 +74,10 @@ def triptych(
     font = ImageFont.load_default(_TEXT)
     full = len(panels) * width + (len(panels) + 1) * _GAP
     texts = [name if not share else f"{name} {share:.1%}" for name, _, share in entries]
-    rows = _rows([_SWATCH + _GAP // 2 + round(font.getlength(text)) + 2 * _GAP for text in texts], full - 2 * _GAP)
+    rows = _rows(
+        [_SWATCH + _GAP // 2 + round(font.getlength(text)) + 2 * _GAP for text in texts],
+        full - 2 * _GAP,
+    )
     canvas = Image.new("RGB", (full, _LINE + height + 2 * _GAP + len(rows) * _LINE), _PAPER)
     draw = ImageDraw.Draw(canvas)
     for place, (title, pixels) in enumerate(panels):
@@ -84,7 +88,9 @@ def triptych(
     for line, row in enumerate(rows):
         top, left = _LINE + height + _GAP + line * _LINE, _GAP
         for entry, step in row:
-            draw.rectangle((left, top + 2, left + _SWATCH, top + 2 + _SWATCH), entries[entry][1], _SOFT)
+            draw.rectangle(
+                (left, top + 2, left + _SWATCH, top + 2 + _SWATCH), entries[entry][1], _SOFT
+            )
             draw.text((left + _SWATCH + _GAP // 2, top + 1), texts[entry], _INK, font)
             left += step
     return canvas

@@ -1,6 +1,7 @@
 """A project's dashboard at W&B as code: the workspace that its runs are looked at in, and a report of them.
 
-The metrics' names are those that every run logs, see `lightning_modules.loggers`; the tests hold them against real runs.
+The metrics' names are those that every run logs, see `lightning_modules.loggers`; the tests hold
+them against real runs.
 """
 
 from dataclasses import dataclass
@@ -43,16 +44,25 @@ class Dashboard:
 
     def curves(self) -> list[Any]:
         """Of epochs, training beside validation; learning rates."""
-        pairs = [wr.LinePlot(title=metric, x="epoch", y=[f"train/{metric}", f"val/{metric}"]) for metric in self.metrics]
+        pairs = [
+            wr.LinePlot(title=metric, x="epoch", y=[f"train/{metric}", f"val/{metric}"])
+            for metric in self.metrics
+        ]
         return [*pairs, wr.LinePlot(title="learning rates", x="epoch", metric_regex="^lr/.*", y=[])]
 
     def steps(self) -> list[Any]:
         """Of steps: loss, gradients, speed."""
-        return [wr.LinePlot(title=key.removeprefix("step/"), x="trainer/global_step", y=[key]) for key in _STEPS]
+        return [
+            wr.LinePlot(title=key.removeprefix("step/"), x="trainer/global_step", y=[key])
+            for key in _STEPS
+        ]
 
     def results(self) -> list[Any]:
         """What the runs came to, side by side."""
-        return [wr.BarPlot(title=f"test {metric}", metrics=[f"test/{metric}"]) for metric in self.metrics]
+        return [
+            wr.BarPlot(title=f"test {metric}", metrics=[f"test/{metric}"])
+            for metric in self.metrics
+        ]
 
     def confusion(self) -> list[Any]:
         """The confusion matrix, and the samples that were taken for something else."""
@@ -70,13 +80,20 @@ class Dashboard:
         columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in self.parameters]
         return [
             wr.ParameterImportancePlot(with_respect_to=best),
-            wr.ParallelCoordinatesPlot(columns=[*columns, wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(best))]),
+            wr.ParallelCoordinatesPlot(
+                columns=[*columns, wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(best))]
+            ),
             wr.ScalarChart(title=best, metric=wr.SummaryMetric(best), groupby_aggfunc="mean"),
         ]
 
     def workspace(self) -> ws.Workspace:
         """The workspace: runs grouped by sweep, a section for each kind of panel."""
-        parts = {"Curves": self.curves(), "Steps": self.steps(), "Test": self.results(), "Confusion": self.confusion()}
+        parts = {
+            "Curves": self.curves(),
+            "Steps": self.steps(),
+            "Test": self.results(),
+            "Confusion": self.confusion(),
+        }
         return ws.Workspace(
             entity=self.entity,
             project=self.project,
@@ -95,9 +112,16 @@ class Dashboard:
         Sets of runs are those of the report's own project: naming one would ask W&B for it at once.
         """
         columns = [f"summary:test/{metric}" for metric in self.metrics]
-        columns = ["run:displayName", "run:state", *columns, f"summary:best/{self.monitor}", "summary:best/epoch"]
+        columns = [
+            "run:displayName",
+            "run:state",
+            *columns,
+            f"summary:best/{self.monitor}",
+            "summary:best/epoch",
+        ]
         columns += [
-            f"config:{key.replace('.', '.value.', 1)}" if "." in key else f"config:{key}.value" for key in self.parameters
+            f"config:{key.replace('.', '.value.', 1)}" if "." in key else f"config:{key}.value"
+            for key in self.parameters
         ]
         grouped = wr.Runset(name="runs by group", groupby=["Group"])
         every = wr.Runset(name="runs", visible_columns=columns, column_order=columns)
@@ -111,7 +135,9 @@ class Dashboard:
                 wr.H1("Curves by group"),
                 wr.PanelGrid(runsets=[grouped], panels=[*self.curves(), *self.steps()]),
                 wr.H1("Runs"),
-                wr.PanelGrid(runsets=[every], panels=[*self.results(), wr.RunComparer(diff_only="split")]),
+                wr.PanelGrid(
+                    runsets=[every], panels=[*self.results(), wr.RunComparer(diff_only="split")]
+                ),
                 wr.H1("Confusion"),
                 wr.PanelGrid(runsets=[wr.Runset(name="runs")], panels=self.confusion()),
                 wr.H1("Parameters"),
@@ -124,4 +150,7 @@ class Dashboard:
         """Both as what is sent to W&B, plain values."""
         workspace, report = self.workspace()._to_model(), self.report()._to_model()  # noqa: SLF001 - saving is all that is public
         parts = {"workspace": workspace, "report": report}
-        return {name: part.model_dump(mode="json", by_alias=True, exclude_none=True) for name, part in parts.items()}
+        return {
+            name: part.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for name, part in parts.items()
+        }

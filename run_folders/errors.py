@@ -9,8 +9,8 @@ _MOST_SHOWN = 12
 class UserError(Exception):
     """Base of the errors that a user can cause.
 
-    The message is one line: what was wrong, where, what was received, what to do next. Any other error is a fault of Thaw and
-    shows its traceback.
+    The message is one line: what was wrong, where, what was received, what to do next. Any other
+    error is a fault of Thaw and shows its traceback.
     """
 
 

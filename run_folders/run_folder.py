@@ -58,12 +58,17 @@ def link_atomically(source: Path, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8; what UTF-8 cannot hold is written as an escape."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))  # type: ignore[arg-type]
+    write_atomically(
+        path,
+        lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"),
+    )  # type: ignore[arg-type]
 
 
 def _locked(handle: int) -> bool:
     """Take the lock of an open folder; it is let go when that is closed. A file system without locks always gives it."""
-    from filelock import lock_descriptor  # slow to import, and most who read a run folder ask for no lock
+    from filelock import (
+        lock_descriptor,
+    )  # slow to import, and most who read a run folder ask for no lock
 
     try:
         return lock_descriptor(handle, blocking=False)
@@ -125,13 +130,18 @@ class RunFolder:
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write `name`; NaN and infinity are not JSON and raise `ValueError`."""
         if self.writes:
-            write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            write_text(
+                self.path / name,
+                json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+            )
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read `name`, or an empty dict where the run did not get that far; raises `RunFolderError` where it is damaged."""
         path = self.path / name
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            content: dict[str, Any] = (
+                json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            )
         except ValueError as error:
             msg = f"{path} is damaged: {error}"
             raise RunFolderError(msg) from error
@@ -151,7 +161,9 @@ class RunFolder:
         Raises:
             RunFolderError: If another run's record would be overwritten.
         """
-        inside = ckpt_path == "last" or (ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path))
+        inside = ckpt_path == "last" or (
+            ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
+        )
         held = (self.path / "status.json").exists()
         if held and not inside:
             msg = f"{self.path} holds a run already: give ckpt_path=last to go on with it, or another hydra.run.dir"
@@ -170,7 +182,13 @@ class RunFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         started = self.read_json("status.json").get("started", now)
         ended = None if state == "running" else now
-        status = {"state": state, "stage": stage, "error": error, "started": started, "ended": ended}
+        status = {
+            "state": state,
+            "stage": stage,
+            "error": error,
+            "started": started,
+            "ended": ended,
+        }
         self.write_json("status.json", status)
 
     def write_end_if_missing(self, state: str, error: str) -> None:

@@ -12,7 +12,13 @@ from uuid import uuid4
 from run_folders.run_folder import RunFolder, write_text
 from run_folders.sweep_job import DONE, Job, read_job
 
-RECORD, TABLE, SEARCH, PAGE, JOURNAL = "sweep.json", "sweep.csv", "search.json", "sweep.html", "study.journal"
+RECORD, TABLE, SEARCH, PAGE, JOURNAL = (
+    "sweep.json",
+    "sweep.csv",
+    "search.json",
+    "sweep.html",
+    "study.journal",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,10 @@ class Sweep:
         if not jobs:
             return []
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        listed = [{"name": j.name, "state": j.state, "overrides": j.overrides, "error": j.error} for j in jobs]
+        listed = [
+            {"name": j.name, "state": j.state, "overrides": j.overrides, "error": j.error}
+            for j in jobs
+        ]
         self._write({**self.record, "ended": now, "jobs": listed})
         write_text(self.path / TABLE, _table(jobs))
         return jobs
@@ -74,20 +83,27 @@ class Sweep:
 
     def jobs(self) -> list[Job]:
         """All jobs that began, by number."""
-        folders = [path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdigit()]
+        folders = [
+            path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdigit()
+        ]
         return [read_job(path) for path in sorted(folders, key=lambda path: int(path.name))]
 
 
 def common_keys(jobs: Sequence[Job]) -> set[str]:
     """The keys that are the same in every one of several jobs, and so tell none apart."""
     keys = {key for job in jobs for key in job.overrides}
-    return {key for key in keys if len(jobs) > 1 and len({job.overrides.get(key) for job in jobs}) == 1}
+    return {
+        key for key in keys if len(jobs) > 1 and len({job.overrides.get(key) for job in jobs}) == 1
+    }
 
 
 def failures(jobs: Sequence[Job]) -> str:
     """What a person is told of the jobs that did not come to their end, a line each; empty where all did."""
     failed, common = [job for job in jobs if job.state not in DONE], common_keys(jobs)
-    lines = [f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}" for job in failed]
+    lines = [
+        f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}"
+        for job in failed
+    ]
     interrupted = sum(job.state != "failed" for job in failed)
     counts = [
         f"{len(failed) - interrupted} of {len(jobs)} jobs failed",
@@ -103,6 +119,8 @@ def _table(jobs: Sequence[Job]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["job", "state", *keys, *metrics, "error"])
     for job in jobs:
-        values = [job.overrides.get(key, "") for key in keys] + [job.metrics.get(name, "") for name in metrics]
+        values = [job.overrides.get(key, "") for key in keys] + [
+            job.metrics.get(name, "") for name in metrics
+        ]
         writer.writerow([job.name, job.state, *values, job.error])
     return text.getvalue()

@@ -33,8 +33,8 @@ class Job:
         state: running, finished, pruned, failed or interrupted.
         overrides: Key -> value as typed.
         monitor: The metric that its best epoch was chosen by; empty where it did not get that far.
-        metrics: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ...; of a job without results those of
-            validation at its best epoch so far.
+        metrics: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ...; of a job
+            without results those of validation at its best epoch so far.
         error: One line; empty where there was none.
     """
 
@@ -47,12 +47,16 @@ class Job:
 
     def label(self, but: Iterable[str] = ()) -> str:
         """The overrides for a person to read, but for these keys; numbers with four digits."""
-        return " ".join(f"{key}={_brief(value)}" for key, value in self.overrides.items() if key not in but)
+        return " ".join(
+            f"{key}={_brief(value)}" for key, value in self.overrides.items() if key not in but
+        )
 
     @property
     def seconds(self) -> float | None:
         """Of training and test."""
-        spent = [self.metrics[name] for name in ("seconds/fit", "seconds/test") if name in self.metrics]
+        spent = [
+            self.metrics[name] for name in ("seconds/fit", "seconds/test") if name in self.metrics
+        ]
         return sum(spent) if spent else None
 
 
@@ -64,8 +68,12 @@ def read_job(path: Path) -> Job:
     if state == "running" and not folder.is_held:
         state = "interrupted"
     typed: list[str] = folder.read_json(_OVERRIDES).get("words", [])
-    overrides = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in typed)}
-    config = yaml.safe_load(folder.config.read_text(encoding="utf-8")) if folder.config.is_file() else {}
+    overrides = {
+        key.lstrip("+"): value for key, _, value in (override.partition("=") for override in typed)
+    }
+    config = (
+        yaml.safe_load(folder.config.read_text(encoding="utf-8")) if folder.config.is_file() else {}
+    )
     monitor = str(config.get("monitor", ""))
     return Job(
         name=path.name,
@@ -101,10 +109,13 @@ def enter_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
         overrides: Without secrets.
 
     Returns:
-        `done` where there is nothing left to do, `last` where the job goes on from its last checkpoint, None where it begins.
+        `done` where there is nothing left to do, `last` where the job goes on from its last
+        checkpoint, None where it begins.
     """
     state = folder.read_json("status.json").get("state")
-    own = [override for override in overrides if not override.lstrip("+").startswith(NOT_OF_THE_JOB)]
+    own = [
+        override for override in overrides if not override.lstrip("+").startswith(NOT_OF_THE_JOB)
+    ]
     if state in DONE:
         _warn_of_other_overrides(folder, own)
         return "done"
@@ -122,7 +133,9 @@ def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> Non
     before = folder.read_json(_OVERRIDES).get("words", [])
     was, now = [o for o in before if o not in overrides], [o for o in overrides if o not in before]
     if was or now:
-        what = f"job {folder.path.name} was run with {' '.join(was) or 'fewer overrides'} and stays so"
+        what = (
+            f"job {folder.path.name} was run with {' '.join(was) or 'fewer overrides'} and stays so"
+        )
         log.warning("%s; begin a new sweep for %s", what, " ".join(now) or "the rest")
 
 
@@ -141,7 +154,11 @@ def leave_error(folder: RunFolder, error: str) -> None:
     status = folder.read_json("status.json")
     if folder.is_held or status.get("state") in (*DONE, "failed"):
         return
-    state = "interrupted" if status.get("state") == "interrupted" and folder.last_checkpoint.is_file() else "failed"
+    state = (
+        "interrupted"
+        if status.get("state") == "interrupted" and folder.last_checkpoint.is_file()
+        else "failed"
+    )
     if status.get("error") != error:
         folder.write_status(state, status.get("stage", "setup"), error)
 

@@ -17,7 +17,10 @@ def main() -> int:
     """List or clear a folder of stored features."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["list", "clear"])
-    parser.add_argument("--dir", help="the folder, as cache.dir; $THAW_CACHE, else thaw/features in the user's cache folder")
+    parser.add_argument(
+        "--dir",
+        help="the folder, as cache.dir; $THAW_CACHE, else thaw/features in the user's cache folder",
+    )
     arguments = parser.parse_args()
     with report_failure() as outcome:
         folder = cache_folder(arguments.dir)
@@ -30,8 +33,12 @@ def main() -> int:
 
 def _list(folder: Path) -> str:
     found = entries(folder)
-    lines = [f"{entry.name:32}  {gigabytes(size_of(entry)):>10}  {_content(entry)}" for entry in found]
-    return "\n".join([*lines, f"{len(found)} entries, {gigabytes(sum(map(size_of, found)))}, in {folder}"])
+    lines = [
+        f"{entry.name:32}  {gigabytes(size_of(entry)):>10}  {_content(entry)}" for entry in found
+    ]
+    return "\n".join(
+        [*lines, f"{len(found)} entries, {gigabytes(sum(map(size_of, found)))}, in {folder}"]
+    )
 
 
 def _content(entry: Path) -> str:

@@ -25,12 +25,20 @@ def main() -> int:
         "--annotations", type=Path, metavar="DIR",
         help="segmentation: masks to be shown beside (default: where the dataset's layout has them)",
     )  # fmt: skip
-    parser.add_argument("--column", help="column of the texts or images in a table (default: that of the training data)")
     parser.add_argument(
-        "--on-bad-rows", choices=("error", "skip"), default="error", help="stop, or leave them out and count them"
+        "--column",
+        help="column of the texts or images in a table (default: that of the training data)",
+    )
+    parser.add_argument(
+        "--on-bad-rows",
+        choices=("error", "skip"),
+        default="error",
+        help="stop, or leave them out and count them",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT where it exists")
-    parser.add_argument("--device", default=None, help="cpu, cuda, ... (default: a GPU where there is one)")
+    parser.add_argument(
+        "--device", default=None, help="cpu, cuda, ... (default: a GPU where there is one)"
+    )
     arguments = parser.parse_args()
     with report_failure() as outcome:
         from engine.prediction.predict import predict

@@ -10,9 +10,15 @@ from engine.processes.outcome import report_failure
 def main() -> int:
     """Write the page and print its path."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; the first is the baseline")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="the page (default: comparison.html, or the run's report.html)"
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders; the first is the baseline"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: comparison.html, or the run's report.html)",
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:

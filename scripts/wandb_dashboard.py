@@ -16,12 +16,28 @@ class DashboardError(UserError, ValueError):
 def main() -> int:
     """Save workspace and report and print their addresses, or print the definition."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("project", metavar="ENTITY/PROJECT", help="where the runs are; the entity is a user or a team")
-    parser.add_argument("--monitor", default="val/acc", metavar="METRIC", help="that chose the best epoch (default: val/acc)")
     parser.add_argument(
-        "--parameters", default="model.lr,model.backbone_lr,seed", metavar="KEYS", help="of the config, held against the metric"
+        "project",
+        metavar="ENTITY/PROJECT",
+        help="where the runs are; the entity is a user or a team",
     )
-    parser.add_argument("--print", action="store_true", help="print the definition as JSON; needs neither account nor network")
+    parser.add_argument(
+        "--monitor",
+        default="val/acc",
+        metavar="METRIC",
+        help="that chose the best epoch (default: val/acc)",
+    )
+    parser.add_argument(
+        "--parameters",
+        default="model.lr,model.backbone_lr,seed",
+        metavar="KEYS",
+        help="of the config, held against the metric",
+    )
+    parser.add_argument(
+        "--print",
+        action="store_true",
+        help="print the definition as JSON; needs neither account nor network",
+    )
     arguments = parser.parse_args()
     with report_failure() as outcome:
         _make(arguments)
@@ -38,7 +54,9 @@ def _make(arguments: argparse.Namespace) -> None:
         raise DashboardError(msg)
     from reports.wandb_dashboard import Dashboard
 
-    dashboard = Dashboard(entity, project, arguments.monitor, tuple(filter(None, arguments.parameters.split(","))))
+    dashboard = Dashboard(
+        entity, project, arguments.monitor, tuple(filter(None, arguments.parameters.split(",")))
+    )
     if arguments.print:
         print(json.dumps(dashboard.definition(), indent=2))
         return

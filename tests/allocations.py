@@ -17,7 +17,9 @@ def peak_allocated(work: Callable[[], object]) -> int:
         recorded.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     held = peak = 0
-    for event in sorted((e for e in events if e.get("name") == "[memory]"), key=lambda event: event["ts"]):
+    for event in sorted(
+        (e for e in events if e.get("name") == "[memory]"), key=lambda event: event["ts"]
+    ):
         held += event["args"]["Bytes"]
         peak = max(peak, held)
     return peak

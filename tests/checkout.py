@@ -13,7 +13,15 @@ def listed(root: Path) -> set[str] | None:
     Returns:
         Its lines; None where there is no checkout, or no git.
     """
-    command = ["git", "-c", "core.quotePath=false", "status", "--porcelain", "--ignored", "--untracked-files=all"]
+    command = [
+        "git",
+        "-c",
+        "core.quotePath=false",
+        "status",
+        "--porcelain",
+        "--ignored",
+        "--untracked-files=all",
+    ]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -23,4 +31,6 @@ def listed(root: Path) -> set[str] | None:
 
 def _is_of_a_tool(root: Path, path: Path) -> bool:
     caches = any(part in _CACHES or part.endswith(".egg-info") for part in path.parts)
-    return caches or any((root / part / "pyvenv.cfg").is_file() for part in (*reversed(path.parents), path))
+    return caches or any(
+        (root / part / "pyvenv.cfg").is_file() for part in (*reversed(path.parents), path)
+    )

@@ -11,7 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything, and none waits for a hub that does not answer
+os.environ["HF_HUB_OFFLINE"] = (
+    "1"  # no test downloads anything, and none waits for a hub that does not answer
+)
 # The processes that share the tests share the cores.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
@@ -21,7 +23,11 @@ import pytest
 from tests.checkout import listed
 from tests.processes import ROOT, servers
 
-EXTRAS = {"mlflow": "mlflow", "ray": "hydra_plugins.hydra_ray_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
+EXTRAS = {
+    "mlflow": "mlflow",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+    "slurm": "hydra_plugins.hydra_submitit_launcher",
+}
 SHARED_DATA = ROOT.parent / "shared" / "data"
 WORDS = [
     "masks",
@@ -115,7 +121,9 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Train:
     """Call `train.main()` with a command line, in an empty folder; the run folder is `tmp_path/run` unless given."""
     import train as entry
 
@@ -124,7 +132,11 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             # On the CPU, also where there is a GPU: what is held against it here is.
-            patch.setattr(sys, "argv", ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={target}"])
+            patch.setattr(
+                sys,
+                "argv",
+                ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={target}"],
+            )
             capsys.readouterr()
             code = entry.main()
         captured = capsys.readouterr()
@@ -163,30 +175,55 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("backbone")
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *WORDS]
-    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{c}" for c in letters),
+        *WORDS,
+    ]
+    backend = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
     )
     BertModel(config).save_pretrained(folder)
     return folder
 
 
-def made_rows(count: int, seed: int, labels: tuple[str, ...] = ("fake", "real")) -> list[tuple[str, str, str]]:
+def made_rows(
+    count: int, seed: int, labels: tuple[str, ...] = ("fake", "real")
+) -> list[tuple[str, str, str]]:
     """Rows (id, text, label) of which each text is its own."""
     rng = random.Random(seed)
     return [
-        (str(i + 1), f"{' '.join(rng.choices(WORDS, k=rng.randint(2, 12)))} {seed} {i}", labels[i % len(labels)])
+        (
+            str(i + 1),
+            f"{' '.join(rng.choices(WORDS, k=rng.randint(2, 12)))} {seed} {i}",
+            labels[i % len(labels)],
+        )
         for i in range(count)
     ]
 
 
-def write_csv(path: Path, rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("id", "tweet", "label")) -> Path:
+def write_csv(
+    path: Path, rows: Iterable[tuple[str, ...]], header: tuple[str, ...] = ("id", "tweet", "label")
+) -> Path:
     """Write a CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

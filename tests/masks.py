@@ -13,14 +13,19 @@ NAMES = ["wall", "floor", "door", "lamp", "chair", "table", "plant", "book", "cu
 COLOURS = [(20 * k + 10, 250 - 20 * k, (67 * k) % 256) for k in range(len(NAMES))]
 
 
-def class_list(path: Path, *, zero_is_unlabelled: bool = False, ignore_value: int | None = 255) -> Path:
+def class_list(
+    path: Path, *, zero_is_unlabelled: bool = False, ignore_value: int | None = 255
+) -> Path:
     """A YAML file with eleven classes."""
     lines = [
         f"zero_is_unlabelled: {str(zero_is_unlabelled).lower()}",
         f"ignore_value: {'null' if ignore_value is None else ignore_value}",
         "classes:",
     ]
-    lines += [f"  - {{name: {name}, colour: {list(colour)}}}" for name, colour in zip(NAMES, COLOURS, strict=True)]
+    lines += [
+        f"  - {{name: {name}, colour: {list(colour)}}}"
+        for name, colour in zip(NAMES, COLOURS, strict=True)
+    ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -39,10 +44,16 @@ def image_of(labels: np.ndarray, seed: int = 0, noise: float = 6.0) -> np.ndarra
     """[H, W, 3] in the colours of its classes."""
     table = np.zeros((256, 3))
     table[: len(COLOURS)] = COLOURS
-    return (table[labels] + np.random.default_rng(seed).normal(0, noise, (*labels.shape, 3))).clip(0, 255).astype(np.uint8)
+    return (
+        (table[labels] + np.random.default_rng(seed).normal(0, noise, (*labels.shape, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
-def segmentation_folder(root: Path, counts: dict[str, int], *, shift: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
+def segmentation_folder(
+    root: Path, counts: dict[str, int], *, shift: int = 0, size: tuple[int, int] = (40, 32)
+) -> Path:
     """`<root>/{images,annotations}/<split>/<n>`; a mask's values are its classes plus `shift`."""
     for place, (split, count) in enumerate(counts.items()):
         for i in range(count):
@@ -62,12 +73,22 @@ def shallow_png(values: np.ndarray, depth: int) -> bytes:
     """Grey [H, W] with two or four bits a pixel, as programs that save space write it; Pillow cannot."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, 0, 0, 0, 0)
     bits = np.unpackbits(values[..., None], axis=2)[..., -depth:].reshape(len(values), -1)
     rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def label_bytes(labels: np.ndarray) -> bytes:

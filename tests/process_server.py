@@ -1,8 +1,9 @@
 """Starts the processes that tests ask for, each a fork of one that has imported everything already.
 
-The process that controls the tests starts one of these for PyTorch and one for TensorFlow, which do not share a process; all
-that share the tests use them. Here nothing heavy is imported: that is done by the standard library's forkserver, once, when the
-first process is asked for. With the end of its stdin everything that it started ends.
+The process that controls the tests starts one of these for PyTorch and one for TensorFlow, which do
+not share a process; all that share the tests use them. Here nothing heavy is imported: that is done
+by the standard library's forkserver, once, when the first process is asked for. With the end of its
+stdin everything that it started ends.
 """
 
 import atexit
@@ -25,8 +26,8 @@ class Job:
     """What a process does.
 
     Attributes:
-        program: The path of a script or the name of a module, run as `python SCRIPT WORDS` or `python -m MODULE WORDS` would; or
-            a function, called with the words.
+        program: The path of a script or the name of a module, run as `python SCRIPT WORDS` or
+            `python -m MODULE WORDS` would; or a function, called with the words.
         words: Its arguments.
         environment: The whole environment.
         cwd: Where it runs.
@@ -49,7 +50,8 @@ def work(job: Job) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the forkserver has closed its own
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What modules have registered for the end, such as the removal of a temporary folder, is for the process that imported them.
+    # What modules have registered for the end, such as the removal of a temporary folder, is for
+    # the process that imported them.
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
@@ -97,7 +99,9 @@ def serve(address: str, preloaded: str) -> None:
             while True:
                 threading.Thread(target=start, args=(listener.accept(),), daemon=True).start()
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which close stdin at their end
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the tests, which close stdin at their end
     threading.Thread(target=accept, daemon=True).start()
     sys.stdin.read()
     for process in [*processes]:  # a thread may add one

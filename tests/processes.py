@@ -1,9 +1,11 @@
 """Processes of their own for what tests run in them, and what is left of them.
 
-`start` and `run` ask a process server (tests/process_server.py), whose processes have imported everything already and are there
-at once. What is read when an interpreter starts or when a module is imported is the server's and not the test's: OMP_NUM_THREADS,
-PYTHONPATH (also sitecustomize), PYTHONWARNINGS, MPLCONFIGDIR, HF_HOME, KERAS_BACKEND. The processes that such a process starts
-begin from nothing and read all of it. Behind a launcher `train.py` begins from nothing, too, and so it does with `start_cold`.
+`start` and `run` ask a process server (tests/process_server.py), whose processes have imported
+everything already and are there at once. What is read when an interpreter starts or when a module
+is imported is the server's and not the test's: OMP_NUM_THREADS, PYTHONPATH (also sitecustomize),
+PYTHONWARNINGS, MPLCONFIGDIR, HF_HOME, KERAS_BACKEND. The processes that such a process starts begin
+from nothing and read all of it. Behind a launcher `train.py` begins from nothing, too, and so it
+does with `start_cold`.
 """
 
 import os
@@ -23,7 +25,8 @@ from tests.process_server import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 _PLACE = "THAW_TEST_PROCESSES"  # in the environment: the folder in which the servers listen
-# Small, without dropout, so that one process and several train alike. The shares of a batch differ, and the last has one sample.
+# Small, without dropout, so that one process and several train alike. The shares of a batch differ,
+# and the last has one sample.
 TEXTS = (
     "data.rows={train: 91, val: 33, test: 41}",
     "data.batch_size=9",
@@ -49,10 +52,21 @@ def servers() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="thaw-tests-") as place:
         started = {}
         for name in ("torch", "tensorflow"):
-            command = [sys.executable, "-m", "tests.process_server", f"{place}/{name}", f"tests.preloaded_{name}"]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.process_server",
+                f"{place}/{name}",
+                f"tests.preloaded_{name}",
+            ]
             with Path(place, f"{name}.log").open("w") as log:
                 started[name] = subprocess.Popen(
-                    command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                    command,
+                    cwd=ROOT,
+                    env=environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
                 )
         for name, server in started.items():
             assert server.stdout is not None
@@ -96,7 +110,9 @@ class Started:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it has written on stdout and stderr until its end."""
         self.wait(timeout)
-        out, err = ((self._outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        out, err = (
+            (self._outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")
+        )
         return out, err
 
     def send_signal(self, signum: int) -> None:
@@ -123,7 +139,8 @@ def start(
 
     Args:
         words: Its arguments.
-        program: A script below the root of the repository or anywhere, a module's name, or a function of a module.
+        program: A script below the root of the repository or anywhere, a module's name, or a
+            function of a module.
         cwd: Where it runs.
         server: torch or tensorflow.
         env: Its whole environment; that of this process unless given.
@@ -134,13 +151,27 @@ def start(
     outputs = Path(tempfile.mkdtemp(dir=place))
     for name in ("stdout", "stderr"):
         (outputs / name).touch()
-    streams = (terminal,) * 3 if terminal else (os.devnull, str(outputs / "stdout"), str(outputs / "stderr"))
+    streams = (
+        (terminal,) * 3
+        if terminal
+        else (os.devnull, str(outputs / "stdout"), str(outputs / "stderr"))
+    )
     given = {**(os.environ if env is None else env), **more}
-    what = program if callable(program) else str(ROOT / program) if str(program).endswith(".py") else str(program)
-    return Started(place / server, Job(what, tuple(map(str, words)), given, str(cwd), streams), outputs)
+    what = (
+        program
+        if callable(program)
+        else str(ROOT / program)
+        if str(program).endswith(".py")
+        else str(program)
+    )
+    return Started(
+        place / server, Job(what, tuple(map(str, words)), given, str(cwd), streams), outputs
+    )
 
 
-def start_cold(*words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str) -> subprocess.Popen[str]:
+def start_cold(
+    *words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
+) -> subprocess.Popen[str]:
     """Start `train.py` as a user does, by itself or behind the words of a launcher; takes seconds until it has imported all."""
     command = [*(launcher or (sys.executable,)), str(ROOT / "train.py"), *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -166,7 +197,9 @@ def run_ranks(count: int, *words: object, **rest: Any) -> list[tuple[int, str, s
     """Run to their end the processes of one job, which find each other as torchrun has its processes do it."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # its port is free, as it is open already
+    store = TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )  # its port is free, as it is open already
     shared = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
@@ -177,11 +210,16 @@ def run_ranks(count: int, *words: object, **rest: Any) -> list[tuple[int, str, s
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
-    ranks = [start(*words, **rest, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
+    ranks = [
+        start(*words, **rest, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(count)
+    ]
     return [ended(rank) for rank in ranks]
 
 
-def run_cold(*words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str) -> tuple[int, str, str]:
+def run_cold(
+    *words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
+) -> tuple[int, str, str]:
     """Run `train.py` to its end, as a user does."""
     return ended(start_cold(*words, launcher=launcher, cwd=cwd, **more))
 
@@ -201,7 +239,11 @@ def processes_of(folder: Path) -> dict[int, int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_text()
-            names = dict(pair.split("=", 1) for pair in (place / "environ").read_text().split("\0") if "=" in pair)
+            names = dict(
+                pair.split("=", 1)
+                for pair in (place / "environ").read_text().split("\0")
+                if "=" in pair
+            )
         except OSError:
             continue
         if str(folder) in words and "train.py" in words:

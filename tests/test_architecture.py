@@ -68,8 +68,14 @@ def test_imports_run_in_no_circle(node: Callable[[Path], str]) -> None:
 
 
 def test_no_folder_holds_more_than_15_files() -> None:
-    packages = [ROOT / package for package in ("run_folders", "engine", "datamodules", "lightning_modules", "reports")]
-    folders = [*packages, *(path for package in packages for path in package.rglob("*") if path.is_dir())]
+    packages = [
+        ROOT / package
+        for package in ("run_folders", "engine", "datamodules", "lightning_modules", "reports")
+    ]
+    folders = [
+        *packages,
+        *(path for package in packages for path in package.rglob("*") if path.is_dir()),
+    ]
     sizes = {folder.relative_to(ROOT): len(list(folder.glob("[!_]*.py"))) for folder in folders}
     assert max(sizes.values()) <= 15, sizes
 
@@ -77,7 +83,10 @@ def test_no_folder_holds_more_than_15_files() -> None:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("datamodules", {"lightning_modules", "engine", "reports", "hydra", "omegaconf", "train", "scripts"}),
+        (
+            "datamodules",
+            {"lightning_modules", "engine", "reports", "hydra", "omegaconf", "train", "scripts"},
+        ),
         ("lightning_modules", {"engine", "reports", "hydra", "omegaconf", "train", "scripts"}),
         *(
             (f"lightning_modules/{name}", {"lightning", "hydra", "wandb"})
@@ -100,11 +109,15 @@ def test_lightning_modules_know_of_datamodules_only_the_batches() -> None:
 
 
 def test_a_task_imports_no_callback_and_a_callback_no_concrete_task() -> None:
-    concrete = {f"lightning_modules.{path.stem}" for path in (ROOT / "lightning_modules").glob("*.py")}
+    concrete = {
+        f"lightning_modules.{path.stem}" for path in (ROOT / "lightning_modules").glob("*.py")
+    }
     concrete -= {f"lightning_modules.{name}" for name in ("base", "__init__")}
     assert "lightning_modules.text_classifier" in concrete
     for path in (ROOT / "lightning_modules").glob("*.py"):
-        assert not any(name.startswith("lightning_modules.callbacks") for name in imports(path)), path
+        assert not any(name.startswith("lightning_modules.callbacks") for name in imports(path)), (
+            path
+        )
     for path in sources("lightning_modules/callbacks"):
         assert not imports(path) & concrete, path
 
@@ -117,7 +130,12 @@ def test_only_the_engine_imports_hydra() -> None:
 
 
 def test_instantiate_is_called_in_one_place() -> None:
-    callers = [p for folder in PACKAGES for p in sources(folder) if "hydra.utils.instantiate(" in p.read_text()]
+    callers = [
+        p
+        for folder in PACKAGES
+        for p in sources(folder)
+        if "hydra.utils.instantiate(" in p.read_text()
+    ]
     assert [path.relative_to(ROOT).as_posix() for path in callers] == ["engine/build.py"]
 
 
@@ -134,7 +152,8 @@ def test_nothing_imports_keras_bert() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "reached"), [("reports", "run_folders/run_folder.py"), ("keras_bert", "datamodules/reading/text_rows.py")]
+    ("folder", "reached"),
+    [("reports", "run_folders/run_folder.py"), ("keras_bert", "datamodules/reading/text_rows.py")],
 )
 def test_what_is_imported_of_other_packages_is_light(folder: str, reached: str) -> None:
     """Follows the imports: a page can be drawn where torch is not installed, and no process has both TensorFlow and torch."""
@@ -143,7 +162,9 @@ def test_what_is_imported_of_other_packages_is_light(folder: str, reached: str) 
         path = waiting.pop()
         for name in imports(path):
             assert name.split(".")[0] not in HEAVY, f"{path} imports {name}"
-            for target in (ROOT / (name.replace(".", "/") + end) for end in (".py", "/__init__.py")):
+            for target in (
+                ROOT / (name.replace(".", "/") + end) for end in (".py", "/__init__.py")
+            ):
                 if target.is_file() and target not in seen:
                     seen.add(target)
                     waiting.append(target)
@@ -154,7 +175,9 @@ def test_the_entry_points_are_light_at_the_top() -> None:
     light = [ROOT / "train.py", *sources("scripts"), ROOT / "engine" / "config" / "groups.py"]
     light.append(ROOT / "engine" / "processes" / "outcome.py")
     for path in light:
-        assert not roots(imports(path, top_level_only=True)) & (HEAVY | {"pandas", "matplotlib", "omegaconf"}), path
+        assert not roots(imports(path, top_level_only=True)) & (
+            HEAVY | {"pandas", "matplotlib", "omegaconf"}
+        ), path
 
 
 def test_no_module_is_named_for_nothing() -> None:
@@ -165,7 +188,11 @@ def test_no_module_is_named_for_nothing() -> None:
 def test_monitor_and_mode_stand_once() -> None:
     """But for experiments of a task that has no such metric."""
     texts = {path: path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
-    stating = {p: t for p, t in texts.items() if "monitor: val" in t or "mode: max" in t or "mode: min" in t}
+    stating = {
+        p: t
+        for p, t in texts.items()
+        if "monitor: val" in t or "mode: max" in t or "mode: min" in t
+    }
     experiments = {path: text for path, text in stating.items() if path.parent.name == "experiment"}
     assert [path.name for path in stating if path not in experiments] == ["train.yaml"]
     assert all("segmenter" in text and "mode:" not in text for text in experiments.values())

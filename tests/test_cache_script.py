@@ -59,17 +59,29 @@ def test_list_names_each_entry_and_the_total(filled: Path, call: Call) -> None:
     assert total == ["4", "entries,", "2.06", f"MB, in {filled}"]
 
 
-def test_clear_leaves_what_is_being_computed_and_what_is_not_the_stores(filled: Path, call: Call) -> None:
+def test_clear_leaves_what_is_being_computed_and_what_is_not_the_stores(
+    filled: Path, call: Call
+) -> None:
     with FileLock(filled / "left.lock"):
         code, out, _ = call("clear", "--dir", str(filled))
     assert code == 0
-    assert out.splitlines() == ["left.partial stays: a run is computing it", f"0.06 MB freed in {filled}"]
-    assert {path.name for path in filled.iterdir()} == {"left.lock", "left.partial", "notes.partial", "mine"}
+    assert out.splitlines() == [
+        "left.partial stays: a run is computing it",
+        f"0.06 MB freed in {filled}",
+    ]
+    assert {path.name for path in filled.iterdir()} == {
+        "left.lock",
+        "left.partial",
+        "notes.partial",
+        "mine",
+    }
     assert call("clear", "--dir", str(filled))[1] == f"2.00 MB freed in {filled}\n"
     assert {path.name for path in filled.iterdir()} == {"notes.partial", "mine"}
 
 
-def test_what_cannot_be_removed_is_named(filled: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_named(
+    filled: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(entry: Path) -> None:
         raise PermissionError(13, "Permission denied", str(entry))
 
@@ -80,10 +92,14 @@ def test_what_cannot_be_removed_is_named(filled: Path, call: Call, monkeypatch: 
     assert not list(filled.glob("*.lock"))
 
 
-def test_the_folder_is_that_of_the_runs_and_has_to_be_one(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_that_of_the_runs_and_has_to_be_one(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("THAW_CACHE", str(tmp_path))
     assert call("list") == (0, f"0 entries, 0.00 MB, in {tmp_path}\n", "")
     monkeypatch.setenv("THAW_CACHE", str(tmp_path / "none"))
     code, out, err = call("list")
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {tmp_path / 'none'} is no folder; give --dir what your runs have as cache.dir")
+    assert err.startswith(
+        f"error: {tmp_path / 'none'} is no folder; give --dir what your runs have as cache.dir"
+    )

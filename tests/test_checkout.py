@@ -50,12 +50,15 @@ def test_without_a_checkout_nothing_is_listed(tmp_path: Path) -> None:
     assert listed(tmp_path) is None
 
 
-def test_a_session_that_leaves_files_fails_and_names_them(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_leaves_files_fails_and_names_them(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conftest, "ROOT", checkout)
     lines: list[str] = []
     writer = SimpleNamespace(line=lambda line, **_: lines.append(line))
     session: Any = SimpleNamespace(
-        config=SimpleNamespace(stash=pytest.Stash(), get_terminal_writer=lambda: writer), exitstatus=0
+        config=SimpleNamespace(stash=pytest.Stash(), get_terminal_writer=lambda: writer),
+        exitstatus=0,
     )
     conftest.pytest_sessionstart(session)
     conftest.pytest_sessionfinish(session)
@@ -64,7 +67,9 @@ def test_a_session_that_leaves_files_fails_and_names_them(checkout: Path, monkey
     conftest.pytest_sessionfinish(session)
     assert session.exitstatus == 1
     assert lines == ["", "the tests have written into the checkout:", "?? mlflow.db"]
-    worker: Any = SimpleNamespace(config=SimpleNamespace(stash=pytest.Stash(), workerinput={}), exitstatus=0)
+    worker: Any = SimpleNamespace(
+        config=SimpleNamespace(stash=pytest.Stash(), workerinput={}), exitstatus=0
+    )
     conftest.pytest_sessionstart(worker)
     conftest.pytest_sessionfinish(worker)
     assert worker.exitstatus == 0

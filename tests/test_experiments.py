@@ -67,7 +67,9 @@ def finished(ended: Ended, samples: int) -> RunFolder:
 
 
 @pytest.mark.parametrize("name", sorted(PAPER | MINILM))
-def test_text_experiment_runs_to_its_report(name: str, train: Train, tiny_backbone: Path, covid_dir: Path) -> None:
+def test_text_experiment_runs_to_its_report(
+    name: str, train: Train, tiny_backbone: Path, covid_dir: Path
+) -> None:
     ended = train(
         f"experiment={name}", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}",
         "trainer.max_epochs=1", "model.hidden=8", "data.batch_size=16",
@@ -86,7 +88,9 @@ def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
         if name == "sample_images"
         else [f"paths.data_dir={cifar_like(tmp_path, 60, 30)}"]
     )
-    ended = train(f"experiment={name}", f"model.backbone={IMAGES[name]}", "trainer.max_epochs=1", *rows)
+    ended = train(
+        f"experiment={name}", f"model.backbone={IMAGES[name]}", "trainer.max_epochs=1", *rows
+    )
     folder = finished(ended, 30)
     parameters = folder.read_json("metrics.json")["parameters"]
     assert (parameters["trainable"] < parameters["total"]) == (
@@ -100,21 +104,35 @@ def test_pair_experiment_runs_to_its_report(name: str, train: Train, tmp_path: P
     if name == "sample_scenes":
         words = ["data.rows={train: 32, val: 8, test: 6}"]
     else:
-        splits = {"validation": 6} if name.endswith("pretrained") else {"training": 40, "validation": 6}
+        splits = (
+            {"validation": 6} if name.endswith("pretrained") else {"training": 40, "validation": 6}
+        )
         segmentation_folder(tmp_path / "scene_parse_150", splits, shift=1)
         torch.manual_seed(0)
         config = BeitConfig(**TINY_BEIT, num_labels=150)
         BeitForSemanticSegmentation(config).save_pretrained(tmp_path / "network")
-        words = [f"paths.data_dir={tmp_path}", "data.size=32", "data.num_workers=0", f"model.backbone={tmp_path / 'network'}"]
+        words = [
+            f"paths.data_dir={tmp_path}",
+            "data.size=32",
+            "data.num_workers=0",
+            f"model.backbone={tmp_path / 'network'}",
+        ]
     trains = not name.endswith("pretrained")
     ended = train(f"experiment={name}", "trainer.max_epochs=1", *words)
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("status.json")["state"] == "finished"
     metrics = folder.read_json("metrics.json")
-    assert (metrics["test"]["n"], len(metrics["test"]["classes"])) == (6, 5 if name == "sample_scenes" else 150)
+    assert (metrics["test"]["n"], len(metrics["test"]["classes"])) == (
+        6,
+        5 if name == "sample_scenes" else 150,
+    )
     confusion = np.asarray(metrics["test"]["confusion_matrix"])
-    assert confusion.sum() == metrics["test"]["pixels"] == 6 * (64 if name == "sample_scenes" else 32) ** 2
+    assert (
+        confusion.sum()
+        == metrics["test"]["pixels"]
+        == 6 * (64 if name == "sample_scenes" else 32) ** 2
+    )
     assert metrics["test"]["pixel_acc"] == pytest.approx(confusion.trace() / confusion.sum())
     assert bool(metrics["best"]) == trains
     assert len(folder.read_history()) == int(trains)
@@ -136,31 +154,80 @@ def test_settings_of_the_segmentation_reference() -> None:
     values = composed("beit_scene_parse")
     model, data = values["model"], values["data"]
     assert model["backbone"] == "microsoft/beit-base-finetuned-ade-640-640"
-    assert (model["lr"], model["backbone_lr"], model["optimizer"], model["schedule"]) == (6e-5, 6e-5, "adamw", "constant")
-    assert (model["auxiliary_weight"], data["size"], values["trainer"]["max_epochs"]) == (0.4, 640, 20)
+    assert (model["lr"], model["backbone_lr"], model["optimizer"], model["schedule"]) == (
+        6e-5,
+        6e-5,
+        "adamw",
+        "constant",
+    )
+    assert (model["auxiliary_weight"], data["size"], values["trainer"]["max_epochs"]) == (
+        0.4,
+        640,
+        20,
+    )
     assert (values["monitor"], values["mode"], data["num_classes"]) == ("val/miou", "max", 150)
     pretrained = composed("beit_scene_parse_pretrained")
     assert (pretrained["train"], pretrained["test"]) == (False, True)
-    assert {k: v for k, v in pretrained.items() if k != "train"} == {k: v for k, v in values.items() if k != "train"}
+    assert {k: v for k, v in pretrained.items() if k != "train"} == {
+        k: v for k, v in values.items() if k != "train"
+    }
 
 
 def test_settings_of_the_reference() -> None:
     """Each metric as published, read off the composed configs."""
-    vgg, deit, beit, mlp = (composed(f"cifar10_{name}") for name in ("vgg19", "deit", "beit_head", "mlp"))
-    assert (vgg["model"]["lr"], vgg["model"]["backbone_lr"], vgg["model"]["weight_decay"]) == (1e-4, 1e-4, 0.0)
-    assert (vgg["model"]["schedule"], vgg["model"]["decay"], vgg["model"]["min_lr"]) == ("exponential", 0.9, 1e-7)
-    assert (vgg["data"]["batch_size"], vgg["trainer"]["max_epochs"], vgg["model"]["image_size"]) == (64, 50, 32)
+    vgg, deit, beit, mlp = (
+        composed(f"cifar10_{name}") for name in ("vgg19", "deit", "beit_head", "mlp")
+    )
+    assert (vgg["model"]["lr"], vgg["model"]["backbone_lr"], vgg["model"]["weight_decay"]) == (
+        1e-4,
+        1e-4,
+        0.0,
+    )
+    assert (vgg["model"]["schedule"], vgg["model"]["decay"], vgg["model"]["min_lr"]) == (
+        "exponential",
+        0.9,
+        1e-7,
+    )
+    assert (
+        vgg["data"]["batch_size"],
+        vgg["trainer"]["max_epochs"],
+        vgg["model"]["image_size"],
+    ) == (64, 50, 32)
     assert vgg["callbacks"]["early_stopping"]["patience"] == 5
-    assert composed("cifar10_densenet201")["callbacks"]["unfreezing"]["start_layer"] == "features.denseblock4"
+    assert (
+        composed("cifar10_densenet201")["callbacks"]["unfreezing"]["start_layer"]
+        == "features.denseblock4"
+    )
     augmentation = {"crop_padding": 0, "flip": True, "rotation": 15.0, "rand_augment": None}
     assert deit["data"]["augmentation"] == augmentation
-    assert (deit["model"]["schedule"], deit["model"]["lr"], deit["trainer"]["max_epochs"], deit["data"]["batch_size"]) == (
+    assert (
+        deit["model"]["schedule"],
+        deit["model"]["lr"],
+        deit["trainer"]["max_epochs"],
+        deit["data"]["batch_size"],
+    ) == (
         "constant",
         1e-4,
         10,
         64,
     )
-    assert (deit["model"]["hidden"], deit["model"]["dropout"], deit["model"]["head"]) == ([256, 256], 0.5, "mlp")
-    assert (beit["model"]["lr"], beit["model"]["weight_decay"], beit["data"]["batch_size"]) == (2e-5, 0.01, 10)
-    assert (beit["data"]["train_rows"], beit["data"]["val_fraction"], beit["trainer"]["max_epochs"]) == (5000, 0.1, 10)
-    assert (mlp["data"]["batch_size"], mlp["trainer"]["max_epochs"], mlp["model"]["weight_decay"]) == (4, 10, 0.0)
+    assert (deit["model"]["hidden"], deit["model"]["dropout"], deit["model"]["head"]) == (
+        [256, 256],
+        0.5,
+        "mlp",
+    )
+    assert (beit["model"]["lr"], beit["model"]["weight_decay"], beit["data"]["batch_size"]) == (
+        2e-5,
+        0.01,
+        10,
+    )
+    assert (
+        beit["data"]["train_rows"],
+        beit["data"]["val_fraction"],
+        beit["trainer"]["max_epochs"],
+    ) == (5000, 0.1, 10)
+    assert (
+        mlp["data"]["batch_size"],
+        mlp["trainer"]["max_epochs"],
+        mlp["model"]["weight_decay"],
+    ) == (4, 10, 0.0)

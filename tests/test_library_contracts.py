@@ -1,7 +1,7 @@
 """What Thaw relies on in other libraries beyond their documentation: private names, texts of messages, orders of calls.
 
-Each name and text is looked up in the source of the installed library, so an upgrade that changes it fails here by name. What no
-source shows, as orders of calls, is tried at the end.
+Each name and text is looked up in the source of the installed library, so an upgrade that changes
+it fails here by name. What no source shows, as orders of calls, is tried at the end.
 """
 
 import ast
@@ -60,7 +60,11 @@ class Contract:
     def words(self) -> list[tuple[str, str]]:
         """Our files and what stands in them."""
         given = [entry.partition(": ") for entry in self.ours]
-        return [(file, word) for file, _, text in given for word in ([text] if text else [text.token for text in self.texts])]
+        return [
+            (file, word)
+            for file, _, text in given
+            for word in ([text] if text else [text.token for text in self.texts])
+        ]
 
 
 CONTRACTS = [
@@ -224,13 +228,19 @@ def test_the_library_has_it(text: Text, reason: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "reason"), TEXTS, ids=[text.token for text, _ in TEXTS])
-def test_a_library_that_changes_it_is_noticed(text: Text, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_changes_it_is_noticed(
+    text: Text, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a copy of the library's file with another name."""
     source = text.source()
     if source is None:
         pytest.skip(f"{text.library.partition('/')[0]} is not installed")
-    (tmp_path / "copy.py").write_text(source.replace(text.token, f"{text.token}_2"), encoding="utf-8")
-    monkeypatch.setattr(Text, "source", lambda _: (tmp_path / "copy.py").read_text(encoding="utf-8"))
+    (tmp_path / "copy.py").write_text(
+        source.replace(text.token, f"{text.token}_2"), encoding="utf-8"
+    )
+    monkeypatch.setattr(
+        Text, "source", lambda _: (tmp_path / "copy.py").read_text(encoding="utf-8")
+    )
     with pytest.raises(AssertionError, match="any more"):
         check(text, reason)
 
@@ -244,14 +254,29 @@ def test_we_need_it(contract: Contract) -> None:
 def test_every_silenced_warning_is_listed() -> None:
     """The patterns of `engine/library_warnings.py`, taken apart at their gaps."""
     calls = (
-        node for node in ast.walk(ast.parse((ROOT / "engine/library_warnings.py").read_text())) if isinstance(node, ast.Call)
+        node
+        for node in ast.walk(ast.parse((ROOT / "engine/library_warnings.py").read_text()))
+        if isinstance(node, ast.Call)
     )
     filters = [node for node in calls if ast.unparse(node.func) == "warnings.filterwarnings"]
-    patterns = [ast.literal_eval(keyword.value) for node in filters for keyword in node.keywords if keyword.arg == "message"]
+    patterns = [
+        ast.literal_eval(keyword.value)
+        for node in filters
+        for keyword in node.keywords
+        if keyword.arg == "message"
+    ]
     assert len(patterns) == len(filters) > 0
-    parts = {part.replace("\\", "").strip() for pattern in patterns for part in pattern.split(".*")} - {""}
-    (listed,) = (contract.texts for contract in CONTRACTS if contract.ours[0] == "engine/library_warnings.py: filterwarnings")
-    assert parts == {text.token for text in listed} - {"not found. Creating it."}  # which a logger says
+    parts = {
+        part.replace("\\", "").strip() for pattern in patterns for part in pattern.split(".*")
+    } - {""}
+    (listed,) = (
+        contract.texts
+        for contract in CONTRACTS
+        if contract.ours[0] == "engine/library_warnings.py: filterwarnings"
+    )
+    assert parts == {text.token for text in listed} - {
+        "not found. Creating it."
+    }  # which a logger says
 
 
 def is_private(name: object) -> bool:
@@ -265,7 +290,9 @@ def private_names(source: str) -> set[str]:
         if isinstance(node, ast.Attribute):
             found.add(node.attr)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in BY_NAME:
-            found |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+            found |= {
+                argument.value for argument in node.args if isinstance(argument, ast.Constant)
+            }
     return {name for name in found if is_private(name)}
 
 
@@ -277,7 +304,11 @@ def own_names(source: str) -> set[str]:
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and ast.unparse(node.value) == "self"
+        ):
             found.add(node.attr)
     return found
 
@@ -285,8 +316,20 @@ def own_names(source: str) -> set[str]:
 def test_the_list_is_short_and_whole() -> None:
     """Every private name that our files take and do not define is listed."""
     assert len(CONTRACTS) <= 25
-    folders = ("run_folders", "engine", "datamodules", "lightning_modules", "reports", "keras_bert", "scripts", "hydra_plugins")
-    files = [ROOT / "train.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
+    folders = (
+        "run_folders",
+        "engine",
+        "datamodules",
+        "lightning_modules",
+        "reports",
+        "keras_bert",
+        "scripts",
+        "hydra_plugins",
+    )
+    files = [
+        ROOT / "train.py",
+        *(path for folder in folders for path in (ROOT / folder).rglob("*.py")),
+    ]
     sources = [path.read_text(encoding="utf-8") for path in files]
     ours = {name for source in sources for name in own_names(source)} | {"_target_"}
     foreign = {name for source in sources for name in private_names(source)} - ours
@@ -354,7 +397,12 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
 
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-            when = {"scheduler": Plateau(optimizer), "interval": "step", "frequency": 2, "monitor": "val/acc"}
+            when = {
+                "scheduler": Plateau(optimizer),
+                "interval": "step",
+                "frequency": 2,
+                "monitor": "val/acc",
+            }
             return {"optimizer": optimizer, "lr_scheduler": when}
 
     data = torch.ones(2, 1)
@@ -364,13 +412,24 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
         accelerator="cpu", max_epochs=2, callbacks=[Kept("first"), Plain(), Kept("second")], logger=logger,
         num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    assert [type(one) for one in trainer.callbacks if isinstance(one, Plain | Kept)] == [Plain, Kept, Kept]  # type: ignore[attr-defined]
+    assert [type(one) for one in trainer.callbacks if isinstance(one, Plain | Kept)] == [
+        Plain,
+        Kept,
+        Kept,
+    ]  # type: ignore[attr-defined]
     loader = DataLoader(data, batch_sampler=BatchSampler(Order(data), 1, drop_last=False))  # type: ignore[arg-type]
     model, plain = Module(), DataLoader(data)  # type: ignore[arg-type]
     trainer.fit(model, loader, plain)
     trainer.test(model, plain, verbose=False)
     epoch = ["batch", "batch", "validated", "plateau at 0.5", "callback", "task", "first", "second"]
-    assert said == ["order of epoch 0", *epoch, "order of epoch 1", *epoch, "logger ended", "logger ended"]
+    assert said == [
+        "order of epoch 0",
+        *epoch,
+        "order of epoch 1",
+        *epoch,
+        "logger ended",
+        "logger ended",
+    ]
 
 
 def test_hydra_names_the_first_part_of_a_key_that_is_missing() -> None:

@@ -21,8 +21,20 @@ def served(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen([*command, "--load_fast=false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(folder),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        [*command, "--load_fast=false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while not answered(f"{address}/data/runs"):
@@ -55,10 +67,16 @@ def test_a_browser_shows_the_run(train: Train, tmp_path: Path) -> None:
         assert {"val/acc", "step/grad_norm", "lr/head", "test/acc"} <= set(tags)
         profile = f"--user-data-dir={tmp_path / 'browser'}"
         shown = ("sample_text/now/tensorboard", "step/grad_norm")
-        for budget in (20_000, 60_000, 180_000):  # milliseconds of the page; a busy server answers later than others
+        for budget in (
+            20_000,
+            60_000,
+            180_000,
+        ):  # milliseconds of the page; a busy server answers later than others
             command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", profile, "--window-size=1400,1600",
                        f"--virtual-time-budget={budget}", "--dump-dom", f"{address}/?tagFilter=grad_norm#timeseries"]  # fmt: skip
-            dom = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+            dom = subprocess.run(
+                command, capture_output=True, text=True, timeout=180, check=True
+            ).stdout
             words = re.sub(r"<style.*?</style>|<script.*?</script>", "", dom, flags=re.DOTALL)
             if all(text in words for text in shown):
                 break

@@ -27,11 +27,25 @@ def test_a_script_is_run_as_it_would_be_by_itself(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     place = tmp_path / "elsewhere"
     place.mkdir()
-    code, out, err = run("a", 1, program=tmp_path / "script.py", cwd=place, env={"PATH": os.environ["PATH"]}, MORE="x")
+    code, out, err = run(
+        "a",
+        1,
+        program=tmp_path / "script.py",
+        cwd=place,
+        env={"PATH": os.environ["PATH"]},
+        MORE="x",
+    )
     told, *rest = out.splitlines()
     environment = {"PATH": os.environ["PATH"], "MORE": "x"}
     script = str(tmp_path / "script.py")
-    assert json.loads(told) == ["__main__", [script, "a", "1"], environment, str(place), str(tmp_path), ""]
+    assert json.loads(told) == [
+        "__main__",
+        [script, "a", "1"],
+        environment,
+        str(place),
+        str(tmp_path),
+        "",
+    ]
     assert sorted(rest) == ["at exit", "from a child of its own", "from a thread"]
     assert (code, err) == (3, "an error\n")
 
@@ -47,7 +61,10 @@ def fail() -> None:
 
 
 def test_a_signal_ends_it(tmp_path: Path) -> None:
-    for signum, code, told in ((signal.SIGTERM, -signal.SIGTERM, ""), (signal.SIGINT, 1, "KeyboardInterrupt")):
+    for signum, code, told in (
+        (signal.SIGTERM, -signal.SIGTERM, ""),
+        (signal.SIGINT, 1, "KeyboardInterrupt"),
+    ):
         there = tmp_path / signum.name
         process = start(there, program=hang)
         wait_for(there.exists, process)
@@ -65,7 +82,9 @@ def hang(there: str) -> None:
 
 def test_many_at_once_each_have_their_own_end() -> None:
     processes = [start(number, program=leave) for number in range(8)]
-    assert [ended(process)[:2] for process in reversed(processes)] == [(number, f"{number}\n") for number in reversed(range(8))]
+    assert [ended(process)[:2] for process in reversed(processes)] == [
+        (number, f"{number}\n") for number in reversed(range(8))
+    ]
 
 
 def test_what_modules_have_made_outlives_a_process_and_numbers_are_others() -> None:
@@ -89,7 +108,8 @@ def leave(number: str) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are read from /proc")
 @pytest.mark.parametrize(
-    ("server", "has", "lacks"), [("torch", "engine.run", "tensorflow"), ("tensorflow", "keras_bert.command_line", "torch")]
+    ("server", "has", "lacks"),
+    [("torch", "engine.run", "tensorflow"), ("tensorflow", "keras_bert.command_line", "torch")],
 )
 def test_everything_is_imported_by_one_thread(server: str, has: str, lacks: str) -> None:
     """A thread of the process that is forked would be missing in the new one, with the locks that it holds."""
@@ -102,5 +122,7 @@ def test_everything_is_imported_by_one_thread(server: str, has: str, lacks: str)
 def look(has: str, lacks: str) -> None:
     assert has in sys.modules
     assert lacks not in sys.modules
-    names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{os.getppid()}/task").iterdir()]
+    names = [
+        (task / "comm").read_text().strip() for task in Path(f"/proc/{os.getppid()}/task").iterdir()
+    ]
     print(len(names) - names.count("jemalloc_bg_thd"))  # of Arrow's allocator, which knows of forks

@@ -28,7 +28,10 @@ def test_readme_lists_every_experiment() -> None:
 
 def test_every_dependency_states_a_lower_bound_and_a_reason() -> None:
     lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
-    stated = [*PROJECT["dependencies"], *(d for group in PROJECT["optional-dependencies"].values() for d in group)]
+    stated = [
+        *PROJECT["dependencies"],
+        *(d for group in PROJECT["optional-dependencies"].values() for d in group),
+    ]
     assert PROJECT["requires-python"] == ">=3.11,<3.14"
     for dependency in stated:
         assert ">=" in dependency, dependency
@@ -41,7 +44,9 @@ def test_every_config_is_tracked() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "configs"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert sorted(tracked) == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+    assert sorted(tracked) == sorted(
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")
+    )
 
 
 def test_readme_has_no_gaps() -> None:
@@ -49,7 +54,9 @@ def test_readme_has_no_gaps() -> None:
 
 
 def test_nothing_of_one_machine_is_in_the_repository() -> None:
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     for name in files:
         path = ROOT / name
         if path.suffix not in (".png", ".xz") and path.is_file():

@@ -25,7 +25,9 @@ finally:
 
 def light(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the entry point in a process that fails where torch or lightning was imported."""
-    return subprocess.run([sys.executable, "-c", LIGHT, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", LIGHT, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_help_names_every_experiment_without_heavy_imports() -> None:
@@ -88,7 +90,11 @@ def test_mistyped_word_in_a_sweep(word: str, named: list[str], tmp_path: Path) -
 def test_default_run_leaves_the_whole_folder(train: Train) -> None:
     ended = train(*SAMPLE)
     assert ended.code == 0, ended.err
-    names = {path.relative_to(ended.folder).as_posix() for path in ended.folder.rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(ended.folder).as_posix()
+        for path in ended.folder.rglob("*")
+        if path.is_file()
+    }
     assert names == {
         "config.yaml", "status.json", "provenance.json", "metrics.json", "history.csv", "plan.json", "report.html", "train.log",
         "predictions/test.parquet", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
@@ -99,13 +105,27 @@ def test_default_run_leaves_the_whole_folder(train: Train) -> None:
     assert status["started"] <= status["ended"]
     history = folder.read_history()
     assert [row["epoch"] for row in history] == ["0", "1"]
-    assert {"train/loss", "val/acc", "lr/features", "lr/head", "train/seconds", "train/samples_per_second"} <= set(history[0])
+    assert {
+        "train/loss",
+        "val/acc",
+        "lr/features",
+        "lr/head",
+        "train/seconds",
+        "train/samples_per_second",
+    } <= set(history[0])
     metrics = folder.read_json("metrics.json")
     assert set(metrics) == {"val", "test", "best", "parameters", "seconds"}
     best = max(history, key=lambda row: float(row["val/acc"]))
     assert metrics["best"]["score"] == float(best["val/acc"]) == metrics["val"]["acc"]
     predictions = pd.read_parquet(folder.predictions)
-    assert list(predictions) == ["index", "label", "prediction", "probability_fake", "probability_real", "text"]
+    assert list(predictions) == [
+        "index",
+        "label",
+        "prediction",
+        "probability_fake",
+        "probability_real",
+        "text",
+    ]
     assert len(predictions) == metrics["test"]["n"] == 40
     provenance = folder.read_json("provenance.json")
     assert provenance["data"]["train"]["rows"] == 96
@@ -114,14 +134,21 @@ def test_default_run_leaves_the_whole_folder(train: Train) -> None:
 
 
 def test_figures_say_on_how_many_samples_they_rest(train: Train) -> None:
-    ended = train(*SAMPLE, "data.eval_batch_size=8", "trainer.limit_val_batches=2", "trainer.limit_test_batches=3")
+    ended = train(
+        *SAMPLE,
+        "data.eval_batch_size=8",
+        "trainer.limit_val_batches=2",
+        "trainer.limit_test_batches=3",
+    )
     metrics = RunFolder(ended.folder).read_json("metrics.json")
     assert (metrics["val"]["n"], metrics["test"]["n"]) == (16, 24)
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 24
     assert RunFolder(ended.folder).read_history()[0]["train/n"] == "96"
 
 
-def test_a_run_returns_its_best_score(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_returns_its_best_score(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import engine.run
 
     scores, real = [], engine.run.run
@@ -133,11 +160,19 @@ def test_a_run_returns_its_best_score(train: Train, monkeypatch: pytest.MonkeyPa
 
 
 def test_mixed_precision_accumulation_and_clipping_go_through_the_trainer(train: Train) -> None:
-    ended = train(*SAMPLE, "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1")
+    ended = train(
+        *SAMPLE,
+        "trainer.precision=bf16-mixed",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.gradient_clip_val=0.1",
+    )
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("plan.json")["precision"] == "bf16-mixed"
-    assert [row["step"] for row in folder.read_history()] == ["2", "4"]  # three batches an epoch, in twos
+    assert [row["step"] for row in folder.read_history()] == [
+        "2",
+        "4",
+    ]  # three batches an epoch, in twos
 
 
 def test_same_seed_twice_gives_identical_metrics(train: Train, tmp_path: Path) -> None:
@@ -168,7 +203,10 @@ def test_sweep_runs_each_job_in_its_own_folder(
     (sweep,) = (tmp_path / "runs" / "sweeps" / "bert_feature+bert_finetune").iterdir()
     records = [RunFolder(sweep / str(job)).read_json("provenance.json")["seed"] for job in range(4)]
     assert records == [1, 2, 1, 2]
-    assert all(RunFolder(sweep / str(job)).read_json("status.json")["state"] == "finished" for job in range(4))
+    assert all(
+        RunFolder(sweep / str(job)).read_json("status.json")["state"] == "finished"
+        for job in range(4)
+    )
 
 
 def test_sweep_into_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +214,16 @@ def test_sweep_into_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", ["train.py", "-m", *SAMPLE, "trainer.max_epochs=1", "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+        sys,
+        "argv",
+        [
+            "train.py",
+            "-m",
+            *SAMPLE,
+            "trainer.max_epochs=1",
+            "seed=1,2",
+            f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        ],
     )
     assert entry.main() == 0
     for job, seed in (("0", 1), ("1", 2)):

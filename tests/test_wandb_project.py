@@ -16,11 +16,17 @@ from tests.conftest import ROOT, SAMPLE, Train
 from tests.wandb_files import StoredRun, stored_run
 
 
-def test_an_agent_runs_what_the_sweep_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_runs_what_the_sweep_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """W&B's own code makes the command from the file; the experiment, which needs data, is exchanged for the sample."""
     sweep = yaml.safe_load((ROOT / "scripts" / "wandb_sweep.yaml").read_text(encoding="utf-8"))
     sample = [*SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}"]
-    command = [words for word in sweep["command"] for words in (sample if word.startswith("experiment=") else [word])]
+    command = [
+        words
+        for word in sweep["command"]
+        for words in (sample if word.startswith("experiment=") else [word])
+    ]
     for name, value in (
         ("RUN_ID", "abcd1234"),
         ("SWEEP_ID", "wxyz6789"),
@@ -33,7 +39,12 @@ def test_an_agent_runs_what_the_sweep_file_says(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.chdir(ROOT)
     agent: Any = object.__new__(Agent)
-    agent._in_jupyter, agent._function, agent._forward_signals, agent._run_processes = False, None, False, {}
+    agent._in_jupyter, agent._function, agent._forward_signals, agent._run_processes = (
+        False,
+        None,
+        False,
+        {},
+    )
     agent._sweep_command = command
     values = {"model.lr": {"value": 0.003}, "model.hidden": {"value": 16}}
     assert set(values) == set(sweep["parameters"])
@@ -42,14 +53,29 @@ def test_an_agent_runs_what_the_sweep_file_says(tmp_path: Path, monkeypatch: pyt
     stored = stored_run(tmp_path / "run")
     assert (stored.run.run_id, stored.run.sweep_id) == ("abcd1234", "wxyz6789")
     assert (stored.config["model"]["lr"], stored.config["model"]["hidden"]) == (0.003, 16)
-    assert stored.summary[sweep["metric"]["name"]] == RunFolder(tmp_path / "run").read_json("metrics.json")["best"]["score"]
+    assert (
+        stored.summary[sweep["metric"]["name"]]
+        == RunFolder(tmp_path / "run").read_json("metrics.json")["best"]["score"]
+    )
 
 
 def dashboard(*words: str, place: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     command = [sys.executable, str(ROOT / "scripts" / "wandb_dashboard.py"), *words]
-    environment = {**kept, "WANDB_CONFIG_DIR": str(place), "NETRC": str(place / "netrc"), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, cwd=place)
+    environment = {
+        **kept,
+        "WANDB_CONFIG_DIR": str(place),
+        "NETRC": str(place / "netrc"),
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        cwd=place,
+    )
 
 
 def panels(node: Any) -> list[dict[str, Any]]:
@@ -58,7 +84,9 @@ def panels(node: Any) -> list[dict[str, Any]]:
         return [panel for child in node for panel in panels(child)]
     if not isinstance(node, dict):
         return []
-    return ([node] if "viewType" in node else []) + [panel for child in node.values() for panel in panels(child)]
+    return ([node] if "viewType" in node else []) + [
+        panel for child in node.values() for panel in panels(child)
+    ]
 
 
 def figures_shown(definition: dict[str, Any]) -> set[str]:
@@ -80,30 +108,52 @@ def figures_shown(definition: dict[str, Any]) -> set[str]:
     [
         (SAMPLE, "val/acc"),
         (
-            ("experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "data.size=32", "data.batch_size=8"),
+            (
+                "experiment=sample_scenes",
+                "data.rows={train: 16, val: 8, test: 10}",
+                "data.size=32",
+                "data.batch_size=8",
+            ),
             "val/miou",
         ),
     ],
 )
-def test_the_dashboard_shows_what_runs_log(words: tuple[str, ...], monitor: str, train: Train, tmp_path: Path) -> None:
+def test_the_dashboard_shows_what_runs_log(
+    words: tuple[str, ...], monitor: str, train: Train, tmp_path: Path
+) -> None:
     done = dashboard("team/thaw", "--monitor", monitor, "--print", place=tmp_path)
     assert done.returncode == 0, done.stderr
     definition = json.loads(done.stdout)
-    stored = stored_run(train(*words, "trainer.max_epochs=1", "logger=wandb", "logger.wandb.offline=true").folder)
+    stored = stored_run(
+        train(*words, "trainer.max_epochs=1", "logger=wandb", "logger.wandb.offline=true").folder
+    )
     for part in ("workspace", "report"):
         kinds = {panel["viewType"] for panel in panels(definition[part])}
         assert {"Run History Line Plot", "Bar Chart", "Vega2", "Weave", "Media Browser", "Parameter Importance",
                 "Parallel Coordinates Plot", "Scalar Chart"} <= kinds  # fmt: skip
         assert figures_shown(definition[part]) - {"test/pictures"} <= logged(stored)
-        assert {f"train/{monitor[4:]}", monitor, f"test/{monitor[4:]}", f"best/{monitor}", "step/grad_norm"} <= figures_shown(
-            definition[part]
-        )
+        assert {
+            f"train/{monitor[4:]}",
+            monitor,
+            f"test/{monitor[4:]}",
+            f"best/{monitor}",
+            "step/grad_norm",
+        } <= figures_shown(definition[part])
     text = done.stdout
-    for table in ("test/confusion_table", "test/classes", "test/images" if "miou" in monitor else "test/mistakes"):
+    for table in (
+        "test/confusion_table",
+        "test/classes",
+        "test/images" if "miou" in monitor else "test/mistakes",
+    ):
         assert f'"{table}"' in text
         assert stored.table(table)
     assert "wandb/confusion_matrix/v1" in text
-    for column in ("config:model.value.lr", "config:seed.value", f"summary:best/{monitor}", f"summary:test/{monitor[4:]}"):
+    for column in (
+        "config:model.value.lr",
+        "config:seed.value",
+        f"summary:best/{monitor}",
+        f"summary:test/{monitor[4:]}",
+    ):
         assert column in text
 
 

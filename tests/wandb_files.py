@@ -113,7 +113,9 @@ def _read(path: Path) -> StoredRun:
             for item in record.summary.update:
                 _nested(stored.summary, item)
         elif kind == "metric":
-            stored.metrics[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+            stored.metrics[record.metric.name or record.metric.glob_name] = (
+                record.metric.step_metric
+            )
         elif kind == "files":
             stored.files += [file.path for file in record.files.files]
         elif kind == "artifact":
@@ -142,7 +144,9 @@ def listing(stored: StoredRun) -> str:
                     f"  {key}: {last['count']} images, e.g. '{last['captions'][0]}', masks: {bool(last.get('all_masks'))}"
                 )
             else:
-                lines.append(f"  {key}: {kind}, {last.get('nrows', '')} rows x {last.get('ncols', '')} columns")
+                lines.append(
+                    f"  {key}: {kind}, {last.get('nrows', '')} rows x {last.get('ncols', '')} columns"
+                )
         else:
             lines.append(f"  {key}: {len(values)} points, last {last}")
     metrics = {
@@ -150,9 +154,12 @@ def listing(stored: StoredRun) -> str:
         for key, value in stored.summary.items()
         if key.startswith(("test/", "best/")) and not isinstance(value, dict)
     }
-    lines.append("summary: " + ", ".join(f"{key}={value}" for key, value in sorted(metrics.items())))
+    lines.append(
+        "summary: " + ", ".join(f"{key}={value}" for key, value in sorted(metrics.items()))
+    )
     lines += [
-        f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}" for a in stored.artifacts
+        f"artifact {a.type}: {a.name} {list(a.aliases)}, {[e.path for e in a.manifest.contents]}"
+        for a in stored.artifacts
     ]
     lines.append(f"files: {len(stored.files)}: {', '.join(sorted(stored.files)[:6])}, ...")
     return "\n".join(lines)

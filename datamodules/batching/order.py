@@ -36,7 +36,8 @@ def process_rank() -> tuple[int, int]:
 class TrainingBatches(Sampler[list[int]]):
     """Base of the orders for training.
 
-    Several processes share out each batch of the same list, so that a step rests on the same samples on any number of them.
+    Several processes share out each batch of the same list, so that a step rests on the same
+    samples on any number of them.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -66,7 +67,8 @@ class TrainingBatches(Sampler[list[int]]):
 class ShuffledBatches(TrainingBatches):
     """Every sample once an epoch, in random order.
 
-    A last batch of a single sample joins the one before it: BatchNorm cannot take statistics of one.
+    A last batch of a single sample joins the one before it: BatchNorm cannot take statistics of
+    one.
     """
 
     def __init__(self, samples: int, batch_size: int, seed: int) -> None:
@@ -92,7 +94,8 @@ class EpochBatches(ShuffledBatches):
 class EvaluationBatches(Sampler[list[int]]):
     """Every sample once, in a given order, in the same batches on any number of processes, which share them.
 
-    All processes get equally many. Where there are too few, the last batch is repeated, and does not count.
+    All processes get equally many. Where there are too few, the last batch is repeated, and does
+    not count.
     """
 
     def __init__(self, order: Sequence[int], batch_size: int) -> None:

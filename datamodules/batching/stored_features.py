@@ -80,12 +80,15 @@ class StoredFeatures:
             views: [B] int64 state of each, or one for all.
 
         Returns:
-            Features [B, ...] of one shape and None; or padded token states [B, T, C], 0 behind their [B] lengths.
+            Features [B, ...] of one shape and None; or padded token states [B, T, C], 0 behind
+            their [B] lengths.
         """
         if self.lengths is None:
             return self.values.index_select(0, positions + len(self) * views), None
         rows, there = self._tokens(positions)
-        taken = self.values.index_select(0, torch.where(there, rows, 0).flatten()).view(*rows.shape, -1)
+        taken = self.values.index_select(0, torch.where(there, rows, 0).flatten()).view(
+            *rows.shape, -1
+        )
         return taken.masked_fill_(~there[..., None], 0), self.lengths[positions]
 
     def put(self, positions: Tensor, state: int, values: Tensor) -> None:
@@ -137,8 +140,18 @@ class Layout:
         """Plain values for entry.json; with the features, the checksum of their file too."""
         ragged = self.lengths is not None
         shape = list(self.shape)
-        facts = {"dtype": str(self.dtype), "shape": shape, "samples": self.samples, "states": self.views, "ragged": ragged}
-        return facts if stored is None else {**facts, "crc32": {_VALUES: zlib.crc32(as_bytes(stored.values))}}
+        facts = {
+            "dtype": str(self.dtype),
+            "shape": shape,
+            "samples": self.samples,
+            "states": self.views,
+            "ragged": ragged,
+        }
+        return (
+            facts
+            if stored is None
+            else {**facts, "crc32": {_VALUES: zlib.crc32(as_bytes(stored.values))}}
+        )
 
     def create(self, folder: Path) -> None:
         """Make an entry's files and take their room on the disk; raises `OSError` where there is none."""
@@ -158,7 +171,9 @@ class Layout:
             msg = f"{path.name} has {path.stat().st_size} bytes of {self.bytes}"
             raise ValueError(msg)
         size = self.bytes // self.dtype.itemsize
-        values = torch.from_file(str(path), shared=shared, size=size, dtype=self.dtype).view(self.rows, *self.shape)
+        values = torch.from_file(str(path), shared=shared, size=size, dtype=self.dtype).view(
+            self.rows, *self.shape
+        )
         if self.lengths is None:
             return StoredFeatures(values, self.views)
         lengths = torch.from_numpy(np.fromfile(folder / _LENGTHS, np.int64))
@@ -184,7 +199,8 @@ class FeatureSplit(Dataset[FeatureBatch]):
             stored: Features of N samples.
             labels: Of each, 0..K-1.
             indices: Row of each in the split's file.
-            state_of: Epoch and [B] rows -> [B] state that each is read in; None where an epoch changes nothing.
+            state_of: Epoch and [B] rows -> [B] state that each is read in; None where an epoch
+                changes nothing.
         """
         self.stored, self.state_of = stored, state_of
         self.labels, self.indices = torch.as_tensor(labels), torch.as_tensor(indices)
@@ -200,11 +216,14 @@ class FeatureSplit(Dataset[FeatureBatch]):
             epoch: From 0; None in evaluation.
 
         Returns:
-            The batch. In evaluation the second state, where there is one, stands beside the first as `mirrored`.
+            The batch. In evaluation the second state, where there is one, stands beside the first
+            as `mirrored`.
         """
         where = torch.as_tensor(positions)
         index = self.indices[where]
-        chosen: Tensor | int = 0 if epoch is None or self.state_of is None else self.state_of(epoch, index)
+        chosen: Tensor | int = (
+            0 if epoch is None or self.state_of is None else self.state_of(epoch, index)
+        )
         features, lengths = self.stored.take(where, chosen)
         batch = FeatureBatch(features=features, labels=self.labels[where], index=index)
         if lengths is not None:

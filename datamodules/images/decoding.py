@@ -1,7 +1,7 @@
 """One image file or its bytes -> red, green and blue; what cannot be shown faithfully is refused with its reason.
 
-A reader that converts whatever comes changes pictures silently: CMYK gets other colours, 16 bits are cut to 8, what was
-transparent turns black, an animation loses all frames but one.
+A reader that converts whatever comes changes pictures silently: CMYK gets other colours, 16 bits
+are cut to 8, what was transparent turns black, an animation loses all frames but one.
 """
 
 import io
@@ -32,15 +32,19 @@ class BadImageError(ValueError):
 
 
 def decode_image(
-    source: bytes | Path, max_pixels: int, size: tuple[int, int] | None = None, *, upright: bool = True
+    source: bytes | Path,
+    max_pixels: int,
+    size: tuple[int, int] | None = None,
+    *,
+    upright: bool = True,
 ) -> npt.NDArray[np.uint8]:
     """Decode an image.
 
     Args:
         source: The file, or its content.
         max_pixels: Width times height that is still decoded; a small file can claim to be huge.
-        size: Height and width; the largest part of these proportions is cut from the middle and resized (bicubic,
-            antialiased). None keeps the image as it is.
+        size: Height and width; the largest part of these proportions is cut from the middle and
+            resized (bicubic, antialiased). None keeps the image as it is.
         upright: Whether it is turned the way its camera held it, or left as its pixels are stored.
 
     Returns:
@@ -82,7 +86,10 @@ def check_image(source: bytes | Path, max_pixels: int) -> tuple[int, int]:
     try:
         with _stream(source) as file:
             image = _opened(file, max_pixels)
-            whole, transparent = _ends(file, image.format), image.mode in _ALPHA_MODES or "transparency" in image.info
+            whole, transparent = (
+                _ends(file, image.format),
+                image.mode in _ALPHA_MODES or "transparency" in image.info,
+            )
     except BadImageError:
         raise
     except Exception as error:
@@ -100,7 +107,8 @@ def decode_mask(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         max_pixels: See `decode_image`.
 
     Returns:
-        [H, W] uint8: the values as they are stored; of a picture with a palette, the palette's entries.
+        [H, W] uint8: the values as they are stored; of a picture with a palette, the palette's
+        entries.
 
     Raises:
         BadImageError: If it cannot be read, or is not one channel of whole numbers.
@@ -118,7 +126,11 @@ def decode_mask(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
             file.seek(0)
             depth = _depth(image, file.read(_PNG_DEPTH_AT + 1))
             # Pillow spreads grey of two or four bits over 0..255.
-            return values // np.uint8(255 // (2**depth - 1)) if image.mode == "L" and depth in (2, 4) else values
+            return (
+                values // np.uint8(255 // (2**depth - 1))
+                if image.mode == "L" and depth in (2, 4)
+                else values
+            )
     except BadImageError:
         raise
     except Exception as error:  # Pillow's readers raise anything for a damaged file

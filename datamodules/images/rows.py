@@ -77,13 +77,19 @@ class ImageReader:
         if path.is_dir():
             yield from self._from_folder(path, split)
         elif path.suffix.lower() == ".parquet":
-            rows = (row for row in read_rows(path, [self.image_column, self.label_column]) if isinstance(row, Row))
+            rows = (
+                row
+                for row in read_rows(path, [self.image_column, self.label_column])
+                if isinstance(row, Row)
+            )
             yield from self.from_rows(rows, path.name, split)
         else:
             msg = f"{path}: images are read from a .parquet file, or from a folder with a folder for each class"
             raise DataError(msg)
 
-    def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedImage | BadRow]:
+    def from_rows(
+        self, rows: Iterator[Row], file: str, split: str
+    ) -> Iterator[EncodedImage | BadRow]:
         """Images of a table's rows; an image is bytes, or a mapping with `bytes` as the hub has it."""
         for row in rows:
             label, reason = class_of(row.values.get(self.label_column), self.class_names)
@@ -97,28 +103,55 @@ class ImageReader:
                 yield EncodedImage(row.index, content, label, file, row.index + 1)
 
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
-        folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        folders = sorted(
+            entry.name
+            for entry in path.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
         for name in folders:
             if name not in self.class_names:
                 near = near_names(name, self.class_names, count=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; data.classes names {', '.join(self.class_names)}"
+                hint = (
+                    f"; did you mean {near[0]}?"
+                    if near
+                    else f"; data.classes names {', '.join(self.class_names)}"
+                )
                 msg = f"{path / name}: no class is called '{name}'{hint}"
                 raise DataError(msg)
-        for stray in sorted(entry.name for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")):
-            yield BadRow(split, f"{path.name}/{stray}", None, None, "stands in no class folder, so its class is not known")
+        for stray in sorted(
+            entry.name
+            for entry in path.iterdir()
+            if entry.is_file() and not entry.name.startswith(".")
+        ):
+            yield BadRow(
+                split,
+                f"{path.name}/{stray}",
+                None,
+                None,
+                "stands in no class folder, so its class is not known",
+            )
         index = 0
         for label, name in enumerate(self.class_names):
             files = visible_files(path / name)
             if not files:
-                reason = "this class folder is empty" if name in folders else "there is no folder for this class"
+                reason = (
+                    "this class folder is empty"
+                    if name in folders
+                    else "there is no folder for this class"
+                )
                 yield BadRow(split, f"{path.name}/{name}", None, None, reason)
             for file in files:
-                image = EncodedImage(index, file, label, file.relative_to(path.parent).as_posix(), None)
+                image = EncodedImage(
+                    index, file, label, file.relative_to(path.parent).as_posix(), None
+                )
                 index += 1
                 if file.suffix.lower() in SUFFIXES:
                     yield image
                 else:
-                    yield image.fault(split, f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}")
+                    yield image.fault(
+                        split,
+                        f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}",
+                    )
 
 
 def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
@@ -137,7 +170,9 @@ def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
 def visible_files(folder: Path) -> list[Path]:
     """All files below a folder in order of their names; hidden ones, and those in hidden folders, are left out."""
     found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(
+        p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    )
 
 
 def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds

@@ -65,7 +65,9 @@ class ImageSplit(Dataset[ImageBatch]):
         digests: What tells two images apart.
     """
 
-    def __init__(self, indices: list[int], labels: list[int], names: list[str], digests: list[str]) -> None:
+    def __init__(
+        self, indices: list[int], labels: list[int], names: list[str], digests: list[str]
+    ) -> None:
         self.indices, self.labels, self.names, self.digests = indices, labels, names, digests
 
     def __len__(self) -> int:
@@ -105,24 +107,38 @@ class ImageSplit(Dataset[ImageBatch]):
         return self.names[self.digests.index(content)]
 
     def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[int], list[str], list[str]]:
-        kept = ([values[p] for p in positions] for values in (self.indices, self.labels, self.names, self.digests))
+        kept = (
+            [values[p] for p in positions]
+            for values in (self.indices, self.labels, self.names, self.digests)
+        )
         return tuple(kept)  # type: ignore[return-value]
 
     def _batch(self, pixels: Tensor, positions: Sequence[int]) -> ImageBatch:
-        labels, index = (torch.tensor([values[p] for p in positions]) for values in (self.labels, self.indices))
+        labels, index = (
+            torch.tensor([values[p] for p in positions]) for values in (self.labels, self.indices)
+        )
         return ImageBatch(pixel_values=pixels, labels=labels, index=index)
 
 
 class DecodedImages(ImageSplit):
     """All images in one tensor, [N, 3, H, W] uint8; a batch is one read of it."""
 
-    def __init__(self, images: Tensor, indices: list[int], labels: list[int], names: list[str], digests: list[str]) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        indices: list[int],
+        labels: list[int],
+        names: list[str],
+        digests: list[str],
+    ) -> None:
         super().__init__(indices, labels, names, digests)
         self.images = images
 
     def take(self, positions: Sequence[int]) -> Self:
         """The images at these positions."""
-        return type(self)(self.images[torch.as_tensor(positions, dtype=torch.int64)], *self._facts(positions))
+        return type(self)(
+            self.images[torch.as_tensor(positions, dtype=torch.int64)], *self._facts(positions)
+        )
 
     def pixels(self, position: int) -> Tensor:
         """One image, [3, H, W] uint8."""
@@ -140,8 +156,12 @@ class DecodedImages(ImageSplit):
 class EncodedImages(ImageSplit):
     """Images that are decoded each time they are read, in the loader's workers."""
 
-    def __init__(self, images: Sequence[EncodedImage], decoding: Decoding, digests: list[str]) -> None:
-        super().__init__([i.index for i in images], [i.label for i in images], [i.name for i in images], digests)
+    def __init__(
+        self, images: Sequence[EncodedImage], decoding: Decoding, digests: list[str]
+    ) -> None:
+        super().__init__(
+            [i.index for i in images], [i.label for i in images], [i.name for i in images], digests
+        )
         self.encoded, self.decoding = list(images), decoding
 
     def take(self, positions: Sequence[int]) -> Self:
@@ -151,7 +171,12 @@ class EncodedImages(ImageSplit):
 
     def content(self) -> str:
         """SHA-256 of the files, read to their ends, and of how they are decoded."""
-        whole = [digest for _, digest in in_threads(lambda image: digest_of(image.source, whole=True), self.encoded)]
+        whole = [
+            digest
+            for _, digest in in_threads(
+                lambda image: digest_of(image.source, whole=True), self.encoded
+            )
+        ]
         return digest_of_tensors([], whole, self.decoding.size, PIL.__version__)
 
     def pixels(self, position: int) -> Tensor:
@@ -193,7 +218,9 @@ def store(
     bad: list[BadRow] = []
     kept = np.empty((0, 3, 1, 1), np.uint8)
     look = decoding.decode if in_memory else decoding.check
-    for entry, found in in_threads(lambda entry: None if isinstance(entry, BadRow) else look(entry), entries):
+    for entry, found in in_threads(
+        lambda entry: None if isinstance(entry, BadRow) else look(entry), entries
+    ):
         if isinstance(entry, BadRow):
             bad.append(entry)
             continue
@@ -225,7 +252,10 @@ def _room(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 def _keep(
-    pixels: npt.NDArray[np.uint8], kept: npt.NDArray[np.uint8], image: EncodedImage, before: Sequence[EncodedImage]
+    pixels: npt.NDArray[np.uint8],
+    kept: npt.NDArray[np.uint8],
+    image: EncodedImage,
+    before: Sequence[EncodedImage],
 ) -> None:
     if pixels.shape[:2] != kept.shape[2:]:
         (h, w), (h0, w0) = pixels.shape[:2], kept.shape[2:]

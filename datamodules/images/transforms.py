@@ -1,7 +1,7 @@
 """Random changes of training images: a batch at a time, on whatever device it is, each image with its own draw.
 
-What an image gets depends on (seed, epoch, its row) and on nothing else: not on the batch it is in, the number of processes
-or whether the run was resumed.
+What an image gets depends on (seed, epoch, its row) and on nothing else: not on the batch it is in,
+the number of processes or whether the run was resumed.
 """
 
 from typing import Annotated, TypedDict
@@ -29,7 +29,8 @@ class Augmentation(TypedDict):
     """Which changes are made, in this order.
 
     Attributes:
-        crop_padding: Pixels of mirrored border, out of which a window of the old size is cut; 0 is none.
+        crop_padding: Pixels of mirrored border, out of which a window of the old size is cut; 0 is
+            none.
         flip: Left and right change places in half of the images.
         rotation: Largest angle to either side, in degrees; what turns into the picture is black.
         rand_augment: None is none.
@@ -147,6 +148,10 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     # Coordinates run from -1 to 1 on both sides, whatever their length.
     first = torch.stack([cosine, -sine * (height / width), zero], dim=-1)
     second = torch.stack([sine * (width / height), cosine, zero], dim=-1)
-    grid = functional.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
-    turned = functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = functional.affine_grid(
+        torch.stack([first, second], dim=1), list(images.shape), align_corners=False
+    )
+    turned = functional.grid_sample(
+        images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return turned.round().to(torch.uint8)

@@ -45,11 +45,19 @@ class ClassList:
         """
         if not isinstance(name, str):
             return cls.from_plain(name, "data.class_list")
-        path = _FOLDER / f"{name}.yaml" if not name.endswith((".yaml", ".yml")) else Path(name).expanduser()
+        path = (
+            _FOLDER / f"{name}.yaml"
+            if not name.endswith((".yaml", ".yml"))
+            else Path(name).expanduser()
+        )
         if not path.is_file():
             ours = sorted(file.stem for file in _FOLDER.glob("*.yaml"))
             near = near_names(name, ours, count=1)
-            hint = f"did you mean {near[0]}?" if near else f"give {' or '.join(ours)}, or the path of a .yaml file"
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"give {' or '.join(ours)}, or the path of a .yaml file"
+            )
             msg = f"data.class_list={name}: no such class list; {hint}"
             raise DataError(msg)
         try:
@@ -71,14 +79,22 @@ class ClassList:
             msg = f"{origin}: {fault}"
             raise DataError(msg)
         classes = content["classes"]
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in (entry["colour"] for entry in classes))
+        colours = tuple(
+            (int(r), int(g), int(b)) for r, g, b in (entry["colour"] for entry in classes)
+        )
         names = tuple(entry["name"] for entry in classes)
         return cls(names, colours, content["zero_is_unlabelled"], content["ignore_value"])
 
     def as_plain(self) -> dict[str, Any]:
         """Plain values, as a YAML file has them."""
-        classes = [{"name": n, "colour": list(c)} for n, c in zip(self.names, self.colours, strict=True)]
-        return {"zero_is_unlabelled": self.zero_is_unlabelled, "ignore_value": self.ignore_value, "classes": classes}
+        classes = [
+            {"name": n, "colour": list(c)} for n, c in zip(self.names, self.colours, strict=True)
+        ]
+        return {
+            "zero_is_unlabelled": self.zero_is_unlabelled,
+            "ignore_value": self.ignore_value,
+            "classes": classes,
+        }
 
     def decode(self, values: Pixels) -> tuple[Pixels, str]:
         """Bring the values of a mask to classes.
@@ -87,7 +103,8 @@ class ClassList:
             values: [H, W] as the file has them.
 
         Returns:
-            [H, W] classes 0..K-1, or 255 where nothing is labelled; and what is wrong with the values, or an empty string.
+            [H, W] classes 0..K-1, or 255 where nothing is labelled; and what is wrong with the
+            values, or an empty string.
         """
         counts = np.bincount(values.ravel(), minlength=_HIGHEST + 1)
         table = self._classes_of_values()
@@ -117,7 +134,11 @@ class ClassList:
     def _known(self) -> str:
         first = int(self.zero_is_unlabelled)
         text = f"known are {first} to {first + len(self.names) - 1}"
-        none = [str(v) for v in ([0] if first else []) + ([] if self.ignore_value is None else [self.ignore_value])]
+        none = [
+            str(v)
+            for v in ([0] if first else [])
+            + ([] if self.ignore_value is None else [self.ignore_value])
+        ]
         return f"{text}, and {' and '.join(none)} for what is not labelled" if none else text
 
 
@@ -126,7 +147,9 @@ def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds; a line
     if not isinstance(content, Mapping) or set(content) != set(_KEYS):
         return f"a class list has the keys {', '.join(_KEYS)}"
     if not isinstance(content["zero_is_unlabelled"], bool):
-        return f"zero_is_unlabelled: received {content['zero_is_unlabelled']!r}; choose true or false"
+        return (
+            f"zero_is_unlabelled: received {content['zero_is_unlabelled']!r}; choose true or false"
+        )
     classes, ignored = content["classes"], content["ignore_value"]
     highest = _HIGHEST - int(content["zero_is_unlabelled"])
     if not isinstance(classes, list) or not 2 <= len(classes) <= highest:  # noqa: PLR2004
@@ -137,7 +160,11 @@ def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds; a line
         if not isinstance(entry["name"], str) or not entry["name"].strip():
             return f"classes, entry {place + 1}: received {entry['name']!r} as its name; text is needed (put it in quotes)"
         colour = entry["colour"]
-        right = isinstance(colour, list) and len(colour) == 3 and all(type(c) is int and 0 <= c <= _HIGHEST for c in colour)  # noqa: PLR2004
+        right = (
+            isinstance(colour, list)
+            and len(colour) == 3  # noqa: PLR2004
+            and all(type(c) is int and 0 <= c <= _HIGHEST for c in colour)
+        )
         if not right:
             return f"classes, {entry['name']}: colour is {colour!r}; three whole numbers of 0 to {_HIGHEST} are needed"
     names = [entry["name"] for entry in classes]

@@ -40,7 +40,13 @@ class EncodedPair:
     def annotation_fault(self, split: str, reason: str) -> BadRow:
         """This pair's mask as a bad row."""
         name = self.image.file if self.image.row is not None else self.annotation_name
-        return BadRow(split, name, self.image.row, None, f"the mask {reason}" if self.image.row is not None else reason)
+        return BadRow(
+            split,
+            name,
+            self.image.row,
+            None,
+            f"the mask {reason}" if self.image.row is not None else reason,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,10 @@ class SegmentationReader:
     """Where images and their masks are found.
 
     Attributes:
-        images, annotations: Folders in a dataset's folder, `{split}` standing for what a split is called.
-        image_suffix: What the images' names end in, if that is more than a kind of file; others are passed over.
+        images, annotations: Folders in a dataset's folder, `{split}` standing for what a split is
+            called.
+        image_suffix: What the images' names end in, if that is more than a kind of file; others are
+            passed over.
         annotation_suffix: What a mask's name has instead of the image's suffix.
         image_column, annotation_column: Columns of a Parquet file.
     """
@@ -77,7 +85,11 @@ class SegmentationReader:
         """
         path = root / self.place(name)
         if name.endswith(PARQUET):
-            rows = (row for row in read_rows(path, [self.image_column, self.annotation_column]) if isinstance(row, Row))
+            rows = (
+                row
+                for row in read_rows(path, [self.image_column, self.annotation_column])
+                if isinstance(row, Row)
+            )
             yield from self.from_rows(rows, path.name, split)
             return
         annotations = root / self.annotations.replace(SPLIT, name)
@@ -91,16 +103,26 @@ class SegmentationReader:
         """Where the images of a split are, from the dataset's folder on."""
         return name if name.endswith(PARQUET) else self.images.replace(SPLIT, name)
 
-    def from_rows(self, rows: Iterator[Row], file: str, split: str) -> Iterator[EncodedPair | BadRow]:
+    def from_rows(
+        self, rows: Iterator[Row], file: str, split: str
+    ) -> Iterator[EncodedPair | BadRow]:
         """EncodedPairs of a table's rows; both cells are bytes, or mappings with `bytes` as the hub has them."""
         for row in rows:
-            image, annotation = (content_of(row.values.get(c)) for c in (self.image_column, self.annotation_column))
+            image, annotation = (
+                content_of(row.values.get(c)) for c in (self.image_column, self.annotation_column)
+            )
             if image is None or annotation is None:
                 empty = self.image_column if image is None else self.annotation_column
-                yield BadRow(split, file, row.index + 1, None, f"column '{empty}' holds no image bytes")
+                yield BadRow(
+                    split, file, row.index + 1, None, f"column '{empty}' holds no image bytes"
+                )
             else:
                 number = row.index + 1
-                yield EncodedPair(EncodedImage(row.index, image, 0, file, number), annotation, f"{file}, row {number}")
+                yield EncodedPair(
+                    EncodedImage(row.index, image, 0, file, number),
+                    annotation,
+                    f"{file}, row {number}",
+                )
 
     def annotation_of(self, image: Path, images: Path, annotations: Path) -> Path:
         """Where the mask of an image belongs.
@@ -116,18 +138,26 @@ class SegmentationReader:
     def annotations_beside(self, images: Path) -> Path | None:
         """The folder of masks that belongs to a folder of images or a folder in it, where the layout has one."""
         pattern = re.escape(self.images).replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1)
-        found = re.fullmatch(rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix())
+        found = re.fullmatch(
+            rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix()
+        )
         if found is None:
             return None
         names = found.groupdict()
-        folder = Path(names["root"], self.annotations.replace(SPLIT, names.get("split", ""))) / (names["deeper"] or "").lstrip(
-            "/"
-        )
+        folder = Path(names["root"], self.annotations.replace(SPLIT, names.get("split", ""))) / (
+            names["deeper"] or ""
+        ).lstrip("/")
         return folder if folder.is_dir() and folder != images.resolve() else None
 
-    def _pairs(self, root: Path, images: Path, annotations: Path, split: str) -> Iterator[EncodedPair | BadRow]:
+    def _pairs(
+        self, root: Path, images: Path, annotations: Path, split: str
+    ) -> Iterator[EncodedPair | BadRow]:
         named: set[Path] = set()
-        files = [file for file in visible_files(images) if self.image_suffix is None or file.name.endswith(self.image_suffix)]
+        files = [
+            file
+            for file in visible_files(images)
+            if self.image_suffix is None or file.name.endswith(self.image_suffix)
+        ]
         for index, file in enumerate(files):
             shown = file.relative_to(root).as_posix()
             if file.suffix.lower() not in SUFFIXES:
@@ -137,7 +167,13 @@ class SegmentationReader:
             annotation = self.annotation_of(file, images, annotations)
             expected = annotation.relative_to(root).as_posix()
             if annotation in named:
-                yield BadRow(split, shown, None, None, f"another image of that name has the mask {expected} already")
+                yield BadRow(
+                    split,
+                    shown,
+                    None,
+                    None,
+                    f"another image of that name has the mask {expected} already",
+                )
             elif annotation.is_file():
                 named.add(annotation)
                 yield EncodedPair(EncodedImage(index, file, 0, shown, None), annotation, expected)
@@ -146,4 +182,10 @@ class SegmentationReader:
         for stray in visible_files(annotations):
             if stray.name.endswith(self.annotation_suffix) and stray not in named:
                 where = images.relative_to(root).as_posix()
-                yield BadRow(split, stray.relative_to(root).as_posix(), None, None, f"is the mask of no image in {where}")
+                yield BadRow(
+                    split,
+                    stray.relative_to(root).as_posix(),
+                    None,
+                    None,
+                    f"is the mask of no image in {where}",
+                )

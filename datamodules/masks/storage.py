@@ -56,7 +56,11 @@ class SegmentationSplit:
 
     def take(self, positions: Sequence[int]) -> Self:
         """The pairs at these positions."""
-        kept = [self.pairs[p] for p in positions], [self.digests[p] for p in positions], self.pixels[list(positions)]
+        kept = (
+            [self.pairs[p] for p in positions],
+            [self.digests[p] for p in positions],
+            self.pixels[list(positions)],
+        )
         return type(self)(*kept, self.class_list, self.max_pixels)
 
     def rows(self) -> Iterable[Sequence[Any]]:
@@ -107,7 +111,9 @@ class TrainingPairs(Dataset[SegmentationBatch]):
             ]
         except DataError as error:
             return error
-        return segmentation_batch([image for image, _ in pairs], [labels for _, labels in pairs], rows)
+        return segmentation_batch(
+            [image for image, _ in pairs], [labels for _, labels in pairs], rows
+        )
 
 
 class EvaluationPairs(Dataset[SegmentationBatch]):
@@ -130,13 +136,21 @@ class EvaluationPairs(Dataset[SegmentationBatch]):
         except DataError as error:
             return error
         rows = [self.split.pairs[position].index for position in positions]
-        return segmentation_batch([image for image, _ in pairs], [labels for _, labels in pairs], rows)
+        return segmentation_batch(
+            [image for image, _ in pairs], [labels for _, labels in pairs], rows
+        )
 
     def _measured(self, image: Pixels, labels: Pixels) -> tuple[Pixels, Pixels]:
-        return (resized_image(image, self.size), labels) if self.native else stretched(image, labels, self.size)
+        return (
+            (resized_image(image, self.size), labels)
+            if self.native
+            else stretched(image, labels, self.size)
+        )
 
 
-def segmentation_batch(images: Sequence[Pixels], labels: Sequence[Pixels], rows: Sequence[int]) -> SegmentationBatch:
+def segmentation_batch(
+    images: Sequence[Pixels], labels: Sequence[Pixels], rows: Sequence[int]
+) -> SegmentationBatch:
     """Put pairs together; masks of different sizes are padded on the right and below."""
     height, width = (max(side) for side in zip(*(one.shape for one in labels), strict=True))
     padded = np.full((len(labels), height, width), IGNORE_INDEX, np.uint8)
@@ -186,7 +200,9 @@ def check_pairs(
     return SegmentationSplit(good, digests, counts, class_list, max_pixels), bad
 
 
-def _looked_at(pair: EncodedPair, split: str, class_list: ClassList, max_pixels: int) -> BadRow | npt.NDArray[np.int64]:
+def _looked_at(
+    pair: EncodedPair, split: str, class_list: ClassList, max_pixels: int
+) -> BadRow | npt.NDArray[np.int64]:
     """Pixels of each class [K], or what is wrong."""
     try:
         height, width = check_image(pair.image.source, max_pixels)
@@ -197,9 +213,13 @@ def _looked_at(pair: EncodedPair, split: str, class_list: ClassList, max_pixels:
     except BadImageError as error:
         return pair.annotation_fault(split, str(error))
     if values.shape != (height, width):
-        reason = f"is {values.shape[1]} x {values.shape[0]} pixels, and its image is {width} x {height}"
+        reason = (
+            f"is {values.shape[1]} x {values.shape[0]} pixels, and its image is {width} x {height}"
+        )
         return pair.annotation_fault(split, reason)
     labels, fault = class_list.decode(values)
     if fault:
         return pair.annotation_fault(split, fault)
-    return np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[: len(class_list.names)].astype(np.int64)
+    return np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[: len(class_list.names)].astype(
+        np.int64
+    )

@@ -1,7 +1,7 @@
 """Joint changes of an image and its mask, each pair with its own draw.
 
-What a pair gets depends on (seed, epoch, its row) and on nothing else: not on the worker that reads it, the number of
-processes or whether the run was resumed.
+What a pair gets depends on (seed, epoch, its row) and on nothing else: not on the worker that reads
+it, the number of processes or whether the run was resumed.
 """
 
 from typing import Annotated, TypedDict
@@ -28,11 +28,11 @@ class SegmentationAugmentation(TypedDict):
     """Which changes of training pairs are made.
 
     Attributes:
-        scale: Lowest and highest factor on the size; the shorter side of the image is brought to the size times a factor
-            between them, and a window of the size is cut out, padded where the image ends. None stretches the whole image
-            to the size.
-        largest_share: Windows in which one class has more than this share of the labelled pixels are drawn anew, up to ten
-            times, 0..1; 1 takes the first.
+        scale: Lowest and highest factor on the size; the shorter side of the image is brought to
+            the size times a factor between them, and a window of the size is cut out, padded where
+            the image ends. None stretches the whole image to the size.
+        largest_share: Windows in which one class has more than this share of the labelled pixels
+            are drawn anew, up to ten times, 0..1; 1 takes the first.
         flip: Left and right change places in half of the pairs.
         photometric: Brightness, contrast, saturation and hue of the image are changed.
     """
@@ -54,7 +54,9 @@ def stretched(image: Pixels, labels: Pixels, size: int) -> tuple[Pixels, Pixels]
     Returns:
         [size, size, 3], bicubic and antialiased, and [size, size], nearest.
     """
-    return resized_image(image, size), _part(labels, (size, size), (0, 0, size, size), Image.Resampling.NEAREST)
+    return resized_image(image, size), _part(
+        labels, (size, size), (0, 0, size, size), Image.Resampling.NEAREST
+    )
 
 
 def resized_image(image: Pixels, size: int) -> Pixels:
@@ -62,14 +64,21 @@ def resized_image(image: Pixels, size: int) -> Pixels:
     return _part(image, (size, size), (0, 0, size, size), Image.Resampling.BICUBIC)
 
 
-def _part(array: Pixels, scaled: tuple[int, int], window: Window, resampling: Image.Resampling) -> Pixels:
+def _part(
+    array: Pixels, scaled: tuple[int, int], window: Window, resampling: Image.Resampling
+) -> Pixels:
     """A window of an array that is scaled to a height and width; only what the window shows is computed."""
     height, width = array.shape[:2]
     top, left, tall, wide = window
     if scaled == (height, width):
         return array[top : top + tall, left : left + wide]
     down, across = height / scaled[0], width / scaled[1]
-    box = (left * across, top * down, min(width, (left + wide) * across), min(height, (top + tall) * down))
+    box = (
+        left * across,
+        top * down,
+        min(width, (left + wide) * across),
+        min(height, (top + tall) * down),
+    )
     return np.asarray(Image.fromarray(array).resize((wide, tall), resampling, box=box))
 
 
@@ -86,7 +95,9 @@ class SegmentationAugmenter:
         """
         self.settings, self.size, self.seed = settings, size, seed
 
-    def __call__(self, image: Pixels, labels: Pixels, epoch: int, row: int) -> tuple[Pixels, Pixels]:
+    def __call__(
+        self, image: Pixels, labels: Pixels, epoch: int, row: int
+    ) -> tuple[Pixels, Pixels]:
         """Change a pair.
 
         Args:
@@ -110,13 +121,18 @@ class SegmentationAugmenter:
             image = photometric(image, rng)
         return image, labels
 
-    def _window(self, image: Pixels, labels: Pixels, factor: float, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def _window(
+        self, image: Pixels, labels: Pixels, factor: float, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels]:
         """A window of the scaled pair, padded at the right and below where the pair is smaller."""
         shorter = min(labels.shape)
         scaled = tuple(max(1, round(side * self.size * factor / shorter)) for side in labels.shape)
         tall, wide = (min(self.size, side) for side in scaled)
         for _ in range(_TRIES):
-            top, left = (int(rng.integers(0, side - shown + 1)) for side, shown in zip(scaled, (tall, wide), strict=True))
+            top, left = (
+                int(rng.integers(0, side - shown + 1))
+                for side, shown in zip(scaled, (tall, wide), strict=True)
+            )
             window = (top, left, tall, wide)
             part = _part(labels, (scaled[0], scaled[1]), window, Image.Resampling.NEAREST)
             if largest_share(part) <= self.settings["largest_share"]:
@@ -154,7 +170,12 @@ def photometric(image: Pixels, rng: np.random.Generator) -> Pixels:
         (-_HUE, _HUE),
     )
     draws = [rng.uniform(low, high) for low, high in ranges]
-    changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation, functional.adjust_hue)
+    changes = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
     pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
     for wanted, change, draw in zip(made, changes, draws, strict=True):
         if wanted:

@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # Windows-1252 leaves these bytes undefined.
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
-# Three accented letters in a row: another alphabet in another encoding, not a Western European text.
+# Three accented letters in a row: another alphabet in another encoding, not a Western European
+# text.
 _OTHER_ALPHABET = re.compile(rb"[\xc0-\xff]{3}")
 
 
@@ -27,8 +28,8 @@ def detect_encoding(path: Path) -> str:
         path: The file.
 
     Returns:
-        utf-8, utf-8-sig, utf-16 or cp1252. A file that mixes UTF-8 with something else, or is in neither, counts as
-        UTF-8: the rows that are not are bad rows.
+        utf-8, utf-8-sig, utf-16 or cp1252. A file that mixes UTF-8 with something else, or is in
+        neither, counts as UTF-8: the rows that are not are bad rows.
     """
     utf8 = other = against = 0
     with path.open("rb") as file:

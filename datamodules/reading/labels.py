@@ -19,7 +19,11 @@ def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
     numbered = not any(name.lstrip("-").isdigit() for name in class_names)
     if numbered and isinstance(value, int) and not isinstance(value, bool):
         inside = 0 <= value < len(class_names)
-        return (value, "") if inside else (-1, f"label {value} is outside of 0..{len(class_names) - 1}")
+        return (
+            (value, "")
+            if inside
+            else (-1, f"label {value} is outside of 0..{len(class_names) - 1}")
+        )
     text = str(value).strip() if value is not None else ""
     if text in class_names:
         return list(class_names).index(text), ""

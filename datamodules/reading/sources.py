@@ -86,11 +86,17 @@ def split_sources(
         raise missing_source(data_dir, folder, named, hub, why) from error
 
 
-def missing_source(data_dir: str, folder: str, files: dict[str, str], hub: str | None, why: str = "") -> DataError:
+def missing_source(
+    data_dir: str, folder: str, files: dict[str, str], hub: str | None, why: str = ""
+) -> DataError:
     """The one error of a dataset that is nowhere."""
     root = (Path(data_dir) / folder).resolve()
     on_hub = f" nor on the hub as {hub} ({why})" if hub else ""
-    second = "or go online once, so that the hub can be asked" if hub else "or name the dataset on the hub with data.hub"
+    second = (
+        "or go online once, so that the hub can be asked"
+        if hub
+        else "or name the dataset on the hub with data.hub"
+    )
     return DataError(
         f"no {', '.join(files.values())} in {root}{on_hub}; put the files there (paths.data_dir says where to look), {second}"
     )
@@ -132,16 +138,24 @@ def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Ro
             table = datasets.load_dataset(hub, split=_HUB_SPLITS[split])
         else:
             patterns = {split: files[split]}  # type: ignore[literal-required]
-            table = datasets.load_dataset(hub, split=split, revision=files["revision"], data_files=patterns)
+            table = datasets.load_dataset(
+                hub, split=split, revision=files["revision"], data_files=patterns
+            )
     except ValueError as error:
         msg = f"{hub} on the hub has no usable '{_HUB_SPLITS[split]}' split: {error}"
         raise DataError(msg) from error
     for key, feature in table.features.items():
-        if isinstance(feature, datasets.Image):  # its bytes: we decode, and say what is wrong with them
+        if isinstance(
+            feature, datasets.Image
+        ):  # its bytes: we decode, and say what is wrong with them
             table = table.cast_column(key, datasets.Image(decode=False))
-    names = {key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)}
+    names = {
+        key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)
+    }
     for index, values in enumerate(table):
-        yield Row(index, None, {key: _named(value, names.get(key)) for key, value in values.items()})
+        yield Row(
+            index, None, {key: _named(value, names.get(key)) for key, value in values.items()}
+        )
 
 
 def check_hub_columns(hub: str, rows: Sequence[Row], needed: Mapping[str, str]) -> None:

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 
-def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def stratified_split(
+    labels: Sequence[int], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
     """Take the same share of every class, by position and seed.
 
     Args:
         labels: One class a sample.
-        fraction: Share of the second part, between 0 and 1, met to the sample over all classes together. Each class
-            with at least two samples gives at least one.
+        fraction: Share of the second part, between 0 and 1, met to the sample over all classes
+            together. Each class with at least two samples gives at least one.
         seed: The same seed gives the same parts on every machine.
 
     Returns:
@@ -26,7 +28,9 @@ def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple
     wanted = sizes * fraction
     counts = np.minimum(np.maximum(np.floor(wanted), 1), most).astype(np.int64)
     # What rounding down has left over goes to the classes that it cost most.
-    for k in np.argsort(counts - wanted, kind="stable")[: max(0, round(len(array) * fraction) - int(counts.sum()))]:
+    for k in np.argsort(counts - wanted, kind="stable")[
+        : max(0, round(len(array) * fraction) - int(counts.sum()))
+    ]:
         counts[k] = min(counts[k] + 1, most[k])
     rng = np.random.Generator(np.random.PCG64(seed))
     second: list[int] = []
@@ -41,7 +45,8 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], lis
 
     Args:
         count: How many there are.
-        fraction: Share of the second part, between 0 and 1; each part gets at least one where there are two.
+        fraction: Share of the second part, between 0 and 1; each part gets at least one where there
+            are two.
         seed: The same seed gives the same parts on every machine.
 
     Returns:

@@ -1,8 +1,8 @@
 """Rows of CSV, TSV, JSONL and Parquet files, one at a time, with what is wrong with each.
 
-A stray quote makes a CSV parser swallow the rows up to the next quote. Such a row is told apart from a text of several
-lines by its single lines: where one is a whole row by itself, rows were swallowed. Reading goes on behind the line of the
-stray quote.
+A stray quote makes a CSV parser swallow the rows up to the next quote. Such a row is told apart
+from a text of several lines by its single lines: where one is a whole row by itself, rows were
+swallowed. Reading goes on behind the line of the stray quote.
 """
 
 import csv
@@ -50,7 +50,8 @@ def read_rows(
     Args:
         path: A .csv, .tsv, .jsonl or .parquet file.
         needed: Columns that have to be there.
-        is_whole_row: Whether a line inside a quoted text is a row by itself, swallowed by a stray quote.
+        is_whole_row: Whether a line inside a quoted text is a row by itself, swallowed by a stray
+            quote.
         split: Named in bad rows.
         advice: What to do where a column is missing.
 
@@ -75,7 +76,9 @@ def read_rows(
         yield from _CsvReader(path, needed, is_whole_row, split, advice).rows()
 
 
-def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], advice: str = COLUMN_ADVICE) -> None:
+def check_columns(
+    path: Path, columns: Sequence[str], needed: Sequence[str], advice: str = COLUMN_ADVICE
+) -> None:
     """Raise `DataError` where a needed column is missing or a name stands twice."""
     fault = unreadable("".join(columns))
     if fault:
@@ -94,9 +97,20 @@ def check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], adv
 
 class _CsvReader:
     def __init__(
-        self, path: Path, needed: Sequence[str], is_whole_row: Callable[[dict[str, str]], bool], split: str, advice: str
+        self,
+        path: Path,
+        needed: Sequence[str],
+        is_whole_row: Callable[[dict[str, str]], bool],
+        split: str,
+        advice: str,
     ) -> None:
-        self.path, self.needed, self.is_whole_row, self.split, self.advice = path, needed, is_whole_row, split, advice
+        self.path, self.needed, self.is_whole_row, self.split, self.advice = (
+            path,
+            needed,
+            is_whole_row,
+            split,
+            advice,
+        )
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         self.pending: deque[str] = deque()
         self.used: list[str] = []
@@ -140,7 +154,12 @@ class _CsvReader:
             return next(csv.reader(self._take(), strict=True, delimiter=self.delimiter), []), ""
         except csv.Error as error:
             never_closed = "unexpected end of data" in str(error)
-            return [], "a stray quote is never closed" if never_closed else f"its quotes do not pair up ({error})"
+            return (
+                [],
+                "a stray quote is never closed"
+                if never_closed
+                else f"its quotes do not pair up ({error})",
+            )
 
     def _fault(self, header: list[str], fields: list[str]) -> str:
         if len(self.used) > 1 and self._swallows(header):
@@ -152,14 +171,21 @@ class _CsvReader:
     def _swallows(self, header: list[str]) -> bool:
         """Whether rows stand inside the record.
 
-        Either a later line with paired quotes is a row, or the first and the last line both are once their quotes are
-        taken away: then each has one stray quote.
+        Either a later line with paired quotes is a row, or the first and the last line both are
+        once their quotes are taken away: then each has one stray quote.
         """
-        paired = [row for line in self.used[1:] if line.count('"') % 2 == 0 for row in self._parsed(line)]
-        ends = [line.replace('"', "").rstrip("\r\n").split(self.delimiter) for line in (self.used[0], self.used[-1])]
+        paired = [
+            row for line in self.used[1:] if line.count('"') % 2 == 0 for row in self._parsed(line)
+        ]
+        ends = [
+            line.replace('"', "").rstrip("\r\n").split(self.delimiter)
+            for line in (self.used[0], self.used[-1])
+        ]
 
         def whole(fields: list[str]) -> bool:
-            return len(fields) == len(header) and self.is_whole_row(dict(zip(header, fields, strict=True)))
+            return len(fields) == len(header) and self.is_whole_row(
+                dict(zip(header, fields, strict=True))
+            )
 
         return any(map(whole, paired)) or all(map(whole, ends))
 
@@ -180,7 +206,9 @@ def unreadable(text: str) -> str:
     return ""
 
 
-def _read_jsonl(path: Path, needed: Sequence[str], split: str, advice: str) -> Iterator[Row | BadRow]:
+def _read_jsonl(
+    path: Path, needed: Sequence[str], split: str, advice: str
+) -> Iterator[Row | BadRow]:
     index = 0
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
@@ -198,7 +226,11 @@ def _read_jsonl(path: Path, needed: Sequence[str], split: str, advice: str) -> I
             missing = [] if fault else [column for column in needed if column not in values]
             if missing:
                 fault = f"has no '{missing[0]}'"
-            yield BadRow(split, path.name, index + 1, number, fault) if fault else Row(index, number, values)
+            yield (
+                BadRow(split, path.name, index + 1, number, fault)
+                if fault
+                else Row(index, number, values)
+            )
             index += 1
 
 

@@ -55,7 +55,9 @@ class TextSplit:
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """The rows at these positions."""
         return TextSplit(
-            [self.indices[p] for p in positions], [self.texts[p] for p in positions], [self.labels[p] for p in positions]
+            [self.indices[p] for p in positions],
+            [self.texts[p] for p in positions],
+            [self.labels[p] for p in positions],
         )
 
 
@@ -82,7 +84,9 @@ class RowReader:
         """Whether a line inside a quoted text is a row by itself."""
         return row[self.label_column] in self.class_names
 
-    def read(self, rows: Iterable[Row | BadRow], file: str, split: str) -> tuple[TextSplit, list[BadRow]]:
+    def read(
+        self, rows: Iterable[Row | BadRow], file: str, split: str
+    ) -> tuple[TextSplit, list[BadRow]]:
         """Part the rows that can be used from those that cannot.
 
         Args:
@@ -121,7 +125,11 @@ class RowReader:
             return ""
         identifier = str(row.values.get(self.id_column))
         first = seen.setdefault(identifier, row.index)
-        return "" if first == row.index else f"{self.id_column} '{identifier}' stands in row {first + 1} already"
+        return (
+            ""
+            if first == row.index
+            else f"{self.id_column} '{identifier}' stands in row {first + 1} already"
+        )
 
 
 def text_fault(text: object, column: str) -> str:
@@ -157,7 +165,11 @@ def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[
             suspects.append(row.index + 1)
         yield row
     if suspects:
-        log.warning("%d texts span lines that look like rows, first in row %d: are quotes astray?", len(suspects), suspects[0])
+        log.warning(
+            "%d texts span lines that look like rows, first in row %d: are quotes astray?",
+            len(suspects),
+            suspects[0],
+        )
 
 
 def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
@@ -175,10 +187,14 @@ def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
 def _may_hold_rows(row: Row, column: str) -> bool:
     """Whether a line inside the text has as many commas as a row: a pair of stray quotes may have swallowed rows."""
     commas = len(row.values) - 1
-    return commas > 1 and any(line.count(",") == commas for line in str(row.values[column]).splitlines()[1:])
+    return commas > 1 and any(
+        line.count(",") == commas for line in str(row.values[column]).splitlines()[1:]
+    )
 
 
-def usable_rows(rows: Iterable[Row | BadRow], column: str, file: str) -> tuple[list[Row], list[BadRow]]:
+def usable_rows(
+    rows: Iterable[Row | BadRow], column: str, file: str
+) -> tuple[list[Row], list[BadRow]]:
     """Part the rows whose text can be read from those whose text cannot."""
     good, bad = [], []
     for row in rows:

@@ -19,10 +19,14 @@ POOL_BATCHES = 50
 class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
     """Token ids of a split, end to end in one tensor."""
 
-    def __init__(self, ids: Sequence[Sequence[int]], labels: Sequence[int], indices: Sequence[int]) -> None:
+    def __init__(
+        self, ids: Sequence[Sequence[int]], labels: Sequence[int], indices: Sequence[int]
+    ) -> None:
         self.lengths: npt.NDArray[np.int64] = np.asarray([len(row) for row in ids], dtype=np.int64)
         self.ends = np.cumsum(self.lengths)
-        self.flat = torch.as_tensor(np.fromiter((i for row in ids for i in row), np.int32, int(self.lengths.sum())))
+        self.flat = torch.as_tensor(
+            np.fromiter((i for row in ids for i in row), np.int32, int(self.lengths.sum()))
+        )
         self.labels = list(labels)
         self.indices = list(indices)
 
@@ -32,7 +36,11 @@ class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
         """Token ids [T] int32, label, and row in the file."""
         end = int(self.ends[position])
-        return self.flat[end - int(self.lengths[position]) : end], self.labels[position], self.indices[position]
+        return (
+            self.flat[end - int(self.lengths[position]) : end],
+            self.labels[position],
+            self.indices[position],
+        )
 
 
 class PadCollator:
@@ -45,7 +53,9 @@ class PadCollator:
         """Make a batch."""
         ids, labels, indices = zip(*samples, strict=True)
         lengths = torch.tensor([len(row) for row in ids])
-        input_ids = torch.nn.utils.rnn.pad_sequence(list(ids), batch_first=True, padding_value=self.pad_id)
+        input_ids = torch.nn.utils.rnn.pad_sequence(
+            list(ids), batch_first=True, padding_value=self.pad_id
+        )
         mask = torch.arange(input_ids.shape[1]) < lengths[:, None]
         return TextBatch(
             input_ids=input_ids.long(),
@@ -58,8 +68,8 @@ class PadCollator:
 class LengthBuckets(TrainingBatches):
     """Batches of similar length in random order.
 
-    Each epoch's permutation is cut into pools of `POOL_BATCHES` batches; within a pool samples are sorted by length and
-    cut into batches, and the batches of all pools are shuffled.
+    Each epoch's permutation is cut into pools of `POOL_BATCHES` batches; within a pool samples are
+    sorted by length and cut into batches, and the batches of all pools are shuffled.
     """
 
     def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int) -> None:
@@ -76,7 +86,10 @@ class LengthBuckets(TrainingBatches):
         for start in range(0, len(order), pool):
             members = order[start : start + pool]
             members = members[np.argsort(self.lengths[members], kind="stable")]
-            batches += [members[i : i + self.batch_size].tolist() for i in range(0, len(members), self.batch_size)]
+            batches += [
+                members[i : i + self.batch_size].tolist()
+                for i in range(0, len(members), self.batch_size)
+            ]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 

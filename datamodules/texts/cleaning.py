@@ -1,7 +1,7 @@
 """Cleaning of tweets: pure functions, one switch each.
 
-After Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642), who found every step
-but demojizing to lower accuracy.
+After Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642), who
+found every step but demojizing to lower accuracy.
 """
 
 import re
@@ -66,7 +66,11 @@ def collapse_repeats(text: str) -> str:
 
 def strip_punctuation(text: str) -> str:
     """Remove ASCII punctuation and all of Unicode's; joiners inside words and emoji stay."""
-    kept = (c for c in text if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
+    kept = (
+        c
+        for c in text
+        if c not in string.punctuation and not unicodedata.category(c).startswith("P")
+    )
     return _squeeze("".join(kept))
 
 

@@ -42,8 +42,13 @@ class TextTokenizer:
         self.backend.enable_truncation(max_length)
         ids: list[list[int]] = []
         quick = len(texts) < _LONG_WORK or not sys.stderr.isatty()
-        for start in track(range(0, len(texts), _PIECE), "tokenising", transient=True, disable=quick):
-            ids += [encoding.ids for encoding in self.backend.encode_batch_fast(texts[start : start + _PIECE])]
+        for start in track(
+            range(0, len(texts), _PIECE), "tokenising", transient=True, disable=quick
+        ):
+            ids += [
+                encoding.ids
+                for encoding in self.backend.encode_batch_fast(texts[start : start + _PIECE])
+            ]
         return ids
 
     @property
@@ -83,7 +88,9 @@ def load_tokenizer(name: str) -> TextTokenizer:
         msg = f"{name}: has no fast tokenizer (tokenizer.json); save one with save_pretrained, or take another backbone"
         raise DataError(msg)
     if loaded.pad_token_id is None:
-        msg = f"{name}: its tokenizer has no padding token; set one and save it with save_pretrained"
+        msg = (
+            f"{name}: its tokenizer has no padding token; set one and save it with save_pretrained"
+        )
         raise DataError(msg)
     return TextTokenizer(loaded.backend_tokenizer, int(loaded.pad_token_id))
 
@@ -128,9 +135,13 @@ def vocabulary_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer
         msg = f"data.tokenizer.vocab_size={vocab_size} is too small: the characters alone need {len(entries)}"
         raise DataError(msg)
     known = set(entries)
-    frequent = sorted((word for word in words if word not in known), key=lambda word: (-words[word], word))
+    frequent = sorted(
+        (word for word in words if word not in known), key=lambda word: (-words[word], word)
+    )
     entries += frequent[: vocab_size - len(entries)]
-    backend = Tokenizer(models.WordPiece({entry: i for i, entry in enumerate(entries)}, unk_token="[UNK]"))  # noqa: S106 - a token of text
+    backend = Tokenizer(
+        models.WordPiece({entry: i for i, entry in enumerate(entries)}, unk_token="[UNK]")  # noqa: S106
+    )
     backend.normalizer = normalizer
     backend.pre_tokenizer = splitter
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))

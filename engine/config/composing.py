@@ -21,7 +21,12 @@ from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes
 
 COMMAND_LINE = "the command line"
-_EXTRAS = {"joblib": "sweep", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # of launchers
+_EXTRAS = {
+    "joblib": "sweep",
+    "ray": "ray",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}  # of launchers
 
 
 class OverrideError(UserError, ValueError):
@@ -49,10 +54,14 @@ def origins() -> dict[str, str]:
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
     overrides = [*typed["hydra"], *typed["task"]]
-    folders = [Path(source.path) for source in job.runtime.config_sources if source.schema == "file"]
+    folders = [
+        Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
+    ]
     stated: dict[str, str] = {}
     loader = GlobalHydra.instance().config_loader()
-    for default in loader.compute_defaults_list(job.job.config_name, overrides, RunMode.RUN).defaults:
+    for default in loader.compute_defaults_list(
+        job.job.config_name, overrides, RunMode.RUN
+    ).defaults:
         name = f"{default.config_path}.yaml"
         folder = next((folder for folder in folders if (folder / name).is_file()), None)
         if folder is not None:
@@ -84,14 +93,20 @@ def explained(overrides: Sequence[str]) -> Iterator[None]:
 
 def _message(error: Exception, overrides: Sequence[str]) -> str | None:
     """One line about what was mistyped; None where Hydra's own message is the better one."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+    if (
+        isinstance(error, MissingConfigException)
+        and error.missing_cfg_file
+        and error.options is not None
+    ):
         group, _, option = error.missing_cfg_file.rpartition("/")
         return _unknown_option(group, option, error.options)
     if isinstance(error, OverrideParseException) and "=" not in error.override:
         return _without_form(error.override)
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(str(error.__cause__.full_key), overrides)
-    if type(error) is ValueError:  # Hydra's: flags that exclude each other, an empty group, an option that is a number
+    if (
+        type(error) is ValueError
+    ):  # Hydra's: flags that exclude each other, an empty group, an option that is a number
         flags = {override.partition("=")[0] for override in overrides}
         if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
             return "--cfg shows the config of one job; leave -m out"
@@ -125,6 +140,12 @@ def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
     key = next((key for key in typed if f"{key}.".startswith(f"{full_key}.")), None)
     if key is None or key.startswith("hydra."):
         return None
-    chosen = [override for override in overrides if override.partition("=")[0] in groups() and "," not in override]
+    chosen = [
+        override
+        for override in overrides
+        if override.partition("=")[0] in groups() and "," not in override
+    ]
     known: Any = OmegaConf.to_container(compose_config(chosen), resolve=False)
-    return f"unknown key '{key}' on the command line; {nearest(key, [*dict(nodes(known)), *groups()])}"
+    return (
+        f"unknown key '{key}' on the command line; {nearest(key, [*dict(nodes(known)), *groups()])}"
+    )

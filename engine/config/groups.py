@@ -33,5 +33,9 @@ def groups() -> dict[str, list[str]]:
 
 def help_text() -> str:
     """What `train.py --help` prints."""
-    lines = [f"  {group:<11}{', '.join(options)}\n" for group, options in groups().items() if group != "hydra"]
+    lines = [
+        f"  {group:<11}{', '.join(options)}\n"
+        for group, options in groups().items()
+        if group != "hydra"
+    ]
     return _HELP.format(groups="".join(lines))

@@ -17,14 +17,17 @@ _WHOLE, _MIXED = "32-true", "bf16-mixed"
 def resolve_precision(cfg: DictConfig, folder: RunFolder) -> None:
     """Put a precision in the place of `auto`, and say which and why; a run that goes on keeps the one that it began with.
 
-    float16 is never chosen: its range is so small that losses have to be scaled. Weights stay in float32 in either case.
+    float16 is never chosen: its range is so small that losses have to be scaled. Weights stay in
+    float32 in either case.
 
     Args:
         cfg: The config; changed, so that the run folder tells what was taken.
         folder: The run folder.
     """
     trainer = cfg.get("trainer")
-    if not isinstance(trainer, DictConfig) or trainer.get("precision") != AUTO:  # what is no trainer is told with all faults
+    if (
+        not isinstance(trainer, DictConfig) or trainer.get("precision") != AUTO
+    ):  # what is no trainer is told with all faults
         return
     if cfg.ckpt_path == "last" and folder.config.is_file():
         precision, why = str(read_config(folder.config).trainer.precision), "as the run began"
@@ -59,4 +62,7 @@ def fast_and_safe(accelerator: str) -> tuple[str, str]:
 def bfloat16_units() -> dict[str, bool]:
     """What multiplies bfloat16 in a CPU, the fastest first, and whether the one at hand has it."""
     capabilities = torch.cpu.get_capabilities()  # other kinds of CPU have other keys
-    return {"AMX": capabilities.get("amx_tile", False), "AVX-512 BF16": capabilities.get("avx512_bf16", False)}
+    return {
+        "AMX": capabilities.get("amx_tile", False),
+        "AVX-512 BF16": capabilities.get("avx512_bf16", False),
+    }

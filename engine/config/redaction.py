@@ -15,7 +15,9 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 # Words of a tokenizer's vocabulary, not of a lock.
-_TEXT_TOKEN = re.compile(r"^(pad|mask|cls|sep|unk|bos|eos|image|decoder_start)_token$", re.IGNORECASE)
+_TEXT_TOKEN = re.compile(
+    r"^(pad|mask|cls|sep|unk|bos|eos|image|decoder_start)_token$", re.IGNORECASE
+)
 _LOGIN_IN_URL = re.compile(r"://[^/@\s]+@")
 _SHORTEST = 4  # a shorter secret is hidden under its own key only: elsewhere it may be any text
 
@@ -27,8 +29,9 @@ def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same sha
         cfg: The composed config.
 
     Returns:
-        The same values with interpolations resolved. Values of secret keys are hidden, wherever else they occur too, and
-        so are logins inside URLs; values that come from environment variables are left as `${oc.env:...}`.
+        The same values with interpolations resolved. Values of secret keys are hidden, wherever
+        else they occur too, and so are logins inside URLs; values that come from environment
+        variables are left as `${oc.env:...}`.
     """
     secrets = secret_values(cfg)
     with _environment_left_as_text():
@@ -60,7 +63,9 @@ def hide(text: str, secrets: set[str]) -> str:
 def _resolved(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any value of a config
     try:
         return node[key]
-    except OmegaConfBaseException:  # missing, or an interpolation that leads nowhere: nothing to hide
+    except (
+        OmegaConfBaseException
+    ):  # missing, or an interpolation that leads nowhere: nothing to hide
         return None
 
 
@@ -83,7 +88,10 @@ def _copy(node: Any, secrets: set[str]) -> Any:  # noqa: ANN401 - dicts and list
         return [_copy(node[index], secrets) for index in range(len(node))]
     if isinstance(node, DictConfig):
         values = {key: node[key] for key in node}
-        return {key: HIDDEN if _is_secret(str(key), value) else _copy(value, secrets) for key, value in values.items()}
+        return {
+            key: HIDDEN if _is_secret(str(key), value) else _copy(value, secrets)
+            for key, value in values.items()
+        }
     return hide(node, secrets) if isinstance(node, str) else node
 
 

@@ -42,10 +42,15 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
     parameters = _parameters(target)
     arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    named = [
+        name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     for key in arguments:
-        # A class that takes any key is not asked; but one next to a named key is a slip of the finger.
-        known = key in named or (open_ended and not near_names(str(key), named, cutoff=_PROBABLY_MEANT))
+        # A class that takes any key is not asked; but one next to a named key is a slip of the
+        # finger.
+        known = key in named or (
+            open_ended and not near_names(str(key), named, cutoff=_PROBABLY_MEANT)
+        )
         if not known:
             yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
     if not node.get("_partial_") and not node.get("_args_"):
@@ -62,7 +67,9 @@ def _initialisers(target: type) -> list[type]:
     """The classes whose constructors read a config's keys: ours pass what they do not name to their base."""
     classes = [kind for kind in target.__mro__ if "__init__" in vars(kind)]
     for count, kind in enumerate(classes, start=1):
-        passes_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values())
+        passes_on = any(
+            p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()
+        )
         if not (passes_on and kind.__module__.startswith(_OURS)):
             return classes[:count]
     return classes
@@ -111,7 +118,11 @@ def _range_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # no
         for item in value:
             yield from _range_faults(item, arguments[0], path)
     elif origin is Annotated and isinstance(value, int | float):
-        metadata = [m for group in arguments[1:] for m in (group if isinstance(group, GroupedMetadata) else (group,))]
+        metadata = [
+            m
+            for group in arguments[1:]
+            for m in (group if isinstance(group, GroupedMetadata) else (group,))
+        ]
         bounds = {type(m): getattr(m, _BOUNDS[type(m)][0]) for m in metadata if type(m) in _BOUNDS}
         if not all(_BOUNDS[kind][1](value, limit) for kind, limit in bounds.items()):
             yield path, f"received {value!r}; {_range(bounds)} is needed"
@@ -154,7 +165,9 @@ def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annota
     if plain is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if plain is list and isinstance(value, list):
-        return all(_fits(item, kind) is not False for kind in typing.get_args(hint)[:1] for item in value)
+        return all(
+            _fits(item, kind) is not False for kind in typing.get_args(hint)[:1] for item in value
+        )
     if plain in (bool, str, list, dict):
         return isinstance(value, plain)
     return False if typing.is_typeddict(hint) else None

@@ -18,12 +18,23 @@ from run_folders.nested import nodes
 
 # A _target_ may be a class of these packages, wherever the config's name for it points.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
-_GLOBAL = ("hydra", "experiment", "sweep", "debug")  # groups whose options write elsewhere than under their own name
+_GLOBAL = (
+    "hydra",
+    "experiment",
+    "sweep",
+    "debug",
+)  # groups whose options write elsewhere than under their own name
 _NEEDED = ("data", "model", "trainer")
 _NAMED = ("callbacks", "logger")
 _MAX_SEED = 2**32 - 1
-# Nothing may be left out of: without training and validation there is no best checkpoint, without a test no result.
-_NOT_ZERO = ("trainer.max_epochs", "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches")
+# Nothing may be left out of: without training and validation there is no best checkpoint, without a
+# test no result.
+_NOT_ZERO = (
+    "trainer.max_epochs",
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+)
 
 
 class ConfigError(UserError, ValueError):
@@ -44,11 +55,17 @@ def validate(cfg: DictConfig) -> None:
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
         faults += [*_plain_values(values), *_target_faults(values, "")]
-        gone = {path: said for path, value in nodes(values) if (said := removal(path, value)) is not None}
+        gone = {
+            path: said
+            for path, value in nodes(values)
+            if (said := removal(path, value)) is not None
+        }
         faults = [*gone.items(), *(fault for fault in faults if fault[0] not in gone)]
     if faults:
         stated = origins()
-        lines = [f"{path} ({_origin(path, stated)}): {fault}" for path, fault in dict.fromkeys(faults)]
+        lines = [
+            f"{path} ({_origin(path, stated)}): {fault}" for path, fault in dict.fromkeys(faults)
+        ]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
 
@@ -66,7 +83,9 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     train: Any = OmegaConf.load(CONFIGS / "train.yaml")
     paths: Any = OmegaConf.load(CONFIGS / "paths" / "default.yaml")
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    chosen = {group for default in train.defaults if isinstance(default, DictConfig) for group in default}
+    chosen = {
+        group for default in train.defaults if isinstance(default, DictConfig) for group in default
+    }
     roots = {*train} - {"defaults"} | (chosen - {*_GLOBAL})
     known = [key for key, _ in nodes(plain) if key.partition(".")[0] in roots]
     for key in plain:
@@ -120,7 +139,10 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
         if at(key) == 0:
             yield key, "received 0; a run trains, validates and tests"
     if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
-        yield "trainer.max_epochs", f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; a schedule needs an end"
+        yield (
+            "trainer.max_epochs",
+            f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; a schedule needs an end",
+        )
     if at("model.schedule") == "plateau" and at("trainer.check_val_every_n_epoch") not in (None, 1):
         yield (
             "trainer.check_val_every_n_epoch",
@@ -135,12 +157,21 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if at("train") is False and at("test") is False:
         yield "test", "received false, and train=false too; nothing would be done"
     if at("train") is False and at("ckpt_path") is not None:
-        yield "ckpt_path", "received a checkpoint, and train=false; scripts/evaluate.py RUN tests a run's checkpoint again"
+        yield (
+            "ckpt_path",
+            "received a checkpoint, and train=false; scripts/evaluate.py RUN tests a run's checkpoint again",
+        )
     classes, count = at("data.classes"), at("data.num_classes")
     if isinstance(classes, list) and count != len(classes):
-        yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}"
+        yield (
+            "data.num_classes",
+            f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}",
+        )
     if at("model.num_classes") != count:
-        yield "model.num_classes", f"received {at('model.num_classes')!r}; the data has {count} classes"
+        yield (
+            "model.num_classes",
+            f"received {at('model.num_classes')!r}; the data has {count} classes",
+        )
     known = _metrics(at("model._target_"), count)
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
@@ -156,7 +187,10 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
     if features != "auto" and not isinstance(features, bool):
         yield "cache.features", f"received {features!r}; choose auto, true or false"
     if folder is not None and (not isinstance(folder, str) or not folder):
-        yield "cache.dir", f"received {folder!r}; a folder is needed, or null for the user's cache folder"
+        yield (
+            "cache.dir",
+            f"received {folder!r}; a folder is needed, or null for the user's cache folder",
+        )
     if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
         yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
 
@@ -167,7 +201,11 @@ def _metrics(target: object, num_classes: object) -> list[str]:
         task = resolve_target(target)
     except ConfigError:
         return []
-    names = task.metric_names(num_classes) if issubclass(task, Task) and isinstance(num_classes, int) else []
+    names = (
+        task.metric_names(num_classes)
+        if issubclass(task, Task) and isinstance(num_classes, int)
+        else []
+    )
     return [f"val/{name}" for name in names]
 
 
@@ -196,7 +234,9 @@ def check_targets(node: object) -> None:
 
 
 def _foreign(node: object) -> Iterator[Fault]:
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+    for child in (
+        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    ):
         yield from _foreign(child)
     if isinstance(node, dict) and "_target_" in node:
         try:

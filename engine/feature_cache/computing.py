@@ -19,7 +19,11 @@ from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.freezing.prefix import Cut
 
-_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d)  # what autocast computes in half precision, weights and all
+_CAST = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+)  # what autocast computes in half precision, weights and all
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -43,10 +47,14 @@ def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -
     with _frozen(task, trainer):
         given = _run(cut, task, batch)
     of_tokens = given.lengths is not None
-    return LayerOutput(given.values.dtype, tuple(given.values.shape[2 if of_tokens else 1 :]), of_tokens)
+    return LayerOutput(
+        given.values.dtype, tuple(given.values.shape[2 if of_tokens else 1 :]), of_tokens
+    )
 
 
-def compute_features(cut: Cut, parts: RunObjects, source: FeatureInput, name: str, out: StoredFeatures) -> None:
+def compute_features(
+    cut: Cut, parts: RunObjects, source: FeatureInput, name: str, out: StoredFeatures
+) -> None:
     """Compute the features of a split, in the batches and with the numbers of an evaluation.
 
     Args:
@@ -56,7 +64,10 @@ def compute_features(cut: Cut, parts: RunObjects, source: FeatureInput, name: st
         name: Of the split, for the progress bar.
         out: Is filled.
     """
-    with _frozen(parts.task, parts.trainer), _progress(f"features of {name}", out.views * len(source.positions)) as progress:
+    with (
+        _frozen(parts.task, parts.trainer),
+        _progress(f"features of {name}", out.views * len(source.positions)) as progress,
+    ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
             sound = parts.datamodule.on_before_batch_transfer(batch, 0)
             for state in range(out.views):

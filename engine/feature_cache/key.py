@@ -20,7 +20,11 @@ from lightning_modules.networks.freezing.prefix import Cut
 @cache
 def code_digest() -> str:
     """Of the source of all that computes features: what an older version computed is not taken for what this one would."""
-    files = [path for package in (datamodules, networks) for path in sorted(Path(package.__path__[0]).rglob("*.py"))]
+    files = [
+        path
+        for package in (datamodules, networks)
+        for path in sorted(Path(package.__path__[0]).rglob("*.py"))
+    ]
     files.append(Path(feature_computing.__file__))
     return digest_of_tensors([], [path.read_bytes() for path in files])
 

@@ -11,7 +11,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from datamodules.batching.stored_features import FeatureInput, Layout, NotStorableError, StoredFeatures, digest_of_tensors
+from datamodules.batching.stored_features import (
+    FeatureInput,
+    Layout,
+    NotStorableError,
+    StoredFeatures,
+    digest_of_tensors,
+)
 from engine.build import RunObjects
 from engine.checkpoints import load_checkpoint
 from engine.config.validation import ConfigError
@@ -70,7 +76,12 @@ class CachePlan:
         if self.cut is None:
             return {"stored": None, "reason": self.reason}
         splits = {
-            name: {"key": e.key, "bytes": e.layout.bytes, "states": e.layout.views, "found": e.found}
+            name: {
+                "key": e.key,
+                "bytes": e.layout.bytes,
+                "states": e.layout.views,
+                "found": e.found,
+            }
             for name, e in self.entries.items()
         }
         return {"stored": str(self.cut), "bytes": self.bytes, "splits": splits}
@@ -79,7 +90,9 @@ class CachePlan:
         """One line for a person; empty where there is nothing to say."""
         if self.cut is None or self.store is None:
             return f"features are not stored: {self.reason}" if self.reason else ""
-        views = ", ".join(f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1)
+        views = ", ".join(
+            f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1
+        )
         new = [name for name, entry in self.entries.items() if not entry.found]
         how = f"{', '.join(new)} to be computed" if new else "found"
         size = gigabytes(self.bytes) + (f" ({views})" if views else "")
@@ -87,13 +100,17 @@ class CachePlan:
 
 
 def plan_cache(
-    cfg: DictConfig, parts: RunObjects, checkpoint: Path | None, before: Mapping[str, Any] | None = None
+    cfg: DictConfig,
+    parts: RunObjects,
+    checkpoint: Path | None,
+    before: Mapping[str, Any] | None = None,
 ) -> CachePlan:
     """Decide what of the network runs once.
 
     Args:
         cfg: The config; `cache` says whether, where and how much.
-        parts: Data, task and trainer. Where training starts from a checkpoint, the task gets its weights.
+        parts: Data, task and trainer. Where training starts from a checkpoint, the task gets its
+            weights.
         checkpoint: That checkpoint.
         before: What `facts` gave when the run began, where it goes on: `auto` then stays with it.
 
@@ -123,7 +140,10 @@ def plan_cache(
         store.check_limit({entry.key: entry.layout.bytes for entry in entries.values()})
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
-            why = str(error) or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"
+            why = (
+                str(error)
+                or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"
+            )
             msg = f"cache.features: received true, and it cannot be: {why}"
             raise ConfigError(msg) from error
         return CachePlan(reason=str(error))
@@ -134,8 +154,12 @@ def _cut(parts: RunObjects) -> Cut:
     """Where the network is cut; raises `NoCacheError` where it cannot be."""
     task = parts.task
     if not isinstance(task.network, Classifier):
-        frozen = any(task.freezing.first_epoch(name) is None for name, _ in task.network.named_parameters())
-        raise NoCacheError(f"{type(task).__name__} has no head that reads features alone" if frozen else "")
+        frozen = any(
+            task.freezing.first_epoch(name) is None for name, _ in task.network.named_parameters()
+        )
+        raise NoCacheError(
+            f"{type(task).__name__} has no head that reads features alone" if frozen else ""
+        )
     cut = find_cut(task.network, task.freezing)
     if isinstance(cut, str):
         raise NoCacheError(cut)
@@ -162,7 +186,8 @@ def _check_reads_all(parts: RunObjects) -> None:
 def _check_pays_off(parts: RunObjects, views: int) -> None:
     """Raise `NoCacheError` where one pass over the data reads as much as training.
 
-    Also where the features are stored already: the same overrides lead to the same metrics to the last digit.
+    Also where the features are stored already: the same overrides lead to the same metrics to the
+    last digit.
     """
     epochs = _epochs(parts)
     if epochs is not None and epochs <= views:
@@ -180,10 +205,17 @@ def _epochs(parts: RunObjects) -> int | None:
     return min(ends, default=None)
 
 
-def _entries(cut: Cut, parts: RunObjects, store: FeatureStore, splits: list[str]) -> dict[str, Entry]:
+def _entries(
+    cut: Cut, parts: RunObjects, store: FeatureStore, splits: list[str]
+) -> dict[str, Entry]:
     part = digest_of_part(cut, parts.task, parts.trainer)
     sources = {split: parts.datamodule.feature_input(split) for split in splits}
-    output = layer_output(cut, parts.task, parts.trainer, parts.datamodule.probe_batch() or _one_sample(sources["val"]))
+    output = layer_output(
+        cut,
+        parts.task,
+        parts.trainer,
+        parts.datamodule.probe_batch() or _one_sample(sources["val"]),
+    )
     entries = {}
     for split, source in sources.items():
         mirrored = split != "train" and getattr(parts.task, "mirror_test", False)
@@ -224,7 +256,9 @@ def fill_cache(plan: CachePlan, parts: RunObjects) -> float | None:
     return time.perf_counter() - start
 
 
-def _use(datamodule: TransferDataModule[Any], task: Task, cut: Cut, stored: Mapping[str, StoredFeatures]) -> None:
+def _use(
+    datamodule: TransferDataModule[Any], task: Task, cut: Cut, stored: Mapping[str, StoredFeatures]
+) -> None:
     assert isinstance(task.network, Classifier)  # noqa: S101 - tells the type checker
     task.network.cut = cut
     datamodule.read_from_cache(stored)

@@ -1,7 +1,8 @@
 """A folder of stored features, shared by all runs of a machine: an entry is whole or not there. Imports no torch.
 
-Each entry is a folder that is named by its key: the files of a `Layout`, and `entry.json` with what they hold and a checksum.
-It is written under another name and renamed, by the one process that holds the lock of its key. Readers hold no lock.
+Each entry is a folder that is named by its key: the files of a `Layout`, and `entry.json` with what
+they hold and a checksum. It is written under another name and renamed, by the one process that
+holds the lock of its key. Readers hold no lock.
 """
 
 import json
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# In an entry: what its files are. In the folder: a lock for each key that is computed, and entries that are not yet whole.
+# In an entry: what its files are. In the folder: a lock for each key that is computed, and entries
+# that are not yet whole.
 ENTRY, _LOCK, PARTIAL = "entry.json", ".lock", ".partial"
 
 
@@ -54,14 +56,19 @@ class FeatureStore:
     def check_limit(self, needed: Mapping[str, int]) -> None:
         """Raise `StoreError` where entries would take the folder above its limit; those that are there already never do.
 
-        What another process has written of the same entries does not count, so that all processes of a run decide the same.
+        What another process has written of the same entries does not count, so that all processes
+        of a run decide the same.
 
         Args:
             needed: Key -> bytes.
         """
         if all(key in self for key in needed):
             return
-        used = sum(size_of(path) for path in entries(self.folder) if path.name.removesuffix(PARTIAL) not in needed)
+        used = sum(
+            size_of(path)
+            for path in entries(self.folder)
+            if path.name.removesuffix(PARTIAL) not in needed
+        )
         if used + sum(needed.values()) > self.max_bytes:
             why = f"{self.folder} holds {gigabytes(used)} of the {gigabytes(self.max_bytes)} that cache.max_gb allows"
             raise self._full(sum(needed.values()), f"{why}; raise cache.max_gb")
@@ -70,7 +77,9 @@ class FeatureStore:
         space = f"make space (python scripts/cache.py list|clear --dir {self.folder})"
         return StoreError(f"the features take {gigabytes(needed)}, and {why}, or {space}")
 
-    def get(self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]") -> "tuple[StoredFeatures, bool]":
+    def get(
+        self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
+    ) -> "tuple[StoredFeatures, bool]":
         """Open an entry, or have it computed while other processes that want it wait.
 
         Args:
@@ -98,12 +107,18 @@ class FeatureStore:
                 lock.acquire()
         try:
             found = self._open(key, layout)
-            return (found, True) if found is not None else (self._computed(key, layout, compute), False)
+            return (
+                (found, True)
+                if found is not None
+                else (self._computed(key, layout, compute), False)
+            )
         finally:
             path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds that out
             lock.release()
 
-    def _computed(self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]") -> "StoredFeatures":
+    def _computed(
+        self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
+    ) -> "StoredFeatures":
         """Write an entry whose lock is held."""
         folder, partial = self.folder / key, self.folder / f"{key}{PARTIAL}"
         for left in (folder, partial):  # a damaged one, and one of a process that was killed
@@ -135,12 +150,18 @@ class FeatureStore:
         try:
             facts = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
             stored = layout.open(folder)
-            fault = "" if facts == layout.facts(stored) else "its checksum or its description is another"
+            fault = (
+                ""
+                if facts == layout.facts(stored)
+                else "its checksum or its description is another"
+            )
         except (OSError, ValueError, RuntimeError) as error:
             fault = brief(error)
         if fault:
             if tell:
-                log.warning("stored features %s are damaged (%s); they are computed anew", folder, fault)
+                log.warning(
+                    "stored features %s are damaged (%s); they are computed anew", folder, fault
+                )
             return None
         with suppress(OSError):  # a folder of somebody else
             os.utime(folder / ENTRY)  # when it was last used
@@ -170,7 +191,13 @@ def cache_folder(stated: str | None) -> Path:
 
 def entries(folder: Path) -> list[Path]:
     """The entries of a folder, and those that are being written or were left by a killed process."""
-    return sorted({path.parent for pattern in (f"*/{ENTRY}", f"*{PARTIAL}/*") for path in folder.glob(pattern)})
+    return sorted(
+        {
+            path.parent
+            for pattern in (f"*/{ENTRY}", f"*{PARTIAL}/*")
+            for path in folder.glob(pattern)
+        }
+    )
 
 
 def size_of(entry: Path) -> int:
@@ -189,7 +216,9 @@ def remove(entry: Path) -> None:
     path = entry.with_name(f"{entry.name.removesuffix(PARTIAL)}{_LOCK}")
     with FileLock(path, blocking=False):
         try:
-            (entry / ENTRY).unlink(missing_ok=True)  # first, so that there is no entry without its values
+            (entry / ENTRY).unlink(
+                missing_ok=True
+            )  # first, so that there is no entry without its values
             shutil.rmtree(entry)
         finally:
             path.unlink(missing_ok=True)

@@ -24,7 +24,11 @@ _BATCH = 64
 
 
 def predict_images(
-    run: TrainedRun, inputs: Sequence[Path], target: Path, column: str | None, on_bad_rows: Literal["error", "skip"]
+    run: TrainedRun,
+    inputs: Sequence[Path],
+    target: Path,
+    column: str | None,
+    on_bad_rows: Literal["error", "skip"],
 ) -> tuple[int, int]:
     """Predict images.
 
@@ -44,14 +48,20 @@ def predict_images(
     """
     height, width = run.data_state["size"]
     decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
-    images = chain.from_iterable(images_of(path, column or run.cfg.data.image_column) for path in inputs)
+    images = chain.from_iterable(
+        images_of(path, column or run.cfg.data.image_column) for path in inputs
+    )
     done = bad = 0
     with TableWriter(target) as writer, progress() as bars:
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(images, _BATCH)):
             found = list(in_threads(decoding.decode, chunk))
             good = [(image, pixels) for image, pixels in found if isinstance(pixels, np.ndarray)]
-            faults = [image.fault("", str(reason)) for image, reason in found if not isinstance(reason, np.ndarray)]
+            faults = [
+                image.fault("", str(reason))
+                for image, reason in found
+                if not isinstance(reason, np.ndarray)
+            ]
             if good:  # written before anything is refused: what is computed is not lost
                 writer.write(_predicted(run, good))
             if on_bad_rows == "error":
@@ -74,7 +84,9 @@ def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
     elif path.suffix.lower() == ".parquet":
         for row in read_rows(path, [column]):
             assert isinstance(row, Row)  # noqa: S101 - Parquet has no bad rows
-            yield EncodedImage(row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1)
+            yield EncodedImage(
+                row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1
+            )
     elif path.suffix.lower() in (".csv", ".tsv", ".jsonl"):
         msg = f"{path}: what is read are images, folders of images, a .txt with a path a line, or .parquet"
         raise DataError(msg)
@@ -82,7 +94,9 @@ def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
         yield EncodedImage(0, path, 0, str(path), None)
 
 
-def _predicted(run: TrainedRun, images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]]) -> list[dict[str, Any]]:
+def _predicted(
+    run: TrainedRun, images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]]
+) -> list[dict[str, Any]]:
     pixels = torch.from_numpy(np.stack([pixels for _, pixels in images])).permute(0, 3, 1, 2)
     unknown = torch.zeros(len(images), dtype=torch.int64)
     probabilities = run.predict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown))

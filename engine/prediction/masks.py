@@ -66,12 +66,14 @@ def predict_masks(
     Args:
         run: Of a segmenter.
         inputs: Images, folders of images, .txt with a path a line, or .parquet.
-        target: Folder for `<name>.labels.png`, with the values that the dataset's own masks have; `<name>.colours.png`, in
-            the classes' colours; and `<name>.overview.png`, input, prediction and annotation side by side with a legend.
+        target: Folder for `<name>.labels.png`, with the values that the dataset's own masks have;
+            `<name>.colours.png`, in the classes' colours; and `<name>.overview.png`, input,
+            prediction and annotation side by side with a legend.
         column: Of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
-        annotations: Folder of masks with the images' names; None looks for the one that the dataset's layout has beside
-            the folder of the images, where what cannot be used is passed over. An image without one is shown without.
+        annotations: Folder of masks with the images' names; None looks for the one that the
+            dataset's layout has beside the folder of the images, where what cannot be used is
+            passed over. An image without one is shown without.
         force: Whether existing files are replaced.
 
     Returns:
@@ -90,15 +92,33 @@ def predict_masks(
         while chunk := list(islice(wanted, _BATCH)):
             for one in chunk:
                 _check_target_free(target, one.name, force=force)
-            read = [found for _, found in in_threads(lambda one: _read(one, run.cfg.data.max_pixels, class_list), chunk)]
-            good = [(one, found) for one, found in zip(chunk, read, strict=True) if not isinstance(found, BadRow)]
+            read = [
+                found
+                for _, found in in_threads(
+                    lambda one: _read(one, run.cfg.data.max_pixels, class_list), chunk
+                )
+            ]
+            good = [
+                (one, found)
+                for one, found in zip(chunk, read, strict=True)
+                if not isinstance(found, BadRow)
+            ]
             if good:  # written before anything is refused: what is computed is not lost
                 found = predicted_labels(run, [image for _, (image, _) in good])
                 for (one, (image, labels)), prediction in zip(good, found, strict=True):
                     _write(target, one.name, class_list, image, prediction, labels)
                     if labels is not None:
-                        ours, theirs = (torch.from_numpy(np.ascontiguousarray(m))[None] for m in (prediction, labels))
-                        totals.update(torch.zeros(()), ours, theirs, torch.tensor([labels.shape]), torch.zeros(1))
+                        ours, theirs = (
+                            torch.from_numpy(np.ascontiguousarray(m))[None]
+                            for m in (prediction, labels)
+                        )
+                        totals.update(
+                            torch.zeros(()),
+                            ours,
+                            theirs,
+                            torch.tensor([labels.shape]),
+                            torch.zeros(1),
+                        )
             faults = [fault for fault in read if isinstance(fault, BadRow)]
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
@@ -111,17 +131,22 @@ def predict_masks(
 def _tell_metrics(totals: SegmentationTotals) -> None:
     metrics = totals.result().metrics
     if metrics["miou"] is not None:
-        shown = (
-            f"{int(totals.samples)} have annotations: mean IoU {metrics['miou']:.4f}, pixel accuracy {metrics['pixel_acc']:.4f}"
-        )
+        shown = f"{int(totals.samples)} have annotations: mean IoU {metrics['miou']:.4f}, pixel accuracy {metrics['pixel_acc']:.4f}"
         Console(stderr=True).print(shown, highlight=False)
 
 
-def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None) -> Iterator[_Wanted]:
+def _wanted(
+    run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None
+) -> Iterator[_Wanted]:
     """The images of the inputs; raises `DataError` where two would have files of one name."""
     data: Any = run.cfg.data
     reader = SegmentationReader(
-        data.images, data.annotations, data.image_suffix, data.annotation_suffix, data.image_column, data.annotation_column
+        data.images,
+        data.annotations,
+        data.image_suffix,
+        data.annotation_suffix,
+        data.image_column,
+        data.annotation_column,
     )
     seen: dict[Path, str] = {}
     for path in inputs:
@@ -141,7 +166,9 @@ def _wanted(run: TrainedRun, inputs: Sequence[Path], column: str, annotations: P
             yield _Wanted(image, name, annotation, annotations is not None)
 
 
-def _annotation(reader: SegmentationReader, file: Path, top: Path, annotations: Path | None) -> Path | None:
+def _annotation(
+    reader: SegmentationReader, file: Path, top: Path, annotations: Path | None
+) -> Path | None:
     folder = annotations or reader.annotations_beside(top)
     path = None if folder is None else reader.annotation_of(file, top, folder)
     return path if path is not None and path.is_file() else None
@@ -155,7 +182,9 @@ def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
             raise RunFolderError(msg)
 
 
-def _read(wanted: _Wanted, max_pixels: int, class_list: ClassList) -> tuple[Pixels, Pixels | None] | BadRow:
+def _read(
+    wanted: _Wanted, max_pixels: int, class_list: ClassList
+) -> tuple[Pixels, Pixels | None] | BadRow:
     """Image and annotation, or what is wrong. A mask belongs to the pixels as they are stored."""
     try:
         if wanted.annotation is None:
@@ -177,7 +206,14 @@ def _read(wanted: _Wanted, max_pixels: int, class_list: ClassList) -> tuple[Pixe
     return _read(replace(wanted, annotation=None), max_pixels, class_list)
 
 
-def _write(target: Path, name: Path, class_list: ClassList, image: Pixels, prediction: Pixels, labels: Pixels | None) -> None:
+def _write(
+    target: Path,
+    name: Path,
+    class_list: ClassList,
+    image: Pixels,
+    prediction: Pixels,
+    labels: Pixels | None,
+) -> None:
     pictures = {
         "labels": Image.fromarray(class_list.encode(prediction)),
         "colours": Image.fromarray(coloured(prediction, class_list.colours)),
@@ -185,4 +221,6 @@ def _write(target: Path, name: Path, class_list: ClassList, image: Pixels, predi
     }
     for kind, picture in pictures.items():
         content = encoded(picture)
-        write_atomically(target / f"{name}.{kind}.png", lambda path, content=content: path.write_bytes(content))  # type: ignore[misc]
+        write_atomically(
+            target / f"{name}.{kind}.png", lambda path, content=content: path.write_bytes(content)
+        )  # type: ignore[misc]

@@ -32,19 +32,22 @@ def predict(
 
     Args:
         run: The run folder.
-        inputs: For a text classifier one file; else images, folders of images, .txt with a path a line, or .parquet.
-        output: .csv, .tsv, .jsonl or .parquet; None writes `<input>.predictions.csv`, or predictions.csv for several. For a
-            segmenter a folder; None is `<input>.predictions`, or predictions for several.
+        inputs: For a text classifier one file; else images, folders of images, .txt with a path a
+            line, or .parquet.
+        output: .csv, .tsv, .jsonl or .parquet; None writes `<input>.predictions.csv`, or
+            predictions.csv for several. For a segmenter a folder; None is `<input>.predictions`, or
+            predictions for several.
         column: Of the texts or images in a table; None takes the run's.
         on_bad_rows: Stop at a sample that cannot be read, or leave it out and count it.
         force: Whether an existing output is replaced.
         device: Where to compute; None takes a GPU where there is one.
-        annotations: For a segmenter a folder of masks to be shown beside; None looks beside the images.
+        annotations: For a segmenter a folder of masks to be shown beside; None looks beside the
+            images.
 
     Returns:
-        The output. Of a segmenter see `predict_masks`; else it holds what says which sample it is, `prediction`, and
-        `probability_<class>` for each class, and a run that is stopped leaves what it has in a file called
-        `<output stem>.partial<suffix>`.
+        The output. Of a segmenter see `predict_masks`; else it holds what says which sample it is,
+        `prediction`, and `probability_<class>` for each class, and a run that is stopped leaves
+        what it has in a file called `<output stem>.partial<suffix>`.
 
     Raises:
         DataError: If an input cannot be read.
@@ -58,7 +61,11 @@ def predict(
     trained = open_run(run, device)
     segments = isinstance(trained.task, Segmenter)
     if annotations is not None and not (segments and annotations.is_dir()):
-        why = "no such folder" if segments else f"a {type(trained.task).__name__} has no use for annotations"
+        why = (
+            "no such folder"
+            if segments
+            else f"a {type(trained.task).__name__} has no use for annotations"
+        )
         msg = f"--annotations {annotations}: {why}"
         raise DataError(msg)
     target = output or _standard_output(inputs, "" if segments else ".csv")
@@ -69,7 +76,9 @@ def predict(
         msg = f"{target} exists; give another -o, or --force to replace it"
         raise RunFolderError(msg)
     if segments:
-        done, bad = predict_masks(trained, inputs, target, column, on_bad_rows, annotations, force=force)
+        done, bad = predict_masks(
+            trained, inputs, target, column, on_bad_rows, annotations, force=force
+        )
     elif isinstance(trained.task, TextClassifier):
         if len(inputs) > 1 or inputs[0].is_dir():
             msg = f"a text classifier predicts one file at a time; received {', '.join(map(str, inputs))}"

@@ -48,13 +48,16 @@ class TableWriter:
         """Append rows.
 
         Raises:
-            RunFolderError: If they have other columns or types than the first rows, in a format that cannot hold them.
+            RunFolderError: If they have other columns or types than the first rows, in a format
+                that cannot hold them.
         """
         suffix = self.target.suffix.lower()
         if not self.columns:
             self._open(rows)
         if self.text is not None and suffix == ".jsonl":
-            self.text.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+            self.text.writelines(
+                json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
+            )
             return
         new = next((name for row in rows for name in row if name not in self.columns), None)
         if new is not None:
@@ -64,7 +67,12 @@ class TableWriter:
             filled = [{name: row.get(name) for name in self.columns} for row in rows]
             self.parquet.write_table(self._table(filled))
         elif self.text is not None:
-            writer = csv.DictWriter(self.text, self.columns, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\n")
+            writer = csv.DictWriter(
+                self.text,
+                self.columns,
+                delimiter="\t" if suffix == ".tsv" else ",",
+                lineterminator="\n",
+            )
             if self.text.tell() == 0:
                 writer.writeheader()
             writer.writerows(rows)
@@ -74,9 +82,16 @@ class TableWriter:
             if self.schema is not None:
                 return pa.Table.from_pylist(rows, schema=self.schema)
             found = pa.Table.from_pylist(rows)
-            # Cast behind the conversion: with a schema the conversion would cut 2.5 to 2 without a word.
+            # Cast behind the conversion: with a schema the conversion would cut 2.5 to 2 without a
+            # word.
             return found.cast(self.parquet.schema) if self.parquet is not None else found
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError) as error:
+        except (
+            pa.ArrowInvalid,
+            pa.ArrowTypeError,
+            pa.ArrowNotImplementedError,
+            OverflowError,
+            ValueError,
+        ) as error:
             msg = f"{self.target}: a column does not keep one type ({error}); write .jsonl instead"
             raise RunFolderError(msg) from error
 
@@ -87,9 +102,16 @@ class TableWriter:
             schema = self.schema or _without_nulls(self._table(rows).schema)
             self.parquet = pq.ParquetWriter(self.partial, schema)
         else:
-            self.text = self.partial.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+            self.text = self.partial.open(
+                "w", encoding="utf-8", newline="", errors="backslashreplace"
+            )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Close; rename where all went well, else say where the rows so far are."""
         for stream in (self.text, self.parquet):
             if stream is not None:
@@ -102,11 +124,18 @@ class TableWriter:
 
 def _without_nulls(schema: pa.Schema) -> pa.Schema:
     """Columns that are empty in all first rows may hold text later."""
-    return pa.schema([pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema])
+    return pa.schema(
+        [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema]
+    )
 
 
 def progress() -> Progress:
     """A bar on a terminal, nothing in a log file."""
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -33,7 +33,8 @@ class TextPredictor:
         self.tokenizer = TextTokenizer.from_state(run.data_state)
         self.collate = PadCollator(self.tokenizer.pad_id)
         self.max_length: int = run.cfg.data.max_length
-        # A plain mapping: reading a config node for every step of every text would take longer than the text.
+        # A plain mapping: reading a config node for every step of every text would take longer than
+        # the text.
         self.cleaning = Cleaning(**OmegaConf.to_container(run.cfg.data.cleaning))  # type: ignore[typeddict-item]
 
     def probabilities(self, texts: list[str]) -> torch.Tensor:
@@ -49,7 +50,11 @@ class TextPredictor:
 
 
 def predict_texts(
-    run: TrainedRun, input: Path, target: Path, column: str | None, on_bad_rows: Literal["error", "skip"]
+    run: TrainedRun,
+    input: Path,
+    target: Path,
+    column: str | None,
+    on_bad_rows: Literal["error", "skip"],
 ) -> tuple[int, int]:
     """Predict every row of a file.
 
@@ -72,7 +77,11 @@ def predict_texts(
     rows = text_rows(input, column)
     added = ["prediction", *(f"probability_{name}" for name in run.class_names)]
     bad, done = 0, 0
-    schema = _schema(input, added) if {input.suffix.lower(), target.suffix.lower()} == {".parquet"} else None
+    schema = (
+        _schema(input, added)
+        if {input.suffix.lower(), target.suffix.lower()} == {".parquet"}
+        else None
+    )
     with TableWriter(target, schema) as writer, progress() as bars:
         bar = bars.add_task("rows", total=None)
         while chunk := list(islice(rows, _CHUNK)):
@@ -101,7 +110,9 @@ def _check_names(row: Row, added: list[str], path: Path) -> None:
         raise DataError(msg)
 
 
-def _predicted(predictor: TextPredictor, rows: list[Row], column: str, added: list[str]) -> list[dict[str, Any]]:
+def _predicted(
+    predictor: TextPredictor, rows: list[Row], column: str, added: list[str]
+) -> list[dict[str, Any]]:
     probabilities = predictor.probabilities([row.values[column] for row in rows])
     _, classes = predicted(probabilities)
     names = [predictor.run.class_names[k] for k in classes.tolist()]

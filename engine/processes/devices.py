@@ -19,24 +19,36 @@ from engine.config.validation import ConfigError
 from engine.processes.ranks import Rank, new_rendezvous, this_rank
 from lightning_modules.base import Task
 
-# Longer than any process keeps the others waiting: for rank 0's checkpoints and for the slowest share of a validation.
+# Longer than any process keeps the others waiting: for rank 0's checkpoints and for the slowest
+# share of a validation.
 _PATIENCE = timedelta(minutes=10)
 _FIRST_PORT, _PORTS = 15000, 10000  # of SLURM jobs
-_STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true", "fsdp")
+_STRATEGIES = (
+    "auto",
+    "ddp",
+    "ddp_find_unused_parameters_false",
+    "ddp_find_unused_parameters_true",
+    "fsdp",
+)
 
 
 def slurm_rendezvous(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Host and port at which the processes of a step of a SLURM job find each other; each step has its own."""
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
     host = environment.get("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-    port = _FIRST_PORT + (int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))) % _PORTS
+    port = (
+        _FIRST_PORT
+        + (int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0")))
+        % _PORTS
+    )
     return host, int(environment.get("MASTER_PORT", port))
 
 
 def _cluster_environment(rank: Rank | None) -> ClusterEnvironment:
     """Tell Lightning which process this is: whoever started it, in torchrun's variables.
 
-    Lightning's class for SLURM refuses `srun --ntasks=2` without a count per node and has all steps of a job meet at one port.
+    Lightning's class for SLURM refuses `srun --ntasks=2` without a count per node and has all steps
+    of a job meet at one port.
     """
     if rank is None:
         return LightningEnvironment()
@@ -51,7 +63,10 @@ def set_devices_from_launcher(cfg: DictConfig) -> None:
     rank = this_rank()
     if rank is not None and rank.launcher != "thaw":
         with open_dict(cfg):
-            cfg.trainer.devices, cfg.trainer.num_nodes = rank.local_world, rank.world // rank.local_world
+            cfg.trainer.devices, cfg.trainer.num_nodes = (
+                rank.local_world,
+                rank.world // rank.local_world,
+            )
 
 
 def placement(cfg: DictConfig) -> dict[str, Any]:
@@ -64,7 +79,8 @@ def placement(cfg: DictConfig) -> dict[str, Any]:
         `strategy` and the plugin that says which process this is.
 
     Raises:
-        ConfigError: If the processes that are asked for cannot be started from here, or the devices are not there.
+        ConfigError: If the processes that are asked for cannot be started from here, or the devices
+            are not there.
     """
     rank, nodes = this_rank(), cfg.trainer.get("num_nodes", 1)
     if rank is None and nodes != 1:
@@ -74,11 +90,17 @@ def placement(cfg: DictConfig) -> dict[str, Any]:
         )
         raise ConfigError(msg)
     accelerator = cfg.trainer.get("accelerator")
-    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    if accelerator in ("gpu", "cuda") and not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    ):
         msg = f"trainer.accelerator: received {accelerator!r}, and this machine has none; take trainer=cpu"
         raise ConfigError(msg)
     name = cfg.trainer.get("strategy", "auto")
-    strategy = _strategy(name, several=rank is not None and rank.world > 1) if isinstance(name, str) else name
+    strategy = (
+        _strategy(name, several=rank is not None and rank.world > 1)
+        if isinstance(name, str)
+        else name
+    )
     return {"strategy": strategy, "plugin": _cluster_environment(rank)}
 
 
@@ -121,9 +143,15 @@ def unused_parameters_named(task: Task) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "not used in producing the loss" not in str(error):  # Lightning's message for DDP's error
+        if "not used in producing the loss" not in str(
+            error
+        ):  # Lightning's message for DDP's error
             raise
-        without = [name for name, p in task.network.named_parameters() if p.requires_grad and p.grad is None]
+        without = [
+            name
+            for name, p in task.network.named_parameters()
+            if p.requires_grad and p.grad is None
+        ]
         example = f" ({without[0]} for one)" if without else ""
         msg = f"the loss does not reach every parameter{example}; set trainer.strategy=ddp_find_unused_parameters_true"
         raise ConfigError(msg) from error

@@ -36,11 +36,14 @@ def first_failure(folder: Path, world: int) -> str:
         world: How many processes there are; files of others are of an attempt before this one.
 
     Returns:
-        Its message, with its rank; those of rank 0 where rank 0 found the same. Empty where no process could leave any.
+        Its message, with its rank; those of rank 0 where rank 0 found the same. Empty where no
+        process could leave any.
     """
     found = []
     for path in _error_files(folder, world):
-        with suppress(FileNotFoundError):  # a process removes its own when status.json has the first error
+        with suppress(
+            FileNotFoundError
+        ):  # a process removes its own when status.json has the first error
             found.append((path.stat().st_mtime, path.read_text(encoding="utf-8")))
     if not found:
         return ""
@@ -53,9 +56,10 @@ def first_failure(folder: Path, world: int) -> str:
 def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> Iterator[None]:
     """Have every process report the error of the one that failed first.
 
-    Processes that `train.py` started leave their errors with its supervisor, which also knows of a process that was killed and
-    could leave none. Those of torchrun and srun leave them in the run folder until one has written the first error to
-    `status.json`. There a killed process is known only by what the others say when they lose it, which is reported as it is.
+    Processes that `train.py` started leave their errors with its supervisor, which also knows of a
+    process that was killed and could leave none. Those of torchrun and srun leave them in the run
+    folder until one has written the first error to `status.json`. There a killed process is known
+    only by what the others say when they lose it, which is reported as it is.
 
     Args:
         folder: The run folder, which all processes see.
@@ -68,7 +72,10 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
     if rank is None or rank.world == 1:
         yield
         return
-    own, before = Path(os.environ.get(ERROR_FILE) or error_file(folder.path, rank.number)), folder.read_json("status.json")
+    own, before = (
+        Path(os.environ.get(ERROR_FILE) or error_file(folder.path, rank.number)),
+        folder.read_json("status.json"),
+    )
     own.unlink(missing_ok=True)  # of an attempt before this one
     try:
         yield
@@ -84,7 +91,12 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
         first = _recorded_error(folder, before) or first_failure(own.parent, rank.world) or message
         failed_first = first == message
         if rank.launcher != "thaw":
-            if failed_first and not all_left and isinstance(error, RuntimeError) and not is_for_the_user(error):
+            if (
+                failed_first
+                and not all_left
+                and isinstance(error, RuntimeError)
+                and not is_for_the_user(error)
+            ):
                 error.add_note(_UNSURE)
                 first = f"rank {rank.number}: {describe(error)}; {_UNSURE}"
             folder.write_end_if_missing("failed", first)
@@ -98,7 +110,11 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
 def _wait_for_others(folder: RunFolder, before: dict[str, Any], errors: Path, world: int) -> None:
     """Wait until all processes have left their errors or one has recorded the first, but not for long."""
     deadline = time.monotonic() + _FOR_THE_OTHERS
-    while time.monotonic() < deadline and len(_error_files(errors, world)) < world and not _recorded_error(folder, before):
+    while (
+        time.monotonic() < deadline
+        and len(_error_files(errors, world)) < world
+        and not _recorded_error(folder, before)
+    ):
         time.sleep(_POLL)
 
 

@@ -1,8 +1,8 @@
 """Several processes on this machine for one job: started, watched and ended as one.
 
-The process that was asked for the job trains nothing itself. It starts `train.py` once for each device, with the job's own
-overrides and its folder, so that a sweep's overrides are never read again. Its environment stays as it was, and a job
-that dies takes no sweep with it.
+The process that was asked for the job trains nothing itself. It starts `train.py` once for each
+device, with the job's own overrides and its folder, so that a sweep's overrides are never read
+again. Its environment stays as it was, and a job that dies takes no sweep with it.
 """
 
 import logging
@@ -73,7 +73,11 @@ def process_count(cfg: DictConfig) -> int:
     if trainer.get("num_nodes", 1) != 1:
         return 1
     listed = OmegaConf.is_list(devices) or (isinstance(devices, str) and "," in devices)
-    wanted = len([d for d in (devices.split(",") if isinstance(devices, str) else devices) if d != ""]) if listed else devices
+    wanted = (
+        len([d for d in (devices.split(",") if isinstance(devices, str) else devices) if d != ""])
+        if listed
+        else devices
+    )
     if isinstance(wanted, str) and wanted.lstrip("-").isdigit():
         wanted = int(wanted)
     if wanted in (0, 1, None) or (accelerator == "cpu" and not isinstance(wanted, int)):
@@ -100,13 +104,15 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
 
     Raises:
         ProcessesError: If one of them failed.
-        InterruptedRunError: If a signal asked the job to stop; the processes have been told, and have ended.
+        InterruptedRunError: If a signal asked the job to stop; the processes have been told, and
+            have ended.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     before = folder.read_json("status.json")
     try:
-        # Here the processes meet. Its port is free because it is open already, which no number that was looked up before is.
+        # Here the processes meet. Its port is free because it is open already, which no number that
+        # was looked up before is.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         failed = Processes(_command(cfg, folder), process_count(cfg), store.port, folder).run()
     except Exception as error:
@@ -122,13 +128,17 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
 def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
     """The command of one job: the overrides that were typed or that the sweep chose, and the job's folder."""
     hydra_cfg = HydraConfig.get()
-    overrides = [override for override in typed_overrides() if not override.startswith("ckpt_path=")]
+    overrides = [
+        override for override in typed_overrides() if not override.startswith("ckpt_path=")
+    ]
     places = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(folder.path)}", "hydra.output_subdir=null"]
     if hydra_cfg.mode is RunMode.MULTIRUN:  # what the config may refer to
         places.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")
         job = hydra_cfg.job
         places += [
-            f"hydra.job.{key}={_quoted(getattr(job, key))}" for key in ("num", "id") if not OmegaConf.is_missing(job, key)
+            f"hydra.job.{key}={_quoted(getattr(job, key))}"
+            for key in ("num", "id")
+            if not OmegaConf.is_missing(job, key)
         ]
     checkpoint = [] if cfg.ckpt_path is None else [f"ckpt_path={_quoted(cfg.ckpt_path)}"]
     return [sys.executable, str(_ROOT / "train.py"), *overrides, *checkpoint, *places]

@@ -12,7 +12,8 @@ from engine.processes.signals import InterruptedRunError, signals_raise
 from run_folders.errors import UserError, brief
 from run_folders.run_folder import write_text
 
-# Where a process that belongs to a job leaves its error instead of printing it; see engine/processes/first_failure.py.
+# Where a process that belongs to a job leaves its error instead of printing it; see
+# engine/processes/first_failure.py.
 ERROR_FILE = "THAW_ERROR_FILE"
 
 

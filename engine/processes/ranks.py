@@ -12,7 +12,8 @@ from run_folders.errors import UserError
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-# Process id of the process that started this one as one of several; see engine/processes/supervisor.py.
+# Process id of the process that started this one as one of several; see
+# engine/processes/supervisor.py.
 SUPERVISOR = "THAW_SUPERVISOR"
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 _INTERACTIVE = ("bash", "interactive")
@@ -45,23 +46,38 @@ class Rank:
 
     def as_torchrun(self, host: str, port: int) -> dict[str, str]:
         """What torchrun would say in the environment of this process, with the place where the processes meet."""
-        over_all = {"RANK": self.number, "WORLD_SIZE": self.world, "MASTER_ADDR": host, "MASTER_PORT": port}
-        on_machine = {"LOCAL_RANK": self.local, "LOCAL_WORLD_SIZE": self.local_world, "GROUP_RANK": self.node}
+        over_all = {
+            "RANK": self.number,
+            "WORLD_SIZE": self.world,
+            "MASTER_ADDR": host,
+            "MASTER_PORT": port,
+        }
+        on_machine = {
+            "LOCAL_RANK": self.local,
+            "LOCAL_WORLD_SIZE": self.local_world,
+            "GROUP_RANK": self.node,
+        }
         return {name: str(value) for name, value in {**over_all, **on_machine}.items()}
 
 
 def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
     """This process's rank; None where it was started by itself."""
     if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
-        number, world, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        number, world, local = (
+            int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        )
         local_world = int(environment.get("LOCAL_WORLD_SIZE", world))
         launcher: Literal["thaw", "torchrun"] = "thaw" if SUPERVISOR in environment else "torchrun"
-        return Rank(number, world, local, local_world, int(environment.get("GROUP_RANK", 0)), launcher)
+        return Rank(
+            number, world, local, local_world, int(environment.get("GROUP_RANK", 0)), launcher
+        )
     # What sbatch sets holds for the script itself too; only srun starts the tasks.
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks == 1:
         return None
-    number, local, node = (int(environment.get(f"SLURM_{name}", "0")) for name in ("PROCID", "LOCALID", "NODEID"))
+    number, local, node = (
+        int(environment.get(f"SLURM_{name}", "0")) for name in ("PROCID", "LOCALID", "NODEID")
+    )
     nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
     if tasks % nodes:
         msg = f"srun started {tasks} tasks on {nodes} nodes; as many are needed on each: set --ntasks-per-node"
@@ -102,7 +118,10 @@ def log_name(name: str) -> str:
 
 def was_restarted(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun or SLURM started this job again after it had been stopped."""
-    return any(int(environment.get(name, "0") or 0) > 0 for name in (_TORCHRUNS_COUNT, "SLURM_RESTART_COUNT"))
+    return any(
+        int(environment.get(name, "0") or 0) > 0
+        for name in (_TORCHRUNS_COUNT, "SLURM_RESTART_COUNT")
+    )
 
 
 def stamp() -> str:
@@ -145,8 +164,8 @@ def _torchrun_stamp() -> str | None:
 def new_rendezvous() -> "TCPStore | None":
     """Have processes that torchrun started again meet elsewhere than those before them did.
 
-    The agents keep one store over all attempts, in which gloo finds the addresses of processes that have ended and fails to
-    reach them.
+    The agents keep one store over all attempts, in which gloo finds the addresses of processes that
+    have ended and fails to reach them.
 
     Returns:
         In rank 0 what the others meet in, which is kept as long as the process lives.
@@ -158,7 +177,9 @@ def new_rendezvous() -> "TCPStore | None":
 
     agents, key, own = _agents_store(), f"thaw/port/{attempt}", None
     if rank.number == 0:
-        own = TCPStore(os.environ["MASTER_ADDR"], 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+        own = TCPStore(
+            os.environ["MASTER_ADDR"], 0, is_master=True, wait_for_workers=False, multi_tenant=True
+        )
         agents.set(key, str(own.port))
     os.environ["MASTER_PORT"] = agents.get(key).decode()
     return own

@@ -23,7 +23,9 @@ class InterruptedRunError(BaseException):
 def signals_raise() -> Iterator[None]:
     """Raise `InterruptedRunError` on the first SIGINT or SIGTERM, under SLURM on SIGUSR1 too; a second one kills."""
     warned = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, *warned)}
+    before = {
+        signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, *warned)
+    }
 
     def stop(signum: int, _: FrameType | None) -> None:
         for each in before:

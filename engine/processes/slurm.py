@@ -20,14 +20,27 @@ def requeue_after(error: InterruptedRunError) -> None:
         error: What stopped the run.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if error.signum != signal.SIGUSR1 or job is None or "SLURM_STEP_ID" not in os.environ or not is_first():
+    if (
+        error.signum != signal.SIGUSR1
+        or job is None
+        or "SLURM_STEP_ID" not in os.environ
+        or not is_first()
+    ):
         return
     try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=_ANSWER)  # noqa: S603, S607
+        subprocess.run(  # noqa: S603
+            ["scontrol", "requeue", job],  # noqa: S607
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_ANSWER,
+        )
     except (OSError, subprocess.SubprocessError) as failure:
         said = str(getattr(failure, "stderr", None) or failure).strip()
         log.error(
-            "scontrol could not requeue job %s: %s; submit it again, with ckpt_path=last and hydra.run.dir=RUN", job, said
+            "scontrol could not requeue job %s: %s; submit it again, with ckpt_path=last and hydra.run.dir=RUN",
+            job,
+            said,
         )
     else:
         log.warning("job %s is in the queue again and will go on by itself", job)

@@ -18,7 +18,8 @@ from run_folders.run_folder import RunFolder, write_text
 # What the user said of HYDRA_FULL_ERROR, which is set while Hydra runs a job.
 FULL_ERROR = "THAW_FULL_ERROR"
 _POLL = 0.1  # seconds
-# The others notice by themselves that one has gone, and rank 0 writes down and closes what it has open.
+# The others notice by themselves that one has gone, and rank 0 writes down and closes what it has
+# open.
 _GRACE = 15.0
 _TERMINATED = 10.0
 _INTERRUPTED = 60.0
@@ -60,7 +61,8 @@ class Processes:
             The error of the process that failed first; empty where none did.
 
         Raises:
-            InterruptedRunError: If a signal asked the job to stop; the processes have been told, and have ended.
+            InterruptedRunError: If a signal asked the job to stop; the processes have been told,
+                and have ended.
         """
         with tempfile.TemporaryDirectory(prefix="thaw-") as errors:
             try:
@@ -105,8 +107,14 @@ class Processes:
         for rank, code in enumerate(codes):
             file = error_file(errors, rank)
             if code and not file.exists():
-                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                write_text(file, f"rank {rank} {how}" + (f"; see {self._log(rank)}" if rank else ""))
+                how = (
+                    f"was killed by {signal.Signals(-code).name}"
+                    if code < 0
+                    else f"ended with exit code {code}"
+                )
+                write_text(
+                    file, f"rank {rank} {how}" + (f"; see {self._log(rank)}" if rank else "")
+                )
                 os.utime(file, (seen, seen))  # what the others say of its end is later
         if not any(codes):
             return ""
@@ -120,7 +128,9 @@ class Processes:
     def _wait(self, seconds: float) -> bool:
         """Whether all have ended within this time."""
         deadline = time.monotonic() + seconds
-        while (running := any(child.poll() is None for child in self.children)) and time.monotonic() < deadline:
+        while (
+            running := any(child.poll() is None for child in self.children)
+        ) and time.monotonic() < deadline:
             time.sleep(_POLL)
         return not running
 
@@ -140,5 +150,9 @@ class Processes:
 
 def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
     """What torchrun would tell a process; the place where they meet is kept by this process, as torchrun's agent does."""
-    agent = {"TORCHELASTIC_RUN_ID": "thaw", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    agent = {
+        "TORCHELASTIC_RUN_ID": "thaw",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
     return Rank(rank, count, rank, count, 0, "thaw").as_torchrun("127.0.0.1", port) | agent

@@ -33,7 +33,9 @@ class SweepCallback(Callback):
         secrets = _secrets_in(overrides)
         sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
         sweep.begin(
-            hide(override, secrets) for override in overrides if not override.startswith(("hydra.mode=", "hydra.sweep.dir="))
+            hide(override, secrets)
+            for override in overrides
+            if not override.startswith(("hydra.mode=", "hydra.sweep.dir="))
         )
         _begun[:] = [(sweep, secrets)]
 
@@ -43,7 +45,9 @@ def _secrets_in(overrides: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if not override.is_sweep_override() and not override.is_delete():
-            found |= secret_values(OmegaConf.create({override.key_or_group.rpartition(".")[2]: override.value()}))
+            found |= secret_values(
+                OmegaConf.create({override.key_or_group.rpartition(".")[2]: override.value()})
+            )
     return found
 
 
@@ -81,7 +85,11 @@ def _end_sweep(*, ended: bool) -> None:
     if ended:
         _forget_pickles(sweep.path)
     if failed:
-        console.print(f"to go on: python train.py -m sweep.resume={sweep.path}", highlight=False, soft_wrap=True)
+        console.print(
+            f"to go on: python train.py -m sweep.resume={sweep.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
         raise SweepError(failed)
 
 
@@ -100,7 +108,14 @@ def _draw(sweep: Sweep, console: Console) -> None:
 
 def _shown(jobs: Sequence[Job]) -> Table:
     common = common_keys(jobs)
-    metrics = list(dict.fromkeys([*(job.monitor for job in jobs), *(f"test/{metric.name}" for metric in shown_in("sweep"))]))
+    metrics = list(
+        dict.fromkeys(
+            [
+                *(job.monitor for job in jobs),
+                *(f"test/{metric.name}" for metric in shown_in("sweep")),
+            ]
+        )
+    )
     metrics = [name for name in metrics if any(name in job.metrics for job in jobs)]
     table = Table("job", "state", "overrides", *metrics, "seconds", title=f"{len(jobs)} jobs")
     for job in jobs:

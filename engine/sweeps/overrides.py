@@ -18,11 +18,22 @@ from run_folders.errors import nearest
 from run_folders.sweep import Sweep
 
 # Overrides that may differ between the machines that share a study.
-_ANY = ("paths.", "sweep", "logger", "trainer.accelerator=", "trainer.devices=", "trainer.strategy=", "data.num_workers=")
+_ANY = (
+    "paths.",
+    "sweep",
+    "logger",
+    "trainer.accelerator=",
+    "trainer.devices=",
+    "trainer.strategy=",
+    "data.num_workers=",
+)
 
 
 def open_search(
-    hydra_context: HydraContext, config: DictConfig, settings: Mapping[str, Any], arguments: Sequence[str]
+    hydra_context: HydraContext,
+    config: DictConfig,
+    settings: Mapping[str, Any],
+    arguments: Sequence[str],
 ) -> tuple[list[str], Search]:
     """Open the study that a command line asks for.
 
@@ -38,7 +49,11 @@ def open_search(
     Raises:
         SearchError: If it cannot be done as it is configured.
     """
-    fixed, space = _parted(OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(list(arguments)))
+    fixed, space = _parted(
+        OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(
+            list(arguments)
+        )
+    )
     cfg = hydra_context.config_loader.load_sweep_config(config, fixed)
     for name in ("space", "objectives", "sampler_options", "pruner_options"):
         if not isinstance(settings[name], Mapping | None):
@@ -49,7 +64,9 @@ def open_search(
         _check_key(cfg, key)
     secrets = secret_values(cfg)
     sweep = Path(config.hydra.sweep.dir).resolve()
-    more = {name: settings[name] for name in ("n_trials", "sampler", "pruner", "storage", "study_name")}
+    more = {
+        name: settings[name] for name in ("n_trials", "sampler", "pruner", "storage", "study_name")
+    }
     given = Settings(
         space=space,
         objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
@@ -79,17 +96,32 @@ def _dimension(override: Override) -> dict[str, Any]:
     sweep = override.value()
     if isinstance(sweep, ChoiceSweep):
         # What Hydra itself makes of quoted values.
-        return {"type": "categorical", "choices": [Override._convert_value(item) for item in sweep.list]}  # noqa: SLF001
-    log = {"log": True} if isinstance(sweep, RangeSweep | IntervalSweep) and "log" in sweep.tags else {}
+        return {
+            "type": "categorical",
+            "choices": [Override._convert_value(item) for item in sweep.list],  # noqa: SLF001
+        }
+    log = (
+        {"log": True}
+        if isinstance(sweep, RangeSweep | IntervalSweep) and "log" in sweep.tags
+        else {}
+    )
     if isinstance(sweep, RangeSweep) and sweep.start is not None and sweep.stop is not None:
         whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
         if not sweep.step > 0:
             msg = f"{override.input_line}: a step above 0 is needed"
             raise SearchError(msg)
-        steps = math.ceil(round((sweep.stop - sweep.start) / sweep.step, 9)) - 1  # like Python's range, without its end
+        steps = (
+            math.ceil(round((sweep.stop - sweep.start) / sweep.step, 9)) - 1
+        )  # like Python's range, without its end
         step = {} if log else {"step": sweep.step}
         last = sweep.start + steps * sweep.step
-        return {"type": "int" if whole else "float", "low": sweep.start, "high": last, **step, **log}
+        return {
+            "type": "int" if whole else "float",
+            "low": sweep.start,
+            "high": last,
+            **step,
+            **log,
+        }
     if isinstance(sweep, IntervalSweep):
         whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
         return {"type": "int" if whole else "float", "low": sweep.start, "high": sweep.end, **log}
@@ -103,6 +135,10 @@ def _check_key(cfg: DictConfig, key: str) -> None:
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     if not isinstance(node, DictConfig) or leaf not in node:
-        known = [str(name) for name in node] if isinstance(node, DictConfig) else [str(name) for name in cfg]
+        known = (
+            [str(name) for name in node]
+            if isinstance(node, DictConfig)
+            else [str(name) for name in cfg]
+        )
         msg = f"hydra.sweeper.space.{key}: the config has no such key; {nearest(leaf, known)}"
         raise SearchError(msg)

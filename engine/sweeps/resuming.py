@@ -20,11 +20,16 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
         What was typed when the sweep began, what was typed now, and the folder.
 
     Raises:
-        SweepError: If the folder is no sweep's, or its study cannot be found without an override that is missing.
+        SweepError: If the folder is no sweep's, or its study cannot be found without an override
+            that is missing.
     """
     prefix = "sweep.resume="
     path = Path(
-        next(override.removeprefix(prefix) for override in reversed(overrides) if override.startswith(prefix))
+        next(
+            override.removeprefix(prefix)
+            for override in reversed(overrides)
+            if override.startswith(prefix)
+        )
     ).expanduser()
     record = Sweep(path).record
     if "words" not in record:
@@ -34,11 +39,20 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
     for override in record["words"]:
         if HIDDEN in override:
             key = override.partition("=")[0].lstrip("+")
-            if key == "hydra.sweeper.storage" and not any(override.startswith(f"{key}=") for override in overrides):
+            if key == "hydra.sweeper.storage" and not any(
+                override.startswith(f"{key}=") for override in overrides
+            ):
                 msg = f"{key} was not kept, as it has a login in it; give it again: the study is there"
                 raise SweepError(msg)
-            print(f"{key} was not kept, as it is secret; give it again where it is needed", file=sys.stderr)  # Hydra logs later
-    now = [override for override in overrides if not override.startswith(prefix) and override not in ("-m", "--multirun")]
+            print(
+                f"{key} was not kept, as it is secret; give it again where it is needed",
+                file=sys.stderr,
+            )  # Hydra logs later
+    now = [
+        override
+        for override in overrides
+        if not override.startswith(prefix) and override not in ("-m", "--multirun")
+    ]
     return ["-m", *before, *now, f"hydra.sweep.dir={path.resolve()}"]
 
 

@@ -47,7 +47,8 @@ class Settings:
 
     Attributes:
         space: See `check_space`.
-        n_trials: How many trials the study has in the end, all machines and all resumed sweeps together.
+        n_trials: How many trials the study has in the end, all machines and all resumed sweeps
+            together.
         objectives: Metric -> min or max.
         monitored: The same of what a run reports after each epoch.
         sampler, pruner: By name.
@@ -119,12 +120,17 @@ class Search:
         self.sweep, self.settings, self.identity = sweep, settings, identity
         self.storage = resolved(settings.storage) if settings.storage else str(sweep / JOURNAL)
         # Machines that share a study and begin together are not to draw the same.
-        self.seed = settings.seed + (zlib.crc32(identity.encode()) % _SEEDS if settings.storage else 0)
+        self.seed = settings.seed + (
+            zlib.crc32(identity.encode()) % _SEEDS if settings.storage else 0
+        )
         self.study_name = settings.study_name or identity
         directions: list[Any] = [DIRECTIONS[mode] for mode in settings.objectives.values()]
         try:
             self.study = optuna.create_study(
-                storage=open_storage(self.storage), study_name=self.study_name, directions=directions, load_if_exists=True
+                storage=open_storage(self.storage),
+                study_name=self.study_name,
+                directions=directions,
+                load_if_exists=True,
             )
         except Exception as error:  # whatever a database's driver raises
             msg = f"hydra.sweeper.storage: the study cannot be opened ({brief(error)})"
@@ -149,7 +155,9 @@ class Search:
         overrides = self.study.user_attrs["words"]
         if set(overrides) != set(self.settings.overrides):
             log.warning(
-                "the study's first trials ran with %s; now it is %s", " ".join(overrides), " ".join(self.settings.overrides)
+                "the study's first trials ran with %s; now it is %s",
+                " ".join(overrides),
+                " ".join(self.settings.overrides),
             )
 
     def _end_half_asked(self) -> None:
@@ -173,7 +181,9 @@ class Search:
         asked = {trial.user_attrs.get("again") for trial in self.study.get_trials(deepcopy=False)}
         for trial in self._ours(TrialState.FAIL):
             if trial.number not in asked:
-                self.study.enqueue_trial(trial.params, {"again": trial.number, "job": trial.user_attrs["job"]})
+                self.study.enqueue_trial(
+                    trial.params, {"again": trial.number, "job": trial.user_attrs["job"]}
+                )
 
     def ask(self, count: int) -> list[Asked]:
         """The next trials, up to this many; none where the study has all."""
@@ -184,12 +194,19 @@ class Search:
 
     def _open(self) -> int:
         taken = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        return self.settings.n_trials - len(self.study.get_trials(deepcopy=False, states=taken)) - self._failed_now
+        return (
+            self.settings.n_trials
+            - len(self.study.get_trials(deepcopy=False, states=taken))
+            - self._failed_now
+        )
 
     def _ask(self) -> Asked:
-        # A sampler's random numbers depend on what it has seen, so that a search that was interrupted goes on as if it was not.
+        # A sampler's random numbers depend on what it has seen, so that a search that was
+        # interrupted goes on as if it was not.
         seen = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.settings.sampler, self.settings.sampler_options, (self.seed + seen) % 2**32)
+        self.study.sampler = make_sampler(
+            self.settings.sampler, self.settings.sampler_options, (self.seed + seen) % 2**32
+        )
         trial = self.study.ask()
         try:
             chosen = suggest(trial, self.settings.space)
@@ -198,7 +215,11 @@ class Search:
             raise
         overrides = [f"{key}={override_value(value)}" for key, value in chosen.items()]
         job = str(trial.user_attrs.get("job", trial.number))
-        for name, value in (("job", job), ("words", overrides), ("sweep", self.identity)):  # the last makes it known
+        for name, value in (
+            ("job", job),
+            ("words", overrides),
+            ("sweep", self.identity),
+        ):  # the last makes it known
             trial.set_user_attr(name, value)
         return self._asked(trial)
 
@@ -220,8 +241,15 @@ class Search:
         """Tell the study what the run folders of these trials say; a trial that was interrupted stays open."""
         for trial in asked:
             job = read_job(self.sweep / trial.job)
-            given = dict(override.split("=", 1) for override in trial.overrides if not override.startswith(NOT_OF_THE_JOB))
-            if job.state in DONE and {key: job.overrides.get(key.lstrip("+")) for key in given} != given:
+            given = dict(
+                override.split("=", 1)
+                for override in trial.overrides
+                if not override.startswith(NOT_OF_THE_JOB)
+            )
+            if (
+                job.state in DONE
+                and {key: job.overrides.get(key.lstrip("+")) for key in given} != given
+            ):
                 msg = f"{self.sweep / trial.job} holds the run of another trial; begin a new sweep"
                 raise SearchError(msg)
             values = [job.metrics.get(name) for name in self.settings.objectives]
@@ -245,14 +273,24 @@ class Search:
             "objectives": dict(self.settings.objectives),
             "log": [key for key, entry in self.settings.space.items() if entry.get("log")],
             "best": [trial.number for trial in self._best()] if done else [],
-            "importance": {name: self._importance(at) for at, name in enumerate(self.settings.objectives)},
-            "trials": [_described(trial, self.identity) for trial in trials if trial.state is not TrialState.WAITING],
+            "importance": {
+                name: self._importance(at) for at, name in enumerate(self.settings.objectives)
+            },
+            "trials": [
+                _described(trial, self.identity)
+                for trial in trials
+                if trial.state is not TrialState.WAITING
+            ],
         }
         RunFolder(self.sweep).write_json(SEARCH, record)
 
     def _best(self) -> list[FrozenTrial]:
         """The best trial, or those that no other one surpasses in all of several objectives."""
-        return [self.study.best_trial] if len(self.settings.objectives) == 1 else self.study.best_trials
+        return (
+            [self.study.best_trial]
+            if len(self.settings.objectives) == 1
+            else self.study.best_trials
+        )
 
     def _importance(self, objective: int) -> dict[str, float]:
         """Share of the objective's variance that each parameter explains (fANOVA, Hutter, Hoos & Leyton-Brown, ICML 2014)."""
@@ -262,7 +300,11 @@ class Search:
             return float(trial.values[objective])
 
         try:
-            return dict(optuna.importance.get_param_importances(self.study, evaluator=evaluator, target=value))
+            return dict(
+                optuna.importance.get_param_importances(
+                    self.study, evaluator=evaluator, target=value
+                )
+            )
         except (ValueError, RuntimeError):  # too few trials, or all alike
             return {}
 

@@ -8,7 +8,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from run_folders.errors import UserError, brief, nearest
 
-_KINDS: dict[str, tuple[set[str], set[str]]] = {  # type -> keys that it needs, keys that it may have
+_KINDS: dict[
+    str, tuple[set[str], set[str]]
+] = {  # type -> keys that it needs, keys that it may have
     "float": ({"low", "high"}, {"log", "step"}),
     "int": ({"low", "high"}, {"log", "step"}),
     "categorical": ({"choices"}, set()),
@@ -26,13 +28,11 @@ class SearchError(UserError, ValueError):
 def check_space(space: Mapping[str, Any]) -> None:
     """Raise `SearchError` where an entry is no dimension.
 
-    An entry is `{type: float | int, low, high, log, step}` or `{type: categorical, choices}`, and may have `when: {key: value
-    or list of values}`, which names keys before it.
+    An entry is `{type: float | int, low, high, log, step}` or `{type: categorical, choices}`, and
+    may have `when: {key: value or list of values}`, which names keys before it.
     """
     if not space:
-        msg = (
-            "hydra.sweeper.space is empty; say what may be chosen: {model.lr: {type: float, low: 1e-4, high: 1e-2, log: true}}"
-        )
+        msg = "hydra.sweeper.space is empty; say what may be chosen: {model.lr: {type: float, low: 1e-4, high: 1e-2, log: true}}"
         raise SearchError(msg)
     before: list[str] = []
     for key, entry in space.items():
@@ -68,7 +68,11 @@ def _fault(entry: object, before: list[str]) -> str:
 def _range_fault(entry: Mapping[str, Any]) -> str:
     low, high, step = entry["low"], entry["high"], entry.get("step")
     kinds = int if entry["type"] == "int" else (int, float)
-    for name, value in (("low", low), ("high", high), *((("step", step),) if step is not None else ())):
+    for name, value in (
+        ("low", low),
+        ("high", high),
+        *((("step", step),) if step is not None else ()),
+    ):
         if not isinstance(value, kinds) or isinstance(value, bool):
             return f"received {name} {value!r}; {'a whole number' if kinds is int else 'a number'} is needed"
     if step is not None and not step > 0:
@@ -89,7 +93,10 @@ def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Value]:  # noqa: 
     chosen: dict[str, Value] = {}
     for key, entry in space.items():
         conditions = (entry.get("when") or {}).items()
-        if not all(key in chosen and chosen[key] in (v if isinstance(v, list) else [v]) for key, v in conditions):
+        if not all(
+            key in chosen and chosen[key] in (v if isinstance(v, list) else [v])
+            for key, v in conditions
+        ):
             continue
         try:
             chosen[key] = _suggested(trial, key, entry)
@@ -101,7 +108,10 @@ def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Value]:  # noqa: 
 
 def _suggested(trial: Any, key: str, entry: Mapping[str, Any]) -> Value:  # noqa: ANN401 - as above
     if entry["type"] == "categorical":
-        choices = [c if c is None or isinstance(c, str | int | float) else override_value(c) for c in entry["choices"]]
+        choices = [
+            c if c is None or isinstance(c, str | int | float) else override_value(c)
+            for c in entry["choices"]
+        ]
         value: Value = trial.suggest_categorical(key, choices)
         return value
     ask = trial.suggest_int if entry["type"] == "int" else trial.suggest_float

@@ -46,11 +46,15 @@ def open_storage(storage: str) -> BaseStorage:
 
 def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
     """The sampler that a config names."""
-    sampler: optuna.samplers.BaseSampler = _made("sampler", SAMPLERS, name, {"seed": seed, **options})
+    sampler: optuna.samplers.BaseSampler = _made(
+        "sampler", SAMPLERS, name, {"seed": seed, **options}
+    )
     return sampler
 
 
-def make_pruner(name: str, options: Mapping[str, Any], max_epochs: int | None) -> optuna.pruners.BasePruner:
+def make_pruner(
+    name: str, options: Mapping[str, Any], max_epochs: int | None
+) -> optuna.pruners.BasePruner:
     """The pruner that a config names; Hyperband is told how long a trial can be."""
     more = {"max_resource": max_epochs} if name == "hyperband" and max_epochs else {}
     pruner: optuna.pruners.BasePruner = _made("pruner", PRUNERS, name, {**more, **options})
@@ -80,7 +84,10 @@ def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, 
     """
     pruner = make_pruner(spec["pruner"], spec["pruner_options"], max_epochs)
     study = optuna.load_study(
-        study_name=spec["study"], storage=open_storage(spec["storage"]), pruner=pruner, sampler=optuna.samplers.RandomSampler()
+        study_name=spec["study"],
+        storage=open_storage(spec["storage"]),
+        pruner=pruner,
+        sampler=optuna.samplers.RandomSampler(),
     )
     trial = optuna.trial.Trial(study, spec["id"])
 

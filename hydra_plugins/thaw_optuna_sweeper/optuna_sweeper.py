@@ -18,7 +18,8 @@ class OptunaSweeperConf:
     _target_: str = "hydra_plugins.thaw_optuna_sweeper.optuna_sweeper.OptunaSweeper"
     n_trials: int = 20
     n_jobs: int = 1
-    # Mappings are Any and null: Hydra adds no key to a typed mapping, or to one that is there, from the command line.
+    # Mappings are Any and null: Hydra adds no key to a typed mapping, or to one that is there, from
+    # the command line.
     space: Any = None
     objectives: Any = None
     sampler: str = "tpe"
@@ -30,7 +31,9 @@ class OptunaSweeperConf:
     study_name: str | None = None
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="thaw")
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="thaw"
+)
 
 
 class OptunaSweeper(Sweeper):
@@ -42,9 +45,14 @@ class OptunaSweeper(Sweeper):
 
     def __init__(self, n_jobs: int, **settings: Any) -> None:  # noqa: ANN401 - see OptunaSweeperConf
         self.n_jobs = n_jobs
-        self.settings = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in settings.items()}
+        self.settings = {
+            key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v
+            for key, v in settings.items()
+        }
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Hydra calls this before `sweep`."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -55,7 +63,8 @@ class OptunaSweeper(Sweeper):
         """Run trials until the study has as many as it is to have.
 
         Args:
-            arguments: The command line's overrides; those that name several values add to the space.
+            arguments: The command line's overrides; those that name several values add to the
+                space.
 
         Raises:
             SearchError: If the search cannot be done as it is configured.
@@ -63,7 +72,9 @@ class OptunaSweeper(Sweeper):
         from engine.sweeps.space import SearchError
 
         try:
-            from engine.sweeps.overrides import open_search  # imports optuna, which costs half a second
+            from engine.sweeps.overrides import (
+                open_search,
+            )  # imports optuna, which costs half a second
         except ModuleNotFoundError as error:
             msg = f"hydra/sweeper=optuna needs {error.name}; the extra `sweep` brings it: pip install -e '.[sweep]'"
             raise SearchError(msg) from error

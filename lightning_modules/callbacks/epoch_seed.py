@@ -13,9 +13,15 @@ class EpochSeed(lightning.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
         """Seed for this epoch."""
-        state = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank]).generate_state(3)
+        state = np.random.SeedSequence(
+            [self.seed, trainer.current_epoch, trainer.global_rank]
+        ).generate_state(3)
         random.seed(int(state[0]))
         np.random.seed(int(state[1]))  # other libraries draw from the global generator
         torch.manual_seed(int(state[2]))

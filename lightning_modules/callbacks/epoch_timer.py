@@ -22,15 +22,27 @@ class EpochTimer(lightning.Callback):
         """Since the epoch began."""
         return _now() - self.epoch_start
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
         """Start the clock."""
         self.epoch_start, self.val_seconds = _now(), 0.0
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
         """Stop the training clock."""
         self.val_start = _now()
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
         """Let the training clock go on."""
         self.val_seconds += _now() - self.val_start
 

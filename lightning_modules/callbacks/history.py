@@ -26,8 +26,9 @@ class HistoryStore(Protocol):
 class History(Checkpoint):
     """Writes the epoch's metrics, learning rates and times.
 
-    A kind of checkpoint to Lightning, which therefore calls it after the task has computed the epoch's metrics and in the
-    order given: before the real checkpoints, so that a row exists for every epoch that can be resumed from.
+    A kind of checkpoint to Lightning, which therefore calls it after the task has computed the
+    epoch's metrics and in the order given: before the real checkpoints, so that a row exists for
+    every epoch that can be resumed from.
     """
 
     def __init__(self, store: HistoryStore, timer: EpochTimer) -> None:
@@ -41,9 +42,15 @@ class History(Checkpoint):
         self.rows: list[dict[str, str]] = []
         self.lrs: list[float] = []
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,  # noqa: ARG002
+    ) -> None:
         """Keep the rows of the epochs before the one that starts."""
-        self.rows = [row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch]
+        self.rows = [
+            row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch
+        ]
 
     def on_before_optimizer_step(
         self,
@@ -54,7 +61,9 @@ class History(Checkpoint):
         """Keep the step's learning rates: behind an epoch's last step, schedules have moved on to the next epoch."""
         self.lrs = [group["lr"] for group in optimizer.param_groups]
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Write the row and log its gist."""
         if not isinstance(pl_module, Task) or not trainer.is_global_zero:
             return
@@ -65,7 +74,10 @@ class History(Checkpoint):
         for stage in ("train", "val"):
             if stage in pl_module.results:
                 metrics = pl_module.results[stage].metrics
-                row |= {f"{stage}/{name}": "" if value is None else value for name, value in metrics.items()}
+                row |= {
+                    f"{stage}/{name}": "" if value is None else value
+                    for name, value in metrics.items()
+                }
                 row[f"{stage}/n"] = pl_module.results[stage].count
         for group, lr in zip(trainer.optimizers[0].param_groups, self.lrs, strict=True):
             trains = any(parameter.requires_grad for parameter in group["params"])
@@ -74,8 +86,12 @@ class History(Checkpoint):
         row["train/samples_per_second"] = round(samples / train_seconds, 1)
         self.rows.append({key: str(value) for key, value in row.items()})
         self.store.write_history(self.rows)
-        shown = " ".join(f"{key} {row[key]:.4f}" for key in _GIST if isinstance(row.get(key), float))
-        log.info("epoch %d of %s: %s, %.1f s", trainer.current_epoch, trainer.max_epochs, shown, seconds)
+        shown = " ".join(
+            f"{key} {row[key]:.4f}" for key in _GIST if isinstance(row.get(key), float)
+        )
+        log.info(
+            "epoch %d of %s: %s, %.1f s", trainer.current_epoch, trainer.max_epochs, shown, seconds
+        )
 
 
 _GIST = ("train/loss", "train/acc", "train/miou", "val/loss", "val/acc", "val/miou")

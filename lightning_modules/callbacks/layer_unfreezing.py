@@ -17,7 +17,8 @@ _BACKBONE = "features.model"
 class LayerUnfreezing(lightning.Callback):
     """Gives a task its freezing plan; the head trains from the start.
 
-    A plan is a function of the epoch alone, see `FreezingPlan`: nothing is unfrozen by an event that a resumed run would miss.
+    A plan is a function of the epoch alone, see `FreezingPlan`: nothing is unfrozen by an event
+    that a resumed run would miss.
     """
 
     def __init__(
@@ -30,13 +31,16 @@ class LayerUnfreezing(lightning.Callback):
         """State the plan; exactly one of `start_layer` and `schedule`.
 
         Args:
-            start_layer: This layer of the backbone and everything after it in parameter order trains. The name is the
-                backbone's own: `blocks.11`, `features.28`, `encoder.layer.11`; `all` is everything.
-            schedule: Epoch -> start layer from then on, None for the head alone, as it is before the first entry; each entry
-                reaches at least as far as the one before ("gradual unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
-            lr_factors: Epoch of the schedule -> factor on the learning rate of what begins to train then.
-            layer_decay: Each layer's learning rate is that of the layer above times this (Clark et al. 2020,
-                arXiv 2003.10555).
+            start_layer: This layer of the backbone and everything after it in parameter order
+                trains. The name is the backbone's own: `blocks.11`, `features.28`,
+                `encoder.layer.11`; `all` is everything.
+            schedule: Epoch -> start layer from then on, None for the head alone, as it is before
+                the first entry; each entry reaches at least as far as the one before ("gradual
+                unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
+            lr_factors: Epoch of the schedule -> factor on the learning rate of what begins to train
+                then.
+            layer_decay: Each layer's learning rate is that of the layer above times this (Clark et
+                al. 2020, arXiv 2003.10555).
 
         Raises:
             FreezingError: If that is no plan.
@@ -66,7 +70,12 @@ class LayerUnfreezing(lightning.Callback):
         self.stages: dict[int, str | None] = dict(sorted({0: None, **given}.items()))
         self.layer_decay = layer_decay
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(
+        self,
+        trainer: lightning.Trainer,  # noqa: ARG002
+        pl_module: lightning.LightningModule,
+        stage: str,  # noqa: ARG002
+    ) -> None:
         """Give the task its plan, before optimiser and DDP look at it."""
         if isinstance(pl_module, Task):
             self.give_plan(pl_module)
@@ -75,7 +84,8 @@ class LayerUnfreezing(lightning.Callback):
         """Give a task its plan; a second time changes nothing.
 
         Raises:
-            FreezingError: If the plan names what the backbone does not have, or the task has another one.
+            FreezingError: If the plan names what the backbone does not have, or the task has
+                another one.
         """
         plan = self.plan(task.network)
         if task.freezing not in (plan, FreezingPlan()):
@@ -94,7 +104,9 @@ class LayerUnfreezing(lightning.Callback):
         starts: dict[str, int | None] = dict.fromkeys(names)
         reached = 0
         for epoch, layer in self.stages.items():
-            training = [] if layer is None else names if layer == ALL else parameters_from(backbone, layer)
+            training = (
+                [] if layer is None else names if layer == ALL else parameters_from(backbone, layer)
+            )
             if len(training) < reached:
                 msg = f"unfreezing.schedule: epoch {epoch} starts at {layer}, behind what trains already; what trains goes on"
                 raise FreezingError(msg)
@@ -103,8 +115,13 @@ class LayerUnfreezing(lightning.Callback):
                 starts[name] = epoch if starts[name] is None else starts[name]
         depths = layer_numbers(backbone) if self.layer_decay is not None else {}
         deepest = max(depths.values(), default=0)
-        groups = {f"{_BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest)) for name in names}
-        return FreezingPlan({f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages)
+        groups = {
+            f"{_BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest))
+            for name in names
+        }
+        return FreezingPlan(
+            {f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages
+        )
 
     def _group(self, start: int | None, below: int) -> tuple[str, float]:
         """What sets a parameter's group apart, and its factor; `below` counts the layers from the last one down."""

@@ -16,8 +16,8 @@ class PrunedRunError(UserError):
 class Pruning(Checkpoint):
     """Reports the monitored metric after each epoch that was validated, and stops the run where it is told to.
 
-    A kind of checkpoint to Lightning, so that it acts when the epoch's metrics are computed and, being the last of the
-    callbacks, when they are on record.
+    A kind of checkpoint to Lightning, so that it acts when the epoch's metrics are computed and,
+    being the last of the callbacks, when they are on record.
     """
 
     def __init__(self, monitor: str, report: Callable[[int, float], bool] | None) -> None:
@@ -29,7 +29,9 @@ class Pruning(Checkpoint):
         """
         self.monitor, self.report = monitor, report
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Report, and raise `PrunedRunError` in every process where the run is to stop."""
         if not isinstance(pl_module, Task) or "val" not in pl_module.results:
             return

@@ -101,11 +101,15 @@ def confusion_rows(confusion: Confusion, most: int = 10_000) -> Table:
     Returns:
         label, prediction and count; in the order of the classes.
     """
-    cells = [(i, j, int(count)) for i, row in enumerate(confusion.counts) for j, count in enumerate(row)]
+    cells = [
+        (i, j, int(count)) for i, row in enumerate(confusion.counts) for j, count in enumerate(row)
+    ]
     if len(cells) > most:
         cells = sorted(sorted((c for c in cells if c[2]), key=lambda cell: -cell[2])[:most])
     names = confusion.classes
-    return Table(["label", "prediction", "count"], [[names[i], names[j], count] for i, j, count in cells])
+    return Table(
+        ["label", "prediction", "count"], [[names[i], names[j], count] for i, j, count in cells]
+    )
 
 
 class Dashboard(ABC):
@@ -116,7 +120,8 @@ class Dashboard(ABC):
         """Begin the run, or go on with an earlier one.
 
         Args:
-            config: The resolved, redacted config; commit, versions, hardware, seed and data under `provenance`.
+            config: The resolved, redacted config; commit, versions, hardware, seed and data under
+                `provenance`.
 
         Raises:
             LoggerError: If there is no beginning it.
@@ -127,7 +132,8 @@ class Dashboard(ABC):
         """Take something that a finished run has.
 
         Args:
-            name: What it is called, such as `test/classes`; of a file `plan`, `report` or `checkpoint`.
+            name: What it is called, such as `test/classes`; of a file `plan`, `report` or
+                `checkpoint`.
             content: Metrics, a table, a confusion matrix, pictures, or a file of the run folder.
         """
 

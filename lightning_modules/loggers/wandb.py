@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
 
-# Whatever W&B would collect by itself: the command line, the environment's packages, the screen. The run folder says it all
-# without secrets, and that is what is logged.
+# Whatever W&B would collect by itself: the command line, the environment's packages, the screen.
+# The run folder says it all without secrets, and that is what is logged.
 _COLLECT_NOTHING: dict[str, Any] = {
     "console": "off",
     "disable_code": True,
@@ -71,7 +71,8 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             group: Of runs that belong together, such as a sweep's.
             job_type: What the run does.
             tags: Words to find it by.
-            offline: Whether to write into the run folder alone, for `wandb sync` to upload; None does so where no key is found.
+            offline: Whether to write into the run folder alone, for `wandb sync` to upload; None
+                does so where no key is found.
             log_checkpoint: Whether the best checkpoint is an artifact of the run.
             run_id: Of an earlier run, to go on with it.
 
@@ -80,7 +81,9 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         """
         has_key = offline is not True and _has_key()
         self.mode = _mode(offline, has_key=has_key)
-        self.offline_for_want_of_a_key = offline is None and not has_key and "WANDB_MODE" not in os.environ
+        self.offline_for_want_of_a_key = (
+            offline is None and not has_key and "WANDB_MODE" not in os.environ
+        )
         self.log_checkpoint = log_checkpoint
         quiet = {"silent": True} if self.mode == "offline" else {}
         settings = wandb.Settings(**{**_COLLECT_NOTHING, **quiet})
@@ -123,7 +126,11 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         run.config.update(config, allow_val_change=True)
         if self.mode == "offline":
             why = "no key was found, so " if self.offline_for_want_of_a_key else ""
-            log.info("W&B: %sthe run is logged offline; to upload it: wandb sync %s", why, Path(str(run.dir)).parent)
+            log.info(
+                "W&B: %sthe run is logged offline; to upload it: wandb sync %s",
+                why,
+                Path(str(run.dir)).parent,
+            )
 
     def publish(self, name: str, content: Content) -> None:
         """Metrics into the summary, files as artifacts, the rest as what W&B shows it with."""
@@ -166,17 +173,26 @@ def _table(columns: list[Any], rows: list[Any]) -> wandb.Table:
 def _confusion_chart(confusion: Confusion) -> Any:  # noqa: ANN401 - a chart of W&B
     """W&B's own chart, from counts: of millions of pixels there is no list of labels."""
     columns = ["Actual", "Predicted", "nPredictions"]
-    table, fields = _table(columns, confusion_rows(confusion).rows), {column: column for column in columns}
-    return wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": "confusion matrix"})
+    table, fields = (
+        _table(columns, confusion_rows(confusion).rows),
+        {column: column for column in columns},
+    )
+    return wandb.plot_table(
+        "wandb/confusion_matrix/v1", table, fields, {"title": "confusion matrix"}
+    )
 
 
 def _image(picture: Picture) -> wandb.Image:
     """With its caption; masks become masks that can be switched on and off."""
     overlay = picture.overlay
     if overlay is None:
-        return wandb.Image(Image.open(io.BytesIO(picture.content)).convert("RGB"), caption=picture.caption)
+        return wandb.Image(
+            Image.open(io.BytesIO(picture.content)).convert("RGB"), caption=picture.caption
+        )
     labels = {**dict(enumerate(overlay.names)), UNLABELLED: "not labelled"}
-    masks = {name: {"mask_data": mask, "class_labels": labels} for name, mask in overlay.masks.items()}
+    masks = {
+        name: {"mask_data": mask, "class_labels": labels} for name, mask in overlay.masks.items()
+    }
     return wandb.Image(overlay.image, caption=picture.caption, masks=masks)
 
 
@@ -184,7 +200,12 @@ def _has_key() -> bool:
     """Whether W&B finds credentials where it looks for them: environment, netrc, its own settings."""
     host = wandb.setup().settings.base_url
     try:
-        return wbauth.authenticate_session(host=host, source="thaw", prompt=False, update_session=False) is not None
+        return (
+            wbauth.authenticate_session(
+                host=host, source="thaw", prompt=False, update_session=False
+            )
+            is not None
+        )
     except wandb.errors.Error as error:
         msg = f"logger=wandb: {brief(error)}; mend it, or give logger.wandb.offline=true"
         raise LoggerError(msg) from error

@@ -22,7 +22,8 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float =
     Args:
         logits: [B, 1] of class 1 against class 0, or [B, K].
         labels: [B] int64, 0..K-1.
-        label_smoothing: Share of each label that is spread evenly over all classes (Szegedy et al. 2016, arXiv 1512.00567).
+        label_smoothing: Share of each label that is spread evenly over all classes (Szegedy et al.
+            2016, arXiv 1512.00567).
 
     Returns:
         A scalar in nats.

@@ -21,7 +21,8 @@ class ClassificationResult(StageResult):
         classes: Precision, recall, F1 and support of each class.
         confusion: [K][K] counts, row the label, column the prediction.
         calibration: Bins of the reliability diagram.
-        samples: Index [N], probabilities [N, K] and labels [N], ordered by index; None where they were not kept.
+        samples: Index [N], probabilities [N, K] and labels [N], ordered by index; None where they
+            were not kept.
     """
 
     classes: list[dict[str, float]]
@@ -35,7 +36,8 @@ class ClassificationTotals(StageTotals):
 
     Attributes:
         confusion: [K, K] int64, row the label, column the prediction.
-        bin_counts, bin_confidence, bin_correct: [15] sums of the most probable class's probability, by that probability.
+        bin_counts, bin_confidence, bin_correct: [15] sums of the most probable class's probability,
+            by that probability.
         index, probabilities, labels: Of each sample, where they are kept.
     """
 
@@ -52,7 +54,8 @@ class ClassificationTotals(StageTotals):
 
         Args:
             num_classes: K.
-            keep_samples: Whether probabilities of every sample are kept, for predictions and ranking metrics.
+            keep_samples: Whether probabilities of every sample are kept, for predictions and
+                ranking metrics.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -77,17 +80,28 @@ class ClassificationTotals(StageTotals):
         self.add_loss(loss, len(labels))
         confidence, predictions = predicted(probabilities)
         cells = labels * self.num_classes + predictions
-        self.confusion += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.confusion)
+        self.confusion += torch.bincount(cells, minlength=self.num_classes**2).view_as(
+            self.confusion
+        )
         # Bins are open below and closed above, (0, 1/15] to (14/15, 1].
         # A NaN counts nowhere here; the loss carries it to where it ends the run.
         confidence = torch.nan_to_num(confidence)
-        bins = (torch.ceil(confidence.to(SUM_DTYPE) * CALIBRATION_BINS) - 1).clamp(0, CALIBRATION_BINS - 1).long()
+        bins = (
+            (torch.ceil(confidence.to(SUM_DTYPE) * CALIBRATION_BINS) - 1)
+            .clamp(0, CALIBRATION_BINS - 1)
+            .long()
+        )
         self.bin_counts += torch.bincount(bins, minlength=CALIBRATION_BINS)
-        # Sums of float32 in float64 are exact, and so do not depend on the order, up to half a million samples of 1000 classes.
+        # Sums of float32 in float64 are exact, and so do not depend on the order, up to half a
+        # million samples of 1000 classes.
         self.bin_confidence.index_add_(0, bins, confidence.to(SUM_DTYPE))
         self.bin_correct.index_add_(0, bins, (predictions == labels).long())
         if self.keep_samples:
-            for name, value in (("index", index), ("probabilities", probabilities), ("labels", labels)):
+            for name, value in (
+                ("index", index),
+                ("probabilities", probabilities),
+                ("labels", labels),
+            ):
                 getattr(self, name).append(value.clone())  # what a worker sent keeps a file open
 
     def result(self) -> ClassificationResult:
@@ -96,18 +110,24 @@ class ClassificationTotals(StageTotals):
         count = sum(map(sum, confusion))
         metrics = metrics_from_counts(self.confusion)
         metrics["loss"] = self.loss_sum / count if count else None
-        metrics["ece"] = expected_calibration_error(self.bin_counts, self.bin_confidence, self.bin_correct)
+        metrics["ece"] = expected_calibration_error(
+            self.bin_counts, self.bin_confidence, self.bin_correct
+        )
         samples = None
         if self.keep_samples and count:
             index, probabilities, labels = (values.cpu() for values in self.samples())
             samples = index, probabilities, labels
             if self.num_classes == 2:  # noqa: PLR2004
                 metrics |= ranking_metrics(probabilities[:, 1], labels)
-        return ClassificationResult(metrics, count, per_class_metrics(confusion), confusion, self.calibration(), samples)
+        return ClassificationResult(
+            metrics, count, per_class_metrics(confusion), confusion, self.calibration(), samples
+        )
 
     def samples(self) -> tuple[Tensor, Tensor, Tensor]:
         """Index [N], probabilities [N, K] and labels [N] of the kept samples, ordered by index."""
-        index, probabilities, labels = (self.listed(name) for name in ("index", "probabilities", "labels"))
+        index, probabilities, labels = (
+            self.listed(name) for name in ("index", "probabilities", "labels")
+        )
         order = torch.argsort(index)
         return index[order], probabilities[order], labels[order]
 
@@ -118,7 +138,14 @@ class ClassificationTotals(StageTotals):
             if count:
                 mean = float(self.bin_confidence[i]) / count
                 bounds = {"lower": i / CALIBRATION_BINS, "upper": (i + 1) / CALIBRATION_BINS}
-                bins.append({**bounds, "count": count, "confidence": mean, "acc": int(self.bin_correct[i]) / count})
+                bins.append(
+                    {
+                        **bounds,
+                        "count": count,
+                        "confidence": mean,
+                        "acc": int(self.bin_correct[i]) / count,
+                    }
+                )
         return bins
 
 
@@ -156,23 +183,28 @@ def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, floa
 def metrics_from_counts(confusion: Tensor) -> dict[str, Any]:
     """Accuracy and the averages over classes.
 
-    Macro averages run over the classes that occur as label or prediction; weighted ones are weighted by support. Micro
-    averages all equal the accuracy where each sample has one label.
+    Macro averages run over the classes that occur as label or prediction; weighted ones are
+    weighted by support. Micro averages all equal the accuracy where each sample has one label.
 
     Args:
         confusion: [K, K] int64.
 
     Returns:
-        `acc`, `precision_macro`, `precision_weighted`, and so on for recall and f1; None where there is no sample.
+        `acc`, `precision_macro`, `precision_weighted`, and so on for recall and f1; None where
+        there is no sample.
     """
     counts: list[list[int]] = confusion.tolist()
     classes = per_class_metrics(counts)
     total = sum(sum(row) for row in counts)
     present = [c for k, c in enumerate(classes) if c["support"] or any(row[k] for row in counts)]
-    metrics: dict[str, Any] = {"acc": sum(row[k] for k, row in enumerate(counts)) / total if total else None}
+    metrics: dict[str, Any] = {
+        "acc": sum(row[k] for k, row in enumerate(counts)) / total if total else None
+    }
     for name in ("precision", "recall", "f1"):
         metrics[f"{name}_macro"] = sum(c[name] for c in present) / len(present) if present else None
-        metrics[f"{name}_weighted"] = sum(c[name] * c["support"] for c in classes) / total if total else None
+        metrics[f"{name}_weighted"] = (
+            sum(c[name] * c["support"] for c in classes) / total if total else None
+        )
     return metrics
 
 
@@ -210,5 +242,7 @@ def ranking_metrics(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 def metric_names(num_classes: int) -> list[str]:
     """The names that `compute` gives, for checking a monitor before anything runs."""
     totals = ClassificationTotals(num_classes, keep_samples=False)
-    ranking: Mapping[str, None] = {"roc_auc": None, "average_precision": None} if num_classes == 2 else {}  # noqa: PLR2004
+    ranking: Mapping[str, None] = (
+        {"roc_auc": None, "average_precision": None} if num_classes == 2 else {}  # noqa: PLR2004
+    )
     return [*metrics_from_counts(totals.confusion), "loss", "ece", *ranking]

@@ -17,10 +17,11 @@ class SegmentationResult(StageResult):
     Attributes:
         pixels: Labelled pixels, which the metrics rest on.
         unlabelled: The other pixels.
-        classes: IoU, accuracy, labelled and predicted pixels of each class; None where a metric is undefined.
+        classes: IoU, accuracy, labelled and predicted pixels of each class; None where a metric is
+            undefined.
         confusion: [K][K] pixels, row the label, column the prediction.
-        images: Index [N], mean IoU [N] and pixel accuracy [N] of each image, ordered by index; None where they were not
-            kept. Both are NaN for an image without a labelled pixel.
+        images: Index [N], mean IoU [N] and pixel accuracy [N] of each image, ordered by index; None
+            where they were not kept. Both are NaN for an image without a labelled pixel.
     """
 
     pixels: int
@@ -58,10 +59,16 @@ class SegmentationTotals(StageTotals):
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), "sum")
         self.add_state("unlabelled", torch.zeros((), dtype=torch.int64), "sum")
         self.add_state("samples", torch.zeros((), dtype=torch.int64), "sum")
-        for name, dtype in (("index", torch.int64), ("iou", torch.float32), ("accuracy", torch.float32)):
+        for name, dtype in (
+            ("index", torch.int64),
+            ("iou", torch.float32),
+            ("accuracy", torch.float32),
+        ):
             self.add_list(name, (), dtype)
 
-    def update(self, loss: Tensor, predictions: Tensor, labels: Tensor, sizes: Tensor, index: Tensor) -> None:
+    def update(
+        self, loss: Tensor, predictions: Tensor, labels: Tensor, sizes: Tensor, index: Tensor
+    ) -> None:
         """Add a batch.
 
         Args:
@@ -72,10 +79,17 @@ class SegmentationTotals(StageTotals):
             index: [B] int64, the samples' rows.
         """
         k, count = self.num_classes, len(labels)
-        # A cell for each pair of classes, and one for what is not labelled; of all images in one go.
+        # A cell for each pair of classes, and one for what is not labelled; of all images in one
+        # go.
         cells = torch.where(labels == IGNORE_INDEX, k * k, labels.int() * k + predictions)
-        cells += torch.arange(count, dtype=torch.int32, device=labels.device)[:, None, None] * (k * k + 1)
-        confusion = torch.bincount(cells.flatten(), minlength=count * (k * k + 1)).view(count, -1)[:, :-1].view(count, k, k)
+        cells += torch.arange(count, dtype=torch.int32, device=labels.device)[:, None, None] * (
+            k * k + 1
+        )
+        confusion = (
+            torch.bincount(cells.flatten(), minlength=count * (k * k + 1))
+            .view(count, -1)[:, :-1]
+            .view(count, k, k)
+        )
         pixels = confusion.sum()
         self.confusion += confusion.sum(dim=0)
         self.unlabelled += sizes.prod(dim=1).sum() - pixels
@@ -85,7 +99,9 @@ class SegmentationTotals(StageTotals):
             hits = confusion.diagonal(dim1=1, dim2=2)
             union = confusion.sum(dim=1) + confusion.sum(dim=2) - hits
             present = union > 0
-            iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(dim=1)
+            iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(
+                dim=1
+            )
             self.index.append(index.clone())  # type: ignore[union-attr]  # what a worker sent keeps a file open
             self.iou.append(iou)  # type: ignore[union-attr]
             self.accuracy.append(hits.sum(dim=1) / confusion.sum(dim=(1, 2)))  # type: ignore[union-attr]
@@ -98,11 +114,19 @@ class SegmentationTotals(StageTotals):
         metrics["loss"] = self.loss_sum / pixels if pixels else None
         images = None
         if self.keep_samples and int(self.samples):
-            index, iou, accuracy = (self.listed(name).cpu() for name in ("index", "iou", "accuracy"))
+            index, iou, accuracy = (
+                self.listed(name).cpu() for name in ("index", "iou", "accuracy")
+            )
             order = torch.argsort(index)
             images = index[order], iou[order], accuracy[order]
         return SegmentationResult(
-            metrics, int(self.samples), pixels, int(self.unlabelled), per_class_metrics(confusion), confusion, images
+            metrics,
+            int(self.samples),
+            pixels,
+            int(self.unlabelled),
+            per_class_metrics(confusion),
+            confusion,
+            images,
         )
 
 
@@ -117,15 +141,17 @@ def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, floa
         confusion: [K][K] pixels, row the label, column the prediction.
 
     Returns:
-        One dict a class. IoU is None for a class that occurs neither as label nor as prediction, accuracy for one that is no
-        label.
+        One dict a class. IoU is None for a class that occurs neither as label nor as prediction,
+        accuracy for one that is no label.
     """
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
     metrics: list[dict[str, float | None]] = []
     for k, row in enumerate(confusion):
         labelled = sum(row)
         iou, accuracy = _ratio(row[k], labelled + predicted[k] - row[k]), _ratio(row[k], labelled)
-        metrics.append({"iou": iou, "acc": accuracy, "pixels": labelled, "predicted_pixels": predicted[k]})
+        metrics.append(
+            {"iou": iou, "acc": accuracy, "pixels": labelled, "predicted_pixels": predicted[k]}
+        )
     return metrics
 
 
@@ -136,8 +162,9 @@ def segmentation_metrics(confusion: Sequence[Sequence[int]]) -> dict[str, float 
         confusion: [K][K] pixels, row the label, column the prediction.
 
     Returns:
-        `miou`, the mean IoU over the classes that occur as label or prediction; `pixel_acc`; `class_acc`, the mean accuracy
-        over the classes that occur as label; `fw_iou`, the IoUs weighted by labelled pixels. None without a labelled pixel.
+        `miou`, the mean IoU over the classes that occur as label or prediction; `pixel_acc`;
+        `class_acc`, the mean accuracy over the classes that occur as label; `fw_iou`, the IoUs
+        weighted by labelled pixels. None without a labelled pixel.
     """
     classes = per_class_metrics(confusion)
     pixels = sum(map(sum, confusion))

@@ -65,7 +65,12 @@ class StageTotals(Metric):
     def result_of_all(self) -> StageResult:
         """The result over all processes, which each of them gets."""
         sharing = torch.distributed.is_available() and torch.distributed.is_initialized()
-        for name, empty in self.empty.items():  # a process without a batch still has to say of which kind its nothing is
+        for (
+            name,
+            empty,
+        ) in (
+            self.empty.items()
+        ):  # a process without a batch still has to say of which kind its nothing is
             if sharing and not len(getattr(self, name)):
                 setattr(self, name, [empty.to(self.device)])
         with self.sync_context(should_sync=self._to_sync and sharing):

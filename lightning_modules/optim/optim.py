@@ -24,9 +24,10 @@ class Schedule:
     """How learning rates change over a run.
 
     Attributes:
-        name: `linear` rises over the warm-up and falls to zero; `constant` stays up after it; `exponential` is multiplied
-            by `decay` each epoch; `onecycle` (Smith & Topin 2017, arXiv 1708.07120) rises from a tenth over the warm-up and
-            falls to a thousandth; `plateau` is multiplied by `decay` once the monitored metric has stood still.
+        name: `linear` rises over the warm-up and falls to zero; `constant` stays up after it;
+            `exponential` is multiplied by `decay` each epoch; `onecycle` (Smith & Topin 2017, arXiv
+            1708.07120) rises from a tenth over the warm-up and falls to a thousandth; `plateau` is
+            multiplied by `decay` once the monitored metric has stood still.
         warmup: Fraction of all steps, 0..1; `exponential` and `plateau` have none.
         decay: Factor, 0..1.
         min_lr: What `exponential` and `plateau` do not fall below.
@@ -51,14 +52,16 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Put every parameter, frozen ones too, into a named group.
 
-    Weights are decayed; biases and the gains of norms, all of which have fewer than two dimensions, are not, and what a module
-    names in `no_weight_decay()`, as timm's networks do for tokens and positions, is not either.
+    Weights are decayed; biases and the gains of norms, all of which have fewer than two dimensions,
+    are not, and what a module names in `no_weight_decay()`, as timm's networks do for tokens and
+    positions, is not either.
 
     Args:
         network: With a child module for each name in `lrs`.
         lrs: Child -> learning rate.
         weight_decay: Of the decayed groups.
-        group_of: Parameter's name -> what its group's name has behind the child's, and a factor on its learning rate.
+        group_of: Parameter's name -> what its group's name has behind the child's, and a factor on
+            its learning rate.
 
     Returns:
         Groups called `<child><suffix>` and `<child><suffix>_no_decay`, empty ones left out.
@@ -76,7 +79,12 @@ def parameter_groups(
         for suffix, factor in suffixes.items():
             for kind, decay in (("", weight_decay), ("_no_decay", 0.0)):
                 name = f"{child}{suffix}{kind}"
-                groups[name] = {"name": name, "params": [], "lr": lr * factor, "weight_decay": decay}
+                groups[name] = {
+                    "name": name,
+                    "params": [],
+                    "lr": lr * factor,
+                    "weight_decay": decay,
+                }
         for name in names:
             parameter, (suffix, _) = network.get_parameter(name), group_of(name)
             kind = "" if parameter.ndim > 1 and name not in spared else "_no_decay"
@@ -84,12 +92,14 @@ def parameter_groups(
     return [group for group in groups.values() if group["params"]]
 
 
-def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float
+) -> torch.optim.Optimizer:
     """An optimiser over the groups, each of whose steps reads a weight once.
 
     Args:
-        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam), or `sgd` with
-            Nesterov's momentum.
+        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam),
+            or `sgd` with Nesterov's momentum.
         groups: Of `parameter_groups`.
         momentum: Of `sgd`, 0..1.
 
@@ -100,7 +110,8 @@ def make_optimizer(name: OptimizerName, groups: list[dict[str, Any]], *, momentu
         fused: torch.optim.Optimizer = AdamW(groups, fused=True)
     else:
         fused = SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
-    # Else a scaler of float16's gradients would leave unscaling them to the step, and Lightning clips nothing that is scaled.
+    # Else a scaler of float16's gradients would leave unscaling them to the step, and Lightning
+    # clips nothing that is scaled.
     fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
     return fused
 
@@ -114,15 +125,17 @@ def clips_itself(optimizer: torch.optim.Optimizer) -> bool:
 def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """Have the optimiser's next step clip the gradients by their norm, in the pass in which it reads them.
 
-    Clipping beforehand (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) would read and write each gradient once more. As
-    torch's, it multiplies by max_norm / (norm + 1e-6) where that is below 1; on a CPU, where looking is free, gradients that
-    are not to be clipped stay as they are.
+    Clipping beforehand (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) would read and write each
+    gradient once more. As torch's, it multiplies by max_norm / (norm + 1e-6) where that is below 1;
+    on a CPU, where looking is free, gradients that are not to be clipped stay as they are.
 
     Args:
         optimizer: One that `clips_itself`.
         max_norm: What the Euclidean norm of all gradients together shall not exceed.
     """
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [
+        p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
     scale = (torch.nn.utils.get_total_norm(gradients) + _CLIP_EPSILON) / max_norm
     # A norm that is no number is not <= 1, and spreads to all weights.
     unclipped = scale.device.type == "cpu" and bool(scale <= 1)
@@ -134,8 +147,8 @@ def lr_factor(step: int, *, name: ScheduleName, warmup_steps: int, total_steps: 
 
     Args:
         step: Optimiser steps taken, from 0.
-        name: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1 after it; `onecycle` rises
-            from a tenth and falls to a thousandth.
+        name: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1
+            after it; `onecycle` rises from a tenth and falls to a thousandth.
         warmup_steps: Steps until the factor is 1.
         total_steps: Steps of the whole run.
 
@@ -156,11 +169,13 @@ def exponential_factor(step: int, *, decay: float, floor: float, steps_per_epoch
     return max(decay ** (step // steps_per_epoch), floor)
 
 
-def lr_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int) -> LRScheduler:
+def lr_schedule(
+    optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int
+) -> LRScheduler:
     """A schedule to be stepped after each optimiser step; `plateau` once an epoch, with the monitored metric.
 
-    Nothing but `plateau` depends on anything but the step, so that all groups, those that are unfrozen late too, follow the
-    same curve.
+    Nothing but `plateau` depends on anything but the step, so that all groups, those that are
+    unfrozen late too, follow the same curve.
 
     Args:
         optimizer: Each group keeps its own peak.
@@ -185,12 +200,20 @@ def lr_schedule(optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_s
         return LambdaLR(
             optimizer,
             [
-                partial(exponential_factor, decay=schedule.decay, floor=floor, steps_per_epoch=steps_per_epoch)
+                partial(
+                    exponential_factor,
+                    decay=schedule.decay,
+                    floor=floor,
+                    steps_per_epoch=steps_per_epoch,
+                )
                 for floor in floors
             ],
         )
     warmup_steps = round(schedule.warmup * total_steps)
-    return LambdaLR(optimizer, partial(lr_factor, name=schedule.name, warmup_steps=warmup_steps, total_steps=total_steps))
+    return LambdaLR(
+        optimizer,
+        partial(lr_factor, name=schedule.name, warmup_steps=warmup_steps, total_steps=total_steps),
+    )
 
 
 def steps_in(batches: float, accumulate: int) -> int:

@@ -24,7 +24,9 @@ def exact(row: dict[str, Any], samples: int, metrics: int) -> bool:
 
 def test_texts_on_1_2_and_8_processes() -> None:
     found = rows("--processes", "1", "2", "8", "--samples", "2140", "7")
-    assert [(row["processes"], row["samples"]) for row in found] == [(p, n) for p in (1, 2, 8) for n in (2140, 7)]
+    assert [(row["processes"], row["samples"]) for row in found] == [
+        (p, n) for p in (1, 2, 8) for n in (2140, 7)
+    ]
     metrics = {row["samples"]: row["metrics"] for row in found if row["processes"] == 1}
     assert min(metrics.values()) > 20
     assert all(exact(row, row["samples"], metrics[row["samples"]]) for row in found), found
@@ -42,9 +44,13 @@ def test_the_comparison_sees_a_last_digit(tmp_path: Path) -> None:
 
     for processes, loss in ((1, 0.1), (2, 0.1 + 2**-56)):
         folder = RunFolder(tmp_path / f"{processes}x2")
-        folder.write_json("metrics.json", {"n": 2, "loss": loss, "per_class": {"fake": {"f1": 0.5}}})
+        folder.write_json(
+            "metrics.json", {"n": 2, "loss": loss, "per_class": {"fake": {"f1": 0.5}}}
+        )
         folder.predictions.parent.mkdir()
-        pd.DataFrame({"index": [0, 1], "probability": [0.5, 0.25 * processes]}).to_parquet(folder.predictions)
+        pd.DataFrame({"index": [0, 1], "probability": [0.5, 0.25 * processes]}).to_parquet(
+            folder.predictions
+        )
     row = compare(tmp_path, 2, 2)
     assert row["different"] == ["/loss"]
     assert 0 < row["largest"] < 1e-15

@@ -20,7 +20,9 @@ def test_it_measures_each_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", [None, 224])
-def test_both_sides_give_the_same_pixels_where_nothing_is_drawn(size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_sides_give_the_same_pixels_where_nothing_is_drawn(
+    size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_input, "_IMAGES", 6)
     most, more = image_input.difference(image_input.encoded_images(None), size)
     assert most <= 2 + 1e-3

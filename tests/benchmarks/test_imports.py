@@ -13,7 +13,9 @@ def test_a_row_has_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.key == "S11"
     assert list(row.sides) == ["Thaw", "default"]
     assert set(programs) == {"", "import engine.run", "import torch, lightning"}
-    assert row.goals[0].value == row.sides["Thaw"].timing.median / row.sides["default"].timing.median
+    assert (
+        row.goals[0].value == row.sides["Thaw"].timing.median / row.sides["default"].timing.median
+    )
 
 
 def test_a_program_that_fails_is_not_measured() -> None:

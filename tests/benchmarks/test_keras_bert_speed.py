@@ -22,14 +22,23 @@ def test_peers_guess_the_same_share_of_the_same_tokens(tmp_path: Path) -> None:
     rows = [" ".join(words[:n]) for n in lengths]
     (tmp_path / "train.csv").write_text("tweet\n" + "\n".join(rows) + "\n", encoding="utf-8")
     inputs, hidden, weights = keras_bert_speed.plain_data(tmp_path / "train.csv", str(tmp_path), 3)
-    assert weights.sum(axis=1).tolist() == [1, 3, 19]  # 15 %, one at least, of what fits into 128 with [CLS] and [SEP]
+    assert weights.sum(axis=1).tolist() == [
+        1,
+        3,
+        19,
+    ]  # 15 %, one at least, of what fits into 128 with [CLS] and [SEP]
     original = inputs["input_ids"].copy()
     for i, size in enumerate((1, 20, 126)):
         n = int(weights[i].sum())
         places = inputs["positions"][i, :n]
         assert len(set(places.tolist())) == n
         original[i, places] = hidden[i, :n]
-        assert original[i].tolist() == [numbers["[CLS]"], *range(5, 5 + size), numbers["[SEP]"], *[0] * (126 - size)]
+        assert original[i].tolist() == [
+            numbers["[CLS]"],
+            *range(5, 5 + size),
+            numbers["[SEP]"],
+            *[0] * (126 - size),
+        ]
     assert (inputs["input_ids"] == numbers["[MASK]"]).sum() > 0
     assert np.all(hidden[weights == 0] == 0)
 

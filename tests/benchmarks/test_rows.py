@@ -17,8 +17,18 @@ def row(key: str = "S2 linear") -> Row:
         "default": Side((5.0, 6.0, 7.0), share=0.1),
         "tuned": Side((6.0, 4.0)),
     }
-    goals = (*ratio_goals(sides, ("default", 25, 50), ("tuned", 8, None)), Goal("accuracy", 0.95, 0.9))
-    return Row(key, "a head on stored features", sides, goals, "a machine", Limit(0.5, "1 GFLOP at 2 GFLOP/s"))
+    goals = (
+        *ratio_goals(sides, ("default", 25, 50), ("tuned", 8, None)),
+        Goal("accuracy", 0.95, 0.9),
+    )
+    return Row(
+        key,
+        "a head on stored features",
+        sides,
+        goals,
+        "a machine",
+        Limit(0.5, "1 GFLOP at 2 GFLOP/s"),
+    )
 
 
 def test_a_part_stands_for_the_whole() -> None:
@@ -46,7 +56,10 @@ def test_a_kept_row_is_the_row(tmp_path: Path) -> None:
 
 def test_the_page_says_what_was_missed() -> None:
     text = page([row()])
-    assert "| S2 linear | a head on stored features | 2 (150%, n 3) | 60 (33%, n 3) | 5 (40%, n 2) |" in text
+    assert (
+        "| S2 linear | a head on stored features | 2 (150%, n 3) | 60 (33%, n 3) | 5 (40%, n 2) |"
+        in text
+    )
     assert "25 / **3.5**, missed / 0.95" in text
     assert "On a GPU" not in text
     assert "0.5 | 4.0 |" in text
@@ -65,6 +78,8 @@ def test_the_machine_multiplies_and_copies(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(machine, "_SIDES", {"cpu": (8, 16)})
     monkeypatch.setattr(machine, "_COPIED", 1024)
     clock = itertools.count()
-    monkeypatch.setattr(machine, "now", lambda: next(clock))  # each product and each copy takes a second
+    monkeypatch.setattr(
+        machine, "now", lambda: next(clock)
+    )  # each product and each copy takes a second
     assert machine.operations_per_second(torch.float32) == 2 * 16**3
     assert machine.bytes_per_second() == 2 * 1024

@@ -12,7 +12,9 @@ from benchmarks import memory, segmentation_loss
 from benchmarks.rows import arguments
 
 CPU = torch.device("cpu")
-needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+needs_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="peak memory is read from /proc"
+)
 
 
 @needs_linux
@@ -28,7 +30,9 @@ def test_it_measures_each_size_and_side(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @needs_linux
-def test_the_size_at_which_the_reference_died(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_size_at_which_the_reference_died(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, (height, width) = segmentation_loss._NATIVE
     held = 4 * 2 * 150 * height * width / 2**30
     assert held == pytest.approx(8.17, abs=0.005)  # GiB, as reported
@@ -40,7 +44,9 @@ def test_the_size_at_which_the_reference_died(monkeypatch: pytest.MonkeyPatch, c
 
 @needs_linux
 @pytest.mark.parametrize("name", ["plain formula", "Thaw"])
-def test_a_step_of_each_side(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_of_each_side(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = {
         "hidden_size": 16,
         "num_hidden_layers": 4,
@@ -48,16 +54,24 @@ def test_a_step_of_each_side(name: str, monkeypatch: pytest.MonkeyPatch, capsys:
         "intermediate_size": 16,
         "out_indices": [1, 2, 3, 4],
     }
-    monkeypatch.setattr(segmentation_loss, "_BEIT", {**segmentation_loss._BEIT, **small, "patch_size": 64})
+    monkeypatch.setattr(
+        segmentation_loss, "_BEIT", {**segmentation_loss._BEIT, **small, "patch_size": 64}
+    )
     monkeypatch.setattr(segmentation_loss, "_CLASSES", 8)
     segmentation_loss.measure_step(name, "bf16-mixed", CPU, checkpointed=True)
     found = json.loads(capsys.readouterr().out)
     assert {"seconds", "peak"} <= found.keys()
 
 
-def test_peak_memory_is_what_the_system_says_was_added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_peak_memory_is_what_the_system_says_was_added(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """With a system of our own: how much of a process is resident depends on what else there is."""
-    status, reset, said = tmp_path / "status", tmp_path / "clear_refs", "Name:\tx\nVmHWM:\t   {} kB\nVmRSS:\t   100 kB\n"
+    status, reset, said = (
+        tmp_path / "status",
+        tmp_path / "clear_refs",
+        "Name:\tx\nVmHWM:\t   {} kB\nVmRSS:\t   100 kB\n",
+    )
     status.write_text(said.format(500))
     monkeypatch.setattr(memory, "_STATUS", status)
     monkeypatch.setattr(memory, "_RESET", reset)

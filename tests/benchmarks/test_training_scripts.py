@@ -11,12 +11,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from benchmarks import framework, image_head, image_prefix, image_runs, text_features, text_finetuning, turns
+from benchmarks import (
+    framework,
+    image_head,
+    image_prefix,
+    image_runs,
+    text_features,
+    text_finetuning,
+    turns,
+)
 from benchmarks.rows import Row
 from benchmarks.text_runs import ThawRun, forward_operations
 from tests.images import cifar_like
 
-_GRADIENT, _EXACT = 5e-3, 1e-5  # relative, of training on stored features; in bfloat16 where the device has it, in float32
+_GRADIENT, _EXACT = (
+    5e-3,
+    1e-5,
+)  # relative, of training on stored features; in bfloat16 where the device has it, in float32
 
 
 @pytest.fixture
@@ -76,10 +87,18 @@ def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "stored"), [("minilm_feature", True), ("minilm_bigru_feature", True), ("minilm_finetune", False)]
+    ("experiment", "stored"),
+    [("minilm_feature", True), ("minilm_bigru_feature", True), ("minilm_finetune", False)],
 )
-def test_the_loop_ends_where_the_framework_does(experiment: str, stored: bool, of_texts: Namespace, tmp_path: Path) -> None:
-    words = {"data.max_length": 32, "trainer.max_epochs": 2, "trainer.precision": "32-true", "model.dropout": 0.0}
+def test_the_loop_ends_where_the_framework_does(
+    experiment: str, stored: bool, of_texts: Namespace, tmp_path: Path
+) -> None:
+    words = {
+        "data.max_length": 32,
+        "trainer.max_epochs": 2,
+        "trainer.precision": "32-true",
+        "model.dropout": 0.0,
+    }
     ends: list[dict[str, torch.Tensor]] = []
     for make in (framework.ThawWithBar, framework.PlainLoop, framework.TunedLoop):
         run = make(experiment, of_texts, words, features=tmp_path if stored else "none")
@@ -99,7 +118,9 @@ def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
     run = ThawRun("minilm_finetune", of_texts, {"data.max_length": 128})
     run.prepare(1)
     texts = run.datamodule.tokenized["val"]
-    encoder: Any = AutoModel.from_pretrained(of_texts.backbone, add_pooling_layer=False, attn_implementation="eager")
+    encoder: Any = AutoModel.from_pretrained(
+        of_texts.backbone, add_pooling_layer=False, attn_implementation="eager"
+    )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         for row in range(len(texts)):
             ids = texts[row][0][None].long()
@@ -109,9 +130,18 @@ def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
 
 @pytest.mark.parametrize(
     ("script", "architecture", "peers"),
-    [(image_head, "vit_tiny_patch16_224", "S4"), (image_prefix, "deit_tiny_distilled_patch16_224", "S3 plain, S3 flip")],
+    [
+        (image_head, "vit_tiny_patch16_224", "S4"),
+        (image_prefix, "deit_tiny_distilled_patch16_224", "S3 plain, S3 flip"),
+    ],
 )
-def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images(
+    script: ModuleType,
+    architecture: str,
+    peers: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for module in (script, image_runs):
         monkeypatch.setattr(module, "IMAGES", 20)
         monkeypatch.setattr(module, "EPOCHS", 2)
@@ -121,10 +151,15 @@ def test_images(script: ModuleType, architecture: str, peers: str, tmp_path: Pat
     monkeypatch.setattr(script, "_WIDTH", 192)
     monkeypatch.setattr(script, "_NAME", architecture)
     cifar_like(tmp_path, 40, 10)
-    rows = list(script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1)))
+    rows = list(
+        script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1))
+    )
     assert ", ".join(row.key for row in rows) == peers
     for row in rows:
         check(row, "default", "tuned")
-        half, whole = (float(number) for number in re.findall(r"gradient ([0-9.e+-]+)", row.sides["Thaw"].quality))
+        half, whole = (
+            float(number)
+            for number in re.findall(r"gradient ([0-9.e+-]+)", row.sides["Thaw"].quality)
+        )
         assert half < _GRADIENT
         assert whole < _EXACT

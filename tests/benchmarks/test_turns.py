@@ -1,7 +1,7 @@
 """Sides take turns, each is charged with its own time alone, and one that fails ends all.
 
-Who trains when is what is tested. It is certain: a semaphore gives the turn to one process at a time, and how long a turn lasts is
-told by a clock that the sides move themselves.
+Who trains when is what is tested. It is certain: a semaphore gives the turn to one process at a
+time, and how long a turn lasts is told by a clock that the sides move themselves.
 """
 
 import argparse
@@ -79,14 +79,18 @@ def test_each_clock_runs_in_its_own_turns(place: Path, monkeypatch: pytest.Monke
 
 
 def test_a_side_that_has_ended_lies_still_until_all_have(place: Path) -> None:
-    makes = {name: partial(Leaving, name, calls, 1.0, place) for name, calls in (("a", 1), ("b", 6))}
+    makes = {
+        name: partial(Leaving, name, calls, 1.0, place) for name, calls in (("a", 1), ("b", 6))
+    }
     side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=0)
     order = (place / "order").read_text()
     assert sorted(order) == sorted("abbbbbb" + "AB")
     assert set(order[-2:]) == {"A", "B"}
 
 
-def test_the_last_that_a_side_does_is_to_wait_for_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_that_a_side_does_is_to_wait_for_the_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In this process, with a side that has nobody to wait for: the test above could be lucky."""
     done: list[str] = []
 
@@ -99,14 +103,25 @@ def test_the_last_that_a_side_does_is_to_wait_for_the_others(place: Path, monkey
             assert order.may_run[0].acquire(block=False)  # the others could have had their turn
             done.append("waited")
 
-    monkeypatch.setattr(turns, "now", turns.now)  # the side exchanges it; what is set here is taken back
+    monkeypatch.setattr(
+        turns, "now", turns.now
+    )  # the side exchanges it; what is set here is taken back
     order = Turns(1)
     order.begin()
-    turns._play(partial(Counting, "a", 1, 1.0, place), order, 0, (1, 0, torch.get_num_threads()), Results(), Over())
+    turns._play(
+        partial(Counting, "a", 1, 1.0, place),
+        order,
+        0,
+        (1, 0, torch.get_num_threads()),
+        Results(),
+        Over(),
+    )
     assert done == ["result of side 0", "waited"]
 
 
-def test_sides_with_fewer_seeds_are_left_out_of_later_ones(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sides_with_fewer_seeds_are_left_out_of_later_ones(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     makes = {"a": partial(Counting, "a", 1, 1.0, place), "c": partial(Counting, "c", 1, 1.0, place)}
     found = side_by_side(makes, GIVEN, {"a": 2, "c": 1}, warmth=0)
     assert {name: len(trained) for name, trained in found.items()} == {"a": 2, "c": 1}

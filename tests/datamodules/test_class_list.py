@@ -44,7 +44,9 @@ def test_values_that_stand_for_no_class_are_named_with_their_counts() -> None:
     assert fault == (
         "holds 151 in 2 pixels, 200 in 1 pixels, which stand for no class; known are 1 to 150, and 0 for what is not labelled"
     )
-    other = ClassList(("a", "b"), ((0, 0, 0), (1, 1, 1)), zero_is_unlabelled=False, ignore_value=255)
+    other = ClassList(
+        ("a", "b"), ((0, 0, 0), (1, 1, 1)), zero_is_unlabelled=False, ignore_value=255
+    )
     _, fault = other.decode(np.array([[2, 3, 4, 5, 255]], np.uint8))
     assert fault == (
         "holds 2 in 1 pixels, 3 in 1 pixels, 4 in 1 pixels and 1 more values, which stand for no class; "
@@ -58,29 +60,44 @@ def test_a_list_survives_plain_values(tmp_path: Path) -> None:
     assert ClassList.from_plain(ours.as_plain(), "here") == ours
 
 
-GOOD = {"zero_is_unlabelled": False, "ignore_value": 255, "classes": [{"name": n, "colour": [1, 2, 3]} for n in "ab"]}
+GOOD = {
+    "zero_is_unlabelled": False,
+    "ignore_value": 255,
+    "classes": [{"name": n, "colour": [1, 2, 3]} for n in "ab"],
+}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"classes": None}, "classes: a list of 2 to 255 classes is needed"),
-        ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "classes: a list of 2 to 255 classes is needed"),
+        (
+            {"classes": [{"name": "a", "colour": [1, 2, 3]}]},
+            "classes: a list of 2 to 255 classes is needed",
+        ),
         ({"classes": [{"name": "a"}, {"name": "b"}]}, "classes, entry 1: received {'name': 'a'}"),
-        ({"classes": [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [1, 2, 256]}]}, "classes, b: colour is"),
+        (
+            {"classes": [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [1, 2, 256]}]},
+            "classes, b: colour is",
+        ),
         ({"classes": [{"name": "a", "colour": [1, 2, 3]}] * 2}, "classes: a stands there twice"),
         (
             {"classes": [{"name": False, "colour": [1, 2, 3]}] * 2},
             "classes, entry 1: received False as its name; text is needed",
         ),
-        ({"classes": [{"name": " ", "colour": [1, 2, 3]}] * 2}, "classes, entry 1: received ' ' as its name; text is needed"),
+        (
+            {"classes": [{"name": " ", "colour": [1, 2, 3]}] * 2},
+            "classes, entry 1: received ' ' as its name; text is needed",
+        ),
         ({"zero_is_unlabelled": "yes"}, "zero_is_unlabelled: received 'yes'"),
         ({"ignore_value": 256}, "ignore_value: received 256"),
         ({"ignore_value": 1}, "ignore_value: 1 is the value of b"),
         ({"more": 1}, "a class list has the keys zero_is_unlabelled, ignore_value, classes"),
     ],
 )
-def test_what_is_wrong_with_a_list_is_told(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_list_is_told(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "list.yaml"
     path.write_text(yaml.safe_dump({**GOOD, **change}))
     with pytest.raises(DataError) as caught:
@@ -89,9 +106,15 @@ def test_what_is_wrong_with_a_list_is_told(change: dict[str, object], message: s
 
 
 def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.class_list=scene_parse_15: no such class list; did you mean scene_parse_150"):
+    with pytest.raises(
+        DataError,
+        match=r"data\.class_list=scene_parse_15: no such class list; did you mean scene_parse_150",
+    ):
         ClassList.read("scene_parse_15")
-    with pytest.raises(DataError, match=r"no such class list; give sample_scenes or scene_parse_150, or the path of a \.yaml"):
+    with pytest.raises(
+        DataError,
+        match=r"no such class list; give sample_scenes or scene_parse_150, or the path of a \.yaml",
+    ):
         ClassList.read(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(DataError, match=r"bad\.yaml: cannot be read as YAML"):

@@ -57,7 +57,8 @@ def test_image_is_turned_the_way_the_camera_was_held() -> None:
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     assert decode_image(encoded(image, "PNG", exif=exif), MAX).shape == (20, 16, 3)
     assert np.array_equal(
-        decode_image(encoded(image, "PNG", exif=exif), MAX), np.asarray(image.transpose(Image.Transpose.ROTATE_270))
+        decode_image(encoded(image, "PNG", exif=exif), MAX),
+        np.asarray(image.transpose(Image.Transpose.ROTATE_270)),
     )
 
 

@@ -6,13 +6,28 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import RandAugment
 from torchvision.transforms.v2 import functional as reference
 
-from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter, _image_seed, crop, rotate
+from datamodules.images.transforms import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Augmenter,
+    _image_seed,
+    crop,
+    rotate,
+)
 
-EVERYTHING = Augmentation(crop_padding=3, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9})
+EVERYTHING = Augmentation(
+    crop_padding=3, flip=True, rotation=15.0, rand_augment={"num_ops": 2, "magnitude": 9}
+)
 
 
 def images(count: int = 6, height: int = 20, width: int = 28) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0,
+        256,
+        (count, 3, height, width),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def test_rotation_is_torchvisions() -> None:
@@ -24,7 +39,9 @@ def test_rotation_is_torchvisions() -> None:
 
 def test_crop_is_torchvisions() -> None:
     rows, columns = torch.tensor([0, 1, 2, 4, 8, 3]), torch.tensor([8, 0, 5, 4, 2, 7])
-    for ours, image, row, column in zip(crop(images(), 4, rows, columns), images(), rows, columns, strict=True):
+    for ours, image, row, column in zip(
+        crop(images(), 4, rows, columns), images(), rows, columns, strict=True
+    ):
         padded = reference.pad(image, [4], padding_mode="reflect")
         assert torch.equal(ours, reference.crop(padded, int(row), int(column), 20, 28))
 
@@ -42,7 +59,8 @@ def test_every_window_comes_up() -> None:
     corner = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
     corner[..., 4, 4] = 255
     places = {
-        tuple(int(i) for i in image[0].nonzero()[0]) for image in augmenter(corner.expand(500, -1, -1, -1), torch.arange(500))
+        tuple(int(i) for i in image[0].nonzero()[0])
+        for image in augmenter(corner.expand(500, -1, -1, -1), torch.arange(500))
     }
     assert places == {(r, c) for r in (3, 4, 5) for c in (3, 4, 5)}
 
@@ -64,7 +82,9 @@ def test_change_depends_on_seed_epoch_and_row_alone(rand_augment: object) -> Non
 
 
 def test_rand_augment_is_torchvisions_with_the_seed_of_the_image() -> None:
-    settings = Augmentation(crop_padding=0, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9})
+    settings = Augmentation(
+        crop_padding=0, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9}
+    )
     changed = Augmenter(settings, 10, 5, 3)(images(4), torch.tensor([3, 8, 1, 0]))
     for ours, image, row in zip(changed, images(4), (3, 8, 1, 0), strict=True):
         torch.manual_seed(_image_seed(5, 3, row))

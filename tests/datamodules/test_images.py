@@ -18,7 +18,15 @@ from datamodules.reading.errors import DataError
 from datamodules.reading.splits import stratified_split
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
-from tests.images import BAD_IMAGES, COLOURS, cifar_like, encoded, image_folder, picture, write_parquet
+from tests.images import (
+    BAD_IMAGES,
+    COLOURS,
+    cifar_like,
+    encoded,
+    image_folder,
+    picture,
+    write_parquet,
+)
 
 CLASSES = list(COLOURS)
 FOLDER = {"train": "train", "val": "val", "test": "test"}
@@ -30,7 +38,14 @@ COMMAND = (
 
 
 def module(root: Path, **settings: object) -> ImageDataModule:
-    values = {"folder": "colours", "files": FOLDER, "classes": CLASSES, "num_classes": 5, "data_dir": str(root), "size": 16}
+    values = {
+        "folder": "colours",
+        "files": FOLDER,
+        "classes": CLASSES,
+        "num_classes": 5,
+        "data_dir": str(root),
+        "size": 16,
+    }
     return ImageDataModule(**{**values, **settings})  # type: ignore[arg-type]
 
 
@@ -42,9 +57,14 @@ def colours(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_training_on_an_image_folder_of_five_classes(in_memory: bool, train: Train, colours: Path) -> None:
+def test_training_on_an_image_folder_of_five_classes(
+    in_memory: bool, train: Train, colours: Path
+) -> None:
     ended = train(
-        *COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", f"data.num_workers={0 if in_memory else 1}"
+        *COMMAND,
+        f"paths.data_dir={colours}",
+        f"data.in_memory={in_memory}",
+        f"data.num_workers={0 if in_memory else 1}",
     )
     assert ended.code == 0, ended.err
     metrics = RunFolder(ended.folder).read_json("metrics.json")
@@ -53,7 +73,12 @@ def test_training_on_an_image_folder_of_five_classes(in_memory: bool, train: Tra
     assert metrics["test"]["acc"] > 0.5
     table = pd.read_parquet(RunFolder(ended.folder).predictions)
     assert table.columns[-1] == "image"
-    assert table["image"].tolist()[:4] == ["test/red/0.png", "test/red/1.jpg", "test/red/2.webp", "test/red/3.png"]
+    assert table["image"].tolist()[:4] == [
+        "test/red/0.png",
+        "test/red/1.jpg",
+        "test/red/2.webp",
+        "test/red/3.png",
+    ]
     assert table["label"].tolist()[:4] == ["red"] * 4
 
 
@@ -64,14 +89,18 @@ def test_streaming_gives_the_pixels_of_memory(colours: Path) -> None:
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         for ours, theirs in zip(getattr(kept, name)(), getattr(streamed, name)(), strict=True):
             assert ours["pixel_values"].dtype == torch.uint8
-            assert all(torch.equal(ours[key], theirs[key]) for key in ("pixel_values", "labels", "index"))
+            assert all(
+                torch.equal(ours[key], theirs[key]) for key in ("pixel_values", "labels", "index")
+            )
 
 
 def test_content_is_of_whole_files(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     contents = []
     for changed in (0, 1):
-        pixels[128, 128] ^= changed  # neither in the first nor in the last part of the file, which tell two images apart
+        pixels[128, 128] ^= (
+            changed  # neither in the first nor in the last part of the file, which tell two images apart
+        )
         Image.fromarray(pixels).save(tmp_path / "a.bmp")
         assert (tmp_path / "a.bmp").stat().st_size > 2**17
         image = EncodedImage(0, tmp_path / "a.bmp", 0, "a.bmp", None)
@@ -82,7 +111,12 @@ def test_content_is_of_whole_files(tmp_path: Path) -> None:
 def test_parquet_with_other_columns_and_class_names(tmp_path: Path, train: Train) -> None:
     for place, (split, count) in enumerate({"train": 40, "test": 10}.items()):
         names = [CLASSES[i % 5] for i in range(count)]
-        table = {"photo": [encoded(picture(name, place * 100 + i, (16, 16))) for i, name in enumerate(names)], "what": names}
+        table = {
+            "photo": [
+                encoded(picture(name, place * 100 + i, (16, 16))) for i, name in enumerate(names)
+            ],
+            "what": names,
+        }
         (tmp_path / "data" / "colours").mkdir(parents=True, exist_ok=True)
         pd.DataFrame(table).to_parquet(tmp_path / "data" / "colours" / f"{split}.parquet")
     ended = train(
@@ -90,8 +124,15 @@ def test_parquet_with_other_columns_and_class_names(tmp_path: Path, train: Train
         "data.image_column=photo", "data.label_column=what", "data.val_fraction=0.25", "data.size=null",
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    assert RunFolder(ended.folder).read_json("plan.json")["samples"] == {"train": 30, "val": 10, "test": 10}
-    assert pd.read_parquet(RunFolder(ended.folder).predictions)["image"].tolist()[1] == "test.parquet, row 2"
+    assert RunFolder(ended.folder).read_json("plan.json")["samples"] == {
+        "train": 30,
+        "val": 10,
+        "test": 10,
+    }
+    assert (
+        pd.read_parquet(RunFolder(ended.folder).predictions)["image"].tolist()[1]
+        == "test.parquet, row 2"
+    )
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
@@ -99,10 +140,26 @@ def hub(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
 
     def load_dataset(name: str, split: str) -> datasets.Dataset:
         assert name == "uoft-cs/cifar10"
-        names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-        features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        names = [
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ]
+        features = datasets.Features(
+            {"img": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+        )
         rows = {
-            "img": [{"bytes": encoded(picture("red", i, (32, 32))), "path": None} for i in range(len(labels))],
+            "img": [
+                {"bytes": encoded(picture("red", i, (32, 32))), "path": None}
+                for i in range(len(labels))
+            ],
             "label": labels,
         }
         return datasets.Dataset.from_dict(rows, features=features)
@@ -110,10 +167,15 @@ def hub(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
 
 
-def test_hub_is_asked_where_the_folder_has_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
+def test_hub_is_asked_where_the_folder_has_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train
+) -> None:
     hub(monkeypatch, [i % 10 for i in range(40)])
     ended = train(
-        "data=cifar10", f"paths.data_dir={tmp_path / 'nothing'}", "model=sample_image_classifier", "trainer.max_epochs=1"
+        "data=cifar10",
+        f"paths.data_dir={tmp_path / 'nothing'}",
+        "model=sample_image_classifier",
+        "trainer.max_epochs=1",
     )
     assert ended.code == 0, ended.err
     table = pd.read_parquet(RunFolder(ended.folder).predictions)
@@ -121,16 +183,29 @@ def test_hub_is_asked_where_the_folder_has_nothing(tmp_path: Path, monkeypatch: 
     assert table["image"][0] == "uoft-cs/cifar10, test, row 1"
 
 
-def test_a_column_that_the_hub_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
+def test_a_column_that_the_hub_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train
+) -> None:
     hub(monkeypatch, [0])
-    ended = train("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier", "data.image_column=photo")
-    assert "uoft-cs/cifar10 on the hub has the columns img, label; set data.image_column" in ended.error
+    ended = train(
+        "data=cifar10",
+        f"paths.data_dir={tmp_path}",
+        "model=sample_image_classifier",
+        "data.image_column=photo",
+    )
+    assert (
+        "uoft-cs/cifar10 on the hub has the columns img, label; set data.image_column"
+        in ended.error
+    )
 
 
 def test_neither_folder_nor_hub_is_one_error(tmp_path: Path, train: Train) -> None:
     ended = train("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier")
     assert ended.code == 1
-    assert f"no train.parquet, test.parquet in {tmp_path / 'cifar10'} nor on the hub as uoft-cs/cifar10" in ended.error
+    assert (
+        f"no train.parquet, test.parquet in {tmp_path / 'cifar10'} nor on the hub as uoft-cs/cifar10"
+        in ended.error
+    )
 
 
 def split_digest(train_rows: int | None, labels: list[int]) -> tuple[list[int], str]:
@@ -176,27 +251,40 @@ def test_same_image_in_two_splits_is_told(colours: Path, caplog: pytest.LogCaptu
     image = encoded(picture("red", 7, (16, 16)))
     for split in ("train", "test"):
         write_parquet(
-            colours / "colours" / f"{split}.parquet", [image, encoded(picture("blue", len(split), (16, 16)))] * 5, [0, 2] * 5
+            colours / "colours" / f"{split}.parquet",
+            [image, encoded(picture("blue", len(split), (16, 16)))] * 5,
+            [0, 2] * 5,
         )
     data = module(
-        colours, files={"train": "train.parquet", "val": None, "test": "test.parquet"}, image_column="img", val_fraction=0.2
+        colours,
+        files={"train": "train.parquet", "val": None, "test": "test.parquet"},
+        image_column="img",
+        val_fraction=0.2,
     )
     data.setup()
     overlaps = data.describe()["overlaps"]
-    assert {tuple(o["splits"]): (o["count"], o["what"]) for o in overlaps}["train", "test"] == (1, "images")
+    assert {tuple(o["splits"]): (o["count"], o["what"]) for o in overlaps}["train", "test"] == (
+        1,
+        "images",
+    )
     assert "1 images stand in train and in test" in caplog.text
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_bad_image_stops_the_run_in_one_line(name: str, in_memory: bool, train: Train, colours: Path) -> None:
+def test_bad_image_stops_the_run_in_one_line(
+    name: str, in_memory: bool, train: Train, colours: Path
+) -> None:
     content, reason = BAD_IMAGES[name]
     (colours / "colours" / "train" / "red" / name).write_bytes(content)
-    ended = train(*COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", "trainer.max_epochs=1")
+    ended = train(
+        *COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", "trainer.max_epochs=1"
+    )
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert re.match(
-        rf"error: train/red/{re.escape(name)}: ({reason}).*; mend the file, or leave such rows out with", ended.error
+        rf"error: train/red/{re.escape(name)}: ({reason}).*; mend the file, or leave such rows out with",
+        ended.error,
     )
     assert len(ended.error.splitlines()) == 1
     status = RunFolder(ended.folder).read_json("status.json")
@@ -207,7 +295,9 @@ def test_bad_image_stops_the_run_in_one_line(name: str, in_memory: bool, train: 
 def test_bad_images_are_left_out_counted_and_listed(train: Train, colours: Path) -> None:
     for name, (content, _) in BAD_IMAGES.items():
         (colours / "colours" / "train" / "red" / name).write_bytes(content)
-    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.on_bad_rows=skip", "trainer.max_epochs=1")
+    ended = train(
+        *COMMAND, f"paths.data_dir={colours}", "data.on_bad_rows=skip", "trainer.max_epochs=1"
+    )
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("provenance.json")["data"]["train"] == {
@@ -224,7 +314,9 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
     path = tmp_path / "cifar10" / "train.parquet"
     words = ("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier")
     write_parquet(path, good, [*range(10), *range(9), 10])
-    assert train(*words).error.startswith("error: train.parquet, row 20: label 10 is outside of 0..9; mend the file")
+    assert train(*words).error.startswith(
+        "error: train.parquet, row 20: label 10 is outside of 0..9; mend the file"
+    )
     write_parquet(path, [*good[:4], b"", *good[5:]], [i % 10 for i in range(20)])
     assert train(*words, folder=tmp_path / "run2").error.startswith(
         "error: train.parquet, row 5: is empty (0 bytes); mend the file"
@@ -239,7 +331,9 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
     )
 
 
-def test_class_folders_that_do_not_fit_are_named(train: Train, colours: Path, tmp_path: Path) -> None:
+def test_class_folders_that_do_not_fit_are_named(
+    train: Train, colours: Path, tmp_path: Path
+) -> None:
     words = (*COMMAND, f"paths.data_dir={colours}")
     (colours / "colours" / "train" / "rde").mkdir()
     ended = train(*words)
@@ -247,10 +341,19 @@ def test_class_folders_that_do_not_fit_are_named(train: Train, colours: Path, tm
     (colours / "colours" / "train" / "rde").rmdir()
     for file in (colours / "colours" / "val" / "blue").iterdir():
         file.unlink()
-    assert train(*words, folder=tmp_path / "run2").error.startswith("error: val/blue: this class folder is empty; mend")
+    assert train(*words, folder=tmp_path / "run2").error.startswith(
+        "error: val/blue: this class folder is empty; mend"
+    )
     (colours / "colours" / "val" / "blue").rmdir()
-    assert train(*words, folder=tmp_path / "run3").error.startswith("error: val/blue: there is no folder for this class; mend")
-    assert train(*words, "data.on_bad_rows=skip", "trainer.max_epochs=1", folder=tmp_path / "run4").code == 0
+    assert train(*words, folder=tmp_path / "run3").error.startswith(
+        "error: val/blue: there is no folder for this class; mend"
+    )
+    assert (
+        train(
+            *words, "data.on_bad_rows=skip", "trainer.max_epochs=1", folder=tmp_path / "run4"
+        ).code
+        == 0
+    )
 
 
 def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_path: Path) -> None:
@@ -260,11 +363,19 @@ def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_
         ended.error
         == "error: train/red/z.png is 30 x 30 pixels and train/red/0.png is 20 x 16; set data.size to one side for all"
     )
-    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=null", "data.in_memory=false", folder=tmp_path / "run2")
+    ended = train(
+        *COMMAND,
+        f"paths.data_dir={colours}",
+        "data.size=null",
+        "data.in_memory=false",
+        folder=tmp_path / "run2",
+    )
     assert "data.in_memory=false needs data.size" in ended.error
 
 
-def test_images_that_do_not_fit_into_memory_are_told(train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_into_memory_are_told(
+    train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("datamodules.images.storage.physical_memory", lambda: 50_000.0)
     ended = train(*COMMAND, f"paths.data_dir={colours}")
     assert ended.error.startswith(
@@ -277,7 +388,9 @@ def test_train_rows_of_a_folder_are_refused(train: Train, colours: Path) -> None
     assert ended.error.startswith("error: data.train_rows=9: a folder comes class by class")
 
 
-def test_a_class_without_training_samples_is_told(colours: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_without_training_samples_is_told(
+    colours: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for file in (colours / "colours" / "train" / "blue").iterdir():
         file.unlink()
     module(colours, on_bad_rows="skip").setup()
@@ -292,7 +405,10 @@ def test_hidden_folders_are_passed_over_and_stray_files_are_named(colours: Path)
     data.setup()
     assert not any("ipynb" in name for name in data.splits["train"].names)
     picture("red", 1).save(colours / "colours" / "train" / "stray.png")
-    with pytest.raises(DataError, match=r"^train/stray\.png: stands in no class folder, so its class is not known; mend"):
+    with pytest.raises(
+        DataError,
+        match=r"^train/stray\.png: stands in no class folder, so its class is not known; mend",
+    ):
         module(colours).setup()
 
 
@@ -305,7 +421,12 @@ def test_same_file_in_two_folders_is_told_by_its_names(
     data = module(colours, in_memory=in_memory)
     data.setup()
     assert data.describe()["overlaps"] == [
-        {"splits": ["train", "test"], "count": 1, "what": "images", "examples": ["train/red/0.png = test/red/copy.png"]}
+        {
+            "splits": ["train", "test"],
+            "count": 1,
+            "what": "images",
+            "examples": ["train/red/0.png = test/red/copy.png"],
+        }
     ]
     before = data.describe()["train"]["sha256"]
     picture("red", 99).save(colours / "colours" / "train" / "red" / "0.png")
@@ -314,39 +435,64 @@ def test_same_file_in_two_folders_is_told_by_its_names(
     assert changed.describe()["train"]["sha256"] != before
 
 
-def test_hub_rows_without_a_label_are_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train) -> None:
+def test_hub_rows_without_a_label_are_bad_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train
+) -> None:
     hub(monkeypatch, [*range(10), -1])
-    ended = train("data=cifar10", f"paths.data_dir={tmp_path / 'nothing'}", "model=sample_image_classifier")
+    ended = train(
+        "data=cifar10", f"paths.data_dir={tmp_path / 'nothing'}", "model=sample_image_classifier"
+    )
     assert "uoft-cs/cifar10, train, row 11: label -1 is outside of 0..9" in ended.error
 
 
-def test_network_that_cannot_read_the_images_is_told_before_training(train: Train, colours: Path, tmp_path: Path) -> None:
+def test_network_that_cannot_read_the_images_is_told_before_training(
+    train: Train, colours: Path, tmp_path: Path
+) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=4")
     assert ended.error.startswith("error: the network cannot read images of 4 x 4 pixels (")
     assert ended.error.endswith("; set data.size or model.image_size")
-    words = ("model=image_classifier", "model.backbone={architecture: vgg11, mlp_ratio: 0.01}", "model.image_size=16")
+    words = (
+        "model=image_classifier",
+        "model.backbone={architecture: vgg11, mlp_ratio: 0.01}",
+        "model.image_size=16",
+    )
     ended = train(*COMMAND[:5], *words, f"paths.data_dir={colours}", folder=tmp_path / "vgg")
-    assert re.match(r"error: model.backbone: vgg11 cannot read 16 x 16 pixels \(.*\); set model.image_size", ended.error)
+    assert re.match(
+        r"error: model.backbone: vgg11 cannot read 16 x 16 pixels \(.*\); set model.image_size",
+        ended.error,
+    )
 
 
 def test_border_wider_than_the_image_is_refused(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.augmentation.crop_padding=16")
-    assert ended.error == "error: data.augmentation.crop_padding: received 16; the images have a side of 16 pixels"
+    assert (
+        ended.error
+        == "error: data.augmentation.crop_padding: received 16; the images have a side of 16 pixels"
+    )
 
 
 def test_mistyped_augmentation_is_refused(train: Train, colours: Path) -> None:
-    ended = train(*COMMAND, f"paths.data_dir={colours}", "+data.augmentation.flipp=true", "data.augmentation.rotation=200")
+    ended = train(
+        *COMMAND,
+        f"paths.data_dir={colours}",
+        "+data.augmentation.flipp=true",
+        "data.augmentation.rotation=200",
+    )
     assert "data.augmentation.flipp" in ended.error
     assert "data.augmentation.rotation" in ended.error
     assert "received 200; 0 to 180 is needed" in ended.error
 
 
-def test_a_file_that_goes_bad_while_training_is_one_line(colours: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_goes_bad_while_training_is_one_line(
+    colours: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its header and its end are whole, so only reading it shows it; a worker finds out."""
     monkeypatch.setattr("datamodules.images.storage.check_image", lambda *_: None)
     victim = colours / "colours" / "train" / "red" / "0.png"
     victim.write_bytes(victim.read_bytes()[:200])
-    ended = train(*COMMAND, f"paths.data_dir={colours}", "data.in_memory=false", "data.num_workers=1")
+    ended = train(
+        *COMMAND, f"paths.data_dir={colours}", "data.in_memory=false", "data.num_workers=1"
+    )
     assert ended.code == 1
     assert ended.error.startswith("error: train/red/0.png: ")
     assert "Traceback" not in ended.err

@@ -28,14 +28,20 @@ def test_the_whole_pair_is_stretched_as_pillow_does_it() -> None:
     labels = mask(1, (50, 30))
     image = image_of(labels)
     changed, map_ = stretched(image, labels, 24)
-    assert (changed == np.asarray(Image.fromarray(image).resize((24, 24), Image.Resampling.BICUBIC))).all()
-    assert (map_ == np.asarray(Image.fromarray(labels).resize((24, 24), Image.Resampling.NEAREST))).all()
+    assert (
+        changed == np.asarray(Image.fromarray(image).resize((24, 24), Image.Resampling.BICUBIC))
+    ).all()
+    assert (
+        map_ == np.asarray(Image.fromarray(labels).resize((24, 24), Image.Resampling.NEAREST))
+    ).all()
     assert (resized_image(image, 24) == changed).all()
     assert stretched(image[:24, :24], labels[:24, :24], 24)[1] is not None
     assert set(np.unique(map_)) <= set(np.unique(labels))  # never a mixture of classes
 
 
-@pytest.mark.parametrize("settings", [PLAIN, RECIPE, {**RECIPE, "flip": False}, {**PLAIN, "flip": True}])
+@pytest.mark.parametrize(
+    "settings", [PLAIN, RECIPE, {**RECIPE, "flip": False}, {**PLAIN, "flip": True}]
+)
 def test_image_and_mask_stay_together(settings: SegmentationAugmentation) -> None:
     """An image in the colours of its classes has them where the mask says, but for the pixels along edges."""
     augmenter = SegmentationAugmenter(settings, size=64, seed=3)
@@ -54,7 +60,11 @@ def test_image_and_mask_stay_together(settings: SegmentationAugmentation) -> Non
 
 def test_small_pairs_are_padded_and_padding_is_not_labelled() -> None:
     augmenter = SegmentationAugmenter(
-        SegmentationAugmentation(scale=[0.5, 0.5], largest_share=1.0, flip=False, photometric=False), 64, seed=1
+        SegmentationAugmentation(
+            scale=[0.5, 0.5], largest_share=1.0, flip=False, photometric=False
+        ),
+        64,
+        seed=1,
     )
     labels = mask(1, (80, 80))
     image, map_ = augmenter(image_of(labels), labels, epoch=0, row=0)
@@ -65,7 +75,9 @@ def test_small_pairs_are_padded_and_padding_is_not_labelled() -> None:
 
 
 def test_a_draw_is_a_function_of_seed_epoch_and_row() -> None:
-    everything = SegmentationAugmentation(scale=[0.5, 2.0], largest_share=0.75, flip=True, photometric=True)
+    everything = SegmentationAugmentation(
+        scale=[0.5, 2.0], largest_share=0.75, flip=True, photometric=True
+    )
     labels = mask(5, (90, 70))
     image = image_of(labels)
 
@@ -95,8 +107,12 @@ def test_windows_that_one_class_fills_are_drawn_anew() -> None:
     labels[:, 44:] = 1  # most windows show class 0 alone
     counts = []
     for share in (1.0, 0.75):
-        augmenter = SegmentationAugmenter({**PLAIN, "scale": [2.0, 2.0], "largest_share": share}, 32, seed=0)
-        shares = [largest_share(augmenter(image_of(labels), labels, 0, row)[1]) for row in range(60)]
+        augmenter = SegmentationAugmenter(
+            {**PLAIN, "scale": [2.0, 2.0], "largest_share": share}, 32, seed=0
+        )
+        shares = [
+            largest_share(augmenter(image_of(labels), labels, 0, row)[1]) for row in range(60)
+        ]
         counts.append(sum(found > 0.75 for found in shares))
     assert counts[0] > 2 * counts[1]
     assert largest_share(np.full((4, 4), 255, np.uint8)) == 0.0
@@ -124,4 +140,6 @@ def test_photometric_changes_leave_shapes_alone() -> None:
     assert sum((one != image).any() for one in changed) > 12
     # One class is of one colour, before and after.
     for one in changed:
-        assert all(len(np.unique(one[labels == k].reshape(-1, 3), axis=0)) == 1 for k in np.unique(labels))
+        assert all(
+            len(np.unique(one[labels == k].reshape(-1, 3), axis=0)) == 1 for k in np.unique(labels)
+        )

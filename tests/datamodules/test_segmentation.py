@@ -21,7 +21,16 @@ from lightning_modules.segmenter import Segmenter
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.images import BAD_IMAGES, encoded
-from tests.masks import NAMES, class_list, image_of, label_bytes, mask, segmentation_folder, shallow_png, write_pair
+from tests.masks import (
+    NAMES,
+    class_list,
+    image_of,
+    label_bytes,
+    mask,
+    segmentation_folder,
+    shallow_png,
+    write_pair,
+)
 
 FOLDERS = {"train": "train", "val": "val", "test": "test"}
 NETWORK = "{model_type: segformer, hidden_sizes: [8, 8, 16, 16], depths: [1, 1, 1, 1], num_attention_heads: [1, 1, 2, 2], decoder_hidden_size: 16}"
@@ -48,18 +57,29 @@ def module(root: Path, **settings: object) -> SegmentationDataModule:
 
 
 def command(root: Path, *words: str) -> tuple[str, ...]:
-    return (*COMMAND, f"data.class_list={root.parent / 'rooms.yaml'}", f"paths.data_dir={root}", *words)
+    return (
+        *COMMAND,
+        f"data.class_list={root.parent / 'rooms.yaml'}",
+        f"paths.data_dir={root}",
+        *words,
+    )
 
 
 def test_a_second_dataset_by_configuration_alone(train: Train, rooms: Path) -> None:
-    ended = train(*command(rooms, "trainer.max_epochs=12", "data.augmentation.flip=true", "data.num_workers=1"))
+    ended = train(
+        *command(
+            rooms, "trainer.max_epochs=12", "data.augmentation.flip=true", "data.num_workers=1"
+        )
+    )
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     test = folder.read_json("metrics.json")["test"]
     assert test["classes"] == NAMES
     assert (test["n"], test["pixels"], test["unlabelled_pixels"]) == (5, 5 * 32 * 32, 0)
     assert test["miou"] > 0.05
-    assert test["miou"] == pytest.approx(np.mean([c["iou"] for c in test["per_class"].values() if c["iou"] is not None]))
+    assert test["miou"] == pytest.approx(
+        np.mean([c["iou"] for c in test["per_class"].values() if c["iou"] is not None])
+    )
     table = pd.read_parquet(folder.predictions)
     assert table["image"].tolist() == [f"images/test/{i:03}.jpg" for i in range(5)]
     assert list(table) == ["index", "iou", "pixel_acc", "image"]
@@ -99,7 +119,10 @@ def test_native_evaluation_through_the_entry_point(train: Train, rooms: Path) ->
     ended = train(*command(rooms, "data.native_evaluation=true", "data.eval_batch_size=4"))
     assert ended.code == 0, ended.err
     test = RunFolder(ended.folder).read_json("metrics.json")["test"]
-    assert (test["pixels"], test["unlabelled_pixels"]) == (5 * 40 * 32 + 25 * 60, 0)  # padding is neither
+    assert (test["pixels"], test["unlabelled_pixels"]) == (
+        5 * 40 * 32 + 25 * 60,
+        0,
+    )  # padding is neither
 
 
 def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
@@ -109,7 +132,11 @@ def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
         data = module(rooms, files=split, val_fraction=0.25, seed=seed)
         data.setup()
         data.setup("test")
-        assert (len(data.splits["train"]), len(data.splits["val"]), len(data.splits["test"])) == (9, 3, 5)
+        assert (len(data.splits["train"]), len(data.splits["val"]), len(data.splits["test"])) == (
+            9,
+            3,
+            5,
+        )
         assert sorted(data.splits["train"].indices + data.splits["val"].indices) == list(range(12))
         parts.append(data.splits["val"].indices)
     assert parts[0] == parts[1] != parts[2]
@@ -127,7 +154,12 @@ def test_workers_and_a_resume_give_the_same_pairs(rooms: Path) -> None:
         for epoch in range(first, last):
             loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
             for batch in loader:
-                seen |= {(epoch, row): image for row, image in zip(batch["index"].tolist(), batch["pixel_values"], strict=True)}
+                seen |= {
+                    (epoch, row): image
+                    for row, image in zip(
+                        batch["index"].tolist(), batch["pixel_values"], strict=True
+                    )
+                }
         return seen
 
     whole, by_workers, resumed = epochs(0, 0, 3), epochs(2, 0, 3), epochs(2, 1, 3)
@@ -169,8 +201,15 @@ def test_parquet_and_other_columns(train: Train, tmp_path: Path) -> None:
     )  # fmt: skip
     ended = train(*words)
     assert ended.code == 0, ended.err
-    assert RunFolder(ended.folder).read_json("plan.json")["samples"] == {"train": 8, "val": 2, "test": 4}
-    assert pd.read_parquet(RunFolder(ended.folder).predictions)["image"].tolist()[1] == "test.parquet, row 2"
+    assert RunFolder(ended.folder).read_json("plan.json")["samples"] == {
+        "train": 8,
+        "val": 2,
+        "test": 4,
+    }
+    assert (
+        pd.read_parquet(RunFolder(ended.folder).predictions)["image"].tolist()[1]
+        == "test.parquet, row 2"
+    )
 
 
 def bytes_of(values: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:
@@ -249,7 +288,10 @@ def test_bad_pairs_are_left_out_counted_and_listed(train: Train, rooms: Path) ->
     folder = RunFolder(ended.folder)
     assert folder.read_json("provenance.json")["data"]["train"]["rows"] == 10
     assert folder.read_json("provenance.json")["data"]["train"]["skipped_rows"] == 2
-    assert sorted(pd.read_csv(folder.skipped_rows)["file"]) == ["annotations/train/003.png", "images/train/005.jpg"]
+    assert sorted(pd.read_csv(folder.skipped_rows)["file"]) == [
+        "annotations/train/003.png",
+        "images/train/005.jpg",
+    ]
 
 
 def test_bad_rows_of_a_table_name_their_row(tmp_path: Path) -> None:
@@ -266,8 +308,14 @@ def test_bad_rows_of_a_table_name_their_row(tmp_path: Path) -> None:
             module(tmp_path / "data", files=files, on_bad_rows="error").setup()
         return str(caught.value).splitlines()[1].strip()
 
-    assert error([image, None], [truth, truth]) == "train.parquet, row 2: column 'image' holds no image bytes"
-    assert error([image, image], [None, truth]) == "train.parquet, row 1: column 'annotation' holds no image bytes"
+    assert (
+        error([image, None], [truth, truth])
+        == "train.parquet, row 2: column 'image' holds no image bytes"
+    )
+    assert (
+        error([image, image], [None, truth])
+        == "train.parquet, row 1: column 'annotation' holds no image bytes"
+    )
     assert error([image, image], [truth, label_bytes(GOOD[:9])]) == (
         "train.parquet, row 2: the mask is 40 x 9 pixels, and its image is 40 x 32"
     )
@@ -306,25 +354,35 @@ def test_what_changes_while_training_ends_the_run_in_one_line(
         (("train=false", "ckpt_path=last"), r"1 fault in the config.*\n  ckpt_path .*scripts/evaluate.py RUN"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_told(words: tuple[str, ...], message: str, train: Train, rooms: Path) -> None:
+def test_what_does_not_fit_is_told(
+    words: tuple[str, ...], message: str, train: Train, rooms: Path
+) -> None:
     ended = train(*command(rooms, *words))
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert re.match(f"error: {message}", ended.error), ended.error
 
 
-def test_a_network_that_cannot_read_the_size_is_told_before_anything_is_trained(train: Train, rooms: Path) -> None:
+def test_a_network_that_cannot_read_the_size_is_told_before_anything_is_trained(
+    train: Train, rooms: Path
+) -> None:
     beit = "{model_type: beit, image_size: 64, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
-    words = [word for word in command(rooms) if not word.startswith(("model.backbone=", "data.size="))]
+    words = [
+        word for word in command(rooms) if not word.startswith(("model.backbone=", "data.size="))
+    ]
     ended = train(*words, f"model.backbone={beit}", "data.size=30")
-    assert ended.error.startswith("error: the network cannot read images of 30 x 30 pixels"), ended.error
+    assert ended.error.startswith("error: the network cannot read images of 30 x 30 pixels"), (
+        ended.error
+    )
 
 
 @pytest.mark.parametrize(("depth", "classes"), [(2, 4), (4, 11)])
 def test_values_of_few_bits_are_those_that_are_stored(depth: int, classes: int) -> None:
     values = mask(3, (37, 20), classes)
     content = shallow_png(values, depth)
-    assert (np.asarray(Image.open(io.BytesIO(content))) != values).any()  # Pillow spreads them over 0..255
+    assert (
+        np.asarray(Image.open(io.BytesIO(content))) != values
+    ).any()  # Pillow spreads them over 0..255
     assert (decode_mask(content, 10_000) == values).all()
     palette = Image.fromarray(values, "P")
     palette.putpalette([k for k in range(16) for _ in range(3)])
@@ -334,10 +392,15 @@ def test_values_of_few_bits_are_those_that_are_stored(depth: int, classes: int) 
     assert (decode_mask(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
 
 
-def moved(rooms: Path, images: str, annotations: str, ending: str = ".jpg", suffix: str = ".png") -> None:
+def moved(
+    rooms: Path, images: str, annotations: str, ending: str = ".jpg", suffix: str = ".png"
+) -> None:
     """Bring the pairs into another layout."""
     for split in FOLDERS:
-        for kind, pattern, old, new in (("images", images, ".jpg", ending), ("annotations", annotations, ".png", suffix)):
+        for kind, pattern, old, new in (
+            ("images", images, ".jpg", ending),
+            ("annotations", annotations, ".png", suffix),
+        ):
             target = rooms / "rooms" / pattern.format(split=split)
             target.mkdir(parents=True, exist_ok=True)
             for file in sorted((rooms / "rooms" / kind / split).iterdir()):
@@ -353,7 +416,9 @@ def moved(rooms: Path, images: str, annotations: str, ending: str = ".jpg", suff
         ("both/{split}", "both/{split}", "_left.jpg", "_ids.png"),
     ],
 )
-def test_other_layouts_are_configuration(images: str, annotations: str, ending: str, suffix: str, rooms: Path) -> None:
+def test_other_layouts_are_configuration(
+    images: str, annotations: str, ending: str, suffix: str, rooms: Path
+) -> None:
     plain = module(rooms)
     plain.setup()
     expected = plain.pairs("test", [3])[0]
@@ -369,7 +434,10 @@ def test_other_layouts_are_configuration(images: str, annotations: str, ending: 
 
 
 def test_one_folder_for_both_needs_a_suffix(rooms: Path) -> None:
-    with pytest.raises(DataError, match=r"data.images and data.annotations are both \{split\}; then data.image_suffix"):
+    with pytest.raises(
+        DataError,
+        match=r"data.images and data.annotations are both \{split\}; then data.image_suffix",
+    ):
         module(rooms, images="{split}", annotations="{split}")
 
 
@@ -398,7 +466,9 @@ def test_the_class_list_is_part_of_the_data(rooms: Path) -> None:
     for swapped in (False, True):
         text = (rooms.parent / "rooms.yaml").read_text()
         if swapped:
-            (rooms.parent / "rooms.yaml").write_text(text.replace("name: wall", "name: x").replace("name: floor", "name: wall"))
+            (rooms.parent / "rooms.yaml").write_text(
+                text.replace("name: wall", "name: x").replace("name: floor", "name: wall")
+            )
         data = module(rooms)
         data.setup()
         prints.append(data.describe()["train"]["sha256"])
@@ -407,13 +477,21 @@ def test_the_class_list_is_part_of_the_data(rooms: Path) -> None:
 
 def test_a_batch_of_one_pair_is_told(train: Train, rooms: Path) -> None:
     beit = "{model_type: beit, image_size: 32, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
-    words = [word for word in command(rooms) if not word.startswith(("model.backbone=", "data.batch_size="))]
+    words = [
+        word
+        for word in command(rooms)
+        if not word.startswith(("model.backbone=", "data.batch_size="))
+    ]
     ended = train(*words, f"model.backbone={beit}", "data.batch_size=1")
-    assert ended.error.startswith("error: a training batch of 1 pair: BatchNorm in the network's head needs two"), ended.error
+    assert ended.error.startswith(
+        "error: a training batch of 1 pair: BatchNorm in the network's head needs two"
+    ), ended.error
     assert "Traceback" not in ended.err
 
 
-def test_what_a_device_cannot_do_deterministically_is_told(train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_device_cannot_do_deterministically_is_told(
+    train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         msg = "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_...'"
         raise RuntimeError(msg)
@@ -440,7 +518,9 @@ def test_an_image_is_read_as_its_pixels_are_stored(rooms: Path) -> None:
     assert pixels.shape[:2] == labels.shape == (32, 40)
 
 
-def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_for_its_parquet_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[dict[str, object]] = []
 
     class Table(list[dict[str, object]]):
@@ -458,7 +538,9 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
         )
 
     monkeypatch.setitem(
-        __import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load_dataset, Image=dict, ClassLabel=dict)
+        __import__("sys").modules,
+        "datasets",
+        SimpleNamespace(load_dataset=load_dataset, Image=dict, ClassLabel=dict),
     )
     files = {
         "revision": "refs/convert/parquet",
@@ -480,7 +562,9 @@ def test_the_hub_is_asked_for_its_parquet_revision(tmp_path: Path, monkeypatch: 
     assert (data.pairs("test", [1])[0][1] == mask(1, classes=5)).all()
     assert data.reference("test", [1]) == ("image", ["zhoubolei/scene_parse_150, test, row 2"])
     data.splits, data.reader = {}, replace(data.reader, annotation_column="mask")
-    with pytest.raises(DataError, match=r"has the columns image, annotation; set data\.annotation_column"):
+    with pytest.raises(
+        DataError, match=r"has the columns image, annotation; set data\.annotation_column"
+    ):
         data.setup()
 
 
@@ -492,7 +576,11 @@ def test_real_pairs_have_their_published_classes(shared_data: Path) -> None:
     data.setup()
     image, labels = data.pairs("test", [0])[0]
     assert image.shape == (*labels.shape, 3)
-    values = np.asarray(Image.open(shared_data / "scene_parse_150" / "annotations" / "validation" / "ADE_val_00000001.png"))
+    values = np.asarray(
+        Image.open(
+            shared_data / "scene_parse_150" / "annotations" / "validation" / "ADE_val_00000001.png"
+        )
+    )
     assert (labels[values > 0] == values[values > 0] - 1).all()
     assert (labels[values == 0] == 255).all()
     shown = {data.class_names[k] for k in np.unique(labels) if k < 150}

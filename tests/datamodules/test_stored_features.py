@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from datamodules.batching import stored_features
-from datamodules.batching.stored_features import FeatureSplit, Layout, StoredFeatures, digest_of_tensors
+from datamodules.batching.stored_features import (
+    FeatureSplit,
+    Layout,
+    StoredFeatures,
+    digest_of_tensors,
+)
 from engine.feature_cache import store as feature_store
 from engine.feature_cache.store import FeatureStore, StoreError, gigabytes
 from tests.conftest import ROOT
@@ -21,7 +26,10 @@ LENGTHS = np.asarray([3, 1, 4, 2])
 
 
 def states_of_tokens(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    return [torch.arange(n * 2).view(n, 2).to(dtype) + 100 * i + 1 for i, n in enumerate(LENGTHS.tolist())]
+    return [
+        torch.arange(n * 2).view(n, 2).to(dtype) + 100 * i + 1
+        for i, n in enumerate(LENGTHS.tolist())
+    ]
 
 
 def fill(out: StoredFeatures) -> None:
@@ -40,7 +48,9 @@ def test_token_states_come_back_padded_with_zeros(dtype: torch.dtype, tmp_path: 
     layout = Layout(dtype, (2,), 4, lengths=LENGTHS)
     assert layout.bytes == 10 * 2 * dtype.itemsize
     stored, found = FeatureStore(tmp_path, 10**6).get("k", layout, fill)
-    again, found_again = FeatureStore(tmp_path, 10**6).get("k", layout, lambda _: pytest.fail("computed twice"))
+    again, found_again = FeatureStore(tmp_path, 10**6).get(
+        "k", layout, lambda _: pytest.fail("computed twice")
+    )
     assert (found, found_again) == (False, True)
     for each in (stored, again):
         values, lengths = each.take(torch.tensor([1, 3, 0]))
@@ -57,7 +67,10 @@ def test_token_states_come_back_padded_with_zeros(dtype: torch.dtype, tmp_path: 
 def test_states_are_chosen_by_epoch_and_stand_side_by_side_in_evaluation() -> None:
     values = torch.arange(12.0).view(6, 2)
     split = FeatureSplit(
-        StoredFeatures(values, views=2), [0, 1, 2], [10, 20, 30], lambda epoch, index: (index // 10 + epoch) % 2
+        StoredFeatures(values, views=2),
+        [0, 1, 2],
+        [10, 20, 30],
+        lambda epoch, index: (index // 10 + epoch) % 2,
     )
     assert len(split.stored) == 3
     trained = split.__getitems__([(1, 2), (1, 1)])
@@ -72,7 +85,13 @@ def test_states_are_chosen_by_epoch_and_stand_side_by_side_in_evaluation() -> No
 
 
 def test_digest_tells_types_shapes_and_bytes_apart() -> None:
-    tensors = [torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(6), torch.zeros(6, dtype=torch.int32), torch.ones(6)]
+    tensors = [
+        torch.zeros(2, 3),
+        torch.zeros(3, 2),
+        torch.zeros(6),
+        torch.zeros(6, dtype=torch.int32),
+        torch.ones(6),
+    ]
     assert len({digest_of_tensors([tensor]) for tensor in tensors}) == len(tensors)
     assert digest_of_tensors([], "a") != digest_of_tensors([], "b")
     turned = torch.arange(6.0).view(2, 3).t()
@@ -87,7 +106,9 @@ def ones(out: StoredFeatures) -> None:
     out.values.fill_(1)
 
 
-def test_folder_that_nobody_may_look_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_nobody_may_look_into_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -96,14 +117,22 @@ def test_folder_that_nobody_may_look_into_is_told(tmp_path: Path, monkeypatch: p
         _ = "k" in FeatureStore(tmp_path, 10**6)
 
 
-def test_no_room_is_told_with_sizes_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_told_with_sizes_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = FeatureStore(tmp_path, 30_000_000)
     clear = rf"make space \(python scripts/cache\.py list\|clear --dir {tmp_path}\)"
-    with pytest.raises(StoreError, match=rf"take 0\.04 GB, and .* holds 0\.00 MB of the 0\.03 GB .*cache\.max_gb.*{clear}"):
+    with pytest.raises(
+        StoreError,
+        match=rf"take 0\.04 GB, and .* holds 0\.00 MB of the 0\.03 GB .*cache\.max_gb.*{clear}",
+    ):
         store.get("large", layout_of(400_000), ones)
     assert not list(tmp_path.iterdir())
     store.get("first", layout_of(200_000), ones)
-    with pytest.raises(StoreError, match=r"take 0\.02 GB, and .* holds 0\.02 GB of the 0\.03 GB .*; raise cache\.max_gb"):
+    with pytest.raises(
+        StoreError,
+        match=r"take 0\.02 GB, and .* holds 0\.02 GB of the 0\.03 GB .*; raise cache\.max_gb",
+    ):
         store.get("second", layout_of(200_000), ones)
 
     def full(*_: object) -> None:
@@ -113,7 +142,10 @@ def test_no_room_is_told_with_sizes_and_what_to_do(tmp_path: Path, monkeypatch: 
     usage = type("Usage", (), {"free": 10})()
     monkeypatch.setattr(feature_store.shutil, "disk_usage", lambda _: usage)
     for _ in range(2):
-        with pytest.raises(StoreError, match=rf"take 0\.10 MB, and the disk of .* has 0\.00 MB left .*No space left.*{clear}"):
+        with pytest.raises(
+            StoreError,
+            match=rf"take 0\.10 MB, and the disk of .* has 0\.00 MB left .*No space left.*{clear}",
+        ):
             store.get("small", layout_of(1000), ones)
         monkeypatch.delattr(stored_features.os, "posix_fallocate", raising=False)  # as on macOS
     assert {path.name for path in tmp_path.iterdir()} == {"first"}
@@ -123,7 +155,9 @@ def test_the_limit_is_for_what_is_not_there_yet(tmp_path: Path) -> None:
     FeatureStore(tmp_path, 10**6).get("a", layout_of(10), ones)
     small = FeatureStore(tmp_path, 1500)
     small.check_limit({"a": 9999})
-    small.check_limit({"a": 1000, "b": 500})  # another process may have written `a` since this one was planned
+    small.check_limit(
+        {"a": 1000, "b": 500}
+    )  # another process may have written `a` since this one was planned
     (tmp_path / "b.partial").mkdir()
     (tmp_path / "b.partial" / "values.bin").write_bytes(b"x" * 500)
     small.check_limit({"a": 1000, "b": 500})
@@ -142,7 +176,9 @@ def test_a_damaged_entry_takes_no_room_from_the_one_that_replaces_it(tmp_path: P
     assert stored.values.all()
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_that_computes_the_same(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed_by_the_next_that_computes_the_same(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "k.lock").touch()
     (tmp_path / "k.partial").mkdir()
     (tmp_path / "k.partial" / "values.bin").write_bytes(b"x" * 1000)
@@ -160,13 +196,20 @@ def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
         "    def open(self, *_, shared): os._exit('torch' in sys.modules or 9)\n"
         "FeatureStore(Path(sys.argv[1]), 10**6).get('k', Layout(), None)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 9
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False
+        ).returncode
+        == 9
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"k.lock", "k.partial"}
     FeatureStore(tmp_path, 10**6).get("k", layout_of(2), ones)
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
-def test_who_waits_says_so_and_finds_what_the_other_computed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_waits_says_so_and_finds_what_the_other_computed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     store, waiting = FeatureStore(tmp_path, 10**6), threading.Event()
     found: list[bool] = []
@@ -204,7 +247,10 @@ def test_what_is_open_is_read_on_when_the_folder_is_deleted(tmp_path: Path) -> N
 
 def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file/c cannot be used .*; set cache\.dir to a folder that can be written"):
+    with pytest.raises(
+        StoreError,
+        match=r"file/c cannot be used .*; set cache\.dir to a folder that can be written",
+    ):
         FeatureStore(tmp_path / "file" / "c", 10**6).get("k", layout_of(1), ones)
 
 

@@ -32,7 +32,10 @@ def test_quoted_texts_of_several_lines_are_one_row(tmp_path: Path) -> None:
     path = written(tmp_path, 'id,text,label\r\n1,"a, ""b""\r\n\r\nc",real\r\n\r\n2,d,fake\r\n')
     rows, bad = read(path)
     assert not bad
-    assert [(r.index, r.line, r.values["text"]) for r in rows] == [(0, 2, 'a, "b"\r\n\r\nc'), (1, 6, "d")]
+    assert [(r.index, r.line, r.values["text"]) for r in rows] == [
+        (0, 2, 'a, "b"\r\n\r\nc'),
+        (1, 6, "d"),
+    ]
 
 
 def test_reading_equals_pandas_on_the_real_data(shared_data: Path) -> None:
@@ -48,7 +51,10 @@ def test_reading_equals_pandas_on_the_real_data(shared_data: Path) -> None:
     ("broken", "swallowed"),
     [
         ('2,"stray,real', "3,next,fake\n4,more,real\n"),  # never closed
-        ('2,"stray,real', '3,"next, quoted",fake\n4,more,real\n'),  # closed by the next row's own quote
+        (
+            '2,"stray,real',
+            '3,"next, quoted",fake\n4,more,real\n',
+        ),  # closed by the next row's own quote
         ('2,"stray,real', '3,next",fake\n4,more,real\n'),  # closed by a second stray quote
         ('2,"stray, with a comma,real', "3,next,fake\n4,more,real\n"),
         ('2,"stray,real', '3,next,fake\n4,"more, and\nmore",real\n'),
@@ -81,7 +87,11 @@ def test_correct_texts_of_several_lines_are_not_suspected(content: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"), [("2,a", "has 2 fields where the header has 3"), ("2,a,real,x", "has 4 fields where the header has 3")]
+    ("row", "reason"),
+    [
+        ("2,a", "has 2 fields where the header has 3"),
+        ("2,a,real,x", "has 4 fields where the header has 3"),
+    ],
 )
 def test_wrong_number_of_fields(row: str, reason: str, tmp_path: Path) -> None:
     rows, bad = read(written(tmp_path, f"id,text,label\n1,x,real\n{row}\n3,y,fake\n"))
@@ -94,7 +104,10 @@ def test_wrong_number_of_fields(row: str, reason: str, tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n", "has no header"),
-        (b"id,tweet,label\n1,x,real\n", "no column 'text'; it has id, tweet, label; set data.text_column"),
+        (
+            b"id,tweet,label\n1,x,real\n",
+            "no column 'text'; it has id, tweet, label; set data.text_column",
+        ),
         (b"id,text,text,label\n", "names 'text' 2 times"),
     ],
 )
@@ -110,7 +123,9 @@ def test_marked_encodings(encoding: str, tmp_path: Path) -> None:
     assert rows[0].values == {"id": "1", "text": "über 😷", "label": "real"}
 
 
-def test_windows_1252_is_read_where_nothing_speaks_against_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_windows_1252_is_read_where_nothing_speaks_against_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = written(tmp_path, "id,text,label\n1,it’s “über”,real\n".encode("cp1252"))
     rows, bad = read(path)
     assert rows[0].values["text"] == "it’s “über”"
@@ -144,7 +159,10 @@ def test_undefined_bytes_are_not_windows_1252(tmp_path: Path) -> None:
 
 
 def test_other_formats(tmp_path: Path) -> None:
-    values = [{"id": 1, "text": "a\tb\n😷", "label": "real"}, {"id": 2, "text": "c", "label": "fake"}]
+    values = [
+        {"id": 1, "text": "a\tb\n😷", "label": "real"},
+        {"id": 2, "text": "c", "label": "fake"},
+    ]
     frame = pd.DataFrame(values)
     frame.to_parquet(tmp_path / "a.parquet")
     frame.to_csv(tmp_path / "a.tsv", sep="\t", index=False)
@@ -157,7 +175,12 @@ def test_other_formats(tmp_path: Path) -> None:
 
 
 def test_jsonl_faults(tmp_path: Path) -> None:
-    lines = ['{"id": 1, "text": "a", "label": "real"}', "{broken", "[1]", '{"id": 2, "label": "fake"}']
+    lines = [
+        '{"id": 1, "text": "a", "label": "real"}',
+        "{broken",
+        "[1]",
+        '{"id": 2, "label": "fake"}',
+    ]
     rows, bad = read(written(tmp_path, "\n".join(lines), "train.jsonl"))
     assert len(rows) == 1
     assert [b.row for b in bad] == [2, 3, 4]

@@ -72,7 +72,9 @@ def run(train: Train, data: Path, backbone: Path, *words: str, folder: Path | No
 
 
 @pytest.mark.parametrize(("content", "named"), [*FAULTS, *WHOLE_FILE])
-def test_bad_data_is_named(content: str | bytes, named: list[str], train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
+def test_bad_data_is_named(
+    content: str | bytes, named: list[str], train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
     spoil(covid_dir, content)
     ended = run(train, covid_dir, tiny_backbone)
     assert ended.code == 1
@@ -95,7 +97,9 @@ def test_bad_rows_can_be_left_out(content: str | bytes, named: list[str], covid_
     assert rows[:40] == list(range(40))
 
 
-def test_left_out_rows_are_listed_in_the_run_folder(train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
+def test_left_out_rows_are_listed_in_the_run_folder(
+    train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
     spoil(covid_dir, HEAD + GOOD + "1,a,maybe\n2,,real\n3,fine,real\n")
     ended = run(train, covid_dir, tiny_backbone, "data.on_bad_rows=skip")
     assert ended.code == 0, ended.err
@@ -120,7 +124,9 @@ def test_all_rows_bad_is_an_error_even_when_skipping(covid_dir: Path) -> None:
         covid(covid_dir, on_bad_rows="skip").setup()
 
 
-def test_same_text_in_two_splits_is_counted_and_warned_of(covid_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_same_text_in_two_splits_is_counted_and_warned_of(
+    covid_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = made_rows(24, 2)
     spoil(covid_dir, HEAD + GOOD + "".join(f"9{i},{rows[i][1]},real\n" for i in range(3)))
     data = covid(covid_dir)
@@ -131,7 +137,9 @@ def test_same_text_in_two_splits_is_counted_and_warned_of(covid_dir: Path, caplo
     assert overlap[0]["examples"][0] == rows[0][1]
 
 
-def test_what_is_read_with_a_warning_still_runs(train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
+def test_what_is_read_with_a_warning_still_runs(
+    train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
     """Windows-1252, and a text that stands in train and in test."""
     rows = made_rows(27, 3)
     content = HEAD + GOOD + f"9,it’s “quoted” – naïve,real\n10,{rows[4][1]},fake\n"
@@ -143,13 +151,21 @@ def test_what_is_read_with_a_warning_still_runs(train: Train, covid_dir: Path, t
     assert "1 text stands in train and in test" in RunFolder(ended.folder).report.read_text()
 
 
-def test_backbones_that_cannot_be_used_are_one_line(train: Train, covid_dir: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+def test_backbones_that_cannot_be_used_are_one_line(
+    train: Train, covid_dir: Path, tiny_backbone: Path, tmp_path: Path
+) -> None:
     electra = "{model_type: electra, vocab_size: 200, hidden_size: 16, embedding_size: 16, num_hidden_layers: 1, num_attention_heads: 2}"
     ended = train(
-        "experiment=bert_feature", f"model.backbone={electra}", f"data.tokenizer={tiny_backbone}", f"paths.data_dir={covid_dir}"
+        "experiment=bert_feature",
+        f"model.backbone={electra}",
+        f"data.tokenizer={tiny_backbone}",
+        f"paths.data_dir={covid_dir}",
     )
     assert ended.code == 1
-    assert "ElectraModel has no pooler: choose model.pooling=cls or mean, or model.head=bigru" in ended.error
+    assert (
+        "ElectraModel has no pooler: choose model.pooling=cls or mean, or model.head=bigru"
+        in ended.error
+    )
     assert "Traceback" not in ended.err
     damaged = Path(shutil.copytree(tiny_backbone, tmp_path / "damaged"))
     (damaged / "model.safetensors").write_bytes(b"half")
@@ -173,7 +189,9 @@ def test_the_one_overlap_of_the_real_data(shared_data: Path) -> None:
     assert not data.bad_rows
 
 
-def test_missing_data_says_where_it_was_looked_for_and_what_to_do(train: Train, tiny_backbone: Path, tmp_path: Path) -> None:
+def test_missing_data_says_where_it_was_looked_for_and_what_to_do(
+    train: Train, tiny_backbone: Path, tmp_path: Path
+) -> None:
     ended = run(train, tmp_path / "nowhere", tiny_backbone)
     assert ended.code == 1
     assert len(ended.error.splitlines()) == 1
@@ -213,7 +231,9 @@ def test_another_dataset_of_three_classes_is_configuration_alone(
     folder = tmp_path / "mine" / "moods"
     folder.mkdir(parents=True)
     for name, count, seed in (("train", 60, 1), ("test", 30, 2)):
-        frame = pd.DataFrame(made_rows(count, seed, ("bad", "meh", "good")), columns=["n", "said", "mood"])
+        frame = pd.DataFrame(
+            made_rows(count, seed, ("bad", "meh", "good")), columns=["n", "said", "mood"]
+        )
         path = folder / f"{name}.{suffix}"
         match suffix:
             case "csv" | "tsv":
@@ -236,13 +256,17 @@ def test_another_dataset_of_three_classes_is_configuration_alone(
     predictions = pd.read_parquet(folder.predictions)
     probabilities = predictions[["probability_bad", "probability_meh", "probability_good"]]
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-6)
-    assert (probabilities.idxmax(axis=1).str.removeprefix("probability_") == predictions["prediction"]).all()
+    assert (
+        probabilities.idxmax(axis=1).str.removeprefix("probability_") == predictions["prediction"]
+    ).all()
 
 
 def test_typed_numbers_are_classes_and_text_numbers_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
-    frame = pd.DataFrame({"id": range(8), "tweet": [f"t{i}" for i in range(8)], "label": [0, 1] * 4})
+    frame = pd.DataFrame(
+        {"id": range(8), "tweet": [f"t{i}" for i in range(8)], "label": [0, 1] * 4}
+    )
     for name in ("train", "val", "test"):
         frame.to_parquet(folder / f"{name}.parquet")
     files = {split: f"{split}.parquet" for split in ("train", "val", "test")}
@@ -256,14 +280,22 @@ def test_typed_numbers_are_classes_and_text_numbers_are_not(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("column", ["tweet", "text"])
 @pytest.mark.parametrize("kind", ["names", "numbers", "class labels"])
-def test_the_hub_is_read_defensively(column: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_read_defensively(
+    column: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     def load(name: str, split: str) -> datasets.Dataset:
         assert name == "nanyy1025/covid_fake_news"
         labels: list[Any] = ["fake", "real"] * 5 if kind == "names" else [0, 1] * 5
-        table = datasets.Dataset.from_dict({column: [f"{split} {i}" for i in range(10)], "label": labels})
-        return table.cast_column("label", datasets.ClassLabel(names=["fake", "real"])) if kind == "class labels" else table
+        table = datasets.Dataset.from_dict(
+            {column: [f"{split} {i}" for i in range(10)], "label": labels}
+        )
+        return (
+            table.cast_column("label", datasets.ClassLabel(names=["fake", "real"]))
+            if kind == "class labels"
+            else table
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     data = covid(tmp_path, hub="nanyy1025/covid_fake_news")
@@ -275,7 +307,9 @@ def test_the_hub_is_read_defensively(column: str, kind: str, tmp_path: Path, mon
 def test_numbers_as_class_names_are_names_only(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
-    frame = pd.DataFrame({"id": range(9), "tweet": [f"t{i}" for i in range(9)], "label": [1, 2, 3] * 3})
+    frame = pd.DataFrame(
+        {"id": range(9), "tweet": [f"t{i}" for i in range(9)], "label": [1, 2, 3] * 3}
+    )
     for name in ("train", "val", "test"):
         frame.to_parquet(folder / f"{name}.parquet")
     files = {split: f"{split}.parquet" for split in ("train", "val", "test")}
@@ -288,7 +322,12 @@ def test_numbers_as_class_names_are_names_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(5, "holds 5, which is int and no text"), (None, "is empty"), ("a\ud83d", "surrogate U\\+D83D")]
+    ("text", "reason"),
+    [
+        (5, "holds 5, which is int and no text"),
+        (None, "is empty"),
+        ("a\ud83d", "surrogate U\\+D83D"),
+    ],
 )
 def test_values_that_are_no_text(text: object, reason: str, tmp_path: Path) -> None:
     folder = tmp_path / "d"
@@ -307,7 +346,9 @@ def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
         covid(tmp_path, classes=["real", "real"])
 
 
-def test_hub_copy_without_the_columns_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_copy_without_the_columns_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     table = datasets.Dataset.from_dict({"x": ["a"], "label": ["fake"]})
@@ -318,7 +359,9 @@ def test_hub_copy_without_the_columns_names_them(tmp_path: Path, monkeypatch: py
         TextDataModule(**{**DEFAULTS, "data_dir": str(tmp_path), "hub": "some/copy"}).setup()
 
 
-def test_tokenizer_without_a_folder_names_the_ways_out(train: Train, covid_dir: Path, tmp_path: Path) -> None:
+def test_tokenizer_without_a_folder_names_the_ways_out(
+    train: Train, covid_dir: Path, tmp_path: Path
+) -> None:
     ended = run(train, covid_dir, tmp_path / "no_backbone")
     assert ended.code == 1
     assert len(ended.error.splitlines()) == 1

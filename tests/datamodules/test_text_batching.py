@@ -12,7 +12,13 @@ import torch
 import datamodules.batching.order
 from datamodules.base import fingerprint
 from datamodules.reading.splits import stratified_split
-from datamodules.texts.batching import LengthBuckets, PadCollator, TokenizedTexts, longest_first, padding_share
+from datamodules.texts.batching import (
+    LengthBuckets,
+    PadCollator,
+    TokenizedTexts,
+    longest_first,
+    padding_share,
+)
 from datamodules.texts.tokenizing import vocabulary_tokenizer
 
 LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
@@ -68,13 +74,17 @@ def test_batches_come_in_no_order_of_length() -> None:
 
 def on_each_process(world: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     for rank in range(world):
-        monkeypatch.setattr(datamodules.batching.order, "process_rank", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(
+            datamodules.batching.order, "process_rank", lambda rank=rank: (rank, world)
+        )
         yield rank
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [7, 1003])
-def test_processes_share_the_batches_of_an_evaluation(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_batches_of_an_evaluation(
+    world: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, counted, steps = list(longest_first(LENGTHS[:size], 4)), [], set()
     for _ in on_each_process(world, monkeypatch):
         evaluated = longest_first(LENGTHS[:size], 4)
@@ -87,7 +97,9 @@ def test_processes_share_the_batches_of_an_evaluation(world: int, size: int, mon
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [7, 1003])
-def test_processes_share_each_training_batch(world: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_each_training_batch(
+    world: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = list(LengthBuckets(LENGTHS[:size], 4, seed=1))
     shares: list[list[int]] = [[] for _ in whole]
     for _ in on_each_process(world, monkeypatch):

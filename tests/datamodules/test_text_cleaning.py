@@ -14,7 +14,15 @@ from datamodules.texts.cleaning import (
     strip_usernames,
 )
 
-OFF = Cleaning(html=False, url=False, username=False, hashtag=False, rep=False, punctuation=False, demojize=False)
+OFF = Cleaning(
+    html=False,
+    url=False,
+    username=False,
+    hashtag=False,
+    rep=False,
+    punctuation=False,
+    demojize=False,
+)
 PERSIAN = "می‌خواهم بدانم"  # with a zero-width non-joiner inside the first word
 ARABIC = "كوفيد-١٩ خطير؟"
 FAMILY = "👨‍👩‍👧"  # three emoji and two zero-width joiners, one picture
@@ -71,7 +79,12 @@ def test_usernames(text: str, cleaned: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "cleaned"),
-    [("#StaySafe #2020", "StaySafe 2020"), ("# 1 and ##x", "# 1 and #x"), ("#کرونا", "کرونا"), ("C# code", "C# code")],
+    [
+        ("#StaySafe #2020", "StaySafe 2020"),
+        ("# 1 and ##x", "# 1 and #x"),
+        ("#کرونا", "کرونا"),
+        ("C# code", "C# code"),
+    ],
 )
 def test_hashtags(text: str, cleaned: str) -> None:
     assert strip_hashes(text) == cleaned
@@ -142,8 +155,14 @@ def test_each_switch_takes_its_own_step_only(switch: str) -> None:
         "punctuation": "bmeb x sooo httpstcox 😷",
         "demojize": "<b>@me</b> #x sooo! https://t.co/x :face_with_medical_mask:",
     }
-    assert clean("<b>@me</b> #x sooo! https://t.co/x 😷", Cleaning(**{**OFF, switch: True})) == alone[switch]
+    assert (
+        clean("<b>@me</b> #x sooo! https://t.co/x 😷", Cleaning(**{**OFF, switch: True}))
+        == alone[switch]
+    )
 
 
 def test_emoji_names_survive_punctuation() -> None:
-    assert clean("wow!! 👍🏽", Cleaning(**{**OFF, "punctuation": True, "demojize": True})) == "wow :thumbs_up_medium_skin_tone:"
+    assert (
+        clean("wow!! 👍🏽", Cleaning(**{**OFF, "punctuation": True, "demojize": True}))
+        == "wow :thumbs_up_medium_skin_tone:"
+    )

@@ -38,7 +38,8 @@ def test_what_is_frozen_is_written_once(tmp_path: Path) -> None:
 def test_the_shared_file_is_no_checkpoint(tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     with pytest.raises(
-        CheckpointError, match=r"frozen\.ckpt holds frozen weights alone, .*; ckpt_path takes best\.ckpt or last\.ckpt"
+        CheckpointError,
+        match=r"frozen\.ckpt holds frozen weights alone, .*; ckpt_path takes best\.ckpt or last\.ckpt",
     ):
         load_checkpoint(tmp_path / "frozen.ckpt")
 
@@ -56,7 +57,10 @@ def test_checkpoints_are_whole_in_the_end(tmp_path: Path) -> None:
     io.save_checkpoint(checkpoint(0), best)
     io.save_checkpoint(checkpoint(1), tmp_path / "a_callback_of_the_users.ckpt")
     complete(io.kept)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_callback_of_the_users.ckpt", "best.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a_callback_of_the_users.ckpt",
+        "best.ckpt",
+    ]
     assert load_checkpoint(tmp_path / "a_callback_of_the_users.ckpt")["epoch"] == 1
     alone = torch.load(best, weights_only=True)
     assert sorted(alone["state_dict"]) == ["backbone", "head"]
@@ -78,14 +82,18 @@ def test_one_file_under_two_names_is_completed_as_one(tmp_path: Path) -> None:
 def test_a_damaged_file_of_frozen_weights_is_written_anew(tmp_path: Path) -> None:
     (tmp_path / "frozen.ckpt").write_bytes(b"no archive")
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
-    assert torch.equal(load_checkpoint(tmp_path / "best.ckpt")["state_dict"]["backbone"], torch.ones(1000))
+    assert torch.equal(
+        load_checkpoint(tmp_path / "best.ckpt")["state_dict"]["backbone"], torch.ones(1000)
+    )
 
 
 @pytest.mark.parametrize("other", [True, False])
 def test_weights_that_are_missing_are_told(other: bool, tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     if other:
-        AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0, frozen=2.0), tmp_path / "last.ckpt")
+        AtomicCheckpointIO({"backbone"}).save_checkpoint(
+            checkpoint(0, frozen=2.0), tmp_path / "last.ckpt"
+        )
     else:
         (tmp_path / "frozen.ckpt").unlink()
     with pytest.raises(CheckpointError, match="does not hold" if other else "lacks"):
@@ -97,7 +105,9 @@ def test_without_anything_frozen_there_is_one_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
-def test_a_write_that_failed_is_not_linked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_failed_is_not_linked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     io, moment = AtomicCheckpointIO(), {**checkpoint(0), "global_step": 3, "loops": {}}
     with monkeypatch.context() as patch:
         patch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
@@ -140,8 +150,12 @@ class Scored(lightning.LightningModule):
 
 def fitted(folder: Path, task: Scored, **more: Any) -> None:
     """Train an epoch for each score."""
-    best = FolderCheckpoint(dirpath=folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False)
-    last = FolderCheckpoint(dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+    best = FolderCheckpoint(
+        dirpath=folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False
+    )
+    last = FolderCheckpoint(
+        dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+    )
     trainer = lightning.Trainer(
         max_epochs=len(task.scores), callbacks=[best, last], plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, **more,
@@ -151,7 +165,9 @@ def fitted(folder: Path, task: Scored, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("scores", [[0.1, 0.2, 0.3], [0.1, 0.3, 0.2], [0.3, 0.1, 0.2]])
-def test_the_best_and_the_last_epoch_are_written_once_where_they_are_one(scores: list[float], tmp_path: Path) -> None:
+def test_the_best_and_the_last_epoch_are_written_once_where_they_are_one(
+    scores: list[float], tmp_path: Path
+) -> None:
     fitted(tmp_path, Scored(scores))
     best, last = (load_checkpoint(tmp_path / f"{name}.ckpt") for name in ("best", "last"))
     where = scores.index(max(scores))
@@ -161,14 +177,19 @@ def test_the_best_and_the_last_epoch_are_written_once_where_they_are_one(scores:
     assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (where == 2)
 
 
-def test_without_second_names_the_file_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_second_names_the_file_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         msg = "no second names here"
         raise OSError(msg)
 
     monkeypatch.setattr("os.link", refuse)
     fitted(tmp_path, Scored([0.1, 0.2]))
-    assert [load_checkpoint(tmp_path / f"{name}.ckpt")["epoch"] for name in ("best", "last")] == [1, 1]
+    assert [load_checkpoint(tmp_path / f"{name}.ckpt")["epoch"] for name in ("best", "last")] == [
+        1,
+        1,
+    ]
     assert not (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt")
 
 

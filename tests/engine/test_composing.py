@@ -8,13 +8,21 @@ from engine.config.composing import OverrideError, compose_config, explained
 
 def test_a_launcher_without_its_plugin_names_the_extra() -> None:
     missing = MissingConfigException("no joblib", "hydra/launcher/joblib", ["basic"])
-    with pytest.raises(OverrideError, match=r"hydra/launcher=joblib needs .* the extra `sweep` .*'\.\[sweep\]'"), explained([]):
+    with (
+        pytest.raises(
+            OverrideError, match=r"hydra/launcher=joblib needs .* the extra `sweep` .*'\.\[sweep\]'"
+        ),
+        explained([]),
+    ):
         raise missing
 
 
 def test_an_unknown_launcher_names_those_that_there_are() -> None:
     missing = MissingConfigException("no basik", "hydra/launcher/basik", ["basic"])
-    with pytest.raises(OverrideError, match="hydra/launcher has no 'basik'; did you mean basic"), explained([]):
+    with (
+        pytest.raises(OverrideError, match="hydra/launcher has no 'basik'; did you mean basic"),
+        explained([]),
+    ):
         raise missing
 
 
@@ -31,7 +39,10 @@ def test_other_errors_pass() -> None:
 def test_a_key_is_looked_for_in_the_config_that_was_chosen() -> None:
     words = ["experiment=sample_images", "data.augmentation.flp=true"]
     with (
-        pytest.raises(OverrideError, match=r"'data\.augmentation\.flp'.* did you mean data\.augmentation\.flip"),
+        pytest.raises(
+            OverrideError,
+            match=r"'data\.augmentation\.flp'.* did you mean data\.augmentation\.flip",
+        ),
         explained(words),
     ):
         compose_config(words)

@@ -16,8 +16,14 @@ from tests.conftest import SAMPLE, Train
         (["model._target_=os.system"], ["model._target_", "os.system"]),
         (["model._target_=torch.os.system"], ["model._target_", "torch.os.system"]),
         (["model._target_=torch.hub.load"], ["model._target_", "torch.hub.load", "only classes"]),
-        (["model._target_=lightning_modules.text_classifier.TextClasifier"], ["no TextClasifier", "TextClassifier"]),
-        (["model._target_=lightning_modules.nothing.Task"], ["cannot import lightning_modules.nothing"]),
+        (
+            ["model._target_=lightning_modules.text_classifier.TextClasifier"],
+            ["no TextClasifier", "TextClassifier"],
+        ),
+        (
+            ["model._target_=lightning_modules.nothing.Task"],
+            ["cannot import lightning_modules.nothing"],
+        ),
         (["model.head=lstm"], ["model.head", "'lstm'", "linear, bigru"]),
         (["+data.wurst=1"], ["data.wurst", "unknown key of SampleTextDataModule"]),
         (["data.batch_size=many"], ["data.batch_size", "'many'", "int"]),
@@ -34,7 +40,10 @@ from tests.conftest import SAMPLE, Train
         (["model.warmup=2"], ["model.warmup", "0 to 1"]),
         (["model.lr=-1"], ["model.lr", "at least 0"]),
         (["trainer.limit_test_batches=0"], ["trainer.limit_test_batches", "received 0"]),
-        (["logger=wandb", "+logger.wandb.projct=x"], ["logger.wandb.projct", "unknown key of WandbLogger", "project"]),
+        (
+            ["logger=wandb", "+logger.wandb.projct=x"],
+            ["logger.wandb.projct", "unknown key of WandbLogger", "project"],
+        ),
         (["mode=largest"], ["mode", "'largest'", "min or max"]),
         (["seed=-1"], ["seed", "-1"]),
         (["trainer.precision=33"], ["trainer.precision"]),
@@ -85,7 +94,14 @@ def test_all_faults_are_told_together(train: Train) -> None:
     ended = train(*SAMPLE, *words)
     assert ended.code == 1
     assert "6 faults" in ended.error
-    for part in ("model.lr_hed", "model.head", "mode", "trainer.max_epoch", "monitor", "model.num_classes"):
+    for part in (
+        "model.lr_hed",
+        "model.head",
+        "mode",
+        "trainer.max_epoch",
+        "monitor",
+        "model.num_classes",
+    ):
         assert part in ended.error
 
 
@@ -93,7 +109,9 @@ def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path) -> 
     """Hydra merges it silently: only our own check finds it."""
     experiments = tmp_path / "own" / "experiment"
     experiments.mkdir(parents=True)
-    (experiments / "base.yaml").write_text("# @package _global_\nmodel:\n  freze_backbone: true\n  lr: 1\n")
+    (experiments / "base.yaml").write_text(
+        "# @package _global_\nmodel:\n  freze_backbone: true\n  lr: 1\n"
+    )
     (experiments / "typo.yaml").write_text(
         "# @package _global_\ndefaults: [base]\nmodel:\n  lr: -1\ntrianer:\n  max_epochs: 1\n"
         "data:\n  cleaning:\n    htlm: true\n"
@@ -121,12 +139,16 @@ def test_missing_argument_is_named(train: Train) -> None:
     assert "is needed by TextClassifier" in ended.error
 
 
-@pytest.mark.parametrize("name", ["torch.optim.AdamW", "lightning.pytorch.loggers.CSVLogger", "lightning.Trainer"])
+@pytest.mark.parametrize(
+    "name", ["torch.optim.AdamW", "lightning.pytorch.loggers.CSVLogger", "lightning.Trainer"]
+)
 def test_classes_of_the_allowed_packages_resolve(name: str) -> None:
     assert resolve_target(name).__name__ == name.rpartition(".")[2]
 
 
-@pytest.mark.parametrize("name", ["subprocess.Popen", "torch.serialization.pickle.Unpickler", "lightning", None, 3])
+@pytest.mark.parametrize(
+    "name", ["subprocess.Popen", "torch.serialization.pickle.Unpickler", "lightning", None, 3]
+)
 def test_nothing_else_resolves(name: object) -> None:
     with pytest.raises(ConfigError):
         resolve_target(name)

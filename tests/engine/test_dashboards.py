@@ -37,16 +37,25 @@ IMAGES = (
 SCENES = (
     "experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "trainer.max_epochs=1", "data.size=32", "data.batch_size=8",
 )  # fmt: skip
-# Where its extra is not installed, the run of all dashboards is without MLflow, and the tests of it are skipped.
+# Where its extra is not installed, the run of all dashboards is without MLflow, and the tests of it
+# are skipped.
 MLFLOW = importlib.util.find_spec("mlflow") is not None
-ALL = ("logger=[wandb,tensorboard,mlflow]", "logger.mlflow.log_model=true") if MLFLOW else ("logger=[wandb,tensorboard]",)
+ALL = (
+    ("logger=[wandb,tensorboard,mlflow]", "logger.mlflow.log_model=true")
+    if MLFLOW
+    else ("logger=[wandb,tensorboard]",)
+)
 KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
 
 
 def without_account(place: Path) -> dict[str, str]:
     """An environment in which no key of W&B is found, whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "MLFLOW"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WANDB", "MLFLOW"))
+    }
     netrc = {"NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
     return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
@@ -73,7 +82,11 @@ def run_here(place: Path, *words: str, code: int = 0) -> str:
         for name, value in without_account(place).items():
             patch.setenv(name, value)
         patch.chdir(place)
-        patch.setattr(sys, "argv", ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={place / 'run'}"])
+        patch.setattr(
+            sys,
+            "argv",
+            ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={place / 'run'}"],
+        )
         assert entry.main() == code, errors.getvalue()
     return errors.getvalue()
 
@@ -118,7 +131,15 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     keyed = f"+callbacks.keyed={{_target_: lightning.pytorch.callbacks.Keyed, api_key: {PASSWORD}, address: 'https://me:{LOGIN}@host/x'}}"
     secrets = {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "HF_TOKEN": f"hf_{LOGIN}"}
     done = run_apart(
-        place, "-c", KEYED, "trainer.accelerator=cpu", *TEXTS, *ALL, keyed, f"hydra.run.dir={place / 'run'}", **secrets
+        place,
+        "-c",
+        KEYED,
+        "trainer.accelerator=cpu",
+        *TEXTS,
+        *ALL,
+        keyed,
+        f"hydra.run.dir={place / 'run'}",
+        **secrets,
     )
     assert done.returncode == 0, done.stderr
     return Logged(place, done.stderr)
@@ -171,7 +192,11 @@ def test_wandb_has_steps_with_gradient_norm_and_throughput(each: Logged) -> None
 
 
 def test_steps_are_logged_every_so_often(texts: Logged) -> None:
-    assert [step for step, _ in texts.stored.curve("step/loss")] == [1, 3, 5]  # of six, every second
+    assert [step for step, _ in texts.stored.curve("step/loss")] == [
+        1,
+        3,
+        5,
+    ]  # of six, every second
 
 
 def test_wandb_has_the_best_epoch_and_the_test_in_its_summary(each: Logged) -> None:
@@ -182,23 +207,32 @@ def test_wandb_has_the_best_epoch_and_the_test_in_its_summary(each: Logged) -> N
     monitor = metrics["best"]["monitor"]
     assert summary["best/epoch"] == metrics["best"]["epoch"]
     assert metrics["best"]["epoch"] == 0
-    assert summary[monitor] == summary[f"best/{monitor}"] == metrics["best"]["score"]  # not the last epoch's
+    assert (
+        summary[monitor] == summary[f"best/{monitor}"] == metrics["best"]["score"]
+    )  # not the last epoch's
 
 
 def test_wandb_has_classes_confusion_and_plan(each: Logged) -> None:
     stored, test = each.stored, each.folder.read_json("metrics.json")["test"]
     columns, rows = stored.table("test/classes")
     assert columns[0] == "class"
-    assert {row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows} == test["per_class"]
+    assert {row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows} == test[
+        "per_class"
+    ]
     columns, rows = stored.table("test/confusion_table")
     assert columns == ["Actual", "Predicted", "nPredictions"]
     names, counts = test["classes"], np.asarray(test["confusion_matrix"])
-    assert all(counts[names.index(label), names.index(prediction)] == count for label, prediction, count in rows)
+    assert all(
+        counts[names.index(label), names.index(prediction)] == count
+        for label, prediction, count in rows
+    )
     assert sum(row[2] for row in rows) == counts.sum()
     chart = stored.config["_wandb"]["visualize"]["test/confusion"]
     assert chart["panel_config"]["panelDefId"] == "wandb/confusion_matrix/v1"
     columns, rows = stored.table("plan")
-    assert [dict(zip(columns, row, strict=True)) for row in rows] == each.folder.read_json("plan.json")["rows"]
+    assert [dict(zip(columns, row, strict=True)) for row in rows] == each.folder.read_json(
+        "plan.json"
+    )["rows"]
 
 
 def test_wandb_has_artifacts_and_was_closed(each: Logged) -> None:
@@ -212,9 +246,10 @@ def test_wandb_has_artifacts_and_was_closed(each: Logged) -> None:
     page = stored.folder / "files" / stored.media("report")["path"]
     assert page.read_text() == each.folder.report.read_text()
     assert stored.exit_code == 0
-    assert {str(path.relative_to(stored.folder / "files")) for path in stored.folder.glob("files/media/**/*.*")} == set(
-        stored.files
-    )
+    assert {
+        str(path.relative_to(stored.folder / "files"))
+        for path in stored.folder.glob("files/media/**/*.*")
+    } == set(stored.files)
 
 
 def test_wandb_has_misclassified_texts(texts: Logged) -> None:
@@ -241,20 +276,26 @@ def test_wandb_has_overlays_with_class_names(pairs: Logged) -> None:
     shown = stored.media("test/pictures")
     assert shown["count"] == 9
     assert shown["captions"][0].startswith("worst: index ")
-    labels = {key.rpartition("_")[2]: value["value"] for key, value in stored.config["_wandb"]["mask/class_labels"].items()}
+    labels = {
+        key.rpartition("_")[2]: value["value"]
+        for key, value in stored.config["_wandb"]["mask/class_labels"].items()
+    }
     expected = {**{str(k): name for k, name in enumerate(names)}, "255": "not labelled"}
     assert labels == {"prediction": expected, "annotation": expected}
     table = pd.read_parquet(pairs.folder.test_images)
     for masks, (_, row) in zip(shown["all_masks"], table.iterrows(), strict=True):
         for kind in ("prediction", "annotation"):
             ours, theirs = (
-                np.asarray(Image.open(f)) for f in (io.BytesIO(row[kind]), stored.folder / "files" / masks[kind]["path"])
+                np.asarray(Image.open(f))
+                for f in (io.BytesIO(row[kind]), stored.folder / "files" / masks[kind]["path"])
             )
             assert (ours == theirs).all()
             assert set(np.unique(theirs)) <= {*range(len(names)), 255}
 
 
-@pytest.mark.parametrize("kept", [".wandb", pytest.param("mlflow.db", marks=pytest.mark.extra("mlflow"))])
+@pytest.mark.parametrize(
+    "kept", [".wandb", pytest.param("mlflow.db", marks=pytest.mark.extra("mlflow"))]
+)
 def test_a_key_is_nowhere(kept: str, texts: Logged) -> None:
     """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
     files = [path for path in texts.place.rglob("*") if path.is_file()]
@@ -275,9 +316,17 @@ def test_tensorboard_has_config_and_curves(texts: Logged, images: Logged) -> Non
         events = EventAccumulator(str(logged.folder.path / "tensorboard")).Reload()
         history, tags = logged.folder.read_history(), events.Tags()
         for key in ("val/acc", "train/loss", "lr/head", "train/samples_per_second"):
-            assert [s.value for s in events.Scalars(key)] == pytest.approx([float(row[key]) for row in history])
+            assert [s.value for s in events.Scalars(key)] == pytest.approx(
+                [float(row[key]) for row in history]
+            )
             assert [s.step for s in events.Scalars(key)] == [int(row["step"]) for row in history]
-        assert {"step/loss", "step/grad_norm", "step/lr/head", "step/samples_per_second", "test/acc"} <= set(tags["scalars"])
+        assert {
+            "step/loss",
+            "step/grad_norm",
+            "step/lr/head",
+            "step/samples_per_second",
+            "test/acc",
+        } <= set(tags["scalars"])
         (text,) = events.Tensors("config/text_summary")
         shown = textwrap.dedent(text.tensor_proto.string_val[0].decode())
         assert shown == logged.folder.config.read_text()
@@ -294,7 +343,8 @@ def rows_of(database: Path, query: str) -> list[tuple[Any, ...]]:
 def test_mlflow_has_config_curves_and_artifacts(texts: Logged) -> None:
     database = texts.place / "runs" / "mlflow.db"
     ((run_id, name, state, experiment),) = rows_of(
-        database, "SELECT run_uuid, r.name, status, e.name FROM runs r JOIN experiments e USING (experiment_id)"
+        database,
+        "SELECT run_uuid, r.name, status, e.name FROM runs r JOIN experiments e USING (experiment_id)",
     )
     assert (name, state, experiment) == ("sample_text run", "FINISHED", "thaw")
     parameters = dict(rows_of(database, "SELECT key, value FROM params"))
@@ -304,14 +354,31 @@ def test_mlflow_has_config_curves_and_artifacts(texts: Logged) -> None:
     latest = dict(rows_of(database, "SELECT key, value FROM latest_metrics"))
     assert latest["test/acc"] == metrics["test"]["acc"]
     assert latest["best/val/loss"] == metrics["best"]["score"]
-    losses = rows_of(database, "SELECT step, value FROM metrics WHERE key = 'val/loss' ORDER BY step")
+    losses = rows_of(
+        database, "SELECT step, value FROM metrics WHERE key = 'val/loss' ORDER BY step"
+    )
     assert losses == [(int(row["step"]), float(row["val/loss"])) for row in history]
-    assert rows_of(database, "SELECT step FROM metrics WHERE key = 'step/grad_norm' ORDER BY step") == [(1,), (3,), (5,)]
+    assert rows_of(
+        database, "SELECT step FROM metrics WHERE key = 'step/grad_norm' ORDER BY step"
+    ) == [(1,), (3,), (5,)]
     artifacts = texts.place / "runs" / "mlflow_artifacts" / run_id / "artifacts"
-    copies = {path.relative_to(artifacts).as_posix(): path for path in artifacts.rglob("*") if path.is_file()}
-    for key, path in {"best/best.ckpt": texts.folder.best_checkpoint, "report.html": texts.folder.report}.items():
+    copies = {
+        path.relative_to(artifacts).as_posix(): path
+        for path in artifacts.rglob("*")
+        if path.is_file()
+    }
+    for key, path in {
+        "best/best.ckpt": texts.folder.best_checkpoint,
+        "report.html": texts.folder.report,
+    }.items():
         assert copies.pop(key).read_bytes() == path.read_bytes()
-    assert set(copies) == {"config.yaml", "provenance.json", "plan.json", "best/metadata.yaml", "best/aliases.txt"}
+    assert set(copies) == {
+        "config.yaml",
+        "provenance.json",
+        "plan.json",
+        "best/metadata.yaml",
+        "best/aliases.txt",
+    }
 
 
 def test_what_is_logged_changes_nothing(texts: Logged, train: Train) -> None:
@@ -320,28 +387,44 @@ def test_what_is_logged_changes_nothing(texts: Logged, train: Train) -> None:
     ours, theirs = (torch.load(f.last_checkpoint, weights_only=True) for f in (texts.folder, plain))
     assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
     assert identical(ours["optimizer_states"], theirs["optimizer_states"])
-    rows = [[{k: v for k, v in row.items() if "second" not in k} for row in f.read_history()] for f in (texts.folder, plain)]
+    rows = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in f.read_history()]
+        for f in (texts.folder, plain)
+    ]
     assert rows[0] == rows[1]
-    pd.testing.assert_frame_equal(*(pd.read_parquet(f.predictions) for f in (texts.folder, plain)), check_exact=True)
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(f.predictions) for f in (texts.folder, plain)), check_exact=True
+    )
 
 
-def test_the_gradient_norm_is_that_of_the_first_step(texts: Logged, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gradient_norm_is_that_of_the_first_step(
+    texts: Logged, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Held against a plain formula over the gradients before clipping."""
     norms: list[float] = []
 
-    def note(self: TextClassifier, optimizer: torch.optim.Optimizer, *_: object, **__: object) -> None:
+    def note(
+        self: TextClassifier, optimizer: torch.optim.Optimizer, *_: object, **__: object
+    ) -> None:
         grads = [p.grad.double().flatten() for p in self.parameters() if p.grad is not None]
         norms.append(float(torch.cat(grads).square().sum().sqrt()))
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
 
     monkeypatch.setattr(TextClassifier, "configure_gradient_clipping", note)
     train(*TEXTS)
-    assert [value for _, value in texts.stored.curve("step/grad_norm")] == pytest.approx(norms[::2], rel=1e-5)
+    assert [value for _, value in texts.stored.curve("step/grad_norm")] == pytest.approx(
+        norms[::2], rel=1e-5
+    )
     assert max(norms) > 1.0  # so that it is told from the clipped one
 
 
 def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
-    words = ("model.lr=1e30", "model.backbone_lr=1e30", "trainer.gradient_clip_val=null", "model.warmup=0")
+    words = (
+        "model.lr=1e30",
+        "model.backbone_lr=1e30",
+        "trainer.gradient_clip_val=null",
+        "model.warmup=0",
+    )
     errors = run_here(tmp_path, *TEXTS, *words, "logger=[wandb,tensorboard]", code=1)
     assert "the training loss is" in errors
     assert "no key was found, so the run is logged offline" in errors
@@ -361,11 +444,27 @@ def test_a_run_that_goes_on_is_the_same_run_of_wandb(tmp_path: Path) -> None:
 
 
 @pytest.mark.extra("mlflow")
-def test_a_run_that_goes_on_is_the_same_run_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "train.py").touch()  # the script of the run, in a repository with a login in its remote
-    for command in (["init", "--quiet"], ["remote", "add", "origin", f"https://me:{LOGIN}@host/x.git"]):
+def test_a_run_that_goes_on_is_the_same_run_of_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (
+        tmp_path / "train.py"
+    ).touch()  # the script of the run, in a repository with a login in its remote
+    for command in (
+        ["init", "--quiet"],
+        ["remote", "add", "origin", f"https://me:{LOGIN}@host/x.git"],
+    ):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    commit = ["-c", "user.name=me", "-c", "user.email=me@host", "commit", "--quiet", "--allow-empty", "--message=x"]
+    commit = [
+        "-c",
+        "user.name=me",
+        "-c",
+        "user.email=me@host",
+        "commit",
+        "--quiet",
+        "--allow-empty",
+        "--message=x",
+    ]
     subprocess.run(["git", *commit], cwd=tmp_path, check=True)
     words = (*TEXTS, "logger=mlflow", f"paths.runs_dir={tmp_path}")
     run_here(tmp_path, *words, "trainer.max_epochs=1")
@@ -375,15 +474,22 @@ def test_a_run_that_goes_on_is_the_same_run_of_mlflow(tmp_path: Path, monkeypatc
     run_here(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
     remembered = json.loads((tmp_path / "run" / "loggers.json").read_text())
     assert states == [("RUNNING",)]
-    assert rows_of(database, "SELECT run_uuid, status FROM runs") == [(remembered["mlflow"], "FINISHED")]
-    assert rows_of(database, "SELECT step FROM metrics WHERE key = 'val/acc' ORDER BY step") == [(3,), (6,)]
+    assert rows_of(database, "SELECT run_uuid, status FROM runs") == [
+        (remembered["mlflow"], "FINISHED")
+    ]
+    assert rows_of(database, "SELECT step FROM metrics WHERE key = 'val/acc' ORDER BY step") == [
+        (3,),
+        (6,),
+    ]
     tags = dict(rows_of(database, "SELECT key, value FROM tags"))
     assert tags["mlflow.source.git.commit"]
     assert LOGIN.encode() not in database.read_bytes()
 
 
 @pytest.mark.extra("mlflow")
-def test_mlflow_gets_no_checkpoint_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_no_checkpoint_of_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: TextClassifier) -> None:
         raise RuntimeError("disk on fire")
 
@@ -398,7 +504,9 @@ def test_mlflow_gets_no_checkpoint_of_a_failed_run(tmp_path: Path, monkeypatch: 
 def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_takes_a_run_id_given_by_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Segmenter, "uninitialized", lambda _: "")  # as if its weights were those of a whole network
+    monkeypatch.setattr(
+        Segmenter, "uninitialized", lambda _: ""
+    )  # as if its weights were those of a whole network
     words = (*SCENES, "train=false", "logger=mlflow", f"paths.runs_dir={tmp_path}")
     for place in ("first", "second"):
         (tmp_path / place).mkdir()
@@ -407,7 +515,9 @@ def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_takes_a_run_id_given
     copy = tmp_path / "mlflow_artifacts" / run_id / "artifacts" / "best" / "best.ckpt"
     assert copy.read_bytes() == RunFolder(tmp_path / "first" / "run").best_checkpoint.read_bytes()
     run_here(tmp_path / "second", *words, "seed=2", f"logger.mlflow.run_id={run_id}")
-    assert rows_of(tmp_path / "mlflow.db", "SELECT run_uuid, status FROM runs") == [(run_id, "FINISHED")]
+    assert rows_of(tmp_path / "mlflow.db", "SELECT run_uuid, status FROM runs") == [
+        (run_id, "FINISHED")
+    ]
 
 
 def sweep_of_two(place: Path, logger: str) -> Path:
@@ -419,12 +529,16 @@ def sweep_of_two(place: Path, logger: str) -> Path:
     return sweep
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_one_group_of_wandb_and_one_may_fail(tmp_path: Path) -> None:
+def test_the_jobs_of_a_sweep_are_runs_of_one_group_of_wandb_and_one_may_fail(
+    tmp_path: Path,
+) -> None:
     sweep = sweep_of_two(tmp_path, "logger=wandb")
     first, second = (stored_run(sweep / job) for job in ("0", "1"))
     assert first.run.run_id != second.run.run_id
     assert first.run.run_group == second.run.run_group == f"sample_text/{sweep.name}"
-    assert [first.run.display_name, second.run.display_name] == [f"sample_text {sweep.name} {job}" for job in "01"]
+    assert [first.run.display_name, second.run.display_name] == [
+        f"sample_text {sweep.name} {job}" for job in "01"
+    ]
     assert [one.config["model"]["lr"] for one in (first, second)] == [1e-3, 1e30]
     assert [one.exit_code for one in (first, second)] == [0, 1]
 
@@ -432,5 +546,10 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group_of_wandb_and_one_may_fail(tmp
 @pytest.mark.extra("mlflow")
 def test_the_jobs_of_a_sweep_are_runs_of_mlflow_and_one_may_fail(tmp_path: Path) -> None:
     sweep = sweep_of_two(tmp_path, "logger=mlflow")
-    states = rows_of(tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time")
-    assert states == [(f"sample_text {sweep.name} {job}", state) for job, state in (("0", "FINISHED"), ("1", "FAILED"))]
+    states = rows_of(
+        tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time"
+    )
+    assert states == [
+        (f"sample_text {sweep.name} {job}", state)
+        for job, state in (("0", "FINISHED"), ("1", "FAILED"))
+    ]

@@ -13,9 +13,16 @@ from tests.processes import ended, start, wait_for
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_signal_is_recorded_and_exits_with_its_code(
+    signum: signal.Signals, code: int, tmp_path: Path
+) -> None:
     folder = RunFolder(tmp_path / "run")
-    words = [*SAMPLE, "trainer.max_epochs=1000", f"hydra.run.dir={folder.path}", "logger=tensorboard"]
+    words = [
+        *SAMPLE,
+        "trainer.max_epochs=1000",
+        f"hydra.run.dir={folder.path}",
+        "logger=tensorboard",
+    ]
     process = start(*words, cwd=tmp_path)
     wait_for(lambda: len(folder.read_history()) >= 2, process)
     process.send_signal(signum)
@@ -34,7 +41,9 @@ def test_signal_is_recorded_and_exits_with_its_code(signum: signal.Signals, code
     assert b"val/acc" in events.read_bytes()
 
 
-def test_real_nan_weights_fail_the_run_with_advice(train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_real_nan_weights_fail_the_run_with_advice(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The whole way from a broken weight: NaN logits, probabilities and counts."""
     start = TextClassifier.on_train_epoch_start
 
@@ -69,7 +78,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, stage: str, value: float, after: int
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_training_loss_that_is_no_number_fails_the_run(value: float, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_loss_that_is_no_number_fails_the_run(
+    value: float, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     poison(monkeypatch, "train", value, after=4)  # the second epoch's second batch
     ended = train(*SAMPLE)
     assert ended.code == 1
@@ -83,7 +94,9 @@ def test_training_loss_that_is_no_number_fails_the_run(value: float, train: Trai
     assert not (ended.folder / "metrics.json").exists()
 
 
-def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     poison(monkeypatch, "val", float("nan"), after=0)
     ended = train(*SAMPLE)
     assert ended.code == 1
@@ -92,7 +105,9 @@ def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(train: Trai
     assert not (ended.folder / "checkpoints").exists()
 
 
-def test_exception_keeps_what_was_computed_and_closes_the_loggers(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_keeps_what_was_computed_and_closes_the_loggers(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: TextClassifier) -> None:
         raise RuntimeError("disk on fire")
 
@@ -105,7 +120,11 @@ def test_exception_keeps_what_was_computed_and_closes_the_loggers(train: Train, 
     assert "Traceback" in ended.err  # a bug of ours shows where it is
     folder = RunFolder(ended.folder)
     status = folder.read_json("status.json")
-    assert (status["state"], status["stage"], status["error"]) == ("failed", "test", "RuntimeError: disk on fire")
+    assert (status["state"], status["stage"], status["error"]) == (
+        "failed",
+        "test",
+        "RuntimeError: disk on fire",
+    )
     assert len(folder.read_history()) == 2
     assert folder.best_checkpoint.is_file()
     assert "disk on fire" in _report_of(folder)

@@ -59,13 +59,17 @@ def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> 
     return (base / "before").rename(base / "after")
 
 
-def test_evaluate_gives_the_figures_again_to_the_last_digit(moved_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_gives_the_figures_again_to_the_last_digit(
+    moved_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     # The tokenizer's folder is gone: what evaluation needs of it is in the checkpoint.
     assert evaluate(moved_run, None) == 0
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
-def test_evaluate_script_notices_a_difference_and_other_data(script: Script, train: Train, tmp_path: Path) -> None:
+def test_evaluate_script_notices_a_difference_and_other_data(
+    script: Script, train: Train, tmp_path: Path
+) -> None:
     folder = RunFolder(train(*SAMPLE, "trainer.max_epochs=1").folder)
     done = script("evaluate", folder.path)
     assert done.code == 0, done.err
@@ -87,14 +91,23 @@ def test_evaluate_script_notices_a_difference_and_other_data(script: Script, tra
     assert "holds no tested run" in done.err
 
 
-def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp_path: Path) -> None:
+def test_predictions_on_the_test_texts_are_those_of_the_run(
+    moved_run: Path, tmp_path: Path
+) -> None:
     expected = pd.read_parquet(RunFolder(moved_run).predictions)
     source = tmp_path / "new.csv"
-    expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[["number", "tweet"]].to_csv(
-        source, index=False
-    )
+    expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[
+        ["number", "tweet"]
+    ].to_csv(source, index=False)
     # As a process of its own that has imported nothing, from another folder.
-    words = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(moved_run), str(source), "-o", str(tmp_path / "out.csv")]
+    words = [
+        sys.executable,
+        str(ROOT / "scripts" / "predict.py"),
+        str(moved_run),
+        str(source),
+        "-o",
+        str(tmp_path / "out.csv"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out.csv")
@@ -103,7 +116,9 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(moved_run: Path, tmp
     assert list(out) == ["number", "tweet", "prediction", "probability_fake", "probability_real"]
     assert out["number"].tolist() == list(range(27))
     assert out["prediction"].tolist() == expected["prediction"].tolist()
-    assert out["probability_real"].to_numpy() == pytest.approx(expected["probability_real"].to_numpy(), abs=1e-5)
+    assert out["probability_real"].to_numpy() == pytest.approx(
+        expected["probability_real"].to_numpy(), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("suffix", ["txt", "tsv", "jsonl", "parquet"])
@@ -134,7 +149,9 @@ def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_
         assert read["n"].astype(int).tolist() == [1, 2, 3]
 
 
-def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_is_read_as_a_stream(
+    moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows are pulled a chunk at a time, and written before the next chunk is read."""
     import datamodules.reading.text_rows
     import engine.prediction.texts
@@ -158,22 +175,30 @@ def test_input_is_read_as_a_stream(moved_run: Path, tmp_path: Path, monkeypatch:
     assert pd.read_csv(tmp_path / "out.csv")["tweet"].tolist() == [f"text {i}" for i in range(35)]
 
 
-def test_a_bad_row_stops_with_what_was_computed_kept(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_row_stops_with_what_was_computed_kept(
+    moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import engine.prediction.texts
 
     monkeypatch.setattr(engine.prediction.texts, "_CHUNK", 2)
     source = tmp_path / "in.csv"
     source.write_text('id,tweet\n1,a\n2,b\n3,c\n4,\n5,"e"\n')
-    with pytest.raises(ValueError, match=r"in.csv, row 4 \(line 5\): column 'tweet' is empty; .*--on-bad-rows skip") as caught:
+    with pytest.raises(
+        ValueError, match=r"in.csv, row 4 \(line 5\): column 'tweet' is empty; .*--on-bad-rows skip"
+    ) as caught:
         predict(moved_run, [source], tmp_path / "out.parquet")
-    assert caught.value.__notes__ == [f"the rows predicted so far are in {tmp_path / 'out.partial.parquet'}"]
+    assert caught.value.__notes__ == [
+        f"the rows predicted so far are in {tmp_path / 'out.partial.parquet'}"
+    ]
     assert pd.read_parquet(tmp_path / "out.partial.parquet")["id"].tolist() == ["1", "2"]
     assert not (tmp_path / "out.parquet").exists()
     predict(moved_run, [source], tmp_path / "out.parquet", on_bad_rows="skip")
     assert pd.read_parquet(tmp_path / "out.parquet")["id"].tolist() == ["1", "2", "3", "5"]
 
 
-def test_faults_of_the_command_line_are_one_line_each(script: Script, moved_run: Path, tmp_path: Path) -> None:
+def test_faults_of_the_command_line_are_one_line_each(
+    script: Script, moved_run: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\nhello\n")
     exists = tmp_path / "exists.csv"
@@ -183,7 +208,10 @@ def test_faults_of_the_command_line_are_one_line_each(script: Script, moved_run:
     cases = [
         ([moved_run, tmp_path / "none.csv"], "none.csv: no such file"),
         ([moved_run, source], "no column 'tweet'; it has text"),
-        ([moved_run, source, "--column", "text", "-o", tmp_path / "o.csv", "--device", "abacus"], "--device abacus"),
+        (
+            [moved_run, source, "--column", "text", "-o", tmp_path / "o.csv", "--device", "abacus"],
+            "--device abacus",
+        ),
         ([moved_run, source, "-o", exists], "exists.csv exists; give another -o, or --force"),
         ([moved_run, source, "-o", tmp_path / "out.xlsx"], "cannot write '.xlsx' files"),
         ([moved_run, clash], "has a column prediction already"),
@@ -225,7 +253,9 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
     predict(moved_run, [ragged], tmp_path / "out.csv")
     assert pd.read_csv(tmp_path / "out.csv")["n"].fillna(-1).tolist() == [-1, 2]
     predict(moved_run, [ragged], tmp_path / "out.jsonl")
-    assert [row.get("n") for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())] == [None, 2]
+    assert [
+        row.get("n") for row in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    ] == [None, 2]
     twice = tmp_path / "twice.csv"
     twice.write_text("a,a,tweet\n1,2,x\n")
     with pytest.raises(ValueError, match="names 'a' 2 times"):
@@ -234,7 +264,9 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
     mixed.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": "two"}\n')
     with pytest.raises(ValueError, match="a column does not keep one type"):
         predict(moved_run, [mixed], tmp_path / "no.parquet")
-    frame = pd.DataFrame({"tweet": ["a", "b"], "when": pd.to_datetime(["2020-01-01", None]), "empty": [None, None]})
+    frame = pd.DataFrame(
+        {"tweet": ["a", "b"], "when": pd.to_datetime(["2020-01-01", None]), "empty": [None, None]}
+    )
     frame.to_parquet(tmp_path / "typed.parquet", index=False)
     predict(moved_run, [tmp_path / "typed.parquet"], tmp_path / "typed_out.parquet")
     assert (
@@ -243,7 +275,9 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
     )
 
 
-def test_late_columns_and_types_are_refused(moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_columns_and_types_are_refused(
+    moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import engine.prediction.texts
 
     monkeypatch.setattr(engine.prediction.texts, "_CHUNK", 1)
@@ -265,14 +299,18 @@ def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None
         assert not (tmp_path / "out.csv").exists()
 
 
-def test_stray_quotes_that_pair_up_are_warned_of(moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_stray_quotes_that_pair_up_are_warned_of(
+    moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = tmp_path / "in.csv"
     source.write_text('id,tweet,n\n1,"stray,5\n2,normal,6\n3,also stray",7\n')
     predict(moved_run, [source], tmp_path / "out.csv")
     assert "1 texts span lines that look like rows, first in row 1" in caplog.text
 
 
-def test_report_script_compares(script: Script, moved_run: Path, train: Train, tmp_path: Path) -> None:
+def test_report_script_compares(
+    script: Script, moved_run: Path, train: Train, tmp_path: Path
+) -> None:
     other = train(*SAMPLE, "trainer.max_epochs=1").folder
     done = script("report", moved_run, other, "-o", tmp_path / "page.html")
     assert done.code == 0, done.err

@@ -39,7 +39,9 @@ BERT = {
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
 DEIT = {"architecture": "deit_base_distilled_patch16_224", **VIT}
 DENSENET = {"architecture": "densenet121", "growth_rate": 8, "block_config": [1, 1, 1, 1]}
-CLEANING = dict.fromkeys(("html", "url", "username", "hashtag", "rep", "punctuation", "demojize"), False)
+CLEANING = dict.fromkeys(
+    ("html", "url", "username", "hashtag", "rep", "punctuation", "demojize"), False
+)
 METRIC_NAMES = ("loss", "acc", "ece", "f1_macro")
 
 
@@ -51,7 +53,9 @@ class Recorder(lightning.Callback):
         self.stored: set[bool] = set()
         self.history: list[dict[str, float | None]] = []
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.batches.append(batch["index"].tolist())
         self.stored.add("features" in batch)
 
@@ -61,7 +65,9 @@ class Recorder(lightning.Callback):
 
     on_test_batch_start = on_validation_batch_start
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # before the task forgets the epoch before
+    def on_train_epoch_start(
+        self, trainer: Any, pl_module: Any
+    ) -> None:  # before the task forgets the epoch before
         for stage, result in pl_module.results.items():
             if stage != "test":
                 self.history.append({name: result.metrics[name] for name in METRIC_NAMES})
@@ -79,7 +85,13 @@ def texts(**settings: Any) -> SampleTextDataModule:
 
 
 def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
-    augmentation = {"crop_padding": 0, "flip": flip, "rotation": 0.0, "rand_augment": None, **settings.pop("augmentation", {})}
+    augmentation = {
+        "crop_padding": 0,
+        "flip": flip,
+        "rotation": 0.0,
+        "rand_augment": None,
+        **settings.pop("augmentation", {}),
+    }
     defaults: dict[str, Any] = {
         "rows": {"train": 40, "val": 12, "test": 12}, "folder": "", "files": {"train": "a", "val": "b", "test": "c"},
         "classes": list(SAMPLE_CLASSES), "num_classes": 10, "augmentation": augmentation, "batch_size": 8, "eval_batch_size": 9,
@@ -88,10 +100,14 @@ def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
 
 
 def text_task(**settings: Any) -> TextClassifier:
-    return TextClassifier(BERT, 2, freeze_backbone=True, **{"pooling": "mean", "lr": 0.02, **settings})
+    return TextClassifier(
+        BERT, 2, freeze_backbone=True, **{"pooling": "mean", "lr": 0.02, **settings}
+    )
 
 
-def image_task(backbone: dict[str, Any] = DEIT, layer: str | None = None, **settings: Any) -> ImageClassifier:
+def image_task(
+    backbone: dict[str, Any] = DEIT, layer: str | None = None, **settings: Any
+) -> ImageClassifier:
     more = {"lr": 0.02, "backbone_lr": 0.02, "freeze_backbone": layer is None, **settings}
     task = ImageClassifier(backbone, 10, image_size=32 if backbone is DENSENET else 16, **more)
     if layer is not None:
@@ -102,9 +118,21 @@ def image_task(backbone: dict[str, Any] = DEIT, layer: str | None = None, **sett
 def parts_of(data: Any, task: Task, recorder: Recorder | None = None, **trainer: Any) -> RunObjects:
     data.setup()
     callbacks = [EpochSeed(1), *([] if recorder is None else [recorder])]
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    settings = {"max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0, **quiet, **trainer}
-    return RunObjects(data, task, lightning.Trainer(callbacks=callbacks, enable_model_summary=False, **settings))
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
+    settings = {
+        "max_epochs": 3,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+        **quiet,
+        **trainer,
+    }
+    return RunObjects(
+        data, task, lightning.Trainer(callbacks=callbacks, enable_model_summary=False, **settings)
+    )
 
 
 def config(folder: Path, features: object = True, max_gb: float = 1.0, **more: Any) -> DictConfig:
@@ -120,7 +148,9 @@ class Trained:
     test: dict[str, Any] = field(default_factory=dict)
 
 
-def trained(data: Callable[[], Any], task: Callable[[], Task], folder: Path | None, **trainer: Any) -> Trained:
+def trained(
+    data: Callable[[], Any], task: Callable[[], Task], folder: Path | None, **trainer: Any
+) -> Trained:
     """Fit and test, on stored features where a folder is given."""
     torch.manual_seed(3)
     recorder = Recorder()
@@ -136,7 +166,11 @@ def trained(data: Callable[[], Any], task: Callable[[], Task], folder: Path | No
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
     "text, linear": (texts, lambda: text_task(dropout=0.3), "the whole backbone"),
-    "text, BiGRU": (texts, lambda: text_task(head="bigru", hidden=4, dropout=0.3), "the whole backbone"),
+    "text, BiGRU": (
+        texts,
+        lambda: text_task(head="bigru", hidden=4, dropout=0.3),
+        "the whole backbone",
+    ),
     "flip": (lambda: images(flip=True), lambda: image_task(mirror_test=True), "the whole backbone"),
     "prefix, flip": (
         lambda: images(flip=True),
@@ -166,7 +200,9 @@ def test_training_on_stored_features_equals_training_without(case: str, tmp_path
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-4)
     losses = [row["loss"] for row in without.recorder.history[::2]]
-    assert losses[-1] != pytest.approx(losses[0], abs=1e-3)  # something was learnt that could have come out otherwise
+    assert losses[-1] != pytest.approx(
+        losses[0], abs=1e-3
+    )  # something was learnt that could have come out otherwise
     # evaluate.py, which knows of no cache, promises the same metrics to the last digit.
     plain = parts_of(data(), with_cache.task)
     plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
@@ -178,7 +214,10 @@ def test_half_precision_is_stored_as_it_is(head: str, tmp_path: Path) -> None:
     def task() -> TextClassifier:
         return text_task(head=head, **({"hidden": 4} if head == "bigru" else {}))
 
-    with_cache, without = (trained(texts, task, folder, precision="bf16-mixed", max_epochs=1) for folder in (tmp_path, None))
+    with_cache, without = (
+        trained(texts, task, folder, precision="bf16-mixed", max_epochs=1)
+        for folder in (tmp_path, None)
+    )
     plain = parts_of(texts(), with_cache.task, precision="bf16-mixed")
     plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
     assert plain.task.results["test"].metrics == with_cache.test
@@ -262,7 +301,9 @@ def test_key_of_images(tmp_path: Path) -> None:
     mirrored = keys(images(), seeded(mirror_test=True), tmp_path)
     assert {split for split in base if mirrored[split] == base[split]} == {"train"}
     assert not set(keys(images(), seeded("blocks.2"), tmp_path).values()) & set(base.values())
-    assert keys(images(), seeded("blocks.1"), tmp_path) != keys(images(), seeded("blocks.2"), tmp_path)
+    assert keys(images(), seeded("blocks.1"), tmp_path) != keys(
+        images(), seeded("blocks.2"), tmp_path
+    )
 
     def behind_changed() -> ImageClassifier:
         task = seeded("blocks.2")
@@ -270,7 +311,9 @@ def test_key_of_images(tmp_path: Path) -> None:
         task.network.features.model.norm.bias.data += 1
         return task
 
-    assert keys(images(), behind_changed(), tmp_path) == keys(images(), seeded("blocks.2"), tmp_path)
+    assert keys(images(), behind_changed(), tmp_path) == keys(
+        images(), seeded("blocks.2"), tmp_path
+    )
 
 
 class Counted(nn.Module):
@@ -285,8 +328,15 @@ class Counted(nn.Module):
         return self.inner(**inputs)
 
 
-def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, tmp_path: Path) -> None:
-    words = [*SAMPLE, "model.freeze_backbone=true", "model.schedule=constant", f"cache.dir={tmp_path / 'c'}"]
+def test_a_run_records_its_features_and_a_resumed_one_finds_them(
+    train: Train, tmp_path: Path
+) -> None:
+    words = [
+        *SAMPLE,
+        "model.freeze_backbone=true",
+        "model.schedule=constant",
+        f"cache.dir={tmp_path / 'c'}",
+    ]
     ended = train(*words, "trainer.max_epochs=2")
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
@@ -300,8 +350,12 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(train: Train, t
     assert line in (folder.path / "train.log").read_text()
     resumed = train(*words, "trainer.max_epochs=3", "ckpt_path=last")
     assert resumed.code == 0, resumed.err
-    assert [split["found"] for split in folder.read_json("plan.json")["features"]["splits"].values()] == [True] * 3
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")} == entries
+    assert [
+        split["found"] for split in folder.read_json("plan.json")["features"]["splits"].values()
+    ] == [True] * 3
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")
+    } == entries
     whole = train(*words, "trainer.max_epochs=3", folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     assert figures_of(folder) == figures_of(RunFolder(whole.folder))
@@ -326,22 +380,42 @@ def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_
     for ours, theirs in zip(*histories, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
-            expected = value if name.startswith("lr/") or not value else pytest.approx(float(value), abs=1e-4)
-            assert (ours[name] if isinstance(expected, str) else float(ours[name])) == expected, name
+            expected = (
+                value
+                if name.startswith("lr/") or not value
+                else pytest.approx(float(value), abs=1e-4)
+            )
+            assert (ours[name] if isinstance(expected, str) else float(ours[name])) == expected, (
+                name
+            )
     rates = [row["lr/head"] for row in histories[0]]
     assert rates == sorted(rates, key=float, reverse=True)
     assert len(set(rates)) == 3
     # Either may go on with the other's checkpoint.
     for stored, other in (("true", "false"), ("false", "true")):
-        ended = train(*words, f"cache.features={other}", "trainer.max_epochs=4", "ckpt_path=last", folder=tmp_path / stored)
+        ended = train(
+            *words,
+            f"cache.features={other}",
+            "trainer.max_epochs=4",
+            "ckpt_path=last",
+            folder=tmp_path / stored,
+        )
         assert ended.code == 0, ended.err
-    last = [float(figures_of(RunFolder(tmp_path / stored))[-1]["val/loss"]) for stored in ("true", "false")]
+    last = [
+        float(figures_of(RunFolder(tmp_path / stored))[-1]["val/loss"])
+        for stored in ("true", "false")
+    ]
     assert last[0] == pytest.approx(last[1], abs=1e-4)
 
 
 def test_what_cannot_be_stored_after_all_is_on_record(train: Train, tmp_path: Path) -> None:
     (tmp_path / "a_file").touch()
-    words = [*SAMPLE, "model.freeze_backbone=true", "trainer.max_epochs=2", f"cache.dir={tmp_path / 'a_file'}"]
+    words = [
+        *SAMPLE,
+        "model.freeze_backbone=true",
+        "trainer.max_epochs=2",
+        f"cache.dir={tmp_path / 'a_file'}",
+    ]
     ended = train(*words)
     assert ended.code == 0, ended.err
     plan = RunFolder(ended.folder).read_json("plan.json")
@@ -359,13 +433,18 @@ def test_every_process_computes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> 
     for data in (texts(), images()):
         data.setup()
         source = data.feature_input("val")
-        assert [len(batch["labels"]) for batch in source.loader()] == [len(batch) for batch in source.positions]
+        assert [len(batch["labels"]) for batch in source.loader()] == [
+            len(batch) for batch in source.positions
+        ]
 
 
 def figures_of(folder: RunFolder) -> list[dict[str, str]]:
     """The history without what is measured in seconds."""
     timed = ("seconds", "per_second")
-    return [{key: value for key, value in row.items() if not key.endswith(timed)} for row in folder.read_history()]
+    return [
+        {key: value for key, value in row.items() if not key.endswith(timed)}
+        for row in folder.read_history()
+    ]
 
 
 def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path: Path) -> None:
@@ -375,10 +454,14 @@ def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path
     torch.save({"state_dict": other.state_dict(), "thaw": {"format": 1}, "epoch": 0}, path)
     parts = parts_of(texts(), task)
     plan = plan_cache(config(tmp_path / "c"), parts, path)
-    assert {split: entry.key for split, entry in plan.entries.items()} == keys(texts(), other, tmp_path / "c")
+    assert {split: entry.key for split, entry in plan.entries.items()} == keys(
+        texts(), other, tmp_path / "c"
+    )
 
 
-def test_damaged_features_are_computed_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_features_are_computed_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     parts = parts_of(texts(), text_task())
     plan = plan_cache(config(tmp_path), parts, None)
     fill_cache(plan, parts)
@@ -431,8 +514,12 @@ def test_refusals_say_why(tmp_path: Path) -> None:
             plan_cache(config(tmp_path), parts, None)
     doubtful = {
         "1 epoch would read what one pass": parts_of(texts(), text_task(), max_epochs=1),
-        "2 epochs would read what 2 passes": parts_of(images(flip=True), image_task(), max_epochs=2),
-        "trainer.limit_train_batches=1 reads a part": parts_of(texts(), text_task(), limit_train_batches=1),
+        "2 epochs would read what 2 passes": parts_of(
+            images(flip=True), image_task(), max_epochs=2
+        ),
+        "trainer.limit_train_batches=1 reads a part": parts_of(
+            texts(), text_task(), limit_train_batches=1
+        ),
     }
     for reason, parts in doubtful.items():
         assert reason in refused(parts, tmp_path)
@@ -441,7 +528,8 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     full = f"the features take 0.01 MB, and {tmp_path} holds 0.00 MB of the 0.00 MB that cache.max_gb allows"
     assert full in refused(small, tmp_path, max_gb=1e-6)
     with pytest.raises(
-        ConfigError, match=r"received true, and it cannot be: the features take .*scripts/cache\.py list\|clear"
+        ConfigError,
+        match=r"received true, and it cannot be: the features take .*scripts/cache\.py list\|clear",
     ):
         plan_cache(config(tmp_path, max_gb=1e-6), small, None)
     assert plan_cache(config(tmp_path, features=False), small, None) == CachePlan()
@@ -451,10 +539,15 @@ def test_refusals_say_why(tmp_path: Path) -> None:
 def test_schedule_that_reaches_further_cuts_where_it_ends(tmp_path: Path) -> None:
     task = image_task(freeze_backbone=False)
     LayerUnfreezing(schedule={0: None, 1: "blocks.2", 2: "blocks.1"}).give_plan(task)
-    assert str(plan_cache(config(tmp_path), parts_of(images(), task), None).cut) == "the backbone before blocks.1"
+    assert (
+        str(plan_cache(config(tmp_path), parts_of(images(), task), None).cut)
+        == "the backbone before blocks.1"
+    )
 
 
-def test_interrupted_while_computing_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_while_computing_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = parts_of(texts(), text_task())
     plan = plan_cache(config(tmp_path), parts, None)
     run, calls = parts.task.network.features.forward, []
@@ -481,13 +574,23 @@ def compute_once(folder: str, calls: Any) -> None:
     plan = plan_cache(config(Path(folder)), parts, None)
     parts.task.network.features.model = counted
     fill_cache(plan, parts)
-    calls.put((counted.calls, {split: stored.values.sum().item() for split, stored in parts.datamodule.stored.items()}))
+    calls.put(
+        (
+            counted.calls,
+            {
+                split: stored.values.sum().item()
+                for split, stored in parts.datamodule.stored.items()
+            },
+        )
+    )
 
 
 def test_processes_that_want_the_same_compute_it_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     calls = context.Queue()
-    processes = [context.Process(target=compute_once, args=(str(tmp_path), calls)) for _ in range(3)]
+    processes = [
+        context.Process(target=compute_once, args=(str(tmp_path), calls)) for _ in range(3)
+    ]
     for process in processes:
         process.start()
     found = [calls.get(timeout=120) for _ in processes]

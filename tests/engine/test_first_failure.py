@@ -13,7 +13,12 @@ from omegaconf import OmegaConf
 
 import engine.processes.first_failure
 import engine.processes.supervisor
-from engine.processes.first_failure import FailedElsewhereError, error_file, first_failure, reporting_first_failure
+from engine.processes.first_failure import (
+    FailedElsewhereError,
+    error_file,
+    first_failure,
+    reporting_first_failure,
+)
 from engine.processes.outcome import ERROR_FILE, report_failure
 from engine.processes.ranks import SUPERVISOR, with_rank
 from engine.processes.signals import InterruptedRunError
@@ -63,7 +68,9 @@ def test_the_earliest_time_stamp_is_the_first_failure(tmp_path: Path) -> None:
     leave(tmp_path, 0, f"RuntimeError: {LOST}", 3.0)
     leave(tmp_path, 2, "rank 2: disk on fire", 2.0)
     leave(tmp_path, 1, f"rank 1: RuntimeError: {LOST}", 4.0)
-    error_file(tmp_path, 3).symlink_to(tmp_path / "gone")  # one that its process removed after the files were listed
+    error_file(tmp_path, 3).symlink_to(
+        tmp_path / "gone"
+    )  # one that its process removed after the files were listed
     assert first_failure(tmp_path, 4) == "rank 2: disk on fire"
 
 
@@ -75,7 +82,9 @@ def test_what_all_processes_find_is_told_in_the_words_of_rank_0(tmp_path: Path) 
 
 def test_a_process_that_failed_later_says_that_another_failed_first(folder: RunFolder) -> None:
     leave(folder, 1, "rank 1: disk on fire")
-    with pytest.raises(FailedElsewhereError, match=r"^another process failed first: rank 1: disk on fire$"):
+    with pytest.raises(
+        FailedElsewhereError, match=r"^another process failed first: rank 1: disk on fire$"
+    ):
         fail(folder, RuntimeError(LOST))
     assert error_of(folder) == "rank 1: disk on fire"
     assert not error_file(folder.path, 0).exists()
@@ -89,7 +98,9 @@ def test_an_error_that_another_process_has_recorded_stays(folder: RunFolder) -> 
             folder.write_status("failed", "fit", "rank 1: disk on fire")
             raise RuntimeError(LOST)
 
-    with pytest.raises(FailedElsewhereError, match=r"^another process failed first: rank 1: disk on fire$"):
+    with pytest.raises(
+        FailedElsewhereError, match=r"^another process failed first: rank 1: disk on fire$"
+    ):
         lose()
     assert error_of(folder) == "rank 1: disk on fire"
 
@@ -100,12 +111,16 @@ def test_the_error_of_a_run_that_goes_on_is_not_that_of_another_process(folder: 
         fail(folder, KeyError("label"))
 
 
-def test_a_process_waits_until_all_have_left_their_errors(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_waits_until_all_have_left_their_errors(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine.processes.first_failure, "_FOR_THE_OTHERS", 60.0)
     be_rank(1, monkeypatch)
     other = threading.Timer(0.2, leave, (folder, 0, "data.batch_size: received 1", 1.0))
     other.start()
-    with pytest.raises(FailedElsewhereError, match=r"^another process failed first: data.batch_size: received 1$"):
+    with pytest.raises(
+        FailedElsewhereError, match=r"^another process failed first: data.batch_size: received 1$"
+    ):
         fail(folder, ValueError("too small"))
     other.join()
 
@@ -136,7 +151,9 @@ def test_the_log_of_a_process_that_failed_later_has_its_own_error(
     assert logged.endswith("KeyError: 'label'\n")
 
 
-def test_an_error_of_its_own_stays_as_it_is(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_its_own_stays_as_it_is(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     be_rank(1, monkeypatch)
     with pytest.raises(KeyError):
         fail(folder, KeyError("label"))
@@ -153,7 +170,9 @@ def test_an_error_of_an_attempt_before_is_forgotten(folder: RunFolder) -> None:
         assert not error_file(folder.path, 0).exists()
 
 
-def test_a_signal_and_what_a_search_gave_up_are_no_failures(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_and_what_a_search_gave_up_are_no_failures(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They stop all processes; only a failure belongs to one."""
     be_rank(1, monkeypatch)
     with pytest.raises(InterruptedRunError), recorded(CFG, folder):
@@ -210,8 +229,12 @@ sys.exit(1)
         ("write_text(own, 'rank 1: disk on fire'); sys.exit(1)", "rank 1: disk on fire"),
     ],
 )
-def test_the_supervisor_knows_who_died_first(end: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.processes.supervisor, "_POLL", 1.0)  # it sees the end of rank 1 later than rank 0 does
+def test_the_supervisor_knows_who_died_first(
+    end: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        engine.processes.supervisor, "_POLL", 1.0
+    )  # it sees the end of rank 1 later than rank 0 does
     folder = RunFolder(tmp_path)
     folder.write_status("running", "fit")
     error = Processes([sys.executable, "-c", DIES.format(end), str(tmp_path)], 2, 1, folder).run()
@@ -221,10 +244,15 @@ def test_the_supervisor_knows_who_died_first(end: str, told: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("signum", "rank", "asked"), [(signal.SIGUSR1, "0", 1), (signal.SIGUSR1, "1", 0), (signal.SIGTERM, "0", 0)]
+    ("signum", "rank", "asked"),
+    [(signal.SIGUSR1, "0", 1), (signal.SIGUSR1, "1", 0), (signal.SIGTERM, "0", 0)],
 )
 def test_only_the_first_process_asks_slurm_to_queue_the_job_again(
-    signum: signal.Signals, rank: str, asked: int, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+    signum: signal.Signals,
+    rank: str,
+    asked: int,
+    folder: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(subprocess, "run", lambda words, **_: calls.append(words))

@@ -24,7 +24,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("images")
     image_folder(root / "data" / "colours", {"train": 9, "val": 3, "test": 4})
     weights = root / "weights.safetensors"
-    network = image_encoder({"architecture": "small_resnet", "widths": [8, 8], "depth": 1}, None, None).model
+    network = image_encoder(
+        {"architecture": "small_resnet", "widths": [8, 8], "depth": 1}, None, None
+    ).model
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, weights)
     words = [
         "data=image", "data.folder=colours", f"data.classes=[{','.join(CLASSES)}]",
@@ -41,7 +43,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_path: Path) -> None:
     expected = pd.read_parquet(RunFolder(place / "moved").predictions)
-    words = (place / "moved", place / "data" / "colours" / "test", "-o", tmp_path / "out.csv", "--device", "cpu")
+    words = (
+        place / "moved",
+        place / "data" / "colours" / "test",
+        "-o",
+        tmp_path / "out.csv",
+        "--device",
+        "cpu",
+    )
     code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
     assert code == 0, errors
     assert "20 predicted, 0 left out" in errors
@@ -53,12 +62,18 @@ def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_pa
     assert len(both) == 20
     assert (both["prediction"] == both["prediction_now"]).all()
     for name in CLASSES:
-        assert both[f"probability_{name}"].to_numpy() == pytest.approx(both[f"probability_{name}_now"].to_numpy(), abs=1e-6)
+        assert both[f"probability_{name}"].to_numpy() == pytest.approx(
+            both[f"probability_{name}_now"].to_numpy(), abs=1e-6
+        )
 
 
-def test_a_list_a_table_and_single_images(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_a_table_and_single_images(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    big = picture("blue", 3, (90, 60))  # of another size than the training images: cut and resized like them
+    big = picture(
+        "blue", 3, (90, 60)
+    )  # of another size than the training images: cut and resized like them
     big.save(tmp_path / "big.png")
     picture("red", 1).save(tmp_path / "small.jpg")
     (tmp_path / "list.txt").write_text("big.png\n\nsmall.jpg\n")
@@ -73,16 +88,23 @@ def test_a_list_a_table_and_single_images(place: Path, tmp_path: Path, monkeypat
         predict(run, [Path("table.parquet")], Path("no.csv"), device="cpu")
     pd.read_parquet("table.parquet").rename(columns={"img": "image"}).to_parquet("named.parquet")
     predict(run, [Path("named.parquet")], Path("rows.csv"), device="cpu")
-    assert pd.read_csv("rows.csv")["image"].tolist() == ["named.parquet, row 1", "named.parquet, row 2"]
+    assert pd.read_csv("rows.csv")["image"].tolist() == [
+        "named.parquet, row 1",
+        "named.parquet, row 2",
+    ]
 
 
-def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(place: Path, tmp_path: Path) -> None:
+def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(
+    place: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     picture("red", 1).save(folder / "a.png")
     (folder / "b.png").write_bytes(b"nothing")
     picture("blue", 1).save(folder / "c.png")
-    with pytest.raises(DataError, match=r"b\.png: is no image that can be read.*--on-bad-rows skip") as caught:
+    with pytest.raises(
+        DataError, match=r"b\.png: is no image that can be read.*--on-bad-rows skip"
+    ) as caught:
         predict(place / "moved", [folder], tmp_path / "out.csv", device="cpu")
     assert any(str(tmp_path / "out.partial.csv") in note for note in caught.value.__notes__)
     assert len(pd.read_csv(tmp_path / "out.partial.csv")) == 2
@@ -96,7 +118,9 @@ def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(place: Path, 
         predict(place / "moved", [tmp_path / "none"], tmp_path / "none.csv", device="cpu")
 
 
-def test_evaluation_gives_every_figure_again(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluation_gives_every_figure_again(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(place / "moved", None) == 0
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
     data = shutil.copytree(place / "data", tmp_path / "data")
@@ -118,7 +142,10 @@ def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path
     shown = wrong_pictures(read_run(folder.path))
     confidences = [row["confidence"] for row in shown]
     assert confidences == sorted(confidences, reverse=True)
-    assert {(row["label"], row["prediction"]) for row in shown} >= {("red", "blue"), ("red", "green")}
+    assert {(row["label"], row["prediction"]) for row in shown} >= {
+        ("red", "blue"),
+        ("red", "green"),
+    }
     page = write_report(folder.path).read_text(encoding="utf-8")
     assert page.count('<img src="data:image/png;base64,') == 5 * 4 + len(shown)
     assert "Test samples of each class" in page

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from engine.old_names import RemovedError, check_overrides, removal, translate_checkpoint, translate_config
+from engine.old_names import (
+    RemovedError,
+    check_overrides,
+    removal,
+    translate_checkpoint,
+    translate_config,
+)
 from tests.conftest import SAMPLE, Train
 
 
@@ -37,7 +43,10 @@ def test_a_removed_word_says_what_to_use(word: str, named: str, train: Train) ->
 
 def test_a_renamed_key_says_its_name(train: Train) -> None:
     ended = train("logger=mlflow", "logger.mlflow.experiment=mine")
-    assert ended.error == "error: logger.mlflow.experiment: was renamed in version 0.2; use logger.mlflow.experiment_name"
+    assert (
+        ended.error
+        == "error: logger.mlflow.experiment: was renamed in version 0.2; use logger.mlflow.experiment_name"
+    )
 
 
 def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
@@ -85,7 +94,14 @@ def test_an_option_or_a_class_that_is_gone_in_a_file_says_what_to_use(
 
 def test_words_of_today_pass() -> None:
     check_overrides(
-        ["-m", "experiment=sample_images", "data.augmentation.flip=true", "model.optimizer=sgd,adamw", "~callbacks", "seed=1"]
+        [
+            "-m",
+            "experiment=sample_images",
+            "data.augmentation.flip=true",
+            "model.optimizer=sgd,adamw",
+            "~callbacks",
+            "seed=1",
+        ]
     )
 
 
@@ -108,7 +124,9 @@ def test_an_old_config_loses_what_asked_for_nothing() -> None:
     }
 
 
-@pytest.mark.parametrize("model", [{"shift_test": 1}, {"backbone": {"architecture": "whitened_net"}}])
+@pytest.mark.parametrize(
+    "model", [{"shift_test": 1}, {"backbone": {"architecture": "whitened_net"}}]
+)
 def test_an_old_network_that_is_gone_is_refused(model: dict[str, object]) -> None:
     with pytest.raises(RemovedError, match="can only be reported"):
         translate_config(OmegaConf.create({"data": {}, "model": model}))
@@ -116,7 +134,10 @@ def test_an_old_network_that_is_gone_is_refused(model: dict[str, object]) -> Non
 
 def test_a_state_is_found_under_the_class_of_today() -> None:
     state = {"class_list": 1}
-    assert translate_checkpoint({"CIFAR10DataModule": state, "epoch": 2}) == {"ImageDataModule": state, "epoch": 2}
+    assert translate_checkpoint({"CIFAR10DataModule": state, "epoch": 2}) == {
+        "ImageDataModule": state,
+        "epoch": 2,
+    }
 
 
 def test_a_target_that_is_no_text_is_left_to_validation() -> None:

@@ -8,7 +8,9 @@ from tests.conftest import SAMPLE, Train
 BERT_BASE = "{model_type: bert, vocab_size: 30522, hidden_size: 768, num_hidden_layers: 12, num_attention_heads: 12, intermediate_size: 3072}"
 
 
-def test_bert_base_frozen_under_a_bigru_has_the_published_counts(train: Train, covid_dir: Path, tiny_backbone: Path) -> None:
+def test_bert_base_frozen_under_a_bigru_has_the_published_counts(
+    train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
     ended = train(
         "experiment=bert_bigru_feature", f"model.backbone={BERT_BASE}", f"data.tokenizer={tiny_backbone}",
         f"paths.data_dir={covid_dir}", "trainer.precision=32-true", "plan=true",
@@ -43,6 +45,14 @@ def test_a_real_run_keeps_its_plan(train: Train) -> None:
 
 def test_plan_in_an_existing_folder_leaves_it_alone(train: Train) -> None:
     folder = train(*SAMPLE, "trainer.max_epochs=1").folder
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+    before = {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "train.log"
+    }
     assert train(*SAMPLE, "plan=true").code == 0
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"} == before
+    assert {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "train.log"
+    } == before

@@ -15,11 +15,17 @@ from tests.engine.test_feature_cache import BERT, parts_of, texts
 
 
 def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
-    return OmegaConf.create({"trainer": {"precision": precision, "accelerator": "cpu"}, "ckpt_path": ckpt_path})
+    return OmegaConf.create(
+        {"trainer": {"precision": precision, "accelerator": "cpu"}, "ckpt_path": ckpt_path}
+    )
 
 
-def give_cpu(monkeypatch: pytest.MonkeyPatch, *, amx: bool = False, avx512_bf16: bool = False) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_tile": amx, "avx512_bf16": avx512_bf16})
+def give_cpu(
+    monkeypatch: pytest.MonkeyPatch, *, amx: bool = False, avx512_bf16: bool = False
+) -> None:
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"amx_tile": amx, "avx512_bf16": avx512_bf16}
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,10 +55,16 @@ def test_a_cpu_that_multiplies_bfloat16_does(
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_gpu_takes_bfloat16_where_it_has_it(bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_takes_bfloat16_where_it_has_it(
+    bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: bf16 and not including_emulation)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda *, including_emulation: bf16 and not including_emulation,
+    )
     assert fast_and_safe("auto")[0] == expected
     give_cpu(monkeypatch, amx=not bf16)
     assert fast_and_safe("cpu")[0] != expected
@@ -64,7 +76,9 @@ def test_what_is_stated_stays(tmp_path: Path) -> None:
     assert cfg.trainer.precision == "64-true"
 
 
-def test_a_run_that_goes_on_keeps_the_one_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_goes_on_keeps_the_one_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}\n")
     give_cpu(monkeypatch)
     cfg = config(ckpt_path="last")
@@ -75,20 +89,31 @@ def test_a_run_that_goes_on_keeps_the_one_it_began_with(tmp_path: Path, monkeypa
 def trained(precision: str) -> tuple[torch.Tensor, TextClassifier, torch.optim.Optimizer]:
     """All that an encoder and a head moved by in two epochs, and what moved."""
     torch.manual_seed(3)
-    task = TextClassifier(BERT, 2, pooling="mean", optimizer="sgd", momentum=0.9, lr=0.05, backbone_lr=0.05)
+    task = TextClassifier(
+        BERT, 2, pooling="mean", optimizer="sgd", momentum=0.9, lr=0.05, backbone_lr=0.05
+    )
     begun = parameters_to_vector(task.network.parameters()).detach().clone()
     parts = parts_of(texts(), task, max_epochs=2, precision=precision)
     for module in task.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     parts.trainer.fit(task, datamodule=parts.datamodule)
-    return parameters_to_vector(task.network.parameters()).detach() - begun, task, parts.trainer.optimizers[0]
+    return (
+        parameters_to_vector(task.network.parameters()).detach() - begun,
+        task,
+        parts.trainer.optimizers[0],
+    )
 
 
 def test_training_in_mixed_precision_goes_where_float32_goes() -> None:
     (half, task, optimizer), (whole, *_) = trained("bf16-mixed"), trained("32-true")
     assert not torch.equal(half, whole)
     assert (half - whole).norm() <= 0.03 * whole.norm()
-    state = [value for of_one in optimizer.state.values() for value in of_one.values() if isinstance(value, torch.Tensor)]
+    state = [
+        value
+        for of_one in optimizer.state.values()
+        for value in of_one.values()
+        if isinstance(value, torch.Tensor)
+    ]
     assert state
     assert {tensor.dtype for tensor in (*task.network.parameters(), *state)} == {torch.float32}

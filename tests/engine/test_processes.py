@@ -11,7 +11,20 @@ import torch
 from engine.processes import supervisor
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
-from tests.processes import ROOT, TEXTS, Started, ended, epochs, kill, processes_of, run, run_ranks, sabotage, start, wait_for
+from tests.processes import (
+    ROOT,
+    TEXTS,
+    Started,
+    ended,
+    epochs,
+    kill,
+    processes_of,
+    run,
+    run_ranks,
+    sabotage,
+    start,
+    wait_for,
+)
 
 PICTURES = (
     "data=sample_images",
@@ -41,7 +54,11 @@ SLOW = ("trainer.max_epochs=1000",)  # what a signal ends
 
 
 def losses(folder: Path) -> list[float]:
-    return [float(row[f"{stage}/loss"]) for row in RunFolder(folder).read_history() for stage in ("train", "val")]
+    return [
+        float(row[f"{stage}/loss"])
+        for row in RunFolder(folder).read_history()
+        for stage in ("train", "val")
+    ]
 
 
 def status(folder: Path) -> dict[str, str]:
@@ -62,10 +79,18 @@ def test_images_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
 
 
 def test_stored_features_train_on_two_processes_what_they_train_on_one(tmp_path: Path) -> None:
-    words = (*TEXTS, "model.freeze_backbone=true", "cache.features=true", f"cache.dir={tmp_path / 'features'}")
+    words = (
+        *TEXTS,
+        "model.freeze_backbone=true",
+        "cache.features=true",
+        f"cache.dir={tmp_path / 'features'}",
+    )
     one_and_two(tmp_path, *words)
     for folder in ("one", "two"):
-        assert RunFolder(tmp_path / folder).read_json("plan.json")["features"]["stored"] == "the whole backbone"
+        assert (
+            RunFolder(tmp_path / folder).read_json("plan.json")["features"]["stored"]
+            == "the whole backbone"
+        )
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     one, two = (RunFolder(tmp_path / folder).read_json("metrics.json") for folder in ("one", "two"))
     assert two["test"]["acc"] == one["test"]["acc"]
@@ -91,7 +116,9 @@ def test_a_signal_interrupts_all_and_one_process_goes_on(tmp_path: Path) -> None
     process.send_signal(signal.SIGTERM)
     code, _, err = ended(process)
     assert code == 143
-    assert status(folder) | {"state": "interrupted", "error": "stopped by SIGTERM"} == status(folder)
+    assert status(folder) | {"state": "interrupted", "error": "stopped by SIGTERM"} == status(
+        folder
+    )
     assert err.count("to go on: ") == 1
     assert not processes_of(folder)
     before = epochs(folder)
@@ -122,7 +149,11 @@ with signals_raise():
 
 def supervise(folder: str) -> None:
     supervisor._GRACE = 0.0
-    print(supervisor.Processes([sys.executable, "-c", CHILD, folder], 2, 1, RunFolder(Path(folder))).run())
+    print(
+        supervisor.Processes(
+            [sys.executable, "-c", CHILD, folder], 2, 1, RunFolder(Path(folder))
+        ).run()
+    )
 
 
 def sleeping(folder: Path) -> Started:
@@ -186,11 +217,16 @@ def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> No
             ["trainer=ddp_cpu", "trainer.devices=3", "data.batch_size=2", "plan=true"],
             ["data.batch_size: received 2", "3 processes"],
         ),
-        (["trainer.strategy=ddp_spawn"], ["trainer.strategy: received 'ddp_spawn'", "choose one of auto, ddp"]),
+        (
+            ["trainer.strategy=ddp_spawn"],
+            ["trainer.strategy: received 'ddp_spawn'", "choose one of auto, ddp"],
+        ),
         (["trainer.num_nodes=2"], ["trainer.num_nodes: received 2", "torchrun --nnodes=2"]),
     ],
 )
-def test_what_cannot_be_placed_is_said_in_one_line(words: list[str], told: list[str], train: Train) -> None:
+def test_what_cannot_be_placed_is_said_in_one_line(
+    words: list[str], told: list[str], train: Train
+) -> None:
     done = train(*TEXTS, *words)
     assert done.code == 1
     assert all(part in done.error for part in told), done.error
@@ -199,10 +235,15 @@ def test_what_cannot_be_placed_is_said_in_one_line(words: list[str], told: list[
 
 
 @pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
-def test_gpus_that_are_not_there_are_said_in_one_line(trainer: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_are_not_there_are_said_in_one_line(
+    trainer: str, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = train(*TEXTS, f"trainer={trainer}", "trainer.accelerator=gpu")
     assert done.code == 1
-    assert done.error == "error: trainer.accelerator: received 'gpu', and this machine has none; take trainer=cpu"
+    assert (
+        done.error
+        == "error: trainer.accelerator: received 'gpu', and this machine has none; take trainer=cpu"
+    )
     assert "Traceback" not in done.err

@@ -14,10 +14,29 @@ from omegaconf import OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from engine.processes.devices import placement, slurm_rendezvous
-from engine.processes.ranks import LaunchError, Rank, log_name, new_rendezvous, stamp, this_rank, was_restarted
+from engine.processes.ranks import (
+    LaunchError,
+    Rank,
+    log_name,
+    new_rendezvous,
+    stamp,
+    this_rank,
+    was_restarted,
+)
 from run_folders.run_folder import RunFolder
 from tests.pausing import pausing
-from tests.processes import TEXTS, Started, ended, epochs, run, run_cold, sabotage, start, start_cold, wait_for
+from tests.processes import (
+    TEXTS,
+    Started,
+    ended,
+    epochs,
+    run,
+    run_cold,
+    sabotage,
+    start,
+    start_cold,
+    wait_for,
+)
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")  # devices and num_nodes are the launcher's
@@ -48,13 +67,29 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
 
 def test_srun_and_torchrun_say_which_process_this_is() -> None:
     assert this_rank({}) is None
-    assert this_rank({"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None  # the batch script itself
+    assert (
+        this_rank({"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
+    )  # the batch script itself
     assert this_rank({**STEP, "SLURM_STEP_NUM_TASKS": "1"}) is None
-    assert this_rank(STEP) == Rank(number=5, world=8, local=1, local_world=4, node=1, launcher="srun")
+    assert this_rank(STEP) == Rank(
+        number=5, world=8, local=1, local_world=4, node=1, launcher="srun"
+    )
     assert slurm_rendezvous(STEP) == ("gpu03", 19711)
-    assert slurm_rendezvous({**STEP, "SLURM_STEP_ID": "3"}) == ("gpu03", 19714)  # two steps of one job
-    assert slurm_rendezvous({**STEP, "MASTER_ADDR": "host", "MASTER_PORT": "1234"}) == ("host", 1234)
-    torchrun = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1"}
+    assert slurm_rendezvous({**STEP, "SLURM_STEP_ID": "3"}) == (
+        "gpu03",
+        19714,
+    )  # two steps of one job
+    assert slurm_rendezvous({**STEP, "MASTER_ADDR": "host", "MASTER_PORT": "1234"}) == (
+        "host",
+        1234,
+    )
+    torchrun = {
+        "RANK": "3",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "1",
+    }
     assert this_rank(torchrun) == Rank(3, 4, 1, 2, 1, "torchrun")
     with pytest.raises(LaunchError, match="7 tasks on 2 nodes"):
         this_rank({**STEP, "SLURM_STEP_NUM_TASKS": "7"})
@@ -66,11 +101,16 @@ def test_srun_and_torchrun_say_which_process_this_is() -> None:
         ({}, "slurm_4711"),
         ({"SLURM_STEP_ID": "3"}, "slurm_4711_step3"),
         ({"SLURM_ARRAY_JOB_ID": "4700", "SLURM_ARRAY_TASK_ID": "11"}, "slurm_4700_11"),
-        ({"SLURM_JOB_NAME": "interactive"}, "slurm_4711"),  # the processes of one step still have to agree
+        (
+            {"SLURM_JOB_NAME": "interactive"},
+            "slurm_4711",
+        ),  # the processes of one step still have to agree
         ({"SLURM_JOB_NAME": "interactive", "SLURM_STEP_NUM_TASKS": "1"}, None),
     ],
 )
-def test_a_job_of_slurm_finds_its_folder_again(more: dict[str, str], name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_slurm_finds_its_folder_again(
+    more: dict[str, str], name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for key, value in {**STEP, **more}.items():
         monkeypatch.setenv(key, value)
     assert stamp() == name if name else "slurm" not in stamp()
@@ -108,7 +148,9 @@ def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
         f"--rdzv-endpoint=localhost:{free_port()}",
         "--rdzv-id=t",
     )
-    nodes = [start_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *meet), cwd=tmp_path) for _ in range(2)]
+    nodes = [
+        start_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *meet), cwd=tmp_path) for _ in range(2)
+    ]
     for code, _, err in [ended(node) for node in nodes]:
         assert code == 0, err
     folder = only_run(tmp_path)
@@ -124,7 +166,9 @@ def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
     """With torchrun's own way to meet, which is another than that of the test above."""
     place = sabotage(tmp_path / "site", BREAKS_ONCE)
     words = ("--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}")
-    code, _, err = run_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place)
+    code, _, err = run_cold(
+        *TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place
+    )
     assert code == 0, err
     assert "disk on fire" in err + (only_run(tmp_path) / "rank1.log").read_text()
     assert finished(only_run(tmp_path))
@@ -134,17 +178,35 @@ def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_lightning_knows_what_srun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a count of tasks per node, which Lightning's own class needs."""
-    torchrun = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    torchrun = (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "GROUP_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    )
     for name in torchrun:
         monkeypatch.setenv(name, "")  # what is set here is taken back
         monkeypatch.delenv(name)
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
-    cfg = OmegaConf.create({"trainer": {"accelerator": "cpu", "strategy": "ddp", "devices": 4, "num_nodes": 2}})
+    cfg = OmegaConf.create(
+        {"trainer": {"accelerator": "cpu", "strategy": "ddp", "devices": 4, "num_nodes": 2}}
+    )
     for _ in range(2):  # a config is checked before it is built
         environment = placement(cfg)["plugin"]
-        assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (5, 1, 1)
-        assert (environment.world_size(), environment.main_address, environment.main_port) == (8, "gpu03", 19711)
+        assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (
+            5,
+            1,
+            1,
+        )
+        assert (environment.world_size(), environment.main_address, environment.main_port) == (
+            8,
+            "gpu03",
+            19711,
+        )
         environment.validate_settings(num_devices=4, num_nodes=2)
 
 
@@ -176,8 +238,11 @@ def test_torchrun_cannot_sweep(tmp_path: Path) -> None:
     assert "error: torchrun cannot sweep; start train.py -m by itself with trainer.devices=N" in err
 
 
-# Each process that runs tests has ports of its own, below those that the system gives to whoever asks for any.
-PORTS = itertools.count(20000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+# Each process that runs tests has ports of its own, below those that the system gives to whoever
+# asks for any.
+PORTS = itertools.count(
+    20000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+)
 
 
 def free_port() -> int:
@@ -204,8 +269,18 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
 
     def srun(job: str, *pause: int, **more: str) -> list[Started]:
-        step = {**STEP, "SLURM_JOB_ID": job, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "1", "SLURM_NODEID": "0"}
-        step |= {"SLURM_STEP_NODELIST": "localhost", "PATH": f"{fake.parent}:/usr/bin:/bin", "SCONTROL_LOG": str(asked)}
+        step = {
+            **STEP,
+            "SLURM_JOB_ID": job,
+            "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_NUM_NODES": "1",
+            "SLURM_NODEID": "0",
+        }
+        step |= {
+            "SLURM_STEP_NODELIST": "localhost",
+            "PATH": f"{fake.parent}:/usr/bin:/bin",
+            "SCONTROL_LOG": str(asked),
+        }
         tasks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
         program = pausing if pause else "train.py"
         told = [{**step, "MASTER_PORT": port, **task, **more} for task in tasks]
@@ -234,4 +309,11 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
 
 def history(folder: Path) -> list[dict[str, str]]:
     rows = RunFolder(folder).read_history()
-    return [{key: value for key, value in row.items() if "seconds" not in key and "samples_per" not in key} for row in rows]
+    return [
+        {
+            key: value
+            for key, value in row.items()
+            if "seconds" not in key and "samples_per" not in key
+        }
+        for row in rows
+    ]

@@ -16,7 +16,13 @@ def test_secrets_are_hidden_and_the_rest_is_resolved(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PASSPHRASE", "hunter2")
     cfg = OmegaConf.create(
         {
-            "a": {"api_key": "SECRET1", "hf_token": "t", "password": 123456, "tokenizer": "bert", "max_tokens": 3},
+            "a": {
+                "api_key": "SECRET1",
+                "hf_token": "t",
+                "password": 123456,
+                "tokenizer": "bert",
+                "max_tokens": 3,
+            },
             "b": ["${a.tokenizer}", {"aws_access_key_id": "s", "private_key": "p"}, "${a.api_key}"],
             "c": "${oc.env:PASSPHRASE}",
             "d": "mongodb://user:pass@host/db and https://TOKEN@host",
@@ -29,7 +35,13 @@ def test_secrets_are_hidden_and_the_rest_is_resolved(monkeypatch: pytest.MonkeyP
     assert cfg.e == "hunter2"
     plain = OmegaConf.to_container(redacted(cfg), resolve=False)
     assert plain == {
-        "a": {"api_key": HIDDEN, "hf_token": HIDDEN, "password": HIDDEN, "tokenizer": "bert", "max_tokens": 3},
+        "a": {
+            "api_key": HIDDEN,
+            "hf_token": HIDDEN,
+            "password": HIDDEN,
+            "tokenizer": "bert",
+            "max_tokens": 3,
+        },
         "b": ["bert", {"aws_access_key_id": HIDDEN, "private_key": HIDDEN}, HIDDEN],
         "c": "${oc.env:PASSPHRASE}",
         "d": f"mongodb://{HIDDEN}@host/db and https://{HIDDEN}@host",
@@ -43,7 +55,9 @@ def test_secrets_are_hidden_and_the_rest_is_resolved(monkeypatch: pytest.MonkeyP
     assert hide("a SECRET1, b", {"SECRET1"}) == f"a {HIDDEN}, b"
 
 
-KEYED = "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
+KEYED = (
+    "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
+)
 
 
 class KeyedCallback(lightning.Callback):
@@ -53,14 +67,18 @@ class KeyedCallback(lightning.Callback):
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests."))
+    monkeypatch.setattr(
+        engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests.")
+    )
 
 
 def files_with(folder: Path, text: str) -> list[str]:
     return [p.name for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
 
 
-def test_nothing_in_a_run_folder_holds_a_secret(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_a_run_folder_holds_a_secret(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An interrupted run: config, status, and the command line that goes on with it."""
     from engine.processes.signals import InterruptedRunError
     from lightning_modules.text_classifier import TextClassifier
@@ -77,7 +95,9 @@ def test_nothing_in_a_run_folder_holds_a_secret(train: Train, monkeypatch: pytes
     assert not files_with(ended.folder, "SUPERSECRET")
 
 
-def test_nothing_in_a_sweep_folder_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_a_sweep_folder_holds_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import train as entry
 
     words = [*SAMPLE, "trainer.max_epochs=1", "seed=1,2", "trainer.accelerator=cpu", f"paths.runs_dir={tmp_path / 'runs'}",
@@ -86,6 +106,13 @@ def test_nothing_in_a_sweep_folder_holds_a_secret(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
     assert entry.main() == 0
     (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
-    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv", "sweep.html", "sweep.json"]
+    assert sorted(path.name for path in sweep.iterdir()) == [
+        "0",
+        "1",
+        "multirun.yaml",
+        "sweep.csv",
+        "sweep.html",
+        "sweep.json",
+    ]
     assert HIDDEN in (sweep / "multirun.yaml").read_text()
     assert not files_with(sweep, "SUPERSECRET")

@@ -25,9 +25,14 @@ TIMES = ("seconds", "samples_per_second")
 
 def kill_after_epoch(folder: Path, epoch: int) -> None:
     """SIGKILL a run when the checkpoint of an epoch is there and the next epoch has not begun."""
-    process = start(epoch + 1, 0, *LONGER, f"hydra.run.dir={folder}", program=pausing, cwd=folder.parent)
+    process = start(
+        epoch + 1, 0, *LONGER, f"hydra.run.dir={folder}", program=pausing, cwd=folder.parent
+    )
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    wait_for(lambda: checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= epoch, process)
+    wait_for(
+        lambda: checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= epoch,
+        process,
+    )
     process.send_signal(signal.SIGKILL)
     code = process.wait()
     if epoch < EPOCHS - 1:  # behind the last one there is only a second of test and report to hit
@@ -49,14 +54,18 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("epoch", range(EPOCHS))
-def test_killed_and_resumed_equals_uninterrupted(epoch: int, uninterrupted: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(
+    epoch: int, uninterrupted: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     kill_after_epoch(folder, epoch)
     code, _, errors = run(*LONGER, f"hydra.run.dir={folder}", "ckpt_path=last", cwd=tmp_path)
     assert code == 0, errors
 
     for name in ("best.ckpt", "last.ckpt"):
-        ours, theirs = (torch.load(f / "checkpoints" / name, weights_only=True) for f in (folder, uninterrupted))
+        ours, theirs = (
+            torch.load(f / "checkpoints" / name, weights_only=True) for f in (folder, uninterrupted)
+        )
         assert ours["epoch"] == theirs["epoch"]
         assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
         assert identical(ours["optimizer_states"], theirs["optimizer_states"])
@@ -92,7 +101,10 @@ def test_resuming_on_other_data_is_refused(train: Train) -> None:
 
 def test_a_resumed_run_keeps_its_start_and_says_where_it_went_on(train: Train) -> None:
     folder = RunFolder(train(*SAMPLE, "trainer.max_epochs=1").folder)
-    before, started = folder.read_json("provenance.json"), folder.read_json("status.json")["started"]
+    before, started = (
+        folder.read_json("provenance.json"),
+        folder.read_json("status.json")["started"],
+    )
     train(*SAMPLE, "ckpt_path=last")
     after = folder.read_json("provenance.json")
     assert {key: after[key] for key in before} == before
@@ -100,9 +112,15 @@ def test_a_resumed_run_keeps_its_start_and_says_where_it_went_on(train: Train) -
     assert folder.read_json("status.json")["started"] == started
 
 
-def test_a_checkpoint_of_another_run_does_not_open_a_finished_folder(train: Train, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_does_not_open_a_finished_folder(
+    train: Train, tmp_path: Path
+) -> None:
     a, b = (train(*SAMPLE, "trainer.max_epochs=1", folder=tmp_path / name).folder for name in "ab")
-    before = {path: path.read_bytes() for path in b.rglob("*") if path.is_file() and path.name != "train.log"}
+    before = {
+        path: path.read_bytes()
+        for path in b.rglob("*")
+        if path.is_file() and path.name != "train.log"
+    }
     ended = train(*SAMPLE, f"ckpt_path={a / 'checkpoints' / 'last.ckpt'}", folder=b)
     assert ended.code == 1
     assert "holds a run already" in ended.error
@@ -134,7 +152,10 @@ def test_checkpoint_of_another_network_is_refused(train: Train, tmp_path: Path) 
     last = first.folder / "checkpoints" / "last.ckpt"
     ended = train(*SAMPLE, "model.hidden=4", f"ckpt_path={last}", folder=tmp_path / "other")
     assert ended.code == 1
-    assert "is of another network: network.head.gru.forwards.weight_ih_l0 is (24, 64) in it and (12, 64)" in ended.error
+    assert (
+        "is of another network: network.head.gru.forwards.weight_ih_l0 is (24, 64) in it and (12, 64)"
+        in ended.error
+    )
 
 
 def test_a_moved_folder_keeps_its_best_checkpoint(train: Train, tmp_path: Path) -> None:
@@ -160,11 +181,15 @@ def test_the_best_score_moves_with_the_folder_and_not_to_another_run(tmp_path: P
     }  # fmt: skip
     (tmp_path / "same").mkdir()
     (tmp_path / "same" / "best.ckpt").touch()
-    same = FolderCheckpoint(dirpath=tmp_path / "same", filename="best", monitor="val/acc", mode="max")
+    same = FolderCheckpoint(
+        dirpath=tmp_path / "same", filename="best", monitor="val/acc", mode="max"
+    )
     same.load_state_dict(state)
     assert same.best_model_score == torch.tensor(0.9)
     assert same.best_k_models == {str(tmp_path / "same" / "best.ckpt"): torch.tensor(0.9)}
-    other = FolderCheckpoint(dirpath=tmp_path / "other", filename="best", monitor="val/acc", mode="max")
+    other = FolderCheckpoint(
+        dirpath=tmp_path / "other", filename="best", monitor="val/acc", mode="max"
+    )
     other.load_state_dict(state)
     assert other.best_model_score is None
     assert not other.best_k_models
@@ -173,14 +198,18 @@ def test_the_best_score_moves_with_the_folder_and_not_to_another_run(tmp_path: P
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    code, _, errors = run(*SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={folder}", cwd=folder.parent)
+    code, _, errors = run(
+        *SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={folder}", cwd=folder.parent
+    )
     assert code == 0, errors
     return folder
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "foreign"])
-def test_damaged_or_foreign_checkpoint_is_refused(name: str, damage: str, finished: Path, train: Train, tmp_path: Path) -> None:
+def test_damaged_or_foreign_checkpoint_is_refused(
+    name: str, damage: str, finished: Path, train: Train, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     path = folder / "checkpoints" / name
@@ -189,7 +218,11 @@ def test_damaged_or_foreign_checkpoint_is_refused(name: str, damage: str, finish
         path.write_bytes(content[: len(content) // 2])
     elif damage == "flip":
         middle = len(content) // 2
-        path.write_bytes(content[:middle] + bytes(b ^ 0xFF for b in content[middle : middle + 64]) + content[middle + 64 :])
+        path.write_bytes(
+            content[:middle]
+            + bytes(b ^ 0xFF for b in content[middle : middle + 64])
+            + content[middle + 64 :]
+        )
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "text":

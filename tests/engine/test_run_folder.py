@@ -40,7 +40,10 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
 
 def test_history_keeps_every_digit_and_fills_gaps(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    rows = [{"epoch": "0", "train/loss": "0.1234567890123456789"}, {"epoch": "1", "train/loss": "1e-300", "val/acc": "0.5"}]
+    rows = [
+        {"epoch": "0", "train/loss": "0.1234567890123456789"},
+        {"epoch": "1", "train/loss": "1e-300", "val/acc": "0.5"},
+    ]
     folder.write_history(rows)
     assert folder.read_history() == [{**rows[0], "val/acc": ""}, rows[1]]
 
@@ -63,7 +66,13 @@ def test_status_keeps_its_start(tmp_path: Path) -> None:
     started = folder.read_json("status.json")["started"]
     folder.write_status("failed", "fit", "why")
     status = folder.read_json("status.json")
-    assert status == {"state": "failed", "stage": "fit", "error": "why", "started": started, "ended": status["ended"]}
+    assert status == {
+        "state": "failed",
+        "stage": "fit",
+        "error": "why",
+        "started": started,
+        "ended": status["ended"],
+    }
     assert status["ended"] is not None
     for elsewhere in (None, str(tmp_path.parent / "other" / "last.ckpt")):
         with pytest.raises(RunFolderError, match="holds a run already"):
@@ -81,12 +90,17 @@ def test_what_utf8_cannot_hold_is_escaped(tmp_path: Path) -> None:
     assert folder.read_json("status.json")["error"] == "byte \udcff"
 
 
-def test_a_run_keeps_others_out_of_its_folder_without_a_file_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_others_out_of_its_folder_without_a_file_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
     assert not other.is_held
     with folder.held():
         assert other.is_held
-        with pytest.raises(RunFolderError, match=r"run: a run is still going on in it"), other.held():
+        with (
+            pytest.raises(RunFolderError, match=r"run: a run is still going on in it"),
+            other.held(),
+        ):
             pass
         assert not list(folder.path.iterdir())
     assert not other.is_held

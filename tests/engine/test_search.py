@@ -24,7 +24,11 @@ SPACE: dict[str, Any] = {
     "model.lr": LR,
     "model.head": {"type": "categorical", "choices": ["linear", "bigru"]},
     "model.hidden": {"type": "int", "low": 8, "high": 64, "when": {"model.head": "bigru"}},
-    "model.pooling": {"type": "categorical", "choices": ["cls", "mean"], "when": {"model.head": ["linear"]}},
+    "model.pooling": {
+        "type": "categorical",
+        "choices": ["cls", "mean"],
+        "when": {"model.head": ["linear"]},
+    },
 }
 
 
@@ -40,8 +44,13 @@ def settings(**changes: Any) -> Settings:
 def ended(folder: Path, asked: Asked, state: str = "finished", **metrics: float) -> None:
     """Leave what a run of this trial would."""
     run = RunFolder(folder / asked.job)
-    run.write_json("status.json", {"state": state, "error": "broken" if state == "failed" else None})
-    run.write_json("overrides.json", {"words": [w for w in asked.overrides if not w.startswith(("sweep.", "hydra."))]})
+    run.write_json(
+        "status.json", {"state": state, "error": "broken" if state == "failed" else None}
+    )
+    run.write_json(
+        "overrides.json",
+        {"words": [w for w in asked.overrides if not w.startswith(("sweep.", "hydra."))]},
+    )
     if state == "finished":
         run.write_json("metrics.json", {"val": metrics or {"acc": 0.5}, "seconds": {"fit": 2.0}})
 
@@ -75,7 +84,9 @@ def test_conditions_hold_and_the_same_seed_asks_the_same(tmp_path: Path) -> None
 
 def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
     whole = searched(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
-    first = searched(tmp_path / "b", Search(tmp_path / "b", settings(), "b"), stop_after=3)  # the fourth is asked and left
+    first = searched(
+        tmp_path / "b", Search(tmp_path / "b", settings(), "b"), stop_after=3
+    )  # the fourth is asked and left
     second = Search(tmp_path / "b", settings(), "b")
     rest = searched(tmp_path / "b", second)
     assert len(second.study.trials) == 8
@@ -107,7 +118,9 @@ def test_a_failed_trial_runs_again_in_the_next_sweep_with_what_it_had(tmp_path: 
 
 @pytest.mark.parametrize("kind", ["file", "database"])
 def test_machines_share_a_study_and_its_total(kind: str, tmp_path: Path) -> None:
-    storage = str(tmp_path / "study.log") if kind == "file" else f"sqlite:///{tmp_path / 'study.db'}"
+    storage = (
+        str(tmp_path / "study.log") if kind == "file" else f"sqlite:///{tmp_path / 'study.db'}"
+    )
     shared = settings(storage=storage, study_name="both", n_trials=5)
     here, there = Search(tmp_path / "a", shared, "a"), Search(tmp_path / "b", shared, "b")
     counts = {"a": 0, "b": 0}
@@ -129,7 +142,9 @@ def test_machines_share_a_study_and_its_total(kind: str, tmp_path: Path) -> None
 
 
 def test_several_objectives(tmp_path: Path) -> None:
-    search = Search(tmp_path, settings(objectives={"val/acc": "max", "seconds/fit": "min"}, n_trials=3), "s")
+    search = Search(
+        tmp_path, settings(objectives={"val/acc": "max", "seconds/fit": "min"}, n_trials=3), "s"
+    )
     for acc in (0.5, 0.9, 0.7):
         (asked,) = search.ask(1)
         ended(tmp_path, asked, acc=acc)
@@ -170,7 +185,9 @@ def test_machines_that_begin_together_draw_otherwise(tmp_path: Path) -> None:
     values = set()
     for name in ("a", "b"):
         storage = str(tmp_path / f"{name}.log")
-        (asked,) = Search(tmp_path / name, settings(storage=storage, study_name="both"), name).ask(1)
+        (asked,) = Search(tmp_path / name, settings(storage=storage, study_name="both"), name).ask(
+            1
+        )
         values.add(words(asked)["model.lr"])
     assert len(values) == 2
 
@@ -204,10 +221,16 @@ def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
         ({"type": "int", "low": 0.5, "high": 1}, "received low 0.5; a whole number"),
         ({"type": "float", "low": "a", "high": 1}, "received low 'a'; a number"),
         ({"type": "float", "low": 0, "high": 1, "step": 0}, "received step 0; above 0"),
-        ({"type": "int", "low": 1, "high": 4, "when": "model.lr"}, "a mapping of keys to values is needed"),
+        (
+            {"type": "int", "low": 1, "high": 4, "when": "model.lr"},
+            "a mapping of keys to values is needed",
+        ),
         ({"type": "int", "low": 1, "high": 4, "setp": 2}, "unknown key setp; did you mean step"),
         ({"type": "categorical", "choices": []}, "a list of values"),
-        ({"type": "int", "low": 1, "high": 4, "when": {"model.hed": 1}}, "when names model.hed, which is not chosen before it"),
+        (
+            {"type": "int", "low": 1, "high": 4, "when": {"model.hed": 1}},
+            "when names model.hed, which is not chosen before it",
+        ),
     ],
 )
 def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> None:
@@ -234,7 +257,9 @@ def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> Non
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_searched_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(SearchError, match=message):
         Search(tmp_path, settings(**changes), "s").ask(1)
 
@@ -272,7 +297,10 @@ def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
     assert done.code == 0, done.err
     assert states(done.folder) == ["finished"] * 4
     record = Sweep(done.folder).search
-    assert all(set(trial["params"]) == {"model.lr", "model.hidden", "data.batch_size"} for trial in record["trials"])
+    assert all(
+        set(trial["params"]) == {"model.lr", "model.hidden", "data.batch_size"}
+        for trial in record["trials"]
+    )
     assert {trial["params"]["data.batch_size"] for trial in record["trials"]} <= {16, 32}
     best = max(record["trials"], key=lambda trial: trial["values"][0])
     assert record["best"] == [best["number"]]
@@ -290,13 +318,25 @@ def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["hydra.sweeper.space={model.lrr: {type: float, low: 1, high: 2}}"], "the config has no such key; did you mean lr"),
+        (
+            ["hydra.sweeper.space={model.lrr: {type: float, low: 1, high: 2}}"],
+            "the config has no such key; did you mean lr",
+        ),
         (["model.lr=glob(*)"], "a search takes choice"),
         ([], "space is empty"),
         (["model.lr=1e-3,1e-2", "hydra.sweeper.n_jobs=0"], "n_jobs: received 0"),
-        (["model.lr=1e-3,1e-2", "hydra.sweeper.objectives=val/acc"], "objectives: received 'val/acc'; a mapping is needed"),
-        (["model.lr=1e-3,1e-2", "hydra.sweeper.sampler_options={sed: 1}"], "hydra.sweeper.sampler_options:"),
-        (["model.lr=1e-3,1e-2", "hydra.sweeper.objectives={test/acc: max}"], "the test split chooses nothing"),
+        (
+            ["model.lr=1e-3,1e-2", "hydra.sweeper.objectives=val/acc"],
+            "objectives: received 'val/acc'; a mapping is needed",
+        ),
+        (
+            ["model.lr=1e-3,1e-2", "hydra.sweeper.sampler_options={sed: 1}"],
+            "hydra.sweeper.sampler_options:",
+        ),
+        (
+            ["model.lr=1e-3,1e-2", "hydra.sweeper.objectives={test/acc: max}"],
+            "the test split chooses nothing",
+        ),
     ],
 )
 def test_a_wrong_search_is_one_line(words: list[str], message: str, sweep: RunSweep) -> None:
@@ -329,8 +369,15 @@ def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
     assert json.dumps(Sweep(done.folder).search) == first
 
 
-def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(sweep: RunSweep, tmp_path: Path) -> None:
-    given = [*TINY, "trainer.max_epochs=3", "hydra.sweeper.n_trials=3", "model.lr=interval(1e-4,1e-1)"]
+def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(
+    sweep: RunSweep, tmp_path: Path
+) -> None:
+    given = [
+        *TINY,
+        "trainer.max_epochs=3",
+        "hydra.sweeper.n_trials=3",
+        "model.lr=interval(1e-4,1e-1)",
+    ]
     folder = tmp_path / "killed"
     process = start(2, 1, "-m", *given, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path)
     second = RunFolder(folder / "1")
@@ -357,12 +404,16 @@ def test_each_trial_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path
         "trainer.accumulate_grad_batches=2",
     )  # fmt: skip
     for trainer in ("cpu", "ddp_cpu"):
-        code, out, errors = run(*given, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}")
+        code, out, errors = run(
+            *given, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}"
+        )
         assert code == 0, errors
         assert out.count("frozen for good") == 2  # a plan for each job, not for each process
         assert "rank" not in errors
     one, two = tmp_path / "cpu", tmp_path / "ddp_cpu"
-    assert states(two) == states(one) == ["finished", "pruned"]  # the second learning rate is too low
+    assert (
+        states(two) == states(one) == ["finished", "pruned"]
+    )  # the second learning rate is too low
     ours, theirs = Sweep(two).search["trials"], Sweep(one).search["trials"]
     assert [trial["params"] for trial in ours] == [trial["params"] for trial in theirs]
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
@@ -370,10 +421,14 @@ def test_each_trial_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path
     for job in "01":
         for folder in (one / job, two / job):
             rows = RunFolder(folder).read_history()
-            losses[folder] = [float(row[f"{stage}/loss"]) for row in rows for stage in ("train", "val")]
+            losses[folder] = [
+                float(row[f"{stage}/loss"]) for row in rows for stage in ("train", "val")
+            ]
             assert {row["train/n"] for row in rows} == {"91"}
         assert losses[two / job] == pytest.approx(losses[one / job], rel=1e-5)
-        assert {path.name for path in (two / job).iterdir()} == {path.name for path in (one / job).iterdir()}
+        assert {path.name for path in (two / job).iterdir()} == {
+            path.name for path in (one / job).iterdir()
+        }
         assert RunFolder(two / job).read_json("plan.json")["device"] == "2 x cpu"
     assert losses[two / "0"][:2] != pytest.approx(losses[two / "1"][:2], rel=1e-3)
     code, out, errors = run(two / "0", program="scripts/evaluate.py")

@@ -41,7 +41,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     class_list(root / "rooms.yaml", zero_is_unlabelled=True, ignore_value=None)
     torch.manual_seed(0)
     rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
-    AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest)).save_pretrained(root / "network")
+    AutoModelForSemanticSegmentation.from_config(
+        AutoConfig.for_model("segformer", **rest)
+    ).save_pretrained(root / "network")
     words = [
         *WORDS, f"data.class_list={root / 'rooms.yaml'}", f"paths.data_dir={root / 'data'}",
         f"model.backbone={root / 'network'}", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"hydra.run.dir={root / 'run'}",
@@ -54,13 +56,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_run_is_tested_again_from_its_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_tested_again_from_its_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate(place / "moved", None) == 0
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
 def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
-    words = (place / "moved", place / "data" / "rooms" / "images" / "test", "-o", tmp_path / "out", "--device", "cpu")
+    words = (
+        place / "moved",
+        place / "data" / "rooms" / "images" / "test",
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+    )
     code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
     assert code == 0, errors
     assert "5 predicted, 0 left out" in errors
@@ -69,7 +80,9 @@ def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{i:03}.{kind}.png" for i in range(5) for kind in ("labels", "colours", "overview")
     )
-    labels, colours = (Image.open(tmp_path / "out" / f"002.{kind}.png") for kind in ("labels", "colours"))
+    labels, colours = (
+        Image.open(tmp_path / "out" / f"002.{kind}.png") for kind in ("labels", "colours")
+    )
     assert (labels.mode, labels.size, colours.size) == ("L", (40, 32), (40, 32))
     values = np.asarray(labels)
     assert values.min() >= 1  # as the dataset's own masks, in which 0 is not labelled
@@ -80,8 +93,12 @@ def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
     image = np.asarray(Image.open(place / "data" / "rooms" / "images" / "test" / "002.jpg"))
     small = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
     with torch.no_grad():
-        logits = opened.task.network({"pixel_values": torch.from_numpy(small.copy()).permute(2, 0, 1)[None]}).logits
-    expected = torch.nn.functional.interpolate(logits, size=(32, 40), mode="bilinear").argmax(dim=1)[0]
+        logits = opened.task.network(
+            {"pixel_values": torch.from_numpy(small.copy()).permute(2, 0, 1)[None]}
+        ).logits
+    expected = torch.nn.functional.interpolate(logits, size=(32, 40), mode="bilinear").argmax(
+        dim=1
+    )[0]
     assert (expected.numpy() == values - 1).all()
 
 
@@ -93,7 +110,9 @@ def test_the_output_of_a_folder_stands_beside_it(place: Path, tmp_path: Path) ->
     assert Image.open(out / "a.labels.png").size == (50, 70)
 
 
-def test_masks_that_do_not_fit_are_passed_over_unless_asked_for(place: Path, tmp_path: Path) -> None:
+def test_masks_that_do_not_fit_are_passed_over_unless_asked_for(
+    place: Path, tmp_path: Path
+) -> None:
     for kind in ("images", "annotations"):
         (tmp_path / kind / "mine").mkdir(parents=True)
     Image.fromarray(image_of(mask(5))).save(tmp_path / "images" / "mine" / "a.png")
@@ -107,22 +126,44 @@ def test_masks_that_do_not_fit_are_passed_over_unless_asked_for(place: Path, tmp
         )  # fmt: skip
 
 
-def test_annotations_are_shown_where_there_are_any(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_annotations_are_shown_where_there_are_any(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     (tmp_path / "truth" / "deep").mkdir(parents=True)
     for name in ("deep/a", "b"):
         Image.fromarray(image_of(mask(5))).save(tmp_path / "photos" / f"{name}.png")
     Image.fromarray(mask(5) + np.uint8(1)).save(tmp_path / "truth" / "deep" / "a.png")
-    predict(place / "moved", [tmp_path / "photos"], tmp_path / "out", annotations=tmp_path / "truth", device="cpu")
+    predict(
+        place / "moved",
+        [tmp_path / "photos"],
+        tmp_path / "out",
+        annotations=tmp_path / "truth",
+        device="cpu",
+    )
     assert "1 have annotations" in capsys.readouterr().err
-    with_truth, without = (Image.open(tmp_path / "out" / f"{name}.overview.png") for name in ("deep/a", "b"))
+    with_truth, without = (
+        Image.open(tmp_path / "out" / f"{name}.overview.png") for name in ("deep/a", "b")
+    )
     assert with_truth.width > 1.4 * without.width
     Image.fromarray(np.full((32, 40), 200, np.uint8)).save(tmp_path / "truth" / "b.png")
     with pytest.raises(DataError, match=r"truth/b\.png: holds 200 in 1,280 pixels"):
-        predict(place / "moved", [tmp_path / "photos"], tmp_path / "out2", annotations=tmp_path / "truth", device="cpu")
+        predict(
+            place / "moved",
+            [tmp_path / "photos"],
+            tmp_path / "out2",
+            annotations=tmp_path / "truth",
+            device="cpu",
+        )
     assert (tmp_path / "out2" / "deep" / "a.labels.png").exists()  # what was computed is not lost
     with pytest.raises(DataError, match=r"--annotations \S+none: no such folder"):
-        predict(place / "moved", [tmp_path / "photos"], tmp_path / "out3", annotations=tmp_path / "none", device="cpu")
+        predict(
+            place / "moved",
+            [tmp_path / "photos"],
+            tmp_path / "out3",
+            annotations=tmp_path / "none",
+            device="cpu",
+        )
 
 
 def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Path) -> None:
@@ -138,10 +179,17 @@ def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Pa
     predict(run, [photos], tmp_path / "out", on_bad_rows="skip", force=True, device="cpu")
     (tmp_path / "more").mkdir()
     shutil.copy(photos / "a.png", tmp_path / "more" / "a.png")
-    with pytest.raises(DataError, match=r"more/a\.png and \S+photos/a\.png would both be written as a; predict them into two"):
-        predict(run, [photos / "a.png", tmp_path / "more" / "a.png"], tmp_path / "out2", device="cpu")
+    with pytest.raises(
+        DataError,
+        match=r"more/a\.png and \S+photos/a\.png would both be written as a; predict them into two",
+    ):
+        predict(
+            run, [photos / "a.png", tmp_path / "more" / "a.png"], tmp_path / "out2", device="cpu"
+        )
     (tmp_path / "file.png").write_bytes(b"x")
-    with pytest.raises(RunFolderError, match="is a file; masks are written into a folder: give another -o"):
+    with pytest.raises(
+        RunFolderError, match="is a file; masks are written into a folder: give another -o"
+    ):
         predict(run, [photos], tmp_path / "file.png", force=True, device="cpu")
     (tmp_path / "t.csv").write_text("a")
     with pytest.raises(DataError, match="what is read are images"):
@@ -154,14 +202,20 @@ def test_rows_of_a_table_are_predicted(place: Path, tmp_path: Path) -> None:
     out = predict(place / "moved", [tmp_path / "photos.parquet"], tmp_path / "out", device="cpu")
     predict(place / "moved", [file], tmp_path / "alone", device="cpu")
     for row in (1, 2):
-        assert (out / f"photos.row{row}.labels.png").read_bytes() == (tmp_path / "alone" / "001.labels.png").read_bytes()
+        assert (out / f"photos.row{row}.labels.png").read_bytes() == (
+            tmp_path / "alone" / "001.labels.png"
+        ).read_bytes()
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_equals_one_that_was_not_stopped(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random windows, flips and colours, drop path, BatchNorm, a backbone that begins to train later, a worker."""
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 9, "val": 3, "test": 3})
     class_list(tmp_path / "rooms.yaml")
-    network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
+    network = ", ".join(
+        f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels"
+    )
     words = (
         *WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}", "data.num_workers=1",
         f"model.backbone={{{network}, drop_path_rate: 0.2}}", "callbacks=unfreezing",
@@ -182,13 +236,22 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(train: Train, tmp_path: P
         assert train(*words, folder=tmp_path / "parts").code == 1
     resumed = train(*words, "ckpt_path=last", folder=tmp_path / "parts")
     assert resumed.code == 0, resumed.err
-    ours, theirs = (torch.load(RunFolder(tmp_path / name).last_checkpoint, weights_only=True) for name in ("parts", "whole"))
+    ours, theirs = (
+        torch.load(RunFolder(tmp_path / name).last_checkpoint, weights_only=True)
+        for name in ("parts", "whole")
+    )
     assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
     assert identical(ours["optimizer_states"], theirs["optimizer_states"])
     for name in ("parts", "whole"):
         folder = RunFolder(tmp_path / name)
-        metrics = [{k: v for k, v in row.items() if "second" not in k} for row in folder.read_history()]
-        results = (metrics, folder.read_json("metrics.json")["test"], pd.read_parquet(folder.predictions).to_dict())
+        metrics = [
+            {k: v for k, v in row.items() if "second" not in k} for row in folder.read_history()
+        ]
+        results = (
+            metrics,
+            folder.read_json("metrics.json")["test"],
+            pd.read_parquet(folder.predictions).to_dict(),
+        )
         if name == "parts":
             first = results
     assert first == results
@@ -210,7 +273,10 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert "best epoch" not in ended.out
     kept = torch.load(RunFolder(ended.folder).best_checkpoint, weights_only=True)["state_dict"]
-    assert identical(kept["network.head.model.decode_head.classifier.weight"], model.decode_head.classifier.weight.data)
+    assert identical(
+        kept["network.head.model.decode_head.classifier.weight"],
+        model.decode_head.classifier.weight.data,
+    )
     assert evaluate(ended.folder, None) == 0
     without = train(*words, "test=false", "trainer.max_epochs=1", folder=tmp_path / "run2")
     assert without.code == 0, without.err
@@ -224,29 +290,47 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
     assert "The test split was not looked at" in folder.report.read_text()
 
 
-def test_random_weights_are_not_tested_as_if_they_meant_anything(train: Train, tmp_path: Path) -> None:
+def test_random_weights_are_not_tested_as_if_they_meant_anything(
+    train: Train, tmp_path: Path
+) -> None:
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
     class_list(tmp_path / "rooms.yaml")
-    words = (*WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}", "train=false")
-    network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
-    ended = train(*words, f"model.backbone={{{network}}}")
-    assert ended.error.startswith("error: train=false tests weights as they are, and all of it would have random ones; take")
-    rest = {key: value for key, value in SEGFORMER.items() if key not in ("model_type", "num_labels")}
-    AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest, num_labels=7)).save_pretrained(
-        tmp_path / "other"
+    words = (
+        *WORDS,
+        f"data.class_list={tmp_path / 'rooms.yaml'}",
+        f"paths.data_dir={tmp_path / 'data'}",
+        "train=false",
     )
+    network = ", ".join(
+        f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels"
+    )
+    ended = train(*words, f"model.backbone={{{network}}}")
+    assert ended.error.startswith(
+        "error: train=false tests weights as they are, and all of it would have random ones; take"
+    )
+    rest = {
+        key: value for key, value in SEGFORMER.items() if key not in ("model_type", "num_labels")
+    }
+    AutoModelForSemanticSegmentation.from_config(
+        AutoConfig.for_model("segformer", **rest, num_labels=7)
+    ).save_pretrained(tmp_path / "other")
     ended = train(*words, f"model.backbone={tmp_path / 'other'}", folder=tmp_path / "run2")
     assert re.match(
-        r"error: train=false tests weights as they are, and decode_head\.classifier\.\w+, .* would have", ended.error
+        r"error: train=false tests weights as they are, and decode_head\.classifier\.\w+, .* would have",
+        ended.error,
     )
     ended = train("train=false", folder=tmp_path / "run3")
-    assert ended.error.startswith("error: train=false tests weights as they are, and the head would have random ones")
+    assert ended.error.startswith(
+        "error: train=false tests weights as they are, and the head would have random ones"
+    )
 
 
 def test_other_meanings_of_the_values_are_not_gone_on_with(train: Train, tmp_path: Path) -> None:
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2})
     path = class_list(tmp_path / "rooms.yaml")
-    network = ", ".join(f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels")
+    network = ", ".join(
+        f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels"
+    )
     words = (
         *WORDS, f"data.class_list={path}", f"paths.data_dir={tmp_path / 'data'}", f"model.backbone={{{network}}}",
     )  # fmt: skip

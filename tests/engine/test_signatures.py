@@ -105,10 +105,16 @@ class Own:
     [
         ({"above": 0}, [("at.above", "received 0; above 0 is needed")]),
         ({"between": 1}, [("at.between", "received 1; at least 0 and below 1 is needed")]),
-        ({"items": [0, 1, -1]}, [("at.items", f"received {value}; at least 1 is needed") for value in (0, -1)]),
+        (
+            {"items": [0, 1, -1]},
+            [("at.items", f"received {value}; at least 1 is needed") for value in (0, -1)],
+        ),
         ({"items": ["a"]}, [("at.items", "received ['a']; list[int] or null is needed")]),
         ({"items": None, "options": {}, "described": -1}, []),
-        ({"options": {"ratio": 1}}, [("at.options.ratio", "received 1; above 0 and below 1 is needed")]),
+        (
+            {"options": {"ratio": 1}},
+            [("at.options.ratio", "received 1; above 0 and below 1 is needed")],
+        ),
         ({"options": {"ratio": "a"}}, [("at.options.ratio", "received 'a'; float is needed")]),
         ({"above": True}, [("at.above", "received True; float is needed")]),
     ],

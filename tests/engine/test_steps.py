@@ -8,7 +8,14 @@ import torch
 
 from tests.engine.test_feature_cache import parts_of, text_task, texts
 
-PLAIN = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.0, "lr": 1.0}
+PLAIN = {
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "lr": 1.0,
+}
 ROWS = {"train": 16, "val": 8, "test": 8}
 
 
@@ -38,10 +45,19 @@ def test_a_step_without_clipping_is_not_divided_by_what_the_one_before_was() -> 
 
 @pytest.mark.parametrize(
     ("schedule", "accumulate", "steps", "factor"),
-    [("onecycle", 1, 18, 0.001), ("linear", 4, 6, 0.0), ("exponential", 1, 18, 0.9**3), ("exponential", 4, 6, 0.9**3)],
+    [
+        ("onecycle", 1, 18, 0.001),
+        ("linear", 4, 6, 0.0),
+        ("exponential", 1, 18, 0.9**3),
+        ("exponential", 4, 6, 0.9**3),
+    ],
 )
-def test_the_schedule_counts_the_steps_of_the_optimiser(schedule: str, accumulate: int, steps: int, factor: float) -> None:
-    parts = parts_of(texts(), text_task(schedule=schedule, lr=0.02), accumulate_grad_batches=accumulate)
+def test_the_schedule_counts_the_steps_of_the_optimiser(
+    schedule: str, accumulate: int, steps: int, factor: float
+) -> None:
+    parts = parts_of(
+        texts(), text_task(schedule=schedule, lr=0.02), accumulate_grad_batches=accumulate
+    )
     parts.trainer.fit(parts.task, datamodule=parts.datamodule)
     assert parts.trainer.global_step == steps
     rates = {group["name"]: group["lr"] for group in parts.trainer.optimizers[0].param_groups}

@@ -21,12 +21,18 @@ RunSweep = Callable[..., Ended]
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunSweep:
+def sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> RunSweep:
     """Call `train.main()` with `-m`; the sweep's folder is `tmp_path/sweep` unless the words say otherwise."""
     import train as entry
 
     def call(*words: str) -> Ended:
-        own = [] if any(word.startswith(("sweep.resume=", "hydra.sweep.dir=")) for word in words) else ["hydra.sweep.dir=sweep"]
+        own = (
+            []
+            if any(word.startswith(("sweep.resume=", "hydra.sweep.dir=")) for word in words)
+            else ["hydra.sweep.dir=sweep"]
+        )
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             patch.setattr(sys, "argv", ["train.py", "-m", *words, *own])
@@ -48,7 +54,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def history(folder: Path) -> list[dict[str, str]]:
-    return [{k: v for k, v in row.items() if "second" not in k} for row in RunFolder(folder).read_history()]
+    return [
+        {k: v for k, v in row.items() if "second" not in k}
+        for row in RunFolder(folder).read_history()
+    ]
 
 
 def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
@@ -59,12 +68,28 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
     assert "2 of 4 jobs failed" in ended.error
     assert "job 2 (model.lr=1e+38 seed=1): the training loss is nan in epoch 0" in ended.error
     assert "Traceback" not in ended.err
-    for text in ("job", "state", "overrides", "val/acc", "test/acc", "seconds", f"sweep.resume={folder}"):
+    for text in (
+        "job",
+        "state",
+        "overrides",
+        "val/acc",
+        "test/acc",
+        "seconds",
+        f"sweep.resume={folder}",
+    ):
         assert text in ended.out
     table = rows(folder)
     assert [row["state"] for row in table] == states(folder)
-    assert [(row["seed"], float(row["model.lr"])) for row in table] == [("1", 1e-3), ("2", 1e-3), ("1", 1e38), ("2", 1e38)]
-    assert float(table[0]["test/acc"]) == RunFolder(folder / "0").read_json("metrics.json")["test"]["acc"]
+    assert [(row["seed"], float(row["model.lr"])) for row in table] == [
+        ("1", 1e-3),
+        ("2", 1e-3),
+        ("1", 1e38),
+        ("2", 1e38),
+    ]
+    assert (
+        float(table[0]["test/acc"])
+        == RunFolder(folder / "0").read_json("metrics.json")["test"]["acc"]
+    )
     assert "nan" in table[2]["error"]
     page = (folder / "sweep.html").read_text(encoding="utf-8")
     assert "Job 2 failed: the training loss is nan" in page
@@ -86,7 +111,10 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
     assert "Job 2 failed" not in (folder / "sweep.html").read_text(encoding="utf-8")
     other = sweep(f"sweep.resume={folder}", "model.lr=1e-4,1e-2")
     assert other.code == 0
-    assert "job 0 was run with model.lr=0.001 and stays so; begin a new sweep for model.lr=0.0001" in other.err
+    assert (
+        "job 0 was run with model.lr=0.001 and stays so; begin a new sweep for model.lr=0.0001"
+        in other.err
+    )
 
 
 def test_a_config_that_cannot_be_run_is_one_failed_job(sweep: RunSweep) -> None:
@@ -134,7 +162,8 @@ def test_a_plan_leaves_no_folder(sweep: RunSweep) -> None:
     assert not ended.folder.exists()
 
 
-# In every process that imports engine.config.validation, and without importing it: Ray's own servers have half a minute to start.
+# In every process that imports engine.config.validation, and without importing it: Ray's own
+# servers have half a minute to start.
 ALLOW_TESTS = """
 import sys
 from importlib.machinery import PathFinder
@@ -164,12 +193,17 @@ sys.meta_path.insert(0, AllowTests)
         pytest.param("ray", marks=pytest.mark.extra("ray")),
     ],
 )
-def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_backbone: Path, covid_dir: Path) -> None:
+def test_jobs_run_under_other_launchers(
+    launcher: str, tmp_path: Path, tiny_backbone: Path, covid_dir: Path
+) -> None:
     """In processes with command lines of their own, of which one job fails and the other ends in its report."""
     more = {
         "joblib": ["hydra.launcher.n_jobs=2"],
         "submitit_local": ["hydra.launcher.timeout_min=5"],
-        "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"],
+        "ray": [
+            "+hydra.launcher.ray.init.num_cpus=2",
+            "+hydra.launcher.ray.init.include_dashboard=false",
+        ],
     }[launcher]
     words = [
         "experiment=bert_feature", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}", "trainer.max_epochs=1",
@@ -189,10 +223,14 @@ def test_jobs_run_under_other_launchers(launcher: str, tmp_path: Path, tiny_back
     assert "job 0 (model.lr=1e+38): the training loss is nan" in errors
     assert (folder / "1" / "report.html").is_file()
     assert [row["state"] for row in rows(folder)] == ["failed", "finished"]
-    assert not [p.name for p in folder.rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]
+    assert not [
+        p.name for p in folder.rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()
+    ]
 
 
-def test_what_submitit_takes_from_its_machine_goes_on(sweep: RunSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_submitit_takes_from_its_machine_goes_on(
+    sweep: RunSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its handler of signals ends the process from within, once the job is in the queue again."""
     words = [*TINY, "trainer.max_epochs=3", "seed=1,2"]
     whole = sweep(*words, "hydra.sweep.dir=whole")
@@ -229,7 +267,9 @@ def test_a_job_that_still_runs_is_left_alone(sweep: RunSweep) -> None:
     assert states(ended.folder) == ["finished"] * 2
 
 
-def test_a_job_that_cannot_go_on_is_told_and_stays_what_it_was(sweep: RunSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_cannot_go_on_is_told_and_stays_what_it_was(
+    sweep: RunSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = sweep(*TINY, "seed=1,2")
     job = RunFolder(ended.folder / "1")
     job.write_status("interrupted", "fit", "stopped by SIGTERM")
@@ -248,14 +288,26 @@ def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
 ) -> None:
     import engine.config.validation
 
-    monkeypatch.setattr(engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests."))
+    monkeypatch.setattr(
+        engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests.")
+    )
     keyed = "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
     assert sweep(*TINY, "seed=1,2", keyed).code == 0
-    found = [p.name for p in (tmp_path / "sweep").rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]
+    found = [
+        p.name
+        for p in (tmp_path / "sweep").rglob("*")
+        if p.is_file() and b"SUPERSECRET" in p.read_bytes()
+    ]
     assert not found
     again = sweep(f"sweep.resume={tmp_path / 'sweep'}")
     assert "callbacks.keyed was not kept, as it is secret" in again.err
-    assert sweep(f"sweep.resume={tmp_path / 'sweep'}", keyed).code == 0  # given again, it is not kept either
-    assert not [p.name for p in (tmp_path / "sweep").rglob("*") if p.is_file() and b"SUPERSECRET" in p.read_bytes()]
+    assert (
+        sweep(f"sweep.resume={tmp_path / 'sweep'}", keyed).code == 0
+    )  # given again, it is not kept either
+    assert not [
+        p.name
+        for p in (tmp_path / "sweep").rglob("*")
+        if p.is_file() and b"SUPERSECRET" in p.read_bytes()
+    ]
     words = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["words"]
     assert not any("SUPERSECRET" in word for word in words)

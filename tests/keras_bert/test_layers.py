@@ -60,7 +60,9 @@ def test_attention_is_the_formula() -> None:
             shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
             np.testing.assert_allclose(np.asarray(weights)[text, head][:, real], shares, atol=1e-5)
             expected[text, :, part] = shares @ value[text, real, part]
-    np.testing.assert_allclose(output, dense(layer.output_projection, expected), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        output, dense(layer.output_projection, expected), rtol=1e-4, atol=1e-4
+    )
     assert not np.asarray(weights)[0, :, :, 3:].any()
 
 
@@ -75,7 +77,9 @@ def test_dropout_stands_before_the_sum() -> None:
     whole = a + b
     expected = (whole - whole.mean(-1, keepdims=True)) / whole.std(-1, keepdims=True)
     np.testing.assert_allclose(layer(a, b), expected, atol=1e-5)
-    np.testing.assert_allclose(layer(np.zeros_like(a), b, training=True), layer(np.zeros_like(a), b), atol=1e-6)
+    np.testing.assert_allclose(
+        layer(np.zeros_like(a), b, training=True), layer(np.zeros_like(a), b), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("longer", [1, 10])
@@ -91,7 +95,11 @@ def test_real_tokens_do_not_see_the_padding_behind_them(longer: int) -> None:
     ):
         short, long = (model(inputs(ids)) for ids in (IDS, padded))
         if model is bert:
-            np.testing.assert_allclose(long["sequence_output"][:, :6][IDS > 0], short["sequence_output"][IDS > 0], atol=1e-5)
+            np.testing.assert_allclose(
+                long["sequence_output"][:, :6][IDS > 0],
+                short["sequence_output"][IDS > 0],
+                atol=1e-5,
+            )
             np.testing.assert_allclose(long["pooled_output"], short["pooled_output"], atol=1e-5)
         else:
             np.testing.assert_allclose(long, short, atol=1e-5)
@@ -115,8 +123,12 @@ def test_every_layer_goes_through_a_file(tmp_path: Path) -> None:
     hidden = embedding(ids)
     attended = MultiHeadAttention(8, 2, 0.1, name="attention")(hidden)
     normed = AddNorm(0.3, 1e-6, name="norm")(attended, hidden)
-    block = EncoderBlock(8, 2, 16, approximate=True, name="block")(FeedForward(8, 12, approximate=True, name="ffn")(normed))
-    model = keras.Model(ids, [Pooler(8, name="pooler")(block), MaskedLMHead(embedding, name="head")(block)])
+    block = EncoderBlock(8, 2, 16, approximate=True, name="block")(
+        FeedForward(8, 12, approximate=True, name="ffn")(normed)
+    )
+    model = keras.Model(
+        ids, [Pooler(8, name="pooler")(block), MaskedLMHead(embedding, name="head")(block)]
+    )
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     for before, after in zip(model(IDS), loaded(IDS), strict=True):
@@ -152,14 +164,19 @@ def test_a_head_reads_only_the_positions_it_is_asked_for() -> None:
     hidden = bert(inputs())["sequence_output"]
     everything = np.asarray(head(hidden))
     positions = np.array([[3, 1], [0, 5]])
-    np.testing.assert_allclose(head(hidden, positions), everything[[[0], [1]], positions], atol=1e-6)
+    np.testing.assert_allclose(
+        head(hidden, positions), everything[[[0], [1]], positions], atol=1e-6
+    )
 
 
 def test_a_frozen_bert_has_no_dropout_and_no_gradient() -> None:
     """Keras turns dropout on in whatever a training model calls, frozen or not."""
     model = Classifier(small_bert(), 3, frozen=True)
     np.testing.assert_array_equal(model(inputs(), training=True), model(inputs(), training=True))
-    assert [weight.path.split("/")[-2] for weight in model.trainable_weights] == ["logits", "logits"]
+    assert [weight.path.split("/")[-2] for weight in model.trainable_weights] == [
+        "logits",
+        "logits",
+    ]
     trains = Classifier(small_bert(), 3)
     assert not np.allclose(trains(inputs(), training=True), trains(inputs(), training=True))
 
@@ -213,6 +230,8 @@ def test_inputs_that_cannot_be(ids: np.ndarray, segments: np.ndarray, words: str
     model, x = small_bert(), {"input_ids": ids, "token_type_ids": segments}
     with pytest.raises(ValueError, match=words):
         model(x)
-    graph = tf.function(model, input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in x}])
+    graph = tf.function(
+        model, input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in x}]
+    )
     with pytest.raises(tf.errors.InvalidArgumentError, match=words):
         graph(x)

@@ -22,7 +22,9 @@ def test_figures_are_those_of_the_lightning_tasks(num_classes: int, present: int
     probabilities[0] = 1 / num_classes
     loss = -np.log(probabilities[np.arange(200), labels]).mean()
     totals = ClassificationTotals(num_classes, keep_samples=True)
-    totals.update(torch.tensor(loss), torch.tensor(probabilities), torch.tensor(labels), torch.arange(200))
+    totals.update(
+        torch.tensor(loss), torch.tensor(probabilities), torch.tensor(labels), torch.arange(200)
+    )
     theirs = totals.result()
     classes = [f"class {k}" for k in range(num_classes)]
     ours = classification_record(labels, probabilities, classes)

@@ -41,7 +41,8 @@ from types import SimpleNamespace
 rng = np.random.default_rng(0)
 ids = rng.integers(5, 50, (11, 8)).astype(np.int32)
 x = {"input_ids": ids, "token_type_ids": ids * 0, "masked_positions": rng.integers(0, 8, (11, 2)).astype(np.int32)}
-# Texts of one replica have more chosen tokens than those of the other: a mean of means would be another one.
+# Texts of one replica have more chosen tokens than those of the other: a mean of means would be
+# another one.
 chosen = np.ones((11, 2), np.float32); chosen[:2, 1] = 0; chosen[5:8, 1] = 0
 y = {"mlm": rng.integers(5, 50, (11, 2)).astype(np.int32), "chosen": chosen}
 results = []
@@ -70,7 +71,9 @@ print(max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs)))
 def test_steps_are_those_of_pytorch() -> None:
     """AdamW with two learning rates, warm-up, decay of matrices alone, and clipping; with a table that tokens share."""
     rng = np.random.default_rng(0)
-    table, matrix, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (4, 3), (3,)))
+    table, matrix, bias = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (4, 3), (3,))
+    )
     rows, target = np.array([0, 1, 1, 1, 5]), rng.normal(size=(5, 3)).astype(np.float32)
     steps, warmup, clip = 8, 2, 0.5
 
@@ -81,13 +84,17 @@ def test_steps_are_those_of_pytorch() -> None:
         {"params": [theirs[2]], "lr": 0.05, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups)
-    factor = lambda step: (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)  # noqa: E731
+    factor = lambda step: (  # noqa: E731
+        (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     for _ in range(steps):
         loss = ((theirs[0][rows] @ theirs[1] + theirs[2] - torch.tensor(target)) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
-        assert torch.nn.utils.clip_grad_norm_(theirs, clip) > clip  # so that clipping is what is tested
+        assert (
+            torch.nn.utils.clip_grad_norm_(theirs, clip) > clip
+        )  # so that clipping is what is tested
         optimizer.step()
         schedule.step()
 
@@ -132,7 +139,10 @@ def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
 
 def test_two_devices_share_a_run(tmp_path: Path) -> None:
     """Through the command line: the curve of one device, to rounding, with a last batch that does not divide."""
-    tables = [write_csv(tmp_path / f"{name}.csv", made_rows(37, seed)) for name, seed in (("train", 1), ("val", 2))]
+    tables = [
+        write_csv(tmp_path / f"{name}.csv", made_rows(37, seed))
+        for name, seed in (("train", 1), ("val", 2))
+    ]
     words = [
         "--train",
         str(tables[0]),
@@ -145,8 +155,22 @@ def test_two_devices_share_a_run(tmp_path: Path) -> None:
         "--epochs",
         "2",
     ]
-    on_two_devices(RUNS, tmp_path, str(tmp_path), *words, *SMALL, "--drop-rate", "0", "--dropout", "0", "--gru-units", "4")
-    one, two = (pd.read_csv(tmp_path / strategy / "history.csv") for strategy in ("none", "mirrored"))
+    on_two_devices(
+        RUNS,
+        tmp_path,
+        str(tmp_path),
+        *words,
+        *SMALL,
+        "--drop-rate",
+        "0",
+        "--dropout",
+        "0",
+        "--gru-units",
+        "4",
+    )
+    one, two = (
+        pd.read_csv(tmp_path / strategy / "history.csv") for strategy in ("none", "mirrored")
+    )
     for name in ("train/loss", "val/loss", "train/n"):
         np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
     assert json.loads((tmp_path / "mirrored" / "plan.json").read_text())["device"] == "2 x cpu"

@@ -48,7 +48,9 @@ def test_the_shares_are_bert_s() -> None:
     ordinary = np.setdiff1d(np.arange(200), sorted(SPECIAL))
     ids = rng.choice(ordinary, (400, 102)).astype(np.int32)
     ids[:, 0], ids[:, 101] = ENDS
-    masked, positions, targets, chosen = (np.asarray(value) for value in MASKING(ids, np.array([3, 4], np.int32)))
+    masked, positions, targets, chosen = (
+        np.asarray(value) for value in MASKING(ids, np.array([3, 4], np.int32))
+    )
     assert chosen.sum(axis=1).tolist() == [15] * 400  # 15 % of the 100 that can be
     rows, places = np.nonzero(chosen)
     where = positions[rows, places]
@@ -61,9 +63,13 @@ def test_the_shares_are_bert_s() -> None:
         ((new == old).mean(), 0.1),
         (((new != MASK) & (new != old)).mean(), 0.1),
     ):
-        assert abs(share - expected) < 5 * math.sqrt(expected * (1 - expected) / n) + 1 / len(ordinary)
+        assert abs(share - expected) < 5 * math.sqrt(expected * (1 - expected) / n) + 1 / len(
+            ordinary
+        )
     assert not set(new[new != MASK].tolist()) & SPECIAL
-    assert len(set(new[(new != MASK) & (new != old)].tolist())) > 100  # random tokens come from the whole vocabulary
+    assert (
+        len(set(new[(new != MASK) & (new != old)].tolist())) > 100
+    )  # random tokens come from the whole vocabulary
     untouched = np.ones_like(ids, dtype=bool)
     untouched[rows, where] = False
     np.testing.assert_array_equal(masked[untouched], ids[untouched])
@@ -74,10 +80,15 @@ def test_the_shares_are_bert_s() -> None:
 
 def test_special_tokens_are_never_chosen() -> None:
     word = next(iter(set(range(200)) - SPECIAL))
-    ids = np.array([[ENDS[0], word, ENDS[1], word, ENDS[1], 0, 0, 0], [ENDS[0], 1, MASK, ENDS[1], 0, 0, 0, 0]], np.int32)
+    ids = np.array(
+        [[ENDS[0], word, ENDS[1], word, ENDS[1], 0, 0, 0], [ENDS[0], 1, MASK, ENDS[1], 0, 0, 0, 0]],
+        np.int32,
+    )
     seen = Counter[int]()
     for draw in range(30):
-        masked, positions, targets, chosen = (np.asarray(value) for value in MASKING(ids, np.array([draw, 0], np.int32)))
+        masked, positions, targets, chosen = (
+            np.asarray(value) for value in MASKING(ids, np.array([draw, 0], np.int32))
+        )
         assert chosen.sum(axis=1).tolist() == [1, 0]  # at least one, and none where nothing can be
         seen[int(positions[0][chosen[0] > 0][0])] += 1
         assert targets[0][chosen[0] > 0].tolist() == [word]
@@ -94,7 +105,10 @@ def test_an_epoch_has_every_example_once_and_masks_it_anew(next_sentence: bool) 
         for name in x:
             np.testing.assert_array_equal(x[name], again[name])
         np.testing.assert_array_equal(y["mlm"], target["mlm"])
-    texts = [[tuple(row[row > 0].tolist()) for x, y in epoch for row in restored(x, y)] for epoch in epochs]
+    texts = [
+        [tuple(row[row > 0].tolist()) for x, y in epoch for row in restored(x, y)]
+        for epoch in epochs
+    ]
     if next_sentence:
         assert len(texts[0]) == len(texts[1]) == len(source.pieces.first)
     else:
@@ -103,7 +117,10 @@ def test_an_epoch_has_every_example_once_and_masks_it_anew(next_sentence: bool) 
         assert Counter(texts[0]) == Counter((ENDS[0], *text, ENDS[1]) for text in ids)
     masked = [sum(int((x["input_ids"] == MASK).sum()) for x, _ in epoch) for epoch in epochs]
     assert min(masked) > 0
-    hidden = [Counter(np.concatenate([y["mlm"][y["chosen"] > 0] for _, y in epoch]).tolist()) for epoch in epochs]
+    hidden = [
+        Counter(np.concatenate([y["mlm"][y["chosen"] > 0] for _, y in epoch]).tolist())
+        for epoch in epochs
+    ]
     assert hidden[0] != hidden[1]
 
 
@@ -113,7 +130,10 @@ def test_validation_is_always_masked_the_same_way() -> None:
         np.testing.assert_array_equal(x["input_ids"], x_again["input_ids"])
         np.testing.assert_array_equal(y["mlm"], y_again["mlm"])
     other = plain(data(seed=2).validation())
-    assert any(not np.array_equal(a[0]["input_ids"], b[0]["input_ids"]) for a, b in zip(first, other, strict=True))
+    assert any(
+        not np.array_equal(a[0]["input_ids"], b[0]["input_ids"])
+        for a, b in zip(first, other, strict=True)
+    )
 
 
 def test_epochs_follow_each_other_as_if_alone() -> None:
@@ -134,7 +154,9 @@ def test_pairs_follow_half_of_the_time() -> None:
     np.testing.assert_array_equal(second[true], pieces.first[true] + 1)
     assert (pieces.document[second[~true]] != pieces.document[pieces.first[~true]]).all()
     assert len(set(pieces.document[second[~true]].tolist())) > 200  # of 300, 450 draws
-    np.testing.assert_array_equal(lengths, pieces.store.lengths[pieces.first] + pieces.store.lengths[second])
+    np.testing.assert_array_equal(
+        lengths, pieces.store.lengths[pieces.first] + pieces.store.lengths[second]
+    )
     again, _, _ = pieces.draw((1, 1), next_sentence=True)
     assert (again != second).mean() > 0.3
 
@@ -153,7 +175,9 @@ def test_what_does_not_follow_is_of_another_document() -> None:
 def test_a_single_text_is_masked_anew_too() -> None:
     pieces = cut(DOCUMENTS[:1], TOKENIZER, 128, next_sentence=False)
     source = PretrainingData(pieces, MASKING, ENDS, False, 16, 1, Padding(8, 128))
-    drawn = [plain(source.training([epoch]))[0][0]["masked_positions"].tobytes() for epoch in range(4)]
+    drawn = [
+        plain(source.training([epoch]))[0][0]["masked_positions"].tobytes() for epoch in range(4)
+    ]
     assert len(set(drawn)) == 4
 
 
@@ -187,7 +211,9 @@ def test_nothing_of_a_long_text_is_lost() -> None:
         ([["One. Two."]], 32, True, "needs two documents, and one of two sentences"),
     ],
 )
-def test_texts_that_teach_nothing(documents: Any, maxlen: int, next_sentence: bool, words: str) -> None:
+def test_texts_that_teach_nothing(
+    documents: Any, maxlen: int, next_sentence: bool, words: str
+) -> None:
     with pytest.raises(KerasBertError, match=words):
         cut(documents, TOKENIZER, maxlen, next_sentence=next_sentence)
 
@@ -201,7 +227,9 @@ def test_padding_stays_within_what_fits_the_model() -> None:
 def test_unigram_entropy_is_that_of_the_chosen_tokens() -> None:
     y = {"mlm": np.array([[7, 7, 8, 9]]), "chosen": np.array([[1.0, 1.0, 1.0, 0.0]], np.float32)}
     batches = tf.data.Dataset.from_tensors(({"input_ids": np.zeros((1, 4))}, y))
-    assert unigram_entropy(batches) == pytest.approx(-(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)))
+    assert unigram_entropy(batches) == pytest.approx(
+        -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
+    )
 
 
 def test_batches_group_texts_by_length() -> None:
@@ -210,7 +238,15 @@ def test_batches_group_texts_by_length() -> None:
     assert len(batches) == 32
     assert sorted(np.concatenate(batches).tolist()) == list(range(1003))
     at_random = np.array_split(np.random.default_rng(1).permutation(1003), 32)
-    assert padding_share(lengths, batches, Padding(1, 100)) < 0.05 < 0.4 < padding_share(lengths, at_random, Padding(1, 100))
+    assert (
+        padding_share(lengths, batches, Padding(1, 100))
+        < 0.05
+        < 0.4
+        < padding_share(lengths, at_random, Padding(1, 100))
+    )
     means = [lengths[rows].mean() for rows in batches]
     assert means != sorted(means)  # short ones do not come first
-    assert np.concatenate(sorted_batches(lengths, 32)).tolist() == np.argsort(lengths, kind="stable").tolist()
+    assert (
+        np.concatenate(sorted_batches(lengths, 32)).tolist()
+        == np.argsort(lengths, kind="stable").tolist()
+    )

@@ -36,7 +36,9 @@ def tables(tmp_path: Path) -> list[str]:
     """Words that name three small tables."""
     words = []
     for name, count, seed in (("train", 48, 1), ("val", 24, 2), ("test", 27, 3)):
-        path = write_csv(tmp_path / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed))
+        path = write_csv(
+            tmp_path / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed)
+        )
         words += [f"--{name}", str(path)]
     return [*words, "--text-column", "tweet", "--batch-size", "16", *SMALL]
 
@@ -45,7 +47,9 @@ def tables(tmp_path: Path) -> list[str]:
 def corpus(tmp_path: Path) -> list[str]:
     """Words that name a small text."""
     documents = "\n\n".join(
-        f"{a} and {b}. They say so.\nBut {b}, they say." for _, a, _ in made_rows(24, 1) for b in ("masks", "cure")
+        f"{a} and {b}. They say so.\nBut {b}, they say."
+        for _, a, _ in made_rows(24, 1)
+        for b in ("masks", "cure")
     )
     (tmp_path / "text.txt").write_text(documents)
     return ["--text", str(tmp_path / "text.txt"), "--batch-size", "16", "--maxlen", "32", *SMALL]
@@ -61,7 +65,9 @@ def read(folder: Path, name: str) -> dict[str, object]:
 
 
 def same_curve(a: Path, b: Path) -> None:
-    pd.testing.assert_frame_equal(history(a).drop(columns=[*SECONDS]), history(b).drop(columns=[*SECONDS]), check_exact=True)
+    pd.testing.assert_frame_equal(
+        history(a).drop(columns=[*SECONDS]), history(b).drop(columns=[*SECONDS]), check_exact=True
+    )
     first, second = (load_network(folder / "checkpoints" / "best.keras") for folder in (a, b))
     for ours, theirs in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -78,13 +84,19 @@ def stop_behind(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(State, "save", stopping)
 
 
-def test_from_text_to_predictions(command: Command, corpus: list[str], tables: list[str], tmp_path: Path) -> None:
+def test_from_text_to_predictions(
+    command: Command, corpus: list[str], tables: list[str], tmp_path: Path
+) -> None:
     """Pretraining, fine-tuning on it, prediction, Hugging Face's layout, and the page of each run."""
-    pretrained = command("pretrain", *corpus, "--epochs", "2", "--nsp", folder=tmp_path / "pretrained")
+    pretrained = command(
+        "pretrain", *corpus, "--epochs", "2", "--nsp", folder=tmp_path / "pretrained"
+    )
     assert pretrained.code == 0, pretrained.err
     assert "unigram entropy" in pretrained.out
     metrics = read(pretrained.folder, "metrics.json")
-    assert {"n", "loss", "acc", "nsp_loss", "nsp_acc", "perplexity", "unigram_entropy"} == set(metrics["val"])
+    assert {"n", "loss", "acc", "nsp_loss", "nsp_acc", "perplexity", "unigram_entropy"} == set(
+        metrics["val"]
+    )
     assert metrics["val"]["perplexity"] == pytest.approx(math.exp(metrics["val"]["loss"]))
     assert metrics["best"]["monitor"] == "val/loss"
     assert read(pretrained.folder, "status.json")["state"] == "finished"
@@ -92,25 +104,49 @@ def test_from_text_to_predictions(command: Command, corpus: list[str], tables: l
     assert write_report(pretrained.folder).is_file()
 
     tuned = command(
-        "finetune", *tables, "--epochs", "2", "--model", str(pretrained.folder), "--wandb", folder=tmp_path / "tuned"
+        "finetune",
+        *tables,
+        "--epochs",
+        "2",
+        "--model",
+        str(pretrained.folder),
+        "--wandb",
+        folder=tmp_path / "tuned",
     )
     assert tuned.code == 0, tuned.err
     assert list((tuned.folder / "wandb").glob("offline-run-*/*.wandb"))
     config = yaml.safe_load((tuned.folder / "config.yaml").read_text())
     assert config["bert"]["maxlen"] == 32  # of the model, not of the settings
     assert config["classes"] == ["fake", "real"]
-    before, after = ((folder / "tokenizer.json").read_text() for folder in (pretrained.folder, tuned.folder))
+    before, after = (
+        (folder / "tokenizer.json").read_text() for folder in (pretrained.folder, tuned.folder)
+    )
     assert before == after
     metrics = read(tuned.folder, "metrics.json")
     assert metrics["test"]["n"] == 27
     assert sum(map(sum, metrics["test"]["confusion_matrix"])) == 27
     assert metrics["parameters"]["total"] == metrics["parameters"]["trainable"]
     table = pd.read_parquet(tuned.folder / "predictions" / "test.parquet")
-    assert table.columns.tolist() == ["index", "label", "prediction", "probability_fake", "probability_real", "text"]
+    assert table.columns.tolist() == [
+        "index",
+        "label",
+        "prediction",
+        "probability_fake",
+        "probability_real",
+        "text",
+    ]
     assert (table["label"] == table["prediction"]).mean() == pytest.approx(metrics["test"]["acc"])
 
     test = tables[tables.index("--test") + 1]
-    done = command("predict", str(tuned.folder), test, "--text-column", "tweet", "--out", str(tmp_path / "out.csv"))
+    done = command(
+        "predict",
+        str(tuned.folder),
+        test,
+        "--text-column",
+        "tweet",
+        "--out",
+        str(tmp_path / "out.csv"),
+    )
     assert done.code == 0, done.err
     predicted = pd.read_csv(tmp_path / "out.csv")
     assert predicted["prediction"].tolist() == table["prediction"].tolist()
@@ -121,13 +157,25 @@ def test_from_text_to_predictions(command: Command, corpus: list[str], tables: l
     theirs = BertForMaskedLM.from_pretrained(tmp_path / "hf")
     assert theirs.config.hidden_size == 16
     assert AutoTokenizer.from_pretrained(tmp_path / "hf").vocab_size == theirs.config.vocab_size
-    assert "has a config.json already" in command("convert", str(pretrained.folder), "--out", str(tmp_path / "hf")).error
+    assert (
+        "has a config.json already"
+        in command("convert", str(pretrained.folder), "--out", str(tmp_path / "hf")).error
+    )
 
 
 def test_a_keras_run_is_compared_with_a_lightning_run(
     command: Command, tables: list[str], train: Train, tiny_backbone: Path, tmp_path: Path
 ) -> None:
-    ours = command("finetune", *tables, "--epochs", "1", "--gru-units", "4", "--freeze", folder=tmp_path / "runs" / "keras")
+    ours = command(
+        "finetune",
+        *tables,
+        "--epochs",
+        "1",
+        "--gru-units",
+        "4",
+        "--freeze",
+        folder=tmp_path / "runs" / "keras",
+    )
     assert ours.code == 0, ours.err
     theirs = train(
         "experiment=bert_bigru_finetune", f"model.backbone={tiny_backbone}", f"paths.data_dir={tmp_path / 'data'}",
@@ -144,7 +192,9 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
     keras_origin, torch_origin = (read(run.folder, "provenance.json") for run in (ours, theirs))
     assert keras_origin["hardware"].keys() == torch_origin["hardware"].keys()
     assert "tensorflow" in keras_origin["versions"]
-    assert {"torch", "lightning"} <= torch_origin["versions"].keys() - keras_origin["versions"].keys()
+    assert {"torch", "lightning"} <= torch_origin["versions"].keys() - keras_origin[
+        "versions"
+    ].keys()
     here, there = (read(run.folder, "metrics.json") for run in (ours, theirs))
     for part in ("test", "val", "best", "parameters", "seconds"):
         assert set(here[part]) == set(there[part]) - {"features"}, part
@@ -166,9 +216,21 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
 
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_a_resumed_run_equals_one_that_was_not_stopped(
-    kind: str, command: Command, corpus: list[str], tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    command: Command,
+    corpus: list[str],
+    tables: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = [kind, *(corpus if kind == "pretrain" else tables), "--epochs", "3", "--drop-rate", "0.3"]
+    words = [
+        kind,
+        *(corpus if kind == "pretrain" else tables),
+        "--epochs",
+        "3",
+        "--drop-rate",
+        "0.3",
+    ]
     whole = command(*words, folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     with monkeypatch.context() as patch:
@@ -184,11 +246,19 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     ours, theirs = (read(folder, "metrics.json") for folder in (whole.folder, stopped.folder))
     assert ours["val"] == theirs["val"]
     assert ours["test"] == theirs["test"]
-    assert "is finished: there is nothing to resume" in command(kind, "--resume", str(stopped.folder)).error
+    assert (
+        "is finished: there is nothing to resume"
+        in command(kind, "--resume", str(stopped.folder)).error
+    )
 
 
-def test_validation_rows_have_the_same_share_of_every_class(command: Command, tables: list[str], tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "train.csv", [(str(i), f"masks {i}", "real" if i % 5 else "fake") for i in range(60)])
+def test_validation_rows_have_the_same_share_of_every_class(
+    command: Command, tables: list[str], tmp_path: Path
+) -> None:
+    file = write_csv(
+        tmp_path / "train.csv",
+        [(str(i), f"masks {i}", "real" if i % 5 else "fake") for i in range(60)],
+    )
     without_val = [word for i, word in enumerate(tables) if i not in (2, 3)]
     done = command("finetune", *without_val, "--train", str(file), "--epochs", "1")
     assert done.code == 0, done.err
@@ -204,10 +274,17 @@ def test_a_run_of_0_1_goes_on_with_the_validation_rows_that_it_began_with(
     command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It drew them from all classes together, and its config says nothing of a division."""
-    words = ["finetune", *(word for i, word in enumerate(tables) if i not in (2, 3)), "--epochs", "2"]
+    words = [
+        "finetune",
+        *(word for i, word in enumerate(tables) if i not in (2, 3)),
+        "--epochs",
+        "2",
+    ]
     with monkeypatch.context() as patch:
         stop_behind(0, patch)
-        patch.setattr(finetuning, "_parts", lambda train, settings, folder: random_split(48, 4 / 48, 1))
+        patch.setattr(
+            finetuning, "_parts", lambda train, settings, folder: random_split(48, 4 / 48, 1)
+        )
         assert command(*words).code == 143
     file = tmp_path / "run" / "config.yaml"
     before = file.read_text()
@@ -215,17 +292,32 @@ def test_a_run_of_0_1_goes_on_with_the_validation_rows_that_it_began_with(
     began_with = read(tmp_path / "run", "provenance.json")["data"]
     drawn = np.random.default_rng(1).permutation(48)  # as 0.1 did
     rows = made_rows(48, 1)
-    assert began_with["val"]["sha256"] == finetuning.fingerprint(w for i in sorted(drawn[:4]) for w in rows[i][1:])
+    assert began_with["val"]["sha256"] == finetuning.fingerprint(
+        w for i in sorted(drawn[:4]) for w in rows[i][1:]
+    )
     resumed = command("finetune", "--resume", str(tmp_path / "run"))
     assert resumed.code == 0, resumed.err
     assert len(history(tmp_path / "run")) == 2
 
 
-def test_a_frozen_bert_is_the_same_bert_afterwards(command: Command, tables: list[str], tmp_path: Path) -> None:
+def test_a_frozen_bert_is_the_same_bert_afterwards(
+    command: Command, tables: list[str], tmp_path: Path
+) -> None:
     first = command("finetune", *tables, "--epochs", "1", folder=tmp_path / "first")
-    again = command("finetune", *tables, "--epochs", "1", "--model", str(first.folder), "--freeze", folder=tmp_path / "again")
+    again = command(
+        "finetune",
+        *tables,
+        "--epochs",
+        "1",
+        "--model",
+        str(first.folder),
+        "--freeze",
+        folder=tmp_path / "again",
+    )
     assert again.code == 0, again.err
-    before, after = (load_network(run.folder / "checkpoints" / "best.keras") for run in (first, again))
+    before, after = (
+        load_network(run.folder / "checkpoints" / "best.keras") for run in (first, again)
+    )
     for ours, theirs in zip(before.bert.weights, after.bert.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(before.logits.kernel, after.logits.kernel)
@@ -235,7 +327,18 @@ def test_a_frozen_bert_is_the_same_bert_afterwards(command: Command, tables: lis
 def test_training_ends_early_also_when_resumed(
     command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["finetune", *tables, "--epochs", "9", "--patience", "1", "--lr", "1e-9", "--bert-lr", "1e-9"]
+    words = [
+        "finetune",
+        *tables,
+        "--epochs",
+        "9",
+        "--patience",
+        "1",
+        "--lr",
+        "1e-9",
+        "--bert-lr",
+        "1e-9",
+    ]
     with monkeypatch.context() as patch:
         stop_behind(1, patch)
         assert command(*words).code == 143
@@ -252,14 +355,23 @@ def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
         for epoch, loss in enumerate((0.5, 0.25)):
             opened[0]({"epoch": epoch, "train/loss": loss, "lr/head": ""})
     [file] = (tmp_path / "tensorboard").iterdir()
-    events = [event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value]
+    events = [
+        event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value
+    ]
     found = [
-        (event.step, event.summary.value[0].tag, float(tf.make_ndarray(event.summary.value[0].tensor))) for event in events
+        (
+            event.step,
+            event.summary.value[0].tag,
+            float(tf.make_ndarray(event.summary.value[0].tensor)),
+        )
+        for event in events
     ]
     assert found == [(0, "train/loss", 0.5), (1, "train/loss", 0.25)]
 
 
-def test_a_loss_that_is_no_number_ends_the_run(command: Command, tables: list[str], tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(
+    command: Command, tables: list[str], tmp_path: Path
+) -> None:
     done = command("finetune", *tables, "--lr", "1e30", "--bert-lr", "1e30", "--clip", "1e30")
     assert done.code == 1
     assert "loss became" in done.error
@@ -282,7 +394,9 @@ def test_a_network_that_cannot_be_saved_leaves_the_best_one_as_it_is(tmp_path: P
     assert folder.best_checkpoint.read_text() == "best"
 
 
-@pytest.mark.parametrize(("count", "nsp", "held"), [(2, False, 1), (57, False, 2), (57, True, 2), (400, True, 20)])
+@pytest.mark.parametrize(
+    ("count", "nsp", "held"), [(2, False, 1), (57, False, 2), (57, True, 2), (400, True, 20)]
+)
 def test_documents_to_validate_on_are_those_of_0_1(
     count: int, nsp: bool, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +410,9 @@ def test_documents_to_validate_on_are_those_of_0_1(
 
 
 def test_best_epoch_is_the_first_of_equals() -> None:
-    rows = [{"epoch": str(i), "val/acc": value} for i, value in enumerate(("0.5", "0.9", "0.9", "0.1"))]
+    rows = [
+        {"epoch": str(i), "val/acc": value} for i, value in enumerate(("0.5", "0.9", "0.9", "0.1"))
+    ]
     assert best_epoch(rows, "val/acc", "max") == 1
     assert best_epoch(rows, "val/acc", "min") == 3
 
@@ -322,7 +438,9 @@ def test_best_epoch_is_the_first_of_equals() -> None:
         (["--resume", "none"], "none is no run folder of keras_bert"),
     ],
 )
-def test_what_cannot_be_asked_for(command: Command, tables: list[str], tmp_path: Path, change: list[str], message: str) -> None:
+def test_what_cannot_be_asked_for(
+    command: Command, tables: list[str], tmp_path: Path, change: list[str], message: str
+) -> None:
     write_csv(tmp_path / "odd.csv", [("1", "masks", "fake"), ("2", "hands", "maybe")])
     done: Ended = command("finetune", *tables, *change)
     assert done.code == 1
@@ -341,7 +459,10 @@ def test_a_folder_is_taken_once(command: Command, tables: list[str], tmp_path: P
     assert again.code == 1
     assert f"{tmp_path / 'run'} holds a run already" in again.error
     assert "is a run of finetune" in command("pretrain", "--resume", str(tmp_path / "run")).error
-    assert "end the name in .csv or .parquet" in command("predict", str(tmp_path / "run"), "--out", "x.txt").error
+    assert (
+        "end the name in .csv or .parquet"
+        in command("predict", str(tmp_path / "run"), "--out", "x.txt").error
+    )
     (tmp_path / "run" / "checkpoints" / "best.keras").write_bytes(b"no")
     assert "best.keras cannot be loaded" in command("predict", str(tmp_path / "run")).error
 
@@ -353,11 +474,17 @@ def test_what_a_run_was_begun_with_must_still_be_there(
         stop_behind(0, patch)
         assert command("finetune", *tables).code == 143
     write_csv(Path(tables[1]), made_rows(48, 9))
-    assert "the train data are not those that" in command("finetune", "--resume", str(tmp_path / "run")).error
+    assert (
+        "the train data are not those that"
+        in command("finetune", "--resume", str(tmp_path / "run")).error
+    )
     write_csv(Path(tables[1]), made_rows(48, 1))
     last = tmp_path / "run" / "checkpoints" / "last.npz"
     last.write_bytes(last.read_bytes()[:2000])
-    assert "last.npz cannot be resumed from" in command("finetune", "--resume", str(tmp_path / "run")).error
+    assert (
+        "last.npz cannot be resumed from"
+        in command("finetune", "--resume", str(tmp_path / "run")).error
+    )
 
 
 def test_xla_is_not_said_to_be_used_where_keras_drops_it() -> None:

@@ -10,9 +10,19 @@ from transformers import BertTokenizer
 from datamodules.reading.errors import DataError
 from keras_bert.errors import KerasBertError
 from keras_bert.texts import read_documents, read_labelled, read_texts
-from keras_bert.tokenizing import SPECIAL_TOKENS, encode, load_tokenizer, save_for_hugging_face, train_tokenizer
+from keras_bert.tokenizing import (
+    SPECIAL_TOKENS,
+    encode,
+    load_tokenizer,
+    save_for_hugging_face,
+    train_tokenizer,
+)
 
-TEXTS = ["Masks help, doctors say!", "Wash your hands: https://t.co/Ab1 says @Dr_No", "masks and hands and doctors"] * 3
+TEXTS = [
+    "Masks help, doctors say!",
+    "Wash your hands: https://t.co/Ab1 says @Dr_No",
+    "masks and hands and doctors",
+] * 3
 
 
 def words(tokenizer: Tokenizer, text: str) -> str:
@@ -23,14 +33,18 @@ def test_a_trained_vocabulary_cleans_and_splits() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
     assert [tokenizer.id_to_token(i) for i in range(5)] == list(SPECIAL_TOKENS)
     assert words(tokenizer, "MASKS https://example.org/x?y=1 @someone") == "masks url user"
-    assert all(train_tokenizer(TEXTS, 90).to_str() == train_tokenizer(TEXTS, 90).to_str() for _ in range(5))
+    assert all(
+        train_tokenizer(TEXTS, 90).to_str() == train_tokenizer(TEXTS, 90).to_str() for _ in range(5)
+    )
     raw = train_tokenizer(TEXTS, 300, clean_links=False)
     assert "http" in words(raw, "see https://t.co/Ab1")
     assert tokenizer.normalizer.normalize_str("mail a@b.org, @b") == "mail a@b.org,  user "
 
 
 def test_a_vocabulary_needs_room() -> None:
-    with pytest.raises(KerasBertError, match="a vocabulary of 5 tokens has no room: the characters alone need"):
+    with pytest.raises(
+        KerasBertError, match="a vocabulary of 5 tokens has no room: the characters alone need"
+    ):
         train_tokenizer(TEXTS, 5)
 
 
@@ -43,7 +57,17 @@ def test_saved_cleaning_is_kept_and_not_added_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_vocab_txt_is_read_as_bert_reads_it(tmp_path: Path, lowercase: bool) -> None:
-    vocabulary = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyzHM!,", "##e", "##lp", "##asks", "hands", "##s", "Masks", "masks"]
+    vocabulary = [
+        *SPECIAL_TOKENS,
+        *"abcdefghijklmnopqrstuvwxyzHM!,",
+        "##e",
+        "##lp",
+        "##asks",
+        "hands",
+        "##s",
+        "Masks",
+        "masks",
+    ]
     (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     if not lowercase:
         (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
@@ -77,7 +101,9 @@ def test_a_saved_tokenizer_is_hugging_face_s(tmp_path: Path) -> None:
         ({"vocab.txt": "\n".join([*SPECIAL_TOKENS, "a", "a"])}, "has 'a' twice"),
     ],
 )
-def test_folders_that_hold_no_tokenizer_of_bert(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_folders_that_hold_no_tokenizer_of_bert(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(KerasBertError) as caught:
@@ -118,27 +144,49 @@ MEND = "; mend the file, or remove the row"
     ("name", "content", "message"),
     [
         ("none.csv", None, "{path} cannot be read: No such file or directory"),
-        ("a.json", b"{}", "{path}: cannot read '.json' files; give one of .csv, .tsv, .jsonl, .parquet"),
+        (
+            "a.json",
+            b"{}",
+            "{path}: cannot read '.json' files; give one of .csv, .tsv, .jsonl, .parquet",
+        ),
         (
             "a.csv",
             b"words,label\nx,1\n",
             "{path}: no column 'text'; it has words, label; name another with --text-column or --label-column",
         ),
         ("a.csv", b"text,label\n", "{path}: no row has a label in column 'label'"),
-        ("a.csv", b"text,label\nx,1\n ,0\n", "a.csv, row 2 (line 3): column 'text' is empty" + MEND),
+        (
+            "a.csv",
+            b"text,label\nx,1\n ,0\n",
+            "a.csv, row 2 (line 3): column 'text' is empty" + MEND,
+        ),
         (
             "a.csv",
             b"text,label\nx,1\ny,\n,0\n",
             "a.csv, row 2 (line 3): label '' is none of 0, 1" + MEND + " (2 bad rows in all)",
         ),
         ("a.csv", b"text,label\nx,\n", "{path}: no row has a label in column 'label'"),
-        ("a.csv", b'text,label\n"x,1\n', "a.csv, row 1 (line 2): a stray quote is never closed" + MEND),
-        ("a.csv", b"text,label\nx,1\ny,0,2\n", "a.csv, row 2 (line 3): has 3 fields where the header has 2" + MEND),
-        ("a.csv", b"text,label\nx,1\n\xff\x81,0\n", "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + MEND),
+        (
+            "a.csv",
+            b'text,label\n"x,1\n',
+            "a.csv, row 1 (line 2): a stray quote is never closed" + MEND,
+        ),
+        (
+            "a.csv",
+            b"text,label\nx,1\ny,0,2\n",
+            "a.csv, row 2 (line 3): has 3 fields where the header has 2" + MEND,
+        ),
+        (
+            "a.csv",
+            b"text,label\nx,1\n\xff\x81,0\n",
+            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + MEND,
+        ),
         ("a.parquet", b"no", "{path} is no readable Parquet file"),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_tables_that_cannot_be_used(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -153,7 +201,9 @@ def test_rows_that_stray_quotes_swallow_are_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id,text,label\n1,"masks,real\n2,hands,fake\n3,cure",real\n4,beds,fake\n')
     assert len(pd.read_csv(path)) == 2
-    with pytest.raises(DataError, match=r"a\.csv, row 1 \(line 2\): a stray quote swallows the 2 lines that follow") as caught:
+    with pytest.raises(
+        DataError, match=r"a\.csv, row 1 \(line 2\): a stray quote swallows the 2 lines that follow"
+    ) as caught:
         read_labelled(str(path), "text", "label")
     assert "\n" not in str(caught.value)
     path.write_text("text,label\n")
@@ -171,7 +221,10 @@ def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
             read([str(a)], "text")
         with pytest.raises(DataError, match=r"b\.txt holds no text"):
             read([str(b)], "text")
-        with pytest.raises(DataError, match=r"c\.csv: no column 'text'; it has words, n; name another with --text-column$"):
+        with pytest.raises(
+            DataError,
+            match=r"c\.csv: no column 'text'; it has words, n; name another with --text-column$",
+        ):
             read([str(c)], "text")
         with pytest.raises(DataError, match=r"c\.csv holds no text"):
             read([str(c)], "words")

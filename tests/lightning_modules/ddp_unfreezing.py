@@ -17,7 +17,11 @@ class Watch(lightning.Callback):
         self.rank, self.folder = os.environ["RANK"], folder
 
     def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: dict, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: dict,
+        batch_idx: int,
     ) -> None:
         if trainer.global_step == 0:
             (self.folder / f"first{self.rank}.txt").write_text(str(batch["index"].tolist()))

@@ -6,9 +6,21 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, DistilBertConfig, PreTrainedConfig, RobertaConfig
 
 from lightning_modules.networks.backbones.text import TextEncoder
-from lightning_modules.networks.kernels.cpu_layers import Dropout, LayerNorm, cpu_attention, dropout_factors, use_cpu_layers
+from lightning_modules.networks.kernels.cpu_layers import (
+    Dropout,
+    LayerNorm,
+    cpu_attention,
+    dropout_factors,
+    use_cpu_layers,
+)
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 60}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 60,
+}
 CONFIGS = [
     BertConfig(**SIZES),
     RobertaConfig(**SIZES),
@@ -74,11 +86,16 @@ def test_layer_norm_is_torchs_but_for_the_dtype() -> None:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_attention_is_the_written_out_formula_in_value_and_gradient(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_is_the_written_out_formula_in_value_and_gradient(
+    masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the factors of dropout given, so that both sides drop the same weights."""
     torch.manual_seed(1)
     factors = dropout_factors((6 * 4, 11, 11), 0.25)
-    monkeypatch.setattr("lightning_modules.networks.kernels.cpu_layers.dropout_factors", lambda shape, p: factors.view(shape))
+    monkeypatch.setattr(
+        "lightning_modules.networks.kernels.cpu_layers.dropout_factors",
+        lambda shape, p: factors.view(shape),
+    )
     q, k, v = (torch.randn(6, 4, 11, 8).bfloat16().requires_grad_() for _ in range(3))
     mask = inputs()["attention_mask"].bool()[:, None, None].expand(6, 1, 11, 11) if masked else None
     with bf16():
@@ -88,7 +105,9 @@ def test_attention_is_the_written_out_formula_in_value_and_gradient(masked: bool
     wide = [x.detach().double().requires_grad_() for x in (q, k, v)]
     scores = wide[0] @ wide[1].transpose(2, 3) / 8**0.5
     scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
-    expected = ((scores.softmax(-1) * factors.view(6, 4, 11, 11).double()) @ wide[2]).transpose(1, 2)
+    expected = ((scores.softmax(-1) * factors.view(6, 4, 11, 11).double()) @ wide[2]).transpose(
+        1, 2
+    )
     ours.float().square().sum().backward()
     expected.square().sum().backward()
     assert _error(ours, expected) < 1e-2
@@ -143,12 +162,17 @@ def test_gradients_are_hugging_faces_within_bfloat16() -> None:
     ours.load_state_dict(plain.state_dict())
     use_cpu_layers(ours)
     texts = inputs()
-    weights = texts["attention_mask"][..., None] * torch.randn(6, 11, 32, generator=torch.Generator().manual_seed(3))
+    weights = texts["attention_mask"][..., None] * torch.randn(
+        6, 11, 32, generator=torch.Generator().manual_seed(3)
+    )
     (plain(**texts).last_hidden_state * weights).sum().backward()
     with bf16():
         states = ours(**texts).last_hidden_state
     (states.float() * weights).sum().backward()
-    mine, theirs = (torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in (ours, plain))
+    mine, theirs = (
+        torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None])
+        for m in (ours, plain)
+    )
     assert _error(mine, theirs) < 3e-2
 
 

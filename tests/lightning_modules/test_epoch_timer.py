@@ -38,7 +38,9 @@ def test_queued_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
     clock = FakeTime(10.0, 25.0)
     monkeypatch.setattr(epoch_timer.torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(epoch_timer.torch.accelerator, "synchronize", lambda: waited.append(clock.looks))
+    monkeypatch.setattr(
+        epoch_timer.torch.accelerator, "synchronize", lambda: waited.append(clock.looks)
+    )
     monkeypatch.setattr(epoch_timer, "time", clock)
     timer = EpochTimer()
     timer.on_train_epoch_start(None, None)  # type: ignore[arg-type]
@@ -46,12 +48,19 @@ def test_queued_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited == [0, 1]  # before each look at the clock
 
 
-def test_history_has_seconds_and_samples_a_second(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_has_seconds_and_samples_a_second(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 96 samples; of each epoch the start, the two ends of validation, and the end are looked up."""
-    monkeypatch.setattr(epoch_timer, "time", FakeTime(10.0, 25.0, 28.0, 34.0, 40.0, 42.0, 43.0, 44.0))
+    monkeypatch.setattr(
+        epoch_timer, "time", FakeTime(10.0, 25.0, 28.0, 34.0, 40.0, 42.0, 43.0, 44.0)
+    )
     rows = RunFolder(train(*SAMPLE).folder).read_history()
     names = ("seconds", "train/seconds", "train/samples_per_second")
-    assert [[float(row[name]) for name in names] for row in rows] == [[24.0, 21.0, 4.6], [4.0, 3.0, 32.0]]
+    assert [[float(row[name]) for name in names] for row in rows] == [
+        [24.0, 21.0, 4.6],
+        [4.0, 3.0, 32.0],
+    ]
 
 
 def test_early_stopping_ends_the_run_and_the_best_epoch_is_tested(train: Train) -> None:

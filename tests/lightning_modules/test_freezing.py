@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan, apply_plan, keep_frozen_in_eval
+from lightning_modules.networks.freezing.plan import (
+    FreezingError,
+    FreezingPlan,
+    apply_plan,
+    keep_frozen_in_eval,
+)
 
 
 def network() -> nn.Sequential:
@@ -19,7 +24,9 @@ def network() -> nn.Sequential:
 
 def test_what_trains_is_computed_from_the_epoch_alone() -> None:
     plan = FreezingPlan({"0": None, "1": 2, "1.0.weight": 1})
-    assert [plan.first_epoch(name) for name in ("0.0.weight", "1.0.bias", "1.0.weight", "2.weight")] == [None, 2, 1, 0]
+    assert [
+        plan.first_epoch(name) for name in ("0.0.weight", "1.0.bias", "1.0.weight", "2.weight")
+    ] == [None, 2, 1, 0]
     net = network()
     for epoch in (3, 0, 2, 1):  # in any order
         apply_plan(net, plan, epoch)
@@ -30,7 +37,12 @@ def test_what_trains_is_computed_from_the_epoch_alone() -> None:
 def test_frozen_modules_stay_in_eval_and_others_keep_their_mode() -> None:
     net = network().train()
     apply_plan(net, FreezingPlan({"0": None, "1": 1}), epoch=0)
-    assert [net[0].training, net[0][2].training, net[1].training, net[2].training] == [False, False, False, True]
+    assert [net[0].training, net[0][2].training, net[1].training, net[2].training] == [
+        False,
+        False,
+        False,
+        True,
+    ]
     net.train()
     keep_frozen_in_eval(net)
     assert [net[0].training, net[1].training, net[2].training] == [False, False, True]
@@ -73,7 +85,12 @@ def digest(task: nn.Module, *, frozen: bool) -> str:
 @pytest.mark.parametrize("head", ["linear", "bigru"])
 @pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_backbone_is_bit_identical_after_a_fit(
-    head: str, freeze: bool, tiny_backbone: Path, covid_dir: Path, train: object, monkeypatch: pytest.MonkeyPatch
+    head: str,
+    freeze: bool,
+    tiny_backbone: Path,
+    covid_dir: Path,
+    train: object,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Through the real entry point, validation passes included, with dropout looked for in every training step."""
     from lightning_modules.text_classifier import TextClassifier
@@ -113,7 +130,10 @@ def test_gradual_plan_unfreezes_during_a_fit(tiny_backbone: Path) -> None:
 
     task = TextClassifier(str(tiny_backbone), 2, head="bigru")
     task.use_plan(FreezingPlan({"features": None, "features.model.encoder.layer.0": 1}))
-    layer, embeddings = task.network.features.model.encoder.layer[0], task.network.features.model.embeddings
+    layer, embeddings = (
+        task.network.features.model.encoder.layer[0],
+        task.network.features.model.embeddings,
+    )
     assert not layer.training
     apply_plan(task.network, task.freezing, 1)
     task.train()

@@ -42,15 +42,22 @@ def pixels() -> Tensor:
 
 def value_and_gradient(model: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
     model.zero_grad()
-    (features * torch.arange(features.numel(), dtype=features.dtype).view_as(features).cos()).sum().backward()
-    gradients = [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in model.parameters()]
+    (
+        features * torch.arange(features.numel(), dtype=features.dtype).view_as(features).cos()
+    ).sum().backward()
+    gradients = [
+        p.grad.flatten() if p.grad is not None else torch.zeros(p.numel())
+        for p in model.parameters()
+    ]
     return features.detach(), torch.cat(gradients)
 
 
 @pytest.mark.parametrize("start", [1, 2])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_both_parts_of_a_transformer_give_what_timm_gives(name: str, autocast: bool, start: int) -> None:
+def test_both_parts_of_a_transformer_give_what_timm_gives(
+    name: str, autocast: bool, start: int
+) -> None:
     """To the bit, in value and in the gradient of what is behind the cut."""
     model, images, layer = network(name).train(), pixels(), f"blocks.{start}"
     later = ("norm", "fc_norm", *(f"blocks.{number}" for number in range(start, 3)))
@@ -58,7 +65,9 @@ def test_both_parts_of_a_transformer_give_what_timm_gives(name: str, autocast: b
         parameter.requires_grad = parameter_name.startswith(later)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         expected = value_and_gradient(model, model(images).float())
-        found = value_and_gradient(model, forward_from(model, layer, forward_until(model, layer, images)).float())
+        found = value_and_gradient(
+            model, forward_from(model, layer, forward_until(model, layer, images)).float()
+        )
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
 
@@ -84,7 +93,9 @@ def cut_of(backbone: str, starts: dict[str, int | None]) -> Cut | str:
     from lightning_modules.image_classifier import ImageClassifier
 
     task = ImageClassifier(BACKBONES[backbone], 3)  # type: ignore[arg-type]
-    return find_cut(task.network, FreezingPlan({f"features.{name}": start for name, start in starts.items()}))
+    return find_cut(
+        task.network, FreezingPlan({f"features.{name}": start for name, start in starts.items()})
+    )
 
 
 def test_cut_is_the_last_place_before_anything_that_ever_trains() -> None:
@@ -93,13 +104,22 @@ def test_cut_is_the_last_place_before_anything_that_ever_trains() -> None:
     assert cut_of("deit", {**frozen, "model.blocks.2": 0}) == Cut("blocks.2")
     assert cut_of("deit", {**frozen, "model.blocks.2": 0, "model.blocks.1": 5}) == Cut("blocks.1")
     assert cut_of("deit", {**frozen, "model.norm": 0}) == Cut("blocks.2")
-    assert cut_of("densenet", {**frozen, "model.features.denseblock3": 1}) == Cut("features.denseblock3")
+    assert cut_of("densenet", {**frozen, "model.features.denseblock3": 1}) == Cut(
+        "features.denseblock3"
+    )
     assert "first layer, blocks.0" in str(cut_of("beit", {**frozen, "model.blocks.0.norm1": 3}))
     assert "cls_token trains" in str(cut_of("beit", {**frozen, "model.cls_token": 0}))
-    assert "cannot be run from a layer in its middle" in str(cut_of("convnext", {**frozen, "model.stages.3": 0}))
+    assert "cannot be run from a layer in its middle" in str(
+        cut_of("convnext", {**frozen, "model.stages.3": 0})
+    )
     assert cut_of("deit", {}) == ""
     assert cut_of("flat_pixels", frozen) == ""
-    text = TextClassifier({"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}, 2)
+    text = TextClassifier(
+        {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+        2,
+    )
     assert find_cut(text.network, FreezingPlan({"features": None})) == Cut()
-    later = find_cut(text.network, FreezingPlan({"features": None, "features.model.encoder.layer.1": 0}))
+    later = find_cut(
+        text.network, FreezingPlan({"features": None, "features.model.encoder.layer.1": 0})
+    )
     assert "BertModel trains from encoder.layer.1." in str(later)

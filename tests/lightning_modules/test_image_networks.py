@@ -24,11 +24,21 @@ from lightning_modules.networks.heads.classification import LinearHead, MLPHead
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 BACKBONES = {
     "vgg": {"architecture": "vgg11", "mlp_ratio": 0.01, "size": [32, 32]},
-    "densenet": {"architecture": "densenet121", "growth_rate": 8, "block_config": [1, 1, 1, 1], "size": [32, 32]},
+    "densenet": {
+        "architecture": "densenet121",
+        "growth_rate": 8,
+        "block_config": [1, 1, 1, 1],
+        "size": [32, 32],
+    },
     "deit": {"architecture": "deit_base_distilled_patch16_224", **VIT},
     "beit": {"architecture": "beit_base_patch16_224", **VIT},
     "vit": {"architecture": "vit_tiny_patch16_224", **VIT},
-    "convnext": {"architecture": "convnext_tiny", "depths": [1, 1, 1, 1], "dims": [8, 16, 16, 24], "size": [32, 32]},
+    "convnext": {
+        "architecture": "convnext_tiny",
+        "depths": [1, 1, 1, 1],
+        "dims": [8, 16, 16, 24],
+        "size": [32, 32],
+    },
     "resnet": {"architecture": "resnet18", "size": [32, 32]},
     "small_resnet": {"architecture": "small_resnet", "widths": [8, 16], "depth": 1},
     "flat_pixels": {"architecture": "flat_pixels", "size": [8, 8]},
@@ -38,7 +48,9 @@ BACKBONES = {
 def batch(count: int = 4, side: int = 20) -> ImageBatch:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-    return ImageBatch(pixel_values=pixels, labels=torch.arange(count) % 2, index=torch.arange(count))
+    return ImageBatch(
+        pixel_values=pixels, labels=torch.arange(count) % 2, index=torch.arange(count)
+    )
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
@@ -49,7 +61,9 @@ def test_contract(backbone: str, head: str, num_classes: int) -> None:
 
     def build(*, freeze: bool = False) -> ImageClassifier:
         torch.manual_seed(0)
-        return ImageClassifier(BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=head, hidden=(12, 8))  # type: ignore[arg-type]
+        return ImageClassifier(
+            BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=head, hidden=(12, 8)
+        )  # type: ignore[arg-type]
 
     task, pictures = build().eval(), batch()
     features = task.network.features(pictures)
@@ -90,7 +104,9 @@ def test_contract(backbone: str, head: str, num_classes: int) -> None:
         ("densenet201", 32, 18_092_928, 1920),
     ],
 )
-def test_backbone_has_the_published_size(architecture: str, size: int | None, parameters: int, width: int) -> None:
+def test_backbone_has_the_published_size(
+    architecture: str, size: int | None, parameters: int, width: int
+) -> None:
     encoder = image_encoder({"architecture": architecture}, None, size)
     assert sum(p.numel() for p in encoder.parameters()) == parameters
     assert encoder.width == width
@@ -100,11 +116,21 @@ def test_backbone_has_the_published_size(architecture: str, size: int | None, pa
 def test_features_are_timms_own(backbone: str) -> None:
     torch.manual_seed(0)
     encoder = image_encoder(BACKBONES[backbone], None, None).eval()
-    arguments = {key: value for key, value in BACKBONES[backbone].items() if key not in ("architecture", "size")}
-    theirs = timm.create_model(BACKBONES[backbone]["architecture"], num_classes=0, **arguments).eval()
+    arguments = {
+        key: value
+        for key, value in BACKBONES[backbone].items()
+        if key not in ("architecture", "size")
+    }
+    theirs = timm.create_model(
+        BACKBONES[backbone]["architecture"], num_classes=0, **arguments
+    ).eval()
     theirs.load_state_dict(encoder.model.state_dict())
     pixels = encoder.input(batch()["pixel_values"])
-    expected = theirs.forward_head(theirs.forward_features(pixels), pre_logits=True) if backbone != "deit" else theirs(pixels)
+    expected = (
+        theirs.forward_head(theirs.forward_features(pixels), pre_logits=True)
+        if backbone != "deit"
+        else theirs(pixels)
+    )
     torch.testing.assert_close(encoder(batch()).values, expected)
     if backbone == "deit":  # the mean of what both heads would read
         tokens = theirs.forward_features(pixels)
@@ -113,14 +139,20 @@ def test_features_are_timms_own(backbone: str) -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "pixels", "layer"),
-    [("deit", 16 * 16, "blocks.1"), ("small_resnet", 20 * 20, None), ("vgg", 32 * 32, "features.4")],
+    [
+        ("deit", 16 * 16, "blocks.1"),
+        ("small_resnet", 20 * 20, None),
+        ("vgg", 32 * 32, "features.4"),
+    ],
 )
 def test_a_cpu_evaluates_a_few_images_at_a_time(
     backbone: str, pixels: int, layer: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     encoder, sizes, images = image_encoder(BACKBONES[backbone], None, None), [], batch(7)
-    first = next(module for module in encoder.model.modules() if isinstance(module, torch.nn.Conv2d))
+    first = next(
+        module for module in encoder.model.modules() if isinstance(module, torch.nn.Conv2d)
+    )
     first.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     encoder.eval()
     ways = [encoder] if layer is None else [encoder, partial(encoder.forward_until, layer)]
@@ -144,22 +176,30 @@ def test_vgg_features_are_its_last_convolution_flattened() -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (16, 24)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_input_is_that_of_torchvision_image_by_image(interpolation: str, size: tuple[int, int]) -> None:
+def test_input_is_that_of_torchvision_image_by_image(
+    interpolation: str, size: tuple[int, int]
+) -> None:
     """Within one step of 255 of torchvision on each image by itself; of Pillow, too, but for a value in ten thousand."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     pixels = batch(3, 32)["pixel_values"]
-    smooth = torch.nn.functional.avg_pool2d(pixels.float(), 5, 1, 2).to(torch.uint8)  # also what a photograph is like
+    smooth = torch.nn.functional.avg_pool2d(pixels.float(), 5, 1, 2).to(
+        torch.uint8
+    )  # also what a photograph is like
     mode = reference.InterpolationMode(interpolation)
     for stack in (pixels, smooth):
         ours = PixelInput(mean, std, size, interpolation)(stack)  # type: ignore[arg-type]
         assert ours.dtype == torch.float32
         for i, image in enumerate(stack):
-            picture = reference.resize(Image.fromarray(image.permute(1, 2, 0).numpy()), list(size), interpolation=mode)
+            picture = reference.resize(
+                Image.fromarray(image.permute(1, 2, 0).numpy()), list(size), interpolation=mode
+            )
             for resized, most in (
                 (reference.resize(image, list(size), interpolation=mode), 1),
                 (reference.pil_to_tensor(picture), 2),
             ):
-                theirs = reference.normalize(reference.to_dtype(resized, torch.float32, scale=True), mean, std)
+                theirs = reference.normalize(
+                    reference.to_dtype(resized, torch.float32, scale=True), mean, std
+                )
                 steps = ((ours[i] - theirs) * torch.tensor(std).view(3, 1, 1) * 255).abs()
                 assert steps.max() <= most + 1e-3
                 assert (steps > 1 + 1e-3).float().mean() < 1e-4
@@ -168,7 +208,9 @@ def test_input_is_that_of_torchvision_image_by_image(interpolation: str, size: t
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_resize_for_other_devices_is_the_same_within_rounding(interpolation: str) -> None:
     """The arithmetic that a GPU gets, run here: the device is asked for once."""
-    smooth = torch.nn.functional.avg_pool2d(batch(3, 32)["pixel_values"].float(), 5, 1, 2).to(torch.uint8)
+    smooth = torch.nn.functional.avg_pool2d(batch(3, 32)["pixel_values"].float(), 5, 1, 2).to(
+        torch.uint8
+    )
     on_cpu = resize(smooth, (224, 160), interpolation)  # type: ignore[arg-type]
     elsewhere = resize(PretendGPU(smooth), (224, 160), interpolation)  # type: ignore[arg-type]
     assert (on_cpu.int() - elsewhere.int()).abs().max() <= 1
@@ -199,7 +241,14 @@ def test_input_follows_the_backbones_own_configuration() -> None:
 def test_mlp_head() -> None:
     head = MLPHead(768, 10)
     assert sum(p.numel() for p in head.parameters()) == 265_226
-    assert [type(layer).__name__ for layer in head.hidden] == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout"]
+    assert [type(layer).__name__ for layer in head.hidden] == [
+        "Linear",
+        "ReLU",
+        "Dropout",
+        "Linear",
+        "ReLU",
+        "Dropout",
+    ]
     assert {layer.p for layer in head.hidden if isinstance(layer, torch.nn.Dropout)} == {0.5}
     values = torch.randn(3, 768)
     first, second = head.hidden[0], head.hidden[3]
@@ -223,7 +272,9 @@ def saved(tmp_path: Path, num_classes: int = 7) -> tuple[Path, dict[str, torch.T
     model.pretrained_cfg["mean"] = (0.1, 0.2, 0.3)
     folder = tmp_path / "backbone"
     save_for_hf(model, folder, model_args=arguments, safe_serialization=True)
-    return folder, {name: value for name, value in model.state_dict().items() if not name.startswith("head")}
+    return folder, {
+        name: value for name, value in model.state_dict().items() if not name.startswith("head")
+    }
 
 
 def assert_loaded(encoder: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
@@ -257,7 +308,10 @@ def test_weights_from_a_file(kind: str, tmp_path: Path) -> None:
 
 def test_weights_of_our_own_networks_from_a_file(tmp_path: Path) -> None:
     first = image_encoder(BACKBONES["small_resnet"], None, None)
-    save_file({k: v.contiguous() for k, v in first.model.state_dict().items()}, tmp_path / "own.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in first.model.state_dict().items()},
+        tmp_path / "own.safetensors",
+    )
     second = image_encoder(BACKBONES["small_resnet"], str(tmp_path / "own.safetensors"), None)
     assert_loaded(second, first.model.state_dict())
 
@@ -275,15 +329,24 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
     _, weights = saved(tmp_path)
-    save_file({name: value for name, value in weights.items() if "blocks.1." not in name}, tmp_path / "part.safetensors")
-    with pytest.raises(BackboneError, match=r"part\.safetensors: no weights for blocks\.1\..*, so they would be random"):
+    save_file(
+        {name: value for name, value in weights.items() if "blocks.1." not in name},
+        tmp_path / "part.safetensors",
+    )
+    with pytest.raises(
+        BackboneError,
+        match=r"part\.safetensors: no weights for blocks\.1\..*, so they would be random",
+    ):
         image_encoder(SMALL, str(tmp_path / "part.safetensors"), None)
 
 
 def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
     _, weights = saved(tmp_path)
     save_file(weights, tmp_path / "deep.safetensors")
-    with pytest.raises(BackboneError, match=r"vit_tiny_patch16_224 has no blocks\.2\..*, which the file has; is it of another"):
+    with pytest.raises(
+        BackboneError,
+        match=r"vit_tiny_patch16_224 has no blocks\.2\..*, which the file has; is it of another",
+    ):
         image_encoder({**SMALL, "depth": 2}, str(tmp_path / "deep.safetensors"), None)
 
 
@@ -339,14 +402,42 @@ def test_first_filters_are_orthogonal_pairs() -> None:
             None,
             r"model.backbone=vgg11.tv_in1kk: timm knows no weights 'tv_in1kk' of vgg11; it knows vgg11.tv_in1k",
         ),
-        ({**SMALL, "size": 32}, None, r"model.backbone.size: received 32; \[height, width\] in pixels is needed"),
-        ({**SMALL, "mean": [0.5]}, None, r"model.backbone.mean: received \[0.5\]; three numbers are needed"),
-        ({**SMALL, "interpolation": "lanczos"}, None, r"model.backbone.interpolation: received 'lanczos'; choose bicubic"),
-        ("vgg11.tv_in1k", None, r"model.backbone=vgg11.tv_in1k: the hub gave no weights .* model.weights .* random weights"),
+        (
+            {**SMALL, "size": 32},
+            None,
+            r"model.backbone.size: received 32; \[height, width\] in pixels is needed",
+        ),
+        (
+            {**SMALL, "mean": [0.5]},
+            None,
+            r"model.backbone.mean: received \[0.5\]; three numbers are needed",
+        ),
+        (
+            {**SMALL, "interpolation": "lanczos"},
+            None,
+            r"model.backbone.interpolation: received 'lanczos'; choose bicubic",
+        ),
+        (
+            "vgg11.tv_in1k",
+            None,
+            r"model.backbone=vgg11.tv_in1k: the hub gave no weights .* model.weights .* random weights",
+        ),
         ({"depth": 3}, None, r"a mapping needs architecture"),
-        ({"architecture": "vgg11", "colour": 3}, None, r"model.backbone: vgg11 cannot be built so: .*colour"),
-        ({"architecture": "small_resnet", "colour": 3}, None, r"model.backbone: small_resnet cannot be built so: .*colour"),
-        ({"architecture": "flat_pixels"}, None, r"model.backbone: flat_pixels needs a size, for example"),
+        (
+            {"architecture": "vgg11", "colour": 3},
+            None,
+            r"model.backbone: vgg11 cannot be built so: .*colour",
+        ),
+        (
+            {"architecture": "small_resnet", "colour": 3},
+            None,
+            r"model.backbone: small_resnet cannot be built so: .*colour",
+        ),
+        (
+            {"architecture": "flat_pixels"},
+            None,
+            r"model.backbone: flat_pixels needs a size, for example",
+        ),
         (SMALL, "missing.safetensors", r"model.weights=missing.safetensors: no such file"),
         (SMALL, "here.npz", r"model.weights=.*here.npz: cannot read '.npz' files"),
         (SMALL, "empty", r"model.weights=.*empty: no model.safetensors or pytorch_model.bin in it"),
@@ -354,7 +445,11 @@ def test_first_filters_are_orthogonal_pairs() -> None:
     ],
 )
 def test_every_other_fault_is_one_clear_error(
-    backbone: object, weights: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: object,
+    weights: str | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()

@@ -59,7 +59,11 @@ def end_session() -> None:
     ],
 )
 def test_wandb_is_online_where_a_key_is_found(
-    environment: dict[str, str], offline: bool | None, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    offline: bool | None,
+    mode: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -75,13 +79,25 @@ def test_wandb_finds_a_key_in_netrc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "offline", "message"),
     [
-        ({}, False, r"^logger\.wandb\.offline=false, and no key of W&B was found; set WANDB_API_KEY"),
+        (
+            {},
+            False,
+            r"^logger\.wandb\.offline=false, and no key of W&B was found; set WANDB_API_KEY",
+        ),
         ({"WANDB_MODE": "online"}, None, r"^WANDB_MODE=online, and no key of W&B was found"),
-        ({"WANDB_API_KEY": "too short"}, None, r"^logger=wandb: WANDB_API_KEY invalid: .*; mend it"),
+        (
+            {"WANDB_API_KEY": "too short"},
+            None,
+            r"^logger=wandb: WANDB_API_KEY invalid: .*; mend it",
+        ),
     ],
 )
 def test_wandb_refuses_what_it_cannot_do_before_it_begins(
-    environment: dict[str, str], offline: bool | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    offline: bool | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -94,9 +110,16 @@ def test_wandb_refuses_what_it_cannot_do_before_it_begins(
 def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
     """With a terminal on every stream, where W&B itself would ask for a key and wait."""
     ours, theirs = pty.openpty()
-    words = ("trainer.accelerator=cpu", *ONE_EPOCH, "logger=wandb", f"hydra.run.dir={tmp_path / 'run'}")
+    words = (
+        "trainer.accelerator=cpu",
+        *ONE_EPOCH,
+        "logger=wandb",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
     process = start(*words, terminal=os.ttyname(theirs), cwd=tmp_path)
-    wait_for(lambda: bool(select.select([ours], [], [], 0)[0]), process)  # it has opened its terminal
+    wait_for(
+        lambda: bool(select.select([ours], [], [], 0)[0]), process
+    )  # it has opened its terminal
     os.close(theirs)
     said = b""
     try:
@@ -112,11 +135,20 @@ def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "package"),
-    [("tensorboard", "tensorboard"), pytest.param("mlflow", "sqlalchemy", marks=pytest.mark.extra("mlflow"))],
+    [
+        ("tensorboard", "tensorboard"),
+        pytest.param("mlflow", "sqlalchemy", marks=pytest.mark.extra("mlflow")),
+    ],
 )
-def test_a_missing_extra_is_named(option: str, package: str, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(
+    option: str, package: str, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == package else real(name, *rest),
+    )
     ended = train(*SAMPLE, f"logger={option}")
     assert ended.code == 1
     assert (
@@ -131,7 +163,9 @@ def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    ended = train(*SAMPLE, "logger=mlflow", "logger.mlflow.tracking_uri=http://me:staple@127.0.0.1:9")
+    ended = train(
+        *SAMPLE, "logger=mlflow", "logger.mlflow.tracking_uri=http://me:staple@127.0.0.1:9"
+    )
     assert ended.code == 1
     assert ended.error.startswith("error: logger=mlflow cannot be begun: ")
     assert ended.error.endswith("; mend logger.mlflow in the config, or leave it out")
@@ -142,7 +176,9 @@ def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
 
 @pytest.mark.extra("mlflow")
 def test_jobs_make_the_tables_of_a_database_one_after_another(tmp_path: Path) -> None:
-    cfg = OmegaConf.create({"logger": {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs/mlflow.db"}}})
+    cfg = OmegaConf.create(
+        {"logger": {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs/mlflow.db"}}}
+    )
     with beginning(cfg, "mlflow"), pytest.raises(Timeout):
         FileLock(tmp_path / "runs" / "mlflow.db.lock", timeout=0).acquire()
 
@@ -155,7 +191,9 @@ def test_only_the_first_process_logs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert len(engine.build._loggers(cfg, RunFolder(tmp_path))) == first
 
 
-def test_a_dashboard_that_fails_costs_nothing_but_itself(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_that_fails_costs_nothing_but_itself(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In its curves, in what it publishes and in its end; the other one has all of it."""
 
     def fail(*_: object, **__: object) -> None:
@@ -166,8 +204,16 @@ def test_a_dashboard_that_fails_costs_nothing_but_itself(train: Train, monkeypat
     ended = train(*ONE_EPOCH, "logger=[tensorboard,wandb]")
     assert ended.code == 0, ended.err
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "finished"
-    assert ended.err.count("TensorBoardLogger takes no more curves (no space left); history.csv has them") == 1
-    assert "TensorBoardLogger did not take the metrics (no space left); the run folder has it" in ended.err
+    assert (
+        ended.err.count(
+            "TensorBoardLogger takes no more curves (no space left); history.csv has them"
+        )
+        == 1
+    )
+    assert (
+        "TensorBoardLogger did not take the metrics (no space left); the run folder has it"
+        in ended.err
+    )
     assert "TensorBoardLogger could not be closed: no space left" in ended.err
     stored = stored_run(ended.folder)
     assert stored.exit_code == 0
@@ -175,19 +221,26 @@ def test_a_dashboard_that_fails_costs_nothing_but_itself(train: Train, monkeypat
     assert stored.table("test/classes")
 
 
-def test_wandb_that_fails_with_a_table_has_the_others(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_that_fails_with_a_table_has_the_others(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no https://me:staple@host")
 
     monkeypatch.setattr(wandb, "plot_table", fail)
     ended = train(*ONE_EPOCH, "logger=wandb")
     assert ended.code == 0, ended.err
-    assert "WandbLogger did not take the confusion matrix (no https://<redacted>@host); the run folder has it" in ended.err
+    assert (
+        "WandbLogger did not take the confusion matrix (no https://<redacted>@host); the run folder has it"
+        in ended.err
+    )
     assert stored_run(ended.folder).table("test/classes")
     assert stored_run(ended.folder).artifacts
 
 
-def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
@@ -199,16 +252,23 @@ def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(train: Train, m
     assert wandb.run is None
 
 
-def test_wandb_that_does_not_begin_is_one_line(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_that_does_not_begin_is_one_line(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(**_: object) -> None:
         raise wandb.errors.CommError("the service\nis away")
 
     monkeypatch.setattr(wandb, "init", fail)
     ended = train(*ONE_EPOCH, "logger=wandb")
-    assert ended.error == "error: logger=wandb: the service is away; logger.wandb.offline=true logs into the run folder instead"
+    assert (
+        ended.error
+        == "error: logger=wandb: the service is away; logger.wandb.offline=true logs into the run folder instead"
+    )
 
 
-def test_an_interrupted_run_is_marked_with_the_signal(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_marked_with_the_signal(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from engine.processes.signals import InterruptedRunError
     from lightning_modules.text_classifier import TextClassifier
 
@@ -233,7 +293,9 @@ def test_a_mistyped_dashboard_is_named(train: Train) -> None:
     assert "tensorbord" in ended.error
 
 
-def test_without_a_dashboard_nothing_looks_at_the_steps(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_dashboard_nothing_looks_at_the_steps(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lightning_modules.callbacks.curves import Curves
 
     monkeypatch.setattr(Curves, "__init__", lambda *_: pytest.fail("made"))
@@ -253,4 +315,9 @@ def test_steps_may_be_left_out(train: Train) -> None:
 def test_of_many_classes_the_fullest_cells_are_shown() -> None:
     confusion = Confusion(["a", "b"], [[0, 5], [3, 4]])
     assert confusion_rows(confusion, most=2).rows == [["a", "b", 5], ["b", "b", 4]]
-    assert confusion_rows(confusion).rows == [["a", "a", 0], ["a", "b", 5], ["b", "a", 3], ["b", "b", 4]]
+    assert confusion_rows(confusion).rows == [
+        ["a", "a", 0],
+        ["a", "b", 5],
+        ["b", "a", 3],
+        ["b", "b", 4],
+    ]

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.losses.classification import class_probabilities, classification_loss, num_outputs
+from lightning_modules.losses.classification import (
+    class_probabilities,
+    classification_loss,
+    num_outputs,
+)
 from lightning_modules.optim.optim import (
     OptimizerName,
     Schedule,
@@ -31,7 +35,9 @@ def test_two_classes_are_one_logit() -> None:
     torch.testing.assert_close(class_probabilities(logits)[:, 1], p)
     # The same as cross-entropy over (0, logit).
     both = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    torch.testing.assert_close(classification_loss(logits, labels), nn.functional.cross_entropy(both, labels))
+    torch.testing.assert_close(
+        classification_loss(logits, labels), nn.functional.cross_entropy(both, labels)
+    )
 
 
 def test_more_classes_are_cross_entropy() -> None:
@@ -87,8 +93,14 @@ def test_groups_hold_every_parameter_once_and_spare_norms_and_biases() -> None:
     names = {id(p): name for name, p in network.named_parameters()}
     grouped = {g["name"]: {names[id(p)] for p in g["params"]} for g in groups}
     assert sorted(name for group in grouped.values() for name in group) == sorted(names.values())
-    assert grouped["features_no_decay"] == {"features.1.bias", "features.2.weight", "features.2.bias"}
-    assert all(g["weight_decay"] == (0.0 if g["name"].endswith("no_decay") else 0.01) for g in groups)
+    assert grouped["features_no_decay"] == {
+        "features.1.bias",
+        "features.2.weight",
+        "features.2.bias",
+    }
+    assert all(
+        g["weight_decay"] == (0.0 if g["name"].endswith("no_decay") else 0.01) for g in groups
+    )
     assert [g["lr"] for g in groups] == [1e-5, 1e-5, 1e-3, 1e-3]
     optimizer = make_optimizer("adamw", groups, momentum=0.9)
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(names)
@@ -100,9 +112,13 @@ def test_steps_in_one_pass_are_those_of_torchs_loop(name: Literal["adamw", "sgd"
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
-    optimizer = make_optimizer(name, parameter_groups(nn.ModuleDict({"head": ours}), {"head": 0.01}, 0.1), momentum=0.9)
+    optimizer = make_optimizer(
+        name, parameter_groups(nn.ModuleDict({"head": ours}), {"head": 0.01}, 0.1), momentum=0.9
+    )
     groups = parameter_groups(nn.ModuleDict({"head": theirs}), {"head": 0.01}, 0.1)
-    loop: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, foreach=False)
+    loop: torch.optim.Optimizer = torch.optim.SGD(
+        groups, momentum=0.9, nesterov=True, foreach=False
+    )
     if name == "adamw":
         loop = torch.optim.AdamW(groups, foreach=False)
     for _ in range(5):
@@ -119,7 +135,9 @@ def test_steps_in_one_pass_are_those_of_torchs_loop(name: Literal["adamw", "sgd"
 
 @pytest.mark.parametrize("max_norm", [0.05, 1e6])
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_clipping_within_the_step_is_clipping_before_it(name: Literal["adamw", "sgd"], max_norm: float) -> None:
+def test_clipping_within_the_step_is_clipping_before_it(
+    name: Literal["adamw", "sgd"], max_norm: float
+) -> None:
     """Against torch's clipping and the same step, in float64; gradients that are short enough stay as they are to the bit."""
     torch.manual_seed(0)
     ours, theirs, unclipped = (nn.Linear(5, 3).double() for _ in range(3))
@@ -144,7 +162,11 @@ def test_clipping_within_the_step_is_clipping_before_it(name: Literal["adamw", "
 
 def test_a_norm_that_is_no_number_reaches_all_weights_as_torchs_clipping_has_it() -> None:
     network = nn.Linear(2, 2)
-    optimizer = make_optimizer("adamw", parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.01}, 0.1), momentum=0.9)
+    optimizer = make_optimizer(
+        "adamw",
+        parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.01}, 0.1),
+        momentum=0.9,
+    )
     network.weight.grad, network.bias.grad = torch.full((2, 2), math.nan), torch.ones(2)
     clip_in_step(optimizer, 1.0)
     optimizer.step()
@@ -177,12 +199,23 @@ def test_a_scaled_step_is_clipped_as_torch_clips_it() -> None:
 def test_which_optimisers_clip_themselves(name: OptimizerName) -> None:
     groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
     assert clips_itself(make_optimizer(name, groups, momentum=0.9))
-    assert not clips_itself(torch.optim.SGD(groups))  # goes over the weights once for each of its operations
+    assert not clips_itself(
+        torch.optim.SGD(groups)
+    )  # goes over the weights once for each of its operations
 
 
 def test_apples_kernels_are_not_trusted_with_it() -> None:
-    groups = [{"name": "head", "params": [nn.Parameter(torch.zeros(2, device="meta"))], "lr": 0.1, "weight_decay": 0.0}]
-    assert not clips_itself(make_optimizer("adamw", groups, momentum=0.9))  # a device that is neither a CPU nor NVIDIA's
+    groups = [
+        {
+            "name": "head",
+            "params": [nn.Parameter(torch.zeros(2, device="meta"))],
+            "lr": 0.1,
+            "weight_decay": 0.0,
+        }
+    ]
+    assert not clips_itself(
+        make_optimizer("adamw", groups, momentum=0.9)
+    )  # a device that is neither a CPU nor NVIDIA's
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
@@ -196,7 +229,9 @@ def test_label_smoothing_is_the_loss_against_a_smoothed_label(num_classes: int) 
 
 def rates(schedule: Schedule, peaks: list[float], total: int, per_epoch: int) -> list[list[float]]:
     """Learning rates of each group at each step."""
-    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": peak} for peak in peaks])
+    optimizer = torch.optim.SGD(
+        [{"params": [nn.Parameter(torch.zeros(1))], "lr": peak} for peak in peaks]
+    )
     scheduler = lr_schedule(optimizer, schedule, total_steps=total, steps_per_epoch=per_epoch)
     seen = []
     for _ in range(total):
@@ -226,7 +261,9 @@ def test_onecycle_is_torchs() -> None:
 
 
 def test_exponential_is_torchs_an_epoch_with_a_floor_for_each_group() -> None:
-    ours = rates(Schedule("exponential", decay=0.9, min_lr=5e-5), [1e-4, 1e-2, 1e-5], total=120, per_epoch=4)
+    ours = rates(
+        Schedule("exponential", decay=0.9, min_lr=5e-5), [1e-4, 1e-2, 1e-5], total=120, per_epoch=4
+    )
     for peak, curve in zip([1e-4, 1e-2, 1e-5], ours, strict=True):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
         reference = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
@@ -249,7 +286,9 @@ def test_plateau_waits_and_does_not_fall_below_its_floor() -> None:
 
 
 def test_steps_of_an_epoch() -> None:
-    assert [steps_in(batches, accumulate) for batches, accumulate in ((7, 1), (7, 2), (8, 4), (1, 9))] == [7, 4, 2, 1]
+    assert [
+        steps_in(batches, accumulate) for batches, accumulate in ((7, 1), (7, 2), (8, 4), (1, 9))
+    ] == [7, 4, 2, 1]
 
 
 def test_sgd_has_nesterovs_momentum() -> None:
@@ -260,7 +299,9 @@ def test_sgd_has_nesterovs_momentum() -> None:
 
 
 def test_groups_are_told_apart_by_what_the_plan_says() -> None:
-    network = nn.ModuleDict({"features": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
+    network = nn.ModuleDict(
+        {"features": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)}
+    )
 
     def group_of(name: str) -> tuple[str, float]:
         return ("_layer1", 0.5) if name.startswith("features.1.") else ("", 1.0)
@@ -279,7 +320,9 @@ def test_scaled_gradients_are_unscaled_and_clipped_before_the_step(name: Optimiz
     for scale in (None, 1024.0):
         torch.manual_seed(0)
         network = nn.ModuleDict({"head": nn.Linear(3, 1)})
-        optimizer = make_optimizer(name, parameter_groups(network, {"head": 0.1}, 0.01), momentum=0.9)
+        optimizer = make_optimizer(
+            name, parameter_groups(network, {"head": 0.1}, 0.01), momentum=0.9
+        )
         scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
         for _ in range(3):
             loss = (network["head"](torch.ones(2, 3)) - 30).square().mean()
@@ -289,5 +332,7 @@ def test_scaled_gradients_are_unscaled_and_clipped_before_the_step(name: Optimiz
             assert torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5) > 0.5
             scaler.step(optimizer)
             scaler.update()
-        moved.append(torch.cat([parameter.detach().flatten() for parameter in network.parameters()]))
+        moved.append(
+            torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+        )
     torch.testing.assert_close(moved[0], moved[1])

@@ -56,7 +56,9 @@ def degenerate(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 CASES = [random_case(k, n, s) for k, n, s in ((2, 501, 0), (2, 8, 1), (3, 200, 2), (10, 997, 3))]
-CASES += [degenerate(name) for name in ("never predicted", "never present", "neither", "one sample")]
+CASES += [
+    degenerate(name) for name in ("never predicted", "never present", "neither", "one sample")
+]
 
 
 @pytest.mark.parametrize(("probabilities", "labels"), CASES)
@@ -64,15 +66,21 @@ def test_counts_equal_scikit_learn(probabilities: np.ndarray, labels: np.ndarray
     totals = totals_of(probabilities, labels)
     metrics, predictions = totals.compute(), probabilities.argmax(axis=1)
     classes = probabilities.shape[1]
-    np.testing.assert_array_equal(totals.confusion.numpy(), sk.confusion_matrix(labels, predictions, labels=range(classes)))
+    np.testing.assert_array_equal(
+        totals.confusion.numpy(), sk.confusion_matrix(labels, predictions, labels=range(classes))
+    )
     assert metrics["acc"] == pytest.approx(sk.accuracy_score(labels, predictions), abs=1e-12)
     for average in ("macro", "weighted"):
-        expected = sk.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3]
+        expected = sk.precision_recall_fscore_support(
+            labels, predictions, average=average, zero_division=0
+        )[:3]
         ours = [metrics[f"{name}_{average}"] for name in ("precision", "recall", "f1")]
         assert ours == pytest.approx(expected, abs=1e-12)
     micro = sk.precision_recall_fscore_support(labels, predictions, average="micro")[:3]
     assert micro == pytest.approx([metrics["acc"]] * 3)
-    expected = sk.precision_recall_fscore_support(labels, predictions, labels=range(classes), zero_division=0)
+    expected = sk.precision_recall_fscore_support(
+        labels, predictions, labels=range(classes), zero_division=0
+    )
     ours = per_class_metrics(totals.confusion.tolist())
     for row, name in zip(expected, ("precision", "recall", "f1", "support"), strict=True):
         assert [c[name] for c in ours] == pytest.approx(row, abs=1e-12)
@@ -84,7 +92,9 @@ def test_ranking_equals_scikit_learn(probabilities: np.ndarray, labels: np.ndarr
     for scores in (probabilities, coarse / coarse.sum(axis=1, keepdims=True)):
         metrics = totals_of(scores, labels).compute()
         assert metrics["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, scores[:, 1]), abs=1e-6)
-        assert metrics["average_precision"] == pytest.approx(sk.average_precision_score(labels, scores[:, 1]), abs=1e-6)
+        assert metrics["average_precision"] == pytest.approx(
+            sk.average_precision_score(labels, scores[:, 1]), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -99,8 +109,13 @@ def test_ranking_is_undefined_with_one_class_and_says_so(label: int) -> None:
 
 
 @pytest.mark.parametrize(("probabilities", "labels"), CASES)
-def test_calibration_error_equals_its_definition(probabilities: np.ndarray, labels: np.ndarray) -> None:
-    confidence, right = probabilities.max(axis=1).astype(float), probabilities.argmax(axis=1) == labels
+def test_calibration_error_equals_its_definition(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> None:
+    confidence, right = (
+        probabilities.max(axis=1).astype(float),
+        probabilities.argmax(axis=1) == labels,
+    )
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     expected = 0.0
     for low, high in itertools.pairwise(edges):
@@ -117,15 +132,23 @@ def test_calibration_error_equals_its_definition(probabilities: np.ndarray, labe
 def test_kept_samples_are_copies() -> None:
     """A tensor that a worker sent keeps a file open for as long as it lives."""
     totals = ClassificationTotals(2, keep_samples=True)
-    given = {"probabilities": torch.tensor([[0.2, 0.8]]), "labels": torch.tensor([1]), "index": torch.tensor([0])}
+    given = {
+        "probabilities": torch.tensor([[0.2, 0.8]]),
+        "labels": torch.tensor([1]),
+        "index": torch.tensor([0]),
+    }
     totals.update(torch.tensor(0.5), **given)
-    assert all(getattr(totals, name)[0].data_ptr() != value.data_ptr() for name, value in given.items())
+    assert all(
+        getattr(totals, name)[0].data_ptr() != value.data_ptr() for name, value in given.items()
+    )
 
 
 def test_loss_is_the_mean_over_samples_not_over_batches() -> None:
     probabilities, labels = random_case(3, 50, seed=0)
     losses = np.random.default_rng(0).exponential(size=50)
-    assert totals_of(probabilities, labels, losses).compute()["loss"] == pytest.approx(losses.mean(), abs=1e-12)
+    assert totals_of(probabilities, labels, losses).compute()["loss"] == pytest.approx(
+        losses.mean(), abs=1e-12
+    )
 
 
 def test_figures_do_not_depend_on_the_batches() -> None:

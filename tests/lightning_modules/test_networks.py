@@ -13,12 +13,25 @@ from lightning_modules.networks.heads.classification import BiGRUHead, LinearHea
 from lightning_modules.networks.kernels.bigru import BiGRU, _Recurrence
 from lightning_modules.text_classifier import TextClassifier
 
-SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+}
 BACKBONES = {
     "bert": {"model_type": "bert", **SMALL},
     "roberta": {"model_type": "roberta", **SMALL, "max_position_embeddings": 66, "pad_token_id": 1},
     "electra": {"model_type": "electra", **SMALL, "embedding_size": 16},
-    "distilbert": {"model_type": "distilbert", "vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24},
+    "distilbert": {
+        "model_type": "distilbert",
+        "vocab_size": 50,
+        "dim": 16,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 24,
+    },
     "albert": {"model_type": "albert", **SMALL, "embedding_size": 8},
     "mpnet": {"model_type": "mpnet", **SMALL, "max_position_embeddings": 66, "pad_token_id": 1},
 }
@@ -47,10 +60,20 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
 
     def build(*, freeze: bool = False) -> TextClassifier:
         torch.manual_seed(0)
-        return TextClassifier(BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=head, pooling=pooling, hidden=8)  # type: ignore[arg-type]
+        return TextClassifier(
+            BACKBONES[backbone],
+            num_classes,
+            freeze_backbone=freeze,
+            head=head,
+            pooling=pooling,
+            hidden=8,
+        )  # type: ignore[arg-type]
 
     if backbone in NO_POOLER and (head, pooling) == ("linear", "pooler"):
-        with pytest.raises(BackboneError, match=r"has no pooler: choose model.pooling=cls or mean, or model.head=bigru"):
+        with pytest.raises(
+            BackboneError,
+            match=r"has no pooler: choose model.pooling=cls or mean, or model.head=bigru",
+        ):
             build()
         return
     task = build().eval()
@@ -63,7 +86,9 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
 
     # A text's logits do not depend on the batch it is in.
     for i, length in enumerate([9, 3, 1, 6]):
-        alone = TextBatch(**{k: v[i : i + 1] if v.ndim == 1 else v[i : i + 1, :length] for k, v in texts.items()})  # type: ignore[typeddict-item, attr-defined, index]
+        alone = TextBatch(
+            **{k: v[i : i + 1] if v.ndim == 1 else v[i : i + 1, :length] for k, v in texts.items()}
+        )  # type: ignore[typeddict-item, attr-defined, index]
         torch.testing.assert_close(task.network(alone), logits[i : i + 1], atol=1e-5, rtol=0)
 
     # Every trained parameter gets a gradient; no frozen one does.
@@ -78,14 +103,18 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
     assert loss.dtype == halved.dtype == torch.float32
     torch.testing.assert_close(halved, probabilities, atol=0.05, rtol=0)
 
-    again = TextClassifier(task.backbone_config(), num_classes, head=head, pooling=pooling, hidden=8)  # type: ignore[arg-type]
+    again = TextClassifier(
+        task.backbone_config(), num_classes, head=head, pooling=pooling, hidden=8
+    )  # type: ignore[arg-type]
     again.load_state_dict(task.state_dict())
     assert torch.equal(again.eval().network(texts), logits)
 
 
 def packed_reference(gru: BiGRU, states: Tensor, lengths: Tensor) -> tuple[Tensor, nn.GRU]:
     """The same weights in torch's own bidirectional GRU over a packed sequence."""
-    reference = nn.GRU(states.shape[2], gru.forwards.hidden_size, batch_first=True, bidirectional=True)
+    reference = nn.GRU(
+        states.shape[2], gru.forwards.hidden_size, batch_first=True, bidirectional=True
+    )
     own = {name: value for name, value in gru.forwards.state_dict().items()}
     own |= {f"{name}_reverse": value for name, value in gru.backwards.state_dict().items()}
     reference.load_state_dict(own)
@@ -110,13 +139,18 @@ def test_bigru_equals_torchs_packed_one_in_value_and_gradient() -> None:
     for own, suffix in ((gru.forwards, ""), (gru.backwards, "_reverse")):
         for name, parameter in own.named_parameters():
             expected = getattr(reference, f"{name}{suffix}").grad
-            torch.testing.assert_close(parameter.grad, expected, atol=1e-6, rtol=1e-5, msg=f"{name}{suffix}")
+            torch.testing.assert_close(
+                parameter.grad, expected, atol=1e-6, rtol=1e-5, msg=f"{name}{suffix}"
+            )
 
 
 def test_the_recurrence_has_the_gradient_of_its_formula() -> None:
     generator = torch.Generator().manual_seed(1)
     shapes = ((4, 2, 3, 6), (2, 6, 2), (2, 6))
-    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    inputs = [
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    ]
     assert torch.autograd.gradcheck(_Recurrence.apply, inputs)
 
 
@@ -134,18 +168,24 @@ def test_bigru_head_refuses_pooled_features() -> None:
 def test_linear_head() -> None:
     head = LinearHead(4, 3, dropout=0.0)
     values = torch.randn(2, 4)
-    torch.testing.assert_close(head(Features(values)), values @ head.output.weight.T + head.output.bias)
+    torch.testing.assert_close(
+        head(Features(values)), values @ head.output.weight.T + head.output.bias
+    )
 
 
 def test_mean_pooling_counts_tokens_only() -> None:
     encoder = text_encoder(BACKBONES["bert"], "mean").eval()
     texts = batch([5, 2])
-    states = encoder.model(input_ids=texts["input_ids"], attention_mask=texts["attention_mask"]).last_hidden_state
+    states = encoder.model(
+        input_ids=texts["input_ids"], attention_mask=texts["attention_mask"]
+    ).last_hidden_state
     expected = torch.stack([states[0, :5].mean(0), states[1, :2].mean(0)])
     torch.testing.assert_close(encoder(texts).values, expected)
 
 
-def test_a_saved_backbone_is_loaded_in_float32_with_its_weights(tiny_backbone: Path, tmp_path: Path) -> None:
+def test_a_saved_backbone_is_loaded_in_float32_with_its_weights(
+    tiny_backbone: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModel
 
     halved = tmp_path / "half"
@@ -165,14 +205,17 @@ def test_missing_weights_are_refused_and_not_made_up(tiny_backbone: Path, tmp_pa
 
     BertModel.from_pretrained(tiny_backbone, add_pooling_layer=False).save_pretrained(tmp_path)
     with pytest.raises(
-        BackboneError, match=r"no weights for pooler.*so they would be random; choose model.pooling=cls or mean"
+        BackboneError,
+        match=r"no weights for pooler.*so they would be random; choose model.pooling=cls or mean",
     ):
         text_encoder(str(tmp_path), "pooler")
     assert text_encoder(str(tmp_path), "mean").width == 16
 
 
 @pytest.mark.parametrize("damage", ["no config", "cut weights", "no weights"])
-def test_unusable_folder_is_one_clear_error(damage: str, tiny_backbone: Path, tmp_path: Path) -> None:
+def test_unusable_folder_is_one_clear_error(
+    damage: str, tiny_backbone: Path, tmp_path: Path
+) -> None:
     import shutil
 
     folder = shutil.copytree(tiny_backbone, tmp_path / "backbone")
@@ -183,10 +226,14 @@ def test_unusable_folder_is_one_clear_error(damage: str, tiny_backbone: Path, tm
         weights.write_bytes(weights.read_bytes()[:1000])
     else:
         weights.unlink()
-    with pytest.raises(BackboneError, match=r"no usable backbone in this folder .* save_pretrained"):
+    with pytest.raises(
+        BackboneError, match=r"no usable backbone in this folder .* save_pretrained"
+    ):
         text_encoder(str(folder), None)
 
 
 def test_a_hub_name_that_cannot_be_had_names_both_ways() -> None:
-    with pytest.raises(BackboneError, match=r"model.backbone=no/such: no such folder .* hub .* local folder"):
+    with pytest.raises(
+        BackboneError, match=r"model.backbone=no/such: no such folder .* hub .* local folder"
+    ):
         text_encoder("no/such", None)

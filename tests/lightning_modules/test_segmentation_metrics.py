@@ -5,21 +5,34 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
 
-from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals, per_class_metrics, segmentation_metrics
+from lightning_modules.metrics.segmentation import (
+    METRIC_NAMES,
+    SegmentationTotals,
+    per_class_metrics,
+    segmentation_metrics,
+)
 
 
-def batches(classes: int = 6, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+def batches(
+    classes: int = 6, seed: int = 0
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Predictions, labels and index; class 4 never occurs, class 5 only as a prediction."""
     rng = np.random.default_rng(seed)
     made = []
     for start in (0, 4, 8):
         count = 4 if start < 8 else 1
         labels = rng.integers(0, 4, (count, 9, 11)).astype(np.uint8)
-        predictions = np.where(rng.random(labels.shape) < 0.7, labels, rng.choice([0, 1, 2, 3, 5], labels.shape)).astype(
-            np.uint8
-        )
+        predictions = np.where(
+            rng.random(labels.shape) < 0.7, labels, rng.choice([0, 1, 2, 3, 5], labels.shape)
+        ).astype(np.uint8)
         labels[rng.random(labels.shape) < 0.2] = 255
-        made.append((torch.from_numpy(predictions), torch.from_numpy(labels), torch.arange(start, start + count)))
+        made.append(
+            (
+                torch.from_numpy(predictions),
+                torch.from_numpy(labels),
+                torch.arange(start, start + count),
+            )
+        )
     return made
 
 
@@ -27,7 +40,9 @@ def sizes_of(labels: torch.Tensor) -> torch.Tensor:
     return torch.tensor([labels.shape[1:]] * len(labels))
 
 
-def added(parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, keep: bool = True) -> SegmentationTotals:
+def added(
+    parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, keep: bool = True
+) -> SegmentationTotals:
     totals = SegmentationTotals(6, keep_samples=keep)
     for number, (predictions, labels, index) in enumerate(parts):
         totals.update(torch.tensor(float(number + 1)), predictions, labels, sizes_of(labels), index)
@@ -43,13 +58,16 @@ def test_figures_are_scikit_learns() -> None:
     assert result.confusion == confusion_matrix(labels, predictions, labels=range(6)).tolist()
     present = [0, 1, 2, 3, 5]
     ious = jaccard_score(labels, predictions, labels=present, average=None)
-    assert [c["iou"] for k, c in enumerate(result.classes) if k in present] == pytest.approx(ious.tolist())
+    assert [c["iou"] for k, c in enumerate(result.classes) if k in present] == pytest.approx(
+        ious.tolist()
+    )
     shares = np.bincount(labels, minlength=6)[present] / len(labels)
     expected = {
         "miou": jaccard_score(labels, predictions, labels=present, average="macro"),
         "pixel_acc": accuracy_score(labels, predictions),
         "class_acc": np.mean(
-            confusion_matrix(labels, predictions, labels=range(4), normalize=None).diagonal() / np.bincount(labels)
+            confusion_matrix(labels, predictions, labels=range(4), normalize=None).diagonal()
+            / np.bincount(labels)
         ),
         "fw_iou": float((ious * shares).sum()),
     }
@@ -61,7 +79,9 @@ def test_the_index_that_is_kept_is_a_copy() -> None:
     """A tensor that a worker sent keeps a file open for as long as it lives."""
     parts = batches()
     kept = added(parts).index
-    assert all(ours.data_ptr() != part[2].data_ptr() for ours, part in zip(kept, parts, strict=True))
+    assert all(
+        ours.data_ptr() != part[2].data_ptr() for ours, part in zip(kept, parts, strict=True)
+    )
 
 
 def test_mean_class_accuracy_is_balanced_accuracy() -> None:
@@ -75,7 +95,9 @@ def test_absent_classes_have_no_figures_and_count_in_no_mean() -> None:
     assert classes[4] == {"iou": None, "acc": None, "pixels": 0, "predicted_pixels": 0}
     assert classes[5]["iou"] == 0.0
     assert classes[5]["acc"] is None
-    assert segmentation_metrics([[0, 0], [0, 0]]) == dict.fromkeys(("miou", "pixel_acc", "class_acc", "fw_iou"))
+    assert segmentation_metrics([[0, 0], [0, 0]]) == dict.fromkeys(
+        ("miou", "pixel_acc", "class_acc", "fw_iou")
+    )
     assert per_class_metrics([[3, 0], [0, 0]])[0]["iou"] == 1.0
     assert segmentation_metrics([[3, 0], [0, 0]])["miou"] == 1.0
 
@@ -109,7 +131,9 @@ def test_each_image_has_its_own_figures_in_order() -> None:
             continue
         truth, guess = labels[i][known], predictions[i][known]
         present = sorted({*truth.tolist(), *guess.tolist()})
-        assert float(iou[i]) == pytest.approx(jaccard_score(truth, guess, labels=present, average="macro"))
+        assert float(iou[i]) == pytest.approx(
+            jaccard_score(truth, guess, labels=present, average="macro")
+        )
         assert float(accuracy[i]) == pytest.approx(accuracy_score(truth, guess))
     assert added(parts, keep=False).result().images is None
 
@@ -119,7 +143,13 @@ def test_padding_is_not_unlabelled() -> None:
     labels = torch.full((2, 10, 10), 255, dtype=torch.uint8)
     labels[0, :2, :2], labels[1, :4, :5] = 1, 2
     labels[1, 0, 0] = 255
-    totals.update(torch.tensor(1.0), labels.clamp(max=2), labels, torch.tensor([[2, 2], [4, 5]]), torch.arange(2))
+    totals.update(
+        torch.tensor(1.0),
+        labels.clamp(max=2),
+        labels,
+        torch.tensor([[2, 2], [4, 5]]),
+        torch.arange(2),
+    )
     assert (totals.result().pixels, totals.result().unlabelled) == (4 + 19, 1)
 
 

@@ -20,11 +20,20 @@ from datamodules.batches import SegmentationBatch
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.segmentation import SegmentationNetwork, segmentation_network
+from lightning_modules.networks.backbones.segmentation import (
+    SegmentationNetwork,
+    segmentation_network,
+)
 from lightning_modules.segmenter import Segmenter
 
 _VIT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 64}
-BEIT = {"model_type": "beit", **_VIT, "num_hidden_layers": 6, "out_indices": [2, 3, 4, 5], "auxiliary_channels": 8}
+BEIT = {
+    "model_type": "beit",
+    **_VIT,
+    "num_hidden_layers": 6,
+    "out_indices": [2, 3, 4, 5],
+    "auxiliary_channels": 8,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "beit": {**BEIT, "use_relative_position_bias": True},
     "data2vec": {**BEIT, "model_type": "data2vec-vision", "out_indices": [2, 3, 4, 6]},
@@ -46,13 +55,17 @@ def batch(count: int = 2, side: int = 64) -> SegmentationBatch:
     labels = torch.randint(0, CLASSES, (count, side, side), generator=generator, dtype=torch.uint8)
     labels[:, :5] = 255
     sizes = torch.full((count, 2), side)
-    return SegmentationBatch(pixel_values=pixels, labels=labels, sizes=sizes, index=torch.arange(count))
+    return SegmentationBatch(
+        pixel_values=pixels, labels=labels, sizes=sizes, index=torch.arange(count)
+    )
 
 
 def reference(config: dict[str, Any], seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
     rest = {key: value for key, value in config.items() if key != "model_type"}
-    made = AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model(config["model_type"], **rest, num_labels=CLASSES))
+    made = AutoModelForSemanticSegmentation.from_config(
+        AutoConfig.for_model(config["model_type"], **rest, num_labels=CLASSES)
+    )
     for parameter in made.parameters():  # some begin as zeros, which would hide what they do
         parameter.data += 0.02 * torch.randn_like(parameter)
     return made.eval()
@@ -66,16 +79,23 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, PreTrain
 
 
 def normalised(network: SegmentationNetwork, pixels: Tensor) -> Tensor:
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (network.features.mean, network.features.std))
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1)
+        for values in (network.features.mean, network.features.std)
+    )
     return (pixels / 255 - mean) / std
 
 
-def test_a_saved_network_gives_the_logits_of_hugging_face(saved: tuple[str, PreTrainedModel, Path]) -> None:
+def test_a_saved_network_gives_the_logits_of_hugging_face(
+    saved: tuple[str, PreTrainedModel, Path],
+) -> None:
     name, model, folder = saved
     network = segmentation_network(str(folder), CLASSES).eval()
     auxiliary: list[Tensor] = []
     if getattr(model, "auxiliary_head", None) is not None:
-        model.auxiliary_head.register_forward_hook(lambda module, inputs, output: auxiliary.append(output))
+        model.auxiliary_head.register_forward_hook(
+            lambda module, inputs, output: auxiliary.append(output)
+        )
     with torch.no_grad():
         ours = network(batch())
         theirs = model(pixel_values=normalised(network, batch()["pixel_values"])).logits
@@ -95,10 +115,14 @@ def test_every_parameter_of_a_network_trains(name: str) -> None:
     (logits.square().mean() + (0 if auxiliary is None else auxiliary.square().mean())).backward()
     assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
     if name == "beit":
-        assert len(network.features.model.layers) == 4  # of 6: the head reads the states behind 1, 2, 3 and 4 layers
+        assert (
+            len(network.features.model.layers) == 4
+        )  # of 6: the head reads the states behind 1, 2, 3 and 4 layers
 
 
-def test_a_network_is_rebuilt_from_its_plain_configuration(saved: tuple[str, PreTrainedModel, Path]) -> None:
+def test_a_network_is_rebuilt_from_its_plain_configuration(
+    saved: tuple[str, PreTrainedModel, Path],
+) -> None:
     task = Segmenter(str(saved[2]), CLASSES)
     config = json.loads(json.dumps(task.backbone_config()))
     again = Segmenter(config, CLASSES)
@@ -111,29 +135,48 @@ def test_a_network_is_rebuilt_from_its_plain_configuration(saved: tuple[str, Pre
 def test_weights_of_another_number_of_classes_serve_but_for_the_last_layers(
     saved: tuple[str, PreTrainedModel, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    network, own = segmentation_network(str(saved[2]), 3).eval(), segmentation_network(str(saved[2]), CLASSES).eval()
+    network, own = (
+        segmentation_network(str(saved[2]), 3).eval(),
+        segmentation_network(str(saved[2]), CLASSES).eval(),
+    )
     assert network(batch()).logits.shape[1] == 3
     theirs = own.state_dict()
-    other = {name for name, value in network.state_dict().items() if value.shape != theirs[name].shape}
+    other = {
+        name for name, value in network.state_dict().items() if value.shape != theirs[name].shape
+    }
     assert other
     assert all(name.startswith("head.") for name in other)
-    assert all(torch.equal(value, theirs[name]) for name, value in network.state_dict().items() if name not in other)
-    assert re.search(r"has no weights of 3 classes for \S+.*: these start from random ones", caplog.text)
+    assert all(
+        torch.equal(value, theirs[name])
+        for name, value in network.state_dict().items()
+        if name not in other
+    )
+    assert re.search(
+        r"has no weights of 3 classes for \S+.*: these start from random ones", caplog.text
+    )
 
 
-def test_an_encoder_alone_serves_under_a_head_that_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = AutoConfig.for_model("segformer", **{key: v for key, v in NETWORKS["segformer"].items() if key != "model_type"})
+def test_an_encoder_alone_serves_under_a_head_that_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = AutoConfig.for_model(
+        "segformer", **{key: v for key, v in NETWORKS["segformer"].items() if key != "model_type"}
+    )
     encoder = AutoModelForImageClassification.from_config(config)
     encoder.save_pretrained(tmp_path)
     network = segmentation_network(str(tmp_path), CLASSES)
     ours = network.features.model.state_dict()
-    assert all(torch.equal(value, ours[name]) for name, value in encoder.segformer.state_dict().items())
+    assert all(
+        torch.equal(value, ours[name]) for name, value in encoder.segformer.state_dict().items()
+    )
     assert "decode_head" in caplog.text
 
 
 def test_the_input_is_what_the_folder_says(tmp_path: Path) -> None:
     reference(NETWORKS["beit"]).save_pretrained(tmp_path)
-    BeitImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(tmp_path)
+    BeitImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(
+        tmp_path
+    )
     network = segmentation_network(str(tmp_path), CLASSES)
     assert (network.features.mean, network.features.std) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     stated = segmentation_network({**BEIT, "mean": [0, 0, 0], "std": [1, 1, 1]}, CLASSES)
@@ -190,10 +233,14 @@ def test_a_frozen_backbone_and_one_that_unfreezes() -> None:
     assert not any(p.requires_grad for p in task.network.features.parameters())
     assert all(p.requires_grad for p in task.network.head.parameters())
     assert not any(
-        module.training for module in task.train().network.features.modules() if module is not task.network.features.input
+        module.training
+        for module in task.train().network.features.modules()
+        if module is not task.network.features.input
     )
     gradual = Segmenter(NETWORKS["beit"], CLASSES)
-    LayerUnfreezing(schedule={0: None, 1: "layers.3", 2: "layers.2"}, layer_decay=0.5).give_plan(gradual)
+    LayerUnfreezing(schedule={0: None, 1: "layers.3", 2: "layers.2"}, layer_decay=0.5).give_plan(
+        gradual
+    )
     plan = gradual.freezing
     assert plan.first_epoch("features.model.layers.3.mlp.fc1.weight") == 1
     assert plan.first_epoch("features.model.layers.2.mlp.fc1.weight") == 2
@@ -216,7 +263,9 @@ def test_the_training_loss_has_the_auxiliary_head_and_the_figures_have_not() -> 
     assert totals.result().metrics["loss"] == pytest.approx(main.item())
     with torch.no_grad():
         measured = task.eval().shared_step(batch(), task.new_totals(keep_samples=False))
-        assert measured.item() == pytest.approx(upsampled_cross_entropy(task.network(batch()).logits, labels)[0].item())
+        assert measured.item() == pytest.approx(
+            upsampled_cross_entropy(task.network(batch()).logits, labels)[0].item()
+        )
 
 
 def test_masks_of_several_sizes_are_each_measured_at_their_own() -> None:
@@ -233,11 +282,15 @@ def test_masks_of_several_sizes_are_each_measured_at_their_own() -> None:
         logits = task.network(batch()).logits
         losses = []
         for i, (height, width) in enumerate(sizes):
-            upsampled = torch.nn.functional.interpolate(logits[i : i + 1], size=(height, width), mode="bilinear")
+            upsampled = torch.nn.functional.interpolate(
+                logits[i : i + 1], size=(height, width), mode="bilinear"
+            )
             assert torch.equal(predictions[i, :height, :width].long(), upsampled.argmax(dim=1)[0])
             assert bool((predictions[i, height:] == 255).all())
             losses.append(
-                torch.nn.functional.cross_entropy(upsampled, labels[i : i + 1, :height, :width].long(), reduction="sum")
+                torch.nn.functional.cross_entropy(
+                    upsampled, labels[i : i + 1, :height, :width].long(), reduction="sum"
+                )
             )
     pixels = sum(height * width for height, width in sizes)
     assert loss.item() == pytest.approx((sum(losses) / pixels).item(), rel=1e-5)
@@ -249,13 +302,25 @@ def test_masks_of_several_sizes_are_each_measured_at_their_own() -> None:
     [
         ({"hidden_size": 16}, "a mapping needs model_type"),
         ({"model_type": "beet"}, "transformers knows no 'beet'"),
-        ({**BEIT, "hiden_size": 16}, "model.backbone.hiden_size: unknown key of a beit configuration; nearest: hidden_size"),
-        ({**BEIT, "out_indices": [3, 4, 5]}, "model.backbone: beit cannot be built so: BeitForSemanticSegmentation requires"),
-        ({**BEIT, "out_indices": [3, 4, 5, 9]}, "model.backbone: no such beit configuration: out_indices must be valid"),
+        (
+            {**BEIT, "hiden_size": 16},
+            "model.backbone.hiden_size: unknown key of a beit configuration; nearest: hidden_size",
+        ),
+        (
+            {**BEIT, "out_indices": [3, 4, 5]},
+            "model.backbone: beit cannot be built so: BeitForSemanticSegmentation requires",
+        ),
+        (
+            {**BEIT, "out_indices": [3, 4, 5, 9]},
+            "model.backbone: no such beit configuration: out_indices must be valid",
+        ),
         ({"model_type": "bert"}, "model.backbone: bert cannot be built so"),
         ({"model_type": "mobilevit"}, "a mobilevit reads blue before red"),
         ({"model_type": "upernet"}, "a upernet has no backbone of its own"),
-        ({**BEIT, "mean": [0, 0]}, "model.backbone.mean: received [0, 0]; three numbers are needed"),
+        (
+            {**BEIT, "mean": [0, 0]},
+            "model.backbone.mean: received [0, 0]; three numbers are needed",
+        ),
         ("nowhere/at-all", "no such folder"),
     ],
 )
@@ -269,6 +334,10 @@ def test_what_is_no_network_is_told(backbone: str | dict[str, Any], message: str
 def test_weights_that_do_not_cover_the_backbone_are_refused(tmp_path: Path) -> None:
     reference({**BEIT, "num_hidden_layers": 5}).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 6, "stage_names": None}))
-    with pytest.raises(BackboneError, match=r"no weights for beit\.layers\.5\..*, so they would be random"):
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "num_hidden_layers": 6, "stage_names": None})
+    )
+    with pytest.raises(
+        BackboneError, match=r"no weights for beit\.layers\.5\..*, so they would be random"
+    ):
         segmentation_network(str(tmp_path), CLASSES)

@@ -49,12 +49,16 @@ def trainable(network: nn.Module) -> int:
         ("densenet201", 32, "features.denseblock4", "mlp", DENSE_BLOCK, None),
     ],
 )
-def test_published_counts(architecture: str, size: int | None, layer: str, head: str, backbone: int, total: int | None) -> None:
+def test_published_counts(
+    architecture: str, size: int | None, layer: str, head: str, backbone: int, total: int | None
+) -> None:
     task = ImageClassifier({"architecture": architecture}, 10, image_size=size, head=head)  # type: ignore[arg-type]
     LayerUnfreezing(layer).give_plan(task)
     assert trainable(task.network.features) == backbone
     assert total in (None, trainable(task.network))
-    frozen = [name for name, p in task.network.features.model.named_parameters() if not p.requires_grad]
+    frozen = [
+        name for name, p in task.network.features.model.named_parameters() if not p.requires_grad
+    ]
     trains = [name for name, p in task.network.features.model.named_parameters() if p.requires_grad]
     assert trains[0].startswith(f"{layer}.")
     assert [name for name, _ in task.network.features.model.named_parameters()] == frozen + trains
@@ -63,7 +67,11 @@ def test_published_counts(architecture: str, size: int | None, layer: str, head:
 def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
     convnext = ImageClassifier(BACKBONES["convnext"], 3)
     LayerUnfreezing("stages.3").give_plan(convnext)
-    names = {name.partition(".")[0] for name, p in convnext.network.features.model.named_parameters() if p.requires_grad}
+    names = {
+        name.partition(".")[0]
+        for name, p in convnext.network.features.model.named_parameters()
+        if p.requires_grad
+    }
     assert names == {"stages", "head"}
     text = TextClassifier(BERT, 2, head="bigru", hidden=4)
     LayerUnfreezing("encoder.layer.2").give_plan(text)
@@ -81,8 +89,14 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
     for epoch in (5, 0, 2, 9, 1, 3, 4):  # in any order: nothing is accumulated
         apply_plan(task.network, task.freezing, epoch)
         parts = [task.network.features.model.stem, *task.network.features.model.stages]
-        assert sum(all(p.requires_grad for p in part.parameters()) for part in parts) == expected[epoch]
-        assert sum(any(p.requires_grad for p in part.parameters()) for part in parts) == expected[epoch]
+        assert (
+            sum(all(p.requires_grad for p in part.parameters()) for part in parts)
+            == expected[epoch]
+        )
+        assert (
+            sum(any(p.requires_grad for p in part.parameters()) for part in parts)
+            == expected[epoch]
+        )
         assert all(p.requires_grad for p in task.network.head.parameters())
 
 
@@ -90,13 +104,28 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
     ("settings", "message"),
     [
         ({"start_layer": "stage.2"}, r"no layer is called 'stage\.2'; the nearest are stages\.2"),
-        ({"schedule": {0: "stages.1", 2: "stages.2"}}, r"epoch 2 starts at stages\.2, behind what trains already"),
-        ({"schedule": {0: "stages.1", 2: None}}, r"epoch 2 starts at None, behind what trains already"),
+        (
+            {"schedule": {0: "stages.1", 2: "stages.2"}},
+            r"epoch 2 starts at stages\.2, behind what trains already",
+        ),
+        (
+            {"schedule": {0: "stages.1", 2: None}},
+            r"epoch 2 starts at None, behind what trains already",
+        ),
         ({}, r"needs start_layer or schedule, one of them"),
-        ({"start_layer": "all", "schedule": {0: "all"}}, r"needs start_layer or schedule, one of them"),
+        (
+            {"start_layer": "all", "schedule": {0: "all"}},
+            r"needs start_layer or schedule, one of them",
+        ),
         ({"schedule": {-1: "all"}}, r"received epoch -1; a whole number from 0"),
-        ({"schedule": {0: "all"}, "lr_factors": {1: 0.5}}, r"lr_factors: received epoch 1; the schedule has 0"),
-        ({"schedule": {0: "all"}, "lr_factors": {0: -1}}, r"lr_factors: received -1 for epoch 0; a number above 0"),
+        (
+            {"schedule": {0: "all"}, "lr_factors": {1: 0.5}},
+            r"lr_factors: received epoch 1; the schedule has 0",
+        ),
+        (
+            {"schedule": {0: "all"}, "lr_factors": {0: -1}},
+            r"lr_factors: received -1 for epoch 0; a number above 0",
+        ),
         ({"schedule": {0: 28}}, r"schedule: received 28 for epoch 0; the name of a layer or null"),
         ({"schedule": {}}, r"schedule is empty"),
         ({"start_layer": "stem.2"}, r"layer 'stem\.2' has no parameters"),
@@ -129,9 +158,10 @@ def test_a_single_late_stage_begins_with_the_head_alone_and_keeps_its_factor() -
     task = ImageClassifier(RESNET, 3)
     LayerUnfreezing(schedule={3: "all"}, lr_factors={3: 0.1}).give_plan(task)
     assert task.freezing.stages == {0: None, 3: "all"}
-    assert {task.freezing.group(f"features.model.{name}") for name, _ in task.network.features.model.named_parameters()} == {
-        ("_epoch3", 0.1)
-    }
+    assert {
+        task.freezing.group(f"features.model.{name}")
+        for name, _ in task.network.features.model.named_parameters()
+    } == {("_epoch3", 0.1)}
     LayerUnfreezing("stages.2", lr_factors={0: 0.5}).give_plan(other := ImageClassifier(RESNET, 3))
     assert other.freezing.group("features.model.stages.2.down.0.weight") == ("", 0.5)
 
@@ -144,10 +174,14 @@ def test_layer_decay_is_timms() -> None:
     LayerUnfreezing("all", layer_decay=0.7).give_plan(task)
     backbone = task.network.features.model
     theirs = {
-        id(p): group["lr_scale"] for group in param_groups_layer_decay(backbone, 0.05, layer_decay=0.7) for p in group["params"]
+        id(p): group["lr_scale"]
+        for group in param_groups_layer_decay(backbone, 0.05, layer_decay=0.7)
+        for p in group["params"]
     }
     for name, parameter in backbone.named_parameters():
-        assert task.freezing.group(f"features.model.{name}")[1] == pytest.approx(theirs[id(parameter)]), name
+        assert task.freezing.group(f"features.model.{name}")[1] == pytest.approx(
+            theirs[id(parameter)]
+        ), name
 
 
 def test_layer_numbers_of_a_network_without_a_matcher() -> None:
@@ -157,7 +191,10 @@ def test_layer_numbers_of_a_network_without_a_matcher() -> None:
     assert [numbers[f"encoder.layer.{i}.output.dense.weight"] for i in range(3)] == [1, 2, 3]
     assert numbers["pooler.dense.weight"] == 4
     LayerUnfreezing("all", layer_decay=0.5).give_plan(text)
-    assert text.freezing.group("features.model.embeddings.word_embeddings.weight") == ("_below4", 0.5**4)
+    assert text.freezing.group("features.model.embeddings.word_embeddings.weight") == (
+        "_below4",
+        0.5**4,
+    )
 
 
 def test_parameters_from_a_layer_or_a_parameter() -> None:
@@ -170,8 +207,16 @@ def test_parameters_from_a_layer_or_a_parameter() -> None:
 
 def test_what_stands_before_the_start_layer_is_in_eval_even_without_parameters() -> None:
     """Dropout, and a BatchNorm that has statistics but no weights."""
-    features = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False), nn.Dropout(), nn.Linear(3, 3), nn.Dropout())
-    network = nn.ModuleDict({"features": features, "head": nn.Sequential(nn.Dropout(), nn.Linear(3, 2))})
+    features = nn.Sequential(
+        nn.Linear(3, 3),
+        nn.BatchNorm1d(3, affine=False),
+        nn.Dropout(),
+        nn.Linear(3, 3),
+        nn.Dropout(),
+    )
+    network = nn.ModuleDict(
+        {"features": features, "head": nn.Sequential(nn.Dropout(), nn.Linear(3, 2))}
+    )
     apply_plan(network.train(), FreezingPlan({"features": None, "features.3": 0}), 0)
     assert [module.training for module in features] == [False, False, False, True, True]
     assert [module.training for module in network["head"]] == [True, True]
@@ -188,7 +233,9 @@ SCHEDULE = "callbacks.unfreezing.schedule={0: null, 1: stages.2, 3: stages.1}"
 
 def digests(task: lightning.LightningModule) -> dict[str, str]:
     state = task.network.features.model.state_dict()  # type: ignore[union-attr]
-    return {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in state.items()}
+    return {
+        name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in state.items()
+    }
 
 
 @pytest.fixture
@@ -197,9 +244,15 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[dict[str
     seen: dict[str, list[dict[str, str]]] = {"start": [], "end": []}
     start, end = ImageClassifier.on_train_epoch_start, ImageClassifier.on_train_epoch_end
     monkeypatch.setattr(
-        ImageClassifier, "on_train_epoch_start", lambda self: (start(self), seen["start"].append(digests(self)))[0]
+        ImageClassifier,
+        "on_train_epoch_start",
+        lambda self: (start(self), seen["start"].append(digests(self)))[0],
     )
-    monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", lambda self: (end(self), seen["end"].append(digests(self)))[0])
+    monkeypatch.setattr(
+        ImageClassifier,
+        "on_train_epoch_end",
+        lambda self: (end(self), seen["end"].append(digests(self)))[0],
+    )
     return seen
 
 
@@ -207,11 +260,19 @@ def test_frozen_parameters_and_statistics_stay_to_the_bit(
     train: Train, tmp_path: Path, watched: dict[str, list[dict[str, str]]]
 ) -> None:
     cifar_like(tmp_path, 60, 20)
-    ended = train(*WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=5")
+    ended = train(
+        *WORDS,
+        "callbacks=unfreezing",
+        SCHEDULE,
+        f"paths.data_dir={tmp_path}",
+        "trainer.max_epochs=5",
+    )
     assert ended.code == 0, ended.err
     names = list(watched["start"][0])
     assert sum("running_mean" in name for name in names) == 7
-    for epoch, fits in enumerate([(), ("stages.2.",), ("stages.2.",), ("stages.1.", "stages.2."), ("stages.1.", "stages.2.")]):
+    for epoch, fits in enumerate(
+        [(), ("stages.2.",), ("stages.2.",), ("stages.1.", "stages.2."), ("stages.1.", "stages.2.")]
+    ):
         before, after = watched["start"][epoch], watched["end"][epoch]
         changed = {name for name in names if before[name] != after[name]}
         assert changed == {name for name in names if name.startswith(fits or "nothing")}, epoch
@@ -237,9 +298,16 @@ def stopped_and_resumed(
 
 
 # Where the schedule follows the step alone, the epochs around an unfreeze are enough.
-@pytest.mark.parametrize(("schedule", "epochs"), [("plateau", (1, 2, 3, 4)), ("onecycle", (2, 3)), ("exponential", (2, 3))])
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [("plateau", (1, 2, 3, 4)), ("onecycle", (2, 3)), ("exponential", (2, 3))],
+)
 def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
-    schedule: str, epochs: tuple[int, ...], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    schedule: str,
+    epochs: tuple[int, ...],
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cifar_like(tmp_path, 60, 20)
     words = (
@@ -251,11 +319,17 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
     for epoch in epochs:
         parts = tmp_path / f"stopped_before_{epoch}"
         stopped_and_resumed(train, words, epoch, parts, monkeypatch)
-        ours, theirs = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (parts, whole))
+        ours, theirs = (
+            torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+            for folder in (parts, whole)
+        )
         for part in ("state_dict", "optimizer_states", "lr_schedulers"):
             assert identical(ours[part], theirs[part]), (epoch, part)
         rows = [
-            [{k: v for k, v in row.items() if "second" not in k} for row in RunFolder(folder).read_history()]
+            [
+                {k: v for k, v in row.items() if "second" not in k}
+                for row in RunFolder(folder).read_history()
+            ]
             for folder in (parts, whole)
         ]
         assert rows[0] == rows[1], epoch
@@ -275,7 +349,10 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
         optimizer = self.trainer.optimizers[0]
         names = {id(p): name for name, p in self.network.named_parameters()}
         steps = {names[id(p)]: float(state["step"]) for p, state in optimizer.state.items()}
-        seen[self.current_epoch] = steps, {group["name"]: group["lr"] for group in optimizer.param_groups}
+        seen[self.current_epoch] = (
+            steps,
+            {group["name"]: group["lr"] for group in optimizer.param_groups},
+        )
 
     monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", looks)
     ended = train(
@@ -286,16 +363,26 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
     batches = 7  # 54 images in batches of 8
     for epoch, (steps, lrs) in seen.items():
         began = {"head": 0, "features.model.stages.2": 1, "features.model.stages.1": 3}
-        expected = {prefix: (epoch + 1 - first) * batches for prefix, first in began.items() if epoch >= first}
-        found = {prefix: {value for name, value in steps.items() if name.startswith(prefix)} for prefix in expected}
+        expected = {
+            prefix: (epoch + 1 - first) * batches
+            for prefix, first in began.items()
+            if epoch >= first
+        }
+        found = {
+            prefix: {value for name, value in steps.items() if name.startswith(prefix)}
+            for prefix in expected
+        }
         assert found == {prefix: {float(count)} for prefix, count in expected.items()}, epoch
-        assert not any(name.startswith(("features.model.stem", "features.model.stages.0")) for name in steps)
+        assert not any(
+            name.startswith(("features.model.stem", "features.model.stages.0")) for name in steps
+        )
         assert lrs["features_epoch1"] == pytest.approx(lrs["head"])
         assert lrs["features_epoch3"] == pytest.approx(0.1 * lrs["head"])
     lr = [lrs["head"] for _, lrs in seen.values()]
     shown = [float(row["lr/head"]) for row in RunFolder(ended.folder).read_history()]
     if schedule == "exponential":
-        # The scheduler has stepped behind the last batch, into the next epoch; the history shows what the epoch had.
+        # The scheduler has stepped behind the last batch, into the next epoch; the history shows
+        # what the epoch had.
         assert lr == pytest.approx([0.005, 0.0025, 0.00125, 0.000625])
         assert shown == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
     elif schedule == "plateau":
@@ -315,7 +402,11 @@ def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
         "plan=true",
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ended.out.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in ended.out.splitlines()
+        if line.startswith("│")
+    ]
     stages = [row for row in rows if len(row) == 4]
     head, last, middle = 90, 8 * 8 * 9 * 2 + 4 * 8, 8 * 8 * 9 * 2 + 4 * 8
     assert stages == [
@@ -326,22 +417,42 @@ def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
     assert not ended.folder.exists()
 
 
-def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(train: Train, tmp_path: Path) -> None:
+def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(
+    train: Train, tmp_path: Path
+) -> None:
     cifar_like(tmp_path, 60, 20)
-    ended = train(*WORDS, "callbacks=unfreezing", "callbacks.unfreezing.start_layer=stage.2", f"paths.data_dir={tmp_path}")
+    ended = train(
+        *WORDS,
+        "callbacks=unfreezing",
+        "callbacks.unfreezing.start_layer=stage.2",
+        f"paths.data_dir={tmp_path}",
+    )
     assert ended.code == 1
-    assert ended.error == "error: no layer is called 'stage.2'; the nearest are stages.2, stages.1, stages.0"
-    words = (*WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=3")
+    assert (
+        ended.error
+        == "error: no layer is called 'stage.2'; the nearest are stages.2, stages.1, stages.0"
+    )
+    words = (
+        *WORDS,
+        "callbacks=unfreezing",
+        SCHEDULE,
+        f"paths.data_dir={tmp_path}",
+        "trainer.max_epochs=3",
+    )
     late = train(*words, folder=tmp_path / "late")
     assert late.error.startswith(
         "error: callbacks.unfreezing.schedule: epoch 3 never comes, trainer.max_epochs=3 ends before it"
     )
-    ended = train(*WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second")
+    ended = train(
+        *WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second"
+    )
     assert "needs start_layer or schedule" in ended.error
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "plateau"])
-def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(schedule: str, tmp_path: Path) -> None:
+def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(
+    schedule: str, tmp_path: Path
+) -> None:
     """With gloo on the CPU; without a new wrap the ranks would drift apart from epoch 1 on, silently."""
     ended = run_ranks(2, tmp_path, schedule, program="tests.lightning_modules.ddp_unfreezing")
     assert [code for code, _, _ in ended] == [0, 0], ended

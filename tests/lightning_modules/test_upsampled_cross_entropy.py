@@ -14,15 +14,28 @@ from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_ent
 from tests.allocations import peak_allocated
 
 # Small logits, size of the labels: whole and other factors, one row, shrinking, the same size.
-SIZES = [((8, 8), (32, 32)), ((7, 5), (33, 17)), ((16, 11), (51, 44)), ((1, 6), (9, 24)), ((12, 12), (5, 7)), ((6, 9), (6, 9))]
+SIZES = [
+    ((8, 8), (32, 32)),
+    ((7, 5), (33, 17)),
+    ((16, 11), (51, 44)),
+    ((1, 6), (9, 24)),
+    ((12, 12), (5, 7)),
+    ((6, 9), (6, 9)),
+]
 
 
 def plain(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    upsampled = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    return functional.cross_entropy(upsampled, labels.long(), ignore_index=255, label_smoothing=smoothing)
+    upsampled = functional.interpolate(
+        logits, size=labels.shape[-2:], mode="bilinear", align_corners=False
+    )
+    return functional.cross_entropy(
+        upsampled, labels.long(), ignore_index=255, label_smoothing=smoothing
+    )
 
 
-def case(small: tuple[int, int], large: tuple[int, int], classes: int = 7, batch: int = 3) -> tuple[Tensor, Tensor]:
+def case(
+    small: tuple[int, int], large: tuple[int, int], classes: int = 7, batch: int = 3
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     logits = 3 * torch.randn(batch, classes, *small, generator=generator)
     labels = torch.randint(0, classes, (batch, *large), generator=generator, dtype=torch.uint8)
@@ -56,16 +69,26 @@ def test_value_and_gradient_are_those_of_the_plain_formula(
     assert predictions.dtype == torch.uint8
 
 
-@pytest.mark.parametrize(("small", "large"), [((160, 160), (640, 640)), ((160, 160), (512, 683)), ((128, 171), (511, 682))])
-def test_at_the_sizes_of_real_images(small: tuple[int, int], large: tuple[int, int], strips: None) -> None:
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [((160, 160), (640, 640)), ((160, 160), (512, 683)), ((128, 171), (511, 682))],
+)
+def test_at_the_sizes_of_real_images(
+    small: tuple[int, int], large: tuple[int, int], strips: None
+) -> None:
     logits, labels = case(small, large, classes=3, batch=1)
     logits.requires_grad_()
-    ours, theirs = gradient(upsampled_cross_entropy(logits, labels)[0], logits), gradient(plain(logits, labels), logits)
+    ours, theirs = (
+        gradient(upsampled_cross_entropy(logits, labels)[0], logits),
+        gradient(plain(logits, labels), logits),
+    )
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
 
 
 @pytest.mark.parametrize(("small", "large"), SIZES[:3])
-def test_in_float64_the_agreement_is_to_its_last_digits(small: tuple[int, int], large: tuple[int, int], strips: None) -> None:
+def test_in_float64_the_agreement_is_to_its_last_digits(
+    small: tuple[int, int], large: tuple[int, int], strips: None
+) -> None:
     logits, labels = case(small, large)
     logits = logits.double().requires_grad_()
     loss, _ = upsampled_cross_entropy(logits, labels)
@@ -108,7 +131,10 @@ def test_under_autocast_it_stays_in_float32(strips: None) -> None:
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     ours, exact = gradient(loss, half), gradient(expected, wide)
     assert ours.dtype == torch.bfloat16
-    assert torch.equal(ours, exact.bfloat16()) or float((ours.float() - exact).norm() / exact.norm()) < 2**-8
+    assert (
+        torch.equal(ours, exact.bfloat16())
+        or float((ours.float() - exact).norm() / exact.norm()) < 2**-8
+    )
     assert torch.equal(predictions, upsampled_cross_entropy(wide, labels)[1])
 
 
@@ -137,14 +163,18 @@ def test_memory_formats_do_not_matter(strips: None) -> None:
     logits.requires_grad_()
     expected, _ = upsampled_cross_entropy(logits, labels)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(gradient(loss, last), gradient(expected, logits), rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(
+        gradient(loss, last), gradient(expected, logits), rtol=1e-5, atol=1e-9
+    )
 
 
 def test_the_backward_pass_can_be_repeated_and_scaled(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     logits.requires_grad_()
     loss, _ = upsampled_cross_entropy(logits, labels)
-    first, second, third = (torch.autograd.grad(factor * loss, logits, retain_graph=True)[0] for factor in (1, 2.5, 1))
+    first, second, third = (
+        torch.autograd.grad(factor * loss, logits, retain_graph=True)[0] for factor in (1, 2.5, 1)
+    )
     torch.testing.assert_close(second, 2.5 * first)
     assert torch.equal(first, third)
     torch.autograd.backward(loss)  # this one frees what is kept
@@ -171,7 +201,10 @@ def test_labels_of_another_type_are_read_as_numbers() -> None:
 
 
 def test_memory_is_a_fraction_of_the_plain_formulas() -> None:
-    logits, labels = torch.randn(2, 150, 128, 128, requires_grad=True), random_labels((512, 512), torch.device("cpu"))
+    logits, labels = (
+        torch.randn(2, 150, 128, 128, requires_grad=True),
+        random_labels((512, 512), torch.device("cpu")),
+    )
     ours, theirs = (
         peak_allocated(lambda loss=loss: torch.autograd.grad(loss(logits, labels), logits))
         for loss in (segmentation_loss.ours, segmentation_loss.plain)

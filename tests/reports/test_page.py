@@ -15,7 +15,14 @@ from reports.record import NotARunError, read_run
 from run_folders.run_folder import RunFolder, write_atomically
 from tests.conftest import SAMPLE, Train
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 EVIL = "<script>document.title='owned'</script> & \"quoted\" <b>bold</b>"
 
@@ -26,7 +33,9 @@ def run(train: Train) -> RunFolder:
     table = pd.read_parquet(folder.predictions)
     # Four mistakes of known confidence, one with a text that tries to become markup.
     table["prediction"] = table["label"]
-    for i, (probability, text) in enumerate([(0.6, "zebra crossing"), (0.9, EVIL), (0.7, "zebra stripes"), (0.8, "plain")]):
+    for i, (probability, text) in enumerate(
+        [(0.6, "zebra crossing"), (0.9, EVIL), (0.7, "zebra stripes"), (0.8, "plain")]
+    ):
         wrong = "real" if table.loc[i, "label"] == "fake" else "fake"
         table.loc[i, ["prediction", f"probability_{wrong}", "text"]] = [wrong, probability, text]
         table.loc[i, f"probability_{table.loc[i, 'label']}"] = 1 - probability
@@ -37,7 +46,9 @@ def run(train: Train) -> RunFolder:
 def test_page_is_self_contained_escaped_and_complete(run: RunFolder) -> None:
     page = write_report(run.path).read_text(encoding="utf-8")
     assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=[\"'](?!data:)", page)
-    assert "http://" not in re.sub(r'xmlns[:\w]*="[^"]*"', "", page).replace("http://www.w3.org", "")
+    assert "http://" not in re.sub(r'xmlns[:\w]*="[^"]*"', "", page).replace(
+        "http://www.w3.org", ""
+    )
     assert "<script>document.title" not in page
     assert "&lt;script&gt;document.title" in page
     for part in (
@@ -63,7 +74,10 @@ def test_page_is_self_contained_escaped_and_complete(run: RunFolder) -> None:
 def test_mistakes_are_sorted_by_confidence_within_their_kind(run: RunFolder) -> None:
     kinds = mistakes(read_run(run.path))
     assert sum(kind["count"] for kind in kinds) == 4
-    assert {(kind["label"], kind["prediction"]) for kind in kinds} <= {("fake", "real"), ("real", "fake")}
+    assert {(kind["label"], kind["prediction"]) for kind in kinds} <= {
+        ("fake", "real"),
+        ("real", "fake"),
+    }
     for kind in kinds:
         confidences = [row["confidence"] for row in kind["rows"]]
         assert confidences == sorted(confidences, reverse=True)
@@ -94,9 +108,14 @@ def test_comparison_has_differences_and_an_exact_test(run: RunFolder, tmp_path: 
     metrics = other.read_json("metrics.json")
     metrics["test"]["acc"] = run.read_json("metrics.json")["test"]["acc"] + 0.075
     other.write_json("metrics.json", metrics)
-    page = write_comparison([run.path, other.path], tmp_path / "page.html").read_text(encoding="utf-8")
+    page = write_comparison([run.path, other.path], tmp_path / "page.html").read_text(
+        encoding="utf-8"
+    )
     assert "(+0.0750)" in page
-    assert re.search(r'<td class="n">0</td><td class="n">3</td><td class="n">40</td><td class="n">0.25</td>', page)
+    assert re.search(
+        r'<td class="n">0</td><td class="n">3</td><td class="n">40</td><td class="n">0.25</td>',
+        page,
+    )
     assert page.count("<svg") == 3
 
 
@@ -104,7 +123,9 @@ def test_names_with_dollars_and_underscores_are_drawn() -> None:
     from reports.plots import confusion_matrix, curves
 
     assert "a$_$b" in confusion_matrix([[1, 0], [0, 1]], ["a$_$b", "$x$"])
-    assert "_hidden" in curves({"_hidden": ([0, 1], [1.0, 2.0]), "b": ([0, 1], [2.0, 1.0])}, "loss", "x")
+    assert "_hidden" in curves(
+        {"_hidden": ([0, 1], [1.0, 2.0]), "b": ([0, 1], [2.0, 1.0])}, "loss", "x"
+    )
 
 
 def dump(page: Path, fragment: str = "", *flags: str) -> tuple[str, str]:
@@ -140,18 +161,25 @@ document.body.dataset.probe = [document.documentElement.scrollWidth, innerWidth,
 @needs_chromium
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("dark", [False, True])
-def test_pages_fit_a_phone_and_follow_the_theme(width: int, dark: bool, run: RunFolder, tmp_path: Path) -> None:
+def test_pages_fit_a_phone_and_follow_the_theme(
+    width: int, dark: bool, run: RunFolder, tmp_path: Path
+) -> None:
     pages = [write_report(run.path), write_comparison([run.path, run.path], tmp_path / "page.html")]
     for page in pages:
         probed = tmp_path / f"probed_{page.name}"
         # An iframe of that width: a headless window has a smallest width of its own.
-        probed.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
+        probed.write_text(
+            page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8"
+        )
         frame = tmp_path / "frame.html"
         frame.write_text(
             f'<iframe id="f" src="{probed.name}" width="{width}" height="800" style="border:0"></iframe>'
             "<script>f.onload = () => setTimeout(() => { document.body.dataset.probe = f.contentDocument.body.dataset.probe; }, 50)</script>"
         )
-        flags = ["--allow-file-access-from-files", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
+        flags = [
+            "--allow-file-access-from-files",
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+        ]
         dom, console = dump(frame, "", *flags)
         assert not console
         probe = re.search(r'data-probe="([^"]+)"', dom)

@@ -42,13 +42,23 @@ def segmentation_run(path: Path, ious: list[float], experiment: str = "masks") -
     }  # fmt: skip
     folder.write_json("metrics.json", metrics)
     folder.write_status("finished", "report")
-    row = {"train/loss": "1", "train/miou": "0.4", "val/loss": "0.9", "val/miou": "0.3", "train/seconds": "0.5"}
+    row = {
+        "train/loss": "1",
+        "train/miou": "0.4",
+        "val/loss": "0.9",
+        "val/miou": "0.3",
+        "train/seconds": "0.5",
+    }
     folder.write_history([{"epoch": str(epoch), **row} for epoch in range(2)])
     names = [f"images/<i>{i}</i>.jpg" for i in range(len(ious))]
-    table = pd.DataFrame({"index": range(len(ious)), "iou": ious, "pixel_acc": ious, "image": names})
+    table = pd.DataFrame(
+        {"index": range(len(ious)), "iou": ious, "pixel_acc": ious, "image": names}
+    )
     write_atomically(folder.predictions, lambda file: table.to_parquet(file, index=False))
     picture = encoded(Image.fromarray(np.zeros((4, 6, 3), np.uint8)), "WEBP")
-    shown = pd.DataFrame({"index": [0, 1, 2], "picture": [picture] * 3, "group": ["best", "worst", "median"]})
+    shown = pd.DataFrame(
+        {"index": [0, 1, 2], "picture": [picture] * 3, "group": ["best", "worst", "median"]}
+    )
     write_atomically(folder.test_images, lambda file: shown.to_parquet(file, index=False))
     return folder.path
 
@@ -89,7 +99,9 @@ def test_interval_of_a_mean() -> None:
     values = pd.Series(np.random.default_rng(0).normal(0.5, 0.1, 400))
     low, high = mean_interval(values)  # type: ignore[misc]
     half = 1.96 * values.std() / np.sqrt(400)
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.15 * half)
+    assert (low, high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.15 * half
+    )
     assert mean_interval(pd.Series([0.5, float("nan")])) is None
 
 
@@ -103,7 +115,10 @@ def test_runs_are_compared_by_the_signs_of_their_images(tmp_path: Path) -> None:
     assert "frequency-weighted IoU" in page
     assert "<svg" in page
     other = segmentation_run(tmp_path, [0.8, 0.3], "c")
-    assert "not the same test samples" in write_comparison([first, other], tmp_path / "page.html").read_text()
+    assert (
+        "not the same test samples"
+        in write_comparison([first, other], tmp_path / "page.html").read_text()
+    )
 
 
 @needs_chromium
@@ -115,7 +130,9 @@ def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
       for (const column of [1, 1, 0, 0, 3]) { table.tHead.rows[0].cells[column].querySelector("button").click(); seen.push(names()); }
       document.body.innerHTML = "<pre id=seen></pre>"; document.getElementById("seen").textContent = JSON.stringify(seen);
     </script>"""
-    (tmp_path / "clicked.html").write_text(page.replace("</body>", clicks + "</body>"), encoding="utf-8")
+    (tmp_path / "clicked.html").write_text(
+        page.replace("</body>", clicks + "</body>"), encoding="utf-8"
+    )
     command = [
         str(CHROMIUM),
         "--headless",
@@ -129,7 +146,13 @@ def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
     assert found
     seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     wall, sky = "<b>wall</b>", "sky & sea"
-    assert seen == [[sky, "tree", wall], [wall, "tree", sky], [wall, sky, "tree"], ["tree", sky, wall], [sky, wall, "tree"]]
+    assert seen == [
+        [sky, "tree", wall],
+        [wall, "tree", sky],
+        [wall, sky, "tree"],
+        ["tree", sky, wall],
+        [sky, wall, "tree"],
+    ]
 
 
 def test_masks_take_the_colours_of_their_classes() -> None:
@@ -137,7 +160,11 @@ def test_masks_take_the_colours_of_their_classes() -> None:
     assert coloured(labels, COLOURS).tolist() == [
         [list(COLOURS[0]), list(COLOURS[2]), [0, 0, 0]], [list(COLOURS[1]), list(COLOURS[1]), list(COLOURS[0])],
     ]  # fmt: skip
-    assert present([labels, labels[1:]], 4) == [(1, pytest.approx(4 / 8)), (0, pytest.approx(3 / 8)), (2, pytest.approx(1 / 8))]
+    assert present([labels, labels[1:]], 4) == [
+        (1, pytest.approx(4 / 8)),
+        (0, pytest.approx(3 / 8)),
+        (2, pytest.approx(1 / 8)),
+    ]
 
 
 def test_a_triptych_shows_its_three_parts_and_a_legend() -> None:
@@ -152,20 +179,35 @@ def test_a_triptych_shows_its_three_parts_and_a_legend() -> None:
     assert middle[24 + 600 + 100].tolist() == list(COLOURS[2])
     assert middle[24 + 600 + 250].tolist() == [0, 0, 0]
     legend = picture[20 + 50 + 8 :].reshape(-1, 3).tolist()
-    for colour, wanted in ((COLOURS[0], True), (COLOURS[2], True), ((0, 0, 0), True), (COLOURS[1], False), (COLOURS[3], False)):
+    for colour, wanted in (
+        (COLOURS[0], True),
+        (COLOURS[2], True),
+        ((0, 0, 0), True),
+        (COLOURS[1], False),
+        (COLOURS[3], False),
+    ):
         assert (list(colour) in legend) == wanted, colour
     pair = triptych(image, prediction, None, NAMES, COLOURS)
     assert pair.width == 2 * 300 + 3 * 8
 
 
 def test_large_images_are_shown_smaller() -> None:
-    picture = triptych(np.zeros((1200, 2000, 3), np.uint8), np.zeros((1200, 2000), np.uint8), None, NAMES, COLOURS, longest=500)
+    picture = triptych(
+        np.zeros((1200, 2000, 3), np.uint8),
+        np.zeros((1200, 2000), np.uint8),
+        None,
+        NAMES,
+        COLOURS,
+        longest=500,
+    )
     assert picture.width == 2 * 500 + 3 * 8
     assert 300 < picture.height < 400
 
 
 def test_a_narrow_picture_has_room_for_its_legend() -> None:
     labels = np.arange(4, dtype=np.uint8)[None].repeat(4, axis=0)
-    picture = triptych(np.zeros((4, 4, 3), np.uint8), labels, labels, ["a long name of a class"] * 4, COLOURS)
+    picture = triptych(
+        np.zeros((4, 4, 3), np.uint8), labels, labels, ["a long name of a class"] * 4, COLOURS
+    )
     assert picture.width >= 3 * 240
     assert picture.height > 240

@@ -14,10 +14,14 @@ def test_wilson_bounds_solve_the_score_equation(hits: int, total: int) -> None:
     """At a bound p, the share lies 1.96 standard errors of p away (Wilson 1927)."""
     share = hits / total
     for p in wilson_interval(hits, total):
-        assert (share - p) ** 2 == pytest.approx(1.959963984540054**2 * p * (1 - p) / total, abs=1e-12)
+        assert (share - p) ** 2 == pytest.approx(
+            1.959963984540054**2 * p * (1 - p) / total, abs=1e-12
+        )
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 5), (5, 0), (7, 7), (12, 30), (700, 650)])
+@pytest.mark.parametrize(
+    ("first", "second"), [(0, 0), (0, 5), (5, 0), (7, 7), (12, 30), (700, 650)]
+)
 def test_mcnemar_is_the_exact_binomial_test(first: int, second: int) -> None:
     total = first + second
     tail = sum(math.comb(total, k) for k in range(min(first, second) + 1))
@@ -34,7 +38,9 @@ def test_f1_interval_equals_resampling_samples() -> None:
     for _ in range(1000):
         chosen = rng.integers(0, 300, 300)
         drawn.append(f1_score(labels[chosen], predictions[chosen], average="macro"))
-    assert macro_f1_interval(confusion.tolist()) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=0.01)
+    assert macro_f1_interval(confusion.tolist()) == pytest.approx(
+        tuple(np.percentile(drawn, [2.5, 97.5])), abs=0.01
+    )
     assert macro_f1_interval(confusion.tolist()) == macro_f1_interval(confusion.tolist())
 
 

@@ -8,7 +8,9 @@ def test_nearest_name_is_offered_first() -> None:
 
 
 def test_key_with_the_same_last_part_is_near() -> None:
-    assert nearest("max_epochs", ["trainer.max_epochs", "seed"]) == "did you mean trainer.max_epochs?"
+    assert (
+        nearest("max_epochs", ["trainer.max_epochs", "seed"]) == "did you mean trainer.max_epochs?"
+    )
     assert nearest("a.very.long.way.to.lr", ["model.lr", "seed"]) == "did you mean model.lr?"
 
 

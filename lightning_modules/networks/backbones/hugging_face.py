@@ -56,7 +56,9 @@ def hf_not_loaded(backbone: str, error: Exception) -> str:
     )
 
 
-def hf_input(config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+def hf_input(
+    config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]
+) -> tuple[list[float], list[float]]:
     """What a network of images expects of its input.
 
     Args:
@@ -65,8 +67,8 @@ def hf_input(config: PretrainedConfig, backbone: str | None, stated: Mapping[str
         stated: Mean and std that the user gives, 0..1.
 
     Returns:
-        Mean and standard deviation of red, green and blue: as stated, else as the weights were trained, else as networks of
-        this kind are.
+        Mean and standard deviation of red, green and blue: as stated, else as the weights were
+        trained, else as networks of this kind are.
 
     Raises:
         BackboneError: If that is no three numbers, or the network reads other channels.
@@ -75,16 +77,21 @@ def hf_input(config: PretrainedConfig, backbone: str | None, stated: Mapping[str
     kinds: Any = IMAGE_PROCESSOR_MAPPING.get(type(config), {})
     for kind in kinds.values() if isinstance(kinds, dict) else ():
         values = {
-            name: getattr(kind, name, None) for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")
+            name: getattr(kind, name, None)
+            for name in ("image_mean", "image_std", "do_normalize", "do_flip_channel_order")
         }
     if backbone is not None:
-        with suppress(OSError):  # a folder that holds a network alone: what its kind is trained with
+        with suppress(
+            OSError
+        ):  # a folder that holds a network alone: what its kind is trained with
             values |= BaseImageProcessor.get_image_processor_dict(backbone)[0]
     if values.get("do_flip_channel_order"):
         msg = f"model.backbone: a {config.model_type} reads blue before red, which is not supported; take another network"
         raise BackboneError(msg)
     plain = [0.0] * 3, [1.0] * 3
-    mean, std = (values.get("image_mean"), values.get("image_std")) if values.get("do_normalize") else plain
+    mean, std = (
+        (values.get("image_mean"), values.get("image_std")) if values.get("do_normalize") else plain
+    )
     mean, std = stated.get("mean", mean or plain[0]), stated.get("std", std or plain[1])
     for key, found in (("mean", mean), ("std", std)):
         check_colours(key, found)

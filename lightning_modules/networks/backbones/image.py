@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
-from lightning_modules.networks.backbones.image_weights import load_weights, not_loaded, timm_network, weights_file
+from lightning_modules.networks.backbones.image_weights import (
+    load_weights,
+    not_loaded,
+    timm_network,
+    weights_file,
+)
 from lightning_modules.networks.backbones.partial_vit import block_list, forward_from, forward_until
-from lightning_modules.networks.backbones.pixels import FlatPixels, Interpolation, PixelInput, check_colours
+from lightning_modules.networks.backbones.pixels import (
+    FlatPixels,
+    Interpolation,
+    PixelInput,
+    check_colours,
+)
 from lightning_modules.networks.backbones.small_resnet import SmallResNet
 from run_folders.errors import brief, near_names
 
@@ -22,13 +32,16 @@ OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": F
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
 _TRIED = 32  # pixels of the image that a network of no fixed size is tried with
-_PIECE = 16 * 224**2  # pixels that a CPU evaluates together: what a layer gives for them stays in its cache
+_PIECE = (
+    16 * 224**2
+)  # pixels that a CPU evaluates together: what a layer gives for them stays in its cache
 
 
 class ImageEncoder(nn.Module):
     """Stored pixels -> pooled features.
 
-    The network stands in `model`, without its classifier: a layer that timm calls `blocks.11` is `features.model.blocks.11`.
+    The network stands in `model`, without its classifier: a layer that timm calls `blocks.11` is
+    `features.model.blocks.11`.
     """
 
     def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
@@ -36,8 +49,8 @@ class ImageEncoder(nn.Module):
 
         Args:
             model: Normalised pixels [B, 3, h, w] -> features [B, C].
-            config: What it can be built from again; with size (height and width, or None), mean, std and interpolation of
-                its input.
+            config: What it can be built from again; with size (height and width, or None), mean,
+                std and interpolation of its input.
         """
         super().__init__()
         size = _checked_input(config)
@@ -106,28 +119,36 @@ def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
     size = config["size"]
     if size is None:
         return None
-    if not isinstance(size, list | tuple) or [type(side) for side in size] != [int, int] or min(size) < 1:
+    if (
+        not isinstance(size, list | tuple)
+        or [type(side) for side in size] != [int, int]
+        or min(size) < 1
+    ):
         msg = f"model.backbone.size: received {size!r}; [height, width] in pixels is needed"
         raise BackboneError(msg)
     return size[0], size[1]
 
 
-def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_size: int | None) -> ImageEncoder:
+def image_encoder(
+    backbone: str | Mapping[str, Any], weights: str | None, image_size: int | None
+) -> ImageEncoder:
     """Build a network in float32.
 
     Args:
-        backbone: A name that timm knows, with or without the tag of its weights, or `hf-hub:owner/name`; a local folder with
-            config.json and model.safetensors, as timm saves it; or a mapping with `architecture` and that network's own
-            arguments, for random weights. The mapping may also say size, mean, std and interpolation of the input.
-        weights: A local file of weights (.safetensors, or .pth that holds tensors only), or a folder with one; None takes
-            those that belong to the backbone.
+        backbone: A name that timm knows, with or without the tag of its weights, or
+            `hf-hub:owner/name`; a local folder with config.json and model.safetensors, as timm
+            saves it; or a mapping with `architecture` and that network's own arguments, for random
+            weights. The mapping may also say size, mean, std and interpolation of the input.
+        weights: A local file of weights (.safetensors, or .pth that holds tensors only), or a
+            folder with one; None takes those that belong to the backbone.
         image_size: Side of the input in pixels; None takes what the weights were trained with.
 
     Returns:
         The encoder, in train mode.
 
     Raises:
-        BackboneError: If there is no such backbone, its weights are damaged or do not cover all of it.
+        BackboneError: If there is no such backbone, its weights are damaged or do not cover all of
+            it.
     """
     architecture, arguments, source = _described(backbone)
     arguments.pop("num_classes", None)  # of the task that the weights were saved with
@@ -141,19 +162,30 @@ def image_encoder(backbone: str | Mapping[str, Any], weights: str | None, image_
         if architecture == "flat_pixels" and stated.get("size") is None:
             msg = "model.backbone: flat_pixels needs a size, for example size: [32, 32]; its width depends on it"
             raise BackboneError(msg)
-        model, standard = _own(architecture, arguments), {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
+        model, standard = (
+            _own(architecture, arguments),
+            {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"},
+        )
         if file is not None:
             load_weights(model, file)
     else:
         if image_size is not None and _fixed_size(architecture, source):
             arguments.setdefault("img_size", image_size)
-        model = timm_network(architecture, arguments, source, file, pretrained=isinstance(backbone, str) or file is not None)
+        model = timm_network(
+            architecture,
+            arguments,
+            source,
+            file,
+            pretrained=isinstance(backbone, str) or file is not None,
+        )
         standard = _standard_input(model, arguments)
     config = {"architecture": architecture, **arguments, **standard, **stated}
     return ImageEncoder(model, json.loads(json.dumps(config))).train()
 
 
-def _described(backbone: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+def _described(
+    backbone: str | Mapping[str, Any],
+) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
     """Architecture, its arguments, and what came with its weights."""
     if not isinstance(backbone, str):
         rest = dict(backbone)
@@ -166,7 +198,9 @@ def _described(backbone: str | Mapping[str, Any]) -> tuple[str, dict[str, Any], 
         return _known(str(described.get("architecture"))), *_parts(described)
     if backbone.startswith("hf-hub:"):
         try:
-            source, architecture, arguments = timm.models.load_model_config_from_hf(backbone.removeprefix("hf-hub:"))
+            source, architecture, arguments = timm.models.load_model_config_from_hf(
+                backbone.removeprefix("hf-hub:")
+            )
         except Exception as error:  # the hub's client raises anything from OSError to its own kinds
             raise BackboneError(not_loaded(backbone, error)) from error
         return _known(architecture), dict(arguments or {}), dict(source)
@@ -205,7 +239,11 @@ def _known(name: str) -> str:
         msg = f"model.backbone={name}: timm knows no weights '{tag}' of {plain}; it knows {known or 'none'}"
         raise BackboneError(msg)
     near = near_names(plain, [*OWN, *timm.list_models()], cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() lists those that it knows"
+    hint = (
+        f"; did you mean {' or '.join(near)}?"
+        if near
+        else "; timm.list_models() lists those that it knows"
+    )
     msg = f"model.backbone={name}: no such folder ({Path(name).resolve()}), and timm knows no network of that name{hint}"
     raise BackboneError(msg)
 
@@ -222,12 +260,20 @@ def _fixed_size(architecture: str, source: Mapping[str, Any] | None) -> bool:
     """Whether a network is built for one size of image, like those with learnt positions."""
     if source is not None:
         return bool(source.get("fixed_input_size"))
-    return bool(getattr(timm.models.get_pretrained_cfg(architecture, allow_unregistered=True), "fixed_input_size", False))
+    return bool(
+        getattr(
+            timm.models.get_pretrained_cfg(architecture, allow_unregistered=True),
+            "fixed_input_size",
+            False,
+        )
+    )
 
 
 def _standard_input(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What the network's own configuration says of its input."""
     own = cast(Mapping[str, Any], model.pretrained_cfg)
     side = arguments.get("img_size")
-    size = own["input_size"][1:] if side is None else (side, side) if isinstance(side, int) else side
+    size = (
+        own["input_size"][1:] if side is None else (side, side) if isinstance(side, int) else side
+    )
     return {"size": list(size), **{key: own[key] for key in ("mean", "std", "interpolation")}}

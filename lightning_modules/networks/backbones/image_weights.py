@@ -23,7 +23,11 @@ _OF_THE_CODE = (TypeError, KeyError, AttributeError, AssertionError, RuntimeErro
 
 def weights_file(path: Path, key: str) -> Path:
     """The file of weights that a key of the config names, itself or in a folder; raises `BackboneError` where there is none."""
-    found = next((path / name for name in _WEIGHTS if (path / name).is_file()), None) if path.is_dir() else path
+    found = (
+        next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
+        if path.is_dir()
+        else path
+    )
     if found is None or not found.is_file():
         wanted = f"no {' or '.join(_WEIGHTS)} in it" if path.is_dir() else "no such file"
         msg = f"{key}={path}: {wanted} ({path.resolve()})"
@@ -43,7 +47,12 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
 
 def timm_network(
-    architecture: str, arguments: Mapping[str, Any], source: dict[str, Any] | None, file: Path | None, *, pretrained: bool
+    architecture: str,
+    arguments: Mapping[str, Any],
+    source: dict[str, Any] | None,
+    file: Path | None,
+    *,
+    pretrained: bool,
 ) -> nn.Module:
     """Build a network of timm without its classifier; VGG also without the two wide layers before it.
 
@@ -65,7 +74,12 @@ def timm_network(
     try:
         with _load_report() as report:
             model = timm.create_model(
-                architecture, pretrained, pretrained_cfg=source, pretrained_cfg_overlay=overlay, num_classes=0, **arguments
+                architecture,
+                pretrained,
+                pretrained_cfg=source,
+                pretrained_cfg_overlay=overlay,
+                num_classes=0,
+                **arguments,
             )
     except Exception as error:  # constructors and loaders raise anything
         if file is not None or (pretrained and not isinstance(error, _OF_THE_CODE)):
@@ -75,11 +89,19 @@ def timm_network(
     if isinstance(model, timm.models.VGG):
         model.register_module("pre_logits", nn.Identity())
     used = model.state_dict()
-    random = [name for name in report["Missing"] if name in used and not name.endswith("num_batches_tracked")]
+    random = [
+        name
+        for name in report["Missing"]
+        if name in used and not name.endswith("num_batches_tracked")
+    ]
     if random:
         msg = f"{file or architecture}: no weights for {_some(random)}, so they would be random; is it of another network?"
         raise BackboneError(msg)
-    foreign = [name for name in report["Unexpected"] if not name.startswith(_CLASSIFIERS) and not name.endswith(_DERIVED)]
+    foreign = [
+        name
+        for name in report["Unexpected"]
+        if not name.startswith(_CLASSIFIERS) and not name.endswith(_DERIVED)
+    ]
     if foreign and file is not None:
         msg = f"{file}: {architecture} has no {_some(foreign)}, which the file has; is it of another network?"
         raise BackboneError(msg)

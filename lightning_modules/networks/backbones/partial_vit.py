@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import starting_at
 
-_LISTED: dict[tuple[type[nn.Module], ...], str] = {(VisionTransformer, Beit): "blocks", (VGG, DenseNet): "features"}
+_LISTED: dict[tuple[type[nn.Module], ...], str] = {
+    (VisionTransformer, Beit): "blocks",
+    (VGG, DenseNet): "features",
+}
 
 
 class _ReachedError(Exception):
@@ -63,7 +66,9 @@ def forward_from(model: nn.Module, layer: str, state: Tensor) -> Tensor:
     whole: Any = model
     listed, _, first = layer.rpartition(".")
     children = dict(model.get_submodule(listed).named_children())
-    shared = model.rel_pos_bias() if isinstance(model, Beit) and model.rel_pos_bias is not None else None
+    shared = (
+        model.rel_pos_bias() if isinstance(model, Beit) and model.rel_pos_bias is not None else None
+    )
     more = {"shared_rel_pos_bias": shared} if isinstance(model, Beit) else {}
     for name in starting_at(children, first):
         state = children[name](state, **more)

@@ -14,7 +14,11 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 def check_colours(key: str, values: Any) -> None:  # noqa: ANN401 - whatever a config holds
     """Raise `BackboneError` where `model.backbone.mean` or `.std` is no three numbers, above 0 for `std`."""
-    right = isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)  # noqa: PLR2004
+    right = (
+        isinstance(values, list | tuple)
+        and len(values) == 3  # noqa: PLR2004
+        and all(isinstance(v, int | float) for v in values)
+    )
     if not right or (key == "std" and min(values) <= 0):
         msg = f"model.backbone.{key}: received {values!r}; three numbers are needed, of red, green and blue"
         raise BackboneError(msg)
@@ -24,7 +28,11 @@ class PixelInput(nn.Module):
     """Resizes and normalises, on whatever device the pixels are. It has no parameters and nothing in the state dict."""
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None, interpolation: Interpolation
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: tuple[int, int] | None,
+        interpolation: Interpolation,
     ) -> None:
         """State what the network expects.
 
@@ -36,7 +44,9 @@ class PixelInput(nn.Module):
         """
         super().__init__()
         self.size, self.interpolation = size, interpolation
-        means, stds = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
+        means, stds = (
+            torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
+        )
         # No buffers: a module that is brought to half precision would take them along.
         self.scale, self.shift = 1 / (255 * stds), means / stds
 
@@ -49,7 +59,11 @@ class PixelInput(nn.Module):
         Returns:
             [B, 3, h, w] float32.
         """
-        resized = pixel_values if self.size is None else resize(pixel_values, self.size, self.interpolation)
+        resized = (
+            pixel_values
+            if self.size is None
+            else resize(pixel_values, self.size, self.interpolation)
+        )
         self.scale, self.shift = self.scale.to(resized.device), self.shift.to(resized.device)
         return resized.contiguous().float().mul_(self.scale).sub_(self.shift)
 
@@ -74,7 +88,11 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: Interpolation) 
         return functional.interpolate(stored, size, mode=interpolation, antialias=True)
     values = images.float()
     for step in ((images.shape[-2], size[1]), size):
-        values = functional.interpolate(values, step, mode=interpolation, antialias=True).clamp_(0, 255).round_()
+        values = (
+            functional.interpolate(values, step, mode=interpolation, antialias=True)
+            .clamp_(0, 255)
+            .round_()
+        )
     return values.to(torch.uint8)
 
 

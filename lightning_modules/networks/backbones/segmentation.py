@@ -40,7 +40,8 @@ class SegmentationLogits(NamedTuple):
 
     Attributes:
         logits: [B, K, h, w], as a rule a quarter of the input's height and width.
-        auxiliary: [B, K, h', w'] of the auxiliary head, which only training needs; None where there is none.
+        auxiliary: [B, K, h', w'] of the auxiliary head, which only training needs; None where there
+            is none.
     """
 
     logits: Tensor
@@ -79,8 +80,8 @@ class SegmentationHead(nn.Module):
 
         Args:
             model: The network, changed in place.
-            checkpointed: Whether training computes the head a second time in the backward pass instead of keeping what it
-                computed (Chen et al. 2016, arXiv 1604.06174).
+            checkpointed: Whether training computes the head a second time in the backward pass
+                instead of keeping what it computed (Chen et al. 2016, arXiv 1604.06174).
         """
         super().__init__()
         self.model = model
@@ -98,7 +99,9 @@ class SegmentationHead(nn.Module):
         """Compute the logits."""
         if not (self.checkpointed and self.training):
             return self._logits(features)
-        logits: SegmentationLogits = checkpoint(self._logits, features, use_reentrant=False, context_fn=self._contexts)
+        logits: SegmentationLogits = checkpoint(
+            self._logits, features, use_reentrant=False, context_fn=self._contexts
+        )
         return logits
 
     def _logits(self, features: SegmentationFeatures) -> SegmentationLogits:
@@ -121,7 +124,10 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
     norms = [m for m in module.modules() if isinstance(m, kinds) and m.training]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked and norm.num_batches_tracked.clone()
+        norm.momentum, norm.num_batches_tracked = (
+            0.0,
+            norm.num_batches_tracked and norm.num_batches_tracked.clone(),
+        )
     try:
         yield
     finally:
@@ -136,7 +142,9 @@ class SegmentationNetwork(nn.Module):
         uninitialized: What has random weights, for a person; empty where all were loaded.
     """
 
-    def __init__(self, features: SegmentationEncoder, head: SegmentationHead, uninitialized: str) -> None:
+    def __init__(
+        self, features: SegmentationEncoder, head: SegmentationHead, uninitialized: str
+    ) -> None:
         super().__init__()
         self.features = features
         self.head = head
@@ -150,34 +158,51 @@ class SegmentationNetwork(nn.Module):
         """What it can be built from again, with random weights."""
         config = self.head.model.config
         known = type(config)().to_dict()
-        values = {key: value for key, value in config.to_dict().items() if key in known and not key.endswith(_OF_LABELS)}
+        values = {
+            key: value
+            for key, value in config.to_dict().items()
+            if key in known and not key.endswith(_OF_LABELS)
+        }
         return {**values, "mean": self.features.mean, "std": self.features.std}
 
 
 def segmentation_network(
-    backbone: str | Mapping[str, Any], num_classes: int, *, checkpoint_encoder: bool = False, checkpoint_head: bool = False
+    backbone: str | Mapping[str, Any],
+    num_classes: int,
+    *,
+    checkpoint_encoder: bool = False,
+    checkpoint_head: bool = False,
 ) -> SegmentationNetwork:
     """Build a network in float32.
 
     Args:
-        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a configuration with
-            `model_type`, for random weights; the values may also say mean and std of the input's channels, 0..1.
-        num_classes: K. Weights of another number of classes serve for everything but the last layers, which start anew.
-        checkpoint_encoder: Whether training computes each layer of the backbone a second time in the backward pass instead of
-            keeping what it computed.
+        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a
+            configuration with `model_type`, for random weights; the values may also say mean and
+            std of the input's channels, 0..1.
+        num_classes: K. Weights of another number of classes serve for everything but the last
+            layers, which start anew.
+        checkpoint_encoder: Whether training computes each layer of the backbone a second time in
+            the backward pass instead of keeping what it computed.
         checkpoint_head: The same for the head as a whole.
 
     Returns:
         The network, in train mode.
 
     Raises:
-        BackboneError: If there is no such network, its weights do not cover the backbone, or it cannot be cut in two.
+        BackboneError: If there is no such network, its weights do not cover the backbone, or it
+            cannot be cut in two.
     """
-    stated = {key: backbone[key] for key in _INPUT_KEYS if key in backbone} if not isinstance(backbone, str) else {}
+    stated = (
+        {key: backbone[key] for key in _INPUT_KEYS if key in backbone}
+        if not isinstance(backbone, str)
+        else {}
+    )
     if isinstance(backbone, str):
         model, uninitialized = _pretrained(backbone, num_classes)
     else:
-        config = hf_config({key: value for key, value in backbone.items() if key not in _INPUT_KEYS})
+        config = hf_config(
+            {key: value for key, value in backbone.items() if key not in _INPUT_KEYS}
+        )
         config.num_labels, uninitialized = num_classes, "all of it"
         try:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
@@ -186,9 +211,7 @@ def segmentation_network(
             raise BackboneError(msg) from error
     base = getattr(model, model.base_model_prefix, None) if model.base_model_prefix else None
     if not isinstance(base, PreTrainedModel):
-        msg = (
-            f"model.backbone: a {model.config.model_type} has no backbone of its own that could be frozen; take another network"
-        )
+        msg = f"model.backbone: a {model.config.model_type} has no backbone of its own that could be frozen; take another network"
         raise BackboneError(msg)
     _drop_unread_layers(model)
     if checkpoint_encoder:
@@ -196,12 +219,17 @@ def segmentation_network(
             msg = f"model.checkpoint_encoder: a {model.config.model_type} cannot do that; leave it out"
             raise BackboneError(msg)
         # Renamed in transformers 5.23; the old name warns there.
-        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable = (
+            getattr(base, "activation_checkpointing_enable", None)
+            or base.gradient_checkpointing_enable
+        )
         enable({"use_reentrant": False})
     mean, std = hf_input(model.config, backbone if isinstance(backbone, str) else None, stated)
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
-        SegmentationEncoder(base, mean, std), SegmentationHead(model, checkpointed=checkpoint_head), uninitialized
+        SegmentationEncoder(base, mean, std),
+        SegmentationHead(model, checkpointed=checkpoint_head),
+        uninitialized,
     ).train()
 
 
@@ -209,25 +237,39 @@ def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
     """The network, and what of it the weights did not cover."""
     try:
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(
-            backbone, dtype=torch.float32, num_labels=num_classes, ignore_mismatched_sizes=True, output_loading_info=True
+            backbone,
+            dtype=torch.float32,
+            num_labels=num_classes,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except Exception as error:  # the loaders raise anything from OSError to SafetensorError
         raise BackboneError(hf_not_loaded(backbone, error)) from error
     random = sorted({*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])})
     of_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
-    what = ", ".join((of_backbone or random)[:_SHOWN]) + (", ..." if len(of_backbone or random) > _SHOWN else "")
+    what = ", ".join((of_backbone or random)[:_SHOWN]) + (
+        ", ..." if len(of_backbone or random) > _SHOWN else ""
+    )
     if of_backbone:
-        msg = f"{backbone}: no weights for {what}, so they would be random; is it of another network?"
+        msg = (
+            f"{backbone}: no weights for {what}, so they would be random; is it of another network?"
+        )
         raise BackboneError(msg)
     if random:
-        log.warning("%s has no weights of %d classes for %s: these start from random ones", backbone, num_classes, what)
+        log.warning(
+            "%s has no weights of %d classes for %s: these start from random ones",
+            backbone,
+            num_classes,
+            what,
+        )
     return model, what
 
 
 def _drop_unread_layers(model: PreTrainedModel) -> None:
     """Take away what of BEiT and Data2Vec stands behind the last states that the head reads: nothing would train it.
 
-    Their `out_indices` count the hidden states from 1, the embeddings' included, so that [3, 5, 7, 11] reads ten layers.
+    Their `out_indices` count the hidden states from 1, the embeddings' included, so that [3, 5, 7,
+    11] reads ten layers.
     """
     if model.config.model_type not in ("beit", "data2vec-vision"):
         return

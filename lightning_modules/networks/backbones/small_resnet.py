@@ -13,15 +13,18 @@ _MOMENTUM = 0.3
 def _unit(width_in: int, width: int, *, pool: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(width_in, width, 3, padding=1, bias=False)]
     if pool:
-        layers.append(nn.MaxPool2d(2))  # before norm and activation, which then have a quarter of the work
+        layers.append(
+            nn.MaxPool2d(2)
+        )  # before norm and activation, which then have a quarter of the work
     return nn.Sequential(*layers, nn.BatchNorm2d(width, momentum=_MOMENTUM), nn.GELU())
 
 
 def opponent_filters() -> Tensor:
     """Twelve orthogonal filters over 2 x 2 pixels, and their negatives: what takes apart neighbouring pixels and colours.
 
-    Brightness, red against blue and green against both, each as a mean, a step across, a step down and a saddle. These are
-    close to the principal components of natural images, so that the layers behind begin with inputs that hardly correlate.
+    Brightness, red against blue and green against both, each as a mean, a step across, a step down
+    and a saddle. These are close to the principal components of natural images, so that the layers
+    behind begin with inputs that hardly correlate.
 
     Returns:
         [24, 3, 2, 2] float32 of unit norm.
@@ -40,7 +43,9 @@ class Stage(nn.Module):
         super().__init__()
         self.down = _unit(width_in, width, pool=True)
         self.residual = nn.Sequential(*(_unit(width, width) for _ in range(depth)))
-        with torch.no_grad():  # begins by handing on what it gets (Zagoruyko & Komodakis 2017, arXiv 1706.00388)
+        with (
+            torch.no_grad()
+        ):  # begins by handing on what it gets (Zagoruyko & Komodakis 2017, arXiv 1706.00388)
             nn.init.dirac_(self.down[0].weight[:width_in])  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,8 +57,8 @@ class Stage(nn.Module):
 class SmallResNet(nn.Module):
     """A stem, stages that halve the picture, and the largest value of each channel.
 
-    After the networks that win CIFAR-10 speed contests (Jordan 2024, arXiv 2404.00498): few layers, GELU, BatchNorm behind
-    the pooling, a first layer that decorrelates.
+    After the networks that win CIFAR-10 speed contests (Jordan 2024, arXiv 2404.00498): few layers,
+    GELU, BatchNorm behind the pooling, a first layer that decorrelates.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 256), depth: int = 2) -> None:
@@ -68,7 +73,9 @@ class SmallResNet(nn.Module):
         convolution = nn.Conv2d(3, len(filters), 2, bias=False)
         with torch.no_grad():
             convolution.weight.copy_(filters)
-        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(len(filters), momentum=_MOMENTUM), nn.GELU())
+        self.stem = nn.Sequential(
+            convolution, nn.BatchNorm2d(len(filters), momentum=_MOMENTUM), nn.GELU()
+        )
         pairs = zip([len(filters), *widths], widths, strict=False)
         self.stages = nn.Sequential(*(Stage(width_in, width, depth) for width_in, width in pairs))
 

@@ -26,8 +26,8 @@ class TextEncoder(nn.Module):
 
         Args:
             encoder: With `last_hidden_state` [B, T, C] in its output.
-            pooling: What the vector of a text is: the encoder's `pooler`, the `cls` token's state, or the `mean` over
-                the tokens. None gives token states.
+            pooling: What the vector of a text is: the encoder's `pooler`, the `cls` token's state,
+                or the `mean` over the tokens. None gives token states.
 
         Raises:
             BackboneError: If the encoder has no pooler and one is asked for.
@@ -38,7 +38,9 @@ class TextEncoder(nn.Module):
             msg = f"{type(encoder).__name__} has no pooler: choose model.pooling=cls or mean, or model.head=bigru"
             raise BackboneError(msg)
         if has_pooler and pooling != "pooler":
-            encoder.register_module("pooler", None)  # nothing reads it, so it is neither trained nor counted
+            encoder.register_module(
+                "pooler", None
+            )  # nothing reads it, so it is neither trained nor counted
         use_cpu_layers(encoder)
         self.model = encoder
         self.pooling = pooling
@@ -81,20 +83,23 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
     """Build an encoder in float32.
 
     Args:
-        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a configuration with
-            `model_type`, for random weights.
+        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a
+            configuration with `model_type`, for random weights.
         pooling: See `TextEncoder`.
 
     Returns:
         The encoder, in train mode.
 
     Raises:
-        BackboneError: If there is no such backbone, its weights are damaged or do not cover what is used of it.
+        BackboneError: If there is no such backbone, its weights are damaged or do not cover what is
+            used of it.
     """
     if not isinstance(backbone, str):
         return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
     try:
-        encoder, loading = AutoModel.from_pretrained(backbone, dtype=torch.float32, output_loading_info=True)
+        encoder, loading = AutoModel.from_pretrained(
+            backbone, dtype=torch.float32, output_loading_info=True
+        )
     except Exception as error:  # the loaders raise anything from OSError to SafetensorError
         raise BackboneError(hf_not_loaded(backbone, error)) from error
     wrapped = TextEncoder(encoder, pooling)
@@ -102,7 +107,11 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
     missing = sorted(set(loading["missing_keys"]) & used)
     if missing:
         what = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")  # noqa: PLR2004
-        advice = "; choose model.pooling=cls or mean" if all("pooler" in name for name in missing) else ""
+        advice = (
+            "; choose model.pooling=cls or mean"
+            if all("pooler" in name for name in missing)
+            else ""
+        )
         msg = f"{backbone}: no weights for {what}, so they would be random{advice}"
         raise BackboneError(msg)
     return wrapped.train()

@@ -1,7 +1,8 @@
 """Which parameters train at which epoch: a pure function of a plan and the epoch.
 
-Nothing is accumulated, so a resumed run, a validation pass or a wrapped model cannot bring it out of step. What is frozen
-has `requires_grad=False` and is in eval mode: dropout off, BatchNorm statistics still.
+Nothing is accumulated, so a resumed run, a validation pass or a wrapped model cannot bring it out
+of step. What is frozen has `requires_grad=False` and is in eval mode: dropout off, BatchNorm
+statistics still.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,10 +24,12 @@ class FreezingPlan:
     In both mappings of names the longest name that is a parameter's prefix decides.
 
     Attributes:
-        starts: Name of a module or parameter -> first epoch in which it trains, from 0; None is never. What no name covers
-            trains from epoch 0.
-        groups: Name -> what sets its parameter group apart, and a factor on its learning rate; else "" and 1.
-        stages: First epoch of each stage -> the layer from which on the backbone trains; for people.
+        starts: Name of a module or parameter -> first epoch in which it trains, from 0; None is
+            never. What no name covers trains from epoch 0.
+        groups: Name -> what sets its parameter group apart, and a factor on its learning rate; else
+            "" and 1.
+        stages: First epoch of each stage -> the layer from which on the backbone trains; for
+            people.
     """
 
     starts: Mapping[str, int | None] = field(default_factory=dict)
@@ -39,7 +42,9 @@ class FreezingPlan:
 
     def group(self, parameter: str) -> tuple[str, float]:
         """What sets a parameter's group apart, and the factor on its learning rate."""
-        return next((self.groups[name] for name in _prefixes(parameter) if name in self.groups), ("", 1.0))
+        return next(
+            (self.groups[name] for name in _prefixes(parameter) if name in self.groups), ("", 1.0)
+        )
 
     def trains(self, parameter: str, epoch: int) -> bool:
         """Whether a parameter trains in an epoch."""
@@ -53,7 +58,9 @@ class FreezingPlan:
 
     def check(self, network: nn.Module) -> None:
         """Raise `FreezingError` where a name matches nothing in the network."""
-        known = [name for name, _ in network.named_modules() if name] + [name for name, _ in network.named_parameters()]
+        known = [name for name, _ in network.named_modules() if name] + [
+            name for name, _ in network.named_parameters()
+        ]
         for name in (*self.starts, *self.groups):
             if name not in known:
                 raise unknown_layer(name, known)
@@ -97,8 +104,9 @@ def apply_plan(network: nn.Module, plan: FreezingPlan, epoch: int) -> bool:
 def keep_frozen_in_eval(network: nn.Module) -> None:
     """Put what is frozen into eval mode: every module all of whose parameters are.
 
-    A module without parameters belongs to what stands before it: in a part (a child of the network) that is frozen as far as
-    some layer, everything up to that layer is frozen, dropout and statistics of a BatchNorm without weights included.
+    A module without parameters belongs to what stands before it: in a part (a child of the network)
+    that is frozen as far as some layer, everything up to that layer is frozen, dropout and
+    statistics of a BatchNorm without weights included.
     """
     for part in network.children():
         trained = {parameter.requires_grad for parameter in part.parameters()}
@@ -110,6 +118,8 @@ def keep_frozen_in_eval(network: nn.Module) -> None:
         begun = False
         for module in part.modules():
             parameters = list(module.parameters())
-            if not any(parameter.requires_grad for parameter in parameters) and (parameters or not begun):
+            if not any(parameter.requires_grad for parameter in parameters) and (
+                parameters or not begun
+            ):
                 module.eval()
             begun |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))

@@ -1,6 +1,7 @@
 """Where a network can be cut into a part that never trains, computed once, and the rest.
 
-A cut is a pure function of the network and its freezing plan. The network itself stays as it is: its modules, names and state.
+A cut is a pure function of the network and its freezing plan. The network itself stays as it is:
+its modules, names and state.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ class Cut:
     """What comes before it is computed once.
 
     Attributes:
-        layer: The first layer behind the cut, as the backbone calls it; None where only the head is behind it.
+        layer: The first layer behind the cut, as the backbone calls it; None where only the head is
+            behind it.
     """
 
     layer: str | None = None
@@ -44,9 +46,15 @@ class Cut:
             return tensors
         backbone = features.get_submodule("model")
         listed, _, first = self.layer.rpartition(".")
-        later = [f"model.{listed}.{name}." for name in starting_at(_children(backbone, listed), first)]
-        later += [f"model.{name}." for name in starting_at(dict(backbone.named_children()), listed)[1:]]
-        return {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))}
+        later = [
+            f"model.{listed}.{name}." for name in starting_at(_children(backbone, listed), first)
+        ]
+        later += [
+            f"model.{name}." for name in starting_at(dict(backbone.named_children()), listed)[1:]
+        ]
+        return {
+            name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))
+        }
 
 
 def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
@@ -72,7 +80,10 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return f"{kind} trains from {trained[0].removeprefix('model.')} on, and it cannot be run from a layer in its middle on"
     children = list(_children(features.get_submodule("model"), listed))
     for name in trained:
-        if not name.startswith(f"model.{listed}.") and name in names[: _first_of(names, f"model.{listed}.")]:
+        if (
+            not name.startswith(f"model.{listed}.")
+            and name in names[: _first_of(names, f"model.{listed}.")]
+        ):
             return f"{name.removeprefix('model.')} trains, and it comes before all layers"
     reached = [name.split(".")[2] for name in trained if name.startswith(f"model.{listed}.")]
     start = min((children.index(child) for child in reached), default=len(children) - 1)

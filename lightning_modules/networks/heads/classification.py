@@ -25,10 +25,14 @@ class LinearHead(nn.Module):
 class MLPHead(nn.Module):
     """Pooled vector -> logits by way of hidden layers, each with ReLU and dropout behind it."""
 
-    def __init__(self, width: int, outputs: int, widths: Sequence[int] = (256, 256), dropout: float = 0.5) -> None:
+    def __init__(
+        self, width: int, outputs: int, widths: Sequence[int] = (256, 256), dropout: float = 0.5
+    ) -> None:
         super().__init__()
         pairs = zip([width, *widths], widths, strict=False)
-        hidden = [(nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)) for before, after in pairs]
+        hidden = [
+            (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)) for before, after in pairs
+        ]
         self.hidden = nn.Sequential(*(layer for layers in hidden for layer in layers))
         self.output = nn.Linear([width, *widths][-1], outputs)
 

@@ -11,9 +11,10 @@ from torch.nn import functional
 class BiGRU(nn.Module):
     """A bidirectional GRU that padding does not touch, giving the final states of both directions.
 
-    The backward direction reads each text reversed within its own length. That equals a packed sequence and is faster:
-    both directions run over the padded batch, and the state at each text's end is picked out. On a CPU they run side by side as
-    one recurrence, with the gradient written out: there the time goes into the number of small operations, not into their size.
+    The backward direction reads each text reversed within its own length. That equals a packed
+    sequence and is faster: both directions run over the padded batch, and the state at each text's
+    end is picked out. On a CPU they run side by side as one recurrence, with the gradient written
+    out: there the time goes into the number of small operations, not into their size.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -39,13 +40,17 @@ class BiGRU(nn.Module):
         if states.device.type == "cpu":
             return self._side_by_side(*both)[last, :, rows].flatten(1)
         dtype = next(self.parameters()).dtype
-        ends = [gru(x.to(dtype))[0][rows, last] for gru, x in zip((self.forwards, self.backwards), both, strict=True)]
+        ends = [
+            gru(x.to(dtype))[0][rows, last]
+            for gru, x in zip((self.forwards, self.backwards), both, strict=True)
+        ]
         return torch.cat(ends, dim=-1)
 
     def _side_by_side(self, *both: Tensor) -> Tensor:
         """What each direction reads, [B, T, C] -> all states of both, [T, 2, B, H].
 
-        Autocast may do the large product in bfloat16; the steps, each of which rounds, are taken in the parameters' dtype.
+        Autocast may do the large product in bfloat16; the steps, each of which rounds, are taken in
+        the parameters' dtype.
         """
         dtype = next(self.parameters()).dtype
         inputs = both if torch.is_autocast_enabled("cpu") else tuple(x.to(dtype) for x in both)
@@ -53,10 +58,17 @@ class BiGRU(nn.Module):
             [getattr(gru, name) for gru in (self.forwards, self.backwards)]
             for name in ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")
         )
-        read = torch.stack([functional.linear(*each).to(dtype) for each in zip(inputs, weights, biases, strict=True)])
+        read = torch.stack(
+            [
+                functional.linear(*each).to(dtype)
+                for each in zip(inputs, weights, biases, strict=True)
+            ]
+        )
         with torch.autocast("cpu", enabled=False):
             states: Tensor = _Recurrence.apply(
-                read.permute(2, 0, 1, 3).contiguous(), torch.stack(recurrent), torch.stack(recurrent_biases)
+                read.permute(2, 0, 1, 3).contiguous(),
+                torch.stack(recurrent),
+                torch.stack(recurrent_biases),
             )
         return states
 
@@ -64,7 +76,8 @@ class BiGRU(nn.Module):
 class _Recurrence(torch.autograd.Function):
     """The steps of several GRUs (Cho et al. 2014, arXiv 1406.1078) side by side, with torch's gates r, z, n in torch's order.
 
-    r = sigmoid(x_r + h W_r + b_r), z = sigmoid(x_z + h W_z + b_z), n = tanh(x_n + r (h W_n + b_n)), h' = n + z (h - n).
+    r = sigmoid(x_r + h W_r + b_r), z = sigmoid(x_z + h W_z + b_z), n = tanh(x_n + r (h W_n + b_n)),
+    h' = n + z (h - n).
     """
 
     @staticmethod
@@ -73,7 +86,8 @@ class _Recurrence(torch.autograd.Function):
 
         Args:
             ctx: For the gradient.
-            read: [T, D, B, 3H] what the D GRUs read, multiplied by their input weights, with the bias.
+            read: [T, D, B, 3H] what the D GRUs read, multiplied by their input weights, with the
+                bias.
             weight: [D, 3H, H] of the states.
             bias: [D, 3H] of the states.
 
@@ -88,9 +102,13 @@ class _Recurrence(torch.autograd.Function):
         state = read.new_zeros(states.shape[1:])
         for step in range(len(read)):
             product = torch.baddbmm(added, state, by_state)
-            both = torch.add(read[step, ..., : 2 * size], product[..., : 2 * size], out=gates[step]).sigmoid_()
+            both = torch.add(
+                read[step, ..., : 2 * size], product[..., : 2 * size], out=gates[step]
+            ).sigmoid_()
             carried[step] = product[..., 2 * size :]
-            new = torch.addcmul(read[step, ..., 2 * size :], both[..., :size], carried[step], out=candidates[step]).tanh_()
+            new = torch.addcmul(
+                read[step, ..., 2 * size :], both[..., :size], carried[step], out=candidates[step]
+            ).tanh_()
             state = torch.lerp(new, state, both[..., size:], out=states[step])
         ctx.save_for_backward(weight, states, gates, candidates, carried)
         return states
@@ -103,7 +121,8 @@ class _Recurrence(torch.autograd.Function):
         size = weight.shape[-1]
         reset, update = gates[..., :size], gates[..., size:]
         before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
-        # What each gradient is multiplied by does not depend on the others, and is computed for all steps at once.
+        # What each gradient is multiplied by does not depend on the others, and is computed for all
+        # steps at once.
         by_new = (1 - update).mul_(1 - candidates.square())
         by_update = (before - candidates).mul_(update).mul_(1 - update)
         by_reset = (1 - reset).mul_(reset).mul_(carried)

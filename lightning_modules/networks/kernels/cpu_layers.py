@@ -1,10 +1,11 @@
 """Layers of a transformer that a CPU computes with fewer passes over memory, in bfloat16 and while training.
 
-Under autocast a CPU spends less time in the matrix products of a small encoder than around them: torch draws the random
-numbers of dropout one at a time, LayerNorm gives float32 that each of the next three products casts again, and attention with
-dropout leaves the fused kernel for one that computes in float32. What stands here computes the same formulas, in the dtype
-that the products have. Without autocast to bfloat16, or on another device, the layers are torch's own to the bit. `B` texts,
-`T` tokens, `H` heads, `D` channels of a head.
+Under autocast a CPU spends less time in the matrix products of a small encoder than around them:
+torch draws the random numbers of dropout one at a time, LayerNorm gives float32 that each of the
+next three products casts again, and attention with dropout leaves the fused kernel for one that
+computes in float32. What stands here computes the same formulas, in the dtype that the products
+have. Without autocast to bfloat16, or on another device, the layers are torch's own to the bit. `B`
+texts, `T` tokens, `H` heads, `D` channels of a head.
 """
 
 import math
@@ -35,14 +36,20 @@ def use_cpu_layers(encoder: nn.Module) -> None:
                 parent.register_module(name, Dropout(child.p).train(child.training))
             elif type(child) is nn.LayerNorm:
                 parent.register_module(name, LayerNorm.like(child))
-    if isinstance(encoder, PreTrainedModel) and getattr(encoder, "_supports_attention_backend", False):
+    if isinstance(encoder, PreTrainedModel) and getattr(
+        encoder, "_supports_attention_backend", False
+    ):
         model: Any = encoder
         if model.config._attn_implementation == "sdpa":  # noqa: SLF001 - no public name for reading it
             model.set_attn_implementation(_ATTENTION)
 
 
 def _applies(x: Tensor) -> bool:
-    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return (
+        x.device.type == "cpu"
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    )
 
 
 class Dropout(nn.Dropout):
@@ -74,8 +81,8 @@ class LayerNorm(nn.LayerNorm):
 def dropout_factors(shape: torch.Size | tuple[int, ...], p: float) -> Tensor:
     """What dropout multiplies by: 0 with probability `p`, else 1 / (1 - p).
 
-    Four numbers of 15 bits come from each 64 random ones (SFC64, seeded from torch's generator), and the choice is made in
-    integer arithmetic on the bits of a bfloat16.
+    Four numbers of 15 bits come from each 64 random ones (SFC64, seeded from torch's generator),
+    and the choice is made in integer arithmetic on the bits of a bfloat16.
 
     Args:
         shape: Of the result.
@@ -86,10 +93,13 @@ def dropout_factors(shape: torch.Size | tuple[int, ...], p: float) -> Tensor:
     """
     count = math.prod(shape)
     generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-    words = torch.from_numpy(generator.integers(0, 2**64, size=(count + 3) // 4, dtype=np.uint64).view(np.int16))[:count]
+    words = torch.from_numpy(
+        generator.integers(0, 2**64, size=(count + 3) // 4, dtype=np.uint64).view(np.int16)
+    )[:count]
     kept = round((1 - p) * _LEVELS)
     factor = int(torch.tensor(_LEVELS / kept, dtype=torch.bfloat16).view(torch.int16))
-    # A number below `kept` leaves a negative difference, whose sign fills the word: all ones, or none.
+    # A number below `kept` leaves a negative difference, whose sign fills the word: all ones, or
+    # none.
     words.bitwise_and_(_LEVELS - 1).sub_(kept).bitwise_right_shift_(_WORD_BITS).bitwise_and_(factor)
     return words.view(torch.bfloat16).view(shape)
 
@@ -111,7 +121,8 @@ def cpu_attention(
         query: [B, H, T, D], as `key` and `value`.
         key: See `query`.
         value: See `query`.
-        attention_mask: [B, 1, T, T] bool, True where attention is paid; or numbers to be added to the scores.
+        attention_mask: [B, 1, T, T] bool, True where attention is paid; or numbers to be added to
+            the scores.
         dropout: Of the weights, 0..1.
         scaling: Factor on the scores; None is 1 / sqrt(D).
         more: Of the interface, for torch's own attention.
@@ -119,15 +130,28 @@ def cpu_attention(
     Returns:
         [B, T, H, D], and no weights.
     """
-    plain = bool({name for name, given in more.items() if name in ("position_bias", "cache", "softcap") and given is not None})
+    plain = bool(
+        {
+            name
+            for name, given in more.items()
+            if name in ("position_bias", "cache", "softcap") and given is not None
+        }
+    )
     causal = more.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    plain |= bool(causal and attention_mask is None) or key.shape[1] != query.shape[1]  # a head of keys for several of queries
+    plain |= (
+        bool(causal and attention_mask is None) or key.shape[1] != query.shape[1]
+    )  # a head of keys for several of queries
     if plain or not (dropout and query.dtype == torch.bfloat16 and _applies(query)):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        )
     batch, heads, tokens, channels = query.shape
     scaled = query * (channels**-0.5 if scaling is None else scaling)
-    scores = torch.bmm(scaled.reshape(-1, tokens, channels), key.reshape(-1, key.shape[2], channels).transpose(1, 2))
+    scores = torch.bmm(
+        scaled.reshape(-1, tokens, channels),
+        key.reshape(-1, key.shape[2], channels).transpose(1, 2),
+    )
     if attention_mask is not None:
         added = attention_mask if attention_mask.dtype != torch.bool else _additive(attention_mask)
         scores = scores.view(batch, heads, tokens, -1).add_(added).view(batch * heads, tokens, -1)
@@ -140,7 +164,9 @@ def cpu_attention(
 
 def _additive(mask: Tensor) -> Tensor:
     """0 where attention is paid, and so little elsewhere that nothing is left of it, even where all of a row is masked."""
-    return torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, torch.finfo(torch.bfloat16).min / 2)
+    return torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(
+        ~mask, torch.finfo(torch.bfloat16).min / 2
+    )
 
 
 AttentionInterface.register(_ATTENTION, cpu_attention)
