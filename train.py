@@ -6,11 +6,11 @@ from engine.config.groups import help_text
 
 
 def main() -> int:
-    """Print the help, or compose with Hydra and run.
+    """Print the help, or compose the config with Hydra and run it.
 
     Returns:
         The exit code: 0 after a finished run, 130 or 143 after an interrupt, 1 after any other
-            failure.
+        failure.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(), end="")

@@ -1,1 +1,1 @@
-"""What is measured against peers; each module is one command: `python -m benchmarks.image_input`."""
+"""Measurements against other tools; each script is a command: `python -m benchmarks.imports`."""

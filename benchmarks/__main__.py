@@ -1,9 +1,9 @@
-"""Measure every row, or those that are named, and write RESULTS.md.
+"""Measure all rows, or the rows given as arguments, and write RESULTS.md.
 
     python -m benchmarks [S1 S2 ...] [--data-dir DIR] [--backbone FOLDER]
 
-Each script runs in a process of its own; nothing else should run meanwhile. What one script fails
-at the others do not miss.
+Each script runs in a process of its own. Nothing else should run on the machine meanwhile. If a
+script fails, the others still run.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.table import kept_rows, page
 
-# Row -> the script that measures it, and whether it takes a text backbone.
+# Row -> the script that measures it.
 SCRIPTS = {
     "S1": "text_finetuning",
     "S2": "text_features",
@@ -25,16 +25,20 @@ SCRIPTS = {
     "S10": "image_input",
     "S11": "imports",
 }
-_OF_TEXT = ("S1", "S2", "S7")
+_TEXT_ROWS = ("S1", "S2", "S7")  # their scripts take a text backbone
 
 
 def main() -> int:
-    """Run the scripts one after another; returns 1 where one failed."""
+    """Run the scripts one after another.
+
+    Returns:
+        1 if a script failed, else 0.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(SCRIPTS)} (default: all)"
+        "rows", nargs="*", metavar="ROW", help=f"of {', '.join(SCRIPTS)} (default: all rows)"
     )
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), help="folder of the datasets (default: data)"
@@ -47,19 +51,19 @@ def main() -> int:
     given = parser.parse_args()
     unknown = [row for row in given.rows if row not in SCRIPTS]
     if unknown:
-        parser.error(f"no row is called {', '.join(unknown)}; there are {', '.join(SCRIPTS)}")
+        parser.error(f"unknown row {', '.join(unknown)}; known: {', '.join(SCRIPTS)}")
     failed = []
     for row in given.rows or SCRIPTS:
-        words = ["--data-dir", str(given.data_dir), "--save"]
-        words += ["--backbone", given.backbone] if row in _OF_TEXT else []
+        options = ["--data-dir", str(given.data_dir), "--save"]
+        options += ["--backbone", given.backbone] if row in _TEXT_ROWS else []
         if subprocess.run(  # noqa: S603
-            [sys.executable, "-m", f"benchmarks.{SCRIPTS[row]}", *words], check=False
+            [sys.executable, "-m", f"benchmarks.{SCRIPTS[row]}", *options], check=False
         ).returncode:
             failed.append(row)
     Path(__file__).with_name("RESULTS.md").write_text(page(kept_rows()), encoding="utf-8")
     if failed:
         print(
-            f"error: {', '.join(failed)} could not be measured; what they printed stands above",
+            f"error: could not measure {', '.join(failed)}; see the output above",
             file=sys.stderr,
         )
     return bool(failed)

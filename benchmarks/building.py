@@ -1,4 +1,4 @@
-"""Thaw's runs as `train.py` builds them, from an experiment and further words."""
+"""Build runs as `train.py` builds them, from an experiment and overrides."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,34 +10,31 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.build import RunObjects, build
 from engine.config.composing import compose_config
-from engine.config.precision import resolve_precision
 from engine.library_warnings import filter_known
+from engine.settling import settle
 from run_folders.run_folder import RunFolder
 
 
 def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any]) -> DictConfig:
-    """The config of an experiment.
+    """Return the config of an experiment for the benchmark's data folder and device.
 
     Args:
-        experiment: Its name.
-        given: The command line of a benchmark, with `data_dir` and `device`.
-        words: Dotted key -> value, as on the command line of `train.py`.
-
-    Returns:
-        The config.
+        experiment: Name of the experiment.
+        given: Command-line arguments of the benchmark, with `data_dir` and `device`.
+        words: Overrides as dotted key -> value; they come last.
     """
     cfg = compose_config([f"experiment={experiment}"])
-    stated = {
+    base = {
         "paths.data_dir": str(given.data_dir.resolve()),
         "trainer.accelerator": "cpu" if given.device == "cpu" else "gpu",
     }
-    for key, value in {**stated, **words}.items():
+    for key, value in {**base, **words}.items():
         OmegaConf.update(cfg, key, value, force_add=True)
     return cfg
 
 
 def short_run(steps: int) -> dict[str, int]:
-    """Words for so many steps, and as many batches of each evaluation."""
+    """Return overrides for one epoch of `steps` steps, and as many batches per evaluation."""
     return {
         "trainer.max_epochs": 1,
         **{f"trainer.limit_{stage}_batches": steps for stage in ("train", "val", "test")},
@@ -45,17 +42,17 @@ def short_run(steps: int) -> dict[str, int]:
 
 
 def built(cfg: DictConfig, folder: Path) -> RunObjects:
-    """Data, network and trainer of a config, with what a run settles before.
+    """Build data, network and trainer of a config, after the same preparations as a run.
 
     Args:
-        cfg: Gets the precision in place of `auto`.
-        folder: The run folder, which is made.
+        cfg: The validated config; it is completed in place, as in a run.
+        folder: The run folder. It is created and must not exist.
 
     Returns:
-        The parts.
+        The objects of the run.
     """
     folder.mkdir(parents=True)
     filter_known()
-    resolve_precision(cfg, RunFolder(folder))
+    settle(cfg, RunFolder(folder))
     lightning.seed_everything(cfg.seed, verbose=False)
     return build(cfg, RunFolder(folder))

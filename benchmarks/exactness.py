@@ -1,8 +1,8 @@
-"""Whether a test on several processes comes to what one process comes to: every count, metric and prediction.
+"""Compare a test on several processes with the test on one: counts, metrics and predictions.
 
-`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task masks` for
-the other two. The samples are the embedded ones, the weights random, the processes on the CPU
-(gloo), one thread each.
+`python -m benchmarks.exactness` prints the table for texts; `--task images` and `--task masks`
+print it for images and masks. The samples are the embedded ones; the weights are random. The
+processes run on the CPU (gloo) with one thread each.
 """
 
 import argparse
@@ -35,43 +35,49 @@ _CHOICES = {
     "images": ["experiment=sample_images"],
     "masks": ["experiment=sample_scenes"],
 }
-# Samples in a batch, none of which divides the samples.
+# Samples -> batch size. None divides the samples, so the last batch is smaller.
 _BATCH_SIZES = {2140: 48, 7: 2}
-_OTHER_BATCHES = 8
-_PATIENCE = 600  # seconds
+_DEFAULT_BATCH_SIZE = 8
+_TIMEOUT = 600  # seconds
 
 
 def _config(task: str, samples: int, processes: int) -> DictConfig:
     cfg = compose_config([*_CHOICES[task], "trainer=ddp_cpu"])
     cfg.data.rows = {"train": 50, "val": 20, "test": samples}
-    cfg.data.eval_batch_size = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
+    cfg.data.eval_batch_size = _BATCH_SIZES.get(samples, _DEFAULT_BATCH_SIZE)
     cfg.trainer.devices, cfg.trainer.strategy = processes, "ddp" if processes > 1 else "auto"
     return cfg
 
 
 def _test(task: str, sizes: list[int], rank: int, processes: int, port: int, folder: Path) -> None:
-    """One process: test a network on each number of samples; rank 0 writes what a run writes."""
+    """Test a network on each number of samples, as one process; rank 0 writes the results."""
     if processes > 1:
         os.environ.update(torchrun_protocol(rank, processes, port))
     filter_known()
     for samples in sizes:
         cfg = _config(task, samples, processes)
         lightning.seed_everything(1, workers=True, verbose=False)
-        place = RunFolder(folder / f"{processes}x{samples}", writes=rank == 0)
-        parts = build(cfg, place)
+        run_folder = RunFolder(folder / f"{processes}x{samples}", writes=rank == 0)
+        parts = build(cfg, run_folder)
         parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
-        if place.writes:
-            place.write_json("metrics.json", write_results(cfg, place, parts))
+        if run_folder.writes:
+            run_folder.write_json("metrics.json", write_results(cfg, run_folder, parts))
 
 
 def run_processes(task: str, sizes: list[int], processes: int, folder: Path) -> None:
-    """Test on so many processes.
+    """Test on `processes` processes.
+
+    Args:
+        task: `text`, `images` or `masks`.
+        sizes: Numbers of test samples; each is tested in turn.
+        processes: Number of processes.
+        folder: Where the run folders `<processes>x<samples>` are written.
 
     Raises:
-        RuntimeError: If one of them failed.
+        RuntimeError: If a process failed or did not end in time.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    fork = multiprocessing.get_context("fork")  # what is imported already is so in all of them
+    fork = multiprocessing.get_context("fork")  # the children need not import anything again
     children = [
         fork.Process(target=_test, args=(task, sizes, rank, processes, store.port, folder))
         for rank in range(processes)
@@ -79,11 +85,12 @@ def run_processes(task: str, sizes: list[int], processes: int, folder: Path) -> 
     for child in children:
         child.start()
     for child in children:
-        child.join(_PATIENCE)
+        child.join(_TIMEOUT)
     if any(child.exitcode != 0 for child in children):
         for child in children:
             child.kill()
-        msg = f"{processes} processes ended with {[child.exitcode for child in children]}"
+        codes = [child.exitcode for child in children]
+        msg = f"{processes} processes ended with exit codes {codes}; see the output above"
         raise RuntimeError(msg)
 
 
@@ -96,12 +103,17 @@ def _numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: A
 
 
 def compare(folder: Path, processes: int, samples: int) -> dict[str, Any]:
-    """Hold what several processes wrote against what one wrote.
+    """Compare the results of several processes with those of one.
+
+    Args:
+        folder: The folder of `run_processes`.
+        processes: Number of processes.
+        samples: Number of test samples.
 
     Returns:
-        `n`; `metrics`, how many numbers metrics.json has; `different`, which of them are not the
-        same; `largest`, the largest difference; `predictions`, whether the table is the same to the
-        bit, each sample once, in order.
+        `processes` and `samples`; `n`, the samples counted; `metrics`, how many numbers
+        metrics.json has; `different`, the keys whose numbers differ; `largest`, the largest
+        difference; `predictions`, true if the tables are identical, each sample once, in order.
     """
     one, several = (RunFolder(folder / f"{count}x{samples}") for count in (1, processes))
     ours, theirs = (dict(_numbers(place.read_json("metrics.json"))) for place in (several, one))
@@ -128,7 +140,7 @@ def main() -> int:
     """Print the table.
 
     Returns:
-        0 where every row is exact, else 1.
+        0 if every row is exact, else 1.
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -136,15 +148,17 @@ def main() -> int:
     parser.add_argument("--task", choices=list(_CHOICES), default="text")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4, 8])
     parser.add_argument("--samples", type=int, nargs="+", default=list(_BATCH_SIZES))
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each row instead")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each row")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # as each of several has; sums of a product may depend on it
+    # As in a run on several processes: the rounding of matrix products may depend on it.
+    torch.set_num_threads(1)
     exact = True
     with tempfile.TemporaryDirectory() as name:
         if not arguments.json:
             print(f"{setting('torch', 'lightning', 'torchmetrics')}; {arguments.task}\n")
             print(
-                "| processes | samples | in a batch | counted | metrics the same | largest difference | predictions the same |"
+                "| processes | samples | in a batch | counted | metrics the same "
+                "| largest difference | predictions the same |"
             )
             print("|---|---|---|---|---|---|---|", flush=True)
         for processes in sorted({1, *arguments.processes}):
@@ -153,12 +167,13 @@ def main() -> int:
                 row = compare(Path(name), processes, samples)
                 exact &= not row["different"] and row["predictions"] and row["n"] == samples
                 same = f"{row['metrics'] - len(row['different'])} of {row['metrics']}"
-                batch = _BATCH_SIZES.get(samples, _OTHER_BATCHES)
-                told = f"{row['n']} | {same} | {row['largest']:g} | {'yes' if row['predictions'] else 'no'} |"
+                batch = _BATCH_SIZES.get(samples, _DEFAULT_BATCH_SIZE)
+                predictions = "yes" if row["predictions"] else "no"
+                results = f"{row['n']} | {same} | {row['largest']:g} | {predictions} |"
                 print(
                     json.dumps(row)
                     if arguments.json
-                    else f"| {processes} | {samples} | {batch} | {told}",
+                    else f"| {processes} | {samples} | {batch} | {results}",
                     flush=True,
                 )
     return 0 if exact else 1

@@ -1,14 +1,18 @@
-"""What the framework itself costs: a run with everything on against a plain PyTorch loop over the same network and batches.
+"""Cost of the framework: a complete Thaw run against a plain PyTorch loop.
 
     python -m benchmarks.framework --data-dir DIR --backbone FOLDER
 
-Thaw counts metrics, draws a progress bar, writes the history and two checkpoints an epoch, looks at
-each loss, and keeps its hooks; the loop, under the same settings of torch, takes the loss, the
-gradient, clips it, takes a step of AdamW and of the schedule, and computes the validation accuracy
-after each epoch. Its AdamW and clipping are torch's own; tuned, it takes Thaw's steps, so that only
-the framework is different. Two pieces of work: fine-tuning in small batches, whose steps take about
-100 ms, and a BiGRU on stored features, whose steps take tens of milliseconds. The features are
-computed before the clock starts, on all sides.
+Both sides train the same network on the same batches, under the same settings of torch.
+
+- Thaw computes metrics, draws a progress bar, writes the history and two checkpoints an epoch,
+  checks each loss and calls its hooks.
+- The loop computes loss and gradient, clips the gradient, and takes a step of AdamW and of the
+  schedule. It computes the validation accuracy after each epoch. AdamW and clipping are torch's.
+- The tuned loop uses Thaw's optimizer and clipping, so that only the framework differs.
+
+There are two workloads. Fine-tuning in small batches has steps of about 100 ms; a BiGRU on stored
+features has steps of tens of milliseconds. On all sides the features are computed before the clock
+starts.
 """
 
 import argparse
@@ -38,12 +42,11 @@ from lightning_modules.optim.optim import (
     parameter_groups,
 )
 
-_WARMTH = 10  # steps
+_WARMUP_STEPS = 10
 _FINE_TUNING = {"trainer.max_epochs": 1, "data.batch_size": 2}
-_ONCE = "steps of 100 ms"  # one repetition, of minutes
-_STEP = 0.1  # seconds: against a step of so many, what it costs a step is held
-# Name -> experiment, words, whether its features are stored, most that it may cost, and what would
-# be fine.
+_ONCE = "steps of 100 ms"  # measured once only, as it takes minutes
+_STEP = 0.1  # seconds; the cost of a step is stated as a share of such a step
+# Name -> experiment, overrides, whether its features are stored, maximal cost, aim.
 _WORK: dict[str, tuple[str, dict[str, Any], bool, float, float]] = {
     "steps of 100 ms": ("minilm_finetune", _FINE_TUNING, False, 0.02, 0.01),
     "stored features, BiGRU": ("minilm_bigru_feature", {"trainer.max_epochs": 5}, True, 0.10, 0.05),
@@ -51,10 +54,10 @@ _WORK: dict[str, tuple[str, dict[str, Any], bool, float, float]] = {
 
 
 class PlainLoop(ThawRun):
-    """The same network, batches and settings, without a framework."""
+    """A plain PyTorch loop with the same network, batches and settings."""
 
     def train(self) -> float:
-        """Train and validate; returns the last epoch's validation accuracy, 0..1."""
+        """Train and validate; return the validation accuracy of the last epoch, 0..1."""
         assert self.parts is not None  # noqa: S101 - tells the type checker
         network, data, cfg = (
             self.parts.task.network.to(self.given.device),
@@ -99,14 +102,14 @@ class PlainLoop(ThawRun):
         return accuracy
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW as torch has it, over the parameters that train."""
+        """Return torch's AdamW over the trainable parameters."""
         trained = [
             {**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups
         ]
         return torch.optim.AdamW([group for group in trained if group["params"]])
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Clip and take a step."""
+        """Clip the gradients to `max_norm` and take a step."""
         torch.nn.utils.clip_grad_norm_(
             [p for group in optimizer.param_groups for p in group["params"]], max_norm
         )
@@ -117,59 +120,59 @@ class PlainLoop(ThawRun):
 
 
 class TunedLoop(PlainLoop):
-    """The loop with the steps that Thaw takes."""
+    """The plain loop with Thaw's optimizer and clipping."""
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """AdamW in one pass, without its search for GPUs in each step."""
+        """Return Thaw's AdamW: one pass over the weights, and no search for GPUs in each step."""
         return make_optimizer("adamw", groups, momentum=0.0)
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Clip within the step."""
+        """Take a step that clips the gradients to `max_norm`."""
         clip_in_step(optimizer, max_norm)
         optimizer.step()
 
 
 class ThawWithBar(ThawRun):
-    """A run with the progress bar that it has on a terminal, on one that nobody sees."""
+    """A Thaw run with the progress bar of a terminal, drawn into a buffer."""
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
-        """As `ThawRun`."""
+        """Build the run as `ThawRun` does, and add the progress bar."""
         network = super().prepare(seed, steps)
         assert self.parts is not None  # noqa: S101 - tells the type checker
-        unseen = {"file": io.StringIO(), "force_terminal": True}
-        bar = RichProgressBar(PROGRESS_RATE, leave=False, console_kwargs=unseen)
+        buffer = {"file": io.StringIO(), "force_terminal": True}
+        bar = RichProgressBar(PROGRESS_RATE, leave=False, console_kwargs=buffer)
         self.parts.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
         return network
 
 
 def measure(given: argparse.Namespace) -> Iterator[Row]:
-    """Measure the pieces of work that are asked for."""
+    """Measure the chosen workloads."""
     with tempfile.TemporaryDirectory() as folder:
         for name in given.work or _WORK:
-            experiment, words, stored, most, aim = _WORK[name]
+            experiment, overrides, stored, most, aim = _WORK[name]
             yield _row(
-                name, experiment, words, Path(folder) if stored else "none", (most, aim), given
+                name, experiment, overrides, Path(folder) if stored else "none", (most, aim), given
             )
 
 
 def _row(
     name: str,
     experiment: str,
-    words: dict[str, Any],
+    overrides: dict[str, Any],
     features: Path | Literal["none"],
     wanted: tuple[float, float],
     given: argparse.Namespace,
 ) -> Row:
-    stated = {"data.max_length": 128, **words}
+    overrides = {"data.max_length": 128, **overrides}
     makes: dict[str, Callable[[], Run]] = {
-        "Thaw": partial(ThawWithBar, experiment, given, stated, features=features),
-        "default": partial(PlainLoop, experiment, given, stated, features=features),
-        "tuned": partial(TunedLoop, experiment, given, stated, features=features),
+        "Thaw": partial(ThawWithBar, experiment, given, overrides, features=features),
+        "default": partial(PlainLoop, experiment, given, overrides, features=features),
+        "tuned": partial(TunedLoop, experiment, given, overrides, features=features),
     }
     seeds = 1 if name == _ONCE else given.repetitions
-    found = side_by_side(makes, given, dict.fromkeys(makes, seeds), warmth=_WARMTH)
+    found = side_by_side(makes, given, dict.fromkeys(makes, seeds), warmth=_WARMUP_STEPS)
     sides = {side: side_of(trained, "val acc") for side, trained in found.items()}
-    loop = PlainLoop(experiment, given, stated)
+    loop = PlainLoop(experiment, given, overrides)
     loop.prepare(1)
     steps = loop.cfg.trainer.max_epochs * len(loop.datamodule.train_dataloader())
     goals = []
@@ -179,12 +182,15 @@ def _row(
             (ours.seconds - theirs.seconds) / (_STEP * steps if name == _ONCE else theirs.seconds)
             for ours, theirs in pairs
         )
-        of_what = (
+        metric = (
             f"cost of a step, as a share of {1000 * _STEP:.0f} ms," if name == _ONCE else "cost"
         )
-        goals.append(Goal(f"{of_what} beside the {peer}", cost, *wanted, less=True))
-    each = f"{steps:,} of {1000 * sides['tuned'].timing.median / steps:.3g} ms in the tuned loop, with its validation"
-    what = f"a run with everything on beside a plain PyTorch loop: {name}, {each}"
+        goals.append(Goal(f"{metric} beside the {peer}", cost, *wanted, less=True))
+    tuned_step = 1000 * sides["tuned"].timing.median / steps  # ms
+    what = (
+        f"a run with everything on beside a plain PyTorch loop: {name}, "
+        f"{steps:,} of {tuned_step:.3g} ms in the tuned loop, with its validation"
+    )
     return Row(
         f"S7 {name}", what, sides, tuple(goals), setting("torch", "lightning"), None, given.device
     )
@@ -192,5 +198,7 @@ def _row(
 
 if __name__ == "__main__":
     parser = add_backbone(arguments(__doc__, repetitions=3))
-    parser.add_argument("--work", nargs="*", choices=list(_WORK), help="only these pieces of work")
+    parser.add_argument(
+        "--work", nargs="*", choices=list(_WORK), help="measure these workloads only"
+    )
     command(parser, measure)

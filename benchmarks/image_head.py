@@ -1,11 +1,11 @@
-"""Ten epochs of a linear layer on a frozen BEiT-B, 1,000 images: Thaw against the Trainer of Hugging Face.
+"""Ten epochs of a linear layer on a frozen BEiT-B: Thaw against Hugging Face's Trainer.
 
     python -m benchmarks.image_head --data-dir DIR
 
-The same network of timm with random weights on both sides (nothing is downloaded), batches of 10,
-AdamW 2e-5. The Trainer reads every image through Pillow and runs all of the network in each epoch;
-in float32, and in bfloat16. It repeats one step for most of an hour, so some of its steps are
-measured and stand for all.
+Both sides train on 1,000 images with the same timm network, batches of 10 and AdamW with a learning
+rate of 2e-5. The weights are random, so nothing is downloaded. The Trainer reads every image with
+Pillow and runs the whole network in each epoch, in float32 or in bfloat16. That takes most of an
+hour, so a sample of its steps is measured and extrapolated.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from benchmarks.measuring import as_torch_is, now, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _NAME, _WIDTH, _BATCH = "beit_base_patch16_224", 768, 10
-_STEPS = {"default": 6, "tuned": 12}  # of the peers, in each repetition
+_STEPS = {"default": 6, "tuned": 12}  # of a peer in each repetition
 _GREY = (0.5, 0.5, 0.5)
 
 
 class HeadOnly(nn.Module):
-    """The network as the Trainer takes it: everything frozen but the linear layer."""
+    """The network in the form that the Trainer expects, frozen except for the linear layer."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -45,16 +45,19 @@ class HeadOnly(nn.Module):
             parameter.requires_grad = False
 
     def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Loss and logits."""
+        """Return the loss and the logits [B, 10]."""
         logits = self.network(pixel_values)
         return {"loss": cross_entropy(logits, labels), "logits": logits}
 
 
 class Stamps(TrainerCallback):
-    """The time between the ends of the first step and of the last: the Trainer's setting up is no part of a step."""
+    """The seconds from the end of the first step to the end of the last.
+
+    The Trainer's set-up is thereby not measured.
+    """
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401, ARG002 - the Trainer's signature
-        """Note the time."""
+        """Update the seconds."""
         if state.global_step == 1:
             self.first = now()
         self.seconds = now() - self.first
@@ -66,7 +69,7 @@ def _collate(samples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
 
 
 def peer(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa: ANN401 - untyped
-    """Some steps of the Trainer."""
+    """Return a function that takes some steps with the Trainer and returns their seconds."""
     images = Pictures(given.data_dir, _GREY, _GREY, flip=False)
     options = TrainingArguments(
         output_dir=folder,
@@ -111,7 +114,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         peers = {name: peer(given, folder, half=name == "tuned") for name in _STEPS}
         for steps in peers.values():
-            steps()  # warm
+            steps()  # warm-up
         for _ in range(given.repetitions):
             train = ours.run()
             start = now()
@@ -126,8 +129,9 @@ def measure(given: argparse.Namespace) -> list[Row]:
     loss, gradient = gradient_difference(ours)
     exact = gradient_difference(ours, HeadOnly("cpu").network)
     quality = (
-        f"one batch against training without stored features: loss {loss:.1e}, gradient {gradient:.1e} relative; "
-        f"against the peer's network in float32, on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
+        f"one batch against training without stored features: loss {loss:.1e}, "
+        f"gradient {gradient:.1e} relative; against the peer's network in float32, "
+        f"on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
     )
     whole = EPOCHS * IMAGES / _BATCH
     sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}

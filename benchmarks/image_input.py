@@ -1,16 +1,15 @@
-"""Images a second of the input pipeline against the reference's chain of Pillow and torchvision, image by image.
-
-Both decode the same JPEG files of 32 x 32 pixels, flip half of them, turn them by up to 15 degrees
-and give normalised float tensors of the model's size. The reference decodes and resizes each image
-anew in each epoch; Thaw decodes once, changes a batch at the stored size and resizes it last. So
-Thaw is measured twice: an epoch as it is trained (decoded before), and the first epoch with the
-decoding.
+"""Images a second of the input pipeline: Thaw against a chain of Pillow and torchvision.
 
     python -m benchmarks.image_input [--data-dir DIR]
 
-The tuned peer reads with two worker processes.
+Both decode the same JPEG files of 32 x 32 pixels, flip half of them and rotate them by up to 15
+degrees. The output is normalised float tensors of the network's input size. The reference works
+image by image; it decodes and resizes each image again in each epoch. Thaw decodes once, augments a
+batch at the stored size and resizes it last. Thaw is therefore measured twice: the first epoch,
+which decodes, and any later epoch.
 
-Without a folder that holds cifar10/train.parquet, images are drawn.
+The tuned peer reads with two worker processes. If the data folder has no cifar10/train.parquet,
+synthetic images are used.
 """
 
 import argparse
@@ -38,15 +37,15 @@ from datamodules.images.transforms import Augmentation, Augmenter
 from lightning_modules.networks.backbones.pixels import PixelInput
 
 _IMAGES, _BATCH, _WORKERS = 4096, 64, 2
-_SOME = 512  # images of a large size
-# Side of the network's input -> what has to be reached.
+_SOME = 512  # images at 224 pixels
+# Side of the network's input (None: as stored) -> required ratio to the default.
 _AT_LEAST = {None: 5.0, 224: 1.5}
 _MEAN = _STD = (0.5, 0.5, 0.5)
 _AUGMENTATION = Augmentation(crop_padding=0, flip=True, rotation=15.0, rand_augment=None)
 
 
 def encoded_images(data_dir: Path | None) -> list[bytes]:
-    """The JPEG files that are measured on."""
+    """Return the JPEG files for the measurement, from CIFAR-10 or synthetic."""
     path = (data_dir or Path("data")) / "cifar10" / "train.parquet"
     if path.is_file():
         cells = pq.read_table(path, columns=["img"]).column("img").slice(0, _IMAGES).to_pylist()
@@ -60,7 +59,7 @@ def encoded_images(data_dir: Path | None) -> list[bytes]:
 
 
 class Reference(Dataset[torch.Tensor]):
-    """One image at a time, as most scripts do it."""
+    """Reads one image at a time, as most scripts do."""
 
     def __init__(self, images: list[bytes], size: int | None) -> None:
         self.images = images
@@ -88,20 +87,20 @@ class Reference(Dataset[torch.Tensor]):
 
 
 def one_by_one(images: Reference, workers: int) -> DataLoader[torch.Tensor]:
-    """The reference's chain; worker processes stay from epoch to epoch."""
+    """Return a loader of the reference; its worker processes persist across epochs."""
     return DataLoader(
         images, batch_size=_BATCH, num_workers=workers, persistent_workers=workers > 0
     )
 
 
 def read(loader: DataLoader[torch.Tensor]) -> None:
-    """An epoch of it."""
+    """Read an epoch."""
     for _ in loader:
         pass
 
 
 def decode(images: list[bytes]) -> DecodedImages:
-    """What Thaw does once a run."""
+    """Decode all images, which Thaw does once a run."""
     rows = (EncodedImage(i, content, 0, "train", i + 1) for i, content in enumerate(images))
     kept, _ = store(rows, "train", Decoding(50_000_000, None), in_memory=True)
     assert isinstance(kept, DecodedImages)  # noqa: S101 - tells the type checker
@@ -109,7 +108,7 @@ def decode(images: list[bytes]) -> DecodedImages:
 
 
 def read_epoch(images: DecodedImages, size: int | None) -> None:
-    """An epoch of Thaw's pipeline."""
+    """Run an epoch of Thaw's pipeline on decoded images."""
     augmenter = Augmenter(_AUGMENTATION, len(images), seed=1, epoch=0)
     network_input = PixelInput(_MEAN, _STD, None if size is None else (size, size), "bicubic")
     loader = DataLoader(
@@ -122,20 +121,20 @@ def read_epoch(images: DecodedImages, size: int | None) -> None:
 
 
 def read_first_epoch(images: list[bytes], size: int | None) -> None:
-    """The first of a run, which decodes."""
+    """Run the first epoch, which decodes the images."""
     read_epoch(decode(images), size)
 
 
 def difference(images: list[bytes], size: int | None) -> tuple[float, float]:
-    """How far Thaw's pixels are from the reference's for images that are neither flipped nor turned.
+    """Compare Thaw's pixels with the reference's, without random augmentation.
 
     Args:
         images: JPEG files.
-        size: Side of the network's input; None is that of the images.
+        size: Side of the network's input in pixels; None keeps that of the images.
 
     Returns:
-        The largest difference, in 255ths, and the share of values that differ by more than one of
-        these.
+        The largest difference, in units of 1/255, and the share of values, 0..1, that differ by
+        more than 1/255.
     """
     images = images[:_BATCH]
     peer = Reference(images, size)
@@ -150,7 +149,7 @@ def difference(images: list[bytes], size: int | None) -> tuple[float, float]:
 
 
 def resize(pixels: torch.Tensor, size: int) -> None:
-    """What cannot be left out at a larger size: the resize of each batch of bytes."""
+    """Resize each batch of bytes, which no pipeline avoids at a larger size."""
     for batch in torch.split(pixels, _BATCH):
         interpolate(batch, size=(size, size), mode="bicubic", antialias=True)
 
@@ -172,12 +171,13 @@ def measure(given: argparse.Namespace) -> list[Row]:
         if size is not None:
             work["limit"] = partial(resize, pixels, size)
         times = alternate(work, given.repetitions)
-        told = {name: f"{count / times[name].median:,.0f} images/s" for name in work}
-        most, more = difference(some, size)
-        told["Thaw"] += (
-            f"; where nothing is drawn, of 255, {most:.1f} off the peer at most, {more:.1e} of the values by over 1"
+        quality = {name: f"{count / times[name].median:,.0f} images/s" for name in work}
+        largest, share = difference(some, size)
+        quality["Thaw"] += (
+            f"; without random augmentation at most {largest:.1f}/255 off the peer, "
+            f"{share:.1e} of the values by over 1/255"
         )
-        sides = {name: Side(times[name].seconds, quality=told[name]) for name in work}
+        sides = {name: Side(times[name].seconds, quality=quality[name]) for name in work}
         name = "32" if size is None else str(size)
         goals = ratio_goals(sides, ("default", least, None))
         written = 4 * pixels.numel()
@@ -185,7 +185,10 @@ def measure(given: argparse.Namespace) -> list[Row]:
         if size is not None:
             limit = Limit(times["limit"].median, "the resize of the bytes alone")
         turned = "" if size is None else f" (Thaw turns 32 and resizes last, the peer turns {size})"
-        what = f"an epoch of {count} JPEG images read, flipped, turned and normalised at {name} pixels{turned}"
+        what = (
+            f"an epoch of {count} JPEG images read, flipped, turned and normalised "
+            f"at {name} pixels{turned}"
+        )
         kept_sides = {name: side for name, side in sides.items() if name != "limit"}
         rows.append(
             Row(

@@ -1,12 +1,15 @@
-"""Ten epochs of DeiT-B from `blocks.11` on, 1,000 images: Thaw, which runs what comes before once, and the usual loop.
+"""Ten epochs of DeiT-B, trained from `blocks.11` on: Thaw against the usual loop.
 
     python -m benchmarks.image_prefix --data-dir DIR
 
-The backbone has random weights (nothing is downloaded), which changes no operation. The peer is the
-loop of Malpure, Litake & Ingle (arXiv 2110.05270): every image through Pillow, resized to 224
-pixels, through all blocks in each epoch, Adam on what trains; in float32, and in bfloat16. It
-repeats one step for an hour, so some of its steps are measured and stand for all. Without
-augmentation, and with the horizontal flip, for which Thaw computes two states of each image.
+Thaw runs the frozen blocks once and stores their output. The peer is the loop of Malpure, Litake &
+Ingle (arXiv 2110.05270). In each epoch it reads every image with Pillow, resizes it to 224 pixels
+and runs all blocks, with Adam on the trainable parameters, in float32 or in bfloat16. That takes an
+hour, so a sample of its steps is measured and extrapolated.
+
+Both train on 1,000 images, without augmentation and with the horizontal flip. With the flip Thaw
+stores two views of each image. The backbone has random weights, which changes no operation, so
+nothing is downloaded.
 """
 
 import argparse
@@ -33,24 +36,24 @@ from benchmarks.measuring import now, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _NAME, _WIDTH, _BATCH = "deit_base_distilled_patch16_224", 768, 64
-_FROZEN = 11 / 12  # of the forward pass
-_STEPS = {"default": 2, "tuned": 4}  # of the peers, in each repetition
+_FROZEN = 11 / 12  # share of the forward pass
+_STEPS = {"default": 2, "tuned": 4}  # of a peer in each repetition
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def thaw(given: argparse.Namespace, *, flip: bool) -> ThawImages:
-    """The experiment without what is drawn anew in each epoch."""
-    words: dict[str, Any] = {
+    """Return the experiment's run without augmentation that changes images in each epoch."""
+    overrides: dict[str, Any] = {
         "model.backbone": {"architecture": _NAME},
         "data.augmentation.rotation": 0.0,
         "data.augmentation.flip": flip,
         "data.batch_size": _BATCH,
     }
-    return ThawImages("cifar10_deit", given, words)
+    return ThawImages("cifar10_deit", given, overrides)
 
 
 def peer_network(given: argparse.Namespace) -> nn.Module:
-    """The reference's network, of which the last block and the head train."""
+    """Return the reference's network, in which the last block and the head are trainable."""
     hidden = (
         nn.Linear(_WIDTH, 256),
         nn.ReLU(),
@@ -60,15 +63,15 @@ def peer_network(given: argparse.Namespace) -> nn.Module:
         nn.Dropout(0.5),
     )
     network = timm_network(_NAME, nn.Sequential(*hidden, nn.Linear(256, 10)), given.device)
-    begun = False
+    trainable = False
     for name, parameter in network[0].named_parameters():  # type: ignore[index]
-        begun |= name.startswith("blocks.11")
-        parameter.requires_grad = begun
+        trainable |= name.startswith("blocks.11")
+        parameter.requires_grad = trainable
     return network
 
 
 def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: ANN401 - a partial function
-    """Some steps of the reference's loop."""
+    """Return a function that takes some steps of the reference's loop."""
     network = peer_network(given)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     loader = DataLoader(
@@ -90,13 +93,13 @@ def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: 
 
 
 def measure(given: argparse.Namespace) -> Iterator[Row]:
-    """Measure without augmentation and with the flip."""
+    """Measure without augmentation and with the horizontal flip."""
     rate, forward = operations_per_second(torch.bfloat16, given.device), backbone_operations(_NAME)
     for flip in (False, True):
         ours = thaw(given, flip=flip)
         peers = {name: peer(given, flip=flip, half=name == "tuned") for name in _STEPS}
         for steps in peers.values():
-            steps()  # warm
+            steps()  # warm-up
         seconds: dict[str, list[float]] = {name: [] for name in ("Thaw", *peers)}
         for _ in range(given.repetitions):
             train = ours.run()
@@ -109,8 +112,9 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
         loss, gradient = gradient_difference(ours)
         exact = gradient_difference(ours, peer_network(given).cpu())
         quality = (
-            f"one batch against training without stored features: loss {loss:.1e}, gradient {gradient:.1e} relative; "
-            f"against the peer's network in float32, on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
+            f"one batch against training without stored features: loss {loss:.1e}, "
+            f"gradient {gradient:.1e} relative; against the peer's network in float32, "
+            f"on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
         )
         sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
         sides |= {name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in peers}
@@ -120,7 +124,8 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
             operations / rate,
             f"{operations / 1e12:.0f} TFLOP at {rate / 1e9:,.0f} GFLOP/s in bfloat16",
         )
-        what = f"DeiT-B from blocks.11 on, {IMAGES:,} images, {EPOCHS} epochs, {'flip' if flip else 'no augmentation'}"
+        augmentation = "flip" if flip else "no augmentation"
+        what = f"DeiT-B from blocks.11 on, {IMAGES:,} images, {EPOCHS} epochs, {augmentation}"
         goals = ratio_goals(sides, ("default", 15, 24), ("tuned", 6, 14))
         key = f"S3 {'flip' if flip else 'plain'}"
         yield Row(

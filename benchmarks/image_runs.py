@@ -1,4 +1,4 @@
-"""Training runs on images to be measured: Thaw's, built from its configs, and the loops that it is held against."""
+"""Training runs on images: Thaw's, built from its configs, and the loops it is compared with."""
 
 import argparse
 import io
@@ -25,32 +25,39 @@ from engine.build import RunObjects
 from engine.feature_cache.planning import fill_cache, plan_cache
 
 IMAGES, EPOCHS = 1000, 10
-_VAL_IMAGES = 20  # Thaw validates every epoch; the peers do not
+_VAL_IMAGES = 20  # Thaw validates in every epoch, the peers never
 _SEED = 1
 
 
 class ThawImages:
-    """A run of an experiment on the first images of CIFAR-10, with random weights of the backbone."""
+    """A run of an experiment on the first images of CIFAR-10."""
 
     def __init__(
         self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any]
     ) -> None:
-        """State what to run.
+        """Store what to run.
 
         Args:
             experiment: Name of the experiment.
-            given: The command line.
-            words: Dotted key -> value, as on the command line of `train.py`.
+            given: Command-line arguments of the benchmark.
+            words: Overrides as dotted key -> value.
         """
         self.experiment, self.given, self.overrides = experiment, given, dict(words)
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
 
     def build(self, *, stored: bool = True) -> tuple[DictConfig, RunObjects]:
-        """Data, network and trainer, with an empty folder for what is stored."""
+        """Build data, network and trainer, with an empty feature cache.
+
+        Args:
+            stored: Whether to train on stored features.
+
+        Returns:
+            The config and the objects of the run.
+        """
         self.runs += 1
         folder = Path(self.place.name) / str(self.runs)
-        stated = {
+        base = {
             "seed": _SEED,
             "test": False,
             "trainer.max_epochs": EPOCHS,
@@ -60,11 +67,11 @@ class ThawImages:
             "cache.dir": str(folder / "features"),
             "cache.features": stored,
         }
-        cfg = composed(self.experiment, self.given, {**stated, **self.overrides})
+        cfg = composed(self.experiment, self.given, {**base, **self.overrides})
         return cfg, built(cfg, folder)
 
     def run(self) -> Callable[[], object]:
-        """Prepare a run."""
+        """Prepare a run; return the function that computes the features and trains."""
         cfg, parts = self.build()
 
         def train() -> None:
@@ -75,7 +82,7 @@ class ThawImages:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """Image by image through Pillow and torchvision, as most scripts read them."""
+    """Reads one image at a time with Pillow and torchvision, as most scripts do."""
 
     def __init__(
         self, data_dir: Path, mean: tuple[float, ...], std: tuple[float, ...], *, flip: bool
@@ -97,7 +104,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 def endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Epoch after epoch."""
+    """Repeat a loader without end."""
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
@@ -110,7 +117,7 @@ def plain_steps(
     half: bool,
     device: str,
 ) -> None:
-    """The loop of the reference: read, forward, backward, step."""
+    """Run the loop of the reference: read, forward, backward, step."""
     as_torch_is()
     network.train()
     for pixels, labels in itertools.islice(endless(loader), steps):
@@ -122,23 +129,25 @@ def plain_steps(
 
 
 def timm_network(name: str, head: nn.Module, device: str) -> nn.Module:
-    """A network of timm with random weights under a head."""
+    """Return a timm backbone with random weights, followed by a head."""
     torch.manual_seed(_SEED)
     backbone = timm.create_model(name, pretrained=False, num_classes=0)
     return nn.Sequential(backbone, head).to(device)
 
 
 def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tuple[float, float]:
-    """How far training on stored features is from training without them, in the precision of the run.
+    """Compare training on stored features with training without them, on one batch.
+
+    The batch is not flipped. Both sides run on the CPU, in the precision of the run.
 
     Args:
         stored: The run.
-        peer: Network of the peer, a backbone and a head, which gets Thaw's weights: training
-            without them is then its own, and both are in float32, on Thaw's pixels.
+        peer: Network of the peer, a backbone and a head. It gets Thaw's weights and pixels and
+            replaces Thaw's training without stored features. Both sides then run in float32.
 
     Returns:
-        Difference of the loss and relative difference of the gradient of all that trains
-        (Euclidean), for one batch that is not flipped, on the CPU.
+        Absolute difference of the loss, and relative difference of the gradient of all trainable
+        parameters in the Euclidean norm.
     """
     results = []
     plain = ThawImages(
@@ -151,14 +160,14 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
     }
     if peer is not None:
         plain.overrides["trainer.precision"] = "32-true"
-    for wanted in (True, False):
-        cfg, parts = plain.build(stored=wanted)
-        if wanted:
+    for use_stored in (True, False):
+        cfg, parts = plain.build(stored=use_stored)
+        if use_stored:
             fill_cache(plan_cache(cfg, parts, None), parts)
         task = parts.task.eval()  # without the head's dropout
         batch = next(iter(parts.datamodule.train_dataloader()))
         network: nn.Module = task.network
-        if peer is None or wanted:
+        if peer is None or use_stored:
             with torch.autocast(
                 "cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"
             ):
@@ -178,13 +187,13 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
 
 
 def _weights(network: nn.Module) -> list[Tensor]:
-    """Of backbone and head, in the order in which the peers' hold them."""
+    """Return the tensors of backbone and head in the order of the peer's state dict."""
     parts = (network.get_submodule("features.model"), network.get_submodule("head"))
     return [tensor for part in parts for tensor in part.state_dict().values()]
 
 
 def backbone_operations(name: str, size: int = 224) -> float:
-    """Floating-point operations of a forward pass of one image."""
+    """Return the floating-point operations of a forward pass of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     network = timm.create_model(name, pretrained=False, num_classes=0).eval()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.imports
 
-Both import torchmetrics, and with it torchvision, scipy and parts of transformers: Lightning asks
-for it. What Thaw adds is the difference.
+Both import torchmetrics, which Lightning requires, and with it torchvision, scipy and parts of
+transformers. The difference is what Thaw adds.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _AT_MOST, _AIM = 1.5, 1.2
 
 
 def measure(given: argparse.Namespace) -> list[Row]:
-    """Measure both imports and Python's own start, each in a process of its own."""
+    """Measure both imports and the start of Python alone, each in a process of its own."""
     programs = {"limit": "", "Thaw": "import engine.run", "default": "import torch, lightning"}
     times = alternate(
         {name: partial(_run, program) for name, program in programs.items()}, given.repetitions

@@ -2,15 +2,18 @@
 
     python -m benchmarks.keras_bert_speed --data-dir DIR
 
-A BERT of 6 layers, hidden size 384 and 12 heads, at most 128 tokens, the tweets of covid_fake_news,
-one vocabulary, batches of 32 texts, 15 % of the tokens guessed, of which alone the vocabulary is
-scored, dropout 0.1, AdamW with clipped gradients. Each side is a process of its own, the only ones
-with TensorFlow; its first epoch is for warmth. Thaw is measured as `python -m keras_bert pretrain
---precision mixed_bfloat16` trains, data pipeline included. The plain side is made of Keras's own
-layers, in float32 and padded to the maximum, with `compile` as it is; its masks are drawn
-beforehand, and as each of its steps costs the same, an epoch of it is a few steps. The tuned side
-has mixed_bfloat16, several steps an execution, and no XLA, which is slower on a CPU; when it has
-been measured, it trains once more, from the beginning and for a whole epoch, for its loss.
+All sides train a BERT of 6 layers, hidden size 384 and 12 heads on the tweets of covid_fake_news.
+They share the vocabulary, at most 128 tokens, batches of 32 texts, dropout 0.1, and AdamW with
+clipped gradients. 15 % of the tokens are predicted; logits are computed for these tokens only. Each
+side is a process of its own, and only these import TensorFlow. The first epoch is a warm-up.
+
+- Thaw trains as `python -m keras_bert pretrain --precision mixed_bfloat16` does, data pipeline
+  included.
+- The default peer has Keras's own layers, float32, texts padded to the maximum and the defaults of
+  `compile`. Its masks are drawn beforehand. All steps cost the same, so a few of them are measured
+  and extrapolated to an epoch.
+- The tuned peer has mixed_bfloat16 and several steps per execution. It does not use XLA, which is
+  slower on a CPU. After the measurement it trains a whole epoch from the start, for its loss.
 """
 
 import argparse
@@ -34,40 +37,31 @@ from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
-_LAYERS, _HIDDEN, _HEADS, _MAXLEN, _BATCH, _RATE, _DROP, _VOCABULARY = (
-    6,
-    384,
-    12,
-    128,
-    32,
-    0.15,
-    0.1,
-    8000,
-)
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # the first of the vocabulary
-_MASKED, _RANDOM = 0.8, 0.1
+_LAYERS, _HIDDEN, _HEADS, _MAXLEN = 6, 384, 12, 128
+_BATCH, _VOCABULARY, _RATE, _DROP = 32, 8000, 0.15, 0.1  # _RATE: share of the tokens predicted
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # the first tokens of the vocabulary
+_MASKED, _RANDOM = 0.8, 0.1  # shares of the predicted tokens; the remaining ones are kept
 _TABLE = Path("covid_fake_news") / "train.csv"
-_STEPS = 8  # of the peers, an epoch
+_STEPS = 8  # measured steps of a peer per repetition
 _PEERS = {"default": "float32", "tuned": "mixed_bfloat16"}
 
 
 def measure(given: argparse.Namespace) -> list[Row]:
-    """Thaw first: the peers take its vocabulary."""
-    if not (given.data_dir / _TABLE).is_file():
-        sys.exit(
-            f"error: {given.data_dir / _TABLE} does not exist: give --data-dir the folder that holds it"
-        )
+    """Measure Thaw first, as the peers use its vocabulary."""
+    table = given.data_dir / _TABLE
+    if not table.is_file():
+        sys.exit(f"error: {table} does not exist: give --data-dir the folder that holds {_TABLE}")
     options = ["--data-dir", str(given.data_dir), "--repetitions", str(given.repetitions)]
     with tempfile.TemporaryDirectory() as folder:
         found = {"Thaw": train_thaw(given, folder)}
         for name in _PEERS:
-            words = ["benchmarks.keras_bert_speed", "--peer", name, "--folder", folder, *options]
-            found[name] = json.loads(_output(words, given).splitlines()[-1])
-        numbers = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-        tweets = pd.read_csv(given.data_dir / _TABLE)["tweet"].tolist()
+            argv = ["benchmarks.keras_bert_speed", "--peer", name, "--folder", folder, *options]
+            found[name] = json.loads(_output(argv, given).splitlines()[-1])
+        tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        tweets = pd.read_csv(table)["tweet"].tolist()
         tokens = sum(
             min(len(one.ids), _MAXLEN - 2) + 2
-            for one in numbers.encode_batch(tweets, add_special_tokens=False)
+            for one in tokenizer.encode_batch(tweets, add_special_tokens=False)
         )
     steps, texts = found["Thaw"]["steps"], found["Thaw"]["texts"]
     sides = {}
@@ -76,9 +70,12 @@ def measure(given: argparse.Namespace) -> list[Row]:
         sides[name] = Side(
             tuple(one["seconds"]), share=min(1.0, one["steps"] / steps), quality=quality
         )
-    work = f"a masked-LM epoch of {texts:,} tweets in Keras, BERT of {_LAYERS} layers, hidden size {_HIDDEN}"
-    # Forward and twice that backward: a block's matrices for each token, the head's for each that
-    # is guessed.
+    work = (
+        f"a masked-LM epoch of {texts:,} tweets in Keras, BERT of {_LAYERS} layers, "
+        f"hidden size {_HIDDEN}"
+    )
+    # The backward pass costs twice the forward pass. Each token passes the blocks' matrices, each
+    # predicted token the head's.
     operations = (
         3 * 2 * tokens * (12 * _LAYERS * _HIDDEN**2 + _RATE * (_HIDDEN**2 + _HIDDEN * _VOCABULARY))
     )
@@ -91,11 +88,11 @@ def measure(given: argparse.Namespace) -> list[Row]:
     return [Row("S9", work, sides, goals, setting("tensorflow", "keras"), limit)]
 
 
-def _output(words: list[str], given: argparse.Namespace) -> str:
-    """What a process of its own prints, with as many threads as were asked for."""
+def _output(argv: list[str], given: argparse.Namespace) -> str:
+    """Run a module in a process with the given number of threads; return what it prints."""
     threads = {f"TF_NUM_{kind}OP_THREADS": str(given.threads) for kind in ("INTRA", "INTER")}
     return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", *words],
+        [sys.executable, "-m", *argv],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -104,18 +101,37 @@ def _output(words: list[str], given: argparse.Namespace) -> str:
 
 
 def train_thaw(given: argparse.Namespace, folder: str) -> dict[str, Any]:
-    """Pretrain, and read what history.csv says of every epoch but the first."""
-    words = {
-        "text": given.data_dir / _TABLE, "text-column": "tweet", "out": folder, "epochs": given.repetitions + 1,
-        "precision": "mixed_bfloat16", "vocab-size": _VOCABULARY, "maxlen": _MAXLEN, "batch-size": _BATCH, "mask-rate": _RATE,
-        "drop-rate": _DROP, "num-layers": _LAYERS, "num-att-heads": _HEADS, "hidden-size": _HIDDEN,
+    """Pretrain with Thaw and return what its run folder recorded.
+
+    Args:
+        given: Command-line arguments of the benchmark.
+        folder: The run folder to write.
+
+    Returns:
+        `seconds` of each epoch after the first, `steps` and `texts` of an epoch, and `loss`, the
+        mean train loss of the first epoch.
+    """
+    options = {
+        "text": given.data_dir / _TABLE,
+        "text-column": "tweet",
+        "out": folder,
+        "epochs": given.repetitions + 1,
+        "precision": "mixed_bfloat16",
+        "vocab-size": _VOCABULARY,
+        "maxlen": _MAXLEN,
+        "batch-size": _BATCH,
+        "mask-rate": _RATE,
+        "drop-rate": _DROP,
+        "num-layers": _LAYERS,
+        "num-att-heads": _HEADS,
+        "hidden-size": _HIDDEN,
         "intermediate-size": 4 * _HIDDEN,
-    }  # fmt: skip
+    }
     _output(
         [
             "keras_bert",
             "pretrain",
-            *(str(word) for name, value in words.items() for word in (f"--{name}", value)),
+            *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
         ],
         given,
     )
@@ -133,20 +149,20 @@ def train_thaw(given: argparse.Namespace, folder: str) -> dict[str, Any]:
 def plain_data(
     table: Path, folder: str, count: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The first tweets, masked once with Thaw's vocabulary.
+    """Return the first tweets, masked once with Thaw's vocabulary.
 
     Args:
-        table: Where they stand.
+        table: CSV file of the tweets.
         folder: Thaw's run folder.
-        count: N.
+        count: N, the number of tweets.
 
     Returns:
-        The tokens [N, T] and the chosen positions [N, P]; what stood there [N, P]; and 1 for what
-        was chosen, 0 behind it.
+        `input_ids` [N, T] and the predicted `positions` [N, P]; the original token ids at these
+        positions [N, P]; and weights [N, P], 1 for a predicted position and 0 for padding.
     """
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    numbers = tokenizer.get_vocab()
-    start, end, mask = (numbers[token] for token in ("[CLS]", "[SEP]", "[MASK]"))
+    vocabulary = tokenizer.get_vocab()
+    start, end, mask = (vocabulary[token] for token in ("[CLS]", "[SEP]", "[MASK]"))
     tweets = pd.read_csv(table)["tweet"][:count].tolist()
     texts = [encoded.ids for encoded in tokenizer.encode_batch(tweets, add_special_tokens=False)]
     rng, most = np.random.default_rng(0), math.ceil(_RATE * _MAXLEN)
@@ -159,7 +175,7 @@ def plain_data(
         chosen = 1 + rng.permutation(size)[: max(1, round(_RATE * size))]
         n, fate = len(chosen), rng.random(len(chosen))
         positions[i, :n], hidden[i, :n], weights[i, :n] = chosen, ids[i, chosen], 1
-        drawn = rng.integers(len(_SPECIAL), len(numbers), n)
+        drawn = rng.integers(len(_SPECIAL), len(vocabulary), n)
         ids[i, chosen] = np.where(
             fate < _MASKED, mask, np.where(fate < _MASKED + _RANDOM, drawn, ids[i, chosen])
         )
@@ -167,7 +183,7 @@ def plain_data(
 
 
 def plain_model(vocabulary: int) -> Any:  # noqa: ANN401 - a keras.Model
-    """The same architecture of Keras's own layers."""
+    """Return the same architecture, built of Keras's own layers."""
     import keras
     from keras import layers, ops
 
@@ -177,14 +193,14 @@ def plain_model(vocabulary: int) -> Any:  # noqa: ANN401 - a keras.Model
     ids = keras.Input((_MAXLEN,), dtype="int32", name="input_ids")
     positions = keras.Input((None,), dtype="int32", name="positions")
     states = layers.Embedding(vocabulary, _HIDDEN)(ids)
-    places = layers.Embedding(_MAXLEN, _HIDDEN)(ops.arange(_MAXLEN)[None])
-    states = layers.Dropout(_DROP)(normed(states + places))
+    position_embeddings = layers.Embedding(_MAXLEN, _HIDDEN)(ops.arange(_MAXLEN)[None])
+    states = layers.Dropout(_DROP)(normed(states + position_embeddings))
     mask = ops.not_equal(ids, 0)[:, None, :]
     for _ in range(_LAYERS):
-        read = layers.MultiHeadAttention(_HEADS, _HIDDEN // _HEADS)(
+        attended = layers.MultiHeadAttention(_HEADS, _HIDDEN // _HEADS)(
             states, states, attention_mask=mask
         )
-        states = normed(states + layers.Dropout(_DROP)(read))
+        states = normed(states + layers.Dropout(_DROP)(attended))
         inner = layers.Dense(_HIDDEN)(layers.Dense(4 * _HIDDEN, "gelu")(states))
         states = normed(states + layers.Dropout(_DROP)(inner))
     chosen = ops.take_along_axis(states, positions[:, :, None], axis=1)
@@ -195,7 +211,13 @@ def plain_model(vocabulary: int) -> Any:  # noqa: ANN401 - a keras.Model
 
 
 def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """`compile` and `fit`, some steps an epoch, the first for warmth; the tuned one then through all texts, for the loss."""
+    """Train a peer with `compile` and `fit`, `_STEPS` steps an epoch.
+
+    The first epoch is a warm-up. The tuned peer then trains on all texts once, for its loss.
+
+    Returns:
+        `seconds` of each epoch after the first, `steps` of an epoch, and `loss` of the tuned peer.
+    """
     import keras
 
     keras.config.set_dtype_policy(_PEERS[name])
@@ -223,9 +245,15 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
         on_epoch_end=lambda epoch, logs: stamps.append(time.perf_counter()),  # noqa: ARG005
     )
     compiled().fit(
-        inputs, hidden, sample_weight=weights, batch_size=_BATCH, epochs=given.repetitions + 1, steps_per_epoch=_STEPS,
-        callbacks=[clock], verbose=0,
-    )  # fmt: skip
+        inputs,
+        hidden,
+        sample_weight=weights,
+        batch_size=_BATCH,
+        epochs=given.repetitions + 1,
+        steps_per_epoch=_STEPS,
+        callbacks=[clock],
+        verbose=0,
+    )
     seconds = [end - begin for begin, end in zip(stamps[2::2], stamps[3::2], strict=True)]
     found = {"seconds": seconds, "steps": _STEPS}
     if name == "tuned":
@@ -238,7 +266,7 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all sides, or be the process of a peer."""
+    """Measure all sides, or one peer in its own process (`--peer`)."""
     parser = arguments(__doc__, repetitions=3, on_gpus=False)
     parser.add_argument("--peer", choices=tuple(_PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Honest timing: warmed up, alternating, each side measured in the same process."""
+"""Timing with warm-up, in alternation, all sides in the same process."""
 
 import platform
 import statistics
@@ -19,33 +19,33 @@ class Timing:
     """Repeated measurements of one piece of work.
 
     Attributes:
-        seconds: One metric a repetition.
+        seconds: One value per repetition.
     """
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """The median in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """From the fastest to the slowest, as a share of the median."""
+        """The difference of the slowest and the fastest, as a share of the median."""
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
 def alternate(
     contenders: Mapping[str, Callable[[], object]], repetitions: int
 ) -> dict[str, Timing]:
-    """Run every contender once for warmth, then all in turn, `repetitions` times.
+    """Run every contender once as warm-up, then all in turn, `repetitions` times.
 
     Args:
-        contenders: Name -> the work, all of it the same.
-        repetitions: Measurements of each.
+        contenders: Name -> function that does the work; all do the same work.
+        repetitions: Number of measurements of each contender.
 
     Returns:
-        Name -> its times.
+        Name -> timing.
     """
     for work in contenders.values():
         work()
@@ -59,7 +59,7 @@ def alternate(
 
 
 def now() -> float:
-    """Seconds of a clock, once a GPU has done what it was given."""
+    """Return the seconds of a clock, after the GPU, if there is one, has finished its work."""
     if _has_gpu():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -67,17 +67,18 @@ def now() -> float:
 
 @cache
 def _has_gpu() -> bool:
-    """Asked once: under Lightning, torch asks the system each time, which takes a tenth of the step of a linear head."""
+    # Cached: under Lightning, torch asks the system each time. That takes a tenth of the step of a
+    # linear head.
     return torch.cuda.is_available()
 
 
 def as_torch_is() -> None:
-    """Undo what a run of Thaw sets for the whole process: others do not ask for deterministic algorithms."""
+    """Turn off deterministic algorithms, which Thaw sets for the process and peers do not use."""
     torch.use_deterministic_algorithms(mode=False)
 
 
 def setting(*packages: str) -> str:
-    """The hardware and the versions that metrics belong to."""
+    """Return a line with the hardware and the versions of Python and of packages."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -85,4 +86,5 @@ def setting(*packages: str) -> str:
     cpu = names[0] if names else platform.processor()
     unit = next((unit for unit, found in bfloat16_units().items() if found), "no bfloat16")
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return f"{gpu}{cpu} ({unit}), {torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}"
+    hardware = f"{gpu}{cpu} ({unit}), {torch.get_num_threads()} threads"
+    return f"{hardware}; Python {platform.python_version()}, {versions}"

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_PEAK = "5"  # what sets the peak back to what is resident now
+_PEAK = "5"  # resets the peak to the memory that is resident now
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a piece of work takes at its peak, on top of what was held before.
+    """Return the peak memory of a piece of work, on top of the memory in use before.
 
     Args:
-        work: Run once.
-        device: Where it computes. On a CPU the resident memory of this process is looked at, which
+        work: The function to measure; it runs once.
+        device: Device of the work. On a CPU the resident memory of this process is read, which
             needs Linux.
 
     Returns:
@@ -30,17 +30,17 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    _give_back_what_is_free()
+    _trim_heap()
     _RESET.write_text(_PEAK)
     before = _resident("VmRSS")
     work()
     return _resident("VmHWM") - before
 
 
-def _give_back_what_is_free() -> None:
-    """Have the allocator hand freed memory to the system: work that finds room in it would seem to take none."""
+def _trim_heap() -> None:
+    """Return freed memory to the system; work that reuses it would seem to need none."""
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):  # glibc's
+    if hasattr(libc, "malloc_trim"):  # glibc only
         libc.malloc_trim(0)
 
 

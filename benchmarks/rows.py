@@ -1,8 +1,8 @@
-"""A row of the table of speeds: what was measured on each side, what it has to reach, and how far the machine could go.
+"""Rows of the table of speeds: measurements of each side, goals, and the limit of the hardware.
 
-Each script of this package that measures speed gives rows. `command` makes it a command of its own:
-it prints the rows and, with `--save`, keeps them under `results/`, from which `python -m
-benchmarks` draws `RESULTS.md`.
+Each script that measures speed returns rows. `command` makes the script a command. It prints the
+rows and, with `--save`, writes them to `results/`. `python -m benchmarks` writes `RESULTS.md` from
+these files.
 """
 
 import argparse
@@ -24,14 +24,14 @@ _TEXT = argparse.RawDescriptionHelpFormatter
 
 @dataclass(frozen=True)
 class Side:
-    """One of those who did the work.
+    """Measurements of one program that did the work, Thaw or a peer.
 
     Attributes:
-        seconds: Of what was measured, one metric a repetition.
-        share: What part of the whole work was measured, above 0 and up to 1; a peer that repeats
-            the same step for an hour is measured for some of its steps.
-        quality: What came of it: an accuracy, or the numerical difference from the others.
-        memory: Peak memory on top of the data, in bytes, where that is asked for.
+        seconds: Seconds of the measured part, one value per repetition.
+        share: Measured share of the whole work, above 0 and up to 1. It is below 1 for slow peers,
+            which are measured on a sample of steps.
+        quality: Quality of the result: an accuracy, or the numerical difference from other sides.
+        memory: Peak memory on top of the data, in bytes; None if it was not measured.
     """
 
     seconds: tuple[float, ...]
@@ -41,19 +41,19 @@ class Side:
 
     @property
     def timing(self) -> Timing:
-        """Seconds of the whole work."""
+        """The seconds extrapolated to the whole work."""
         return Timing(tuple(value / self.share for value in self.seconds))
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is wanted of a row.
+    """A goal of a row and the value that was measured.
 
     Attributes:
-        what: Name of the metric, as `times the default`, and its unit.
-        value: What was reached.
-        at_least: What has to be reached; where `less` is better, what must not be passed.
-        aim: What would be fine.
+        what: Name of the metric, such as `times the default`, and its unit.
+        value: The measured value.
+        at_least: The required value: a lower bound, or an upper bound if `less`.
+        aim: The desired value, beyond the required one.
         less: Whether smaller is better.
     """
 
@@ -65,17 +65,17 @@ class Goal:
 
     @property
     def reached(self) -> bool:
-        """Whether that is what has to be."""
+        """Whether the value meets the requirement."""
         return self.value <= self.at_least if self.less else self.value >= self.at_least
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What the hardware would allow.
+    """The time that the hardware would need at its peak rate.
 
     Attributes:
-        seconds: The least that the work can take.
-        why: Operations or bytes, and the rate that was measured for them.
+        seconds: The least time that the work can take.
+        why: Operations or bytes of the work, and the measured peak rate.
     """
 
     seconds: float
@@ -87,13 +87,13 @@ class Row:
     """A row of the table.
 
     Attributes:
-        key: `S1`; with a word where a piece of work has variants, `S2 linear`.
-        work: What was done, on what, in one line.
-        sides: `Thaw`, `default` and `tuned`, each with what it took.
-        goals: What is wanted.
-        limit: What the hardware would allow.
+        key: Name of the row, such as `S1`, or `S2 linear` if there are variants.
+        work: The work and its data, in one line.
+        sides: Name (`Thaw`, `default`, `tuned` and others) -> measurements.
+        goals: The goals.
         setting: Hardware and versions.
-        device: What it ran on.
+        limit: The limit of the hardware, if it was computed.
+        device: The device of the work.
     """
 
     key: str
@@ -113,35 +113,33 @@ class Row:
 
     @classmethod
     def load(cls, path: Path) -> "Row":
-        """The inverse of `save`."""
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kept["sides"] = {
+        """Read a row that `save` wrote."""
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values["sides"] = {
             name: Side(**{**side, "seconds": tuple(side["seconds"])})
-            for name, side in kept["sides"].items()
+            for name, side in values["sides"].items()
         }
-        kept["goals"] = tuple(Goal(**goal) for goal in kept["goals"])
-        kept["limit"] = None if kept["limit"] is None else Limit(**kept["limit"])
-        return cls(**kept)
+        values["goals"] = tuple(Goal(**goal) for goal in values["goals"])
+        values["limit"] = None if values["limit"] is None else Limit(**values["limit"])
+        return cls(**values)
 
 
 def ratio_goals(
     sides: dict[str, Side], *wanted: tuple[str, float, float | None]
 ) -> tuple[Goal, ...]:
-    """Goals of the kind `times the default`: medians over the repetitions that both sides have.
+    """Return a goal `times the <peer>` for each peer.
+
+    Its value is the median ratio of seconds, over the repetitions that both sides have.
 
     Args:
-        sides: As for `Row`.
-        wanted: Name of a peer, what has to be reached, what would be fine.
-
-    Returns:
-        A goal for each.
+        sides: The sides of the row.
+        wanted: For each peer its name, the required ratio and the aim.
     """
 
     def ratio(peer: Side) -> float:
         own = sides["Thaw"]
-        pairs = zip(
-            own.seconds, peer.seconds, strict=False
-        )  # one of them may have been repeated more often
+        # Not strict: one side may have more repetitions.
+        pairs = zip(own.seconds, peer.seconds, strict=False)
         return statistics.median(theirs / peer.share / (ours / own.share) for ours, theirs in pairs)
 
     return tuple(
@@ -152,15 +150,12 @@ def ratio_goals(
 def arguments(
     description: str | None, repetitions: int, *, on_gpus: bool = True
 ) -> argparse.ArgumentParser:
-    """What every script takes.
+    """Return a parser with the options that all scripts share.
 
     Args:
         description: The script's docstring.
-        repetitions: Measurements of each side unless others are asked for.
-        on_gpus: Whether it can be measured there.
-
-    Returns:
-        The parser.
+        repetitions: Default number of measurements of each side.
+        on_gpus: Whether the work can also be measured on a GPU.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=_TEXT)
     parser.add_argument(
@@ -170,7 +165,7 @@ def arguments(
         "--repetitions",
         type=int,
         default=repetitions,
-        help=f"of each side (default: {repetitions})",
+        help=f"measurements of each side (default: {repetitions})",
     )
     devices = ("cpu", "cuda") if on_gpus else ("cpu",)
     parser.add_argument(
@@ -178,9 +173,9 @@ def arguments(
         choices=devices,
         default="cuda" if on_gpus and torch.cuda.is_available() else "cpu",
     )
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument(
-        "--save", action="store_true", help="keep the rows for benchmarks/RESULTS.md"
+        "--save", action="store_true", help="save the rows for benchmarks/RESULTS.md"
     )
     return parser
 
@@ -188,7 +183,7 @@ def arguments(
 def command(
     parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Iterable[Row]]
 ) -> None:
-    """Read the command line, measure, print, and keep what is to be kept, each row as soon as it is there."""
+    """Parse the command line and measure; print each row, and save it with `--save`, at once."""
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     for row in measure(given):
@@ -198,7 +193,7 @@ def command(
 
 
 def described(row: Row) -> str:
-    """A row for a person: each side, each goal and the limit, a line each."""
+    """Return a row as text, with a line for each side, each goal and the limit."""
     lines = [f"{row.key}: {row.work}", f"  {row.setting}, {row.device}"]
     for name, side in row.sides.items():
         took = side.timing

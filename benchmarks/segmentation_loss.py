@@ -1,16 +1,19 @@
-"""Loss of logits upsampled to the size of the labels: the plain formula against Thaw's, by time and peak memory.
+"""Time and peak memory of the loss of upsampled logits: Thaw against the plain formula.
 
     python -m benchmarks.segmentation_loss [--repetitions N] [--native]
     python -m benchmarks.segmentation_loss --step [--precision 32-true|bf16-mixed] [--checkpoint]
 
-Without options: the loss alone, forward and backward, of random logits; the default is Hugging
-Face's formula, the tuned peer the same under torch.compile. The gradient's error is relative, in
-the Euclidean norm, against the plain formula in float64. With `--native`: Thaw's alone at the size
-at which the reference ran out of memory, where the plain formula's upsampled logits are 8.17 GiB
-and it holds them three times over. With `--step`: a training step of BEiT-B with UPerNet at 640 x
-640, random weights, with its auxiliary head; each side in a process of its own, so that neither
-measures what the other left behind. With `--checkpoint`, encoder and head are computed a second
-time in the backward pass instead of being kept.
+The logits are upsampled to the size of the labels.
+
+- Without options: forward and backward pass of the loss alone, on random logits. The default peer
+  is Hugging Face's formula, the tuned peer the same under torch.compile. The gradient's error is
+  relative to the plain formula in float64, in the Euclidean norm.
+- `--native`: Thaw's loss alone, at the size at which the reference ran out of memory. There the
+  upsampled logits are 8.17 GiB, and the plain formula stores them three times.
+- `--step`: a training step of BEiT-B with UPerNet and its auxiliary head, random weights, at
+  640 x 640. Each side runs in a process of its own, so that memory left by one does not count for
+  the other. With `--checkpoint` the activations of encoder and head are not stored but computed
+  again in the backward pass.
 """
 
 import argparse
@@ -34,21 +37,25 @@ from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_ent
 from lightning_modules.networks.backbones.segmentation import segmentation_network
 
 _CLASSES, _BATCH, _UNLABELLED = 150, 2, 0.1
-# Of a logit: two products and sums of interpolation, an exponential, and two of the interpolation's
-# adjoint.
+# For each upsampled logit: two products and sums of the interpolation, an exponential, and two
+# products and sums of the interpolation's adjoint.
 _OPERATIONS = 20
 _SIZES = (((160, 160), (640, 640)), ((160, 160), (512, 683)))
 _NATIVE = ((160, 160), (2704, 2704))
 _GIB = 2**30
 _BEIT = {
-    "model_type": "beit", "image_size": 640, "patch_size": 16, "out_indices": [3, 5, 7, 11], "use_relative_position_bias": True,
-}  # fmt: skip
+    "model_type": "beit",
+    "image_size": 640,
+    "patch_size": 16,
+    "out_indices": [3, 5, 7, 11],
+    "use_relative_position_bias": True,
+}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def plain(logits: Tensor, labels: Tensor) -> Tensor:
-    """The formula that is written everywhere."""
+    """Return the cross-entropy of upsampled logits by the usual formula."""
     upsampled = functional.interpolate(
         logits, size=labels.shape[-2:], mode="bilinear", align_corners=False
     )
@@ -56,7 +63,7 @@ def plain(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def ours(logits: Tensor, labels: Tensor) -> Tensor:
-    """Thaw's, without its predictions."""
+    """Return Thaw's loss, without its predictions."""
     return upsampled_cross_entropy(logits, labels)[0]
 
 
@@ -64,13 +71,13 @@ _LOSSES: dict[str, Loss] = {"plain formula": plain, "Thaw": ours}
 
 
 def random_labels(size: tuple[int, int], device: torch.device) -> Tensor:
-    """[B, H, W] uint8, a tenth of them not labelled."""
+    """Return labels [B, H, W], uint8, of which a tenth is unlabelled."""
     labels = torch.randint(0, _CLASSES, (_BATCH, *size), dtype=torch.uint8)
     return labels.masked_fill(torch.rand(labels.shape) < _UNLABELLED, IGNORE_INDEX).to(device)
 
 
 def measure(given: argparse.Namespace) -> list[Row]:
-    """A row for each size of the labels."""
+    """Measure a row for each size of the labels."""
     return [_row(small, large, given) for small, large in _SIZES]
 
 
@@ -107,13 +114,19 @@ def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespa
     memory = (sides["Thaw"].memory or 0) / (sides["default"].memory or 1)
     goals = ratio_goals(sides, ("default", 4, 12), ("tuned", 4, 12))
     goals += (Goal("memory, as a share of the default's", memory, 1 / 10, 1 / 30, less=True),)
-    what = f"loss of {_BATCH} maps of {_CLASSES} classes, {small[0]} x {small[1]} -> {large[0]} x {large[1]}, and its gradient"
+    what = (
+        f"loss of {_BATCH} maps of {_CLASSES} classes, "
+        f"{small[0]} x {small[1]} -> {large[0]} x {large[1]}, and its gradient"
+    )
     key = "S5" if (small, large) == _SIZES[0] else f"S5 {large[0]} x {large[1]}"
     count, rate = (
         _BATCH * _CLASSES * large[0] * large[1],
         operations_per_second(torch.float32, given.device),
     )
-    why = f"{_OPERATIONS} operations for each of {count / 1e6:.0f} million upsampled logits at {rate / 1e9:,.0f} GFLOP/s"
+    why = (
+        f"{_OPERATIONS} operations for each of {count / 1e6:.0f} million upsampled logits "
+        f"at {rate / 1e9:,.0f} GFLOP/s"
+    )
     return Row(
         key,
         what,
@@ -126,7 +139,7 @@ def _row(small: tuple[int, int], large: tuple[int, int], given: argparse.Namespa
 
 
 def measure_native(device: torch.device) -> None:
-    """Print what Thaw's loss takes where the reference ran out of memory."""
+    """Print memory and time of Thaw's loss where the reference ran out of memory."""
     small, large = _NATIVE
     torch.manual_seed(0)
     logits, labels = (
@@ -135,16 +148,26 @@ def measure_native(device: torch.device) -> None:
     )
     start = time.perf_counter()
     peak = peak_memory(lambda: torch.autograd.grad(ours(logits, labels), logits), device)
-    held = 4 * _BATCH * _CLASSES * large[0] * large[1]
+    upsampled = 4 * _BATCH * _CLASSES * large[0] * large[1]
     size = f"{_BATCH} x {large[0]} x {large[1]}"
     print(
-        f"labels {size}, {_CLASSES} classes: the upsampled logits alone would be {held / _GIB:.2f} GiB"
+        f"labels {size}, {_CLASSES} classes: "
+        f"the upsampled logits alone would be {upsampled / _GIB:.2f} GiB"
     )
     print(f"Thaw: peak extra memory {peak / _GIB:.2f} GiB, {time.perf_counter() - start:.1f} s")
 
 
 def measure_step(name: str, precision: str, device: torch.device, *, checkpointed: bool) -> None:
-    """Take two training steps, the first for warmth, and print the second's peak and seconds as JSON."""
+    """Take two training steps and print peak memory and seconds of the second as JSON.
+
+    The first step is a warm-up.
+
+    Args:
+        name: Name of the loss, `plain formula` or `Thaw`.
+        precision: `32-true` or `bf16-mixed`.
+        device: Device of the step.
+        checkpointed: Whether encoder and head are checkpointed.
+    """
     torch.manual_seed(0)
     loss = _LOSSES[name]
     network = segmentation_network(
@@ -172,7 +195,7 @@ def measure_step(name: str, precision: str, device: torch.device, *, checkpointe
 
 
 def compare_steps(precision: str, *, checkpointed: bool) -> None:
-    """Print a row for each side."""
+    """Print a table with a row for each side."""
     how = "encoder and head checkpointed" if checkpointed else "nothing checkpointed"
     print(f"BEiT-B with UPerNet, {_BATCH} x 640 x 640, {precision}, {how}\n")
     print("| loss | peak of a step, GiB, on top of weights and optimiser | seconds |")
@@ -194,23 +217,28 @@ def compare_steps(precision: str, *, checkpointed: bool) -> None:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the loss, the loss at native size, or a training step."""
     parser = arguments(__doc__, repetitions=7)
     parser.add_argument(
-        "--native", action="store_true", help="the loss alone where the reference ran out of memory"
+        "--native",
+        action="store_true",
+        help="measure Thaw's loss at the size at which the reference ran out of memory",
     )
     parser.add_argument(
         "--step",
         nargs="?",
         const="both",
         choices=["both", *_LOSSES],
-        help="a training step instead",
+        help="measure a training step",
     )
     parser.add_argument(
-        "--precision", choices=["32-true", "bf16-mixed"], default="32-true", help="of the step"
+        "--precision",
+        choices=["32-true", "bf16-mixed"],
+        default="32-true",
+        help="precision of the step",
     )
     parser.add_argument(
-        "--checkpoint", action="store_true", help="of the step: encoder and head computed twice"
+        "--checkpoint", action="store_true", help="use gradient checkpointing in the step"
     )
     given = parser.parse_args()
     device = torch.device(given.device)

@@ -1,4 +1,4 @@
-"""`RESULTS.md` out of the rows that were kept."""
+"""The text of `RESULTS.md`, made from the saved rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,22 +6,30 @@ from pathlib import Path
 from benchmarks.rows import RESULTS, Goal, Row, Side
 
 _PEERS = ("default", "tuned")
-_HEAD = """# Measured speeds
-
-Drawn by `python -m benchmarks` from what each script measured; what else was measured, and where the time goes, stands in
-[EXPLAINED.md](EXPLAINED.md). Seconds are medians, with the spread from the fastest to the slowest repetition as a share of the
-median, and n; of a peer that repeats the same step for very long, a part is measured, which is then said. Peers are measured by
-the same command as Thaw: in turns of a second or less (S1, S2, S7), repetition by repetition (S3, S4, S5, S10, S11), or one
-after the other (S9). A ratio is the median of the ratios of single repetitions, of those that both sides have. The limit is
-what the operations or bytes of the work would take at the rate that a large matrix product or a large copy reached on this
-machine; single operations go beyond that rate. The rows S2, S3 and S4 are from before two parts were deleted:
-[what that costs](EXPLAINED.md#rows-that-were-measured-with-code-that-is-gone).
-"""
+_HEAD = (
+    "# Measured speeds\n"
+    "\n"
+    "Drawn by `python -m benchmarks` from what each script measured; what else was measured, "
+    "and where the time goes, stands in\n"
+    "[EXPLAINED.md](EXPLAINED.md). Seconds are medians, with the spread from the fastest to "
+    "the slowest repetition as a share of the\n"
+    "median, and n; of a peer that repeats the same step for very long, a part is measured, "
+    "which is then said. Peers are measured by\n"
+    "the same command as Thaw: in turns of a second or less (S1, S2, S7), repetition by "
+    "repetition (S3, S4, S5, S10, S11), or one\n"
+    "after the other (S9). A ratio is the median of the ratios of single repetitions, of those "
+    "that both sides have. The limit is\n"
+    "what the operations or bytes of the work would take at the rate that a large matrix "
+    "product or a large copy reached on this\n"
+    "machine; single operations go beyond that rate. The rows S2, S3 and S4 are from before "
+    "two parts were deleted:\n"
+    "[what that costs](EXPLAINED.md#rows-that-were-measured-with-code-that-is-gone).\n"
+)
 _DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
 
 
 def kept_rows(folder: Path = RESULTS) -> list[Row]:
-    """All rows that were kept, in the order of their keys."""
+    """Return all saved rows, sorted by device and key."""
     rows = [Row.load(path) for path in folder.glob("*/*.json")]
     return sorted(
         rows,
@@ -34,7 +42,7 @@ def kept_rows(folder: Path = RESULTS) -> list[Row]:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     parts = [_HEAD]
     for device, title in _DEVICES.items():
         own = [row for row in rows if row.device == device]
@@ -47,11 +55,12 @@ def page(rows: Sequence[Row]) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     lines = [
-        "| | work | Thaw, s | peer, default, s | peer, tuned, s | reached | needed | aim | limit, s | times the limit |",
+        "| | work | Thaw, s | peer, default, s | peer, tuned, s "
+        "| reached | needed | aim | limit, s | times the limit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        sides = [_took(row.sides.get(name)) for name in ("Thaw", *_PEERS)]
+        sides = [_time_cell(row.sides.get(name)) for name in ("Thaw", *_PEERS)]
         goals = [
             " / ".join(_goal(goal, part) for goal in row.goals)
             for part in ("value", "at_least", "aim")
@@ -61,21 +70,21 @@ def _table(rows: Sequence[Row]) -> str:
             if row.limit is None
             else f"{row.sides['Thaw'].timing.median / row.limit.seconds:.1f}"
         )
-        limit = "" if row.limit is None else _short(row.limit.seconds)
+        limit = "" if row.limit is None else _three_digits(row.limit.seconds)
         lines.append(f"| {' | '.join([row.key, row.work, *sides, *goals, limit, far])} |")
     return "\n".join(lines) + "\n"
 
 
-def _took(side: Side | None) -> str:
+def _time_cell(side: Side | None) -> str:
     return (
         ""
         if side is None
-        else f"{_short(side.timing.median)} ({_spread(side)}n {len(side.seconds)})"
+        else f"{_three_digits(side.timing.median)} ({_spread(side)}n {len(side.seconds)})"
     )
 
 
-def _short(number: float) -> str:
-    """Three digits that count."""
+def _three_digits(number: float) -> str:
+    """Format a number with three significant digits."""
     return f"{float(f'{number:.3g}'):,g}"
 
 
@@ -87,7 +96,7 @@ def _goal(goal: Goal, part: str) -> str:
     value = getattr(goal, part)
     if value is None:
         return "-"
-    shown = _short(value)
+    shown = _three_digits(value)
     return f"**{shown}**, missed" if part == "value" and not goal.reached else shown
 
 

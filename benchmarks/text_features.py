@@ -1,15 +1,19 @@
-"""Ten epochs of a head on a frozen BERT, tested once: Thaw, which runs the encoder once, against the Trainer of Hugging Face.
+"""Ten epochs of a head on a frozen BERT, tested once: Thaw against Hugging Face's Trainer.
 
     python -m benchmarks.text_features --data-dir DIR --backbone FOLDER
 
-The same weights, tweets, batches of 32, at most 128 tokens, AdamW with one learning rate, clipped
-gradients; a linear head on the mean of the token states, and a bidirectional GRU of 128 units on
-all of them. All sides read the train and the val split: Thaw, which starts without stored features,
-evaluates val every epoch, the Trainer once at the end. A second Thaw reads the test split besides,
-as `train.py` does unless told otherwise. The Trainer by default is float32 in random order, tuned
-bfloat16 and grouped by length. Each repetition has its own seed. Of the peers, whose epochs are all
-alike, the tuned one trains once, and the default one trains one epoch, which counts ten times, and
-evaluates.
+All sides share the weights, the tweets, batches of 32, at most 128 tokens, AdamW with one learning
+rate, and clipped gradients. There are two heads: a linear one on the mean of the token states, and
+a bidirectional GRU of 128 units on all token states.
+
+- Thaw runs the encoder once and starts without stored features. It reads the train and the val
+  split and evaluates val in every epoch. Each repetition has its own seed.
+- A second Thaw run also reads the test split and tests on it, as `train.py` does by default.
+- The Trainer reads the train and the val split and evaluates val once, at the end. The default is
+  float32 in random order; the tuned one is bfloat16 with texts grouped by length.
+
+All epochs of a peer take the same time. The tuned peer is measured on one complete run. The default
+peer trains one epoch, which counts ten times, and evaluates once.
 """
 
 import argparse
@@ -25,9 +29,9 @@ from benchmarks.text_runs import ThawRun, add_backbone, forward_operations
 from benchmarks.trainer_runs import PeerRun
 from benchmarks.turns import Run, side_by_side, side_of
 
-_EPOCHS, _LR, _STEPS_OF_WARMTH = 10, 1e-3, 10
+_EPOCHS, _LR, _WARMUP_STEPS = 10, 1e-3, 10
 _ALL = "Thaw with the test split"
-# Head -> experiment, and what is to be reached against each peer.
+# Head -> experiment, and for each peer the required ratio and the aim.
 _HEADS = {
     "linear": ("minilm_feature", (("default", 30, 50), ("tuned", 8, 11))),
     "bigru": ("minilm_bigru_feature", (("default", 10, 25), ("tuned", 3, 6))),
@@ -42,14 +46,14 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
 
 def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
     experiment, wanted = _HEADS[head]
-    words = {
+    overrides = {
         "model.lr": _LR,
         "data.batch_size": 32,
         "data.max_length": 128,
         "trainer.max_epochs": _EPOCHS,
     }
     peer = partial(PeerRun, given, _LR, epochs=_EPOCHS, head=head)  # type: ignore[arg-type]
-    ours = partial(ThawRun, experiment, given, words, features="measured")
+    ours = partial(ThawRun, experiment, given, overrides, features="measured")
     makes: dict[str, Callable[[], Run]] = {
         "Thaw": ours,
         "default": partial(peer, measured=1, tuned=False),
@@ -57,17 +61,20 @@ def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
         _ALL: partial(ours, split="test"),
     }
     seeds = {"Thaw": given.repetitions, "default": 1, "tuned": 1, _ALL: given.repetitions}
-    found = side_by_side(makes, given, seeds, warmth=_STEPS_OF_WARMTH)
-    told = {"default": "val acc after one epoch", _ALL: "test acc"}
-    sides = {name: side_of(trained, told.get(name, "val acc")) for name, trained in found.items()}
-    thaw = ThawRun(experiment, given, words)
+    found = side_by_side(makes, given, seeds, warmth=_WARMUP_STEPS)
+    metric = {"default": "val acc after one epoch", _ALL: "test acc"}
+    sides = {name: side_of(trained, metric.get(name, "val acc")) for name, trained in found.items()}
+    thaw = ThawRun(experiment, given, overrides)
     thaw.prepare(1)
     operations = sum(forward_operations(thaw, split) for split in ("train", "val"))
     limit = Limit(
         operations / rate,
         f"one forward pass, {operations / 1e12:.2f} TFLOP at {rate / 1e9:,.0f} GFLOP/s",
     )
-    what = f"{_EPOCHS} epochs of a {head} head on frozen {thaw.backbone_name}, {thaw.train_rows:,} tweets, tested once on val"
+    what = (
+        f"{_EPOCHS} epochs of a {head} head on frozen {thaw.backbone_name}, "
+        f"{thaw.train_rows:,} tweets, tested once on val"
+    )
     versions = setting("torch", "lightning", "transformers", "accelerate")
     return Row(
         f"S2 {head}", what, sides, ratio_goals(sides, *wanted), versions, limit, given.device
@@ -76,5 +83,5 @@ def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
 
 if __name__ == "__main__":
     parser = add_backbone(arguments(__doc__, repetitions=3))
-    parser.add_argument("--head", nargs="*", choices=list(_HEADS), help="only these heads")
+    parser.add_argument("--head", nargs="*", choices=list(_HEADS), help="measure these heads only")
     command(parser, measure)

@@ -1,12 +1,14 @@
-"""An epoch of fine-tuning a small BERT on tweets: Thaw against the Trainer of Hugging Face.
+"""An epoch of fine-tuning a small BERT on tweets: Thaw against Hugging Face's Trainer.
 
     python -m benchmarks.text_finetuning --data-dir DIR --backbone FOLDER
 
-The same weights of the encoder, the same tweets, batches of 32, at most 128 tokens, dropout as the
-encoder has it, AdamW with one learning rate, clipped gradients; then the val split is read once.
-The Trainer by default: float32, random order, each batch padded to its longest text. Tuned:
-bfloat16 and batches grouped by length. Each repetition has its own seed, so the accuracies are
-those of several seeds; a second Thaw in float32 shows what bfloat16 does to them.
+All sides share the encoder's weights and dropout, the tweets, batches of 32, at most 128 tokens,
+AdamW with one learning rate, and clipped gradients. After the epoch the val split is evaluated
+once. The default Trainer is float32 in random order, with each batch padded to its longest text.
+The tuned one is bfloat16 with batches grouped by length.
+
+Each repetition has its own seed, so there is an accuracy per seed. A second Thaw run in float32
+shows the effect of bfloat16 on the accuracy.
 """
 
 import argparse
@@ -23,11 +25,11 @@ from benchmarks.text_runs import ThawRun, add_backbone, training_operations
 from benchmarks.trainer_runs import PeerRun
 from benchmarks.turns import Run, side_by_side, side_of
 
-_LR, _STEPS_OF_WARMTH = 1e-4, 20
-# Repetitions, of which Thaw has more: its accuracies are compared with each other.
-_OF_PEERS = {"default": 1, "tuned": 3}
-_CHANGE = 0.005  # of accuracy; a seed changes it by as much
-_WORDS = {
+_LR, _WARMUP_STEPS = 1e-4, 20
+# At most; Thaw has more, as its accuracies in bfloat16 and float32 are compared.
+_PEER_REPETITIONS = {"default": 1, "tuned": 3}
+_CHANGE = 0.005  # allowed loss of accuracy; another seed changes it by as much
+_OVERRIDES = {
     "model.lr": _LR,
     "model.backbone_lr": _LR,
     "data.batch_size": 32,
@@ -39,17 +41,18 @@ _WORDS = {
 def measure(given: argparse.Namespace) -> list[Row]:
     """Train each side once for each seed."""
     makes: dict[str, Callable[[], Run]] = {
-        "Thaw": partial(ThawRun, "minilm_finetune", given, _WORDS),
+        "Thaw": partial(ThawRun, "minilm_finetune", given, _OVERRIDES),
         "default": partial(PeerRun, given, _LR, epochs=1, tuned=False),
         "tuned": partial(PeerRun, given, _LR, epochs=1, tuned=True),
         "Thaw in float32": partial(
-            ThawRun, "minilm_finetune", given, {**_WORDS, "trainer.precision": "32-true"}
+            ThawRun, "minilm_finetune", given, {**_OVERRIDES, "trainer.precision": "32-true"}
         ),
     }
-    seeds = {name: min(given.repetitions, _OF_PEERS.get(name, given.repetitions)) for name in makes}
-    found = side_by_side(makes, given, seeds, warmth=_STEPS_OF_WARMTH)
+    most = given.repetitions
+    seeds = {name: min(most, _PEER_REPETITIONS.get(name, most)) for name in makes}
+    found = side_by_side(makes, given, seeds, warmth=_WARMUP_STEPS)
     sides = {name: side_of(trained, "val acc") for name, trained in found.items()}
-    thaw = ThawRun("minilm_finetune", given, _WORDS)
+    thaw = ThawRun("minilm_finetune", given, _OVERRIDES)
     thaw.prepare(1)
     operations, rate = (
         training_operations(thaw),
@@ -63,7 +66,10 @@ def measure(given: argparse.Namespace) -> list[Row]:
     change = statistics.mean(half.accuracy - whole.accuracy for half, whole in pairs)
     goals = ratio_goals(sides, ("default", 4, 6), ("tuned", 1.5, 2.5))
     goals += (Goal("accuracy less that in float32, mean of the seeds", change, -_CHANGE),)
-    what = f"fine-tuning {thaw.backbone_name} for an epoch of {thaw.train_rows:,} tweets, and its validation"
+    what = (
+        f"fine-tuning {thaw.backbone_name} for an epoch of {thaw.train_rows:,} tweets, "
+        f"and its validation"
+    )
     versions = setting("torch", "lightning", "transformers", "accelerate")
     return [Row("S1", what, sides, goals, versions, limit, given.device)]
 

@@ -1,4 +1,4 @@
-"""Thaw's training runs on tweets, built from its configs to be measured."""
+"""Thaw's training runs on tweets, built from its configs."""
 
 import argparse
 import tempfile
@@ -18,7 +18,7 @@ from engine.feature_cache.planning import fill_cache, plan_cache
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Let a script be told the text backbone."""
+    """Add the option `--backbone` to the parser of a script, and return the parser."""
     name = "sentence-transformers/all-MiniLM-L6-v2"
     parser.add_argument(
         "--backbone", default=name, help=f"text backbone: hub name or folder (default: {name})"
@@ -27,7 +27,7 @@ def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 class ThawRun(Run):
-    """A run of an experiment, built and trained as `train.py` does it."""
+    """A run of an experiment, built and trained as `train.py` does."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class ThawRun(Run):
         split: str = "val",
         features: Literal["none", "measured"] | Path = "none",
     ) -> None:
-        """State what to run.
+        """Store what to run.
 
         Args:
             experiment: Name of the experiment.
-            given: The command line.
-            words: Dotted key -> value, as on the command line of `train.py`.
-            split: The accuracy that is told: of `val`, or of `test`, which is then tested once at
-                the end.
-            features: Whether what is frozen for good runs once, which is then measured; or the
-                folder where its features are kept, before the clock starts.
+            given: Command-line arguments of the benchmark.
+            words: Overrides as dotted key -> value.
+            split: Split of the returned accuracy, `val` or `test`. With `test` the run tests once
+                at the end.
+            features: `none` trains without stored features. `measured` stores features while the
+                clock runs. A folder: features are stored there before the clock starts.
         """
         self.experiment, self.given, self.overrides = experiment, given, dict(words)
         self.split, self.features = split, features
@@ -56,24 +56,24 @@ class ThawRun(Run):
         self.parts: RunObjects | None = None
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
-        """Read the data, build network and trainer; returns the network."""
+        """Read the data, build network and trainer, and return the network."""
         short = {} if steps is None else short_run(steps)
         self.runs += 1
         folder = Path(self.place.name) / str(self.runs)
-        stated = {
+        base = {
             "seed": seed,
             "model.backbone": self.given.backbone,
             "test": self.split == "test",
-            # Where storing them is measured, nothing is found there; else they are computed once
-            # for all.
+            # If storing is measured, each run gets an empty folder; else all runs share the
+            # features.
             "cache.dir": str(
                 self.features if isinstance(self.features, Path) else folder / "features"
             ),
             "cache.features": self.features != "none" and steps is None,
         }
-        self.cfg = composed(self.experiment, self.given, {**stated, **self.overrides, **short})
+        self.cfg = composed(self.experiment, self.given, {**base, **self.overrides, **short})
         self.parts = built(self.cfg, folder)
-        self.datamodule.tokenized  # noqa: B018 - tokenised before the clock starts, as for the peer
+        self.datamodule.tokenized  # noqa: B018 - tokenises before the clock starts, as the peer does
         if isinstance(self.features, Path) and steps is None:
             self._store_features()
         network: nn.Module = self.parts.task.network
@@ -84,7 +84,11 @@ class ThawRun(Run):
         fill_cache(plan_cache(self.cfg, self.parts, None), self.parts)
 
     def train(self) -> float:
-        """Fit with all that a run has: metrics, history, checkpoints; then test where that is asked for."""
+        """Fit with metrics, history and checkpoints; test if the split is `test`.
+
+        Returns:
+            Accuracy of the split, 0..1.
+        """
         assert self.parts is not None  # noqa: S101 - tells the type checker
         if self.features == "measured" and self.cfg.cache.features:
             self._store_features()
@@ -102,24 +106,24 @@ class ThawRun(Run):
 
     @property
     def datamodule(self) -> TextDataModule:
-        """The texts."""
+        """The datamodule of the prepared run."""
         assert self.parts is not None  # noqa: S101 - tells the type checker
         assert isinstance(self.parts.datamodule, TextDataModule)  # noqa: S101
         return self.parts.datamodule
 
     @property
     def train_rows(self) -> int:
-        """Texts of an epoch."""
+        """Number of texts in an epoch."""
         return len(self.datamodule.splits["train"])
 
     @property
     def backbone_name(self) -> str:
-        """What a person knows the backbone by."""
+        """The backbone's name without folder or organisation."""
         return Path(self.given.backbone).name
 
 
 def forward_operations(run: ThawRun, split: str) -> float:
-    """Floating-point operations of the encoder for a split's real tokens, padding left out."""
+    """Return the encoder's floating-point operations for a split, without padding."""
     assert run.parts is not None  # noqa: S101 - tells the type checker
     encoder: Any = run.parts.task.network.features
     lengths = run.datamodule.tokenized[split].lengths.astype(np.float64)
@@ -129,7 +133,7 @@ def forward_operations(run: ThawRun, split: str) -> float:
         if isinstance(module, nn.Linear) and "layer." in name
     ]
     products = 2 * sum(layer.weight.numel() for layer in layers) * lengths.sum()
-    # Scores and their use: two products of T x T x C in each layer.
+    # Scores and weighted values: two products of T x T x C in each layer.
     attention = (
         4 * encoder.config.num_hidden_layers * encoder.config.hidden_size * (lengths**2).sum()
     )
@@ -137,5 +141,8 @@ def forward_operations(run: ThawRun, split: str) -> float:
 
 
 def training_operations(run: ThawRun) -> float:
-    """Operations of an epoch of fine-tuning: forward, and twice that backward; and the validation."""
+    """Return the operations of a fine-tuning epoch and its validation.
+
+    The backward pass costs twice the forward pass.
+    """
     return 3 * forward_operations(run, "train") + forward_operations(run, "val")

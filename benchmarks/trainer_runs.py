@@ -1,4 +1,4 @@
-"""Training runs on tweets by the Trainer of Hugging Face, to be measured beside Thaw's."""
+"""Training runs on tweets with Hugging Face's Trainer, as peers of Thaw's runs."""
 
 import argparse
 import tempfile
@@ -26,7 +26,7 @@ from datamodules.texts.batching import TokenizedTexts
 
 
 class Texts(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids and labels, one text at a time, as the Trainer takes them."""
+    """Token ids and labels of one text at a time, as the Trainer expects them."""
 
     def __init__(self, texts: TokenizedTexts) -> None:
         self.rows = [texts[i] for i in range(len(texts))]
@@ -40,10 +40,10 @@ class Texts(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class FrozenClassifier(nn.Module):
-    """A frozen encoder under a head, as one writes it for the Trainer: Thaw's networks, the GRU over packed texts.
+    """A frozen encoder and a head, as a user of the Trainer would write them.
 
-    Of two classes Thaw has one logit; that of the other is 0 here, which makes the cross-entropy
-    the same.
+    The architecture is Thaw's; the GRU runs over packed sequences. Thaw has one logit for two
+    classes. Here the other class has the constant logit 0, so the cross-entropy is the same.
     """
 
     def __init__(self, backbone: str, *, recurrent: bool, hidden: int = 128) -> None:
@@ -63,7 +63,7 @@ class FrozenClassifier(nn.Module):
         self.output = nn.Linear(2 * hidden, 1)
 
     def train(self, mode: bool = True) -> "FrozenClassifier":  # noqa: FBT001, FBT002 - torch's own signature
-        """Set the mode; without dropout in what is frozen, which the Trainer by itself would leave on."""
+        """Set the mode but keep dropout of the frozen encoder off; the Trainer would turn it on."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -71,7 +71,7 @@ class FrozenClassifier(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """Logits [B, 2] and, with labels, the loss."""
+        """Return the logits [B, 2] and, with labels, the loss."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.recurrent:
             lengths = attention_mask.sum(1).cpu()
@@ -88,7 +88,7 @@ class FrozenClassifier(nn.Module):
 
 
 class PeerRun(Run):
-    """The Trainer of Hugging Face on the same token ids."""
+    """A run of Hugging Face's Trainer on the same token ids."""
 
     def __init__(
         self,
@@ -101,17 +101,18 @@ class PeerRun(Run):
         head: Literal["tuned", "linear", "bigru"] = "tuned",
         split: str = "val",
     ) -> None:
-        """State what to run.
+        """Store what to run.
 
         Args:
-            given: The command line.
-            lr: Learning rate of all that trains.
-            epochs: How many.
-            measured: How many of them it trains, all unless given: the others take as long.
-            tuned: With bfloat16 and batches grouped by length.
-            head: What reads the frozen encoder; `tuned` is the library's own classifier, of which
-                all trains.
-            split: Whose accuracy is told, at the end.
+            given: Command-line arguments of the benchmark.
+            lr: Learning rate of all trainable parameters.
+            epochs: Number of epochs of the whole work.
+            measured: Number of epochs that are trained, by default all. The time is extrapolated to
+                `epochs`.
+            tuned: Whether to use bfloat16 and batches grouped by length.
+            head: `linear` or `bigru` on the frozen encoder; `tuned` trains all of the library's own
+                classifier.
+            split: Split that is evaluated at the end.
         """
         self.given, self.lr, self.tuned, self.head, self.split = given, lr, tuned, head, split
         self.epochs, self.measured = epochs, measured or epochs
@@ -120,15 +121,15 @@ class PeerRun(Run):
 
     @cached_property
     def texts(self) -> dict[str, Texts]:
-        """The texts as Thaw tokenises them."""
+        """Split -> the texts as Thaw tokenises them."""
         run = ThawRun("minilm_finetune", self.given, {"data.max_length": 128})
         run.prepare(1)
         return {split: Texts(run.datamodule.tokenized[split]) for split in ("train", self.split)}
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
-        """Load the weights and build the Trainer; returns the network."""
+        """Load the weights, build the Trainer and return the network."""
         set_seed(seed)
-        more: dict[str, Any] = (
+        tuning: dict[str, Any] = (
             {"train_sampling_strategy": "group_by_length", "bf16": True} if self.tuned else {}
         )
         options = TrainingArguments(
@@ -146,7 +147,7 @@ class PeerRun(Run):
             disable_tqdm=True,
             logging_strategy="no",
             use_cpu=self.given.device == "cpu",
-            **more,
+            **tuning,
         )
         self.trainer = Trainer(
             model=self._network(),
@@ -171,7 +172,7 @@ class PeerRun(Run):
         return network
 
     def train(self) -> float:
-        """Train and evaluate once."""
+        """Train, evaluate once and return the accuracy, 0..1."""
         start = now()
         self.trainer.train()
         trained = now() - start
@@ -181,7 +182,7 @@ class PeerRun(Run):
         return accuracy
 
 
-def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - of the Trainer
+def _accuracy(prediction: Any) -> dict[str, float]:  # noqa: ANN401 - EvalPrediction
     return {
         "accuracy": float(
             (np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean()

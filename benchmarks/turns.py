@@ -1,8 +1,8 @@
-"""Training runs that are measured side by side: processes of which one runs at a time, for a second or so, and then the next.
+"""Training runs measured in turns: one process at a time runs for about a second, then the next.
 
-A machine that others share changes its speed by more, from one minute to the next, than what is to
-be measured. Sides that take turns meet the same machine. Each is a process of its own, so that
-nothing that one sets holds for another, and its seconds are those of its own turns.
+The speed of a shared machine changes from minute to minute by more than the differences to be
+measured. Sides that take turns run under the same conditions. Each side is a process of its own, so
+that global settings of one do not affect another. Its seconds are those of its own turns.
 """
 
 import argparse
@@ -20,41 +20,45 @@ from torch import nn
 from benchmarks.measuring import now
 from benchmarks.rows import Side
 
-_TURN = 1.0  # seconds after which a turn is handed over at the next chance
-_LOOK = 5.0  # seconds between looks at whether a process has died
+_TURN = 1.0  # seconds after which the next call of the network hands over the turn
+_LOOK = 5.0  # seconds between checks whether a process has died
 _START = "spawn"
 
 
 class Run(ABC):
-    """Something that trains from a seed.
+    """A training run that can be repeated with other seeds.
 
     Attributes:
-        share: What part of the whole work the last training was, above 0 and up to 1.
+        share: Share of the whole work that `train` did, above 0 and up to 1.
     """
 
     share = 1.0
 
     @abstractmethod
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
-        """Build all that a run needs, which is not measured; `steps` for a short one.
+        """Build everything that the run needs. This is not measured.
+
+        Args:
+            seed: Seed of the run.
+            steps: Number of steps of a short run; None for a whole one.
 
         Returns:
-            The network; whenever it is called, the turn may go to another side.
+            The network. At each call of it, the turn may pass to another side.
         """
 
     @abstractmethod
     def train(self) -> float:
-        """Train and test; returns the accuracy, 0..1, or nan where none is told."""
+        """Train and test; return the accuracy, 0..1, or nan if there is none."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a side did from one seed.
+    """The measurement of a side for one seed.
 
     Attributes:
-        seconds: Of its own turns.
-        accuracy: What it returned.
-        share: See `Run`.
+        seconds: Seconds of its own turns.
+        accuracy: Accuracy that `Run.train` returned.
+        share: Measured share of the whole work, see `Run`.
     """
 
     seconds: float
@@ -63,7 +67,12 @@ class Trained:
 
 
 def side_of(trained: Sequence[Trained], accuracy_of: str) -> Side:
-    """The side of a row, with the accuracy of each seed."""
+    """Return a side of a row.
+
+    Args:
+        trained: Its measurements, one per seed.
+        accuracy_of: Name of the accuracy, such as `val acc`.
+    """
     accuracies = ", ".join(f"{one.accuracy:.4f}" for one in trained)
     return Side(
         tuple(one.seconds for one in trained), trained[0].share, f"{accuracy_of} {accuracies}"
@@ -71,25 +80,24 @@ def side_of(trained: Sequence[Trained], accuracy_of: str) -> Side:
 
 
 class Turns:
-    """Whose turn it is, among processes.
+    """Shared state of the processes that take turns.
 
     Args:
-        sides: How many there are.
-        context: Makes what processes share.
+        sides: Number of processes.
+        context: Context of multiprocessing that creates the shared objects.
     """
 
     def __init__(self, sides: int, context: Any = multiprocessing) -> None:  # noqa: ANN401 - a context or the module
         self.may_run = [context.Semaphore(0) for _ in range(sides)]
-        self.ended = context.Array(
-            "b", sides, lock=False
-        )  # only whoever has the turn looks and writes
+        # Without a lock: only the process that has the turn reads and writes it.
+        self.ended = context.Array("b", sides, lock=False)
 
     def begin(self) -> None:
         """Give the first side its turn."""
         self.may_run[0].release()
 
     def next_of(self, side: int) -> int:
-        """Who comes after a side, among those that have not ended; itself where it is the last."""
+        """Return the next side that has not ended; the same side if it is the last."""
         count = len(self.may_run)
         following = [(side + i) % count for i in range(1, count + 1)]
         return next((other for other in following if not self.ended[other]), side)
@@ -103,21 +111,21 @@ class Clock:
         self.seconds, self._since = 0.0, 0.0
 
     def wait(self) -> None:
-        """Wait for the turn, and go on."""
+        """Wait for the turn and start counting."""
         self.turns.may_run[self.side].acquire()
         self.start()
 
     def start(self) -> None:
-        """Go on in a turn that is there already."""
+        """Start counting, in a turn that this side already has."""
         self._since = now()
 
     def chance(self) -> None:
-        """Hand over if this turn was long enough."""
+        """Hand over the turn if it was long enough."""
         if now() - self._since >= _TURN:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Let the others have their turns first."""
+        """Pass the turn on, and wait until it comes back."""
         following = self.turns.next_of(self.side)
         if following == self.side:
             return
@@ -126,11 +134,11 @@ class Clock:
         self.wait()
 
     def stop(self) -> None:
-        """Stop, in a turn that goes on."""
+        """Stop counting, and keep the turn."""
         self.seconds += now() - self._since
 
     def end(self) -> None:
-        """Let the others have all turns from now on."""
+        """Pass the turn on for good."""
         self.turns.ended[self.side] = 1
         self.turns.may_run[self.turns.next_of(self.side)].release()
 
@@ -142,19 +150,19 @@ def side_by_side(
     *,
     warmth: int,
 ) -> dict[str, list[Trained]]:
-    """Train all sides from seed 1 in turns, then from the next those that are to, and so on.
+    """Train the sides in turns: first all with seed 1, then those that have a seed 2, and so on.
 
     Args:
-        makes: Name -> what makes the side in its process; it is pickled.
-        given: The command line; `threads` of each process.
-        seeds: How many, of each side.
-        warmth: Steps of a short run before the first.
+        makes: Name -> function that creates the run in its process; it is pickled.
+        given: Command-line arguments; `threads` is the number of threads of each process.
+        seeds: Name -> number of seeds.
+        warmth: Steps of the short warm-up run before each measurement.
 
     Returns:
-        Name -> what it did, seed after seed.
+        Name -> measurements, one per seed.
 
     Raises:
-        RuntimeError: If a side failed; its own error stands above.
+        RuntimeError: If a side failed; its process has printed the error.
     """
     found: dict[str, list[Trained]] = {name: [] for name in makes}
     for seed in range(1, max(seeds.values()) + 1):
@@ -177,7 +185,8 @@ def side_by_side(
                 side, trained = _next_result(results, processes)
                 found[names[side]].append(trained)
                 print(
-                    f"{names[side]}, seed {seed}: {trained.seconds:.1f} s, accuracy {trained.accuracy:.4f}",
+                    f"{names[side]}, seed {seed}: {trained.seconds:.1f} s, "
+                    f"accuracy {trained.accuracy:.4f}",
                     flush=True,
                 )
             over.set()
@@ -198,7 +207,10 @@ def _play(
     results: Any,  # noqa: ANN401 - a queue
     over: Any,  # noqa: ANN401 - an event
 ) -> None:
-    """Be the process of a side, and lie still until all sides are done: a process that ends works for a second or two."""
+    """Run a side in its process, then wait until all sides are done.
+
+    A process that exits computes for a second or two, which would slow down the other sides.
+    """
     seed, warmth, threads = numbers
     torch.set_num_threads(threads)
     preparing = Clock(turns, side)
@@ -210,7 +222,7 @@ def _play(
     preparing.hand_over()
     clock = Clock(turns, side)
     clock.start()
-    for module in (network, *network.children()):  # features are computed by a part of it
+    for module in (network, *network.children()):  # storing features calls children only
         module.register_forward_pre_hook(lambda *_: clock.chance())
     accuracy = run.train()
     clock.stop()
@@ -226,9 +238,7 @@ def _next_result(results: Any, processes: Sequence[BaseProcess]) -> tuple[int, T
         except queue.Empty:
             dead = [process for process in processes if process.exitcode]
             if dead:
-                msg = (
-                    f"a side ended with exit code {dead[0].exitcode}; what it printed stands above"
-                )
+                msg = f"a side ended with exit code {dead[0].exitcode}; see its output above"
                 raise RuntimeError(msg) from None
         else:
             return found

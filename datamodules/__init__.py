@@ -1,1 +1,1 @@
-"""Files -> typed batches."""
+"""Datamodules: they read files and return typed batches."""

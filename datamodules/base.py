@@ -1,4 +1,4 @@
-"""What every datamodule has: stratified splits, and the facts that a run records."""
+"""Base of all datamodules: splits, checks of the data, and facts for provenance.json."""
 
 import hashlib
 import json
@@ -28,16 +28,16 @@ from datamodules.reading.splits import shared_contents
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-# Arguments that several datamodules have.
+# Types of arguments that several datamodules share.
 BatchSize = Annotated[int, Ge(1)]
-MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # above, Pillow refuses by itself
+MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects larger images itself
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 Workers = Annotated[int, Ge(0)]
-_NAMED = 5  # classes in a warning
+_MAX_NAMED = 5  # class names listed in a warning
 
 
 def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
-    """SHA-256 over rows of JSON scalars: two datasets with one fingerprint are the same."""
+    """Return the SHA-256 over rows of JSON scalars; equal datasets have equal fingerprints."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(
@@ -51,41 +51,44 @@ class Split(Protocol):
 
     @property
     def classes(self) -> set[int]:
-        """The classes that occur."""
+        """Classes that occur in the split."""
 
     def __len__(self) -> int: ...
 
     def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Positions of two parts, the second with this share of the samples."""
+        """Return the positions of two parts; the second has this fraction of the samples."""
 
     def take(self, positions: Sequence[int]) -> Self:
-        """The samples at these positions."""
+        """Return a split with the samples at these positions."""
 
     def rows(self) -> Iterable[Sequence[Any]]:
-        """What tells two datasets apart: JSON scalars of each sample."""
+        """Return JSON scalars for each sample; the dataset's fingerprint covers them."""
 
     def contents(self) -> Sequence[str]:
-        """What tells two samples apart."""
+        """Return one string for each sample; equal samples have equal strings."""
 
     def name_of(self, content: str) -> str:
-        """What a person knows the sample with this content by."""
+        """Return the name by which the user knows the sample with this content."""
 
 
 _Split = TypeVar("_Split", bound=Split)
 
 
 class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
-    """Base of all datamodules. `setup` may be called any number of times and prepares all splits once.
+    """Base of all datamodules.
+
+    `setup` may be called more than once. Only the first call reads the data.
 
     Attributes:
         class_names: Name of class 0, 1, ...
-        bad_rows: The rows that were left out.
-        splits: The usable samples; empty before `setup`.
-        stored: Features that are read instead of the samples of a split; see `read_from_cache`.
-        only: The splits that are read; set before `setup` where not all are needed.
-        start_epoch: The epoch that training starts with. Lightning makes the first iterator before
-            it tells the sampler the epoch, so a resumed run has to say it here.
-        batch_size, eval_batch_size: Samples of a batch in training, and in validation and test.
+        bad_rows: Rows that were left out.
+        splits: Usable samples of each split; empty before `setup`.
+        stored: Features that replace the samples of a split; see `read_from_cache`.
+        samples_are: Noun for the samples in messages, for example "texts".
+        splits_to_read: Splits that are read; set before `setup` if not all are needed.
+        start_epoch: Epoch at which training starts. Lightning creates the first iterator before it
+            calls `set_epoch`, so a resumed run has to set this attribute.
+        batch_size, eval_batch_size: Batch size in training, and in validation and test.
     """
 
     samples_are = "samples"
@@ -102,17 +105,17 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         on_bad_rows: Literal["error", "skip"],
         seed: int,
     ) -> None:
-        """State what all datasets have.
+        """Store the settings that all datasets share.
 
         Args:
             classes: Names of class 0, 1, ...
-            num_classes: How many, for others to refer to.
-            val_fraction: Share of train that becomes val where there is no val file, 0..1.
-            on_bad_rows: Stop, or leave them out and list them.
-            seed: Of the order and of the val split.
+            num_classes: Number of classes; other parts of the config refer to it.
+            val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
+            on_bad_rows: Raise an error, or leave bad rows out and list them.
+            seed: Seed of the sample order and of the val split.
 
         Raises:
-            DataError: If the names contradict their number or each other.
+            DataError: If the number of names is not `num_classes`, or a name occurs twice.
         """
         super().__init__()
         check_classes(classes, num_classes)
@@ -129,10 +132,10 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
 
     @abstractmethod
     def read_splits(self) -> tuple[dict[str, _Split], list[BadRow]]:
-        """Read every split that has a file, and what cannot be used of it.
+        """Read every split that has a file; return the splits and the bad rows.
 
         Raises:
-            DataError: If the data is missing or is no such data at all.
+            DataError: If the data is missing or cannot be read at all.
         """
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
@@ -161,8 +164,9 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             else set()
         )
         if missing:
-            names = ", ".join(self.class_names[k] for k in sorted(missing)[:_NAMED])
-            more = f" and {len(missing) - _NAMED} more classes" if len(missing) > _NAMED else ""
+            names = ", ".join(self.class_names[k] for k in sorted(missing)[:_MAX_NAMED])
+            unnamed = len(missing) - _MAX_NAMED
+            more = f" and {unnamed} more classes" if unnamed > 0 else ""
             log.warning(
                 "the train split has no sample of %s%s, so nothing is learnt about it", names, more
             )
@@ -170,7 +174,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
             log.warning(
-                "%d %s stand in %s and in %s, for example: %.80s",
+                "%d %s occur in both %s and %s, for example: %.80s",
                 len(shared),
                 self.samples_are,
                 a,
@@ -179,22 +183,26 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
-        """Raise what a worker found to be wrong: it hands faults over as batches."""
+        """Raise a `DataError` that a worker returned in place of a batch."""
         if isinstance(batch, DataError):
             raise batch
         return batch
 
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
-        """Samples that stand in two splits, for each pair of splits that share any."""
+        """Samples that occur in two splits, for each pair of splits that shares any."""
         return shared_contents({name: split.contents() for name, split in self.splits.items()})
 
     def _shown(self, pair: tuple[str, str], content: str) -> str:
-        """A sample that stands in two splits, as a person knows it."""
+        """Return the name of a sample that occurs in two splits; both names if they differ."""
         return " = ".join(dict.fromkeys(self.splits[name].name_of(content) for name in pair))
 
     def describe(self) -> dict[str, Any]:
-        """Facts for provenance.json: rows, fingerprint and rows left out of each split; samples in two splits."""
+        """Return the facts about the data for provenance.json.
+
+        For each split: number of rows, fingerprint, and number of skipped rows. For each pair of
+        splits: samples that occur in both.
+        """
         facts: dict[str, Any] = {}
         for name, split in self.splits.items():
             skipped = sum(row.split == name for row in self.bad_rows)
@@ -222,46 +230,53 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         order: TrainingBatches | EvaluationBatches,
         state_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> DataLoader[Any]:
-        """A loader of stored features in the order of their samples.
+        """Return a loader that reads the stored features of a split in place of its samples.
 
         Args:
-            split: Its name.
-            labels: Of its samples.
-            indices: Rows of its samples.
-            order: Of the batches.
+            split: Name of the split.
+            labels: Labels of its samples.
+            indices: Rows of its samples in the file.
+            order: Order of the batches.
             state_of: See `FeatureSplit`.
-
-        Returns:
-            The loader.
         """
         features = FeatureSplit(self.stored[split], labels, indices, state_of)
         return batch_loader(features, order, self.seed, num_workers=0)
 
     @abstractmethod
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
-        """What a person recognises a sample by: a column's name (text, image) and a value for each index."""
+        """Return values by which the user recognises samples.
 
-    def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:  # noqa: ARG002 - a base without a say
-        """Small PNG pictures of samples, index -> file content; none where samples are not pictures."""
+        Returns:
+            Name of the column (text, image), and one value for each index.
+        """
+
+    def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:  # noqa: ARG002 - for subclasses
+        """Return small PNG files by sample index; empty if the samples are not images."""
         return {}
 
-    def feature_input(self, split: str) -> FeatureInput:  # noqa: ARG002 - a base without a say
-        """What of a split a network reads once, so that its features can be stored.
+    def feature_input(self, split: str) -> FeatureInput:  # noqa: ARG002 - for subclasses
+        """Return the samples of a split from which features are computed once and stored.
 
         Raises:
-            NotStorableError: If they would not be the same in every epoch.
+            NotStorableError: If the features would change from epoch to epoch.
         """
-        msg = f"{type(self).__name__} does not say what a network reads of a split"
+        msg = f"{type(self).__name__} does not support stored features"
         raise NotStorableError(msg)
 
     def read_from_cache(self, stored: Mapping[str, StoredFeatures]) -> None:
-        """From now on give `FeatureBatch`es of these splits, in the batches in which their samples would come."""
+        """Make the loaders of these splits return `FeatureBatch`es from now on.
+
+        Each batch has the features of the samples that it would otherwise contain.
+        """
         self.stored = dict(stored)
 
     def probe_batch(self) -> Any:  # noqa: ANN401 - each dataset has its batch type
-        """A batch of one sample to try the network with before anything is trained; None where that shows nothing."""
+        """Return a batch of one sample to try the network with before training.
+
+        None if trying one sample would show nothing.
+        """
         return None
 
-    def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - a base without a say
-        """What in the data does not fit the backbone with this configuration, a line each."""
+    def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - for subclasses
+        """Return one line for each property of the data that does not fit this backbone config."""
         return []

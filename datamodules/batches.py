@@ -1,20 +1,23 @@
-"""Typed batches: what a datamodule hands to a task. `B` samples, `T` tokens, `H` x `W` pixels."""
+"""Typed batches that a datamodule passes to a task.
+
+`B` samples, `T` tokens, `C` channels, `H` x `W` pixels, `K` classes.
+"""
 
 from typing import NotRequired, TypedDict
 
 from torch import Tensor
 
-IGNORE_INDEX = 255  # label of pixels that are not labelled, and of padding
+IGNORE_INDEX = 255  # label of unlabelled pixels and of padding
 
 
 class TextBatch(TypedDict):
-    """Texts of one batch, padded on the right to the longest.
+    """A batch of texts, padded on the right to the longest.
 
     Attributes:
         input_ids: [B, T] int64 token ids.
-        attention_mask: [B, T] int64, 1 for tokens and 0 for padding; each row is ones, then zeros.
+        attention_mask: [B, T] int64, 1 for tokens and 0 for padding; all ones precede all zeros.
         labels: [B] int64, 0..K-1.
-        index: [B] int64, the sample's row in its split's file, from 0.
+        index: [B] int64, row of each sample in the file of its split, from 0.
     """
 
     input_ids: Tensor
@@ -24,12 +27,12 @@ class TextBatch(TypedDict):
 
 
 class ImageBatch(TypedDict):
-    """Images of one batch, all of one size; a network resizes and normalises them itself.
+    """A batch of images of one size; the network resizes and normalises them.
 
     Attributes:
         pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
         labels: [B] int64, 0..K-1.
-        index: [B] int64, the sample's row in its split's file, from 0.
+        index: [B] int64, row of each sample in the file of its split, from 0.
     """
 
     pixel_values: Tensor
@@ -38,14 +41,14 @@ class ImageBatch(TypedDict):
 
 
 class SegmentationBatch(TypedDict):
-    """Images of one batch with their masks.
+    """A batch of images with their masks.
 
     Attributes:
         pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
-        labels: [B, h, w] uint8, classes 0..K-1, or 255 where nothing is labelled.
-        sizes: [B, 2] int64, height and width of each mask; what lies to the right of it and below
-            is padding.
-        index: [B] int64, the sample's row in its split's file, from 0.
+        labels: [B, h, w] uint8, classes 0..K-1, or 255 for unlabelled pixels and padding.
+        sizes: [B, 2] int64, height and width of each mask; pixels to the right and below are
+            padding.
+        index: [B] int64, row of each sample in the file of its split, from 0.
     """
 
     pixel_values: Tensor
@@ -55,15 +58,16 @@ class SegmentationBatch(TypedDict):
 
 
 class FeatureBatch(TypedDict):
-    """What the frozen part of a network gave for the samples of one batch, read instead of the samples.
+    """Stored outputs of the frozen part of a network, read in place of a batch of samples.
 
     Attributes:
-        features: [B, C] vectors, [B, T, C] token states that are 0 behind their lengths, or [B,
-            ...] a layer's input.
-        lengths: [B] int64 number of tokens; only with token states.
-        mirrored: Like `features`, of the mirror images; only where both are read.
+        features: [B, C] vectors; [B, T, C] token features, 0 after the last token of each text; or
+            [B, ...] inputs of a layer.
+        lengths: [B] int64 number of tokens; only with token features.
+        mirrored: Features of the mirrored images, shaped like `features`; only if both views are
+            read.
         labels: [B] int64, 0..K-1.
-        index: [B] int64, the sample's row in its split's file, from 0.
+        index: [B] int64, row of each sample in the file of its split, from 0.
     """
 
     features: Tensor

@@ -7,7 +7,7 @@ from datamodules.reading.sources import hub_rows
 from datamodules.reading.tables import Row
 from datamodules.text import TextDataModule
 
-# What copies of the dataset call the text.
+# Names of the text column in copies of the dataset.
 _TEXT_COLUMNS = ("tweet", "text", "content")
 
 
@@ -15,7 +15,10 @@ class CovidFakeNewsDataModule(TextDataModule):
     """The dataset as published; class 0 is fake and class 1 is real."""
 
     def _from_hub(self, split: str) -> list[Row]:
-        """Rows of the hub's copy, under our names for its columns; a copy without ids is read without them."""
+        """Return the rows of a copy on the hub, with its text column renamed.
+
+        The id column may be missing.
+        """
         rows = list(hub_rows(str(self.hub), split))
         columns = list(rows[0].values) if rows else []
         reader = self.reader
@@ -23,7 +26,10 @@ class CovidFakeNewsDataModule(TextDataModule):
             (name for name in (reader.text_column, *_TEXT_COLUMNS) if name in columns), None
         )
         if text is None or reader.label_column not in columns:
-            msg = f"{self.hub} on the hub has the columns {', '.join(columns)}; set data.text_column and label_column"
+            msg = (
+                f"{self.hub} on the hub has the columns {', '.join(columns)}; "
+                "set data.text_column and label_column"
+            )
             raise DataError(msg)
         if reader.id_column not in columns:
             self.reader = replace(reader, id_column=None)

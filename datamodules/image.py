@@ -1,4 +1,4 @@
-"""Labelled images from folders, Parquet or the hub: another dataset is a YAML file."""
+"""Labelled images from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -21,14 +21,13 @@ from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augment
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import Files, check_hub_columns, hub_rows, split_sources
 
-_THUMBNAIL = 96  # pixels of the longer side
+_THUMBNAIL = 96  # longer side in pixels
 
 
 class ImageDataModule(TransferDataModule[ImageSplit]):
     """Train, val and test images of one size, uint8; the network resizes and normalises them.
 
-    Small images are decoded once and kept; large ones are decoded by workers whenever they are
-    read.
+    Images are decoded once and kept in memory, or decoded by workers each time they are read.
     """
 
     samples_are = "images"
@@ -55,38 +54,37 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
-        """State what to read; nothing is read before `setup`.
+        """Store the settings; nothing is read before `setup`.
 
         Args:
-            folder: The dataset's folder below `data_dir`.
-            files: For each split a Parquet file, or a folder that holds a folder of images for each
-                class.
-            classes: Names of class 0, 1, ... as the label column or the folders have them.
-            num_classes: How many, for others to refer to.
-            data_dir: Where datasets are looked for.
-            hub: Name of the dataset on the hub, asked where the folder has none of the files.
-            image_column: Column of the image, of a Parquet file.
-            label_column: Column of the label: a class name, or a number 0..K-1.
-            val_fraction: Share of train that becomes val where there is no val file, 0..1.
-            train_rows: Only so many first rows of the train file, a Parquet file, are read; None is
-                all.
-            in_memory: Whether all images are decoded once and kept.
-            size: Side of the middle square that each image is cut to and resized to, in pixels;
-                None keeps images as they are, which then have to be of one size.
-            max_pixels: Width times height that is still decoded.
-            augmentation: Changes made to training images, at the size stated here.
+            folder: The dataset's folder in `data_dir`.
+            files: For each split a Parquet file, or a folder with one folder of images per class.
+            classes: Names of class 0, 1, ..., as in the label column or as the folders are named.
+            num_classes: Number of classes; other parts of the config refer to it.
+            data_dir: Folder of the datasets.
+            hub: Name of the dataset on the hub, used if `folder` has none of the files.
+            image_column: Image column of a Parquet file.
+            label_column: Label column of a Parquet file: class names, or numbers 0..K-1.
+            val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
+            train_rows: Number of rows to read from the start of the train file, which has to be a
+                Parquet file; None reads all.
+            in_memory: Whether to decode all images once and keep them.
+            size: Side in pixels. The central square of each image is resized to it. None keeps the
+                images, which then have to be of one size.
+            max_pixels: Largest width times height that is decoded.
+            augmentation: Random changes of training images, made after resizing to `size`.
             batch_size: Images in a training batch.
             eval_batch_size: Images in a validation or test batch.
-            on_bad_rows: Stop, or leave them out and list them.
-            num_workers: Processes that read; images kept in memory need none.
-            seed: Of the order, the changes and the val split.
+            on_bad_rows: Raise an error, or leave bad rows out and list them.
+            num_workers: Worker processes of a loader; images in memory need none.
+            seed: Seed of the order, the augmentation and the val split.
 
         Raises:
             DataError: If the arguments contradict each other.
         """
         super().__init__(classes, num_classes, val_fraction, on_bad_rows, seed)
         if not in_memory and size is None:
-            msg = "data.in_memory=false needs data.size: images that are read one at a time are brought to one size"
+            msg = "data.in_memory=false needs data.size, to which all images are resized"
             raise DataError(msg)
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = ImageReader(image_column, label_column, self.class_names)
@@ -100,9 +98,12 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         self.augmenter: Augmenter | None = None
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
-        """Read and decode, or check, the images of every split."""
+        """Read the images of every split and decode or check them."""
         if self.train_rows is not None and not str(self.files["train"]).endswith(".parquet"):
-            msg = f"data.train_rows={self.train_rows}: a folder comes class by class, its first rows are of one; use .parquet"
+            msg = (
+                f"data.train_rows={self.train_rows} needs a .parquet file: "
+                "the first images of a folder are all of one class"
+            )
             raise DataError(msg)
         splits, bad = {}, []
         for split, images in self.sources().items():
@@ -113,7 +114,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         return splits, bad
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
-        """For each split its images; overridden where data comes from elsewhere.
+        """Return the images of each split; subclasses override it for other sources.
 
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
@@ -144,24 +145,27 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             return
         side = min(splits["train"].pixels(0).shape[-2:])
         if padding >= side:
-            msg = f"data.augmentation.crop_padding: received {padding}; the images have a side of {side} pixels"
+            msg = (
+                f"data.augmentation.crop_padding: received {padding}; "
+                f"choose less than {side}, the images' shorter side in pixels"
+            )
             raise DataError(msg)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches in an order that depends on (seed, epoch)."""
+        """Return the training loader; its order depends on (seed, epoch)."""
         order = EpochBatches if "train" in self.stored else ShuffledBatches
         sampler = order(len(self.splits["train"]), self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of the val split."""
+        """Return the loader of the val split."""
         return self._loader(
             "val", EvaluationBatches(range(len(self.splits["val"])), self.eval_batch_size)
         )
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test split."""
+        """Return the loader of the test split."""
         return self._loader(
             "test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size)
         )
@@ -173,25 +177,29 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         return batch_loader(images, sampler, self.seed, self.num_workers)
 
     def feature_input(self, split: str) -> FeatureInput:
-        """All images; those of train in two views where they are flipped."""
+        """Return all images of a split; training images have two views if they are flipped.
+
+        Raises:
+            NotStorableError: If training images are changed by more than flips.
+        """
         flipped = {**NO_AUGMENTATION, "flip": self.augmentation["flip"]}
         if split == "train" and self.augmentation != flipped:
-            drawn = ", ".join(
+            changes = ", ".join(
                 f"{k}={v}"
                 for k, v in self.augmentation.items()
                 if k != "flip" and v != flipped.get(k)
             )
-            msg = f"data.augmentation ({drawn}) gives other images in every epoch"
+            msg = f"data.augmentation ({changes}) changes the images in every epoch"
             raise NotStorableError(msg)
         images = self.splits[split]
         batches = EvaluationBatches(range(len(images)), self.eval_batch_size).batches
         loader = partial(batch_loader, images, batches, self.seed, self.num_workers)
         views = 2 if split == "train" and self.augmentation["flip"] else 1
         digest = digest_of_tensors([], "images", images.content(), self.eval_batch_size)
-        return FeatureInput(loader, batches, None, digest, views, _in_state)
+        return FeatureInput(loader, batches, None, digest, views, _view_of)
 
     def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:
-        """[B] 1 for images that an epoch shows mirrored, 0 for the others."""
+        """Return [B] int64: 1 for images that are mirrored in this epoch, 0 for the others."""
         return (
             self._augmenter(epoch).flipped(index).long()
             if self.augmentation["flip"]
@@ -205,7 +213,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         return self.augmenter
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
-        """Change training images, on the device that they were moved to."""
+        """Augment training images, on the device to which they were moved."""
         if (
             self.trainer is None
             or not self.trainer.training
@@ -217,31 +225,31 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
 
     def probe_batch(self) -> ImageBatch:
-        """One training image."""
+        """Return one training image, with label 0."""
         zero = torch.zeros(1, dtype=torch.int64)
         return ImageBatch(
             pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero
         )
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
-        """The files' names, with a row where a file holds many images."""
+        """Return the names of the files, with the row if a file contains many images."""
         names = dict(zip(self.splits[split].indices, self.splits[split].names, strict=True))
         return "image", [names[index] for index in indices]
 
     def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:
-        """Pictures of at most 96 pixels a side."""
+        """Return PNG files with sides of at most 96 pixels."""
         images = self.splits[split]
         positions = {index: position for position, index in enumerate(images.indices)}
         return {index: _png(images.pixels(positions[index])) for index in indices}
 
     def state_dict(self) -> dict[str, Any]:
-        """Height and width of the images, so that a checkpoint can bring new ones to what it was trained on."""
+        """Return height and width of the images; prediction resizes new images to them."""
         return {"size": list(self.decoding.size or self.splits["train"].pixels(0).shape[-2:])}
 
 
-def _in_state(batch: ImageBatch, state: int) -> ImageBatch:
-    """A batch as it is (0), or of the mirror images (1)."""
-    pixels = batch["pixel_values"].flip(-1) if state else batch["pixel_values"]
+def _view_of(batch: ImageBatch, view: int) -> ImageBatch:
+    """Return the batch unchanged (view 0), or with mirrored images (view 1)."""
+    pixels = batch["pixel_values"].flip(-1) if view else batch["pixel_values"]
     return ImageBatch(pixel_values=pixels, labels=batch["labels"], index=batch["index"])
 
 

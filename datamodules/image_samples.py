@@ -1,4 +1,4 @@
-"""Embedded images, made from a seed: shapes and textures in any colour, with noise."""
+"""Embedded images, generated from a seed: shapes and textures in random colours, with noise."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -15,25 +15,26 @@ from datamodules.reading.errors import BadRow
 from datamodules.samples import Rows
 
 SIDE = 32
-_NOISE = 22.0  # standard deviation, of 255
-_CONTRAST = 70.0  # smallest distance of the two colours
+_NOISE = 22.0  # standard deviation, in pixel values 0..255
+_CONTRAST = 70.0  # smallest distance between the two colours
 
 _Grid = npt.NDArray[np.float64]
 
 
-def _edges(x: _Grid, y: _Grid, radius: float, corners: int) -> npt.NDArray[np.bool_]:
-    """A regular polygon with a corner on top."""
+def _polygon(x: _Grid, y: _Grid, radius: float, corners: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels inside a regular polygon with a corner at the top."""
     angles = np.pi / 2 + np.arange(corners) * 2 * np.pi / corners + np.pi / corners
     inside = [x * np.cos(a) + y * np.sin(a) <= radius * np.cos(np.pi / corners) for a in angles]
     return np.asarray(np.logical_and.reduce(inside))
 
 
-# Where the second colour is: x and y from the middle in pixels, r a size of 7 to 12 pixels.
+# Each function returns the pixels of the second colour.
+# x and y are distances from the centre in pixels; r is a size of 7 to 12 pixels.
 _SHAPES: dict[str, Callable[[_Grid, _Grid, float], npt.NDArray[np.bool_]]] = {
     "disc": lambda x, y, r: np.hypot(x, y) <= r,
     "ring": lambda x, y, r: np.abs(np.hypot(x, y) - r) <= r / 4,
-    "triangle": lambda x, y, r: _edges(x, y, 1.3 * r, 3),
-    "square": lambda x, y, r: _edges(x, y, 1.2 * r, 4),
+    "triangle": lambda x, y, r: _polygon(x, y, 1.3 * r, 3),
+    "square": lambda x, y, r: _polygon(x, y, 1.2 * r, 4),
     "cross": lambda x, y, r: np.minimum(np.abs(x), np.abs(y)) <= r / 4,
     "bars": lambda x, y, r: np.sin(2 * np.pi * x / r) > 0,  # noqa: ARG005
     "checks": lambda x, y, r: np.sin(2 * np.pi * x / r) * np.sin(2 * np.pi * y / r) > 0,
@@ -48,8 +49,8 @@ def sample_image(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Draw one image.
 
     Args:
-        label: 0..9, see `SAMPLE_CLASSES`.
-        rng: Where its size, place, angle, colours and noise come from.
+        label: 0..9, the position in `SAMPLE_CLASSES`.
+        rng: Generator for size, position, angle, colours and noise.
 
     Returns:
         [32, 32, 3] uint8.
@@ -74,22 +75,22 @@ def sample_image(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 
 
 class SampleImagesDataModule(ImageDataModule):
-    """Images made from a fixed seed, the same in every run; each split has its own."""
+    """Images generated from a fixed seed, the same in every run; each split has different ones."""
 
     def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
-        """Take the number of images of each split; everything else is `ImageDataModule`'s."""
+        """Store the number of images per split; other arguments are those of `ImageDataModule`."""
         super().__init__(**settings)
         self.rows = rows
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Draw the images of each split."""
         return {
-            split: self._made(split, int(self.rows[split]), place)
-            for place, split in enumerate(SPLITS)
-        }  # type: ignore[literal-required]
+            split: self._drawn(split, int(self.rows[split]), stream)  # type: ignore[literal-required]
+            for stream, split in enumerate(SPLITS)
+        }
 
-    def _made(self, split: str, count: int, place: int) -> Iterable[EncodedImage | BadRow]:
-        rng = np.random.default_rng([0, place])
+    def _drawn(self, split: str, count: int, stream: int) -> Iterable[EncodedImage | BadRow]:
+        rng = np.random.default_rng([0, stream])
         for index in range(count):
             label = index % len(SAMPLE_CLASSES)
             buffer = io.BytesIO()

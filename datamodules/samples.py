@@ -1,4 +1,4 @@
-"""Embedded data, made from a seed: the first run needs neither network nor files."""
+"""Embedded texts, generated from a seed: the first run needs no download and no files."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -12,9 +12,10 @@ from datamodules.reading.tables import Row
 from datamodules.text import TextDataModule
 
 _PLACES = (
-    "the harbour", "the north lake", "the old bridge", "the village pond", "the upper valley", "the river mouth",
-    "the ski slope",
+    "the harbour", "the north lake", "the old bridge", "the village pond", "the upper valley",
+    "the river mouth", "the ski slope",
 )  # fmt: skip
+# Scores: a positive sum of source and verb makes a statement real.
 _SOURCES = {
     "the weather service": 2, "the measuring station": 2, "the park ranger": 1, "a passer-by": 0,
     "my neighbour": -1, "an anonymous post": -2, "a viral video": -2,
@@ -35,15 +36,18 @@ _DETAILS = (
     "down to {n} cm",
 )
 _TAILS = (
-    "more at https://thaw.example/{n}", "#thaw #ice", "❄️", "🌡️🌞", "stay safe 👍🏽", "photos follow",
-    "as the map of the last {n} years shows, region by region and week by week", "share before it is deleted 😱",
-    "the full table with all stations is on the notice board of the town hall until the end of the month",
+    "more at https://thaw.example/{n}", "#thaw #ice", "❄️", "🌡️🌞", "stay safe 👍🏽",
+    "photos follow",
+    "as the map of the last {n} years shows, region by region and week by week",
+    "share before it is deleted 😱",
+    ("the full table with all stations is on the notice board of the town hall "
+     "until the end of the month"),
 )  # fmt: skip
-_NOISE = 0.03
+_NOISE = 0.03  # share of wrong labels
 
 
 class Rows(TypedDict):
-    """How many rows each split gets."""
+    """Number of rows of each split."""
 
     train: int
     val: int
@@ -51,18 +55,18 @@ class Rows(TypedDict):
 
 
 def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
-    """Make statements about melting ice, some from good sources and some not.
+    """Generate statements about melting ice from trustworthy and untrustworthy sources.
 
-    A statement is real where its source and its verb together are trustworthy; `never` before the
-    verb turns the verdict round, so that single words do not decide. Three in a hundred labels are
-    wrong. No text comes twice.
+    A statement is real if the scores of its source and its verb have a positive sum; a sum of 0 is
+    not used. `never` before the verb inverts the label, so single words do not decide it. Three
+    percent of the labels are wrong. No text occurs twice.
 
     Args:
-        rows: How many.
-        seed: The same seed gives the same statements.
+        rows: Number of statements.
+        seed: Seed; equal seeds return equal statements.
 
     Returns:
-        (text, label) pairs, label `real` or `fake`.
+        (text, label) pairs; the label is `real` or `fake`.
     """
     rng = np.random.default_rng(seed)
 
@@ -91,15 +95,15 @@ def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
 
 
 class SampleTextDataModule(TextDataModule):
-    """Statements made from a fixed seed, the same in every run."""
+    """Statements generated from a fixed seed, the same in every run."""
 
     def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
-        """Take the number of rows of each split; everything else is `TextDataModule`'s."""
+        """Store the number of rows of each split; other arguments are those of `TextDataModule`."""
         super().__init__(**settings)
         self.rows = rows
 
     def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
-        """Make all statements and give each split its part of them."""
+        """Generate all statements and divide them among the splits."""
         counts = {split: int(self.rows[split]) for split in SPLITS}  # type: ignore[literal-required]
         made = iter(sample_text(sum(counts.values()), seed=0))
         return {

@@ -1,4 +1,7 @@
-"""Embedded pairs, made from a seed: sky, ground, houses, trees and the sun, with exact masks and noise."""
+"""Embedded images with masks, generated from a seed: noisy landscapes with exact masks.
+
+The classes are sky, ground, house, tree and sun.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,13 +19,13 @@ from datamodules.segmentation import SegmentationDataModule, png
 
 SIDE = 64
 SKY, GROUND, HOUSE, TREE, SUN = range(5)
-_NOISE = 16.0  # standard deviation, of 255
+_NOISE = 16.0  # standard deviation, in pixel values 0..255
 
 _Colour = npt.NDArray[np.float64]
 
 
 class _Canvas:
-    """A pair while it is painted: what is painted later hides what was there."""
+    """An image and its mask during drawing; each region covers the earlier ones."""
 
     def __init__(self) -> None:
         self.rows, self.columns = np.mgrid[:SIDE, :SIDE] + 0.5
@@ -30,19 +33,19 @@ class _Canvas:
         self.labels = np.zeros((SIDE, SIDE), np.uint8)
 
     def paint(self, where: npt.NDArray[np.bool_], label: int, colour: _Colour) -> None:
-        """Give a region a class and a colour, of one value or of one for each pixel."""
+        """Set the class and the colour of a region; the colour may differ between pixels."""
         self.image[where] = np.broadcast_to(colour, self.image.shape)[where]
         self.labels[where] = label
 
 
 def sample_scene(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Draw one pair.
+    """Draw one image with its mask.
 
     Args:
-        rng: Where places, sizes, colours and noise come from.
+        rng: Generator for positions, sizes, colours and noise.
 
     Returns:
-        Image [64, 64, 3], and classes [64, 64] (sky 0, ground 1, house 2, tree 3, sun 4).
+        Image [64, 64, 3], and mask [64, 64] (sky 0, ground 1, house 2, tree 3, sun 4).
     """
     canvas = _Canvas()
     horizon = rng.uniform(28, 44) + rng.uniform(1, 4) * np.sin(
@@ -73,7 +76,7 @@ def _colour(rng: np.random.Generator, around: tuple[int, int, int], spread: floa
 
 
 def _house(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float) -> None:
-    """Walls with a door, below a pointed roof; all of it is house."""
+    """Draw walls, a door and a pointed roof, all of class house."""
     half, tall, peak = rng.uniform(6, 11), rng.uniform(8, 14), rng.uniform(4, 9)
     across, up = np.abs(canvas.columns - middle), foot - canvas.rows
     canvas.paint(
@@ -91,7 +94,7 @@ def _house(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float
 
 
 def _tree(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float) -> None:
-    """A trunk below a round crown; all of it is tree."""
+    """Draw a trunk and a round crown, both of class tree."""
     radius, tall = rng.uniform(5, 9), rng.uniform(5, 10)
     across, up = canvas.columns - middle, foot - canvas.rows
     canvas.paint(
@@ -105,22 +108,28 @@ def _tree(canvas: _Canvas, rng: np.random.Generator, middle: float, foot: float)
 
 
 class SampleScenesDataModule(SegmentationDataModule):
-    """EncodedPairs made from a fixed seed, the same in every run; each split has its own."""
+    """Images with masks, generated from a fixed seed, the same in every run.
+
+    Each split has different images.
+    """
 
     def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
-        """Take the number of pairs of each split; everything else is `SegmentationDataModule`'s."""
+        """Store the number of pairs per split.
+
+        Other arguments are those of `SegmentationDataModule`.
+        """
         super().__init__(**settings)
         self.rows = rows
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
-        """Draw the pairs of each split."""
+        """Draw the images and masks of each split."""
         return {
-            split: self._made(split, int(self.rows[split]), place)
-            for place, split in enumerate(SPLITS)
-        }  # type: ignore[literal-required]
+            split: self._drawn(split, int(self.rows[split]), stream)  # type: ignore[literal-required]
+            for stream, split in enumerate(SPLITS)
+        }
 
-    def _made(self, split: str, count: int, place: int) -> Iterable[EncodedPair | BadRow]:
-        rng = np.random.default_rng([0, place])
+    def _drawn(self, split: str, count: int, stream: int) -> Iterable[EncodedPair | BadRow]:
+        rng = np.random.default_rng([0, stream])
         for index in range(count):
             image, labels = sample_scene(rng)
             name = f"sample_scenes, {split}"

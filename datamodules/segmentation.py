@@ -1,4 +1,4 @@
-"""Images with masks from folders, Parquet or the hub: another dataset is a YAML file."""
+"""Images with masks from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,9 @@ from datamodules.reading.sources import Files, HubFiles, check_hub_columns, hub_
 
 
 class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
-    """Train, val and test pairs: images of one size, uint8, with their masks, uint8.
+    """Train, val and test images of one size, uint8, with their masks, uint8.
 
-    EncodedPairs are read whenever they are needed, by workers; the network normalises the images.
+    Workers decode the images and masks each time they are read. The network normalises the images.
     """
 
     samples_are = "images"
@@ -55,44 +55,47 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
-        """State where the data is and how it is cut into batches.
+        """Store the settings and read the class list; no images are read before `setup`.
 
         Args:
             folder: The dataset's folder in `data_dir`, or an absolute path.
-            files: What each split is called in `images` and `annotations`, or a Parquet file; `val`
-                null means a part of train.
-            class_list: Name of a class list that comes with Thaw, path of a YAML file, or what
-                would stand in one; see `ClassList`.
-            num_classes: How many, for others to refer to.
-            data_dir: Where datasets are.
-            hub: Name of the dataset on the hub, asked where the folder has none of the files.
-            hub_files: Where its files are there, if not where its own description says.
-            images: Where in `folder` the images of a split are, `{split}` standing for what it is
-                called.
-            annotations: Likewise, the masks.
-            image_suffix: What the images' names end in, if that is more than a kind of file; others
-                are passed over.
-            annotation_suffix: What a mask's name has instead of its image's suffix.
-            image_column: Of a Parquet file, or on the hub.
-            annotation_column: Likewise, of the masks.
-            val_fraction: Share of train that becomes val where there is no val folder, 0..1.
-            size: Side of the square that each image is brought to, in pixels, and its mask with it.
-            native_evaluation: Whether val and test are measured at each mask's own size.
-            max_pixels: Width times height that is still decoded.
-            augmentation: Changes made to training pairs.
-            batch_size: EncodedPairs in a training batch.
-            eval_batch_size: EncodedPairs in a validation or test batch.
-            on_bad_rows: Stop, or leave them out and list them.
-            num_workers: Processes that read.
-            seed: Of the order, the changes and the val split.
+            files: Name of each split, which replaces `{split}` in `images` and `annotations`, or a
+                Parquet file. If `val` is null, a part of train becomes val.
+            class_list: Name of one of Thaw's class lists, path of a YAML file, or the content of
+                such a file; see `ClassList`.
+            num_classes: Number of classes; other parts of the config refer to it.
+            data_dir: Folder of the datasets.
+            hub: Name of the dataset on the hub, used if `folder` has none of the files.
+            hub_files: Files on the hub, if the dataset card does not state them.
+            images: Folder of a split's images in `folder`, with the placeholder `{split}`.
+            annotations: Folder of a split's masks, likewise.
+            image_suffix: End of the image file names; other files are skipped. None accepts all
+                names.
+            annotation_suffix: End of a mask's file name; it replaces the suffix of the image.
+            image_column: Image column of a Parquet file or of the dataset on the hub.
+            annotation_column: Mask column, likewise.
+            val_fraction: Fraction of train that becomes val if there is no val folder, 0..1.
+            size: Side in pixels of the square to which images and masks are resized.
+            native_evaluation: Whether to evaluate val and test at the original size of each mask.
+            max_pixels: Largest width times height that is decoded.
+            augmentation: Random changes of training images and their masks.
+            batch_size: Images in a training batch.
+            eval_batch_size: Images in a validation or test batch.
+            on_bad_rows: Raise an error, or leave bad rows out and list them.
+            num_workers: Worker processes of a loader.
+            seed: Seed of the order, the augmentation and the val split.
 
         Raises:
-            DataError: If the class list cannot be used or contradicts `num_classes`, the scale is
-                none, or images and label maps would be one folder.
+            DataError: If the class list is invalid or contradicts `num_classes`, the scale is
+                invalid, or images and masks cannot be told apart.
         """
         self.class_list = ClassList.read(class_list)
-        if len(self.class_list.names) != num_classes:
-            msg = f"data.num_classes={num_classes}, but the class list {class_list} has {len(self.class_list.names)} classes"
+        count = len(self.class_list.names)
+        if count != num_classes:
+            msg = (
+                f"data.num_classes={num_classes}, "
+                f"but the class list {class_list} has {count} classes"
+            )
             raise DataError(msg)
         super().__init__(self.class_list.names, num_classes, val_fraction, on_bad_rows, seed)
         self.folder, self.files, self.data_dir, self.hub, self.hub_files = (
@@ -106,7 +109,10 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             images, annotations, image_suffix, annotation_suffix, image_column, annotation_column
         )
         if images == annotations and image_suffix is None:
-            msg = f"data.images and data.annotations are both {images}; then data.image_suffix has to tell them apart"
+            msg = (
+                f"data.images and data.annotations are both {images}; "
+                "set data.image_suffix to tell them apart"
+            )
             raise DataError(msg)
         self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
         changes = augmentation or SegmentationAugmentation(
@@ -114,7 +120,10 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         )
         scale = changes["scale"]
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):  # noqa: PLR2004
-            msg = f"data.augmentation.scale: received {scale}; the lowest and the highest factor are needed, above 0"
+            msg = (
+                f"data.augmentation.scale: received {scale}; "
+                "the lowest and the highest factor are needed, above 0"
+            )
             raise DataError(msg)
         self.augmenter = SegmentationAugmenter(changes, size, seed)
         self.batch_size, self.eval_batch_size, self.num_workers = (
@@ -132,7 +141,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         return splits, bad
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
-        """For each split its pairs; overridden where data comes from elsewhere.
+        """Return the pairs of each split; subclasses override it for other sources.
 
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
@@ -175,7 +184,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
     def train_dataloader(self) -> DataLoader[SegmentationBatch]:
-        """Changed pairs in an order that depends on (seed, epoch)."""
+        """Return the loader of augmented training pairs; its order depends on (seed, epoch)."""
         split = self.splits["train"]
         sampler = EpochBatches(len(split), self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
@@ -184,11 +193,11 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         )
 
     def val_dataloader(self) -> DataLoader[SegmentationBatch]:
-        """EncodedPairs of the val split."""
+        """Return the loader of the val split."""
         return self._evaluation("val")
 
     def test_dataloader(self) -> DataLoader[SegmentationBatch]:
-        """EncodedPairs of the test split."""
+        """Return the loader of the test split."""
         return self._evaluation("test")
 
     def _evaluation(self, name: str) -> DataLoader[SegmentationBatch]:
@@ -198,7 +207,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         return batch_loader(pairs, batches, self.seed, self.num_workers)
 
     def probe_batch(self) -> SegmentationBatch:
-        """One pair."""
+        """Return a batch of one image with its mask."""
         batch = EvaluationPairs(
             next(iter(self.splits.values())), self.size, native=False
         ).__getitems__([0])
@@ -207,22 +216,22 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         return batch
 
     def pairs(self, split: str, indices: Sequence[int]) -> list[tuple[Pixels, Pixels]]:
-        """Image [H, W, 3] and classes [H, W] of samples, as they are stored."""
+        """Return images [H, W, 3] and masks of classes [H, W] at their original sizes."""
         positions = {index: position for position, index in enumerate(self.splits[split].indices)}
         return [self.splits[split].pair(positions[index]) for index in indices]
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
-        """The files' names, with a row where a file holds many images."""
+        """Return the names of the files, with the row if a file contains many images."""
         names = {pair.index: pair.image.name for pair in self.splits[split].pairs}
         return "image", [names[index] for index in indices]
 
     def state_dict(self) -> dict[str, Any]:
-        """What predicting new images needs: the size, and the class list."""
+        """Return size and class list, which prediction needs."""
         return {"size": [self.size, self.size], "class_list": self.class_list.as_plain()}
 
 
 def png(pixels: Pixels) -> bytes:
-    """A PNG file of [H, W] or [H, W, 3]."""
+    """Return the content of a PNG file with the pixels [H, W] or [H, W, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

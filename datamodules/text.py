@@ -1,4 +1,4 @@
-"""Texts with labels from any table: another dataset is a YAML file."""
+"""Labelled texts from tables or the hub; a new dataset needs only a YAML file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -35,7 +35,7 @@ from datamodules.texts.tokenizing import (
 
 
 class TextDataModule(TransferDataModule[TextSplit]):
-    """Train, val and test texts, cleaned, tokenised and batched by length."""
+    """Train, val and test texts: cleaned, tokenised and batched by length."""
 
     samples_are = "texts"
 
@@ -53,36 +53,36 @@ class TextDataModule(TransferDataModule[TextSplit]):
         label_column: str = "label",
         id_column: str | None = None,
         val_fraction: ValFraction = 0.1,
-        max_length: Annotated[int, Ge(3)] = 128,  # a token between the two special ones
+        max_length: Annotated[int, Ge(3)] = 128,  # one token between the two special ones
         batch_size: BatchSize = 32,
         eval_batch_size: BatchSize = 64,
         on_bad_rows: Literal["error", "skip"] = "error",
         num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
-        """State what to read; nothing is read before `setup`.
+        """Store the settings; nothing is read before `setup`.
 
         Args:
-            folder: The dataset's folder below `data_dir`.
+            folder: The dataset's folder in `data_dir`.
             files: File of each split.
-            classes: Names of class 0, 1, ... as they stand in the label column.
-            num_classes: How many, for others to refer to.
-            tokenizer: Hub name, local folder, or the size of a vocabulary to make from the train
+            classes: Names of class 0, 1, ..., as in the label column.
+            num_classes: Number of classes; other parts of the config refer to it.
+            tokenizer: Hub name, local folder, or the size of a vocabulary to build from the train
                 split.
-            cleaning: Which steps are taken.
-            data_dir: Where datasets are looked for.
-            hub: Name of the dataset on the hub, asked where the folder has none of the files.
-            text_column: Column of the text.
-            label_column: Column of the label: a class name, or a number 0..K-1 where the file has
-                typed numbers.
-            id_column: Column that must not repeat, if any.
-            val_fraction: Share of train that becomes val where there is no val file, 0..1.
-            max_length: Tokens kept of a text.
+            cleaning: Cleaning steps that are applied.
+            data_dir: Folder of the datasets.
+            hub: Name of the dataset on the hub, used if `folder` has none of the files.
+            text_column: Name of the text column.
+            label_column: Name of the label column. It has class names, or numbers 0..K-1 if the
+                file format has typed numbers.
+            id_column: Column whose values must be unique, if any.
+            val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
+            max_length: Number of tokens to which longer texts are truncated.
             batch_size: Texts in a training batch.
             eval_batch_size: Texts in a validation or test batch.
-            on_bad_rows: Stop, or leave them out and list them.
-            num_workers: Processes that collate; texts are in memory, so 0 is fastest.
-            seed: Of the order and of the val split.
+            on_bad_rows: Raise an error, or leave bad rows out and list them.
+            num_workers: Worker processes that collate; texts are in memory, so 0 is fastest.
+            seed: Seed of the order and of the val split.
 
         Raises:
             DataError: If the arguments contradict each other.
@@ -107,7 +107,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return splits, bad
 
     def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
-        """For each split the name of its file and its rows; overridden where data comes from elsewhere.
+        """Return file name and rows of each split; subclasses override it for other sources.
 
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
@@ -130,7 +130,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
-        """The tokenizer; made or loaded on first use, unless a checkpoint gave it."""
+        """The tokenizer: restored from a checkpoint, else loaded or built on first use."""
         if self.restored is not None:
             return self.restored
         if isinstance(self.tokenizer_spec, str):
@@ -150,19 +150,19 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return result
 
     def train_dataloader(self) -> DataLoader[TextBatch]:
-        """Batches in an order that depends on (seed, epoch)."""
+        """Return the training loader; its order depends on (seed, epoch)."""
         sampler = LengthBuckets(self.tokenized["train"].lengths, self.batch_size, self.seed)
         sampler.sampler.set_epoch(self.start_epoch)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
-        """Batches of the val split."""
+        """Return the loader of the val split."""
         return self._loader(
             "val", longest_first(self.tokenized["val"].lengths, self.eval_batch_size)
         )
 
     def test_dataloader(self) -> DataLoader[TextBatch]:
-        """Batches of the test split."""
+        """Return the loader of the test split."""
         return self._loader(
             "test", longest_first(self.tokenized["test"].lengths, self.eval_batch_size)
         )
@@ -183,7 +183,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         )
 
     def feature_input(self, split: str) -> FeatureInput:
-        """All texts, longest first."""
+        """Return all texts of a split, longest first."""
         texts = self.tokenized[split]
         batches = longest_first(texts.lengths, self.eval_batch_size).batches
         digest = digest_of_tensors(
@@ -192,7 +192,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return FeatureInput(partial(self._samples, split, batches), batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
-        """Rows, fingerprint and rows left out of each split; padding left in training; texts in two splits."""
+        """Return the facts of the base class and the share of padding in training batches."""
         facts = super().describe()
         lengths = self.tokenized["train"].lengths
         batches = LengthBuckets(lengths, self.batch_size, self.seed).batches()
@@ -200,21 +200,22 @@ class TextDataModule(TransferDataModule[TextSplit]):
         return facts
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
-        """The raw texts."""
+        """Return the raw texts."""
         texts = dict(zip(self.splits[split].indices, self.splits[split].texts, strict=True))
         return "text", [texts[index] for index in indices]
 
     def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:
-        """Ids beyond the backbone's token table, or more tokens than it has positions for."""
+        """Report token ids outside the backbone's vocabulary, and texts longer than it can read."""
         faults = []
         ids, table = self.tokenizer.vocab_size, backbone.get("vocab_size")
         if table is not None and ids > table:
             faults.append(
-                f"data.tokenizer: it has {ids} ids; the backbone has {table}: they belong to different models"
+                f"data.tokenizer: it has {ids} ids; the backbone has {table}: "
+                "they belong to different models"
             )
         positions = backbone.get("max_position_embeddings")
         longest = max(int(tokens.lengths.max()) for tokens in self.tokenized.values())
-        # RoBERTa and its kin begin to count behind the padding id.
+        # RoBERTa models number positions from the padding id + 1, so two positions are unused.
         usable = (
             positions
             if "roberta" not in backbone.get("model_type", "") or positions is None
@@ -222,19 +223,20 @@ class TextDataModule(TransferDataModule[TextSplit]):
         )
         if usable is not None and longest > usable:
             faults.append(
-                f"data.max_length: received {self.max_length}; the backbone reads at most {usable} tokens"
+                f"data.max_length: received {self.max_length}; "
+                f"the backbone reads at most {usable} tokens"
             )
         return faults
 
     def state_dict(self) -> dict[str, Any]:
-        """The tokenizer, so that a checkpoint can predict without the hub or the backbone's folder."""
+        """Return the tokenizer; prediction then needs neither the hub nor the backbone's folder."""
         return self._tokenizer_state
 
     @cached_property
     def _tokenizer_state(self) -> dict[str, Any]:
-        """Written out once, not for each checkpoint."""
+        """The serialised tokenizer, cached because every checkpoint contains it."""
         return self.tokenizer.to_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the tokenizer of a checkpoint, for data that is set up afterwards."""
+        """Restore the tokenizer of a checkpoint; call it before `setup`."""
         self.restored = TextTokenizer.from_state(state_dict)

@@ -1,1 +1,1 @@
-"""Config -> objects -> one run."""
+"""The engine: build objects from a config and run them."""

@@ -1,4 +1,4 @@
-"""Config -> objects. The only caller of `hydra.utils.instantiate`."""
+"""Build objects from the config. The only caller of `hydra.utils.instantiate`."""
 
 import json
 import sys
@@ -31,12 +31,12 @@ from lightning_modules.callbacks.pruning import Pruning
 from run_folders.errors import UserError, brief
 from run_folders.run_folder import RunFolder
 
-PROGRESS_RATE = 10  # times a second: drawing the bar costs more than a small step
+PROGRESS_RATE = 10  # per second; drawing the bar takes longer than a small training step
 
 
 @dataclass
 class RunObjects:
-    """What a run consists of."""
+    """The objects that a run consists of."""
 
     datamodule: TransferDataModule[Any]
     task: Task
@@ -44,20 +44,20 @@ class RunObjects:
 
 
 def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
-    """Build datamodule, task and trainer of a validated config, and hold data and backbone against each other.
+    """Build datamodule, task and trainer from a validated config, and check that they fit.
 
     Args:
         cfg: The config.
-        folder: Where the trainer writes.
+        folder: The folder that the trainer writes to.
 
     Returns:
-        The parts; the data is set up.
+        The objects; the datamodule is set up.
 
     Raises:
-        ConfigError: If they do not fit together.
+        ConfigError: If the objects do not fit together.
     """
-    # Filling memory that is about to be written costs a tenth of the time, and helps only code that
-    # reads it before.
+    # In deterministic mode torch fills uninitialized memory. This takes a tenth of the time, and
+    # matters only for code that reads memory before writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data)
     datamodule.splits_to_read = SPLITS if cfg.train else ("test",)
@@ -65,8 +65,9 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     task: Task = _instantiate(cfg.model)
     if not cfg.train and task.uninitialized():
         msg = (
-            f"train=false tests weights as they are, and {task.uninitialized()} would have random ones; take weights that "
-            f"cover the whole network and its {cfg.data.num_classes} classes, or leave train=false out"
+            f"train=false tests weights as they are, and {task.uninitialized()} would have random "
+            f"ones; take weights that cover the whole network and its {cfg.data.num_classes} "
+            f"classes, or leave train=false out"
         )
         raise ConfigError(msg)
     faults = datamodule.incompatibilities(task.backbone_config())
@@ -83,7 +84,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     _check_stages_begin(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
     trainer = build_trainer(
-        cfg, folder, callbacks, _loggers(cfg, folder), _frozen_for_good(task) if cfg.train else ()
+        cfg, folder, callbacks, _loggers(cfg, folder), _never_trained(task) if cfg.train else ()
     )
     check_processes(cfg, trainer, task)
     return RunObjects(datamodule, task, trainer)
@@ -97,14 +98,15 @@ def _check_stages_begin(task: Task, max_epochs: int | None) -> None:
     ]
     if late:
         msg = (
-            f"callbacks.unfreezing.schedule: epoch {late[0]} never comes, trainer.max_epochs={max_epochs} ends before it "
-            f"(epochs count from 0); raise the one, or take the other out"
+            f"callbacks.unfreezing.schedule: epoch {late[0]} is never reached, because "
+            f"trainer.max_epochs={max_epochs} ends before it (epochs count from 0); raise "
+            f"trainer.max_epochs, or remove the epoch from the schedule"
         )
         raise ConfigError(msg)
 
 
 def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
-    """Have the network read one sample, where a datamodule gives one, before anything is trained."""
+    """Run the network on one sample before training, if the datamodule provides one."""
     batch = datamodule.probe_batch()
     if batch is not None:
         try:
@@ -112,14 +114,19 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
                 task.eval()(batch)
         except (RuntimeError, ValueError) as error:
             height, width = batch["pixel_values"].shape[-2:]
-            reason = brief(error)
-            msg = f"the network cannot read images of {width} x {height} pixels ({reason}); set data.size or model.image_size"
+            msg = (
+                f"the network cannot read images of {width} x {height} pixels ({brief(error)}); "
+                f"set data.size or model.image_size"
+            )
             raise ConfigError(msg) from error
     task.train()
 
 
 def _loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
-    """The dashboards, on the first process only; one that the folder remembers a run of goes on with that."""
+    """Build the loggers, on the first process only.
+
+    A logger resumes the run that the run folder has recorded for it.
+    """
     if cfg.plan or not is_first():
         return []
     runs, loggers = folder.read_json(RUNS), []
@@ -130,8 +137,8 @@ def _loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
     return loggers
 
 
-def _frozen_for_good(task: Task) -> set[str]:
-    """Names in the task's state of the parameters that train in no epoch."""
+def _never_trained(task: Task) -> set[str]:
+    """Return the names, in the task's state dict, of the parameters that train in no epoch."""
     names = {id(parameter): name for name, parameter in task.named_parameters()}
     own = task.network.named_parameters()
     return {
@@ -150,13 +157,16 @@ def build_trainer(
 
     Args:
         cfg: The config.
-        folder: Where it writes.
+        folder: The folder that it writes to.
         callbacks: Its callbacks.
         loggers: Its loggers.
-        frozen: What checkpoints share, names in the task's state.
+        frozen: Names in the task's state dict of the weights that checkpoints share.
+
+    Returns:
+        The trainer.
 
     Raises:
-        ConfigError: If Lightning refuses its arguments.
+        ConfigError: If Lightning rejects the trainer's arguments.
     """
     where = placement(cfg)
     try:
@@ -179,14 +189,14 @@ def build_trainer(
         cause = error.__cause__ or error
         msg = f"trainer: {brief(cause, most=None)}"
         raise ConfigError(msg) from error
-    # Lightning's own handler asks the other processes for a broadcast, which never ends where one
-    # of them is gone.
+    # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
+    # is gone.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
 
 
 def progress_bar() -> list[lightning.Callback]:
-    """A bar on a terminal, nothing in a log file."""
+    """Return a progress bar if stderr is a terminal, else no callback."""
     return (
         [RichProgressBar(refresh_rate=PROGRESS_RATE, leave=False)]
         if sys.stderr.isatty() and is_first()
@@ -195,10 +205,12 @@ def progress_bar() -> list[lightning.Callback]:
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
-    """Build a run's task from its config and a checkpoint, without the hub or the backbone's folder.
+    """Build a run's task from its config and a checkpoint.
+
+    Neither the hub nor the folder of the pretrained backbone is needed.
 
     Args:
-        cfg: The run's config.yaml.
+        cfg: The config from the run's config.yaml.
         checkpoint: A checkpoint of the run.
 
     Returns:
@@ -206,16 +218,18 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     """
     backbone = json.loads(checkpoint["thaw"]["backbone"])
     known = {"backbone": backbone} if backbone else {}
-    elsewhere = (
-        {"weights": None} if "weights" in cfg.model else {}
-    )  # a file that need no longer be there
-    task: Task = _instantiate(cfg.model, **known, **elsewhere)
+    # The file of pretrained weights may be gone, and the checkpoint replaces them.
+    no_weights = {"weights": None} if "weights" in cfg.model else {}
+    task: Task = _instantiate(cfg.model, **known, **no_weights)
     task.load_state_dict(checkpoint["state_dict"])
     return task
 
 
 def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> TransferDataModule[Any]:
-    """Build and set up a run's datamodule with what its checkpoint keeps of it: the tokenizer, the class list."""
+    """Build and set up a run's datamodule with the state in a checkpoint.
+
+    The state includes, for example, the tokenizer or the class list.
+    """
     state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
     datamodule: TransferDataModule[Any] = _instantiate(cfg.data, **known)
@@ -226,7 +240,10 @@ def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Transfe
 
 
 def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatever the _target_ is
-    """Build a node; a config read from a run folder has not been validated, so its targets are checked here too."""
+    """Build the object of a config node.
+
+    Its targets are checked here too, because a config from a run folder has not been validated.
+    """
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)  # noqa: S101 - tells the type checker
     check_targets([plain, *more.values()])
@@ -241,7 +258,7 @@ def _instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatev
 
 
 def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callback]:
-    """What every run has, in the order in which it has to act at the end of an epoch."""
+    """Return the callbacks of every run, in the order in which they must act at an epoch's end."""
     place: Any = {"dirpath": folder.best_checkpoint.parent, "enable_version_counter": False}
     best = FolderCheckpoint(
         filename=folder.best_checkpoint.stem, monitor=cfg.monitor, mode=cfg.mode, **place
@@ -266,7 +283,7 @@ def _own_callbacks(cfg: DictConfig, folder: RunFolder) -> list[lightning.Callbac
 
 
 def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
-    """For a trial of a search that prunes."""
+    """Return the pruning callback if the run is a trial of a search with a pruner."""
     if cfg.sweep.trial is None or cfg.sweep.trial.pruner == "none":
         return []
     from engine.sweeps.study import reporter  # imports optuna

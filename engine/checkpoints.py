@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all, and loaded without running code."""
+"""Checkpoints: written atomically, and loaded without running code from the file."""
 
 import os
 import zipfile
@@ -19,30 +19,30 @@ _FROZEN = "frozen.ckpt"
 
 
 class CheckpointError(UserError, ValueError):
-    """A checkpoint is missing, damaged or not ours."""
+    """A checkpoint that is missing, damaged or not written by Thaw."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, fsyncs and replaces; reads with `weights_only=True` only.
+    """Checkpoint plugin of Lightning with atomic writes; it reads with `weights_only=True` only.
 
-    What is frozen for good is written once, to a file of its own that every checkpoint names:
-    written anew with each of them it would cost more than training a head on stored features.
-    `complete` puts it back where training has ended. An epoch that is best and last is written
-    once, under two names.
+    A checkpoint is written to a temporary file, which is fsynced and then replaces the target.
+    Weights that never train are written once, to a file that the checkpoints of a folder share.
+    Writing them with every checkpoint would take longer than training a head on stored features.
+    `complete` adds them to the checkpoints after training. If an epoch is both best and last, its
+    checkpoint is written once and linked under the second name.
     """
 
     def __init__(self, frozen: Collection[str] = ()) -> None:
-        """State what never changes.
+        """Set the weights that never change.
 
         Args:
-            frozen: Names in the state dict.
+            frozen: Their names in the state dict.
         """
         super().__init__()
         self.frozen = frozenset(frozen)
-        self.kept: dict[Path, str] = {}  # folder -> digest of what its file holds
-        self.written: tuple[Any, Path] | None = (
-            None  # the last checkpoint: when it was taken, and its file
-        )
+        self.kept: dict[Path, str] = {}  # folder -> digest of the weights in its shared file
+        # The last checkpoint that was written: its training progress and its file.
+        self.written: tuple[Any, Path] | None = None
 
     def save_checkpoint(
         self,
@@ -50,15 +50,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's signature
     ) -> None:
-        """Write a checkpoint, or give the one that was just written a second name where it holds the same moment."""
+        """Write a checkpoint, or link the last one if it has the same training progress."""
         path = Path(path)
-        moment = (
+        progress = (
             [checkpoint.get(key) for key in ("epoch", "global_step", "loops")],
             frozenset(checkpoint),
         )
         if (
             self.written is not None
-            and self.written[0] == moment
+            and self.written[0] == progress
             and self.written[1].parent == path.parent
         ):
             link_atomically(self.written[1], path)
@@ -75,10 +75,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "thaw": {**checkpoint["thaw"], "frozen": digest},
             }
         write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))
-        self.written = moment, path  # only now: a write that failed left no file to link to
+        self.written = progress, path  # only now: a failed write leaves no file to link to
 
     def _keep_frozen(self, weights: dict[str, torch.Tensor], folder: Path) -> str:
-        """Have the frozen weights in their file, which a run that goes on finds there; returns their digest."""
+        """Write the frozen weights unless the file has them already, and return their digest."""
         if folder not in self.kept:
             digest, path = digest_of_tensors(weights.values(), list(weights)), folder / _FROZEN
             if _digest_in(path) != digest:
@@ -91,14 +91,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self,
         path: str | os.PathLike[str],
         map_location: Callable[..., Any] | None = None,  # noqa: ARG002 - weights go to the CPU first
-        weights_only: bool | None = None,  # noqa: ARG002, FBT001 - never anything else
+        weights_only: bool | None = None,  # noqa: ARG002, FBT001 - always true
     ) -> dict[str, Any]:
         """Read a checkpoint; see `load_checkpoint`."""
         return load_checkpoint(Path(path))
 
 
 def _digest_in(path: Path) -> str | None:
-    """Of the frozen weights in their file; None where it is missing or damaged, and is to be written anew."""
+    """Return the digest of the frozen weights in a file; None if it is missing or damaged."""
     try:
         digest: str = _read(path)["thaw"]["frozen"]
     except CheckpointError:
@@ -107,28 +107,28 @@ def _digest_in(path: Path) -> str | None:
 
 
 def complete(folders: Iterable[Path]) -> None:
-    """Make all checkpoints of a run whole in themselves, and remove the file that they shared.
+    """Make all checkpoints of a run self-contained, and delete the files that they shared.
 
     Args:
-        folders: Those that hold checkpoints.
+        folders: The folders with the checkpoints.
     """
     for folder in folders:
-        written: dict[int, Path] = {}  # inode -> its first name
+        written: dict[int, Path] = {}  # inode -> its first path
         for path in sorted(folder.glob("*.ckpt")):
             if path.name == _FROZEN or "frozen" not in _read(path)["thaw"]:
                 continue
-            file = path.stat().st_ino
-            if file in written:
-                link_atomically(written[file], path)
+            inode = path.stat().st_ino
+            if inode in written:
+                link_atomically(written[inode], path)
                 continue
             whole = load_checkpoint(path)
             write_atomically(path, lambda temporary, whole=whole: torch.save(whole, temporary))  # type: ignore[misc]
-            written[file] = path
+            written[inode] = path
         (folder / _FROZEN).unlink(missing_ok=True)
 
 
 def _check_sums(path: Path) -> None:
-    """Hold every part of the archive against its checksum, which torch itself does not look at."""
+    """Compare every part of the archive with its checksum, which torch does not check."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -137,48 +137,65 @@ def _check_sums(path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU, with what its folder keeps for it.
+    """Load a checkpoint of Thaw onto the CPU, including the frozen weights that it shares.
 
     Args:
         path: The file.
 
     Returns:
-        Its content.
+        The content of the checkpoint.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or not one that Thaw wrote.
     """
     checkpoint = _read(path)
     if path.name == _FROZEN:
-        msg = f"{path} holds frozen weights alone, for the checkpoints beside it; ckpt_path takes best.ckpt or last.ckpt"
+        msg = (
+            f"{path} holds frozen weights only, for the checkpoints beside it; "
+            f"ckpt_path takes best.ckpt or last.ckpt"
+        )
         raise CheckpointError(msg)
     thaw = checkpoint["thaw"]
     if "frozen" not in thaw:
         return translate_checkpoint(checkpoint)
     shared = path.parent / _FROZEN
     if not shared.is_file() or (kept := _read(shared))["thaw"]["frozen"] != thaw["frozen"]:
-        msg = f"{path} needs the frozen weights of its run, which {shared} {'does not hold' if shared.is_file() else 'lacks'}; "
-        raise CheckpointError(msg + "a run that ended has whole checkpoints; else copy both files")
+        msg = (
+            f"{path} needs the frozen weights of its run, but {shared} "
+            f"{'has other weights' if shared.is_file() else 'is missing'}; copy both files, "
+            f"or take a checkpoint of a finished run, which has all weights"
+        )
+        raise CheckpointError(msg)
     whole = {key: value for key, value in thaw.items() if key != "frozen"}
     state = {**kept["state_dict"], **checkpoint["state_dict"]}
     return translate_checkpoint({**checkpoint, "state_dict": state, "thaw": whole})
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read one file; raises `CheckpointError` as `load_checkpoint` says."""
+    """Read one file.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or not one that Thaw wrote.
+    """
     if not path.is_file():
-        msg = f"{path}: no such checkpoint; ckpt_path takes last (with hydra.run.dir=RUN) or the path of a .ckpt file"
+        msg = (
+            f"{path}: no such checkpoint; ckpt_path takes last (with hydra.run.dir=RUN) "
+            f"or the path of a .ckpt file"
+        )
         raise CheckpointError(msg)
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises many kinds: RuntimeError, UnpicklingError, EOFError, ...
-        reason = brief(error)
-        msg = f"{path} is damaged or not a checkpoint of Thaw ({reason}); take another one, or train again"
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ...
+        msg = (
+            f"{path} is damaged or not a checkpoint of Thaw ({brief(error)}); "
+            f"take another one, or train again"
+        )
         raise CheckpointError(msg) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("thaw", {}).get("format") != _FORMAT:
-        msg = f"{path} is not a checkpoint of Thaw; ckpt_path takes best.ckpt or last.ckpt of a run folder"
+        msg = (
+            f"{path} is not a checkpoint of Thaw; "
+            f"ckpt_path takes best.ckpt or last.ckpt of a run folder"
+        )
         raise CheckpointError(msg)
     return checkpoint

@@ -1,4 +1,4 @@
-"""Test a finished run again, from its folder alone."""
+"""Test a finished run again, using only its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,17 @@ from run_folders.run_folder import RunFolder, RunFolderError
 
 
 def evaluate(path: Path, data_dir: str | None) -> int:
-    """Test the best checkpoint on the run's own test data and hold the metrics against metrics.json.
+    """Test a run's best checkpoint on its test data and compare the metrics with metrics.json.
 
     Args:
         path: The run folder.
-        data_dir: Where the data is now; None where config.yaml says it.
+        data_dir: The folder of the data; None for the one in config.yaml.
 
     Returns:
-        0 where every metric is the same to the last digit, else 1.
+        0 if every metric is the same to the last digit, else 1.
 
     Raises:
-        RunFolderError: If the folder is no tested run, or the test data is not the run's.
+        RunFolderError: If the folder has no tested run, or the test data has changed.
     """
     folder = RunFolder(path)
     recorded = folder.read_json("metrics.json").get("test")
@@ -46,13 +46,12 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     try:
         datamodule = data_from_checkpoint(cfg, checkpoint)
     except DataError as error:
-        error.add_note("where the data has moved, give its place with --data-dir")
+        error.add_note("if the data has moved, pass its folder with --data-dir")
         raise
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
-    cfg.trainer.update(
-        {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    )  # the metrics are those of any number
+    # The metrics do not depend on the number of devices.
+    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})
     trainer = build_trainer(cfg, folder, progress_bar(), [])
     trainer.test(task, datamodule=datamodule, verbose=False)
     metrics = task.results["test"].metrics
@@ -70,8 +69,9 @@ def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:
     before = folder.read_json("provenance.json")["data"]["test"]
     if before["sha256"] != facts["sha256"]:
         msg = (
-            f"the test split is not the one that {folder.path} was tested on ({before['rows']} rows then, "
-            f"{facts['rows']} now, or other content); give its place with --data-dir"
+            f"the test split is not the one that {folder.path} was tested on "
+            f"({before['rows']} rows then, {facts['rows']} now, or other content); "
+            f"pass the folder of the original data with --data-dir"
         )
         raise RunFolderError(msg)
 

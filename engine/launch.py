@@ -1,4 +1,4 @@
-"""Compose with Hydra and run, so that every end of a run is one line and an exit code."""
+"""Compose the config with Hydra and run it; every end of a run is one line and an exit code."""
 
 import gc
 import logging
@@ -35,7 +35,10 @@ _LONGEST_NAME = 100
 
 
 def register_resolvers() -> None:
-    """Make known what a run and a sweep are called: for the experiment or experiments, else for the dataset."""
+    """Register the resolvers for the names of runs, sweeps, dashboard groups and log files.
+
+    Runs and sweeps are named for their experiments, else for their datasets.
+    """
     OmegaConf.register_new_resolver(
         "thaw.name", lambda experiment, data: experiment or data, replace=True
     )
@@ -49,8 +52,9 @@ def register_resolvers() -> None:
 def _sweep_name(default: str) -> str:
     """Name a sweep for all its experiments, joined by +, else for its datasets.
 
-    Told from the command line and not from the config: the name has to be the same in every job.
-    Kept with the config, which a launcher takes to processes with command lines of their own.
+    The name is read from the command line, not from the config, because it must be the same in
+    every job. OmegaConf caches it with the config, because launchers send the config to processes
+    with other command lines.
     """
     for group in ("experiment=", "data="):
         for override in sys.argv[1:]:
@@ -60,22 +64,25 @@ def _sweep_name(default: str) -> str:
 
 
 def _run_name(name: str, folder: str) -> str:
-    """What dashboards call a run: its name and when it began, in a sweep also which job it is."""
+    """Return a run's name on dashboards: name and start time, for a sweep's job also its number."""
     return " ".join([name, *Path(folder).parts[-2 if _is_job(folder) else -1 :]])
 
 
 def _group(folder: str) -> str | None:
-    """What dashboards group the jobs of a sweep by: what it is called and when it began. None outside of a sweep."""
+    """Return the dashboard group of a sweep's job: the sweep's name and start time.
+
+    Returns None for a run outside of a sweep.
+    """
     return "/".join(Path(folder).parts[-3:-1]) if _is_job(folder) else None
 
 
 def _is_job(folder: str) -> bool:
-    """Whether a run folder lies in a sweep's; each of a job's processes can tell."""
+    """Return whether a run folder is in a sweep's folder; every process of a job can check this."""
     return (Path(folder).parent / RECORD).is_file()
 
 
 def launch() -> int:
-    """Run what the command line asks for.
+    """Run the job or the sweep of the command line.
 
     Returns:
         The exit code.
@@ -101,7 +108,7 @@ def launch() -> int:
 
 @contextmanager
 def _raising_hydra() -> Iterator[None]:
-    """Have Hydra raise what goes wrong instead of printing a traceback and exiting."""
+    """Make Hydra raise errors instead of printing a traceback and exiting."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"], os.environ[FULL_ERROR] = "1", before or "0"
     try:
@@ -116,7 +123,10 @@ def _raising_hydra() -> Iterator[None]:
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Do not look for garbage while modules are imported: there is none, and looking takes a fifth of the time."""
+    """Disable garbage collection while modules are imported.
+
+    Imports create no garbage, and collection takes a fifth of their time.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
@@ -127,7 +137,7 @@ def without_collections() -> Iterator[None]:
 
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
-    """One job; a single run keeps its error for `launch`, a job of a sweep leaves it in its folder and lets the next begin."""
+    """Run one job of Hydra; the error of a single run is appended to `failures`."""
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_first())
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job_of_sweep(cfg, folder)
@@ -138,49 +148,48 @@ def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
         return None
 
 
-def _run(cfg: DictConfig, folder: RunFolder) -> float | None:
+def _run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> float | None:
     alone = cfg.plan or not folder.writes or ranks.is_child()
     with nullcontext() if alone else folder.held():
         if not cfg.plan:
-            launching.begin(cfg, folder)
+            ckpt_path = launching.begin(folder, ckpt_path or cfg.ckpt_path)
         try:
             if launching.needed(cfg):
-                return launching.run_in_processes(cfg, folder)
+                return launching.run_in_processes(cfg, folder, ckpt_path)
             with without_collections():
                 from engine.run import run  # imports torch: the status file is there before
 
-            return run(cfg, folder)
-        except (
-            InterruptedRunError
-        ) as error:  # where it came before or behind what the run itself writes down
+            return run(cfg, folder, ckpt_path)
+        except InterruptedRunError as error:
+            # The run itself does not record an interrupt before its start or after its end.
             if not cfg.plan and folder.writes:
                 folder.write_end_if_missing("interrupted", str(error))
             raise
 
 
 def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
-    """A job of a sweep leaves its error in its folder, so that the next one begins."""
+    """Run one job of a sweep; its error is written to its folder, so that the next job starts."""
     secrets = secret_values(cfg)
     redact_sweep_record(Path(HydraConfig.get().sweep.dir), secrets)
     try:
-        # In a process of a launcher's own, nobody else makes a signal an end that is written down.
+        # In a process of a launcher, nothing else turns a signal into an error that is recorded.
         with (
             signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext()
         ):
+            start_from = None
             if not cfg.plan:
-                left = enter_job(
+                start_from = enter_job(
                     folder,
                     [hide(override, secrets) for override in HydraConfig.get().overrides.task],
                 )
-                if left == "done":
+                if start_from == "done":
                     log.info(
                         "job %s is %s already",
                         folder.path.name,
                         folder.read_json("status.json")["state"],
                     )
                     return None
-                cfg.ckpt_path = left or cfg.ckpt_path
-            return _run(cfg, folder)
+            return _run(cfg, folder, start_from)
     except Exception as error:
         state = folder.read_json("status.json").get("state")
         if not cfg.plan and folder.writes:

@@ -1,4 +1,4 @@
-"""Names and options of version 0.1: what they are called now, or what to use instead. No other file knows them."""
+"""Names and options of version 0.1 and their replacements. No other file knows them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,18 +11,20 @@ from run_folders.errors import UserError
 
 _CLASSES = {
     "datamodules.cifar10.CIFAR10DataModule": "datamodules.image.ImageDataModule",
-    "datamodules.scene_parse_150.SceneParse150DataModule": "datamodules.segmentation.SegmentationDataModule",
+    "datamodules.scene_parse_150.SceneParse150DataModule": (
+        "datamodules.segmentation.SegmentationDataModule"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class _Removed:
-    """A key or an option that is gone.
+    """A removed key or option.
 
     Attributes:
-        instead: What to do now.
-        unused: The value of a key that asked for nothing.
-        shapes_predictions: Whether a network cannot be evaluated without it.
+        instead: What to use or do now.
+        unused: The value of the key that had no effect.
+        shapes_predictions: Whether networks that use it can no longer be evaluated.
     """
 
     instead: str
@@ -59,7 +61,9 @@ _TARGETS = {
     "lightning_modules.callbacks.first_layer.FirstLayerFromData": "leave it out",
     "lightning_modules.loggers.csv.CSVLogger": _OPTIONS["logger", "csv"].instead,
     "lightning_modules.loggers.mlflow.MLFlowLogger": "use lightning.pytorch.loggers.MLFlowLogger",
-    "lightning_modules.loggers.tensorboard.TensorBoardLogger": "use lightning.pytorch.loggers.TensorBoardLogger",
+    "lightning_modules.loggers.tensorboard.TensorBoardLogger": (
+        "use lightning.pytorch.loggers.TensorBoardLogger"
+    ),
     "lightning_modules.loggers.trackio.TrackioLogger": _OPTIONS["logger", "trackio"].instead,
 }
 
@@ -73,11 +77,11 @@ _RENAMED = {
 
 
 class RemovedError(UserError, ValueError):
-    """Something that version 0.1 had is asked for."""
+    """A key, option or class that was removed after version 0.1."""
 
 
 def removal(key: str, value: object) -> str | None:
-    """What to say where a key of the config or one of its values is gone; None where it is not."""
+    """Return the message for a removed or renamed key or value; None if it still exists."""
     if key in _RENAMED:
         return f"was renamed in version 0.2; use {_RENAMED[key]}"
     if key in _KEYS:
@@ -92,61 +96,67 @@ def removal(key: str, value: object) -> str | None:
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
-    """Raise `RemovedError` where an override of the command line asks for what is gone.
+    """Check that no override of the command line has a removed or renamed key or value.
 
     Args:
-        overrides: `KEY=VALUE`, of a sweep with several values.
+        overrides: `KEY=VALUE`, in a sweep with several values.
+
+    Raises:
+        RemovedError: If an override has one.
     """
     for override in overrides:
         key, _, values = override.lstrip("+~").partition("=")
         for value in re.findall(r"[^\s,\[\](){}'\"]+", values) or [""]:
-            said = removal(key, value)
-            if said is not None:
-                msg = f"{key}: {said}"
+            message = removal(key, value)
+            if message is not None:
+                msg = f"{key}: {message}"
                 raise RemovedError(msg)
 
 
 def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
-    """Bring the config of a run folder to today's names, in place.
+    """Translate the config of a run folder to the current names, in place.
 
     Args:
         cfg: The config.
-        to_train: Whether the run is to go on, and not only to be evaluated or to predict.
+        to_train: Whether the run is to be resumed, not only evaluated or used for prediction.
 
     Raises:
-        RemovedError: If that needs what is gone.
+        RemovedError: If the run needs something that was removed.
     """
-    for key, value, gone in _removed_in(cfg):
-        if value != gone.unused and (to_train or gone.shapes_predictions):
-            rest = (
-                "it can only be reported"
-                if gone.shapes_predictions
+    for key, value, removed in _removed_in(cfg):
+        if value != removed.unused and (to_train or removed.shapes_predictions):
+            still_possible = (
+                "only its report can be written"
+                if removed.shapes_predictions
                 else "it can be evaluated, not trained further"
             )
-            msg = f"this run of version 0.1 has {key}={value}, which was removed in version 0.2; {rest}"
+            msg = (
+                f"this run of version 0.1 has {key}={value}, which was removed in version 0.2; "
+                f"{still_possible}"
+            )
             raise RemovedError(msg)
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(cfg, parent)
-        if gone.unused is None or key in _KEYS:
+        if removed.unused is None or key in _KEYS:
             del node[leaf]
         else:
-            node[leaf] = gone.unused
+            node[leaf] = removed.unused
     target = OmegaConf.select(cfg, "data._target_")
     if target in _CLASSES:
         cfg.data._target_ = _CLASSES[target]
 
 
 def _removed_in(cfg: DictConfig) -> Iterator[tuple[str, Any, _Removed]]:
-    for key, gone in _KEYS.items():
+    for key, removed in _KEYS.items():
         parent = OmegaConf.select(cfg, key.rpartition(".")[0])
         if isinstance(parent, DictConfig) and key.rpartition(".")[2] in parent:
-            yield key, OmegaConf.select(cfg, key), gone
-    for (key, option), gone in _OPTIONS.items():
+            yield key, OmegaConf.select(cfg, key), removed
+    for (key, option), removed in _OPTIONS.items():
         if "." in key and OmegaConf.select(cfg, key) == option:
-            yield key, option, gone
+            yield key, option, removed
 
 
 def translate_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint with the states of datamodules under the names that their classes have now."""
+    """Return a checkpoint with datamodule states under the current names of their classes."""
     names = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in _CLASSES.items()}
     return {names.get(key, key): value for key, value in checkpoint.items()}

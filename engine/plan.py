@@ -1,4 +1,4 @@
-"""What would be trained: a row for each top module of the network, before anything is."""
+"""The plan of a run: what would be trained, as one row per module of the network."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,16 +13,16 @@ from lightning_modules.base import Task
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One module.
+    """One module of the network.
 
     Attributes:
-        module: Its name; children of the top modules are indented by their depth.
-        depth: 0 for `features` and `head`, 1 for their children.
-        parameters: All of them.
-        trainable: Those that train at some epoch.
+        module: Its name in the network.
+        depth: 0 for `features` and `head`, 1 for their children, which are printed indented.
+        parameters: Number of parameters.
+        trainable: Number of parameters that train in some epoch.
         mode: train or eval in the first epoch.
-        lr: Peak learning rate, the highest where layers differ, or None for what never trains.
-        first_epoch: The earliest epoch in which any of it trains, from 0, or None for never.
+        lr: Peak learning rate, the highest if layers differ; None if the module never trains.
+        first_epoch: First epoch, from 0, in which a parameter trains; None if none ever does.
     """
 
     module: str
@@ -40,9 +40,9 @@ class Stage:
 
     Attributes:
         epoch: Its first epoch, from 0.
-        start_layer: The layer from which on the backbone trains; None where only the head does.
-        trainable: Parameters that train, the head's included.
-        lowest_lr, highest_lr: Peak learning rates in the backbone; None where only the head trains.
+        start_layer: The first layer of the backbone that trains; None if only the head trains.
+        trainable: Number of parameters that train, including the head's.
+        lowest_lr, highest_lr: Peak learning rates in the backbone; None if only the head trains.
     """
 
     epoch: int
@@ -55,17 +55,17 @@ class Stage:
 def make_plan(
     task: Task, trainer: lightning.Trainer, train_batches: int, data: dict[str, Any]
 ) -> dict[str, Any]:
-    """Say what a run would do.
+    """Describe what a run would do.
 
     Args:
         task: The built task.
         trainer: The built trainer.
-        train_batches: Batches of an epoch; 0 where nothing is trained.
-        data: What the datamodule says of its splits.
+        train_batches: Batches per epoch; 0 if nothing is trained.
+        data: The datamodule's description of its splits.
 
     Returns:
-        Plain values for plan.json: rows, totals, stages of unfreezing, batches an epoch, epochs,
-        precision, device, samples.
+        Plain values for plan.json: rows, totals, stages of unfreezing, batches per epoch, epochs,
+        precision, device, samples, share of padding.
     """
     task.train()
     rows = [row for name in task.lrs for row in _rows(task, name)]
@@ -90,7 +90,7 @@ def make_plan(
 
 
 def _stages(task: Task) -> list[Stage]:
-    """What trains from each epoch on at which something begins to."""
+    """Return a stage for each epoch at which further parameters start to train."""
     sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}
     plan, stages = task.freezing, []
     for epoch, layer in plan.stages.items():
@@ -106,20 +106,19 @@ def _stages(task: Task) -> list[Stage]:
 
 
 def _rows(task: Task, name: str) -> list[PlanRow]:
-    part = task.network.get_submodule(name)
-    rows = [_row(task, name, name, part, 0)]
-    prefix, children = name, _with_parameters(part)
-    if len(children) == 1 and not any(
-        True for _ in part.parameters(recurse=False)
-    ):  # a wrapper says nothing
+    module = task.network.get_submodule(name)
+    rows = [_row(task, name, name, module, 0)]
+    prefix, children = name, _children_with_parameters(module)
+    # A module whose parameters are all in one child is a wrapper: list that child's children.
+    if len(children) == 1 and not any(True for _ in module.parameters(recurse=False)):
         wrapped, inside = children[0]
-        if _with_parameters(inside):
-            prefix, children = f"{name}.{wrapped}", _with_parameters(inside)
+        if _children_with_parameters(inside):
+            prefix, children = f"{name}.{wrapped}", _children_with_parameters(inside)
     rows += [_row(task, name, f"{prefix}.{child_name}", child, 1) for child_name, child in children]
     return rows
 
 
-def _with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _children_with_parameters(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (name, child)
         for name, child in module.named_children()
@@ -167,10 +166,11 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     console.print(f"frozen for good: {frozen:,} parameters", highlight=False)
     samples = ", ".join(f"{split} {count:,}" for split, count in plan["samples"].items())
     padding = plan["padding_share"]
-    left = "" if padding is None else f", {padding:.1%} of the tokens padding"
+    padding_text = "" if padding is None else f", {padding:.1%} of the tokens padding"
     console.print(f"samples: {samples}", highlight=False)
-    batches = f"batches an epoch: {plan['batches_per_epoch']:,}{left}; epochs: {plan['max_epochs']}"
-    console.print(batches if plan["batches_per_epoch"] else "nothing is trained", highlight=False)
+    batches = f"batches an epoch: {plan['batches_per_epoch']:,}{padding_text}"
+    training = f"{batches}; epochs: {plan['max_epochs']}"
+    console.print(training if plan["batches_per_epoch"] else "nothing is trained", highlight=False)
     console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""Where a run came from: code, packages, hardware, data."""
+"""The provenance of a run: code, packages, hardware, data."""
 
 import os
 import platform
@@ -13,13 +13,13 @@ from typing import Any
 def provenance(
     seed: int, data: dict[str, Any], packages: Sequence[str], threads: int | None, gpus: list[str]
 ) -> dict[str, Any]:
-    """Collect what `provenance.json` holds.
+    """Collect the content of `provenance.json`.
 
     Args:
         seed: The run's seed.
-        data: What the datamodule says of its splits.
-        packages: Those whose versions matter.
-        threads: On which the CPU computes.
+        data: The datamodule's description of its splits.
+        packages: Names of the packages whose versions are recorded.
+        threads: Number of threads that compute on the CPU.
         gpus: Names of the GPUs.
 
     Returns:
@@ -37,10 +37,10 @@ def provenance(
 def _git() -> dict[str, Any]:
     root = Path(__file__).resolve().parent.parent
 
-    def ask(*words: str) -> str | None:
+    def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(  # noqa: S603
-                ["git", "-C", str(root), *words],  # noqa: S607
+                ["git", "-C", str(root), *arguments],  # noqa: S607
                 capture_output=True,
                 text=True,
                 timeout=10,
@@ -50,8 +50,8 @@ def _git() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    changes = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
@@ -66,19 +66,19 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 def _hardware(threads: int | None, gpus: list[str]) -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
-    found = (
+    model = (
         re.search(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8"))
         if info.is_file()
         else None
     )
-    pages = (
+    memory = (
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     )
     return {
         "system": platform.platform(),
-        "cpu": found[1] if found else platform.processor(),
+        "cpu": model[1] if model else platform.processor(),
         "cpu_count": os.cpu_count(),
         "threads": threads,
-        "memory_gib": round(pages / 2**30, 1),
+        "memory_gib": round(memory / 2**30, 1),
         "gpus": gpus,
     }

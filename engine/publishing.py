@@ -1,4 +1,4 @@
-"""What the dashboards get of a run, drawn from its folder: what is not in it is not published."""
+"""Publish a run to the dashboards, using only the content of its folder."""
 
 import importlib.util
 import io
@@ -43,45 +43,49 @@ from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-RUNS = "loggers.json"  # the config's name of a logger -> the run_id that finds its run again
-_NEEDED = {
+RUNS = "loggers.json"  # name of a logger in the config -> run_id of its run
+# Logger, which is also the name of an extra -> the packages that it needs.
+_REQUIRED_PACKAGES = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
-}  # of each extra
+}
 _SQLITE = "sqlite:///"
 _MOST_PICTURES = 60
 
 
 @contextmanager
 def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
-    """Make one line of whatever keeps a dashboard from beginning.
+    """Start a dashboard in this context, and turn any error into one line.
 
     Args:
         cfg: The config.
-        name: Of a logger in it.
+        name: The name of a logger in the config.
 
     Raises:
         LoggerError: If a package is missing, or the dashboard cannot be reached.
     """
-    for package in _NEEDED.get(name, ()):
+    for package in _REQUIRED_PACKAGES.get(name, ()):
         if importlib.util.find_spec(package) is None:
-            msg = f"logger={name} needs the package {package}, which is not installed: pip install -e '.[{name}]'"
+            msg = (
+                f"logger={name} needs the package {package}, which is not installed: "
+                f"pip install -e '.[{name}]'"
+            )
             raise LoggerError(msg)
-    # Read when MLflow is imported.
+    # MLflow reads these variables when it is imported.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    # TensorBoard's own switch: where TensorFlow is installed, it would load all of it to open a
-    # file.
+    # If this module exists, TensorBoard uses its own stub of TensorFlow. Otherwise it imports an
+    # installed TensorFlow completely to open a file.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     address = str(cfg.logger[name].get("tracking_uri"))
-    # Jobs of a sweep that begin together would each make the tables of MLflow's database.
-    alone = (
+    # Only one job of a sweep at a time may create the tables of MLflow's database.
+    lock = (
         FileLock(f"{address.removeprefix(_SQLITE)}.lock")
         if address.startswith(_SQLITE)
         else nullcontext()
     )
     try:
-        with alone:
+        with lock:
             yield
     except Exception as error:
         if is_for_the_user(error) and not isinstance(error, InstantiationException):
@@ -92,18 +96,22 @@ def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
             else error
         )
         reason = hide(brief(cause, most=None), secret_values(cfg))
-        msg = f"logger={name} cannot be begun: {reason}; mend logger.{name} in the config, or leave it out"
+        msg = (
+            f"logger={name} cannot be started: {reason}; "
+            f"correct logger.{name} in the config, or leave it out"
+        )
         raise LoggerError(msg) from error
 
 
 def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
-    """Begin the run on every dashboard, or go on with the one that the folder remembers.
+    """Start the run on every dashboard, or resume the run that the folder has recorded.
+
+    Only the first of several processes acts.
 
     Args:
         cfg: The config, for the names of the loggers.
-        folder: The run folder, config and provenance written.
-        trainer: The run's; its loggers are in the order of the config. Of several processes only
-            the first acts.
+        folder: The run folder, with config and provenance.
+        trainer: The run's trainer; its loggers are in the order of the config.
 
     Raises:
         LoggerError: If a dashboard cannot be reached.
@@ -117,20 +125,20 @@ def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> Non
             if isinstance(logger, Dashboard):
                 logger.begin({**config, "provenance": folder.read_json("provenance.json")})
             else:
-                goes_on = name in runs or cfg.logger[name].get("run_id") is not None
-                _begin_plain(logger, folder, config, goes_on=goes_on)
-            if "run_id" in cfg.logger[name]:  # written at once: the next one may fail
+                resumes = name in runs or cfg.logger[name].get("run_id") is not None
+                _begin_plain(logger, folder, config, resumes=resumes)
+            if "run_id" in cfg.logger[name]:  # written at once, because the next logger may fail
                 runs[str(name)] = logger.version
                 folder.write_json(RUNS, runs)
 
 
 def _begin_plain(
-    logger: Logger, folder: RunFolder, config: dict[str, Any], *, goes_on: bool
+    logger: Logger, folder: RunFolder, config: dict[str, Any], *, resumes: bool
 ) -> None:
-    """Give one of Lightning's own loggers the config."""
-    if not goes_on:  # a parameter of MLflow cannot change
+    """Log the config to one of Lightning's own loggers."""
+    if not resumes:  # MLflow does not allow changes of a parameter
         logger.log_hyperparams(config)
-    if isinstance(logger, TensorBoardLogger):  # which shows hyperparameters beside metrics only
+    if isinstance(logger, TensorBoardLogger):  # it shows hyperparameters beside metrics only
         logger.experiment.add_text(
             "config", textwrap.indent(folder.config.read_text(encoding="utf-8"), "    ")
         )
@@ -141,31 +149,34 @@ def _begin_plain(
 
 
 def publish(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
-    """Show a finished run on every dashboard. What fails is told in a line, and the run stays what it is."""
+    """Publish a finished run to every dashboard.
+
+    A failed upload is logged as a warning, and does not change the outcome of the run.
+    """
     if not trainer.loggers or not trainer.is_global_zero:
         return
     contents = list(_contents(folder, read_run(folder.path)))
     for logger in trainer.loggers:
-        take = (
+        upload = (
             logger.publish
             if isinstance(logger, Dashboard)
             else partial(_publish_plain, logger, trainer)
         )
-        for what, name, content in contents:
+        for description, name, content in contents:
             try:
-                take(name, content)
+                upload(name, content)
             except Exception as error:
                 reason = hide(brief(error), secret_values(cfg))
                 log.warning(
                     "%s did not take %s (%s); the run folder has it",
                     type(logger).__name__,
-                    what,
+                    description,
                     reason,
                 )
 
 
 def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, content: Content) -> None:
-    """Give one of Lightning's own loggers what it can take."""
+    """Publish content to one of Lightning's own loggers, if the logger supports it."""
     if isinstance(content, FinalMetrics):
         logger.log_metrics(content.values)
     elif name == "checkpoint":
@@ -174,16 +185,15 @@ def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, conten
             for callback in trainer.checkpoint_callbacks
             if isinstance(callback, FolderCheckpoint)
         )
-        best.best_model_path = best.best_model_path or str(
-            content
-        )  # empty where nothing was trained
+        # The path is empty if nothing was trained.
+        best.best_model_path = best.best_model_path or str(content)
         type(logger).after_save_checkpoint(logger, best)
     elif isinstance(content, Path) and isinstance(logger, MLFlowLogger):
         logger.experiment.log_artifact(logger.run_id, str(content))
 
 
 def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Content]]:
-    """What is published: in words, by name, and itself."""
+    """Yield what is published: its description, its name and the content."""
     yield "the metrics", "metrics", _summary(run.metrics)
     tables = {"plan": _of_dicts(run.plan["rows"])}
     if run.test:
@@ -211,7 +221,7 @@ def _contents(folder: RunFolder, run: RunRecord) -> Iterator[tuple[str, str, Con
 
 
 def _summary(metrics: dict[str, Any]) -> FinalMetrics:
-    """All metrics, and those of validation under their curves' names."""
+    """Return all metrics, with the validation metrics also under the names of their curves."""
     stages = {
         stage: _numbers(metrics.get(stage) or {})
         for stage in ("test", "val", "seconds", "parameters")
@@ -249,7 +259,10 @@ def _classes(run: RunRecord) -> Table:
 
 
 def _samples(run: RunRecord) -> Table:
-    """The misclassified samples, the most confident first; of masks all images, the worst first."""
+    """Return the misclassified samples, the most confident first.
+
+    For segmentation, return all images, the worst first. Both are cut to `MAX_MISTAKES` rows.
+    """
     if run.predictions is None:
         return Table(["index"], [])
     if is_segmentation(run):
@@ -267,11 +280,11 @@ def _samples(run: RunRecord) -> Table:
 
 
 def _pictures(run: RunRecord) -> list[Picture]:
-    """Misclassified images with what they were taken for; of masks the chosen images with their overlays."""
+    """Return misclassified images with captions; for segmentation chosen images with overlays."""
     if run.predictions is None or not run.pictures:
         return []
     if is_segmentation(run):
-        return _pairs(run)
+        return _segmentation_pictures(run)
     rows = [row for row in wrong_samples(run).to_dict("records") if row["index"] in run.pictures][
         :_MOST_PICTURES
     ]
@@ -284,7 +297,7 @@ def _pictures(run: RunRecord) -> list[Picture]:
     ]
 
 
-def _pairs(run: RunRecord) -> list[Picture]:
+def _segmentation_pictures(run: RunRecord) -> list[Picture]:
     assert run.predictions is not None  # noqa: S101 - tells the type checker
     rows = {int(row["index"]): row for row in run.predictions.to_dict("records")}
     pictures = []

@@ -1,4 +1,4 @@
-"""However a run ends, its folder says so."""
+"""Record in the run folder how a run ended."""
 
 import logging
 import shlex
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
-    """Write how the run ended, whatever ends it; where only the plan was asked for, leave nothing.
+    """Record how the run ends, whatever the cause.
 
-    A run that was refused before it went on keeps the status that it had.
+    With plan=true the folder is discarded. A run that fails before it resumes keeps its status.
     """
     try:
         with reporting_first_failure(folder, no_failure=PrunedRunError):
@@ -42,14 +42,14 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     except PrunedRunError as error:
         folder.write_end_if_missing("pruned", str(error))
         raise
-    except SystemExit:  # submitit's way to give up a machine; the job is in the queue again
+    except SystemExit:  # submitit exits when the job is preempted and requeued
         folder.write_end_if_missing("interrupted", "stopped by the launcher")
         raise
     except BaseException as error:
         own = error.__cause__ if isinstance(error, FailedElsewhereError) else error
         if own is not None and not is_for_the_user(own):
             _log_traceback(own)
-        if not is_child():  # its supervisor knows who failed first
+        if not is_child():  # the supervisor of a child records which process failed first
             folder.write_end_if_missing("failed", with_rank(describe(error)))
         raise
     finally:
@@ -58,7 +58,7 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
 
 
 def _log_traceback(error: BaseException) -> None:
-    """Into the run's log file; the screen shows it once, at the very end."""
+    """Log a traceback to the log file only; the terminal shows it once, at the very end."""
     record = log.makeRecord(
         log.name,
         logging.ERROR,
@@ -84,14 +84,16 @@ def _resume_command(folder: RunFolder) -> str:
 
 @contextmanager
 def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
-    """Close every logger, with the state that the run ended in. One that cannot be closed is told and keeps no other open."""
+    """Close every logger with the final state of the run.
+
+    A logger that cannot be closed is logged as a warning, and the others are closed all the same.
+    """
     code = 1
     for logger in trainer.loggers:
-        # Lightning ends every logger behind the fit and again behind the test: the run goes on, and
-        # an end may fail.
+        # Lightning finalizes every logger after the fit and again after the test. That is too
+        # early, because the run continues, and it may fail.
         logger.finalize = lambda *_, **__: None  # type: ignore[method-assign]
-        # MLflow would upload the checkpoint that was saved last, also of a failed run; `publish`
-        # gives it the best one.
+        # MLflow would upload the last checkpoint, also of a failed run. `publish` uploads the best.
         logger.after_save_checkpoint = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
@@ -99,7 +101,7 @@ def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
     except InterruptedRunError as error:
         code = error.exit_code
         raise
-    except PrunedRunError:  # what a search gave up is no failure
+    except PrunedRunError:  # pruned by a search, which is not a failure
         code = 0
         raise
     finally:

@@ -1,4 +1,4 @@
-"""What a finished stage leaves in the run folder, and what a person sees of it."""
+"""Write the results of a finished stage to the run folder, and print a summary."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ PICTURED_OF_ALL_CLASSES = 400
 
 
 def write_results(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
-    """Write the predictions of the test stage, and give its part of metrics.json."""
+    """Write the test predictions, and return the test part of metrics.json."""
     result, datamodule = parts.task.results["test"], parts.datamodule
     if isinstance(result, SegmentationResult) and isinstance(datamodule, SegmentationDataModule):
         device = parts.trainer.strategy.root_device
@@ -40,15 +40,15 @@ def write_results(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict
 
 
 def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> dict[str, Any]:
-    """One stage's part of metrics.json.
+    """Return one stage's part of metrics.json.
 
     Args:
-        result: What the stage came to.
-        class_names: Name of class 0, 1, ...
+        result: The results of the stage.
+        class_names: Names of class 0, 1, ...
 
     Returns:
-        The metrics, `n`, the per-class table, the confusion matrix (row the label) and the
-        calibration bins.
+        The metrics, the number of samples `n`, the per-class table, the confusion matrix (a row per
+        label) and the calibration bins.
     """
     per_class = {name: metrics for name, metrics in zip(class_names, result.classes, strict=True)}
     return {
@@ -64,7 +64,10 @@ def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> di
 def write_predictions(
     folder: RunFolder, result: ClassificationResult, datamodule: TransferDataModule[Any]
 ) -> None:
-    """Write predictions/test.parquet, one row a sample, ordered by index, and pictures where samples are pictures."""
+    """Write predictions/test.parquet, and small pictures of some samples of image data.
+
+    The predictions have one row per sample, ordered by index.
+    """
     if result.samples is None:
         return
     index, probabilities, labels = result.samples
@@ -91,7 +94,10 @@ def write_predictions(
 def _pictured(
     index: Tensor, probabilities: Tensor, predictions: Tensor, labels: Tensor, num_classes: int
 ) -> list[int]:
-    """Indices of the samples whose pictures the report shows: the most confident mistakes, and the first of each class."""
+    """Return the indices of the samples whose pictures the report shows.
+
+    They are the most confident mistakes, and the first samples of each class.
+    """
     wrong = (predictions != labels).nonzero()[:, 0]
     confidence = probabilities[wrong].max(dim=1).values if len(wrong) else torch.empty(0)
     order = torch.argsort(confidence, descending=True, stable=True)[:PICTURED_MISTAKES]
@@ -103,7 +109,7 @@ def _pictured(
 
 
 def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
-    """The validation metrics of one row of the history, and `n`, the samples that they rest on."""
+    """Return the validation metrics of one row of the history, and `n`, the number of samples."""
     values = {
         key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")
     }
@@ -112,7 +118,7 @@ def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
 
 
 def count_parameters(task: Task) -> dict[str, int]:
-    """Parameters of the network, and those that train at some epoch."""
+    """Count all parameters of the network, and those that train in some epoch."""
     sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}
     trainable = sum(
         size for name, size in sizes.items() if task.freezing.first_epoch(name) is not None
@@ -123,7 +129,10 @@ def count_parameters(task: Task) -> dict[str, int]:
 def seconds(
     history: list[dict[str, str]], test: float | None, features: float | None
 ) -> dict[str, float | None]:
-    """Time of the fit, of the test and of storing features, and an epoch's mean in training; None where there was none."""
+    """Return the durations of fit, test and storing features, and the mean training time per epoch.
+
+    All are in seconds, and None if the run had no such part.
+    """
     epochs = [float(row["train/seconds"]) for row in history]
     fit = sum(float(row["seconds"]) for row in history)
     mean = round(sum(epochs) / len(epochs), 3) if epochs else None
@@ -136,7 +145,7 @@ def seconds(
 
 
 def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) -> None:
-    """Print the short table that ends a run."""
+    """Print the summary table at the end of a run."""
     stages = {stage: metrics[stage] for stage in ("val", "test") if metrics.get(stage)}
     shown = [
         metric

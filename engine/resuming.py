@@ -1,4 +1,4 @@
-"""Going on with a run: from a checkpoint that fits, with the config and the data that it began with."""
+"""Resume a run from a matching checkpoint, with the config and the data of its start."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from lightning_modules.base import Task
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
 
-# What a run keeps when it goes on in its folder; the rest (epochs, devices, loggers, paths) may
-# change.
+# Prefixes of keys that must not change when a run resumes in its folder. Other keys may change:
+# epochs, devices, loggers, paths.
 _KEPT = (
     "seed",
     "monitor",
@@ -37,17 +37,17 @@ _SHOWN = 5
 
 
 def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
-    """The checkpoint that `ckpt_path` names.
+    """Return the path of the checkpoint that `ckpt_path` names.
 
     Args:
         cfg: The config; `ckpt_path` is null, last or a path.
-        folder: The run folder, in which `last` lies.
+        folder: The run folder, which has the checkpoint `last`.
 
     Returns:
-        Its path, or None for a run from the start.
+        The path; None if the run starts from the beginning.
 
     Raises:
-        CheckpointError: If the folder's run began with another config.
+        CheckpointError: If the run in the folder began with another config.
     """
     if cfg.ckpt_path is None:
         return None
@@ -64,54 +64,62 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
             shown = "; ".join(
                 f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN]
             )
-            msg = f"{folder.path} began with another config: {shown}; give the same overrides again, or start a new run"
+            msg = (
+                f"{folder.path} began with another config: {shown}; "
+                f"give the same overrides again, or start a new run"
+            )
             raise CheckpointError(msg)
     return folder.last_checkpoint
 
 
 def _values(cfg: DictConfig) -> dict[str, Any]:
-    """Dotted key -> value as written."""
+    """Return dotted key -> value, with interpolations unresolved."""
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
     return leaves(plain)
 
 
 def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
-    """Hold a checkpoint against the network.
+    """Check that a checkpoint fits the network, and return the first epoch to train.
 
     Args:
         path: The checkpoint.
-        max_epochs: Where training is to end; None or -1 is nowhere.
-        task: The task that is to take its weights.
+        max_epochs: The number of epochs after which training ends; None or -1 for no limit.
+        task: The task that will load its weights.
 
     Returns:
         The first epoch to train.
 
     Raises:
-        CheckpointError: If the checkpoint is no good, of another network, or from after the end.
+        CheckpointError: If the checkpoint is damaged, belongs to another network, or has already
+            trained for `max_epochs`.
     """
     checkpoint = load_checkpoint(path)
     epoch: int = checkpoint["epoch"]
     if max_epochs is not None and 0 <= max_epochs <= epoch:
         msg = f"{path} is from epoch {epoch}; trainer.max_epochs={max_epochs} ends before it"
         raise CheckpointError(msg)
-    theirs, ours = checkpoint["state_dict"], task.state_dict()
-    for name in {**ours, **theirs}:
+    stored, built = checkpoint["state_dict"], task.state_dict()
+    for name in {**built, **stored}:
         shapes = [
-            tuple(state[name].shape) if name in state else "missing" for state in (theirs, ours)
+            tuple(state[name].shape) if name in state else "missing" for state in (stored, built)
         ]
         if shapes[0] != shapes[1]:
-            msg = f"{path} is of another network: {name} is {shapes[0]} in it and {shapes[1]} in this config's model"
+            msg = (
+                f"{path} is of another network: {name} is {shapes[0]} in it "
+                f"and {shapes[1]} in this config's model"
+            )
             raise CheckpointError(msg)
     return epoch + 1
 
 
 def check_same_data(folder: RunFolder, data: dict[str, Any]) -> None:
-    """Raise `CheckpointError` where the data is not what the folder's run began with."""
+    """Raise `CheckpointError` if the data differs from the data that the run began with."""
     before = folder.read_json("provenance.json").get("data", {})
     for split in ("train", "val", "test"):
         if split in before and before[split]["sha256"] != data[split]["sha256"]:
             msg = (
-                f"the {split} split is not the one that {folder.path} began with ({before[split]['rows']} rows then, "
-                f"{data[split]['rows']} now, or other content); bring the data back, or start a new run"
+                f"the {split} split is not the one that {folder.path} began with ("
+                f"{before[split]['rows']} rows then, {data[split]['rows']} now, or other content); "
+                f"restore the data, or start a new run"
             )
             raise CheckpointError(msg)

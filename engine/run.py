@@ -1,4 +1,4 @@
-"""The story of a run: check, build, plan, fit, test the best checkpoint, report."""
+"""Run one job: check, build, plan, fit, test the best checkpoint, report."""
 
 import logging
 import sys
@@ -14,17 +14,15 @@ from rich.console import Console
 
 from engine.build import RunObjects, build, model_from_checkpoint
 from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
-from engine.config.precision import resolve_precision
 from engine.config.redaction import redacted
 from engine.config.validation import ConfigError, validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
-from engine.feature_cache.store import StoreError, cache_folder
+from engine.feature_cache.store import StoreError
 from engine.library_warnings import filter_known
 from engine.plan import make_plan, print_plan
 from engine.processes.devices import (
     barrier,
     placement,
-    set_devices_from_launcher,
     unused_parameters_named,
 )
 from engine.provenance import provenance
@@ -32,6 +30,7 @@ from engine.publishing import begin, publish
 from engine.recording import closed_loggers, recorded
 from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
+from engine.settling import settle
 from reports.page import write_report
 from run_folders.run_folder import RunFolder, write_text
 
@@ -50,28 +49,22 @@ _PACKAGES = (
 )
 
 
-def run(cfg: DictConfig, folder: RunFolder) -> float | None:
+def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> float | None:
     """Run one job.
 
     Args:
         cfg: The composed config.
         folder: Its run folder.
+        ckpt_path: The checkpoint to start from, in place of the one of the config.
 
     Returns:
-        The best value of the monitored metric, for sweeps; None where nothing was trained.
+        The best value of the monitored metric, for sweeps; None if nothing was trained.
     """
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recorded(cfg, folder):
-        resolve_precision(cfg, folder)
         validate(cfg)
-        set_devices_from_launcher(cfg)
-        placement(cfg)  # what is wrong with it is told before anything is loaded
-        # Absolute, so that the run folder knows its data wherever it is read from.
-        cfg.paths.data_dir = str(Path(cfg.paths.data_dir).expanduser().resolve())
-        if cfg.cache.features is not False:
-            cfg.cache.dir = str(cache_folder(cfg.cache.dir))
-        if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
-            cfg.data.class_list = str(Path(cfg.data.class_list).expanduser().resolve())
+        settle(cfg, folder, ckpt_path)
+        placement(cfg)  # raises its errors before anything is loaded
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
@@ -95,7 +88,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
             log.info(features.line())
         if cfg.plan:
             return None
-        _write_origin(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
+        _write_start(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
         features_seconds = None
         with closed_loggers(parts.trainer):
             begin(cfg, folder, parts.trainer)
@@ -104,7 +97,7 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
                 features_seconds = _fill_cache(cfg, folder, features, parts)
                 folder.write_status("running", "fit")
                 _fit(parts, checkpoint_path)
-            metrics = _trained(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
+            metrics = _load_best(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
             test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else None
             metrics["parameters"] = count_parameters(parts.task)
             metrics["seconds"] = seconds(folder.read_history(), test_seconds, features_seconds)
@@ -122,7 +115,10 @@ def run(cfg: DictConfig, folder: RunFolder) -> float | None:
 def _fill_cache(
     cfg: DictConfig, folder: RunFolder, features: CachePlan, parts: RunObjects
 ) -> float | None:
-    """Find or compute what was planned; where it cannot be stored and need not be, the plan on record says so."""
+    """Read or compute the planned features, and return the seconds that this took.
+
+    If they cannot be stored and cache.features=auto, plan.json records the reason.
+    """
     try:
         return fill_cache(features, parts)
     except StoreError as error:
@@ -136,7 +132,7 @@ def _fill_cache(
     return None
 
 
-def _write_origin(
+def _write_start(
     cfg: DictConfig,
     folder: RunFolder,
     parts: RunObjects,
@@ -145,7 +141,7 @@ def _write_origin(
     *,
     resuming: bool,
 ) -> None:
-    """Write what the run starts from; a resumed run has to start from the same data."""
+    """Write config, provenance and plan; check that a resumed run has the same data."""
     if resuming:
         check_same_data(folder, data)
     if not folder.writes:
@@ -154,7 +150,7 @@ def _write_origin(
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     origin = provenance(cfg.seed, data, _PACKAGES, torch.get_num_threads(), gpus)
     before = folder.read_json("provenance.json")
-    # The first part of the run stays on record; where it went on stands behind it.
+    # The provenance of the first start is kept, and those of resumed starts are appended.
     folder.write_json(
         "provenance.json",
         {**before, "resumed": [*before.get("resumed", []), origin]} if before else origin,
@@ -186,24 +182,29 @@ def _fit(parts: RunObjects, checkpoint_path: Path | None) -> None:
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
             raise
-        what = str(error).split(" does not have")[0]
-        msg = f"trainer.deterministic=true: {what} has no deterministic form on this device; set trainer.deterministic=warn"
+        operation = str(error).split(" does not have")[0]
+        msg = (
+            f"trainer.deterministic=true: {operation} has no deterministic form on this device; "
+            f"set trainer.deterministic=warn"
+        )
         raise ConfigError(msg) from error
 
 
-def _trained(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
-    """What training came to: give the task the weights of the best epoch, and say which that is."""
+def _load_best(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
+    """Load the weights of the best epoch into the task, and return that epoch's metrics."""
     if folder.writes:
         io = parts.trainer.strategy.checkpoint_io
         complete(io.kept if isinstance(io, AtomicCheckpointIO) else ())
     barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
-        msg = "training ended before the first validation, so there is no best checkpoint to test; train for a whole epoch"
+        msg = (
+            "training ended before the first validation, so there is no best checkpoint to test; "
+            "train for a whole epoch"
+        )
         raise CheckpointError(msg)
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    if isinstance(
-        parts.trainer.strategy, FSDPStrategy
-    ):  # the trained one holds no more than this process's part
+    if isinstance(parts.trainer.strategy, FSDPStrategy):
+        # The trained task has only this process's shards.
         parts.task = model_from_checkpoint(cfg, checkpoint)
     else:
         parts.task.load_state_dict(checkpoint["state_dict"])
@@ -219,12 +220,16 @@ def _trained(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str,
 
 
 def _test(cfg: DictConfig, folder: RunFolder, parts: RunObjects, metrics: dict[str, Any]) -> float:
-    """Test the task's weights, write predictions, and add the metrics to the metrics; returns the seconds of the test."""
+    """Test the task, write its predictions, and add the test metrics to `metrics`.
+
+    Returns:
+        The duration of the test in seconds.
+    """
     folder.write_status("running", "test")
     start = time.perf_counter()
     parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
     test_seconds = time.perf_counter() - start
-    if not cfg.train:  # what evaluate.py and predict.py read
+    if not cfg.train:  # evaluate.py and predict.py read this checkpoint
         parts.trainer.save_checkpoint(folder.best_checkpoint)
     if folder.writes:
         metrics["test"] = write_results(cfg, folder, parts)

@@ -1,4 +1,4 @@
-"""What a stage of segmentation leaves in the run folder."""
+"""Write the results of a segmentation stage to the run folder."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ from run_folders.run_folder import RunFolder, write_atomically
 
 log = logging.getLogger(__name__)
 
-_EACH = 3  # pictures of the worst, the median and the best images
+_EACH = 3  # pictures per group: the worst, the median and the best images
 _LONGEST = 480  # pixels of a picture's longer side
 
 Pixels = npt.NDArray[np.uint8]
@@ -31,15 +31,16 @@ Pixels = npt.NDArray[np.uint8]
 def segmentation_record(
     result: SegmentationResult, datamodule: SegmentationDataModule
 ) -> dict[str, Any]:
-    """One stage's part of metrics.json.
+    """Return one stage's part of metrics.json.
 
     Args:
-        result: What the stage came to.
-        datamodule: Of the run.
+        result: The results of the stage.
+        datamodule: The datamodule of the run.
 
     Returns:
-        `n` images, labelled and other pixels, the metrics, the per-class table, the classes that
-        occur nowhere and are left out of the mean, and the confusion matrix (row the label).
+        The number of images `n`, the numbers of labelled and unlabelled pixels, the metrics, the
+        per-class table, the classes that occur nowhere and are left out of the mean, and the
+        confusion matrix (a row per label).
     """
     names = datamodule.class_names
     return {
@@ -65,7 +66,10 @@ def write_segmentation(
     datamodule: SegmentationDataModule,
     run: TrainedRun,
 ) -> None:
-    """Write predictions/test.parquet, two metrics of each image, and pictures of the worst, median and best images."""
+    """Write predictions/test.parquet, and pictures of the worst, median and best images.
+
+    The predictions have IoU and pixel accuracy of each image.
+    """
     if result.images is None:
         return
     index, iou, accuracy = (values.numpy() for values in result.images)
@@ -77,7 +81,7 @@ def write_segmentation(
     for group, number in chosen:
         try:
             image, labels = datamodule.pairs("test", [number])[0]
-        except DataError as error:  # the metrics are not lost for a picture
+        except DataError as error:  # a missing picture must not discard the metrics
             log.warning("no picture of index %d: %s", number, error)
             continue
         prediction = predicted_labels(run, [image])[0]
@@ -102,7 +106,7 @@ def write_segmentation(
 
 
 def _shrunk(pixels: Pixels) -> Image.Image:
-    """An image or a mask, its longer side at most `_LONGEST`; a mask's values stay what they are."""
+    """Shrink an image or a mask to at most `_LONGEST` pixels; a mask keeps its values."""
     picture = Image.fromarray(pixels)
     factor = _LONGEST / max(picture.size)
     if factor >= 1:
@@ -112,7 +116,10 @@ def _shrunk(pixels: Pixels) -> Image.Image:
 
 
 def _chosen(index: Sequence[int], iou: Sequence[float]) -> list[tuple[str, int]]:
-    """Group and index of the images to be shown, each once; images without a labelled pixel have no IoU and are not."""
+    """Return group and index of the images to show, each image once.
+
+    Images without a labelled pixel have no IoU and are left out.
+    """
     ranked = [
         i
         for _, i in sorted(
@@ -134,14 +141,14 @@ def _chosen(index: Sequence[int], iou: Sequence[float]) -> list[tuple[str, int]]
 
 
 def predicted_labels(run: TrainedRun, images: Sequence[Pixels]) -> list[Pixels]:
-    """The class of each pixel, at each image's own size.
+    """Predict the class of each pixel, at each image's own size.
 
     Args:
-        run: Of a segmenter.
-        images: [H, W, 3] each.
+        run: A trained run of a segmenter.
+        images: Images, [H, W, 3] each.
 
     Returns:
-        [H, W] each.
+        Masks, [H, W] each.
     """
     side = int(run.data_state["size"][0])
     sizes = torch.tensor([image.shape[:2] for image in images])
@@ -153,5 +160,5 @@ def predicted_labels(run: TrainedRun, images: Sequence[Pixels]) -> list[Pixels]:
     batch = SegmentationBatch(
         pixel_values=pixels, labels=unknown, sizes=sizes, index=torch.arange(len(images))
     )
-    found = run.predict(batch).numpy()
-    return [one[:h, :w] for one, (h, w) in zip(found, sizes.tolist(), strict=True)]
+    masks = run.predict(batch).numpy()
+    return [mask[:h, :w] for mask, (h, w) in zip(masks, sizes.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""A run's best checkpoint, ready to be asked."""
+"""A trained run, loaded from its folder for predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from run_folders.run_folder import RunFolder, RunFolderError
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What is left of a run.
+    """A trained run, ready for predictions.
 
     Attributes:
         cfg: Its config.
-        task: Its best weights, in eval mode on the device.
-        data_state: What its datamodule left in the checkpoint.
-        device: Where to compute.
+        task: The task with its best weights, in eval mode on the device.
+        data_state: The state of its datamodule in the checkpoint.
+        device: The device that computes.
     """
 
     cfg: DictConfig
@@ -34,12 +34,15 @@ class TrainedRun:
 
     @property
     def class_names(self) -> list[str]:
-        """Name of class 0, 1, ..."""
+        """Names of class 0, 1, ..."""
         return list(self.cfg.data.classes)
 
     @torch.inference_mode()
     def predict(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """What the task says of a batch, on the CPU, computed in the run's precision: see its `forward`."""
+        """Run the task on a batch in the run's precision, and return its output on the CPU.
+
+        The task's `forward` describes the output.
+        """
         moved = {key: value.to(self.device) for key, value in batch.items()}
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.cfg.trainer.precision == "bf16-mixed"
@@ -53,13 +56,13 @@ def open_run(path: Path, device: str | None = None) -> TrainedRun:
 
     Args:
         path: The run folder.
-        device: Where to compute; None takes a GPU where there is one.
+        device: The device that computes; None for a GPU if there is one, else the CPU.
 
     Returns:
         The run.
 
     Raises:
-        RunFolderError: If it is no run folder, or there is no such device.
+        RunFolderError: If the path is not a run folder, or the device does not exist.
         CheckpointError: If the checkpoint is missing or damaged.
     """
     folder = RunFolder(path)
@@ -69,13 +72,13 @@ def open_run(path: Path, device: str | None = None) -> TrainedRun:
     cfg = read_config(folder.config)
     checkpoint = load_checkpoint(folder.best_checkpoint)
     task = model_from_checkpoint(cfg, checkpoint)
-    place = _device(device)
-    return TrainedRun(
-        cfg, task.eval().to(place), checkpoint.get(cfg.data._target_.rpartition(".")[2], {}), place
-    )
+    target = _device(device)
+    data_state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
+    return TrainedRun(cfg, task.eval().to(target), data_state, target)
 
 
 def _device(name: str | None) -> torch.device:
+    """Return the device, and check that it can compute."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)

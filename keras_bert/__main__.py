@@ -1,4 +1,4 @@
-"""`python -m keras_bert`."""
+"""Entry point of `python -m keras_bert`."""
 
 import sys
 

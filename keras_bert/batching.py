@@ -1,4 +1,7 @@
-"""Which texts stand in which batch, and texts as tensors. `B` texts, `T` tokens."""
+"""Assignment of texts to batches, and the conversion of texts to tensors.
+
+Shapes: `N` texts in all, `B` texts of a batch, `T` tokens.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,22 +13,23 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 
-_POOL = 50  # batches in which texts are sorted by length; more of them would make orders repeat themselves
+# Batches per pool; texts are sorted by length within a pool. Larger pools would put the same texts
+# together in every epoch.
+_POOL = 50
 
 
 def epoch_batches(
     lengths: Sequence[int] | Rows, batch_size: int, rng: np.random.Generator
 ) -> list[Rows]:
-    """Draw an epoch's batches: shuffled texts, of which neighbours in length stand together.
+    """Draw the batches of an epoch: random, but with texts of similar length in each batch.
 
     Args:
-        lengths: Tokens of each text.
-        batch_size: Texts a batch; the last one may have fewer.
-        rng: Seeded by run and epoch.
+        lengths: [N] number of tokens of each text.
+        batch_size: Texts per batch; one batch may be smaller.
+        rng: Generator seeded with the seed of the run and the epoch.
 
     Returns:
-        Rows of each batch, the batches in random order. There are always as many: ceil(N /
-        batch_size).
+        Row indices of each batch, ceil(N / batch_size) batches in random order.
     """
     order = rng.permutation(len(lengths))
     sizes = np.asarray(lengths)
@@ -36,35 +40,41 @@ def epoch_batches(
 
 
 def sorted_batches(lengths: Sequence[int] | Rows, batch_size: int) -> list[Rows]:
-    """Every text once, the short ones first: for evaluation, where order does not matter."""
+    """Return batches with every text once, shortest first, for evaluation in any order."""
     order = np.argsort(np.asarray(lengths), kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Lengths of batches: multiples of a number, so that there are few different ones, but no more than fit the model.
+    """Rule for the padded length of a batch.
+
+    Lengths are rounded up to a multiple, which keeps the number of different lengths small, and are
+    limited to the model's maximum.
 
     Attributes:
-        multiple: In tokens.
-        maxlen: The model's longest text.
+        multiple: The multiple, in tokens.
+        maxlen: Maximum input length of the model, in tokens.
     """
 
     multiple: int
     maxlen: int
 
     def width(self, longest: Any, least: Any = min) -> Any:  # noqa: ANN401 - a number or a tensor
-        """The length of a batch whose longest text has so many tokens."""
+        """Return the padded length of a batch whose longest text has `longest` tokens.
+
+        `least` is the minimum function: `min` for numbers, `tf.minimum` for tensors.
+        """
         return least(-(-longest // self.multiple) * self.multiple, self.maxlen)
 
 
 def padding_share(lengths: Rows, batches: Sequence[Rows], padding: Padding) -> float:
-    """Share of padding among the tokens of batches, 0..1.
+    """Return the fraction of padding among the tokens of the batches, 0..1.
 
     Args:
-        lengths: Tokens of each text, special ones included.
-        batches: Rows of each batch.
-        padding: How far texts are padded.
+        lengths: [N] number of tokens of each text, including special tokens.
+        batches: Row indices of each batch.
+        padding: Rule for the padded length of a batch.
     """
     total = sum(len(rows) * padding.width(int(lengths[rows].max())) for rows in batches)
     return float(round(1 - int(lengths.sum()) / total, 4))
@@ -72,11 +82,11 @@ def padding_share(lengths: Rows, batches: Sequence[Rows], padding: Padding) -> f
 
 @dataclass(frozen=True)
 class TokenStore:
-    """Many texts' tokens in one array.
+    """Token ids of many texts in one ragged tensor.
 
     Attributes:
-        ragged: [N, (T)] int32.
-        lengths: [N] tokens of each.
+        ragged: [N, (T)] int32 token ids.
+        lengths: [N] number of tokens of each text.
     """
 
     ragged: tf.RaggedTensor
@@ -84,7 +94,7 @@ class TokenStore:
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[int]]) -> "TokenStore":
-        """Store the numbers of each text's tokens, without [CLS] and [SEP]."""
+        """Store the token ids of each text, without [CLS] and [SEP]."""
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
         values = np.fromiter(
             (token for text in texts for token in text), dtype=np.int32, count=int(lengths.sum())
@@ -99,18 +109,18 @@ def text_tensors(
     special: tuple[int, int],
     padding: Padding,
 ) -> tuple[Any, Any]:
-    """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], padded behind.
+    """Build `[CLS] first [SEP]` or `[CLS] first [SEP] second [SEP]`, padded at the end.
 
     Args:
         store: The texts.
-        first: [B] rows.
-        second: [B] rows, or None.
-        special: Numbers of [CLS] and [SEP].
-        padding: How far texts are padded.
+        first: [B] row indices of the first texts.
+        second: [B] row indices of the second texts, or None.
+        special: Ids of [CLS] and [SEP].
+        padding: Rule for the padded length of a batch.
 
     Returns:
-        input_ids and token_type_ids, [B, T] int32: padding is token 0 and segment 0, the second
-        text is segment 1.
+        input_ids and token_type_ids, [B, T] int32. Padding has token id 0 and segment 0; the second
+        text and its [SEP] have segment 1.
     """
     start, end = (tf.fill([tf.shape(first)[0], 1], token) for token in special)
     a = tf.gather(store.ragged, first)
@@ -128,7 +138,7 @@ def text_tensors(
 
 
 def even_shares(rows: Any) -> Any:  # noqa: ANN401 - tensors
-    """[B] -> [B], 1 / B each."""
+    """Return a tensor [B] of 1 / B for an input of shape [B]."""
     return tf.ones_like(rows, tf.float32) / tf.cast(tf.size(rows), tf.float32)
 
 
@@ -137,21 +147,21 @@ def pipeline(
     to_tensors: Any,  # noqa: ANN401
     count: int,
 ) -> tf.data.Dataset:
-    """Turn planned batches into tensors on other threads, ahead of the training, in the same order every time.
+    """Return a dataset that prefetches batches on background threads, in a fixed order.
 
     Args:
-        plans: Gives dicts of arrays [B], one a batch, each time from the start.
-        to_tensors: Makes a batch of such a dict, as int32.
-        count: How many plans there are.
+        plans: Returns a new iterator with one dict of arrays [B] per batch.
+        to_tensors: Converts such a dict of int32 tensors into a batch.
+        count: Number of batches.
 
     Returns:
-        The batches.
+        The dataset of batches.
     """
     signature = {name: tf.TensorSpec([None], tf.int32) for name in next(plans())}
     dataset = tf.data.Dataset.from_generator(plans, output_signature=signature)
     options = tf.data.Options()
     options.deterministic = True
-    # Keras shares each batch out among replicas; the files behind it are not to be.
+    # Keras already splits each batch among the replicas, so the source must not be sharded as well.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     mapped = dataset.map(to_tensors, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     counted = mapped.prefetch(tf.data.AUTOTUNE).apply(

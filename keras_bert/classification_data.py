@@ -1,4 +1,7 @@
-"""Texts as batches of a classification, and what a classifier makes of them. `N` texts, `B` of them a batch, `K` classes."""
+"""Classification data: batches of texts, and tables of predictions.
+
+Shapes: `N` texts in all, `B` texts of a batch, `T` tokens, `K` classes.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,13 +33,13 @@ EVAL_BATCH = 64
 
 @dataclass(frozen=True)
 class TextData:
-    """Texts as batches.
+    """Texts and labels of a split, with methods that return batches.
 
     Attributes:
-        store: Tokens of each text, cut to what fits.
-        special: Numbers of [CLS] and [SEP].
-        labels: [N] numbers of classes; zeros where they are not known.
-        padding: How far texts are padded.
+        store: Tokens of each text, truncated to the model's maximum.
+        special: Ids of [CLS] and [SEP].
+        labels: [N] class indices; zeros if the labels are unknown.
+        padding: Rule for the padded length of a batch.
     """
 
     store: TokenStore
@@ -45,7 +48,10 @@ class TextData:
     padding: Padding
 
     def training(self, epochs: range, batch_size: int, seed: int) -> tf.data.Dataset:
-        """Batches (inputs, targets) of several epochs; what an epoch holds depends on seed and epoch alone."""
+        """Return the batches (inputs, targets) of several epochs in sequence.
+
+        The batches of an epoch depend only on the seed and the epoch number.
+        """
 
         def plans() -> Iterator[dict[str, Rows]]:
             return (
@@ -55,17 +61,17 @@ class TextData:
         return pipeline(plans, self._tensors, len(epochs) * -(-len(self.labels) // batch_size))
 
     def order(self, epoch: int, batch_size: int, seed: int) -> list[Rows]:
-        """Rows of each batch of an epoch."""
+        """Return the row indices of each batch of an epoch."""
         return epoch_batches(self.store.lengths, batch_size, np.random.default_rng([seed, epoch]))
 
     def probabilities(
         self, model: keras.Model, batch_size: int = EVAL_BATCH
     ) -> NDArray[np.float64]:
-        """[N, K] the classes' probabilities, in the texts' order.
+        """Return the probabilities of the classes [N, K], in the order of the texts.
 
         Args:
-            model: A `Classifier`, or what trains one.
-            batch_size: Texts at once.
+            model: A `Classifier`, or the `Trained` model around it.
+            batch_size: Texts per batch.
         """
         batches = sorted_batches(self.store.lengths, batch_size)
         dataset = pipeline(
@@ -92,21 +98,24 @@ def text_data(texts: list[str], labels: list[int], begun: Start, padding: Paddin
 
     Args:
         texts: N texts.
-        labels: N numbers of classes.
+        labels: N class indices.
         begun: Tokenizer and sizes of the model.
-        padding: How far texts are padded.
+        padding: Rule for the padded length of a batch.
 
     Returns:
-        The texts, cut to the model's longest input.
+        The texts, truncated to the model's maximum length.
 
     Raises:
-        KerasBertError: If nothing but [CLS] and [SEP] fits.
+        KerasBertError: If only [CLS] and [SEP] fit the model.
     """
-    room = begun.bert["maxlen"] - 2
-    if room < 1:
-        msg = f"maxlen {begun.bert['maxlen']} has no room for a word: give more"
+    max_tokens = begun.bert["maxlen"] - 2
+    if max_tokens < 1:
+        msg = (
+            f"maxlen {begun.bert['maxlen']} is too short for text between the special tokens; "
+            "raise --maxlen"
+        )
         raise KerasBertError(msg)
-    tokens = [ids[:room] for ids in encode(begun.tokenizer, texts)]
+    tokens = [ids[:max_tokens] for ids in encode(begun.tokenizer, texts)]
     return TextData(
         TokenStore.of(tokens),
         special_pair(begun.tokenizer),
@@ -118,7 +127,7 @@ def text_data(texts: list[str], labels: list[int], begun: Start, padding: Paddin
 def prediction_table(
     probabilities: NDArray[np.float64], classes: list[str], texts: list[str]
 ) -> pd.DataFrame:
-    """One row a text: prediction, probability of each class, text."""
+    """Return a table with the prediction, the class probabilities and the text of each row."""
     columns = {
         f"probability_{name}": probabilities[:, k].astype(np.float32)
         for k, name in enumerate(classes)

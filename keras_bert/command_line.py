@@ -1,4 +1,7 @@
-"""`python -m keras_bert pretrain|finetune|predict|convert`: words into settings. TensorFlow is imported when there is work."""
+"""Command line of `python -m keras_bert pretrain|finetune|predict|convert`.
+
+It turns the arguments into settings. TensorFlow is imported only when a command runs.
+"""
 
 import argparse
 import importlib.util
@@ -22,18 +25,20 @@ from keras_bert.settings import (
     run_path,
 )
 
-_NEEDED = ("tensorflow", "tensorboard", "sklearn")
+_REQUIRED_PACKAGES = ("tensorflow", "tensorboard", "sklearn")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        words: The command line behind `python -m keras_bert`; None for the process's own.
+        words: The arguments after `python -m keras_bert`; None for `sys.argv[1:]`.
 
     Returns:
-        The exit code: 0, 1 after an error, 2 for a command line that is none, 130 or 143 after a
-            signal.
+        The exit code: 0 on success, 1 after an error, 130 or 143 after a signal.
+
+    Raises:
+        SystemExit: With code 2 if the arguments are invalid, with code 0 after `--help`.
     """
     parser = _parser()
     arguments = vars(parser.parse_args(words))
@@ -49,51 +54,57 @@ def main(words: Sequence[str] | None = None) -> int:
             }
             settings = settings_type(**values)
             _require_extra()
-            with _without_notices():
+            with _stderr_silenced():
                 import tensorflow  # noqa: F401
             work(settings)
     return outcome.code
 
 
 def _require_extra() -> None:
-    lacking = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if lacking:
-        msg = f"keras_bert needs {', '.join(lacking)}; the extra `keras` brings what it needs: pip install -e '.[keras]'"
+    missing = [name for name in _REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        msg = (
+            f"keras_bert needs {', '.join(missing)}; install the extra `keras`: "
+            "pip install -e '.[keras]'"
+        )
         raise KerasBertError(msg)
     if os.environ["KERAS_BACKEND"] != "tensorflow":
-        msg = f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}: keras_bert runs on tensorflow; unset it"
+        msg = (
+            f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}: keras_bert runs on tensorflow only; "
+            "unset KERAS_BACKEND"
+        )
         raise KerasBertError(msg)
 
 
 @contextmanager
-def _without_notices() -> Iterator[None]:
-    """TensorFlow's libraries write to stderr what they were built with, before any setting can stop them."""
+def _stderr_silenced() -> Iterator[None]:
+    """Discard stderr, because TensorFlow's libraries print notices before any setting works."""
     sys.stderr.flush()
     stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
         os.dup2(stderr, 2)
-        os.close(nowhere)
+        os.close(devnull)
         os.close(stderr)
 
 
-def _stamp() -> str:
+def _timestamp() -> str:
     return datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def _pretrain(settings: PretrainSettings) -> None:
     from keras_bert.pretraining import pretrain
 
-    pretrain(settings, run_path(settings, "pretrain", _stamp()))
+    pretrain(settings, run_path(settings, "pretrain", _timestamp()))
 
 
 def _finetune(settings: FinetuneSettings) -> None:
     from keras_bert.finetuning import finetune
 
-    finetune(settings, run_path(settings, "finetune", _stamp()))
+    finetune(settings, run_path(settings, "finetune", _timestamp()))
 
 
 def _predict(settings: PredictSettings) -> None:
@@ -122,13 +133,13 @@ def _convert(settings: ConvertSettings) -> None:
 
 
 _COMMANDS: dict[str, tuple[Callable[[Any], None], type[Any], str]] = {
-    "pretrain": (_pretrain, PretrainSettings, "learn a language model from texts"),
-    "finetune": (_finetune, FinetuneSettings, "train a classifier of texts on a BERT"),
-    "predict": (_predict, PredictSettings, "predict texts with a run of finetune"),
+    "pretrain": (_pretrain, PretrainSettings, "pretrain a masked language model on texts"),
+    "finetune": (_finetune, FinetuneSettings, "train a text classifier on top of a BERT"),
+    "predict": (_predict, PredictSettings, "classify texts with the model of a finetune run"),
     "convert": (
         _convert,
         ConvertSettings,
-        "write a BERT as a folder that Hugging Face's from_pretrained reads",
+        "write a BERT in the format of Hugging Face's from_pretrained",
     ),
 }
 
@@ -136,7 +147,7 @@ _COMMANDS: dict[str, tuple[Callable[[Any], None], type[Any], str]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m keras_bert",
-        description="A BERT written from scratch in Keras. Without data, a command uses a sample.",
+        description="BERT from scratch in Keras. Without data files, commands use sample texts.",
     )
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, (work, settings_type, text) in _COMMANDS.items():
@@ -148,41 +159,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(command: argparse.ArgumentParser, option: Field[Any], hint: Any) -> None:  # noqa: ANN401 - any type at all
-    """One option of the command line from one field of the settings."""
-    more: dict[str, Any] = {"help": option.metadata["help"]}
+def _add(command: argparse.ArgumentParser, option: Field[Any], hint: Any) -> None:  # noqa: ANN401
+    """Add one option to the command line from one field of the settings."""
+    keywords: dict[str, Any] = {"help": option.metadata["help"]}
     if option.metadata.get("positional"):
         command.add_argument(
             option.name,
             nargs="*" if get_origin(hint) is tuple else None,
             metavar=option.name.upper(),
-            **more,
+            **keywords,
         )
         return
     flag = "--" + option.name.replace("_", "-")
     if hint is bool:
         command.add_argument(
-            flag, action=argparse.BooleanOptionalAction, default=option.default, **more
+            flag, action=argparse.BooleanOptionalAction, default=option.default, **keywords
         )
         return
-    plain = (
+    base_type = (
         next((part for part in get_args(hint) if part is not type(None)), hint)
         if get_origin(hint) in {Union, types.UnionType}
         else hint
     )
     if get_origin(hint) is Literal:
-        more["choices"] = get_args(hint)
+        keywords["choices"] = get_args(hint)
     elif get_origin(hint) is tuple:
-        more |= {"nargs": "+", "metavar": "FILE"}
+        keywords |= {"nargs": "+", "metavar": "FILE"}
     else:
-        word = "NAME" if option.name.endswith("column") else "PATH"
-        more |= {"type": plain, "metavar": {int: "N", float: "X"}.get(plain, word)}
+        text_metavar = "NAME" if option.name.endswith("column") else "PATH"
+        metavar = {int: "N", float: "X"}.get(base_type, text_metavar)
+        keywords |= {"type": base_type, "metavar": metavar}
     if option.metadata.get("required"):
-        command.add_argument(flag, required=True, **more)
+        command.add_argument(flag, required=True, **keywords)
     else:
-        shown = "" if option.default in (None, (), MISSING) else f" (default: {option.default})"
+        has_default = option.default not in (None, (), MISSING)
+        default_note = f" (default: {option.default})" if has_default else ""
         command.add_argument(
             flag,
             default=option.default,
-            **{**more, "help": more["help"].replace("%", "%%") + shown},
+            **{**keywords, "help": keywords["help"].replace("%", "%%") + default_note},
         )

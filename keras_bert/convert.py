@@ -1,4 +1,4 @@
-"""Weights from Hugging Face's BERT into `create_BERT`'s model, and back."""
+"""Conversion of weights between Hugging Face's BERT and the model of `create_BERT`."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,9 @@ from keras_bert.model import EMBEDDING, PretrainingModel, create_BERT, settings_
 Weights = dict[str, NDArray[Any]]
 
 _APPROXIMATE = {"gelu": False, "gelu_new": True, "gelu_pytorch_tanh": True}
-_OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # as checkpoints of 2019 name the norms
-_WANTED = {
+# Checkpoints of 2019 use the old names for LayerNorm's weights.
+_OLD_SUFFIXES = {".gamma": ".weight", ".beta": ".bias"}
+_REQUIRED_CONFIG = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
     "pad_token_id": 0,
@@ -24,21 +25,22 @@ _WANTED = {
 
 
 class Counterpart(NamedTuple):
-    """A variable of ours and how Hugging Face holds it."""
+    """A Keras variable, and whether PyTorch stores its matrix transposed."""
 
     variable: keras.Variable
     transposed: bool
 
 
 def counterparts(model: keras.Model) -> dict[str, Counterpart]:
-    """Hugging Face's name of every weight.
+    """Return the Keras variable of every weight name of Hugging Face.
 
     Args:
-        model: Of `create_BERT`, or a `PretrainingModel`, whose names then are those of
-            `BertForPreTraining`, or of `BertForMaskedLM`, which has no pooler.
+        model: A model of `create_BERT`, with the names of `BertModel`; or a `PretrainingModel`,
+            with the names of `BertForPreTraining` or, without next-sentence head, those of
+            `BertForMaskedLM`, which has no pooler.
 
     Returns:
-        Name -> our variable, and whether it is a matrix that PyTorch holds transposed.
+        The variables by Hugging Face's names.
     """
     if isinstance(model, PretrainingModel):
         named = {f"bert.{name}": part for name, part in counterparts(model.bert).items()}
@@ -49,9 +51,8 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
         named["cls.predictions.bias"] = Counterpart(model.mlm.bias, transposed=False)
         if model.nsp is not None:
             return named | _dense("cls.seq_relationship", model.nsp)
-        return {
-            name: part for name, part in named.items() if ".pooler." not in name
-        }  # nothing has trained it
+        # Without the next-sentence head, the pooler has not been trained.
+        return {name: part for name, part in named.items() if ".pooler." not in name}
     embedding = model.get_layer(EMBEDDING)
     tables = {
         "word": embedding.token_table,
@@ -95,11 +96,11 @@ def _norm(name: str, layer: keras.layers.LayerNormalization) -> dict[str, Counte
 
 
 class Converted(NamedTuple):
-    """A model with a published BERT's weights.
+    """A model with the weights of a published BERT.
 
     Attributes:
         model: The model.
-        missing: Names of weights that the source lacks and that are random therefore.
+        missing: Names of the weights that the source lacks; they are random.
     """
 
     model: keras.Model
@@ -107,22 +108,22 @@ class Converted(NamedTuple):
 
 
 def from_hugging_face(source: Path) -> Converted:
-    """Make the BERT that the source is. A pooler, which not every source has, may be missing.
+    """Create a BERT from a folder of Hugging Face's; its pooler may be missing.
 
     Args:
-        source: The folder that `save_pretrained` of a `BertModel` of transformers, or of one with
-            heads, wrote.
+        source: Folder written by `save_pretrained` of transformers' `BertModel` or of a BERT with
+            heads.
 
     Returns:
-        A model of `create_BERT`.
+        A model of `create_BERT`, and the names of missing weights.
 
     Raises:
-        KerasBertError: If the source is no BERT, or its weights do not fit its configuration.
+        KerasBertError: If the source is not a BERT, or its weights do not fit its configuration.
     """
     config, weights = _read(source)
     settings = _settings(config, source)
     prefix = "bert." if any(name.startswith("bert.") for name in weights) else ""
-    return _filled(
+    return _assign_weights(
         create_BERT(**settings),
         {name.removeprefix(prefix): array for name, array in weights.items()},
         source,
@@ -130,15 +131,15 @@ def from_hugging_face(source: Path) -> Converted:
 
 
 def to_hugging_face(model: keras.Model, folder: Path) -> None:
-    """Write config.json and model.safetensors, from which `BertModel.from_pretrained` makes the same model in PyTorch.
+    """Write config.json and model.safetensors for `BertModel.from_pretrained` of transformers.
 
     Args:
-        model: Of `create_BERT`, or a `PretrainingModel` (for `BertForMaskedLM` or
+        model: A model of `create_BERT`, or a `PretrainingModel` (for `BertForMaskedLM` or
             `BertForPreTraining`).
-        folder: Where to; made if it is missing.
+        folder: Folder to write to; it is created if it does not exist.
 
     Raises:
-        KerasBertError: If the folder has a model already.
+        KerasBertError: If the folder already has a config.json.
     """
     from safetensors.numpy import save_file
 
@@ -150,70 +151,87 @@ def to_hugging_face(model: keras.Model, folder: Path) -> None:
     architecture = "BertModel"
     if isinstance(model, PretrainingModel):
         architecture = "BertForPreTraining" if model.nsp is not None else "BertForMaskedLM"
-    config = {"architectures": [architecture], **_WANTED, **_published(settings_of(bert))}
+    config = {
+        "architectures": [architecture],
+        **_REQUIRED_CONFIG,
+        **_hugging_face_config(settings_of(bert)),
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(hugging_face_weights(model), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def hugging_face_weights(model: keras.Model) -> Weights:
-    """Every weight under Hugging Face's name, in PyTorch's layout, float32.
+    """Return all weights under Hugging Face's names, in PyTorch's layout and float32.
 
     Args:
-        model: Of `create_BERT`, or a `PretrainingModel`.
+        model: A model of `create_BERT`, or a `PretrainingModel`.
 
     Returns:
-        What its `state_dict` holds.
+        The weights, as in the `state_dict` of the model in PyTorch.
     """
     return {
-        name: np.ascontiguousarray(_turned(keras.ops.convert_to_numpy(part.variable), part))
+        name: np.ascontiguousarray(_relayout(keras.ops.convert_to_numpy(part.variable), part))
         for name, part in counterparts(model).items()
     }
 
 
-def _turned(array: NDArray[Any], part: Counterpart) -> NDArray[Any]:
+def _relayout(array: NDArray[Any], part: Counterpart) -> NDArray[Any]:
+    """Convert between Keras's and PyTorch's layout, which is the same operation both ways."""
     return array.T if part.transposed else array
 
 
-def _filled(model: keras.Model, weights: Weights, source: Path) -> Converted:
-    """Put the weights in, after all of them have been checked."""
+def _assign_weights(model: keras.Model, weights: Weights, source: Path) -> Converted:
+    """Check all weights, then assign them to the model."""
     parts = counterparts(model)
     missing = [name for name in parts if name not in weights]
-    lacking = [name for name in missing if "pooler." not in name]
-    if lacking:
-        msg = f"{source} lacks {len(lacking)} weights, the first of them {lacking[0]}: is it complete, and a BERT?"
+    required = [name for name in missing if "pooler." not in name]
+    if required:
+        msg = (
+            f"{source} lacks {len(required)} weights, the first of them {required[0]}: "
+            "give a folder with all weights of a BERT"
+        )
         raise KerasBertError(msg)
     for name, part in parts.items():
-        if name not in missing and _turned(weights[name], part).shape != tuple(part.variable.shape):
-            expected = _turned(np.empty(part.variable.shape, dtype=np.bool_), part).shape
-            msg = f"{source}: {name} has shape {weights[name].shape} where its configuration says {expected}"
+        shape = tuple(part.variable.shape)
+        if name not in missing and _relayout(weights[name], part).shape != shape:
+            expected = shape[::-1] if part.transposed else shape
+            msg = (
+                f"{source}: {name} has shape {weights[name].shape}, but config.json requires "
+                f"{expected}; give the config.json that belongs to the weights"
+            )
             raise KerasBertError(msg)
     for name, part in parts.items():
         if name not in missing:
-            part.variable.assign(_turned(weights[name], part).astype(np.float32))
+            part.variable.assign(_relayout(weights[name], part).astype(np.float32))
     return Converted(model, missing)
 
 
 def _settings(config: dict[str, Any], source: Path) -> dict[str, Any]:
-    """What `create_BERT` takes, from a configuration of Hugging Face's."""
-    for key, wanted in _WANTED.items():
-        if config.get(key, wanted) != wanted:
-            msg = f"{source}: {key} is {config[key]!r}; only BERTs with {wanted!r} can be converted"
+    """Return the arguments of `create_BERT` for a configuration of Hugging Face's."""
+    for key, required in _REQUIRED_CONFIG.items():
+        if config.get(key, required) != required:
+            msg = (
+                f"{source}: {key} is {config[key]!r}; only BERTs with {required!r} can be converted"
+            )
             raise KerasBertError(msg)
     activation = config.get("hidden_act", "gelu")
     if activation not in _APPROXIMATE:
-        msg = f"{source}: hidden_act is {activation!r}; only {', '.join(_APPROXIMATE)} can be converted"
+        msg = (
+            f"{source}: hidden_act is {activation!r}; "
+            f"only {', '.join(_APPROXIMATE)} can be converted"
+        )
         raise KerasBertError(msg)
-    names = {ours: theirs for ours, theirs in _NAMES.items() if theirs in config}
-    lacking = [theirs for ours, theirs in _NAMES.items() if ours not in names]
-    if lacking:
-        msg = f"{source}: its configuration does not say {lacking[0]}; it needs a config.json of a BERT"
+    names = {ours: theirs for ours, theirs in _CONFIG_NAMES.items() if theirs in config}
+    missing = [theirs for ours, theirs in _CONFIG_NAMES.items() if ours not in names]
+    if missing:
+        msg = f"{source}: config.json has no {missing[0]}; give the config.json of a BERT"
         raise KerasBertError(msg)
     return {ours: config[theirs] for ours, theirs in names.items()} | {
         "approximate_gelu": _APPROXIMATE[activation]
     }
 
 
-_NAMES = {
+_CONFIG_NAMES = {
     "vocab_size": "vocab_size",
     "maxlen": "max_position_embeddings",
     "hidden_size": "hidden_size",
@@ -227,18 +245,20 @@ _NAMES = {
 }
 
 
-def _published(settings: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of Hugging Face's, from what `create_BERT` takes."""
+def _hugging_face_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of Hugging Face's for arguments of `create_BERT`."""
     activation = "gelu_new" if settings["approximate_gelu"] else "gelu"
-    return {theirs: settings[ours] for ours, theirs in _NAMES.items()} | {"hidden_act": activation}
+    return {theirs: settings[ours] for ours, theirs in _CONFIG_NAMES.items()} | {
+        "hidden_act": activation
+    }
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], Weights]:
-    """Configuration and weights, the latter under today's names."""
+    """Return the configuration, and the weights under their current names."""
     config, named = _read_folder(folder)
     weights = {}
     for name, array in named:
-        for old, new in _OLD_NAMES.items():
+        for old, new in _OLD_SUFFIXES.items():
             name = name.removesuffix(old) + new if name.endswith(old) else name
         weights[name] = array
     return config, weights
@@ -250,8 +270,11 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], list[tuple[str, NDArray[
 
     config, files = folder / "config.json", sorted(folder.glob("model*.safetensors"))
     if not config.is_file() or not files:
-        lacking = "config.json" if not config.is_file() else "model.safetensors"
-        msg = f"{folder} has no {lacking}: give a folder that save_pretrained wrote, with its weights as safetensors"
+        missing = "config.json" if not config.is_file() else "model.safetensors"
+        msg = (
+            f"{folder} has no {missing}: "
+            "give a folder written by save_pretrained, with weights as safetensors"
+        )
         raise KerasBertError(msg)
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
@@ -259,5 +282,5 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], list[tuple[str, NDArray[
             (name, np.asarray(array)) for file in files for name, array in load_file(file).items()
         ]
     except (SafetensorError, TypeError, ValueError, OSError) as error:
-        msg = f"{folder} cannot be read: {error}; copy it again"
+        msg = f"{folder} cannot be read: {error}; download or copy it again"
         raise KerasBertError(msg) from error

@@ -1,4 +1,4 @@
-"""From token numbers to vectors. `B` texts, `T` tokens, `C` hidden size, `V` vocabulary."""
+"""Embedding of token ids. `B` texts, `T` tokens, `C` hidden size, `V` vocabulary size."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from keras import ops
 
 from keras_bert.attention import normal_initializer
 
-PAD = 0  # the padding token's number, as in every published BERT
+PAD = 0  # id of the padding token, as in every published BERT
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class BertEmbedding(keras.layers.Layer):
-    """Sum of a token's, its position's and its segment's vector, with LayerNorm and dropout behind it.
+    """Sum of token, position and segment embedding, followed by LayerNorm and dropout.
 
-    Token 0 is padding: it makes the mask that travels with the output.
+    Token id 0 is padding. The layer passes the padding mask on with its output.
     """
 
     def __init__(
@@ -29,16 +29,16 @@ class BertEmbedding(keras.layers.Layer):
         epsilon: float = 1e-12,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """State the sizes.
+        """Store the sizes and create the sub-layers.
 
         Args:
             vocab_size: V.
-            maxlen: The longest text, in tokens.
+            maxlen: Maximum text length in tokens.
             hidden_size: C.
-            num_segments: Rows of the segment table.
-            drop_rate: 0..1.
-            epsilon: Of the norm.
-            kwargs: Of any Keras layer.
+            num_segments: Number of rows of the segment table.
+            drop_rate: Dropout on the output, 0..1.
+            epsilon: Epsilon of LayerNorm.
+            kwargs: Passed to `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.settings: dict[str, Any] = {
@@ -55,7 +55,7 @@ class BertEmbedding(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(drop_rate, dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the three tables."""
+        """Create the three tables and the weights of LayerNorm."""
         width = self.settings["hidden_size"]
         rows = {
             "token_table": "vocab_size",
@@ -71,20 +71,20 @@ class BertEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, input_ids: Any, token_type_ids: Any = None, training: bool | None = None) -> Any:  # noqa: ANN401, FBT001
-        """Look the tokens up.
+        """Compute the embedding.
 
         Args:
-            input_ids: [B, T] numbers of tokens, 0..V-1; 0 is padding.
-            token_type_ids: [B, T] numbers of segments; all of them 0 where not given.
-            training: Whether values are dropped.
+            input_ids: [B, T] token ids, 0..V-1; 0 is padding.
+            token_type_ids: [B, T] segment ids; None for segment 0 everywhere.
+            training: Apply dropout.
 
         Returns:
             [B, T, C].
 
         Raises:
-            ValueError: If a number is out of range or the text is too long. Where the graph is
-                already built it is TensorFlow's InvalidArgumentError, of the same words; compiled
-                by XLA, which drops assertions, there is none.
+            ValueError: If an id is out of range or the text is too long. A TensorFlow graph raises
+                InvalidArgumentError with the same message instead. XLA drops assertions, so a graph
+                compiled by XLA raises nothing.
         """
         sizes = self.settings
         vocabulary, segments, maxlen = (
@@ -95,44 +95,49 @@ class BertEmbedding(keras.layers.Layer):
         length = _checked(
             ops.shape(input_ids)[1],
             maxlen,
-            f"a text is longer than maxlen, {maxlen} tokens: cut it",
+            f"a text is longer than maxlen, {maxlen} tokens: truncate it",
         )
-        words = (
-            f"a number of input_ids is outside 0..{vocabulary}: is this the tokenizer of the model?"
-        )
+        message = f"an id in input_ids is outside 0..{vocabulary}: use the tokenizer of the model"
         hidden = ops.take(
-            self._cast(self.token_table), _checked(input_ids, vocabulary, words), axis=0
+            self._cast(self.token_table), _checked(input_ids, vocabulary, message), axis=0
         )
         hidden += self._cast(self.position_table)[:length]
         if token_type_ids is None:
             hidden += self._cast(self.segment_table)[0]
         else:
-            given = _checked(token_type_ids, segments, f"a segment is outside 0..{segments}")
-            hidden += ops.take(self._cast(self.segment_table), given, axis=0)
+            segment_ids = _checked(
+                token_type_ids,
+                segments,
+                f"a segment is outside 0..{segments}: correct token_type_ids",
+            )
+            hidden += ops.take(self._cast(self.segment_table), segment_ids, axis=0)
         return self.dropout(self.norm(hidden), training=training)
 
     def _cast(self, table: Any) -> Any:  # noqa: ANN401
         return ops.cast(table, self.compute_dtype)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:  # noqa: ANN401, ARG002
-        """[B, T], True at real tokens."""
+        """Return the mask [B, T], True for tokens other than padding."""
         return ops.not_equal(inputs, PAD)
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), **self.settings}
 
 
 def _checked(values: Any, highest: int, message: str) -> Any:  # noqa: ANN401
-    """Raise at once where the values are known; where they are not yet, put an assertion before whatever uses them."""
+    """Return the values, checked to be in 0..highest.
+
+    Known values are checked at once. In a graph, the returned tensor depends on an assertion.
+    """
     if isinstance(values, int) or tf.executing_eagerly():
         array = np.asarray(values)
-        wrong = array[(array < 0) | (array > highest)]
-        if wrong.size:
-            msg = f"{message}; found {wrong.flat[0]}"
+        invalid = array[(array < 0) | (array > highest)]
+        if invalid.size:
+            msg = f"{message}; found {invalid.flat[0]}"
             raise ValueError(msg)
         return values
-    within = tf.reduce_all((values >= 0) & (values <= highest))
-    found = [message, "found between", tf.reduce_min(values), "and", tf.reduce_max(values)]
-    with tf.control_dependencies([tf.debugging.Assert(within, found)]):
+    in_range = tf.reduce_all((values >= 0) & (values <= highest))
+    parts = [message, "found between", tf.reduce_min(values), "and", tf.reduce_max(values)]
+    with tf.control_dependencies([tf.debugging.Assert(in_range, parts)]):
         return tf.identity(values)

@@ -1,4 +1,4 @@
-"""One block of the encoder and its parts. `B` texts, `T` tokens, `C` hidden size, `A` heads."""
+"""Encoder block and its parts. `B` texts, `T` tokens, `C` hidden size, `A` heads."""
 
 import math
 from typing import Any
@@ -13,18 +13,18 @@ _TANH_FACTOR = 0.044715
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")
-def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - as everyone's gelu is called
-    """Gaussian error linear unit, x times the probability that a normal variable lies below x.
+def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - the usual signature
+    """Gaussian error linear unit: x * Phi(x), Phi being the standard normal distribution function.
 
     Hendrycks & Gimpel, arXiv 1606.08415.
 
     Args:
-        x: Any shape.
-        approximate: False for x / 2 * (1 + erf(x / sqrt 2)); True for the paper's form with tanh,
-            up to 5e-4 away from it.
+        x: Tensor of any shape.
+        approximate: False for x / 2 * (1 + erf(x / sqrt 2)). True for the paper's approximation
+            with tanh, which differs by up to 5e-4.
 
     Returns:
-        The same shape and dtype.
+        A tensor of the same shape and dtype.
     """
     x = ops.convert_to_tensor(x)
     if approximate:
@@ -35,19 +35,22 @@ def gelu(x: Any, approximate: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT
 
 @tf.custom_gradient
 def _exact_gelu(x: Any) -> Any:  # noqa: ANN401
-    """GELU is x Phi(x), and its derivative Phi(x) + x phi(x): fewer passes over memory than TensorFlow would take for it."""
-    below = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
+    """Compute x Phi(x) with its derivative Phi(x) + x phi(x).
+
+    TensorFlow's automatic derivative would take more passes over memory.
+    """
+    cdf = 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5))
 
     def gradient(upstream: Any) -> Any:  # noqa: ANN401
         density = tf.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return upstream * (below + x * density)
+        return upstream * (cdf + x * density)
 
-    return x * below, gradient
+    return x * cdf, gradient
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class FeedForward(keras.layers.Layer):
-    """Two matrices with GELU between them, applied to each token by itself."""
+    """Two dense layers with GELU between them, applied to each token separately."""
 
     def __init__(
         self,
@@ -56,13 +59,13 @@ class FeedForward(keras.layers.Layer):
         approximate: bool = False,  # noqa: FBT001, FBT002 - Keras configs name it
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """State the sizes.
+        """Store the sizes and create the sub-layers.
 
         Args:
             hidden_size: C.
-            intermediate_size: Width between the matrices.
-            approximate: GELU's form, see `gelu`.
-            kwargs: Of any Keras layer.
+            intermediate_size: Width between the dense layers.
+            approximate: Form of GELU, see `gelu`.
+            kwargs: Passed to `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.hidden_size, self.intermediate_size, self.approximate = (
@@ -76,17 +79,17 @@ class FeedForward(keras.layers.Layer):
         self.output_projection = keras.layers.Dense(hidden_size, name="output_projection", **dense)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make both matrices."""
+        """Create the weights of both dense layers."""
         self.intermediate.build(input_shape)
         self.output_projection.build((*input_shape[:-1], self.intermediate_size))
         self.built = True
 
     def call(self, hidden: Any) -> Any:  # noqa: ANN401
-        """[B, T, C] -> [B, T, C]."""
+        """Map [B, T, C] to [B, T, C]."""
         return self.output_projection(gelu(self.intermediate(hidden), self.approximate))
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         own = {
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -97,15 +100,15 @@ class FeedForward(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class AddNorm(keras.layers.Layer):
-    """LayerNorm(residual + dropout(output of a sub-layer)): dropout stands before the sum, as in the papers."""
+    """LayerNorm(residual + dropout(output of a sub-layer)); as in the papers, dropout is first."""
 
     def __init__(self, drop_rate: float = 0.1, epsilon: float = 1e-12, **kwargs: Any) -> None:  # noqa: ANN401
-        """State the constants.
+        """Store the constants and create the sub-layers.
 
         Args:
-            drop_rate: 0..1.
-            epsilon: Added to the variance.
-            kwargs: Of any Keras layer.
+            drop_rate: Dropout on the output of the sub-layer, 0..1.
+            epsilon: Epsilon added to the variance.
+            kwargs: Passed to `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.drop_rate, self.epsilon = drop_rate, epsilon
@@ -116,26 +119,26 @@ class AddNorm(keras.layers.Layer):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make gain and bias."""
+        """Create gain and bias."""
         self.norm.build(input_shape)
         self.built = True
 
     def call(self, output: Any, residual: Any, training: bool | None = None) -> Any:  # noqa: ANN401, FBT001
-        """[B, T, C] and [B, T, C] -> [B, T, C]."""
+        """Map two tensors [B, T, C] to one [B, T, C]."""
         return self.norm(residual + self.dropout(output, training=training))
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:  # noqa: ANN401, ARG002
-        """Padding of the sub-layer's output stays padding."""
+        """Return the mask of the sub-layer's output."""
         return previous_mask[0] if isinstance(previous_mask, list | tuple) else previous_mask
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "drop_rate": self.drop_rate, "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class EncoderBlock(keras.layers.Layer):
-    """Self-attention and a feed-forward network, each with `AddNorm` around it."""
+    """Self-attention and a feed-forward network, each followed by `AddNorm`."""
 
     def __init__(
         self,
@@ -148,20 +151,20 @@ class EncoderBlock(keras.layers.Layer):
         approximate: bool = False,  # noqa: FBT001, FBT002 - Keras configs name it
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """State the sizes.
+        """Store the sizes and create the sub-layers.
 
         Args:
             hidden_size: C.
             num_heads: A.
-            intermediate_size: Width inside the feed-forward network.
-            drop_rate: Of dropout on the output of both sub-layers, 0..1.
-            attention_drop_rate: Of dropout on the attention weights, 0..1.
-            epsilon: Of both norms.
-            approximate: GELU's form, see `gelu`.
-            kwargs: Of any Keras layer.
+            intermediate_size: Hidden width of the feed-forward network.
+            drop_rate: Dropout on the output of both sub-layers, 0..1.
+            attention_drop_rate: Dropout on the attention weights, 0..1.
+            epsilon: Epsilon of both LayerNorms.
+            approximate: Form of GELU, see `gelu`.
+            kwargs: Passed to `keras.layers.Layer`.
 
         Raises:
-            ValueError: If C is no multiple of A.
+            ValueError: If C is not a multiple of A.
         """
         super().__init__(**kwargs)
         self.settings = {
@@ -185,7 +188,7 @@ class EncoderBlock(keras.layers.Layer):
         self.feed_forward_norm = AddNorm(drop_rate, epsilon, dtype=policy, name="feed_forward_norm")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights of all parts."""
+        """Create the weights of all sub-layers."""
         for layer in (
             self.attention,
             self.attention_norm,
@@ -202,7 +205,7 @@ class EncoderBlock(keras.layers.Layer):
         training: bool | None = None,  # noqa: FBT001 - Keras's signature
         return_attention_scores: bool = False,  # noqa: FBT001, FBT002
     ) -> Any:  # noqa: ANN401
-        """Arguments and results are those of `MultiHeadAttention`."""
+        """Apply the block; arguments and results are those of `MultiHeadAttention.call`."""
         attended, weights = self.attention(
             hidden, mask=mask, training=training, return_attention_scores=True
         )
@@ -211,9 +214,9 @@ class EncoderBlock(keras.layers.Layer):
         return (output, weights) if return_attention_scores else output
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:  # noqa: ANN401, ARG002
-        """Padding stays padding."""
+        """Return the mask unchanged."""
         return previous_mask
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), **self.settings}

@@ -1,7 +1,7 @@
-"""What a user can mend is said in one line."""
+"""The error that this package raises for faults that the user can fix."""
 
 from run_folders.errors import UserError
 
 
 class KerasBertError(UserError, ValueError):
-    """Something that was asked for cannot be done; the message says what, where, and what to do next."""
+    """Error that the user can fix: the message says what is wrong, where, and what to do next."""

@@ -1,4 +1,4 @@
-"""Fine-tuning of a BERT for the classification of texts."""
+"""Fine-tuning of a BERT for text classification."""
 
 import time
 from pathlib import Path
@@ -35,37 +35,39 @@ from run_folders.metrics import METRICS
 from run_folders.run_folder import write_atomically
 
 COMMAND = "finetune"
-_VAL_SHARE = 10
+_VAL_SHARE = 10  # 1/10 of the rows are for validation
 _SAMPLE_ROWS = {"train": 2000, "val": 300, "test": 500}
 
 
 def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
-    """Train a classifier on a BERT, choose the epoch on validation, and predict the test split once.
+    """Train a classifier on a BERT, and predict the test split with its best epoch.
+
+    The best epoch is selected on the validation split. The test split is predicted once.
 
     Args:
-        settings: Everything that can be set.
-        path: The run folder; of a run that goes on, its own is used.
+        settings: The options of the command.
+        path: The run folder; ignored when `settings.resume` names the folder of an older run.
 
     Returns:
-        The run folder, which holds checkpoints/best.keras (a `Classifier`), metrics.json and
-        predictions/test.parquet.
+        The run folder, with checkpoints/best.keras (a `Classifier`), metrics.json and, if there is
+        a test split, predictions/test.parquet.
 
     Raises:
-        KerasBertError: If something asked for cannot be done.
+        KerasBertError: If the settings, the model or the data cannot be used.
         DataError: If a file cannot be read.
     """
     settings, folder = opened(settings, COMMAND, path)
     with recorded(folder), devices(settings):
         splits, classes = _splits(settings, folder)
         begun = start(settings, folder, splits["train"].texts)
-        division = {"val_split": "stratified"} if settings.train and not settings.val else {}
+        val_split = {"val_split": "stratified"} if settings.train and not settings.val else {}
         write_start(
             folder,
             COMMAND,
             settings,
             begun,
-            _found(splits, classes),
-            {"classes": classes, **division},
+            _split_records(splits, classes),
+            {"classes": classes, **val_split},
         )
         padding = padding_of(settings, begun)
         data = {
@@ -82,8 +84,8 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         job = _job(settings, network, data)
         write_plan(folder, job, settings, {name: len(split) for name, split in splits.items()})
         folder.write_status("running", "fit")
-        with sinks(settings, folder) as written_to:
-            fit(job, settings, folder, written_to)
+        with sinks(settings, folder) as opened_sinks:
+            fit(job, settings, folder, opened_sinks)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
         record["test"] = (
@@ -98,7 +100,10 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
 def _splits(
     settings: FinetuneSettings, folder: KerasRunFolder
 ) -> tuple[dict[str, TextSplit], list[str]]:
-    """Train, val and, where there is one, test; and the classes, which are the training labels in alphabetical order."""
+    """Return the splits train, val and, if given, test, and the classes.
+
+    The classes are the training labels in alphabetical order.
+    """
     if not settings.train:
         samples = {
             name: sample_labelled(settings.seed, rows, i)
@@ -108,7 +113,10 @@ def _splits(
     columns = (settings.text_column, settings.label_column)
     train, classes = read_labelled(settings.train, *columns)
     if len(classes) < 2:  # noqa: PLR2004
-        msg = f"{settings.train} has the label {classes[0]!r} alone: a classification needs two"
+        msg = (
+            f"{settings.train} has only the label {classes[0]!r}: "
+            "give a table with at least two labels"
+        )
         raise KerasBertError(msg)
     files = {"val": settings.val, "test": settings.test}
     others = {
@@ -118,7 +126,10 @@ def _splits(
         return {"train": train, **others}, classes
     first, second = _parts(train, settings, folder)
     if not second:
-        msg = f"{settings.train} has no class with two rows, of which one could be kept for validation: give --val"
+        msg = (
+            f"{settings.train} has no class with two rows, so no validation rows can be split off: "
+            "give --val"
+        )
         raise KerasBertError(msg)
     return {"train": train.take(first), "val": train.take(second), **others}, classes
 
@@ -126,19 +137,18 @@ def _splits(
 def _parts(
     train: TextSplit, settings: FinetuneSettings, folder: KerasRunFolder
 ) -> tuple[list[int], list[int]]:
-    """Positions of the rows to train on and of those to validate on."""
-    if (
-        settings.resume and "val_split" not in folder.read_config()
-    ):  # begun by 0.1, which drew from all classes together
+    """Return the positions of the training rows and of the validation rows."""
+    # Version 0.1, which wrote no `val_split`, drew the validation rows without stratification.
+    if settings.resume and "val_split" not in folder.read_config():
         return random_split(
             len(train), max(1, len(train) // _VAL_SHARE) / len(train), settings.seed
         )
     return train.divided(1 / _VAL_SHARE, settings.seed)
 
 
-def _found(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
-    """What provenance.json says of the splits: rows, hashes, and texts that stand in two of them."""
-    found: dict[str, Any] = {
+def _split_records(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
+    """Return the entries of provenance.json: rows and hash of each split, and shared texts."""
+    records: dict[str, Any] = {
         name: {
             "rows": len(split),
             "sha256": fingerprint(
@@ -148,19 +158,18 @@ def _found(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
         for name, split in splits.items()
     }
     shared = shared_contents({name: split.contents() for name, split in splits.items()})
-    found["overlaps"] = [
+    records["overlaps"] = [
         {"splits": list(pair), "what": "texts", "count": len(texts), "examples": texts[:3]}
         for pair, texts in shared.items()
     ]
-    return found
+    return records
 
 
 def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - a tensor
-    """Metrics of a batch.
+    """Return the metrics of a batch.
 
     Args:
-        targets: `labels` [B], numbers of classes; `share` [B], what each text is of all in the
-            batch.
+        targets: `labels` [B], class indices; `share` [B], 1 / batch size.
         logits: [B, K].
 
     Returns:
@@ -209,7 +218,11 @@ def _test(
     classes: list[str],
     record: dict[str, Any],
 ) -> dict[str, Any]:
-    """Predict the test split with the best weights, write its table, and give its part of metrics.json."""
+    """Predict the test split with the best weights and write the table of predictions.
+
+    Returns:
+        The entry of the test stage in metrics.json.
+    """
     began = time.perf_counter()
     probabilities = data.probabilities(load_network(folder.best_checkpoint))
     record["seconds"]["test"] = round(time.perf_counter() - began, 3)
@@ -224,10 +237,10 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     for name in ("val", "test"):
         metrics = record[name]
         if metrics:
-            shown = ", ".join(
+            summary = ", ".join(
                 f"{name} {METRICS[name].text(metrics[name])}"
                 for name in ("acc", "f1_macro", "loss")
             )
-            print(f"{name}: {shown} (n {metrics['n']})")
+            print(f"{name}: {summary} (n {metrics['n']})")
     print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
-    print(f"its page: python scripts/report.py {folder.path}")
+    print(f"to write its report: python scripts/report.py {folder.path}")

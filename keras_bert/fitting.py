@@ -1,4 +1,4 @@
-"""One training: steps, epochs, the record of each, and going on from the last."""
+"""The training loop: steps, epochs, the record of each epoch, and resuming."""
 
 import json
 import math
@@ -22,12 +22,15 @@ Metrics = dict[str, Any]
 
 
 class Sums(NamedTuple):
-    """A metric of a batch, or of the part of it that a replica has, so that the metrics of many make an exact mean.
+    """Sum and count of a metric over a batch or over a replica's part of it.
+
+    Adding sums and counts of several batches and replicas results in an exact mean.
 
     Attributes:
-        total: Sum.
-        count: How many it is of.
-        share: Of a loss, what it adds to the mean of the whole batch.
+        total: Sum of the values.
+        count: Number of values.
+        share: For a loss, its contribution to the mean over the whole batch, which is minimised.
+            None for other metrics.
     """
 
     total: Any
@@ -38,25 +41,26 @@ class Sums(NamedTuple):
 Measure = Callable[[Any, Any], Mapping[str, Sums]]
 
 
-Sink = Callable[[Mapping[str, Any]], None]  # takes a row of history.csv
+Sink = Callable[[Mapping[str, Any]], None]  # receives a row of history.csv
 
 
 @dataclass(frozen=True)
 class Job:
-    """What differs between one kind of training and another.
+    """The parts of training that differ between pretraining and fine-tuning.
 
     Attributes:
-        network: What is trained, saved and loaded.
-        measure: (targets, outputs) -> metrics of the batch; those that have a share are minimised
-            together.
-        names: Of these metrics, `loss` among them.
-        batches: First epoch -> tensors of that epoch and all behind it.
-        steps: Batches an epoch.
-        texts: Texts an epoch.
-        padding_share: Share of padding among their tokens in batches, 0..1.
-        validate: Model -> metrics of the validation split.
-        monitor, mode: Which of `val/...` chooses the epoch, and whether min or max of it is better.
-        lrs: Highest learning rate of `features`, None where they are frozen, and of `head`.
+        network: The network to train, save and load.
+        measure: Maps targets and outputs to the metrics of the batch. The training loss is the sum
+            of the metrics that have a `share`.
+        names: Names of these metrics, including `loss`.
+        batches: Maps an epoch to the batches of that epoch and all later ones.
+        steps: Batches per epoch.
+        texts: Texts per epoch.
+        padding_share: Fraction of padding among the tokens of an epoch, 0..1.
+        validate: Maps a model to the metrics of the validation split.
+        monitor: The metric that selects the best epoch, `val/...`.
+        mode: `min` or `max`, the better direction of `monitor`.
+        lrs: Highest learning rates of `features`, None if they are frozen, and of `head`.
         head: Variables of the head.
     """
 
@@ -75,7 +79,10 @@ class Job:
 
 
 class Trained(keras.Model):
-    """A network with its loss. The network itself is never compiled, so that a saved one holds the weights and nothing else."""
+    """A network with its loss.
+
+    The network itself is never compiled, so a saved network contains only weights.
+    """
 
     def __init__(self, job: Job) -> None:
         super().__init__()
@@ -84,7 +91,7 @@ class Trained(keras.Model):
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ANN401, FBT001 - Keras's signature
-        """What the network gives."""
+        """Return the outputs of the network."""
         return self.network(inputs, training=training)
 
     def compute_loss(
@@ -95,17 +102,23 @@ class Trained(keras.Model):
         sample_weight: Any = None,  # noqa: ANN401, ARG002
         training: bool = True,  # noqa: FBT001, FBT002, ARG002
     ) -> Any:  # noqa: ANN401
-        """Sum of the batch's mean losses; what replicas give adds up to what one device would."""
+        """Return the sum of the mean losses of the batch.
+
+        The results of all replicas add up to the result of a single device.
+        """
         metrics = self.measure(y, y_pred)
         for name, (total, count, _) in metrics.items():
             self.means[name].update_state(tf.math.divide_no_nan(total, count), sample_weight=count)
         return tf.add_n([sums.share for sums in metrics.values() if sums.share is not None])
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:  # noqa: ANN401
-        """Nothing is left to build. Keras would take a batch, and average it over replicas, to see its shapes."""
+        """Do nothing, because the network is already built.
+
+        Keras would consume a batch, and average it over replicas, to find out its shapes.
+        """
 
     def metrics(self) -> Metrics:
-        """Means since the last reset, and n, the number that the loss rests on."""
+        """Return the means since the last reset, and n, the number of values in the loss."""
         metrics = {
             name: float(keras.ops.convert_to_numpy(mean.result()))
             for name, mean in self.means.items()
@@ -114,16 +127,16 @@ class Trained(keras.Model):
 
 
 def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: list[Sink]) -> None:
-    """Train, epoch for epoch; from the last one that was finished, where the folder has one.
+    """Train a network; if the folder has a checkpoint, resume after its epoch.
 
     Args:
-        job: What to train.
-        settings: How.
-        folder: Where the record goes: history.csv, checkpoints/best.keras and last.npz.
-        sinks: Where each epoch's metrics go too.
+        job: The network, its data and its loss.
+        settings: The options of the command.
+        folder: The run folder, for history.csv, checkpoints/best.keras and checkpoints/last.npz.
+        sinks: Functions that also receive the metrics of each epoch.
 
     Raises:
-        KerasBertError: If the loss is no number any more, or the checkpoint does not fit.
+        KerasBertError: If the loss is not finite, or if the checkpoint does not fit the network.
     """
     epochs, total = settings.epochs, job.steps * settings.epochs
     peaks = {name: lr for name, lr in job.lrs.items() if lr is not None}
@@ -135,21 +148,21 @@ def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: lis
     optimizer.build(job.network.trainable_variables)
     state = State(job.network, optimizer, folder)
     first = state.restore()
-    record = _EpochRecord(job, settings, folder, state, sinks, first)
-    if first < epochs and not record.has_waited_enough():
+    callback = _EpochCallback(job, settings, folder, state, sinks, first)
+    if first < epochs and not callback.is_patience_exhausted():
         model.fit(
             job.batches(first),
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=job.steps,
-            callbacks=[record],
+            callbacks=[callback],
             shuffle=False,
             verbose="auto" if sys.stdout.isatty() else 0,
         )
 
 
-class _EpochRecord(keras.callbacks.Callback):
-    """Behind each epoch: validation, a row of history.csv, the best weights, the state to go on from."""
+class _EpochCallback(keras.callbacks.Callback):
+    """After each epoch, validate, write history.csv, and save the best network and the state."""
 
     def __init__(
         self,
@@ -161,13 +174,8 @@ class _EpochRecord(keras.callbacks.Callback):
         first: int,
     ) -> None:
         super().__init__()
-        self.job, self.settings, self.folder, self.state, self.sinks = (
-            job,
-            settings,
-            folder,
-            state,
-            sinks,
-        )
+        self.job, self.settings, self.folder = job, settings, folder
+        self.state, self.sinks = state, sinks
         self.rows = [row for row in folder.read_history() if int(row["epoch"]) < first]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
@@ -195,21 +203,24 @@ class _EpochRecord(keras.callbacks.Callback):
         self.state.save(epoch)
         for sink in self.sinks:
             sink(row)
-        shown = " ".join(
+        summary = " ".join(
             f"{name} {row[name]:.4f}"
             for name in ("train/loss", "train/acc", "val/loss", "val/acc")
             if name in row
         )
-        print(f"epoch {epoch} of {self.settings.epochs}: {shown}, {seconds:.1f} s", flush=True)
-        if self.has_waited_enough():
+        print(f"epoch {epoch} of {self.settings.epochs}: {summary}, {seconds:.1f} s", flush=True)
+        if self.is_patience_exhausted():
             print(
                 f"stopped early: no better {self.job.monitor} for {self.settings.patience} epochs",
                 flush=True,
             )
             self.model.stop_training = True
 
-    def has_waited_enough(self) -> bool:
-        """Whether the last epochs, as many as `patience`, brought no better metric; told from the rows alone."""
+    def is_patience_exhausted(self) -> bool:
+        """Return whether the last `patience` epochs brought no better metric.
+
+        Only the rows of history.csv matter, so a resumed run stops at the same epoch.
+        """
         if not self.rows or not self.settings.patience:
             return False
         waited = int(self.rows[-1]["epoch"]) - best_epoch(
@@ -221,18 +232,18 @@ class _EpochRecord(keras.callbacks.Callback):
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _lrs(self) -> dict[str, float | None]:
-        """Learning rates of the epoch's last step."""
-        rate = float(
-            self.model.optimizer.schedule(self._steps() - 1)
-        )  # `learning_rate` is the next step's
+        """Return the learning rates of the last step of the epoch."""
+        # The optimizer's `learning_rate` is that of the next step.
+        rate = float(self.model.optimizer.schedule(self._steps() - 1))
         peak = next(lr for lr in self.job.lrs.values() if lr is not None)
         return {name: None if lr is None else rate * lr / peak for name, lr in self.job.lrs.items()}
 
 
 def uses_xla(settings: TrainingSettings) -> bool:
-    """Whether XLA compiles the steps: on a GPU; on a CPU it is slower than TensorFlow's own kernels, and has to be asked for.
+    """Return whether XLA compiles the steps.
 
-    Keras compiles neither what is to be deterministic nor what several devices share.
+    `jit=auto` uses XLA on a GPU only, because XLA is slower than TensorFlow's own kernels on a CPU.
+    Keras does not use XLA for deterministic operations or with several devices.
     """
     possible = not settings.deterministic and settings.strategy == "none"
     return settings.jit == "on" or (
@@ -242,18 +253,24 @@ def uses_xla(settings: TrainingSettings) -> bool:
 
 def _require_finite(which: str, loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
-        msg = f"the {which} loss became {loss} in epoch {epoch}: lower the learning rate (--lr) or raise --warmup"
+        msg = (
+            f"the {which} loss became {loss} in epoch {epoch}: "
+            "lower the learning rate (--lr) or raise --warmup"
+        )
         raise KerasBertError(msg)
 
 
 def best_epoch(rows: list[dict[str, str]], monitor: str, mode: str) -> int:
-    """The epoch with the best metric, the first of equals."""
+    """Return the epoch with the best metric; of equal epochs, the first."""
     choose = min if mode == "min" else max
     return int(choose(rows, key=lambda row: float(row[monitor]))["epoch"])
 
 
 def fit_record(rows: list[dict[str, str]], job: Job) -> dict[str, Any]:
-    """What metrics.json says of the training: best epoch, its validation metrics, parameters, seconds."""
+    """Return the training part of metrics.json.
+
+    It contains the best epoch, its validation metrics, the parameter counts and the seconds.
+    """
     epoch = best_epoch(rows, job.monitor, job.mode)
     row = next(row for row in rows if int(row["epoch"]) == epoch)
     values = {

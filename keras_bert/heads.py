@@ -1,4 +1,7 @@
-"""What reads the encoder's output. `B` texts, `T` tokens, `C` hidden size, `V` vocabulary, `P` chosen positions."""
+"""Heads on the encoder's output: pooler and masked-LM head.
+
+Shapes: `B` texts, `T` tokens, `C` hidden size, `V` vocabulary size, `P` chosen positions.
+"""
 
 from typing import Any
 
@@ -12,14 +15,14 @@ from keras_bert.encoder import gelu
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class Pooler(keras.layers.Layer):
-    """tanh of a matrix times the first token's state."""
+    """Dense layer with tanh on the hidden state of the first token."""
 
     def __init__(self, hidden_size: int, **kwargs: Any) -> None:  # noqa: ANN401
-        """State the size.
+        """Store the size and create the dense layer.
 
         Args:
             hidden_size: C.
-            kwargs: Of any Keras layer.
+            kwargs: Passed to `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.hidden_size = hidden_size
@@ -33,25 +36,25 @@ class Pooler(keras.layers.Layer):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the matrix."""
+        """Create the weights of the dense layer."""
         self.dense.build((input_shape[0], input_shape[2]))
         self.built = True
 
     def call(self, hidden: Any) -> Any:  # noqa: ANN401
-        """[B, T, C] -> [B, C]."""
+        """Map [B, T, C] to [B, C]."""
         return self.dense(hidden[:, 0])
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401
-        """A vector of a text has no padding."""
+        """Return no mask: the output has one vector per text."""
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "hidden_size": self.hidden_size}
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class MaskedLMHead(keras.layers.Layer):
-    """What a masked token was: dense, GELU, LayerNorm, and the token table itself as the last matrix, with a bias."""
+    """Masked-LM head: dense layer, GELU, LayerNorm, and an output layer tied to the token table."""
 
     def __init__(
         self,
@@ -60,14 +63,14 @@ class MaskedLMHead(keras.layers.Layer):
         approximate: bool = False,  # noqa: FBT001, FBT002 - Keras configs name it
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """State what it is tied to.
+        """Store the embedding and create the sub-layers.
 
         Args:
-            embedding: The model's embedding, whose token table this shares: one weight, two uses,
-                also after saving.
-            epsilon: Of the norm.
-            approximate: GELU's form, see `gelu`.
-            kwargs: Of any Keras layer.
+            embedding: The model's embedding. The head uses its token table as the output matrix;
+                both share one weight, also after saving and loading.
+            epsilon: Epsilon of LayerNorm.
+            approximate: Form of GELU, see `gelu`.
+            kwargs: Passed to `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
         self.embedding, self.epsilon, self.approximate = embedding, epsilon, approximate
@@ -82,7 +85,7 @@ class MaskedLMHead(keras.layers.Layer):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the transform and the bias."""
+        """Create the weights of the dense layer and LayerNorm, and the output bias."""
         if not self.embedding.built:
             self.embedding.build(tuple(input_shape[:2]))
         self.dense.build(input_shape)
@@ -93,14 +96,14 @@ class MaskedLMHead(keras.layers.Layer):
         self.built = True
 
     def call(self, hidden: Any, positions: Any = None) -> Any:  # noqa: ANN401
-        """Score every token of the vocabulary.
+        """Compute the logits over the vocabulary.
 
         Args:
-            hidden: [B, T, C] states.
-            positions: [B, P] which tokens to score, 0..T-1; all of them where not given.
+            hidden: [B, T, C] hidden states.
+            positions: [B, P] positions to predict, 0..T-1; None for all positions.
 
         Returns:
-            [B, P, V] logits, or [B, T, V], in float32.
+            Logits in float32, [B, P, V] or, without `positions`, [B, T, V].
         """
         if positions is not None:
             hidden = ops.take_along_axis(hidden, positions[:, :, None], axis=1)
@@ -111,10 +114,13 @@ class MaskedLMHead(keras.layers.Layer):
         )
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ANN401
-        """The loss has weights of its own."""
+        """Return no mask: the loss has its own weights."""
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes; Keras restores the shared embedding as one object."""
+        """Return the arguments of the constructor.
+
+        Keras restores the embedding as one object shared with the model.
+        """
         embedding = keras.saving.serialize_keras_object(self.embedding)
         return {
             **super().get_config(),
@@ -125,6 +131,6 @@ class MaskedLMHead(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "MaskedLMHead":
-        """Restore the head, tied to the same embedding as the model's."""
+        """Create the head from the result of `get_config`, tied to the model's embedding."""
         embedding = keras.saving.deserialize_keras_object(config.pop("embedding"))
         return cls(embedding, **config)

@@ -1,4 +1,4 @@
-"""Models and tokenizers by name: a run folder, a .keras file, a folder of Hugging Face's, or the hub."""
+"""Loading of models: run folders, .keras files, Hugging Face folders, and the Hugging Face Hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ _HUB_FILES = [
 
 
 class Source(NamedTuple):
-    """Where a model comes from.
+    """A loaded model and its origin.
 
     Attributes:
         model: A BERT, a `PretrainingModel` or a `Classifier`.
-        folder: Where its tokenizer lies.
-        missing: Weights that it lacks.
-        ours: Whether a run of keras_bert saved it.
+        folder: Folder of its tokenizer.
+        missing: Names of the weights that the source lacks; they are random.
+        ours: True if a run of keras_bert saved the model.
     """
 
     model: keras.Model
@@ -38,52 +38,55 @@ class Source(NamedTuple):
 
 
 def load_network(path: Path) -> keras.Model:
-    """Load a .keras file, running no code that it might hold.
+    """Load a .keras file without executing code that it may contain.
 
     Raises:
-        KerasBertError: If it cannot be read, or holds no model of this module.
+        KerasBertError: If the file cannot be read, or does not contain a model of keras_bert.
     """
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises what the file makes it raise
+    except Exception as error:  # Keras raises many types for a damaged file
         msg = f"{path} cannot be loaded: {brief(error)}"
         raise KerasBertError(msg) from error
     if not isinstance(model, Classifier | PretrainingModel) and EMBEDDING not in [
         layer.name for layer in model.layers
     ]:
-        msg = f"{path} holds no BERT of keras_bert but {type(model).__name__} {model.name!r}"
+        msg = (
+            f"{path} contains {type(model).__name__} {model.name!r}, not a BERT of keras_bert: "
+            "give another file"
+        )
         raise KerasBertError(msg)
     return model
 
 
 def bert_of(model: keras.Model) -> keras.Model:
-    """The BERT in a model."""
+    """Return the BERT inside a model; a BERT itself is returned unchanged."""
     return model.bert if isinstance(model, Classifier | PretrainingModel) else model
 
 
 def find_source(name: str) -> Source:
-    """Load what a user names.
+    """Load the model that the user gave as `--model` or as run folder.
 
     Args:
         name: A run folder, a .keras file, a folder with config.json and safetensors, or
-            NAME[@REVISION] on the hub.
+            NAME[@REVISION] on the Hugging Face Hub.
 
     Returns:
-        The model and where its tokenizer lies.
+        The model and the folder of its tokenizer.
 
     Raises:
-        KerasBertError: If there is no such thing, or it cannot be used.
+        KerasBertError: If the source does not exist or cannot be used.
     """
     path = Path(name)
     best = path / "checkpoints" / "best.keras"
     if best.is_file():
         return Source(load_network(best), path, [], ours=True)
     if (path / "status.json").is_file():
-        msg = f"{path} is a run without a checkpoint yet: give one that has finished an epoch"
+        msg = f"{path} is a run without a checkpoint: give a run with at least one finished epoch"
         raise KerasBertError(msg)
     if path.suffix == ".keras":
         if not path.is_file():
-            msg = f"{path} does not exist"
+            msg = f"{path} does not exist: give an existing .keras file"
             raise KerasBertError(msg)
         return Source(
             load_network(path),
@@ -97,19 +100,19 @@ def find_source(name: str) -> Source:
 
 
 def fresh_bert(settings: dict[str, Any], weights_of: keras.Model | None) -> keras.Model:
-    """A BERT in the precision that is set now, everything trainable.
+    """Create a fully trainable BERT in the current precision.
 
     Args:
-        settings: Of `create_BERT`.
-        weights_of: A BERT of the same settings, or None for random weights.
+        settings: Arguments of `create_BERT`.
+        weights_of: A BERT with the same settings whose weights are copied; None for random weights.
 
     Returns:
         The model.
     """
     bert = create_BERT(**settings)
     if weights_of is not None:
-        for ours, theirs in zip(bert.weights, weights_of.weights, strict=True):
-            ours.assign(theirs)
+        for target, source in zip(bert.weights, weights_of.weights, strict=True):
+            target.assign(source)
     return bert
 
 
@@ -121,17 +124,18 @@ def _from_hub(name: str) -> Path:
         return Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
         )
-    except Exception as error:  # whatever the hub, the network or the name makes of it
+    except Exception as error:  # the hub client, the network and the name raise many types
         msg = (
-            f"{name} is no folder here, and the hub did not give it ({type(error).__name__}): "
-            "give a folder with config.json and model.safetensors, or a name that is on the hub"
+            f"{name} is not a folder, and its download from the Hugging Face Hub failed "
+            f"({type(error).__name__}): give a folder with config.json and model.safetensors, "
+            "or the name of a model on the Hub"
         )
         raise KerasBertError(msg) from error
 
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Make layers compute in a precision; the setting is Keras's own and global."""
+    """Set Keras's global dtype policy for the duration of the context."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, beside history.csv."""
+"""Logging to TensorBoard and Weights & Biases, in addition to history.csv."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -27,14 +27,14 @@ def _tensorboard(folder: KerasRunFolder) -> Sink:
 
 @contextmanager
 def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[Sink]]:
-    """Open what is switched on, and close it however the training ends.
+    """Open the loggers that the settings enable, and close them however training ends.
 
     Args:
-        settings: `tensorboard` and `wandb`.
-        folder: The run's.
+        settings: The options `tensorboard` and `wandb`.
+        folder: The run folder.
 
     Yields:
-        Where rows of history.csv are to go.
+        Functions that log a row of history.csv.
     """
     opened: list[Sink] = [_tensorboard(folder)] if settings.tensorboard else []
     if not settings.wandb:
@@ -46,15 +46,16 @@ def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[S
     mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
     if mode == "offline":
         print(
-            "wandb: no key, so this run is logged offline; `wandb sync` sends it later", flush=True
+            "wandb: no API key, so this run is logged offline; upload it later with `wandb sync`",
+            flush=True,
         )
     run = wandb.init(
         project="thaw",
         name=folder.path.name,
         dir=folder.path,
         config=folder.read_config(),
-        mode=mode,
-    )  # type: ignore[arg-type]
+        mode=mode,  # type: ignore[arg-type]
+    )
 
     def log(row: Mapping[str, Any]) -> None:
         run.log({name: value for name, value in row.items() if isinstance(value, int | float)})

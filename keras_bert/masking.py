@@ -1,4 +1,7 @@
-"""Which tokens a masked language model guesses, and what stands in their place. `B` texts, `T` tokens, `P` chosen at most."""
+"""Random masking for masked language models.
+
+Shapes: `B` texts, `T` tokens, `P` chosen positions per text, at most.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +20,15 @@ _MASKED, _RANDOM = 0.8, 0.1
 class Masking:
     """BERT's masked language model (arXiv 1810.04805, section 3.1 and appendix A.1).
 
-    Of each text round(rate * tokens) are chosen, one at least. Of these 80 % become [MASK], 10 % a
-    random token, and 10 % stay. Special tokens, of which padding is one, are never chosen and never
-    the random token.
+    In each text, round(rate * tokens) tokens are chosen, at least one. 80 % of them become [MASK],
+    10 % become a random token, and 10 % stay unchanged. Special tokens, including padding, are
+    never chosen and never used as the random token.
 
     Attributes:
-        rate: Share of the tokens, 0..1.
-        mask: Number of [MASK].
-        special: Numbers of the special tokens.
-        ordinary: Numbers of all others.
+        rate: Fraction of the tokens to choose, 0..1.
+        mask: Id of [MASK].
+        special: Ids of the special tokens.
+        ordinary: Ids of all other tokens.
     """
 
     rate: float
@@ -35,50 +38,49 @@ class Masking:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, rate: float) -> "Masking":
-        """The masking that a tokenizer's vocabulary asks for."""
+        """Create the masking for the vocabulary of a tokenizer."""
         special = np.array([token_id(tokenizer, token) for token in SPECIAL_TOKENS], dtype=np.int32)
         ordinary = np.setdiff1d(np.arange(tokenizer.get_vocab_size(), dtype=np.int32), special)
         return cls(rate, token_id(tokenizer, "[MASK]"), special, ordinary)
 
     def __call__(self, input_ids: Any, seed: Any) -> tuple[Any, Any, Any, Any]:  # noqa: ANN401 - tensors
-        """Choose and replace.
+        """Choose tokens at random and replace them.
 
         Args:
             input_ids: [B, T] int32.
-            seed: [2] int32; the same seed draws the same.
+            seed: [2] int32; the same seed returns the same result.
 
         Returns:
-            The tokens with replacements [B, T]; the chosen positions [B, P]; what stood there [B,
-            P]; and [B, P] float32, 1 for what was chosen and 0 for the places behind it. P is rate
-            * T, rounded up.
+            Four tensors: the token ids after replacement [B, T]; the chosen positions [B, P]; the
+            original token ids at these positions [B, P]; and a mask [B, P] float32, 1 for chosen
+            positions and 0 for the unused entries after them. P is rate * T, rounded up.
         """
         candidates = tf.reduce_all(input_ids[:, :, None] != self.special, axis=-1)
         count = tf.reduce_sum(tf.cast(candidates, tf.float32), axis=1)
-        most = tf.cast(
+        max_chosen = tf.cast(
             tf.math.ceil(self.rate * tf.cast(tf.shape(input_ids)[1], tf.float32)), tf.int32
         )
-        # Not more than there are: a text without a single word has nothing to choose.
-        wanted = tf.minimum(tf.maximum(tf.round(self.rate * count), 1.0), count)
+        # At most the number of candidates: a text of special tokens only has none.
+        num_chosen = tf.minimum(tf.maximum(tf.round(self.rate * count), 1.0), count)
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
         scores = tf.random.stateless_uniform(tf.shape(input_ids), seeds[0])
-        positions = tf.math.top_k(tf.where(candidates, scores, -1.0), k=most).indices
-        chosen = tf.cast(tf.range(most), tf.float32) < wanted[:, None]
+        positions = tf.math.top_k(tf.where(candidates, scores, -1.0), k=max_chosen).indices
+        chosen = tf.cast(tf.range(max_chosen), tf.float32) < num_chosen[:, None]
         targets = tf.gather(input_ids, positions, batch_dims=1)
-        fate = tf.random.stateless_uniform(tf.shape(positions), seeds[1])
+        uniform = tf.random.stateless_uniform(tf.shape(positions), seeds[1])
         drawn = tf.random.stateless_uniform(
             tf.shape(positions), seeds[2], maxval=len(self.ordinary), dtype=tf.int32
         )
         replaced = tf.where(
-            fate < _MASKED,
+            uniform < _MASKED,
             self.mask,
-            tf.where(fate < _MASKED + _RANDOM, tf.gather(self.ordinary, drawn), targets),
+            tf.where(uniform < _MASKED + _RANDOM, tf.gather(self.ordinary, drawn), targets),
         )
         rows = tf.broadcast_to(tf.range(tf.shape(positions)[0])[:, None], tf.shape(positions))
-        # Positions of a row are all different, the places behind the chosen ones too: those keep
-        # what they have.
-        places, values = tf.stack([rows, positions], axis=-1), tf.where(chosen, replaced, targets)
+        # All positions of a row differ, also the unused ones. The latter keep their token.
+        indices, values = tf.stack([rows, positions], axis=-1), tf.where(chosen, replaced, targets)
         return (
-            tf.tensor_scatter_nd_update(input_ids, places, values),
+            tf.tensor_scatter_nd_update(input_ids, indices, values),
             positions,
             targets,
             tf.cast(chosen, tf.float32),

@@ -1,4 +1,4 @@
-"""Metrics of a classification, under the names that reports read. `N` samples, `K` classes."""
+"""Classification metrics, under the names that reports read. `N` samples, `K` classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,22 +19,21 @@ CALIBRATION_BINS = 15
 
 
 def stage_metrics(labels: Array, probabilities: Array) -> dict[str, Any]:
-    """Metrics of one stage, each computed once from all of its samples.
+    """Compute the metrics of one stage from all of its samples.
 
     Args:
-        labels: [N] numbers of classes.
+        labels: [N] class indices.
         probabilities: [N, K], rows sum to 1.
 
     Returns:
         n, acc, precision, recall and f1 (macro and weighted; 0 where undefined), loss (mean
-        negative log-likelihood, nats), ece (expected calibration error of 15 bins), and of two
-        classes roc_auc and average_precision of class 1, None where one class is absent.
+        negative log-likelihood, nats) and ece (expected calibration error of 15 bins). With two
+        classes also roc_auc and average_precision of class 1, which are None if a class is absent.
     """
     classes = np.arange(probabilities.shape[1])
     predictions = predicted(probabilities)
-    present = np.union1d(
-        labels, predictions
-    )  # a class that is neither would count as 0 in macro averages
+    # A class without labels and predictions would count as 0 in the macro averages.
+    present = np.union1d(labels, predictions)
     metrics: dict[str, Any] = {"n": len(labels), "acc": float(np.mean(predictions == labels))}
     for average in ("macro", "weighted"):
         values = precision_recall_fscore_support(
@@ -61,16 +60,16 @@ def stage_metrics(labels: Array, probabilities: Array) -> dict[str, Any]:
 def classification_record(
     labels: Array, probabilities: Array, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """The test stage's part of metrics.json.
+    """Return the entry of the test stage in metrics.json.
 
     Args:
-        labels: [N] numbers of classes.
-        probabilities: [N, K].
-        classes: Name of class 0, 1, ...
+        labels: [N] class indices.
+        probabilities: [N, K], rows sum to 1.
+        classes: Names of class 0, 1, ...
 
     Returns:
-        `stage_metrics`, and the per-class table, the confusion matrix (row the label) and the
-        calibration bins.
+        The result of `stage_metrics`, the metrics per class, the confusion matrix (rows are labels,
+        columns are predictions) and the calibration bins.
     """
     numbers, predictions = np.arange(len(classes)), predicted(probabilities)
     table = precision_recall_fscore_support(labels, predictions, labels=numbers, zero_division=0)
@@ -89,20 +88,24 @@ def classification_record(
 
 
 def predicted(probabilities: Array) -> Array:
-    """[N] the most probable class; at exactly one half, class 1 of two."""
+    """Return the most probable class [N]; with two classes, equal probabilities give class 1."""
     if probabilities.shape[1] == 2:  # noqa: PLR2004
         return (probabilities[:, 1] >= probabilities[:, 0]).astype(np.int64)
     return np.asarray(probabilities.argmax(axis=1))
 
 
 def calibration(labels: Array, probabilities: Array) -> list[dict[str, float]]:
-    """Bins of confidence, (0, 1/15] to (14/15, 1], that hold samples: bounds, count, mean confidence, accuracy."""
+    """Return the non-empty confidence bins, from (0, 1/15] to (14/15, 1].
+
+    Returns:
+        For each bin its bounds, number of samples, mean confidence and accuracy.
+    """
     predictions = predicted(probabilities)
     confidence = probabilities[np.arange(len(labels)), predictions].astype(np.float64)
-    place = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
+    bin_index = np.clip(np.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
     rows = []
-    for i in np.unique(place).astype(int).tolist():
-        inside = place == i
+    for i in np.unique(bin_index).astype(int).tolist():
+        inside = bin_index == i
         bounds = {
             "lower": i / CALIBRATION_BINS,
             "upper": (i + 1) / CALIBRATION_BINS,

@@ -1,4 +1,7 @@
-"""BERT as a functional Keras model, and the models that are trained with it. `B` texts, `T` tokens, `C` hidden size."""
+"""BERT as a functional Keras model, and the models that pretrain and fine-tune it.
+
+Shapes: `B` texts, `T` tokens, `C` hidden size, `P` masked positions, `K` classes.
+"""
 
 from typing import Any
 
@@ -12,7 +15,7 @@ from keras_bert.heads import MaskedLMHead, Pooler
 EMBEDDING = "embedding"
 
 
-def create_BERT(  # noqa: N802 - the name that was asked for
+def create_BERT(  # noqa: N802 - public name
     vocab_size: int,
     maxlen: int,
     hidden_size: int,
@@ -30,31 +33,37 @@ def create_BERT(  # noqa: N802 - the name that was asked for
     """Connect embedding, encoder blocks and pooler.
 
     Args:
-        vocab_size: Tokens in the vocabulary; number 0 is padding.
-        maxlen: The longest text, in tokens.
-        hidden_size: C, a multiple of the number of heads.
-        num_layers: Encoder blocks.
-        num_att_heads: Heads of each block.
-        intermediate_size: Width inside the feed-forward networks.
-        drop_rate: Of dropout behind the embedding and on the output of every sub-layer, 0..1.
-        attention_drop_rate: Of dropout on the attention weights, 0..1.
-        num_segments: Rows of the segment table.
-        epsilon: Of every LayerNorm.
-        approximate_gelu: Whether GELU is the form with tanh.
-        return_attention_scores: Whether the model gives the attention weights too.
+        vocab_size: Number of tokens in the vocabulary; token id 0 is padding.
+        maxlen: Maximum text length in tokens.
+        hidden_size: C, a multiple of `num_att_heads`.
+        num_layers: Number of encoder blocks.
+        num_att_heads: Number of attention heads per block.
+        intermediate_size: Hidden width of the feed-forward networks.
+        drop_rate: Dropout after the embedding and on the output of every sub-layer, 0..1.
+        attention_drop_rate: Dropout on the attention weights, 0..1.
+        num_segments: Number of rows of the segment table.
+        epsilon: Epsilon of every LayerNorm.
+        approximate_gelu: Use the tanh form of GELU.
+        return_attention_scores: Return the attention weights too.
 
     Returns:
-        A model from `input_ids` and `token_type_ids`, both [B, T] int32, to `sequence_output` [B,
-        T, C] and `pooled_output` [B, C], and where asked for `attention_scores`, a list of [B,
-        heads, T, T], one a block. Inputs and outputs are dicts.
+        A model with dicts as inputs and outputs. The inputs are `input_ids` and `token_type_ids`,
+        both [B, T] int32. The outputs are `sequence_output` [B, T, C] and `pooled_output` [B, C].
+        With `return_attention_scores` there is also `attention_scores`, a list with one
+        [B, heads, T, T] per block.
 
     Raises:
-        ValueError: If a size is below 1, or `hidden_size` is no multiple of `num_att_heads`.
+        ValueError: If a size is below 1, or `hidden_size` is not a multiple of `num_att_heads`.
     """
     sizes = {
-        "vocab_size": vocab_size, "maxlen": maxlen, "hidden_size": hidden_size, "num_layers": num_layers,
-        "num_att_heads": num_att_heads, "intermediate_size": intermediate_size, "num_segments": num_segments,
-    }  # fmt: skip
+        "vocab_size": vocab_size,
+        "maxlen": maxlen,
+        "hidden_size": hidden_size,
+        "num_layers": num_layers,
+        "num_att_heads": num_att_heads,
+        "intermediate_size": intermediate_size,
+        "num_segments": num_segments,
+    }
     for name, value in sizes.items():
         if value < 1:
             msg = f"{name} is {value}: give 1 or more"
@@ -69,9 +78,15 @@ def create_BERT(  # noqa: N802 - the name that was asked for
     hidden, scores = embedding(inputs["input_ids"], inputs["token_type_ids"]), []
     for i in range(num_layers):
         block = EncoderBlock(
-            hidden_size, num_att_heads, intermediate_size, drop_rate, attention_drop_rate, epsilon, approximate_gelu,
+            hidden_size,
+            num_att_heads,
+            intermediate_size,
+            drop_rate,
+            attention_drop_rate,
+            epsilon,
+            approximate_gelu,
             name=f"encoder_{i}",
-        )  # fmt: skip
+        )
         if return_attention_scores:
             hidden, weights = block(hidden, return_attention_scores=True)
             scores.append(weights)
@@ -87,13 +102,13 @@ def create_BERT(  # noqa: N802 - the name that was asked for
 
 
 def settings_of(bert: keras.Model) -> dict[str, Any]:
-    """The arguments with which `create_BERT` makes such a model.
+    """Return the arguments of `create_BERT` that make a model of the same sizes.
 
     Args:
-        bert: Made by `create_BERT`, or loaded from a file.
+        bert: A model made by `create_BERT` or loaded from a file.
 
     Returns:
-        Every argument but `return_attention_scores`.
+        All arguments except `return_attention_scores`.
     """
     blocks = [layer for layer in bert.layers if isinstance(layer, EncoderBlock)]
     embedding, block = bert.get_layer(EMBEDDING).settings, blocks[0].settings
@@ -114,15 +129,17 @@ def settings_of(bert: keras.Model) -> dict[str, Any]:
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class PretrainingModel(keras.Model):
-    """A BERT under the masked-LM head and, where asked for, the next-sentence head."""
+    """BERT with the masked-LM head and optionally the next-sentence head."""
 
     def __init__(self, bert: keras.Model, *, next_sentence: bool = False, **kwargs: Any) -> None:  # noqa: ANN401
-        """Put the heads on. Without next sentences nothing reads the pooler, which therefore does not train.
+        """Add the heads.
+
+        Only the next-sentence head reads the pooler. Without this head the pooler is not trainable.
 
         Args:
-            bert: Of `create_BERT`.
-            next_sentence: Whether there is a second head.
-            kwargs: Of any Keras model.
+            bert: A model made by `create_BERT`.
+            next_sentence: Add the next-sentence head.
+            kwargs: Passed to `keras.Model`.
         """
         super().__init__(**kwargs)
         settings = settings_of(bert)
@@ -139,7 +156,7 @@ class PretrainingModel(keras.Model):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras's signature
-        """Make the weights of the heads; those of the BERT are there."""
+        """Create the weights of the heads; the BERT already has its own."""
         width = settings_of(self.bert)["hidden_size"]
         self.mlm.build((None, None, width))
         if self.nsp is not None:
@@ -147,15 +164,15 @@ class PretrainingModel(keras.Model):
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:  # noqa: FBT001 - Keras's signature
-        """Score what was masked.
+        """Compute the logits at the masked positions.
 
         Args:
             inputs: `input_ids` and `token_type_ids` [B, T], and `masked_positions` [B, P], 0..T-1.
-            training: Whether dropout is on.
+            training: Apply dropout.
 
         Returns:
-            `mlm` [B, P, vocabulary], and of two heads `nsp` [B, 2] (0: follows, 1: does not):
-            logits in float32.
+            Logits in float32: `mlm` [B, P, vocabulary]. With the next-sentence head also `nsp`
+            [B, 2], where class 0 means that the second text follows and class 1 that it does not.
         """
         states = self.bert({name: inputs[name] for name in self.bert.input}, training=training)
         outputs = {"mlm": self.mlm(states["sequence_output"], inputs["masked_positions"])}
@@ -164,7 +181,7 @@ class PretrainingModel(keras.Model):
         return outputs
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         own = {
             "name": self.name,
             "dtype": self.dtype_policy.name,
@@ -174,16 +191,16 @@ class PretrainingModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "PretrainingModel":  # noqa: ANN401, ARG003
-        """Restore the model."""
+        """Create the model from the result of `get_config`."""
         bert = keras.saving.deserialize_keras_object(config.pop("bert"))
         return cls(bert, **config)
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class Classifier(keras.Model):
-    """A BERT under a classifier of its pooled output, or of every token's state read by a BiGRU.
+    """BERT with a linear classifier on the pooled output, or with a BiGRU over all tokens.
 
-    The latter after Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi
+    The BiGRU variant follows Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi
     10.1016/j.knosys.2023.110642).
     """
 
@@ -197,17 +214,17 @@ class Classifier(keras.Model):
         dropout: float = 0.0,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Put the head on.
+        """Add the head.
 
         Args:
-            bert: Of `create_BERT`.
+            bert: A model made by `create_BERT`.
             num_classes: K.
-            frozen: Whether the BERT stays as it is; its dropout is then off too, also while the
-                head trains.
-            gru_units: Units of the GRU in each direction; 0 for a linear classifier of the pooled
+            frozen: Do not train the BERT. Its dropout is then always off, even while the head
+                trains.
+            gru_units: Units of the GRU in each direction; 0 for a linear classifier on the pooled
                 output.
-            dropout: Before the output layer, 0..1.
-            kwargs: Of any Keras model.
+            dropout: Dropout before the output layer, 0..1.
+            kwargs: Passed to `keras.Model`.
         """
         super().__init__(**kwargs)
         self.bert, self.frozen = bert, frozen
@@ -218,9 +235,8 @@ class Classifier(keras.Model):
             "dropout": dropout,
         }
         _set_trainable(bert, value=not frozen)
-        _set_trainable(
-            bert.get_layer("pooler"), value=not frozen and not gru_units
-        )  # a BiGRU does not read it
+        # The BiGRU does not read the pooled output.
+        _set_trainable(bert.get_layer("pooler"), value=not frozen and not gru_units)
         policy, self.gru = self.dtype_policy, None
         if gru_units:
             self.gru = keras.layers.Bidirectional(
@@ -231,7 +247,7 @@ class Classifier(keras.Model):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:  # noqa: ANN401, ARG002 - Keras's signature
-        """Make the weights of the head; those of the BERT are there."""
+        """Create the weights of the head; the BERT already has its own."""
         width, units = settings_of(self.bert)["hidden_size"], self.settings["gru_units"]
         if self.gru is not None:
             self.gru.build((None, None, width))
@@ -239,11 +255,11 @@ class Classifier(keras.Model):
         self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:  # noqa: ANN401, FBT001 - Keras's signature
-        """Score the classes.
+        """Compute the logits of the classes.
 
         Args:
             inputs: `input_ids` and `token_type_ids` [B, T].
-            training: Whether dropout is on, of a frozen BERT never.
+            training: Apply dropout; a frozen BERT never applies its own.
 
         Returns:
             [B, K] logits in float32.
@@ -258,13 +274,13 @@ class Classifier(keras.Model):
         return self.logits(self.dropout(features, training=training))
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         own = {"name": self.name, "dtype": self.dtype_policy.name, **self.settings}
         return {**own, "bert": keras.saving.serialize_keras_object(self.bert)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "Classifier":  # noqa: ANN401, ARG003
-        """Restore the model."""
+        """Create the model from the result of `get_config`."""
         bert = keras.saving.deserialize_keras_object(config.pop("bert"))
         return cls(bert, **config)
 
@@ -276,10 +292,11 @@ def _output(count: int, name: str) -> keras.layers.Dense:
 
 
 def _set_trainable(layer: keras.layers.Layer, *, value: bool) -> None:
-    """Set it for the layer and all that is in it.
+    """Set `trainable` of a layer and of all its sub-layers.
 
-    A frozen layer from a file says that it is frozen, but not to the layers inside; saying so again
-    changes nothing, as TensorFlow ignores an attribute that is given the value it has.
+    A frozen layer loaded from a file is marked as frozen, but its sub-layers are not. Setting the
+    same value again has no effect, because TensorFlow ignores an attribute that does not change.
+    Setting the opposite value first forces the change.
     """
     layer.trainable = not value
     layer.trainable = value

@@ -1,4 +1,4 @@
-"""Learning rates and AdamW."""
+"""Learning-rate schedule and AdamW optimizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,28 +10,28 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_bert")
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises in equal steps to the peak, then falls in equal steps to 0 at the end of the run."""
+    """Linear warm-up to the peak, then linear decay to 0 at the end of the run."""
 
     def __init__(self, peak: float, total_steps: int, warmup_steps: int) -> None:
-        """State the shape.
+        """Store the parameters of the schedule.
 
         Args:
             peak: The highest learning rate.
             total_steps: Steps of the whole run.
-            warmup_steps: Steps before the peak; the first of them is not wasted on a rate of 0.
+            warmup_steps: Steps before the peak; the rate of the first step is already above 0.
         """
         super().__init__()
         self.peak, self.total_steps, self.warmup_steps = peak, total_steps, warmup_steps
 
     def __call__(self, step: Any) -> Any:  # noqa: ANN401 - a number or a tensor
-        """The rate of a step, counted from 0."""
+        """Return the learning rate of a step; steps count from 0."""
         step = ops.cast(step, "float32")
         rising = (step + 1) / (self.warmup_steps + 1)
         falling = (self.total_steps - step) / max(1, self.total_steps - self.warmup_steps)
         return self.peak * ops.maximum(0.0, ops.where(step < self.warmup_steps, rising, falling))
 
     def get_config(self) -> dict[str, Any]:
-        """What the constructor takes."""
+        """Return the arguments of the constructor."""
         return {
             "peak": self.peak,
             "total_steps": self.total_steps,
@@ -43,26 +43,34 @@ _NOT_DECAYED = {"bias", "gamma", "beta"}
 
 
 class BertAdamW(keras.optimizers.Adam):
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that decays matrices and tables, but no bias and no gain of a norm.
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) with decay of matrices and tables only.
 
-    Unlike Keras's own, some variables may have another learning rate; gradients of tables are dense
-    before they are clipped, as the norm of a table's rows is not that of the parts they are summed
-    from; and gradients are summed over replicas before they are clipped, so that several devices
-    take the step of one.
+    Biases and the parameters of LayerNorm are not decayed. The other differences from Keras's AdamW
+    are:
+
+    - Some variables can have a different learning rate.
+    - Gradients of embedding tables are made dense before clipping. A sparse gradient can list a row
+      several times, and its norm differs from the norm of the summed rows.
+    - Gradients are summed over replicas before clipping. Several devices thus take the same step as
+      one device.
     """
 
     def __init__(
-        self, schedule: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float, clip: float,
-        scaled: Sequence[keras.Variable] = (), factor: float = 1.0,
-    ) -> None:  # fmt: skip
-        """State the constants.
+        self,
+        schedule: keras.optimizers.schedules.LearningRateSchedule,
+        weight_decay: float,
+        clip: float,
+        scaled: Sequence[keras.Variable] = (),
+        factor: float = 1.0,
+    ) -> None:
+        """Store the hyperparameters.
 
         Args:
-            schedule: Step -> learning rate.
-            weight_decay: Times the learning rate and the weight, it is taken off each step.
-            clip: Largest norm of all gradients together.
-            scaled: Variables with a learning rate of their own.
-            factor: Theirs is the schedule's times this.
+            schedule: Maps a step to its learning rate.
+            weight_decay: Each step subtracts weight_decay * learning rate * weight.
+            clip: Maximum global norm of the gradients.
+            scaled: Variables with a different learning rate.
+            factor: Factor on the schedule's learning rate for the `scaled` variables.
         """
         super().__init__(schedule, epsilon=1e-8, name="adamw")
         self.schedule = schedule
@@ -71,7 +79,10 @@ class BertAdamW(keras.optimizers.Adam):
         self._decayed: set[Any] = set()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make the moments. A GRU's bias has two rows, so that what is decayed is told by name."""
+        """Create the moments, and select the variables to decay.
+
+        The selection is by name, because a GRU's bias is a matrix of two rows.
+        """
         self._decayed = {
             self._var_key(variable) for variable in variables if variable.name not in _NOT_DECAYED
         }
@@ -80,29 +91,32 @@ class BertAdamW(keras.optimizers.Adam):
     def apply(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
-        """Take a step; see Keras."""
+        """Apply the gradients; see Keras."""
         super().apply([tf.convert_to_tensor(grad) for grad in grads], trainable_variables)
 
     def _all_reduce_sum_gradients(
         self, grads_and_vars: Sequence[tuple[Any, Any]]
     ) -> list[tuple[Any, Any]]:
-        """Sum over replicas, then clip; Keras's own clipping comes before the sum."""
+        """Sum over replicas, then clip. Keras would clip before the sum."""
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
         return list(zip(tf.clip_by_global_norm(grads, self.clip)[0], variables, strict=True))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:  # noqa: ANN401
-        """Decay the variable, then take Adam's step, as one operation: a dozen small ones read all weights a dozen times."""
+        """Decay the variable, then take Adam's step in one fused operation.
+
+        Keras's Adam consists of about a dozen operations, each of which reads all weights.
+        """
         rate = tf.cast(learning_rate, variable.dtype)
         if self._var_key(variable) in self._scaled:
             rate *= self.factor
         if self.rate_of_decay and self._var_key(variable) in self._decayed:
             self.assign_sub(variable, variable * (rate * self.rate_of_decay))
         step = tf.cast(self.iterations + 1, variable.dtype)
-        place = self._get_variable_index(variable)
+        index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
-            m=_handle(self._momentums[place]),
-            v=_handle(self._velocities[place]),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
             beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
             beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
             lr=rate,
@@ -113,5 +127,5 @@ class BertAdamW(keras.optimizers.Adam):
         )
 
 
-def _handle(variable: Any) -> Any:  # noqa: ANN401 - of Keras, or one device's of TensorFlow
+def _handle(variable: Any) -> Any:  # noqa: ANN401 - a Keras variable, or TensorFlow's on a replica
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle

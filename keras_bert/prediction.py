@@ -1,4 +1,4 @@
-"""Predicting new texts from a run folder alone."""
+"""Prediction of new texts with a run folder of fine-tuning."""
 
 from pathlib import Path
 
@@ -21,25 +21,23 @@ _SAMPLE_ROWS = 20
 
 
 def predict(settings: PredictSettings) -> pd.DataFrame:
-    """Predict texts with the best checkpoint of a run of finetune.
+    """Predict texts with the best checkpoint of a finetune run.
 
     Args:
-        settings: Run folder and files.
+        settings: The options of the command.
 
     Returns:
-        One row a text, in order: prediction, probability_<class>, text.
+        One row per text, in input order, with the columns prediction, probability_<class> and text.
 
     Raises:
-        KerasBertError: If the folder is no such run.
+        KerasBertError: If the folder is not a finetune run with a checkpoint.
         DataError: If a file cannot be read.
     """
     folder = KerasRunFolder(Path(settings.run))
     config = folder.read_config()
     if config["command"] != "finetune" or not folder.best_checkpoint.is_file():
-        fault = (
-            "is a run of pretrain" if config["command"] != "finetune" else "has no checkpoint yet"
-        )
-        msg = f"{folder.path} {fault}: give the folder of a run of finetune"
+        fault = "is a pretrain run" if config["command"] != "finetune" else "has no checkpoint yet"
+        msg = f"{folder.path} {fault}: give the folder of a finetune run"
         raise KerasBertError(msg)
     files = settings.input
     texts = (
@@ -49,7 +47,7 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
     )
     model = load_network(folder.best_checkpoint)
     if not isinstance(model, Classifier):
-        msg = f"{folder.best_checkpoint} holds no classifier"
+        msg = f"{folder.best_checkpoint} contains no classifier: give the folder of a finetune run"
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
     probabilities = text_data(
@@ -59,11 +57,11 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write predictions as the file's name says.
+    """Write predictions as CSV or Parquet.
 
     Args:
-        table: Of `predict`.
-        path: Ends in .csv or .parquet.
+        table: Result of `predict`.
+        path: The file; its suffix, .csv or .parquet, selects the format.
     """
     write = table.to_csv if path.suffix == ".csv" else table.to_parquet
     write_atomically(path.resolve(), lambda temporary: write(temporary, index=False))

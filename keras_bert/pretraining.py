@@ -1,4 +1,4 @@
-"""Masked-language-model pretraining, with next-sentence prediction as an option."""
+"""Masked-language-model pretraining with optional next-sentence prediction."""
 
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,21 @@ from keras_bert.texts import read_documents
 from run_folders.metrics import METRICS
 
 COMMAND = "pretrain"
-_VAL_SHARE = 20
+_VAL_SHARE = 20  # 1/20 of the documents are for validation
 
 
 def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
     """Pretrain a BERT.
 
     Args:
-        settings: Everything that can be set.
-        path: The run folder; of a run that goes on, its own is used.
+        settings: The options of the command.
+        path: The run folder; ignored when `settings.resume` names the folder of an older run.
 
     Returns:
-        The run folder, which holds checkpoints/best.keras (a `PretrainingModel`) and metrics.json.
+        The run folder, with checkpoints/best.keras (a `PretrainingModel`) and metrics.json.
 
     Raises:
-        KerasBertError: If something asked for cannot be done.
+        KerasBertError: If the settings, the model or the data cannot be used.
         DataError: If a file cannot be read.
     """
     settings, folder = opened(settings, COMMAND, path)
@@ -56,15 +56,15 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
             settings, folder, [text for document in documents["train"] for text in document]
         )
         data = {split: _data(settings, begun, split, part) for split, part in documents.items()}
-        found = {split: _found(part) for split, part in documents.items()}
-        write_start(folder, COMMAND, settings, begun, found, {})
+        records = {split: _split_record(part) for split, part in documents.items()}
+        write_start(folder, COMMAND, settings, begun, records, {})
         job = _job(settings, PretrainingModel(make_bert(begun), next_sentence=settings.nsp), data)
         write_plan(
             folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()}
         )
         folder.write_status("running", "fit")
-        with sinks(settings, folder) as written_to:
-            fit(job, settings, folder, written_to)
+        with sinks(settings, folder) as opened_sinks:
+            fit(job, settings, folder, opened_sinks)
         record = fit_record(folder.read_history(), job)
         entropy = unigram_entropy(data["val"].validation())
         record["val"] |= {
@@ -78,7 +78,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
 
 
 def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[str]]]:
-    """Training and validation documents."""
+    """Return the training and the validation documents."""
     train = (
         read_documents(settings.text, settings.text_column)
         if settings.text
@@ -87,15 +87,18 @@ def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[s
     if settings.val_text:
         return train, read_documents(settings.val_text, settings.text_column)
     if len(train) < 2:  # noqa: PLR2004
-        msg = f"--text has {len(train)} document, of which none can be kept for validation: give --val-text"
+        msg = (
+            f"--text has {len(train)} document, too few to split off a validation document: "
+            "give --val-text"
+        )
         raise KerasBertError(msg)
-    held = max(1 + settings.nsp, len(train) // _VAL_SHARE)
-    first, second = random_split(len(train), held / len(train), settings.seed)
+    num_val = max(1 + settings.nsp, len(train) // _VAL_SHARE)
+    first, second = random_split(len(train), num_val / len(train), settings.seed)
     return [train[i] for i in first], [train[i] for i in second]
 
 
-def _found(documents: list[list[str]]) -> dict[str, Any]:
-    """What provenance.json says of a split."""
+def _split_record(documents: list[list[str]]) -> dict[str, Any]:
+    """Return the entry of a split in provenance.json: number of documents and hash."""
     return {
         "rows": len(documents),
         "sha256": fingerprint(line for document in documents for line in [*document, ""]),
@@ -144,27 +147,32 @@ def _job(
 def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     val, best = record["val"], record["best"]
     print(
-        f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, accuracy {val['acc']:.4f}"
+        f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, "
+        f"accuracy {val['acc']:.4f}"
     )
     print(f"unigram entropy of the {val['n']} chosen tokens: {val['unigram_entropy']:.4f} nats")
     print(
-        f"fine-tune it: python -m keras_bert finetune --model {folder.path} --train CSV --val CSV --test CSV"
+        f"to fine-tune it: python -m keras_bert finetune --model {folder.path} "
+        "--train CSV --val CSV --test CSV"
     )
 
 
 def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Sums]:
-    """Metrics of a batch: `loss` and `acc` over chosen tokens only, `nsp_loss` and `nsp_acc` over pairs.
+    """Return the metrics of a batch.
+
+    `loss` and `acc` cover the chosen tokens only, `nsp_loss` and `nsp_acc` the text pairs.
 
     Args:
-        targets: `mlm` [B, P]; `chosen` [B, P], 1 or 0; `share` [B, P], what each chosen token is of
-            all in the batch. Of pairs `nsp` [B], and `nsp_share` [B].
-        outputs: Of a `PretrainingModel`.
+        targets: Token ids `mlm` [B, P]; `chosen` [B, P], 1 for chosen tokens, else 0; `share`
+            [B, P], `chosen` divided by the number of chosen tokens in the batch. With next-sentence
+            prediction also `nsp` [B] and `nsp_share` [B], 1 / batch size.
+        outputs: Outputs of a `PretrainingModel`.
 
     Returns:
-        Sums; losses are negative log-likelihoods in nats.
+        Sums per metric; losses are negative log-likelihoods in nats.
     """
     count = tf.reduce_sum(targets["chosen"])
-    loss, hits = _guesses(targets["mlm"], outputs["mlm"])
+    loss, hits = _loss_and_hits(targets["mlm"], outputs["mlm"])
     sums = {
         "loss": Sums(
             tf.reduce_sum(loss * targets["chosen"]), count, tf.reduce_sum(loss * targets["share"])
@@ -172,7 +180,7 @@ def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dic
         "acc": Sums(tf.reduce_sum(hits * targets["chosen"]), count),
     }
     if "nsp" in outputs:
-        loss, hits = _guesses(targets["nsp"], outputs["nsp"])
+        loss, hits = _loss_and_hits(targets["nsp"], outputs["nsp"])
         pairs = tf.cast(tf.size(loss), tf.float32)
         share = tf.reduce_sum(loss * targets["nsp_share"])
         sums |= {
@@ -182,7 +190,8 @@ def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dic
     return sums
 
 
-def _guesses(targets: Any, logits: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _loss_and_hits(targets: Any, logits: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Return loss and hit (1 or 0) of each target, in the shape of `targets`."""
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
     return loss, tf.cast(
         tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, tf.float32

@@ -1,4 +1,7 @@
-"""What a BERT is pretrained on: pieces of text, pairs of them, masked anew in every epoch."""
+"""Pretraining data: pieces of text, or pairs of pieces, with new masks in every epoch.
+
+Shapes: `N` pieces, `E` examples, `B` examples of a batch, `T` tokens, `P` masked positions.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,22 +28,22 @@ from keras_bert.masking import Masking
 from keras_bert.tokenizing import encode
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-_VALIDATION = (
-    2**31 - 1
-)  # in the place of an epoch in seeds: validation is masked the same way every time
-_NOTHING = -1
-_MOST_BATCHES = 1_000_003  # of an epoch, for seeds that differ; a prime
+# The epoch number in the seeds of validation, so that its masks are always the same.
+_VALIDATION = 2**31 - 1
+_NO_PIECE = -1
+# A prime above the number of batches per epoch, so that all batches of a run have different seeds.
+_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Texts cut to what fits, with what follows what.
+    """Texts split into pieces that fit the model, in document order.
 
     Attributes:
         store: Tokens of each piece.
-        document: [N] number of the document that each stands in, rising.
-        first: [E] pieces that make an example: all, or for next sentences those that another piece
-            of the document follows.
+        document: [N] document index of each piece, in ascending order.
+        first: [E] piece index of each example. These are all pieces; for next-sentence prediction,
+            only pieces with a following piece in the same document.
     """
 
     store: TokenStore
@@ -48,25 +51,27 @@ class Pieces:
     first: Rows
 
     def draw(self, seed: Sequence[int], *, next_sentence: bool) -> tuple[Rows, Rows, Rows]:
-        """Draw what stands behind each example's first piece.
+        """Draw the second piece of each example.
 
         Args:
-            seed: Of run and epoch.
-            next_sentence: Whether anything does.
+            seed: Seed of the run, and the epoch.
+            next_sentence: Draw second pieces; otherwise examples have one piece.
 
         Returns:
-            [E] the second pieces, the true next one or, half of the time, one of another document;
-            [E] 0 where it follows and 1 where it does not; [E] tokens of both.
+            Three arrays. [E] index of the second piece: the following piece or, with probability
+            one half, a piece of another document; -1 without `next_sentence`. [E] label: 0 for the
+            following piece, 1 for a piece of another document. [E] number of tokens of the example.
         """
         if not next_sentence:
             return (
-                np.full(len(self.first), _NOTHING),
+                np.full(len(self.first), _NO_PIECE),
                 np.zeros(len(self.first), np.int64),
                 self.store.lengths[self.first],
             )
         rng = np.random.default_rng([*seed, 1])
         random = rng.random(len(self.first)) < 1 / 2
-        # Pieces of a document stand side by side: skipping its own is adding their number.
+        # The pieces of a document are adjacent. Draws at or after its first piece are shifted by
+        # its number of pieces. This excludes the document itself.
         starts = np.searchsorted(self.document, self.document[self.first], side="left")
         ends = np.searchsorted(self.document, self.document[self.first], side="right")
         drawn = rng.integers(0, len(self.document) - (ends - starts))
@@ -82,24 +87,24 @@ class Pieces:
 def cut(
     documents: Sequence[Sequence[str]], tokenizer: Tokenizer, maxlen: int, *, next_sentence: bool
 ) -> Pieces:
-    """Cut texts into pieces that fit; nothing of them is lost.
+    """Split texts into pieces that fit the model, without dropping tokens.
 
     Args:
         documents: Texts of each document.
-        tokenizer: Their tokenizer.
-        maxlen: Tokens of the model's longest input.
-        next_sentence: Whether two pieces have to fit side by side; texts are then split into
-            sentences.
+        tokenizer: Tokenizer of the model.
+        maxlen: Maximum input length of the model in tokens.
+        next_sentence: Make pieces of which two fit into one input. Texts are then split into
+            sentences first.
 
     Returns:
-        The pieces, in order.
+        The pieces, in the order of the texts.
 
     Raises:
-        KerasBertError: If there is no example in them.
+        KerasBertError: If `maxlen` is too small, or if the texts contain no example.
     """
-    room = (maxlen - 3) // 2 if next_sentence else maxlen - 2
-    if room < 1:
-        msg = f"maxlen {maxlen} has no room for a word: give more"
+    max_tokens = (maxlen - 3) // 2 if next_sentence else maxlen - 2
+    if max_tokens < 1:
+        msg = f"maxlen {maxlen} is too short for text between the special tokens; raise --maxlen"
         raise KerasBertError(msg)
     texts, owners = [], []
     for number, document in enumerate(documents):
@@ -113,7 +118,7 @@ def cut(
         owners += [number] * len(sentences)
     tokens, document_of = [], []
     for ids, owner in zip(encode(tokenizer, texts), owners, strict=True):
-        parts = [ids[i : i + room] for i in range(0, len(ids), room)]
+        parts = [ids[i : i + max_tokens] for i in range(0, len(ids), max_tokens)]
         tokens += parts
         document_of += [owner] * len(parts)
     owners_of = np.array(document_of, dtype=np.int64)
@@ -121,24 +126,24 @@ def cut(
         np.flatnonzero(owners_of[:-1] == owners_of[1:]) if next_sentence else np.arange(len(tokens))
     )
     if not len(first) or (next_sentence and owners_of[0] == owners_of[-1]):
-        need = "two documents, and one of two sentences," if next_sentence else "a text"
-        msg = f"the text has no example to learn from: it needs {need} at least"
+        least = "two documents, one of them with two sentences" if next_sentence else "one text"
+        msg = f"no example was found in the text; give at least {least}"
         raise KerasBertError(msg)
     return Pieces(TokenStore.of(tokens), owners_of, first)
 
 
 @dataclass(frozen=True)
 class PretrainingData:
-    """A split as batches.
+    """Batches of one split.
 
     Attributes:
-        pieces: The text.
-        masking: How tokens are hidden.
-        special: Numbers of [CLS] and [SEP].
-        next_sentence: Whether examples are pairs.
-        batch_size: Examples a batch.
-        seed: Of order, pairs and masks.
-        padding: How far texts are padded.
+        pieces: The pieces of the split.
+        masking: The masking of tokens.
+        special: Ids of [CLS] and [SEP].
+        next_sentence: Examples are pairs of pieces.
+        batch_size: Examples per batch.
+        seed: Seed of the order, the pairs and the masks.
+        padding: Rule for the padded length of a batch.
     """
 
     pieces: Pieces
@@ -151,21 +156,23 @@ class PretrainingData:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return -(-len(self.pieces.first) // self.batch_size)
 
     def padding_share(self) -> float:
-        """Share of padding in the first epoch's batches, 0..1."""
+        """Return the fraction of padding among the tokens of the first epoch, 0..1."""
         _, _, lengths = self.pieces.draw((self.seed, 0), next_sentence=self.next_sentence)
         batches = epoch_batches(lengths, self.batch_size, np.random.default_rng([self.seed, 0]))
         return padding_share(lengths + (3 if self.next_sentence else 2), batches, self.padding)
 
     def training(self, epochs: Sequence[int]) -> tf.data.Dataset:
-        """Batches of several epochs, one behind the other; what an epoch holds depends on seed and epoch alone.
+        """Return the batches of several epochs in sequence.
+
+        The batches of an epoch depend only on the seed and the epoch number.
 
         Returns:
-            Pairs of inputs (`input_ids`, `token_type_ids`, `masked_positions`) and targets (see
-            `measure_pretraining`; of pairs `nsp` is 0 where the second text follows).
+            Pairs of inputs and targets. The inputs are `input_ids`, `token_type_ids` and
+            `masked_positions`. `measure_pretraining` describes the targets.
         """
         return pipeline(
             lambda: (plan for e in epochs for plan in self._plans(e)),
@@ -174,7 +181,7 @@ class PretrainingData:
         )
 
     def validation(self) -> tf.data.Dataset:
-        """Every example once, with masks and pairs that are always the same."""
+        """Return every example once; masks and pairs are the same in each call."""
         return pipeline(lambda: self._plans(_VALIDATION), self._tensors, self.steps)
 
     def _plans(self, epoch: int) -> Iterator[dict[str, Any]]:
@@ -188,7 +195,7 @@ class PretrainingData:
                 lengths, self.batch_size, np.random.default_rng([self.seed, epoch])
             )
         for number, rows in enumerate(batches):
-            masks = (self.seed, (epoch * _MOST_BATCHES + number) % 2**31)
+            masks = (self.seed, (epoch * _SEED_STRIDE + number) % 2**31)
             plan = {
                 "first": self.pieces.first[rows],
                 "second": second[rows],
@@ -203,7 +210,8 @@ class PretrainingData:
             self.pieces.store, plan["first"], second, self.special, self.padding
         )
         masked, positions, hidden, chosen = self.masking(ids, plan["seed"])
-        # Of the whole batch: replicas, which get parts of it, could not tell.
+        # The shares refer to the whole batch. A replica receives only a part of it and could not
+        # compute them.
         targets = {
             "mlm": hidden,
             "chosen": chosen,
@@ -219,10 +227,10 @@ class PretrainingData:
 
 
 def unigram_entropy(batches: tf.data.Dataset) -> float:
-    """Entropy of the distribution of the chosen tokens themselves, in nats.
+    """Return the entropy of the frequency distribution of the chosen tokens, in nats.
 
-    No model that looks at frequencies alone can have a lower loss on them: this one knows their
-    frequencies beforehand.
+    It is a lower bound of the loss of any model that ignores the context, because the entropy uses
+    the exact frequencies of these tokens.
     """
     hidden = np.concatenate([y["mlm"].numpy()[y["chosen"].numpy() > 0] for _, y in batches])
     share = np.unique(hidden, return_counts=True)[1] / len(hidden)

@@ -1,4 +1,7 @@
-"""What a run of Keras writes otherwise than Lightning's: checkpoints, config, and how to go on. Imports nothing heavy."""
+"""Run folders of Keras: checkpoints and config differ from those of Lightning runs.
+
+This module imports no large library.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,26 +18,26 @@ from run_folders.run_folder import RunFolder, write_atomically, write_text
 
 
 class KerasRunFolder(RunFolder):
-    """A run folder whose checkpoints are Keras's and whose config.yaml holds the settings of `python -m keras_bert`."""
+    """Run folder with Keras checkpoints and the settings of `python -m keras_bert`."""
 
     @property
     def best_checkpoint(self) -> Path:
-        """The network of the epoch with the best monitored metric."""
+        """Path of the network from the epoch with the best monitored metric."""
         return self.path / "checkpoints" / "best.keras"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Everything that the next epoch needs."""
+        """Path of the state needed to resume with the next epoch."""
         return self.path / "checkpoints" / "last.npz"
 
-    def write_best(self, network: Any) -> None:  # noqa: ANN401 - a model of Keras, which is not imported here
-        """Save a network as the best one."""
+    def write_best(self, network: Any) -> None:  # noqa: ANN401 - a Keras model; keras is not imported
+        """Save a network as the best checkpoint."""
 
         def save(temporary: Path) -> None:
-            with TemporaryDirectory(dir=temporary.parent) as place:
-                named = Path(place) / "best.keras"  # Keras wants this ending
-                network.save(named)
-                named.replace(temporary)
+            with TemporaryDirectory(dir=temporary.parent) as subfolder:
+                file = Path(subfolder) / "best.keras"  # Keras requires this suffix
+                network.save(file)
+                file.replace(temporary)
 
         write_atomically(self.best_checkpoint, save)
 
@@ -46,21 +49,21 @@ class KerasRunFolder(RunFolder):
         """Read config.yaml.
 
         Raises:
-            KerasBertError: If this is no run folder of keras_bert.
+            KerasBertError: If this is not a run folder of keras_bert.
         """
         try:
             content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError):
             content = None
         if not isinstance(content, dict) or "command" not in content:
-            msg = f"{self.path} is no run folder of keras_bert: it has no config.yaml of one"
+            msg = f"{self.path} is no run folder of keras_bert: it has no config.yaml of keras_bert"
             raise KerasBertError(msg)
         return content
 
 
 @contextmanager
 def recorded(folder: KerasRunFolder) -> Iterator[None]:
-    """Write into status.json what stopped a run, if anything does, and say how to go on."""
+    """Record an exception in status.json, and add a note with the command that resumes the run."""
     try:
         yield
     except BaseException as error:

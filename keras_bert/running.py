@@ -1,4 +1,7 @@
-"""What pretraining and fine-tuning have in common: devices, seeds, model and tokenizer, the first files of a run."""
+"""Parts shared by pretraining and fine-tuning.
+
+These are devices, seeds, the model, the tokenizer, and the files written before training.
+"""
 
 import hashlib
 import os
@@ -28,17 +31,17 @@ Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _PACKAGES = ("thaw", "tensorflow", "keras", "tokenizers", "scikit-learn", "numpy", "pandas")
 _FILES = ("text", "val_text", "train", "val", "test", "tokenizer")
-MULTIPLE, _XLA_MULTIPLE = 8, 32
+MULTIPLE, _XLA_MULTIPLE = 8, 32  # padded lengths are multiples of these, in tokens
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a training starts from.
+    """Tokenizer, sizes and weights that training starts from.
 
     Attributes:
         tokenizer: The tokenizer.
-        bert: Sizes that `create_BERT` takes.
-        weights: A BERT whose weights are taken, or None.
+        bert: Arguments of `create_BERT`.
+        weights: A BERT with the initial weights, or None for random weights.
     """
 
     tokenizer: Tokenizer
@@ -48,7 +51,7 @@ class Start:
 
 @contextmanager
 def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
-    """Seed everything, and compute where and in what precision the settings say."""
+    """Set the seeds, determinism, precision and distribution strategy from the settings."""
     keras.utils.clear_session()
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -65,34 +68,41 @@ def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
 
 
 def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, KerasRunFolder]:
-    """Claim a new run folder, or take up that of the run which is to go on.
+    """Start a new run folder, or open the folder of the run to resume.
 
     Args:
-        settings: Of a run that goes on, `resume` alone counts.
+        settings: The options of the command. If `resume` is set, all others are ignored.
         command: pretrain or finetune.
-        path: The new folder.
+        path: The folder of a new run.
 
     Returns:
-        The settings, of a run that goes on its own, and the folder.
+        The settings and the folder. A resumed run uses its saved settings.
 
     Raises:
-        KerasBertError: If the new folder holds a run, or the old one holds none of this command
-            that could go on.
+        KerasBertError: If the new folder already contains a run, or if the folder to resume does
+            not contain an unfinished run of this command.
     """
     if not settings.resume:
         folder = KerasRunFolder(path)
-        begun = folder.config.exists() and folder.read_json("status.json").get("state") == "running"
-        if (
-            begun or folder.last_checkpoint.exists()
-        ):  # one that ended before its first checkpoint has nothing to lose
-            msg = f"{folder.path} holds a run already: give --resume {folder.path} to go on with it, or another --out"
+        is_running = (
+            folder.config.exists() and folder.read_json("status.json").get("state") == "running"
+        )
+        # A run that ended before its first checkpoint may be overwritten.
+        if is_running or folder.last_checkpoint.exists():
+            msg = (
+                f"{folder.path} holds a run already: give --resume {folder.path} to resume it, "
+                "or another --out"
+            )
             raise KerasBertError(msg)
         folder.write_status("running", "setup")
         return settings, folder
     folder = KerasRunFolder(Path(settings.resume))
     config = folder.read_config()
     if config["command"] != command:
-        msg = f"{folder.path} is a run of {config['command']}: go on with python -m keras_bert {config['command']} --resume ..."
+        msg = (
+            f"{folder.path} is a run of {config['command']}: resume it with "
+            f"python -m keras_bert {config['command']} --resume {folder.path}"
+        )
         raise KerasBertError(msg)
     if folder.read_json("status.json").get("state") == "finished":
         msg = f"{folder.path} is finished: there is nothing to resume"
@@ -105,18 +115,18 @@ def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, Kera
 
 
 def start(settings: TrainingSettings, folder: KerasRunFolder, texts: Sequence[str]) -> Start:
-    """Find or make model and tokenizer; the tokenizer goes into the run folder.
+    """Load or create the tokenizer and the model, and write the tokenizer to the run folder.
 
     Args:
-        settings: What to start from.
-        folder: The run's; of a resumed run, model sizes and tokenizer are taken from it.
-        texts: Training texts, for a tokenizer that has to be trained.
+        settings: The options of the command.
+        folder: The run folder. A resumed run takes its sizes and its tokenizer from it.
+        texts: Training texts, used if a tokenizer has to be trained.
 
     Returns:
-        Where the training starts.
+        The tokenizer, sizes and weights to start from.
 
     Raises:
-        KerasBertError: If model or tokenizer cannot be had, or do not fit each other.
+        KerasBertError: If the model or the tokenizer cannot be loaded, or if they do not match.
     """
     if folder.last_checkpoint.is_file():
         return Start(
@@ -132,7 +142,7 @@ def start(settings: TrainingSettings, folder: KerasRunFolder, texts: Sequence[st
     else:
         tokenizer = train_tokenizer(texts, settings.vocab_size, clean_links=settings.clean_links)
     write_text(folder.path / FILE, tokenizer.to_str(pretty=True))
-    tokens = 1 + max(tokenizer.get_vocab().values())
+    num_tokens = 1 + max(tokenizer.get_vocab().values())
     if source is None:
         sizes = (
             "maxlen",
@@ -144,24 +154,32 @@ def start(settings: TrainingSettings, folder: KerasRunFolder, texts: Sequence[st
         )
         return Start(
             tokenizer,
-            {"vocab_size": tokens, **{name: getattr(settings, name) for name in sizes}},
+            {"vocab_size": num_tokens, **{name: getattr(settings, name) for name in sizes}},
             None,
         )
     bert = bert_of(source.model)
-    rows = settings_of(bert)["vocab_size"]
-    if tokens > rows:
-        msg = f"the tokenizer has {tokens} tokens, {settings.model} only {rows}: give --tokenizer the model's own folder"
+    vocab_size = settings_of(bert)["vocab_size"]
+    if num_tokens > vocab_size:
+        msg = (
+            f"the tokenizer has {num_tokens} tokens, but {settings.model} has only {vocab_size}: "
+            "give the folder of the model's own tokenizer with --tokenizer"
+        )
         raise KerasBertError(msg)
     if source.missing and not settings.random_weights:
         print(
-            f"{settings.model} lacks {', '.join(source.missing)}: these start at random", flush=True
+            f"{settings.model} lacks {', '.join(source.missing)}: these weights start at random",
+            flush=True,
         )
     return Start(tokenizer, settings_of(bert), None if settings.random_weights else bert)
 
 
 def make_bert(begun: Start) -> keras.Model:
-    """The BERT that a training starts with."""
-    try:
+    """Create the BERT that training starts with.
+
+    Raises:
+        KerasBertError: If the sizes are invalid.
+    """
+    try:  # a small model checks the sizes quickly
         create_BERT(**{**begun.bert, "vocab_size": 1, "maxlen": 1, "num_layers": 1})
     except ValueError as error:
         raise KerasBertError(str(error)) from error
@@ -176,16 +194,27 @@ def write_start(
     data: dict[str, Any],
     extra: dict[str, Any],
 ) -> None:
-    """Write config.yaml and provenance.json; of a resumed run, check that the data are still the same.
+    """Write config.yaml and provenance.json, or check the data of a resumed run.
+
+    Args:
+        folder: The run folder.
+        command: pretrain or finetune.
+        settings: The options of the command.
+        begun: Tokenizer, sizes and weights that training starts from.
+        data: Entries of the splits in provenance.json.
+        extra: Further keys of config.yaml.
 
     Raises:
-        KerasBertError: If they are not.
+        KerasBertError: If the data of a resumed run have changed.
     """
     if folder.last_checkpoint.is_file():
         before = folder.read_json("provenance.json")["data"]
         for split, now in data.items():
             if split in before and split != "overlaps" and before[split] != now:
-                msg = f"the {split} data are not those that {folder.path} was begun with: restore them, or train anew"
+                msg = (
+                    f"the {split} data have changed since {folder.path} started: "
+                    "restore them, or start a new run"
+                )
                 raise KerasBertError(msg)
         return
     values = {
@@ -216,7 +245,7 @@ def write_start(
 
 
 def fingerprint(lines: Iterable[str]) -> str:
-    """SHA-256 of texts in order."""
+    """Return the SHA-256 hash of the texts in order."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogatepass") + b"\0")
@@ -224,23 +253,26 @@ def fingerprint(lines: Iterable[str]) -> str:
 
 
 def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
-    """Numbers of [CLS] and [SEP]."""
+    """Return the ids of [CLS] and [SEP]."""
     return token_id(tokenizer, "[CLS]"), token_id(tokenizer, "[SEP]")
 
 
 def padding_of(settings: TrainingSettings, begun: Start) -> Padding:
-    """How far texts are padded: XLA compiles anew for each length, so that there have to be few."""
+    """Return the padding rule of a run.
+
+    XLA compiles once per padded length, so with XLA there are fewer different lengths.
+    """
     return Padding(_XLA_MULTIPLE if uses_xla(settings) else MULTIPLE, begun.bert["maxlen"])
 
 
 def write_plan(
     folder: KerasRunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]
 ) -> None:
-    """Write plan.json: modules, parameters, learning rates."""
+    """Write plan.json: modules, parameter counts and learning rates."""
     bert, network = bert_of(job.network), job.network
     modules: list[tuple[str, int, Any]] = [
         ("features", 0, bert),
-        *((f"features.{part.name}", 1, part) for part in bert.layers if part.weights),
+        *((f"features.{layer.name}", 1, layer) for layer in bert.layers if layer.weights),
     ]
     rows = [
         _plan_row(name, depth, module.weights, module.trainable_weights, job.lrs["features"])
@@ -248,17 +280,15 @@ def write_plan(
     ]
     rows.append(_plan_row("head", 0, job.head, job.head, job.lrs["head"]))
     sizes = {"total": _count(network.weights), "trainable": _count(network.trainable_weights)}
-    gpus, replicas = (
-        tf.config.list_physical_devices("GPU"),
-        tf.distribute.get_strategy().num_replicas_in_sync,
-    )
+    device_kind = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
     plan = {
         "rows": rows,
         "parameters": sizes,
         "batches_per_epoch": job.steps,
         "max_epochs": settings.epochs,
         "precision": settings.precision,
-        "device": f"{replicas} x {'gpu' if gpus else 'cpu'}",
+        "device": f"{replicas} x {device_kind}",
         "xla": uses_xla(settings),
         "stages": [],
         "samples": samples,

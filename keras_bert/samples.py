@@ -1,4 +1,4 @@
-"""Embedded texts, made from a seed: small, offline, and with something to learn in them."""
+"""Sample texts generated from a seed: small, offline and learnable."""
 
 import numpy as np
 
@@ -35,35 +35,36 @@ def _sentence(rng: np.random.Generator, label: str) -> str:
 
     if label == "real":
         thing = pick(tuple(_TRUE))
-        return f"{pick(_PEOPLE)} in {pick(_PLACES)} {pick(_TRUE[thing])} {int(rng.integers(2, 90))} {thing} today."
+        people, place, verb = pick(_PEOPLE), pick(_PLACES), pick(_TRUE[thing])
+        return f"{people} in {place} {verb} {int(rng.integers(2, 90))} {thing} today."
     thing = pick(tuple(_FALSE))
     return f"{pick(_PEOPLE)} in {pick(_PLACES)} say {thing} {pick(_FALSE[thing])} {pick(_VIRUS)}!"
 
 
 def sample_documents(seed: int, count: int = 400) -> list[list[str]]:
-    """Documents of four sentences each, all of one kind.
+    """Return documents of four sentences each; all sentences of a document have the same class.
 
     Args:
-        seed: The same seed makes the same documents.
-        count: How many.
+        seed: The same seed returns the same documents.
+        count: Number of documents.
 
     Returns:
-        Documents of texts.
+        The sentences of each document.
     """
     rng = np.random.default_rng([seed, 0])
     return [[_sentence(rng, CLASSES[i % 2]) for _ in range(4)] for i in range(count)]
 
 
 def sample_labelled(seed: int, count: int, split: int) -> TextSplit:
-    """Labelled texts of two classes, one in twenty of them with the wrong label.
+    """Return labelled texts of two classes; about one label in twenty is wrong.
 
     Args:
-        seed: The same seed makes the same texts.
-        count: How many.
-        split: 0, 1, 2: different texts.
+        seed: The same seed returns the same texts.
+        count: Number of texts.
+        split: Number of the split, from 0; each split has its own texts.
 
     Returns:
-        The texts.
+        Texts and labels.
     """
     rng = np.random.default_rng([seed, 1 + split])
     texts = [_sentence(rng, CLASSES[i % 2]) for i in range(count)]

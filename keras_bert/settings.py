@@ -1,4 +1,4 @@
-"""What can be set, its defaults and what the command line says of it. Imports nothing heavy."""
+"""Options of the commands, with their defaults and help texts. Imports no large library."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +13,7 @@ def _option(default: Any, text: str, **more: Any) -> Any:  # noqa: ANN401
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """What pretraining and fine-tuning share.
+    """Options shared by pretraining and fine-tuning.
 
     Raises:
         KerasBertError: If a value is out of range.
@@ -22,54 +22,63 @@ class TrainingSettings:
     out: str | None = _option(None, "run folder (default: runs/keras_<command>/<date_time>)")
     model: str | None = _option(
         None,
-        "start from this BERT: a run folder, a .keras file, a folder with safetensors, or NAME[@REVISION] on the hub",
+        "BERT to start from: a run folder, a .keras file, a folder with safetensors, "
+        "or NAME[@REVISION] on the Hugging Face Hub",
     )
     random_weights: bool = _option(
-        default=False, text="of --model take sizes and tokenizer, not the weights"
+        default=False, text="take the sizes and the tokenizer of --model, not its weights"
     )
     tokenizer: str | None = _option(
         None,
-        "folder with tokenizer.json or vocab.txt (default: the model's own; without a model, trained on the training text)",
+        "folder with tokenizer.json or vocab.txt (default: the tokenizer of --model; without "
+        "--model, one trained on the training text)",
     )
     clean_links: bool = _option(
         default=True,
-        text="write links and @names as the words url and user, in a tokenizer trained here or not of Keras's",
+        text="replace links and @names with the words url and user; ignored for the tokenizer of a "
+        "keras_bert run in --model, which keeps its own setting",
     )
-    vocab_size: int = _option(8000, "most tokens of a tokenizer trained here")
-    maxlen: int = _option(128, "longest text in tokens, for a model made here; longer ones are cut")
-    hidden_size: int = _option(256, "of a model made here")
-    num_layers: int = _option(4, "of a model made here")
-    num_att_heads: int = _option(4, "of a model made here")
-    intermediate_size: int = _option(1024, "of a model made here")
-    drop_rate: float = _option(0.1, "dropout of a model made here, 0..1")
-    batch_size: int = _option(32, "texts a step, of all devices together")
-    weight_decay: float = _option(0.01, "of AdamW, on matrices and tables only")
-    warmup: float = _option(0.1, "share of all steps in which the learning rate rises, 0..1")
-    clip: float = _option(1.0, "largest norm of all gradients together")
+    vocab_size: int = _option(8000, "maximum vocabulary size of a tokenizer trained in this run")
+    maxlen: int = _option(
+        128,
+        "maximum text length of a new model in tokens; longer texts are split by pretrain and "
+        "truncated by finetune",
+    )
+    hidden_size: int = _option(256, "hidden size of a new model")
+    num_layers: int = _option(4, "encoder blocks of a new model")
+    num_att_heads: int = _option(4, "attention heads per block of a new model")
+    intermediate_size: int = _option(1024, "width of the feed-forward networks of a new model")
+    drop_rate: float = _option(0.1, "dropout of a new model, 0..1")
+    batch_size: int = _option(32, "texts per step, over all devices")
+    weight_decay: float = _option(0.01, "weight decay of AdamW, for matrices and tables only")
+    warmup: float = _option(0.1, "fraction of all steps for learning-rate warm-up, 0..1")
+    clip: float = _option(1.0, "maximum global norm of the gradients")
     precision: Literal["float32", "mixed_bfloat16"] = _option(
-        "float32", "of the arithmetic; weights stay float32"
+        "float32", "precision of the computation; weights stay float32"
     )
     jit: Literal["auto", "on", "off"] = _option(
-        "auto", "compile steps with XLA; auto: on a GPU, where it wins, with --no-deterministic"
+        "auto",
+        "compile steps with XLA; auto: only on a GPU, with --no-deterministic and --strategy none",
     )
     strategy: Literal["none", "mirrored"] = _option(
         "none",
-        "mirrored: share each batch among all GPUs of this machine (which drop the same places of their shares)",
+        "mirrored: split each batch among all GPUs of this machine; dropout uses the same mask on "
+        "each GPU",
     )
     epochs: int = _option(3, "passes over the training data")
     patience: int = _option(
-        0, "stop after so many epochs without a better validation metric; 0: never"
+        0, "stop after this many epochs without a better validation metric; 0: never"
     )
-    seed: int = _option(1, "of weights, order, masks and dropout")
-    deterministic: bool = _option(default=True, text="the same curve to the bit for the same seed")
+    seed: int = _option(1, "seed of weights, data order, masks and dropout")
+    deterministic: bool = _option(
+        default=True, text="use deterministic operations; the same seed gives identical metrics"
+    )
     tensorboard: bool = _option(default=True, text="write tensorboard/ in the run folder")
-    wandb: bool = _option(
-        default=False, text="log to Weights & Biases, offline where there is no key"
-    )
-    resume: str | None = _option(None, "go on with this run folder, with its own settings")
+    wandb: bool = _option(default=False, text="log to Weights & Biases; offline without an API key")
+    resume: str | None = _option(None, "run folder to resume, with the settings saved in it")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise `KerasBertError` for invalid values and combinations."""
         for each in fields(self):
             value, lowest = (
                 getattr(self, each.name),
@@ -88,13 +97,14 @@ class TrainingSettings:
         if self.jit == "on" and (self.deterministic or self.strategy == "mirrored"):
             self.raise_fault(
                 "jit",
-                "XLA compiles no deterministic steps and none of several devices; add --no-deterministic",
+                "XLA works only on one device and without determinism; add --no-deterministic and "
+                "leave out --strategy mirrored",
             )
         if self.random_weights and not self.model:
-            self.raise_fault("random_weights", "name the --model whose sizes are meant")
+            self.raise_fault("random_weights", "name the --model that provides the sizes")
 
     def raise_fault(self, name: str, advice: str) -> None:
-        """Raise the error about one setting."""
+        """Raise `KerasBertError` with the option, its value and the advice."""
         value = getattr(self, name)
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         msg = f"--{name.replace('_', '-')} {shown}: {advice}"
@@ -103,25 +113,24 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(TrainingSettings):
-    """Of `python -m keras_bert pretrain`."""
+    """Options of `python -m keras_bert pretrain`."""
 
     text: tuple[str, ...] = _option(
         (),
-        "files to learn from: .txt (a text a line, an empty line between documents), or tables as below (none: a sample)",
+        "files to train on: .txt (one text per line, an empty line between documents) or tables "
+        "(.csv, .tsv, .jsonl, .parquet); without files, sample texts",
     )
     val_text: tuple[str, ...] = _option(
-        (), "files to validate on (default: a twentieth of the documents)"
+        (), "files to validate on (default: one twentieth of the documents of --text)"
     )
-    text_column: str = _option(
-        "text", "column of the texts in tables (.csv, .tsv, .jsonl, .parquet)"
-    )
-    nsp: bool = _option(default=False, text="next-sentence prediction too")
-    mask_rate: float = _option(0.15, "share of the tokens that is to be guessed, 0..1")
+    text_column: str = _option("text", "column of the texts in tables")
+    nsp: bool = _option(default=False, text="also train next-sentence prediction")
+    mask_rate: float = _option(0.15, "fraction of the tokens to predict, 0..1")
     epochs: int = _option(10, "passes over the training data")
     lr: float = _option(5e-4, "highest learning rate")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise `KerasBertError` for invalid values and combinations."""
         super().__post_init__()
         if not 0 < self.mask_rate < 1:
             self.raise_fault("mask_rate", "give more than 0 and less than 1")
@@ -131,25 +140,27 @@ class PretrainSettings(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(TrainingSettings):
-    """Of `python -m keras_bert finetune`."""
+    """Options of `python -m keras_bert finetune`."""
 
     train: str | None = _option(
-        None, "table to learn from: .csv, .tsv, .jsonl or .parquet (none: a sample)"
+        None, "table to train on: .csv, .tsv, .jsonl or .parquet; without one, sample texts"
     )
-    val: str | None = _option(None, "table that chooses the epoch (default: a tenth of --train)")
-    test: str | None = _option(None, "table that is predicted once, at the end")
+    val: str | None = _option(
+        None, "table for choosing the best epoch (default: one tenth of --train)"
+    )
+    test: str | None = _option(None, "table to predict once, at the end")
     text_column: str = _option("text", "column of the texts")
     label_column: str = _option("label", "column of the labels")
-    freeze: bool = _option(default=False, text="train the head alone; the BERT's dropout is off")
+    freeze: bool = _option(default=False, text="train the head only; dropout in the BERT is off")
     gru_units: int = _option(
-        0, "units a direction of a BiGRU that reads every token; 0: the pooled output is read"
+        0, "units per direction of a BiGRU over all tokens; 0: a linear head on the pooled output"
     )
-    dropout: float = _option(0.1, "before the output layer, 0..1")
+    dropout: float = _option(0.1, "dropout before the output layer, 0..1")
     lr: float = _option(1e-3, "highest learning rate of the head")
     bert_lr: float = _option(1e-4, "highest learning rate of the BERT")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Raise `KerasBertError` for invalid values and combinations."""
         super().__post_init__()
         for name in ("val", "test"):
             if getattr(self, name) and not self.train:
@@ -158,20 +169,20 @@ class FinetuneSettings(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings:
-    """Of `python -m keras_bert predict`."""
+    """Options of `python -m keras_bert predict`."""
 
-    run: str = _option("", "run folder of finetune", positional=True)
+    run: str = _option("", "run folder of a finetune run", positional=True)
     input: tuple[str, ...] = _option(
         (),
-        "files: .txt (a text a line), .csv, .tsv, .jsonl, .parquet (none: a sample)",
+        "files: .txt (one text per line), .csv, .tsv, .jsonl or .parquet; without files, samples",
         positional=True,
     )
     text_column: str = _option("text", "column of the texts in tables")
-    out: str | None = _option(None, "where to: .csv or .parquet (default: predictions.csv)")
-    batch_size: int = _option(64, "texts at once")
+    out: str | None = _option(None, "output file: .csv or .parquet (default: predictions.csv)")
+    batch_size: int = _option(64, "texts per batch")
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant, before anything is predicted."""
+        """Raise `KerasBertError` for invalid values."""
         if self.out and Path(self.out).suffix not in {".csv", ".parquet"}:
             msg = f"--out {self.out}: end the name in .csv or .parquet"
             raise KerasBertError(msg)
@@ -182,14 +193,14 @@ class PredictSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertSettings:
-    """Of `python -m keras_bert convert`."""
+    """Options of `python -m keras_bert convert`."""
 
-    run: str = _option("", "run folder, or .keras file", positional=True)
+    run: str = _option("", "run folder or .keras file", positional=True)
     out: str = _option(
         "", "folder to write config.json, model.safetensors and the tokenizer to", required=True
     )
 
 
 def run_path(settings: TrainingSettings, command: str, stamp: str) -> Path:
-    """Where the run's record goes."""
+    """Return the run folder: `out` if it is given, else runs/keras_<command>/<stamp>."""
     return Path(settings.out) if settings.out else Path("runs") / f"keras_{command}" / stamp

@@ -1,4 +1,4 @@
-"""What the next epoch of a training needs, in a file."""
+"""Checkpoint file with the state needed to resume training."""
 
 from pathlib import Path
 
@@ -12,14 +12,18 @@ from run_folders.run_folder import write_atomically
 
 
 class State:
-    """Everything that the next epoch needs, in one file without code: weights, moments, step, states of dropout, epoch."""
+    """State of a training run in one .npz file without pickled objects.
+
+    It contains the weights, the optimizer's moments and step, the states of the dropout generators
+    and the epoch.
+    """
 
     def __init__(self, network: keras.Model, optimizer: BertAdamW, folder: KerasRunFolder) -> None:
         self.folder = folder
         self.variables = {"network": network.variables, "optimizer": optimizer.variables}
 
     def save(self, epoch: int) -> None:
-        """Write the state behind an epoch."""
+        """Write the state after an epoch."""
         arrays = {
             f"{part}/{i:05d}": keras.ops.convert_to_numpy(variable)
             for part, variables in self.variables.items()
@@ -27,19 +31,19 @@ class State:
         }
 
         def write(path: Path) -> None:
-            with path.open("wb") as file:  # a name would get another suffix
+            with path.open("wb") as file:  # given a path, numpy would append .npz
                 np.savez(file, allow_pickle=False, epoch=np.array(epoch), **arrays)
 
         write_atomically(self.folder.last_checkpoint, write)
 
     def restore(self) -> int:
-        """Take the state up.
+        """Load the state into the network and the optimizer.
 
         Returns:
-            The epoch to go on with; 0 where there is no state.
+            The epoch to continue with; 0 if there is no file.
 
         Raises:
-            KerasBertError: If the file is damaged or of another model.
+            KerasBertError: If the file is damaged or belongs to another model.
         """
         path = self.folder.last_checkpoint
         if not path.is_file():
@@ -55,6 +59,6 @@ class State:
                 for i, variable in enumerate(variables):
                     variable.assign(arrays[f"{part}/{i:05d}"])
             return int(arrays["epoch"]) + 1
-        except Exception as error:  # zipfile, zlib and numpy each raise their own
-            msg = f"{path} cannot be resumed from: {error}; train again into another folder"
+        except Exception as error:  # zipfile, zlib and numpy raise different errors
+            msg = f"{path} cannot be resumed from: {error}; start a new run in another folder"
             raise KerasBertError(msg) from error

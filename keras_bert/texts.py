@@ -1,4 +1,7 @@
-"""Texts and labelled tables from files, read as everywhere in Thaw; advice is given in the options of this command line."""
+"""Texts and labelled tables from files.
+
+The readers are Thaw's own. Their error messages name the options of this command line.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -13,18 +16,18 @@ _COLUMNS = f"{_TEXT_COLUMN} or --label-column"
 
 
 def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
-    """Read texts to learn a language from.
+    """Read documents for pretraining.
 
     Args:
-        files: Text files, in which a line is a text and an empty line ends a document, and tables,
-            a document a row.
-        column: Of the tables.
+        files: Text files and tables. In a text file each line is a text, and an empty line ends a
+            document. In a table each row is a document.
+        column: Text column of the tables.
 
     Returns:
-        Documents of one or more texts each, in order.
+        The texts of each document, at least one per document, in file order.
 
     Raises:
-        DataError: If a file cannot be read or holds nothing.
+        DataError: If a file cannot be read or contains no text.
     """
     documents: list[list[str]] = []
     for path in map(Path, files):
@@ -44,23 +47,23 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
 
 
 def read_texts(files: Sequence[str], column: str) -> list[str]:
-    """Texts to predict, a line or a row each, in order.
+    """Read the texts to classify, one per line or row, in file order.
 
     Args:
         files: Text files and tables.
-        column: Of the tables.
+        column: Text column of the tables.
 
     Returns:
         The texts.
 
     Raises:
-        DataError: If a file cannot be read, holds nothing, or a row has no text.
+        DataError: If a file cannot be read or contains no text, or if a row has no text.
     """
     texts: list[str] = []
     for path in map(Path, files):
         rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN)))
         while path.suffix.lower() == ".txt" and rows and isinstance(rows[-1], BadRow):
-            rows.pop()  # empty lines at the end are no texts
+            rows.pop()  # empty lines at the end are not texts
         texts += _texts(rows, column, path)
     return texts
 
@@ -71,16 +74,16 @@ def read_labelled(
     """Read a table of texts and labels.
 
     Args:
-        file: CSV, TSV, JSONL or Parquet.
+        file: CSV, TSV, JSONL or Parquet file.
         text_column: Column of the texts.
         label_column: Column of the labels.
-        classes: Labels that may occur; none stands for those that do.
+        classes: Allowed labels; when empty, the labels in the file.
 
     Returns:
-        Its rows in order, and the classes; those of the file in alphabetical order.
+        The rows in file order, and the classes. Classes from the file are in alphabetical order.
 
     Raises:
-        DataError: If the file cannot be read, or a row lacks text or label.
+        DataError: If the file cannot be read, or if a row has no text or no allowed label.
     """
     path, columns = Path(file), [text_column, label_column]
     names = list(classes) or _labels(
@@ -102,10 +105,10 @@ def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
     for row in rows:
         if isinstance(row, BadRow):
             bad.append(row)
-        elif (
-            row.values.get(column) is not None and row.values[column] == row.values[column]
-        ):  # NaN is no label
-            names.add(str(row.values[column]).strip())
+            continue
+        label = row.values.get(column)
+        if label is not None and label == label:  # NaN differs from itself and is not a label
+            names.add(str(label).strip())
     if not names - {""}:
         _raise_first_bad_row(bad)
         msg = f"{path}: no row has a label in column '{column}'"
@@ -131,6 +134,6 @@ def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
 
 
 def _raise_first_bad_row(bad: list[BadRow]) -> None:
-    """Name the first of the bad rows, in one line."""
+    """Raise `DataError` with one line about the first bad row, if there is one."""
     more = f" ({len(bad)} bad rows in all)" if len(bad) > 1 else ""
     raise_bad_rows(bad[:1], advice=f"mend the file, or remove the row{more}")

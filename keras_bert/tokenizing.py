@@ -1,4 +1,7 @@
-"""WordPiece tokenizers: trained on texts, or loaded from a folder. The cleaning is part of the tokenizer."""
+"""WordPiece tokenizers, trained on texts or loaded from a folder.
+
+Text cleaning is a normalizer of the tokenizer, so it is saved and loaded with it.
+"""
 
 import json
 from collections import Counter
@@ -27,18 +30,20 @@ _LINK, _NAME = Regex(r"(?:https?://|www\.)\S+"), Regex(r"(?<![\w.@])@\w+")
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, *, clean_links: bool = True
 ) -> Tokenizer:
-    """Learn a lower-case WordPiece vocabulary; [PAD] is token 0. The same texts give the same vocabulary.
+    """Train a lower-case WordPiece tokenizer in which [PAD] has id 0.
+
+    The same texts always result in the same vocabulary.
 
     Args:
-        texts: The training texts, and no others.
-        vocab_size: Most tokens; pieces seen once are left out.
-        clean_links: Whether links and @names count as the words "url" and "user".
+        texts: The texts of the training split only.
+        vocab_size: Maximum number of tokens; a learned piece occurs at least twice.
+        clean_links: Replace links and @names with the words "url" and "user".
 
     Returns:
         The tokenizer.
 
     Raises:
-        KerasBertError: If the vocabulary cannot hold the characters and the special tokens.
+        KerasBertError: If `vocab_size` is too small for the characters and the special tokens.
     """
     tokenizer = _wordpiece({}, lowercase=True)
     if clean_links:
@@ -47,64 +52,80 @@ def train_tokenizer(
     letters = sorted(
         set("".join(tokenizer.normalizer.normalize_str(text) for text in texts)) - {" "}
     )
-    # Numbers of "##x" would follow the order of a hash map, and break ties between merges
-    # differently in each process.
+    # Otherwise the trainer numbers the "##x" pieces in the order of a hash map. Ties between merges
+    # are broken by these ids, so each process would learn another vocabulary.
     first = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)]
     least = len(first) + len(letters)
     if vocab_size < least:
-        msg = f"a vocabulary of {vocab_size} tokens has no room: the characters alone need {least}; raise --vocab-size"
+        msg = (
+            f"a vocabulary of {vocab_size} tokens is too small: special tokens and characters need "
+            f"{least}; raise --vocab-size"
+        )
         raise KerasBertError(msg)
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    trained = _wordpiece(tokenizer.get_vocab(), lowercase=True)  # to which "##x" is nothing special
+    # The trainer made the "##x" pieces special tokens. The new tokenizer treats them as pieces.
+    trained = _wordpiece(tokenizer.get_vocab(), lowercase=True)
     trained.add_special_tokens(list(SPECIAL_TOKENS))
     trained.normalizer = tokenizer.normalizer
     return trained
 
 
 def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
-    """Read tokenizer.json, or vocab.txt as the first BERTs have it.
+    """Load a tokenizer from tokenizer.json, or from vocab.txt as published with the first BERTs.
 
     Args:
-        folder: Where it lies.
-        clean_links: See `train_tokenizer`; a tokenizer saved by this module keeps its own.
+        folder: Folder that contains the file.
+        clean_links: See `train_tokenizer`. A tokenizer that already cleans links is not changed.
 
     Returns:
         The tokenizer, without padding or truncation.
 
     Raises:
-        KerasBertError: If there is none, or it lacks a special token.
+        KerasBertError: If there is no readable tokenizer, or it is not one of BERT.
     """
     file, vocabulary = folder / FILE, folder / "vocab.txt"
     try:
         if file.is_file():
             tokenizer = Tokenizer.from_file(str(file))
         elif vocabulary.is_file():
-            words = vocabulary.read_text(encoding="utf-8").rstrip("\n").split("\n")
-            twice = [word for word, count in Counter(words).items() if count > 1]
-            if twice:
-                msg = f"{vocabulary} has {twice[0]!r} twice: numbers of tokens are lines of this file; mend it"
+            tokens = vocabulary.read_text(encoding="utf-8").rstrip("\n").split("\n")
+            repeated = [token for token, count in Counter(tokens).items() if count > 1]
+            if repeated:
+                msg = (
+                    f"{vocabulary} has {repeated[0]!r} twice: the line number is the token id, so "
+                    "each token must occur once; correct the file"
+                )
                 raise KerasBertError(msg)
-            stated = folder / "tokenizer_config.json"
-            config = json.loads(stated.read_text(encoding="utf-8")) if stated.is_file() else {}
+            config_file = folder / "tokenizer_config.json"
+            config = (
+                json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+            )
             tokenizer = _wordpiece(
-                {word: i for i, word in enumerate(words)},
+                {token: i for i, token in enumerate(tokens)},
                 lowercase=config.get("do_lower_case", True),
             )
         else:
-            msg = f"{folder} has neither tokenizer.json nor vocab.txt: give another folder with --tokenizer"
+            msg = (
+                f"{folder} has neither tokenizer.json nor vocab.txt: "
+                "give another folder with --tokenizer"
+            )
             raise KerasBertError(msg)
     except KerasBertError:
         raise
     except Exception as error:  # tokenizers raises plain exceptions
         msg = f"the tokenizer in {folder} cannot be read: {error}"
         raise KerasBertError(msg) from error
-    lacking = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
-    if lacking or tokenizer.token_to_id("[PAD]") != 0:
-        fault = f"lacks {', '.join(lacking)}" if lacking else "has [PAD] elsewhere than at 0"
-        msg = f"the tokenizer in {folder} {fault}: it is not BERT's; give another folder with --tokenizer"
+    missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    pad_id = tokenizer.token_to_id("[PAD]")
+    if missing or pad_id != 0:
+        fault = f"lacks {', '.join(missing)}" if missing else f"has [PAD] at id {pad_id}, not 0"
+        msg = (
+            f"the tokenizer in {folder} {fault}: "
+            "give the folder of a BERT tokenizer with --tokenizer"
+        )
         raise KerasBertError(msg)
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -114,8 +135,8 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Numbers of each text's tokens, without [CLS] and [SEP]."""
-    tokenizer.encode_special_tokens = True  # "[SEP]" in a text is no end of it
+    """Return the token ids of each text, without [CLS] and [SEP]."""
+    tokenizer.encode_special_tokens = True  # "[SEP]" in a text is ordinary text
     return [
         encoding.ids
         for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -123,11 +144,15 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """Number of a token that the tokenizer has."""
-    number = tokenizer.token_to_id(token)
-    if number is None:
+    """Return the id of a token.
+
+    Raises:
+        KeyError: If the tokenizer does not have the token.
+    """
+    found = tokenizer.token_to_id(token)
+    if found is None:
         raise KeyError(token)
-    return number
+    return found
 
 
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
@@ -141,16 +166,18 @@ def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
 
 
 def _clean(tokenizer: Tokenizer) -> None:
-    """Put words in the place of links and names, before all else."""
+    """Replace links and @names with words, before all other normalization."""
     steps = [normalizers.Replace(_LINK, _URL), normalizers.Replace(_NAME, _USER)]
     tokenizer.normalizer = normalizers.Sequence([*steps, tokenizer.normalizer])
 
 
 def save_for_hugging_face(tokenizer: Tokenizer, target: Path) -> None:
-    """Write a tokenizer so that `AutoTokenizer.from_pretrained` reads it, [CLS] and [SEP] around each text.
+    """Write a tokenizer in the format of `AutoTokenizer.from_pretrained`.
+
+    The written tokenizer adds [CLS] and [SEP] to each text.
 
     Args:
-        tokenizer: The tokenizer; it changes.
+        tokenizer: The tokenizer. It is modified: it gets a post-processor.
         target: Folder to write to.
     """
     first, last = ((token, token_id(tokenizer, token)) for token in ("[CLS]", "[SEP]"))

@@ -1,4 +1,4 @@
-"""The skeleton of every task: one step for train, val and test; optimiser; freezing; metrics."""
+"""Base class of all tasks: a step shared by all stages, the optimizer, freezing and metrics."""
 
 import gc
 import json
@@ -35,12 +35,15 @@ STAGES = ("train", "val", "test")
 
 
 class Task(lightning.LightningModule):
-    """Base of all tasks. A subclass builds `network`, with the children `features` and `head`, and counts what it gives.
+    """Base class of all tasks.
+
+    A subclass builds `network`, with the children `features` and `head`, and accumulates its
+    outputs in totals.
 
     Attributes:
         network: The plain torch module.
         freezing: Which parameters train at which epoch.
-        results: Stage -> what it came to last.
+        results: Stage -> its latest result.
     """
 
     network: nn.Module
@@ -63,24 +66,25 @@ class Task(lightning.LightningModule):
         monitor: str = "val/acc",
         mode: str = "max",
     ) -> None:
-        """State how every task is trained.
+        """Set the training options that all tasks share.
 
         Args:
             num_classes: K.
             lr: Peak learning rate of the head.
             backbone_lr: Peak learning rate of the backbone.
-            weight_decay: Of weights; biases and norms have none.
-            optimizer: `adamw`, which without weight decay is Adam, or `sgd`.
-            momentum: Of `sgd`, Nesterov's, 0..1.
+            weight_decay: Weight decay of the weights; biases and norms are not decayed.
+            optimizer: `adamw` or `sgd`. Without weight decay, `adamw` is Adam.
+            momentum: Nesterov momentum of `sgd`, 0..1.
             label_smoothing: Share of the label that is spread over all classes while training,
                 0..1.
-            schedule: See `Schedule`, as for the rest.
-            warmup: Fraction of all steps, 0..1.
+            schedule: Name of the learning-rate schedule; see `Schedule` for this and the following
+                arguments.
+            warmup: Length of the warm-up as a fraction of all steps, 0..1.
             decay: Factor on the learning rate, 0..1.
-            min_lr: What a decaying learning rate does not fall below.
-            patience: Epochs that `plateau` waits for.
-            monitor: The metric that `plateau` looks at.
-            mode: Whether min or max of it is better.
+            min_lr: Lower bound of a decaying learning rate.
+            patience: Number of epochs without improvement before `plateau` decays.
+            monitor: The metric that `plateau` monitors.
+            mode: `min` if lower values of the monitored metric are better, else `max`.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -96,48 +100,62 @@ class Task(lightning.LightningModule):
     @staticmethod
     @abstractmethod
     def metric_names(num_classes: int) -> list[str]:
-        """The metrics that a stage comes to, for checking a monitor before anything runs."""
+        """Return the names of a stage's metrics, to check `monitor` before the run starts."""
 
     @abstractmethod
     def new_totals(self, *, keep_samples: bool) -> StageTotals:
-        """What adds up a stage; `keep_samples` where something is to be known of each sample."""
+        """Return the totals that accumulate one stage.
+
+        Args:
+            keep_samples: Whether to keep values of each sample in addition to the sums.
+        """
 
     @abstractmethod
     def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each task has its own
-        """The step of train, val and test: add a batch to the totals and give the loss to be minimised, a scalar.
+        """Run one step of any stage: add the batch to the totals and return the loss.
 
-        Without totals the batch counts nowhere: it is one that a process repeats to keep step with
-            the others.
+        Args:
+            batch: The batch.
+            totals: Totals of the stage. None if the batch must not be counted: a process repeats
+                batches so that all processes run the same number of steps.
+
+        Returns:
+            The loss to minimise, a scalar.
         """
 
     def loss_count(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its own
-        """What a batch's loss is a mean over: a scalar, the number of its samples."""
+        """Return how many items a batch's loss averages over: a scalar, the number of samples."""
         return torch.tensor(len(batch["index"]), device=self.device)
 
     def uninitialized(self) -> str:
-        """What of the network has random weights before any training, for a person; empty where nothing has."""
+        """Name the parts that start from random weights, for messages; empty if there are none."""
         return "the head"
 
     def use_plan(self, plan: FreezingPlan) -> None:
-        """Take a freezing plan and apply its first epoch.
+        """Set the freezing plan and apply it for the first epoch.
 
         Raises:
-            FreezingError: If it names what the network does not have.
+            FreezingError: If the plan names a layer that the network does not have.
         """
         plan.check(self.network)
         self.freezing = plan
         apply_plan(self.network, plan, epoch=0)
 
     def train(self, mode: bool = True) -> "Task":  # noqa: FBT001, FBT002 - torch's own signature
-        """Set the mode; what is frozen stays in eval mode."""
+        """Set the mode; frozen modules stay in eval mode."""
         super().train(mode)
         if hasattr(self, "network"):
             keep_frozen_in_eval(self.network)
         return self
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
-        """Loss of a training batch; of a process's share of it so weighted that the mean over processes is the batch's."""
-        totals = self._totals_of("train", batch_idx)
+        """Return the loss of a training batch.
+
+        With several processes, the loss is weighted by the process's share of the global batch.
+        The mean over processes then equals the mean over the global batch. DDP and FSDP average
+        gradients in the same way.
+        """
+        totals = self._totals_for_batch("train", batch_idx)
         loss = self.shared_step(batch, totals)
         if not _several_processes():
             return loss
@@ -148,15 +166,15 @@ class Task(lightning.LightningModule):
         return loss * (own * torch.distributed.get_world_size() / total.clamp(min=1))
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
-        """Loss of a validation batch."""
-        return self.shared_step(batch, self._totals_of("val", batch_idx))
+        """Return the loss of a validation batch."""
+        return self.shared_step(batch, self._totals_for_batch("val", batch_idx))
 
     def test_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
-        """Loss of a test batch."""
-        return self.shared_step(batch, self._totals_of("test", batch_idx))
+        """Return the loss of a test batch."""
+        return self.shared_step(batch, self._totals_for_batch("test", batch_idx))
 
-    def _totals_of(self, stage: str, batch_idx: int) -> StageTotals | None:
-        """Where a batch counts; None where its sampler says that it is repeated."""
+    def _totals_for_batch(self, stage: str, batch_idx: int) -> StageTotals | None:
+        """Return the totals of a stage, or None if the sampler marks the batch as repeated."""
         loaders = {
             "train": "train_dataloader",
             "val": "val_dataloaders",
@@ -175,29 +193,33 @@ class Task(lightning.LightningModule):
         return totals
 
     def on_train_epoch_start(self) -> None:
-        """Bring freezing to this epoch and start counting from nothing."""
+        """Apply the freezing plan for this epoch and reset the totals."""
         if apply_plan(self.network, self.freezing, self.current_epoch):
-            self.train()  # what begins to train leaves eval mode; Lightning keeps the modes it finds
-            self._share_gradients_anew()
+            # Newly trainable modules must leave eval mode; Lightning keeps the modes it finds.
+            self.train()
+            self._rewrap_ddp()
         self._totals("train").reset()
         self.results.clear()
 
-    def _share_gradients_anew(self) -> None:
-        """Wrap the model again where it is wrapped: DDP shares the gradients of what was trainable when it was wrapped."""
+    def _rewrap_ddp(self) -> None:
+        """Wrap the model in DDP again, if it is wrapped.
+
+        DDP reduces only the gradients of parameters that were trainable when the model was wrapped.
+        """
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy) and isinstance(
             strategy.model, DistributedDataParallel
         ):
             strategy.model = self
-            gc.collect()  # the old wrapper takes its hooks with it
+            gc.collect()  # the hooks of the old wrapper go only when it is freed
             strategy.configure_ddp()
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting from nothing."""
+        """Reset the totals."""
         self._totals("val").reset()
 
     def on_test_epoch_start(self) -> None:
-        """Start counting from nothing."""
+        """Reset the totals."""
         self._totals("test").reset()
 
     def on_train_epoch_end(self) -> None:
@@ -225,19 +247,21 @@ class Task(lightning.LightningModule):
         known = {
             f"{stage}/{name}": value for name, value in result.metrics.items() if value is not None
         }
-        # What checkpoints and early stopping look at; `log_dict`, which is for more than that,
-        # takes 20 ms. `Curves` logs.
+        # Checkpoints and early stopping read `callback_metrics`. `log_dict` also fills it, but
+        # takes 20 ms. `Curves` does the logging.
         self.trainer.callback_metrics.update(
             {name: torch.tensor(value, device=self.device) for name, value in known.items()}
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser over named groups that hold every parameter, frozen or not, and the schedule."""
+        """Return the optimizer, whose named groups hold all parameters, and the schedule.
+
+        Frozen parameters have groups too.
+        """
         groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
         optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
-        total = int(
-            self.trainer.estimated_stepping_batches
-        )  # also makes the number of batches known
+        # Reading `estimated_stepping_batches` also sets `num_training_batches`.
+        total = int(self.trainer.estimated_stepping_batches)
         batches = int(self.trainer.num_training_batches)
         steps = steps_in(batches, self.trainer.accumulate_grad_batches)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
@@ -246,15 +270,16 @@ class Task(lightning.LightningModule):
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
             }
-        # Behind the last batch of an epoch, which is behind its validation. What Lightning does at
-        # the end of an epoch comes after the checkpoint, and a resumed run would lack it.
-        when: Any = {
+        # Step after the last batch of an epoch, which follows the validation. With
+        # `interval="epoch"`, Lightning steps after the checkpoint is written, so a resumed run
+        # would miss the step.
+        plateau: Any = {
             "scheduler": scheduler,
             "interval": "step",
             "frequency": batches,
             "monitor": self.schedule.monitor,
         }
-        return {"optimizer": optimizer, "lr_scheduler": when}
+        return {"optimizer": optimizer, "lr_scheduler": plateau}
 
     def configure_gradient_clipping(
         self,
@@ -262,7 +287,7 @@ class Task(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients; where each process holds a part of them, by the norm of the whole."""
+        """Clip the gradients; with FSDP, the norm covers the shards of all processes."""
         if gradient_clip_val and isinstance(self.trainer.strategy, FSDPStrategy):
             wrapped: Any = self.trainer.strategy.model
             wrapped.clip_grad_norm_(gradient_clip_val)
@@ -273,15 +298,15 @@ class Task(lightning.LightningModule):
         ):
             clip_in_step(optimizer, gradient_clip_val)
         else:
-            optimizer.grad_scale = None  # type: ignore[attr-defined]  # what `clip_in_step` left there
+            optimizer.grad_scale = None  # type: ignore[attr-defined]  # set by an earlier `clip_in_step`
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def backbone_config(self) -> dict[str, Any]:
-        """Values from which the backbone can be built again without its weights; empty where there are none."""
+        """Return the values that rebuild the backbone without its weights; empty by default."""
         return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mark the checkpoint as ours and add what rebuilding the network needs."""
+        """Mark the checkpoint as Thaw's and add the values that rebuild the network."""
         checkpoint["thaw"] = {
             "format": 1,
             "task": type(self).__name__,

@@ -1,4 +1,4 @@
-"""Classification of images: any network of timm, frozen as far as wanted, under a linear or an MLP head."""
+"""Image classification: any timm backbone, wholly or partly frozen, with a linear or MLP head."""
 
 from typing import Annotated, Any, Literal, cast
 
@@ -35,23 +35,24 @@ class ImageClassifier(ClassificationTask):
         """Build the network.
 
         Args:
-            backbone: Name that timm knows, local folder, or a mapping with `architecture` for
-                random weights.
+            backbone: A timm model name, a local folder, or a mapping with `architecture` for random
+                weights.
             num_classes: K.
-            weights: Local file or folder of the backbone's weights; None takes those that belong to
-                it.
-            image_size: Side of the network's input in pixels; None takes what its weights were
-                trained with.
-            freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
+            weights: Local file or folder of the backbone's weights; None loads the backbone's own
+                pretrained weights.
+            image_size: Side of the network's input in pixels; None uses the size that the weights
+                were trained with.
+            freeze_backbone: Whether to freeze the whole backbone; `LayerUnfreezing` freezes a part.
             head: `linear`, or `mlp` with hidden layers.
-            hidden: Units of the MLP's hidden layers; None is 256 and 256.
-            dropout: Behind each hidden layer of the MLP, or before the linear layer, 0..1.
-            mirror_test: Whether the logits of an image are the mean of its own and its mirror
-                image's, but in training.
-            training: See `Task`.
+            hidden: Units of the MLP's hidden layers; None means 256 and 256.
+            dropout: Dropout probability after each hidden layer of the MLP, or before the linear
+                layer, 0..1.
+            mirror_test: Whether to average the logits of an image and of its horizontal mirror
+                image (test-time augmentation); never applied in training.
+            training: Arguments of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be had.
+            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
@@ -67,21 +68,21 @@ class ImageClassifier(ClassificationTask):
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
-        """[B, K], with the mirror images' where that is asked for."""
+        """Return logits [B, K]; with `mirror_test`, averaged with those of the mirror images."""
         logits = super().logits(batch)
         if self.training or not self.mirror_test:
             return logits
         return (logits + super().logits(_mirrored(batch))) / 2
 
     def backbone_config(self) -> dict[str, Any]:
-        """Architecture, its arguments, and the input that its weights expect."""
+        """Return the architecture, its arguments and the input format that its weights expect."""
         features = self.network.features
         assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
         return features.config
 
 
 def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
-    """The batch of the mirror images."""
+    """Return the batch of the horizontally mirrored images."""
     labels, index = batch["labels"], batch["index"]
     if "features" in batch:
         return FeatureBatch(

@@ -1,4 +1,4 @@
-"""Semantic segmentation: any network of Hugging Face that gives logits at a reduced resolution."""
+"""Semantic segmentation: Hugging Face networks that return logits at a reduced resolution."""
 
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
 class Segmenter(Task):
-    """BEiT with UPerNet (Bao, Dong & Wei 2021, arXiv 2106.08254), SegFormer and their kin."""
+    """BEiT with UPerNet (Bao, Dong & Wei 2021, arXiv 2106.08254), SegFormer and others."""
 
     network: SegmentationNetwork
 
@@ -37,17 +37,19 @@ class Segmenter(Task):
         """Build the network.
 
         Args:
-            backbone: Hub name, local folder, or the values of a configuration for random weights.
+            backbone: Hub name, local folder, or a mapping of configuration values for random
+                weights.
             num_classes: K.
-            freeze_backbone: Whether all of it stays as it is; `LayerUnfreezing` freezes a part.
-            auxiliary_weight: Weight of the auxiliary head's loss while training, where the network
-                has one.
-            checkpoint_encoder: Whether to save memory by computing the backbone's layers twice.
-            checkpoint_head: The same for the head.
-            training: See `Task`.
+            freeze_backbone: Whether to freeze the whole backbone; `LayerUnfreezing` freezes a part.
+            auxiliary_weight: Weight of the auxiliary head's loss while training; unused if the
+                network has no auxiliary head.
+            checkpoint_encoder: Whether to use activation checkpointing for the backbone's layers,
+                which saves memory and computes them twice.
+            checkpoint_head: Whether to use activation checkpointing for the head.
+            training: Arguments of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be had.
+            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
@@ -62,32 +64,39 @@ class Segmenter(Task):
 
     @staticmethod
     def metric_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
-        """See `segmentation_metrics.segmentation_metrics`; and the loss."""
+        """Return the names of the metrics, see `segmentation_metrics`, and the loss."""
         return METRIC_NAMES
 
     def new_totals(self, *, keep_samples: bool) -> SegmentationTotals:
-        """Counts of pixels, and where samples are kept two metrics of each image."""
+        """Return totals of pixel counts; with `keep_samples`, also two metrics of each image."""
         return SegmentationTotals(self.num_classes, keep_samples=keep_samples)
 
     def forward(self, batch: SegmentationBatch) -> Tensor:
-        """The most probable class of each pixel, [B, H, W] uint8, at the size of the masks; 255 in their padding."""
-        _, predictions = self._measured(self.network(batch).logits, batch)
+        """Return the most probable class of each pixel, [B, H, W] uint8.
+
+        H and W are the size of the padded masks. Padding pixels are 255.
+        """
+        _, predictions = self._loss_and_predictions(self.network(batch).logits, batch)
         return predictions
 
     def shared_step(self, batch: SegmentationBatch, totals: SegmentationTotals | None) -> Tensor:
-        """Mean loss over the labelled pixels; while training with the auxiliary head's, which no metric contains."""
+        """Return the mean loss over the labelled pixels and add the batch to the totals.
+
+        While training, the loss includes the weighted loss of the auxiliary head. The metrics
+        exclude it.
+        """
         logits, auxiliary = self._logits(batch)
-        loss, predictions = self._measured(logits, batch)
+        loss, predictions = self._loss_and_predictions(logits, batch)
         if totals is not None:
             totals.update(
                 loss.detach(), predictions, batch["labels"], batch["sizes"], batch["index"]
             )
         if auxiliary is None or not self.training or not self.auxiliary_weight:
             return loss
-        return loss + self.auxiliary_weight * self._measured(auxiliary, batch)[0]
+        return loss + self.auxiliary_weight * self._loss_and_predictions(auxiliary, batch)[0]
 
     def loss_count(self, batch: SegmentationBatch) -> Tensor:
-        """Labelled pixels."""
+        """Return the number of labelled pixels, a scalar."""
         return (batch["labels"] != IGNORE_INDEX).sum()
 
     def _logits(self, batch: SegmentationBatch) -> SegmentationLogits:
@@ -97,18 +106,21 @@ class Segmenter(Task):
             if not str(error).startswith("Expected more than 1 value per channel"):
                 raise
             msg = (
-                f"a training batch of {len(batch['index'])} pair: BatchNorm in the network's head needs two; set "
-                f"data.batch_size=2 or more (model.checkpoint_encoder and model.checkpoint_head save memory), and give two "
-                f"training pairs or more"
+                f"received a training batch of {len(batch['index'])} pair; BatchNorm in the "
+                f"network's head needs two or more; set data.batch_size=2 or more "
+                f"(model.checkpoint_encoder and model.checkpoint_head save memory), "
+                f"and provide two training pairs or more"
             )
             raise BackboneError(msg) from error
         return logits
 
-    def _measured(self, logits: Tensor, batch: SegmentationBatch) -> tuple[Tensor, Tensor]:
-        """Loss and predictions at the size of each mask."""
+    def _loss_and_predictions(
+        self, logits: Tensor, batch: SegmentationBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and the predictions at the size of each mask."""
         labels = batch["labels"]
         smoothing = self.label_smoothing if self.training else 0.0
-        # Training pairs are of one size; asking a GPU would make it wait.
+        # All training pairs have one size. Comparing sizes on a GPU would force a synchronisation.
         if self.training or bool(
             (batch["sizes"] == torch.tensor(labels.shape[-2:], device=labels.device)).all()
         ):
@@ -125,9 +137,9 @@ class Segmenter(Task):
         return loss / max(1, pixels), predictions
 
     def uninitialized(self) -> str:
-        """The layers that the weights did not cover."""
+        """Name the layers that the weights did not cover."""
         return self.network.uninitialized
 
     def backbone_config(self) -> dict[str, Any]:
-        """The network's configuration, and the input that its weights expect."""
+        """Return the network's configuration and the input format that its weights expect."""
         return self.network.config()

@@ -1,4 +1,4 @@
-"""Classification of texts: any encoder, frozen or fine-tuned, under a linear or a BiGRU head."""
+"""Text classification: any encoder, frozen or fine-tuned, with a linear or BiGRU head."""
 
 from typing import Annotated, Any, Literal
 
@@ -31,17 +31,19 @@ class TextClassifier(ClassificationTask):
         """Build the network.
 
         Args:
-            backbone: Hub name, local folder, or the values of a configuration for random weights.
+            backbone: Hub name, local folder, or a mapping of configuration values for random
+                weights.
             num_classes: K.
-            freeze_backbone: Whether the encoder stays as it is ("feature-based") or is fine-tuned.
-            head: `linear` reads the pooled vector, `bigru` every token's state.
-            pooling: What the linear head reads.
+            freeze_backbone: Whether to freeze the encoder ("feature-based") instead of fine-tuning
+                it.
+            head: `linear` reads the pooled vector, `bigru` the hidden states of all tokens.
+            pooling: How the vector for the linear head is pooled.
             hidden: Units of the GRU in each direction.
-            dropout: Before the output layer, 0..1.
-            training: See `Task`.
+            dropout: Dropout probability before the output layer, 0..1.
+            training: Arguments of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be had.
+            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
@@ -54,7 +56,7 @@ class TextClassifier(ClassificationTask):
         self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def backbone_config(self) -> dict[str, Any]:
-        """The encoder's configuration."""
+        """Return the values of the encoder's configuration."""
         features = self.network.features
         assert isinstance(features, TextEncoder)  # noqa: S101 - tells the type checker
         config = features.config

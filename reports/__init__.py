@@ -1,1 +1,1 @@
-"""Run folders -> pages. Imports neither torch, lightning nor hydra."""
+"""HTML reports from run folders. The package imports neither torch, lightning nor hydra."""

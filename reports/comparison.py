@@ -1,4 +1,4 @@
-"""The page that compares runs, one self-contained HTML file."""
+"""The page that compares runs: one self-contained HTML file."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -15,18 +15,20 @@ from run_folders.run_folder import write_text
 
 _STAGES = {"val": "validation", "train": "training"}
 _MAX_LINES = 12
-_MAX_TESTED = 6  # runs whose pairs are tested: of many comparisons some come out by chance
+_MAX_TESTED = 6  # With more runs there are so many pairs that some would differ by chance alone.
 
 
 def write_comparison(paths: list[Path], target: Path) -> Path:
-    """Draw one page that compares runs; the first is what the others are held against. Seeds of one run are one row.
+    """Write one page that compares runs.
+
+    All differences are relative to the first run. Runs that differ only by seed share a row.
 
     Args:
         paths: Run folders.
-        target: The page.
+        target: The HTML file to write.
 
     Returns:
-        The page.
+        The path of the page.
     """
     runs = [read_run(path) for path in paths]
     names = distinct_names(runs)
@@ -37,7 +39,10 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
 
 
 def distinct_names(runs: Sequence[RunRecord]) -> list[str]:
-    """What each run is called: its experiment and time, or its path where that is not enough."""
+    """Return a display name for each run.
+
+    The name is experiment and time, or the path of the run folder if several runs share those.
+    """
     names = [run.name for run in runs]
     return [
         name if names.count(name) == 1 else str(run.folder)
@@ -46,11 +51,11 @@ def distinct_names(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def compared(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Any]:
-    """What the template of a comparison shows.
+    """Return the template variables of a comparison.
 
     Args:
-        runs: At least one.
-        names: Of the runs.
+        runs: At least one run.
+        names: A display name for each run.
     """
     groups = grouped(runs, names)
     tested = any(run.test for run in runs)
@@ -112,10 +117,12 @@ def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
 
 
 def _pairs(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, Any]]:
-    """For each pair of runs with the same test set, which has the better of how many samples, and how likely that is by chance.
+    """Return a row for each pair of runs: on how many samples each is better, and the p-value.
 
-    Of classifiers the samples that only one has right (McNemar's test); of segmenters the images
-    with the higher IoU (the sign test). Both ask whether a fair coin falls so unevenly.
+    The p-value is None unless both runs were tested on the same samples. A classifier is better on
+    the samples that only it predicts correctly (McNemar's test). A segmentation run is better on
+    the images where its IoU is higher (sign test). Under equality both counts follow a binomial
+    distribution with probability 1/2.
     """
     rows = []
     for (a, first), (b, second) in combinations(zip(names, runs, strict=True), 2):
@@ -129,10 +136,9 @@ def _pairs(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, An
                     t["iou"] if measure == "iou" else (t["label"] == t["prediction"]).astype(int)
                     for t in (ours, theirs)
                 ]
-                row["only_first"], row["only_second"] = (
-                    int((scores[0] > scores[1]).sum()),
-                    int((scores[1] > scores[0]).sum()),
-                )
-                row["p"], row["n"] = mcnemar_exact(row["only_first"], row["only_second"]), len(ours)
+                row["only_first"] = int((scores[0] > scores[1]).sum())
+                row["only_second"] = int((scores[1] > scores[0]).sum())
+                row["p"] = mcnemar_exact(row["only_first"], row["only_second"])
+                row["n"] = len(ours)
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Runs that differ only by seed, as one: the mean of their metrics and how sure it is."""
+"""Groups of runs that differ only by seed: mean and confidence interval of their metrics."""
 
 import statistics
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from reports.record import RunRecord
 from reports.statistics import Interval
 from run_folders.nested import leaves
 
-# What may differ between runs of one group: the seed, and what has no bearing on a metric.
+# Runs of one group may differ in the seed and in keys that do not affect any metric.
 _SEED = "seed"
-_WITHOUT_BEARING = ("plan.", "paths.", "sweep.", "logger.", "cache.")
+_KEYS_WITHOUT_EFFECT = ("plan.", "paths.", "sweep.", "logger.", "cache.")
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Summary:
     """A metric of a group.
 
     Attributes:
-        mean: Over the runs.
-        deviation: Sample standard deviation, of n - 1; None for one run.
-        interval: 95 % interval of the mean by Student's t; None for one run.
+        mean: Mean over the runs.
+        deviation: Sample standard deviation, with n - 1; None for one run.
+        interval: 95 % confidence interval of the mean by Student's t; None for one run.
     """
 
     mean: float
@@ -34,11 +34,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only by seed; one run where there is no other.
+    """Runs that differ only by seed; at least one.
 
     Attributes:
-        runs: In the order given.
-        names: What each is called.
+        runs: The runs, in the order given.
+        names: The display name of each run.
     """
 
     runs: list[RunRecord]
@@ -46,33 +46,31 @@ class Group:
 
     @property
     def first(self) -> RunRecord:
-        """The run that stands for what all have in common."""
+        """The first run, from which the page takes all that the runs have in common."""
         return self.runs[0]
 
     @property
     def name(self) -> str:
-        """What the group is called."""
-        count = len(self.runs)
-        return (
-            self.names[0]
-            if count == 1
-            else f"{self.names[0]} and {count - 1} more seed{'s' if count > 2 else ''}"  # noqa: PLR2004
-        )
+        """The display name of the group."""
+        more = len(self.runs) - 1
+        if not more:
+            return self.names[0]
+        return f"{self.names[0]} and {more} more seed{'s' if more > 1 else ''}"
 
     @property
     def seeds(self) -> list[int]:
-        """Of the runs."""
+        """Seeds of the runs that recorded one."""
         return [run.provenance["seed"] for run in self.runs if "seed" in run.provenance]
 
     def summary(self, stage: str, key: str) -> Summary | None:
-        """A metric of `val` or `test` over the runs; None where one of them has none."""
+        """Summarise a metric of stage `val` or `test` over the runs; None if a run lacks it."""
         values = [run.metrics.get(stage, {}).get(key) for run in self.runs]
         numbers = [float(value) for value in values if value is not None]
         return summarised(numbers) if len(numbers) == len(values) else None
 
 
 def summarised(values: Sequence[float]) -> Summary:
-    """Mean, deviation and interval of at least one value."""
+    """Return mean, standard deviation and confidence interval of at least one value."""
     mean = statistics.fmean(values)
     if len(values) == 1:
         return Summary(mean, None, None)
@@ -82,38 +80,41 @@ def summarised(values: Sequence[float]) -> Summary:
 
 
 def grouped(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Group]:
-    """Put together the finished runs that differ only by seed and were tested on the same samples; order is kept."""
+    """Group the finished runs that differ only by seed and were tested on the same samples.
+
+    Every other run is a group of its own. The order of the runs is kept.
+    """
     groups: dict[Any, Group] = {}
-    for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        key: Any = _key(run)
-        together = groups.get(key)
-        if key is None or (together and run.provenance.get("seed") in together.seeds):
-            key = place  # a second run with one seed is not another draw
+    for position, (run, name) in enumerate(zip(runs, names, strict=True)):
+        key: Any = _group_key(run)
+        existing = groups.get(key)
+        if key is None or (existing and run.provenance.get("seed") in existing.seeds):
+            key = position  # A second run with the same seed is no independent sample.
         group = groups.setdefault(key, Group([], []))
         group.runs.append(run)
         group.names.append(name)
     return list(groups.values())
 
 
-def _key(run: RunRecord) -> tuple[Any, ...] | None:
-    """What the runs of a group have in common; None for a run that stands alone."""
+def _group_key(run: RunRecord) -> tuple[Any, ...] | None:
+    """Return a key that is equal for runs of one group; None for a run that is never grouped."""
     if run.state != "finished" or not run.config:
         return None
     config = yaml.safe_load(run.config)
     if not isinstance(config, dict):
         return None
     tested = run.provenance.get("data", {}).get("test", {}).get("sha256")
-    return tested, *_compared(config)
+    return tested, *_compared_values(config)
 
 
-def _compared(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The values that runs of one group have in common, by dotted key."""
+def _compared_values(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the config values that are equal in all runs of a group, with their dotted keys."""
     values = leaves(config)
-    if values.get("ckpt_path") == "last":  # the same run, gone on with
+    if values.get("ckpt_path") == "last":  # A resumed run equals one that was not stopped.
         values["ckpt_path"] = None
     kept = [
         key
         for key in values
-        if key.rpartition(".")[2] != _SEED and not f"{key}.".startswith(_WITHOUT_BEARING)
+        if key.rpartition(".")[2] != _SEED and not f"{key}.".startswith(_KEYS_WITHOUT_EFFECT)
     ]
     return sorted((key, repr(values[key])) for key in kept)

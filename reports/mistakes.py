@@ -1,4 +1,4 @@
-"""Misclassified test samples, as a page shows them."""
+"""Misclassified test samples for the report page."""
 
 from itertools import takewhile
 from typing import Any
@@ -12,7 +12,10 @@ MAX_MISTAKES = 2000
 
 
 def wrong_samples(run: RunRecord) -> pd.DataFrame:
-    """Misclassified test samples with their confidence, the most confident first; `reference` says what each is."""
+    """Return the misclassified test samples with their confidence, the most confident first.
+
+    The column `reference` has the text of a sample, or the name of its image.
+    """
     table = run.predictions
     if table is None:
         return pd.DataFrame(
@@ -26,7 +29,7 @@ def wrong_samples(run: RunRecord) -> pd.DataFrame:
 
 
 def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
-    """Misclassified test samples that have a picture, the most confident first.
+    """Return the misclassified test samples that have a picture, the most confident first.
 
     Args:
         run: The run.
@@ -35,26 +38,34 @@ def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
         Dicts with index, label, prediction, confidence, name and source (of the picture).
     """
     rows = wrong_samples(run).to_dict("records") if run.pictures else []
-    # Those behind the first without a picture have theirs by chance, as samples of their class.
+    # Pictures are stored for the most confident mistakes and for the first samples of each class.
+    # After the first mistake without a picture only the latter have one: they are left out, so
+    # that the list has no gaps.
     rows = list(takewhile(lambda row: row["index"] in run.pictures, rows))
     return [
         {
-            "index": int(row["index"]), "label": row["label"], "prediction": row["prediction"],
-            "confidence": float(row["confidence"]), "name": str(row["reference"]), "source": source(run.pictures[row["index"]]),
+            "index": int(row["index"]),
+            "label": row["label"],
+            "prediction": row["prediction"],
+            "confidence": float(row["confidence"]),
+            "name": str(row["reference"]),
+            "source": source(run.pictures[row["index"]]),
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def mistakes(run: RunRecord) -> list[dict[str, Any]]:
-    """Misclassified test samples by kind of mistake, the most frequent kind first, in it the most confident first.
+    """Return the misclassified test samples grouped by label and prediction.
+
+    The most frequent pair comes first; within a pair, the most confident sample comes first.
 
     Args:
         run: The run.
 
     Returns:
         Dicts with label, prediction, count and rows (index, confidence, text); at most
-        `MAX_MISTAKES` rows in all.
+        `MAX_MISTAKES` rows in total.
     """
     wrong = wrong_samples(run)
     shown = wrong.head(MAX_MISTAKES)

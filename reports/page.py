@@ -1,4 +1,4 @@
-"""A run's page, one self-contained HTML file."""
+"""The page of a run: one self-contained HTML file."""
 
 import math
 from pathlib import Path
@@ -27,7 +27,7 @@ _MAX_DRAWN_CLASSES = 40
 
 
 def environment() -> jinja2.Environment:
-    """What fills the templates in."""
+    """Return the Jinja environment that renders the templates."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -40,13 +40,13 @@ def environment() -> jinja2.Environment:
 
 
 def write_report(path: Path) -> Path:
-    """Draw a run's page from its folder.
+    """Write the page of a run from its folder.
 
     Args:
         path: The run folder.
 
     Returns:
-        The page, report.html in the folder.
+        The path of the page: report.html in the folder.
     """
     run = read_run(path)
     target = RunFolder(path).report
@@ -123,7 +123,7 @@ def _card(name: str, test: dict[str, Any], interval: Interval | None) -> dict[st
 
 
 def _curves(run: RunRecord) -> dict[str, str]:
-    """Title -> plot over the epochs."""
+    """Return plots over the epochs, title -> SVG."""
     history, drawn = run.history, {}
     for metric in shown_in("curves"):
         columns = {stage: f"{stage}/{metric.name}" for stage in ("train", "val")}
@@ -138,9 +138,8 @@ def _curves(run: RunRecord) -> dict[str, str]:
         if str(column).startswith("lr/") and "no_decay" not in str(column)
     ]
     names = [name for name in names if history[name].notna().any()]
-    names = names[
-        :: max(1, math.ceil(len(names) / _MAX_RATES))
-    ]  # a layer-wise decay has a group for each layer
+    # Layer-wise decay has one parameter group per layer: draw a regular subset of them.
+    names = names[:: max(1, math.ceil(len(names) / _MAX_RATES))]
     rates = {name.removeprefix("lr/"): line(history, name) for name in names}
     if rates:
         drawn["learning rate"] = plots.curves(
@@ -164,12 +163,15 @@ def _run_plots(run: RunRecord) -> dict[str, str]:
 
 
 def line(history: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
-    """Epochs, and a column's values in them."""
+    """Return the epochs and the values of a column of the history."""
     return history["epoch"].tolist(), history[column].tolist()
 
 
 def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows under the per-class table. With one label a sample, the micro averages all are the accuracy."""
+    """Return the rows of averages below the per-class table.
+
+    Each sample has one label, so micro precision, recall and F1 all equal the accuracy.
+    """
     if not test.get("n"):
         return []
     rows = [{"name": "micro average", **dict.fromkeys(("precision", "recall", "f1"), test["acc"])}]
@@ -197,7 +199,7 @@ def _warnings(run: RunRecord) -> list[str]:
     for overlap in data.get("overlaps", []):
         first, second = overlap["splits"]
         count, what = overlap["count"], overlap["what"]
-        shared = f"1 {what.removesuffix('s')} stands" if count == 1 else f"{count} {what} stand"
+        shared = f"1 {what.removesuffix('s')} occurs" if count == 1 else f"{count} {what} occur"
         lines.append(
             f"{shared} in {first} and in {second}, for example: {overlap['examples'][0][:120]}"
         )

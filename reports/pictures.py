@@ -1,21 +1,22 @@
-"""Pictures of test samples on a run's page, embedded in it."""
+"""Pictures of test samples, embedded in the page of a run."""
 
 import base64
 from typing import Any
 
 from reports.record import RunRecord
 
-_MOST = 8  # pictures of a class
+_MAX_PER_CLASS = 8
 
 
 def class_pictures(run: RunRecord) -> list[dict[str, Any]]:
-    """The first test samples of each class, those that have a picture.
+    """Return the pictures of the first test samples of each class.
 
     Args:
         run: The run.
 
     Returns:
-        Dicts with name and pictures (source, title), in the order of the classes.
+        Dicts with name and pictures (source, title), in the order of the classes. The list is empty
+        if the run has no pictures.
     """
     table = run.predictions
     if table is None or not run.pictures:
@@ -25,15 +26,15 @@ def class_pictures(run: RunRecord) -> list[dict[str, Any]]:
             "name": name,
             "pictures": [
                 {"source": source(run.pictures[i]), "title": f"index {i}"}
-                for i in _of_class(run, name)[:_MOST]
+                for i in _pictured_indices(run, name)[:_MAX_PER_CLASS]
             ],
         }
         for name in run.test["classes"]
     ]
 
 
-def _of_class(run: RunRecord, name: str) -> list[int]:
-    """Indices of a class's samples from the first on, as long as each has a picture."""
+def _pictured_indices(run: RunRecord, name: str) -> list[int]:
+    """Return the indices of a class's samples up to the first sample without a picture."""
     assert run.predictions is not None  # noqa: S101 - tells the type checker
     indices = []
     for index in run.predictions.loc[run.predictions["label"] == name, "index"].tolist():
@@ -44,6 +45,6 @@ def _of_class(run: RunRecord, name: str) -> list[int]:
 
 
 def source(picture: bytes) -> str:
-    """What stands in the `src` of an image, PNG or WebP."""
+    """Return the data URI of a PNG or WebP file, for the `src` of an image."""
     kind = "png" if picture.startswith(b"\x89PNG") else "webp"
     return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")

@@ -1,4 +1,4 @@
-"""Plots as SVG that takes its colours from the page, so that one picture serves the light and the dark theme."""
+"""SVG plots that take their colours from the page, so one plot serves light and dark theme."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-# Colours that stand for a CSS variable until the SVG is written.
+# Placeholder colours: each is replaced by a CSS variable in the written SVG.
 INK, _LINE = "#010203", "#040506"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 _VARIABLES = {INK: "var(--ink)", _LINE: "var(--line)"} | {
@@ -42,7 +42,10 @@ _LONG_NAME = 12
 
 @contextmanager
 def _styled(salt: str, *, grid: bool = True) -> Iterator[None]:
-    """Our style; the salt keeps the ids of two plots on one page apart, and the same from run to run."""
+    """Apply the plot style.
+
+    The salt makes SVG ids reproducible, and different in the plots of one page.
+    """
     settings: Any = {**_STYLE, "axes.grid": grid, "svg.hashsalt": salt}
     with mpl.rc_context(settings):
         yield
@@ -57,8 +60,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    width_free = text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="plot" ', 1)
-    return width_free
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="plot" ', 1)
 
 
 def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
@@ -69,22 +71,19 @@ def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, label: str
 ) -> str:
-    """Lines over epochs.
+    """Draw lines over epochs.
 
     Args:
         series: Name -> (epochs, values).
-        ylabel: What the values are.
-        label: For screen readers.
+        ylabel: Label of the y axis.
+        label: Description for screen readers.
 
     Returns:
         An SVG element.
     """
     with _styled(label):
         figure, axes = _axes()
-        for i, (label_of, (epochs, values)) in enumerate(series.items()):
-            name = (
-                f" {label_of}" if label_of.startswith("_") else label_of
-            )  # matplotlib hides names that begin with _
+        for i, (name, (epochs, values)) in enumerate(series.items()):
             points = pd.DataFrame({"x": epochs, "y": values}).dropna()
             dashes = "-" if i < len(_SERIES) else "--"
             axes.plot(
@@ -94,26 +93,26 @@ def curves(
                 color=_SERIES[i % len(_SERIES)],
                 marker="o",
                 markersize=3,
-                label=name,
+                # Matplotlib leaves labels that begin with _ out of the legend.
+                label=f" {name}" if name.startswith("_") else name,
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if max(map(len, series), default=0) > _LONG_NAME:
-            axes.legend(
-                loc="lower left", bbox_to_anchor=(0, 1)
-            )  # above: names of runs would cover the lines
+            # Above the plot, because long names of runs would cover the lines.
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
         elif len(series) > 1:
             axes.legend()
         return _svg(figure, label)
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """Counts, each row shaded by its share of the label's samples.
+    """Draw a confusion matrix, each cell shaded by its share of the label's samples.
 
     Args:
         counts: [K][K], row the label, column the prediction.
-        names: Of the classes.
+        names: [K] class names.
 
     Returns:
         An SVG element.
@@ -151,10 +150,10 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> s
 
 
 def reliability(bins: Sequence[Mapping[str, float]]) -> str:
-    """Accuracy over confidence; on the diagonal a probability means what it says.
+    """Draw accuracy over confidence; on the diagonal the confidence is calibrated.
 
     Args:
-        bins: With lower, upper, count, confidence and acc.
+        bins: Confidence bins with lower, upper, count, confidence (mean) and acc.
 
     Returns:
         An SVG element.
@@ -188,12 +187,12 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
 
 
 def bars(shares: Mapping[str, float], xlabel: str, label: str) -> str:
-    """A bar for each name, longest first.
+    """Draw a horizontal bar for each name, the longest on top.
 
     Args:
         shares: Name -> value.
-        xlabel: What the values are.
-        label: For screen readers.
+        xlabel: Label of the x axis.
+        label: Description for screen readers.
 
     Returns:
         An SVG element.
@@ -207,8 +206,8 @@ def bars(shares: Mapping[str, float], xlabel: str, label: str) -> str:
             color=_SERIES[0],
             height=0.6,
         )
-        for place, (_, value) in enumerate(ordered):
-            axes.text(value, place, f" {value:.2f}", va="center")
+        for position, (_, value) in enumerate(ordered):
+            axes.text(value, position, f" {value:.2f}", va="center")
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(xlabel)
         return _svg(figure, label)
@@ -223,15 +222,16 @@ def scatter(
     log: bool = False,
     draw: Callable[[Axes], None] | None = None,
 ) -> str:
-    """Points of trials that ended, and crosses of those that were pruned.
+    """Draw completed trials as points and pruned trials as crosses.
 
     Args:
-        groups: The two, each of (x, y); x of any kind, numbers to scale and the rest side by side.
-        xlabel: What x is.
-        ylabel: What y is.
-        label: For screen readers.
-        log: Whether x is to a logarithmic scale.
-        draw: Adds to the axes.
+        groups: The completed and the pruned trials, each a list of (x, y). If any x is not a
+            number, x is drawn as a category.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        label: Description for screen readers.
+        log: Whether the x axis is logarithmic; ignored for categories.
+        draw: Draws on the axes before the points.
 
     Returns:
         An SVG element.
@@ -244,7 +244,7 @@ def scatter(
         if draw is not None:
             draw(axes)
         for points, marker, colour, name in zip(
-            groups, "ox", (_SERIES[0], _SERIES[1]), ("ended", "pruned"), strict=True
+            groups, "ox", (_SERIES[0], _SERIES[1]), ("completed", "pruned"), strict=True
         ):
             if points:
                 xs = [x if numbers else str(x) for x, _ in points]

@@ -1,4 +1,7 @@
-"""Run folders as a report reads them. A run that died has less in it, and its page shows what there is."""
+"""The content of run folders as a report reads it.
+
+A run that failed has recorded less, and its page shows what it recorded.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,18 +15,19 @@ from run_folders.run_folder import RunFolder
 
 
 class NotARunError(UserError, ValueError):
-    """A folder is not a run folder."""
+    """The folder is not a run folder."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run.
+    """The record of one run.
 
     Attributes:
-        folder: Where it lies.
-        status, metrics, provenance, plan: The JSON files; empty where the run did not get that far.
+        folder: Path of the run folder.
+        status, metrics, provenance, plan: Content of the JSON files; empty if the run ended before
+            it wrote the file.
         config: Text of config.yaml.
-        history: One row an epoch, numbers as numbers.
+        history: One row per epoch; all columns numeric.
     """
 
     folder: Path
@@ -36,31 +40,31 @@ class RunRecord:
 
     @property
     def state(self) -> str:
-        """How the run ended; while its page is drawn, which comes last, it counts as finished."""
+        """State of the run; a run that is writing its report, its last stage, is `finished`."""
         drawing = self.status.get("stage") == "report" and self.status.get("state") == "running"
         return "finished" if drawing else str(self.status.get("state"))
 
     @property
     def name(self) -> str:
-        """Experiment and time, as the path has them."""
+        """Experiment and time: the last two parts of the path."""
         return "/".join(self.folder.parts[-2:])
 
     @cached_property
     def predictions(self) -> pd.DataFrame | None:
-        """One row a test sample, ordered by index; None where the run was not tested."""
+        """One row per test sample, ordered by index; None if the run was not tested."""
         path = RunFolder(self.folder).predictions
         return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
     def pictures(self) -> dict[int, bytes]:
-        """Index of a test sample -> a picture of it; empty where samples are no pictures."""
+        """Index of a test sample -> its picture as a file; empty if samples are not images."""
         return dict(
             zip(self._pictures["index"].tolist(), self._pictures["picture"].tolist(), strict=True)
         )
 
     @property
     def picture_groups(self) -> dict[int, str]:
-        """Index of a test sample -> why it is shown (worst, median, best), where that is said."""
+        """Index of a test sample -> its group (worst, median, best); empty if there are none."""
         groups = self._pictures.get("group")
         return (
             {}
@@ -70,7 +74,10 @@ class RunRecord:
 
     @property
     def picture_layers(self) -> dict[int, tuple[bytes, bytes, bytes]]:
-        """Index of a test sample -> its image, prediction and annotation as files, where samples have masks."""
+        """Index of a test sample -> its image, prediction and annotation, each as a file.
+
+        Empty if the samples have no masks.
+        """
         table = self._pictures
         if "annotation" not in table:
             return {}
@@ -91,7 +98,7 @@ class RunRecord:
 
     @property
     def test(self) -> dict[str, Any]:
-        """Metrics of the test stage."""
+        """Metrics of the test stage; empty if the run was not tested."""
         stage: dict[str, Any] = self.metrics.get("test", {})
         return stage
 
@@ -103,14 +110,17 @@ def read_run(path: Path) -> RunRecord:
         path: The folder.
 
     Returns:
-        What is in it.
+        The record of the run.
 
     Raises:
-        NotARunError: If it is none.
+        NotARunError: If the folder has no status.json.
     """
     folder = RunFolder(path)
     if not (folder.path / "status.json").is_file():
-        msg = f"{path} is no run folder: it has no status.json; give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
+        msg = (
+            f"{path} is no run folder: it has no status.json; "
+            "give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
+        )
         raise NotARunError(msg)
     history = pd.DataFrame(folder.read_history())
     return RunRecord(

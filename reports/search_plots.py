@@ -1,4 +1,4 @@
-"""Pictures of a search: what each trial came to, which parameters mattered, and where in their ranges good trials lie."""
+"""Plots of a search: objective of each trial, parameter importance, objective by parameter."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ _MAX_SLICES = 12
 
 
 def pictures(search: Mapping[str, Any]) -> dict[str, str]:
-    """Title -> SVG for each objective of a search.
+    """Return the plots of each objective of a search, title -> SVG.
 
     Args:
-        search: What search.json says.
+        search: Content of search.json.
     """
     drawn = {}
     for at, (objective, mode) in enumerate(search["objectives"].items()):
@@ -33,9 +33,8 @@ def pictures(search: Mapping[str, Any]) -> dict[str, str]:
                 importance, "share of the variance explained", f"importance {objective}"
             )
         names = list(dict.fromkeys(name for t, _ in complete for name in t["params"]))
-        for name in sorted(names, key=lambda name: -(importance or {}).get(name, 0.0))[
-            :_MAX_SLICES
-        ]:
+        names.sort(key=lambda name: -(importance or {}).get(name, 0.0))
+        for name in names[:_MAX_SLICES]:
             points = [
                 [(t["params"][name], v) for t, v in group if name in t["params"]]
                 for group in (complete, pruned)

@@ -1,4 +1,4 @@
-"""Intervals and tests, so that a difference is not read where there is none."""
+"""Confidence intervals of metrics, and tests of whether a difference is significant."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ Interval = tuple[float, float]
 
 
 def wilson_interval(hits: int, total: int) -> Interval:
-    """95 % score interval of a proportion (Wilson, JASA 22, 1927).
+    """Return the 95 % score interval of a proportion (Wilson, JASA 22, 1927).
 
     Args:
         hits: Successes.
@@ -28,7 +28,9 @@ def wilson_interval(hits: int, total: int) -> Interval:
 
 
 def macro_f1_interval(confusion: Sequence[Sequence[int]]) -> Interval:
-    """95 % percentile bootstrap interval of the macro F1: resampling samples is resampling the matrix's cells.
+    """Return the 95 % percentile bootstrap interval of the macro F1.
+
+    Resampling the samples is the same as drawing the matrix's cells from a multinomial.
 
     Args:
         confusion: [K][K] counts, row the label, column the prediction.
@@ -48,14 +50,14 @@ def macro_f1_interval(confusion: Sequence[Sequence[int]]) -> Interval:
 
 
 def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Interval | None:
-    """95 % percentile bootstrap interval of the area under the ROC curve.
+    """Return the 95 % percentile bootstrap interval of the area under the ROC curve.
 
     Args:
         scores: [N] probability of the positive class.
         positive: [N] whether the sample is of that class.
 
     Returns:
-        Bounds in 0..1, or None where a class is absent.
+        Bounds in 0..1, or None if a class is absent.
     """
     flags: npt.NDArray[np.bool_] = np.asarray(positive, dtype=bool)
     if flags.all() or not flags.any():
@@ -77,7 +79,14 @@ def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Inter
 
 
 def mean_interval(values: "pd.Series[float]") -> Interval | None:
-    """95 % percentile bootstrap interval of a mean over images; None where fewer than two have a value."""
+    """Return the 95 % percentile bootstrap interval of a mean over images.
+
+    Args:
+        values: [N] one value per image; NaN is ignored.
+
+    Returns:
+        The bounds, or None if fewer than two images have a value.
+    """
     known = values.dropna().to_numpy()
     if len(known) < 2:  # noqa: PLR2004
         return None
@@ -87,14 +96,16 @@ def mean_interval(values: "pd.Series[float]") -> Interval | None:
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided exact p-value of McNemar's test (Psychometrika 12, 1947): are two classifiers equally often right?
+    """Return the two-sided exact p-value of McNemar's test (Psychometrika 12, 1947).
+
+    The null hypothesis is that both classifiers have the same accuracy.
 
     Args:
-        only_first: Samples that only the first classifier has right.
-        only_second: Samples that only the second has right.
+        only_first: Samples that only the first classifier predicts correctly.
+        only_second: Samples that only the second classifier predicts correctly.
 
     Returns:
-        Probability, under equality, of a split at least as uneven.
+        Probability, under the null hypothesis, of a split at least as uneven.
     """
     total = only_first + only_second
     return float(binomtest(only_first, total).pvalue) if total else 1.0

@@ -1,4 +1,4 @@
-"""The page of a sweep: all its jobs, what a search found, and the comparison of the runs that finished."""
+"""The page of a sweep: its jobs, the result of a search, and a comparison of the finished runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,26 @@ from run_folders.sweep_job import Job
 
 
 def write_sweep_page(path: Path) -> Path:
-    """Draw a sweep's page from its folder.
+    """Write the page of a sweep from its folder.
 
     Args:
         path: The sweep's folder.
 
     Returns:
-        The page, sweep.html in it.
+        The path of the page: sweep.html in the folder.
     """
     sweep = Sweep(path)
     jobs = sweep.jobs()
     common = common_keys(jobs)
     search = sweep.search
     finished = _best_first([job for job in jobs if job.state == "finished"], search)
-    runs, names = (
-        [read_run(path / job.name) for job in finished],
-        [_name(job, common) for job in finished],
-    )
+    runs = [read_run(path / job.name) for job in finished]
+    names = [_name(job, common) for job in finished]
+    states = {
+        state: sum(job.state == state for job in jobs)
+        for state in dict.fromkeys(job.state for job in jobs)
+    }
+    first_overrides = jobs[0].overrides if jobs else {}
     page = (
         environment()
         .get_template("sweep.html.j2")
@@ -40,13 +43,8 @@ def write_sweep_page(path: Path) -> Path:
             title=f"Sweep {path.name}",
             name="/".join(path.resolve().parts[-2:]),
             jobs=[_row(job, common) for job in jobs],
-            states={
-                state: sum(job.state == state for job in jobs)
-                for state in dict.fromkeys(job.state for job in jobs)
-            },
-            common={key: value for key, value in jobs[0].overrides.items() if key in common}
-            if jobs
-            else {},
+            states=states,
+            common={key: value for key, value in first_overrides.items() if key in common},
             headings=_headings(jobs),
             search=search,
             pictures=search_plots.pictures(search) if search else {},
@@ -60,7 +58,7 @@ def write_sweep_page(path: Path) -> Path:
 
 
 def _best_first(jobs: list[Job], search: Mapping[str, Any]) -> list[Job]:
-    """The jobs of a search by its first objective; those of a grid as they are."""
+    """Sort the jobs of a search by its first objective; keep the order of a grid."""
     if not search:
         return jobs
     objective, mode = next(iter(search["objectives"].items()))
@@ -73,7 +71,7 @@ def _name(job: Job, common: set[str]) -> str:
 
 
 def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
-    """Metric -> what it is called, of those that some job has."""
+    """Return key and title of each metric in the table of jobs, if at least one job has it."""
     monitors = dict.fromkeys(job.monitor for job in jobs if job.monitor)
     tested = {f"test/{metric.name}": f"test {metric.title}" for metric in shown_in("sweep")}
     wanted = {**{name: name for name in monitors}, **tested}
@@ -83,5 +81,5 @@ def _headings(jobs: Sequence[Job]) -> list[tuple[str, str]]:
 
 
 def _row(job: Job, common: set[str]) -> dict[str, Any]:
-    """A line of the table of jobs."""
+    """Return a row of the table of jobs."""
     return {"job": job, "label": job.label(common)}

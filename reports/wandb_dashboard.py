@@ -1,7 +1,7 @@
-"""A project's dashboard at W&B as code: the workspace that its runs are looked at in, and a report of them.
+"""The dashboard of a W&B project as code: a workspace and a report of its runs.
 
-The metrics' names are those that every run logs, see `lightning_modules.loggers`; the tests hold
-them against real runs.
+The metric names are those that every run logs, see `lightning_modules.loggers`. The tests compare
+them with the names that real runs logged.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ _CONFUSION = {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPr
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What is looked at.
+    """The workspace and the report of a W&B project.
 
     Attributes:
-        entity, project: Of W&B.
+        entity, project: The W&B project; the entity is a user or a team.
         monitor: The metric that chooses the best epoch, such as `val/acc` or `val/miou`.
-        parameters: Keys of the config that are held against it.
+        parameters: Config keys whose effect on the monitored metric is shown.
     """
 
     entity: str
@@ -33,17 +33,17 @@ class Dashboard:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of a stage's metrics."""
+        """Names of the metrics of a stage, without the stage."""
         return [metric.name for metric in shown_in("dashboard", self.kind)]
 
     @property
     def kind(self) -> str:
-        """The kind of task, which the monitored metric tells."""
+        """The kind of task, derived from the monitored metric."""
         known = METRICS.get(self.monitor.rpartition("/")[2])
         return known.kind if known and known.kind else "classification"
 
     def curves(self) -> list[Any]:
-        """Of epochs, training beside validation; learning rates."""
+        """Return line plots over epochs: metrics of training and validation, and learning rates."""
         pairs = [
             wr.LinePlot(title=metric, x="epoch", y=[f"train/{metric}", f"val/{metric}"])
             for metric in self.metrics
@@ -51,31 +51,36 @@ class Dashboard:
         return [*pairs, wr.LinePlot(title="learning rates", x="epoch", metric_regex="^lr/.*", y=[])]
 
     def steps(self) -> list[Any]:
-        """Of steps: loss, gradients, speed."""
+        """Return line plots over steps: loss, gradient norm and samples per second."""
         return [
             wr.LinePlot(title=key.removeprefix("step/"), x="trainer/global_step", y=[key])
             for key in _STEPS
         ]
 
     def results(self) -> list[Any]:
-        """What the runs came to, side by side."""
+        """Return bar plots that compare the test metrics of the runs."""
         return [
             wr.BarPlot(title=f"test {metric}", metrics=[f"test/{metric}"])
             for metric in self.metrics
         ]
 
     def confusion(self) -> list[Any]:
-        """The confusion matrix, and the samples that were taken for something else."""
+        """Return the confusion matrix, the tables of classes and of test samples, and the pictures.
+
+        The samples are the misclassified ones, or the images of segmentation.
+        """
         chart = wr.CustomChart(
-            query={"summaryTable": {"tableKey": "test/confusion_table"}}, chart_name="wandb/confusion_matrix/v1",
-            chart_fields=_CONFUSION, chart_strings={"title": "confusion matrix"},
-        )  # fmt: skip
+            query={"summaryTable": {"tableKey": "test/confusion_table"}},
+            chart_name="wandb/confusion_matrix/v1",
+            chart_fields=_CONFUSION,
+            chart_strings={"title": "confusion matrix"},
+        )
         samples = "test/images" if self.kind == "segmentation" else "test/mistakes"
         tables = [wr.WeavePanelSummaryTable(table_name=name) for name in ("test/classes", samples)]
         return [chart, *tables, wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
 
     def search(self) -> list[Any]:
-        """Which parameters matter to the monitored metric."""
+        """Return panels that show the effect of the parameters on the monitored metric."""
         best = f"best/{self.monitor}"
         columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key)) for key in self.parameters]
         return [
@@ -87,7 +92,7 @@ class Dashboard:
         ]
 
     def workspace(self) -> ws.Workspace:
-        """The workspace: runs grouped by sweep, a section for each kind of panel."""
+        """Return the workspace: runs grouped by sweep, with a section for each kind of panel."""
         parts = {
             "Curves": self.curves(),
             "Steps": self.steps(),
@@ -107,9 +112,10 @@ class Dashboard:
         )
 
     def report(self) -> wr.Report:
-        """The report: curves by group, the table of runs, confusion matrices, what the parameters do.
+        """Return the report: curves by group, table of runs, confusion matrices, parameter effects.
 
-        Sets of runs are those of the report's own project: naming one would ask W&B for it at once.
+        The sets of runs name no project, so they use the report's own. A named project would be
+        requested from W&B immediately.
         """
         columns = [f"summary:test/{metric}" for metric in self.metrics]
         columns = [
@@ -129,7 +135,10 @@ class Dashboard:
             entity=self.entity,
             project=self.project,
             title=f"{self.project}: curves, runs and mistakes",
-            description=f"Best epoch by {self.monitor}; metrics of the test split from the best epoch's weights.",
+            description=(
+                f"The best epoch is chosen by {self.monitor}; "
+                "test metrics are those of the weights of the best epoch."
+            ),
             blocks=[
                 wr.TableOfContents(),
                 wr.H1("Curves by group"),
@@ -147,8 +156,10 @@ class Dashboard:
         )
 
     def definition(self) -> dict[str, Any]:
-        """Both as what is sent to W&B, plain values."""
-        workspace, report = self.workspace()._to_model(), self.report()._to_model()  # noqa: SLF001 - saving is all that is public
+        """Return workspace and report as the plain values that are sent to W&B."""
+        # The public API can only save them, so the values come from a private method.
+        workspace = self.workspace()._to_model()  # noqa: SLF001
+        report = self.report()._to_model()  # noqa: SLF001
         parts = {"workspace": workspace, "report": report}
         return {
             name: part.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,1 +1,1 @@
-"""The ground floor: what every other package may import."""
+"""Run folders, sweeps and error messages. Every other package may import this one."""

@@ -1,4 +1,4 @@
-"""Parts of error messages: another error in brief, the names nearest to a mistyped one. Standard library only."""
+"""Parts of error messages: short error texts, suggestions for typos. Standard library only."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,26 +7,29 @@ _MOST_SHOWN = 12
 
 
 class UserError(Exception):
-    """Base of the errors that a user can cause.
+    """Base class of the errors that a user can cause.
 
     The message is one line: what was wrong, where, what was received, what to do next. Any other
-    error is a fault of Thaw and shows its traceback.
+    error is a bug in Thaw and shows its traceback.
     """
 
 
 def brief(error: BaseException, most: int | None = 200) -> str:
-    """The text of another library's error on one line, cut to `most` characters; its class where it has no text."""
+    """Return the text of another library's error on one line.
+
+    The text is cut to `most` characters. An error without a text is named by its class.
+    """
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The known names that are similar to a mistyped one.
+    """Return the known names that are similar to a mistyped one.
 
     Args:
         name: The mistyped name.
         known: The names that exist.
         count: How many to return at most.
-        cutoff: 0 to 1; the least similarity, where 1 is the same name.
+        cutoff: The lowest similarity, 0 to 1, where 1 means equal.
 
     Returns:
         The names, the most similar first.
@@ -35,9 +38,9 @@ def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Name the known names nearest to a mistyped one, else list those that exist.
+    """Suggest the known names nearest to a mistyped one, or list the known names.
 
-    A dotted key is near, too, where its last part is the same.
+    A dotted key also counts as near if its last part is the same.
 
     Returns:
         `did you mean a or b?`, or `known: a, b, c`.

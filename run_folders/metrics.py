@@ -12,17 +12,17 @@ Place = Literal["console", "curves", "comparison", "sweep", "dashboard"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """The description of one metric.
 
     Attributes:
         name: Its key.
-        title: Its name on a page.
+        title: Its name in reports.
         better: Whether a higher (`max`) or a lower (`min`) value is better.
-        kind: The kind of task that has it; empty for every kind.
-        shown: Where it is shown beside the report's own tables: `console`, the table that ends a
-            run; `curves`, the report's plots over epochs; `comparison`, the plots of a comparison;
-            `sweep`, tables of jobs; `dashboard`, W&B's workspace.
-        format: Of a value, as `format` takes it.
+        kind: The kind of task that has it; empty if every kind has it.
+        shown: Where it is shown, besides the tables of the report. `console`: the table at the end
+            of a run. `curves`: the report's plots over epochs. `comparison`: the plots of a
+            comparison. `sweep`: the tables of jobs. `dashboard`: the W&B workspace.
+        format: The format specification of its values.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Metric:
     format: str = ".4f"
 
     def text(self, value: float | None) -> str:
-        """A value as it is shown; `-` for none."""
+        """Format a value; `-` for None."""
         return "-" if value is None else format(value, self.format)
 
 
-# In the order in which they are shown.
+# In display order.
 METRICS = {
     metric.name: metric
     for metric in (
@@ -71,7 +71,10 @@ METRICS = {
 
 
 def shown_in(place: Place, kind: str | None = None) -> list[Metric]:
-    """The metrics that a place shows, in order; those that a kind of task has where it is given."""
+    """Return the metrics that a place shows, in display order.
+
+    With a `kind`, only the metrics that this kind of task has are returned.
+    """
     return [
         m for m in METRICS.values() if place in m.shown and (kind is None or m.kind in ("", kind))
     ]

@@ -1,18 +1,18 @@
-"""Nested mappings by dotted keys. Standard library only."""
+"""Access to nested mappings by dotted keys. Standard library only."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def nodes(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every value in nested mappings, mappings included.
+    """Yield the dotted key and value of every entry in nested mappings.
 
     Args:
         values: The mappings.
-        prefix: What comes before each key, with its dot.
+        prefix: Text before each key, including the trailing dot.
 
     Yields:
-        A mapping before what is in it.
+        Pairs of key and value. Mappings are included, each before its own entries.
     """
     for key, value in values.items():
         yield f"{prefix}{key}", value
@@ -21,7 +21,7 @@ def nodes(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def leaves(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Dotted key -> value of every value in nested mappings that is no mapping.
+    """Return dotted key -> value for every value in nested mappings that is not a mapping.
 
     Example:
         `leaves({"a": {"b": 1, "c": [2]}})` returns `{"a.b": 1, "a.c": [2]}`.

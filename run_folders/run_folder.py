@@ -1,4 +1,7 @@
-"""What a run folder holds, how it is written (atomically) and read. Standard library only at the top."""
+"""The run folder: its files, and how they are read and written atomically.
+
+Only the standard library is imported at module level.
+"""
 
 import csv
 import io
@@ -16,11 +19,11 @@ from run_folders.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file so that readers see the old one or the new one, never a part.
+    """Write a file so that readers see the old or the new content, never a part of it.
 
     Args:
-        path: The file; its folder is made.
-        write: Called with a temporary name in the same folder.
+        path: The file; its folder is created.
+        write: Called with a temporary path in the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -37,13 +40,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def link_atomically(source: Path, path: Path) -> None:
-    """Give a file a second name, as `write_atomically` writes one; a copy, where the file system has no second names.
+    """Create a hard link to a file atomically, or a copy if hard links are not supported.
 
-    What is written in place of the one later leaves the other as it is.
+    A later `write_atomically` to one of the two paths leaves the other file as it is.
 
     Args:
-        source: The file.
-        path: Its further name, in the same folder.
+        source: The existing file.
+        path: The link, in the same folder.
     """
 
     def link(temporary: Path) -> None:
@@ -57,18 +60,21 @@ def link_atomically(source: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8; what UTF-8 cannot hold is written as an escape."""
-    write_atomically(
-        path,
-        lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"),
-    )  # type: ignore[arg-type]
+    """Write a text file atomically in UTF-8; characters that UTF-8 cannot encode are escaped."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    write_atomically(path, write)
 
 
-def _locked(handle: int) -> bool:
-    """Take the lock of an open folder; it is let go when that is closed. A file system without locks always gives it."""
-    from filelock import (
-        lock_descriptor,
-    )  # slow to import, and most who read a run folder ask for no lock
+def _try_lock(handle: int) -> bool:
+    """Try to lock an open folder, and return whether that succeeded.
+
+    Closing the handle releases the lock. Without locks in the file system it always succeeds.
+    """
+    # Imported here because it is slow, and most readers of a run folder need no lock.
+    from filelock import lock_descriptor
 
     try:
         return lock_descriptor(handle, blocking=False)
@@ -77,15 +83,15 @@ def _locked(handle: int) -> bool:
 
 
 class RunFolderError(UserError, ValueError):
-    """The folder does not hold what is asked of it."""
+    """A run folder that is damaged, in use, or lacks what is needed."""
 
 
 class RunFolder:
-    """The record of one run: what is not in it did not happen.
+    """The record of one run. Reports and dashboards show only what it contains.
 
     Attributes:
         path: The folder.
-        writes: Whether this process writes it; of several that train together only one does.
+        writes: Whether this process writes to it. In distributed training only one process does.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -94,32 +100,32 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Weights of the epoch with the best monitored metric."""
+        """The weights of the epoch with the best monitored metric."""
         return self.path / "checkpoints" / "best.ckpt"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Everything that the next epoch needs."""
+        """The full training state after the last epoch."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
     def config(self) -> Path:
-        """The resolved config, secrets redacted."""
+        """The resolved config with redacted secrets."""
         return self.path / "config.yaml"
 
     @property
     def predictions(self) -> Path:
-        """One row a test sample."""
+        """The test predictions, one row per sample."""
         return self.path / "predictions" / "test.parquet"
 
     @property
     def test_images(self) -> Path:
-        """Small pictures of some test samples: index, PNG. Only where samples are pictures."""
+        """Small pictures of some test samples with their indices; only for image data."""
         return self.path / "predictions" / "test_images.parquet"
 
     @property
     def report(self) -> Path:
-        """The page a person reads."""
+        """The HTML report."""
         return self.path / "report.html"
 
     @property
@@ -128,7 +134,11 @@ class RunFolder:
         return self.path / "skipped_rows.csv"
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write `name`; NaN and infinity are not JSON and raise `ValueError`."""
+        """Write a JSON file.
+
+        Raises:
+            ValueError: If the content has NaN or infinity, which JSON lacks.
+        """
         if self.writes:
             write_text(
                 self.path / name,
@@ -136,7 +146,11 @@ class RunFolder:
             )
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read `name`, or an empty dict where the run did not get that far; raises `RunFolderError` where it is damaged."""
+        """Read a JSON file; return an empty dict if the run has not written it.
+
+        Raises:
+            RunFolderError: If the file is damaged.
+        """
         path = self.path / name
         try:
             content: dict[str, Any] = (
@@ -149,30 +163,33 @@ class RunFolder:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it holds a run that did not come to its end."""
+        """Whether the folder has a run that has not finished."""
         return bool(self.read_json("status.json").get("state", "finished") != "finished")
 
     def begin(self, ckpt_path: str | None) -> None:
-        """Mark the folder as running. A run that goes on keeps its status until it does.
+        """Mark the folder as running; a resumed run keeps its status until it continues.
 
         Args:
             ckpt_path: None, last, or the path of a checkpoint.
 
         Raises:
-            RunFolderError: If another run's record would be overwritten.
+            RunFolderError: If the record of another run would be overwritten.
         """
         inside = ckpt_path == "last" or (
             ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
         )
-        held = (self.path / "status.json").exists()
-        if held and not inside:
-            msg = f"{self.path} holds a run already: give ckpt_path=last to go on with it, or another hydra.run.dir"
+        has_run = (self.path / "status.json").exists()
+        if has_run and not inside:
+            msg = (
+                f"{self.path} holds a run already: set ckpt_path=last to resume it, "
+                f"or another hydra.run.dir"
+            )
             raise RunFolderError(msg)
-        if not held:
+        if not has_run:
             self.write_status("running", "setup")
 
     def write_status(self, state: str, stage: str, error: str | None = None) -> None:
-        """Say where the run stands.
+        """Write the state and the stage of the run.
 
         Args:
             state: running, finished, failed, interrupted, or pruned by a search.
@@ -192,13 +209,16 @@ class RunFolder:
         self.write_json("status.json", status)
 
     def write_end_if_missing(self, state: str, error: str) -> None:
-        """Write how the run ended, unless one of its processes has; each of them may."""
+        """Write how the run ended, unless another process of the run already has.
+
+        Every process may call this, whatever its `writes`.
+        """
         status = self.read_json("status.json")
         if status.get("state") == "running":
             RunFolder(self.path).write_status(state, status["stage"], error)
 
     def read_history(self) -> list[dict[str, str]]:
-        """One dict an epoch, values as text so that metrics keep every digit."""
+        """Return one dict per epoch; values stay text so that metrics keep every digit."""
         path = self.path / "history.csv"
         if not path.is_file():
             return []
@@ -206,11 +226,11 @@ class RunFolder:
             return list(csv.DictReader(file))
 
     def write_history(self, rows: list[dict[str, str]]) -> None:
-        """Write all epochs; a metric that some epoch lacks is empty there."""
+        """Write all epochs; the cell of a metric that an epoch lacks is empty."""
         self.write_table(self.path / "history.csv", rows)
 
     def write_table(self, path: Path, rows: list[dict[str, str]]) -> None:
-        """Write rows of text as CSV, columns in order of first appearance."""
+        """Write rows of text as CSV, with columns in order of first appearance."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -221,15 +241,15 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes out while a run is in the folder; whatever ends this one lets go of it.
+        """Lock the folder against other processes; the lock ends with the process at the latest.
 
         Raises:
-            RunFolderError: If a run is in it.
+            RunFolderError: If another process has locked it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            if not _locked(handle):
+            if not _try_lock(handle):
                 msg = f"{self.path}: a run is still going on in it; wait for it, or stop it first"
                 raise RunFolderError(msg)
             yield
@@ -238,17 +258,17 @@ class RunFolder:
 
     @property
     def is_held(self) -> bool:
-        """Whether some process has a run in it, as far as the file system can tell."""
+        """Whether a process has locked the folder, as far as the file system can tell."""
         if not self.path.is_dir():
             return False
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            return not _locked(handle)
+            return not _try_lock(handle)
         finally:
             os.close(handle)
 
     def discard_unless_run(self) -> None:
-        """Leave nothing behind where nothing was run."""
+        """Delete the log and the empty folders if no run started here."""
         if (self.path / "status.json").exists():
             return
         (self.path / "train.log").unlink(missing_ok=True)

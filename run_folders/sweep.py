@@ -1,4 +1,4 @@
-"""A sweep: what was asked for, and what all its jobs came to."""
+"""The folder of a sweep: its overrides, its jobs and their results."""
 
 import csv
 import io
@@ -33,16 +33,16 @@ class Sweep:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What sweep.json says; empty where the folder is no sweep's."""
+        """The content of sweep.json; empty if the folder is not a sweep's."""
         return RunFolder(self.path).read_json(RECORD)
 
     @property
     def search(self) -> dict[str, Any]:
-        """What search.json says; empty where nothing was searched for."""
+        """The content of search.json; empty if the sweep is not a search."""
         return RunFolder(self.path).read_json(SEARCH)
 
     def begin(self, overrides: Iterable[str]) -> None:
-        """Write down what was asked for; a sweep that goes on keeps when it began."""
+        """Write the overrides to sweep.json; a resumed sweep keeps its id and start time."""
         before = self.record
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {"id": before.get("id", uuid4().hex[:8]), "started": before.get("started", now)}
@@ -52,10 +52,10 @@ class Sweep:
         """Write sweep.json and sweep.csv.
 
         Args:
-            keep: Whether jobs may yet begin; else nothing is left where nothing was run.
+            keep: Whether jobs may still start. Otherwise a sweep without jobs is deleted.
 
         Returns:
-            The jobs.
+            The jobs that have started.
         """
         jobs = self.jobs()
         if not jobs and not keep:
@@ -82,7 +82,7 @@ class Sweep:
                 folder.rmdir()
 
     def jobs(self) -> list[Job]:
-        """All jobs that began, by number."""
+        """Return all jobs that have started, in order of their numbers."""
         folders = [
             path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdigit()
         ]
@@ -90,7 +90,7 @@ class Sweep:
 
 
 def common_keys(jobs: Sequence[Job]) -> set[str]:
-    """The keys that are the same in every one of several jobs, and so tell none apart."""
+    """Return the keys that have the same value in all of several jobs."""
     keys = {key for job in jobs for key in job.overrides}
     return {
         key for key in keys if len(jobs) > 1 and len({job.overrides.get(key) for job in jobs}) == 1
@@ -98,18 +98,18 @@ def common_keys(jobs: Sequence[Job]) -> set[str]:
 
 
 def failures(jobs: Sequence[Job]) -> str:
-    """What a person is told of the jobs that did not come to their end, a line each; empty where all did."""
-    failed, common = [job for job in jobs if job.state not in DONE], common_keys(jobs)
+    """Return an error message with a line per unfinished job; empty if all jobs finished."""
+    unfinished, common = [job for job in jobs if job.state not in DONE], common_keys(jobs)
     lines = [
         f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}"
-        for job in failed
+        for job in unfinished
     ]
-    interrupted = sum(job.state != "failed" for job in failed)
+    interrupted = sum(job.state != "failed" for job in unfinished)
     counts = [
-        f"{len(failed) - interrupted} of {len(jobs)} jobs failed",
+        f"{len(unfinished) - interrupted} of {len(jobs)} jobs failed",
         *([f"{interrupted} did not end"] if interrupted else []),
     ]
-    return "\n".join([", ".join(counts), *lines]) if failed else ""
+    return "\n".join([", ".join(counts), *lines]) if unfinished else ""
 
 
 def _table(jobs: Sequence[Job]) -> str:

@@ -1,4 +1,4 @@
-"""A job of a sweep: what its run folder tells, and what becomes of what it holds when the sweep goes on."""
+"""One job of a sweep: read its run folder, and prepare the folder when the sweep resumes."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -12,30 +12,30 @@ from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-# What a job is done with; the rest goes on, or runs again.
+# States of completed jobs. Jobs in other states are resumed or run again.
 DONE = ("finished", "pruned")
-# Words that say nothing of what a job trains.
+# Prefixes of overrides that do not change what a job trains.
 NOT_OF_THE_JOB = ("sweep.", "hydra.", "hydra/")
 _OVERRIDES = "overrides.json"
 _STAGES = ("val", "test")
 
 
 class SweepError(UserError, ValueError):
-    """A sweep cannot go on, or jobs of it did not come to their end."""
+    """A sweep that cannot be resumed, or has jobs that did not finish."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job, as its folder tells.
+    """One job, as recorded in its folder.
 
     Attributes:
-        name: Of its folder in the sweep's.
+        name: The name of its folder in the sweep's folder.
         state: running, finished, pruned, failed or interrupted.
         overrides: Key -> value as typed.
-        monitor: The metric that its best epoch was chosen by; empty where it did not get that far.
-        metrics: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ...; of a job
-            without results those of validation at its best epoch so far.
-        error: One line; empty where there was none.
+        monitor: The metric that selects the best epoch; empty if the job has no config yet.
+        metrics: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ... A job
+            without results has the validation metrics of its best epoch so far.
+        error: One line; empty if there was no error.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Job:
     error: str
 
     def label(self, but: Iterable[str] = ()) -> str:
-        """The overrides for a person to read, but for these keys; numbers with four digits."""
+        """Return the overrides without the keys in `but`; floats with four significant digits."""
         return " ".join(
-            f"{key}={_brief(value)}" for key, value in self.overrides.items() if key not in but
+            f"{key}={_rounded(value)}" for key, value in self.overrides.items() if key not in but
         )
 
     @property
     def seconds(self) -> float | None:
-        """Of training and test."""
+        """Duration of training and test in seconds; None if neither is known."""
         spent = [
             self.metrics[name] for name in ("seconds/fit", "seconds/test") if name in self.metrics
         ]
@@ -61,7 +61,10 @@ class Job:
 
 
 def read_job(path: Path) -> Job:
-    """Read a job's folder. One that calls itself running, and in which no process is, was killed."""
+    """Read a job from its folder.
+
+    A job counts as interrupted if its status is running but no process has locked its folder.
+    """
     folder = RunFolder(path)
     status = folder.read_json("status.json")
     state = str(status.get("state", "interrupted"))
@@ -99,18 +102,18 @@ def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
 
 
 def enter_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
-    """Take over a job's folder, whatever it holds.
-
-    Raises:
-        SweepError: If the job is still going on there.
+    """Prepare a job's folder for running the job, whatever the folder contains.
 
     Args:
-        folder: The job's.
-        overrides: Without secrets.
+        folder: The job's folder.
+        overrides: The job's overrides, without secrets.
 
     Returns:
-        `done` where there is nothing left to do, `last` where the job goes on from its last
-        checkpoint, None where it begins.
+        `done` if the job is complete, `last` if it resumes from its last checkpoint, None if it
+        starts from the beginning.
+
+    Raises:
+        SweepError: If the job is still running in another process.
     """
     state = folder.read_json("status.json").get("state")
     own = [
@@ -122,35 +125,40 @@ def enter_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
     if state == "running" and folder.writes and folder.is_held:
         msg = "still going on in another process; wait for it, or stop it first"
         raise SweepError(msg)
-    going_on = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
-    if state is not None and not going_on and folder.writes:
+    resumes = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
+    if state is not None and not resumes and folder.writes:
         _set_aside(folder.path)
     folder.write_json(_OVERRIDES, {"words": own})
-    return "last" if going_on else None
+    return "last" if resumes else None
 
 
 def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> None:
     before = folder.read_json(_OVERRIDES).get("words", [])
     was, now = [o for o in before if o not in overrides], [o for o in overrides if o not in before]
     if was or now:
-        what = (
-            f"job {folder.path.name} was run with {' '.join(was) or 'fewer overrides'} and stays so"
+        log.warning(
+            "job %s was run with %s and is not run again; start a new sweep for %s",
+            folder.path.name,
+            " ".join(was) or "fewer overrides",
+            " ".join(now) or "fewer overrides",
         )
-        log.warning("%s; begin a new sweep for %s", what, " ".join(now) or "the rest")
 
 
 def _set_aside(path: Path) -> None:
-    """Keep what an attempt left under another name: the job runs again in a folder of its own."""
+    """Rename the folder of an earlier attempt; the job runs again in a new folder."""
     attempt = 1
     while (kept := path.with_name(f"{path.name}_attempt_{attempt}")).exists():
         attempt += 1
     path.rename(kept)
     path.mkdir()
-    log.info("job %s runs again; what it left is in %s", path.name, kept.name)
+    log.info("job %s runs again; the earlier attempt is in %s", path.name, kept.name)
 
 
 def leave_error(folder: RunFolder, error: str) -> None:
-    """Write an error down where the run itself could not. What was interrupted and cannot go on yet stays so."""
+    """Write an error to status.json if the run itself could not.
+
+    An interrupted job that can be resumed stays interrupted.
+    """
     status = folder.read_json("status.json")
     if folder.is_held or status.get("state") in (*DONE, "failed"):
         return
@@ -172,7 +180,7 @@ def _best_so_far(history: list[dict[str, str]], monitor: str, mode: str) -> dict
     return {**metrics, "seconds/fit": round(sum(float(row["seconds"]) for row in history), 3)}
 
 
-def _brief(value: str) -> str:
+def _rounded(value: str) -> str:
     try:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:

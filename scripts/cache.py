@@ -1,4 +1,7 @@
-"""Stored features: `python scripts/cache.py list` shows what is kept, `clear` removes what no run is computing."""
+"""List or remove stored features: `python scripts/cache.py list|clear`.
+
+`list` shows all entries. `clear` removes them, but for those that a run is computing.
+"""
 
 import argparse
 import json
@@ -19,13 +22,17 @@ def main() -> int:
     parser.add_argument("command", choices=["list", "clear"])
     parser.add_argument(
         "--dir",
-        help="the folder, as cache.dir; $THAW_CACHE, else thaw/features in the user's cache folder",
+        help="folder of the features, as in cache.dir "
+        "(default: $THAW_CACHE, or thaw/features in the user's cache folder)",
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:
         folder = cache_folder(arguments.dir)
         if not folder.is_dir():
-            msg = f"{folder} is no folder; give --dir what your runs have as cache.dir (the default is made by the first run)"
+            msg = (
+                f"{folder} is not a folder; set --dir to the cache.dir of your runs "
+                "(the first run creates the default folder)"
+            )
             raise DataError(msg)
         print(_list(folder) if arguments.command == "list" else _clear(folder))
     return outcome.code
@@ -42,29 +49,29 @@ def _list(folder: Path) -> str:
 
 
 def _content(entry: Path) -> str:
-    """What an entry holds, and when it was last used."""
+    """Return the description of an entry: samples, dtype, shape, and time of last use."""
     try:
         facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
         views = f" in {facts['states']} views" if facts["states"] > 1 else ""
-        shape = f"{facts['dtype']} {facts['shape']}{' a token' if facts['ragged'] else ''}"
+        shape = f"{facts['dtype']} {facts['shape']}{' per token' if facts['ragged'] else ''}"
         used = datetime.fromtimestamp((entry / ENTRY).stat().st_mtime)
     except (OSError, ValueError, LookupError, TypeError):
-        return "not finished, or damaged; a run that needs it computes it anew"
+        return "unfinished or damaged; a run that needs it computes it again"
     return f"{facts['samples']} samples{views}, {shape}, last used {used:%Y-%m-%d %H:%M}"
 
 
 def _clear(folder: Path) -> str:
-    freed, left = 0, []
+    freed, failures = 0, []
     for entry in entries(folder):
         size = size_of(entry)
         try:
             remove(entry)
             freed += size
         except Timeout:
-            left.append(f"{entry.name} stays: a run is computing it")
+            failures.append(f"{entry.name} was not removed: a run is computing it")
         except OSError as error:
-            left.append(f"{entry.name} stays: {error}")
-    return "\n".join([*left, f"{gigabytes(freed)} freed in {folder}"])
+            failures.append(f"{entry.name} was not removed: {error}")
+    return "\n".join([*failures, f"{gigabytes(freed)} freed in {folder}"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Predict new texts or images, from the run folder alone: `python scripts/predict.py RUN INPUT -o OUT`."""
+"""Predict new texts or images with a trained run: `python scripts/predict.py RUN INPUT -o OUT`.
+
+It needs only the run folder and the inputs.
+"""
 
 import argparse
 import sys
@@ -8,23 +11,32 @@ from engine.processes.outcome import report_failure
 
 
 def main() -> int:
-    """Write what says which sample it is, the prediction and the probabilities."""
+    """Write the predictions and their probabilities, or for segmentation the masks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT",
-        help="texts: a .txt with a text a line, .csv, .tsv, .jsonl or .parquet; "
-        "images: images, folders of images, a .txt with a path a line, or .parquet",
-    )  # fmt: skip
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="INPUT",
+        help="texts: a .txt with one text per line, .csv, .tsv, .jsonl or .parquet; "
+        "images: images, folders of images, a .txt with one path per line, or .parquet",
+    )
     parser.add_argument(
-        "-o", "--output", type=Path,
-        help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv; of several inputs predictions.csv); "
-        "for segmentation a folder (default: INPUT.predictions)",
-    )  # fmt: skip
+        "-o",
+        "--output",
+        type=Path,
+        help=".csv, .tsv, .jsonl or .parquet (default: INPUT.predictions.csv; for several inputs "
+        "predictions.csv); for segmentation a folder (default: INPUT.predictions; for several "
+        "inputs predictions)",
+    )
     parser.add_argument(
-        "--annotations", type=Path, metavar="DIR",
-        help="segmentation: masks to be shown beside (default: where the dataset's layout has them)",
-    )  # fmt: skip
+        "--annotations",
+        type=Path,
+        metavar="DIR",
+        help="segmentation: folder of annotated masks to show beside the predictions "
+        "(default: the one beside the images, in the dataset's layout)",
+    )
     parser.add_argument(
         "--column",
         help="column of the texts or images in a table (default: that of the training data)",
@@ -33,11 +45,11 @@ def main() -> int:
         "--on-bad-rows",
         choices=("error", "skip"),
         default="error",
-        help="stop, or leave them out and count them",
+        help="stop at unusable rows or images, or leave them out and count them",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT where it exists")
+    parser.add_argument("--force", action="store_true", help="replace existing output")
     parser.add_argument(
-        "--device", default=None, help="cpu, cuda, ... (default: a GPU where there is one)"
+        "--device", default=None, help="cpu, cuda, ... (default: a GPU if there is one)"
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:

@@ -1,4 +1,7 @@
-"""Draw one page comparing runs: `python scripts/report.py RUN [RUN ...] -o FILE`; for one run, its report again."""
+"""Write a page that compares runs: `python scripts/report.py RUN [RUN ...] -o FILE`.
+
+For a single run without -o, its report is written again.
+"""
 
 import argparse
 import sys
@@ -18,7 +21,7 @@ def main() -> int:
         "--output",
         type=Path,
         metavar="FILE",
-        help="the page (default: comparison.html, or the run's report.html)",
+        help="the page (default: comparison.html, or the report.html of a single run)",
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:

@@ -1,4 +1,7 @@
-"""Make a project's dashboard at W&B: `python scripts/wandb_dashboard.py ENTITY/PROJECT`; `--print` only shows its parts."""
+"""Create a project's dashboard at W&B: `python scripts/wandb_dashboard.py ENTITY/PROJECT`.
+
+`--print` prints the dashboard's definition and creates nothing.
+"""
 
 import argparse
 import importlib.util
@@ -10,33 +13,33 @@ from run_folders.errors import UserError, brief
 
 
 class DashboardError(UserError, ValueError):
-    """The dashboard cannot be made."""
+    """The dashboard cannot be created."""
 
 
 def main() -> int:
-    """Save workspace and report and print their addresses, or print the definition."""
+    """Save the workspace and the report and print their URLs, or print the definition."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "project",
         metavar="ENTITY/PROJECT",
-        help="where the runs are; the entity is a user or a team",
+        help="the project of the runs; the entity is a user or a team",
     )
     parser.add_argument(
         "--monitor",
         default="val/acc",
         metavar="METRIC",
-        help="that chose the best epoch (default: val/acc)",
+        help="the metric that selects the best epoch (default: val/acc)",
     )
     parser.add_argument(
         "--parameters",
         default="model.lr,model.backbone_lr,seed",
         metavar="KEYS",
-        help="of the config, held against the metric",
+        help="keys of the config, separated by commas, that are plotted against the metric",
     )
     parser.add_argument(
         "--print",
         action="store_true",
-        help="print the definition as JSON; needs neither account nor network",
+        help="print the definition as JSON, without account or network",
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:
@@ -50,7 +53,10 @@ def _make(arguments: argparse.Namespace) -> None:
         msg = f"received {arguments.project!r}; ENTITY/PROJECT is needed, such as my-team/thaw"
         raise DashboardError(msg)
     if importlib.util.find_spec("wandb_workspaces") is None:
-        msg = "a dashboard as code needs the package wandb-workspaces, which is not installed: pip install -e '.[dashboards]'"
+        msg = (
+            "the package wandb-workspaces is not installed; "
+            "install the extra `dashboards`: pip install -e '.[dashboards]'"
+        )
         raise DashboardError(msg)
     from reports.wandb_dashboard import Dashboard
 
@@ -61,23 +67,30 @@ def _make(arguments: argparse.Namespace) -> None:
         print(json.dumps(dashboard.definition(), indent=2))
         return
     _log_in()
-    for made in (dashboard.workspace(), dashboard.report()):
+    for part in (dashboard.workspace(), dashboard.report()):
         try:
-            made.save()
-        except Exception as error:  # whatever the service says
-            msg = f"W&B did not take the {type(made).__name__.lower()}: {brief(error)}"
+            part.save()
+        except Exception as error:  # any error of the service
+            msg = f"W&B did not accept the {type(part).__name__.lower()}: {brief(error)}"
             raise DashboardError(msg) from error
-        print(made.url)
+        print(part.url)
 
 
 def _log_in() -> None:
-    """Raise `DashboardError` where there is no key; W&B itself would ask for one."""
+    """Log in to W&B without asking for a key on the terminal.
+
+    Raises:
+        DashboardError: If there is no key.
+    """
     import wandb
     from wandb.sdk.lib import wbauth
 
     host = wandb.setup().settings.base_url
     if wbauth.authenticate_session(host=host, source="thaw", prompt=False) is None:
-        msg = "no key of W&B was found; set WANDB_API_KEY or run wandb login, or see the definition with --print"
+        msg = (
+            "no W&B API key was found; set WANDB_API_KEY, run wandb login, "
+            "or print the definition with --print"
+        )
         raise DashboardError(msg)
 
 

@@ -125,11 +125,11 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "empty.png": (b"", r"is empty \(0 bytes\)"),
     "text.png": (
         b"not an image at all",
-        r"is no image that can be read: it begins with b'not an i'",
+        r"is not a readable image: it begins with b'not an i'",
     ),
     "truncated.png": (_truncated("PNG"), r"is truncated: the file ends before the picture does"),
     "truncated.jpg": (_truncated("JPEG"), r"is truncated: the file ends before the picture does"),
-    "truncated.webp": (_truncated("WEBP"), r"cannot be read|is truncated|is no image"),
+    "truncated.webp": (_truncated("WEBP"), r"cannot be read|is truncated|is not a readable image"),
     "huge.png": (
         encoded(Image.new("1", (9000, 9000))),
         r"is 9000 x 9000 pixels, more than data.max_pixels=50000000 in all",
@@ -152,11 +152,11 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "animated.png": (_animated("PNG"), r"holds several pictures \(2 frames"),
     "pages.tif": (_animated("TIFF"), r"holds several pictures \(2 frames"),
     "deep.tif": (deep_tiff(), r"has 16 bits a channel or more"),
-    "pixmap.png": (b"P6 2 2 65535\n" + b"\x9c\x40" * 12, r"is no image that can be read"),
+    "pixmap.png": (b"P6 2 2 65535\n" + b"\x9c\x40" * 12, r"is not a readable image"),
     "dot.png": (encoded(Image.new("RGB", (1, 1))), r"is 1 x 1 pixels: too small to show anything"),
     "line.png": (
         encoded(Image.new("RGB", (40, 1))),
         r"is 40 x 1 pixels: too small to show anything",
     ),
-    "notes.txt": (b"hello", r"'\.txt' is no kind of image; known are \.png"),
+    "notes.txt": (b"hello", r"'\.txt' is not an image format; known are \.png"),
 }

@@ -52,10 +52,10 @@ def test_list_names_each_entry_and_the_total(filled: Path, call: Call) -> None:
     assert (code, err) == (0, "")
     damaged, images, left, texts, total = (line.split(maxsplit=3) for line in out.splitlines())
     assert (damaged[0], left[:3]) == ("damaged", ["left.partial", "2.00", "MB"])
-    assert damaged[3] == left[3] == "not finished, or damaged; a run that needs it computes it anew"
+    assert damaged[3] == left[3] == "unfinished or damaged; a run that needs it computes it again"
     assert images[:3] == ["images", "0.06", "MB"]
     assert images[3].startswith("500 samples in 2 views, torch.bfloat16 [4, 8], last used 20")
-    assert texts[3].startswith("2 samples, torch.float32 [6] a token, last used 2001-09-")
+    assert texts[3].startswith("2 samples, torch.float32 [6] per token, last used 2001-09-")
     assert total == ["4", "entries,", "2.06", f"MB, in {filled}"]
 
 
@@ -66,7 +66,7 @@ def test_clear_leaves_what_is_being_computed_and_what_is_not_the_stores(
         code, out, _ = call("clear", "--dir", str(filled))
     assert code == 0
     assert out.splitlines() == [
-        "left.partial stays: a run is computing it",
+        "left.partial was not removed: a run is computing it",
         f"0.06 MB freed in {filled}",
     ]
     assert {path.name for path in filled.iterdir()} == {
@@ -87,7 +87,7 @@ def test_what_cannot_be_removed_is_named(
 
     monkeypatch.setattr("engine.feature_cache.store.shutil.rmtree", denied)
     out = call("clear", "--dir", str(filled))[1]
-    assert f"images stays: [Errno 13] Permission denied: '{filled / 'images'}'" in out
+    assert f"images was not removed: [Errno 13] Permission denied: '{filled / 'images'}'" in out
     assert "0.00 MB freed" in out
     assert not list(filled.glob("*.lock"))
 
@@ -101,5 +101,5 @@ def test_the_folder_is_that_of_the_runs_and_has_to_be_one(
     code, out, err = call("list")
     assert (code, out) == (1, "")
     assert err.startswith(
-        f"error: {tmp_path / 'none'} is no folder; give --dir what your runs have as cache.dir"
+        f"error: {tmp_path / 'none'} is not a folder; set --dir to the cache.dir of your runs"
     )

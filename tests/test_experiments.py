@@ -140,7 +140,7 @@ def test_pair_experiment_runs_to_its_report(name: str, train: Train, tmp_path: P
     predictions = pd.read_parquet(folder.predictions)
     assert predictions["index"].tolist() == list(range(6))
     page = folder.report.read_text(encoding="utf-8")
-    assert "What was taken for what" in page
+    assert "Most frequent confusions" in page
     assert ("nothing was trained" in page) != trains
     assert f"report: {folder.report}" in ended.out
 

@@ -167,7 +167,7 @@ def logged(stored: StoredRun) -> set[str]:
         (("thaw",), "error: received 'thaw'; ENTITY/PROJECT is needed, such as my-team/thaw\n"),
         (
             ("me/thaw",),
-            "error: no key of W&B was found; set WANDB_API_KEY or run wandb login, or see the definition with --print\n",
+            "error: no W&B API key was found; set WANDB_API_KEY, run wandb login, or print the definition with --print\n",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""From samples to batches: their order, loaders, and features stored in place of samples."""
+"""Batching of samples: order, loaders, and stored features in place of samples."""

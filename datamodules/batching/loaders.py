@@ -1,4 +1,4 @@
-"""The one way from a dataset and an order to a loader."""
+"""Creation of all data loaders."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - whatever the dataset's batches are
+def _identity(batch: Any) -> Any:  # noqa: ANN401 - whatever the dataset's batches are
     return batch
 
 
@@ -16,19 +16,17 @@ def batch_loader(
     batches: Iterable[Any],
     seed: int,
     num_workers: int,
-    collate: Callable[[Any], Any] = _as_it_is,
+    collate: Callable[[Any], Any] = _identity,
 ) -> DataLoader[Any]:
-    """Read batches.
+    """Return a loader of batches.
 
     Args:
-        dataset: Of samples, or of whole batches by `__getitems__`.
-        batches: What each batch is asked for by.
-        seed: The run's.
-        num_workers: Processes that read; they live as long as the loader.
-        collate: Puts samples together; whole batches are left as they are.
-
-    Returns:
-        The loader.
+        dataset: Dataset of samples, or of whole batches if it has `__getitems__`.
+        batches: Batch sampler; it yields the positions of each batch.
+        seed: Seed of the run.
+        num_workers: Worker processes; they live as long as the loader.
+        collate: Function that combines samples into a batch; the default returns whole batches
+            unchanged.
     """
     return DataLoader(
         dataset,
@@ -36,6 +34,6 @@ def batch_loader(
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        # Its own: the global one would be drawn from at another moment in a resumed run.
+        # The global generator would be in another state in a resumed run.
         generator=torch.Generator().manual_seed(seed),
     )

@@ -1,4 +1,4 @@
-"""Which samples make up which batch: orders that depend on (seed, epoch) only, shared out among processes."""
+"""Batch samplers whose order depends only on (seed, epoch), also with several processes."""
 
 import math
 from abc import abstractmethod
@@ -11,44 +11,44 @@ from torch.utils.data import Sampler
 
 
 class EpochGenerator:
-    """Random numbers that depend on (seed, epoch) and on nothing else, so that a resumed run draws the same."""
+    """Random generator that depends only on (seed, epoch), so a resumed run draws the same."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of each epoch."""
+        """Set the epoch; Lightning calls this at the start of each epoch."""
         self.epoch = epoch
 
     def generator(self) -> np.random.Generator:
-        """A fresh generator for this epoch."""
+        """Return a new generator for this epoch."""
         return np.random.default_rng([self.seed, self.epoch])
 
 
 def process_rank() -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) without torch.distributed."""
+    """Return this process's rank and the number of processes; (0, 1) without torch.distributed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 class TrainingBatches(Sampler[list[int]]):
-    """Base of the orders for training.
+    """Base of the batch samplers for training.
 
-    Several processes share out each batch of the same list, so that a step rests on the same
-    samples on any number of them.
+    With several processes, each batch is divided among them. A training step therefore uses the
+    same samples with any number of processes.
     """
 
     def __init__(self, count: int, seed: int) -> None:
-        """State how many batches an epoch has."""
-        self.sampler = EpochGenerator(seed)  # Lightning looks here for set_epoch
+        """Store the number of batches of an epoch and the seed."""
+        self.sampler = EpochGenerator(seed)  # Lightning calls set_epoch of this attribute
         self.count = count
         self.sizes: list[int] = []
 
     @abstractmethod
     def batches(self) -> list[list[int]]:
-        """All batches of this epoch, drawn from `sampler.generator()`."""
+        """Return all batches of this epoch, drawn from `sampler.generator()`."""
 
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = process_rank()
@@ -57,7 +57,10 @@ class TrainingBatches(Sampler[list[int]]):
         return (batch[rank::world] or batch[:1] for batch in batches)
 
     def counted(self, position: int) -> bool:
-        """Whether this process has a share of a batch; without one it repeats a sample, so that it keeps step."""
+        """Return whether this process has samples of its own in the batch at this position.
+
+        Otherwise it repeats a sample, so that all processes make the same number of steps.
+        """
         return process_rank()[0] < self.sizes[position]
 
     def __len__(self) -> int:
@@ -65,26 +68,26 @@ class TrainingBatches(Sampler[list[int]]):
 
 
 class ShuffledBatches(TrainingBatches):
-    """Every sample once an epoch, in random order.
+    """Every sample once per epoch, in random order.
 
-    A last batch of a single sample joins the one before it: BatchNorm cannot take statistics of
-    one.
+    If the last batch would have a single sample, the sample is added to the batch before it:
+    BatchNorm needs more than one.
     """
 
     def __init__(self, samples: int, batch_size: int, seed: int) -> None:
-        lonely = samples % batch_size == 1 and samples > 1 and batch_size > 1
-        super().__init__(math.ceil(samples / batch_size) - lonely, seed)
+        single = samples % batch_size == 1 and samples > 1 and batch_size > 1
+        super().__init__(math.ceil(samples / batch_size) - single, seed)
         self.samples, self.batch_size = samples, batch_size
 
     def batches(self) -> list[list[int]]:
-        """All batches of this epoch."""
+        """Return all batches of this epoch."""
         order = self.sampler.generator().permutation(self.samples).tolist()
         cuts = [*(i * self.batch_size for i in range(self.count)), self.samples]
         return [order[start:end] for start, end in pairwise(cuts)]
 
 
 class EpochBatches(ShuffledBatches):
-    """The same batches as pairs (epoch, position), for samples that are changed by whoever reads them."""
+    """The same batches as pairs (epoch, position), for samples that depend on the epoch."""
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
         epoch = self.sampler.epoch
@@ -92,10 +95,10 @@ class EpochBatches(ShuffledBatches):
 
 
 class EvaluationBatches(Sampler[list[int]]):
-    """Every sample once, in a given order, in the same batches on any number of processes, which share them.
+    """Every sample once, in a given order, in the same batches with any number of processes.
 
-    All processes get equally many. Where there are too few, the last batch is repeated, and does
-    not count.
+    Several processes divide the batches among them. All get the same number of batches; where
+    batches are missing, the last one is repeated but not counted.
     """
 
     def __init__(self, order: Sequence[int], batch_size: int) -> None:
@@ -103,13 +106,13 @@ class EvaluationBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         last = len(self.batches) - 1
-        return (self.batches[min(self._place(i), last)] for i in range(len(self)))
+        return (self.batches[min(self._global_position(i), last)] for i in range(len(self)))
 
     def counted(self, position: int) -> bool:
-        """Whether a batch of this process is no repetition."""
-        return self._place(position) < len(self.batches)
+        """Return whether the batch at this position of this process is not a repetition."""
+        return self._global_position(position) < len(self.batches)
 
-    def _place(self, position: int) -> int:
+    def _global_position(self, position: int) -> int:
         rank, world = process_rank()
         return position * world + rank
 

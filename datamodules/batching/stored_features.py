@@ -1,4 +1,4 @@
-"""Features that a frozen network gave, read in place of the samples: the same batches without the network's work."""
+"""Stored features of a frozen network, read in place of samples in the same batches."""
 
 import errno
 import hashlib
@@ -22,20 +22,21 @@ _VALUES, _LENGTHS = "values.bin", "lengths.bin"
 
 
 class NotStorableError(ValueError):
-    """Features of a split would not be the same in every epoch; the message is the reason."""
+    """The features of a split change from epoch to epoch; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class FeatureInput:
-    """What of a split a network reads once.
+    """Samples of a split from which features are computed once.
 
     Attributes:
-        views: In how many views training reads each sample.
-        loader: Makes a loader of every sample once, in the batches of an evaluation.
-        positions: Of the samples of each of these batches.
-        lengths: [N] tokens of each sample; None where samples have none.
-        sha256: Of all that the network reads: two splits with one digest give the same features.
-        view: Batch and state -> the batch in that state; 0 is as it is.
+        loader: Returns a loader of every sample once, in evaluation batches.
+        positions: Positions of the samples in each of these batches.
+        lengths: [N] number of tokens of each sample; None if samples have no tokens.
+        sha256: Digest of all that the network reads; equal digests mean equal features.
+        views: Number of views of each sample in training, for example 2 if images are mirrored.
+        view: Called with a batch and the number of a view; returns that view of the batch. View 0
+            is the unchanged batch.
     """
 
     loader: Callable[[], DataLoader[Any]]
@@ -47,18 +48,20 @@ class FeatureInput:
 
     @property
     def samples(self) -> int:
-        """How many there are."""
+        """Number of samples."""
         return sum(map(len, self.positions))
 
 
 @dataclass
 class StoredFeatures:
-    """The features of a split, each sample's in one state or several; usually mapped from a file.
+    """Features of a split, for one or more views of each sample; usually memory-mapped.
 
     Attributes:
-        values: [S * N, ...], state after state; of texts [tokens of all samples, C], end to end.
-        views: S.
-        lengths: [N] int64 tokens of each sample; None where features are of one shape.
+        values: [V * N, ...], one view after the other. For token features [all tokens, C], one text
+            after the other.
+        views: Number of views V.
+        lengths: [N] int64 number of tokens of each sample; None if all features have one shape.
+        starts: [N] int64 row of the first token of each sample; None likewise.
     """
 
     values: Tensor
@@ -73,34 +76,40 @@ class StoredFeatures:
         return len(self.values) // self.views if self.lengths is None else len(self.lengths)
 
     def take(self, positions: Tensor, views: Tensor | int = 0) -> tuple[Tensor, Tensor | None]:
-        """Read samples.
+        """Read the features of samples.
 
         Args:
-            positions: [B] int64.
-            views: [B] int64 state of each, or one for all.
+            positions: [B] int64 positions of the samples.
+            views: [B] int64 view of each sample, or one view for all.
 
         Returns:
-            Features [B, ...] of one shape and None; or padded token states [B, T, C], 0 behind
-            their [B] lengths.
+            Features [B, ...] of one shape, and None. Or token features [B, T, C], padded with 0,
+            and their lengths [B].
         """
         if self.lengths is None:
             return self.values.index_select(0, positions + len(self) * views), None
-        rows, there = self._tokens(positions)
-        taken = self.values.index_select(0, torch.where(there, rows, 0).flatten()).view(
+        rows, exists = self._tokens(positions)
+        taken = self.values.index_select(0, torch.where(exists, rows, 0).flatten()).view(
             *rows.shape, -1
         )
-        return taken.masked_fill_(~there[..., None], 0), self.lengths[positions]
+        return taken.masked_fill_(~exists[..., None], 0), self.lengths[positions]
 
     def put(self, positions: Tensor, state: int, values: Tensor) -> None:
-        """Write samples; arguments as `take` gives them."""
+        """Write the features of samples.
+
+        Args:
+            positions: [B] int64 positions of the samples.
+            state: View of the samples.
+            values: Features [B, ...], or padded token features [B, T, C].
+        """
         if self.lengths is None:
             self.values[positions + len(self) * state] = values
         else:
-            rows, there = self._tokens(positions)
-            self.values[rows[there]] = values[:, : rows.shape[1]][there]
+            rows, exists = self._tokens(positions)
+            self.values[rows[exists]] = values[:, : rows.shape[1]][exists]
 
     def _tokens(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Row of each token, [B, T], and whether there is such a token."""
+        """Return the row of each token [B, T] int64, and whether the token exists [B, T] bool."""
         assert self.lengths is not None  # noqa: S101 - tells the type checker
         assert self.starts is not None  # noqa: S101 - tells the type checker
         lengths = self.lengths[positions]
@@ -110,14 +119,14 @@ class StoredFeatures:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a store's entry holds, and its files: `values.bin`, of texts `lengths.bin`.
+    """Shape and files of a cache entry: `values.bin`, and `lengths.bin` for token features.
 
     Attributes:
-        dtype: Of the values.
-        shape: Of one sample's features, or of one token's.
-        samples: N.
-        views: S, see `StoredFeatures`.
-        lengths: [N] tokens of each sample; None where features are of one shape.
+        dtype: Type of the values.
+        shape: Shape of the features of one sample or of one token.
+        samples: Number of samples N.
+        views: Number of views V; see `StoredFeatures`.
+        lengths: [N] number of tokens of each sample; None if all features have one shape.
     """
 
     dtype: torch.dtype
@@ -128,16 +137,16 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Rows of the values."""
+        """Number of rows of the values."""
         return self.views * (self.samples if self.lengths is None else int(self.lengths.sum()))
 
     @property
     def bytes(self) -> int:
-        """Size of the values."""
+        """Size of the values in bytes."""
         return self.rows * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def facts(self, stored: StoredFeatures | None = None) -> dict[str, Any]:
-        """Plain values for entry.json; with the features, the checksum of their file too."""
+        """Return JSON values for entry.json; with `stored`, also the checksum of the features."""
         ragged = self.lengths is not None
         shape = list(self.shape)
         facts = {
@@ -154,7 +163,11 @@ class Layout:
         )
 
     def create(self, folder: Path) -> None:
-        """Make an entry's files and take their room on the disk; raises `OSError` where there is none."""
+        """Create the files of an entry and reserve their disk space.
+
+        Raises:
+            OSError: If the disk has too little free space.
+        """
         with (folder / _VALUES).open("wb") as file:
             file.truncate(self.bytes)
             if hasattr(os, "posix_fallocate"):
@@ -165,10 +178,15 @@ class Layout:
             self.lengths.astype(np.int64).tofile(folder / _LENGTHS)
 
     def open(self, folder: Path, *, shared: bool = False) -> StoredFeatures:
-        """Map an entry's files, to be read or, `shared`, to be written; raises `OSError` or `ValueError` for wrong sizes."""
+        """Memory-map the files of an entry for reading, or also for writing if `shared`.
+
+        Raises:
+            OSError: If a file cannot be read.
+            ValueError: If a file has a wrong size or the lengths of other texts.
+        """
         path = folder / _VALUES
         if path.stat().st_size != self.bytes:
-            msg = f"{path.name} has {path.stat().st_size} bytes of {self.bytes}"
+            msg = f"{path.name} has {path.stat().st_size} bytes instead of {self.bytes}"
             raise ValueError(msg)
         size = self.bytes // self.dtype.itemsize
         values = torch.from_file(str(path), shared=shared, size=size, dtype=self.dtype).view(
@@ -178,7 +196,7 @@ class Layout:
             return StoredFeatures(values, self.views)
         lengths = torch.from_numpy(np.fromfile(folder / _LENGTHS, np.int64))
         if not np.array_equal(lengths.numpy(), self.lengths):
-            msg = f"{_LENGTHS} is of other texts"
+            msg = f"{_LENGTHS} belongs to other texts"
             raise ValueError(msg)
         return StoredFeatures(values, self.views, lengths)
 
@@ -193,14 +211,14 @@ class FeatureSplit(Dataset[FeatureBatch]):
         indices: Sequence[int],
         state_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
-        """Put features beside what is known of their samples.
+        """Combine features with labels and rows of their samples.
 
         Args:
             stored: Features of N samples.
-            labels: Of each, 0..K-1.
-            indices: Row of each in the split's file.
-            state_of: Epoch and [B] rows -> [B] state that each is read in; None where an epoch
-                changes nothing.
+            labels: Class of each sample, 0..K-1.
+            indices: Row of each sample in the split's file, from 0.
+            state_of: Called with the epoch and rows [B]; returns the view of each, [B] int64. None
+                if all epochs read view 0.
         """
         self.stored, self.state_of = stored, state_of
         self.labels, self.indices = torch.as_tensor(labels), torch.as_tensor(indices)
@@ -212,36 +230,35 @@ class FeatureSplit(Dataset[FeatureBatch]):
         """Read a batch.
 
         Args:
-            positions: Of its samples.
-            epoch: From 0; None in evaluation.
+            positions: Positions of its samples.
+            epoch: Epoch, from 0; None in evaluation.
 
         Returns:
-            The batch. In evaluation the second state, where there is one, stands beside the first
-            as `mirrored`.
+            The batch. In evaluation, `mirrored` has the second view if it is stored.
         """
-        where = torch.as_tensor(positions)
-        index = self.indices[where]
-        chosen: Tensor | int = (
+        chosen = torch.as_tensor(positions)
+        index = self.indices[chosen]
+        views: Tensor | int = (
             0 if epoch is None or self.state_of is None else self.state_of(epoch, index)
         )
-        features, lengths = self.stored.take(where, chosen)
-        batch = FeatureBatch(features=features, labels=self.labels[where], index=index)
+        features, lengths = self.stored.take(chosen, views)
+        batch = FeatureBatch(features=features, labels=self.labels[chosen], index=index)
         if lengths is not None:
             batch["lengths"] = lengths
         if epoch is None and self.stored.views > 1:
-            batch["mirrored"] = self.stored.take(where, 1)[0]
+            batch["mirrored"] = self.stored.take(chosen, 1)[0]
         return batch
 
     def __getitems__(self, positions: Sequence[Any]) -> FeatureBatch:
-        """A whole batch, as torch's loader asks for it; pairs are of epoch and position."""
+        """Return a whole batch for positions, or for pairs (epoch, position) in training."""
         if not isinstance(positions[0], tuple):
             return self.batch(positions)
-        epochs, places = zip(*positions, strict=True)
-        return self.batch(places, epochs[0])
+        epochs, chosen = zip(*positions, strict=True)
+        return self.batch(chosen, epochs[0])
 
 
 def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:
-    """SHA-256 over facts and the type, shape and bytes of tensors."""
+    """Return the SHA-256 over `facts` and the type, shape and bytes of tensors."""
     digest = hashlib.sha256(repr(facts).encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -250,6 +267,6 @@ def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes, without a copy where it lies in memory as it is read."""
+    """Return the bytes of a tensor; contiguous tensors on the CPU are not copied."""
     raw: Any = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return memoryview(raw)

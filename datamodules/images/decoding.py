@@ -1,7 +1,7 @@
-"""One image file or its bytes -> red, green and blue; what cannot be shown faithfully is refused with its reason.
+"""Decoding of one image or mask; images that RGB cannot represent faithfully are rejected.
 
-A reader that converts whatever comes changes pictures silently: CMYK gets other colours, 16 bits
-are cut to 8, what was transparent turns black, an animation loses all frames but one.
+Converting every image would change some of them silently: CMYK gets other colours, 16 bits are cut
+to 8, transparent pixels turn black, and an animation loses all frames but one.
 """
 
 import io
@@ -21,14 +21,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _SHORTEST_SIDE = 2
 _PLAIN_MODES = ("RGB", "L", "1", "P")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # a JPEG may turn out to be MPO
-_SHALLOW = 8  # bits a channel
-_TAIL = 12  # bytes; a PNG's last chunk
-_PNG_DEPTH_AT = 24  # byte of the header that holds the bits of a channel
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens some JPEG files as MPO
+_MAX_DEPTH = 8  # bits per channel
+_TAIL = 12  # bytes; length of a PNG's last chunk
+_PNG_DEPTH_AT = 24  # position of the header byte with the bits per channel
 
 
 class BadImageError(ValueError):
-    """An image cannot be used; the message is the reason alone."""
+    """An image cannot be used; the message has only the reason, not the file."""
 
 
 def decode_image(
@@ -42,23 +42,26 @@ def decode_image(
 
     Args:
         source: The file, or its content.
-        max_pixels: Width times height that is still decoded; a small file can claim to be huge.
-        size: Height and width; the largest part of these proportions is cut from the middle and
-            resized (bicubic, antialiased). None keeps the image as it is.
-        upright: Whether it is turned the way its camera held it, or left as its pixels are stored.
+        max_pixels: Largest width times height that is decoded; a small file can claim to be huge.
+        size: Height and width. The largest central part with this aspect ratio is resized to it
+            (bicubic, antialiased). None keeps the image as it is.
+        upright: Whether to apply the EXIF orientation; otherwise pixels stay as they are stored.
 
     Returns:
-        [H, W, 3] uint8. Greyscale becomes equal channels.
+        [H, W, 3] uint8. Greyscale becomes three equal channels.
 
     Raises:
-        BadImageError: If it cannot be read, or not without a change of its content.
+        BadImageError: If it cannot be read, or reading it would change its content.
     """
     try:
         with _stream(source) as file:
-            opened = _opened(file, max_pixels)
+            opened = _open_checked(file, max_pixels)
             image = ImageOps.exif_transpose(opened) if upright else opened
             if _transparent(image):
-                msg = "is transparent in part, and what is to be seen there is not said; save it without transparency"
+                msg = (
+                    "is transparent in part, so its colours there are not defined; "
+                    "save it without transparency"
+                )
                 raise BadImageError(msg)
             picture = image.convert("RGB")
     except BadImageError:
@@ -71,7 +74,7 @@ def decode_image(
 
 
 def check_image(source: bytes | Path, max_pixels: int) -> tuple[int, int]:
-    """Check an image by its header, and decode it only where its end is missing.
+    """Check an image by its header; decode it only if its end is missing or it has transparency.
 
     Args:
         source: The file, or its content.
@@ -85,9 +88,9 @@ def check_image(source: bytes | Path, max_pixels: int) -> tuple[int, int]:
     """
     try:
         with _stream(source) as file:
-            image = _opened(file, max_pixels)
+            image = _open_checked(file, max_pixels)
             whole, transparent = (
-                _ends(file, image.format),
+                _has_end(file, image.format),
                 image.mode in _ALPHA_MODES or "transparency" in image.info,
             )
     except BadImageError:
@@ -107,25 +110,27 @@ def decode_mask(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         max_pixels: See `decode_image`.
 
     Returns:
-        [H, W] uint8: the values as they are stored; of a picture with a palette, the palette's
-        entries.
+        [H, W] uint8 values as stored; in an image with a palette, the indices into the palette.
 
     Raises:
-        BadImageError: If it cannot be read, or is not one channel of whole numbers.
+        BadImageError: If it cannot be read, or does not have one channel of whole numbers.
     """
     try:
         with _stream(source) as file:
-            image = _opened(file, max_pixels)
+            image = _open_checked(file, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 msg = "is a JPEG, whose compression changes the values of a mask; save it as PNG"
                 raise BadImageError(msg)
             if image.mode not in ("L", "P", "1"):
-                msg = f"has {image.mode} colours; a mask has one channel, whose values stand for classes"
+                msg = (
+                    f"has {image.mode} colours; "
+                    "a mask has one channel, whose values stand for classes"
+                )
                 raise BadImageError(msg)
             values = np.asarray(image).astype(np.uint8)
             file.seek(0)
             depth = _depth(image, file.read(_PNG_DEPTH_AT + 1))
-            # Pillow spreads grey of two or four bits over 0..255.
+            # Pillow scales grey values of two or four bits to 0..255.
             return (
                 values // np.uint8(255 // (2**depth - 1))
                 if image.mode == "L" and depth in (2, 4)
@@ -141,8 +146,8 @@ def _stream(source: bytes | Path) -> BinaryIO:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Open an image and refuse it by what its header says; pixels are not decoded."""
+def _open_checked(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Open an image and check its header; its pixels are not decoded."""
     head = file.read(_PNG_DEPTH_AT + 1)
     if not head:
         msg = "is empty (0 bytes)"
@@ -150,7 +155,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        msg = f"is no image that can be read: it begins with {head[:8]!r}"
+        msg = f"is not a readable image: it begins with {head[:8]!r}"
         raise BadImageError(msg) from error
     except Image.DecompressionBombError as error:
         msg = f"is too large: {error}"
@@ -161,10 +166,10 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
     elif min(width, height) < _SHORTEST_SIDE:
         msg = f"is {width} x {height} pixels: too small to show anything"
     elif _frames(image) > 1:
-        msg = f"holds several pictures ({_frames(image)} frames or pages, animated or not); save the one that is meant"
+        msg = f"holds several pictures ({_frames(image)} frames or pages); save one of them"
     elif image.mode == "CMYK":
-        msg = "has CMYK colours, whose look depends on a printer; save it as RGB"
-    elif image.mode.startswith(("I", "F")) or _depth(image, head) > _SHALLOW:
+        msg = "has CMYK colours, which depend on a printer; save it as RGB"
+    elif image.mode.startswith(("I", "F")) or _depth(image, head) > _MAX_DEPTH:
         msg = "has 16 bits a channel or more; save it with 8"
     elif image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         msg = f"has {image.mode} colours; save it as RGB"
@@ -174,29 +179,35 @@ def _opened(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def _frames(image: Image.Image) -> int:
-    """Pictures in a file. In a camera's MPO the first is the photograph, the others are previews and depth."""
+    """Return the number of pictures in a file.
+
+    An MPO file of a camera counts as one: after the photograph come previews and depth maps.
+    """
     return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def _depth(image: Image.Image, head: bytes) -> int:
-    """Bits a channel, where Pillow would cut them to 8 without a word."""
+    """Return the bits per channel in formats where Pillow would cut them to 8 silently."""
     if image.format == "PNG":
         return head[_PNG_DEPTH_AT]
     if isinstance(image, TiffImageFile):
-        return int(max(image.tag_v2.get(TIFF_BITS, (_SHALLOW,))))
-    return _SHALLOW
+        return int(max(image.tag_v2.get(TIFF_BITS, (_MAX_DEPTH,))))
+    return _MAX_DEPTH
 
 
 def _transparent(image: Image.Image) -> bool:
-    """Whether any pixel is not wholly opaque."""
+    """Return whether any pixel is not fully opaque."""
     if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
         return False
     alpha = image.convert("RGBA").getchannel("A").getextrema()
     return bool(alpha[0] < 255)  # type: ignore[operator]  # noqa: PLR2004
 
 
-def _ends(file: BinaryIO, kind: str | None) -> bool:
-    """Whether a file has the end of its format; what is not known to have one counts as whole only after decoding."""
+def _has_end(file: BinaryIO, kind: str | None) -> bool:
+    """Return whether a file ends as its format requires.
+
+    False for formats without a known end; such files are decoded to check them.
+    """
     file.seek(0)
     head = file.read(_TAIL)
     length = file.seek(0, io.SEEK_END)

@@ -1,4 +1,4 @@
-"""From image folders and Parquet files to labelled images that are still encoded."""
+"""Readers of image folders and Parquet files that return labelled, encoded images."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from datamodules.reading.labels import class_of
 from datamodules.reading.tables import Row, read_rows
 from run_folders.errors import near_names
 
-_END = 2**16  # bytes
+_END = 2**16  # bytes that are hashed at each end of a large file
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class EncodedImage:
     """A labelled image before decoding.
 
     Attributes:
-        index: Row in the split's file, from 0; in a folder the place among its files, class by
-            class in order of their names.
+        index: Row in the split's file, from 0. In a folder, position among its files, sorted by
+            class and then by name.
         source: The file, or its content.
-        label: 0..K-1.
-        file: Name of the file that a person looks into.
-        row: Row of that file, from 1; None for an image file.
+        label: Class, 0..K-1.
+        file: Name of the file, for messages.
+        row: Row in that file, from 1; None for an image file.
     """
 
     index: int
@@ -36,25 +36,25 @@ class EncodedImage:
 
     @property
     def name(self) -> str:
-        """What a person recognises it by."""
+        """Name by which the user recognises the image: its file, and its row if it has one."""
         return self.file if self.row is None else f"{self.file}, row {self.row}"
 
     def digest(self) -> str:
-        """What tells two images apart; see `digest_of`."""
+        """Return a digest of the content; see `digest_of`."""
         return digest_of(self.source)
 
     def fault(self, split: str, reason: str) -> BadRow:
-        """This image as a bad row."""
+        """Return this image as a bad row."""
         return BadRow(split, self.file, self.row, None, reason)
 
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Where images and their labels are found.
+    """Reader of labelled images from a folder, a Parquet file or the hub.
 
     Attributes:
         image_column, label_column: Columns of a Parquet file.
-        class_names: Name of class 0, 1, ...; in an image folder the names of its folders.
+        class_names: Name of class 0, 1, ...; in an image folder, the names of the class folders.
     """
 
     image_column: str
@@ -62,17 +62,17 @@ class ImageReader:
     class_names: Sequence[str]
 
     def read(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
-        """Read a split: `<path>/<class>/<image>` where it is a folder, else a Parquet file.
+        """Read a split from a folder of files `<path>/<class>/<image>`, or from a Parquet file.
 
         Args:
             path: The folder or file.
-            split: Named in bad rows.
+            split: Split that bad rows name.
 
         Yields:
             Images and bad rows in order.
 
         Raises:
-            DataError: If it is neither, or has a folder that is no class.
+            DataError: If `path` is neither, or contains a folder that is not named after a class.
         """
         if path.is_dir():
             yield from self._from_folder(path, split)
@@ -84,13 +84,13 @@ class ImageReader:
             )
             yield from self.from_rows(rows, path.name, split)
         else:
-            msg = f"{path}: images are read from a .parquet file, or from a folder with a folder for each class"
+            msg = f"{path}: give a .parquet file, or a folder with one folder of images per class"
             raise DataError(msg)
 
     def from_rows(
         self, rows: Iterator[Row], file: str, split: str
     ) -> Iterator[EncodedImage | BadRow]:
-        """Images of a table's rows; an image is bytes, or a mapping with `bytes` as the hub has it."""
+        """Read the images of a table; an image is bytes, or a mapping with `bytes` (hub)."""
         for row in rows:
             label, reason = class_of(row.values.get(self.label_column), self.class_names)
             content = content_of(row.values.get(self.image_column))
@@ -128,7 +128,7 @@ class ImageReader:
                 f"{path.name}/{stray}",
                 None,
                 None,
-                "stands in no class folder, so its class is not known",
+                "is not in a class folder, so its class is not known",
             )
         index = 0
         for label, name in enumerate(self.class_names):
@@ -150,12 +150,15 @@ class ImageReader:
                 else:
                     yield image.fault(
                         split,
-                        f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}",
+                        f"'{file.suffix}' is not an image format; known are {', '.join(SUFFIXES)}",
                     )
 
 
 def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
-    """SHA-256 of the content; of a file longer than 128 KiB, unless `whole`, of its size and both ends."""
+    """Return the SHA-256 of an image's content.
+
+    Unless `whole`, the digest of a file over 128 KiB covers only its size, start and end.
+    """
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     length = source.stat().st_size
@@ -168,7 +171,7 @@ def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder in order of their names; hidden ones, and those in hidden folders, are left out."""
+    """Return all files below a folder, sorted, without hidden files and hidden folders."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(
         p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)
@@ -176,6 +179,6 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds
-    """The bytes of an image's cell: bytes, or a mapping with `bytes` as the hub has it."""
+    """Return the bytes of an image from a table, given as bytes or as a mapping with `bytes`."""
     content = value.get("bytes") if isinstance(value, dict) else value
     return content if isinstance(content, bytes) else None

@@ -1,4 +1,4 @@
-"""Images of a split, ready to be made into batches: decoded once and kept, or decoded each time."""
+"""Storage of the images of a split: decoded once and kept, or decoded each time they are read."""
 
 import os
 from abc import abstractmethod
@@ -22,32 +22,32 @@ from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.splits import stratified_split
 
 _THREADS = 4
-_LARGEST_SHARE = 0.6  # of the memory, that images may take
+_LARGEST_SHARE = 0.6  # share of the memory that images may take
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
 @dataclass
 class Decoding:
-    """How images are decoded.
+    """Settings for decoding images.
 
     Attributes:
-        max_pixels: Width times height that is still decoded.
-        size: Height and width of the part that is kept; None keeps the image as it is.
+        max_pixels: Largest width times height that is decoded.
+        size: Height and width to which images are cropped and resized; None keeps their size.
     """
 
     max_pixels: int
     size: tuple[int, int] | None
 
     def decode(self, image: EncodedImage) -> npt.NDArray[np.uint8] | BadImageError:
-        """[H, W, 3] uint8, or what is wrong."""
+        """Return the pixels, [H, W, 3] uint8, or the error."""
         try:
             return decode_image(image.source, self.max_pixels, self.size)
         except BadImageError as error:
             return error
 
     def check(self, image: EncodedImage) -> BadImageError | None:
-        """What is wrong with an image that is not to be decoded yet."""
+        """Return the error of an image that is decoded later; None if there is none."""
         try:
             check_image(image.source, self.max_pixels)
         except BadImageError as error:
@@ -56,13 +56,13 @@ class Decoding:
 
 
 class ImageSplit(Dataset[ImageBatch]):
-    """What both kinds of storage have; a torch dataset of whole batches.
+    """Base of both storages: a torch dataset that returns whole batches.
 
     Attributes:
-        indices: Row in the split's file.
-        labels: 0..K-1.
-        names: What a person recognises each image by.
-        digests: What tells two images apart.
+        indices: Row of each image in the split's file, from 0.
+        labels: Class of each image, 0..K-1.
+        names: Name by which the user recognises each image.
+        digests: Digest of the content of each image.
     """
 
     def __init__(
@@ -75,35 +75,35 @@ class ImageSplit(Dataset[ImageBatch]):
 
     @property
     def classes(self) -> set[int]:
-        """The classes that occur."""
+        """Classes that occur in the split."""
         return set(self.labels)
 
     def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Positions of two parts with the same share of every class."""
+        """Return the positions of two parts with the same fraction of every class."""
         return stratified_split(self.labels, fraction, seed)
 
     @abstractmethod
     def take(self, positions: Sequence[int]) -> Self:
-        """The images at these positions."""
+        """Return a split with the images at these positions."""
 
     @abstractmethod
     def pixels(self, position: int) -> Tensor:
-        """One image, [3, H, W] uint8."""
+        """Return one image, [3, H, W] uint8."""
 
     @abstractmethod
     def content(self) -> str:
-        """Of all pixels that are read: two splits with one content give the same features."""
+        """Return a digest of all pixels; splits with equal digests have equal features."""
 
     def rows(self) -> Iterable[tuple[int, str, int]]:
-        """Row, content's digest and label of each: what tells two datasets apart."""
+        """Return row, digest and label of each sample; the dataset's fingerprint covers them."""
         return zip(self.indices, self.digests, self.labels, strict=True)
 
     def contents(self) -> list[str]:
-        """The digests; an image that stands in two splits has the same in both."""
+        """Return the digests; equal images have equal digests."""
         return self.digests
 
     def name_of(self, content: str) -> str:
-        """The name of the first image with this digest."""
+        """Return the name of the first image with this digest."""
         return self.names[self.digests.index(content)]
 
     def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[int], list[str], list[str]]:
@@ -121,7 +121,7 @@ class ImageSplit(Dataset[ImageBatch]):
 
 
 class DecodedImages(ImageSplit):
-    """All images in one tensor, [N, 3, H, W] uint8; a batch is one read of it."""
+    """All images in one tensor, [N, 3, H, W] uint8; a batch is read by one indexing operation."""
 
     def __init__(
         self,
@@ -135,26 +135,26 @@ class DecodedImages(ImageSplit):
         self.images = images
 
     def take(self, positions: Sequence[int]) -> Self:
-        """The images at these positions."""
+        """Return a split with the images at these positions."""
         return type(self)(
             self.images[torch.as_tensor(positions, dtype=torch.int64)], *self._facts(positions)
         )
 
     def pixels(self, position: int) -> Tensor:
-        """One image, [3, H, W] uint8."""
+        """Return one image, [3, H, W] uint8."""
         return self.images[position]
 
     def content(self) -> str:
-        """SHA-256 of all pixels."""
+        """Return the SHA-256 of all pixels."""
         return digest_of_tensors([self.images])
 
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
-        """A whole batch, as torch's loader asks for it."""
+        """Return a whole batch; torch's `DataLoader` calls this method if it exists."""
         return self._batch(self.images[torch.as_tensor(positions)], positions)
 
 
 class EncodedImages(ImageSplit):
-    """Images that are decoded each time they are read, in the loader's workers."""
+    """Images that the workers of a loader decode each time they are read."""
 
     def __init__(
         self, images: Sequence[EncodedImage], decoding: Decoding, digests: list[str]
@@ -165,12 +165,12 @@ class EncodedImages(ImageSplit):
         self.encoded, self.decoding = list(images), decoding
 
     def take(self, positions: Sequence[int]) -> Self:
-        """The images at these positions."""
+        """Return a split with the images at these positions."""
         digests = [self.digests[p] for p in positions]
         return type(self)([self.encoded[p] for p in positions], self.decoding, digests)
 
     def content(self) -> str:
-        """SHA-256 of the files, read to their ends, and of how they are decoded."""
+        """Return the SHA-256 of the complete files, the size, and the version of Pillow."""
         whole = [
             digest
             for _, digest in in_threads(
@@ -180,15 +180,21 @@ class EncodedImages(ImageSplit):
         return digest_of_tensors([], whole, self.decoding.size, PIL.__version__)
 
     def pixels(self, position: int) -> Tensor:
-        """One image, [3, H, W] uint8; raises `DataError` where it can no longer be decoded."""
+        """Return one image, [3, H, W] uint8; raise `DataError` if it can no longer be decoded."""
         found = self.decoding.decode(self.encoded[position])
         if isinstance(found, BadImageError):
-            msg = f"{self.names[position]}: {found}; mend the file or take it away, then go on with ckpt_path=last"
+            msg = (
+                f"{self.names[position]}: {found}; "
+                "fix or remove the file, then resume with ckpt_path=last"
+            )
             raise DataError(msg)
         return torch.from_numpy(found.copy()).permute(2, 0, 1)
 
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch | DataError:
-        """A whole batch; a fault is handed over, for a worker's exception would reach the user as its traceback."""
+        """Return a whole batch, or the error.
+
+        An exception raised in a worker would reach the user as a traceback.
+        """
         try:
             return self._batch(torch.stack([self.pixels(p) for p in positions]), positions)
         except DataError as error:
@@ -201,25 +207,25 @@ def store(
     """Decode or check the images of a split.
 
     Args:
-        images: As read.
-        split: Named in bad rows.
-        decoding: How they are decoded.
-        in_memory: Whether they are decoded now and kept.
+        images: Images and bad rows as read.
+        split: Split that bad rows name.
+        decoding: Settings for decoding.
+        in_memory: Whether to decode the images now and keep them.
 
     Returns:
         The usable images, and the bad rows in order.
 
     Raises:
-        DataError: If images that are kept together differ in size or do not fit into memory.
+        DataError: If images to be kept in memory differ in size or do not fit.
     """
     entries = list(images)
     good: list[EncodedImage] = []
     digests: list[str] = []
     bad: list[BadRow] = []
     kept = np.empty((0, 3, 1, 1), np.uint8)
-    look = decoding.decode if in_memory else decoding.check
+    load = decoding.decode if in_memory else decoding.check
     for entry, found in in_threads(
-        lambda entry: None if isinstance(entry, BadRow) else look(entry), entries
+        lambda entry: None if isinstance(entry, BadRow) else load(entry), entries
     ):
         if isinstance(entry, BadRow):
             bad.append(entry)
@@ -229,7 +235,7 @@ def store(
             continue
         if isinstance(found, np.ndarray):
             if not good:
-                kept = _room(len(entries), *found.shape[:2])
+                kept = _allocate(len(entries), *found.shape[:2])
             _keep(found, kept, entry, good)
         good.append(entry)
         digests.append(entry.digest())
@@ -239,13 +245,18 @@ def store(
     return DecodedImages(torch.from_numpy(kept[: len(good)]), *facts), bad
 
 
-def _room(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """[count, 3, height, width], not filled; raises `DataError` where it would take most of the memory."""
-    needed, there = 3 * count * height * width, physical_memory()
-    if needed > there * _LARGEST_SHARE:
+def _allocate(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return an uninitialised array [count, 3, height, width].
+
+    Raises:
+        DataError: If the array would take too large a share of the memory.
+    """
+    needed, memory = 3 * count * height * width, physical_memory()
+    if needed > memory * _LARGEST_SHARE:
         msg = (
-            f"{count} images of {width} x {height} pixels take {needed / 2**30:.1f} GiB, and this machine has "
-            f"{there / 2**30:.1f}; set data.in_memory=false with data.num_workers, or a smaller data.size"
+            f"{count} images of {width} x {height} pixels take {needed / 2**30:.1f} GiB, and this "
+            f"machine has {memory / 2**30:.1f}; set data.in_memory=false with data.num_workers, "
+            "or a smaller data.size"
         )
         raise DataError(msg)
     return np.empty((count, 3, height, width), np.uint8)
@@ -259,13 +270,16 @@ def _keep(
 ) -> None:
     if pixels.shape[:2] != kept.shape[2:]:
         (h, w), (h0, w0) = pixels.shape[:2], kept.shape[2:]
-        msg = f"{image.name} is {w} x {h} pixels and {before[0].name} is {w0} x {h0}; set data.size to one side for all"
+        msg = (
+            f"{image.name} is {w} x {h} pixels and {before[0].name} is {w0} x {h0}; "
+            "set data.size to resize all"
+        )
         raise DataError(msg)
     kept[len(before)] = pixels.transpose(2, 0, 1)
 
 
 def physical_memory() -> float:
-    """Bytes of memory of this machine; infinite where it does not say."""
+    """Return the memory of this machine in bytes; infinity if it is unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -273,6 +287,9 @@ def physical_memory() -> float:
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[tuple[_In, _Out]]:
-    """Do a piece of work for each item, several at a time, in order: Pillow decodes outside of the interpreter's lock."""
+    """Apply a function to each item in threads and yield (item, result) in order.
+
+    Threads help because Pillow releases the interpreter lock while it decodes.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from zip(items, pool.map(work, items), strict=True)

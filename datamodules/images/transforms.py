@@ -1,7 +1,7 @@
-"""Random changes of training images: a batch at a time, on whatever device it is, each image with its own draw.
+"""Random augmentation of training images, in batches, on the device of the batch.
 
-What an image gets depends on (seed, epoch, its row) and on nothing else: not on the batch it is in,
-the number of processes or whether the run was resumed.
+Each image has its own random draw, which depends only on (seed, epoch, row of the image). It does
+not depend on the batch, the number of processes or whether the run was resumed.
 """
 
 from typing import Annotated, TypedDict
@@ -13,27 +13,32 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-# Columns of the draws.
+# Columns of the random draws.
 _FLIP, _ANGLE, _ROW, _COLUMN = range(4)
-_STREAM = 1  # apart from the order's stream of the same seed and epoch
+_STREAM = 1  # makes the draws independent of the sample order, which has the same seed and epoch
 
 
 class RandAugmentSettings(TypedDict):
-    """Of RandAugment (Cubuk et al. 2020, arXiv 1909.13719): operations an image, and their strength 0..30."""
+    """Settings of RandAugment (Cubuk et al. 2020, arXiv 1909.13719).
+
+    Attributes:
+        num_ops: Number of operations per image.
+        magnitude: Their strength, 0..30.
+    """
 
     num_ops: Annotated[int, Ge(1)]
     magnitude: Annotated[int, Interval(ge=0, le=30)]
 
 
 class Augmentation(TypedDict):
-    """Which changes are made, in this order.
+    """Augmentation settings, in the order in which the changes are made.
 
     Attributes:
-        crop_padding: Pixels of mirrored border, out of which a window of the old size is cut; 0 is
-            none.
-        flip: Left and right change places in half of the images.
-        rotation: Largest angle to either side, in degrees; what turns into the picture is black.
-        rand_augment: None is none.
+        crop_padding: Width in pixels of a mirrored border; a window of the original size is cut
+            from the padded image. 0 turns cropping off.
+        flip: Whether to mirror half of the images horizontally.
+        rotation: Largest angle in either direction, in degrees; pixels from outside are black.
+        rand_augment: Settings of RandAugment; None turns it off.
     """
 
     crop_padding: Annotated[int, Ge(0)]
@@ -46,27 +51,27 @@ NO_AUGMENTATION = Augmentation(crop_padding=0, flip=False, rotation=0.0, rand_au
 
 
 class Augmenter:
-    """Applies an augmentation with the draws of one epoch."""
+    """Augmentation with the random draws of one epoch."""
 
     def __init__(self, settings: Augmentation, rows: int, seed: int, epoch: int) -> None:
-        """Draw for every row.
+        """Draw the random numbers of every row.
 
         Args:
-            settings: What is done.
-            rows: Rows of the split's file.
-            seed: The run's.
-            epoch: From 0.
+            settings: Changes to make.
+            rows: Number of rows of the split's file.
+            seed: Seed of the run.
+            epoch: Epoch, from 0.
         """
         self.settings, self.seed, self.epoch = settings, seed, epoch
         draws = np.random.default_rng([seed, epoch, _STREAM]).random((rows, 4), dtype=np.float32)
         self.draws = torch.from_numpy(draws)
 
     def __call__(self, images: Tensor, index: Tensor) -> Tensor:
-        """Change a batch.
+        """Augment a batch.
 
         Args:
             images: [B, 3, H, W] uint8.
-            index: [B] rows of the images.
+            index: [B] int64 rows of the images.
 
         Returns:
             [B, 3, H, W] uint8.
@@ -86,17 +91,20 @@ class Augmenter:
         return images
 
     def flipped(self, index: Tensor) -> Tensor:
-        """[B] whether each of these rows is mirrored where `flip` is asked for."""
+        """Return [B] bool: whether each of these rows is mirrored if `flip` is on."""
         self.draws = self.draws.to(index.device)
         return self.draws[index, _FLIP] < 0.5  # noqa: PLR2004
 
     def _rand_augment(self, images: Tensor, index: Tensor, settings: RandAugmentSettings) -> Tensor:
-        """Image by image: torchvision draws once a call. It draws from the global generator, which is put back."""
+        """Apply RandAugment to each image separately, because torchvision draws once per call.
+
+        torchvision draws from the global generator, whose state is restored afterwards.
+        """
         change = v2.RandAugment(settings["num_ops"], settings["magnitude"])
         changed = []
         with torch.random.fork_rng(devices=[]):
             for image, row in zip(images, index.tolist(), strict=True):
-                # Not torch.manual_seed, which would reach the GPU's generator too.
+                # torch.manual_seed would also change the generator of the GPU.
                 torch.default_generator.manual_seed(_image_seed(self.seed, self.epoch, row))
                 changed.append(change(image))
         return torch.stack(changed)
@@ -107,33 +115,33 @@ def _image_seed(seed: int, epoch: int, row: int) -> int:
 
 
 def crop(images: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
-    """Mirror a border around each image and cut a window of the old size out of it.
+    """Pad each image with a mirrored border and cut out a window of the original size.
 
     Args:
         images: [B, 3, H, W] uint8, H and W greater than the padding.
         padding: Pixels on each side.
-        rows: [B] int64 uppermost row of each window, 0..2 * padding.
-        columns: [B] int64 leftmost column, likewise.
+        rows: [B] int64 top row of each window, 0..2 * padding.
+        columns: [B] int64 left column of each window, 0..2 * padding.
 
     Returns:
         [B, 3, H, W] uint8.
     """
     height, width = images.shape[-2:]
-    windows = _bordered(images, padding).unfold(2, height, 1).unfold(3, width, 1)
+    windows = _reflection_padded(images, padding).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 
 
-def _bordered(images: Tensor, padding: int) -> Tensor:
-    """Mirror a border around each image, the outermost pixel not doubled."""
+def _reflection_padded(images: Tensor, padding: int) -> Tensor:
+    """Pad each image with a mirrored border; the outermost pixel is not repeated."""
     for dim in (3, 2):
         before = images.narrow(dim, 1, padding).flip(dim)
-        behind = images.narrow(dim, images.shape[dim] - 1 - padding, padding).flip(dim)
-        images = torch.cat([before, images, behind], dim)
+        after = images.narrow(dim, images.shape[dim] - 1 - padding, padding).flip(dim)
+        images = torch.cat([before, images, after], dim)
     return images
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each image counter-clockwise about its middle, bilinear, black outside.
+    """Rotate each image counter-clockwise about its centre; bilinear, pixels outside are black.
 
     Args:
         images: [B, 3, H, W] uint8.
@@ -145,7 +153,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     angle = torch.deg2rad(degrees)
     cosine, sine, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    # Coordinates run from -1 to 1 on both sides, whatever their length.
+    # Coordinates run from -1 to 1 on both axes, so a rotation has to account for the aspect ratio.
     first = torch.stack([cosine, -sine * (height / width), zero], dim=-1)
     second = torch.stack([sine * (width / height), cosine, zero], dim=-1)
     grid = functional.affine_grid(

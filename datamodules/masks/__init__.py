@@ -1,1 +1,1 @@
-"""Masks of classes, one for each image: rows, class lists, storage, transforms."""
+"""Segmentation masks: rows, class lists, storage, transforms."""

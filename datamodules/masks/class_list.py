@@ -1,4 +1,4 @@
-"""The classes of a segmentation dataset: names, colours, and what the values of its masks mean."""
+"""Classes of a segmentation dataset: names, colours, and the mask values that represent them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from run_folders.errors import brief, near_names
 
 _FOLDER = Path(__file__).parent / "class_lists"
 _KEYS = ("zero_is_unlabelled", "ignore_value", "classes")
-_HIGHEST = 255  # of 8 bits
+_HIGHEST = 255  # largest value of a mask and of a colour channel, 8 bits
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """Classes and the values that stand for them.
+    """Classes and the values of masks that represent them.
 
     Attributes:
-        names: Of class 0, 1, ...
-        colours: Red, green and blue of each, 0..255.
-        zero_is_unlabelled: Whether a mask's 0 is no class and its 1 is class 0.
-        ignore_value: A further value of masks that is no class; None where there is none.
+        names: Name of class 0, 1, ...
+        colours: Red, green and blue of each class, 0..255.
+        zero_is_unlabelled: Whether value 0 means unlabelled and value 1 means class 0.
+        ignore_value: Another value that means unlabelled; None if there is none.
     """
 
     names: tuple[str, ...]
@@ -38,10 +38,14 @@ class ClassList:
 
     @classmethod
     def read(cls, name: str | Mapping[str, Any]) -> Self:
-        """Read a list: the name of one of ours, the path of a YAML file, or what would stand in one.
+        """Read a class list.
+
+        Args:
+            name: Name of one of Thaw's class lists, path of a YAML file, or the content of such a
+                file.
 
         Raises:
-            DataError: If there is none, or it is no class list.
+            DataError: If the file does not exist or is not a valid class list.
         """
         if not isinstance(name, str):
             return cls.from_plain(name, "data.class_list")
@@ -69,10 +73,10 @@ class ClassList:
 
     @classmethod
     def from_plain(cls, content: Any, origin: str) -> Self:  # noqa: ANN401 - whatever a file holds
-        """Take a list as a YAML file has it; see `as_plain`.
+        """Return the class list with this content of a YAML file; the inverse of `as_plain`.
 
         Raises:
-            DataError: If it is no class list; the message begins with `origin`.
+            DataError: If it is not a valid class list; the message begins with `origin`.
         """
         fault = _fault(content)
         if fault:
@@ -86,7 +90,7 @@ class ClassList:
         return cls(names, colours, content["zero_is_unlabelled"], content["ignore_value"])
 
     def as_plain(self) -> dict[str, Any]:
-        """Plain values, as a YAML file has them."""
+        """Return the content of a YAML file with this class list."""
         classes = [
             {"name": n, "colour": list(c)} for n, c in zip(self.names, self.colours, strict=True)
         ]
@@ -97,31 +101,31 @@ class ClassList:
         }
 
     def decode(self, values: Pixels) -> tuple[Pixels, str]:
-        """Bring the values of a mask to classes.
+        """Convert the values of a mask to classes.
 
         Args:
-            values: [H, W] as the file has them.
+            values: [H, W] uint8 values of the file.
 
         Returns:
-            [H, W] classes 0..K-1, or 255 where nothing is labelled; and what is wrong with the
-            values, or an empty string.
+            [H, W] uint8 classes 0..K-1, or 255 for unlabelled pixels; and why the values are
+            invalid, or an empty string.
         """
         counts = np.bincount(values.ravel(), minlength=_HIGHEST + 1)
         table = self._classes_of_values()
-        strange = np.flatnonzero((counts > 0) & (table < 0))
+        unknown = np.flatnonzero((counts > 0) & (table < 0))
         labels = np.where(table < 0, IGNORE_INDEX, table).astype(np.uint8)[values]
-        if not len(strange):
+        if not len(unknown):
             return labels, ""
-        found = ", ".join(f"{value} in {counts[value]:,} pixels" for value in strange[:3])
-        more = f" and {len(strange) - 3} more values" if len(strange) > 3 else ""  # noqa: PLR2004
+        found = ", ".join(f"{value} in {counts[value]:,} pixels" for value in unknown[:3])
+        more = f" and {len(unknown) - 3} more values" if len(unknown) > 3 else ""  # noqa: PLR2004
         return labels, f"holds {found}{more}, which stand for no class; {self._known()}"
 
     def encode(self, labels: Pixels) -> Pixels:
-        """Bring classes [H, W] to the values that the dataset's own masks have for them."""
+        """Convert classes [H, W] to the values that masks of the dataset have for them."""
         return labels + np.uint8(1) if self.zero_is_unlabelled else labels
 
     def _classes_of_values(self) -> npt.NDArray[np.int16]:
-        """[256] class of each value; 255 is not labelled, -1 is no value of this dataset."""
+        """Return [256] int16 class of each value; 255 is unlabelled, -1 is an unknown value."""
         table = np.full(_HIGHEST + 1, -1, np.int16)
         first = int(self.zero_is_unlabelled)
         table[first : first + len(self.names)] = np.arange(len(self.names))
@@ -134,16 +138,18 @@ class ClassList:
     def _known(self) -> str:
         first = int(self.zero_is_unlabelled)
         text = f"known are {first} to {first + len(self.names) - 1}"
-        none = [
+        unlabelled = [
             str(v)
             for v in ([0] if first else [])
             + ([] if self.ignore_value is None else [self.ignore_value])
         ]
-        return f"{text}, and {' and '.join(none)} for what is not labelled" if none else text
+        if not unlabelled:
+            return text
+        return f"{text}, and {' and '.join(unlabelled)} for unlabelled pixels"
 
 
-def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds; a line for each fault
-    """What keeps plain values from being a class list."""
+def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds
+    """Return why the content of a YAML file is not a class list, or an empty string."""
     if not isinstance(content, Mapping) or set(content) != set(_KEYS):
         return f"a class list has the keys {', '.join(_KEYS)}"
     if not isinstance(content["zero_is_unlabelled"], bool):
@@ -154,26 +160,38 @@ def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds; a line
     highest = _HIGHEST - int(content["zero_is_unlabelled"])
     if not isinstance(classes, list) or not 2 <= len(classes) <= highest:  # noqa: PLR2004
         return f"classes: a list of 2 to {highest} classes is needed"
-    for place, entry in enumerate(classes):
+    for number, entry in enumerate(classes, start=1):
         if not isinstance(entry, Mapping) or set(entry) != {"name", "colour"}:
-            return f"classes, entry {place + 1}: received {entry!r}; {{name: ..., colour: [red, green, blue]}} is needed"
+            return (
+                f"classes, entry {number}: received {entry!r}; "
+                "{name: ..., colour: [red, green, blue]} is needed"
+            )
         if not isinstance(entry["name"], str) or not entry["name"].strip():
-            return f"classes, entry {place + 1}: received {entry['name']!r} as its name; text is needed (put it in quotes)"
+            return (
+                f"classes, entry {number}: received {entry['name']!r} as its name; "
+                "text is needed (put it in quotes)"
+            )
         colour = entry["colour"]
-        right = (
+        valid = (
             isinstance(colour, list)
             and len(colour) == 3  # noqa: PLR2004
             and all(type(c) is int and 0 <= c <= _HIGHEST for c in colour)
         )
-        if not right:
-            return f"classes, {entry['name']}: colour is {colour!r}; three whole numbers of 0 to {_HIGHEST} are needed"
+        if not valid:
+            return (
+                f"classes, {entry['name']}: colour is {colour!r}; "
+                f"three whole numbers of 0 to {_HIGHEST} are needed"
+            )
     names = [entry["name"] for entry in classes]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        return f"classes: {twice[0]} stands there twice"
+        return f"classes: {twice[0]} is listed twice"
     first = int(content["zero_is_unlabelled"])
     if ignored is not None and (type(ignored) is not int or not 0 <= ignored <= _HIGHEST):
-        return f"ignore_value: received {ignored!r}; a whole number of 0 to {_HIGHEST} or null is needed"
+        return (
+            f"ignore_value: received {ignored!r}; "
+            f"a whole number of 0 to {_HIGHEST} or null is needed"
+        )
     if ignored is not None and first <= ignored < first + len(names):
         return f"ignore_value: {ignored} is the value of {names[ignored - first]}"
     return ""

@@ -1,4 +1,4 @@
-"""From folders of images and masks, Parquet files or the hub to pairs that are still encoded."""
+"""Readers of folders, Parquet files and the hub that return encoded images with encoded masks."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.tables import Row, read_rows
 
 PARQUET = ".parquet"
-SPLIT = "{split}"  # in the name of a folder: what a split is called
+SPLIT = "{split}"  # placeholder for the name of a split in the path of a folder
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class EncodedPair:
     """An image with its mask, before decoding.
 
     Attributes:
-        image: The image; its `label` says nothing.
-        annotation: The mask's file, or its content.
-        annotation_name: What a person knows the mask by.
+        image: The image; its `label` is not used.
+        annotation: File of the mask, or its content.
+        annotation_name: Name by which the user recognises the mask.
     """
 
     image: EncodedImage
@@ -30,15 +30,15 @@ class EncodedPair:
 
     @property
     def index(self) -> int:
-        """Row in the split's file, from 0; in a folder the image's place among its files."""
+        """Row in the split's file, from 0; in a folder, position of the image among its files."""
         return self.image.index
 
     def digests(self) -> tuple[str, str]:
-        """What tells two pairs apart: of the image, and of the mask."""
+        """Return the digests of the image and of the mask."""
         return self.image.digest(), digest_of(self.annotation)
 
     def annotation_fault(self, split: str, reason: str) -> BadRow:
-        """This pair's mask as a bad row."""
+        """Return the mask of this pair as a bad row."""
         name = self.image.file if self.image.row is not None else self.annotation_name
         return BadRow(
             split,
@@ -51,14 +51,13 @@ class EncodedPair:
 
 @dataclass(frozen=True)
 class SegmentationReader:
-    """Where images and their masks are found.
+    """Reader of images with masks from folders, Parquet files or the hub.
 
     Attributes:
-        images, annotations: Folders in a dataset's folder, `{split}` standing for what a split is
-            called.
-        image_suffix: What the images' names end in, if that is more than a kind of file; others are
-            passed over.
-        annotation_suffix: What a mask's name has instead of the image's suffix.
+        images, annotations: Folders of a split in the dataset's folder, with the placeholder
+            `{split}`.
+        image_suffix: End of the image file names; other files are skipped. None accepts all names.
+        annotation_suffix: End of a mask's file name; it replaces the suffix of the image.
         image_column, annotation_column: Columns of a Parquet file.
     """
 
@@ -74,14 +73,14 @@ class SegmentationReader:
 
         Args:
             root: The dataset's folder.
-            name: What the split is called in it: a Parquet file, or what `{split}` stands for.
-            split: Named in bad rows.
+            name: A Parquet file, or the name that replaces `{split}`.
+            split: Split that bad rows name.
 
         Yields:
-            EncodedPairs and bad rows in order.
+            Pairs and bad rows in order.
 
         Raises:
-            DataError: If there are no folders, or none of masks.
+            DataError: If the folder of images or of masks does not exist.
         """
         path = root / self.place(name)
         if name.endswith(PARQUET):
@@ -95,18 +94,21 @@ class SegmentationReader:
         annotations = root / self.annotations.replace(SPLIT, name)
         for folder, what in ((path, "images"), (annotations, "masks")):
             if not folder.is_dir():
-                msg = f"{folder.resolve()}: no such folder, which should hold the {what} of {name}; or give a .parquet file"
+                msg = (
+                    f"{folder.resolve()}: no such folder, which should hold the {what} of {name}; "
+                    "or give a .parquet file"
+                )
                 raise DataError(msg)
         yield from self._pairs(root, path, annotations, split)
 
     def place(self, name: str) -> str:
-        """Where the images of a split are, from the dataset's folder on."""
+        """Return the file or folder of a split's images, relative to the dataset's folder."""
         return name if name.endswith(PARQUET) else self.images.replace(SPLIT, name)
 
     def from_rows(
         self, rows: Iterator[Row], file: str, split: str
     ) -> Iterator[EncodedPair | BadRow]:
-        """EncodedPairs of a table's rows; both cells are bytes, or mappings with `bytes` as the hub has them."""
+        """Read the pairs of a table; images and masks are bytes, or mappings with `bytes` (hub)."""
         for row in rows:
             image, annotation = (
                 content_of(row.values.get(c)) for c in (self.image_column, self.annotation_column)
@@ -125,18 +127,21 @@ class SegmentationReader:
                 )
 
     def annotation_of(self, image: Path, images: Path, annotations: Path) -> Path:
-        """Where the mask of an image belongs.
+        """Return the path of an image's mask, which may not exist.
 
         Args:
-            image: The image's file.
-            images: The folder that it is found in.
-            annotations: The folder of the masks.
+            image: File of the image.
+            images: Folder of the images.
+            annotations: Folder of the masks.
         """
         name = image.name.removesuffix(self.image_suffix) if self.image_suffix else image.stem
         return annotations / image.relative_to(images).with_name(name + self.annotation_suffix)
 
     def annotations_beside(self, images: Path) -> Path | None:
-        """The folder of masks that belongs to a folder of images or a folder in it, where the layout has one."""
+        """Return the folder of masks for a folder of images, or for a subfolder of one.
+
+        None if the path does not match `images`, or the folder of masks does not exist.
+        """
         pattern = re.escape(self.images).replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1)
         found = re.fullmatch(
             rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix()
@@ -161,7 +166,7 @@ class SegmentationReader:
         for index, file in enumerate(files):
             shown = file.relative_to(root).as_posix()
             if file.suffix.lower() not in SUFFIXES:
-                reason = f"'{file.suffix}' is no kind of image; known are {', '.join(SUFFIXES)}"
+                reason = f"'{file.suffix}' is not an image format; known are {', '.join(SUFFIXES)}"
                 yield BadRow(split, shown, None, None, reason)
                 continue
             annotation = self.annotation_of(file, images, annotations)
@@ -187,5 +192,5 @@ class SegmentationReader:
                     stray.relative_to(root).as_posix(),
                     None,
                     None,
-                    f"is the mask of no image in {where}",
+                    f"is a mask without an image in {where}",
                 )

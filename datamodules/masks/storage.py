@@ -1,4 +1,4 @@
-"""EncodedPairs of a split, decoded whenever they are read: checked once, before anything is trained."""
+"""Storage of images with masks: checked once before training, decoded each time they are read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from datamodules.reading.splits import random_split
 
 @dataclass(frozen=True)
 class SegmentationSplit:
-    """The usable pairs of a split.
+    """The usable images of a split with their masks.
 
     Attributes:
-        pairs: Encoded.
-        digests: Of image and mask of each.
-        pixels: [N, K] int64, pixels of each class.
-        class_list: What the values of masks mean.
-        max_pixels: Width times height that is still decoded.
+        pairs: Encoded images with encoded masks.
+        digests: Digests of the image and of the mask of each pair.
+        pixels: [N, K] int64 number of pixels of each class in each mask.
+        class_list: Classes and the values of masks that represent them.
+        max_pixels: Largest width times height that is decoded.
     """
 
     pairs: Sequence[EncodedPair]
@@ -42,20 +42,20 @@ class SegmentationSplit:
 
     @property
     def classes(self) -> set[int]:
-        """The classes that occur."""
+        """Classes that occur in the split."""
         return set(np.flatnonzero(self.pixels.sum(axis=0)).tolist())
 
     @property
     def indices(self) -> list[int]:
-        """Row in the split's file of each."""
+        """Row of each pair in the split's file, from 0."""
         return [pair.index for pair in self.pairs]
 
     def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Positions of two parts, by index and seed alone."""
+        """Return the positions of two random parts; classes are not balanced."""
         return random_split(len(self), fraction, seed)
 
     def take(self, positions: Sequence[int]) -> Self:
-        """The pairs at these positions."""
+        """Return a split with the pairs at these positions."""
         kept = (
             [self.pairs[p] for p in positions],
             [self.digests[p] for p in positions],
@@ -64,24 +64,24 @@ class SegmentationSplit:
         return type(self)(*kept, self.class_list, self.max_pixels)
 
     def rows(self) -> Iterable[Sequence[Any]]:
-        """The class list, which says what masks mean; row and digests of each: what tells two datasets apart."""
+        """Yield the class list, then row and digests of each pair; the fingerprint covers them."""
         yield [self.class_list.as_plain()]
         for pair, digests in zip(self.pairs, self.digests, strict=True):
             yield pair.index, *digests
 
     def contents(self) -> list[str]:
-        """The images' digests."""
+        """Return the digests of the images."""
         return [image for image, _ in self.digests]
 
     def name_of(self, content: str) -> str:
-        """The name of the first image with this digest."""
+        """Return the name of the first image with this digest."""
         return self.pairs[self.contents().index(content)].image.name
 
     def pair(self, position: int) -> tuple[Pixels, Pixels]:
-        """Image [H, W, 3] and classes [H, W] as they are stored.
+        """Return image [H, W, 3] and mask of classes [H, W] at their original size.
 
         Raises:
-            DataError: If it can no longer be read.
+            DataError: If the image or the mask can no longer be read.
         """
         pair = self.pairs[position]
         try:
@@ -90,19 +90,28 @@ class SegmentationSplit:
         except BadImageError as error:
             fault = str(error)
         if fault:
-            msg = f"{pair.image.name} or its mask: {fault}; mend the file or take it away, then go on with ckpt_path=last"
+            msg = (
+                f"{pair.image.name} or its mask: {fault}; "
+                "fix or remove the file, then resume with ckpt_path=last"
+            )
             raise DataError(msg)
         return image, labels
 
 
 class TrainingPairs(Dataset[SegmentationBatch]):
-    """Whole batches of changed pairs; asked for by (epoch, position), so that a worker need not be told the epoch."""
+    """Dataset of whole batches of augmented pairs.
+
+    Its keys are pairs (epoch, position), because a worker process does not know the epoch.
+    """
 
     def __init__(self, split: SegmentationSplit, augmenter: SegmentationAugmenter) -> None:
         self.split, self.augmenter = split, augmenter
 
     def __getitems__(self, drawn: Sequence[tuple[int, int]]) -> SegmentationBatch | DataError:
-        """A whole batch; a fault is handed over, for a worker's exception would reach the user as its traceback."""
+        """Return a whole batch, or the error.
+
+        An exception raised in a worker would reach the user as a traceback.
+        """
         rows = [self.split.pairs[position].index for _, position in drawn]
         try:
             pairs = [
@@ -117,22 +126,22 @@ class TrainingPairs(Dataset[SegmentationBatch]):
 
 
 class EvaluationPairs(Dataset[SegmentationBatch]):
-    """Whole batches of pairs as they are measured."""
+    """Dataset of whole batches for evaluation."""
 
     def __init__(self, split: SegmentationSplit, size: int, *, native: bool) -> None:
-        """State how pairs are brought to a size.
+        """Store the pairs and the sizes of the batches.
 
         Args:
             split: The pairs.
             size: Side of the images in pixels.
-            native: Whether masks keep their own size instead of the images'.
+            native: Whether masks keep their original size; otherwise they get the images' size.
         """
         self.split, self.size, self.native = split, size, native
 
     def __getitems__(self, positions: Sequence[int]) -> SegmentationBatch | DataError:
-        """A whole batch; see `TrainingPairs`."""
+        """Return a whole batch, or the error; see `TrainingPairs`."""
         try:
-            pairs = [self._measured(*self.split.pair(position)) for position in positions]
+            pairs = [self._resized(*self.split.pair(position)) for position in positions]
         except DataError as error:
             return error
         rows = [self.split.pairs[position].index for position in positions]
@@ -140,7 +149,7 @@ class EvaluationPairs(Dataset[SegmentationBatch]):
             [image for image, _ in pairs], [labels for _, labels in pairs], rows
         )
 
-    def _measured(self, image: Pixels, labels: Pixels) -> tuple[Pixels, Pixels]:
+    def _resized(self, image: Pixels, labels: Pixels) -> tuple[Pixels, Pixels]:
         return (
             (resized_image(image, self.size), labels)
             if self.native
@@ -151,15 +160,15 @@ class EvaluationPairs(Dataset[SegmentationBatch]):
 def segmentation_batch(
     images: Sequence[Pixels], labels: Sequence[Pixels], rows: Sequence[int]
 ) -> SegmentationBatch:
-    """Put pairs together; masks of different sizes are padded on the right and below."""
-    height, width = (max(side) for side in zip(*(one.shape for one in labels), strict=True))
+    """Combine pairs into a batch; masks of different sizes are padded on the right and below."""
+    height, width = (max(side) for side in zip(*(mask.shape for mask in labels), strict=True))
     padded = np.full((len(labels), height, width), IGNORE_INDEX, np.uint8)
-    for place, one in zip(padded, labels, strict=True):
-        place[: one.shape[0], : one.shape[1]] = one
+    for target, mask in zip(padded, labels, strict=True):
+        target[: mask.shape[0], : mask.shape[1]] = mask
     return SegmentationBatch(
         pixel_values=torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images])),
         labels=torch.from_numpy(padded),
-        sizes=torch.tensor([one.shape for one in labels]),
+        sizes=torch.tensor([mask.shape for mask in labels]),
         index=torch.tensor(rows),
     )
 
@@ -170,10 +179,10 @@ def check_pairs(
     """Check the pairs of a split: each image by its header, each mask by its values.
 
     Args:
-        pairs: As read.
-        split: Named in bad rows.
-        class_list: What the values mean.
-        max_pixels: Width times height that is still decoded.
+        pairs: Pairs and bad rows as read.
+        split: Split that bad rows name.
+        class_list: Classes and the values of masks that represent them.
+        max_pixels: Largest width times height that is decoded.
 
     Returns:
         The usable pairs, and the bad rows in order.
@@ -183,13 +192,15 @@ def check_pairs(
     pixels: list[npt.NDArray[np.int64]] = []
     bad: list[BadRow] = []
 
-    def look(entry: EncodedPair | BadRow) -> BadRow | tuple[npt.NDArray[np.int64], tuple[str, str]]:
+    def check(
+        entry: EncodedPair | BadRow,
+    ) -> BadRow | tuple[npt.NDArray[np.int64], tuple[str, str]]:
         if isinstance(entry, BadRow):
             return entry
-        found = _looked_at(entry, split, class_list, max_pixels)
+        found = _check_pair(entry, split, class_list, max_pixels)
         return found if isinstance(found, BadRow) else (found, entry.digests())
 
-    for entry, found in in_threads(look, list(pairs)):
+    for entry, found in in_threads(check, list(pairs)):
         if isinstance(found, BadRow):
             bad.append(found)
         elif isinstance(entry, EncodedPair):
@@ -200,10 +211,10 @@ def check_pairs(
     return SegmentationSplit(good, digests, counts, class_list, max_pixels), bad
 
 
-def _looked_at(
+def _check_pair(
     pair: EncodedPair, split: str, class_list: ClassList, max_pixels: int
 ) -> BadRow | npt.NDArray[np.int64]:
-    """Pixels of each class [K], or what is wrong."""
+    """Return the number of pixels of each class [K] int64, or the pair as a bad row."""
     try:
         height, width = check_image(pair.image.source, max_pixels)
     except BadImageError as error:

@@ -1,7 +1,7 @@
-"""Joint changes of an image and its mask, each pair with its own draw.
+"""Random augmentation of an image together with its mask.
 
-What a pair gets depends on (seed, epoch, its row) and on nothing else: not on the worker that reads
-it, the number of processes or whether the run was resumed.
+Each pair has its own random draws, which depend only on (seed, epoch, row of the pair). They do not
+depend on the worker, the number of processes or whether the run was resumed.
 """
 
 from typing import Annotated, TypedDict
@@ -18,23 +18,23 @@ from datamodules.batches import IGNORE_INDEX
 Pixels = npt.NDArray[np.uint8]
 Window = tuple[int, int, int, int]  # top, left, height, width
 
-_STREAM = 2  # apart from the streams of the order and of single images with the same seed and epoch
-_TRIES = 10  # windows, for one that no class fills
-# Of photometric changes (Liu et al. 2016, arXiv 1512.02325): each is made in half of the images.
+_STREAM = 2  # makes the draws independent of other streams with the same seed and epoch
+_TRIES = 10  # number of windows to try until one is not dominated by a class
+# Largest photometric changes (Liu et al. 2016, arXiv 1512.02325); each changes half of the images.
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32 / 255, 0.5, 0.5, 0.1
 
 
 class SegmentationAugmentation(TypedDict):
-    """Which changes of training pairs are made.
+    """Augmentation settings of training images and their masks.
 
     Attributes:
-        scale: Lowest and highest factor on the size; the shorter side of the image is brought to
-            the size times a factor between them, and a window of the size is cut out, padded where
-            the image ends. None stretches the whole image to the size.
-        largest_share: Windows in which one class has more than this share of the labelled pixels
-            are drawn anew, up to ten times, 0..1; 1 takes the first.
-        flip: Left and right change places in half of the pairs.
-        photometric: Brightness, contrast, saturation and hue of the image are changed.
+        scale: Lowest and highest factor. The shorter side of the image becomes `size` times a
+            random factor between them. A random window of `size` is then cut out, and padded where
+            the image is smaller. None resizes the whole image to `size`, ignoring its aspect ratio.
+        largest_share: Largest share of one class among the labelled pixels of a window, 0..1. Other
+            windows are drawn again; the tenth is used in any case. 1 always uses the first window.
+        flip: Whether to mirror half of the pairs horizontally.
+        photometric: Whether to change brightness, contrast, saturation and hue of the image.
     """
 
     scale: list[Annotated[float, Ge(0.01)]] | None
@@ -44,7 +44,7 @@ class SegmentationAugmentation(TypedDict):
 
 
 def stretched(image: Pixels, labels: Pixels, size: int) -> tuple[Pixels, Pixels]:
-    """Bring a pair to a square, whatever its proportions.
+    """Resize an image and its mask to a square, ignoring the aspect ratio.
 
     Args:
         image: [H, W, 3].
@@ -52,7 +52,7 @@ def stretched(image: Pixels, labels: Pixels, size: int) -> tuple[Pixels, Pixels]
         size: Side in pixels.
 
     Returns:
-        [size, size, 3], bicubic and antialiased, and [size, size], nearest.
+        Image [size, size, 3], bicubic and antialiased; mask [size, size], nearest neighbour.
     """
     return resized_image(image, size), _part(
         labels, (size, size), (0, 0, size, size), Image.Resampling.NEAREST
@@ -60,14 +60,14 @@ def stretched(image: Pixels, labels: Pixels, size: int) -> tuple[Pixels, Pixels]
 
 
 def resized_image(image: Pixels, size: int) -> Pixels:
-    """Bring an image [H, W, 3] to a square [size, size, 3], bicubic and antialiased."""
+    """Resize an image [H, W, 3] to a square [size, size, 3], bicubic and antialiased."""
     return _part(image, (size, size), (0, 0, size, size), Image.Resampling.BICUBIC)
 
 
 def _part(
     array: Pixels, scaled: tuple[int, int], window: Window, resampling: Image.Resampling
 ) -> Pixels:
-    """A window of an array that is scaled to a height and width; only what the window shows is computed."""
+    """Return a window of an array scaled to (height, width); only the window is computed."""
     height, width = array.shape[:2]
     top, left, tall, wide = window
     if scaled == (height, width):
@@ -83,31 +83,31 @@ def _part(
 
 
 class SegmentationAugmenter:
-    """Applies an augmentation."""
+    """Augmentation of an image together with its mask."""
 
     def __init__(self, settings: SegmentationAugmentation, size: int, seed: int) -> None:
-        """State what is done.
+        """Store the settings.
 
         Args:
-            settings: The changes.
+            settings: Changes to make.
             size: Side of the result in pixels.
-            seed: The run's.
+            seed: Seed of the run.
         """
         self.settings, self.size, self.seed = settings, size, seed
 
     def __call__(
         self, image: Pixels, labels: Pixels, epoch: int, row: int
     ) -> tuple[Pixels, Pixels]:
-        """Change a pair.
+        """Augment an image and its mask.
 
         Args:
             image: [H, W, 3].
-            labels: [H, W], 255 where nothing is labelled.
-            epoch: From 0.
-            row: The pair's.
+            labels: [H, W], 255 for unlabelled pixels.
+            epoch: Epoch, from 0.
+            row: Row of the pair in the split's file.
 
         Returns:
-            [size, size, 3] and [size, size].
+            Image [size, size, 3] and mask [size, size].
         """
         rng = np.random.default_rng([self.seed, epoch, row, _STREAM])
         if self.settings["scale"] is None:
@@ -124,7 +124,7 @@ class SegmentationAugmenter:
     def _window(
         self, image: Pixels, labels: Pixels, factor: float, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels]:
-        """A window of the scaled pair, padded at the right and below where the pair is smaller."""
+        """Return a random window of the scaled pair, padded on the right and below if needed."""
         shorter = min(labels.shape)
         scaled = tuple(max(1, round(side * self.size * factor / shorter)) for side in labels.shape)
         tall, wide = (min(self.size, side) for side in scaled)
@@ -140,14 +140,14 @@ class SegmentationAugmenter:
         shown = _part(image, (scaled[0], scaled[1]), window, Image.Resampling.BICUBIC)
         if (tall, wide) == (self.size, self.size):
             return shown, part
-        canvas = np.zeros((self.size, self.size, 3), np.uint8)
-        empty = np.full((self.size, self.size), IGNORE_INDEX, np.uint8)
-        canvas[:tall, :wide], empty[:tall, :wide] = shown, part
-        return canvas, empty
+        padded = np.zeros((self.size, self.size, 3), np.uint8)
+        padded_labels = np.full((self.size, self.size), IGNORE_INDEX, np.uint8)
+        padded[:tall, :wide], padded_labels[:tall, :wide] = shown, part
+        return padded, padded_labels
 
 
 def largest_share(labels: Pixels) -> float:
-    """Share of the labelled pixels that the most frequent class has; 0 where nothing is labelled."""
+    """Return the most frequent class's share of the labelled pixels; 0 if none is labelled."""
     counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     return float(counts.max() / max(1, counts.sum()))
 
@@ -157,7 +157,7 @@ def photometric(image: Pixels, rng: np.random.Generator) -> Pixels:
 
     Args:
         image: [H, W, 3].
-        rng: Where the draws come from; the same number of them whatever is changed.
+        rng: Random generator; the number of draws does not depend on the changes that are made.
 
     Returns:
         [H, W, 3].

@@ -1,1 +1,1 @@
-"""From files to rows: sources, tables, encodings, labels, splits. Imports no torch."""
+"""Reading of files: sources, tables, encodings, labels and splits. Imports no torch."""

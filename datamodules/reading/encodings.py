@@ -1,6 +1,7 @@
-"""Which encoding a text file is in.
+"""Detection of the encoding of a text file.
 
-UTF-8 and UTF-16 with a mark are certain; Windows-1252 is read where nothing speaks against it.
+A byte order mark identifies UTF-8 and UTF-16 with certainty. Windows-1252 is a guess, made only if
+no byte contradicts it.
 """
 
 import logging
@@ -16,20 +17,20 @@ log = logging.getLogger(__name__)
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # Windows-1252 leaves these bytes undefined.
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
-# Three accented letters in a row: another alphabet in another encoding, not a Western European
-# text.
+# Three accented letters in a row indicate another alphabet in another encoding, not a Western
+# European text.
 _OTHER_ALPHABET = re.compile(rb"[\xc0-\xff]{3}")
 
 
 def detect_encoding(path: Path) -> str:
-    """Tell the encoding of a file.
+    """Return the encoding of a file.
 
     Args:
         path: The file.
 
     Returns:
-        utf-8, utf-8-sig, utf-16 or cp1252. A file that mixes UTF-8 with something else, or is in
-        neither, counts as UTF-8: the rows that are not are bad rows.
+        utf-8, utf-8-sig, utf-16 or cp1252. A file in a mixed or unknown encoding counts as utf-8;
+        its rows that are not UTF-8 become bad rows.
     """
     utf8 = other = against = 0
     with path.open("rb") as file:
@@ -52,13 +53,13 @@ def detect_encoding(path: Path) -> str:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[Iterator[str]]:
-    """Open a text file in the encoding it is in.
+    """Open a text file in its detected encoding.
 
     Args:
         path: The file.
 
     Yields:
-        Its lines with their ends. Bytes that are not UTF-8 stand as surrogates U+DC80..U+DCFF.
+        Its lines with their line ends. Bytes that are not UTF-8 become surrogates U+DC80..U+DCFF.
 
     Raises:
         DataError: If a UTF-16 file is damaged.
@@ -71,5 +72,8 @@ def open_text(path: Path) -> Iterator[Iterator[str]]:
         try:
             yield file
         except UnicodeDecodeError as error:
-            msg = f"{path} is not whole {encoding.upper()}: {error.reason} at byte {error.start}; save it as UTF-8"
+            msg = (
+                f"{path} is not valid {encoding.upper()}: {error.reason} at byte {error.start}; "
+                "save it as UTF-8"
+            )
             raise DataError(msg) from error

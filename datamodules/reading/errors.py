@@ -1,4 +1,4 @@
-"""What can be wrong with data, as one line that says where and what to do."""
+"""Errors of data: one line that states the place, the reason and the next step."""
 
 import logging
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class BadRow:
     """A row that cannot be used.
 
     Attributes:
-        split: train, val or test; empty where there are no splits.
+        split: train, val or test; empty if there are no splits.
         file: Name of the file.
-        row: Number of the data row, from 1; the header is not counted. None for a file by itself.
+        row: Number of the data row, from 1, without the header. None if the file is one sample.
         line: Number of the line in the file, from 1; None in files without lines.
-        reason: What is wrong with it.
+        reason: Why it cannot be used.
     """
 
     split: str
@@ -37,19 +37,19 @@ class BadRow:
         return f"{self.file}{row}{line}: {self.reason}"
 
 
-LEAVE_OUT = "mend the file, or leave such rows out with data.on_bad_rows=skip"
+LEAVE_OUT = "fix the file, or leave such rows out with data.on_bad_rows=skip"
 
 
 def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) -> None:
-    """Raise for the rows that cannot be used.
+    """Raise an error that lists the rows that cannot be used.
 
     Args:
-        bad: The rows; none raises nothing.
-        shown: How many are named.
-        advice: What to do.
+        bad: The rows; if empty, nothing is raised.
+        shown: Largest number of rows that are listed.
+        advice: Next step for the user.
 
     Raises:
-        DataError: With the first rows and the way round.
+        DataError: If there are bad rows.
     """
     if not bad:
         return
@@ -63,7 +63,7 @@ def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) 
 
 
 def leave_out(bad: list[BadRow], on_bad_rows: Literal["error", "skip"]) -> list[BadRow]:
-    """Leave bad rows out, or raise `DataError` for them; returns the rows left out."""
+    """Return the bad rows, to be left out, or raise `DataError` for them."""
     if on_bad_rows == "error":
         raise_bad_rows(bad)
     if bad:

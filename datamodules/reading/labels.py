@@ -1,4 +1,4 @@
-"""Class names: what a label column says, and what a config names."""
+"""Class names: labels of a column mapped to classes, and checks of the configured names."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from run_folders.errors import near_names
 
 
 def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
-    """Class of a label.
+    """Return the class of a label.
 
     Args:
-        value: A class's name, or a typed number unless names are numbers too.
+        value: A class name, or a typed number if no class name is a number.
         class_names: Name of class 0, 1, ...
 
     Returns:
@@ -33,9 +33,12 @@ def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
 
 
 def check_classes(classes: Sequence[str], num_classes: int) -> None:
-    """Raise `DataError` where the names contradict their number or each other."""
+    """Raise `DataError` if the number of names is not `num_classes`, or a name occurs twice."""
     if len(classes) != num_classes:
-        msg = f"data.num_classes={num_classes}, but data.classes names {len(classes)}: {', '.join(classes)}"
+        msg = (
+            f"data.num_classes={num_classes}, "
+            f"but data.classes names {len(classes)}: {', '.join(classes)}"
+        )
         raise DataError(msg)
     if len(set(classes)) != len(classes):
         msg = f"data.classes names a class twice: {', '.join(classes)}"

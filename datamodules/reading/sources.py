@@ -1,4 +1,4 @@
-"""Where data comes from: the local folder first, then the hub, else one error that says how to provide it."""
+"""Sources of data: the local folder, else the hub, else an error that names both options."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from run_folders.errors import brief
 
 
 class Files(TypedDict):
-    """File of each split, in the dataset's folder; `val` null means a part of train."""
+    """File of each split in the dataset's folder; if `val` is null, a part of train becomes val."""
 
     train: str
     val: str | None
@@ -25,14 +25,14 @@ def local_files(data_dir: str, folder: str, files: dict[str, str]) -> dict[str, 
 
     Args:
         data_dir: The run's `paths.data_dir`.
-        folder: The dataset's folder in it, or an absolute one.
+        folder: The dataset's folder in it, or an absolute path.
         files: Split -> file name.
 
     Returns:
-        Split -> path of a file or folder, or an empty dict where not one is there.
+        Split -> path of a file or folder, or an empty dict if none exists.
 
     Raises:
-        DataError: If only some are there: splits from two places are not one dataset.
+        DataError: If only some exist: splits from two sources may not belong together.
     """
     root = Path(data_dir) / folder
     paths = {split: root / name for split, name in files.items()}
@@ -57,18 +57,18 @@ def split_sources(
     local: Callable[[Path, str], _Rows],
     remote: Callable[[str], _Rows],
 ) -> dict[str, tuple[str, _Rows]]:
-    """Find every split locally, else on the hub.
+    """Read all splits from the local folder, else from the hub.
 
     Args:
         data_dir: The run's `paths.data_dir`.
         folder: The dataset's folder in it.
         files: File of each split.
-        hub: Name of the dataset on the hub, asked where the folder has none of the files.
-        local: Reads a path of a split.
-        remote: Reads a split from the hub.
+        hub: Name of the dataset on the hub, used if `folder` has none of the files.
+        local: Called with path and split; reads a local split.
+        remote: Called with the split; reads it from the hub.
 
     Returns:
-        Split -> name of its source, and what was read.
+        Split -> name of its source, and the rows.
 
     Raises:
         DataError: If the data is neither in the folder nor on the hub.
@@ -89,25 +89,26 @@ def split_sources(
 def missing_source(
     data_dir: str, folder: str, files: dict[str, str], hub: str | None, why: str = ""
 ) -> DataError:
-    """The one error of a dataset that is nowhere."""
+    """Return the error for a dataset that is neither in the folder nor on the hub."""
     root = (Path(data_dir) / folder).resolve()
     on_hub = f" nor on the hub as {hub} ({why})" if hub else ""
     second = (
-        "or go online once, so that the hub can be asked"
+        "or go online once to download them"
         if hub
         else "or name the dataset on the hub with data.hub"
     )
     return DataError(
-        f"no {', '.join(files.values())} in {root}{on_hub}; put the files there (paths.data_dir says where to look), {second}"
+        f"no {', '.join(files.values())} in {root}{on_hub}; "
+        f"put the files there (or set paths.data_dir), {second}"
     )
 
 
 class HubFiles(TypedDict):
-    """Where a dataset's Parquet files are on the hub, if not where its own description says.
+    """Parquet files of a dataset on the hub, if its dataset card does not state them.
 
     Attributes:
         revision: Branch, tag or commit.
-        train, val, test: Pattern of each split's files; null for a split that it lacks.
+        train, val, test: Pattern of each split's files; null for a missing split.
     """
 
     revision: str
@@ -117,21 +118,22 @@ class HubFiles(TypedDict):
 
 
 def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Row]:
-    """Read a split from the hub; class labels become their names, images {"bytes": ..., "path": ...}.
+    """Read a split from the hub.
 
     Args:
         hub: Name of the dataset.
         split: train, val or test.
-        files: Where its files are, if not where its own description says.
+        files: Its files, if the dataset card does not state them.
 
     Yields:
-        Its rows.
+        Its rows, with class names in place of label numbers, and images as
+        {"bytes": ..., "path": ...}.
 
     Raises:
-        ConnectionError: If the hub does not answer.
-        DataError: If it has no such split.
+        ConnectionError: If the hub cannot be reached.
+        DataError: If the dataset has no such split.
     """
-    import datasets  # two seconds to import, and only needed here
+    import datasets  # the import takes two seconds and is only needed here
 
     try:
         if files is None:
@@ -145,21 +147,20 @@ def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Ro
         msg = f"{hub} on the hub has no usable '{_HUB_SPLITS[split]}' split: {error}"
         raise DataError(msg) from error
     for key, feature in table.features.items():
-        if isinstance(
-            feature, datasets.Image
-        ):  # its bytes: we decode, and say what is wrong with them
+        if isinstance(feature, datasets.Image):
+            # Keep the bytes: our own decoder reports why an image cannot be used.
             table = table.cast_column(key, datasets.Image(decode=False))
     names = {
         key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)
     }
     for index, values in enumerate(table):
         yield Row(
-            index, None, {key: _named(value, names.get(key)) for key, value in values.items()}
+            index, None, {key: _class_name(value, names.get(key)) for key, value in values.items()}
         )
 
 
 def check_hub_columns(hub: str, rows: Sequence[Row], needed: Mapping[str, str]) -> None:
-    """Raise `DataError` where the hub's rows lack a column; `needed` maps keys of `data` to columns."""
+    """Raise `DataError` if a column is missing; `needed` maps keys of `data` to columns."""
     columns = list(rows[0].values) if rows else []
     for key, column in needed.items():
         if column not in columns:
@@ -167,7 +168,7 @@ def check_hub_columns(hub: str, rows: Sequence[Row], needed: Mapping[str, str]) 
             raise DataError(msg)
 
 
-def _named(value: Any, names: list[str] | None) -> Any:  # noqa: ANN401 - any value of a table
-    """A class's name; the hub writes -1 where a label is not known, which is no class."""
+def _class_name(value: Any, names: list[str] | None) -> Any:  # noqa: ANN401 - any value of a table
+    """Return the class name of a label; values without names and -1 (unknown) stay unchanged."""
     known = names is not None and isinstance(value, int) and 0 <= value < len(names)
     return names[value] if names is not None and known else value

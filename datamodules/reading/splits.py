@@ -1,4 +1,4 @@
-"""Dividing a split in two by position and seed, the same on every machine; and what stands in two splits."""
+"""Division of a split in two by position and seed, and search for samples in two splits."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,15 @@ import numpy.typing as npt
 def stratified_split(
     labels: Sequence[int], fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Take the same share of every class, by position and seed.
+    """Divide samples in two parts with the same fraction of every class.
+
+    The second part has `fraction` of all samples, rounded to a whole number. It has at least one
+    sample of each class that has two or more.
 
     Args:
-        labels: One class a sample.
-        fraction: Share of the second part, between 0 and 1, met to the sample over all classes
-            together. Each class with at least two samples gives at least one.
-        seed: The same seed gives the same parts on every machine.
+        labels: Class of each sample.
+        fraction: Fraction of the second part, between 0 and 1.
+        seed: Seed; equal seeds return equal parts on every machine.
 
     Returns:
         Positions of the first and of the second part, ascending.
@@ -27,7 +29,7 @@ def stratified_split(
     most = np.maximum(sizes - 1, 0)
     wanted = sizes * fraction
     counts = np.minimum(np.maximum(np.floor(wanted), 1), most).astype(np.int64)
-    # What rounding down has left over goes to the classes that it cost most.
+    # Samples lost by rounding down are added to the classes that lost most.
     for k in np.argsort(counts - wanted, kind="stable")[
         : max(0, round(len(array) * fraction) - int(counts.sum()))
     ]:
@@ -41,13 +43,13 @@ def stratified_split(
 
 
 def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Divide positions 0..count-1 by the seed alone.
+    """Divide positions 0..count-1 in two parts at random.
 
     Args:
-        count: How many there are.
-        fraction: Share of the second part, between 0 and 1; each part gets at least one where there
-            are two.
-        seed: The same seed gives the same parts on every machine.
+        count: Number of positions.
+        fraction: Fraction of the second part, between 0 and 1. With two or more positions, each
+            part has at least one.
+        seed: Seed; equal seeds return equal parts on every machine.
 
     Returns:
         Positions of the first and of the second part, ascending.
@@ -58,13 +60,13 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], lis
 
 
 def shared_contents(contents: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
-    """What stands in two splits.
+    """Find samples that occur in two splits.
 
     Args:
         contents: Split -> its samples.
 
     Returns:
-        Pair of splits -> the samples that both hold, for pairs that share any.
+        Pair of splits -> samples that occur in both, for pairs that share any.
     """
     where: dict[str, set[str]] = defaultdict(set)
     for name in contents:

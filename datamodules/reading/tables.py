@@ -1,8 +1,8 @@
-"""Rows of CSV, TSV, JSONL and Parquet files, one at a time, with what is wrong with each.
+"""Readers of CSV, TSV, JSONL and Parquet files that return rows and bad rows one at a time.
 
-A stray quote makes a CSV parser swallow the rows up to the next quote. Such a row is told apart
-from a text of several lines by its single lines: where one is a whole row by itself, rows were
-swallowed. Reading goes on behind the line of the stray quote.
+A stray quote makes a CSV parser read all rows up to the next quote as one text. A text of several
+lines looks the same. The two are distinguished by their lines: if a line is a complete row, the
+quote is a stray one. Reading then continues after the line with the stray quote.
 """
 
 import csv
@@ -28,9 +28,9 @@ class Row:
     """One row of a table.
 
     Attributes:
-        index: Position among the data rows, from 0, bad rows counted.
-        line: Line in the file, from 1; None for Parquet.
-        values: Column -> value; text from CSV, any JSON or Arrow scalar elsewhere.
+        index: Position among the data rows, from 0; bad rows are counted.
+        line: Line in the file, from 1; None for Parquet and the hub.
+        values: Column -> value; a text from CSV, any JSON or Arrow value from other files.
     """
 
     index: int
@@ -49,17 +49,17 @@ def read_rows(
 
     Args:
         path: A .csv, .tsv, .jsonl or .parquet file.
-        needed: Columns that have to be there.
-        is_whole_row: Whether a line inside a quoted text is a row by itself, swallowed by a stray
-            quote.
-        split: Named in bad rows.
-        advice: What to do where a column is missing.
+        needed: Columns that the file must have.
+        is_whole_row: Whether a line inside a quoted text is a complete row, which is there because
+            of a stray quote.
+        split: Split that bad rows name.
+        advice: Next step for the user if a column is missing.
 
     Yields:
         Rows and bad rows in the file's order.
 
     Raises:
-        DataError: If the file as a whole cannot be read: empty, no such column, unknown format.
+        DataError: If the file is empty, is damaged, has an unknown format or lacks a column.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -79,7 +79,7 @@ def read_rows(
 def check_columns(
     path: Path, columns: Sequence[str], needed: Sequence[str], advice: str = COLUMN_ADVICE
 ) -> None:
-    """Raise `DataError` where a needed column is missing or a name stands twice."""
+    """Raise `DataError` if a needed column is missing or a column name occurs twice."""
     fault = unreadable("".join(columns))
     if fault:
         msg = f"{path}: the header {fault}; save the file as UTF-8"
@@ -96,6 +96,13 @@ def check_columns(
 
 
 class _CsvReader:
+    """Reader of one CSV or TSV file.
+
+    Attributes:
+        pending: Lines to be read again after a stray quote.
+        used: Lines of the current record.
+    """
+
     def __init__(
         self,
         path: Path,
@@ -119,7 +126,8 @@ class _CsvReader:
         with open_text(self.path) as self.lines:
             header, _ = self._record()
             if not header:
-                msg = f"{self.path} has no header; the first line names the columns {', '.join(self.needed)}"
+                columns = ", ".join(self.needed)
+                msg = f"{self.path} has no header; name the columns {columns} in the first line"
                 raise DataError(msg)
             check_columns(self.path, header, self.needed, self.advice)
             line, index = 1 + len(self.used), 0
@@ -148,7 +156,7 @@ class _CsvReader:
             yield line
 
     def _record(self) -> tuple[list[str], str]:
-        """The next record's fields, and what the parser found wrong; `used` holds its lines."""
+        """Return the fields of the next record and the parser's error; its lines are in `used`."""
         self.used = []
         try:
             return next(csv.reader(self._take(), strict=True, delimiter=self.delimiter), []), ""
@@ -162,17 +170,17 @@ class _CsvReader:
             )
 
     def _fault(self, header: list[str], fields: list[str]) -> str:
-        if len(self.used) > 1 and self._swallows(header):
+        if len(self.used) > 1 and self._contains_rows(header):
             return f"a stray quote swallows the {len(self.used) - 1} lines that follow"
         if len(fields) != len(header):
             return f"has {len(fields)} fields where the header has {len(header)}"
         return unreadable("".join(fields))
 
-    def _swallows(self, header: list[str]) -> bool:
-        """Whether rows stand inside the record.
+    def _contains_rows(self, header: list[str]) -> bool:
+        """Return whether the record contains rows that a stray quote merged.
 
-        Either a later line with paired quotes is a row, or the first and the last line both are
-        once their quotes are taken away: then each has one stray quote.
+        There are two cases. Either a later line with paired quotes is a row. Or the first and the
+        last line are rows after their quotes are removed: each has one stray quote.
         """
         paired = [
             row for line in self.used[1:] if line.count('"') % 2 == 0 for row in self._parsed(line)
@@ -197,7 +205,7 @@ class _CsvReader:
 
 
 def unreadable(text: str) -> str:
-    """What is wrong with the bytes of a text, or an empty string."""
+    """Return why the characters of a text are invalid, or an empty string."""
     for character in text:
         if "\udc80" <= character <= "\udcff":
             return f"is not UTF-8: byte 0x{ord(character) - 0xDC00:02X}"
@@ -220,7 +228,7 @@ def _read_jsonl(
             except json.JSONDecodeError as error:
                 values, fault = None, fault or f"is not JSON: {error.msg} at column {error.colno}"
             if not fault and not isinstance(values, dict):
-                fault = f"is no JSON object but {type(values).__name__}"
+                fault = f"is not a JSON object but {type(values).__name__}"
             if not fault and index == 0:
                 check_columns(path, list(values), needed, advice)
             missing = [] if fault else [column for column in needed if column not in values]
@@ -241,7 +249,7 @@ def _read_parquet(path: Path, needed: Sequence[str], advice: str) -> Iterator[Ro
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
-        msg = f"{path} is no readable Parquet file: {error}"
+        msg = f"{path} is not a readable Parquet file: {error}"
         raise DataError(msg) from error
     check_columns(path, file.schema_arrow.names, needed, advice)
     index = 0

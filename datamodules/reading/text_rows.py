@@ -1,4 +1,4 @@
-"""From rows of a table to texts with labels: which rows can be used."""
+"""Labelled texts from the rows of a table, with checks of each row."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ class TextSplit:
     """The usable rows of a split.
 
     Attributes:
-        indices: Row in the file, from 0.
-        texts: As in the file.
-        labels: 0..K-1.
+        indices: Row of each text in the file, from 0.
+        texts: Texts as in the file.
+        labels: Class of each text, 0..K-1.
     """
 
     indices: list[int] = field(default_factory=list)
@@ -33,27 +33,27 @@ class TextSplit:
 
     @property
     def classes(self) -> set[int]:
-        """The classes that occur."""
+        """Classes that occur in the split."""
         return set(self.labels)
 
     def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Positions of two parts with the same share of every class."""
+        """Return the positions of two parts with the same fraction of every class."""
         return stratified_split(self.labels, fraction, seed)
 
     def rows(self) -> Iterable[tuple[int, str, int]]:
-        """Row, text and label of each: what tells two datasets apart."""
+        """Return row, text and label of each sample; the dataset's fingerprint covers them."""
         return zip(self.indices, self.texts, self.labels, strict=True)
 
     def contents(self) -> list[str]:
-        """The texts; one that stands in two splits is the same in both."""
+        """Return the texts, without surrounding whitespace."""
         return [text.strip() for text in self.texts]
 
     def name_of(self, content: str) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return content
 
     def take(self, positions: Sequence[int]) -> "TextSplit":
-        """The rows at these positions."""
+        """Return a split with the rows at these positions."""
         return TextSplit(
             [self.indices[p] for p in positions],
             [self.texts[p] for p in positions],
@@ -63,11 +63,11 @@ class TextSplit:
 
 @dataclass(frozen=True)
 class RowReader:
-    """What a row has to be like.
+    """Reader of labelled texts; it checks each row.
 
     Attributes:
-        text_column, label_column: Columns that are read.
-        id_column: Column that must not repeat, if any.
+        text_column, label_column: Names of the columns.
+        id_column: Column whose values must be unique, if any.
         class_names: Name of class 0, 1, ...
     """
 
@@ -77,28 +77,28 @@ class RowReader:
     class_names: Sequence[str]
 
     def columns(self) -> list[str]:
-        """The columns that are read."""
+        """Return the columns that are read."""
         return [c for c in (self.text_column, self.label_column, self.id_column) if c is not None]
 
     def is_whole_row(self, row: Mapping[str, str]) -> bool:
-        """Whether a line inside a quoted text is a row by itself."""
+        """Return whether a line inside a quoted text is a complete row: its label is a class."""
         return row[self.label_column] in self.class_names
 
     def read(
         self, rows: Iterable[Row | BadRow], file: str, split: str
     ) -> tuple[TextSplit, list[BadRow]]:
-        """Part the rows that can be used from those that cannot.
+        """Separate usable rows from bad rows.
 
         Args:
-            rows: Of one file.
-            file: Its name.
-            split: The split that it is.
+            rows: Rows of one file.
+            file: Name of the file.
+            split: Name of the split.
 
         Returns:
-            The split, and the bad rows in order.
+            The split with the usable rows, and the bad rows in order.
 
         Raises:
-            DataError: If there is no row at all.
+            DataError: If there are no rows.
         """
         good, bad = TextSplit(), []
         seen: dict[str, int] = {}
@@ -108,7 +108,7 @@ class RowReader:
                 continue
             text = row.values.get(self.text_column)
             label, reason = class_of(row.values.get(self.label_column), self.class_names)
-            reason = text_fault(text, self.text_column) or reason or self._repeated(row, seen)
+            reason = text_fault(text, self.text_column) or reason or self._repeated_id(row, seen)
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
@@ -116,11 +116,14 @@ class RowReader:
             good.texts.append(str(text))
             good.labels.append(label)
         if not good.texts and not bad:
-            msg = f"{file} has a header and no rows; add rows to it, or name another file in data.files"
+            msg = (
+                f"{file} has a header and no rows; "
+                "add rows to it, or name another file in data.files"
+            )
             raise DataError(msg)
         return good, bad
 
-    def _repeated(self, row: Row, seen: dict[str, int]) -> str:
+    def _repeated_id(self, row: Row, seen: dict[str, int]) -> str:
         if self.id_column is None:
             return ""
         identifier = str(row.values.get(self.id_column))
@@ -128,32 +131,34 @@ class RowReader:
         return (
             ""
             if first == row.index
-            else f"{self.id_column} '{identifier}' stands in row {first + 1} already"
+            else f"{self.id_column} '{identifier}' is already in row {first + 1}"
         )
 
 
 def text_fault(text: object, column: str) -> str:
-    """Why a value is no text to read, or an empty string."""
+    """Return why a value cannot be used as a text, or an empty string."""
     if text is None or (isinstance(text, str) and not text.strip()):
         return f"column '{column}' is empty"
     if not isinstance(text, str):
-        return f"column '{column}' holds {text!r}, which is {type(text).__name__} and no text"
+        return f"column '{column}' holds {text!r}, which is {type(text).__name__}, not text"
     return unreadable(text)
 
 
 def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[Row | BadRow]:
-    """Read texts without labels; where those of a CSV file look as if they had swallowed rows, warn at the end.
+    """Read texts without labels.
+
+    After the last row, a warning reports texts of a CSV file that seem to contain rows.
 
     Args:
-        path: .txt with a text a line, or a table.
-        column: Of the texts; the name of the lines of a .txt file too.
-        advice: What to do where the table has no such column.
+        path: A .txt file with one text per line, or a table.
+        column: Text column of a table; lines of a .txt file become values of this column too.
+        advice: Next step for the user if the table has no such column.
 
     Yields:
         Rows and bad rows in the file's order.
 
     Raises:
-        DataError: If the file as a whole cannot be read.
+        DataError: If the file cannot be read at all.
     """
     suffix = path.suffix.lower()
     if suffix == ".txt":
@@ -166,7 +171,7 @@ def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[
         yield row
     if suspects:
         log.warning(
-            "%d texts span lines that look like rows, first in row %d: are quotes astray?",
+            "%d texts span lines that look like rows, first in row %d; check for stray quotes",
             len(suspects),
             suspects[0],
         )
@@ -174,7 +179,7 @@ def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[
 
 def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
     if path.stat().st_size == 0:
-        msg = f"{path} is empty; give a text a line"
+        msg = f"{path} is empty; write one text per line"
         raise DataError(msg)
     with open_text(path) as lines:
         for index, line in enumerate(lines):
@@ -185,7 +190,10 @@ def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
 
 
 def _may_hold_rows(row: Row, column: str) -> bool:
-    """Whether a line inside the text has as many commas as a row: a pair of stray quotes may have swallowed rows."""
+    """Return whether a later line of the text has as many commas as a row.
+
+    A pair of stray quotes may have merged several rows.
+    """
     commas = len(row.values) - 1
     return commas > 1 and any(
         line.count(",") == commas for line in str(row.values[column]).splitlines()[1:]
@@ -195,7 +203,7 @@ def _may_hold_rows(row: Row, column: str) -> bool:
 def usable_rows(
     rows: Iterable[Row | BadRow], column: str, file: str
 ) -> tuple[list[Row], list[BadRow]]:
-    """Part the rows whose text can be read from those whose text cannot."""
+    """Separate rows with a usable text from bad rows."""
     good, bad = [], []
     for row in rows:
         reason = "" if isinstance(row, BadRow) else text_fault(row.values.get(column), column)

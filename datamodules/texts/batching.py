@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 from datamodules.batches import TextBatch
 from datamodules.batching.order import EvaluationBatches, TrainingBatches
 
-# Batches that are filled together from one random pool: fewer leave more padding, more mix less.
+# Number of batches per random pool. Smaller pools leave more padding; larger pools mix less.
 POOL_BATCHES = 50
 
 
 class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
-    """Token ids of a split, end to end in one tensor."""
+    """Token ids of a split, concatenated in one tensor."""
 
     def __init__(
         self, ids: Sequence[Sequence[int]], labels: Sequence[int], indices: Sequence[int]
@@ -34,7 +34,7 @@ class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
         return len(self.labels)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
-        """Token ids [T] int32, label, and row in the file."""
+        """Return token ids [T] int32, label, and row in the file."""
         end = int(self.ends[position])
         return (
             self.flat[end - int(self.lengths[position]) : end],
@@ -44,13 +44,13 @@ class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
 
 
 class PadCollator:
-    """Samples -> `TextBatch`, padded on the right to the longest."""
+    """Collate function that pads texts on the right to the longest of the batch."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
     def __call__(self, samples: Sequence[tuple[Tensor, int, int]]) -> TextBatch:
-        """Make a batch."""
+        """Return a batch of the samples."""
         ids, labels, indices = zip(*samples, strict=True)
         lengths = torch.tensor([len(row) for row in ids])
         input_ids = torch.nn.utils.rnn.pad_sequence(
@@ -66,10 +66,10 @@ class PadCollator:
 
 
 class LengthBuckets(TrainingBatches):
-    """Batches of similar length in random order.
+    """Batches of texts of similar length, in random order.
 
-    Each epoch's permutation is cut into pools of `POOL_BATCHES` batches; within a pool samples are
-    sorted by length and cut into batches, and the batches of all pools are shuffled.
+    The permutation of each epoch is cut into pools of `POOL_BATCHES` batches. Each pool is sorted
+    by length and cut into batches. The batches of all pools are then shuffled.
     """
 
     def __init__(self, lengths: npt.NDArray[np.int64], batch_size: int, seed: int) -> None:
@@ -78,7 +78,7 @@ class LengthBuckets(TrainingBatches):
         self.batch_size = batch_size
 
     def batches(self) -> list[list[int]]:
-        """All batches of this epoch."""
+        """Return all batches of this epoch."""
         rng = self.sampler.generator()
         order = rng.permutation(len(self.lengths))
         pool = self.batch_size * POOL_BATCHES
@@ -94,12 +94,12 @@ class LengthBuckets(TrainingBatches):
 
 
 def longest_first(lengths: npt.NDArray[np.int64], batch_size: int) -> EvaluationBatches:
-    """Every sample once, longest first, for evaluation."""
+    """Return evaluation batches of all samples, longest first."""
     return EvaluationBatches(np.argsort(-lengths, kind="stable").tolist(), batch_size)
 
 
 def padding_share(batches: Sequence[Sequence[int]], lengths: npt.NDArray[np.int64]) -> float:
-    """Share of padding among all positions of the padded batches, 0..1."""
+    """Return the share of padding among all positions of the padded batches, 0..1."""
     filled = sum(int(lengths[batch].sum()) for batch in map(list, batches))
     total = sum(len(batch) * int(lengths[batch].max()) for batch in map(list, batches))
     return 1 - filled / total if total else 0.0

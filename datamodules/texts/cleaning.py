@@ -1,7 +1,7 @@
-"""Cleaning of tweets: pure functions, one switch each.
+"""Cleaning of tweets: pure functions with one switch each.
 
-After Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642), who
-found every step but demojizing to lower accuracy.
+The steps follow Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi
+10.1016/j.knosys.2023.110642). In that paper every step except demojizing lowers the accuracy.
 """
 
 import re
@@ -21,7 +21,7 @@ _SPACES = re.compile(r"[ \t\r\n]+")
 
 
 class Cleaning(TypedDict):
-    """The switches, in the order in which the steps are taken."""
+    """Switches of the cleaning steps, in the order in which they are applied."""
 
     html: bool
     url: bool
@@ -37,7 +37,7 @@ def _squeeze(text: str) -> str:
 
 
 def strip_html(text: str) -> str:
-    """Remove tags and comments, nested ones too; `a < b` stays."""
+    """Remove HTML tags and comments, including nested ones; `a < b` stays."""
     before = None
     while before != text:
         before, text = text, _TAG.sub("", text)
@@ -50,22 +50,22 @@ def strip_urls(text: str) -> str:
 
 
 def strip_usernames(text: str) -> str:
-    """Remove @names; the @ of a mail address is not one."""
+    """Remove @names; e-mail addresses stay."""
     return _squeeze(_USERNAME.sub("", text))
 
 
 def strip_hashes(text: str) -> str:
-    """Drop the # of a hashtag and keep its word."""
+    """Remove the # of hashtags and keep their words."""
     return _HASH.sub("", text)
 
 
 def collapse_repeats(text: str) -> str:
-    """Make a letter that stands three or more times in a row one; digits and marks stay."""
+    """Replace three or more equal letters in a row by one; digits and punctuation stay."""
     return _REPEATED_LETTER.sub(r"\1", text)
 
 
 def strip_punctuation(text: str) -> str:
-    """Remove ASCII punctuation and all of Unicode's; joiners inside words and emoji stay."""
+    """Remove ASCII and Unicode punctuation; joiners inside words and emoji stay."""
     kept = (
         c
         for c in text
@@ -75,7 +75,7 @@ def strip_punctuation(text: str) -> str:
 
 
 def demojize(text: str) -> str:
-    """Write emoji as text, for example `:thumbs_up:`; flags and skin tones are one emoji."""
+    """Replace emoji by text, for example `:thumbs_up:`; flags and skin tones are one emoji."""
     return text if text.isascii() else emoji.demojize(text)
 
 
@@ -91,14 +91,14 @@ _STEPS: dict[str, Callable[[str], str]] = {
 
 
 def clean(text: str, switches: Cleaning) -> str:
-    """Take the steps that are switched on.
+    """Apply the cleaning steps that are switched on.
 
     Args:
         text: A raw text.
         switches: Step -> on or off.
 
     Returns:
-        The text; unchanged where all are off.
+        The cleaned text; unchanged if all steps are off.
     """
     for name, step in _STEPS.items():
         if switches[name]:  # type: ignore[literal-required]

@@ -1,4 +1,4 @@
-"""The backbone's own fast tokenizer, or a WordPiece vocabulary taken from the training texts."""
+"""Tokenizers: the fast tokenizer of a backbone, or a WordPiece vocabulary of the train texts."""
 
 import sys
 from collections import Counter
@@ -13,56 +13,60 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from datamodules.reading.errors import DataError
 from run_folders.errors import brief, near_names
 
-_PIECE = 5_000  # texts between two steps of the progress bar
-_LONG_WORK = 50_000  # texts from which on tokenising takes seconds
+_CHUNK = 5_000  # texts per step of the progress bar
+_SHOW_PROGRESS_FROM = 50_000  # texts; tokenising them takes seconds
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class TokenizerSpec(TypedDict):
-    """Asks for a vocabulary of that many entries, made from the train split."""
+    """Settings of a vocabulary that is built from the train split.
+
+    Attributes:
+        vocab_size: Largest number of entries.
+    """
 
     vocab_size: int
 
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """Text -> token ids, complete in itself.
+    """Tokenizer that can be stored in a checkpoint.
 
     Attributes:
-        backend: The fast tokenizer, special tokens included.
-        pad_id: Id that fills a batch up.
+        backend: The fast tokenizer, including its special tokens.
+        pad_id: Id of the padding token.
     """
 
     backend: Tokenizer
     pad_id: int
 
     def encode(self, texts: list[str], max_length: int) -> list[list[int]]:
-        """Token ids of each text, cut to `max_length` with the special tokens kept."""
+        """Return the token ids of each text, truncated to `max_length` with special tokens kept."""
         self.backend.no_padding()
         self.backend.enable_truncation(max_length)
         ids: list[list[int]] = []
-        quick = len(texts) < _LONG_WORK or not sys.stderr.isatty()
+        hidden = len(texts) < _SHOW_PROGRESS_FROM or not sys.stderr.isatty()
         for start in track(
-            range(0, len(texts), _PIECE), "tokenising", transient=True, disable=quick
+            range(0, len(texts), _CHUNK), "tokenising", transient=True, disable=hidden
         ):
             ids += [
                 encoding.ids
-                for encoding in self.backend.encode_batch_fast(texts[start : start + _PIECE])
+                for encoding in self.backend.encode_batch_fast(texts[start : start + _CHUNK])
             ]
         return ids
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id."""
+        """Largest id + 1."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def to_state(self) -> dict[str, str | int]:
-        """Primitives for a checkpoint."""
+        """Return the tokenizer as primitives for a checkpoint."""
         return {"tokenizer": self.backend.to_str(), "pad_id": self.pad_id}
 
     @classmethod
     def from_state(cls, state: dict[str, str | int]) -> "TextTokenizer":
-        """The inverse of `to_state`."""
+        """Restore a tokenizer from the result of `to_state`."""
         return cls(Tokenizer.from_str(str(state["tokenizer"])), int(state["pad_id"]))
 
 
@@ -76,16 +80,19 @@ def load_tokenizer(name: str) -> TextTokenizer:
         The tokenizer.
 
     Raises:
-        DataError: If there is none, or none of the fast kind.
+        DataError: If it does not exist, is not a fast tokenizer or has no padding token.
     """
     from transformers import AutoTokenizer
 
     try:
         loaded = AutoTokenizer.from_pretrained(name, use_fast=True)
-    except Exception as error:  # a damaged tokenizer.json raises anything, KeyError for one
+    except Exception as error:  # a damaged tokenizer.json may raise any error, for example KeyError
         raise DataError(_not_loaded(name, error)) from error
     if not loaded.is_fast:
-        msg = f"{name}: has no fast tokenizer (tokenizer.json); save one with save_pretrained, or take another backbone"
+        msg = (
+            f"{name}: has no fast tokenizer (tokenizer.json); "
+            "save one with save_pretrained, or take another backbone"
+        )
         raise DataError(msg)
     if loaded.pad_token_id is None:
         msg = (
@@ -99,27 +106,32 @@ def _not_loaded(name: str, error: Exception) -> str:
     reason = brief(error)
     folder = Path(name)
     if folder.is_dir():
-        return f"{folder.resolve()}: no tokenizer in this folder ({reason}); save one there with save_pretrained"
+        return (
+            f"{folder.resolve()}: no tokenizer in this folder ({reason}); "
+            "save one there with save_pretrained"
+        )
     siblings = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
     near = near_names(folder.name, siblings, count=1)
     hint = f"; {folder.parent / near[0]} exists" if near and folder.is_absolute() else ""
     return (
-        f"no tokenizer for {name}: no such folder ({folder.resolve()}), and the hub gave none ({reason}){hint}; "
-        f"go online once, or set model.backbone to a local folder"
+        f"no tokenizer for {name}: no such folder ({folder.resolve()}), "
+        f"and none from the hub ({reason}){hint}; "
+        "go online once, or set model.backbone to a local folder"
     )
 
 
 def vocabulary_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
-    """Make a WordPiece tokenizer whose vocabulary is all characters and the most frequent words.
+    """Build a WordPiece tokenizer whose vocabulary is all characters and the most frequent words.
 
-    The same texts give the same vocabulary, ties included; trained tokenizers do not promise that.
+    Equal texts result in equal vocabularies, even if word counts are tied. Trained tokenizers do
+    not guarantee that.
 
     Args:
         texts: The training texts.
-        vocab_size: Number of entries at most.
+        vocab_size: Largest number of entries.
 
     Returns:
-        The tokenizer, lower-casing, with [CLS] and [SEP] around each text.
+        A lower-casing tokenizer that adds [CLS] and [SEP] to each text.
 
     Raises:
         DataError: If the characters alone exceed `vocab_size`.
@@ -132,7 +144,10 @@ def vocabulary_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer
     letters = sorted({letter for word in words for letter in word})
     entries = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
     if len(entries) > vocab_size:
-        msg = f"data.tokenizer.vocab_size={vocab_size} is too small: the characters alone need {len(entries)}"
+        msg = (
+            f"data.tokenizer.vocab_size={vocab_size} is too small: "
+            f"the characters alone need {len(entries)}"
+        )
         raise DataError(msg)
     known = set(entries)
     frequent = sorted(

@@ -1,1 +1,1 @@
-"""The config: composed, validated, redacted."""
+"""Compose, validate and redact the config."""

@@ -1,4 +1,7 @@
-"""Hydra's composition: from overrides to a config, to the file that states a key, and to one line about what is mistyped."""
+"""Composition with Hydra.
+
+Compose a config from overrides, find the file that sets a key, and explain mistyped overrides.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,16 +24,17 @@ from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes
 
 COMMAND_LINE = "the command line"
+# Launcher -> the extra that installs its plugin.
 _EXTRAS = {
     "joblib": "sweep",
     "ray": "ray",
     "submitit_local": "slurm",
     "submitit_slurm": "slurm",
-}  # of launchers
+}
 
 
 class OverrideError(UserError, ValueError):
-    """The command line names an option or a key that does not exist."""
+    """An override that names an unknown option or key."""
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -40,16 +44,16 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def typed_overrides() -> list[str]:
-    """The overrides of the command line as they were typed, `${...}` included."""
+    """Return the overrides as typed on the command line, with `${...}` unresolved."""
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
 def origins() -> dict[str, str]:
-    """Where the config of the running job got its keys from.
+    """Return where each key of the running job's config was set.
 
     Returns:
-        Dotted key -> the last file that states it, or the command line.
+        Dotted key -> the last file that sets it, or `COMMAND_LINE`.
     """
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
@@ -74,13 +78,13 @@ def origins() -> dict[str, str]:
 
 @contextmanager
 def explained(overrides: Sequence[str]) -> Iterator[None]:
-    """Name what is nearest where Hydra cannot compose what the command line asks for.
+    """Replace Hydra's errors about mistyped overrides by one line that suggests known names.
 
     Args:
         overrides: The command line without the program's name.
 
     Raises:
-        OverrideError: In place of Hydra's error.
+        OverrideError: Instead of Hydra's error.
     """
     try:
         yield
@@ -92,7 +96,7 @@ def explained(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def _message(error: Exception, overrides: Sequence[str]) -> str | None:
-    """One line about what was mistyped; None where Hydra's own message is the better one."""
+    """Return one line about a mistyped override; None if Hydra's own message is better."""
     if (
         isinstance(error, MissingConfigException)
         and error.missing_cfg_file
@@ -101,41 +105,49 @@ def _message(error: Exception, overrides: Sequence[str]) -> str | None:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return _unknown_option(group, option, error.options)
     if isinstance(error, OverrideParseException) and "=" not in error.override:
-        return _without_form(error.override)
+        return _malformed(error.override)
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(str(error.__cause__.full_key), overrides)
-    if (
-        type(error) is ValueError
-    ):  # Hydra's: flags that exclude each other, an empty group, an option that is a number
+    # Hydra raises ValueError for flags that exclude each other, an empty group, and an option that
+    # is a number.
+    if type(error) is ValueError:
         flags = {override.partition("=")[0] for override in overrides}
         if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
             return "--cfg shows the config of one job; leave -m out"
         for group, _, options in (override.partition("=") for override in overrides):
             if not group:
-                return _without_form(f"={options}")
+                return _malformed(f"={options}")
             for option in options.split(",") if group in groups() else ():
                 if re.fullmatch(r"[-+.\d]+", option) and option not in groups()[group]:
                     return _unknown_option(group, option, groups()[group])
     return None
 
 
-def _without_form(text: str) -> str:
+def _malformed(text: str) -> str:
     return f"'{text}' is neither KEY=VALUE nor GROUP=OPTION; see --help"
 
 
 def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
-    gone = removal(group, option)
-    if gone is not None:
-        return f"{group}: {gone}"
+    removed = removal(group, option)
+    if removed is not None:
+        return f"{group}: {removed}"
     if group == "hydra/launcher" and option in _EXTRAS:
         extra = _EXTRAS[option]
-        return f"{group}={option} needs a plugin; the extra `{extra}` brings it: pip install -e '.[{extra}]'"
+        return (
+            f"{group}={option} needs a plugin, which the extra `{extra}` installs: "
+            f"pip install -e '.[{extra}]'"
+        )
     place = group if group.startswith("hydra/") else f"{CONFIGS.name}/{group}/"
     return f"{group}={option}: {place} has no '{option}'; {nearest(option, options)}"
 
 
 def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
-    """`full_key` is the first part that does not exist of the key that was typed."""
+    """Return one line about a key that does not exist; None if it is not in the overrides.
+
+    Args:
+        full_key: The shortest prefix of the typed key that does not exist.
+        overrides: The command line without the program's name.
+    """
     typed = [override.partition("=")[0] for override in overrides]
     key = next((key for key in typed if f"{key}.".startswith(f"{full_key}.")), None)
     if key is None or key.startswith("hydra."):

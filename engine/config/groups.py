@@ -1,4 +1,4 @@
-"""The folder of configs: its groups, their options, and the help that lists them. Standard library only."""
+"""The groups of configs, their options, and the help text. Standard library only."""
 
 from pathlib import Path
 
@@ -12,27 +12,29 @@ usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
   python train.py experiment=ctbert_bigru_finetune    a named experiment
   python train.py experiment=... plan=true            print what would be trained, and stop
   python train.py -m experiment=a,b seed=1,2,3        a sweep
-  python train.py experiment=... hydra.run.dir=RUN ckpt_path=last    go on with an interrupted run
+  python train.py experiment=... hydra.run.dir=RUN ckpt_path=last    resume an interrupted run
 
 flags:
   --cfg job        print the composed config and stop (--resolve: with interpolations resolved)
-  -m, --multirun   one job for each combination of comma-separated values; sweep.resume=FOLDER goes on with a sweep
+  -m, --multirun   one job for each combination of comma-separated values;
+                   sweep.resume=FOLDER resumes a sweep
   --hydra-help     Hydra's own flags
 
 groups and their options:
 {groups}
-keys: every key of `--cfg job` can be set, for example trainer.max_epochs=3; +KEY=VALUE adds one that is not listed.
+keys: every key of `--cfg job` can be set, for example trainer.max_epochs=3;
++KEY=VALUE adds a key that is not listed.
 """
 
 
 def groups() -> dict[str, list[str]]:
-    """Group -> the names of its options."""
+    """Return group -> the names of its options."""
     folders = sorted(path for path in CONFIGS.iterdir() if path.is_dir())
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 
 def help_text() -> str:
-    """What `train.py --help` prints."""
+    """Return the text of `train.py --help`."""
     lines = [
         f"  {group:<11}{', '.join(options)}\n"
         for group, options in groups().items()

@@ -1,4 +1,4 @@
-"""The config of a run that was run before."""
+"""Read the config of an earlier run."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from engine.old_names import translate_config
 
 
 def read_config(path: Path, *, to_train: bool = False) -> DictConfig:
-    """Read a run's config.yaml; of a run of version 0.1 under today's names, see `translate_config`."""
+    """Read a run's config.yaml, and translate names of version 0.1 with `translate_config`."""
     cfg = OmegaConf.load(path)
     assert isinstance(cfg, DictConfig)  # noqa: S101 - tells the type checker
     translate_config(cfg, to_train=to_train)

@@ -1,4 +1,4 @@
-"""The config as it may be written down: interpolations resolved, secrets left out."""
+"""Resolve a config for config.yaml, and hide its secrets."""
 
 import re
 from collections.abc import Iterator
@@ -14,12 +14,13 @@ _SECRET_KEY = re.compile(
     r"(^|.*_)(api_?key|(access|private|secret|signing)_key(_id)?|secret|password|passwd|passphrase|credentials?|token)$",
     re.IGNORECASE,
 )
-# Words of a tokenizer's vocabulary, not of a lock.
+# Special tokens of a tokenizer, which are not secrets.
 _TEXT_TOKEN = re.compile(
     r"^(pad|mask|cls|sep|unk|bos|eos|image|decoder_start)_token$", re.IGNORECASE
 )
 _LOGIN_IN_URL = re.compile(r"://[^/@\s]+@")
-_SHORTEST = 4  # a shorter secret is hidden under its own key only: elsewhere it may be any text
+# A shorter secret is hidden under its own key only, because elsewhere it may be an ordinary text.
+_SHORTEST = 4
 
 
 def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same shape
@@ -29,9 +30,9 @@ def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same sha
         cfg: The composed config.
 
     Returns:
-        The same values with interpolations resolved. Values of secret keys are hidden, wherever
-        else they occur too, and so are logins inside URLs; values that come from environment
-        variables are left as `${oc.env:...}`.
+        The same values with interpolations resolved. Values of secret keys are hidden, also where
+        they occur under other keys, and so are logins in URLs. Values from environment variables
+        stay `${oc.env:...}`.
     """
     secrets = secret_values(cfg)
     with _environment_left_as_text():
@@ -39,7 +40,7 @@ def redacted(cfg: DictConfig) -> Any:  # noqa: ANN401 - a config of the same sha
 
 
 def secret_values(node: Any) -> set[str]:  # noqa: ANN401 - a config or a value of one
-    """The values of all secret keys, as text."""
+    """Return the values of all secret keys, as text."""
     found: set[str] = set()
     if isinstance(node, ListConfig):
         for index in range(len(node)):
@@ -54,7 +55,7 @@ def secret_values(node: Any) -> set[str]:  # noqa: ANN401 - a config or a value 
 
 
 def hide(text: str, secrets: set[str]) -> str:
-    """Replace secrets and logins in a text, longer secrets first."""
+    """Replace secrets and logins in URLs in a text, longer secrets first."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return _LOGIN_IN_URL.sub(f"://{HIDDEN}@", text)
@@ -63,15 +64,13 @@ def hide(text: str, secrets: set[str]) -> str:
 def _resolved(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any value of a config
     try:
         return node[key]
-    except (
-        OmegaConfBaseException
-    ):  # missing, or an interpolation that leads nowhere: nothing to hide
+    except OmegaConfBaseException:  # a missing value or a broken interpolation has nothing to hide
         return None
 
 
 @contextmanager
 def _environment_left_as_text() -> Iterator[None]:
-    """Have `${oc.env:NAME}` give itself, through whatever other interpolations refer to it."""
+    """Resolve `${oc.env:NAME}` to its own text, also inside other interpolations."""
 
     def as_text(*arguments: str) -> str:
         return "${oc.env:" + ",".join(map(str, arguments)) + "}"

@@ -1,4 +1,4 @@
-"""Keys and values of a config node against the signature of the class that it builds."""
+"""Check keys and values of a config node against the signature of the class that it builds."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ Fault = tuple[str, str]
 
 _OURS = ("lightning_modules.", "datamodules.")
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-_PROBABLY_MEANT = 0.8
+_TYPO_SIMILARITY = 0.8
 _UNIONS = (typing.Union, types.UnionType)
 # Bound -> its attribute, the comparison with a value, and its text.
 _BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
@@ -29,7 +29,7 @@ _BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
 
 
 def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[Fault]:
-    """Bind a node to a class's constructor.
+    """Check a node against the constructor of a class.
 
     Args:
         target: The class.
@@ -37,7 +37,8 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
         path: The node's dotted key.
 
     Yields:
-        Dotted key and what is wrong: unknown, missing, or not of the annotated kind or range.
+        Dotted key and fault: the key is unknown or missing, or its value has another type or range
+        than the annotation.
     """
     parameters = _parameters(target)
     arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
@@ -46,10 +47,9 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
         name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
     for key in arguments:
-        # A class that takes any key is not asked; but one next to a named key is a slip of the
-        # finger.
+        # A class with **kwargs accepts every key, but a key that is close to a named one is a typo.
         known = key in named or (
-            open_ended and not near_names(str(key), named, cutoff=_PROBABLY_MEANT)
+            open_ended and not near_names(str(key), named, cutoff=_TYPO_SIMILARITY)
         )
         if not known:
             yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
@@ -63,39 +63,42 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
             yield from _value_faults(value, hints[key], f"{path}.{key}")
 
 
-def _initialisers(target: type) -> list[type]:
-    """The classes whose constructors read a config's keys: ours pass what they do not name to their base."""
-    classes = [kind for kind in target.__mro__ if "__init__" in vars(kind)]
-    for count, kind in enumerate(classes, start=1):
-        passes_on = any(
-            p.kind is p.VAR_KEYWORD for p in inspect.signature(kind).parameters.values()
+def _classes_of_arguments(target: type) -> list[type]:
+    """Return the classes whose constructors receive the keys of a config node.
+
+    The constructors of our classes pass their **kwargs to their base class.
+    """
+    classes = [cls for cls in target.__mro__ if "__init__" in vars(cls)]
+    for count, cls in enumerate(classes, start=1):
+        has_kwargs = any(
+            p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()
         )
-        if not (passes_on and kind.__module__.startswith(_OURS)):
+        if not (has_kwargs and cls.__module__.startswith(_OURS)):
             return classes[:count]
     return classes
 
 
 def _parameters(target: type) -> dict[str, inspect.Parameter]:
     merged: dict[str, inspect.Parameter] = {}
-    kinds = _initialisers(target)
-    for kind in kinds:
-        for name, parameter in inspect.signature(kind).parameters.items():
-            if parameter.kind is not parameter.VAR_KEYWORD or kind is kinds[-1]:
+    classes = _classes_of_arguments(target)
+    for cls in classes:
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if parameter.kind is not parameter.VAR_KEYWORD or cls is classes[-1]:
                 merged.setdefault(name, parameter)
     return merged
 
 
 def _hints(target: type) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for kind in _initialisers(target):
-        initialiser: Callable[..., None] = inspect.unwrap(kind.__init__)  # type: ignore[misc]
+    for cls in _classes_of_arguments(target):
+        initialiser: Callable[..., None] = inspect.unwrap(cls.__init__)  # type: ignore[misc]
         with suppress(NameError, TypeError):  # names that exist only for type checkers
             merged = {**typing.get_type_hints(initialiser, include_extras=True), **merged}
     return merged
 
 
 def _value_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - any annotation
-    """Hold a value against its annotation, as far as that speaks of plain values."""
+    """Check a value against its annotation, as far as that describes plain values."""
     members = typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
     mappings = [member for member in members if typing.is_typeddict(member)]
     if isinstance(value, dict) and mappings:
@@ -108,7 +111,7 @@ def _value_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # no
 
 
 def _range_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401 - any annotation
-    """Hold a number, or each number of a list, against the bounds in its annotation."""
+    """Check a number, or each number of a list, against the bounds in its annotation."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in _UNIONS:
         for member in arguments:
@@ -151,7 +154,7 @@ def _mapping_faults(value: dict[str, Any], mapping: Any, path: str) -> Iterator[
 
 
 def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annotation
-    """Whether a value fits; None where the annotation says nothing about plain values."""
+    """Return whether a value fits; None if the annotation does not describe plain values."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return _fits(value, typing.get_args(hint)[0])

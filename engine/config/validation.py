@@ -1,4 +1,4 @@
-"""Validation of the composed config: every fault is found before any work, and all are told together."""
+"""Validate the composed config before any work, and report all faults together."""
 
 import importlib
 import inspect
@@ -10,25 +10,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.composing import COMMAND_LINE, origins
 from engine.config.groups import CONFIGS
+from engine.config.precision import AUTO
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from lightning_modules.base import Task
 from run_folders.errors import UserError, brief, near_names, nearest
 from run_folders.nested import nodes
 
-# A _target_ may be a class of these packages, wherever the config's name for it points.
+# A _target_ must be a class that is defined in these packages, not only imported into them.
 ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
-_GLOBAL = (
-    "hydra",
-    "experiment",
-    "sweep",
-    "debug",
-)  # groups whose options write elsewhere than under their own name
-_NEEDED = ("data", "model", "trainer")
-_NAMED = ("callbacks", "logger")
+# Groups whose options do not set the key that is named like the group.
+_GLOBAL_GROUPS = ("hydra", "experiment", "sweep", "debug")
+# Groups whose key is one node with a _target_.
+_SINGLE_TARGETS = ("data", "model", "trainer")
+# Groups whose key maps names to nodes with a _target_.
+_NAMED_TARGETS = ("callbacks", "logger")
 _MAX_SEED = 2**32 - 1
-# Nothing may be left out of: without training and validation there is no best checkpoint, without a
-# test no result.
+# Keys that must not be 0: without training and validation there is no best checkpoint, and without
+# a test there is no result.
 _NOT_ZERO = (
     "trainer.max_epochs",
     "trainer.limit_train_batches",
@@ -38,7 +37,7 @@ _NOT_ZERO = (
 
 
 class ConfigError(UserError, ValueError):
-    """The config cannot be run; the message lists every fault, a line each."""
+    """An invalid config; the message lists all faults, one per line."""
 
 
 def validate(cfg: DictConfig) -> None:
@@ -48,19 +47,22 @@ def validate(cfg: DictConfig) -> None:
         cfg: The composed config.
 
     Raises:
-        ConfigError: With all faults.
+        ConfigError: If the config has faults; the message lists all of them.
     """
     unresolved = list(_unresolved(cfg))
     faults = [*_unknown_keys(cfg), *unresolved]
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
+        trainer = values.get("trainer")
+        if isinstance(trainer, dict) and trainer.get("precision") == AUTO:
+            trainer["precision"] = None  # `settle` chooses one; Lightning does not know `auto`
         faults += [*_plain_values(values), *_target_faults(values, "")]
-        gone = {
-            path: said
+        removed = {
+            path: message
             for path, value in nodes(values)
-            if (said := removal(path, value)) is not None
+            if (message := removal(path, value)) is not None
         }
-        faults = [*gone.items(), *(fault for fault in faults if fault[0] not in gone)]
+        faults = [*removed.items(), *(fault for fault in faults if fault[0] not in removed)]
     if faults:
         stated = origins()
         lines = [
@@ -71,7 +73,7 @@ def validate(cfg: DictConfig) -> None:
 
 
 def _origin(path: str, stated: dict[str, str]) -> str:
-    """Where the key was stated, or else the nearest mapping that it is in."""
+    """Return where a key, or else the nearest mapping around it, was set."""
     while path:
         if path in stated:
             return stated[path]
@@ -86,7 +88,7 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     chosen = {
         group for default in train.defaults if isinstance(default, DictConfig) for group in default
     }
-    roots = {*train} - {"defaults"} | (chosen - {*_GLOBAL})
+    roots = {*train} - {"defaults"} | (chosen - {*_GLOBAL_GROUPS})
     known = [key for key, _ in nodes(plain) if key.partition(".")[0] in roots]
     for key in plain:
         if key not in roots:
@@ -95,23 +97,23 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
         for key in plain.get(name) or ():
             if key not in keys:
                 yield f"{name}.{key}", f"unknown key; {nearest(str(key), keys)}"
-    for name in _NEEDED:
+    for name in _SINGLE_TARGETS:
         if not isinstance(cfg.get(name), DictConfig) or "_target_" not in cfg[name]:
             yield name, "needs a _target_; choose an option of the group"
-    for group in _NAMED:
+    for group in _NAMED_TARGETS:
         for name, node in (plain.get(group) or {}).items():
             if not isinstance(node, dict) or "_target_" not in node:
                 yield f"{group}.{name}", "has no _target_, so nothing would be built from it"
 
 
 def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Fault]:
-    """Values that are still ??? or whose interpolation leads nowhere."""
+    """Yield a fault for each value that is ??? or whose interpolation fails."""
     keys = list(node) if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         path = f"{prefix}{key}"
         try:
             if OmegaConf.is_missing(node, key):
-                yield path, "is ???: a value has to be given"
+                yield path, "is ???; set a value"
                 continue
             value = node[key]
         except OmegaConfBaseException as error:
@@ -122,7 +124,7 @@ def _unresolved(node: DictConfig | ListConfig, prefix: str = "") -> Iterator[Fau
 
 
 def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
-    """What no signature says: keys of no class, and values that have to agree with each other."""
+    """Check what no signature covers: keys of no class, and values that must agree."""
 
     def at(key: str) -> Any:  # noqa: ANN401 - any value of a config
         node: Any = values
@@ -141,12 +143,13 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
         yield (
             "trainer.max_epochs",
-            f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; a schedule needs an end",
+            f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; "
+            "a schedule needs an end",
         )
     if at("model.schedule") == "plateau" and at("trainer.check_val_every_n_epoch") not in (None, 1):
         yield (
             "trainer.check_val_every_n_epoch",
-            "received more than 1; model.schedule=plateau looks at every epoch's validation",
+            "received more than 1; model.schedule=plateau needs a validation in every epoch",
         )
     if at("mode") not in ("min", "max"):
         yield "mode", f"received {at('mode')!r}; choose min or max"
@@ -159,13 +162,15 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if at("train") is False and at("ckpt_path") is not None:
         yield (
             "ckpt_path",
-            "received a checkpoint, and train=false; scripts/evaluate.py RUN tests a run's checkpoint again",
+            "received a checkpoint, and train=false; "
+            "scripts/evaluate.py RUN tests a run's checkpoint again",
         )
     classes, count = at("data.classes"), at("data.num_classes")
     if isinstance(classes, list) and count != len(classes):
         yield (
             "data.num_classes",
-            f"received {count!r}; data.classes names {len(classes)}: {', '.join(map(str, classes))}",
+            f"received {count!r}; "
+            f"data.classes names {len(classes)}: {', '.join(map(str, classes))}",
         )
     if at("model.num_classes") != count:
         yield (
@@ -179,7 +184,7 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
-    """What is wrong with how features are stored."""
+    """Check the settings of the feature cache."""
     if not isinstance(cache, dict):
         yield "cache", f"received {cache!r}; a mapping with features, dir and max_gb is needed"
         return
@@ -196,7 +201,10 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
 
 
 def _metrics(target: object, num_classes: object) -> list[str]:
-    """The metrics of validation that a task has; none where the task or the number of classes is faulty by itself."""
+    """Return the validation metrics of a task.
+
+    The list is empty if the task or the number of classes is itself faulty.
+    """
     try:
         task = resolve_target(target)
     except ConfigError:
@@ -227,17 +235,21 @@ def _target_faults(node: object, path: str) -> Iterator[Fault]:
 
 
 def check_targets(node: object) -> None:
-    """Raise `ConfigError` where a `_target_` anywhere in plain values names what a config may not build."""
-    faults = [fault for path, fault in _foreign(node)]
+    """Check that a config may build every `_target_` in nested plain values.
+
+    Raises:
+        ConfigError: If it may not.
+    """
+    faults = [fault for path, fault in _forbidden_targets(node)]
     if faults:
         raise ConfigError("; ".join(faults))
 
 
-def _foreign(node: object) -> Iterator[Fault]:
+def _forbidden_targets(node: object) -> Iterator[Fault]:
     for child in (
         node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     ):
-        yield from _foreign(child)
+        yield from _forbidden_targets(child)
     if isinstance(node, dict) and "_target_" in node:
         try:
             resolve_target(node["_target_"])
@@ -246,7 +258,7 @@ def _foreign(node: object) -> Iterator[Fault]:
 
 
 def resolve_target(name: object) -> type[Any]:
-    """Import what a `_target_` names, if a config may build it.
+    """Import the class that a `_target_` names, if a config may build it.
 
     Args:
         name: A dotted name.
@@ -255,10 +267,11 @@ def resolve_target(name: object) -> type[Any]:
         The class.
 
     Raises:
-        ConfigError: If there is no such class, or it is not one that a config may build.
+        ConfigError: If there is no such class, or a config may not build it.
     """
     if not isinstance(name, str) or not name.startswith(ALLOWED):
-        msg = f"received {name!r}; only classes of {', '.join(prefix.rstrip('.') for prefix in ALLOWED)} may be built"
+        packages = ", ".join(prefix.rstrip(".") for prefix in ALLOWED)
+        msg = f"received {name!r}; only classes of {packages} may be built"
         raise ConfigError(msg)
     module_name, _, attribute = name.rpartition(".")
     try:
@@ -269,10 +282,14 @@ def resolve_target(name: object) -> type[Any]:
     found = getattr(module, attribute, None)
     if found is None:
         near = near_names(attribute, dir(module))
-        msg = f"received {name!r}; {module_name} has no {attribute}{', but ' + ' and '.join(near) if near else ''}"
+        suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
+        msg = f"received {name!r}; {module_name} has no {attribute}{suggestion}"
         raise ConfigError(msg)
     real = f"{getattr(found, '__module__', '?')}.{getattr(found, '__qualname__', '?')}"
     if not inspect.isclass(found) or not real.startswith(ALLOWED):
-        msg = f"received {name!r}, which is {real}; only classes of Thaw, lightning, torch and torchmetrics may be built"
+        msg = (
+            f"received {name!r}, which is {real}; "
+            f"only classes of Thaw, lightning, torch and torchmetrics may be built"
+        )
         raise ConfigError(msg)
     return found

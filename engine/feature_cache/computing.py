@@ -1,4 +1,4 @@
-"""Runs the frozen part of a network once over a split."""
+"""Computation of features: one pass of a split through the frozen part of a network."""
 
 import sys
 from collections.abc import Iterator
@@ -19,22 +19,19 @@ from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.freezing.prefix import Cut
 
-_CAST = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-)  # what autocast computes in half precision, weights and all
+# Layers whose weights autocast converts to half precision.
+_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """What a cut gives for one sample.
+    """The format of the frozen part's output.
 
     Attributes:
-        dtype: Of its numbers.
-        shape: Of one sample's features, or of one token's.
-        of_tokens: Whether there are as many as the sample has tokens.
+        dtype: The dtype of the features.
+        shape: The shape of one sample's features, or of one token's.
+        of_tokens: True if each token has its own features.
     """
 
     dtype: torch.dtype
@@ -43,53 +40,57 @@ class LayerOutput:
 
 
 def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -> LayerOutput:  # noqa: ANN401 - each dataset has its batch type
-    """Find out what a cut gives, from a batch of one sample."""
+    """Return the format of the output at a cut, found by running a batch of one sample."""
     with _frozen(task, trainer):
-        given = _run(cut, task, batch)
-    of_tokens = given.lengths is not None
+        output = _run(cut, task, batch)
+    of_tokens = output.lengths is not None
     return LayerOutput(
-        given.values.dtype, tuple(given.values.shape[2 if of_tokens else 1 :]), of_tokens
+        output.values.dtype, tuple(output.values.shape[2 if of_tokens else 1 :]), of_tokens
     )
 
 
 def compute_features(
     cut: Cut, parts: RunObjects, source: FeatureInput, name: str, out: StoredFeatures
 ) -> None:
-    """Compute the features of a split, in the batches and with the numbers of an evaluation.
+    """Compute the features of a split, in the batches and the precision of an evaluation.
 
     Args:
-        cut: What comes before it runs.
-        parts: Task and trainer, which say where and in which precision.
-        source: What is read.
-        name: Of the split, for the progress bar.
-        out: Is filled.
+        cut: The cut; only the layers before it run.
+        parts: The run's objects. The trainer sets the device and the precision.
+        source: The input of the network.
+        name: The name of the split, for the progress bar.
+        out: The features, which are filled in place.
     """
     with (
         _frozen(parts.task, parts.trainer),
         _progress(f"features of {name}", out.views * len(source.positions)) as progress,
     ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
-            sound = parts.datamodule.on_before_batch_transfer(batch, 0)
-            for state in range(out.views):
-                given = _run(cut, parts.task, source.view(sound, state))
-                out.put(torch.as_tensor(positions), state, given.values.cpu())
+            prepared = parts.datamodule.on_before_batch_transfer(batch, 0)
+            for view in range(out.views):
+                output = _run(cut, parts.task, source.view(prepared, view))
+                out.put(torch.as_tensor(positions), view, output.values.cpu())
                 progress()
 
 
 def _run(cut: Cut, task: Task, batch: Any) -> Features:  # noqa: ANN401 - each dataset has its batch type
     features = task.network.get_submodule("features")
-    there = {name: value.to(task.device) for name, value in batch.items()}
-    return cut.prefix(features, there)
+    on_device = {name: value.to(task.device) for name, value in batch.items()}
+    return cut.prefix(features, on_device)
 
 
 @contextmanager
 def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
-    """The task on the run's device, in eval mode and the run's precision, without gradients; all of it as before afterwards."""
+    """Put the task on the run's device, in eval mode, in the run's precision, without gradients.
+
+    Device and mode are restored afterwards.
+    """
     before, training = task.device, task.training
     task.to(trainer.strategy.root_device).eval()
     try:
         half = _HALF.get(str(trainer.precision))
-        # Not inference mode: what a network keeps of its first call could then not be trained with.
+        # Not inference mode: tensors that a network caches in its first call could then not be used
+        # in training.
         with (
             torch.no_grad(),
             trainer.precision_plugin.forward_context(),
@@ -102,29 +103,39 @@ def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
 
 @contextmanager
 def _held_in_half(part: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Keep half-precision copies of the weights that autocast would make on every call: the same numbers, without the work."""
-    kept: list[tuple[nn.Parameter, Tensor]] = []
+    """Store the weights in half precision, so that autocast does not convert them in every call.
+
+    The results are the same. The original weights are restored afterwards.
+
+    Args:
+        part: The module whose weights are converted.
+        dtype: The half-precision dtype; None changes nothing.
+    """
+    originals: list[tuple[nn.Parameter, Tensor]] = []
     if dtype is not None:
-        layers = [
-            module for module in part.modules() if type(module) in _CAST
-        ]  # subclasses may do with a weight what they like
+        # Exact types only: subclasses may use their weights in another way.
+        layers = [module for module in part.modules() if type(module) in _CAST]
         parameters = {id(p): p for layer in layers for p in layer.parameters(recurse=False)}
-        kept = [(parameter, parameter.data) for parameter in parameters.values()]
+        originals = [(parameter, parameter.data) for parameter in parameters.values()]
     try:
-        for parameter, whole in kept:
-            parameter.data = whole.to(dtype)
+        for parameter, original in originals:
+            parameter.data = original.to(dtype)
         yield
     finally:
-        for parameter, whole in kept:
-            parameter.data = whole
+        for parameter, original in originals:
+            parameter.data = original
 
 
 @contextmanager
-def _progress(what: str, steps: int) -> Iterator[Any]:
-    """A bar on a terminal, nothing in a log file."""
+def _progress(description: str, steps: int) -> Iterator[Any]:
+    """Show a progress bar on a terminal, and nothing in a log file.
+
+    Yields:
+        A function that advances the bar by one step.
+    """
     if not (sys.stderr.isatty() and is_first()):
         yield lambda: None
         return
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=steps)
+        task = bar.add_task(description, total=steps)
         yield lambda: bar.advance(task)

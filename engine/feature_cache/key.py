@@ -1,4 +1,4 @@
-"""All that stored features depend on, as one digest: what agrees in it has the same features."""
+"""The key of stored features: one digest of everything that the features depend on."""
 
 import json
 from functools import cache
@@ -19,7 +19,10 @@ from lightning_modules.networks.freezing.prefix import Cut
 
 @cache
 def code_digest() -> str:
-    """Of the source of all that computes features: what an older version computed is not taken for what this one would."""
+    """Return the digest of the source code that computes features.
+
+    Features of another version of the code are therefore computed again.
+    """
     files = [
         path
         for package in (datamodules, networks)
@@ -30,12 +33,15 @@ def code_digest() -> str:
 
 
 def _processor() -> list[object]:
-    """What the last digits of a CPU's products depend on."""
+    """Return the properties of the CPU that affect the last digits of matrix products."""
     return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), bfloat16_units()]
 
 
 def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
-    """Of the part that runs: weights, buffers, configuration, the cut, and what its numbers depend on beside them."""
+    """Return the digest of the frozen part of a network.
+
+    It covers weights, buffers, configuration, the cut, code, precision, device and versions.
+    """
     features = task.network.get_submodule("features")
     tensors = cut.tensors(features)
     device = trainer.strategy.root_device.type

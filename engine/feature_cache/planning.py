@@ -1,4 +1,8 @@
-"""What never trains runs once: which part of a network that is, whether it pays, and where its features are kept."""
+"""The plan of the feature cache.
+
+The layers of a network that are never trained can run once, and their output be stored. The plan
+states which layers these are, where their features are stored, or why they are not.
+"""
 
 import time
 from collections.abc import Mapping
@@ -30,18 +34,18 @@ from lightning_modules.networks.freezing.prefix import Cut, find_cut
 
 
 class NoCacheError(Exception):
-    """Features are not stored; the message is the reason, empty where nothing is frozen for good."""
+    """Features are not cached; the message is the reason, empty where all layers are trained."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The features of one split.
+    """The cache entry of one split.
 
     Attributes:
-        source: What the network reads.
-        layout: What it gives.
-        key: Of all that the features depend on.
-        found: Whether they are stored already.
+        source: The input of the network.
+        layout: The format of the features.
+        key: The digest of everything that the features depend on.
+        found: True if the features are stored already.
     """
 
     source: FeatureInput
@@ -52,13 +56,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What is done about features.
+    """The plan: which features are cached, or why none are.
 
     Attributes:
-        cut: What comes before it is computed once; None where nothing is stored.
-        entries: Split -> its features.
-        reason: Why nothing is stored.
-        store: Where.
+        cut: The cut; the layers before it run once. None where no features are cached.
+        entries: Split -> its cache entry.
+        reason: The reason why no features are cached; may be empty.
+        store: The store of the features; None where no features are cached.
     """
 
     cut: Cut | None = None
@@ -68,11 +72,11 @@ class CachePlan:
 
     @property
     def bytes(self) -> int:
-        """Size of all splits' features."""
+        """Size of all splits' features in bytes."""
         return sum(entry.layout.bytes for entry in self.entries.values())
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for plan.json."""
+        """Return the plan as plain values for plan.json."""
         if self.cut is None:
             return {"stored": None, "reason": self.reason}
         splits = {
@@ -87,16 +91,16 @@ class CachePlan:
         return {"stored": str(self.cut), "bytes": self.bytes, "splits": splits}
 
     def line(self) -> str:
-        """One line for a person; empty where there is nothing to say."""
+        """Return a line for the log; empty where no features are cached and there is no reason."""
         if self.cut is None or self.store is None:
             return f"features are not stored: {self.reason}" if self.reason else ""
         views = ", ".join(
             f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1
         )
         new = [name for name, entry in self.entries.items() if not entry.found]
-        how = f"{', '.join(new)} to be computed" if new else "found"
+        status = f"{', '.join(new)} to be computed" if new else "found"
         size = gigabytes(self.bytes) + (f" ({views})" if views else "")
-        return f"features of {self.cut} are stored: {size}, {how}, in {self.store.folder}"
+        return f"features of {self.cut} are stored: {size}, {status}, in {self.store.folder}"
 
 
 def plan_cache(
@@ -105,20 +109,22 @@ def plan_cache(
     checkpoint: Path | None,
     before: Mapping[str, Any] | None = None,
 ) -> CachePlan:
-    """Decide what of the network runs once.
+    """Decide which layers run once and where their features are stored.
+
+    Only the features of one sample are computed, to find their format.
 
     Args:
-        cfg: The config; `cache` says whether, where and how much.
-        parts: Data, task and trainer. Where training starts from a checkpoint, the task gets its
-            weights.
-        checkpoint: That checkpoint.
-        before: What `facts` gave when the run began, where it goes on: `auto` then stays with it.
+        cfg: The config; `cache` has the mode, the folder and its limit.
+        parts: Datamodule, task and trainer. The task loads the checkpoint's weights if there is
+            one.
+        checkpoint: The checkpoint from which training starts, if any.
+        before: The `facts` of the run that is resumed, if any; `auto` then keeps its decision.
 
     Returns:
-        The plan; nothing is computed yet but the features of one sample.
+        The plan.
 
     Raises:
-        ConfigError: If `cache.features=true` and it cannot be done.
+        ConfigError: If `cache.features=true` and features cannot be cached.
     """
     wanted = cfg.cache.features
     if wanted is False or not cfg.train:
@@ -130,7 +136,7 @@ def plan_cache(
         cut = _cut(parts)
         if choosing:
             _check_reads_all(parts)
-        if checkpoint is not None:  # what is frozen stays as it is there
+        if checkpoint is not None:  # the frozen layers keep the checkpoint's weights
             parts.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
         parts.trainer.precision_plugin.convert_module(parts.task)
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
@@ -140,25 +146,29 @@ def plan_cache(
         store.check_limit({entry.key: entry.layout.bytes for entry in entries.values()})
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
-            why = (
+            reason = (
                 str(error)
-                or "nothing of the backbone is frozen for good; freeze it, or train it from a later layer on"
+                or "the whole backbone is trained; freeze it, or train only its last layers"
             )
-            msg = f"cache.features: received true, and it cannot be: {why}"
+            msg = f"cache.features: received true, but features cannot be cached: {reason}"
             raise ConfigError(msg) from error
         return CachePlan(reason=str(error))
     return CachePlan(cut, entries, "", store)
 
 
 def _cut(parts: RunObjects) -> Cut:
-    """Where the network is cut; raises `NoCacheError` where it cannot be."""
+    """Return where the network is cut.
+
+    Raises:
+        NoCacheError: If it cannot be cut.
+    """
     task = parts.task
     if not isinstance(task.network, Classifier):
         frozen = any(
             task.freezing.first_epoch(name) is None for name, _ in task.network.named_parameters()
         )
         raise NoCacheError(
-            f"{type(task).__name__} has no head that reads features alone" if frozen else ""
+            f"{type(task).__name__} has no head that works on features alone" if frozen else ""
         )
     cut = find_cut(task.network, task.freezing)
     if isinstance(cut, str):
@@ -170,34 +180,49 @@ def _cut(parts: RunObjects) -> Cut:
 
 
 def _check_reads_all(parts: RunObjects) -> None:
-    """Raise `NoCacheError` where the network would run over more samples than training reads."""
+    """Check that training reads all samples; caching would compute features of all of them.
+
+    Raises:
+        NoCacheError: If a setting of the trainer limits the number of batches.
+    """
     trainer: Any = parts.trainer
     limits = [f"limit_{stage}_batches" for stage in ("train", "val", "test")]
     for name in limits:
         limit = getattr(trainer, name)
         if isinstance(limit, int) or limit != 1.0:
-            msg = f"trainer.{name}={limit} reads a part of the data"
+            msg = f"trainer.{name}={limit} uses only part of the data"
             raise NoCacheError(msg)
     if trainer.overfit_batches or trainer.fast_dev_run:
-        msg = "trainer.overfit_batches and trainer.fast_dev_run read a part of the data"
+        msg = "trainer.overfit_batches and trainer.fast_dev_run use only part of the data"
         raise NoCacheError(msg)
 
 
 def _check_pays_off(parts: RunObjects, views: int) -> None:
-    """Raise `NoCacheError` where one pass over the data reads as much as training.
+    """Check that training has more epochs than the number of passes that compute the features.
 
-    Also where the features are stored already: the same overrides lead to the same metrics to the
-    last digit.
+    Stored features make no difference to the decision. The same overrides then result in the same
+    metrics, to the last digit.
+
+    Args:
+        parts: The run's objects.
+        views: The number of views of each training sample; each view takes one pass.
+
+    Raises:
+        NoCacheError: If caching does not pay off.
     """
     epochs = _epochs(parts)
     if epochs is not None and epochs <= views:
-        all_of_them = "1 epoch" if epochs == 1 else f"{epochs} epochs"
-        msg = f"{all_of_them} would read what {'one pass' if views == 1 else f'{views} passes'} over the data would compute"
+        training = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        computing = "1 pass" if views == 1 else f"{views} passes"
+        msg = (
+            f"training has only {training}, and computing the features takes {computing} "
+            "over the data"
+        )
         raise NoCacheError(msg)
 
 
 def _epochs(parts: RunObjects) -> int | None:
-    """Epochs of the whole training; None where they are not counted."""
+    """Return the number of epochs of the whole training; None without a limit."""
     trainer = parts.trainer
     ends = [] if trainer.max_epochs in (None, -1) else [int(trainer.max_epochs or 0)]
     if trainer.max_steps > 0:
@@ -228,22 +253,24 @@ def _entries(
 
 
 def _one_sample(source: FeatureInput) -> Any:  # noqa: ANN401 - each dataset has its batch type
-    """The first sample of a batch."""
+    """Return a batch of the first sample."""
     return {name: value[:1] for name, value in next(iter(source.loader())).items()}
 
 
 def fill_cache(plan: CachePlan, parts: RunObjects) -> float | None:
-    """Find or compute what was planned, and have the datamodule read it.
+    """Find or compute the planned features, and make the datamodule read them.
 
     Args:
-        plan: See `plan_cache`.
-        parts: The datamodule gives `FeatureBatch`es from now on, and the network takes them.
+        plan: The plan; see `plan_cache`.
+        parts: The run's objects. Afterwards the datamodule returns `FeatureBatch`es, and the
+            network takes them.
 
     Returns:
-        Seconds that it took; None where nothing was planned.
+        The time in seconds; None where no features are cached.
 
     Raises:
-        StoreError: If they cannot be stored; training is then as it was.
+        StoreError: If the features cannot be stored. The datamodule and the network are then
+            unchanged.
     """
     if plan.cut is None or plan.store is None:
         return None
@@ -252,11 +279,11 @@ def fill_cache(plan: CachePlan, parts: RunObjects) -> float | None:
     for split, entry in plan.entries.items():
         compute = partial(compute_features, plan.cut, parts, entry.source, split)
         stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
-    _use(parts.datamodule, parts.task, plan.cut, stored)
+    _read_from_cache(parts.datamodule, parts.task, plan.cut, stored)
     return time.perf_counter() - start
 
 
-def _use(
+def _read_from_cache(
     datamodule: TransferDataModule[Any], task: Task, cut: Cut, stored: Mapping[str, StoredFeatures]
 ) -> None:
     assert isinstance(task.network, Classifier)  # noqa: S101 - tells the type checker

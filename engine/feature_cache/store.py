@@ -1,8 +1,12 @@
-"""A folder of stored features, shared by all runs of a machine: an entry is whole or not there. Imports no torch.
+"""A folder of stored features, shared by all runs of a machine.
 
-Each entry is a folder that is named by its key: the files of a `Layout`, and `entry.json` with what
-they hold and a checksum. It is written under another name and renamed, by the one process that
-holds the lock of its key. Readers hold no lock.
+Each entry is a folder with its key as its name. It contains the files of a `Layout`, and
+`entry.json` with their description and a checksum.
+
+The process that has the lock of a key writes the entry under another name and renames it. So an
+entry is either complete or absent. Readers need no lock.
+
+The module does not import torch, so that `scripts/cache.py` starts fast.
 """
 
 import json
@@ -25,17 +29,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# In an entry: what its files are. In the folder: a lock for each key that is computed, and entries
-# that are not yet whole.
+# ENTRY: the description inside an entry. _LOCK: suffix of the lock file of a key that is being
+# computed. PARTIAL: suffix of an entry that is being written.
 ENTRY, _LOCK, PARTIAL = "entry.json", ".lock", ".partial"
 
 
 class StoreError(DataError):
-    """Features cannot be stored: they do not fit, or the folder cannot be used; the message says which."""
+    """Features cannot be stored: they exceed the limit or the disk, or the folder is not usable."""
 
 
 class FeatureStore:
-    """Finds entries, and has them written once while the folder stays below its limit."""
+    """Opens entries, or computes and writes them once; keeps the folder below a limit.
+
+    Attributes:
+        folder: The folder of the entries.
+        max_bytes: The limit of the folder's size in bytes.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
@@ -45,22 +54,29 @@ class FeatureStore:
         try:
             yield
         except OSError as error:
-            msg = f"{self.folder} cannot be used ({error}); set cache.dir to a folder that can be written"
+            msg = f"{self.folder} cannot be used ({error}); set cache.dir to a writable folder"
             raise StoreError(msg) from error
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is such an entry; it may yet turn out to be damaged. Raises `StoreError` where nobody may look."""
+        """Return whether the entry exists; it may still be damaged.
+
+        Raises:
+            StoreError: If the folder cannot be read.
+        """
         with self._usable():
             return (self.folder / key / ENTRY).is_file()
 
     def check_limit(self, needed: Mapping[str, int]) -> None:
-        """Raise `StoreError` where entries would take the folder above its limit; those that are there already never do.
+        """Check that new entries fit below the folder's limit; existing entries always do.
 
-        What another process has written of the same entries does not count, so that all processes
-        of a run decide the same.
+        Parts of the same entries that another process has written do not count, so that all
+        processes of a run decide the same.
 
         Args:
-            needed: Key -> bytes.
+            needed: Key -> size in bytes.
+
+        Raises:
+            StoreError: If the entries would exceed the limit.
         """
         if all(key in self for key in needed):
             return
@@ -70,30 +86,33 @@ class FeatureStore:
             if path.name.removesuffix(PARTIAL) not in needed
         )
         if used + sum(needed.values()) > self.max_bytes:
-            why = f"{self.folder} holds {gigabytes(used)} of the {gigabytes(self.max_bytes)} that cache.max_gb allows"
-            raise self._full(sum(needed.values()), f"{why}; raise cache.max_gb")
+            reason = (
+                f"{self.folder} holds {gigabytes(used)} of the {gigabytes(self.max_bytes)} "
+                "that cache.max_gb allows"
+            )
+            raise self._no_space(sum(needed.values()), f"{reason}; raise cache.max_gb")
 
-    def _full(self, needed: int, why: str) -> StoreError:
-        space = f"make space (python scripts/cache.py list|clear --dir {self.folder})"
-        return StoreError(f"the features take {gigabytes(needed)}, and {why}, or {space}")
+    def _no_space(self, needed: int, reason: str) -> StoreError:
+        advice = f"free space (python scripts/cache.py list|clear --dir {self.folder})"
+        return StoreError(f"the features take {gigabytes(needed)}, and {reason}, or {advice}")
 
     def get(
         self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
     ) -> "tuple[StoredFeatures, bool]":
-        """Open an entry, or have it computed while other processes that want it wait.
+        """Open an entry, or compute it while other processes that need it wait.
 
         Args:
-            key: Of all that the features depend on.
-            layout: What the entry holds.
-            compute: Fills what it is given.
+            key: The digest of everything that the features depend on.
+            layout: The format of the entry.
+            compute: A function that fills the features in place.
 
         Returns:
-            The features, and whether they had been there.
+            The features, and whether the entry existed.
 
         Raises:
-            StoreError: If they do not fit, or the folder cannot be used.
+            StoreError: If the features exceed the limit or the disk, or the folder is not usable.
         """
-        found = self._open(key, layout, tell=False)
+        found = self._open(key, layout, warn=False)
         if found is not None:
             return found, True
         path = self.folder / f"{key}{_LOCK}"
@@ -108,21 +127,20 @@ class FeatureStore:
         try:
             found = self._open(key, layout)
             return (
-                (found, True)
-                if found is not None
-                else (self._computed(key, layout, compute), False)
+                (found, True) if found is not None else (self._compute(key, layout, compute), False)
             )
         finally:
-            path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds that out
+            # Remove the file before the release: waiting processes notice it and lock a new file.
+            path.unlink(missing_ok=True)
             lock.release()
 
-    def _computed(
+    def _compute(
         self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
     ) -> "StoredFeatures":
-        """Write an entry whose lock is held."""
+        """Compute and write an entry; the caller has its lock."""
         folder, partial = self.folder / key, self.folder / f"{key}{PARTIAL}"
-        for left in (folder, partial):  # a damaged one, and one of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for invalid in (folder, partial):  # a damaged entry, and that of a killed process
+            shutil.rmtree(invalid, ignore_errors=True)
         self.check_limit({key: layout.bytes})
         try:
             with self._usable():
@@ -142,8 +160,8 @@ class FeatureStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _open(self, key: str, layout: "Layout", *, tell: bool = True) -> "StoredFeatures | None":
-        """Open an entry that is whole, and tell of one that is not."""
+    def _open(self, key: str, layout: "Layout", *, warn: bool = True) -> "StoredFeatures | None":
+        """Open an entry; None where it does not exist or is damaged. `warn` logs the damage."""
         folder = self.folder / key
         if key not in self:
             return None
@@ -151,46 +169,57 @@ class FeatureStore:
             facts = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
             stored = layout.open(folder)
             fault = (
-                ""
-                if facts == layout.facts(stored)
-                else "its checksum or its description is another"
+                "" if facts == layout.facts(stored) else "its checksum or its description differs"
             )
         except (OSError, ValueError, RuntimeError) as error:
             fault = brief(error)
         if fault:
-            if tell:
+            if warn:
                 log.warning(
-                    "stored features %s are damaged (%s); they are computed anew", folder, fault
+                    "stored features %s are damaged (%s); they are computed again", folder, fault
                 )
             return None
-        with suppress(OSError):  # a folder of somebody else
-            os.utime(folder / ENTRY)  # when it was last used
+        with suppress(OSError):  # the entry may belong to another user
+            os.utime(folder / ENTRY)  # the time of last use
         return stored
 
     def _reserve(self, partial: Path, layout: "Layout") -> None:
-        """Take the space on the disk: writing into a mapped file on a full disk would kill the process."""
+        """Allocate the space on the disk.
+
+        Writing into a mapped file on a full disk would kill the process.
+        """
         try:
             layout.create(partial)
         except OSError as error:
             free = gigabytes(shutil.disk_usage(self.folder).free)
-            why = f"the disk of {self.folder} has {free} left ({error}); set cache.dir to a folder on another disk"
-            raise self._full(layout.bytes, why) from error
+            reason = (
+                f"the disk of {self.folder} has {free} left ({error}); "
+                "set cache.dir to a folder on another disk"
+            )
+            raise self._no_space(layout.bytes, reason) from error
 
 
 def cache_folder(stated: str | None) -> Path:
-    """Where features are kept: as stated, else below the user's cache folder, or the temporary one without a home."""
+    """Return the folder of stored features.
+
+    Without a home directory it is inside the system's temporary folder.
+
+    Args:
+        stated: The folder that the user set. None takes $THAW_CACHE, or `thaw/features` in the
+            user's cache folder.
+    """
     own = stated or os.environ.get("THAW_CACHE")
     try:
         if own:
             return Path(own).expanduser().resolve()
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return (Path(base).expanduser() / "thaw" / "features").resolve()
-    except RuntimeError:  # a container's user without a home
+    except RuntimeError:  # the user of a container may have no home directory
         return Path(tempfile.gettempdir()).resolve() / "thaw" / "features"
 
 
 def entries(folder: Path) -> list[Path]:
-    """The entries of a folder, and those that are being written or were left by a killed process."""
+    """Return all entries of a folder, with those being written and those of killed processes."""
     return sorted(
         {
             path.parent
@@ -201,29 +230,29 @@ def entries(folder: Path) -> list[Path]:
 
 
 def size_of(entry: Path) -> int:
-    """Bytes of an entry; 0 where it is gone."""
+    """Return the size of an entry in bytes; 0 if it no longer exists."""
     with suppress(OSError):
         return sum(path.stat().st_size for path in entry.iterdir())
     return 0
 
 
 def remove(entry: Path) -> None:
-    """Remove an entry; a run that has it mapped reads on.
+    """Remove an entry; a run that has mapped its files can still read them.
 
     Raises:
-        OSError: If it cannot be removed: a `filelock.Timeout` where a run is computing it.
+        OSError: If the entry cannot be removed. It is a `filelock.Timeout` if a run is computing
+            the entry.
     """
     path = entry.with_name(f"{entry.name.removesuffix(PARTIAL)}{_LOCK}")
     with FileLock(path, blocking=False):
         try:
-            (entry / ENTRY).unlink(
-                missing_ok=True
-            )  # first, so that there is no entry without its values
+            # Removed first, so that no entry exists without its values.
+            (entry / ENTRY).unlink(missing_ok=True)
             shutil.rmtree(entry)
         finally:
             path.unlink(missing_ok=True)
 
 
 def gigabytes(count: int) -> str:
-    """A number of bytes for a person."""
+    """Return a number of bytes as readable text, in GB or MB."""
     return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"  # noqa: PLR2004

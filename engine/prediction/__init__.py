@@ -1,1 +1,1 @@
-"""Prediction of new inputs, one file for each kind of input."""
+"""Prediction of new inputs: one module for each kind of input."""

@@ -1,4 +1,4 @@
-"""Predict new images with a run's best checkpoint, a batch at a time."""
+"""Prediction of new images with a run's best checkpoint, in batches."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -19,7 +19,7 @@ from engine.prediction.table_writer import TableWriter, progress
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.classification import predicted
 
-ADVICE = "mend it, or leave such images out with --on-bad-rows skip"
+ADVICE = "fix the file, or leave such images out with --on-bad-rows skip"
 _BATCH = 64
 
 
@@ -30,21 +30,22 @@ def predict_images(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
 ) -> tuple[int, int]:
-    """Predict images.
+    """Predict the classes of images and write them to a table.
 
     Args:
-        run: Of an image classifier.
-        inputs: Images, folders of images, .txt with a path a line, or .parquet.
-        target: Where to: `image`, `prediction`, and `probability_<class>` for each class.
-        column: Of the images in .parquet; None takes the run's.
+        run: A trained run of an image classifier.
+        inputs: Images, folders of images, .txt with one path per line, or .parquet.
+        target: The output file. Its columns are `image`, `prediction`, and `probability_<class>`
+            for each class.
+        column: The column of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
 
     Returns:
-        Images predicted and images left out.
+        The numbers of predicted and of left out images.
 
     Raises:
         DataError: If an image cannot be read.
-        RunFolderError: If the output does not do.
+        RunFolderError: If the output's format is unknown or cannot store the columns.
     """
     height, width = run.data_state["size"]
     decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
@@ -62,7 +63,7 @@ def predict_images(
                 for image, reason in found
                 if not isinstance(reason, np.ndarray)
             ]
-            if good:  # written before anything is refused: what is computed is not lost
+            if good:  # written before an error is raised, so that no prediction is lost
                 writer.write(_predicted(run, good))
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
@@ -72,7 +73,15 @@ def predict_images(
 
 
 def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
-    """The images that an input stands for; their labels are not known and not looked at."""
+    """Yield the images of an input; labels are ignored.
+
+    Args:
+        path: An image, a folder of images, .txt with one path per line, or .parquet.
+        column: The column of the images in .parquet.
+
+    Raises:
+        DataError: If the input is a table of another format, or cannot be read.
+    """
     if path.is_dir():
         files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
         yield from (EncodedImage(i, file, 0, str(file), None) for i, file in enumerate(files))
@@ -88,7 +97,10 @@ def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
                 row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1
             )
     elif path.suffix.lower() in (".csv", ".tsv", ".jsonl"):
-        msg = f"{path}: what is read are images, folders of images, a .txt with a path a line, or .parquet"
+        msg = (
+            f"{path}: this format is not supported; "
+            "give images, folders of images, a .txt with one path per line, or .parquet"
+        )
         raise DataError(msg)
     else:
         yield EncodedImage(0, path, 0, str(path), None)

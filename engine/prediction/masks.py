@@ -1,4 +1,4 @@
-"""Predict the masks of new images with a run's best checkpoint."""
+"""Prediction of the masks of new images with a run's best checkpoint."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -35,20 +35,21 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """An image to be predicted.
+class _Item:
+    """An image to predict.
 
     Attributes:
-        image: As read.
-        name: What its files' names begin with.
-        annotation: Its mask, where there is one.
-        asked_for: Whether the user named the masks, or they were found beside the images.
+        image: The encoded image.
+        name: The prefix of its output files' names.
+        annotation: The file of its annotated mask; None without one.
+        annotation_required: True if the user named the folder of masks, False if it was found
+            beside the images.
     """
 
     image: EncodedImage
     name: Path
     annotation: Path | None
-    asked_for: bool
+    annotation_required: bool
 
 
 def predict_masks(
@@ -61,61 +62,66 @@ def predict_masks(
     *,
     force: bool = False,
 ) -> tuple[int, int]:
-    """Predict images, each at its own size.
+    """Predict the masks of images, each at the image's own size.
+
+    Three files are written per image:
+
+    - `<name>.labels.png`: the mask, with the same values as the dataset's own masks.
+    - `<name>.colours.png`: the mask in the classes' colours.
+    - `<name>.overview.png`: image, prediction and annotation side by side, with a legend.
 
     Args:
-        run: Of a segmenter.
-        inputs: Images, folders of images, .txt with a path a line, or .parquet.
-        target: Folder for `<name>.labels.png`, with the values that the dataset's own masks have;
-            `<name>.colours.png`, in the classes' colours; and `<name>.overview.png`, input,
-            prediction and annotation side by side with a legend.
-        column: Of the images in .parquet; None takes the run's.
+        run: A trained run of a segmenter.
+        inputs: Images, folders of images, .txt with one path per line, or .parquet.
+        target: The output folder.
+        column: The column of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
-        annotations: Folder of masks with the images' names; None looks for the one that the
-            dataset's layout has beside the folder of the images, where what cannot be used is
-            passed over. An image without one is shown without.
-        force: Whether existing files are replaced.
+        annotations: A folder of annotated masks with the images' names. None takes the folder
+            that the dataset's layout has beside the images, if it exists; unusable masks in it
+            are skipped with a warning. An image without a mask gets no annotation panel.
+        force: Whether to replace existing files.
 
     Returns:
-        Images predicted and images left out.
+        The numbers of predicted and of left out images.
 
     Raises:
-        DataError: If an image cannot be read, or two would have files of one name.
-        RunFolderError: If a file exists.
+        DataError: If an image or a mask cannot be read, or two images would have the same output
+            files.
+        RunFolderError: If an output file exists.
     """
     class_list = ClassList.from_plain(run.data_state["class_list"], "the run's class list")
     totals = SegmentationTotals(len(class_list.names), keep_samples=False)
-    wanted = _wanted(run, inputs, column or run.cfg.data.image_column, annotations)
+    items = _items(run, inputs, column or run.cfg.data.image_column, annotations)
     done = bad = 0
     with progress() as bars:
         bar = bars.add_task("images", total=None)
-        while chunk := list(islice(wanted, _BATCH)):
-            for one in chunk:
-                _check_target_free(target, one.name, force=force)
+        while chunk := list(islice(items, _BATCH)):
+            for item in chunk:
+                _check_target_free(target, item.name, force=force)
             read = [
-                found
-                for _, found in in_threads(
-                    lambda one: _read(one, run.cfg.data.max_pixels, class_list), chunk
+                result
+                for _, result in in_threads(
+                    lambda item: _read(item, run.cfg.data.max_pixels, class_list), chunk
                 )
             ]
             good = [
-                (one, found)
-                for one, found in zip(chunk, read, strict=True)
-                if not isinstance(found, BadRow)
+                (item, result)
+                for item, result in zip(chunk, read, strict=True)
+                if not isinstance(result, BadRow)
             ]
-            if good:  # written before anything is refused: what is computed is not lost
-                found = predicted_labels(run, [image for _, (image, _) in good])
-                for (one, (image, labels)), prediction in zip(good, found, strict=True):
-                    _write(target, one.name, class_list, image, prediction, labels)
+            if good:  # written before an error is raised, so that no prediction is lost
+                predictions = predicted_labels(run, [image for _, (image, _) in good])
+                for (item, (image, labels)), prediction in zip(good, predictions, strict=True):
+                    _write(target, item.name, class_list, image, prediction, labels)
                     if labels is not None:
-                        ours, theirs = (
-                            torch.from_numpy(np.ascontiguousarray(m))[None]
-                            for m in (prediction, labels)
+                        predicted, annotated = (
+                            torch.from_numpy(np.ascontiguousarray(mask))[None]
+                            for mask in (prediction, labels)
                         )
                         totals.update(
                             torch.zeros(()),
-                            ours,
-                            theirs,
+                            predicted,
+                            annotated,
                             torch.tensor([labels.shape]),
                             torch.zeros(1),
                         )
@@ -124,21 +130,28 @@ def predict_masks(
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
             bars.update(bar, completed=done)
-    _tell_metrics(totals)
+    _print_metrics(totals)
     return done, bad
 
 
-def _tell_metrics(totals: SegmentationTotals) -> None:
+def _print_metrics(totals: SegmentationTotals) -> None:
     metrics = totals.result().metrics
     if metrics["miou"] is not None:
-        shown = f"{int(totals.samples)} have annotations: mean IoU {metrics['miou']:.4f}, pixel accuracy {metrics['pixel_acc']:.4f}"
-        Console(stderr=True).print(shown, highlight=False)
+        line = (
+            f"images with annotations: {int(totals.samples)}; mean IoU {metrics['miou']:.4f}, "
+            f"pixel accuracy {metrics['pixel_acc']:.4f}"
+        )
+        Console(stderr=True).print(line, highlight=False)
 
 
-def _wanted(
+def _items(
     run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None
-) -> Iterator[_Wanted]:
-    """The images of the inputs; raises `DataError` where two would have files of one name."""
+) -> Iterator[_Item]:
+    """Yield the images of the inputs.
+
+    Raises:
+        DataError: If two images would have the same output files.
+    """
     data: Any = run.cfg.data
     reader = SegmentationReader(
         data.images,
@@ -160,10 +173,13 @@ def _wanted(
                 name = file.relative_to(top).with_suffix("")
                 annotation = _annotation(reader, file, top, annotations)
             if name in seen:
-                msg = f"{image.name} and {seen[name]} would both be written as {name}; predict them into two folders"
+                msg = (
+                    f"{image.name} and {seen[name]} would both be written as {name}; "
+                    "predict them into two folders"
+                )
                 raise DataError(msg)
             seen[name] = image.name
-            yield _Wanted(image, name, annotation, annotations is not None)
+            yield _Item(image, name, annotation, annotations is not None)
 
 
 def _annotation(
@@ -183,27 +199,34 @@ def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
 
 
 def _read(
-    wanted: _Wanted, max_pixels: int, class_list: ClassList
+    item: _Item, max_pixels: int, class_list: ClassList
 ) -> tuple[Pixels, Pixels | None] | BadRow:
-    """Image and annotation, or what is wrong. A mask belongs to the pixels as they are stored."""
+    """Return an image and its annotation, or the fault of either.
+
+    With an annotation the image is not rotated by its EXIF tag, as the mask was made for the
+    pixels as they are stored.
+    """
     try:
-        if wanted.annotation is None:
-            return decode_image(wanted.image.source, max_pixels), None
-        image = decode_image(wanted.image.source, max_pixels, upright=False)
+        if item.annotation is None:
+            return decode_image(item.image.source, max_pixels), None
+        image = decode_image(item.image.source, max_pixels, upright=False)
     except BadImageError as error:
-        return wanted.image.fault("", str(error))
+        return item.image.fault("", str(error))
     try:
-        labels, fault = class_list.decode(decode_mask(wanted.annotation, max_pixels))
+        labels, fault = class_list.decode(decode_mask(item.annotation, max_pixels))
     except BadImageError as error:
         labels, fault = image[..., 0], str(error)
     if labels.shape != image.shape[:2]:
-        fault = f"is {labels.shape[1]} x {labels.shape[0]} pixels, and its image is {image.shape[1]} x {image.shape[0]}"
+        fault = (
+            f"is {labels.shape[1]} x {labels.shape[0]} pixels, "
+            f"but its image is {image.shape[1]} x {image.shape[0]}"
+        )
     if not fault:
         return image, labels
-    if wanted.asked_for:
-        return BadRow("", str(wanted.annotation), None, None, fault)
-    log.warning("%s %s; %s is shown without it", wanted.annotation, fault, wanted.image.name)
-    return _read(replace(wanted, annotation=None), max_pixels, class_list)
+    if item.annotation_required:
+        return BadRow("", str(item.annotation), None, None, fault)
+    log.warning("%s %s; %s is shown without it", item.annotation, fault, item.image.name)
+    return _read(replace(item, annotation=None), max_pixels, class_list)
 
 
 def _write(
@@ -222,5 +245,6 @@ def _write(
     for kind, picture in pictures.items():
         content = encoded(picture)
         write_atomically(
-            target / f"{name}.{kind}.png", lambda path, content=content: path.write_bytes(content)
-        )  # type: ignore[misc]
+            target / f"{name}.{kind}.png",
+            lambda path, content=content: path.write_bytes(content),  # type: ignore[misc]
+        )

@@ -1,4 +1,4 @@
-"""Predict new samples with a run's best checkpoint."""
+"""Prediction of new samples with a run's best checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,34 +24,37 @@ def predict(
     output: Path | None = None,
     column: str | None = None,
     on_bad_rows: Literal["error", "skip"] = "error",
-    force: bool = False,  # noqa: FBT001, FBT002 - the command line's switch
+    force: bool = False,  # noqa: FBT001, FBT002 - a flag of the command line
     device: str | None = None,
     annotations: Path | None = None,
 ) -> Path:
     """Predict every sample of the inputs.
 
+    A table of a classifier has the columns that identify the sample, `prediction`, and
+    `probability_<class>` for each class. If prediction stops early, the rows so far are in
+    `<output stem>.partial<suffix>`. For the files of a segmenter see `predict_masks`.
+
     Args:
         run: The run folder.
-        inputs: For a text classifier one file; else images, folders of images, .txt with a path a
-            line, or .parquet.
-        output: .csv, .tsv, .jsonl or .parquet; None writes `<input>.predictions.csv`, or
-            predictions.csv for several. For a segmenter a folder; None is `<input>.predictions`, or
-            predictions for several.
-        column: Of the texts or images in a table; None takes the run's.
+        inputs: One file for a text classifier. Otherwise images, folders of images, .txt with one
+            path per line, or .parquet.
+        output: A .csv, .tsv, .jsonl or .parquet file; a folder for a segmenter. None takes
+            `<input>.predictions.csv` for one input and predictions.csv for several; for a segmenter
+            `<input>.predictions` and predictions.
+        column: The column of the texts or images in a table; None takes the run's.
         on_bad_rows: Stop at a sample that cannot be read, or leave it out and count it.
-        force: Whether an existing output is replaced.
-        device: Where to compute; None takes a GPU where there is one.
-        annotations: For a segmenter a folder of masks to be shown beside; None looks beside the
-            images.
+        force: Whether to replace an existing output.
+        device: The device that computes; None takes a GPU if there is one.
+        annotations: For a segmenter, a folder of annotated masks to show beside the predictions;
+            None looks for one beside the images.
 
     Returns:
-        The output. Of a segmenter see `predict_masks`; else it holds what says which sample it is,
-        `prediction`, and `probability_<class>` for each class, and a run that is stopped leaves
-        what it has in a file called `<output stem>.partial<suffix>`.
+        The path of the output.
 
     Raises:
-        DataError: If an input cannot be read.
-        RunFolderError: If the run folder or the output does not do.
+        DataError: If an input cannot be read, or nothing can be predicted.
+        RunFolderError: If the run folder is unusable, or the output exists or has an unknown
+            format.
     """
     filter_known()
     for path in inputs:
@@ -64,11 +67,11 @@ def predict(
         why = (
             "no such folder"
             if segments
-            else f"a {type(trained.task).__name__} has no use for annotations"
+            else f"a {type(trained.task).__name__} does not use annotations"
         )
         msg = f"--annotations {annotations}: {why}"
         raise DataError(msg)
-    target = output or _standard_output(inputs, "" if segments else ".csv")
+    target = output or _default_output(inputs, "" if segments else ".csv")
     if segments and target.exists() and not target.is_dir():
         msg = f"{target} is a file; masks are written into a folder: give another -o"
         raise RunFolderError(msg)
@@ -81,13 +84,14 @@ def predict(
         )
     elif isinstance(trained.task, TextClassifier):
         if len(inputs) > 1 or inputs[0].is_dir():
-            msg = f"a text classifier predicts one file at a time; received {', '.join(map(str, inputs))}"
+            received = ", ".join(map(str, inputs))
+            msg = f"a text classifier predicts one file at a time; received {received}"
             raise DataError(msg)
         done, bad = predict_texts(trained, inputs[0], target, column, on_bad_rows)
     elif isinstance(trained.task, ImageClassifier):
         done, bad = predict_images(trained, inputs, target, column, on_bad_rows)
     else:
-        msg = f"{run}: nothing predicts with a {type(trained.task).__name__} yet"
+        msg = f"{run}: prediction with a {type(trained.task).__name__} is not supported"
         raise RunFolderError(msg)
     if not done:
         msg = f"{', '.join(map(str, inputs))}: nothing to predict ({bad} left out)"
@@ -97,10 +101,10 @@ def predict(
     return target
 
 
-def _standard_output(inputs: Sequence[Path], suffix: str) -> Path:
+def _default_output(inputs: Sequence[Path], suffix: str) -> Path:
     if len(inputs) > 1:
         return Path(f"predictions{suffix}")
-    only = inputs[0]
-    if only.is_dir():
-        return only.resolve().with_name(f"{only.resolve().name}.predictions{suffix}")
-    return only.with_suffix(f".predictions{suffix}")
+    path = inputs[0]
+    if path.is_dir():
+        return path.resolve().with_name(f"{path.resolve().name}.predictions{suffix}")
+    return path.with_suffix(f".predictions{suffix}")

@@ -1,4 +1,4 @@
-"""Tables written a piece at a time: CSV, TSV, JSONL or Parquet."""
+"""Incremental writing of tables: CSV, TSV, JSONL or Parquet."""
 
 import csv
 import json
@@ -17,23 +17,33 @@ _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 class TableWriter:
-    """Writes rows to `<stem>.partial<suffix>` and renames it at the end; what a failure leaves can be read.
+    """Context manager that writes rows to `<stem>.partial<suffix>` and renames it at the end.
 
-    A context manager. Columns are those of the first rows.
+    After a failure the partial file remains and can be read. The columns are those of the first
+    rows.
+
+    Attributes:
+        target: The final file.
+        partial: The file while it is written.
+        schema: The types of a Parquet file's columns; None takes those of the first rows.
+        columns: The names of the columns; empty before the first rows.
+        text: The open file of a text format.
+        parquet: The writer of a Parquet file.
     """
 
     def __init__(self, target: Path, schema: pa.Schema | None = None) -> None:
-        """Check the target; nothing is opened before the first rows.
+        """Check the target; the file is opened when the first rows are written.
 
         Args:
-            target: The file; its suffix is the format.
-            schema: Types of a Parquet file's columns; None takes those of the first rows.
+            target: The file; its suffix selects the format.
+            schema: The types of a Parquet file's columns; None takes those of the first rows.
 
         Raises:
             RunFolderError: If the format is unknown.
         """
         if target.suffix.lower() not in _SUFFIXES:
-            msg = f"{target}: cannot write '{target.suffix}' files; give one of {', '.join(_SUFFIXES)}"
+            known = ", ".join(_SUFFIXES)
+            msg = f"{target}: cannot write '{target.suffix}' files; give one of {known}"
             raise RunFolderError(msg)
         self.target, self.schema = target, schema
         self.partial = target.with_name(f"{target.stem}.partial{target.suffix}")
@@ -48,8 +58,8 @@ class TableWriter:
         """Append rows.
 
         Raises:
-            RunFolderError: If they have other columns or types than the first rows, in a format
-                that cannot hold them.
+            RunFolderError: If the columns or types differ from those of the first rows, and the
+                format does not allow it.
         """
         suffix = self.target.suffix.lower()
         if not self.columns:
@@ -61,7 +71,10 @@ class TableWriter:
             return
         new = next((name for row in rows for name in row if name not in self.columns), None)
         if new is not None:
-            msg = f"{self.target}: column '{new}' is not in the first rows and cannot be added later; write .jsonl instead"
+            msg = (
+                f"{self.target}: column '{new}' is not in the first rows and cannot be added "
+                "later; write .jsonl instead"
+            )
             raise RunFolderError(msg)
         if self.parquet is not None:
             filled = [{name: row.get(name) for name in self.columns} for row in rows]
@@ -82,8 +95,8 @@ class TableWriter:
             if self.schema is not None:
                 return pa.Table.from_pylist(rows, schema=self.schema)
             found = pa.Table.from_pylist(rows)
-            # Cast behind the conversion: with a schema the conversion would cut 2.5 to 2 without a
-            # word.
+            # Cast after the conversion: with a schema, the conversion itself would silently
+            # truncate 2.5 to 2.
             return found.cast(self.parquet.schema) if self.parquet is not None else found
         except (
             pa.ArrowInvalid,
@@ -92,7 +105,7 @@ class TableWriter:
             OverflowError,
             ValueError,
         ) as error:
-            msg = f"{self.target}: a column does not keep one type ({error}); write .jsonl instead"
+            msg = f"{self.target}: a column has more than one type ({error}); write .jsonl instead"
             raise RunFolderError(msg) from error
 
     def _open(self, rows: list[dict[str, Any]]) -> None:
@@ -112,7 +125,7 @@ class TableWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close; rename where all went well, else say where the rows so far are."""
+        """Close and rename the file; after an error, add the path of the partial file to it."""
         for stream in (self.text, self.parquet):
             if stream is not None:
                 stream.close()
@@ -123,14 +136,14 @@ class TableWriter:
 
 
 def _without_nulls(schema: pa.Schema) -> pa.Schema:
-    """Columns that are empty in all first rows may hold text later."""
+    """Return the schema with text in place of null: an empty column may contain text later."""
     return pa.schema(
         [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema]
     )
 
 
 def progress() -> Progress:
-    """A bar on a terminal, nothing in a log file."""
+    """Return a progress bar that shows on a terminal and writes nothing to a log file."""
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),

@@ -1,4 +1,7 @@
-"""Predict new texts with a run's best checkpoint, as a stream: the input never is in memory as a whole."""
+"""Prediction of new texts with a run's best checkpoint.
+
+The input is read in chunks, so that it is never in memory as a whole.
+"""
 
 from itertools import islice
 from pathlib import Path
@@ -19,26 +22,33 @@ from engine.prediction.table_writer import TableWriter, progress
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.classification import predicted
 
-ADVICE = "mend the file, or leave such rows out with --on-bad-rows skip"
+ADVICE = "fix the file, or leave such rows out with --on-bad-rows skip"
 _CHUNK = 4096  # rows read, sorted by length and written at a time
 _BATCH = 64
 
 
 class TextPredictor:
-    """A trained run, ready to read texts."""
+    """A trained text classifier with its tokenizer and text cleaning.
+
+    Attributes:
+        run: The trained run.
+        tokenizer: The run's tokenizer.
+        collate: The function that pads token ids to a batch.
+        max_length: The largest number of tokens of a text.
+        cleaning: The options of text cleaning.
+    """
 
     def __init__(self, run: TrainedRun) -> None:
-        """Take the tokenizer and the cleaning from the run."""
+        """Load the tokenizer and the cleaning options of the run."""
         self.run = run
         self.tokenizer = TextTokenizer.from_state(run.data_state)
         self.collate = PadCollator(self.tokenizer.pad_id)
         self.max_length: int = run.cfg.data.max_length
-        # A plain mapping: reading a config node for every step of every text would take longer than
-        # the text.
+        # A plain mapping: for each text, reading config nodes would take longer than cleaning.
         self.cleaning = Cleaning(**OmegaConf.to_container(run.cfg.data.cleaning))  # type: ignore[typeddict-item]
 
     def probabilities(self, texts: list[str]) -> torch.Tensor:
-        """Class probabilities [N, K] float32 of N texts, in their order."""
+        """Return the class probabilities [N, K] float32 of N texts, in the order of the texts."""
         ids = self.tokenizer.encode([clean(text, self.cleaning) for text in texts], self.max_length)
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         result = torch.empty(len(texts), len(self.run.class_names))
@@ -56,21 +66,22 @@ def predict_texts(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
 ) -> tuple[int, int]:
-    """Predict every row of a file.
+    """Predict every row of a file and write the predictions to a table.
 
     Args:
-        run: Of a text classifier.
-        input: .txt with a text a line, .csv, .tsv, .jsonl or .parquet.
-        target: The same kinds but .txt: the input's columns, and ours behind them.
-        column: Of the texts; None takes the run's.
+        run: A trained run of a text classifier.
+        input: .txt with one text per line, .csv, .tsv, .jsonl or .parquet.
+        target: A .csv, .tsv, .jsonl or .parquet file. It gets the input's columns, then
+            `prediction` and `probability_<class>` for each class.
+        column: The column of the texts; None takes the run's.
         on_bad_rows: Stop at a row that cannot be read, or leave it out and count it.
 
     Returns:
-        Rows predicted and rows left out.
+        The numbers of predicted and of left out rows.
 
     Raises:
-        DataError: If the input cannot be read.
-        RunFolderError: If the output does not do.
+        DataError: If the input cannot be read, or has a column of the prediction already.
+        RunFolderError: If the output's format is unknown or cannot store the columns.
     """
     predictor = TextPredictor(run)
     column = column or str(run.cfg.data.text_column)
@@ -98,15 +109,20 @@ def predict_texts(
 
 
 def _schema(path: Path, added: list[str]) -> pa.Schema:
-    """The input's own types, and ours behind them."""
-    ours = [pa.field(name, pa.string() if name == "prediction" else pa.float64()) for name in added]
-    return pa.schema([*pq.read_schema(path), *ours])
+    """Return the input's schema, followed by the added columns."""
+    fields = [
+        pa.field(name, pa.string() if name == "prediction" else pa.float64()) for name in added
+    ]
+    return pa.schema([*pq.read_schema(path), *fields])
 
 
 def _check_names(row: Row, added: list[str], path: Path) -> None:
     taken = [name for name in added if name in row.values]
     if taken:
-        msg = f"{path} has a column {taken[0]} already, which the prediction would overwrite; rename it"
+        msg = (
+            f"{path} has a column {taken[0]} already, which the prediction would overwrite; "
+            "rename it"
+        )
         raise DataError(msg)
 
 

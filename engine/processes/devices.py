@@ -1,4 +1,4 @@
-"""How Lightning is told of the processes and devices that train together."""
+"""Lightning's strategy and cluster environment for the processes that train together."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,16 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from engine.config.validation import ConfigError
 from engine.processes.ranks import Rank, new_rendezvous, this_rank
 from lightning_modules.base import Task
 
-# Longer than any process keeps the others waiting: for rank 0's checkpoints and for the slowest
-# share of a validation.
-_PATIENCE = timedelta(minutes=10)
-_FIRST_PORT, _PORTS = 15000, 10000  # of SLURM jobs
+# Timeout of collectives. It exceeds the longest wait: for rank 0 to write a checkpoint, or for the
+# slowest rank of a validation.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+_FIRST_PORT, _PORTS = 15000, 10000  # ports of SLURM jobs
 _STRATEGIES = (
     "auto",
     "ddp",
@@ -33,7 +33,7 @@ _STRATEGIES = (
 
 
 def slurm_rendezvous(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
-    """Host and port at which the processes of a step of a SLURM job find each other; each step has its own."""
+    """Return host and port of the rendezvous of a SLURM job step; each step has its own port."""
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
     host = environment.get("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
     port = (
@@ -45,10 +45,10 @@ def slurm_rendezvous(environment: Mapping[str, str] = os.environ) -> tuple[str, 
 
 
 def _cluster_environment(rank: Rank | None) -> ClusterEnvironment:
-    """Tell Lightning which process this is: whoever started it, in torchrun's variables.
+    """Return the environment that passes this process's rank to Lightning.
 
-    Lightning's class for SLURM refuses `srun --ntasks=2` without a count per node and has all steps
-    of a job meet at one port.
+    Every launcher's rank is passed in torchrun's variables. Lightning's class for SLURM rejects
+    `srun --ntasks=2` without a count per node. It also uses one port for all steps of a job.
     """
     if rank is None:
         return LightningEnvironment()
@@ -58,42 +58,35 @@ def _cluster_environment(rank: Rank | None) -> ClusterEnvironment:
     return TorchElasticEnvironment()
 
 
-def set_devices_from_launcher(cfg: DictConfig) -> None:
-    """State in the config how many devices and machines torchrun or srun started processes for: theirs are what there is."""
-    rank = this_rank()
-    if rank is not None and rank.launcher != "thaw":
-        with open_dict(cfg):
-            cfg.trainer.devices, cfg.trainer.num_nodes = (
-                rank.local_world,
-                rank.world // rank.local_world,
-            )
-
-
 def placement(cfg: DictConfig) -> dict[str, Any]:
-    """What of the trainer's arguments says where it computes, and with whom.
+    """Return the trainer's arguments for the strategy and the cluster environment.
 
     Args:
         cfg: The config.
 
     Returns:
-        `strategy` and the plugin that says which process this is.
+        `strategy`, and as `plugin` the cluster environment with this process's rank.
 
     Raises:
-        ConfigError: If the processes that are asked for cannot be started from here, or the devices
-            are not there.
+        ConfigError: If this process cannot start the requested processes, the devices do not
+            exist, or the strategy is unknown.
     """
     rank, nodes = this_rank(), cfg.trainer.get("num_nodes", 1)
     if rank is None and nodes != 1:
         msg = (
-            f"trainer.num_nodes: received {nodes}; train.py starts the processes of one machine. Start it on each machine with "
-            f"torchrun --nnodes={nodes} ..., or by srun on a SLURM cluster, which say how many there are"
+            f"trainer.num_nodes: received {nodes}; train.py starts processes on one machine only; "
+            f"start it on each machine with torchrun --nnodes={nodes} ..., or with srun on a SLURM "
+            "cluster; both set the number of machines"
         )
         raise ConfigError(msg)
     accelerator = cfg.trainer.get("accelerator")
     if accelerator in ("gpu", "cuda") and not (
         torch.cuda.is_available() or torch.backends.mps.is_available()
     ):
-        msg = f"trainer.accelerator: received {accelerator!r}, and this machine has none; take trainer=cpu"
+        msg = (
+            f"trainer.accelerator: received {accelerator!r}, but this machine has no GPU; "
+            "set trainer=cpu"
+        )
         raise ConfigError(msg)
     name = cfg.trainer.get("strategy", "auto")
     strategy = (
@@ -109,55 +102,64 @@ def _strategy(name: str, *, several: bool) -> str | Strategy:
         msg = f"trainer.strategy: received {name!r}; choose one of {', '.join(_STRATEGIES)}"
         raise ConfigError(msg)
     if name == "fsdp":
-        return FSDPStrategy(timeout=_PATIENCE, state_dict_type="full")
+        return FSDPStrategy(timeout=_COLLECTIVE_TIMEOUT, state_dict_type="full")
     if name == "auto" and not several:
         return "auto"
-    return DDPStrategy(timeout=_PATIENCE, find_unused_parameters=name.endswith("true"))
+    return DDPStrategy(timeout=_COLLECTIVE_TIMEOUT, find_unused_parameters=name.endswith("true"))
 
 
 def check_processes(cfg: DictConfig, trainer: lightning.Trainer, task: Task) -> None:
-    """Hold the number of processes and the strategy against data and task.
+    """Check that the number of processes and the strategy suit the data and the task.
 
     Raises:
-        ConfigError: If they do not fit.
+        ConfigError: If a batch has fewer samples than there are processes, or FSDP is combined
+            with a schedule of unfreezing.
     """
     batch_size = cfg.data.get("batch_size")
     if isinstance(batch_size, int) and batch_size < trainer.world_size:
-        msg = f"data.batch_size: received {batch_size}; the {trainer.world_size} processes share a batch: give each one sample"
+        msg = (
+            f"data.batch_size: received {batch_size}; {trainer.world_size} processes split each "
+            f"batch: set at least {trainer.world_size}"
+        )
         raise ConfigError(msg)
     if isinstance(trainer.strategy, FSDPStrategy) and len(task.freezing.stages) > 1:
-        msg = "trainer.strategy=fsdp shards what trains from the start on; a schedule of unfreezing needs trainer.strategy=ddp"
+        msg = (
+            "trainer.strategy=fsdp cannot unfreeze layers during training; "
+            "set trainer.strategy=ddp for a schedule of unfreezing"
+        )
         raise ConfigError(msg)
 
 
 @contextmanager
 def unused_parameters_named(task: Task) -> Iterator[None]:
-    """Say in one line that DDP waited for gradients that do not come.
+    """Replace DDP's error about unused parameters by one line that names a parameter.
 
     Args:
-        task: What is trained.
+        task: The task that is trained.
 
     Raises:
-        ConfigError: Instead of DDP's message.
+        ConfigError: Instead of DDP's error.
     """
     try:
         yield
     except RuntimeError as error:
-        if "not used in producing the loss" not in str(
-            error
-        ):  # Lightning's message for DDP's error
+        # Lightning's message for DDP's error, which has no class of its own.
+        if "not used in producing the loss" not in str(error):
             raise
         without = [
             name
             for name, p in task.network.named_parameters()
             if p.requires_grad and p.grad is None
         ]
-        example = f" ({without[0]} for one)" if without else ""
-        msg = f"the loss does not reach every parameter{example}; set trainer.strategy=ddp_find_unused_parameters_true"
+        example = f" ({without[0]}, for example)" if without else ""
+        msg = (
+            f"the loss does not reach every parameter{example}; "
+            "set trainer.strategy=ddp_find_unused_parameters_true"
+        )
         raise ConfigError(msg) from error
 
 
 def barrier() -> None:
-    """Wait for the other processes, where there are any."""
+    """Wait for the other processes; return at once where there are none."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -1,4 +1,7 @@
-"""Which of several processes failed first: each that fails leaves an error file, and the earliest time stamp counts."""
+"""The error of the process that failed first.
+
+Each process that fails writes an error file. The file with the earliest time stamp counts.
+"""
 
 import os
 import re
@@ -14,8 +17,9 @@ from engine.processes.signals import InterruptedRunError
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder, write_text
 
-_FOR_THE_OTHERS = 2.0  # seconds in which they leave their error files too: all processes find a fault in the config
-_POLL = 0.1
+# Seconds to wait for the other processes' error files: a fault in the config fails all of them.
+_FOR_THE_OTHERS = 2.0
+_POLL = 0.1  # seconds
 _UNSURE = "another process may have ended first: see its log"
 
 
@@ -24,26 +28,25 @@ class FailedElsewhereError(UserError, RuntimeError):
 
 
 def error_file(folder: Path, rank: int) -> Path:
-    """Where a process leaves its error."""
+    """Return the path of a process's error file."""
     return folder / f"error_rank{rank}.txt"
 
 
 def first_failure(folder: Path, world: int) -> str:
-    """The error of the process that failed first.
+    """Return the error of the process that failed first.
 
     Args:
-        folder: Where the processes left their error files.
-        world: How many processes there are; files of others are of an attempt before this one.
+        folder: The folder of the error files.
+        world: The number of processes. Files of higher ranks belong to an earlier attempt.
 
     Returns:
-        Its message, with its rank; those of rank 0 where rank 0 found the same. Empty where no
-        process could leave any.
+        The message with its rank; without the rank where rank 0 reported the same error. Empty
+        where no process wrote an error file.
     """
     found = []
     for path in _error_files(folder, world):
-        with suppress(
-            FileNotFoundError
-        ):  # a process removes its own when status.json has the first error
+        # A process removes its own file once status.json has the first error.
+        with suppress(FileNotFoundError):
             found.append((path.stat().st_mtime, path.read_text(encoding="utf-8")))
     if not found:
         return ""
@@ -54,16 +57,18 @@ def first_failure(folder: Path, world: int) -> str:
 
 @contextmanager
 def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> Iterator[None]:
-    """Have every process report the error of the one that failed first.
+    """Make every process report the error of the process that failed first.
 
-    Processes that `train.py` started leave their errors with its supervisor, which also knows of a
-    process that was killed and could leave none. Those of torchrun and srun leave them in the run
-    folder until one has written the first error to `status.json`. There a killed process is known
-    only by what the others say when they lose it, which is reported as it is.
+    Processes of `train.py` write their error files for its supervisor. The supervisor also notices
+    a process that was killed and wrote no file.
+
+    Processes of torchrun and srun write their error files into the run folder, until one of them
+    has written the first error to `status.json`. There a killed process writes no error. Only the
+    lost connection of the others shows it, and that error is reported unchanged.
 
     Args:
-        folder: The run folder, which all processes see.
-        no_failure: What ends all processes alike.
+        folder: The run folder, which all processes share.
+        no_failure: An exception that ends all processes without being a failure.
 
     Raises:
         FailedElsewhereError: In a process that failed after another.
@@ -76,7 +81,7 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
         Path(os.environ.get(ERROR_FILE) or error_file(folder.path, rank.number)),
         folder.read_json("status.json"),
     )
-    own.unlink(missing_ok=True)  # of an attempt before this one
+    own.unlink(missing_ok=True)  # the file of an earlier attempt
     try:
         yield
     except no_failure:
@@ -85,7 +90,8 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
         message = with_rank(describe(error))
         with suppress(OSError):  # a full disk must not hide the error
             write_text(own, message)
-        with suppress(InterruptedRunError):  # torchrun stops the others when one has failed
+        # torchrun sends SIGTERM when another process has failed.
+        with suppress(InterruptedRunError):
             _wait_for_others(folder, before, own.parent, rank.world)
         all_left = len(_error_files(own.parent, rank.world)) == rank.world
         first = _recorded_error(folder, before) or first_failure(own.parent, rank.world) or message
@@ -108,7 +114,10 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
 
 
 def _wait_for_others(folder: RunFolder, before: dict[str, Any], errors: Path, world: int) -> None:
-    """Wait until all processes have left their errors or one has recorded the first, but not for long."""
+    """Wait until all processes have written error files or one has recorded the first error.
+
+    The wait ends after `_FOR_THE_OTHERS` seconds.
+    """
     deadline = time.monotonic() + _FOR_THE_OTHERS
     while (
         time.monotonic() < deadline
@@ -119,7 +128,10 @@ def _wait_for_others(folder: RunFolder, before: dict[str, Any], errors: Path, wo
 
 
 def _recorded_error(folder: RunFolder, before: dict[str, Any]) -> str | None:
-    """The error that another process has recorded; what stood there before is of a run that goes on."""
+    """Return the error that another process has recorded in `status.json`; None without one.
+
+    An unchanged status is that of the interrupted run which this one resumes.
+    """
     status = folder.read_json("status.json")
     return status["error"] if status != before and status.get("state") == "failed" else None
 

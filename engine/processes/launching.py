@@ -1,8 +1,8 @@
-"""Several processes on this machine for one job: started, watched and ended as one.
+"""Launching of several processes on this machine for one job.
 
-The process that was asked for the job trains nothing itself. It starts `train.py` once for each
-device, with the job's own overrides and its folder, so that a sweep's overrides are never read
-again. Its environment stays as it was, and a job that dies takes no sweep with it.
+The launching process does not train. It starts `train.py` once per device, with the job's own
+overrides and run folder, so that no process parses the sweep's overrides again. Its own environment
+does not change, and a job that crashes does not end the sweep.
 """
 
 import logging
@@ -25,33 +25,36 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class ProcessesError(UserError, RuntimeError):
-    """One of the processes failed, and with it the job; the run folder has the same message."""
+    """One of the job's processes failed; the run folder has the same message."""
 
 
-def begin(cfg: DictConfig, folder: RunFolder) -> None:
-    """Mark the run folder as running; a job that torchrun or SLURM started again goes on where it was.
+def begin(folder: RunFolder, ckpt_path: str | None) -> str | None:
+    """Mark the run folder as running; resume a job that torchrun or SLURM restarted.
 
     Args:
-        cfg: The config; `ckpt_path` becomes last where there is such a checkpoint.
         folder: The run folder.
+        ckpt_path: The checkpoint to start from.
+
+    Returns:
+        The checkpoint to start from: `last` for a restarted job that has it, else `ckpt_path`.
 
     Raises:
-        RunFolderError: If it holds another run.
+        RunFolderError: If the folder contains another run.
     """
     _silence_all_but_the_first()
     rank = this_rank()
     if rank is not None and rank.launcher == "thaw":
-        return  # whoever started this process has done so
+        return ckpt_path  # the supervisor has marked the folder
     if was_restarted() and folder.is_unfinished:
-        if folder.last_checkpoint.exists():
-            cfg.ckpt_path = "last"
         folder.write_status("running", "setup")
-    elif folder.writes:
-        folder.begin(cfg.ckpt_path)
+        return "last" if folder.last_checkpoint.exists() else ckpt_path
+    if folder.writes:
+        folder.begin(ckpt_path)
+    return ckpt_path
 
 
 def _silence_all_but_the_first() -> None:
-    """Leave the terminal to rank 0; what the others log goes to their files."""
+    """Turn off logging to the terminal in all ranks but 0; they still log to their files."""
     if not is_first():
         for handler in logging.getLogger().handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -59,14 +62,14 @@ def _silence_all_but_the_first() -> None:
 
 
 def needed(cfg: DictConfig) -> bool:
-    """Whether a job is to be run by several processes that are yet to be started."""
+    """Return whether the job needs several processes that have not been started yet."""
     return this_rank() is None and not cfg.get("plan") and process_count(cfg) > 1
 
 
 def process_count(cfg: DictConfig) -> int:
-    """How many processes on this machine the config asks for.
+    """Return the number of processes on this machine that the config requests.
 
-    1 where it asks for what is not there: the trainer then says so.
+    It is 1 where the requested devices do not exist: the trainer then reports the error.
     """
     trainer: Any = cfg.get("trainer") or {}
     devices, accelerator = trainer.get("devices"), trainer.get("accelerator")
@@ -92,29 +95,33 @@ def process_count(cfg: DictConfig) -> int:
     return wanted if isinstance(wanted, int) and wanted <= gpus else 1
 
 
-def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
-    """Run a job in a process for each device.
+def run_in_processes(
+    cfg: DictConfig, folder: RunFolder, ckpt_path: str | None
+) -> float | None:
+    """Run a job in one process per device.
 
     Args:
         cfg: The composed config.
         folder: The job's run folder.
+        ckpt_path: The checkpoint to start from.
 
     Returns:
         The best value of the monitored metric, for sweeps; None where nothing was trained.
 
     Raises:
-        ProcessesError: If one of them failed.
-        InterruptedRunError: If a signal asked the job to stop; the processes have been told, and
-            have ended.
+        ProcessesError: If one of the processes failed.
+        InterruptedRunError: If a signal asked the job to stop. The signal was passed on, and the
+            processes have ended.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     before = folder.read_json("status.json")
     try:
-        # Here the processes meet. Its port is free because it is open already, which no number that
-        # was looked up before is.
+        # The store of the processes' rendezvous. Port 0 binds a free port at once. A free port that
+        # is only looked up could be taken before it is used.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        failed = Processes(_command(cfg, folder), process_count(cfg), store.port, folder).run()
+        command = _command(folder, ckpt_path)
+        failed = Processes(command, process_count(cfg), store.port, folder).run()
     except Exception as error:
         folder.write_end_if_missing("failed", describe(error))
         raise
@@ -125,25 +132,35 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder) -> float | None:
     return score
 
 
-def _command(cfg: DictConfig, folder: RunFolder) -> list[str]:
-    """The command of one job: the overrides that were typed or that the sweep chose, and the job's folder."""
+def _command(folder: RunFolder, ckpt_path: str | None) -> list[str]:
+    """Return the command of one process.
+
+    It has the overrides that the user typed or the sweep chose, and the job's run folder.
+    """
     hydra_cfg = HydraConfig.get()
     overrides = [
         override for override in typed_overrides() if not override.startswith("ckpt_path=")
     ]
-    places = ["hydra.mode=RUN", f"hydra.run.dir={_quoted(folder.path)}", "hydra.output_subdir=null"]
-    if hydra_cfg.mode is RunMode.MULTIRUN:  # what the config may refer to
-        places.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")
+    settings = [
+        "hydra.mode=RUN",
+        f"hydra.run.dir={_quoted(folder.path)}",
+        "hydra.output_subdir=null",
+    ]
+    if hydra_cfg.mode is RunMode.MULTIRUN:  # interpolations in the config may use these keys
+        settings.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")
         job = hydra_cfg.job
-        places += [
+        settings += [
             f"hydra.job.{key}={_quoted(getattr(job, key))}"
             for key in ("num", "id")
             if not OmegaConf.is_missing(job, key)
         ]
-    checkpoint = [] if cfg.ckpt_path is None else [f"ckpt_path={_quoted(cfg.ckpt_path)}"]
-    return [sys.executable, str(_ROOT / "train.py"), *overrides, *checkpoint, *places]
+    checkpoint = [] if ckpt_path is None else [f"ckpt_path={_quoted(ckpt_path)}"]
+    return [sys.executable, str(_ROOT / "train.py"), *overrides, *checkpoint, *settings]
 
 
 def _quoted(value: object) -> str:
-    r"""A value that Hydra's grammar takes as it is; a backslash escapes only quotes there, and itself only before one."""
+    r"""Return a value in single quotes, so that Hydra's grammar reads it unchanged.
+
+    In Hydra's grammar a backslash escapes only a quote, and another backslash only before a quote.
+    """
     return "'" + str(value).replace("'", r"\'") + "'"

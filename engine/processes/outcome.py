@@ -1,4 +1,4 @@
-"""How a command ends: one line for every failure, and the exit code that tells it."""
+"""The end of a command: one line on stderr for a failure, and its exit code."""
 
 import os
 import sys
@@ -12,31 +12,38 @@ from engine.processes.signals import InterruptedRunError, signals_raise
 from run_folders.errors import UserError, brief
 from run_folders.run_folder import write_text
 
-# Where a process that belongs to a job leaves its error instead of printing it; see
-# engine/processes/first_failure.py.
+# Environment variable with the path of the error file of a process that a supervisor started. The
+# process writes its error there and prints nothing; see engine/processes/first_failure.py.
 ERROR_FILE = "THAW_ERROR_FILE"
 
 
 @dataclass
 class Outcome:
-    """What a command comes to."""
+    """The result of a command.
+
+    Attributes:
+        code: The exit code.
+    """
 
     code: int = 0
 
 
 def is_for_the_user(error: BaseException) -> bool:
-    """Whether the error's message says what to do, so that a traceback would only hide them."""
+    """Return whether the error's message says what to do, so that no traceback is needed."""
     return isinstance(error, UserError) or _is_from_hydra(error)
 
 
 def _is_from_hydra(error: BaseException) -> bool:
-    """Told by name, so that nothing imports Hydra only to ask."""
+    """Return whether Hydra or OmegaConf raised the error.
+
+    The classes are compared by name, so that the check does not import Hydra.
+    """
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
     return bool(names & {"hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException"})
 
 
 def describe(error: BaseException) -> str:
-    """The error in as few lines as it has to say."""
+    """Return the error's message in as few lines as possible."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, UserError | InterruptedRunError):
         return text
@@ -50,10 +57,11 @@ def describe(error: BaseException) -> str:
 def report_failure() -> Iterator[Outcome]:
     """Turn signals and exceptions into a line on stderr and an exit code.
 
-    HYDRA_FULL_ERROR=1 adds the traceback that errors of the user do not show otherwise.
+    HYDRA_FULL_ERROR=1 also prints the tracebacks of user errors, which are hidden otherwise.
 
     Yields:
-        The outcome, whose code is 130 or 143 after a signal and 1 after any other failure.
+        The outcome. Its code becomes 128 + signal number after a signal (130 for SIGINT, 143 for
+        SIGTERM), and 1 after any other failure.
     """
     outcome = Outcome()
     try:
@@ -73,6 +81,6 @@ def _report(error: BaseException, message: str) -> None:
     text = "\n".join([message, *getattr(error, "__notes__", [])])
     if ERROR_FILE not in os.environ:
         print(f"error: {text}", file=sys.stderr)
-    elif not Path(os.environ[ERROR_FILE]).exists():  # its time stamp is that of the failure
+    elif not Path(os.environ[ERROR_FILE]).exists():  # keep the time stamp of the failure
         rank = os.environ["RANK"]  # the supervisor sets both
         write_text(Path(os.environ[ERROR_FILE]), text if rank == "0" else f"rank {rank}: {text}")

@@ -1,4 +1,7 @@
-"""Which of several processes this one is, as whoever started it says in the environment. Standard library at the top."""
+"""The rank of this process, read from the environment variables of its launcher.
+
+Third-party packages are imported inside functions, so that importing this module is fast.
+"""
 
 import os
 import time
@@ -12,16 +15,15 @@ from run_folders.errors import UserError
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-# Process id of the process that started this one as one of several; see
-# engine/processes/supervisor.py.
+# Environment variable with the process id of the supervisor; see engine/processes/supervisor.py.
 SUPERVISOR = "THAW_SUPERVISOR"
 _STAMP = "%Y-%m-%d_%H-%M-%S"
-_INTERACTIVE = ("bash", "interactive")
-_TORCHRUNS_COUNT = "TORCHELASTIC_RESTART_COUNT"
+_INTERACTIVE = ("bash", "interactive")  # job names of interactive SLURM allocations
+_RESTART_COUNT = "TORCHELASTIC_RESTART_COUNT"  # set by torchrun
 
 
 class LaunchError(UserError, ValueError):
-    """The processes were not started in a way that they can work together."""
+    """The launcher started the processes in a way that is not supported."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,12 @@ class Rank:
     """One of the processes that train together.
 
     Attributes:
-        number: 0..world-1, over all machines.
-        world: How many there are.
-        local: 0.., on this machine.
-        local_world: How many there are on each machine.
-        node: 0.., of the machine.
-        launcher: Who started them: `train.py` itself, `torchrun`, or `srun`.
+        number: The global rank, 0 to world - 1.
+        world: The number of processes on all machines.
+        local: The local rank, 0 to local_world - 1.
+        local_world: The number of processes on each machine.
+        node: The index of the machine, from 0.
+        launcher: The program that started the processes; `thaw` is `train.py` itself.
     """
 
     number: int
@@ -45,23 +47,32 @@ class Rank:
     launcher: Literal["thaw", "torchrun", "srun"]
 
     def as_torchrun(self, host: str, port: int) -> dict[str, str]:
-        """What torchrun would say in the environment of this process, with the place where the processes meet."""
-        over_all = {
+        """Return the environment variables that torchrun would set for this process.
+
+        Args:
+            host: The host of the rendezvous.
+            port: The port of the rendezvous.
+        """
+        global_variables = {
             "RANK": self.number,
             "WORLD_SIZE": self.world,
             "MASTER_ADDR": host,
             "MASTER_PORT": port,
         }
-        on_machine = {
+        local_variables = {
             "LOCAL_RANK": self.local,
             "LOCAL_WORLD_SIZE": self.local_world,
             "GROUP_RANK": self.node,
         }
-        return {name: str(value) for name, value in {**over_all, **on_machine}.items()}
+        return {name: str(value) for name, value in {**global_variables, **local_variables}.items()}
 
 
 def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
-    """This process's rank; None where it was started by itself."""
+    """Return this process's rank; None where it was started as a single process.
+
+    Raises:
+        LaunchError: If srun started different numbers of tasks on the nodes.
+    """
     if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
         number, world, local = (
             int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -71,7 +82,8 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
         return Rank(
             number, world, local, local_world, int(environment.get("GROUP_RANK", 0)), launcher
         )
-    # What sbatch sets holds for the script itself too; only srun starts the tasks.
+    # sbatch sets its variables for the batch script too. Only srun starts tasks and sets those of
+    # the step.
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks == 1:
         return None
@@ -80,63 +92,76 @@ def this_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
     )
     nodes = int(environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1")))
     if tasks % nodes:
-        msg = f"srun started {tasks} tasks on {nodes} nodes; as many are needed on each: set --ntasks-per-node"
+        msg = (
+            f"srun started {tasks} tasks on {nodes} nodes; "
+            "each node needs the same number of tasks: set --ntasks-per-node"
+        )
         raise LaunchError(msg)
     return Rank(number, tasks, local, tasks // nodes, node, "srun")
 
 
 def check_can_sweep() -> None:
-    """Raise `LaunchError` where torchrun started this process: each of its processes would sweep by itself."""
+    """Check that torchrun did not start this process: each of its processes would run the sweep.
+
+    Raises:
+        LaunchError: If torchrun started this process.
+    """
     rank = this_rank()
     if rank is not None and rank.launcher == "torchrun":
-        msg = "torchrun cannot sweep; start train.py -m by itself with trainer.devices=N, which gives each job its processes"
+        msg = (
+            "torchrun cannot run a sweep; start train.py -m without torchrun, "
+            "with trainer.devices=N for N processes per job"
+        )
         raise LaunchError(msg)
 
 
 def is_child() -> bool:
-    """Whether another process of Thaw started this one as one of several, and keeps the run folder for them."""
+    """Return whether a supervisor of Thaw started this process; it then manages the run folder."""
     return SUPERVISOR in os.environ
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes the run folder: rank 0, or the only one."""
+    """Return whether this process writes the run folder: it is rank 0, or the only process."""
     rank = this_rank()
     return rank is None or rank.number == 0
 
 
 def with_rank(message: str) -> str:
-    """An error, with the rank that it belongs to where that is not rank 0."""
+    """Return an error message, prefixed with this process's rank unless it is rank 0."""
     rank = this_rank()
     return message if rank is None or rank.number == 0 else f"rank {rank.number}: {message}"
 
 
 def log_name(name: str) -> str:
-    """Name of this process's log file: rank 0 writes the run's."""
+    """Return the name of this process's log file; rank 0 and a single process write `NAME.log`."""
     rank = this_rank()
     return f"{name}.log" if rank is None or rank.number == 0 else f"rank{rank.number}.log"
 
 
 def was_restarted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun or SLURM started this job again after it had been stopped."""
+    """Return whether torchrun or SLURM restarted this job after it had been stopped."""
     return any(
-        int(environment.get(name, "0") or 0) > 0
-        for name in (_TORCHRUNS_COUNT, "SLURM_RESTART_COUNT")
+        int(environment.get(name, "0") or 0) > 0 for name in (_RESTART_COUNT, "SLURM_RESTART_COUNT")
     )
 
 
 def stamp() -> str:
-    """What tells one run folder from another: the time, or what all processes of a job know it by.
+    """Return the unique part of a run folder's name, equal in all processes of a job.
 
-    A job of SLURM that is started again finds its folder by it.
+    It is the SLURM job's id, the time that torchrun's processes share, or the current time. A
+    requeued SLURM job finds its run folder by the job's id.
 
     Raises:
-        LaunchError: If the processes cannot agree.
+        LaunchError: If torchrun's processes cannot agree on a stamp.
     """
     return _slurm_stamp(os.environ) or _torchrun_stamp() or time.strftime(_STAMP)
 
 
 def _slurm_stamp(environment: Mapping[str, str]) -> str | None:
-    """Job and step; None outside of srun, and in an interactive allocation for a single process, which is started often."""
+    """Return job id and step id; None outside of srun.
+
+    None also for a single process in an interactive allocation: it may start several runs there.
+    """
     job, step = environment.get("SLURM_JOB_ID"), environment.get("SLURM_STEP_ID")
     alone = int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1
     if job is None or step is None or (alone and environment.get("SLURM_JOB_NAME") in _INTERACTIVE):
@@ -147,14 +172,21 @@ def _slurm_stamp(environment: Mapping[str, str]) -> str | None:
 
 
 def _torchrun_stamp() -> str | None:
-    """The time at which the first process asked, which the agents of torchrun keep for the others."""
+    """Return the time of the first process that asks; the store of torchrun's agents shares it.
+
+    Without that store it is torchrun's rendezvous id. None for a process that torchrun did not
+    start, and for a single one.
+    """
     rank = this_rank()
     if rank is None or rank.launcher != "torchrun" or rank.world == 1:
         return None
     if not _agents_keep_store():
         run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
         if run_id == "none":
-            msg = "torchrun's agents share no store, so the processes cannot agree on a run folder; give hydra.run.dir=RUN"
+            msg = (
+                "torchrun's agents have no shared store, so the processes cannot agree on a run "
+                "folder; set hydra.run.dir=RUN"
+            )
             raise LaunchError(msg)
         return f"torchrun_{run_id}"
     return str(_agents_store().compare_set("thaw/stamp", "", time.strftime(_STAMP)).decode())
@@ -162,15 +194,16 @@ def _torchrun_stamp() -> str | None:
 
 @cache
 def new_rendezvous() -> "TCPStore | None":
-    """Have processes that torchrun started again meet elsewhere than those before them did.
+    """Set up a new rendezvous store for processes that torchrun has restarted.
 
-    The agents keep one store over all attempts, in which gloo finds the addresses of processes that
-    have ended and fails to reach them.
+    The agents keep one store for all attempts. In it, gloo would find the addresses of processes
+    that have ended, and fail to connect to them.
 
     Returns:
-        In rank 0 what the others meet in, which is kept as long as the process lives.
+        In rank 0 the store, cached so that it exists as long as the process. None in other ranks,
+        and where no new store is needed.
     """
-    rank, attempt = this_rank(), int(os.environ.get(_TORCHRUNS_COUNT, "0") or 0)
+    rank, attempt = this_rank(), int(os.environ.get(_RESTART_COUNT, "0") or 0)
     if rank is None or rank.launcher != "torchrun" or attempt == 0 or not _agents_keep_store():
         return None
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
@@ -190,7 +223,7 @@ def _agents_keep_store() -> bool:
 
 
 def _agents_store() -> "TCPStore":
-    """The store that the agents of torchrun keep for their processes."""
+    """Return the store that torchrun's agents keep for their processes."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # takes seconds; only here
 
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)

@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SLURM's warning as an exception, so that a stopped run says so and exits with the signal's code."""
+"""Ctrl-C, SIGTERM and SLURM's warning as an exception.
+
+A stopped run can then report the signal and exit with its code.
+"""
 
 import os
 import signal
@@ -10,7 +13,11 @@ from types import FrameType
 class InterruptedRunError(BaseException):
     """A signal asked the run to stop.
 
-    Not an `Exception`: nothing that recovers from errors may go on after it.
+    It is not an `Exception`, so that code which recovers from errors does not catch it.
+
+    Attributes:
+        signum: The number of the signal.
+        exit_code: 128 + `signum`.
     """
 
     def __init__(self, signum: int) -> None:
@@ -21,7 +28,10 @@ class InterruptedRunError(BaseException):
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """Raise `InterruptedRunError` on the first SIGINT or SIGTERM, under SLURM on SIGUSR1 too; a second one kills."""
+    """Raise `InterruptedRunError` on the first SIGINT or SIGTERM, and under SLURM on SIGUSR1.
+
+    A second signal ends the process at once.
+    """
     warned = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
     before = {
         signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, *warned)

@@ -1,4 +1,4 @@
-"""What a job does when SLURM takes its machine away: it asks to be started again, and then finds its run folder."""
+"""Requeueing of a SLURM job before its time limit; the requeued job resumes in its run folder."""
 
 import logging
 import os
@@ -10,14 +10,16 @@ from engine.processes.signals import InterruptedRunError
 
 log = logging.getLogger(__name__)
 
-_ANSWER = 60  # seconds that scontrol has
+_SCONTROL_TIMEOUT = 60  # seconds
 
 
 def requeue_after(error: InterruptedRunError) -> None:
-    """Put the job back into the queue where SIGUSR1 stopped it, which `#SBATCH --signal=USR1@120` sends before the end.
+    """Requeue the SLURM job where SIGUSR1 stopped it.
+
+    `#SBATCH --signal=USR1@120` makes SLURM send this signal 120 seconds before the time limit.
 
     Args:
-        error: What stopped the run.
+        error: The error that stopped the run.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if (
@@ -33,14 +35,15 @@ def requeue_after(error: InterruptedRunError) -> None:
             check=True,
             capture_output=True,
             text=True,
-            timeout=_ANSWER,
+            timeout=_SCONTROL_TIMEOUT,
         )
     except (OSError, subprocess.SubprocessError) as failure:
-        said = str(getattr(failure, "stderr", None) or failure).strip()
+        reason = str(getattr(failure, "stderr", None) or failure).strip()
         log.error(
-            "scontrol could not requeue job %s: %s; submit it again, with ckpt_path=last and hydra.run.dir=RUN",
+            "scontrol could not requeue job %s: %s; "
+            "submit it again with ckpt_path=last and hydra.run.dir=RUN",
             job,
-            said,
+            reason,
         )
     else:
-        log.warning("job %s is in the queue again and will go on by itself", job)
+        log.warning("job %s was requeued and will resume by itself", job)

@@ -1,4 +1,8 @@
-"""The processes of one job on this machine: started with torchrun's environment variables, watched, and ended together."""
+"""Supervision of the processes of one job on this machine.
+
+The supervisor starts them with torchrun's environment variables, watches them, and ends them
+together.
+"""
 
 import os
 import signal
@@ -15,18 +19,19 @@ from engine.processes.ranks import SUPERVISOR, Rank
 from engine.processes.signals import InterruptedRunError
 from run_folders.run_folder import RunFolder, write_text
 
-# What the user said of HYDRA_FULL_ERROR, which is set while Hydra runs a job.
+# Environment variable with the user's value of HYDRA_FULL_ERROR, which is changed while Hydra runs
+# a job.
 FULL_ERROR = "THAW_FULL_ERROR"
 _POLL = 0.1  # seconds
-# The others notice by themselves that one has gone, and rank 0 writes down and closes what it has
-# open.
+# Seconds for the processes to end by themselves after one has failed. They notice the lost
+# connection, and rank 0 finishes its files.
 _GRACE = 15.0
-_TERMINATED = 10.0
-_INTERRUPTED = 60.0
+_TERMINATED = 10.0  # seconds between SIGTERM and SIGKILL
+_INTERRUPTED = 60.0  # seconds between the user's signal and SIGKILL
 
 
 def end_with_supervisor() -> None:
-    """Where another process started this one as one of several, stop when it has gone."""
+    """Stop this process when its supervisor has ended; do nothing without a supervisor."""
     if SUPERVISOR not in os.environ:
         return
     supervisor = int(os.environ[SUPERVISOR])
@@ -40,29 +45,33 @@ def end_with_supervisor() -> None:
 
 
 class Processes:
-    """The processes of one job."""
+    """The processes of one job.
+
+    Attributes:
+        children: The started processes, in the order of their ranks.
+    """
 
     def __init__(self, command: list[str], count: int, port: int, folder: RunFolder) -> None:
-        """State what to start.
+        """Store what `run` starts.
 
         Args:
-            command: Of each process.
-            count: How many there are.
-            port: Where they meet, on this machine.
+            command: The command line of every process.
+            count: The number of processes.
+            port: The port of their rendezvous on this machine.
             folder: The run folder.
         """
         self.command, self.count, self.port, self.folder = command, count, port, folder
         self.children: list[subprocess.Popen[bytes]] = []
 
     def run(self) -> str:
-        """Start them and wait until all have ended; where one fails, end the others.
+        """Start the processes and wait until all have ended; end the others where one fails.
 
         Returns:
-            The error of the process that failed first; empty where none did.
+            The error of the process that failed first; empty where none failed.
 
         Raises:
-            InterruptedRunError: If a signal asked the job to stop; the processes have been told,
-                and have ended.
+            InterruptedRunError: If a signal asked the job to stop. The signal was passed on, and
+                the processes have ended.
         """
         with tempfile.TemporaryDirectory(prefix="thaw-") as errors:
             try:
@@ -78,13 +87,14 @@ class Processes:
                 self._clean_up()
 
     def _start(self, rank: int, errors: Path) -> subprocess.Popen[bytes]:
-        """Start one; only rank 0 speaks to the terminal."""
+        """Start one process; only rank 0 writes to the terminal."""
         ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(error_file(errors, rank))}
         ours["HYDRA_FULL_ERROR"] = os.environ.get(FULL_ERROR, "0")
         environment = {**os.environ, **torchrun_protocol(rank, self.count, self.port), **ours}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.count)))
         with self._log(rank).open("ab") if rank else nullcontext() as log:
-            # Its own session: Ctrl-C reaches this process alone, which passes it on once.
+            # With a session of its own, the child gets no Ctrl-C from the terminal. The supervisor
+            # gets it and passes it on once.
             return subprocess.Popen(  # noqa: S603 - this program itself
                 self.command,
                 env=environment,
@@ -98,7 +108,7 @@ class Processes:
         return self.folder.path / f"rank{rank}.log"
 
     def _watch(self, errors: Path) -> str:
-        clock = errors / "clock"  # its time stamp is of the same clock as those of the error files
+        clock = errors / "clock"  # a file, so that its time comes from the error files' clock
         clock.touch()
         while not any(codes := [child.poll() for child in self.children]) and None in codes:
             clock.touch()
@@ -107,15 +117,15 @@ class Processes:
         for rank, code in enumerate(codes):
             file = error_file(errors, rank)
             if code and not file.exists():
-                how = (
+                end = (
                     f"was killed by {signal.Signals(-code).name}"
                     if code < 0
                     else f"ended with exit code {code}"
                 )
                 write_text(
-                    file, f"rank {rank} {how}" + (f"; see {self._log(rank)}" if rank else "")
+                    file, f"rank {rank} {end}" + (f"; see {self._log(rank)}" if rank else "")
                 )
-                os.utime(file, (seen, seen))  # what the others say of its end is later
+                os.utime(file, (seen, seen))  # before the others' errors about the lost connection
         if not any(codes):
             return ""
         error = first_failure(errors, self.count)
@@ -126,7 +136,7 @@ class Processes:
         return error
 
     def _wait(self, seconds: float) -> bool:
-        """Whether all have ended within this time."""
+        """Wait at most this long; return whether all processes have ended."""
         deadline = time.monotonic() + seconds
         while (
             running := any(child.poll() is None for child in self.children)
@@ -140,7 +150,7 @@ class Processes:
                 child.send_signal(signum)
 
     def _clean_up(self) -> None:
-        """Whatever happened, leave no process behind, and no log in which nothing stands."""
+        """Kill the processes that still run, and remove empty log files."""
         self._signal(signal.SIGKILL)
         for rank, child in enumerate(self.children):
             child.wait()
@@ -149,7 +159,10 @@ class Processes:
 
 
 def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
-    """What torchrun would tell a process; the place where they meet is kept by this process, as torchrun's agent does."""
+    """Return the environment variables that torchrun would set for a process.
+
+    This process keeps the rendezvous store, as torchrun's agent does.
+    """
     agent = {
         "TORCHELASTIC_RUN_ID": "thaw",
         "TORCHELASTIC_USE_AGENT_STORE": "True",

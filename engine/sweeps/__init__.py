@@ -1,1 +1,1 @@
-"""Sweeps and searches."""
+"""Sweeps and hyperparameter searches."""

@@ -1,4 +1,8 @@
-"""The course of a sweep: Hydra says when one begins; however it ends, its jobs are listed, written down and drawn."""
+"""The start and the end of a sweep.
+
+A Hydra callback records the sweep's overrides at the start. At the end, also after an error, the
+jobs are listed, written to files and plotted.
+"""
 
 import logging
 import sys
@@ -21,14 +25,15 @@ from run_folders.sweep_job import Job, SweepError
 
 log = logging.getLogger(__name__)
 
+# The sweep that has started in this process, and the secrets in its overrides; at most one entry.
 _begun: list[tuple[Sweep, set[str]]] = []
 
 
 class SweepCallback(Callback):
-    """Tells this process of the sweep that it begins."""
+    """Hydra callback that records the start of a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
-        """Write down what was asked for."""
+        """Record the sweep's overrides in its folder, without secrets."""
         overrides = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
         secrets = _secrets_in(overrides)
         sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
@@ -41,7 +46,7 @@ class SweepCallback(Callback):
 
 
 def _secrets_in(overrides: Sequence[str]) -> set[str]:
-    """The secrets among the overrides, from which no config has been composed yet."""
+    """Return the secrets among the overrides; no config has been composed from them yet."""
     found: set[str] = set()
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if not override.is_sweep_override() and not override.is_delete():
@@ -53,16 +58,16 @@ def _secrets_in(overrides: Sequence[str]) -> set[str]:
 
 @contextmanager
 def reporting_sweep() -> Iterator[None]:
-    """Write down and show what a sweep came to, where one began inside, however it ended.
+    """Write and print the results of a sweep that starts inside, also where it ends with an error.
 
     Raises:
-        SweepError: If jobs of it failed.
+        SweepError: If jobs of the sweep failed.
     """
     _begun.clear()
     try:
         yield
     except BaseException:
-        with suppress(SweepError):  # the first error is the one that is told
+        with suppress(SweepError):  # the first error is the one to report
             _end_sweep(ended=False)
         raise
     _end_sweep(ended=True)
@@ -73,17 +78,17 @@ def _end_sweep(*, ended: bool) -> None:
         return
     sweep, secrets = _begun.pop()
     redact_sweep_record(sweep.path, secrets)
-    # Jobs that submitit has queued begin later, and look for it.
+    # Jobs that submitit has queued start later and need the sweep's folder.
     jobs = sweep.end(keep=not ended and (sweep.path / ".submitit").exists())
     if not jobs:
         return
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(_shown(jobs))
+    console.print(_jobs_table(jobs))
     console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
-    _draw(sweep, console)
+    _write_page(sweep, console)
     failed = failures(jobs)
     if ended:
-        _forget_pickles(sweep.path)
+        _remove_pickles(sweep.path)
     if failed:
         console.print(
             f"to go on: python train.py -m sweep.resume={sweep.path}",
@@ -93,20 +98,20 @@ def _end_sweep(*, ended: bool) -> None:
         raise SweepError(failed)
 
 
-def _forget_pickles(path: Path) -> None:
-    """Take away what submitit handed to its jobs: config and command line as they are, secrets included."""
+def _remove_pickles(path: Path) -> None:
+    """Remove submitit's pickles: they contain config and command line, secrets included."""
     for file in (path / ".submitit").rglob("*.pkl"):
         file.unlink(missing_ok=True)
 
 
-def _draw(sweep: Sweep, console: Console) -> None:
-    from reports.sweep import write_sweep_page  # matplotlib takes its time
+def _write_page(sweep: Sweep, console: Console) -> None:
+    from reports.sweep import write_sweep_page  # imports matplotlib, which is slow
 
     write_sweep_page(sweep.path)
     console.print(f"page: {sweep.path / PAGE}", highlight=False, soft_wrap=True)
 
 
-def _shown(jobs: Sequence[Job]) -> Table:
+def _jobs_table(jobs: Sequence[Job]) -> Table:
     common = common_keys(jobs)
     metrics = list(
         dict.fromkeys(

@@ -1,4 +1,4 @@
-"""What a search is asked for: the keys of `hydra.sweeper`, and the overrides that name several values."""
+"""Settings of a search, from the keys of `hydra.sweeper` and the overrides of the command line."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from engine.sweeps.space import SearchError
 from run_folders.errors import nearest
 from run_folders.sweep import Sweep
 
-# Overrides that may differ between the machines that share a study.
-_ANY = (
+# Prefixes of overrides that may differ between the machines that share a study.
+_PER_MACHINE = (
     "paths.",
     "sweep",
     "logger",
@@ -35,21 +35,21 @@ def open_search(
     settings: Mapping[str, Any],
     arguments: Sequence[str],
 ) -> tuple[list[str], Search]:
-    """Open the study that a command line asks for.
+    """Open the study of a command line.
 
     Args:
-        hydra_context: Hydra's.
-        config: Hydra's, of the sweep.
+        hydra_context: Hydra's context.
+        config: The sweep's config, with Hydra's node.
         settings: The keys of `hydra.sweeper`.
-        arguments: The command line's overrides.
+        arguments: The overrides of the command line.
 
     Returns:
         The overrides that all trials share, and the search.
 
     Raises:
-        SearchError: If it cannot be done as it is configured.
+        SearchError: If the search is misconfigured, or its study cannot be opened.
     """
-    fixed, space = _parted(
+    fixed, space = _split_overrides(
         OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(
             list(arguments)
         )
@@ -67,22 +67,24 @@ def open_search(
     more = {
         name: settings[name] for name in ("n_trials", "sampler", "pruner", "storage", "study_name")
     }
-    given = Settings(
+    search_settings = Settings(
         space=space,
         objectives=settings["objectives"] or {cfg.monitor: cfg.mode},
         monitored={cfg.monitor: cfg.mode},
-        overrides=[hide(override, secrets) for override in fixed if not override.startswith(_ANY)],
+        overrides=[
+            hide(override, secrets) for override in fixed if not override.startswith(_PER_MACHINE)
+        ],
         seed=cfg.seed if settings["seed"] is None else settings["seed"],
         max_epochs=cfg.trainer.max_epochs,
         sampler_options=settings["sampler_options"] or {},
         pruner_options=settings["pruner_options"] or {},
         **more,
     )
-    return fixed, Search(sweep, given, Sweep(sweep).record["id"])
+    return fixed, Search(sweep, search_settings, Sweep(sweep).record["id"])
 
 
-def _parted(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
-    """The overrides with one value, and the others as dimensions of the space."""
+def _split_overrides(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
+    """Return the overrides with one value, and the sweep overrides as dimensions of the space."""
     fixed, space = [], {}
     for override in overrides:
         if override.is_sweep_override():
@@ -95,7 +97,7 @@ def _parted(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
 def _dimension(override: Override) -> dict[str, Any]:
     sweep = override.value()
     if isinstance(sweep, ChoiceSweep):
-        # What Hydra itself makes of quoted values.
+        # Hydra converts quoted values with the same function.
         return {
             "type": "categorical",
             "choices": [Override._convert_value(item) for item in sweep.list],  # noqa: SLF001
@@ -110,9 +112,8 @@ def _dimension(override: Override) -> dict[str, Any]:
         if not sweep.step > 0:
             msg = f"{override.input_line}: a step above 0 is needed"
             raise SearchError(msg)
-        steps = (
-            math.ceil(round((sweep.stop - sweep.start) / sweep.step, 9)) - 1
-        )  # like Python's range, without its end
+        # The end is excluded, as in Python's range.
+        steps = math.ceil(round((sweep.stop - sweep.start) / sweep.step, 9)) - 1
         step = {} if log else {"step": sweep.step}
         last = sweep.start + steps * sweep.step
         return {
@@ -125,7 +126,10 @@ def _dimension(override: Override) -> dict[str, Any]:
     if isinstance(sweep, IntervalSweep):
         whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
         return {"type": "int" if whole else "float", "low": sweep.start, "high": sweep.end, **log}
-    msg = f"{override.input_line}: a search takes choice(...), range(...) and interval(...), or tag(log, interval(...))"
+    msg = (
+        f"{override.input_line}: a search takes choice(...), range(...), interval(...) "
+        "and tag(log, interval(...))"
+    )
     raise SearchError(msg)
 
 

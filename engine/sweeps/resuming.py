@@ -1,4 +1,4 @@
-"""A sweep that goes on: its command line, and the record that Hydra wrote without secrets."""
+"""Resuming of a sweep: its command line, and removal of secrets from Hydra's record of it."""
 
 import sys
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from run_folders.sweep_job import SweepError
 
 
 def resumed_overrides(overrides: Sequence[str]) -> list[str]:
-    """The command line of a sweep that goes on.
+    """Return the command line that resumes a sweep.
 
     Args:
-        overrides: What was typed, with `sweep.resume=FOLDER`.
+        overrides: The arguments of the command line, with `sweep.resume=FOLDER`.
 
     Returns:
-        What was typed when the sweep began, what was typed now, and the folder.
+        `-m`, the sweep's first overrides, the new ones, and the sweep's folder.
 
     Raises:
-        SweepError: If the folder is no sweep's, or its study cannot be found without an override
-            that is missing.
+        SweepError: If the folder is not a sweep's, or the storage of the study was not saved and
+            is not set again.
     """
     prefix = "sweep.resume="
     path = Path(
@@ -33,7 +33,10 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
     ).expanduser()
     record = Sweep(path).record
     if "words" not in record:
-        msg = f"sweep.resume={path}: no sweep is there (it has no {RECORD}); give a folder such as runs/sweeps/NAME/STAMP"
+        msg = (
+            f"sweep.resume={path}: this is not the folder of a sweep (it has no {RECORD}); "
+            "set a folder such as runs/sweeps/NAME/STAMP"
+        )
         raise SweepError(msg)
     before = [override for override in record["words"] if HIDDEN not in override]
     for override in record["words"]:
@@ -42,12 +45,16 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
             if key == "hydra.sweeper.storage" and not any(
                 override.startswith(f"{key}=") for override in overrides
             ):
-                msg = f"{key} was not kept, as it has a login in it; give it again: the study is there"
+                msg = (
+                    f"{key} was not saved because it contains a login; "
+                    "set it again to open the study"
+                )
                 raise SweepError(msg)
+            # Printed, as Hydra sets up logging later.
             print(
-                f"{key} was not kept, as it is secret; give it again where it is needed",
+                f"{key} was not saved because it is secret; set it again if it is needed",
                 file=sys.stderr,
-            )  # Hydra logs later
+            )
     now = [
         override
         for override in overrides
@@ -57,7 +64,7 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def redact_sweep_record(path: Path, secrets: set[str]) -> None:
-    """Take the secrets out of the multirun.yaml that Hydra writes into a sweep's folder."""
+    """Remove the secrets from the multirun.yaml that Hydra writes into a sweep's folder."""
     file = path / "multirun.yaml"
     if file.is_file():
         text = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A search for hyperparameters with Optuna: a study, the trials that it asks for, and what they came to."""
+"""A hyperparameter search with Optuna: it asks a study for trials and tells it their results."""
 
 import logging
 import zlib
@@ -21,19 +21,20 @@ from run_folders.sweep_job import DONE, NOT_OF_THE_JOB, read_job
 log = logging.getLogger(__name__)
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
-_JUDGED_BY = ("val/", "seconds/", "parameters/")
-_HALF_ASKED = timedelta(minutes=10)
-_SEEDS = 2**20
+_OBJECTIVE_PREFIXES = ("val/", "seconds/", "parameters/")
+# Age from which a trial without attributes counts as abandoned in a shared study.
+_INCOMPLETE_AFTER = timedelta(minutes=10)
+_SEEDS = 2**20  # number of offsets to the seed, one per sweep
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that is to run.
+    """A trial that the study has asked to run.
 
     Attributes:
-        number: Of the trial in its study.
-        job: Name of its run folder in the sweep's.
-        overrides: Its overrides.
+        number: The trial's number in its study.
+        job: The name of its run folder inside the sweep's folder.
+        overrides: The overrides of its run.
     """
 
     number: int
@@ -43,21 +44,23 @@ class Asked:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search.
+    """The settings of a search.
 
     Attributes:
-        space: See `check_space`.
-        n_trials: How many trials the study has in the end, all machines and all resumed sweeps
-            together.
+        space: The search space; see `check_space`.
+        n_trials: The number of trials in the study, of all machines and resumed sweeps together.
         objectives: Metric -> min or max.
-        monitored: The same of what a run reports after each epoch.
-        sampler, pruner: By name.
-        sampler_options, pruner_options: Arguments of Optuna's class.
-        seed: Of the sampler.
-        max_epochs: The most that a trial can report; None where it is not known.
-        storage: A URL of a database, the path of a file, or None for a file in the sweep's folder.
-        study_name: None for a study of this sweep alone.
-        overrides: What all trials are started with, without secrets.
+        monitored: The metric that a run reports after each epoch -> min or max.
+        sampler: A key of `SAMPLERS`.
+        sampler_options: Arguments of the sampler's class.
+        pruner: A key of `PRUNERS`.
+        pruner_options: Arguments of the pruner's class.
+        seed: The seed of the sampler.
+        max_epochs: The largest number of epochs that a trial can report; None if unknown.
+        storage: The URL of a database or the path of a file; None for a file in the sweep's
+            folder.
+        study_name: The name of a shared study; None for a study of this sweep alone.
+        overrides: The overrides that all trials share, without secrets.
     """
 
     space: Mapping[str, Any]
@@ -75,51 +78,63 @@ class Settings:
     overrides: Sequence[str] = ()
 
     def check(self) -> None:
-        """Raise `SearchError` where something cannot be meant."""
+        """Check the settings.
+
+        Raises:
+            SearchError: If a setting is invalid, or two settings contradict each other.
+        """
         check_space(self.space)
         if self.n_trials < 1:
             msg = f"hydra.sweeper.n_trials: received {self.n_trials}; at least 1 is needed"
             raise SearchError(msg)
         for name, mode in self.objectives.items():
-            if not name.startswith(_JUDGED_BY):
-                why = "; the test split chooses nothing" if name.startswith("test/") else ""
-                msg = f"hydra.sweeper.objectives: received {name}{why}; a metric such as val/acc or seconds/fit is needed"
+            if not name.startswith(_OBJECTIVE_PREFIXES):
+                why = "; the test split must not select trials" if name.startswith("test/") else ""
+                msg = (
+                    f"hydra.sweeper.objectives: received {name}{why}; "
+                    "a metric such as val/acc or seconds/fit is needed"
+                )
                 raise SearchError(msg)
             if mode not in DIRECTIONS:
                 msg = f"hydra.sweeper.objectives.{name}: received {mode!r}; choose min or max"
                 raise SearchError(msg)
         if self.storage is not None and self.study_name is None:
-            msg = "hydra.sweeper.storage is given without hydra.sweeper.study_name; name the study that is shared there"
+            msg = (
+                "hydra.sweeper.storage is set without hydra.sweeper.study_name; "
+                "set the name of the shared study"
+            )
             raise SearchError(msg)
         if self.pruner != "none" and self.objectives != self.monitored:
             (name, mode), *_ = self.monitored.items()
             msg = (
-                f"hydra.sweeper.pruner: trials are pruned by what is monitored, {name} ({mode}), which is not the one "
-                f"objective; set hydra.sweeper.pruner=none, or monitor and mode"
+                "hydra.sweeper.pruner: trials are pruned by the monitored metric, "
+                f"{name} ({mode}), which must be the only objective; "
+                "set hydra.sweeper.pruner=none, or change monitor and mode"
             )
             raise SearchError(msg)
 
 
 class Search:
-    """A study as one sweep sees it."""
+    """One sweep's part of a study; other machines may add trials to the same study."""
 
     def __init__(self, sweep: Path, settings: Settings, identity: str) -> None:
-        """Open the study, or begin it.
+        """Open the study, or create it.
 
         Args:
             sweep: The sweep's folder.
-            settings: How to search.
-            identity: Of the sweep, so that trials of other machines are left alone.
+            settings: The settings of the search.
+            identity: The id of the sweep, which tells its trials from those of other sweeps.
 
         Raises:
-            SearchError: If the study cannot be opened, or is another one.
+            SearchError: If the settings are invalid, or the study cannot be opened or has other
+                objectives.
         """
         settings.check()
         make_pruner(settings.pruner, settings.pruner_options, settings.max_epochs)
         make_sampler(settings.sampler, settings.sampler_options, settings.seed)
         self.sweep, self.settings, self.identity = sweep, settings, identity
         self.storage = resolved(settings.storage) if settings.storage else str(sweep / JOURNAL)
-        # Machines that share a study and begin together are not to draw the same.
+        # Machines that share a study and start together must not draw the same values.
         self.seed = settings.seed + (
             zlib.crc32(identity.encode()) % _SEEDS if settings.storage else 0
         )
@@ -135,74 +150,91 @@ class Search:
         except Exception as error:  # whatever a database's driver raises
             msg = f"hydra.sweeper.storage: the study cannot be opened ({brief(error)})"
             raise SearchError(msg) from error
-        self._hold_against_before()
-        self._failed_now = 0
-        self._end_half_asked()
-        self._left = self._interrupted()
-        self._ask_failed_again()
+        self._check_same_study()
+        self._failed_now = 0  # trials that have failed in this process
+        self._fail_incomplete_trials()
+        self._left = self._interrupted()  # trials to run before new ones are asked for
+        self._retry_failed()
 
-    def _hold_against_before(self) -> None:
-        """Have a study be of one kind of trial: same objectives, and the same overrides but for what the search chooses."""
+    def _check_same_study(self) -> None:
+        """Compare objectives and shared overrides with those of the study's first sweep.
+
+        Other objectives raise `SearchError`. Other overrides are only logged.
+        """
         before, now = self.study.user_attrs.get("objectives"), dict(self.settings.objectives)
         if before is None:
             self.study.set_user_attr("objectives", now)
             self.study.set_user_attr("words", list(self.settings.overrides))
             return
         if before != now:
-            was = ", ".join(f"{name} ({mode})" for name, mode in before.items())
-            msg = f"study {self.study_name} has other objectives: {was}; name another one with hydra.sweeper.study_name"
+            objectives = ", ".join(f"{name} ({mode})" for name, mode in before.items())
+            msg = (
+                f"study {self.study_name} has other objectives: {objectives}; "
+                "set another hydra.sweeper.study_name"
+            )
             raise SearchError(msg)
         overrides = self.study.user_attrs["words"]
         if set(overrides) != set(self.settings.overrides):
             log.warning(
-                "the study's first trials ran with %s; now it is %s",
+                "the study's first trials ran with the overrides %s; this sweep has %s",
                 " ".join(overrides),
                 " ".join(self.settings.overrides),
             )
 
-    def _end_half_asked(self) -> None:
-        """Fail the trials of which a process was killed before it had written down what they are."""
-        long_ago = datetime.now() - _HALF_ASKED
+    def _fail_incomplete_trials(self) -> None:
+        """Mark trials as failed whose process was killed before it had set their attributes."""
+        long_ago = datetime.now() - _INCOMPLETE_AFTER
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            known = "sweep" in trial.user_attrs
-            own = self.settings.storage is None
-            if not known and (own or (trial.datetime_start or long_ago) <= long_ago):
+            complete = "sweep" in trial.user_attrs
+            private = self.settings.storage is None
+            if not complete and (private or (trial.datetime_start or long_ago) <= long_ago):
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _ours(self, *states: TrialState) -> list[FrozenTrial]:
+    def _trials_of_this_sweep(self, *states: TrialState) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False, states=states)
         return [trial for trial in trials if trial.user_attrs.get("sweep") == self.identity]
 
     def _interrupted(self) -> list[Asked]:
-        """The trials that this sweep left in the middle."""
-        return [self._asked(trial) for trial in self._ours(TrialState.RUNNING)]
+        """Return the trials of this sweep that were interrupted."""
+        return [self._asked(trial) for trial in self._trials_of_this_sweep(TrialState.RUNNING)]
 
-    def _ask_failed_again(self) -> None:
-        asked = {trial.user_attrs.get("again") for trial in self.study.get_trials(deepcopy=False)}
-        for trial in self._ours(TrialState.FAIL):
-            if trial.number not in asked:
+    def _retry_failed(self) -> None:
+        """Enqueue the failed trials of this sweep with the same parameters, each of them once."""
+        retried = {trial.user_attrs.get("again") for trial in self.study.get_trials(deepcopy=False)}
+        for trial in self._trials_of_this_sweep(TrialState.FAIL):
+            if trial.number not in retried:
                 self.study.enqueue_trial(
                     trial.params, {"again": trial.number, "job": trial.user_attrs["job"]}
                 )
 
     def ask(self, count: int) -> list[Asked]:
-        """The next trials, up to this many; none where the study has all."""
+        """Return the next trials to run.
+
+        Interrupted trials come first.
+
+        Args:
+            count: The largest number of trials to return.
+
+        Returns:
+            The trials; empty where the study has `n_trials` already.
+        """
         asked, self._left = self._left[:count], self._left[count:]
-        while len(asked) < count and self._open() > 0:
+        while len(asked) < count and self._remaining() > 0:
             asked.append(self._ask())
         return asked
 
-    def _open(self) -> int:
-        taken = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    def _remaining(self) -> int:
+        """Return the number of trials that the study still needs."""
+        counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         return (
             self.settings.n_trials
-            - len(self.study.get_trials(deepcopy=False, states=taken))
+            - len(self.study.get_trials(deepcopy=False, states=counted))
             - self._failed_now
         )
 
     def _ask(self) -> Asked:
-        # A sampler's random numbers depend on what it has seen, so that a search that was
-        # interrupted goes on as if it was not.
+        # The seed depends on the number of trials, so that a resumed search draws the same values
+        # as an uninterrupted one.
         seen = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = make_sampler(
             self.settings.sampler, self.settings.sampler_options, (self.seed + seen) % 2**32
@@ -215,42 +247,50 @@ class Search:
             raise
         overrides = [f"{key}={override_value(value)}" for key, value in chosen.items()]
         job = str(trial.user_attrs.get("job", trial.number))
-        for name, value in (
-            ("job", job),
-            ("words", overrides),
-            ("sweep", self.identity),
-        ):  # the last makes it known
+        # "sweep" is set last: it marks the attributes as complete.
+        for name, value in (("job", job), ("words", overrides), ("sweep", self.identity)):
             trial.set_user_attr(name, value)
         return self._asked(trial)
 
     def _asked(self, trial: optuna.Trial | FrozenTrial) -> Asked:
-        """A trial as a job: its own overrides, and what its run needs to report to the study."""
+        """Return a trial with its overrides, and with those that its run needs to report to it."""
         job: str = trial.user_attrs["job"]
         spec = {
-            "id": trial._trial_id,  # noqa: SLF001 - what a storage knows it by
+            "id": trial._trial_id,  # noqa: SLF001 - the storage's key of the trial
             "number": trial.number,
             "storage": self.storage,
             "study": self.study_name,
             "pruner": self.settings.pruner,
             "pruner_options": dict(self.settings.pruner_options),
         }
-        more = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
-        return Asked(trial.number, job, [*trial.user_attrs["words"], *more])
+        extra = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
+        return Asked(trial.number, job, [*trial.user_attrs["words"], *extra])
 
     def tell(self, asked: Sequence[Asked]) -> None:
-        """Tell the study what the run folders of these trials say; a trial that was interrupted stays open."""
+        """Report the results in the trials' run folders to the study.
+
+        An interrupted trial stays open.
+
+        Args:
+            asked: The trials that have been run.
+
+        Raises:
+            SearchError: If a run folder contains the run of another trial.
+        """
         for trial in asked:
             job = read_job(self.sweep / trial.job)
-            given = dict(
+            expected = dict(
                 override.split("=", 1)
                 for override in trial.overrides
                 if not override.startswith(NOT_OF_THE_JOB)
             )
             if (
                 job.state in DONE
-                and {key: job.overrides.get(key.lstrip("+")) for key in given} != given
+                and {key: job.overrides.get(key.lstrip("+")) for key in expected} != expected
             ):
-                msg = f"{self.sweep / trial.job} holds the run of another trial; begin a new sweep"
+                msg = (
+                    f"{self.sweep / trial.job} contains the run of another trial; start a new sweep"
+                )
                 raise SearchError(msg)
             values = [job.metrics.get(name) for name in self.settings.objectives]
             if job.state == "finished" and None not in values:
@@ -262,7 +302,7 @@ class Search:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def write(self) -> None:
-        """Write search.json into the sweep's folder: the trials, the best of them, and which parameters mattered."""
+        """Write search.json: all trials, the best ones, and the importance of the parameters."""
         trials = self.study.get_trials(deepcopy=False)
         done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
         record = {
@@ -277,7 +317,7 @@ class Search:
                 name: self._importance(at) for at, name in enumerate(self.settings.objectives)
             },
             "trials": [
-                _described(trial, self.identity)
+                _trial_record(trial, self.identity)
                 for trial in trials
                 if trial.state is not TrialState.WAITING
             ],
@@ -285,7 +325,7 @@ class Search:
         RunFolder(self.sweep).write_json(SEARCH, record)
 
     def _best(self) -> list[FrozenTrial]:
-        """The best trial, or those that no other one surpasses in all of several objectives."""
+        """Return the best trial; for several objectives the trials on the Pareto front."""
         return (
             [self.study.best_trial]
             if len(self.settings.objectives) == 1
@@ -293,7 +333,11 @@ class Search:
         )
 
     def _importance(self, objective: int) -> dict[str, float]:
-        """Share of the objective's variance that each parameter explains (fANOVA, Hutter, Hoos & Leyton-Brown, ICML 2014)."""
+        """Return the share of the objective's variance that each parameter explains.
+
+        The method is fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014). The result is empty where
+        there are too few trials, or all have the same value.
+        """
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.settings.seed)
 
         def value(trial: FrozenTrial) -> float:
@@ -305,11 +349,11 @@ class Search:
                     self.study, evaluator=evaluator, target=value
                 )
             )
-        except (ValueError, RuntimeError):  # too few trials, or all alike
+        except (ValueError, RuntimeError):  # too few trials, or all with the same value
             return {}
 
 
-def _described(trial: FrozenTrial, identity: str) -> dict[str, Any]:
+def _trial_record(trial: FrozenTrial, identity: str) -> dict[str, Any]:
     return {
         "number": trial.number,
         "job": trial.user_attrs.get("job") if trial.user_attrs.get("sweep") == identity else None,

@@ -1,4 +1,4 @@
-"""What a search may choose: values of config keys, some only where others have been chosen."""
+"""The search space: values of config keys, some of them conditional on values of other keys."""
 
 import re
 from collections.abc import Mapping
@@ -8,31 +8,39 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from run_folders.errors import UserError, brief, nearest
 
-_KINDS: dict[
-    str, tuple[set[str], set[str]]
-] = {  # type -> keys that it needs, keys that it may have
+# Type of an entry -> its required keys, its optional keys.
+_KINDS: dict[str, tuple[set[str], set[str]]] = {
     "float": ({"low", "high"}, {"log", "step"}),
     "int": ({"low", "high"}, {"log", "step"}),
     "categorical": ({"choices"}, set()),
 }
-# What needs no quotes: no number, and no other word that Hydra takes for something else.
+# Text that needs no quotes, as Hydra does not parse it as a number or another constant.
 _PLAIN = re.compile(r"^(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*$", re.IGNORECASE)
 
 Value = str | int | float | bool | None
 
 
 class SearchError(UserError, ValueError):
-    """A search cannot be done as it is configured."""
+    """The configuration of a search is invalid, or does not match its study."""
 
 
 def check_space(space: Mapping[str, Any]) -> None:
-    """Raise `SearchError` where an entry is no dimension.
+    """Check the entries of a search space.
 
-    An entry is `{type: float | int, low, high, log, step}` or `{type: categorical, choices}`, and
-    may have `when: {key: value or list of values}`, which names keys before it.
+    An entry is `{type: float | int, low, high, log, step}` or `{type: categorical, choices}`. It
+    may have a condition `when: {key: value or list of values}` on keys of earlier entries.
+
+    Args:
+        space: Config key -> entry.
+
+    Raises:
+        SearchError: If the space is empty, or an entry is invalid.
     """
     if not space:
-        msg = "hydra.sweeper.space is empty; say what may be chosen: {model.lr: {type: float, low: 1e-4, high: 1e-2, log: true}}"
+        msg = (
+            "hydra.sweeper.space is empty; add a dimension, for example "
+            "{model.lr: {type: float, low: 1e-4, high: 1e-2, log: true}}"
+        )
         raise SearchError(msg)
     before: list[str] = []
     for key, entry in space.items():
@@ -62,7 +70,7 @@ def _fault(entry: object, before: list[str]) -> str:
     if not isinstance(conditions, Mapping):
         return f"received when {conditions!r}; a mapping of keys to values is needed"
     unknown = [key for key in conditions if key not in before]
-    return f"when names {unknown[0]}, which is not chosen before it" if unknown else ""
+    return f"when names {unknown[0]}, which is not an earlier entry" if unknown else ""
 
 
 def _range_fault(entry: Mapping[str, Any]) -> str:
@@ -74,7 +82,8 @@ def _range_fault(entry: Mapping[str, Any]) -> str:
         *((("step", step),) if step is not None else ()),
     ):
         if not isinstance(value, kinds) or isinstance(value, bool):
-            return f"received {name} {value!r}; {'a whole number' if kinds is int else 'a number'} is needed"
+            needed = "an integer" if kinds is int else "a number"
+            return f"received {name} {value!r}; {needed} is needed"
     if step is not None and not step > 0:
         return f"received step {step!r}; above 0 is needed"
     if low > high:
@@ -85,10 +94,12 @@ def _range_fault(entry: Mapping[str, Any]) -> str:
 
 
 def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Value]:  # noqa: ANN401 - an optuna.Trial, which is imported late
-    """Ask a trial for a value of every key whose condition holds, in the order of the space.
+    """Return the values that a trial suggests for all keys whose conditions are met.
+
+    The keys are suggested in the order of the space.
 
     Raises:
-        SearchError: If the study was begun with another space.
+        SearchError: If the study was created with another space.
     """
     chosen: dict[str, Value] = {}
     for key, entry in space.items():
@@ -99,14 +110,17 @@ def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Value]:  # noqa: 
         ):
             continue
         try:
-            chosen[key] = _suggested(trial, key, entry)
+            chosen[key] = _suggest_one(trial, key, entry)
         except ValueError as error:
-            msg = f"hydra.sweeper.space.{key}: {brief(error, most=None)}; go on with the space that the study began with"
+            msg = (
+                f"hydra.sweeper.space.{key}: {brief(error, most=None)}; "
+                "use the space that the study was created with"
+            )
             raise SearchError(msg) from error
     return chosen
 
 
-def _suggested(trial: Any, key: str, entry: Mapping[str, Any]) -> Value:  # noqa: ANN401 - as above
+def _suggest_one(trial: Any, key: str, entry: Mapping[str, Any]) -> Value:  # noqa: ANN401 - as above
     if entry["type"] == "categorical":
         choices = [
             c if c is None or isinstance(c, str | int | float) else override_value(c)
@@ -121,7 +135,7 @@ def _suggested(trial: Any, key: str, entry: Mapping[str, Any]) -> Value:  # noqa
 
 
 def override_value(value: object) -> str:
-    """A value as Hydra's command line reads it."""
+    """Return a value in the syntax of a Hydra override."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a study is made of: where it is stored, what samples and prunes it, and how a run reports to it."""
+"""The parts of an Optuna study: storage, sampler, pruner, and the reports of a trial's run."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,14 +29,19 @@ PRUNERS: dict[str, type[optuna.pruners.BasePruner]] = {
 
 
 def resolved(storage: str) -> str:
-    """A storage by an address that holds in every folder: a job may run in another one."""
+    """Return a storage's address with an absolute path: a job may run in another working folder."""
     if storage.startswith(_SQLITE):
         return f"{_SQLITE}{Path(storage.removeprefix(_SQLITE)).expanduser().resolve()}"
     return storage if "://" in storage else str(Path(storage).expanduser().resolve())
 
 
 def open_storage(storage: str) -> BaseStorage:
-    """A database by its URL, anything else as the path of a file that several processes may write to."""
+    """Open a storage.
+
+    Args:
+        storage: The URL of a database, or the path of a journal file. Several processes may write
+            to the file at the same time.
+    """
     if "://" in storage:
         return RDBStorage(storage)
     path = Path(storage).expanduser()
@@ -45,8 +50,12 @@ def open_storage(storage: str) -> BaseStorage:
 
 
 def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler that a config names."""
-    sampler: optuna.samplers.BaseSampler = _made(
+    """Return the sampler of this name.
+
+    Raises:
+        SearchError: If the name or an option is unknown.
+    """
+    sampler: optuna.samplers.BaseSampler = _make(
         "sampler", SAMPLERS, name, {"seed": seed, **options}
     )
     return sampler
@@ -55,32 +64,38 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int) -> optuna.sam
 def make_pruner(
     name: str, options: Mapping[str, Any], max_epochs: int | None
 ) -> optuna.pruners.BasePruner:
-    """The pruner that a config names; Hyperband is told how long a trial can be."""
-    more = {"max_resource": max_epochs} if name == "hyperband" and max_epochs else {}
-    pruner: optuna.pruners.BasePruner = _made("pruner", PRUNERS, name, {**more, **options})
+    """Return the pruner of this name; Hyperband gets `max_epochs` as its `max_resource`.
+
+    Raises:
+        SearchError: If the name or an option is unknown.
+    """
+    defaults = {"max_resource": max_epochs} if name == "hyperband" and max_epochs else {}
+    pruner: optuna.pruners.BasePruner = _make("pruner", PRUNERS, name, {**defaults, **options})
     return pruner
 
 
-def _made(what: str, kinds: Mapping[str, type[Any]], name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if name not in kinds:
-        msg = f"hydra.sweeper.{what}: received {name!r}; choose one of {', '.join(kinds)}"
+def _make(
+    kind: str, classes: Mapping[str, type[Any]], name: str, options: Mapping[str, Any]
+) -> Any:  # noqa: ANN401
+    if name not in classes:
+        msg = f"hydra.sweeper.{kind}: received {name!r}; choose one of {', '.join(classes)}"
         raise SearchError(msg)
     try:
-        return kinds[name](**options)
+        return classes[name](**options)
     except (TypeError, ValueError) as error:
-        msg = f"hydra.sweeper.{what}_options: {brief(error)}"
+        msg = f"hydra.sweeper.{kind}_options: {brief(error)}"
         raise SearchError(msg) from error
 
 
 def reporter(spec: Mapping[str, Any], max_epochs: int | None) -> Callable[[int, float], bool]:
-    """What a trial's run reports its monitored metric to.
+    """Return a function with which a run reports its monitored metric to the study.
 
     Args:
         spec: The config's `sweep.trial`.
-        max_epochs: Of the run.
+        max_epochs: The run's `trainer.max_epochs`.
 
     Returns:
-        A function of (epoch, metric) that says whether the trial is to be pruned.
+        A function of (epoch, metric) that returns whether to prune the trial.
     """
     pruner = make_pruner(spec["pruner"], spec["pruner_options"], max_epochs)
     study = optuna.load_study(

@@ -1,1 +1,4 @@
-"""Hydra's sweeper `optuna`: Thaw's own, as the published plugin pins an old Optuna and can neither prune nor resume."""
+"""Hydra's sweeper `optuna`.
+
+The published plugin of this name pins an old version of Optuna, and cannot prune or resume.
+"""

@@ -1,4 +1,4 @@
-"""Asks a study for trials, has whatever launcher is chosen run them, and tells it what they came to."""
+"""Hydra sweeper that gets trials from an Optuna study and runs them with the chosen launcher."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,8 @@ class OptunaSweeperConf:
     _target_: str = "hydra_plugins.thaw_optuna_sweeper.optuna_sweeper.OptunaSweeper"
     n_trials: int = 20
     n_jobs: int = 1
-    # Mappings are Any and null: Hydra adds no key to a typed mapping, or to one that is there, from
-    # the command line.
+    # Mappings have the type Any and the default null. From the command line, Hydra cannot add keys
+    # to a typed mapping or to an existing one.
     space: Any = None
     objectives: Any = None
     sampler: str = "tpe"
@@ -37,7 +37,15 @@ ConfigStore.instance().store(
 
 
 class OptunaSweeper(Sweeper):
-    """See `engine.sweeps.search`."""
+    """Runs the trials of a search; see `engine.sweeps.search`.
+
+    Attributes:
+        hydra_context: Hydra's context, set by `setup`.
+        config: The sweep's config with Hydra's node, set by `setup`.
+        launcher: The chosen launcher, set by `setup`.
+        n_jobs: The number of trials that are launched together.
+        settings: The other keys of `hydra.sweeper`.
+    """
 
     hydra_context: HydraContext
     config: DictConfig
@@ -53,30 +61,31 @@ class OptunaSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Hydra calls this before `sweep`."""
+        """Store the config and create the launcher; Hydra calls this before `sweep`."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run trials until the study has as many as it is to have.
+        """Run trials until the study has `n_trials`.
 
         Args:
-            arguments: The command line's overrides; those that name several values add to the
-                space.
+            arguments: The overrides of the command line; sweep overrides are added to the space.
 
         Raises:
-            SearchError: If the search cannot be done as it is configured.
+            SearchError: If the search is misconfigured, or a required package is not installed.
         """
         from engine.sweeps.space import SearchError
 
         try:
-            from engine.sweeps.overrides import (
-                open_search,
-            )  # imports optuna, which costs half a second
+            # Imported here, as importing optuna takes half a second.
+            from engine.sweeps.overrides import open_search
         except ModuleNotFoundError as error:
-            msg = f"hydra/sweeper=optuna needs {error.name}; the extra `sweep` brings it: pip install -e '.[sweep]'"
+            msg = (
+                f"hydra/sweeper=optuna needs {error.name}; "
+                "install the extra `sweep`: pip install -e '.[sweep]'"
+            )
             raise SearchError(msg) from error
 
         if self.n_jobs < 1:

@@ -1,4 +1,4 @@
-"""Curves for the dashboards: of steps while an epoch goes on, of epochs as the history has them."""
+"""Curves for the loggers: values of single steps, and the history's row of each epoch."""
 
 import logging
 import time
@@ -17,18 +17,19 @@ log = logging.getLogger(__name__)
 
 
 class Curves(Checkpoint):
-    """Logs the history's row of each epoch and, every `trainer.log_every_n_steps` steps, what the step was like.
+    """Logs each epoch's row of the history, and one step every `trainer.log_every_n_steps` steps.
 
-    Of a step: `step/loss`, `step/grad_norm` before clipping, `step/lr/<group>`,
-    `step/samples_per_second` since the last one.
-    A dashboard that fails is told once and then left alone: training is worth more than its curves.
+    A logged step has `step/loss`, `step/grad_norm` (before clipping), `step/lr/<group>`, and
+    `step/samples_per_second` since the last logged step.
+    If a logger fails, one warning is logged, the logger receives no more curves, and training
+    continues.
 
-    A kind of checkpoint to Lightning for the same reason as `History`, behind which it has to
-    stand.
+    It derives from `Checkpoint` for the same reason as `History`, and must come after it in the
+    list of callbacks.
     """
 
     def __init__(self, history: History) -> None:
-        """State whose rows are logged.
+        """Set the history whose rows are logged.
 
         Args:
             history: A callback of the same trainer, before this one.
@@ -37,9 +38,9 @@ class Curves(Checkpoint):
         self.broken: set[int] = set()
         self.norm: Tensor | None = None
         self.lrs: dict[str, float] = {}
-        self._start_counting()
+        self._reset_throughput()
 
-    def _start_counting(self) -> None:
+    def _reset_throughput(self) -> None:
         self.samples, self.since = 0, time.perf_counter()
 
     def on_train_epoch_start(
@@ -47,16 +48,16 @@ class Curves(Checkpoint):
         trainer: lightning.Trainer,  # noqa: ARG002
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Count samples from here."""
-        self._start_counting()
+        """Restart the measurement of samples per second."""
+        self._reset_throughput()
 
     def on_validation_end(
         self,
         trainer: lightning.Trainer,  # noqa: ARG002
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Count samples from here: a validation trains nothing."""
-        self._start_counting()
+        """Restart the measurement of samples per second, so that it excludes the validation."""
+        self._reset_throughput()
 
     def on_before_optimizer_step(
         self,
@@ -64,9 +65,9 @@ class Curves(Checkpoint):
         pl_module: lightning.LightningModule,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Take the norm of the gradients before they are clipped, and the learning rates before they move on."""
+        """Record the gradient norm before clipping, and the step's learning rates."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every < 1 or trainer.global_step % every:  # 0 asks for no steps at all
+        if every < 1 or trainer.global_step % every:  # 0 switches the logging of steps off
             return
         self.norm = gradient_norm(pl_module, trainer)
         groups = [
@@ -84,21 +85,21 @@ class Curves(Checkpoint):
         batch: Any,  # noqa: ANN401
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Log the step whose norm was taken."""
+        """Log the step if its gradient norm was recorded."""
         self.samples += len(batch["index"]) * trainer.world_size
         if self.norm is None:
             return
+        # `float` waits for the device, so the time is read after it.
         values = {
             "step/loss": float(outputs["loss"]),
             "step/grad_norm": float(self.norm),
             **self.lrs,
-        }  # waits for the device
-        values["step/samples_per_second"] = self.samples / max(
-            time.perf_counter() - self.since, 1e-9
-        )
+        }
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        values["step/samples_per_second"] = self.samples / seconds
         self.norm = None
         self._log(trainer, values, trainer.global_step)
-        self._start_counting()
+        self._reset_throughput()
 
     def on_train_epoch_end(
         self,
@@ -121,16 +122,15 @@ class Curves(Checkpoint):
                 logger.log_metrics(values, step)
             except Exception as error:
                 self.broken.add(id(logger))
-                reason = brief(error)
                 log.warning(
-                    "%s takes no more curves (%s); history.csv has them",
+                    "%s failed (%s) and receives no more curves; history.csv has all of them",
                     type(logger).__name__,
-                    reason,
+                    brief(error),
                 )
 
 
 def gradient_norm(module: lightning.LightningModule, trainer: lightning.Trainer) -> Tensor:
-    """Euclidean norm of all gradients together, a scalar; of gradients that processes share out, of all parts."""
+    """Return the Euclidean norm over all gradients, a scalar; with FSDP, over all shards."""
     norm = torch.nn.utils.get_total_norm(
         [p.grad for p in module.parameters() if p.grad is not None]
     )

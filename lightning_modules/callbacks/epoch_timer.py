@@ -1,4 +1,4 @@
-"""How long an epoch's training takes, apart from its validation."""
+"""Timing of epochs, with separate times for training and validation."""
 
 import time
 
@@ -7,11 +7,11 @@ import torch
 
 
 class EpochTimer(lightning.Callback):
-    """Takes the time of each epoch, once the device has done what it was given.
+    """Measures the time of each epoch; it waits for the device before it reads the clock.
 
     Attributes:
-        seconds: Of the epoch so far, validation included.
-        val_seconds: Of its validation.
+        seconds: Seconds since the epoch started, including validation.
+        val_seconds: Seconds of the epoch's validation.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class EpochTimer(lightning.Callback):
 
     @property
     def seconds(self) -> float:
-        """Since the epoch began."""
+        """Seconds since the epoch started, including validation."""
         return _now() - self.epoch_start
 
     def on_train_epoch_start(
@@ -27,7 +27,7 @@ class EpochTimer(lightning.Callback):
         trainer: lightning.Trainer,  # noqa: ARG002
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Start the clock."""
+        """Start the clock of the epoch."""
         self.epoch_start, self.val_seconds = _now(), 0.0
 
     def on_validation_start(
@@ -35,7 +35,7 @@ class EpochTimer(lightning.Callback):
         trainer: lightning.Trainer,  # noqa: ARG002
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Stop the training clock."""
+        """Start the clock of the validation."""
         self.val_start = _now()
 
     def on_validation_end(
@@ -43,12 +43,12 @@ class EpochTimer(lightning.Callback):
         trainer: lightning.Trainer,  # noqa: ARG002
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Let the training clock go on."""
+        """Add the time of this validation."""
         self.val_seconds += _now() - self.val_start
 
 
 def _now() -> float:
-    """Seconds; work that was only queued counts to where it was queued."""
+    """Return the time in seconds, after all work queued on the device has finished."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()

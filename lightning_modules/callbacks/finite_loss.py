@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number, before the next checkpoint is written."""
+"""Check for NaN and infinite losses, so that a run stops before it writes the next checkpoint."""
 
 from typing import Any
 
@@ -9,9 +9,17 @@ from lightning_modules.losses.classification import NonFiniteLossError
 
 
 class FiniteLoss(lightning.Callback):
-    """Looks at the training loss of every step on the CPU, and of every n-th elsewhere: looking makes a GPU wait."""
+    """Checks the training loss: on the CPU at every step, elsewhere at every n-th step.
+
+    On a GPU, reading the loss forces a synchronisation.
+    """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        """Set how often the loss is checked.
+
+        Args:
+            every_n_steps: Interval in steps, used on devices other than the CPU.
+        """
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(
@@ -29,7 +37,8 @@ class FiniteLoss(lightning.Callback):
         if not torch.isfinite(loss):
             rows = ", ".join(str(int(i)) for i in batch["index"][:8])
             msg = (
-                f"the training loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx} (index {rows}, ...); "
-                f"lower model.lr and model.backbone_lr, set trainer.gradient_clip_val, or train with trainer.precision=32-true"
+                f"the training loss is {float(loss)} in epoch {trainer.current_epoch}, "
+                f"batch {batch_idx} (index {rows}, ...); lower model.lr and model.backbone_lr, "
+                f"set trainer.gradient_clip_val, or train with trainer.precision=32-true"
             )
             raise NonFiniteLossError(msg)

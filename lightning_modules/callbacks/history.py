@@ -1,4 +1,4 @@
-"""One row an epoch for history.csv."""
+"""The training history: one row of history.csv per epoch."""
 
 import logging
 from typing import Protocol
@@ -14,28 +14,28 @@ log = logging.getLogger(__name__)
 
 
 class HistoryStore(Protocol):
-    """Where the rows go; the engine's run folder is one."""
+    """Storage of the history's rows, such as a run folder."""
 
     def read_history(self) -> list[dict[str, str]]:
-        """All rows."""
+        """Return all rows."""
 
     def write_history(self, rows: list[dict[str, str]]) -> None:
         """Replace all rows."""
 
 
 class History(Checkpoint):
-    """Writes the epoch's metrics, learning rates and times.
+    """Writes a row with the epoch's metrics, learning rates and times.
 
-    A kind of checkpoint to Lightning, which therefore calls it after the task has computed the
-    epoch's metrics and in the order given: before the real checkpoints, so that a row exists for
-    every epoch that can be resumed from.
+    Lightning calls `Checkpoint` callbacks after the task has computed the epoch's metrics, in the
+    order of the list. This callback derives from `Checkpoint` and comes before the checkpoints that
+    save files, so every epoch that a run can be resumed from has a row.
     """
 
     def __init__(self, store: HistoryStore, timer: EpochTimer) -> None:
-        """State where the rows go.
+        """Set the storage and the source of times.
 
         Args:
-            store: The run's folder.
+            store: Storage of the rows.
             timer: A callback of the same trainer, before this one.
         """
         self.store, self.timer = store, timer
@@ -47,7 +47,7 @@ class History(Checkpoint):
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
-        """Keep the rows of the epochs before the one that starts."""
+        """Load the rows of earlier epochs, if the run is resumed."""
         self.rows = [
             row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch
         ]
@@ -58,13 +58,16 @@ class History(Checkpoint):
         pl_module: lightning.LightningModule,  # noqa: ARG002
         optimizer: Optimizer,
     ) -> None:
-        """Keep the step's learning rates: behind an epoch's last step, schedules have moved on to the next epoch."""
+        """Record the step's learning rates.
+
+        At the end of the epoch, the schedule has already set those of the next epoch.
+        """
         self.lrs = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Write the row and log its gist."""
+        """Write the row and log its main metrics."""
         if not isinstance(pl_module, Task) or not trainer.is_global_zero:
             return
         seconds = self.timer.seconds
@@ -81,17 +84,17 @@ class History(Checkpoint):
                 row[f"{stage}/n"] = pl_module.results[stage].count
         for group, lr in zip(trainer.optimizers[0].param_groups, self.lrs, strict=True):
             trains = any(parameter.requires_grad for parameter in group["params"])
-            row[f"lr/{group['name']}"] = lr if trains else ""  # a frozen group has no learning rate
+            row[f"lr/{group['name']}"] = lr if trains else ""  # empty for a frozen group
         row |= {"seconds": round(seconds, 3), "train/seconds": round(train_seconds, 3)}
         row["train/samples_per_second"] = round(samples / train_seconds, 1)
         self.rows.append({key: str(value) for key, value in row.items()})
         self.store.write_history(self.rows)
         shown = " ".join(
-            f"{key} {row[key]:.4f}" for key in _GIST if isinstance(row.get(key), float)
+            f"{key} {row[key]:.4f}" for key in _LOGGED if isinstance(row.get(key), float)
         )
         log.info(
             "epoch %d of %s: %s, %.1f s", trainer.current_epoch, trainer.max_epochs, shown, seconds
         )
 
 
-_GIST = ("train/loss", "train/acc", "train/miou", "val/loss", "val/acc", "val/miou")
+_LOGGED = ("train/loss", "train/acc", "train/miou", "val/loss", "val/acc", "val/miou")

@@ -1,4 +1,4 @@
-"""Trains a backbone from a layer on, at once or layer by layer as the epochs go by."""
+"""Partial and gradual unfreezing of a backbone: it trains from a given layer on."""
 
 from typing import Annotated
 
@@ -15,10 +15,10 @@ _BACKBONE = "features.model"
 
 
 class LayerUnfreezing(lightning.Callback):
-    """Gives a task its freezing plan; the head trains from the start.
+    """Sets the freezing plan of a task; the head trains from the start.
 
-    A plan is a function of the epoch alone, see `FreezingPlan`: nothing is unfrozen by an event
-    that a resumed run would miss.
+    The plan depends on the epoch alone, see `FreezingPlan`. A resumed run therefore trains the same
+    layers as an uninterrupted one.
     """
 
     def __init__(
@@ -28,44 +28,60 @@ class LayerUnfreezing(lightning.Callback):
         lr_factors: dict[int, float] | None = None,
         layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None,
     ) -> None:
-        """State the plan; exactly one of `start_layer` and `schedule`.
+        """Set the plan by exactly one of `start_layer` and `schedule`.
 
         Args:
-            start_layer: This layer of the backbone and everything after it in parameter order
-                trains. The name is the backbone's own: `blocks.11`, `features.28`,
-                `encoder.layer.11`; `all` is everything.
-            schedule: Epoch -> start layer from then on, None for the head alone, as it is before
-                the first entry; each entry reaches at least as far as the one before ("gradual
-                unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
-            lr_factors: Epoch of the schedule -> factor on the learning rate of what begins to train
-                then.
-            layer_decay: Each layer's learning rate is that of the layer above times this (Clark et
-                al. 2020, arXiv 2003.10555).
+            start_layer: The first layer of the backbone that trains, together with all layers after
+                it in parameter order. The name is the backbone's own: `blocks.11`, `features.28`,
+                `encoder.layer.11`; `all` trains the whole backbone.
+            schedule: Epoch -> start layer from that epoch on; None trains the head alone, as before
+                the first entry. Each entry must train at least the layers of the entry before
+                ("gradual unfreezing", Howard & Ruder 2018, arXiv 1801.06146).
+            lr_factors: Epoch of the schedule -> factor on the learning rate of the layers that are
+                unfrozen in that epoch.
+            layer_decay: Factor from each layer's learning rate to that of the layer below it (Clark
+                et al. 2020, arXiv 2003.10555).
 
         Raises:
-            FreezingError: If that is no plan.
+            FreezingError: If the arguments do not form a plan.
         """
         if (start_layer is None) == (schedule is None):
-            msg = f"unfreezing needs start_layer or schedule, one of them; received {start_layer!r} and {schedule!r}"
+            msg = (
+                f"unfreezing needs exactly one of start_layer and schedule; "
+                f"received {start_layer!r} and {schedule!r}"
+            )
             raise FreezingError(msg)
         given = schedule if schedule is not None else {0: start_layer}
         for epoch, layer in given.items():
             if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
-                msg = f"unfreezing.schedule: received epoch {epoch!r}; a whole number from 0 is needed"
+                msg = (
+                    f"unfreezing.schedule: received epoch {epoch!r}; "
+                    f"a whole number from 0 is needed"
+                )
                 raise FreezingError(msg)
             if layer is not None and not isinstance(layer, str):
-                msg = f"unfreezing.schedule: received {layer!r} for epoch {epoch}; the name of a layer or null is needed"
+                msg = (
+                    f"unfreezing.schedule: received {layer!r} for epoch {epoch}; "
+                    f"the name of a layer or null is needed"
+                )
                 raise FreezingError(msg)
         if not given:
-            msg = "unfreezing.schedule is empty; give epochs with their start layers, or leave the callback out"
+            msg = (
+                "unfreezing.schedule is empty; "
+                "set epochs with their start layers, or remove the callback"
+            )
             raise FreezingError(msg)
         self.lr_factors = dict(lr_factors or {})
         for stage, factor in self.lr_factors.items():
             if stage not in given:
-                msg = f"unfreezing.lr_factors: received epoch {stage!r}; the schedule has {', '.join(map(str, sorted(given)))}"
+                epochs = ", ".join(map(str, sorted(given)))
+                msg = f"unfreezing.lr_factors: received epoch {stage!r}; the schedule has {epochs}"
                 raise FreezingError(msg)
             if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
-                msg = f"unfreezing.lr_factors: received {factor!r} for epoch {stage}; a number above 0 is needed"
+                msg = (
+                    f"unfreezing.lr_factors: received {factor!r} for epoch {stage}; "
+                    f"a number above 0 is needed"
+                )
                 raise FreezingError(msg)
         self.stages: dict[int, str | None] = dict(sorted({0: None, **given}.items()))
         self.layer_decay = layer_decay
@@ -76,28 +92,32 @@ class LayerUnfreezing(lightning.Callback):
         pl_module: lightning.LightningModule,
         stage: str,  # noqa: ARG002
     ) -> None:
-        """Give the task its plan, before optimiser and DDP look at it."""
+        """Set the task's plan, before the optimizer and DDP read which parameters train."""
         if isinstance(pl_module, Task):
             self.give_plan(pl_module)
 
     def give_plan(self, task: Task) -> None:
-        """Give a task its plan; a second time changes nothing.
+        """Set a task's plan; repeated calls have no effect.
 
         Raises:
-            FreezingError: If the plan names what the backbone does not have, or the task has
-                another one.
+            FreezingError: If the plan names a layer that the backbone does not have, or the task
+                already has a different plan.
         """
         plan = self.plan(task.network)
         if task.freezing not in (plan, FreezingPlan()):
-            msg = "model.freeze_backbone=true freezes all of the backbone for good; leave it out, or the unfreezing callback"
+            msg = (
+                "model.freeze_backbone=true freezes the whole backbone permanently; "
+                "remove it, or remove the unfreezing callback"
+            )
             raise FreezingError(msg)
         task.use_plan(plan)
 
     def plan(self, network: nn.Module) -> FreezingPlan:
-        """The plan for a network whose backbone is `features.model`.
+        """Return the plan for a network whose backbone is `features.model`.
 
         Raises:
-            FreezingError: If it names what the backbone does not have, or goes back on itself.
+            FreezingError: If the plan names a layer that the backbone does not have, or freezes a
+                layer again.
         """
         backbone = network.get_submodule(_BACKBONE)
         names = [name for name, _ in backbone.named_parameters()]
@@ -108,7 +128,10 @@ class LayerUnfreezing(lightning.Callback):
                 [] if layer is None else names if layer == ALL else parameters_from(backbone, layer)
             )
             if len(training) < reached:
-                msg = f"unfreezing.schedule: epoch {epoch} starts at {layer}, behind what trains already; what trains goes on"
+                msg = (
+                    f"unfreezing.schedule: epoch {epoch} with start layer {layer} would freeze "
+                    f"layers that already train; choose an earlier layer or remove the entry"
+                )
                 raise FreezingError(msg)
             reached = len(training)
             for name in training:
@@ -124,7 +147,12 @@ class LayerUnfreezing(lightning.Callback):
         )
 
     def _group(self, start: int | None, below: int) -> tuple[str, float]:
-        """What sets a parameter's group apart, and its factor; `below` counts the layers from the last one down."""
+        """Return the suffix and the learning-rate factor of a parameter's group.
+
+        Args:
+            start: First epoch in which the parameter trains; None for never.
+            below: Number of layers after the parameter's layer, up to the last layer.
+        """
         several = len(self.stages) > 1
         if start is None:
             return "_frozen" if self.layer_decay is not None or several else "", 1.0

@@ -1,4 +1,4 @@
-"""Ends a trial of a search that is no good."""
+"""Pruning of unpromising trials of a hyperparameter search."""
 
 from collections.abc import Callable
 
@@ -10,34 +10,37 @@ from run_folders.errors import UserError
 
 
 class PrunedRunError(UserError):
-    """The search gave this run up. The run's record stands."""
+    """The search pruned this run. The run folder stays."""
 
 
 class Pruning(Checkpoint):
-    """Reports the monitored metric after each epoch that was validated, and stops the run where it is told to.
+    """Reports the monitored metric after each validated epoch and stops the run if it is pruned.
 
-    A kind of checkpoint to Lightning, so that it acts when the epoch's metrics are computed and,
-    being the last of the callbacks, when they are on record.
+    It derives from `Checkpoint` so that Lightning calls it after the epoch's metrics are computed.
+    As the last callback it is called after `History` has written them.
     """
 
     def __init__(self, monitor: str, report: Callable[[int, float], bool] | None) -> None:
-        """State whom to ask.
+        """Set the metric and the function that it is reported to.
 
         Args:
-            monitor: The metric, as `val/acc`.
-            report: Takes epoch and metric and says whether to stop; only the first process has one.
+            monitor: Name of the metric, such as `val/acc`.
+            report: Takes epoch and metric and returns whether to stop; None except on rank 0.
         """
         self.monitor, self.report = monitor, report
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Report, and raise `PrunedRunError` in every process where the run is to stop."""
+        """Report the metric; raise `PrunedRunError` in every process if the run is pruned."""
         if not isinstance(pl_module, Task) or "val" not in pl_module.results:
             return
         metric = pl_module.results["val"].metrics[self.monitor.removeprefix("val/")]
         epoch = trainer.current_epoch
         prune = metric is not None and self.report is not None and self.report(epoch, metric)
         if trainer.strategy.broadcast(prune):
-            msg = f"pruned after epoch {epoch}: {self.monitor} {metric:.4f} is behind what other trials had by then"
+            msg = (
+                f"pruned after epoch {epoch}: {self.monitor} {metric:.4f} is worse than "
+                f"that of other trials at the same epoch"
+            )
             raise PrunedRunError(msg)

@@ -1,1 +1,1 @@
-"""The dashboard of our own: W&B. TensorBoard and MLflow are Lightning's."""
+"""Thaw's W&B logger. TensorBoard and MLflow use Lightning's loggers."""

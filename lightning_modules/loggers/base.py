@@ -1,4 +1,4 @@
-"""What a dashboard takes of a run beyond its curves."""
+"""The interface of dashboards, and the content of a run that they receive beyond its curves."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -16,16 +16,17 @@ UNLABELLED = 255
 
 
 class LoggerError(UserError, ValueError):
-    """A dashboard cannot take a run."""
+    """A logger cannot log a run."""
 
 
 @dataclass(frozen=True)
 class FinalMetrics:
-    """What the run came to.
+    """The metrics of a finished run.
 
     Attributes:
-        values: `test/...` of the test split, `best/...` of the best epoch, parameters and seconds.
-        chosen: `val/...` of the best epoch, where a dashboard would show the last one's.
+        values: `test/...` of the test split, `best/...` of the best epoch, number of parameters and
+            seconds.
+        chosen: `val/...` of the best epoch, for dashboards that would show the last epoch.
     """
 
     values: dict[str, float]
@@ -34,11 +35,11 @@ class FinalMetrics:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain values.
+    """A table of plain values.
 
     Attributes:
-        columns: Their names.
-        rows: One value a column.
+        columns: Names of the columns.
+        rows: Rows with one value for each column.
     """
 
     columns: list[str]
@@ -50,8 +51,8 @@ class Confusion:
     """A confusion matrix.
 
     Attributes:
-        classes: Names of class 0, 1, ...
-        counts: Row the label, column the prediction.
+        classes: Names of the classes 0, 1, ...
+        counts: [K][K]; rows are labels, columns are predictions.
     """
 
     classes: list[str]
@@ -60,12 +61,12 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Overlay:
-    """An image and what its pixels were taken for.
+    """An image with masks of the classes of its pixels.
 
     Attributes:
         image: [H, W, 3].
-        masks: Name -> mask [H, W], 0..K-1, or 255 where nothing is labelled.
-        names: Of the classes.
+        masks: Name -> mask [H, W], 0..K-1, or 255 for unlabelled pixels.
+        names: Names of the classes.
     """
 
     image: Pixels
@@ -78,9 +79,9 @@ class Picture:
     """A picture of a test sample.
 
     Attributes:
-        content: The file, PNG or WebP.
-        caption: What it shows.
-        overlay: The same with masks as layers, where samples have them.
+        content: Bytes of the file, PNG or WebP.
+        caption: Caption of the picture.
+        overlay: The same image with its masks as layers, for samples that have masks.
     """
 
     content: bytes
@@ -92,14 +93,16 @@ Content = FinalMetrics | Table | Confusion | list[Picture] | Path
 
 
 def confusion_rows(confusion: Confusion, most: int = 10_000) -> Table:
-    """The cells of a confusion matrix in which something is, at most so many, the fullest.
+    """Return the cells of a confusion matrix as rows, limited to a number of cells.
+
+    A matrix above the limit is reduced to its non-zero cells with the highest counts.
 
     Args:
         confusion: The matrix.
-        most: Cells that a dashboard can show.
+        most: Maximum number of cells.
 
     Returns:
-        label, prediction and count; in the order of the classes.
+        A table of label, prediction and count, in the order of the classes.
     """
     cells = [
         (i, j, int(count)) for i, row in enumerate(confusion.counts) for j, count in enumerate(row)
@@ -113,30 +116,33 @@ def confusion_rows(confusion: Confusion, most: int = 10_000) -> Table:
 
 
 class Dashboard(ABC):
-    """A logger of Lightning's that takes more than curves. All of it is called on the first process only."""
+    """A Lightning logger that receives more than curves.
+
+    Its methods are called on rank 0 only.
+    """
 
     @abstractmethod
     def begin(self, config: dict[str, Any]) -> None:
-        """Begin the run, or go on with an earlier one.
+        """Start a new run, or resume an earlier one.
 
         Args:
-            config: The resolved, redacted config; commit, versions, hardware, seed and data under
-                `provenance`.
+            config: The resolved and redacted config. The key `provenance` has commit, versions,
+                hardware, seed and data.
 
         Raises:
-            LoggerError: If there is no beginning it.
+            LoggerError: If the run cannot be started.
         """
 
     @abstractmethod
     def publish(self, name: str, content: Content) -> None:
-        """Take something that a finished run has.
+        """Log a result of a finished run.
 
         Args:
-            name: What it is called, such as `test/classes`; of a file `plan`, `report` or
+            name: Name of the result, such as `test/classes`; for a file `plan`, `report` or
                 `checkpoint`.
             content: Metrics, a table, a confusion matrix, pictures, or a file of the run folder.
         """
 
     @abstractmethod
     def close(self, code: int) -> None:
-        """End the run; a code other than 0 marks it as failed. Without a beginning it does nothing."""
+        """End the run, if it was started; an exit code other than 0 marks it as failed."""

@@ -1,4 +1,7 @@
-"""Weights & Biases: online where there is a key, into the run folder where there is none, and never a question."""
+"""Weights & Biases logger: online with an API key, else offline into the run folder.
+
+It never prompts for a key.
+"""
 
 import io
 import logging
@@ -29,8 +32,8 @@ log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
 
-# Whatever W&B would collect by itself: the command line, the environment's packages, the screen.
-# The run folder says it all without secrets, and that is what is logged.
+# W&B would collect the command line, the installed packages and the console output by itself. The
+# run folder records the same without secrets, and Thaw logs its content instead.
 _COLLECT_NOTHING: dict[str, Any] = {
     "console": "off",
     "disable_code": True,
@@ -40,13 +43,13 @@ _COLLECT_NOTHING: dict[str, Any] = {
     "x_disable_meta": True,
     "x_save_requirements": False,
 }
-_KINDS = {"plan": "record", "report": "report", "checkpoint": "model"}  # of artifacts
+_ARTIFACT_TYPES = {"plan": "record", "report": "report", "checkpoint": "model"}
 _EPOCHWISE = ("train/*", "val/*", "lr/*", "seconds")
-_MOST_PICTURES = 100  # W&B shows no more at a time
+_MOST_PICTURES = 100  # the most that W&B shows at a time
 
 
 class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
-    """A run of W&B."""
+    """Logger of a W&B run."""
 
     def __init__(
         self,
@@ -61,23 +64,23 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         log_checkpoint: bool = True,  # noqa: FBT001, FBT002 - a switch of the config
         run_id: str | None = None,
     ) -> None:
-        """State where the run goes; it begins with `begin`.
+        """Set the options of the run; `begin` starts it.
 
         Args:
             save_dir: The run folder.
-            project: Of W&B.
-            entity: User or team; None is the key's own.
-            name: Of the run.
-            group: Of runs that belong together, such as a sweep's.
-            job_type: What the run does.
-            tags: Words to find it by.
-            offline: Whether to write into the run folder alone, for `wandb sync` to upload; None
-                does so where no key is found.
-            log_checkpoint: Whether the best checkpoint is an artifact of the run.
-            run_id: Of an earlier run, to go on with it.
+            project: W&B project.
+            entity: W&B user or team; None uses the default of the API key.
+            name: Name of the run.
+            group: Name of the group of runs, such as the runs of a sweep.
+            job_type: W&B's job type of the run.
+            tags: Tags of the run.
+            offline: Whether to write into the run folder only, to be uploaded with `wandb sync`;
+                None means offline if no API key is found.
+            log_checkpoint: Whether to log the best checkpoint as an artifact.
+            run_id: ID of an earlier run to resume.
 
         Raises:
-            LoggerError: If online was asked for and there is no key, or the key is none.
+            LoggerError: If online mode is requested and no API key is found, or the key is invalid.
         """
         has_key = offline is not True and _has_key()
         self.mode = _mode(offline, has_key=has_key)
@@ -99,20 +102,22 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             mode=self.mode,
             settings=settings,
         )
-        del self._wandb_init["anonymous"]  # W&B warns of the mere argument
+        del self._wandb_init["anonymous"]  # W&B warns if the argument is passed at all
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> Any:  # noqa: ANN401 - a run of W&B, or what stands for one where it is disabled
-        """The run; begins it where it has not."""
+    def experiment(self) -> Any:  # noqa: ANN401 - a W&B run, or W&B's dummy run in disabled mode
+        """The W&B run; it is started on first access."""
         if self._experiment is None:
             try:
                 self._experiment = wandb.init(**self._wandb_init)
             except wandb.errors.Error as error:
-                reason = brief(error)
-                msg = f"logger=wandb: {reason}; logger.wandb.offline=true logs into the run folder instead"
+                msg = (
+                    f"logger=wandb: {brief(error)}; "
+                    f"set logger.wandb.offline=true to log into the run folder instead"
+                )
                 raise LoggerError(msg) from error
-            # Curves of epochs over the epoch, curves of steps over the step.
+            # x axes: the epoch for values of epochs, the step for values of steps.
             self._experiment.define_metric("epoch")
             self._experiment.define_metric("trainer/global_step")
             for names in _EPOCHWISE:
@@ -121,7 +126,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         return self._experiment
 
     def begin(self, config: dict[str, Any]) -> None:
-        """Begin the run, with config, commit and environment; see `Dashboard`."""
+        """Start the run and log its config, commit and environment; see `Dashboard`."""
         run = self.experiment
         run.config.update(config, allow_val_change=True)
         if self.mode == "offline":
@@ -133,10 +138,14 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             )
 
     def publish(self, name: str, content: Content) -> None:
-        """Metrics into the summary, files as artifacts, the rest as what W&B shows it with."""
+        """Log metrics to the summary, files as artifacts, and others as W&B tables, charts, images.
+
+        See `Dashboard`.
+        """
         run = self.experiment
         match content:
-            case FinalMetrics():  # W&B's tables and sweeps look at the summary, which else has the last epoch's
+            case FinalMetrics():
+                # W&B's tables and sweeps read the summary, which has the last epoch by default.
                 run.summary.update({**content.values, **content.chosen})
             case Table():
                 run.log({name: _table(content.columns, content.rows)})
@@ -148,19 +157,19 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
                 run.log({name: [_image(picture) for picture in content[:_MOST_PICTURES]]})
 
     def _publish_file(self, name: str, path: Path) -> None:
-        """As an artifact; a page is shown in the run too."""
-        kind = _KINDS[name]
-        if kind == "model" and not self.log_checkpoint:
+        """Log a file as an artifact; an HTML page is also shown in the run."""
+        artifact_type = _ARTIFACT_TYPES[name]
+        if artifact_type == "model" and not self.log_checkpoint:
             return
-        artifact = wandb.Artifact(f"{name}-{self.experiment.id}", type=kind)
-        # Not copied into W&B's own folder first: what a finished run has written does not change.
+        artifact = wandb.Artifact(f"{name}-{self.experiment.id}", type=artifact_type)
+        # The files of a finished run do not change, so W&B need not copy them to its own folder.
         artifact.add_file(str(path), policy="immutable")
-        self.experiment.log_artifact(artifact, aliases=["best"] if kind == "model" else [])
+        self.experiment.log_artifact(artifact, aliases=["best"] if artifact_type == "model" else [])
         if path.suffix == ".html":
             self.experiment.log({name: wandb.Html(path.read_text(encoding="utf-8"), inject=False)})
 
     def close(self, code: int) -> None:
-        """End the run, so that the next one of this process is another."""
+        """End the run, so that this process can start another one."""
         if self._experiment is not None:
             self._experiment.finish(exit_code=code)
             self._experiment = None
@@ -170,20 +179,21 @@ def _table(columns: list[Any], rows: list[Any]) -> wandb.Table:
     return wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
 
 
-def _confusion_chart(confusion: Confusion) -> Any:  # noqa: ANN401 - a chart of W&B
-    """W&B's own chart, from counts: of millions of pixels there is no list of labels."""
+def _confusion_chart(confusion: Confusion) -> Any:  # noqa: ANN401 - a W&B chart
+    """Return W&B's confusion matrix, built from counts.
+
+    `wandb.plot.confusion_matrix` needs a list of labels; for pixels there would be millions.
+    """
     columns = ["Actual", "Predicted", "nPredictions"]
-    table, fields = (
-        _table(columns, confusion_rows(confusion).rows),
-        {column: column for column in columns},
-    )
+    table = _table(columns, confusion_rows(confusion).rows)
+    fields = {column: column for column in columns}
     return wandb.plot_table(
         "wandb/confusion_matrix/v1", table, fields, {"title": "confusion matrix"}
     )
 
 
 def _image(picture: Picture) -> wandb.Image:
-    """With its caption; masks become masks that can be switched on and off."""
+    """Return a picture with its caption; W&B can show and hide each of its masks."""
     overlay = picture.overlay
     if overlay is None:
         return wandb.Image(
@@ -197,29 +207,33 @@ def _image(picture: Picture) -> wandb.Image:
 
 
 def _has_key() -> bool:
-    """Whether W&B finds credentials where it looks for them: environment, netrc, its own settings."""
+    """Return whether W&B finds credentials in the environment, in netrc or in its settings."""
     host = wandb.setup().settings.base_url
     try:
-        return (
-            wbauth.authenticate_session(
-                host=host, source="thaw", prompt=False, update_session=False
-            )
-            is not None
+        session = wbauth.authenticate_session(
+            host=host, source="thaw", prompt=False, update_session=False
         )
     except wandb.errors.Error as error:
-        msg = f"logger=wandb: {brief(error)}; mend it, or give logger.wandb.offline=true"
+        msg = (
+            f"logger=wandb: {brief(error)}; "
+            f"correct the credentials, or set logger.wandb.offline=true"
+        )
         raise LoggerError(msg) from error
+    return session is not None
 
 
-def _mode(offline: bool | None, *, has_key: bool) -> Mode:  # noqa: FBT001 - as the config has it
+def _mode(offline: bool | None, *, has_key: bool) -> Mode:  # noqa: FBT001 - the config's own value
     wanted = os.environ.get("WANDB_MODE")
     if offline is None and wanted in ("offline", "dryrun", "disabled"):
         return "disabled" if wanted == "disabled" else "offline"
     if offline is not None:
-        online, asked = not offline, "logger.wandb.offline=false"
+        online, setting = not offline, "logger.wandb.offline=false"
     else:
-        online, asked = has_key or wanted in ("online", "run"), f"WANDB_MODE={wanted}"
+        online, setting = has_key or wanted in ("online", "run"), f"WANDB_MODE={wanted}"
     if online and not has_key:
-        msg = f"{asked}, and no key of W&B was found; set WANDB_API_KEY, run wandb login, or leave it out to log offline"
+        msg = (
+            f"{setting}, but no W&B API key was found; "
+            f"set WANDB_API_KEY, run wandb login, or remove that setting to log offline"
+        )
         raise LoggerError(msg)
     return "online" if online else "offline"

@@ -1,1 +1,1 @@
-"""Losses. Plain torch."""
+"""Losses in plain torch."""

@@ -1,4 +1,4 @@
-"""Losses and the probabilities that belong to them, in float32 whatever the precision of the logits."""
+"""Classification loss and class probabilities, in float32 for logits of any precision."""
 
 import torch
 from torch import Tensor
@@ -12,15 +12,15 @@ class NonFiniteLossError(UserError, ArithmeticError):
 
 
 def num_outputs(num_classes: int) -> int:
-    """Logits a sample: one for two classes, else one for each class."""
+    """Return the number of logits of a sample: 1 for two classes, else one for each class."""
     return 1 if num_classes == 2 else num_classes  # noqa: PLR2004
 
 
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean binary cross-entropy for one logit, mean cross-entropy for more.
+    """Return the mean binary cross-entropy for one logit, the mean cross-entropy for more.
 
     Args:
-        logits: [B, 1] of class 1 against class 0, or [B, K].
+        logits: [B, 1], the log-odds of class 1, or [B, K].
         labels: [B] int64, 0..K-1.
         label_smoothing: Share of each label that is spread evenly over all classes (Szegedy et al.
             2016, arXiv 1512.00567).
@@ -36,7 +36,7 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float =
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
-    """Probabilities of all classes.
+    """Return the probabilities of all classes.
 
     Args:
         logits: [B, 1] or [B, K].

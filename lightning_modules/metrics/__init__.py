@@ -1,1 +1,1 @@
-"""Metrics from sums and counts. Plain torch."""
+"""Metrics computed from sums and counts, in plain torch."""

@@ -1,4 +1,8 @@
-"""Classification metrics from counts. A stage keeps sums; each metric is computed once, from the whole. `K` classes."""
+"""Classification metrics computed from counts.
+
+A stage accumulates counts and sums. Each metric is computed once, from the totals of the whole
+split. `K` is the number of classes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +19,14 @@ CALIBRATION_BINS = 15
 
 @dataclass(frozen=True)
 class ClassificationResult(StageResult):
-    """What a stage of classification came to.
+    """The result of a classification stage.
 
     Attributes:
         classes: Precision, recall, F1 and support of each class.
-        confusion: [K][K] counts, row the label, column the prediction.
+        confusion: [K][K] counts; rows are labels, columns are predictions.
         calibration: Bins of the reliability diagram.
-        samples: Index [N], probabilities [N, K] and labels [N], ordered by index; None where they
-            were not kept.
+        samples: Index [N], probabilities [N, K] and labels [N], ordered by index; None if they were
+            not kept.
     """
 
     classes: list[dict[str, float]]
@@ -32,13 +36,18 @@ class ClassificationResult(StageResult):
 
 
 class ClassificationTotals(StageTotals):
-    """The sums of one stage of classification.
+    """The totals of one classification stage.
+
+    Samples are sorted into calibration bins by confidence, the probability of the predicted class.
 
     Attributes:
-        confusion: [K, K] int64, row the label, column the prediction.
-        bin_counts, bin_confidence, bin_correct: [15] sums of the most probable class's probability,
-            by that probability.
-        index, probabilities, labels: Of each sample, where they are kept.
+        confusion: [K, K] int64; rows are labels, columns are predictions.
+        bin_counts: [15] number of samples in each bin.
+        bin_confidence: [15] sum of the confidences in each bin.
+        bin_correct: [15] number of correct predictions in each bin.
+        index: Index of each sample, if samples are kept.
+        probabilities: Class probabilities of each sample, if samples are kept.
+        labels: Label of each sample, if samples are kept.
     """
 
     confusion: Tensor
@@ -50,11 +59,11 @@ class ClassificationTotals(StageTotals):
     labels: list[Tensor] | Tensor
 
     def __init__(self, num_classes: int, *, keep_samples: bool) -> None:
-        """Start from nothing.
+        """Initialise all totals to zero.
 
         Args:
             num_classes: K.
-            keep_samples: Whether probabilities of every sample are kept, for predictions and
+            keep_samples: Whether to keep the probabilities of every sample, for predictions and
                 ranking metrics.
         """
         super().__init__()
@@ -72,10 +81,10 @@ class ClassificationTotals(StageTotals):
         """Add a batch.
 
         Args:
-            loss: Mean over the batch.
-            probabilities: [B, K], rows sum to 1.
+            loss: Mean loss of the batch.
+            probabilities: [B, K]; rows sum to 1.
             labels: [B] int64.
-            index: [B] int64, the samples' rows.
+            index: [B] int64, rows of the samples in the data set.
         """
         self.add_loss(loss, len(labels))
         confidence, predictions = predicted(probabilities)
@@ -83,8 +92,8 @@ class ClassificationTotals(StageTotals):
         self.confusion += torch.bincount(cells, minlength=self.num_classes**2).view_as(
             self.confusion
         )
-        # Bins are open below and closed above, (0, 1/15] to (14/15, 1].
-        # A NaN counts nowhere here; the loss carries it to where it ends the run.
+        # Bins are half-open intervals, (0, 1/15] to (14/15, 1].
+        # NaN becomes 0 here. The loss is NaN too, and ends the run.
         confidence = torch.nan_to_num(confidence)
         bins = (
             (torch.ceil(confidence.to(SUM_DTYPE) * CALIBRATION_BINS) - 1)
@@ -92,8 +101,8 @@ class ClassificationTotals(StageTotals):
             .long()
         )
         self.bin_counts += torch.bincount(bins, minlength=CALIBRATION_BINS)
-        # Sums of float32 in float64 are exact, and so do not depend on the order, up to half a
-        # million samples of 1000 classes.
+        # Sums of float32 values in float64 are exact up to half a million samples of 1000 classes,
+        # and therefore do not depend on the order.
         self.bin_confidence.index_add_(0, bins, confidence.to(SUM_DTYPE))
         self.bin_correct.index_add_(0, bins, (predictions == labels).long())
         if self.keep_samples:
@@ -102,10 +111,14 @@ class ClassificationTotals(StageTotals):
                 ("probabilities", probabilities),
                 ("labels", labels),
             ):
-                getattr(self, name).append(value.clone())  # what a worker sent keeps a file open
+                # A tensor from a worker keeps a shared-memory file open; a clone does not.
+                getattr(self, name).append(value.clone())
 
     def result(self) -> ClassificationResult:
-        """The metrics, see `metrics_from_counts`, with loss, calibration and for two classes the ranking metrics."""
+        """Return the metrics of `metrics_from_counts`, the loss, the calibration and the samples.
+
+        With two classes and kept samples, the ranking metrics are included.
+        """
         confusion: list[list[int]] = self.confusion.tolist()
         count = sum(map(sum, confusion))
         metrics = metrics_from_counts(self.confusion)
@@ -124,7 +137,7 @@ class ClassificationTotals(StageTotals):
         )
 
     def samples(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Index [N], probabilities [N, K] and labels [N] of the kept samples, ordered by index."""
+        """Return index [N], probabilities [N, K] and labels [N] of all samples, sorted by index."""
         index, probabilities, labels = (
             self.listed(name) for name in ("index", "probabilities", "labels")
         )
@@ -132,7 +145,7 @@ class ClassificationTotals(StageTotals):
         return index[order], probabilities[order], labels[order]
 
     def calibration(self) -> list[dict[str, float]]:
-        """The bins that hold samples: bounds, count, mean confidence, accuracy."""
+        """Return the non-empty bins: bounds, count, mean confidence and accuracy."""
         bins = []
         for i, count in enumerate(self.bin_counts.tolist()):
             if count:
@@ -150,7 +163,10 @@ class ClassificationTotals(StageTotals):
 
 
 def predicted(probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability [B] and number [B] of the most probable class; at exactly one half, class 1 of two."""
+    """Return the probability [B] and the number [B] of the most probable class.
+
+    With two classes of equal probability, class 1 is predicted.
+    """
     if probabilities.shape[1] == 2:  # noqa: PLR2004
         predictions = (probabilities[:, 1] >= probabilities[:, 0]).long()
         return probabilities.gather(1, predictions[:, None])[:, 0], predictions
@@ -163,35 +179,36 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:
-    """Precision, recall, F1 (0 where undefined) and support of each class.
+    """Return precision, recall, F1 and support of each class; undefined metrics are 0.
 
     Args:
-        confusion: [K][K] counts, row the label, column the prediction.
+        confusion: [K][K] counts; rows are labels, columns are predictions.
 
     Returns:
-        One dict a class.
+        One dict per class.
     """
     metrics = []
     for k, row in enumerate(confusion):
-        hits, support, claimed = row[k], sum(row), sum(other[k] for other in confusion)
-        precision, recall = _ratio(hits, claimed), _ratio(hits, support)
-        f1 = _ratio(2 * hits, support + claimed)
+        hits, support, num_predicted = row[k], sum(row), sum(other[k] for other in confusion)
+        precision, recall = _ratio(hits, num_predicted), _ratio(hits, support)
+        f1 = _ratio(2 * hits, support + num_predicted)
         metrics.append({"precision": precision, "recall": recall, "f1": f1, "support": support})
     return metrics
 
 
 def metrics_from_counts(confusion: Tensor) -> dict[str, Any]:
-    """Accuracy and the averages over classes.
+    """Return the accuracy and the macro and weighted averages over classes.
 
-    Macro averages run over the classes that occur as label or prediction; weighted ones are
-    weighted by support. Micro averages all equal the accuracy where each sample has one label.
+    Macro averages cover the classes that occur as label or prediction. Weighted averages are
+    weighted by support. There are no micro averages: with one label per sample, all of them equal
+    the accuracy.
 
     Args:
-        confusion: [K, K] int64.
+        confusion: [K, K] int64; rows are labels, columns are predictions.
 
     Returns:
-        `acc`, `precision_macro`, `precision_weighted`, and so on for recall and f1; None where
-        there is no sample.
+        `acc`, `precision_macro`, `precision_weighted`, and the same averages of recall and f1; None
+        if there are no samples.
     """
     counts: list[list[int]] = confusion.tolist()
     classes = per_class_metrics(counts)
@@ -209,29 +226,31 @@ def metrics_from_counts(confusion: Tensor) -> dict[str, Any]:
 
 
 def expected_calibration_error(counts: Tensor, confidence: Tensor, correct: Tensor) -> float | None:
-    """Mean gap between confidence and accuracy over bins, weighted by count (Naeini, Cooper & Hauskrecht, AAAI 2015).
+    """Return the expected calibration error (Naeini, Cooper & Hauskrecht, AAAI 2015).
+
+    It is the mean absolute difference of confidence and accuracy over bins, weighted by count.
 
     Args:
-        counts: [bins] samples.
+        counts: [bins] number of samples.
         confidence: [bins] sum of the predicted class's probability.
-        correct: [bins] number of right predictions.
+        correct: [bins] number of correct predictions.
 
     Returns:
-        0..1, or None without samples.
+        The error, 0..1; None without samples.
     """
     total = int(counts.sum())
     return float((confidence - correct).abs().sum() / total) if total else None
 
 
 def ranking_metrics(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
-    """Area under the ROC curve and average precision of class 1.
+    """Return the area under the ROC curve and the average precision of class 1.
 
     Args:
         scores: [N] probability of class 1.
         labels: [N] 0 or 1.
 
     Returns:
-        `roc_auc` and `average_precision`; None where one of the classes is absent.
+        `roc_auc` and `average_precision`; None if one of the classes is absent.
     """
     if len(torch.unique(labels)) < 2:  # noqa: PLR2004
         return {"roc_auc": None, "average_precision": None}
@@ -240,7 +259,7 @@ def ranking_metrics(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 
 
 def metric_names(num_classes: int) -> list[str]:
-    """The names that `compute` gives, for checking a monitor before anything runs."""
+    """Return the names of the metrics in `compute`, to check `monitor` before the run starts."""
     totals = ClassificationTotals(num_classes, keep_samples=False)
     ranking: Mapping[str, None] = (
         {"roc_auc": None, "average_precision": None} if num_classes == 2 else {}  # noqa: PLR2004

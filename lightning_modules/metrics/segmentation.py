@@ -1,4 +1,4 @@
-"""Segmentation metrics from counts of pixels. `K` classes, `B` images of `H` x `W` pixels."""
+"""Segmentation metrics computed from pixel counts. `K` classes, `B` images of `H` x `W` pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from lightning_modules.metrics.totals import StageResult, StageTotals
 
 @dataclass(frozen=True)
 class SegmentationResult(StageResult):
-    """What a stage of segmentation came to.
+    """The result of a segmentation stage.
 
     Attributes:
-        pixels: Labelled pixels, which the metrics rest on.
-        unlabelled: The other pixels.
-        classes: IoU, accuracy, labelled and predicted pixels of each class; None where a metric is
-            undefined.
-        confusion: [K][K] pixels, row the label, column the prediction.
+        pixels: Number of labelled pixels, from which the metrics are computed.
+        unlabelled: Number of unlabelled pixels.
+        classes: IoU, accuracy, labelled and predicted pixels of each class; undefined metrics are
+            None.
+        confusion: [K][K] pixels; rows are labels, columns are predictions.
         images: Index [N], mean IoU [N] and pixel accuracy [N] of each image, ordered by index; None
-            where they were not kept. Both are NaN for an image without a labelled pixel.
+            if they were not kept. The metrics of an image without a labelled pixel are NaN.
     """
 
     pixels: int
@@ -32,12 +32,15 @@ class SegmentationResult(StageResult):
 
 
 class SegmentationTotals(StageTotals):
-    """The sums of one stage of segmentation.
+    """The totals of one segmentation stage.
 
     Attributes:
-        confusion: [K, K] int64 pixels, row the label, column the prediction.
-        unlabelled: int64 pixels that count nowhere; padding is none of them.
-        index, iou, accuracy: Of each image, where they are kept.
+        confusion: [K, K] int64 pixels; rows are labels, columns are predictions.
+        unlabelled: Number of unlabelled pixels, int64, without the padding.
+        samples: Number of images, int64.
+        index: Index of each image, if samples are kept.
+        iou: Mean IoU of each image, if samples are kept.
+        accuracy: Pixel accuracy of each image, if samples are kept.
     """
 
     confusion: Tensor
@@ -48,11 +51,11 @@ class SegmentationTotals(StageTotals):
     accuracy: list[Tensor] | Tensor
 
     def __init__(self, num_classes: int, *, keep_samples: bool) -> None:
-        """Start from nothing.
+        """Initialise all totals to zero.
 
         Args:
             num_classes: K.
-            keep_samples: Whether two metrics of every image are kept.
+            keep_samples: Whether to keep mean IoU and pixel accuracy of every image.
         """
         super().__init__()
         self.num_classes, self.keep_samples = num_classes, keep_samples
@@ -74,13 +77,13 @@ class SegmentationTotals(StageTotals):
         Args:
             loss: Mean over the labelled pixels.
             predictions: [B, H, W] uint8.
-            labels: [B, H, W] uint8, 255 where nothing is labelled; such pixels count nowhere.
+            labels: [B, H, W] uint8; pixels of 255 are unlabelled and enter no metric.
             sizes: [B, 2] height and width of each mask without its padding.
-            index: [B] int64, the samples' rows.
+            index: [B] int64, rows of the samples in the data set.
         """
         k, count = self.num_classes, len(labels)
-        # A cell for each pair of classes, and one for what is not labelled; of all images in one
-        # go.
+        # One `bincount` for all images: each image has a cell for each pair of classes, and one
+        # for unlabelled pixels.
         cells = torch.where(labels == IGNORE_INDEX, k * k, labels.int() * k + predictions)
         cells += torch.arange(count, dtype=torch.int32, device=labels.device)[:, None, None] * (
             k * k + 1
@@ -102,12 +105,13 @@ class SegmentationTotals(StageTotals):
             iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(
                 dim=1
             )
-            self.index.append(index.clone())  # type: ignore[union-attr]  # what a worker sent keeps a file open
+            # A tensor from a worker keeps a shared-memory file open; a clone does not.
+            self.index.append(index.clone())  # type: ignore[union-attr]
             self.iou.append(iou)  # type: ignore[union-attr]
             self.accuracy.append(hits.sum(dim=1) / confusion.sum(dim=(1, 2)))  # type: ignore[union-attr]
 
     def result(self) -> SegmentationResult:
-        """The metrics, see `segmentation_metrics`, with the loss."""
+        """Return the metrics of `segmentation_metrics`, the loss and the records of the images."""
         confusion: list[list[int]] = self.confusion.tolist()
         pixels = sum(map(sum, confusion))
         metrics = segmentation_metrics(confusion)
@@ -135,14 +139,14 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, float | None]]:
-    """IoU, accuracy (recall), labelled and predicted pixels of each class.
+    """Return IoU, accuracy (recall), labelled and predicted pixels of each class.
 
     Args:
-        confusion: [K][K] pixels, row the label, column the prediction.
+        confusion: [K][K] pixels; rows are labels, columns are predictions.
 
     Returns:
-        One dict a class. IoU is None for a class that occurs neither as label nor as prediction,
-        accuracy for one that is no label.
+        One dict per class. The accuracy of a class without labelled pixels is None. Its IoU is
+        None too, unless the class is predicted.
     """
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
     metrics: list[dict[str, float | None]] = []
@@ -156,15 +160,17 @@ def per_class_metrics(confusion: Sequence[Sequence[int]]) -> list[dict[str, floa
 
 
 def segmentation_metrics(confusion: Sequence[Sequence[int]]) -> dict[str, float | None]:
-    """The metrics of a whole (Long, Shelhamer & Darrell 2015, arXiv 1411.4038, section 5).
+    """Return the metrics over all classes.
+
+    They are defined in Long, Shelhamer & Darrell 2015, arXiv 1411.4038, section 5.
 
     Args:
-        confusion: [K][K] pixels, row the label, column the prediction.
+        confusion: [K][K] pixels; rows are labels, columns are predictions.
 
     Returns:
         `miou`, the mean IoU over the classes that occur as label or prediction; `pixel_acc`;
         `class_acc`, the mean accuracy over the classes that occur as label; `fw_iou`, the IoUs
-        weighted by labelled pixels. None without a labelled pixel.
+        weighted by labelled pixels. All are None without a labelled pixel.
     """
     classes = per_class_metrics(confusion)
     pixels = sum(map(sum, confusion))

@@ -1,4 +1,4 @@
-"""What a stage adds up and what it comes to, whatever the task."""
+"""Base classes of a stage's totals and of its result, for all tasks."""
 
 import math
 from abc import abstractmethod
@@ -14,11 +14,11 @@ SUM_DTYPE = torch.float32 if torch.backends.mps.is_available() else torch.float6
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage came to.
+    """The result of a stage.
 
     Attributes:
-        metrics: Name -> value; None where a metric is undefined.
-        count: Samples that the metrics rest on.
+        metrics: Name -> value; None if the metric is undefined.
+        count: Number of samples that the metrics are computed from.
     """
 
     metrics: dict[str, float | None]
@@ -26,10 +26,10 @@ class StageResult:
 
 
 class StageTotals(Metric):
-    """The sums of one stage; torchmetrics puts them together over processes.
+    """The totals of one stage; torchmetrics combines them over processes.
 
     Attributes:
-        losses: Of each batch the sum of its losses, [1] float64.
+        losses: The sum of losses of each batch, [1] float64 (float32 with MPS).
     """
 
     full_state_update = False
@@ -41,16 +41,16 @@ class StageTotals(Metric):
         self.add_list("losses", (), SUM_DTYPE)
 
     def add_list(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Keep tensors [n, *shape] of each batch, which are put end to end."""
+        """Add a state that collects a tensor [n, *shape] of each batch and concatenates them."""
         self.add_state(name, [], "cat")
         self.empty[name] = torch.empty((0, *shape), dtype=dtype)
 
     def add_loss(self, mean: Tensor, count: Tensor | int) -> None:
-        """Add a batch's loss, a mean over `count`."""
+        """Add a batch's loss, given as the mean over `count` items."""
         self.losses.append((mean.to(SUM_DTYPE) * count).reshape(1))  # type: ignore[union-attr]
 
     def listed(self, name: str) -> Tensor:
-        """What a list holds, end to end."""
+        """Return the tensors of a list state, concatenated."""
         value: list[Tensor] | Tensor = getattr(self, name)
         if isinstance(value, Tensor):
             return value
@@ -58,28 +58,31 @@ class StageTotals(Metric):
 
     @property
     def loss_sum(self) -> float:
-        """Sum of the losses, rounded once: it does not depend on the order, and so not on the number of processes."""
+        """The sum of the losses, rounded once.
+
+        It depends neither on the order of the batches nor on the number of processes.
+        """
         values = self.listed("losses").tolist()
         return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
     def result_of_all(self) -> StageResult:
-        """The result over all processes, which each of them gets."""
-        sharing = torch.distributed.is_available() and torch.distributed.is_initialized()
-        for (
-            name,
-            empty,
-        ) in (
-            self.empty.items()
-        ):  # a process without a batch still has to say of which kind its nothing is
-            if sharing and not len(getattr(self, name)):
+        """Return the result over all processes; every process receives it."""
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        # To gather a list, each process needs a tensor of the right shape and dtype, even without
+        # a batch.
+        for name, empty in self.empty.items():
+            if distributed and not len(getattr(self, name)):
                 setattr(self, name, [empty.to(self.device)])
-        with self.sync_context(should_sync=self._to_sync and sharing):
+        with self.sync_context(should_sync=self._to_sync and distributed):
             return self.result()
 
     @abstractmethod
     def result(self) -> StageResult:
-        """Every metric and what else is recorded, from the sums as they are, those of one process or of all."""
+        """Return the metrics and further records from the current totals.
+
+        The totals are those of one process, or of all processes once they are synchronised.
+        """
 
     def compute(self) -> dict[str, float | None]:
-        """The metrics over all processes."""
+        """Return the metrics over all processes."""
         return self.result().metrics

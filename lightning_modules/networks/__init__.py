@@ -1,1 +1,1 @@
-"""Plain torch modules, usable without a Trainer."""
+"""Networks as plain torch modules, usable without a Trainer."""

@@ -1,4 +1,4 @@
-"""A classifier is `head(features(batch))`."""
+"""The network of the classifiers: `head(features(batch))`."""
 
 from typing import Any, cast
 
@@ -9,10 +9,10 @@ from lightning_modules.networks.freezing.prefix import Cut
 
 
 class Classifier(nn.Module):
-    """The two parts of every classifier; freezing, caching and export speak of them by these names.
+    """A backbone `features` and a `head`; freezing, caching and export use these names.
 
     Attributes:
-        cut: What the features of a `FeatureBatch` have behind them already.
+        cut: The cut at which the stored features of a `FeatureBatch` were computed.
     """
 
     def __init__(self, features: nn.Module, head: nn.Module) -> None:
@@ -22,7 +22,10 @@ class Classifier(nn.Module):
         self.cut = Cut()
 
     def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each backbone has its own batch type
-        """Logits [B, K]; K is 1 for two classes. Of a `FeatureBatch` only what is behind the cut is computed."""
+        """Return logits [B, K]; K is 1 for two classes.
+
+        A `FeatureBatch` has stored features; only the layers after the cut are computed.
+        """
         if "features" in batch:
             stored = Features(batch["features"], batch.get("lengths"))
             return cast(Tensor, self.head(self.cut.suffix(self.features, stored)))

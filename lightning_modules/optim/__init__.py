@@ -1,1 +1,1 @@
-"""Parameter groups, optimizers, schedules. Plain torch."""
+"""Parameter groups, optimizers and learning-rate schedules in plain torch."""

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedules."""
+"""Parameter groups, optimizers and learning-rate schedules."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["linear", "constant", "exponential", "onecycle", "plateau"]
 
-# Of the peak: where OneCycle starts and ends.
+# First and last learning rate of OneCycle, as fractions of the peak.
 _ONECYCLE_START, _ONECYCLE_END = 0.1, 0.001
-_CLIP_EPSILON = 1e-6  # torch's
+_CLIP_EPSILON = 1e-6  # the same as in torch's `clip_grad_norm_`
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,18 @@ class Schedule:
     """How learning rates change over a run.
 
     Attributes:
-        name: `linear` rises over the warm-up and falls to zero; `constant` stays up after it;
-            `exponential` is multiplied by `decay` each epoch; `onecycle` (Smith & Topin 2017, arXiv
-            1708.07120) rises from a tenth over the warm-up and falls to a thousandth; `plateau` is
-            multiplied by `decay` once the monitored metric has stood still.
-        warmup: Fraction of all steps, 0..1; `exponential` and `plateau` have none.
-        decay: Factor, 0..1.
-        min_lr: What `exponential` and `plateau` do not fall below.
-        patience: Epochs without a better metric that `plateau` waits for.
-        monitor, mode: The metric, and whether min or max of it is better.
+        name: `linear` rises over the warm-up and falls to zero. `constant` stays at the peak after
+            the warm-up. `exponential` is multiplied by `decay` each epoch. `onecycle` (Smith &
+            Topin 2017, arXiv 1708.07120) rises from a tenth of the peak over the warm-up and falls
+            to a thousandth. `plateau` is multiplied by `decay` when the monitored metric has
+            stopped improving.
+        warmup: Length of the warm-up as a fraction of all steps, 0..1; unused by `exponential` and
+            `plateau`.
+        decay: Factor of `exponential` and `plateau`, 0..1.
+        min_lr: Lower bound of `exponential` and `plateau`.
+        patience: Number of epochs without improvement before `plateau` decays.
+        monitor: The metric that `plateau` monitors.
+        mode: `min` if lower values of the monitored metric are better, else `max`.
     """
 
     name: ScheduleName = "linear"
@@ -50,24 +53,23 @@ def parameter_groups(
     weight_decay: float,
     group_of: Callable[[str], tuple[str, float]] = lambda _: ("", 1.0),
 ) -> list[dict[str, Any]]:
-    """Put every parameter, frozen ones too, into a named group.
+    """Sort all parameters, including frozen ones, into named groups.
 
-    Weights are decayed; biases and the gains of norms, all of which have fewer than two dimensions,
-    are not, and what a module names in `no_weight_decay()`, as timm's networks do for tokens and
-    positions, is not either.
+    Weight decay does not apply to biases and to the gains of norms: parameters with fewer than two
+    dimensions. It does not apply either to the parameters that a module lists in
+    `no_weight_decay()`. timm's networks list tokens and position embeddings there.
 
     Args:
-        network: With a child module for each name in `lrs`.
+        network: A network that has a child module for each name in `lrs`.
         lrs: Child -> learning rate.
-        weight_decay: Of the decayed groups.
-        group_of: Parameter's name -> what its group's name has behind the child's, and a factor on
-            its learning rate.
+        weight_decay: Weight decay of the decayed groups.
+        group_of: Parameter's name -> suffix of its group's name, and a factor on its learning rate.
 
     Returns:
-        Groups called `<child><suffix>` and `<child><suffix>_no_decay`, empty ones left out.
+        Non-empty groups, named `<child><suffix>` and `<child><suffix>_no_decay`.
     """
     groups: dict[str, dict[str, Any]] = {}
-    spared = {
+    undecayed = {
         f"{name}.{own}"
         for name, module in network.named_modules()
         if hasattr(module, "no_weight_decay")
@@ -87,7 +89,7 @@ def parameter_groups(
                 }
         for name in names:
             parameter, (suffix, _) = network.get_parameter(name), group_of(name)
-            kind = "" if parameter.ndim > 1 and name not in spared else "_no_decay"
+            kind = "" if parameter.ndim > 1 and name not in undecayed else "_no_decay"
             groups[f"{child}{suffix}{kind}"]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
@@ -95,65 +97,69 @@ def parameter_groups(
 def make_optimizer(
     name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float
 ) -> torch.optim.Optimizer:
-    """An optimiser over the groups, each of whose steps reads a weight once.
+    """Build a fused optimizer: each step reads every weight once.
 
     Args:
-        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101; without weight decay it is Adam),
-            or `sgd` with Nesterov's momentum.
-        groups: Of `parameter_groups`.
-        momentum: Of `sgd`, 0..1.
+        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101), which is Adam without weight
+            decay, or `sgd` with Nesterov momentum.
+        groups: Groups from `parameter_groups`.
+        momentum: Momentum of `sgd`, 0..1.
 
     Returns:
-        The optimiser.
+        The optimizer.
     """
     if name == "adamw":
         fused: torch.optim.Optimizer = AdamW(groups, fused=True)
     else:
         fused = SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
-    # Else a scaler of float16's gradients would leave unscaling them to the step, and Lightning
-    # clips nothing that is scaled.
+    # With the flag set, torch's GradScaler (float16) leaves unscaling to the optimizer step.
+    # Lightning refuses to clip gradients that are still scaled.
     fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
     return fused
 
 
 def clips_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimiser's own step can divide the gradients by a number, as a fused one can; but on Apple's MPS."""
+    """Return whether the optimizer's step can scale gradients: fused, and on the CPU or CUDA.
+
+    The fused step for Apple's MPS cannot.
+    """
     device = optimizer.param_groups[0]["params"][0].device.type
     return bool(optimizer.defaults.get("fused")) and device in ("cpu", "cuda")
 
 
 def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Have the optimiser's next step clip the gradients by their norm, in the pass in which it reads them.
+    """Make the optimizer's next step clip the gradients by norm while it reads them.
 
-    Clipping beforehand (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) would read and write each
-    gradient once more. As torch's, it multiplies by max_norm / (norm + 1e-6) where that is below 1;
-    on a CPU, where looking is free, gradients that are not to be clipped stay as they are.
+    Clipping before the step (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) reads and writes each
+    gradient once more. Like torch, this multiplies by max_norm / (norm + 1e-6) if that is below 1.
+    On a CPU, where comparing the norm needs no synchronisation, gradients below the limit are not
+    scaled at all.
 
     Args:
-        optimizer: One that `clips_itself`.
-        max_norm: What the Euclidean norm of all gradients together shall not exceed.
+        optimizer: An optimizer for which `clips_itself` returns True.
+        max_norm: Upper limit of the Euclidean norm over all gradients.
     """
     gradients = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]
     scale = (torch.nn.utils.get_total_norm(gradients) + _CLIP_EPSILON) / max_norm
-    # A norm that is no number is not <= 1, and spreads to all weights.
+    # A NaN norm is not <= 1; it makes all weights NaN.
     unclipped = scale.device.type == "cpu" and bool(scale <= 1)
     optimizer.grad_scale = None if unclipped else scale.clamp(min=1).float()  # type: ignore[attr-defined]
 
 
 def lr_factor(step: int, *, name: ScheduleName, warmup_steps: int, total_steps: int) -> float:
-    """Factor on the learning rate at a step.
+    """Return the factor on the learning rate at a step.
 
     Args:
-        step: Optimiser steps taken, from 0.
+        step: Number of optimizer steps taken, from 0.
         name: `linear` rises to 1 over the warm-up and falls to 0 at the end; `constant` stays at 1
-            after it; `onecycle` rises from a tenth and falls to a thousandth.
-        warmup_steps: Steps until the factor is 1.
-        total_steps: Steps of the whole run.
+            after the warm-up; `onecycle` rises from a tenth and falls to a thousandth.
+        warmup_steps: Number of steps until the factor is 1.
+        total_steps: Number of steps of the whole run.
 
     Returns:
-        0..1. The first step of a warm-up is not wasted on a factor of 0.
+        The factor, 0..1. The first step of a warm-up has a factor above 0, so that it trains.
     """
     left = max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
     if name == "onecycle":
@@ -165,26 +171,27 @@ def lr_factor(step: int, *, name: ScheduleName, warmup_steps: int, total_steps: 
 
 
 def exponential_factor(step: int, *, decay: float, floor: float, steps_per_epoch: int) -> float:
-    """`decay` to the power of the epoch that a step belongs to, but not below `floor`."""
+    """Return `decay` to the power of the step's epoch, but at least `floor`."""
     return max(decay ** (step // steps_per_epoch), floor)
 
 
 def lr_schedule(
     optimizer: torch.optim.Optimizer, schedule: Schedule, *, total_steps: int, steps_per_epoch: int
 ) -> LRScheduler:
-    """A schedule to be stepped after each optimiser step; `plateau` once an epoch, with the monitored metric.
+    """Build the learning-rate scheduler.
 
-    Nothing but `plateau` depends on anything but the step, so that all groups, those that are
-    unfrozen late too, follow the same curve.
+    All schedules but `plateau` depend on the step alone. All groups therefore follow the same
+    curve, including those that are unfrozen late.
 
     Args:
-        optimizer: Each group keeps its own peak.
-        schedule: What is wanted.
-        total_steps: Steps of the whole run.
-        steps_per_epoch: Steps of an epoch.
+        optimizer: The optimizer; the learning rate of each group is its peak.
+        schedule: The options of the schedule.
+        total_steps: Number of optimizer steps of the whole run.
+        steps_per_epoch: Number of optimizer steps of an epoch.
 
     Returns:
-        The scheduler.
+        The scheduler. Step it after each optimizer step; step `plateau` once an epoch, with the
+        monitored metric.
     """
     peaks: list[float] = [group["lr"] for group in optimizer.param_groups]
     if schedule.name == "plateau":
@@ -217,5 +224,10 @@ def lr_schedule(
 
 
 def steps_in(batches: float, accumulate: int) -> int:
-    """Optimiser steps of an epoch."""
+    """Return the number of optimizer steps of an epoch.
+
+    Args:
+        batches: Number of batches of an epoch.
+        accumulate: Number of batches whose gradients are accumulated for one step.
+    """
     return max(1, math.ceil(batches / accumulate))

@@ -42,7 +42,7 @@ def test_values_that_stand_for_no_class_are_named_with_their_counts() -> None:
     ours = ClassList.read("scene_parse_150")
     _, fault = ours.decode(np.array([[151, 151, 200, 0, 1]], np.uint8))
     assert fault == (
-        "holds 151 in 2 pixels, 200 in 1 pixels, which stand for no class; known are 1 to 150, and 0 for what is not labelled"
+        "holds 151 in 2 pixels, 200 in 1 pixels, which stand for no class; known are 1 to 150, and 0 for unlabelled pixels"
     )
     other = ClassList(
         ("a", "b"), ((0, 0, 0), (1, 1, 1)), zero_is_unlabelled=False, ignore_value=255
@@ -50,7 +50,7 @@ def test_values_that_stand_for_no_class_are_named_with_their_counts() -> None:
     _, fault = other.decode(np.array([[2, 3, 4, 5, 255]], np.uint8))
     assert fault == (
         "holds 2 in 1 pixels, 3 in 1 pixels, 4 in 1 pixels and 1 more values, which stand for no class; "
-        "known are 0 to 1, and 255 for what is not labelled"
+        "known are 0 to 1, and 255 for unlabelled pixels"
     )
 
 
@@ -80,7 +80,7 @@ GOOD = {
             {"classes": [{"name": "a", "colour": [1, 2, 3]}, {"name": "b", "colour": [1, 2, 256]}]},
             "classes, b: colour is",
         ),
-        ({"classes": [{"name": "a", "colour": [1, 2, 3]}] * 2}, "classes: a stands there twice"),
+        ({"classes": [{"name": "a", "colour": [1, 2, 3]}] * 2}, "classes: a is listed twice"),
         (
             {"classes": [{"name": False, "colour": [1, 2, 3]}] * 2},
             "classes, entry 1: received False as its name; text is needed",

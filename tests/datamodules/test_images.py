@@ -267,7 +267,7 @@ def test_same_image_in_two_splits_is_told(colours: Path, caplog: pytest.LogCaptu
         1,
         "images",
     )
-    assert "1 images stand in train and in test" in caplog.text
+    assert "1 images occur in both train and test" in caplog.text
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -283,7 +283,7 @@ def test_bad_image_stops_the_run_in_one_line(
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert re.match(
-        rf"error: train/red/{re.escape(name)}: ({reason}).*; mend the file, or leave such rows out with",
+        rf"error: train/red/{re.escape(name)}: ({reason}).*; fix the file, or leave such rows out with",
         ended.error,
     )
     assert len(ended.error.splitlines()) == 1
@@ -315,15 +315,15 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
     words = ("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier")
     write_parquet(path, good, [*range(10), *range(9), 10])
     assert train(*words).error.startswith(
-        "error: train.parquet, row 20: label 10 is outside of 0..9; mend the file"
+        "error: train.parquet, row 20: label 10 is outside of 0..9; fix the file"
     )
     write_parquet(path, [*good[:4], b"", *good[5:]], [i % 10 for i in range(20)])
     assert train(*words, folder=tmp_path / "run2").error.startswith(
-        "error: train.parquet, row 5: is empty (0 bytes); mend the file"
+        "error: train.parquet, row 5: is empty (0 bytes); fix the file"
     )
     write_parquet(path, [*good[:4], None, *good[5:]], [i % 10 for i in range(20)])  # type: ignore[list-item]
     assert train(*words, folder=tmp_path / "run3").error.startswith(
-        "error: train.parquet, row 5: column 'img' holds no image bytes; mend"
+        "error: train.parquet, row 5: column 'img' holds no image bytes; fix"
     )
     assert (
         "no column 'picture'; it has img, label; set data.text_column, image_column or label_column"
@@ -342,11 +342,11 @@ def test_class_folders_that_do_not_fit_are_named(
     for file in (colours / "colours" / "val" / "blue").iterdir():
         file.unlink()
     assert train(*words, folder=tmp_path / "run2").error.startswith(
-        "error: val/blue: this class folder is empty; mend"
+        "error: val/blue: this class folder is empty; fix"
     )
     (colours / "colours" / "val" / "blue").rmdir()
     assert train(*words, folder=tmp_path / "run3").error.startswith(
-        "error: val/blue: there is no folder for this class; mend"
+        "error: val/blue: there is no folder for this class; fix"
     )
     assert (
         train(
@@ -361,7 +361,7 @@ def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=null")
     assert (
         ended.error
-        == "error: train/red/z.png is 30 x 30 pixels and train/red/0.png is 20 x 16; set data.size to one side for all"
+        == "error: train/red/z.png is 30 x 30 pixels and train/red/0.png is 20 x 16; set data.size to resize all"
     )
     ended = train(
         *COMMAND,
@@ -385,7 +385,7 @@ def test_images_that_do_not_fit_into_memory_are_told(
 
 def test_train_rows_of_a_folder_are_refused(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.train_rows=9")
-    assert ended.error.startswith("error: data.train_rows=9: a folder comes class by class")
+    assert ended.error.startswith("error: data.train_rows=9 needs a .parquet file")
 
 
 def test_a_class_without_training_samples_is_told(
@@ -407,7 +407,7 @@ def test_hidden_folders_are_passed_over_and_stray_files_are_named(colours: Path)
     picture("red", 1).save(colours / "colours" / "train" / "stray.png")
     with pytest.raises(
         DataError,
-        match=r"^train/stray\.png: stands in no class folder, so its class is not known; mend",
+        match=r"^train/stray\.png: is not in a class folder, so its class is not known; fix",
     ):
         module(colours).setup()
 
@@ -467,7 +467,7 @@ def test_border_wider_than_the_image_is_refused(train: Train, colours: Path) -> 
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.augmentation.crop_padding=16")
     assert (
         ended.error
-        == "error: data.augmentation.crop_padding: received 16; the images have a side of 16 pixels"
+        == "error: data.augmentation.crop_padding: received 16; choose less than 16, the images' shorter side in pixels"
     )
 
 

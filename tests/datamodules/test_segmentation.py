@@ -224,37 +224,37 @@ GOOD = mask(1)
 BAD_SCENES: dict[str, tuple[str, bytes | None, str]] = {
     "another size": (
         "annotations/train/003.png", bytes_of(GOOD[:20]),
-        "annotations/train/003.png: is 40 x 20 pixels, and its image is 40 x 32; mend the file",
+        "annotations/train/003.png: is 40 x 20 pixels, and its image is 40 x 32; fix the file",
     ),
     "a value outside the list": (
         "annotations/train/003.png", bytes_of(np.where(np.arange(40) < 3, np.uint8(77), GOOD)),
-        "annotations/train/003.png: holds 77 in 96 pixels, which stand for no class; known are 0 to 10, and 255 for what",
+        "annotations/train/003.png: holds 77 in 96 pixels, which stand for no class; known are 0 to 10, and 255 for unlabelled",
     ),
-    "no mask": ("annotations/train/003.png", None, "images/train/003.jpg: has no mask: there is no annotations/train/003.png; mend"),
-    "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is the mask of no image in images/train; mend"),
+    "no mask": ("annotations/train/003.png", None, "images/train/003.jpg: has no mask: there is no annotations/train/003.png; fix"),
+    "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is a mask without an image in images/train; fix"),
     "colours": (
         "annotations/train/003.png", bytes_of(image_of(GOOD)),
-        "annotations/train/003.png: has RGB colours; a mask has one channel, whose values stand for classes; mend",
+        "annotations/train/003.png: has RGB colours; a mask has one channel, whose values stand for classes; fix",
     ),
     "a jpeg": (
         "annotations/train/003.png", bytes_of(GOOD, "JPEG"),
-        "annotations/train/003.png: is a JPEG, whose compression changes the values of a mask; save it as PNG; mend",
+        "annotations/train/003.png: is a JPEG, whose compression changes the values of a mask; save it as PNG; fix",
     ),
     "sixteen bits": (
         "annotations/train/003.png", bytes_of(GOOD.astype(np.uint16)),
-        "annotations/train/003.png: has 16 bits a channel or more; save it with 8; mend",
+        "annotations/train/003.png: has 16 bits a channel or more; save it with 8; fix",
     ),
     "half a mask": (
         "annotations/train/003.png", bytes_of(np.random.default_rng(0).integers(0, 11, (32, 40)).astype(np.uint8))[:150],
-        "annotations/train/003.png: is truncated: the file ends before the picture does; mend",
+        "annotations/train/003.png: is truncated: the file ends before the picture does; fix",
     ),
-    "an empty mask": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); mend"),
-    "text": ("annotations/train/003.png", b"wall wall floor", "annotations/train/003.png: is no image that can be read"),
+    "an empty mask": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); fix"),
+    "text": ("annotations/train/003.png", b"wall wall floor", "annotations/train/003.png: is not a readable image"),
     "a bad image": ("images/train/003.jpg", BAD_IMAGES["truncated.jpg"][0], "images/train/003.jpg: is truncated"),
-    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: '.txt' is no kind of image; known are .png"),
+    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: '.txt' is not an image format; known are .png"),
     "two images of a name": (
         "images/train/003.png", bytes_of(image_of(GOOD)),
-        "images/train/003.png: another image of that name has the mask annotations/train/003.png already; mend",
+        "images/train/003.png: another image of that name has the mask annotations/train/003.png already; fix",
     ),
 }  # fmt: skip
 
@@ -436,7 +436,7 @@ def test_other_layouts_are_configuration(
 def test_one_folder_for_both_needs_a_suffix(rooms: Path) -> None:
     with pytest.raises(
         DataError,
-        match=r"data.images and data.annotations are both \{split\}; then data.image_suffix",
+        match=r"data.images and data.annotations are both \{split\}; set data.image_suffix",
     ):
         module(rooms, images="{split}", annotations="{split}")
 
@@ -484,7 +484,7 @@ def test_a_batch_of_one_pair_is_told(train: Train, rooms: Path) -> None:
     ]
     ended = train(*words, f"model.backbone={beit}", "data.batch_size=1")
     assert ended.error.startswith(
-        "error: a training batch of 1 pair: BatchNorm in the network's head needs two"
+        "error: received a training batch of 1 pair; BatchNorm in the network's head needs two or more"
     ), ended.error
     assert "Traceback" not in ended.err
 

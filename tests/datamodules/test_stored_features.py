@@ -121,7 +121,7 @@ def test_no_room_is_told_with_sizes_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FeatureStore(tmp_path, 30_000_000)
-    clear = rf"make space \(python scripts/cache\.py list\|clear --dir {tmp_path}\)"
+    clear = rf"free space \(python scripts/cache\.py list\|clear --dir {tmp_path}\)"
     with pytest.raises(
         StoreError,
         match=rf"take 0\.04 GB, and .* holds 0\.00 MB of the 0\.03 GB .*cache\.max_gb.*{clear}",
@@ -249,7 +249,7 @@ def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
         StoreError,
-        match=r"file/c cannot be used .*; set cache\.dir to a folder that can be written",
+        match=r"file/c cannot be used .*; set cache\.dir to a writable folder",
     ):
         FeatureStore(tmp_path / "file" / "c", 10**6).get("k", layout_of(1), ones)
 

@@ -148,7 +148,7 @@ def test_another_alphabet_is_not_read_as_windows_1252(tmp_path: Path) -> None:
 
 
 def test_damaged_utf16_and_header(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not whole UTF-16"):
+    with pytest.raises(DataError, match="is not valid UTF-16"):
         read(written(tmp_path, "id,text,label\n1,x,real\n".encode("utf-16")[:-1]))
     with pytest.raises(DataError, match="the header is not UTF-8: byte 0xFF"):
         read(written(tmp_path, b"id,te\xff\xc3\xbcxt,text,label\n1,x,\xc3\xbc,real\n"))
@@ -185,12 +185,12 @@ def test_jsonl_faults(tmp_path: Path) -> None:
     assert len(rows) == 1
     assert [b.row for b in bad] == [2, 3, 4]
     assert "is not JSON" in bad[0].reason
-    assert bad[1].reason == "is no JSON object but list"
+    assert bad[1].reason == "is not a JSON object but list"
     assert bad[2].reason == "has no 'text'"
 
 
 def test_unreadable_parquet_and_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no readable Parquet file"):
+    with pytest.raises(DataError, match="not a readable Parquet file"):
         read(written(tmp_path, b"PAR1 but not really", "train.parquet"))
     with pytest.raises(DataError, match=r"cannot read '.xlsx' files"):
         read(written(tmp_path, b"x", "train.xlsx"))

@@ -47,7 +47,7 @@ FAULTS = [
     (HEAD + GOOD + "1,,real\n", ["train.csv, row 41 (line 42)", "column 'tweet' is empty"]),
     (HEAD + GOOD + "1,   ,real\n", ["column 'tweet' is empty"]),
     (HEAD + GOOD + "1,a,\n", ["label '' is none of"]),
-    (HEAD + GOOD + "120,a,real\n", ["id '120' stands in row 21 already"]),
+    (HEAD + GOOD + "120,a,real\n", ["id '120' is already in row 21"]),
     (HEAD + GOOD + '1,"stray,real\n2,b,fake\n', ["row 41 (line 42)", "quote"]),
     (HEAD.encode() + GOOD.encode() + b"1,\xc3\xbc,real\n2,\xff\xfe,real\n", ["row 42 (line 43)", "is not UTF-8: byte 0xFF"]),
     (HEAD + GOOD + "1,a\n", ["has 2 fields where the header has 3"]),
@@ -131,7 +131,7 @@ def test_same_text_in_two_splits_is_counted_and_warned_of(
     spoil(covid_dir, HEAD + GOOD + "".join(f"9{i},{rows[i][1]},real\n" for i in range(3)))
     data = covid(covid_dir)
     data.setup()
-    assert "3 texts stand in train and in val, for example: " in caplog.text
+    assert "3 texts occur in both train and val, for example: " in caplog.text
     overlap = data.describe()["overlaps"]
     assert [(o["splits"], o["count"]) for o in overlap] == [(["train", "val"], 3)]
     assert overlap[0]["examples"][0] == rows[0][1]
@@ -147,8 +147,8 @@ def test_what_is_read_with_a_warning_still_runs(
     ended = run(train, covid_dir, tiny_backbone)
     assert ended.code == 0, ended.err
     assert "train.csv is not UTF-8; it is read as Windows-1252" in ended.err
-    assert f"1 texts stand in train and in test, for example: {rows[4][1]}" in ended.err
-    assert "1 text stands in train and in test" in RunFolder(ended.folder).report.read_text()
+    assert f"1 texts occur in both train and test, for example: {rows[4][1]}" in ended.err
+    assert "1 text occurs in train and in test" in RunFolder(ended.folder).report.read_text()
 
 
 def test_backbones_that_cannot_be_used_are_one_line(
@@ -324,7 +324,7 @@ def test_numbers_as_class_names_are_names_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (5, "holds 5, which is int and no text"),
+        (5, "holds 5, which is int, not text"),
         (None, "is empty"),
         ("a\ud83d", "surrogate U\\+D83D"),
     ],

@@ -39,7 +39,7 @@ def test_the_shared_file_is_no_checkpoint(tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     with pytest.raises(
         CheckpointError,
-        match=r"frozen\.ckpt holds frozen weights alone, .*; ckpt_path takes best\.ckpt or last\.ckpt",
+        match=r"frozen\.ckpt holds frozen weights only, .*; ckpt_path takes best\.ckpt or last\.ckpt",
     ):
         load_checkpoint(tmp_path / "frozen.ckpt")
 
@@ -96,7 +96,7 @@ def test_weights_that_are_missing_are_told(other: bool, tmp_path: Path) -> None:
         )
     else:
         (tmp_path / "frozen.ckpt").unlink()
-    with pytest.raises(CheckpointError, match="does not hold" if other else "lacks"):
+    with pytest.raises(CheckpointError, match="has other weights" if other else "is missing"):
         load_checkpoint(tmp_path / "best.ckpt")
 
 

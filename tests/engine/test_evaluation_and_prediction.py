@@ -262,7 +262,7 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
         predict(moved_run, [twice], tmp_path / "no.csv")
     mixed = tmp_path / "mixed.jsonl"
     mixed.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": "two"}\n')
-    with pytest.raises(ValueError, match="a column does not keep one type"):
+    with pytest.raises(ValueError, match="a column has more than one type"):
         predict(moved_run, [mixed], tmp_path / "no.parquet")
     frame = pd.DataFrame(
         {"tweet": ["a", "b"], "when": pd.to_datetime(["2020-01-01", None]), "empty": [None, None]}
@@ -286,7 +286,7 @@ def test_late_columns_and_types_are_refused(
     with pytest.raises(ValueError, match="column 'n' is not in the first rows"):
         predict(moved_run, [source], tmp_path / "out.csv")
     source.write_text('{"tweet": "a", "n": 1}\n{"tweet": "b", "n": 2.5}\n')
-    with pytest.raises(ValueError, match="a column does not keep one type"):
+    with pytest.raises(ValueError, match="a column has more than one type"):
         predict(moved_run, [source], tmp_path / "out.parquet")
 
 

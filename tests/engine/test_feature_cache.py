@@ -476,7 +476,7 @@ def test_damaged_features_are_computed_anew(
     told = [record.message for record in caplog.records if "damaged" in record.message]
     assert len(told) == 3
     assert str(values) in told[0]
-    assert "computed anew" in told[0]
+    assert "computed again" in told[0]
     for split, expected in right.items():
         assert torch.equal(parts.datamodule.stored[split].values, expected)
     caplog.clear()
@@ -499,7 +499,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
 
     never: dict[str, RunObjects] = {
         "": parts_of(texts(), unfrozen()),
-        "data.augmentation (rotation=15.0) gives other": parts_of(
+        "data.augmentation (rotation=15.0) changes the images": parts_of(
             images(flip=True, augmentation={"rotation": 15.0}), image_task()
         ),
         "trains from its first layer, blocks.0": parts_of(images(), image_task(layer="blocks.0")),
@@ -510,14 +510,16 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     }  # fmt: skip
     for reason, parts in never.items():
         assert reason in refused(parts, tmp_path)
-        with pytest.raises(ConfigError, match="received true, and it cannot be"):
+        with pytest.raises(ConfigError, match="received true, but features cannot be cached"):
             plan_cache(config(tmp_path), parts, None)
     doubtful = {
-        "1 epoch would read what one pass": parts_of(texts(), text_task(), max_epochs=1),
-        "2 epochs would read what 2 passes": parts_of(
+        "training has only 1 epoch, and computing the features takes 1 pass": parts_of(
+            texts(), text_task(), max_epochs=1
+        ),
+        "training has only 2 epochs, and computing the features takes 2 passes": parts_of(
             images(flip=True), image_task(), max_epochs=2
         ),
-        "trainer.limit_train_batches=1 reads a part": parts_of(
+        "trainer.limit_train_batches=1 uses only part": parts_of(
             texts(), text_task(), limit_train_batches=1
         ),
     }
@@ -529,7 +531,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     assert full in refused(small, tmp_path, max_gb=1e-6)
     with pytest.raises(
         ConfigError,
-        match=r"received true, and it cannot be: the features take .*scripts/cache\.py list\|clear",
+        match=r"received true, but features cannot be cached: the features take .*scripts/cache\.py list\|clear",
     ):
         plan_cache(config(tmp_path, max_gb=1e-6), small, None)
     assert plan_cache(config(tmp_path, features=False), small, None) == CachePlan()

@@ -103,7 +103,7 @@ def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(
     (folder / "b.png").write_bytes(b"nothing")
     picture("blue", 1).save(folder / "c.png")
     with pytest.raises(
-        DataError, match=r"b\.png: is no image that can be read.*--on-bad-rows skip"
+        DataError, match=r"b\.png: is not a readable image.*--on-bad-rows skip"
     ) as caught:
         predict(place / "moved", [folder], tmp_path / "out.csv", device="cpu")
     assert any(str(tmp_path / "out.partial.csv") in note for note in caught.value.__notes__)

@@ -8,7 +8,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils import parameters_to_vector
 
-from engine.config.precision import fast_and_safe, resolve_precision
+from engine.config.precision import fast_and_safe
+from engine.settling import settle
 from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
 from tests.engine.test_feature_cache import BERT, parts_of, texts
@@ -16,7 +17,13 @@ from tests.engine.test_feature_cache import BERT, parts_of, texts
 
 def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
     return OmegaConf.create(
-        {"trainer": {"precision": precision, "accelerator": "cpu"}, "ckpt_path": ckpt_path}
+        {
+            "trainer": {"precision": precision, "accelerator": "cpu"},
+            "ckpt_path": ckpt_path,
+            "paths": {"data_dir": "data"},
+            "cache": {"features": False},
+            "data": {},
+        }
     )
 
 
@@ -46,10 +53,10 @@ def test_a_cpu_that_multiplies_bfloat16_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     give_cpu(monkeypatch, amx=amx, avx512_bf16=avx512_bf16)
-    monkeypatch.setattr(logging.getLogger("engine.config.precision"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("engine.settling"), "propagate", True)
     cfg = config()
     with caplog.at_level(logging.INFO):
-        resolve_precision(cfg, RunFolder(tmp_path))
+        settle(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == expected
     assert f"trainer.precision=auto: {expected}, this CPU {why}" in caplog.text
 
@@ -72,7 +79,7 @@ def test_a_gpu_takes_bfloat16_where_it_has_it(
 
 def test_what_is_stated_stays(tmp_path: Path) -> None:
     cfg = config("64-true")
-    resolve_precision(cfg, RunFolder(tmp_path))
+    settle(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "64-true"
 
 
@@ -82,7 +89,7 @@ def test_a_run_that_goes_on_keeps_the_one_it_began_with(
     (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}\n")
     give_cpu(monkeypatch)
     cfg = config(ckpt_path="last")
-    resolve_precision(cfg, RunFolder(tmp_path))
+    settle(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "bf16-mixed"
 
 

@@ -244,6 +244,6 @@ def test_gpus_that_are_not_there_are_said_in_one_line(
     assert done.code == 1
     assert (
         done.error
-        == "error: trainer.accelerator: received 'gpu', and this machine has none; take trainer=cpu"
+        == "error: trainer.accelerator: received 'gpu', but this machine has no GPU; set trainer=cpu"
     )
     assert "Traceback" not in done.err

@@ -235,7 +235,10 @@ def test_torchrun_cannot_sweep(tmp_path: Path) -> None:
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
     code, _, err = run("-m", *TEXTS, "seed=1,2", f"hydra.sweep.dir={tmp_path}", **alone)
     assert code == 1
-    assert "error: torchrun cannot sweep; start train.py -m by itself with trainer.devices=N" in err
+    assert (
+        "error: torchrun cannot run a sweep; start train.py -m without torchrun, with trainer.devices=N"
+        in err
+    )
 
 
 # Each process that runs tests has ports of its own, below those that the system gives to whoever

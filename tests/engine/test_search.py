@@ -162,10 +162,13 @@ def test_a_study_is_of_one_kind_of_trial(tmp_path: Path, caplog: pytest.LogCaptu
     with pytest.raises(SearchError, match=r"has other objectives: val/acc \(max\)"):
         Search(tmp_path, settings(objectives={"val/f1_macro": "max"}), "s")
     search = Search(tmp_path, settings(overrides=("seed=2",)), "s")
-    assert "the study's first trials ran with seed=1; now it is seed=2" in caplog.text
+    assert (
+        "the study's first trials ran with the overrides seed=1; this sweep has seed=2"
+        in caplog.text
+    )
     ended(tmp_path, asked)
     RunFolder(tmp_path / asked.job).write_json("overrides.json", {"words": ["model.lr=0.5"]})
-    with pytest.raises(SearchError, match="holds the run of another trial"):
+    with pytest.raises(SearchError, match="contains the run of another trial"):
         search.tell([asked])
 
 
@@ -218,7 +221,7 @@ def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
         ({"type": "float", "low": 0}, "high is missing"),
         ({"type": "float", "low": 2, "high": 1}, "low 2 is above high 1"),
         ({"type": "float", "low": 0, "high": 1, "log": True}, "log needs low above 0"),
-        ({"type": "int", "low": 0.5, "high": 1}, "received low 0.5; a whole number"),
+        ({"type": "int", "low": 0.5, "high": 1}, "received low 0.5; an integer"),
         ({"type": "float", "low": "a", "high": 1}, "received low 'a'; a number"),
         ({"type": "float", "low": 0, "high": 1, "step": 0}, "received step 0; above 0"),
         (
@@ -229,7 +232,7 @@ def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
         ({"type": "categorical", "choices": []}, "a list of values"),
         (
             {"type": "int", "low": 1, "high": 4, "when": {"model.hed": 1}},
-            "when names model.hed, which is not chosen before it",
+            "when names model.hed, which is not an earlier entry",
         ),
     ],
 )
@@ -243,17 +246,17 @@ def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> Non
     [
         ({"space": {}}, "space is empty"),
         ({"n_trials": 0}, "n_trials: received 0"),
-        ({"objectives": {"test/acc": "max"}}, "the test split chooses nothing"),
+        ({"objectives": {"test/acc": "max"}}, "the test split must not select trials"),
         ({"objectives": {"val/acc": "up"}}, "received 'up'; choose min or max"),
         ({"storage": "sqlite:///x.db"}, "without hydra.sweeper.study_name"),
         ({"storage": "nosql://x", "study_name": "s"}, "the study cannot be opened"),
         ({"sampler": "best"}, "hydra.sweeper.sampler: received 'best'; choose one of tpe, random"),
         ({"sampler_options": {"sed": 1}}, "hydra.sweeper.sampler_options: .*sed"),
-        ({"objectives": {"val/loss": "min"}, "pruner": "median"}, "pruned by what is monitored"),
+        ({"objectives": {"val/loss": "min"}, "pruner": "median"}, "pruned by the monitored metric"),
         ({"pruner": "cut"}, "hydra.sweeper.pruner: received 'cut'"),
         (
             {"objectives": {"val/acc": "max", "seconds/fit": "min"}, "pruner": "median"},
-            r"what is monitored, val/acc \(max\), which is not the one objective",
+            r"monitored metric, val/acc \(max\), which must be the only objective",
         ),
     ],
 )
@@ -335,7 +338,7 @@ def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
         ),
         (
             ["model.lr=1e-3,1e-2", "hydra.sweeper.objectives={test/acc: max}"],
-            "the test split chooses nothing",
+            "the test split must not select trials",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
     code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
     assert code == 0, errors
     assert "5 predicted, 0 left out" in errors
-    assert "5 have annotations: mean IoU" in errors
+    assert "images with annotations: 5; mean IoU" in errors
     assert out.strip() == str(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{i:03}.{kind}.png" for i in range(5) for kind in ("labels", "colours", "overview")
@@ -141,7 +141,7 @@ def test_annotations_are_shown_where_there_are_any(
         annotations=tmp_path / "truth",
         device="cpu",
     )
-    assert "1 have annotations" in capsys.readouterr().err
+    assert "images with annotations: 1;" in capsys.readouterr().err
     with_truth, without = (
         Image.open(tmp_path / "out" / f"{name}.overview.png") for name in ("deep/a", "b")
     )
@@ -192,7 +192,7 @@ def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Pa
     ):
         predict(run, [photos], tmp_path / "file.png", force=True, device="cpu")
     (tmp_path / "t.csv").write_text("a")
-    with pytest.raises(DataError, match="what is read are images"):
+    with pytest.raises(DataError, match="give images, folders of images"):
         predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
 
 
@@ -287,7 +287,7 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
     assert "Curves" in folder.report.read_text()
     with pytest.raises(RunFolderError, match="holds no tested run: it ran with test=false"):
         evaluate(without.folder, None)
-    assert "The test split was not looked at" in folder.report.read_text()
+    assert "The test split was not evaluated" in folder.report.read_text()
 
 
 def test_random_weights_are_not_tested_as_if_they_meant_anything(

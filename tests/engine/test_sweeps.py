@@ -112,7 +112,7 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
     other = sweep(f"sweep.resume={folder}", "model.lr=1e-4,1e-2")
     assert other.code == 0
     assert (
-        "job 0 was run with model.lr=0.001 and stays so; begin a new sweep for model.lr=0.0001"
+        "job 0 was run with model.lr=0.001 and is not run again; start a new sweep for model.lr=0.0001"
         in other.err
     )
 
@@ -151,7 +151,7 @@ def test_an_interrupted_sweep_goes_on(sweep: RunSweep, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_sweep_cannot_be_gone_on_with(sweep: RunSweep, tmp_path: Path) -> None:
     ended = sweep(f"sweep.resume={tmp_path / 'nothing'}")
     assert ended.code == 1
-    assert "no sweep is there (it has no sweep.json)" in ended.error
+    assert "this is not the folder of a sweep (it has no sweep.json)" in ended.error
     assert not (tmp_path / "nothing").exists()
 
 
@@ -300,7 +300,7 @@ def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
     ]
     assert not found
     again = sweep(f"sweep.resume={tmp_path / 'sweep'}")
-    assert "callbacks.keyed was not kept, as it is secret" in again.err
+    assert "callbacks.keyed was not saved because it is secret" in again.err
     assert (
         sweep(f"sweep.resume={tmp_path / 'sweep'}", keyed).code == 0
     )  # given again, it is not kept either

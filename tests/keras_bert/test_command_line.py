@@ -43,7 +43,7 @@ def test_without_the_extra_it_is_named(
     )
     assert main(words) == 1
     assert capsys.readouterr().err == (
-        "error: keras_bert needs tensorflow; the extra `keras` brings what it needs: pip install -e '.[keras]'\n"
+        "error: keras_bert needs tensorflow; install the extra `keras`: pip install -e '.[keras]'\n"
     )
 
 

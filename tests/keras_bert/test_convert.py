@@ -205,9 +205,9 @@ def test_old_names_of_norms_and_a_missing_pooler(tmp_path: Path) -> None:
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"pad_token_id": 1}, "pad_token_id is 1"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
-        ({"intermediate_size": 97}, "has shape (96, 32) where its configuration says (97, 32)"),
+        ({"intermediate_size": 97}, "has shape (96, 32), but config.json requires (97, 32)"),
         ({"num_hidden_layers": 3}, "lacks 16 weights, the first of them encoder.layer.2"),
-        ({"hidden_size": None}, "does not say hidden_size"),
+        ({"hidden_size": None}, "config.json has no hidden_size"),
     ],
 )
 def test_sources_that_are_no_such_bert(tmp_path: Path, change: dict[str, Any], words: str) -> None:

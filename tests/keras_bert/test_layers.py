@@ -220,7 +220,7 @@ def test_sizes_that_cannot_be(arguments: tuple[int, ...], words: str) -> None:
 @pytest.mark.parametrize(
     ("ids", "segments", "words"),
     [
-        (IDS + 48, IDS * 0, "outside 0..49: is this the tokenizer of the model"),
+        (IDS + 48, IDS * 0, "outside 0..49: use the tokenizer of the model"),
         (IDS - 3, IDS * 0, "outside 0..49"),
         (IDS, IDS * 0 + 2, "a segment is outside 0..1"),
         (np.ones((1, 17), np.int32), np.zeros((1, 17), np.int32), "longer than maxlen, 16 tokens"),

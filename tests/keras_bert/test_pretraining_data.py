@@ -206,9 +206,14 @@ def test_nothing_of_a_long_text_is_lost() -> None:
 @pytest.mark.parametrize(
     ("documents", "maxlen", "next_sentence", "words"),
     [
-        ([["a text"]], 2, False, "maxlen 2 has no room"),
-        ([["one."], ["two."]], 32, True, "needs two documents, and one of two sentences"),
-        ([["One. Two."]], 32, True, "needs two documents, and one of two sentences"),
+        ([["a text"]], 2, False, "maxlen 2 is too short"),
+        (
+            [["one."], ["two."]],
+            32,
+            True,
+            "give at least two documents, one of them with two sentences",
+        ),
+        ([["One. Two."]], 32, True, "give at least two documents, one of them with two sentences"),
     ],
 )
 def test_texts_that_teach_nothing(

@@ -426,10 +426,13 @@ def test_best_epoch_is_the_first_of_equals() -> None:
             "train.csv: no column 'words'; it has id, tweet, label; name another with --text-column or --label-column",
         ),
         (["--val", "odd.csv"], "odd.csv, row 2 (line 3): label 'maybe' is none of fake, real"),
-        (["--model", "none"], "none is no folder here, and the hub did not give it"),
+        (
+            ["--model", "none"],
+            "none is not a folder, and its download from the Hugging Face Hub failed",
+        ),
         (["--hidden-size", "15"], "hidden_size 15 cannot be divided among 2 heads"),
-        (["--vocab-size", "7"], "a vocabulary of 7 tokens has no room"),
-        (["--maxlen", "2"], "maxlen 2 has no room for a word"),
+        (["--vocab-size", "7"], "a vocabulary of 7 tokens is too small"),
+        (["--maxlen", "2"], "maxlen 2 is too short for text between the special tokens"),
         (["--drop-rate", "1"], "--drop-rate 1.0: give 0 or more and less than 1"),
         (["--epochs", "0"], "--epochs 0: give 1 or more"),
         (["--lr", "0"], "--lr 0.0: give more than 0"),
@@ -475,7 +478,7 @@ def test_what_a_run_was_begun_with_must_still_be_there(
         assert command("finetune", *tables).code == 143
     write_csv(Path(tables[1]), made_rows(48, 9))
     assert (
-        "the train data are not those that"
+        "the train data have changed since"
         in command("finetune", "--resume", str(tmp_path / "run")).error
     )
     write_csv(Path(tables[1]), made_rows(48, 1))

@@ -43,7 +43,8 @@ def test_a_trained_vocabulary_cleans_and_splits() -> None:
 
 def test_a_vocabulary_needs_room() -> None:
     with pytest.raises(
-        KerasBertError, match="a vocabulary of 5 tokens has no room: the characters alone need"
+        KerasBertError,
+        match="a vocabulary of 5 tokens is too small: special tokens and characters need",
     ):
         train_tokenizer(TEXTS, 5)
 
@@ -97,7 +98,7 @@ def test_a_saved_tokenizer_is_hugging_face_s(tmp_path: Path) -> None:
         ({}, "has neither tokenizer.json nor vocab.txt"),
         ({"tokenizer.json": "{"}, "cannot be read"),
         ({"vocab.txt": "[PAD]\n[UNK]\na\n"}, "lacks [CLS], [SEP], [MASK]"),
-        ({"vocab.txt": "\n".join(["a", *SPECIAL_TOKENS])}, "has [PAD] elsewhere than at 0"),
+        ({"vocab.txt": "\n".join(["a", *SPECIAL_TOKENS])}, "has [PAD] at id 1, not 0"),
         ({"vocab.txt": "\n".join([*SPECIAL_TOKENS, "a", "a"])}, "has 'a' twice"),
     ],
 )
@@ -181,7 +182,7 @@ MEND = "; mend the file, or remove the row"
             b"text,label\nx,1\n\xff\x81,0\n",
             "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + MEND,
         ),
-        ("a.parquet", b"no", "{path} is no readable Parquet file"),
+        ("a.parquet", b"no", "{path} is not a readable Parquet file"),
     ],
 )
 def test_tables_that_cannot_be_used(

@@ -109,7 +109,7 @@ def test_cut_is_the_last_place_before_anything_that_ever_trains() -> None:
     )
     assert "first layer, blocks.0" in str(cut_of("beit", {**frozen, "model.blocks.0.norm1": 3}))
     assert "cls_token trains" in str(cut_of("beit", {**frozen, "model.cls_token": 0}))
-    assert "cannot be run from a layer in its middle" in str(
+    assert "cannot be run from an intermediate layer" in str(
         cut_of("convnext", {**frozen, "model.stages.3": 0})
     )
     assert cut_of("deit", {}) == ""

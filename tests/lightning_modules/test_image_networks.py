@@ -345,7 +345,7 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "deep.safetensors")
     with pytest.raises(
         BackboneError,
-        match=r"vit_tiny_patch16_224 has no blocks\.2\..*, which the file has; is it of another",
+        match=r"vit_tiny_patch16_224 has no blocks\.2\..*, which the file contains; check that the weights",
     ):
         image_encoder({**SMALL, "depth": 2}, str(tmp_path / "deep.safetensors"), None)
 
@@ -395,12 +395,12 @@ def test_first_filters_are_orthogonal_pairs() -> None:
         (
             "vgg91",
             None,
-            r"model.backbone=vgg91: no such folder \(.*\), and timm knows no network of that name; did you mean vgg",
+            r"model.backbone=vgg91: no such folder \(.*\), and timm has no model of that name; did you mean vgg",
         ),
         (
             "vgg11.tv_in1kk",
             None,
-            r"model.backbone=vgg11.tv_in1kk: timm knows no weights 'tv_in1kk' of vgg11; it knows vgg11.tv_in1k",
+            r"model.backbone=vgg11.tv_in1kk: timm has no weights 'tv_in1kk' for vgg11; it has vgg11.tv_in1k",
         ),
         (
             {**SMALL, "size": 32},
@@ -420,18 +420,18 @@ def test_first_filters_are_orthogonal_pairs() -> None:
         (
             "vgg11.tv_in1k",
             None,
-            r"model.backbone=vgg11.tv_in1k: the hub gave no weights .* model.weights .* random weights",
+            r"model.backbone=vgg11.tv_in1k: the hub returned no weights .* model.weights .* random weights",
         ),
         ({"depth": 3}, None, r"a mapping needs architecture"),
         (
             {"architecture": "vgg11", "colour": 3},
             None,
-            r"model.backbone: vgg11 cannot be built so: .*colour",
+            r"model.backbone: vgg11 cannot be built from these values: .*colour",
         ),
         (
             {"architecture": "small_resnet", "colour": 3},
             None,
-            r"model.backbone: small_resnet cannot be built so: .*colour",
+            r"model.backbone: small_resnet cannot be built from these values: .*colour",
         ),
         (
             {"architecture": "flat_pixels"},

@@ -82,13 +82,13 @@ def test_wandb_finds_a_key_in_netrc(tmp_path: Path) -> None:
         (
             {},
             False,
-            r"^logger\.wandb\.offline=false, and no key of W&B was found; set WANDB_API_KEY",
+            r"^logger\.wandb\.offline=false, but no W&B API key was found; set WANDB_API_KEY",
         ),
-        ({"WANDB_MODE": "online"}, None, r"^WANDB_MODE=online, and no key of W&B was found"),
+        ({"WANDB_MODE": "online"}, None, r"^WANDB_MODE=online, but no W&B API key was found"),
         (
             {"WANDB_API_KEY": "too short"},
             None,
-            r"^logger=wandb: WANDB_API_KEY invalid: .*; mend it",
+            r"^logger=wandb: WANDB_API_KEY invalid: .*; correct the credentials",
         ),
     ],
 )
@@ -167,8 +167,8 @@ def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
         *SAMPLE, "logger=mlflow", "logger.mlflow.tracking_uri=http://me:staple@127.0.0.1:9"
     )
     assert ended.code == 1
-    assert ended.error.startswith("error: logger=mlflow cannot be begun: ")
-    assert ended.error.endswith("; mend logger.mlflow in the config, or leave it out")
+    assert ended.error.startswith("error: logger=mlflow cannot be started: ")
+    assert ended.error.endswith("; correct logger.mlflow in the config, or leave it out")
     assert "\n" not in ended.error
     assert "staple" not in ended.err + (ended.folder / "status.json").read_text()
     assert RunFolder(ended.folder).read_history() == []
@@ -206,7 +206,7 @@ def test_a_dashboard_that_fails_costs_nothing_but_itself(
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "finished"
     assert (
         ended.err.count(
-            "TensorBoardLogger takes no more curves (no space left); history.csv has them"
+            "TensorBoardLogger failed (no space left) and receives no more curves; history.csv has all of them"
         )
         == 1
     )
@@ -246,8 +246,8 @@ def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(
 
     monkeypatch.setattr(TensorBoardLogger, "log_hyperparams", fail)
     ended = train(*ONE_EPOCH, "logger=[wandb,tensorboard]")
-    advice = "mend logger.tensorboard in the config, or leave it out"
-    assert ended.error == f"error: logger=tensorboard cannot be begun: no space left; {advice}"
+    advice = "correct logger.tensorboard in the config, or leave it out"
+    assert ended.error == f"error: logger=tensorboard cannot be started: no space left; {advice}"
     assert stored_run(ended.folder).exit_code == 1
     assert wandb.run is None
 
@@ -262,7 +262,7 @@ def test_wandb_that_does_not_begin_is_one_line(
     ended = train(*ONE_EPOCH, "logger=wandb")
     assert (
         ended.error
-        == "error: logger=wandb: the service is away; logger.wandb.offline=true logs into the run folder instead"
+        == "error: logger=wandb: the service is away; set logger.wandb.offline=true to log into the run folder instead"
     )
 
 

@@ -106,16 +106,16 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
         ({"start_layer": "stage.2"}, r"no layer is called 'stage\.2'; the nearest are stages\.2"),
         (
             {"schedule": {0: "stages.1", 2: "stages.2"}},
-            r"epoch 2 starts at stages\.2, behind what trains already",
+            r"epoch 2 with start layer stages\.2 would freeze layers that already train",
         ),
         (
             {"schedule": {0: "stages.1", 2: None}},
-            r"epoch 2 starts at None, behind what trains already",
+            r"epoch 2 with start layer None would freeze layers that already train",
         ),
-        ({}, r"needs start_layer or schedule, one of them"),
+        ({}, r"needs exactly one of start_layer and schedule"),
         (
             {"start_layer": "all", "schedule": {0: "all"}},
-            r"needs start_layer or schedule, one of them",
+            r"needs exactly one of start_layer and schedule",
         ),
         ({"schedule": {-1: "all"}}, r"received epoch -1; a whole number from 0"),
         (
@@ -441,7 +441,7 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(
     )
     late = train(*words, folder=tmp_path / "late")
     assert late.error.startswith(
-        "error: callbacks.unfreezing.schedule: epoch 3 never comes, trainer.max_epochs=3 ends before it"
+        "error: callbacks.unfreezing.schedule: epoch 3 is never reached, because trainer.max_epochs=3 ends before it"
     )
     ended = train(
         *WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second"

@@ -113,7 +113,7 @@ def test_comparison_has_differences_and_an_exact_test(run: RunFolder, tmp_path: 
     )
     assert "(+0.0750)" in page
     assert re.search(
-        r'<td class="n">0</td><td class="n">3</td><td class="n">40</td><td class="n">0.25</td>',
+        r'<td class="n">0</td><td class="n">3</td>\s*<td class="n">40</td><td class="n">0.25</td>',
         page,
     )
     assert page.count("<svg") == 3

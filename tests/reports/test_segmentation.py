@@ -71,7 +71,7 @@ def test_page_is_self_contained_escaped_and_complete(tmp_path: Path) -> None:
     for part in (
         "test mean IoU", "test pixel accuracy", "test mean class accuracy", "n = 3 images", "100 labelled pixels of 3 images",
         "8 more are not labelled", "Frequency-weighted IoU", "1 classes occur neither as label nor as prediction", "Worst", "Median", "Best",
-        "What was taken for what", "Confusion matrix, pixels", "Mean IoU", "sky &amp; sea", "data:image/webp;base64,",
+        "Most frequent confusions", "Confusion matrix, pixels", "Mean IoU", "sky &amp; sea", "data:image/webp;base64,",
     ):  # fmt: skip
         assert part in page, part
     assert page.index("Worst") < page.index("Median") < page.index("IoU <b>0.9000</b>")

@@ -1,1 +1,1 @@
-"""Pretrained networks: from a batch to features."""
+"""Pretrained networks that turn a batch into features."""

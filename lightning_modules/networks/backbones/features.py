@@ -1,4 +1,4 @@
-"""What stands between a backbone and a head."""
+"""The interface between a backbone and a head."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from run_folders.errors import UserError
 
 
 class BackboneError(UserError, ValueError):
-    """A backbone cannot be had, or not in this form."""
+    """A backbone cannot be built as configured, or its weights cannot be loaded."""
 
 
 class Features(NamedTuple):
-    """What a backbone hands to a head.
+    """The output of a backbone and the input of a head.
 
     Attributes:
-        values: [B, C] pooled vectors, or [B, T, C] token states.
+        values: [B, C] pooled vectors, or [B, T, C] hidden states of the tokens.
         lengths: [B] int64 number of tokens before the padding; None for pooled vectors.
     """
 
@@ -25,6 +25,6 @@ class Features(NamedTuple):
 
 
 def starting_at(names: Iterable[str], first: str) -> list[str]:
-    """The names from one of them on."""
-    listed = list(names)
-    return listed[listed.index(first) :]
+    """Return the names from `first` on."""
+    ordered = list(names)
+    return ordered[ordered.index(first) :]

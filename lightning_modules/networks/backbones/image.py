@@ -1,4 +1,7 @@
-"""Image networks as the `features` part of a classifier: any of timm, and two of our own. `B` images, `C` channels."""
+"""Image networks as the `features` part of a classifier: all of timm, and two of Thaw's own.
+
+Shapes: `B` images, `C` channels.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -31,16 +34,15 @@ from run_folders.errors import brief, near_names
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
-_TRIED = 32  # pixels of the image that a network of no fixed size is tried with
-_PIECE = (
-    16 * 224**2
-)  # pixels that a CPU evaluates together: what a layer gives for them stays in its cache
+_PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
+# Pixels of a chunk that a CPU evaluates at a time, so that a layer's outputs stay in the cache.
+_PIECE = 16 * 224**2
 
 
 class ImageEncoder(nn.Module):
     """Stored pixels -> pooled features.
 
-    The network stands in `model`, without its classifier: a layer that timm calls `blocks.11` is
+    The network without its classifier is the attribute `model`: timm's layer `blocks.11` is
     `features.model.blocks.11`.
     """
 
@@ -48,73 +50,95 @@ class ImageEncoder(nn.Module):
         """Wrap a network.
 
         Args:
-            model: Normalised pixels [B, 3, h, w] -> features [B, C].
-            config: What it can be built from again; with size (height and width, or None), mean,
-                std and interpolation of its input.
+            model: A network: normalised pixels [B, 3, h, w] -> features [B, C].
+            config: The values that rebuild the network, and `size` (height and width, or None),
+                `mean`, `std` and `interpolation` of its input.
+
+        Raises:
+            BackboneError: If the config does not describe an input, or the network cannot process
+                it.
         """
         super().__init__()
         size = _checked_input(config)
         self.input = PixelInput(config["mean"], config["std"], size, config["interpolation"])
         self.config = dict(config)
         self.model = model.to(memory_format=torch.channels_last)
-        self.width = self._width(size or (_TRIED, _TRIED))
+        self.width = self._width(size or (_PROBE_SIZE, _PROBE_SIZE))
 
     def _width(self, size: tuple[int, int]) -> int:
+        """Run the network on a blank image and return its number of features."""
         was_training = self.model.training
         try:
             with torch.no_grad():
                 features = self.model.eval()(torch.zeros(1, 3, *size))
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = brief(error)
+            architecture, (height, width) = self.config["architecture"], size
             msg = (
-                f"model.backbone: {self.config['architecture']} cannot read {size[0]} x {size[1]} pixels ({reason}); "
-                f"set model.image_size"
+                f"model.backbone: {architecture} cannot read {height} x {width} pixels "
+                f"({brief(error)}); set model.image_size"
             )
             raise BackboneError(msg) from error
         self.model.train(was_training)
         if features.ndim != 2:  # noqa: PLR2004
-            msg = f"model.backbone={self.config['architecture']} gives no pooled vector but {tuple(features.shape)}"
+            msg = (
+                f"model.backbone={self.config['architecture']}: received features of shape "
+                f"{tuple(features.shape)}; pooled features [B, C] are needed; "
+                f"choose another network"
+            )
             raise BackboneError(msg)
         return int(features.shape[1])
 
     def forward(self, batch: ImageBatch) -> Features:
-        """Encode a batch: [B, C]."""
-        return Features(self._in_pieces(self.model, batch))
+        """Return the pooled features [B, C] of a batch."""
+        return Features(self._in_chunks(self.model, batch))
 
     @property
     def listed(self) -> str | None:
-        """Name in `model` of the list of its layers; None where it cannot be run in two parts."""
+        """Name of the list of layers in `model`; None if the network cannot run in two parts."""
         return block_list(self.model)
 
     def forward_until(self, layer: str, batch: ImageBatch) -> Features:
-        """The input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
-        return Features(self._in_pieces(partial(forward_until, self.model, layer), batch))
+        """Return the input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
+        return Features(self._in_chunks(partial(forward_until, self.model, layer), batch))
 
     def forward_from(self, layer: str, state: Features) -> Features:
-        """Pooled features [B, C] from the input of a layer."""
+        """Return the pooled features [B, C] from the input of a layer."""
         return Features(forward_from(self.model, layer, state.values))
 
     def prepared(self, stored: Tensor) -> Tensor:
-        """The network's input [B, 3, h, w] from stored pixels: resized, normalised, and of the weights' type."""
+        """Resize and normalise stored pixels to the network's input [B, 3, h, w].
+
+        The result has the dtype of the weights.
+        """
         pixels: Tensor = self.input(stored)
         return pixels.to(next(self.model.parameters(), pixels).dtype)
 
-    def _in_pieces(self, run: Callable[[Tensor], Tensor], batch: ImageBatch) -> Tensor:
-        """Run some images at a time where that is faster and images do not depend on each other."""
+    def _in_chunks(self, run: Callable[[Tensor], Tensor], batch: ImageBatch) -> Tensor:
+        """Run a batch in chunks on a CPU in eval mode, which is faster there.
+
+        In train mode BatchNorm depends on the whole batch, so there are no chunks.
+        """
         stored = batch["pixel_values"]
         height, width = self.config["size"] or stored.shape[-2:]
         count = max(1, _PIECE // (height * width))
         if self.training or stored.device.type != "cpu" or len(stored) <= count:
             return run(self.prepared(stored))
-        return torch.cat([run(self.prepared(some)) for some in torch.split(stored, count)])
+        return torch.cat([run(self.prepared(chunk)) for chunk in torch.split(stored, count)])
 
 
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of the input; raises `BackboneError` for what describes none."""
+    """Check the description of the input and return its height and width.
+
+    Raises:
+        BackboneError: If `mean`, `std`, `interpolation` or `size` is invalid.
+    """
     for key in ("mean", "std"):
         check_colours(key, config[key])
     if config["interpolation"] not in get_args(Interpolation):
-        msg = f"model.backbone.interpolation: received {config['interpolation']!r}; choose {', '.join(get_args(Interpolation))}"
+        msg = (
+            f"model.backbone.interpolation: received {config['interpolation']!r}; "
+            f"choose {', '.join(get_args(Interpolation))}"
+        )
         raise BackboneError(msg)
     size = config["size"]
     if size is None:
@@ -135,23 +159,23 @@ def image_encoder(
     """Build a network in float32.
 
     Args:
-        backbone: A name that timm knows, with or without the tag of its weights, or
-            `hf-hub:owner/name`; a local folder with config.json and model.safetensors, as timm
-            saves it; or a mapping with `architecture` and that network's own arguments, for random
-            weights. The mapping may also say size, mean, std and interpolation of the input.
-        weights: A local file of weights (.safetensors, or .pth that holds tensors only), or a
-            folder with one; None takes those that belong to the backbone.
-        image_size: Side of the input in pixels; None takes what the weights were trained with.
+        backbone: One of: a timm model name, with or without the tag of its weights, or
+            `hf-hub:owner/name`; a local folder with config.json and model.safetensors, as saved by
+            timm; a mapping with `architecture` and the network's own arguments, for random weights.
+            The mapping may also set `size`, `mean`, `std` and `interpolation` of the input.
+        weights: A local file of weights (.safetensors, or a .pth file with tensors only), or a
+            folder that contains one; None loads the backbone's own pretrained weights.
+        image_size: Side of the input in pixels; None uses the size that the weights were trained
+            with.
 
     Returns:
         The encoder, in train mode.
 
     Raises:
-        BackboneError: If there is no such backbone, its weights are damaged or do not cover all of
-            it.
+        BackboneError: If the backbone does not exist, or its weights are damaged or incomplete.
     """
-    architecture, arguments, source = _described(backbone)
-    arguments.pop("num_classes", None)  # of the task that the weights were saved with
+    architecture, arguments, source = _parse_backbone(backbone)
+    arguments.pop("num_classes", None)  # belongs to the task of the saved weights
     file = None if weights is None else weights_file(Path(weights), "model.weights")
     if isinstance(backbone, str) and file is None and Path(backbone).is_dir():
         file = weights_file(Path(backbone), "model.backbone")
@@ -160,12 +184,13 @@ def image_encoder(
         stated["size"] = (image_size, image_size)
     if architecture in OWN:
         if architecture == "flat_pixels" and stated.get("size") is None:
-            msg = "model.backbone: flat_pixels needs a size, for example size: [32, 32]; its width depends on it"
+            msg = (
+                "model.backbone: flat_pixels needs a size, for example size: [32, 32], "
+                "which sets its number of features"
+            )
             raise BackboneError(msg)
-        model, standard = (
-            _own(architecture, arguments),
-            {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"},
-        )
+        model = _own(architecture, arguments)
+        defaults = {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
         if file is not None:
             load_weights(model, file)
     else:
@@ -178,56 +203,58 @@ def image_encoder(
             file,
             pretrained=isinstance(backbone, str) or file is not None,
         )
-        standard = _standard_input(model, arguments)
-    config = {"architecture": architecture, **arguments, **standard, **stated}
+        defaults = _default_input(model, arguments)
+    config = {"architecture": architecture, **arguments, **defaults, **stated}
     return ImageEncoder(model, json.loads(json.dumps(config))).train()
 
 
-def _described(
+def _parse_backbone(
     backbone: str | Mapping[str, Any],
 ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
-    """Architecture, its arguments, and what came with its weights."""
+    """Return the architecture, its arguments, and the `pretrained_cfg` of its weights."""
     if not isinstance(backbone, str):
-        rest = dict(backbone)
-        if "architecture" not in rest:
+        arguments = dict(backbone)
+        if "architecture" not in arguments:
             msg = "model.backbone: a mapping needs architecture, for example vgg19 or small_resnet"
             raise BackboneError(msg)
-        return _known(str(rest.pop("architecture"))), rest, None
+        return _checked_name(str(arguments.pop("architecture"))), arguments, None
     if Path(backbone).is_dir():
-        described = _json(Path(backbone) / "config.json")
-        return _known(str(described.get("architecture"))), *_parts(described)
+        saved = _read_config(Path(backbone) / "config.json")
+        return _checked_name(str(saved.get("architecture"))), *_saved_arguments(saved)
     if backbone.startswith("hf-hub:"):
         try:
             source, architecture, arguments = timm.models.load_model_config_from_hf(
                 backbone.removeprefix("hf-hub:")
             )
-        except Exception as error:  # the hub's client raises anything from OSError to its own kinds
+        except Exception as error:  # the hub's client raises OSError and its own types
             raise BackboneError(not_loaded(backbone, error)) from error
-        return _known(architecture), dict(arguments or {}), dict(source)
-    return _known(backbone), {}, None
+        return _checked_name(architecture), dict(arguments or {}), dict(source)
+    return _checked_name(backbone), {}, None
 
 
-def _parts(described: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    source = dict(described.get("pretrained_cfg") or {})
-    if "num_classes" in described:
-        source["num_classes"] = described["num_classes"]
-    return dict(described.get("model_args") or {}), source
+def _saved_arguments(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the constructor's arguments and the `pretrained_cfg` from timm's config.json."""
+    source = dict(saved.get("pretrained_cfg") or {})
+    if "num_classes" in saved:
+        source["num_classes"] = saved["num_classes"]
+    return dict(saved.get("model_args") or {}), source
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> dict[str, Any]:
+    advice = "save a network there with timm, or set a timm model name"
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        msg = f"{path.parent.resolve()}: no usable config.json ({error}); save a network there with timm, or name one it knows"
+        msg = f"{path.parent.resolve()}: no usable config.json ({error}); {advice}"
         raise BackboneError(msg) from error
-    if not isinstance(described, dict) or not isinstance(described.get("architecture"), str):
-        msg = f"{path.resolve()} names no architecture; save a network there with timm, or name one it knows"
+    if not isinstance(saved, dict) or not isinstance(saved.get("architecture"), str):
+        msg = f"{path.resolve()} names no architecture; {advice}"
         raise BackboneError(msg)
-    return described
+    return saved
 
 
-def _known(name: str) -> str:
-    """The name, if it is that of a network."""
+def _checked_name(name: str) -> str:
+    """Return the name of a network; raise `BackboneError` if there is no such network."""
     plain, _, tag = name.partition(".")
     if plain in OWN and not tag:
         return name
@@ -236,15 +263,19 @@ def _known(name: str) -> str:
         if not tag or tag in tags:
             return name
         known = ", ".join(f"{plain}.{t}" for t in near_names(tag, tags, cutoff=0.2) or tags[:3])
-        msg = f"model.backbone={name}: timm knows no weights '{tag}' of {plain}; it knows {known or 'none'}"
+        msg = (
+            f"model.backbone={name}: timm has no weights '{tag}' for {plain}; "
+            f"it has {known or 'none'}"
+        )
         raise BackboneError(msg)
     near = near_names(plain, [*OWN, *timm.list_models()], cutoff=0.5)
     hint = (
-        f"; did you mean {' or '.join(near)}?"
-        if near
-        else "; timm.list_models() lists those that it knows"
+        f"; did you mean {' or '.join(near)}?" if near else "; timm.list_models() lists all of them"
     )
-    msg = f"model.backbone={name}: no such folder ({Path(name).resolve()}), and timm knows no network of that name{hint}"
+    msg = (
+        f"model.backbone={name}: no such folder ({Path(name).resolve()}), "
+        f"and timm has no model of that name{hint}"
+    )
     raise BackboneError(msg)
 
 
@@ -252,12 +283,12 @@ def _own(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         return OWN[architecture](**arguments)
     except (TypeError, ValueError) as error:
-        msg = f"model.backbone: {architecture} cannot be built so: {error}"
+        msg = f"model.backbone: {architecture} cannot be built from these values: {error}"
         raise BackboneError(msg) from error
 
 
 def _fixed_size(architecture: str, source: Mapping[str, Any] | None) -> bool:
-    """Whether a network is built for one size of image, like those with learnt positions."""
+    """Return whether a network has a fixed input size, as with learnt position embeddings."""
     if source is not None:
         return bool(source.get("fixed_input_size"))
     return bool(
@@ -269,8 +300,8 @@ def _fixed_size(architecture: str, source: Mapping[str, Any] | None) -> bool:
     )
 
 
-def _standard_input(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What the network's own configuration says of its input."""
+def _default_input(model: nn.Module, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size, mean, std and interpolation that the network's own configuration sets."""
     own = cast(Mapping[str, Any], model.pretrained_cfg)
     side = arguments.get("img_size")
     size = (

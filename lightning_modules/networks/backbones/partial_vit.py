@@ -1,4 +1,7 @@
-"""Networks of timm that run up to a layer, or from a layer on. `B` images, `N` tokens, `C` channels."""
+"""Running timm networks up to a layer, or from a layer on.
+
+Shapes: `B` images, `N` tokens, `C` channels.
+"""
 
 from typing import Any, cast
 
@@ -7,14 +10,14 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import starting_at
 
-_LISTED: dict[tuple[type[nn.Module], ...], str] = {
+_BLOCK_LISTS: dict[tuple[type[nn.Module], ...], str] = {
     (VisionTransformer, Beit): "blocks",
     (VGG, DenseNet): "features",
 }
 
 
 class _ReachedError(Exception):
-    """The layer that was asked for is about to run."""
+    """Stops the forward pass at the requested layer and carries its input."""
 
     def __init__(self, state: Tensor) -> None:
         super().__init__()
@@ -22,15 +25,18 @@ class _ReachedError(Exception):
 
 
 def forward_until(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
-    """Run a network up to a layer.
+    """Run a network up to a layer, without the layer itself.
 
     Args:
-        model: Any network that calls the layer with one tensor first.
-        layer: Its name.
+        model: A network whose layer receives the hidden state as its first argument.
+        layer: Name of the layer.
         pixels: [B, 3, h, w], normalised.
 
     Returns:
-        The layer's input; neither it nor anything behind it is computed.
+        The layer's input.
+
+    Raises:
+        RuntimeError: If the forward pass of the network does not run the layer.
     """
 
     def stop(_: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -48,30 +54,30 @@ def forward_until(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
 
 
 def block_list(model: nn.Module) -> str | None:
-    """Name of the list of a network's layers, which run one after another; None for networks that are not known."""
-    return next((name for kinds, name in _LISTED.items() if isinstance(model, kinds)), None)
+    """Return the name of the network's sequential list of layers; None for unsupported networks."""
+    return next((name for kinds, name in _BLOCK_LISTS.items() if isinstance(model, kinds)), None)
 
 
 def forward_from(model: nn.Module, layer: str, state: Tensor) -> Tensor:
     """Run a network from a layer on.
 
     Args:
-        model: One that `block_list` knows.
-        layer: The first that runs.
-        state: The layer's input, [B, N, C] or [B, C, H, W].
+        model: A network that `block_list` supports.
+        layer: Name of the first layer to run.
+        state: Input of that layer, [B, N, C] or [B, C, H, W].
 
     Returns:
         [B, C] pooled features.
     """
-    whole: Any = model
-    listed, _, first = layer.rpartition(".")
-    children = dict(model.get_submodule(listed).named_children())
+    network: Any = model
+    blocks, _, first = layer.rpartition(".")
+    children = dict(model.get_submodule(blocks).named_children())
     shared = (
         model.rel_pos_bias() if isinstance(model, Beit) and model.rel_pos_bias is not None else None
     )
-    more = {"shared_rel_pos_bias": shared} if isinstance(model, Beit) else {}
+    kwargs = {"shared_rel_pos_bias": shared} if isinstance(model, Beit) else {}
     for name in starting_at(children, first):
-        state = children[name](state, **more)
-    if listed == "blocks":
-        state = whole.norm(state)
-    return cast(Tensor, whole.forward_head(state))
+        state = children[name](state, **kwargs)
+    if blocks == "blocks":
+        state = network.norm(state)
+    return cast(Tensor, network.forward_head(state))

@@ -1,4 +1,4 @@
-"""What stands before every image network: from stored pixels to the input that its weights expect."""
+"""Input of image networks: resizing and normalising stored pixels as the weights expect."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,19 +13,31 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 
 def check_colours(key: str, values: Any) -> None:  # noqa: ANN401 - whatever a config holds
-    """Raise `BackboneError` where `model.backbone.mean` or `.std` is no three numbers, above 0 for `std`."""
-    right = (
+    """Raise `BackboneError` unless a value has three numbers, which must be above 0 for `std`.
+
+    Args:
+        key: `mean` or `std` of `model.backbone`.
+        values: The value of that key.
+    """
+    valid = (
         isinstance(values, list | tuple)
         and len(values) == 3  # noqa: PLR2004
         and all(isinstance(v, int | float) for v in values)
     )
-    if not right or (key == "std" and min(values) <= 0):
-        msg = f"model.backbone.{key}: received {values!r}; three numbers are needed, of red, green and blue"
+    if not valid or (key == "std" and min(values) <= 0):
+        above = " above 0" if key == "std" else ""
+        msg = (
+            f"model.backbone.{key}: received {values!r}; "
+            f"three numbers{above} are needed, for red, green and blue"
+        )
         raise BackboneError(msg)
 
 
 class PixelInput(nn.Module):
-    """Resizes and normalises, on whatever device the pixels are. It has no parameters and nothing in the state dict."""
+    """Resizes and normalises pixels on their device.
+
+    It has no parameters and no entries in the state dict.
+    """
 
     def __init__(
         self,
@@ -34,20 +46,21 @@ class PixelInput(nn.Module):
         size: tuple[int, int] | None,
         interpolation: Interpolation,
     ) -> None:
-        """State what the network expects.
+        """Set the input that the network expects.
 
         Args:
-            mean: Of red, green and blue, 0..1.
-            std: Likewise.
-            size: Height and width in pixels; None takes images as they come.
-            interpolation: Of the resize; bicubic and bilinear are antialiased, as Pillow does it.
+            mean: Mean of red, green and blue, 0..1.
+            std: Standard deviation of red, green and blue, 0..1.
+            size: Height and width in pixels; None does not resize.
+            interpolation: Interpolation of the resizing; bicubic and bilinear are antialiased, as
+                in Pillow.
         """
         super().__init__()
         self.size, self.interpolation = size, interpolation
         means, stds = (
             torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std)
         )
-        # No buffers: a module that is brought to half precision would take them along.
+        # Not buffers, because `module.half()` would convert them too.
         self.scale, self.shift = 1 / (255 * stds), means / stds
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -69,7 +82,9 @@ class PixelInput(nn.Module):
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
-    """Resize as Pillow and torchvision do: along the width, then along the height, each result in whole numbers of 0..255.
+    """Resize images as Pillow and torchvision do.
+
+    The width is resized first, then the height; each result is rounded to integers, 0..255.
 
     Args:
         images: [B, 3, H, W] uint8.
@@ -83,7 +98,7 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: Interpolation) 
         return images
     if interpolation == "nearest":
         return functional.interpolate(images.float(), size, mode="nearest-exact").to(torch.uint8)
-    if images.device.type == "cpu":  # torch's kernel for bytes takes a tenth of the time
+    if images.device.type == "cpu":  # torch's uint8 kernel takes a tenth of the time
         stored = images.contiguous(memory_format=torch.channels_last)
         return functional.interpolate(stored, size, mode=interpolation, antialias=True)
     values = images.float()
@@ -97,8 +112,8 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: Interpolation) 
 
 
 class FlatPixels(nn.Module):
-    """[B, 3, H, W] -> [B, 3 * H * W]: the features of a network that has no backbone."""
+    """Pixels as features, for networks without a backbone: [B, 3, H, W] -> [B, 3 * H * W]."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Flatten, channel by channel and row by row."""
+        """Flatten images in the order channel, row, column."""
         return pixels.flatten(1)

@@ -1,4 +1,7 @@
-"""Hugging Face's networks for semantic segmentation, cut into `features` and `head`. `B` images of `H` x `W` pixels."""
+"""Hugging Face networks for semantic segmentation, split into `features` and `head`.
+
+Shapes: `B` images of `H` x `W` pixels, `K` classes.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -19,16 +22,16 @@ from run_folders.errors import brief
 log = logging.getLogger(__name__)
 
 _INPUT_KEYS = ("mean", "std")
-_OF_LABELS = ("id2label", "label2id")  # the task knows its classes
-_SHOWN = 3  # names of weights in a message
+_LABEL_KEYS = ("id2label", "label2id")  # left out of the config, because the task has the classes
+_SHOWN = 3  # number of weight names in a message
 
 
 class SegmentationFeatures(NamedTuple):
-    """What the backbone hands to the head.
+    """The output of the backbone and the input of the head.
 
     Attributes:
-        pixels: [B, 3, H, W] normalised, of which heads read the size.
-        states: What the backbone computed, hidden states included.
+        pixels: [B, 3, H, W] normalised; heads read only the size.
+        states: The backbone's output object, including all hidden states.
     """
 
     pixels: Tensor
@@ -36,12 +39,12 @@ class SegmentationFeatures(NamedTuple):
 
 
 class SegmentationLogits(NamedTuple):
-    """What a network for segmentation gives.
+    """The output of a segmentation network.
 
     Attributes:
-        logits: [B, K, h, w], as a rule a quarter of the input's height and width.
-        auxiliary: [B, K, h', w'] of the auxiliary head, which only training needs; None where there
-            is none.
+        logits: [B, K, h, w], usually a quarter of the input's height and width.
+        auxiliary: [B, K, h', w'], logits of the auxiliary head, used in training only; None if the
+            network has no auxiliary head.
     """
 
     logits: Tensor
@@ -49,7 +52,10 @@ class SegmentationLogits(NamedTuple):
 
 
 class SegmentationEncoder(nn.Module):
-    """Stored pixels -> hidden states. The backbone stands in `model`: a layer is `features.model.layers.9` for BEiT."""
+    """Stored pixels -> hidden states.
+
+    The backbone is the attribute `model`; a layer of BEiT is `features.model.layers.9`.
+    """
 
     def __init__(self, model: PreTrainedModel, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -63,8 +69,8 @@ class SegmentationEncoder(nn.Module):
         return SegmentationFeatures(pixels, self.model(pixels, output_hidden_states=True))
 
 
-class _Computed(nn.Module):
-    """Stands in a network where its backbone was, and gives what that has computed."""
+class _ComputedBackbone(nn.Module):
+    """Replaces the backbone of a network and returns the output that it has already computed."""
 
     states: Any = None
 
@@ -73,26 +79,27 @@ class _Computed(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """All of a network but its backbone: hidden states -> logits."""
+    """A network without its backbone: hidden states -> logits."""
 
     def __init__(self, model: PreTrainedModel, *, checkpointed: bool) -> None:
-        """Take the backbone out of a network.
+        """Remove the backbone from a network.
 
         Args:
             model: The network, changed in place.
-            checkpointed: Whether training computes the head a second time in the backward pass
-                instead of keeping what it computed (Chen et al. 2016, arXiv 1604.06174).
+            checkpointed: Whether to use activation checkpointing: training computes the head again
+                in the backward pass instead of storing its activations (Chen et al. 2016, arXiv
+                1604.06174).
         """
         super().__init__()
         self.model = model
         self.checkpointed = checkpointed
-        setattr(model, model.base_model_prefix, _Computed())
+        setattr(model, model.base_model_prefix, _ComputedBackbone())
         self._auxiliary: Tensor | None = None
         head = getattr(model, "auxiliary_head", None)
         if isinstance(head, nn.Module):
-            head.register_forward_hook(self._keep)
+            head.register_forward_hook(self._store_auxiliary)
 
-    def _keep(self, module: nn.Module, inputs: object, output: Any) -> None:  # noqa: ANN401, ARG002 - a hook's signature
+    def _store_auxiliary(self, module: nn.Module, inputs: object, output: Any) -> None:  # noqa: ANN401, ARG002 - a hook's signature
         self._auxiliary = output
 
     def forward(self, features: SegmentationFeatures) -> SegmentationLogits:
@@ -105,23 +112,24 @@ class SegmentationHead(nn.Module):
         return logits
 
     def _logits(self, features: SegmentationFeatures) -> SegmentationLogits:
-        place = cast(_Computed, getattr(self.model, self.model.base_model_prefix))
-        place.states = features.states
+        backbone = cast(_ComputedBackbone, getattr(self.model, self.model.base_model_prefix))
+        backbone.states = features.states
         try:
             logits = self.model(pixel_values=features.pixels).logits
             return SegmentationLogits(logits, self._auxiliary)
         finally:
-            place.states = self._auxiliary = None
+            backbone.states = self._auxiliary = None
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _still_statistics(self)
+        """Return the contexts of the forward pass and of the recomputation."""
+        return nullcontext(), _frozen_statistics(self)
 
 
 @contextmanager
-def _still_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of BatchNorm as they are, for what is computed a second time."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-    norms = [m for m in module.modules() if isinstance(m, kinds) and m.training]
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep BatchNorm's running statistics unchanged, because a recomputation must not count."""
+    norm_types = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    norms = [m for m in module.modules() if isinstance(m, norm_types) and m.training]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = (
@@ -136,10 +144,11 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
 
 
 class SegmentationNetwork(nn.Module):
-    """`head(features(batch))`, as every network here.
+    """A segmentation network, `head(features(batch))`.
 
     Attributes:
-        uninitialized: What has random weights, for a person; empty where all were loaded.
+        uninitialized: Names of the parts with random weights, for messages; empty if all weights
+            were loaded.
     """
 
     def __init__(
@@ -151,17 +160,17 @@ class SegmentationNetwork(nn.Module):
         self.uninitialized = uninitialized
 
     def forward(self, batch: SegmentationBatch) -> SegmentationLogits:
-        """Logits of a batch, at the network's own resolution."""
+        """Return the logits of a batch, at the network's own resolution."""
         return cast(SegmentationLogits, self.head(self.features(batch)))
 
     def config(self) -> dict[str, Any]:
-        """What it can be built from again, with random weights."""
+        """Return the values that rebuild the network with random weights."""
         config = self.head.model.config
         known = type(config)().to_dict()
         values = {
             key: value
             for key, value in config.to_dict().items()
-            if key in known and not key.endswith(_OF_LABELS)
+            if key in known and not key.endswith(_LABEL_KEYS)
         }
         return {**values, "mean": self.features.mean, "std": self.features.std}
 
@@ -176,21 +185,20 @@ def segmentation_network(
     """Build a network in float32.
 
     Args:
-        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a
-            configuration with `model_type`, for random weights; the values may also say mean and
-            std of the input's channels, 0..1.
-        num_classes: K. Weights of another number of classes serve for everything but the last
-            layers, which start anew.
-        checkpoint_encoder: Whether training computes each layer of the backbone a second time in
-            the backward pass instead of keeping what it computed.
-        checkpoint_head: The same for the head as a whole.
+        backbone: A hub name, a local folder written by `save_pretrained`, or a mapping of
+            configuration values with `model_type`, for random weights. The mapping may also set
+            `mean` and `std` of the input's channels, 0..1.
+        num_classes: K. If the weights have another number of classes, the last layers start from
+            random weights.
+        checkpoint_encoder: Whether to use activation checkpointing for each layer of the backbone.
+        checkpoint_head: Whether to use activation checkpointing for the head as a whole.
 
     Returns:
         The network, in train mode.
 
     Raises:
-        BackboneError: If there is no such network, its weights do not cover the backbone, or it
-            cannot be cut in two.
+        BackboneError: If the network does not exist, its weights do not cover the backbone, or it
+            cannot be split into backbone and head.
     """
     stated = (
         {key: backbone[key] for key in _INPUT_KEYS if key in backbone}
@@ -206,19 +214,28 @@ def segmentation_network(
         config.num_labels, uninitialized = num_classes, "all of it"
         try:
             model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
-        except Exception as error:  # constructors raise anything
-            msg = f"model.backbone: {config.model_type} cannot be built so: {brief(error)}"
+        except Exception as error:  # constructors raise any exception
+            msg = (
+                f"model.backbone: {config.model_type} cannot be built from these values: "
+                f"{brief(error)}"
+            )
             raise BackboneError(msg) from error
     base = getattr(model, model.base_model_prefix, None) if model.base_model_prefix else None
     if not isinstance(base, PreTrainedModel):
-        msg = f"model.backbone: a {model.config.model_type} has no backbone of its own that could be frozen; take another network"
+        msg = (
+            f"model.backbone: {model.config.model_type} has no separate backbone module; "
+            f"choose another network"
+        )
         raise BackboneError(msg)
-    _drop_unread_layers(model)
+    _drop_unused_layers(model)
     if checkpoint_encoder:
         if not base.supports_gradient_checkpointing:
-            msg = f"model.checkpoint_encoder: a {model.config.model_type} cannot do that; leave it out"
+            msg = (
+                f"model.checkpoint_encoder: {model.config.model_type} does not support "
+                f"activation checkpointing; remove the option"
+            )
             raise BackboneError(msg)
-        # Renamed in transformers 5.23; the old name warns there.
+        # transformers 5.23 renamed the method; the old name warns there.
         enable = (
             getattr(base, "activation_checkpointing_enable", None)
             or base.gradient_checkpointing_enable
@@ -234,7 +251,7 @@ def segmentation_network(
 
 
 def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
-    """The network, and what of it the weights did not cover."""
+    """Return the pretrained network and the names of the layers that the weights do not cover."""
     try:
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(
             backbone,
@@ -243,37 +260,39 @@ def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except Exception as error:  # the loaders raise anything from OSError to SafetensorError
+    except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
         raise BackboneError(hf_not_loaded(backbone, error)) from error
     random = sorted({*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])})
-    of_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
-    what = ", ".join((of_backbone or random)[:_SHOWN]) + (
-        ", ..." if len(of_backbone or random) > _SHOWN else ""
-    )
-    if of_backbone:
+    in_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
+    listed = in_backbone or random
+    names = ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
+    if in_backbone:
         msg = (
-            f"{backbone}: no weights for {what}, so they would be random; is it of another network?"
+            f"{backbone}: no weights for {names}, so they would be random; "
+            f"check that the weights belong to this network"
         )
         raise BackboneError(msg)
     if random:
         log.warning(
-            "%s has no weights of %d classes for %s: these start from random ones",
+            "%s has no weights with %d classes for %s: these layers start from random weights",
             backbone,
             num_classes,
-            what,
+            names,
         )
-    return model, what
+    return model, names
 
 
-def _drop_unread_layers(model: PreTrainedModel) -> None:
-    """Take away what of BEiT and Data2Vec stands behind the last states that the head reads: nothing would train it.
+def _drop_unused_layers(model: PreTrainedModel) -> None:
+    """Remove the layers of BEiT and Data2Vec after the last hidden state that the head reads.
 
-    Their `out_indices` count the hidden states from 1, the embeddings' included, so that [3, 5, 7,
-    11] reads ten layers.
+    They would receive no gradients. `out_indices` of these networks counts the hidden states from
+    1, including the embeddings: [3, 5, 7, 11] reads ten layers.
     """
     if model.config.model_type not in ("beit", "data2vec-vision"):
         return
     base = cast(Any, getattr(model, model.base_model_prefix))
-    place, name = (base, "layers") if model.config.model_type == "beit" else (base.encoder, "layer")
-    setattr(place, name, getattr(place, name)[: max(model.config.out_indices) - 1])
+    parent, name = (
+        (base, "layers") if model.config.model_type == "beit" else (base.encoder, "layer")
+    )
+    setattr(parent, name, getattr(parent, name)[: max(model.config.out_indices) - 1])
     base.layernorm = nn.Identity()

@@ -1,4 +1,7 @@
-"""A small residual network for images of about 32 x 32 pixels, fast enough to train from nothing on a CPU."""
+"""A small residual network for images of about 32 x 32 pixels.
+
+It is fast enough to train from scratch on a CPU.
+"""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -6,28 +9,28 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-# The running statistics follow within a few steps: a run has a few hundred.
+# Higher than torch's 0.1, so that the running statistics converge in runs of a few hundred steps.
 _MOMENTUM = 0.3
 
 
 def _unit(width_in: int, width: int, *, pool: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(width_in, width, 3, padding=1, bias=False)]
     if pool:
-        layers.append(
-            nn.MaxPool2d(2)
-        )  # before norm and activation, which then have a quarter of the work
+        # Before norm and activation, which then process a quarter of the values.
+        layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.BatchNorm2d(width, momentum=_MOMENTUM), nn.GELU())
 
 
 def opponent_filters() -> Tensor:
-    """Twelve orthogonal filters over 2 x 2 pixels, and their negatives: what takes apart neighbouring pixels and colours.
+    """Return twelve orthogonal filters over 2 x 2 pixels, and their negatives.
 
-    Brightness, red against blue and green against both, each as a mean, a step across, a step down
-    and a saddle. These are close to the principal components of natural images, so that the layers
-    behind begin with inputs that hardly correlate.
+    There are three colour channels: brightness, red minus blue, and red and blue minus green. Each
+    has four spatial patterns: mean, horizontal step, vertical step and saddle. The filters
+    approximate the principal components of natural images, so the next layers receive nearly
+    uncorrelated inputs.
 
     Returns:
-        [24, 3, 2, 2] float32 of unit norm.
+        [24, 3, 2, 2] float32; each filter has unit norm.
     """
     steps = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
     colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
@@ -37,36 +40,38 @@ def opponent_filters() -> Tensor:
 
 
 class Stage(nn.Module):
-    """Halves height and width, then adds what `depth` more convolutions find (He et al. 2016, arXiv 1512.03385)."""
+    """A stage that halves height and width, with a residual branch of `depth` convolutions.
+
+    Residual learning: He et al. 2016, arXiv 1512.03385.
+    """
 
     def __init__(self, width_in: int, width: int, depth: int) -> None:
         super().__init__()
         self.down = _unit(width_in, width, pool=True)
         self.residual = nn.Sequential(*(_unit(width, width) for _ in range(depth)))
-        with (
-            torch.no_grad()
-        ):  # begins by handing on what it gets (Zagoruyko & Komodakis 2017, arXiv 1706.00388)
+        # Identity initialisation (Zagoruyko & Komodakis 2017, arXiv 1706.00388).
+        with torch.no_grad():
             nn.init.dirac_(self.down[0].weight[:width_in])  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, width, H / 2, W / 2]."""
+        """Compute [B, C, H, W] -> [B, width, H / 2, W / 2]."""
         x = self.down(x)
         return cast(Tensor, x + self.residual(x))
 
 
 class SmallResNet(nn.Module):
-    """A stem, stages that halve the picture, and the largest value of each channel.
+    """A stem, stages that halve height and width, and global max pooling.
 
-    After the networks that win CIFAR-10 speed contests (Jordan 2024, arXiv 2404.00498): few layers,
-    GELU, BatchNorm behind the pooling, a first layer that decorrelates.
+    It follows the networks of CIFAR-10 speed records (Jordan 2024, arXiv 2404.00498): few layers,
+    GELU, BatchNorm after the pooling, and a first layer that decorrelates its inputs.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 256), depth: int = 2) -> None:
         """Build the network.
 
         Args:
-            widths: Channels of each stage; the last is the width of the features.
-            depth: Convolutions in a stage's residual branch.
+            widths: Channels of each stage; the last is the number of features.
+            depth: Number of convolutions in each stage's residual branch.
         """
         super().__init__()
         filters = opponent_filters()
@@ -80,9 +85,9 @@ class SmallResNet(nn.Module):
         self.stages = nn.Sequential(*(Stage(width_in, width, depth) for width_in, width in pairs))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - timm's signature
-        """The order of the layers, in timm's terms."""
+        """Return timm's description of the layer groups, in order."""
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, C]."""
+        """Compute [B, 3, H, W] -> [B, C]."""
         return cast(Tensor, self.stages(self.stem(x)).amax(dim=(2, 3)))

@@ -1,4 +1,7 @@
-"""Pretrained text encoders as the `features` part of a classifier. `B` texts, `T` tokens, `C` channels."""
+"""Pretrained text encoders as the `features` part of a classifier.
+
+Shapes: `B` texts, `T` tokens, `C` channels.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -16,31 +19,34 @@ Pooling = Literal["pooler", "cls", "mean"]
 
 
 class TextEncoder(nn.Module):
-    """A Hugging Face encoder that gives pooled vectors or token states.
+    """A Hugging Face encoder that returns pooled vectors or the hidden states of the tokens.
 
-    The encoder stands in `model`; its layers are `features.model.encoder.layer.0` and so on.
+    The encoder is the attribute `model`; its layers are `features.model.encoder.layer.0` and so on.
     """
 
     def __init__(self, encoder: nn.Module, pooling: Pooling | None) -> None:
         """Wrap an encoder.
 
         Args:
-            encoder: With `last_hidden_state` [B, T, C] in its output.
-            pooling: What the vector of a text is: the encoder's `pooler`, the `cls` token's state,
-                or the `mean` over the tokens. None gives token states.
+            encoder: An encoder whose output has `last_hidden_state` [B, T, C].
+            pooling: How the vector of a text is computed: the output of the encoder's `pooler`, the
+                hidden state of the `cls` token, or the `mean` of the hidden states. None returns
+                the hidden states of all tokens.
 
         Raises:
-            BackboneError: If the encoder has no pooler and one is asked for.
+            BackboneError: If `pooling` is `pooler` and the encoder has none.
         """
         super().__init__()
         has_pooler = getattr(encoder, "pooler", None) is not None
         if pooling == "pooler" and not has_pooler:
-            msg = f"{type(encoder).__name__} has no pooler: choose model.pooling=cls or mean, or model.head=bigru"
+            msg = (
+                f"{type(encoder).__name__} has no pooler: "
+                f"choose model.pooling=cls or mean, or model.head=bigru"
+            )
             raise BackboneError(msg)
         if has_pooler and pooling != "pooler":
-            encoder.register_module(
-                "pooler", None
-            )  # nothing reads it, so it is neither trained nor counted
+            # Its output is unused, so its parameters must be neither trained nor counted.
+            encoder.register_module("pooler", None)
         use_cpu_layers(encoder)
         self.model = encoder
         self.pooling = pooling
@@ -53,7 +59,7 @@ class TextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Channels of a feature vector, `C`."""
+        """Number of channels of a feature vector, `C`."""
         return int(self.config.hidden_size)
 
     def forward(self, batch: TextBatch) -> Features:
@@ -63,7 +69,7 @@ class TextEncoder(nn.Module):
             batch: Padded texts.
 
         Returns:
-            [B, C] pooled vectors, or [B, T, C] token states with their lengths.
+            [B, C] pooled vectors, or [B, T, C] hidden states with the lengths of the texts.
         """
         mask = batch["attention_mask"]
         output = self.model(input_ids=batch["input_ids"], attention_mask=mask)
@@ -74,7 +80,8 @@ class TextEncoder(nn.Module):
         states: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return Features(states[:, 0])
-        states = states.float() if states.dtype == torch.bfloat16 else states  # a sum of many
+        # A sum over many tokens is inexact in bfloat16.
+        states = states.float() if states.dtype == torch.bfloat16 else states
         weights = mask.unsqueeze(-1).to(states.dtype)
         return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
 
@@ -83,16 +90,15 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
     """Build an encoder in float32.
 
     Args:
-        backbone: A hub name, a local folder written by `save_pretrained`, or the values of a
-            configuration with `model_type`, for random weights.
+        backbone: A hub name, a local folder written by `save_pretrained`, or a mapping of
+            configuration values with `model_type`, for random weights.
         pooling: See `TextEncoder`.
 
     Returns:
         The encoder, in train mode.
 
     Raises:
-        BackboneError: If there is no such backbone, its weights are damaged or do not cover what is
-            used of it.
+        BackboneError: If the backbone does not exist, or its weights are damaged or incomplete.
     """
     if not isinstance(backbone, str):
         return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
@@ -100,18 +106,18 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
         encoder, loading = AutoModel.from_pretrained(
             backbone, dtype=torch.float32, output_loading_info=True
         )
-    except Exception as error:  # the loaders raise anything from OSError to SafetensorError
+    except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
         raise BackboneError(hf_not_loaded(backbone, error)) from error
     wrapped = TextEncoder(encoder, pooling)
     used = {name for name, _ in encoder.named_parameters()}
     missing = sorted(set(loading["missing_keys"]) & used)
     if missing:
-        what = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")  # noqa: PLR2004
+        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")  # noqa: PLR2004
         advice = (
             "; choose model.pooling=cls or mean"
             if all("pooler" in name for name in missing)
             else ""
         )
-        msg = f"{backbone}: no weights for {what}, so they would be random{advice}"
+        msg = f"{backbone}: no weights for {names}, so they would be random{advice}"
         raise BackboneError(msg)
     return wrapped.train()

@@ -1,1 +1,1 @@
-"""Freezing plans, names and depths of layers, the frozen prefix."""
+"""Freezing plans, names and depths of layers, and the frozen prefix of a network."""

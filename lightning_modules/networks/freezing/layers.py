@@ -1,4 +1,4 @@
-"""The layers of a backbone by name and by depth."""
+"""Names and depths of the layers of a backbone."""
 
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ from lightning_modules.networks.freezing.plan import FreezingError, unknown_laye
 
 
 def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
-    """The parameters of a layer and all that come after it, in the order in which they are registered.
+    """Return the parameters of a layer and of all layers after it, in order of registration.
 
     Args:
         backbone: The network.
@@ -18,7 +18,7 @@ def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
         Names of parameters.
 
     Raises:
-        FreezingError: If no layer is called so, or it has no parameters.
+        FreezingError: If there is no layer of that name, or it has no parameters.
     """
     names = [name for name, _ in backbone.named_parameters()]
     first = next(
@@ -30,7 +30,7 @@ def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
         None,
     )
     if first is None and start_layer in dict(backbone.named_modules()):
-        msg = f"layer '{start_layer}' has no parameters; name the next one that has"
+        msg = f"layer '{start_layer}' has no parameters; choose the next layer with parameters"
         raise FreezingError(msg)
     if not names:
         msg = f"received start layer '{start_layer}'; this backbone has no parameters at all"
@@ -46,19 +46,21 @@ def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
 
 
 def layer_numbers(backbone: nn.Module) -> dict[str, int]:
-    """The depth of each parameter, from 0 at the input.
+    """Return the depth of each parameter, from 0 at the input.
+
+    timm's networks define the order of their layers in `group_matcher`. In other networks, the
+    layers are the entries of the longest list of modules. Parameters registered before that list
+    have depth 0, those registered after it have the last depth.
 
     Args:
-        backbone: A network of timm tells the order by its `group_matcher`. In any other the layers
-            are the entries of its longest list of modules; what is registered before belongs to
-            depth 0, what is registered behind to the last.
+        backbone: The network.
 
     Returns:
-        Parameter -> depth.
+        Name of parameter -> depth.
     """
     matcher = getattr(backbone, "group_matcher", None)
     if matcher is not None:
-        import timm  # takes a second, and texts do without
+        import timm  # imported here, because it takes a second and text models do not need it
 
         grouped = timm.models.group_parameters(
             backbone, cast(Any, matcher(coarse=False)), reverse=True

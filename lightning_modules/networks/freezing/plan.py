@@ -1,8 +1,9 @@
-"""Which parameters train at which epoch: a pure function of a plan and the epoch.
+"""Freezing plans: which parameters train at which epoch.
 
-Nothing is accumulated, so a resumed run, a validation pass or a wrapped model cannot bring it out
-of step. What is frozen has `requires_grad=False` and is in eval mode: dropout off, BatchNorm
-statistics still.
+The result is a pure function of the plan and the epoch. It has no state, so it stays correct after
+a resume, after a validation pass and with a wrapped model. Frozen parameters have
+`requires_grad=False`. Frozen modules are in eval mode: dropout is off, BatchNorm statistics are
+fixed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,22 +15,22 @@ from run_folders.errors import UserError, near_names
 
 
 class FreezingError(UserError, ValueError):
-    """A freezing plan names something that the network does not have, or contradicts itself."""
+    """A freezing plan names a layer that the network does not have, or contradicts itself."""
 
 
 @dataclass(frozen=True)
 class FreezingPlan:
-    """From which epoch on each part of a network trains.
+    """The first epoch in which each part of a network trains.
 
-    In both mappings of names the longest name that is a parameter's prefix decides.
+    `starts` and `groups` apply to all parameters below a name; the longest matching name wins.
 
     Attributes:
-        starts: Name of a module or parameter -> first epoch in which it trains, from 0; None is
-            never. What no name covers trains from epoch 0.
-        groups: Name -> what sets its parameter group apart, and a factor on its learning rate; else
-            "" and 1.
-        stages: First epoch of each stage -> the layer from which on the backbone trains; for
-            people.
+        starts: Name of a module or parameter -> first epoch in which it trains, from 0; None means
+            never. Parameters without a matching name train from epoch 0.
+        groups: Name of a module or parameter -> suffix of its parameter group, and a factor on its
+            learning rate. Parameters without a matching name have "" and 1.
+        stages: First epoch of each stage -> first layer of the backbone that trains; only for
+            display.
     """
 
     starts: Mapping[str, int | None] = field(default_factory=dict)
@@ -37,27 +38,31 @@ class FreezingPlan:
     stages: Mapping[int, str | None] = field(default_factory=dict)
 
     def first_epoch(self, parameter: str) -> int | None:
-        """The epoch from which a parameter trains; None for never."""
+        """Return the first epoch in which a parameter trains; None for never."""
         return next((self.starts[name] for name in _prefixes(parameter) if name in self.starts), 0)
 
     def group(self, parameter: str) -> tuple[str, float]:
-        """What sets a parameter's group apart, and the factor on its learning rate."""
+        """Return the suffix of a parameter's group, and the factor on its learning rate."""
         return next(
             (self.groups[name] for name in _prefixes(parameter) if name in self.groups), ("", 1.0)
         )
 
     def trains(self, parameter: str, epoch: int) -> bool:
-        """Whether a parameter trains in an epoch."""
+        """Return whether a parameter trains in an epoch."""
         first = self.first_epoch(parameter)
         return first is not None and first <= epoch
 
     @property
     def changes(self) -> bool:
-        """Whether an epoch differs from the first."""
+        """Whether any later epoch differs from the first one."""
         return any(self.starts.values())
 
     def check(self, network: nn.Module) -> None:
-        """Raise `FreezingError` where a name matches nothing in the network."""
+        """Check that all names of the plan exist in the network.
+
+        Raises:
+            FreezingError: If a name is not a module or parameter of the network.
+        """
         known = [name for name, _ in network.named_modules() if name] + [
             name for name, _ in network.named_parameters()
         ]
@@ -67,28 +72,28 @@ class FreezingPlan:
 
 
 def unknown_layer(name: str, known: list[str]) -> FreezingError:
-    """The one error of a layer that does not exist."""
+    """Return the error for a layer that does not exist."""
     near = near_names(name, known, cutoff=0.4) or known[:3]
     return FreezingError(f"no layer is called '{name}'; the nearest are {', '.join(near)}")
 
 
 def _prefixes(parameter: str) -> Iterator[str]:
-    """A parameter's name and those of the modules that it is in, the longest first."""
+    """Yield a parameter's name and the names of its parent modules, the longest first."""
     while parameter:
         yield parameter
         parameter = parameter.rpartition(".")[0]
 
 
 def apply_plan(network: nn.Module, plan: FreezingPlan, epoch: int) -> bool:
-    """Bring `requires_grad` of every parameter and the mode of every frozen module to what the plan says.
+    """Set `requires_grad` of all parameters for an epoch, and put frozen modules into eval mode.
 
     Args:
-        network: Changed in place. Modules that are not frozen keep their mode.
+        network: The network, changed in place. Modules that are not frozen keep their mode.
         plan: The plan.
-        epoch: From 0.
+        epoch: The epoch, from 0.
 
     Returns:
-        Whether any parameter began or ceased to train.
+        Whether `requires_grad` of any parameter changed.
     """
     changed = False
     if epoch and not plan.changes:
@@ -102,24 +107,26 @@ def apply_plan(network: nn.Module, plan: FreezingPlan, epoch: int) -> bool:
 
 
 def keep_frozen_in_eval(network: nn.Module) -> None:
-    """Put what is frozen into eval mode: every module all of whose parameters are.
+    """Put all frozen modules into eval mode: those whose parameters are all frozen.
 
-    A module without parameters belongs to what stands before it: in a part (a child of the network)
-    that is frozen as far as some layer, everything up to that layer is frozen, dropout and
-    statistics of a BatchNorm without weights included.
+    A module without parameters, such as dropout or BatchNorm without weights, has no parameter to
+    decide by. In a partly frozen child of the network, such modules are frozen if they come before
+    the first trainable parameter.
     """
     for part in network.children():
-        trained = {parameter.requires_grad for parameter in part.parameters()}
-        if trained == {True}:
+        trainable = {parameter.requires_grad for parameter in part.parameters()}
+        if trainable == {True}:
             continue
-        if trained == {False}:
+        if trainable == {False}:
             part.eval()
             continue
-        begun = False
+        found_trainable = False
         for module in part.modules():
             parameters = list(module.parameters())
             if not any(parameter.requires_grad for parameter in parameters) and (
-                parameters or not begun
+                parameters or not found_trainable
             ):
                 module.eval()
-            begun |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+            found_trainable |= any(
+                parameter.requires_grad for parameter in module.parameters(recurse=False)
+            )

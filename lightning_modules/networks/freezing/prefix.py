@@ -1,7 +1,7 @@
-"""Where a network can be cut into a part that never trains, computed once, and the rest.
+"""Splitting a network into a prefix that never trains and a suffix.
 
-A cut is a pure function of the network and its freezing plan. The network itself stays as it is:
-its modules, names and state.
+The output of the prefix is computed once and stored. A cut is a pure function of the network and
+its freezing plan. It does not change the network's modules, names or state.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from lightning_modules.networks.freezing.plan import FreezingPlan
 
 @dataclass(frozen=True)
 class Cut:
-    """What comes before it is computed once.
+    """The position between the frozen prefix, which is computed once, and the suffix.
 
     Attributes:
-        layer: The first layer behind the cut, as the backbone calls it; None where only the head is
-            behind it.
+        layer: Name of the first layer of the suffix in the backbone; None if the suffix is the head
+            alone.
     """
 
     layer: str | None = None
@@ -28,29 +28,32 @@ class Cut:
         return "the whole backbone" if self.layer is None else f"the backbone before {self.layer}"
 
     def prefix(self, features: Any, batch: Any) -> Features:  # noqa: ANN401 - an encoder, and its own batch type
-        """What the frozen part gives for a batch: pooled vectors, token states, or the input of a layer."""
+        """Return the output of the frozen prefix for a batch.
+
+        The output is pooled vectors, hidden states of tokens, or the input of a layer.
+        """
         if self.layer is None:
             return cast(Features, features(batch))
         return cast(Features, features.forward_until(self.layer, batch))
 
     def suffix(self, features: Any, state: Features) -> Features:  # noqa: ANN401 - an encoder
-        """What the whole of `features` would give, from what `prefix` returned."""
+        """Return the output of all of `features`, computed from the output of `prefix`."""
         if self.layer is None:
             return state
         return cast(Features, features.forward_from(self.layer, state))
 
     def tensors(self, features: nn.Module) -> dict[str, Tensor]:
-        """Weights and buffers that what comes before the cut depends on, by name."""
+        """Return the weights and buffers that the prefix depends on, by name."""
         tensors = {**dict(features.named_parameters()), **dict(features.named_buffers())}
         if self.layer is None:
             return tensors
         backbone = features.get_submodule("model")
-        listed, _, first = self.layer.rpartition(".")
+        blocks, _, first = self.layer.rpartition(".")
         later = [
-            f"model.{listed}.{name}." for name in starting_at(_children(backbone, listed), first)
+            f"model.{blocks}.{name}." for name in starting_at(_children(backbone, blocks), first)
         ]
         later += [
-            f"model.{name}." for name in starting_at(dict(backbone.named_children()), listed)[1:]
+            f"model.{name}." for name in starting_at(dict(backbone.named_children()), blocks)[1:]
         ]
         return {
             name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))
@@ -58,14 +61,15 @@ class Cut:
 
 
 def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
-    """Find the last place before anything that ever trains.
+    """Find the last cut before all layers that ever train.
 
     Args:
-        network: `head(features(batch))`.
-        plan: From which epoch on each parameter trains.
+        network: A network `head(features(batch))`.
+        plan: The freezing plan.
 
     Returns:
-        The cut, or why there is none; the reason is empty where nothing is frozen for good.
+        The cut, or the reason why there is none. The reason is empty if no parameter of `features`
+        stays frozen.
     """
     features = network.get_submodule("features")
     names = [name for name, _ in features.named_parameters()]
@@ -74,27 +78,26 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return ""
     if not trained:
         return Cut()
-    listed: str | None = getattr(features, "listed", None)  # `ImageEncoder` has it
-    if listed is None:
+    blocks: str | None = getattr(features, "listed", None)  # only `ImageEncoder` has it
+    if blocks is None:
         kind = type(features.get_submodule("model")).__name__
-        return f"{kind} trains from {trained[0].removeprefix('model.')} on, and it cannot be run from a layer in its middle on"
-    children = list(_children(features.get_submodule("model"), listed))
+        start_name = trained[0].removeprefix("model.")
+        return f"{kind} trains from {start_name} on, but cannot be run from an intermediate layer"
+    children = list(_children(features.get_submodule("model"), blocks))
+    before_blocks = names[: _first_with_prefix(names, f"model.{blocks}.")]
     for name in trained:
-        if (
-            not name.startswith(f"model.{listed}.")
-            and name in names[: _first_of(names, f"model.{listed}.")]
-        ):
+        if name in before_blocks:
             return f"{name.removeprefix('model.')} trains, and it comes before all layers"
-    reached = [name.split(".")[2] for name in trained if name.startswith(f"model.{listed}.")]
-    start = min((children.index(child) for child in reached), default=len(children) - 1)
+    in_blocks = [name.split(".")[2] for name in trained if name.startswith(f"model.{blocks}.")]
+    start = min((children.index(child) for child in in_blocks), default=len(children) - 1)
     if start == 0:
-        return f"the backbone trains from its first layer, {listed}.{children[0]}, on"
-    return Cut(f"{listed}.{children[start]}")
+        return f"the backbone trains from its first layer, {blocks}.{children[0]}, on"
+    return Cut(f"{blocks}.{children[start]}")
 
 
-def _first_of(names: list[str], prefix: str) -> int:
+def _first_with_prefix(names: list[str], prefix: str) -> int:
     return next((i for i, name in enumerate(names) if name.startswith(prefix)), len(names))
 
 
-def _children(model: nn.Module, listed: str) -> dict[str, nn.Module]:
-    return dict(model.get_submodule(listed).named_children())
+def _children(model: nn.Module, blocks: str) -> dict[str, nn.Module]:
+    return dict(model.get_submodule(blocks).named_children())

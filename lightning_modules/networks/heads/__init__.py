@@ -1,1 +1,1 @@
-"""Heads: from features to logits."""
+"""Heads that turn features into logits."""

@@ -1,4 +1,4 @@
-"""Heads: from features to logits. `B` samples, `T` tokens, `C` channels, `K` outputs."""
+"""Heads that turn features into logits. `B` samples, `T` tokens, `C` channels, `K` outputs."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -10,7 +10,7 @@ from lightning_modules.networks.kernels.bigru import BiGRU
 
 
 class LinearHead(nn.Module):
-    """Pooled vector -> logits."""
+    """A linear layer: pooled vector -> logits."""
 
     def __init__(self, width: int, outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -18,12 +18,12 @@ class LinearHead(nn.Module):
         self.output = nn.Linear(width, outputs)
 
     def forward(self, features: Features) -> Tensor:
-        """[B, C] -> [B, K]."""
+        """Compute [B, C] -> [B, K]."""
         return cast(Tensor, self.output(self.dropout(features.values)))
 
 
 class MLPHead(nn.Module):
-    """Pooled vector -> logits by way of hidden layers, each with ReLU and dropout behind it."""
+    """An MLP: pooled vector -> logits. ReLU and dropout follow each hidden layer."""
 
     def __init__(
         self, width: int, outputs: int, widths: Sequence[int] = (256, 256), dropout: float = 0.5
@@ -37,14 +37,14 @@ class MLPHead(nn.Module):
         self.output = nn.Linear([width, *widths][-1], outputs)
 
     def forward(self, features: Features) -> Tensor:
-        """[B, C] -> [B, K]."""
+        """Compute [B, C] -> [B, K]."""
         return cast(Tensor, self.output(self.hidden(features.values)))
 
 
 class BiGRUHead(nn.Module):
-    """Token states -> logits by way of a bidirectional GRU.
+    """A bidirectional GRU: hidden states of the tokens -> logits.
 
-    After Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642).
+    From Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642).
     """
 
     def __init__(self, width: int, hidden: int, outputs: int, dropout: float = 0.0) -> None:
@@ -54,8 +54,12 @@ class BiGRUHead(nn.Module):
         self.output = nn.Linear(2 * hidden, outputs)
 
     def forward(self, features: Features) -> Tensor:
-        """[B, T, C] token states -> [B, K]."""
+        """Compute logits from hidden states: [B, T, C] -> [B, K].
+
+        Raises:
+            ValueError: If the features are pooled.
+        """
         if features.lengths is None:
-            msg = "BiGRUHead needs token states with their lengths; the features are pooled"
+            msg = "BiGRUHead needs token states with their lengths; received pooled features"
             raise ValueError(msg)
         return cast(Tensor, self.output(self.dropout(self.gru(features.values, features.lengths))))

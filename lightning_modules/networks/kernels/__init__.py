@@ -1,1 +1,1 @@
-"""Layers made faster than torch's own."""
+"""Faster implementations of torch layers."""

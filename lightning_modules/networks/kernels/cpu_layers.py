@@ -1,11 +1,16 @@
-"""Layers of a transformer that a CPU computes with fewer passes over memory, in bfloat16 and while training.
+"""Faster transformer layers for a CPU under bfloat16 autocast.
 
-Under autocast a CPU spends less time in the matrix products of a small encoder than around them:
-torch draws the random numbers of dropout one at a time, LayerNorm gives float32 that each of the
-next three products casts again, and attention with dropout leaves the fused kernel for one that
-computes in float32. What stands here computes the same formulas, in the dtype that the products
-have. Without autocast to bfloat16, or on another device, the layers are torch's own to the bit. `B`
-texts, `T` tokens, `H` heads, `D` channels of a head.
+In a small encoder, a CPU under autocast spends more time between the matrix products than in them:
+
+- torch draws the random numbers of dropout one at a time;
+- LayerNorm returns float32, which each of the next three matrix products casts again;
+- attention with dropout does not use the fused kernel, but one that computes in float32.
+
+The layers of this module compute the same formulas in the dtype of the matrix products, with fewer
+passes over memory. Without bfloat16 autocast, or on another device, they call torch's own layers,
+so the results are bit-identical.
+
+Shapes: `B` texts, `T` tokens, `H` heads, `D` channels of a head.
 """
 
 import math
@@ -25,10 +30,11 @@ _WORD_BITS = 15
 
 
 def use_cpu_layers(encoder: nn.Module) -> None:
-    """Exchange dropout, LayerNorm and, where Hugging Face's interface allows it, attention.
+    """Replace dropout, LayerNorm and, if Hugging Face's interface allows it, attention.
 
     Args:
-        encoder: Changed in place; parameters, their names and the modes of the modules stay.
+        encoder: The encoder, changed in place. Its parameters, their names and the modes of its
+            modules stay the same.
     """
     for parent in list(encoder.modules()):
         for name, child in list(parent.named_children()):
@@ -40,7 +46,7 @@ def use_cpu_layers(encoder: nn.Module) -> None:
         encoder, "_supports_attention_backend", False
     ):
         model: Any = encoder
-        if model.config._attn_implementation == "sdpa":  # noqa: SLF001 - no public name for reading it
+        if model.config._attn_implementation == "sdpa":  # noqa: SLF001 - no public name to read it
             model.set_attn_implementation(_ATTENTION)
 
 
@@ -53,43 +59,46 @@ def _applies(x: Tensor) -> bool:
 
 
 class Dropout(nn.Dropout):
-    """Dropout (Srivastava et al., JMLR 15, 2014) with random numbers drawn many at a time."""
+    """Dropout (Srivastava et al., JMLR 15, 2014) that draws random numbers in bulk."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
+        """Apply dropout to a tensor of any shape."""
         if not (self.training and 0 < self.p < 1 and x.dtype == torch.bfloat16 and _applies(x)):
             return super().forward(x)
         return x * dropout_factors(x.shape, self.p)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation that reads and gives bfloat16 where the products around it do; sums are float32 inside."""
+    """Layer normalisation with bfloat16 inputs and outputs under bfloat16 autocast on a CPU.
+
+    Sums are float32 internally.
+    """
 
     @classmethod
     def like(cls, layer: nn.LayerNorm) -> "LayerNorm":
-        """A layer with another one's parameters, which they then share."""
+        """Return a layer that shares the parameters of another one."""
         norm = cls(layer.normalized_shape, layer.eps, elementwise_affine=False)
         norm.elementwise_affine = layer.elementwise_affine
         norm.weight, norm.bias = layer.weight, layer.bias
         return norm.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., C]."""
+        """Normalise [..., C] over its last dimensions."""
         return super().forward(x.to(torch.bfloat16) if _applies(x) else x)
 
 
 def dropout_factors(shape: torch.Size | tuple[int, ...], p: float) -> Tensor:
-    """What dropout multiplies by: 0 with probability `p`, else 1 / (1 - p).
+    """Draw the factors of dropout: 0 with probability `p`, else 1 / (1 - p).
 
-    Four numbers of 15 bits come from each 64 random ones (SFC64, seeded from torch's generator),
-    and the choice is made in integer arithmetic on the bits of a bfloat16.
+    Each 64-bit random number (SFC64, seeded from torch's generator) yields four numbers of 15 bits.
+    Integer arithmetic on the bits of bfloat16 then selects the factors.
 
     Args:
-        shape: Of the result.
-        p: 0..1, both excluded; rounded to a multiple of 2**-15.
+        shape: Shape of the result.
+        p: Dropout probability, between 0 and 1 exclusive; rounded to a multiple of 2**-15.
 
     Returns:
-        bfloat16 on the CPU.
+        bfloat16 tensor on the CPU.
     """
     count = math.prod(shape)
     generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
@@ -98,8 +107,8 @@ def dropout_factors(shape: torch.Size | tuple[int, ...], p: float) -> Tensor:
     )[:count]
     kept = round((1 - p) * _LEVELS)
     factor = int(torch.tensor(_LEVELS / kept, dtype=torch.bfloat16).view(torch.int16))
-    # A number below `kept` leaves a negative difference, whose sign fills the word: all ones, or
-    # none.
+    # A number below `kept` has a negative difference; the shift fills the word with its sign bit.
+    # The result is a mask of all ones (keep) or all zeros (drop).
     words.bitwise_and_(_LEVELS - 1).sub_(kept).bitwise_right_shift_(_WORD_BITS).bitwise_and_(factor)
     return words.view(torch.bfloat16).view(shape)
 
@@ -112,25 +121,25 @@ def cpu_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **more: Any,  # noqa: ANN401 - whatever the interface passes on
+    **more: Any,  # noqa: ANN401 - further arguments of the interface
 ) -> tuple[Tensor, None]:
-    """Attention (Vaswani et al. 2017, arXiv 1706.03762), as Hugging Face's `AttentionInterface` asks for it.
+    """Compute attention (Vaswani et al. 2017, arXiv 1706.03762) for HF's `AttentionInterface`.
 
     Args:
-        module: The layer.
-        query: [B, H, T, D], as `key` and `value`.
-        key: See `query`.
-        value: See `query`.
-        attention_mask: [B, 1, T, T] bool, True where attention is paid; or numbers to be added to
-            the scores.
-        dropout: Of the weights, 0..1.
-        scaling: Factor on the scores; None is 1 / sqrt(D).
-        more: Of the interface, for torch's own attention.
+        module: The attention layer.
+        query: [B, H, T, D].
+        key: [B, H, T, D].
+        value: [B, H, T, D].
+        attention_mask: [B, 1, T, T] bool, True for positions to attend to; or numbers that are
+            added to the scores.
+        dropout: Dropout probability of the attention weights, 0..1.
+        scaling: Factor on the scores; None means 1 / sqrt(D).
+        more: Further arguments of the interface, passed to torch's own attention.
 
     Returns:
-        [B, T, H, D], and no weights.
+        [B, T, H, D], and None instead of the attention weights.
     """
-    plain = bool(
+    use_torch = bool(
         {
             name
             for name, given in more.items()
@@ -139,10 +148,9 @@ def cpu_attention(
     )
     causal = more.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    plain |= (
-        bool(causal and attention_mask is None) or key.shape[1] != query.shape[1]
-    )  # a head of keys for several of queries
-    if plain or not (dropout and query.dtype == torch.bfloat16 and _applies(query)):
+    # Grouped-query attention has fewer key heads than query heads.
+    use_torch |= bool(causal and attention_mask is None) or key.shape[1] != query.shape[1]
+    if use_torch or not (dropout and query.dtype == torch.bfloat16 and _applies(query)):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -155,7 +163,7 @@ def cpu_attention(
     if attention_mask is not None:
         added = attention_mask if attention_mask.dtype != torch.bool else _additive(attention_mask)
         scores = scores.view(batch, heads, tokens, -1).add_(added).view(batch * heads, tokens, -1)
-    with torch.autocast("cpu", enabled=False):  # which would take softmax to float32
+    with torch.autocast("cpu", enabled=False):  # autocast would compute softmax in float32
         weights = functional.softmax(scores, dim=-1)
         weights = weights * dropout_factors(weights.shape, dropout)
     mixed = torch.bmm(weights, value.reshape(batch * heads, -1, channels))
@@ -163,7 +171,11 @@ def cpu_attention(
 
 
 def _additive(mask: Tensor) -> Tensor:
-    """0 where attention is paid, and so little elsewhere that nothing is left of it, even where all of a row is masked."""
+    """Convert a bool mask to values that are added to the scores: 0, or a large negative value.
+
+    Half of the minimum of bfloat16 stays finite after the addition, so a fully masked row does not
+    become NaN.
+    """
     return torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(
         ~mask, torch.finfo(torch.bfloat16).min / 2
     )

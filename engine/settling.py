@@ -1,0 +1,58 @@
+"""Complete a validated config. No other module writes to the config of a job."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict
+
+from engine.config.precision import AUTO, fast_and_safe
+from engine.config.recorded import read_config
+from engine.feature_cache.store import cache_folder
+from engine.processes.ranks import this_rank
+from run_folders.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def settle(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> DictConfig:
+    """Complete a config in place: checkpoint, precision, devices, absolute paths.
+
+    Args:
+        cfg: The validated config.
+        folder: The run folder.
+        ckpt_path: The checkpoint to start from if it is not the one of the config: a restarted job
+            and a job of a resumed sweep start from `last`.
+
+    Returns:
+        The same config, as `config.yaml` records it.
+    """
+    with open_dict(cfg):
+        cfg.ckpt_path = ckpt_path or cfg.ckpt_path
+        if cfg.trainer.get("precision") == AUTO:
+            cfg.trainer.precision = _precision(cfg, folder)
+        rank = this_rank()
+        if rank is not None and rank.launcher != "thaw":  # the counts that torchrun or srun started
+            cfg.trainer.devices = rank.local_world
+            cfg.trainer.num_nodes = rank.world // rank.local_world
+        # Absolute paths, so that the run folder can be read from any working directory.
+        cfg.paths.data_dir = _absolute(cfg.paths.data_dir)
+        if cfg.cache.features is not False:
+            cfg.cache.dir = str(cache_folder(cfg.cache.dir))
+        if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
+            cfg.data.class_list = _absolute(cfg.data.class_list)
+    return cfg
+
+
+def _precision(cfg: DictConfig, folder: RunFolder) -> str:
+    """Return the precision for `trainer.precision=auto`. A resumed run keeps its precision."""
+    if cfg.ckpt_path == "last" and folder.config.is_file():
+        precision = str(read_config(folder.config).trainer.precision)
+        why = "as when the run began"
+    else:
+        precision, why = fast_and_safe(str(cfg.trainer.get("accelerator")))
+    log.info("trainer.precision=auto: %s, %s", precision, why)
+    return precision
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
