@@ -35,12 +35,9 @@ from benchmarks.rows import Goal, Row, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone
 from benchmarks.turns import Run, side_by_side, side_of
 from engine.build import PROGRESS_RATE
-from lightning_modules.optim.optim import (
-    clip_in_step,
-    lr_schedule,
-    make_optimizer,
-    parameter_groups,
-)
+from lightning_modules.optim.groups import parameter_groups
+from lightning_modules.optim.optimizers import clip_in_step, make_optimizer
+from lightning_modules.optim.schedules import lr_schedule
 
 _WARMUP_STEPS = 10
 _FINE_TUNING = {"trainer.max_epochs": 1, "data.batch_size": 2}

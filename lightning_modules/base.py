@@ -1,53 +1,34 @@
-"""Base class of all tasks: a step shared by all stages, the optimizer, freezing and metrics."""
+"""Base class of all tasks: a step shared by all stages, freezing and metrics."""
 
-import gc
 import json
 import math
 from abc import abstractmethod
 from typing import Annotated, Any
 
-import lightning
 import torch
 from annotated_types import Ge, Interval
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_modules.distributed import rewrap_ddp, share_of_global_mean
 from lightning_modules.losses.classification import NonFiniteLossError
 from lightning_modules.metrics.totals import StageResult, StageTotals
 from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, keep_frozen_in_eval
-from lightning_modules.optim.optim import (
-    OptimizerName,
-    Schedule,
-    ScheduleName,
-    clip_in_step,
-    clips_itself,
-    lr_schedule,
-    make_optimizer,
-    parameter_groups,
-    steps_in,
-)
+from lightning_modules.optim.optimizers import OptimizerName
+from lightning_modules.optim.schedules import Schedule, ScheduleName
+from lightning_modules.optimization import OptimizedModule
 
 STAGES = ("train", "val", "test")
 
 
-class Task(lightning.LightningModule):
+class Task(OptimizedModule):
     """Base class of all tasks.
 
     A subclass builds `network`, with the children `features` and `head`, and accumulates its
     outputs in totals.
 
     Attributes:
-        network: The plain torch module.
-        freezing: Which parameters train at which epoch.
         results: Stage -> its latest result.
     """
-
-    network: nn.Module
-    freezing: FreezingPlan
 
     def __init__(
         self,
@@ -151,19 +132,12 @@ class Task(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Return the loss of a training batch.
 
-        With several processes, the loss is weighted by the process's share of the global batch.
-        The mean over processes then equals the mean over the global batch. DDP and FSDP average
-        gradients in the same way.
+        With several processes, the loss is weighted: see `share_of_global_mean`.
         """
         totals = self._totals_for_batch("train", batch_idx)
         loss = self.shared_step(batch, totals)
-        if not _several_processes():
-            return loss
         own = self.loss_count(batch) if totals is not None else torch.zeros((), device=self.device)
-        own = own.to(torch.float32)
-        total = own.clone()
-        torch.distributed.all_reduce(total)
-        return loss * (own * torch.distributed.get_world_size() / total.clamp(min=1))
+        return share_of_global_mean(loss, own)
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401 - Lightning's signature
         """Return the loss of a validation batch."""
@@ -197,22 +171,9 @@ class Task(lightning.LightningModule):
         if apply_plan(self.network, self.freezing, self.current_epoch):
             # Newly trainable modules must leave eval mode; Lightning keeps the modes it finds.
             self.train()
-            self._rewrap_ddp()
+            rewrap_ddp(self)
         self._totals("train").reset()
         self.results.clear()
-
-    def _rewrap_ddp(self) -> None:
-        """Wrap the model in DDP again, if it is wrapped.
-
-        DDP reduces only the gradients of parameters that were trainable when the model was wrapped.
-        """
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy) and isinstance(
-            strategy.model, DistributedDataParallel
-        ):
-            strategy.model = self
-            gc.collect()  # the hooks of the old wrapper go only when it is freed
-            strategy.configure_ddp()
 
     def on_validation_epoch_start(self) -> None:
         """Reset the totals."""
@@ -253,54 +214,6 @@ class Task(lightning.LightningModule):
             {name: torch.tensor(value, device=self.device) for name, value in known.items()}
         )
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer, whose named groups hold all parameters, and the schedule.
-
-        Frozen parameters have groups too.
-        """
-        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
-        optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
-        # Reading `estimated_stepping_batches` also sets `num_training_batches`.
-        total = int(self.trainer.estimated_stepping_batches)
-        batches = int(self.trainer.num_training_batches)
-        steps = steps_in(batches, self.trainer.accumulate_grad_batches)
-        scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-            }
-        # Step after the last batch of an epoch, which follows the validation. With
-        # `interval="epoch"`, Lightning steps after the checkpoint is written, so a resumed run
-        # would miss the step.
-        plateau: Any = {
-            "scheduler": scheduler,
-            "interval": "step",
-            "frequency": batches,
-            "monitor": self.schedule.monitor,
-        }
-        return {"optimizer": optimizer, "lr_scheduler": plateau}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the gradients; with FSDP, the norm covers the shards of all processes."""
-        if gradient_clip_val and isinstance(self.trainer.strategy, FSDPStrategy):
-            wrapped: Any = self.trainer.strategy.model
-            wrapped.clip_grad_norm_(gradient_clip_val)
-        elif (
-            gradient_clip_val
-            and gradient_clip_algorithm in (None, "norm")
-            and clips_itself(optimizer)
-        ):
-            clip_in_step(optimizer, gradient_clip_val)
-        else:
-            optimizer.grad_scale = None  # type: ignore[attr-defined]  # set by an earlier `clip_in_step`
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
     def backbone_config(self) -> dict[str, Any]:
         """Return the values that rebuild the backbone without its weights; empty by default."""
         return {}
@@ -312,11 +225,3 @@ class Task(lightning.LightningModule):
             "task": type(self).__name__,
             "backbone": json.dumps(self.backbone_config()),
         }
-
-
-def _several_processes() -> bool:
-    return (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    )

@@ -94,7 +94,7 @@ CONTRACTS = [
             "lightning_modules/callbacks/history.py: (Checkpoint)",
             "lightning_modules/callbacks/curves.py: (Checkpoint)",
             "lightning_modules/callbacks/pruning.py: (Checkpoint)",
-            'lightning_modules/base.py: "frequency": batches',
+            'lightning_modules/optimization.py: "frequency": batches',
             "lightning_modules/base.py: callback_metrics.update(",
             "datamodules/batching/order.py: self.sampler = ",
             "engine/recording.py: logger.finalize = ",
@@ -145,10 +145,10 @@ CONTRACTS = [
         "there are no public names for which attention a network has, and whether another can be set",
     ),
     Contract(
-        ["lightning/fabric/plugins/precision/amp.py: _step_supports_amp_scaling"], ["lightning_modules/optim/optim.py"],
+        ["lightning/fabric/plugins/precision/amp.py: _step_supports_amp_scaling"], ["lightning_modules/optim/optimizers.py"],
         "Lightning refuses to clip where a fused optimizer unscales by itself",
     ),
-    Contract(["torch/optim/adam.py: grad_scale"], ["lightning_modules/optim/optim.py"], "a fused optimizer clips in its own pass by it"),
+    Contract(["torch/optim/adam.py: grad_scale"], ["lightning_modules/optim/optimizers.py"], "a fused optimizer clips in its own pass by it"),
     Contract(
         [
             "timm/models/_builder.py: logging.getLogger(__name__)",

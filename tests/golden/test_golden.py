@@ -18,7 +18,7 @@ from run_folders.run_folder import RunFolder
 from tests.conftest import Ended, Train
 from tests.golden.recording import recorded_training
 from tests.images import cifar_like
-from tests.scenes import scene_folder
+from tests.masks import scene_folder
 from tests.test_experiments import EXPERIMENTS, IMAGES, SCENES, TINY_BEIT
 
 GOLDEN = Path(__file__).resolve().parent

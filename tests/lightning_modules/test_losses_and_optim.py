@@ -13,17 +13,14 @@ from lightning_modules.losses.classification import (
     classification_loss,
     num_outputs,
 )
-from lightning_modules.optim.optim import (
+from lightning_modules.optim.groups import parameter_groups
+from lightning_modules.optim.optimizers import (
     OptimizerName,
-    Schedule,
     clip_in_step,
     clips_itself,
-    lr_factor,
-    lr_schedule,
     make_optimizer,
-    parameter_groups,
-    steps_in,
 )
+from lightning_modules.optim.schedules import Schedule, lr_factor, lr_schedule, steps_in
 
 
 def test_two_classes_are_one_logit() -> None:
