@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.table import kept_rows, page
+from benchmarks.table import load_rows, page
 
 # Row -> the script that measures it.
 SCRIPTS = {
@@ -60,7 +60,7 @@ def main() -> int:
             [sys.executable, "-m", f"benchmarks.{SCRIPTS[row]}", *options], check=False
         ).returncode:
             failed.append(row)
-    Path(__file__).with_name("RESULTS.md").write_text(page(kept_rows()), encoding="utf-8")
+    Path(__file__).with_name("RESULTS.md").write_text(page(load_rows()), encoding="utf-8")
     if failed:
         print(
             f"error: could not measure {', '.join(failed)}; see the output above",

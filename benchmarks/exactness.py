@@ -26,7 +26,7 @@ from benchmarks.measuring import setting
 from engine.build import build
 from engine.config.composing import compose_config
 from engine.library_warnings import filter_known
-from engine.processes.supervisor import torchrun_protocol
+from engine.processes.supervisor import torchrun_environment
 from engine.results import write_results
 from run_folders.run_folder import RunFolder
 
@@ -52,7 +52,7 @@ def _config(task: str, samples: int, processes: int) -> DictConfig:
 def _test(task: str, sizes: list[int], rank: int, processes: int, port: int, folder: Path) -> None:
     """Test a network on each number of samples, as one process; rank 0 writes the results."""
     if processes > 1:
-        os.environ.update(torchrun_protocol(rank, processes, port))
+        os.environ.update(torchrun_environment(rank, processes, port))
     filter_known()
     for samples in sizes:
         cfg = _config(task, samples, processes)

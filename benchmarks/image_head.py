@@ -27,7 +27,7 @@ from benchmarks.image_runs import (
     timm_network,
 )
 from benchmarks.machine import operations_per_second
-from benchmarks.measuring import as_torch_is, now, setting
+from benchmarks.measuring import allow_nondeterminism, now, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _NAME, _WIDTH, _BATCH = "beit_base_patch16_224", 768, 10
@@ -96,7 +96,7 @@ def peer(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa:
     )
 
     def steps() -> float:
-        as_torch_is()
+        allow_nondeterminism()
         trainer.train()
         return stamps.seconds
 

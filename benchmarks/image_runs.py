@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.building import built, composed
-from benchmarks.measuring import as_torch_is
+from benchmarks.measuring import allow_nondeterminism
 from engine.build import RunObjects
 from engine.feature_cache.planning import fill_cache, plan_cache
 
@@ -118,7 +118,7 @@ def plain_steps(
     device: str,
 ) -> None:
     """Run the loop of the reference: read, forward, backward, step."""
-    as_torch_is()
+    allow_nondeterminism()
     network.train()
     for pixels, labels in itertools.islice(endless(loader), steps):
         with torch.autocast(device, torch.bfloat16, enabled=half):

@@ -72,7 +72,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def as_torch_is() -> None:
+def allow_nondeterminism() -> None:
     """Turn off deterministic algorithms, which Thaw sets for the process and peers do not use."""
     torch.use_deterministic_algorithms(mode=False)
 

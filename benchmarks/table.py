@@ -28,7 +28,7 @@ _HEAD = (
 _DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
 
 
-def kept_rows(folder: Path = RESULTS) -> list[Row]:
+def load_rows(folder: Path = RESULTS) -> list[Row]:
     """Return all saved rows, sorted by device and key."""
     rows = [Row.load(path) for path in folder.glob("*/*.json")]
     return sorted(

@@ -13,7 +13,7 @@ from benchmarks.building import built, composed, short_run
 from benchmarks.turns import Run
 from datamodules.text import TextDataModule
 from engine.build import RunObjects
-from engine.checkpoints import AtomicCheckpointIO, complete
+from engine.checkpoints import AtomicCheckpointIO, make_self_contained
 from engine.feature_cache.planning import fill_cache, plan_cache
 
 
@@ -95,7 +95,7 @@ class ThawRun(Run):
         self.parts.trainer.fit(self.parts.task, datamodule=self.parts.datamodule)
         io = self.parts.trainer.strategy.checkpoint_io
         assert isinstance(io, AtomicCheckpointIO)  # noqa: S101 - tells the type checker
-        complete(io.kept)
+        make_self_contained(io.kept)
         if self.split == "test":
             self.parts.trainer.test(
                 self.parts.task, datamodule=self.parts.datamodule, verbose=False

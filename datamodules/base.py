@@ -84,14 +84,14 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         bad_rows: Rows that were left out.
         splits: Usable samples of each split; empty before `setup`.
         stored: Features that replace the samples of a split; see `read_from_cache`.
-        samples_are: Noun for the samples in messages, for example "texts".
+        sample_noun: Noun for the samples in messages, for example "texts".
         splits_to_read: Splits that are read; set before `setup` if not all are needed.
         start_epoch: Epoch at which training starts. Lightning creates the first iterator before it
             calls `set_epoch`, so a resumed run has to set this attribute.
         batch_size, eval_batch_size: Batch size in training, and in validation and test.
     """
 
-    samples_are = "samples"
+    sample_noun = "samples"
     splits_to_read: Sequence[str] = SPLITS
     start_epoch: int = 0
     batch_size: int
@@ -176,7 +176,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             log.warning(
                 "%d %s occur in both %s and %s, for example: %.80s",
                 len(shared),
-                self.samples_are,
+                self.sample_noun,
                 a,
                 b,
                 example,
@@ -215,7 +215,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             {
                 "splits": list(pair),
                 "count": len(shared),
-                "what": self.samples_are,
+                "what": self.sample_noun,
                 "examples": [self._shown(pair, content) for content in shared[:3]],
             }
             for pair, shared in self.overlaps.items()
@@ -228,7 +228,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         labels: Sequence[int],
         indices: Sequence[int],
         order: TrainingBatches | EvaluationBatches,
-        state_of: Callable[[int, Tensor], Tensor] | None = None,
+        view_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> DataLoader[Any]:
         """Return a loader that reads the stored features of a split in place of its samples.
 
@@ -237,9 +237,9 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             labels: Labels of its samples.
             indices: Rows of its samples in the file.
             order: Order of the batches.
-            state_of: See `FeatureSplit`.
+            view_of: See `FeatureSplit`.
         """
-        features = FeatureSplit(self.stored[split], labels, indices, state_of)
+        features = FeatureSplit(self.stored[split], labels, indices, view_of)
         return batch_loader(features, order, self.seed, num_workers=0)
 
     @abstractmethod

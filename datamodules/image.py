@@ -30,7 +30,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
     Images are decoded once and kept in memory, or decoded by workers each time they are read.
     """
 
-    samples_are = "images"
+    sample_noun = "images"
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
     Workers decode the images and masks each time they are read. The network normalises the images.
     """
 
-    samples_are = "images"
+    sample_noun = "images"
 
     def __init__(
         self,

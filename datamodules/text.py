@@ -37,7 +37,7 @@ from datamodules.texts.tokenizing import (
 class TextDataModule(TransferDataModule[TextSplit]):
     """Train, val and test texts: cleaned, tokenised and batched by length."""
 
-    samples_are = "texts"
+    sample_noun = "texts"
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class TextDataModule(TransferDataModule[TextSplit]):
         )
 
     def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
-        return read_rows(path, self.reader.columns(), self.reader.is_whole_row, split)
+        return read_rows(path, self.reader.columns(), self.reader.is_complete_row, split)
 
     def _from_hub(self, split: str) -> list[Row]:
         rows = list(hub_rows(str(self.hub), split))

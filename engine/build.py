@@ -17,8 +17,8 @@ from datamodules.base import SPLITS, TransferDataModule
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config.validation import ConfigError, check_targets
 from engine.processes.devices import check_processes, placement
-from engine.processes.ranks import is_first
-from engine.publishing import RUNS, beginning
+from engine.processes.ranks import is_rank_zero
+from engine.publishing import RUNS, starting_logger
 from lightning_modules.base import Task
 from lightning_modules.callbacks.curves import Curves
 from lightning_modules.callbacks.epoch_seed import EpochSeed
@@ -80,7 +80,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     )
     for callback in callbacks:
         if isinstance(callback, LayerUnfreezing):
-            callback.give_plan(task)
+            callback.set_plan(task)
     _check_stages_begin(task, cfg.trainer.max_epochs)
     _try_network(datamodule, task)
     trainer = build_trainer(
@@ -127,12 +127,12 @@ def _loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
 
     A logger resumes the run that the run folder has recorded for it.
     """
-    if cfg.plan or not is_first():
+    if cfg.plan or not is_rank_zero():
         return []
     runs, loggers = folder.read_json(RUNS), []
     for name, node in cfg.logger.items():
         known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
-        with beginning(cfg, str(name)):
+        with starting_logger(cfg, str(name)):
             loggers.append(_instantiate(node, **known))
     return loggers
 
@@ -199,7 +199,7 @@ def progress_bar() -> list[lightning.Callback]:
     """Return a progress bar if stderr is a terminal, else no callback."""
     return (
         [RichProgressBar(refresh_rate=PROGRESS_RATE, leave=False)]
-        if sys.stderr.isatty() and is_first()
+        if sys.stderr.isatty() and is_rank_zero()
         else []
     )
 
@@ -288,5 +288,5 @@ def _pruning(cfg: DictConfig) -> list[lightning.Callback]:
         return []
     from engine.sweeps.study import reporter  # imports optuna
 
-    report = reporter(cfg.sweep.trial, cfg.trainer.max_epochs) if is_first() else None
+    report = reporter(cfg.sweep.trial, cfg.trainer.max_epochs) if is_rank_zero() else None
     return [Pruning(cfg.monitor, report)]

@@ -106,7 +106,7 @@ def _digest_in(path: Path) -> str | None:
     return digest
 
 
-def complete(folders: Iterable[Path]) -> None:
+def make_self_contained(folders: Iterable[Path]) -> None:
     """Make all checkpoints of a run self-contained, and delete the files that they shared.
 
     Args:

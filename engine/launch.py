@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.composing import explained
+from engine.config.composing import explaining_errors
 from engine.config.groups import CONFIGS
 from engine.config.redaction import hide, secret_values
 from engine.old_names import check_overrides
@@ -27,7 +27,7 @@ from engine.sweeps.lifecycle import reporting_sweep
 from engine.sweeps.resuming import redact_sweep_record, resumed_overrides
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD
-from run_folders.sweep_job import enter_job, leave_error
+from run_folders.sweep_job import prepare_job, record_error
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def launch() -> int:
         check_overrides(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.check_can_sweep()
-        with explained(sys.argv[1:]), _raising_hydra(), reporting_sweep():
+        with explaining_errors(sys.argv[1:]), _raising_hydra(), reporting_sweep():
             job()
         if failures:
             raise failures[0]
@@ -122,7 +122,7 @@ def _raising_hydra() -> Iterator[None]:
 
 
 @contextmanager
-def without_collections() -> Iterator[None]:
+def garbage_collection_disabled() -> Iterator[None]:
     """Disable garbage collection while modules are imported.
 
     Imports create no garbage, and collection takes a fifth of their time.
@@ -138,7 +138,7 @@ def without_collections() -> Iterator[None]:
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
     """Run one job of Hydra; the error of a single run is appended to `failures`."""
-    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_first())
+    folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_rank_zero())
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job_of_sweep(cfg, folder)
     try:
@@ -150,13 +150,13 @@ def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
 
 def _run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> float | None:
     alone = cfg.plan or not folder.writes or ranks.is_child()
-    with nullcontext() if alone else folder.held():
+    with nullcontext() if alone else folder.locked():
         if not cfg.plan:
             ckpt_path = launching.begin(folder, ckpt_path or cfg.ckpt_path)
         try:
-            if launching.needed(cfg):
+            if launching.needs_launch(cfg):
                 return launching.run_in_processes(cfg, folder, ckpt_path)
-            with without_collections():
+            with garbage_collection_disabled():
                 from engine.run import run  # imports torch: the status file is there before
 
             return run(cfg, folder, ckpt_path)
@@ -178,7 +178,7 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
         ):
             start_from = None
             if not cfg.plan:
-                start_from = enter_job(
+                start_from = prepare_job(
                     folder,
                     [hide(override, secrets) for override in HydraConfig.get().overrides.task],
                 )
@@ -193,7 +193,7 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
     except Exception as error:
         state = folder.read_json("status.json").get("state")
         if not cfg.plan and folder.writes:
-            leave_error(folder, describe(error))
+            record_error(folder, describe(error))
         log.log(
             logging.INFO if state == "pruned" else logging.ERROR,
             "job %s: %s",

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from engine.config.redaction import hide, secret_values
-from engine.processes.outcome import is_for_the_user
+from engine.processes.outcome import is_user_error
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.loggers.base import (
     Confusion,
@@ -34,7 +34,7 @@ from lightning_modules.loggers.base import (
     Picture,
     Table,
 )
-from reports.mistakes import MAX_MISTAKES, wrong_samples
+from reports.mistakes import MAX_MISTAKES, misclassified_samples
 from reports.record import RunRecord, read_run
 from reports.segmentation import is_segmentation
 from run_folders.errors import brief
@@ -54,7 +54,7 @@ _MOST_PICTURES = 60
 
 
 @contextmanager
-def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
+def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
     """Start a dashboard in this context, and turn any error into one line.
 
     Args:
@@ -88,7 +88,7 @@ def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
         with lock:
             yield
     except Exception as error:
-        if is_for_the_user(error) and not isinstance(error, InstantiationException):
+        if is_user_error(error) and not isinstance(error, InstantiationException):
             raise
         cause = (
             error.__cause__
@@ -103,7 +103,7 @@ def beginning(cfg: DictConfig, name: str) -> Iterator[None]:
         raise LoggerError(msg) from error
 
 
-def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
+def start_loggers(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
     """Start the run on every dashboard, or resume the run that the folder has recorded.
 
     Only the first of several processes acts.
@@ -121,7 +121,7 @@ def begin(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> Non
     config: Any = OmegaConf.to_container(OmegaConf.load(folder.config), resolve=False)
     runs = folder.read_json(RUNS)
     for name, logger in zip(cfg.logger, trainer.loggers, strict=True):
-        with beginning(cfg, str(name)):
+        with starting_logger(cfg, str(name)):
             if isinstance(logger, Dashboard):
                 logger.begin({**config, "provenance": folder.read_json("provenance.json")})
             else:
@@ -269,7 +269,7 @@ def _samples(run: RunRecord) -> Table:
         table = run.predictions.sort_values(["iou", "index"]).head(MAX_MISTAKES)
         known = table.astype(object).where(table.notna(), None)
         return Table([str(column) for column in table], known.to_numpy().tolist())
-    wrong = wrong_samples(run).head(MAX_MISTAKES)
+    wrong = misclassified_samples(run).head(MAX_MISTAKES)
     reference = str(run.predictions.columns[-1])
     columns = ["index", "label", "prediction", "confidence", "reference"]
     rows = wrong[columns].astype(object).to_numpy().tolist()
@@ -285,9 +285,8 @@ def _pictures(run: RunRecord) -> list[Picture]:
         return []
     if is_segmentation(run):
         return _segmentation_pictures(run)
-    rows = [row for row in wrong_samples(run).to_dict("records") if row["index"] in run.pictures][
-        :_MOST_PICTURES
-    ]
+    wrong = misclassified_samples(run).to_dict("records")
+    rows = [row for row in wrong if row["index"] in run.pictures][:_MOST_PICTURES]
     return [
         Picture(
             run.pictures[r["index"]],

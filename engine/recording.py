@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from engine.config.composing import typed_overrides
 from engine.config.redaction import hide, secret_values
 from engine.processes.first_failure import FailedElsewhereError, reporting_first_failure
-from engine.processes.outcome import describe, is_for_the_user
-from engine.processes.ranks import is_child, with_rank
+from engine.processes.outcome import describe, is_user_error
+from engine.processes.ranks import add_rank, is_child
 from engine.processes.signals import InterruptedRunError
 from engine.processes.slurm import requeue_after
 from lightning_modules.callbacks.pruning import PrunedRunError
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
+def recording_end(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     """Record how the run ends, whatever the cause.
 
     With plan=true the folder is discarded. A run that fails before it resumes keeps its status.
@@ -47,10 +47,10 @@ def recorded(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         raise
     except BaseException as error:
         own = error.__cause__ if isinstance(error, FailedElsewhereError) else error
-        if own is not None and not is_for_the_user(own):
+        if own is not None and not is_user_error(own):
             _log_traceback(own)
         if not is_child():  # the supervisor of a child records which process failed first
-            folder.write_end_if_missing("failed", with_rank(describe(error)))
+            folder.write_end_if_missing("failed", add_rank(describe(error)))
         raise
     finally:
         if cfg.plan:
@@ -83,7 +83,7 @@ def _resume_command(folder: RunFolder) -> str:
 
 
 @contextmanager
-def closed_loggers(trainer: lightning.Trainer) -> Iterator[None]:
+def closing_loggers(trainer: lightning.Trainer) -> Iterator[None]:
     """Close every logger with the final state of the run.
 
     A logger that cannot be closed is logged as a warning, and the others are closed all the same.

@@ -13,7 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from engine.build import RunObjects, build, model_from_checkpoint
-from engine.checkpoints import AtomicCheckpointIO, CheckpointError, complete, load_checkpoint
+from engine.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    load_checkpoint,
+    make_self_contained,
+)
 from engine.config.redaction import redacted
 from engine.config.validation import ConfigError, validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
@@ -26,8 +31,8 @@ from engine.processes.devices import (
     unused_parameters_named,
 )
 from engine.provenance import provenance
-from engine.publishing import begin, publish
-from engine.recording import closed_loggers, recorded
+from engine.publishing import publish, start_loggers
+from engine.recording import closing_loggers, recording_end
 from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from engine.settling import settle
@@ -61,7 +66,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         The best value of the monitored metric, for sweeps; None if nothing was trained.
     """
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
-    with recorded(cfg, folder):
+    with recording_end(cfg, folder):
         validate(cfg)
         settle(cfg, folder, ckpt_path)
         placement(cfg)  # raises its errors before anything is loaded
@@ -90,8 +95,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
             return None
         _write_start(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
         features_seconds = None
-        with closed_loggers(parts.trainer):
-            begin(cfg, folder, parts.trainer)
+        with closing_loggers(parts.trainer):
+            start_loggers(cfg, folder, parts.trainer)
             if cfg.train:
                 folder.write_status("running", "features")
                 features_seconds = _fill_cache(cfg, folder, features, parts)
@@ -194,7 +199,7 @@ def _load_best(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[st
     """Load the weights of the best epoch into the task, and return that epoch's metrics."""
     if folder.writes:
         io = parts.trainer.strategy.checkpoint_io
-        complete(io.kept if isinstance(io, AtomicCheckpointIO) else ())
+        make_self_contained(io.kept if isinstance(io, AtomicCheckpointIO) else ())
     barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
         msg = (

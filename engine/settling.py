@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
 
-from engine.config.precision import AUTO, fast_and_safe
+from engine.config.precision import AUTO, precision_for
 from engine.config.recorded import read_config
 from engine.feature_cache.store import cache_folder
 from engine.processes.ranks import this_rank
@@ -49,7 +49,7 @@ def _precision(cfg: DictConfig, folder: RunFolder) -> str:
         precision = str(read_config(folder.config).trainer.precision)
         why = "as when the run began"
     else:
-        precision, why = fast_and_safe(str(cfg.trainer.get("accelerator")))
+        precision, why = precision_for(str(cfg.trainer.get("accelerator")))
     log.info("trainer.precision=auto: %s, %s", precision, why)
     return precision
 

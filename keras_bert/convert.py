@@ -24,14 +24,14 @@ _REQUIRED_CONFIG = {
 }
 
 
-class Counterpart(NamedTuple):
+class MappedWeight(NamedTuple):
     """A Keras variable, and whether PyTorch stores its matrix transposed."""
 
     variable: keras.Variable
     transposed: bool
 
 
-def counterparts(model: keras.Model) -> dict[str, Counterpart]:
+def weight_map(model: keras.Model) -> dict[str, MappedWeight]:
     """Return the Keras variable of every weight name of Hugging Face.
 
     Args:
@@ -43,12 +43,12 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
         The variables by Hugging Face's names.
     """
     if isinstance(model, PretrainingModel):
-        named = {f"bert.{name}": part for name, part in counterparts(model.bert).items()}
+        named = {f"bert.{name}": part for name, part in weight_map(model.bert).items()}
         transform = "cls.predictions.transform"
         named |= _dense(f"{transform}.dense", model.mlm.dense) | _norm(
             f"{transform}.LayerNorm", model.mlm.norm
         )
-        named["cls.predictions.bias"] = Counterpart(model.mlm.bias, transposed=False)
+        named["cls.predictions.bias"] = MappedWeight(model.mlm.bias, transposed=False)
         if model.nsp is not None:
             return named | _dense("cls.seq_relationship", model.nsp)
         # Without the next-sentence head, the pooler has not been trained.
@@ -60,7 +60,7 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
         "token_type": embedding.segment_table,
     }
     named = {
-        f"embeddings.{kind}_embeddings.weight": Counterpart(table, transposed=False)
+        f"embeddings.{kind}_embeddings.weight": MappedWeight(table, transposed=False)
         for kind, table in tables.items()
     }
     named |= _norm("embeddings.LayerNorm", embedding.norm)
@@ -81,17 +81,17 @@ def counterparts(model: keras.Model) -> dict[str, Counterpart]:
     return named | _dense("pooler.dense", model.get_layer("pooler").dense)
 
 
-def _dense(name: str, layer: keras.layers.Dense) -> dict[str, Counterpart]:
+def _dense(name: str, layer: keras.layers.Dense) -> dict[str, MappedWeight]:
     return {
-        f"{name}.weight": Counterpart(layer.kernel, transposed=True),
-        f"{name}.bias": Counterpart(layer.bias, transposed=False),
+        f"{name}.weight": MappedWeight(layer.kernel, transposed=True),
+        f"{name}.bias": MappedWeight(layer.bias, transposed=False),
     }
 
 
-def _norm(name: str, layer: keras.layers.LayerNormalization) -> dict[str, Counterpart]:
+def _norm(name: str, layer: keras.layers.LayerNormalization) -> dict[str, MappedWeight]:
     return {
-        f"{name}.weight": Counterpart(layer.gamma, transposed=False),
-        f"{name}.bias": Counterpart(layer.beta, transposed=False),
+        f"{name}.weight": MappedWeight(layer.gamma, transposed=False),
+        f"{name}.bias": MappedWeight(layer.beta, transposed=False),
     }
 
 
@@ -171,18 +171,18 @@ def hugging_face_weights(model: keras.Model) -> Weights:
     """
     return {
         name: np.ascontiguousarray(_relayout(keras.ops.convert_to_numpy(part.variable), part))
-        for name, part in counterparts(model).items()
+        for name, part in weight_map(model).items()
     }
 
 
-def _relayout(array: NDArray[Any], part: Counterpart) -> NDArray[Any]:
+def _relayout(array: NDArray[Any], part: MappedWeight) -> NDArray[Any]:
     """Convert between Keras's and PyTorch's layout, which is the same operation both ways."""
     return array.T if part.transposed else array
 
 
 def _assign_weights(model: keras.Model, weights: Weights, source: Path) -> Converted:
     """Check all weights, then assign them to the model."""
-    parts = counterparts(model)
+    parts = weight_map(model)
     missing = [name for name in parts if name not in weights]
     required = [name for name in missing if "pooler." not in name]
     if required:

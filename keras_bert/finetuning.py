@@ -12,9 +12,9 @@ from datamodules.reading.text_rows import TextSplit
 from keras_bert.batching import padding_share
 from keras_bert.classification_data import TextData, prediction_table, text_data
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Job, Metrics, Sums, Trained, fit, fit_record
+from keras_bert.fitting import Metrics, MetricSums, TrainableModel, TrainingPlan, fit, fit_record
 from keras_bert.loading import load_network
-from keras_bert.logs import sinks
+from keras_bert.logs import open_loggers
 from keras_bert.metrics import classification_record, stage_metrics
 from keras_bert.model import Classifier
 from keras_bert.run_folder import KerasRunFolder, recorded
@@ -84,7 +84,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         job = _job(settings, network, data)
         write_plan(folder, job, settings, {name: len(split) for name, split in splits.items()})
         folder.write_status("running", "fit")
-        with sinks(settings, folder) as opened_sinks:
+        with open_loggers(settings, folder) as opened_sinks:
             fit(job, settings, folder, opened_sinks)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
@@ -165,7 +165,7 @@ def _split_records(splits: dict[str, TextSplit], classes: list[str]) -> dict[str
     return records
 
 
-def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  # noqa: ANN401 - a tensor
+def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, MetricSums]:  # noqa: ANN401 - a tensor
     """Return the metrics of a batch.
 
     Args:
@@ -173,27 +173,29 @@ def measure_classes(targets: dict[str, Any], logits: Any) -> dict[str, Sums]:  #
         logits: [B, K].
 
     Returns:
-        Sums of `loss` (negative log-likelihood, nats) and `acc`.
+        MetricSums of `loss` (negative log-likelihood, nats) and `acc`.
     """
     labels = targets["labels"]
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     hits = tf.cast(tf.argmax(logits, axis=-1) == tf.cast(labels, tf.int64), tf.float32)
     count = tf.cast(tf.size(loss), tf.float32)
     return {
-        "loss": Sums(tf.reduce_sum(loss), count, tf.reduce_sum(loss * targets["share"])),
-        "acc": Sums(tf.reduce_sum(hits), count),
+        "loss": MetricSums(tf.reduce_sum(loss), count, tf.reduce_sum(loss * targets["share"])),
+        "acc": MetricSums(tf.reduce_sum(hits), count),
     }
 
 
-def _job(settings: FinetuneSettings, network: Classifier, data: dict[str, TextData]) -> Job:
+def _job(
+    settings: FinetuneSettings, network: Classifier, data: dict[str, TextData]
+) -> TrainingPlan:
     bert = {id(weight) for weight in network.bert.weights}
     train, val = data["train"], data["val"]
 
-    def validate(model: Trained) -> Metrics:
+    def validate(model: TrainableModel) -> Metrics:
         return stage_metrics(val.labels, val.probabilities(model))
 
     batches = train.order(0, settings.batch_size, settings.seed)
-    return Job(
+    return TrainingPlan(
         network=network,
         measure=measure_classes,
         names=("loss", "acc"),

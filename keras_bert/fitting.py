@@ -21,7 +21,7 @@ from keras_bert.state import State
 Metrics = dict[str, Any]
 
 
-class Sums(NamedTuple):
+class MetricSums(NamedTuple):
     """Sum and count of a metric over a batch or over a replica's part of it.
 
     Adding sums and counts of several batches and replicas results in an exact mean.
@@ -38,14 +38,14 @@ class Sums(NamedTuple):
     share: Any = None
 
 
-Measure = Callable[[Any, Any], Mapping[str, Sums]]
+Measure = Callable[[Any, Any], Mapping[str, MetricSums]]
 
 
-Sink = Callable[[Mapping[str, Any]], None]  # receives a row of history.csv
+RowLogger = Callable[[Mapping[str, Any]], None]  # receives a row of history.csv
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingPlan:
     """The parts of training that differ between pretraining and fine-tuning.
 
     Attributes:
@@ -71,20 +71,20 @@ class Job:
     steps: int
     texts: int
     padding_share: float
-    validate: Callable[["Trained"], Metrics]
+    validate: Callable[["TrainableModel"], Metrics]
     monitor: str
     mode: str
     lrs: dict[str, float | None]
     head: list[keras.Variable]
 
 
-class Trained(keras.Model):
+class TrainableModel(keras.Model):
     """A network with its loss.
 
     The network itself is never compiled, so a saved network contains only weights.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainingPlan) -> None:
         super().__init__()
         self.network, self.measure = job.network, job.measure
         self.means = {name: keras.metrics.Mean(name=name) for name in job.names}
@@ -126,7 +126,9 @@ class Trained(keras.Model):
         return {**metrics, "n": round(float(keras.ops.convert_to_numpy(self.means["loss"].count)))}
 
 
-def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: list[Sink]) -> None:
+def fit(
+    job: TrainingPlan, settings: TrainingSettings, folder: KerasRunFolder, sinks: list[RowLogger]
+) -> None:
     """Train a network; if the folder has a checkpoint, resume after its epoch.
 
     Args:
@@ -143,7 +145,7 @@ def fit(job: Job, settings: TrainingSettings, folder: KerasRunFolder, sinks: lis
     schedule = WarmupLinearDecay(next(iter(peaks.values())), total, int(settings.warmup * total))
     factor = peaks["head"] / schedule.peak
     optimizer = BertAdamW(schedule, settings.weight_decay, settings.clip, job.head, factor)
-    model = Trained(job)
+    model = TrainableModel(job)
     model.compile(optimizer=optimizer, jit_compile=uses_xla(settings))
     optimizer.build(job.network.trainable_variables)
     state = State(job.network, optimizer, folder)
@@ -166,11 +168,11 @@ class _EpochCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        job: Job,
+        job: TrainingPlan,
         settings: TrainingSettings,
         folder: KerasRunFolder,
         state: State,
-        sinks: list[Sink],
+        sinks: list[RowLogger],
         first: int,
     ) -> None:
         super().__init__()
@@ -266,7 +268,7 @@ def best_epoch(rows: list[dict[str, str]], monitor: str, mode: str) -> int:
     return int(choose(rows, key=lambda row: float(row[monitor]))["epoch"])
 
 
-def fit_record(rows: list[dict[str, str]], job: Job) -> dict[str, Any]:
+def fit_record(rows: list[dict[str, str]], job: TrainingPlan) -> dict[str, Any]:
     """Return the training part of metrics.json.
 
     It contains the best epoch, its validation metrics, the parameter counts and the seconds.

@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_bert.fitting import Sink
+from keras_bert.fitting import RowLogger
 from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 
 
-def _tensorboard(folder: KerasRunFolder) -> Sink:
+def _tensorboard(folder: KerasRunFolder) -> RowLogger:
     writer = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
 
     def write(row: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def _tensorboard(folder: KerasRunFolder) -> Sink:
 
 
 @contextmanager
-def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[Sink]]:
+def open_loggers(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[RowLogger]]:
     """Open the loggers that the settings enable, and close them however training ends.
 
     Args:
@@ -36,7 +36,7 @@ def sinks(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator[list[S
     Yields:
         Functions that log a row of history.csv.
     """
-    opened: list[Sink] = [_tensorboard(folder)] if settings.tensorboard else []
+    opened: list[RowLogger] = [_tensorboard(folder)] if settings.tensorboard else []
     if not settings.wandb:
         yield opened
         return

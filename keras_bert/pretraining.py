@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from datamodules.reading.splits import random_split
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Job, Metrics, Sums, Trained, fit, fit_record
-from keras_bert.logs import sinks
+from keras_bert.fitting import Metrics, MetricSums, TrainableModel, TrainingPlan, fit, fit_record
+from keras_bert.logs import open_loggers
 from keras_bert.masking import Masking
 from keras_bert.model import PretrainingModel
 from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
@@ -63,7 +63,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
             folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()}
         )
         folder.write_status("running", "fit")
-        with sinks(settings, folder) as opened_sinks:
+        with open_loggers(settings, folder) as opened_sinks:
             fit(job, settings, folder, opened_sinks)
         record = fit_record(folder.read_history(), job)
         entropy = unigram_entropy(data["val"].validation())
@@ -120,15 +120,15 @@ def _data(
 
 def _job(
     settings: PretrainSettings, network: PretrainingModel, data: dict[str, PretrainingData]
-) -> Job:
+) -> TrainingPlan:
     bert = {id(weight) for weight in network.bert.weights}
     validation = data["val"].validation()
 
-    def validate(model: Trained) -> Metrics:
+    def validate(model: TrainableModel) -> Metrics:
         model.evaluate(validation, verbose=0)
         return model.metrics()
 
-    return Job(
+    return TrainingPlan(
         network=network,
         measure=measure_pretraining,
         names=("loss", "acc", "nsp_loss", "nsp_acc") if settings.nsp else ("loss", "acc"),
@@ -157,7 +157,7 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     )
 
 
-def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Sums]:
+def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dict[str, MetricSums]:
     """Return the metrics of a batch.
 
     `loss` and `acc` cover the chosen tokens only, `nsp_loss` and `nsp_acc` the text pairs.
@@ -169,23 +169,23 @@ def measure_pretraining(targets: dict[str, Any], outputs: dict[str, Any]) -> dic
         outputs: Outputs of a `PretrainingModel`.
 
     Returns:
-        Sums per metric; losses are negative log-likelihoods in nats.
+        MetricSums per metric; losses are negative log-likelihoods in nats.
     """
     count = tf.reduce_sum(targets["chosen"])
     loss, hits = _loss_and_hits(targets["mlm"], outputs["mlm"])
     sums = {
-        "loss": Sums(
+        "loss": MetricSums(
             tf.reduce_sum(loss * targets["chosen"]), count, tf.reduce_sum(loss * targets["share"])
         ),
-        "acc": Sums(tf.reduce_sum(hits * targets["chosen"]), count),
+        "acc": MetricSums(tf.reduce_sum(hits * targets["chosen"]), count),
     }
     if "nsp" in outputs:
         loss, hits = _loss_and_hits(targets["nsp"], outputs["nsp"])
         pairs = tf.cast(tf.size(loss), tf.float32)
         share = tf.reduce_sum(loss * targets["nsp_share"])
         sums |= {
-            "nsp_loss": Sums(tf.reduce_sum(loss), pairs, share),
-            "nsp_acc": Sums(tf.reduce_sum(hits), pairs),
+            "nsp_loss": MetricSums(tf.reduce_sum(loss), pairs, share),
+            "nsp_acc": MetricSums(tf.reduce_sum(hits), pairs),
         }
     return sums
 

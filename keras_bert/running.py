@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from engine.provenance import provenance
 from keras_bert.batching import Padding
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Job, uses_xla
+from keras_bert.fitting import TrainingPlan, uses_xla
 from keras_bert.loading import bert_of, find_source, fresh_bert, precision
 from keras_bert.model import create_BERT, settings_of
 from keras_bert.run_folder import KerasRunFolder
@@ -62,7 +62,7 @@ def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
         strategy = tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU"))
     replicas = strategy.num_replicas_in_sync
     if settings.batch_size % replicas:
-        settings.raise_fault("batch_size", f"give a multiple of the {replicas} devices")
+        settings.raise_invalid_option("batch_size", f"give a multiple of the {replicas} devices")
     with precision(settings.precision), strategy.scope():
         yield strategy
 
@@ -266,7 +266,7 @@ def padding_of(settings: TrainingSettings, begun: Start) -> Padding:
 
 
 def write_plan(
-    folder: KerasRunFolder, job: Job, settings: TrainingSettings, samples: dict[str, int]
+    folder: KerasRunFolder, job: TrainingPlan, settings: TrainingSettings, samples: dict[str, int]
 ) -> None:
     """Write plan.json: modules, parameter counts and learning rates."""
     bert, network = bert_of(job.network), job.network

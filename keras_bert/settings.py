@@ -85,25 +85,25 @@ class TrainingSettings:
                 0 if each.name in {"seed", "patience", "gru_units"} else 1,
             )
             if each.type in {int, "int"} and value < lowest:
-                self.raise_fault(each.name, f"give {lowest} or more")
+                self.raise_invalid_option(each.name, f"give {lowest} or more")
         for name in ("drop_rate", "warmup", "dropout"):
             if not 0 <= getattr(self, name, 0) < 1:
-                self.raise_fault(name, "give 0 or more and less than 1")
+                self.raise_invalid_option(name, "give 0 or more and less than 1")
         for name in ("lr", "clip", "bert_lr"):
             if not getattr(self, name, 1) > 0:
-                self.raise_fault(name, "give more than 0")
+                self.raise_invalid_option(name, "give more than 0")
         if self.weight_decay < 0:
-            self.raise_fault("weight_decay", "give 0 or more")
+            self.raise_invalid_option("weight_decay", "give 0 or more")
         if self.jit == "on" and (self.deterministic or self.strategy == "mirrored"):
-            self.raise_fault(
+            self.raise_invalid_option(
                 "jit",
                 "XLA works only on one device and without determinism; add --no-deterministic and "
                 "leave out --strategy mirrored",
             )
         if self.random_weights and not self.model:
-            self.raise_fault("random_weights", "name the --model that provides the sizes")
+            self.raise_invalid_option("random_weights", "name the --model that provides the sizes")
 
-    def raise_fault(self, name: str, advice: str) -> None:
+    def raise_invalid_option(self, name: str, advice: str) -> None:
         """Raise `KerasBertError` with the option, its value and the advice."""
         value = getattr(self, name)
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -133,9 +133,9 @@ class PretrainSettings(TrainingSettings):
         """Raise `KerasBertError` for invalid values and combinations."""
         super().__post_init__()
         if not 0 < self.mask_rate < 1:
-            self.raise_fault("mask_rate", "give more than 0 and less than 1")
+            self.raise_invalid_option("mask_rate", "give more than 0 and less than 1")
         if self.val_text and not self.text:
-            self.raise_fault("val_text", "give --text too")
+            self.raise_invalid_option("val_text", "give --text too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ class FinetuneSettings(TrainingSettings):
         super().__post_init__()
         for name in ("val", "test"):
             if getattr(self, name) and not self.train:
-                self.raise_fault(name, "give --train too")
+                self.raise_invalid_option(name, "give --train too")
 
 
 @dataclass(frozen=True, kw_only=True)

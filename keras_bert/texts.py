@@ -90,7 +90,7 @@ def read_labelled(
         _read(path, read_rows(path, columns, advice=_COLUMNS)), label_column, path
     )
     reader = RowReader(text_column, label_column, None, names)
-    rows = list(_read(path, read_rows(path, columns, reader.is_whole_row, advice=_COLUMNS)))
+    rows = list(_read(path, read_rows(path, columns, reader.is_complete_row, advice=_COLUMNS)))
     if not rows:
         msg = f"{path} has a header and no rows; add rows to it"
         raise DataError(msg)

@@ -112,7 +112,7 @@ class Task(OptimizedModule):
         """Name the parts that start from random weights, for messages; empty if there are none."""
         return "the head"
 
-    def use_plan(self, plan: FreezingPlan) -> None:
+    def set_freezing_plan(self, plan: FreezingPlan) -> None:
         """Set the freezing plan and apply it for the first epoch.
 
         Raises:
@@ -203,7 +203,7 @@ class Task(OptimizedModule):
                 f"lower model.lr and model.backbone_lr, or set trainer.gradient_clip_val"
             )
             raise NonFiniteLossError(msg)
-        result = totals.result_of_all()
+        result = totals.global_result()
         self.results[stage] = result
         known = {
             f"{stage}/{name}": value for name, value in result.metrics.items() if value is not None

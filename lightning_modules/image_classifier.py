@@ -65,7 +65,7 @@ class ImageClassifier(ClassificationTask):
             self.network = Classifier(
                 features, MLPHead(features.width, outputs, hidden or (256, 256), dropout)
             )
-        self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+        self.set_freezing_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
         """Return logits [B, K]; with `mirror_test`, averaged with those of the mirror images."""

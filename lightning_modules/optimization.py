@@ -15,10 +15,10 @@ from lightning_modules.optim.groups import parameter_groups
 from lightning_modules.optim.optimizers import (
     OptimizerName,
     clip_in_step,
-    clips_itself,
     make_optimizer,
+    supports_fused_clipping,
 )
-from lightning_modules.optim.schedules import Schedule, lr_schedule, steps_in
+from lightning_modules.optim.schedules import Schedule, lr_schedule, steps_per_epoch_of
 
 
 class OptimizedModule(lightning.LightningModule):
@@ -52,7 +52,7 @@ class OptimizedModule(lightning.LightningModule):
         # Reading `estimated_stepping_batches` also sets `num_training_batches`.
         total = int(self.trainer.estimated_stepping_batches)
         batches = int(self.trainer.num_training_batches)
-        steps = steps_in(batches, self.trainer.accumulate_grad_batches)
+        steps = steps_per_epoch_of(batches, self.trainer.accumulate_grad_batches)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)
         if not isinstance(scheduler, ReduceLROnPlateau):
             return {
@@ -83,7 +83,7 @@ class OptimizedModule(lightning.LightningModule):
         elif (
             gradient_clip_val
             and gradient_clip_algorithm in (None, "norm")
-            and clips_itself(optimizer)
+            and supports_fused_clipping(optimizer)
         ):
             clip_in_step(optimizer, gradient_clip_val)
         else:

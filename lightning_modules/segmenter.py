@@ -60,7 +60,7 @@ class Segmenter(Task):
             checkpoint_encoder=checkpoint_encoder,
             checkpoint_head=checkpoint_head,
         )
-        self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+        self.set_freezing_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     @staticmethod
     def metric_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number

@@ -53,7 +53,7 @@ class TextClassifier(ClassificationTask):
             self.network = Classifier(features, LinearHead(features.width, outputs, dropout))
         else:
             self.network = Classifier(features, BiGRUHead(features.width, hidden, outputs, dropout))
-        self.use_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+        self.set_freezing_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
 
     def backbone_config(self) -> dict[str, Any]:
         """Return the values of the encoder's configuration."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import plots
-from reports.groups import Group, grouped
+from reports.groups import Group, group_by_seed
 from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
@@ -33,7 +33,9 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
     runs = [read_run(path) for path in paths]
     names = distinct_names(runs)
     template = environment().get_template("compare.html.j2")
-    page = template.render(title=f"Comparison of {', '.join(names)}", **compared(runs, names))
+    page = template.render(
+        title=f"Comparison of {', '.join(names)}", **comparison_context(runs, names)
+    )
     write_text(target, page)
     return target
 
@@ -50,14 +52,14 @@ def distinct_names(runs: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def compared(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Any]:
+def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, Any]:
     """Return the template variables of a comparison.
 
     Args:
         runs: At least one run.
         names: A display name for each run.
     """
-    groups = grouped(runs, names)
+    groups = group_by_seed(runs, names)
     tested = any(run.test for run in runs)
     stage = "test" if tested else "val"
     columns = [

@@ -66,10 +66,10 @@ class Group:
         """Summarise a metric of stage `val` or `test` over the runs; None if a run lacks it."""
         values = [run.metrics.get(stage, {}).get(key) for run in self.runs]
         numbers = [float(value) for value in values if value is not None]
-        return summarised(numbers) if len(numbers) == len(values) else None
+        return summarize(numbers) if len(numbers) == len(values) else None
 
 
-def summarised(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float]) -> Summary:
     """Return mean, standard deviation and confidence interval of at least one value."""
     mean = statistics.fmean(values)
     if len(values) == 1:
@@ -79,7 +79,7 @@ def summarised(values: Sequence[float]) -> Summary:
     return Summary(mean, deviation, (mean - half, mean + half))
 
 
-def grouped(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Group]:
+def group_by_seed(runs: Sequence[RunRecord], names: Sequence[str]) -> list[Group]:
     """Group the finished runs that differ only by seed and were tested on the same samples.
 
     Every other run is a group of its own. The order of the runs is kept.

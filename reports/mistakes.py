@@ -11,7 +11,7 @@ from reports.record import RunRecord
 MAX_MISTAKES = 2000
 
 
-def wrong_samples(run: RunRecord) -> pd.DataFrame:
+def misclassified_samples(run: RunRecord) -> pd.DataFrame:
     """Return the misclassified test samples with their confidence, the most confident first.
 
     The column `reference` has the text of a sample, or the name of its image.
@@ -28,7 +28,7 @@ def wrong_samples(run: RunRecord) -> pd.DataFrame:
     return wrong.sort_values(["confidence", "index"], ascending=[False, True])
 
 
-def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
+def misclassified_pictures(run: RunRecord) -> list[dict[str, Any]]:
     """Return the misclassified test samples that have a picture, the most confident first.
 
     Args:
@@ -37,7 +37,7 @@ def wrong_pictures(run: RunRecord) -> list[dict[str, Any]]:
     Returns:
         Dicts with index, label, prediction, confidence, name and source (of the picture).
     """
-    rows = wrong_samples(run).to_dict("records") if run.pictures else []
+    rows = misclassified_samples(run).to_dict("records") if run.pictures else []
     # Pictures are stored for the most confident mistakes and for the first samples of each class.
     # After the first mistake without a picture only the latter have one: they are left out, so
     # that the list has no gaps.
@@ -67,7 +67,7 @@ def mistakes(run: RunRecord) -> list[dict[str, Any]]:
         Dicts with label, prediction, count and rows (index, confidence, text); at most
         `MAX_MISTAKES` rows in total.
     """
-    wrong = wrong_samples(run)
+    wrong = misclassified_samples(run)
     shown = wrong.head(MAX_MISTAKES)
     kinds = []
     for (label, prediction), group in wrong.groupby(["label", "prediction"], sort=False):

@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 
 from reports import plots
-from reports.mistakes import MAX_MISTAKES, mistakes, wrong_pictures, wrong_samples
+from reports.mistakes import MAX_MISTAKES, misclassified_pictures, misclassified_samples, mistakes
 from reports.pictures import class_pictures
 from reports.record import RunRecord, read_run
 from reports.segmentation import (
@@ -71,13 +71,13 @@ def write_report(path: Path) -> Path:
 
 def _classification_parts(run: RunRecord) -> dict[str, Any]:
     return {
-        "samples_are": "samples",
+        "sample_noun": "samples",
         "headline": _headline(run),
         "averages": _averages(run.test),
         "kinds": mistakes(run),
         "class_pictures": class_pictures(run),
-        "wrong_pictures": wrong_pictures(run),
-        "wrong_count": len(wrong_samples(run)),
+        "misclassified_pictures": misclassified_pictures(run),
+        "wrong_count": len(misclassified_samples(run)),
         "max_mistakes": MAX_MISTAKES,
     }
 
@@ -89,7 +89,7 @@ def _segmentation_parts(run: RunRecord) -> dict[str, Any]:
         "pictures": segmentation_pictures(run),
     }
     headline = segmentation_headline(run) if run.test["pixels"] else []
-    return {"samples_are": "images", "headline": headline, "segmentation": segmentation}
+    return {"sample_noun": "images", "headline": headline, "segmentation": segmentation}
 
 
 def _headline(run: RunRecord) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import search_plots
-from reports.comparison import compared
+from reports.comparison import comparison_context
 from reports.page import environment
 from reports.record import read_run
 from run_folders.metrics import shown_in
@@ -49,7 +49,7 @@ def write_sweep_page(path: Path) -> Path:
             search=search,
             pictures=search_plots.pictures(search) if search else {},
             compared=bool(runs),
-            **(compared(runs, names) if runs else {}),
+            **(comparison_context(runs, names) if runs else {}),
         )
     )
     target = path / PAGE

@@ -16,7 +16,7 @@ _GAP, _LINE, _SWATCH, _TEXT = 8, 20, 14, 13  # pixels
 _MIN_PANEL_WIDTH = 240  # pixels; the legend does not fit below narrower panels
 
 
-def coloured(labels: Pixels, colours: Sequence[Colour]) -> Pixels:
+def colorize(labels: Pixels, colours: Sequence[Colour]) -> Pixels:
     """Return a mask in the colours of its classes.
 
     Args:
@@ -62,10 +62,10 @@ def triptych(
         Input | prediction | annotation. The legend lists the classes that occur, the most frequent
         first.
     """
-    panels = [("input", image), ("prediction", coloured(prediction, colours))]
+    panels = [("input", image), ("prediction", colorize(prediction, colours))]
     masks = [prediction]
     if annotation is not None:
-        panels.append(("annotation", coloured(annotation, colours)))
+        panels.append(("annotation", colorize(annotation, colours)))
         masks.append(annotation)
     factor = max(min(1.0, longest / max(image.shape[:2])), _MIN_PANEL_WIDTH / image.shape[1])
     height, width = round(image.shape[0] * factor), round(image.shape[1] * factor)

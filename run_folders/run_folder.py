@@ -240,7 +240,7 @@ class RunFolder:
             write_text(path, text.getvalue())
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Lock the folder against other processes; the lock ends with the process at the latest.
 
         Raises:
@@ -257,7 +257,7 @@ class RunFolder:
             os.close(handle)
 
     @property
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether a process has locked the folder, as far as the file system can tell."""
         if not self.path.is_dir():
             return False

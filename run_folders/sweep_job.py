@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 # States of completed jobs. Jobs in other states are resumed or run again.
 DONE = ("finished", "pruned")
 # Prefixes of overrides that do not change what a job trains.
-NOT_OF_THE_JOB = ("sweep.", "hydra.", "hydra/")
+INTERNAL_OVERRIDES = ("sweep.", "hydra.", "hydra/")
 _OVERRIDES = "overrides.json"
 _STAGES = ("val", "test")
 
@@ -68,7 +68,7 @@ def read_job(path: Path) -> Job:
     folder = RunFolder(path)
     status = folder.read_json("status.json")
     state = str(status.get("state", "interrupted"))
-    if state == "running" and not folder.is_held:
+    if state == "running" and not folder.is_locked:
         state = "interrupted"
     typed: list[str] = folder.read_json(_OVERRIDES).get("words", [])
     overrides = {
@@ -101,7 +101,7 @@ def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
     }
 
 
-def enter_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
+def prepare_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
     """Prepare a job's folder for running the job, whatever the folder contains.
 
     Args:
@@ -117,12 +117,14 @@ def enter_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
     """
     state = folder.read_json("status.json").get("state")
     own = [
-        override for override in overrides if not override.lstrip("+").startswith(NOT_OF_THE_JOB)
+        override
+        for override in overrides
+        if not override.lstrip("+").startswith(INTERNAL_OVERRIDES)
     ]
     if state in DONE:
         _warn_of_other_overrides(folder, own)
         return "done"
-    if state == "running" and folder.writes and folder.is_held:
+    if state == "running" and folder.writes and folder.is_locked:
         msg = "still going on in another process; wait for it, or stop it first"
         raise SweepError(msg)
     resumes = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
@@ -154,13 +156,13 @@ def _set_aside(path: Path) -> None:
     log.info("job %s runs again; the earlier attempt is in %s", path.name, kept.name)
 
 
-def leave_error(folder: RunFolder, error: str) -> None:
+def record_error(folder: RunFolder, error: str) -> None:
     """Write an error to status.json if the run itself could not.
 
     An interrupted job that can be resumed stays interrupted.
     """
     status = folder.read_json("status.json")
-    if folder.is_held or status.get("state") in (*DONE, "failed"):
+    if folder.is_locked or status.get("state") in (*DONE, "failed"):
         return
     state = (
         "interrupted"

@@ -12,7 +12,14 @@ from pathlib import Path
 from filelock import Timeout
 
 from datamodules.reading.errors import DataError
-from engine.feature_cache.store import ENTRY, cache_folder, entries, gigabytes, remove, size_of
+from engine.feature_cache.store import (
+    ENTRY,
+    cache_folder,
+    entries,
+    entry_size,
+    format_bytes,
+    remove,
+)
 from engine.processes.outcome import report_failure
 
 
@@ -41,10 +48,11 @@ def main() -> int:
 def _list(folder: Path) -> str:
     found = entries(folder)
     lines = [
-        f"{entry.name:32}  {gigabytes(size_of(entry)):>10}  {_content(entry)}" for entry in found
+        f"{entry.name:32}  {format_bytes(entry_size(entry)):>10}  {_content(entry)}"
+        for entry in found
     ]
     return "\n".join(
-        [*lines, f"{len(found)} entries, {gigabytes(sum(map(size_of, found)))}, in {folder}"]
+        [*lines, f"{len(found)} entries, {format_bytes(sum(map(entry_size, found)))}, in {folder}"]
     )
 
 
@@ -63,7 +71,7 @@ def _content(entry: Path) -> str:
 def _clear(folder: Path) -> str:
     freed, failures = 0, []
     for entry in entries(folder):
-        size = size_of(entry)
+        size = entry_size(entry)
         try:
             remove(entry)
             freed += size
@@ -71,7 +79,7 @@ def _clear(folder: Path) -> str:
             failures.append(f"{entry.name} was not removed: a run is computing it")
         except OSError as error:
             failures.append(f"{entry.name} was not removed: {error}")
-    return "\n".join([*failures, f"{gigabytes(freed)} freed in {folder}"])
+    return "\n".join([*failures, f"{format_bytes(freed)} freed in {folder}"])
 
 
 if __name__ == "__main__":

@@ -244,9 +244,9 @@ def test_a_run_is_not_written_over_another(train: Train) -> None:
 
 
 def test_garbage_is_looked_for_again_once_modules_are_there() -> None:
-    with launch.without_collections():
+    with launch.garbage_collection_disabled():
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(ImportError), launch.without_collections():
+    with pytest.raises(ImportError), launch.garbage_collection_disabled():
         raise ImportError
     assert gc.isenabled()

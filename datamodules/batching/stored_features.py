@@ -209,7 +209,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
         stored: StoredFeatures,
         labels: Sequence[int],
         indices: Sequence[int],
-        state_of: Callable[[int, Tensor], Tensor] | None = None,
+        view_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         """Combine features with labels and rows of their samples.
 
@@ -217,10 +217,10 @@ class FeatureSplit(Dataset[FeatureBatch]):
             stored: Features of N samples.
             labels: Class of each sample, 0..K-1.
             indices: Row of each sample in the split's file, from 0.
-            state_of: Called with the epoch and rows [B]; returns the view of each, [B] int64. None
+            view_of: Called with the epoch and rows [B]; returns the view of each, [B] int64. None
                 if all epochs read view 0.
         """
-        self.stored, self.state_of = stored, state_of
+        self.stored, self.view_of = stored, view_of
         self.labels, self.indices = torch.as_tensor(labels), torch.as_tensor(indices)
 
     def __len__(self) -> int:
@@ -239,7 +239,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
         chosen = torch.as_tensor(positions)
         index = self.indices[chosen]
         views: Tensor | int = (
-            0 if epoch is None or self.state_of is None else self.state_of(epoch, index)
+            0 if epoch is None or self.view_of is None else self.view_of(epoch, index)
         )
         features, lengths = self.stored.take(chosen, views)
         batch = FeatureBatch(features=features, labels=self.labels[chosen], index=index)

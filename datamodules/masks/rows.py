@@ -137,7 +137,7 @@ class SegmentationReader:
         name = image.name.removesuffix(self.image_suffix) if self.image_suffix else image.stem
         return annotations / image.relative_to(images).with_name(name + self.annotation_suffix)
 
-    def annotations_beside(self, images: Path) -> Path | None:
+    def annotations_for(self, images: Path) -> Path | None:
         """Return the folder of masks for a folder of images, or for a subfolder of one.
 
         None if the path does not match `images`, or the folder of masks does not exist.

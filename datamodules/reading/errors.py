@@ -37,10 +37,10 @@ class BadRow:
         return f"{self.file}{row}{line}: {self.reason}"
 
 
-LEAVE_OUT = "fix the file, or leave such rows out with data.on_bad_rows=skip"
+BAD_ROWS_ADVICE = "fix the file, or leave such rows out with data.on_bad_rows=skip"
 
 
-def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = LEAVE_OUT) -> None:
+def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = BAD_ROWS_ADVICE) -> None:
     """Raise an error that lists the rows that cannot be used.
 
     Args:

@@ -41,7 +41,7 @@ class Row:
 def read_rows(
     path: Path,
     needed: Sequence[str],
-    is_whole_row: Callable[[dict[str, str]], bool] = lambda _: False,
+    is_complete_row: Callable[[dict[str, str]], bool] = lambda _: False,
     split: str = "",
     advice: str = COLUMN_ADVICE,
 ) -> Iterator[Row | BadRow]:
@@ -50,8 +50,8 @@ def read_rows(
     Args:
         path: A .csv, .tsv, .jsonl or .parquet file.
         needed: Columns that the file must have.
-        is_whole_row: Whether a line inside a quoted text is a complete row, which is there because
-            of a stray quote.
+        is_complete_row: Whether a line inside a quoted text is a complete row. A stray quote
+            causes such lines.
         split: Split that bad rows name.
         advice: Next step for the user if a column is missing.
 
@@ -73,7 +73,7 @@ def read_rows(
     elif suffix == ".jsonl":
         yield from _read_jsonl(path, needed, split, advice)
     else:
-        yield from _CsvReader(path, needed, is_whole_row, split, advice).rows()
+        yield from _CsvReader(path, needed, is_complete_row, split, advice).rows()
 
 
 def check_columns(
@@ -107,14 +107,14 @@ class _CsvReader:
         self,
         path: Path,
         needed: Sequence[str],
-        is_whole_row: Callable[[dict[str, str]], bool],
+        is_complete_row: Callable[[dict[str, str]], bool],
         split: str,
         advice: str,
     ) -> None:
-        self.path, self.needed, self.is_whole_row, self.split, self.advice = (
+        self.path, self.needed, self.is_complete_row, self.split, self.advice = (
             path,
             needed,
-            is_whole_row,
+            is_complete_row,
             split,
             advice,
         )
@@ -191,7 +191,7 @@ class _CsvReader:
         ]
 
         def whole(fields: list[str]) -> bool:
-            return len(fields) == len(header) and self.is_whole_row(
+            return len(fields) == len(header) and self.is_complete_row(
                 dict(zip(header, fields, strict=True))
             )
 

@@ -80,7 +80,7 @@ class RowReader:
         """Return the columns that are read."""
         return [c for c in (self.text_column, self.label_column, self.id_column) if c is not None]
 
-    def is_whole_row(self, row: Mapping[str, str]) -> bool:
+    def is_complete_row(self, row: Mapping[str, str]) -> bool:
         """Return whether a line inside a quoted text is a complete row: its label is a class."""
         return row[self.label_column] in self.class_names
 

@@ -77,7 +77,7 @@ def origins() -> dict[str, str]:
 
 
 @contextmanager
-def explained(overrides: Sequence[str]) -> Iterator[None]:
+def explaining_errors(overrides: Sequence[str]) -> Iterator[None]:
     """Replace Hydra's errors about mistyped overrides by one line that suggests known names.
 
     Args:

@@ -10,7 +10,7 @@ AUTO = "auto"
 _FULL, _MIXED = "32-true", "bf16-mixed"
 
 
-def fast_and_safe(accelerator: str) -> tuple[str, str]:
+def precision_for(accelerator: str) -> tuple[str, str]:
     """Return the precision for a device, and the reason for it.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.batching.stored_features import FeatureInput, StoredFeatures
 from engine.build import RunObjects
-from engine.processes.ranks import is_first
+from engine.processes.ranks import is_rank_zero
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.freezing.prefix import Cut
@@ -31,21 +31,21 @@ class LayerOutput:
     Attributes:
         dtype: The dtype of the features.
         shape: The shape of one sample's features, or of one token's.
-        of_tokens: True if each token has its own features.
+        per_token: True if each token has its own features.
     """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    of_tokens: bool
+    per_token: bool
 
 
 def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -> LayerOutput:  # noqa: ANN401 - each dataset has its batch type
     """Return the format of the output at a cut, found by running a batch of one sample."""
     with _frozen(task, trainer):
         output = _run(cut, task, batch)
-    of_tokens = output.lengths is not None
+    per_token = output.lengths is not None
     return LayerOutput(
-        output.values.dtype, tuple(output.values.shape[2 if of_tokens else 1 :]), of_tokens
+        output.values.dtype, tuple(output.values.shape[2 if per_token else 1 :]), per_token
     )
 
 
@@ -94,7 +94,7 @@ def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
         with (
             torch.no_grad(),
             trainer.precision_plugin.forward_context(),
-            _held_in_half(task.network.get_submodule("features"), half),
+            _half_precision_weights(task.network.get_submodule("features"), half),
         ):
             yield
     finally:
@@ -102,7 +102,7 @@ def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _held_in_half(part: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+def _half_precision_weights(part: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Store the weights in half precision, so that autocast does not convert them in every call.
 
     The results are the same. The original weights are restored afterwards.
@@ -133,7 +133,7 @@ def _progress(description: str, steps: int) -> Iterator[Any]:
     Yields:
         A function that advances the bar by one step.
     """
-    if not (sys.stderr.isatty() and is_first()):
+    if not (sys.stderr.isatty() and is_rank_zero()):
         yield lambda: None
         return
     with Progress(console=Console(stderr=True), transient=True) as bar:

@@ -37,7 +37,7 @@ def _processor() -> list[object]:
     return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), bfloat16_units()]
 
 
-def digest_of_part(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
+def frozen_part_digest(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
     """Return the digest of the frozen part of a network.
 
     It covers weights, buffers, configuration, the cut, code, precision, device and versions.

@@ -26,8 +26,8 @@ from engine.build import RunObjects
 from engine.checkpoints import load_checkpoint
 from engine.config.validation import ConfigError
 from engine.feature_cache.computing import compute_features, layer_output
-from engine.feature_cache.key import digest_of_part
-from engine.feature_cache.store import FeatureStore, StoreError, gigabytes
+from engine.feature_cache.key import frozen_part_digest
+from engine.feature_cache.store import FeatureStore, StoreError, format_bytes
 from lightning_modules.base import Task
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.prefix import Cut, find_cut
@@ -99,7 +99,7 @@ class CachePlan:
         )
         new = [name for name, entry in self.entries.items() if not entry.found]
         status = f"{', '.join(new)} to be computed" if new else "found"
-        size = gigabytes(self.bytes) + (f" ({views})" if views else "")
+        size = format_bytes(self.bytes) + (f" ({views})" if views else "")
         return f"features of {self.cut} are stored: {size}, {status}, in {self.store.folder}"
 
 
@@ -233,7 +233,7 @@ def _epochs(parts: RunObjects) -> int | None:
 def _entries(
     cut: Cut, parts: RunObjects, store: FeatureStore, splits: list[str]
 ) -> dict[str, Entry]:
-    part = digest_of_part(cut, parts.task, parts.trainer)
+    part = frozen_part_digest(cut, parts.task, parts.trainer)
     sources = {split: parts.datamodule.feature_input(split) for split in splits}
     output = layer_output(
         cut,
@@ -245,7 +245,7 @@ def _entries(
     for split, source in sources.items():
         mirrored = split != "train" and getattr(parts.task, "mirror_test", False)
         views = 2 if mirrored else source.views
-        lengths = source.lengths if output.of_tokens else None
+        lengths = source.lengths if output.per_token else None
         layout = Layout(output.dtype, output.shape, source.samples, views, lengths)
         key = digest_of_tensors([], part, source.sha256, layout.facts())[:32]
         entries[split] = Entry(source, layout, key, key in store)

@@ -81,20 +81,20 @@ class FeatureStore:
         if all(key in self for key in needed):
             return
         used = sum(
-            size_of(path)
+            entry_size(path)
             for path in entries(self.folder)
             if path.name.removesuffix(PARTIAL) not in needed
         )
         if used + sum(needed.values()) > self.max_bytes:
             reason = (
-                f"{self.folder} holds {gigabytes(used)} of the {gigabytes(self.max_bytes)} "
+                f"{self.folder} holds {format_bytes(used)} of the {format_bytes(self.max_bytes)} "
                 "that cache.max_gb allows"
             )
             raise self._no_space(sum(needed.values()), f"{reason}; raise cache.max_gb")
 
     def _no_space(self, needed: int, reason: str) -> StoreError:
         advice = f"free space (python scripts/cache.py list|clear --dir {self.folder})"
-        return StoreError(f"the features take {gigabytes(needed)}, and {reason}, or {advice}")
+        return StoreError(f"the features take {format_bytes(needed)}, and {reason}, or {advice}")
 
     def get(
         self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
@@ -191,7 +191,7 @@ class FeatureStore:
         try:
             layout.create(partial)
         except OSError as error:
-            free = gigabytes(shutil.disk_usage(self.folder).free)
+            free = format_bytes(shutil.disk_usage(self.folder).free)
             reason = (
                 f"the disk of {self.folder} has {free} left ({error}); "
                 "set cache.dir to a folder on another disk"
@@ -229,7 +229,7 @@ def entries(folder: Path) -> list[Path]:
     )
 
 
-def size_of(entry: Path) -> int:
+def entry_size(entry: Path) -> int:
     """Return the size of an entry in bytes; 0 if it no longer exists."""
     with suppress(OSError):
         return sum(path.stat().st_size for path in entry.iterdir())
@@ -253,6 +253,6 @@ def remove(entry: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def gigabytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Return a number of bytes as readable text, in GB or MB."""
     return f"{count / 1e9:.2f} GB" if count >= 10_000_000 else f"{count / 1e6:.2f} MB"  # noqa: PLR2004

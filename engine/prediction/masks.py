@@ -24,7 +24,7 @@ from engine.prediction.table_writer import progress
 from engine.segmentation_results import predicted_labels
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
-from reports.triptychs import coloured, encoded, triptych
+from reports.triptychs import colorize, encoded, triptych
 from run_folders.run_folder import RunFolderError, write_atomically
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def _items(
 def _annotation(
     reader: SegmentationReader, file: Path, top: Path, annotations: Path | None
 ) -> Path | None:
-    folder = annotations or reader.annotations_beside(top)
+    folder = annotations or reader.annotations_for(top)
     path = None if folder is None else reader.annotation_of(file, top, folder)
     return path if path is not None and path.is_file() else None
 
@@ -239,7 +239,7 @@ def _write(
 ) -> None:
     pictures = {
         "labels": Image.fromarray(class_list.encode(prediction)),
-        "colours": Image.fromarray(coloured(prediction, class_list.colours)),
+        "colours": Image.fromarray(colorize(prediction, class_list.colours)),
         "overview": triptych(image, prediction, labels, class_list.names, class_list.colours),
     }
     for kind, picture in pictures.items():

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine.processes.outcome import ERROR_FILE, describe, is_for_the_user
-from engine.processes.ranks import this_rank, with_rank
+from engine.processes.outcome import ERROR_FILE, describe, is_user_error
+from engine.processes.ranks import add_rank, this_rank
 from engine.processes.signals import InterruptedRunError
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder, write_text
 
 # Seconds to wait for the other processes' error files: a fault in the config fails all of them.
-_FOR_THE_OTHERS = 2.0
+_ERROR_FILES_TIMEOUT = 2.0
 _POLL = 0.1  # seconds
 _UNSURE = "another process may have ended first: see its log"
 
@@ -87,7 +87,7 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
     except no_failure:
         raise
     except Exception as error:
-        message = with_rank(describe(error))
+        message = add_rank(describe(error))
         with suppress(OSError):  # a full disk must not hide the error
             write_text(own, message)
         # torchrun sends SIGTERM when another process has failed.
@@ -101,7 +101,7 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
                 failed_first
                 and not all_left
                 and isinstance(error, RuntimeError)
-                and not is_for_the_user(error)
+                and not is_user_error(error)
             ):
                 error.add_note(_UNSURE)
                 first = f"rank {rank.number}: {describe(error)}; {_UNSURE}"
@@ -116,9 +116,9 @@ def reporting_first_failure(folder: RunFolder, no_failure: type[Exception]) -> I
 def _wait_for_others(folder: RunFolder, before: dict[str, Any], errors: Path, world: int) -> None:
     """Wait until all processes have written error files or one has recorded the first error.
 
-    The wait ends after `_FOR_THE_OTHERS` seconds.
+    The wait ends after `_ERROR_FILES_TIMEOUT` seconds.
     """
-    deadline = time.monotonic() + _FOR_THE_OTHERS
+    deadline = time.monotonic() + _ERROR_FILES_TIMEOUT
     while (
         time.monotonic() < deadline
         and len(_error_files(errors, world)) < world

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.config.composing import typed_overrides
 from engine.processes.outcome import describe
-from engine.processes.ranks import is_first, this_rank, was_restarted
+from engine.processes.ranks import is_rank_zero, this_rank, was_restarted
 from engine.processes.supervisor import Processes
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
@@ -55,13 +55,13 @@ def begin(folder: RunFolder, ckpt_path: str | None) -> str | None:
 
 def _silence_all_but_the_first() -> None:
     """Turn off logging to the terminal in all ranks but 0; they still log to their files."""
-    if not is_first():
+    if not is_rank_zero():
         for handler in logging.getLogger().handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL + 1)
 
 
-def needed(cfg: DictConfig) -> bool:
+def needs_launch(cfg: DictConfig) -> bool:
     """Return whether the job needs several processes that have not been started yet."""
     return this_rank() is None and not cfg.get("plan") and process_count(cfg) > 1
 
@@ -95,9 +95,7 @@ def process_count(cfg: DictConfig) -> int:
     return wanted if isinstance(wanted, int) and wanted <= gpus else 1
 
 
-def run_in_processes(
-    cfg: DictConfig, folder: RunFolder, ckpt_path: str | None
-) -> float | None:
+def run_in_processes(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None) -> float | None:
     """Run a job in one process per device.
 
     Args:

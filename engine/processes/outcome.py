@@ -28,7 +28,7 @@ class Outcome:
     code: int = 0
 
 
-def is_for_the_user(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Return whether the error's message says what to do, so that no traceback is needed."""
     return isinstance(error, UserError) or _is_from_hydra(error)
 
@@ -71,7 +71,7 @@ def report_failure() -> Iterator[Outcome]:
         _report(error, str(error))
         outcome.code = error.exit_code
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_for_the_user(error):
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_user_error(error):
             traceback.print_exception(error)
         _report(error, describe(error))
         outcome.code = 1

@@ -120,13 +120,13 @@ def is_child() -> bool:
     return SUPERVISOR in os.environ
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Return whether this process writes the run folder: it is rank 0, or the only process."""
     rank = this_rank()
     return rank is None or rank.number == 0
 
 
-def with_rank(message: str) -> str:
+def add_rank(message: str) -> str:
     """Return an error message, prefixed with this process's rank unless it is rank 0."""
     rank = this_rank()
     return message if rank is None or rank.number == 0 else f"rank {rank.number}: {message}"

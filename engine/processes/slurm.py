@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 
-from engine.processes.ranks import is_first
+from engine.processes.ranks import is_rank_zero
 from engine.processes.signals import InterruptedRunError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def requeue_after(error: InterruptedRunError) -> None:
         error.signum != signal.SIGUSR1
         or job is None
         or "SLURM_STEP_ID" not in os.environ
-        or not is_first()
+        or not is_rank_zero()
     ):
         return
     try:

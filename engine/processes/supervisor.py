@@ -90,7 +90,7 @@ class Processes:
         """Start one process; only rank 0 writes to the terminal."""
         ours = {SUPERVISOR: str(os.getpid()), ERROR_FILE: str(error_file(errors, rank))}
         ours["HYDRA_FULL_ERROR"] = os.environ.get(FULL_ERROR, "0")
-        environment = {**os.environ, **torchrun_protocol(rank, self.count, self.port), **ours}
+        environment = {**os.environ, **torchrun_environment(rank, self.count, self.port), **ours}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.count)))
         with self._log(rank).open("ab") if rank else nullcontext() as log:
             # With a session of its own, the child gets no Ctrl-C from the terminal. The supervisor
@@ -158,7 +158,7 @@ class Processes:
                 self._log(rank).unlink()
 
 
-def torchrun_protocol(rank: int, count: int, port: int) -> dict[str, str]:
+def torchrun_environment(rank: int, count: int, port: int) -> dict[str, str]:
     """Return the environment variables that torchrun would set for a process.
 
     This process keeps the rendezvous store, as torchrun's agent does.

@@ -16,7 +16,7 @@ from engine.sweeps.study import make_pruner, make_sampler, open_storage, resolve
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import JOURNAL, SEARCH
-from run_folders.sweep_job import DONE, NOT_OF_THE_JOB, read_job
+from run_folders.sweep_job import DONE, INTERNAL_OVERRIDES, read_job
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _SEEDS = 2**20  # number of offsets to the seed, one per sweep
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedTrial:
     """A trial that the study has asked to run.
 
     Attributes:
@@ -194,7 +194,7 @@ class Search:
         trials = self.study.get_trials(deepcopy=False, states=states)
         return [trial for trial in trials if trial.user_attrs.get("sweep") == self.identity]
 
-    def _interrupted(self) -> list[Asked]:
+    def _interrupted(self) -> list[AskedTrial]:
         """Return the trials of this sweep that were interrupted."""
         return [self._asked(trial) for trial in self._trials_of_this_sweep(TrialState.RUNNING)]
 
@@ -207,7 +207,7 @@ class Search:
                     trial.params, {"again": trial.number, "job": trial.user_attrs["job"]}
                 )
 
-    def ask(self, count: int) -> list[Asked]:
+    def ask(self, count: int) -> list[AskedTrial]:
         """Return the next trials to run.
 
         Interrupted trials come first.
@@ -232,7 +232,7 @@ class Search:
             - self._failed_now
         )
 
-    def _ask(self) -> Asked:
+    def _ask(self) -> AskedTrial:
         # The seed depends on the number of trials, so that a resumed search draws the same values
         # as an uninterrupted one.
         seen = len(self.study.get_trials(deepcopy=False))
@@ -252,7 +252,7 @@ class Search:
             trial.set_user_attr(name, value)
         return self._asked(trial)
 
-    def _asked(self, trial: optuna.Trial | FrozenTrial) -> Asked:
+    def _asked(self, trial: optuna.Trial | FrozenTrial) -> AskedTrial:
         """Return a trial with its overrides, and with those that its run needs to report to it."""
         job: str = trial.user_attrs["job"]
         spec = {
@@ -264,9 +264,9 @@ class Search:
             "pruner_options": dict(self.settings.pruner_options),
         }
         extra = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
-        return Asked(trial.number, job, [*trial.user_attrs["words"], *extra])
+        return AskedTrial(trial.number, job, [*trial.user_attrs["words"], *extra])
 
-    def tell(self, asked: Sequence[Asked]) -> None:
+    def tell(self, asked: Sequence[AskedTrial]) -> None:
         """Report the results in the trials' run folders to the study.
 
         An interrupted trial stays open.
@@ -282,7 +282,7 @@ class Search:
             expected = dict(
                 override.split("=", 1)
                 for override in trial.overrides
-                if not override.startswith(NOT_OF_THE_JOB)
+                if not override.startswith(INTERNAL_OVERRIDES)
             )
             if (
                 job.state in DONE

@@ -94,9 +94,9 @@ class LayerUnfreezing(lightning.Callback):
     ) -> None:
         """Set the task's plan, before the optimizer and DDP read which parameters train."""
         if isinstance(pl_module, Task):
-            self.give_plan(pl_module)
+            self.set_plan(pl_module)
 
-    def give_plan(self, task: Task) -> None:
+    def set_plan(self, task: Task) -> None:
         """Set a task's plan; repeated calls have no effect.
 
         Raises:
@@ -110,7 +110,7 @@ class LayerUnfreezing(lightning.Callback):
                 "remove it, or remove the unfreezing callback"
             )
             raise FreezingError(msg)
-        task.use_plan(plan)
+        task.set_freezing_plan(plan)
 
     def plan(self, network: nn.Module) -> FreezingPlan:
         """Return the plan for a network whose backbone is `features.model`.

@@ -84,7 +84,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         """
         has_key = offline is not True and _has_key()
         self.mode = _mode(offline, has_key=has_key)
-        self.offline_for_want_of_a_key = (
+        self.offline_without_key = (
             offline is None and not has_key and "WANDB_MODE" not in os.environ
         )
         self.log_checkpoint = log_checkpoint
@@ -130,7 +130,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         run = self.experiment
         run.config.update(config, allow_val_change=True)
         if self.mode == "offline":
-            why = "no key was found, so " if self.offline_for_want_of_a_key else ""
+            why = "no key was found, so " if self.offline_without_key else ""
             log.info(
                 "W&B: %sthe run is logged offline; to upload it: wandb sync %s",
                 why,

@@ -65,7 +65,7 @@ class StageTotals(Metric):
         values = self.listed("losses").tolist()
         return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
-    def result_of_all(self) -> StageResult:
+    def global_result(self) -> StageResult:
         """Return the result over all processes; every process receives it."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         # To gather a list, each process needs a tensor of the right shape and dtype, even without

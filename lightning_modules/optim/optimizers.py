@@ -34,7 +34,7 @@ def make_optimizer(
     return fused
 
 
-def clips_itself(optimizer: torch.optim.Optimizer) -> bool:
+def supports_fused_clipping(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether the optimizer's step can scale gradients: fused, and on the CPU or CUDA.
 
     The fused step for Apple's MPS cannot.
@@ -52,7 +52,7 @@ def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     scaled at all.
 
     Args:
-        optimizer: An optimizer for which `clips_itself` returns True.
+        optimizer: An optimizer for which `supports_fused_clipping` returns True.
         max_norm: Upper limit of the Euclidean norm over all gradients.
     """
     gradients = [

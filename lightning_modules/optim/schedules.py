@@ -117,7 +117,7 @@ def lr_schedule(
     )
 
 
-def steps_in(batches: float, accumulate: int) -> int:
+def steps_per_epoch_of(batches: float, accumulate: int) -> int:
     """Return the number of optimizer steps of an epoch.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.rows import RESULTS, Goal, Limit, Row, Side, described, ratio_goals
-from benchmarks.table import kept_rows, page
+from benchmarks.table import load_rows, page
 
 
 def row(key: str = "S2 linear") -> Row:
@@ -49,7 +49,7 @@ def test_goals_are_held_against_what_was_measured() -> None:
 def test_a_kept_row_is_the_row(tmp_path: Path) -> None:
     for key in ("S10 32", "S2 linear", "S1"):
         row(key).save(tmp_path)
-    rows = kept_rows(tmp_path)
+    rows = load_rows(tmp_path)
     assert [kept.key for kept in rows] == ["S1", "S2 linear", "S10 32"]
     assert rows[1] == row()
 
@@ -71,7 +71,7 @@ def test_the_page_says_what_was_missed() -> None:
 
 
 def test_the_page_is_drawn_from_the_rows_that_are_kept() -> None:
-    assert (RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8") == page(kept_rows())
+    assert (RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8") == page(load_rows())
 
 
 def test_the_machine_multiplies_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -430,7 +430,7 @@ def test_other_layouts_are_configuration(
     assert all((a == b).all() for a, b in zip(data.pairs("test", [3])[0], expected, strict=True))
     folder = rooms / "rooms" / images.format(split="val")
     beside = rooms / "rooms" / annotations.format(split="val")
-    assert data.reader.annotations_beside(folder) == (beside if beside != folder else None)
+    assert data.reader.annotations_for(folder) == (beside if beside != folder else None)
 
 
 def test_one_folder_for_both_needs_a_suffix(rooms: Path) -> None:

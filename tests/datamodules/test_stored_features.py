@@ -19,7 +19,7 @@ from datamodules.batching.stored_features import (
     digest_of_tensors,
 )
 from engine.feature_cache import store as feature_store
-from engine.feature_cache.store import FeatureStore, StoreError, gigabytes
+from engine.feature_cache.store import FeatureStore, StoreError, format_bytes
 from tests.conftest import ROOT
 
 LENGTHS = np.asarray([3, 1, 4, 2])
@@ -264,4 +264,4 @@ def test_an_interrupted_computation_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_sizes_for_a_person() -> None:
-    assert (gigabytes(1_234_567), gigabytes(20_000_000_000)) == ("1.23 MB", "20.00 GB")
+    assert (format_bytes(1_234_567), format_bytes(20_000_000_000)) == ("1.23 MB", "20.00 GB")

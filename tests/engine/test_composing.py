@@ -3,7 +3,7 @@
 import pytest
 from hydra import MissingConfigException
 
-from engine.config.composing import OverrideError, compose_config, explained
+from engine.config.composing import OverrideError, compose_config, explaining_errors
 
 
 def test_a_launcher_without_its_plugin_names_the_extra() -> None:
@@ -12,7 +12,7 @@ def test_a_launcher_without_its_plugin_names_the_extra() -> None:
         pytest.raises(
             OverrideError, match=r"hydra/launcher=joblib needs .* the extra `sweep` .*'\.\[sweep\]'"
         ),
-        explained([]),
+        explaining_errors([]),
     ):
         raise missing
 
@@ -21,18 +21,21 @@ def test_an_unknown_launcher_names_those_that_there_are() -> None:
     missing = MissingConfigException("no basik", "hydra/launcher/basik", ["basic"])
     with (
         pytest.raises(OverrideError, match="hydra/launcher has no 'basik'; did you mean basic"),
-        explained([]),
+        explaining_errors([]),
     ):
         raise missing
 
 
 def test_cfg_of_several_jobs_is_refused_also_as_one_word() -> None:
-    with pytest.raises(OverrideError, match="leave -m out"), explained(["--cfg=job", "-m"]):
+    with pytest.raises(OverrideError, match="leave -m out"), explaining_errors(["--cfg=job", "-m"]):
         raise ValueError("Hydra's")
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(ValueError, match=r"^something else$"), explained(["data=sample_text"]):
+    with (
+        pytest.raises(ValueError, match=r"^something else$"),
+        explaining_errors(["data=sample_text"]),
+    ):
         raise ValueError("something else")
 
 
@@ -43,6 +46,6 @@ def test_a_key_is_looked_for_in_the_config_that_was_chosen() -> None:
             OverrideError,
             match=r"'data\.augmentation\.flp'.* did you mean data\.augmentation\.flip",
         ),
-        explained(words),
+        explaining_errors(words),
     ):
         compose_config(words)

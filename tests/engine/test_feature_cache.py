@@ -20,7 +20,7 @@ from datamodules.samples import SampleTextDataModule
 from engine.build import RunObjects
 from engine.config.validation import ConfigError, _cache_faults
 from engine.feature_cache import key as feature_key
-from engine.feature_cache.computing import _held_in_half
+from engine.feature_cache.computing import _half_precision_weights
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import cache_folder
 from engine.processes.signals import InterruptedRunError
@@ -111,7 +111,7 @@ def image_task(
     more = {"lr": 0.02, "backbone_lr": 0.02, "freeze_backbone": layer is None, **settings}
     task = ImageClassifier(backbone, 10, image_size=32 if backbone is DENSENET else 16, **more)
     if layer is not None:
-        LayerUnfreezing(layer).give_plan(task)
+        LayerUnfreezing(layer).set_plan(task)
     return task
 
 
@@ -228,7 +228,7 @@ def test_half_precision_is_stored_as_it_is(head: str, tmp_path: Path) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = part(batch).values
         before = [parameter.data_ptr() for parameter in part.parameters()]
-        with _held_in_half(part, torch.bfloat16):
+        with _half_precision_weights(part, torch.bfloat16):
             assert part.model.encoder.layer[0].output.dense.weight.dtype == torch.bfloat16
             assert torch.equal(part(batch).values, expected)
     assert [parameter.data_ptr() for parameter in part.parameters()] == before
@@ -245,7 +245,7 @@ def test_a_vision_transformers_features_are_the_same_in_half_precision(tmp_path:
     batch = next(iter(parts_of(images(), with_cache.task).datamodule.val_dataloader()))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = part(batch).values
-        with _held_in_half(part, torch.bfloat16):
+        with _half_precision_weights(part, torch.bfloat16):
             assert torch.equal(part(batch).values, expected)
 
 
@@ -540,7 +540,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
 
 def test_schedule_that_reaches_further_cuts_where_it_ends(tmp_path: Path) -> None:
     task = image_task(freeze_backbone=False)
-    LayerUnfreezing(schedule={0: None, 1: "blocks.2", 2: "blocks.1"}).give_plan(task)
+    LayerUnfreezing(schedule={0: None, 1: "blocks.2", 2: "blocks.1"}).set_plan(task)
     assert (
         str(plan_cache(config(tmp_path), parts_of(images(), task), None).cut)
         == "the backbone before blocks.1"
@@ -609,7 +609,7 @@ def test_faults_of_the_cache_block_are_told() -> None:
     assert dict(_cache_faults({"features": "maybe", "dir": 3, "max_gb": 0})) == {
         "cache.features": "received 'maybe'; choose auto, true or false",
         "cache.dir": "received 3; a folder is needed, or null for the user's cache folder",
-        "cache.max_gb": "received 0; a number of gigabytes above 0 is needed",
+        "cache.max_gb": "received 0; a number of format_bytes above 0 is needed",
     }
     assert [fault for fault, _ in _cache_faults({"features": None, "dir": "", "max_gb": "much"})] == [
         "cache.features", "cache.dir", "cache.max_gb",

@@ -20,11 +20,11 @@ from engine.processes.first_failure import (
     reporting_first_failure,
 )
 from engine.processes.outcome import ERROR_FILE, report_failure
-from engine.processes.ranks import SUPERVISOR, with_rank
+from engine.processes.ranks import SUPERVISOR, add_rank
 from engine.processes.signals import InterruptedRunError
 from engine.processes.slurm import requeue_after
 from engine.processes.supervisor import Processes
-from engine.recording import recorded
+from engine.recording import recording_end
 from lightning_modules.callbacks.pruning import PrunedRunError
 from run_folders.run_folder import RunFolder
 
@@ -35,7 +35,7 @@ CFG = OmegaConf.create({"plan": False})
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """Of a run on two processes that torchrun started; this is rank 0, and none waits for the others."""
-    monkeypatch.setattr(engine.processes.first_failure, "_FOR_THE_OTHERS", 0.0)
+    monkeypatch.setattr(engine.processes.first_failure, "_ERROR_FILES_TIMEOUT", 0.0)
     be_rank(0, monkeypatch)
     made = RunFolder(tmp_path)
     made.write_status("running", "fit")
@@ -54,7 +54,7 @@ def leave(folder: RunFolder | Path, rank: int, words: str, stamp: float = 1.0) -
 
 
 def fail(folder: RunFolder, error: Exception) -> None:
-    with recorded(CFG, folder):
+    with recording_end(CFG, folder):
         raise error
 
 
@@ -114,7 +114,7 @@ def test_the_error_of_a_run_that_goes_on_is_not_that_of_another_process(folder: 
 def test_a_process_waits_until_all_have_left_their_errors(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.processes.first_failure, "_FOR_THE_OTHERS", 60.0)
+    monkeypatch.setattr(engine.processes.first_failure, "_ERROR_FILES_TIMEOUT", 60.0)
     be_rank(1, monkeypatch)
     other = threading.Timer(0.2, leave, (folder, 0, "data.batch_size: received 1", 1.0))
     other.start()
@@ -159,9 +159,9 @@ def test_an_error_of_its_own_stays_as_it_is(
         fail(folder, KeyError("label"))
     assert error_of(folder) == "rank 1: KeyError: 'label'"
     assert not error_file(folder.path, 1).exists()
-    assert with_rank("disk on fire") == "rank 1: disk on fire"
+    assert add_rank("disk on fire") == "rank 1: disk on fire"
     be_rank(0, monkeypatch)
-    assert with_rank("disk on fire") == "disk on fire"
+    assert add_rank("disk on fire") == "disk on fire"
 
 
 def test_an_error_of_an_attempt_before_is_forgotten(folder: RunFolder) -> None:
@@ -175,7 +175,7 @@ def test_a_signal_and_what_a_search_gave_up_are_no_failures(
 ) -> None:
     """They stop all processes; only a failure belongs to one."""
     be_rank(1, monkeypatch)
-    with pytest.raises(InterruptedRunError), recorded(CFG, folder):
+    with pytest.raises(InterruptedRunError), recording_end(CFG, folder):
         raise InterruptedRunError(signal.SIGTERM)
     assert folder.read_json("status.json")["error"] == "stopped by SIGTERM"
     folder.write_status("running", "fit")

@@ -131,7 +131,7 @@ def test_evaluation_gives_every_figure_again(
 
 def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path) -> None:
     folder = RunFolder(shutil.copytree(place / "moved", place / "page"))
-    from reports.mistakes import wrong_pictures
+    from reports.mistakes import misclassified_pictures
     from reports.page import write_report
     from reports.record import read_run
 
@@ -139,7 +139,7 @@ def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path
     table.loc[0, ["prediction", "probability_green"]] = ["green", 0.91]
     table.loc[1, ["prediction", "probability_blue"]] = ["blue", 0.97]
     table.to_parquet(folder.predictions, index=False)
-    shown = wrong_pictures(read_run(folder.path))
+    shown = misclassified_pictures(read_run(folder.path))
     confidences = [row["confidence"] for row in shown]
     assert confidences == sorted(confidences, reverse=True)
     assert {(row["label"], row["prediction"]) for row in shown} >= {

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils import parameters_to_vector
 
-from engine.config.precision import fast_and_safe
+from engine.config.precision import precision_for
 from engine.settling import settle
 from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
@@ -72,9 +72,9 @@ def test_a_gpu_takes_bfloat16_where_it_has_it(
         "is_bf16_supported",
         lambda *, including_emulation: bf16 and not including_emulation,
     )
-    assert fast_and_safe("auto")[0] == expected
+    assert precision_for("auto")[0] == expected
     give_cpu(monkeypatch, amx=not bf16)
-    assert fast_and_safe("cpu")[0] != expected
+    assert precision_for("cpu")[0] != expected
 
 
 def test_what_is_stated_stays(tmp_path: Path) -> None:

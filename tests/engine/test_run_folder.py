@@ -94,20 +94,20 @@ def test_a_run_keeps_others_out_of_its_folder_without_a_file_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
-    assert not other.is_held
-    with folder.held():
-        assert other.is_held
+    assert not other.is_locked
+    with folder.locked():
+        assert other.is_locked
         with (
             pytest.raises(RunFolderError, match=r"run: a run is still going on in it"),
-            other.held(),
+            other.locked(),
         ):
             pass
         assert not list(folder.path.iterdir())
-    assert not other.is_held
+    assert not other.is_locked
 
     def unsupported(*_: object, **__: object) -> bool:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(filelock, "lock_descriptor", unsupported)
-    with folder.held():
-        assert not other.is_held
+    with folder.locked():
+        assert not other.is_locked

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from engine.sweeps.search import Asked, Search, Settings
+from engine.sweeps.search import AskedTrial, Search, Settings
 from engine.sweeps.space import SearchError, check_space, override_value
 from engine.sweeps.study import open_storage, reporter
 from run_folders.run_folder import RunFolder
@@ -41,7 +41,7 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{**given, **changes})
 
 
-def ended(folder: Path, asked: Asked, state: str = "finished", **metrics: float) -> None:
+def ended(folder: Path, asked: AskedTrial, state: str = "finished", **metrics: float) -> None:
     """Leave what a run of this trial would."""
     run = RunFolder(folder / asked.job)
     run.write_json(
@@ -55,7 +55,7 @@ def ended(folder: Path, asked: Asked, state: str = "finished", **metrics: float)
         run.write_json("metrics.json", {"val": metrics or {"acc": 0.5}, "seconds": {"fit": 2.0}})
 
 
-def words(asked: Asked) -> dict[str, str]:
+def words(asked: AskedTrial) -> dict[str, str]:
     return dict(word.split("=", 1) for word in asked.overrides)
 
 

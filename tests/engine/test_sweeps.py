@@ -257,7 +257,7 @@ def test_a_job_that_still_runs_is_left_alone(sweep: RunSweep) -> None:
     ended = sweep(*TINY, "seed=1,2")
     job = RunFolder(ended.folder / "1")
     job.write_status("running", "fit")
-    with job.held():
+    with job.locked():
         again = sweep(f"sweep.resume={ended.folder}")
         assert again.code == 1
         assert "job 1 (seed=2): running" in again.error

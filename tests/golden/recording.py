@@ -27,11 +27,11 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
     tasks: list[Task] = []
     groups: dict[str, str] = {}  # parameter -> optimizer group
     lrs: dict[str, list[float]] = {}
-    use_plan = Task.use_plan
+    set_freezing_plan = Task.set_freezing_plan
 
     def spy(self: Task, *arguments: Any) -> None:
         tasks[:] = [self]
-        use_plan(self, *arguments)
+        set_freezing_plan(self, *arguments)
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
         names = {id(parameter): name for name, parameter in tasks[0].network.named_parameters()}
@@ -42,14 +42,14 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
             raise StopError
 
     handle = register_optimizer_step_post_hook(look)
-    Task.use_plan = spy  # type: ignore[assignment,method-assign]
+    Task.set_freezing_plan = spy  # type: ignore[assignment,method-assign]
     try:
         yield
     except StopError:
         pass
     finally:
         handle.remove()
-        Task.use_plan = use_plan  # type: ignore[method-assign]
+        Task.set_freezing_plan = set_freezing_plan  # type: ignore[method-assign]
     named = tasks[0].network.named_parameters()
     facts["parameters"] = {
         name: [list(parameter.shape), groups.get(name)] for name, parameter in named

@@ -18,7 +18,7 @@ from run_folders.run_folder import RunFolder
 from tests.conftest import Ended, Train
 from tests.golden.recording import recorded_training
 from tests.images import cifar_like
-from tests.masks import scene_folder
+from tests.masks import segmentation_folder
 from tests.test_experiments import EXPERIMENTS, IMAGES, SCENES, TINY_BEIT
 
 GOLDEN = Path(__file__).resolve().parent
@@ -72,7 +72,7 @@ def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[s
         splits = (
             {"validation": 6} if name.endswith("pretrained") else {"training": 24, "validation": 6}
         )
-        scene_folder(tmp_path / "scene_parse_150", splits, shift=1)
+        segmentation_folder(tmp_path / "scene_parse_150", splits, shift=1)
         torch.manual_seed(0)
         BeitForSemanticSegmentation(BeitConfig(**TINY_BEIT, num_labels=150)).save_pretrained(
             tmp_path / "network"

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, RobertaConfig
 
 from keras_bert.convert import (
-    counterparts,
     from_hugging_face,
     hugging_face_weights,
     to_hugging_face,
+    weight_map,
 )
 from keras_bert.errors import KerasBertError
 from keras_bert.model import PretrainingModel, settings_of
@@ -107,7 +107,7 @@ def pretraining_model(theirs: Any, folder: Path) -> PretrainingModel:
         from_hugging_face(folder).model, next_sentence=isinstance(theirs, BertForPreTraining)
     )
     weights = theirs.state_dict()
-    for name, part in counterparts(ours).items():
+    for name, part in weight_map(ours).items():
         part.variable.assign(weights[name].numpy().T if part.transposed else weights[name].numpy())
     return ours
 
@@ -129,7 +129,7 @@ def worst_gradient(theirs: Any, folder: Path, ids: np.ndarray, segments: np.ndar
         "nsp_share": np.full(4, 1 / 4, np.float32),
     }
     targets = {"mlm": hidden, "chosen": tf.ones((4, 2)), "nsp": follows, **shares}
-    named = counterparts(ours)
+    named = weight_map(ours)
     variables = [part.variable.value for part in named.values()]
     with tf.GradientTape() as tape:
         x = {"input_ids": ids, "token_type_ids": segments, "masked_positions": positions}

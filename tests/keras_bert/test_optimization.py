@@ -33,7 +33,7 @@ for strategy in ("none", "mirrored"):
 
 REPLICAS = """
 from keras_bert.batching import pipeline
-from keras_bert.fitting import Trained
+from keras_bert.fitting import TrainableModel
 from keras_bert.model import PretrainingModel, create_BERT
 from keras_bert.optimization import BertAdamW, WarmupLinearDecay
 from keras_bert.pretraining import measure_pretraining
@@ -51,7 +51,7 @@ for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
     strategy = tf.distribute.MirroredStrategy(devices)
     with strategy.scope():
         network = PretrainingModel(create_BERT(50, 16, 8, 1, 2, 16, drop_rate=0.0))
-        model = Trained(SimpleNamespace(network=network, measure=measure_pretraining, names=("loss", "acc")))
+        model = TrainableModel(SimpleNamespace(network=network, measure=measure_pretraining, names=("loss", "acc")))
         optimizer = BertAdamW(WarmupLinearDecay(1e-2, 10, 2), 0.1, 0.05)
         model.compile(optimizer=optimizer)
         optimizer.build(network.trainable_variables)

@@ -349,9 +349,9 @@ def test_training_ends_early_also_when_resumed(
 
 
 def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
-    from keras_bert.logs import sinks
+    from keras_bert.logs import open_loggers
 
-    with sinks(FinetuneSettings(), KerasRunFolder(tmp_path)) as opened:
+    with open_loggers(FinetuneSettings(), KerasRunFolder(tmp_path)) as opened:
         for epoch, loss in enumerate((0.5, 0.25)):
             opened[0]({"epoch": epoch, "train/loss": loss, "lr/head": ""})
     [file] = (tmp_path / "tensorboard").iterdir()

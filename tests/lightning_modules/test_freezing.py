@@ -129,7 +129,7 @@ def test_gradual_plan_unfreezes_during_a_fit(tiny_backbone: Path) -> None:
     from lightning_modules.text_classifier import TextClassifier
 
     task = TextClassifier(str(tiny_backbone), 2, head="bigru")
-    task.use_plan(FreezingPlan({"features": None, "features.model.encoder.layer.0": 1}))
+    task.set_freezing_plan(FreezingPlan({"features": None, "features.model.encoder.layer.0": 1}))
     layer, embeddings = (
         task.network.features.model.encoder.layer[0],
         task.network.features.model.embeddings,

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from wandb.sdk.lib import wbauth
 
 import engine.build
-from engine.publishing import beginning
+from engine.publishing import starting_logger
 from lightning_modules.loggers.base import Confusion, LoggerError, confusion_rows
 from lightning_modules.loggers.wandb import WandbLogger
 from run_folders.run_folder import RunFolder
@@ -179,7 +179,7 @@ def test_jobs_make_the_tables_of_a_database_one_after_another(tmp_path: Path) ->
     cfg = OmegaConf.create(
         {"logger": {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs/mlflow.db"}}}
     )
-    with beginning(cfg, "mlflow"), pytest.raises(Timeout):
+    with starting_logger(cfg, "mlflow"), pytest.raises(Timeout):
         FileLock(tmp_path / "runs" / "mlflow.db.lock", timeout=0).acquire()
 
 
@@ -187,7 +187,7 @@ def test_only_the_first_process_logs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     node = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": str(tmp_path)}
     cfg = OmegaConf.create({"plan": False, "logger": {"tensorboard": node}})
     for first in (True, False):
-        monkeypatch.setattr(engine.build, "is_first", lambda first=first: first)
+        monkeypatch.setattr(engine.build, "is_rank_zero", lambda first=first: first)
         assert len(engine.build._loggers(cfg, RunFolder(tmp_path))) == first
 
 

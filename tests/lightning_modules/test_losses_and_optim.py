@@ -17,10 +17,10 @@ from lightning_modules.optim.groups import parameter_groups
 from lightning_modules.optim.optimizers import (
     OptimizerName,
     clip_in_step,
-    clips_itself,
     make_optimizer,
+    supports_fused_clipping,
 )
-from lightning_modules.optim.schedules import Schedule, lr_factor, lr_schedule, steps_in
+from lightning_modules.optim.schedules import Schedule, lr_factor, lr_schedule, steps_per_epoch_of
 
 
 def test_two_classes_are_one_logit() -> None:
@@ -195,8 +195,8 @@ def test_a_scaled_step_is_clipped_as_torch_clips_it() -> None:
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_which_optimisers_clip_themselves(name: OptimizerName) -> None:
     groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
-    assert clips_itself(make_optimizer(name, groups, momentum=0.9))
-    assert not clips_itself(
+    assert supports_fused_clipping(make_optimizer(name, groups, momentum=0.9))
+    assert not supports_fused_clipping(
         torch.optim.SGD(groups)
     )  # goes over the weights once for each of its operations
 
@@ -210,7 +210,7 @@ def test_apples_kernels_are_not_trusted_with_it() -> None:
             "weight_decay": 0.0,
         }
     ]
-    assert not clips_itself(
+    assert not supports_fused_clipping(
         make_optimizer("adamw", groups, momentum=0.9)
     )  # a device that is neither a CPU nor NVIDIA's
 
@@ -284,7 +284,8 @@ def test_plateau_waits_and_does_not_fall_below_its_floor() -> None:
 
 def test_steps_of_an_epoch() -> None:
     assert [
-        steps_in(batches, accumulate) for batches, accumulate in ((7, 1), (7, 2), (8, 4), (1, 9))
+        steps_per_epoch_of(batches, accumulate)
+        for batches, accumulate in ((7, 1), (7, 2), (8, 4), (1, 9))
     ] == [7, 4, 2, 1]
 
 

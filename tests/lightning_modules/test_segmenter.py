@@ -239,7 +239,7 @@ def test_a_frozen_backbone_and_one_that_unfreezes() -> None:
         if module is not task.network.features.input
     )
     gradual = Segmenter(NETWORKS["beit"], CLASSES)
-    LayerUnfreezing(schedule={0: None, 1: "layers.3", 2: "layers.2"}, layer_decay=0.5).give_plan(
+    LayerUnfreezing(schedule={0: None, 1: "layers.3", 2: "layers.2"}, layer_decay=0.5).set_plan(
         gradual
     )
     plan = gradual.freezing

@@ -53,7 +53,7 @@ def test_published_counts(
     architecture: str, size: int | None, layer: str, head: str, backbone: int, total: int | None
 ) -> None:
     task = ImageClassifier({"architecture": architecture}, 10, image_size=size, head=head)  # type: ignore[arg-type]
-    LayerUnfreezing(layer).give_plan(task)
+    LayerUnfreezing(layer).set_plan(task)
     assert trainable(task.network.features) == backbone
     assert total in (None, trainable(task.network))
     frozen = [
@@ -66,7 +66,7 @@ def test_published_counts(
 
 def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
     convnext = ImageClassifier(BACKBONES["convnext"], 3)
-    LayerUnfreezing("stages.3").give_plan(convnext)
+    LayerUnfreezing("stages.3").set_plan(convnext)
     names = {
         name.partition(".")[0]
         for name, p in convnext.network.features.model.named_parameters()
@@ -74,7 +74,7 @@ def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
     }
     assert names == {"stages", "head"}
     text = TextClassifier(BERT, 2, head="bigru", hidden=4)
-    LayerUnfreezing("encoder.layer.2").give_plan(text)
+    LayerUnfreezing("encoder.layer.2").set_plan(text)
     for name, parameter in text.network.features.model.named_parameters():
         assert parameter.requires_grad == name.startswith("encoder.layer.2."), name
     text.train()
@@ -84,7 +84,7 @@ def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
 
 def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
     task = ImageClassifier(RESNET, 3)
-    LayerUnfreezing(schedule={0: None, 2: "stages.2", 3: "stages.1", 5: "all"}).give_plan(task)
+    LayerUnfreezing(schedule={0: None, 2: "stages.2", 3: "stages.1", 5: "all"}).set_plan(task)
     expected = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 4, 9: 4}
     for epoch in (5, 0, 2, 9, 1, 3, 4):  # in any order: nothing is accumulated
         apply_plan(task.network, task.freezing, epoch)
@@ -134,7 +134,7 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
 def test_what_is_no_plan_is_refused(settings: dict[str, object], message: str) -> None:
     task = ImageClassifier(RESNET, 3)
     with pytest.raises(FreezingError, match=message):
-        LayerUnfreezing(**settings).give_plan(task)  # type: ignore[arg-type]
+        LayerUnfreezing(**settings).set_plan(task)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("decay", [0, 1.5])
@@ -147,22 +147,22 @@ def test_a_layer_decay_out_of_its_range_is_refused(decay: float) -> None:
 def test_a_frozen_backbone_and_unfreezing_contradict_each_other() -> None:
     task = ImageClassifier(RESNET, 3, freeze_backbone=True)
     with pytest.raises(FreezingError, match=r"model.freeze_backbone=true"):
-        LayerUnfreezing("stages.2").give_plan(task)
+        LayerUnfreezing("stages.2").set_plan(task)
     free = ImageClassifier(RESNET, 3)
     callback = LayerUnfreezing("stages.2")
-    callback.give_plan(free)
-    callback.give_plan(free)  # what Lightning's setup does behind the engine
+    callback.set_plan(free)
+    callback.set_plan(free)  # what Lightning's setup does behind the engine
 
 
 def test_a_single_late_stage_begins_with_the_head_alone_and_keeps_its_factor() -> None:
     task = ImageClassifier(RESNET, 3)
-    LayerUnfreezing(schedule={3: "all"}, lr_factors={3: 0.1}).give_plan(task)
+    LayerUnfreezing(schedule={3: "all"}, lr_factors={3: 0.1}).set_plan(task)
     assert task.freezing.stages == {0: None, 3: "all"}
     assert {
         task.freezing.group(f"features.model.{name}")
         for name, _ in task.network.features.model.named_parameters()
     } == {("_epoch3", 0.1)}
-    LayerUnfreezing("stages.2", lr_factors={0: 0.5}).give_plan(other := ImageClassifier(RESNET, 3))
+    LayerUnfreezing("stages.2", lr_factors={0: 0.5}).set_plan(other := ImageClassifier(RESNET, 3))
     assert other.freezing.group("features.model.stages.2.down.0.weight") == ("", 0.5)
 
 
@@ -171,7 +171,7 @@ def test_layer_decay_is_timms() -> None:
     from timm.optim import param_groups_layer_decay
 
     task = ImageClassifier(BACKBONES["beit"], 3)
-    LayerUnfreezing("all", layer_decay=0.7).give_plan(task)
+    LayerUnfreezing("all", layer_decay=0.7).set_plan(task)
     backbone = task.network.features.model
     theirs = {
         id(p): group["lr_scale"]
@@ -190,7 +190,7 @@ def test_layer_numbers_of_a_network_without_a_matcher() -> None:
     assert numbers["embeddings.word_embeddings.weight"] == 0
     assert [numbers[f"encoder.layer.{i}.output.dense.weight"] for i in range(3)] == [1, 2, 3]
     assert numbers["pooler.dense.weight"] == 4
-    LayerUnfreezing("all", layer_decay=0.5).give_plan(text)
+    LayerUnfreezing("all", layer_decay=0.5).set_plan(text)
     assert text.freezing.group("features.model.embeddings.word_embeddings.weight") == (
         "_below4",
         0.5**4,

@@ -10,7 +10,7 @@ import yaml
 from scipy import stats
 
 from reports.comparison import write_comparison
-from reports.groups import grouped, summarised
+from reports.groups import group_by_seed, summarize
 from reports.record import read_run
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
@@ -18,12 +18,12 @@ from tests.conftest import SAMPLE, Train
 
 def test_interval_of_a_mean_is_scipys() -> None:
     values = [0.91, 0.93, 0.92, 0.95, 0.9]
-    summary = summarised(values)
+    summary = summarize(values)
     low, high = stats.t.interval(0.95, 4, loc=statistics.fmean(values), scale=stats.sem(values))
     assert summary.mean == pytest.approx(0.922)
     assert summary.deviation == pytest.approx(statistics.stdev(values))
     assert summary.interval == pytest.approx((low, high))
-    alone = summarised([0.5])
+    alone = summarize([0.5])
     assert (alone.mean, alone.deviation, alone.interval) == (0.5, None, None)
 
 
@@ -54,7 +54,7 @@ def runs(train: Train, tmp_path: Path) -> list[Path]:
 
 def test_only_what_differs_by_seed_alone_is_one_row(runs: list[Path], tmp_path: Path) -> None:
     records = [read_run(path) for path in runs]
-    groups = grouped(records, [path.name for path in runs])
+    groups = group_by_seed(records, [path.name for path in runs])
     assert [group.names for group in groups] == [["seed1", "seed2", "seed3"], ["again"], ["other"]]
     assert groups[0].seeds == [1, 2, 3]
     accs = [records[0].test["acc"], 0.6, 0.8]
@@ -75,5 +75,5 @@ def test_only_what_differs_by_seed_alone_is_one_row(runs: list[Path], tmp_path: 
 
 def test_a_run_that_did_not_finish_stands_alone(runs: list[Path]) -> None:
     RunFolder(runs[1]).write_status("failed", "fit", "broken")
-    groups = grouped([read_run(path) for path in runs[:3]], ["a", "b", "c"])
+    groups = group_by_seed([read_run(path) for path in runs[:3]], ["a", "b", "c"])
     assert [group.names for group in groups] == [["a", "c"], ["b"]]

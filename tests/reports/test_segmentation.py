@@ -16,7 +16,7 @@ from reports.page import write_report
 from reports.record import read_run
 from reports.segmentation import class_rows, confusion_pairs, segmentation_pictures
 from reports.statistics import mean_interval
-from reports.triptychs import coloured, encoded, present, triptych
+from reports.triptychs import colorize, encoded, present, triptych
 from run_folders.run_folder import RunFolder, write_atomically
 from tests.reports.test_page import CHROMIUM, needs_chromium
 
@@ -157,7 +157,7 @@ def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
 
 def test_masks_take_the_colours_of_their_classes() -> None:
     labels = np.array([[0, 2, 255], [1, 1, 0]], np.uint8)
-    assert coloured(labels, COLOURS).tolist() == [
+    assert colorize(labels, COLOURS).tolist() == [
         [list(COLOURS[0]), list(COLOURS[2]), [0, 0, 0]], [list(COLOURS[1]), list(COLOURS[1]), list(COLOURS[0])],
     ]  # fmt: skip
     assert present([labels, labels[1:]], 4) == [

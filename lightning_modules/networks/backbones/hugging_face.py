@@ -10,7 +10,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.pixels import check_colours
+from lightning_modules.networks.backbones.pixels import check_channel_values
 from run_folders.errors import brief, near_names
 
 
@@ -50,7 +50,7 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         raise BackboneError(msg) from error
 
 
-def hf_not_loaded(backbone: str, error: Exception) -> str:
+def hf_loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for a backbone that cannot be loaded."""
     reason, folder = brief(error), Path(backbone).resolve()
     if folder.is_dir():
@@ -64,7 +64,7 @@ def hf_not_loaded(backbone: str, error: Exception) -> str:
     )
 
 
-def hf_input(
+def hf_normalization(
     config: PretrainedConfig, backbone: str | None, stated: Mapping[str, Any]
 ) -> tuple[list[float], list[float]]:
     """Return the input normalisation that an image network expects.
@@ -106,5 +106,5 @@ def hf_input(
     )
     mean, std = stated.get("mean", mean or identity[0]), stated.get("std", std or identity[1])
     for key, value in (("mean", mean), ("std", std)):
-        check_colours(key, value)
+        check_channel_values(key, value)
     return list(mean), list(std)

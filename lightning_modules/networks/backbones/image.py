@@ -17,7 +17,7 @@ from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
 from lightning_modules.networks.backbones.image_weights import (
     load_weights,
-    not_loaded,
+    loading_error,
     timm_network,
     weights_file,
 )
@@ -26,7 +26,7 @@ from lightning_modules.networks.backbones.pixels import (
     FlatPixels,
     Interpolation,
     PixelInput,
-    check_colours,
+    check_channel_values,
 )
 from lightning_modules.networks.backbones.small_resnet import SmallResNet
 from run_folders.errors import brief, near_names
@@ -133,7 +133,7 @@ def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
         BackboneError: If `mean`, `std`, `interpolation` or `size` is invalid.
     """
     for key in ("mean", "std"):
-        check_colours(key, config[key])
+        check_channel_values(key, config[key])
     if config["interpolation"] not in get_args(Interpolation):
         msg = (
             f"model.backbone.interpolation: received {config['interpolation']!r}; "
@@ -227,7 +227,7 @@ def _parse_backbone(
                 backbone.removeprefix("hf-hub:")
             )
         except Exception as error:  # the hub's client raises OSError and its own types
-            raise BackboneError(not_loaded(backbone, error)) from error
+            raise BackboneError(loading_error(backbone, error)) from error
         return _checked_name(architecture), dict(arguments or {}), dict(source)
     return _checked_name(backbone), {}, None
 

@@ -58,7 +58,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
     try:
         model.load_state_dict(timm.models.load_state_dict(str(file), weights_only=True))
     except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
-        raise BackboneError(not_loaded(str(file), error)) from error
+        raise BackboneError(loading_error(str(file), error)) from error
 
 
 def timm_network(
@@ -100,7 +100,7 @@ def timm_network(
             )
     except Exception as error:  # constructors and loaders raise any exception
         if file is not None or (pretrained and not isinstance(error, _CONSTRUCTOR_ERRORS)):
-            raise BackboneError(not_loaded(str(file or architecture), error)) from error
+            raise BackboneError(loading_error(str(file or architecture), error)) from error
         msg = f"model.backbone: {architecture} cannot be built from these values: {brief(error)}"
         raise BackboneError(msg) from error
     if isinstance(model, timm.models.VGG):
@@ -161,7 +161,7 @@ def _load_report() -> Iterator[dict[str, list[str]]]:
         logger.setLevel(level)
 
 
-def not_loaded(backbone: str, error: Exception) -> str:
+def loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for weights that cannot be loaded."""
     reason = brief(error)
     if Path(backbone).exists():

@@ -12,7 +12,7 @@ from lightning_modules.networks.backbones.features import BackboneError
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 
-def check_colours(key: str, values: Any) -> None:  # noqa: ANN401 - whatever a config holds
+def check_channel_values(key: str, values: Any) -> None:  # noqa: ANN401 - whatever a config holds
     """Raise `BackboneError` unless a value has three numbers, which must be above 0 for `std`.
 
     Args:

@@ -15,7 +15,11 @@ from transformers import AutoModelForSemanticSegmentation, PreTrainedModel
 
 from datamodules.batches import SegmentationBatch
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.hugging_face import hf_config, hf_input, hf_not_loaded
+from lightning_modules.networks.backbones.hugging_face import (
+    hf_config,
+    hf_loading_error,
+    hf_normalization,
+)
 from lightning_modules.networks.backbones.pixels import PixelInput
 from run_folders.errors import brief
 
@@ -241,7 +245,9 @@ def segmentation_network(
             or base.gradient_checkpointing_enable
         )
         enable({"use_reentrant": False})
-    mean, std = hf_input(model.config, backbone if isinstance(backbone, str) else None, stated)
+    mean, std = hf_normalization(
+        model.config, backbone if isinstance(backbone, str) else None, stated
+    )
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
         SegmentationEncoder(base, mean, std),
@@ -261,7 +267,7 @@ def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
             output_loading_info=True,
         )
     except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
-        raise BackboneError(hf_not_loaded(backbone, error)) from error
+        raise BackboneError(hf_loading_error(backbone, error)) from error
     random = sorted({*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])})
     in_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
     listed = in_backbone or random

@@ -12,7 +12,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
-from lightning_modules.networks.backbones.hugging_face import hf_config, hf_not_loaded
+from lightning_modules.networks.backbones.hugging_face import hf_config, hf_loading_error
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
 
 Pooling = Literal["pooler", "cls", "mean"]
@@ -107,7 +107,7 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
             backbone, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
-        raise BackboneError(hf_not_loaded(backbone, error)) from error
+        raise BackboneError(hf_loading_error(backbone, error)) from error
     wrapped = TextEncoder(encoder, pooling)
     used = {name for name, _ in encoder.named_parameters()}
     missing = sorted(set(loading["missing_keys"]) & used)
