@@ -9,6 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from lightning_modules.base import Task
+from lightning_modules.networks.backbones.features import FEATURES
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def _stages(task: Task) -> list[Stage]:
     for epoch, layer in plan.stages.items():
         trained = [name for name in sizes if plan.trains(name, epoch)]
         lrs = [
-            task.lrs["features"] * plan.group(name)[1]
+            task.lrs[FEATURES] * plan.group(name)[1]
             for name in trained
-            if name.startswith("features.")
+            if name.startswith(f"{FEATURES}.")
         ]
         span = (min(lrs), max(lrs)) if lrs else (None, None)
         stages.append(Stage(epoch, layer, sum(sizes[name] for name in trained), *span))

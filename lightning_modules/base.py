@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_modules.distributed import rewrap_ddp, share_of_global_mean
 from lightning_modules.losses.classification import NonFiniteLossError
 from lightning_modules.metrics.totals import StageResult, StageTotals
+from lightning_modules.networks.backbones.features import BACKBONE, FEATURES, HEAD
 from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, keep_frozen_in_eval
 from lightning_modules.optim.optimizers import OptimizerName
 from lightning_modules.optim.schedules import Schedule, ScheduleName
@@ -69,7 +70,7 @@ class Task(OptimizedModule):
         """
         super().__init__()
         self.num_classes = num_classes
-        self.lrs = {"features": backbone_lr, "head": lr}
+        self.lrs = {FEATURES: backbone_lr, HEAD: lr}
         self.weight_decay, self.optimizer_name, self.momentum = weight_decay, optimizer, momentum
         self.label_smoothing = label_smoothing
         self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
@@ -111,6 +112,16 @@ class Task(OptimizedModule):
     def uninitialized(self) -> str:
         """Name the parts that start from random weights, for messages; empty if there are none."""
         return "the head"
+
+    @property
+    def features(self) -> nn.Module:
+        """The part of the network that turns a batch into features."""
+        return self.network.get_submodule(FEATURES)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The pretrained part of `features`."""
+        return self.network.get_submodule(BACKBONE)
 
     def set_freezing_plan(self, plan: FreezingPlan) -> None:
         """Set the freezing plan and apply it for the first epoch.

@@ -8,6 +8,7 @@ from torch import Tensor
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses.classification import num_outputs
+from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.backbones.image import ImageEncoder, image_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.plan import FreezingPlan
@@ -65,7 +66,7 @@ class ImageClassifier(ClassificationTask):
             self.network = Classifier(
                 features, MLPHead(features.width, outputs, hidden or (256, 256), dropout)
             )
-        self.set_freezing_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+        self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
         """Return logits [B, K]; with `mirror_test`, averaged with those of the mirror images."""
@@ -76,7 +77,7 @@ class ImageClassifier(ClassificationTask):
 
     def backbone_config(self) -> dict[str, Any]:
         """Return the architecture, its arguments and the input format that its weights expect."""
-        features = self.network.features
+        features = self.features
         assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
         return features.config
 

@@ -10,7 +10,7 @@ from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from lightning_modules.base import Task
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
-from lightning_modules.networks.backbones.features import BackboneError
+from lightning_modules.networks.backbones.features import FEATURES, BackboneError
 from lightning_modules.networks.backbones.segmentation import (
     SegmentationLogits,
     SegmentationNetwork,
@@ -60,7 +60,7 @@ class Segmenter(Task):
             checkpoint_encoder=checkpoint_encoder,
             checkpoint_head=checkpoint_head,
         )
-        self.set_freezing_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+        self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     @staticmethod
     def metric_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number

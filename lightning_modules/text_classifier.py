@@ -6,6 +6,7 @@ from annotated_types import Ge, Interval
 
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses.classification import num_outputs
+from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.backbones.text import Pooling, TextEncoder, text_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.plan import FreezingPlan
@@ -53,11 +54,11 @@ class TextClassifier(ClassificationTask):
             self.network = Classifier(features, LinearHead(features.width, outputs, dropout))
         else:
             self.network = Classifier(features, BiGRUHead(features.width, hidden, outputs, dropout))
-        self.set_freezing_plan(FreezingPlan({"features": None} if freeze_backbone else {}))
+        self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def backbone_config(self) -> dict[str, Any]:
         """Return the values of the encoder's configuration."""
-        features = self.network.features
+        features = self.features
         assert isinstance(features, TextEncoder)  # noqa: S101 - tells the type checker
         config = features.config
         known = type(config)().to_dict()

@@ -74,7 +74,7 @@ def compute_features(
 
 
 def _run(cut: Cut, task: Task, batch: Any) -> Features:  # noqa: ANN401 - each dataset has its batch type
-    features = task.network.get_submodule("features")
+    features = task.features
     on_device = {name: value.to(task.device) for name, value in batch.items()}
     return cut.prefix(features, on_device)
 
@@ -94,7 +94,7 @@ def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
         with (
             torch.no_grad(),
             trainer.precision_plugin.forward_context(),
-            _half_precision_weights(task.network.get_submodule("features"), half),
+            _half_precision_weights(task.features, half),
         ):
             yield
     finally:

@@ -42,7 +42,7 @@ def frozen_part_digest(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
 
     It covers weights, buffers, configuration, the cut, code, precision, device and versions.
     """
-    features = task.network.get_submodule("features")
+    features = task.features
     tensors = cut.tensors(features)
     device = trainer.strategy.root_device.type
     facts = {

@@ -7,11 +7,11 @@ from annotated_types import Interval
 from torch import nn
 
 from lightning_modules.base import Task
+from lightning_modules.networks.backbones.features import BACKBONE
 from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
 from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan
 
 ALL = "all"
-_BACKBONE = "features.model"
 
 
 class LayerUnfreezing(lightning.Callback):
@@ -119,7 +119,7 @@ class LayerUnfreezing(lightning.Callback):
             FreezingError: If the plan names a layer that the backbone does not have, or freezes a
                 layer again.
         """
-        backbone = network.get_submodule(_BACKBONE)
+        backbone = network.get_submodule(BACKBONE)
         names = [name for name, _ in backbone.named_parameters()]
         starts: dict[str, int | None] = dict.fromkeys(names)
         reached = 0
@@ -139,11 +139,11 @@ class LayerUnfreezing(lightning.Callback):
         depths = layer_numbers(backbone) if self.layer_decay is not None else {}
         deepest = max(depths.values(), default=0)
         groups = {
-            f"{_BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest))
+            f"{BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest))
             for name in names
         }
         return FreezingPlan(
-            {f"{_BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages
+            {f"{BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages
         )
 
     def _group(self, start: int | None, below: int) -> tuple[str, float]:

@@ -7,6 +7,11 @@ from torch import Tensor
 
 from run_folders.errors import UserError
 
+# Names of the parts of a network `head(features(batch))`. The pretrained part of `features` is its
+# attribute `model`.
+FEATURES, HEAD, MODEL = "features", "head", "model"
+BACKBONE = f"{FEATURES}.{MODEL}"
+
 
 class BackboneError(UserError, ValueError):
     """A backbone cannot be built as configured, or its weights cannot be loaded."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.features import Features, starting_at
+from lightning_modules.networks.backbones.features import FEATURES, MODEL, Features, starting_at
 from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
@@ -47,13 +47,13 @@ class Cut:
         tensors = {**dict(features.named_parameters()), **dict(features.named_buffers())}
         if self.layer is None:
             return tensors
-        backbone = features.get_submodule("model")
+        backbone = features.get_submodule(MODEL)
         blocks, _, first = self.layer.rpartition(".")
         later = [
-            f"model.{blocks}.{name}." for name in starting_at(_children(backbone, blocks), first)
+            f"{MODEL}.{blocks}.{name}." for name in starting_at(_children(backbone, blocks), first)
         ]
         later += [
-            f"model.{name}." for name in starting_at(dict(backbone.named_children()), blocks)[1:]
+            f"{MODEL}.{name}." for name in starting_at(dict(backbone.named_children()), blocks)[1:]
         ]
         return {
             name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))
@@ -71,24 +71,24 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         The cut, or the reason why there is none. The reason is empty if no parameter of `features`
         stays frozen.
     """
-    features = network.get_submodule("features")
+    features = network.get_submodule(FEATURES)
     names = [name for name, _ in features.named_parameters()]
-    trained = [name for name in names if plan.first_epoch(f"features.{name}") is not None]
+    trained = [name for name in names if plan.first_epoch(f"{FEATURES}.{name}") is not None]
     if len(trained) == len(names):
         return ""
     if not trained:
         return Cut()
     blocks: str | None = getattr(features, "listed", None)  # only `ImageEncoder` has it
     if blocks is None:
-        kind = type(features.get_submodule("model")).__name__
-        start_name = trained[0].removeprefix("model.")
+        kind = type(features.get_submodule(MODEL)).__name__
+        start_name = trained[0].removeprefix(f"{MODEL}.")
         return f"{kind} trains from {start_name} on, but cannot be run from an intermediate layer"
-    children = list(_children(features.get_submodule("model"), blocks))
-    before_blocks = names[: _first_with_prefix(names, f"model.{blocks}.")]
+    children = list(_children(features.get_submodule(MODEL), blocks))
+    before_blocks = names[: _first_with_prefix(names, f"{MODEL}.{blocks}.")]
     for name in trained:
         if name in before_blocks:
             return f"{name.removeprefix('model.')} trains, and it comes before all layers"
-    in_blocks = [name.split(".")[2] for name in trained if name.startswith(f"model.{blocks}.")]
+    in_blocks = [name.split(".")[2] for name in trained if name.startswith(f"{MODEL}.{blocks}.")]
     start = min((children.index(child) for child in in_blocks), default=len(children) - 1)
     if start == 0:
         return f"the backbone trains from its first layer, {blocks}.{children[0]}, on"
