@@ -38,7 +38,7 @@ _KEYS = {
     ),
     "model.bias_lr": _Removed("biases and norms train with model.backbone_lr"),
     "model.shift_test": _Removed(
-        "model.mirror_test averages over mirrored images", unused=0, shapes_predictions=True
+        "model.tta_flip averages over mirrored images", unused=0, shapes_predictions=True
     ),
 }
 _OPTIONS = {
@@ -67,7 +67,10 @@ _TARGETS = {
     "lightning_modules.loggers.trackio.TrackioLogger": _OPTIONS["logger", "trackio"].instead,
 }
 
+# Keys of a run's config that have another name now.
+_RENAMED_IN_RUNS = {"model.mirror_test": "model.tta_flip"}
 _RENAMED = {
+    **_RENAMED_IN_RUNS,
     "logger.mlflow.artifacts": "logger.mlflow.artifact_location",
     "logger.mlflow.experiment": "logger.mlflow.experiment_name",
     "logger.mlflow.name": "logger.mlflow.run_name",
@@ -141,6 +144,11 @@ def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
             del node[leaf]
         else:
             node[leaf] = removed.unused
+    for old, new in _RENAMED_IN_RUNS.items():
+        parent, _, leaf = old.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        if isinstance(node, DictConfig) and leaf in node:
+            node[new.rpartition(".")[2]] = node.pop(leaf)
     target = OmegaConf.select(cfg, "data._target_")
     if target in _CLASSES:
         cfg.data._target_ = _CLASSES[target]

@@ -30,7 +30,7 @@ class ImageClassifier(ClassificationTask):
         head: Literal["linear", "mlp"] = "linear",
         hidden: list[Annotated[int, Ge(1)]] | None = None,
         dropout: Annotated[float, Interval(ge=0, le=0.999)] = 0.0,
-        mirror_test: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        tta_flip: bool = False,  # noqa: FBT001, FBT002 - named in the config
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
@@ -48,7 +48,7 @@ class ImageClassifier(ClassificationTask):
             hidden: Units of the MLP's hidden layers; None means 256 and 256.
             dropout: Dropout probability after each hidden layer of the MLP, or before the linear
                 layer, 0..1.
-            mirror_test: Whether to average the logits of an image and of its horizontal mirror
+            tta_flip: Whether to average the logits of an image and of its horizontal mirror
                 image (test-time augmentation); never applied in training.
             training: Arguments of `Task`.
 
@@ -57,7 +57,7 @@ class ImageClassifier(ClassificationTask):
         """
         super().__init__(num_classes, **training)
         self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
-        self.mirror_test = mirror_test
+        self.tta_flip = tta_flip
         features = image_encoder(backbone, weights, image_size)
         outputs = num_outputs(num_classes)
         if head == "linear":
@@ -69,9 +69,9 @@ class ImageClassifier(ClassificationTask):
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
-        """Return logits [B, K]; with `mirror_test`, averaged with those of the mirror images."""
+        """Return logits [B, K]; with `tta_flip`, averaged with those of the mirror images."""
         logits = super().logits(batch)
-        if self.training or not self.mirror_test:
+        if self.training or not self.tta_flip:
             return logits
         return (logits + super().logits(_mirrored(batch))) / 2
 

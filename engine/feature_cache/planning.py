@@ -243,7 +243,7 @@ def _entries(
     )
     entries = {}
     for split, source in sources.items():
-        mirrored = split != "train" and getattr(parts.task, "mirror_test", False)
+        mirrored = split != "train" and getattr(parts.task, "tta_flip", False)
         views = 2 if mirrored else source.views
         lengths = source.lengths if output.per_token else None
         layout = Layout(output.dtype, output.shape, source.samples, views, lengths)

@@ -171,7 +171,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
         lambda: text_task(head="bigru", hidden=4, dropout=0.3),
         "the whole backbone",
     ),
-    "flip": (lambda: images(flip=True), lambda: image_task(mirror_test=True), "the whole backbone"),
+    "flip": (lambda: images(flip=True), lambda: image_task(tta_flip=True), "the whole backbone"),
     "prefix, flip": (
         lambda: images(flip=True),
         lambda: image_task(layer="blocks.2", head="mlp", hidden=[8], dropout=0.3),
@@ -298,7 +298,7 @@ def test_key_of_images(tmp_path: Path) -> None:
 
     base, flipped = keys(images(), seeded(), tmp_path), keys(images(flip=True), seeded(), tmp_path)
     assert {split for split in base if flipped[split] == base[split]} == {"val", "test"}
-    mirrored = keys(images(), seeded(mirror_test=True), tmp_path)
+    mirrored = keys(images(), seeded(tta_flip=True), tmp_path)
     assert {split for split in base if mirrored[split] == base[split]} == {"train"}
     assert not set(keys(images(), seeded("blocks.2"), tmp_path).values()) & set(base.values())
     assert keys(images(), seeded("blocks.1"), tmp_path) != keys(

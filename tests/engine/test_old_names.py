@@ -28,7 +28,7 @@ from tests.conftest import SAMPLE, Train
         ("model.optimizer=choice(adamw,muon)", "adamw or sgd"),
         ("model.bias_lr=0.1", "model.backbone_lr"),
         ("+model.bias_lr=null", "model.backbone_lr"),
-        ("model.shift_test=1", "model.mirror_test"),
+        ("model.shift_test=1", "model.tta_flip"),
         ("data.augmentation.flip=alternating", "data.augmentation.flip=true"),
         ("data.augmentation.small_crops={side: 24, epochs: 2}", "data.augmentation.crop_padding"),
     ],
@@ -41,12 +41,17 @@ def test_a_removed_word_says_what_to_use(word: str, named: str, train: Train) ->
     assert named in ended.err
 
 
-def test_a_renamed_key_says_its_name(train: Train) -> None:
-    ended = train("logger=mlflow", "logger.mlflow.experiment=mine")
-    assert (
-        ended.error
-        == "error: logger.mlflow.experiment: was renamed in version 0.2; use logger.mlflow.experiment_name"
-    )
+@pytest.mark.parametrize(
+    ("override", "now"),
+    [
+        ("logger.mlflow.experiment=mine", "logger.mlflow.experiment_name"),
+        ("model.mirror_test=true", "model.tta_flip"),
+    ],
+)
+def test_a_renamed_key_says_its_name(override: str, now: str, train: Train) -> None:
+    ended = train("logger=mlflow", override)
+    key = override.partition("=")[0]
+    assert ended.error == f"error: {key}: was renamed in version 0.2; use {now}"
 
 
 def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
@@ -112,7 +117,13 @@ def test_an_old_config_loses_what_asked_for_nothing() -> None:
                 "_target_": "datamodules.cifar10.CIFAR10DataModule",
                 "augmentation": {"small_crops": None, "flip": "alternating"},
             },
-            "model": {"bias_lr": 3.0, "shift_test": 0, "optimizer": "muon", "lr": 1.0},
+            "model": {
+                "bias_lr": 3.0,
+                "shift_test": 0,
+                "optimizer": "muon",
+                "lr": 1.0,
+                "mirror_test": True,
+            },
         }
     )
     with pytest.raises(RemovedError, match="not trained further"):
@@ -120,7 +131,7 @@ def test_an_old_config_loses_what_asked_for_nothing() -> None:
     translate_config(cfg)
     assert cfg == {
         "data": {"_target_": "datamodules.image.ImageDataModule", "augmentation": {"flip": True}},
-        "model": {"lr": 1.0},
+        "model": {"lr": 1.0, "tta_flip": True},
     }
 
 

@@ -42,6 +42,8 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "data.augmentation.small_crops": [(None, ...)],
     "model.bias_lr": [(None, ...)],
     "model.shift_test": [(0, ...)],
+    "model.mirror_test": [(False, ...), (True, ...)],
+    "model.tta_flip": [(..., False), (..., True)],
 }
 TIMES = {"seconds", "samples_per_second"}
 # What any machine counts alike: the data, the steps and the network's parameters.

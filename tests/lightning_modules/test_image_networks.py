@@ -369,7 +369,7 @@ def test_half_precision_is_that_of_the_weights_and_the_input_keeps_its_own() -> 
 
 
 def test_mirrored_test_images_give_the_mean_of_both_logits() -> None:
-    task = ImageClassifier(BACKBONES["small_resnet"], 3, mirror_test=True)
+    task = ImageClassifier(BACKBONES["small_resnet"], 3, tta_flip=True)
     plain = ImageClassifier(BACKBONES["small_resnet"], 3)
     plain.load_state_dict(task.state_dict())
     flipped = ImageBatch(**{**batch(), "pixel_values": batch()["pixel_values"].flip(-1)})  # type: ignore[typeddict-item]
