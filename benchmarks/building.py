@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.build import RunObjects, build
 from engine.config.composing import compose_config
+from engine.config.settling import settle
 from engine.library_warnings import filter_known
-from engine.settling import settle
 from run_folders.run_folder import RunFolder
 
 

@@ -20,6 +20,7 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from engine.config.redaction import redacted
+from engine.config.settling import settle
 from engine.config.validation import ConfigError, validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import StoreError
@@ -30,12 +31,12 @@ from engine.processes.devices import (
     placement,
     unused_parameters_named,
 )
+from engine.processes.ranks import launched_devices
 from engine.provenance import provenance
 from engine.publishing import publish, start_loggers
 from engine.recording import closing_loggers, recording_end
 from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
-from engine.settling import settle
 from reports.page import write_report
 from run_folders.run_folder import RunFolder, write_text
 
@@ -68,7 +69,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recording_end(cfg, folder):
         validate(cfg)
-        settle(cfg, folder, ckpt_path)
+        settle(cfg, folder, ckpt_path, launched_devices())
         placement(cfg)  # raises its errors before anything is loaded
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()

@@ -12,9 +12,9 @@ from pathlib import Path
 from filelock import Timeout
 
 from datamodules.reading.errors import DataError
+from engine.config.paths import cache_folder
 from engine.feature_cache.store import (
     ENTRY,
-    cache_folder,
     entries,
     entry_size,
     format_bytes,

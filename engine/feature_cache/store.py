@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -197,25 +196,6 @@ class FeatureStore:
                 "set cache.dir to a folder on another disk"
             )
             raise self._no_space(layout.bytes, reason) from error
-
-
-def cache_folder(stated: str | None) -> Path:
-    """Return the folder of stored features.
-
-    Without a home directory it is inside the system's temporary folder.
-
-    Args:
-        stated: The folder that the user set. None takes $THAW_CACHE, or `thaw/features` in the
-            user's cache folder.
-    """
-    own = stated or os.environ.get("THAW_CACHE")
-    try:
-        if own:
-            return Path(own).expanduser().resolve()
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return (Path(base).expanduser() / "thaw" / "features").resolve()
-    except RuntimeError:  # the user of a container may have no home directory
-        return Path(tempfile.gettempdir()).resolve() / "thaw" / "features"
 
 
 def entries(folder: Path) -> list[Path]:

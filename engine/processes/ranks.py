@@ -115,6 +115,14 @@ def check_can_sweep() -> None:
         raise LaunchError(msg)
 
 
+def launched_devices() -> tuple[int, int] | None:
+    """Return devices of a node and number of nodes, if torchrun or srun started the processes."""
+    rank = this_rank()
+    if rank is None or rank.launcher == "thaw":
+        return None
+    return rank.local_world, rank.world // rank.local_world
+
+
 def is_child() -> bool:
     """Return whether a supervisor of Thaw started this process; it then manages the run folder."""
     return SUPERVISOR in os.environ

@@ -18,11 +18,11 @@ from datamodules.batching import order as batch_order
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from engine.build import RunObjects
+from engine.config.paths import cache_folder
 from engine.config.validation import ConfigError, _cache_faults
 from engine.feature_cache import key as feature_key
 from engine.feature_cache.computing import _half_precision_weights
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
-from engine.feature_cache.store import cache_folder
 from engine.processes.signals import InterruptedRunError
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_seed import EpochSeed

@@ -139,7 +139,7 @@ def test_an_old_config_loses_what_asked_for_nothing() -> None:
     "model", [{"shift_test": 1}, {"backbone": {"architecture": "whitened_net"}}]
 )
 def test_an_old_network_that_is_gone_is_refused(model: dict[str, object]) -> None:
-    with pytest.raises(RemovedError, match="can only be reported"):
+    with pytest.raises(RemovedError, match="only its report can be written"):
         translate_config(OmegaConf.create({"data": {}, "model": model}))
 
 

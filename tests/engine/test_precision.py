@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.nn.utils import parameters_to_vector
 
 from engine.config.precision import precision_for
-from engine.settling import settle
+from engine.config.settling import settle
 from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
 from tests.engine.test_feature_cache import BERT, parts_of, texts
@@ -53,7 +53,7 @@ def test_a_cpu_that_multiplies_bfloat16_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     give_cpu(monkeypatch, amx=amx, avx512_bf16=avx512_bf16)
-    monkeypatch.setattr(logging.getLogger("engine.settling"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("engine.config.settling"), "propagate", True)
     cfg = config()
     with caplog.at_level(logging.INFO):
         settle(cfg, RunFolder(tmp_path))

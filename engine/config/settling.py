@@ -5,16 +5,20 @@ from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
 
+from engine.config.paths import cache_folder
 from engine.config.precision import AUTO, precision_for
 from engine.config.recorded import read_config
-from engine.feature_cache.store import cache_folder
-from engine.processes.ranks import this_rank
 from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
-def settle(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> DictConfig:
+def settle(
+    cfg: DictConfig,
+    folder: RunFolder,
+    ckpt_path: str | None = None,
+    launched: tuple[int, int] | None = None,
+) -> DictConfig:
     """Complete a config in place: checkpoint, precision, devices, absolute paths.
 
     Args:
@@ -22,6 +26,7 @@ def settle(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> 
         folder: The run folder.
         ckpt_path: The checkpoint to start from if it is not the one of the config: a restarted job
             and a job of a resumed sweep start from `last`.
+        launched: Devices of a node and number of nodes, if torchrun or srun started the processes.
 
     Returns:
         The same config, as `config.yaml` records it.
@@ -30,10 +35,8 @@ def settle(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> 
         cfg.ckpt_path = ckpt_path or cfg.ckpt_path
         if cfg.trainer.get("precision") == AUTO:
             cfg.trainer.precision = _precision(cfg, folder)
-        rank = this_rank()
-        if rank is not None and rank.launcher != "thaw":  # the counts that torchrun or srun started
-            cfg.trainer.devices = rank.local_world
-            cfg.trainer.num_nodes = rank.world // rank.local_world
+        if launched is not None:
+            cfg.trainer.devices, cfg.trainer.num_nodes = launched
         # Absolute paths, so that the run folder can be read from any working directory.
         cfg.paths.data_dir = _absolute(cfg.paths.data_dir)
         if cfg.cache.features is not False:
