@@ -95,7 +95,7 @@ class ThawRun(Run):
         self.parts.trainer.fit(self.parts.task, datamodule=self.parts.datamodule)
         io = self.parts.trainer.strategy.checkpoint_io
         assert isinstance(io, AtomicCheckpointIO)  # noqa: S101 - tells the type checker
-        make_self_contained(io.kept)
+        make_self_contained(io.digests)
         if self.split == "test":
             self.parts.trainer.test(
                 self.parts.task, datamodule=self.parts.datamodule, verbose=False

@@ -23,13 +23,13 @@ class CheckpointError(UserError, ValueError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoint plugin of Lightning with atomic writes; it reads with `weights_only=True` only.
+    """Checkpoint plugin of Lightning with atomic writes. It always reads with `weights_only=True`.
 
     A checkpoint is written to a temporary file, which is fsynced and then replaces the target.
     Weights that never train are written once, to a file that the checkpoints of a folder share.
     Writing them with every checkpoint would take longer than training a head on stored features.
-    `complete` adds them to the checkpoints after training. If an epoch is both best and last, its
-    checkpoint is written once and linked under the second name.
+    `make_self_contained` adds them to the checkpoints after training. If an epoch is both best and
+    last, its checkpoint is written once and linked under the second name.
     """
 
     def __init__(self, frozen: Collection[str] = ()) -> None:
@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         super().__init__()
         self.frozen = frozenset(frozen)
-        self.kept: dict[Path, str] = {}  # folder -> digest of the weights in its shared file
+        self.digests: dict[Path, str] = {}  # folder -> digest of the weights in its shared file
         # The last checkpoint that was written: its training progress and its file.
         self.written: tuple[Any, Path] | None = None
 
@@ -50,42 +50,38 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path: str | os.PathLike[str],
         storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's signature
     ) -> None:
-        """Write a checkpoint, or link the last one if it has the same training progress."""
+        """Write a checkpoint, or link the one written before if it has the same progress."""
         path = Path(path)
-        progress = (
-            [checkpoint.get(key) for key in ("epoch", "global_step", "loops")],
-            frozenset(checkpoint),
-        )
-        if (
-            self.written is not None
-            and self.written[0] == progress
-            and self.written[1].parent == path.parent
-        ):
+        # The keys count too: a checkpoint of the weights only has fewer.
+        progress = [checkpoint.get(key) for key in ("epoch", "global_step", "loops")]
+        state = (path.parent, progress, frozenset(checkpoint))
+        if self.written is not None and self.written[0] == state:
             link_atomically(self.written[1], path)
             return
-        state = checkpoint["state_dict"]
         if self.frozen:
-            digest = self._keep_frozen(
-                {name: state[name] for name in state if name in self.frozen}, path.parent
-            )
-            state = {name: value for name, value in state.items() if name not in self.frozen}
-            checkpoint = {
-                **checkpoint,
-                "state_dict": state,
-                "thaw": {**checkpoint["thaw"], "frozen": digest},
-            }
+            checkpoint = self._without_frozen(checkpoint, path.parent)
         write_atomically(path, lambda temporary: torch.save(checkpoint, temporary))
-        self.written = progress, path  # only now: a failed write leaves no file to link to
+        self.written = state, path  # only now: a failed write leaves no file to link to
+
+    def _without_frozen(self, checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Write the frozen weights to the folder's file; return the checkpoint without them."""
+        state = checkpoint["state_dict"]
+        digest = self._keep_frozen({n: w for n, w in state.items() if n in self.frozen}, folder)
+        return {
+            **checkpoint,
+            "state_dict": {n: w for n, w in state.items() if n not in self.frozen},
+            "thaw": {**checkpoint["thaw"], "frozen": digest},
+        }
 
     def _keep_frozen(self, weights: dict[str, torch.Tensor], folder: Path) -> str:
         """Write the frozen weights unless the file has them already, and return their digest."""
-        if folder not in self.kept:
+        if folder not in self.digests:
             digest, path = digest_of_tensors(weights.values(), list(weights)), folder / _FROZEN
             if _digest_in(path) != digest:
                 content = {"state_dict": weights, "thaw": {"format": _FORMAT, "frozen": digest}}
                 write_atomically(path, lambda temporary: torch.save(content, temporary))
-            self.kept[folder] = digest
-        return self.kept[folder]
+            self.digests[folder] = digest
+        return self.digests[folder]
 
     def load_checkpoint(
         self,
@@ -127,7 +123,7 @@ def make_self_contained(folders: Iterable[Path]) -> None:
         (folder / _FROZEN).unlink(missing_ok=True)
 
 
-def _check_sums(path: Path) -> None:
+def _verify_checksums(path: Path) -> None:
     """Compare every part of the archive with its checksum, which torch does not check."""
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
@@ -166,9 +162,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"or take a checkpoint of a finished run, which has all weights"
         )
         raise CheckpointError(msg)
-    whole = {key: value for key, value in thaw.items() if key != "frozen"}
+    own = {key: value for key, value in thaw.items() if key != "frozen"}
     state = {**kept["state_dict"], **checkpoint["state_dict"]}
-    return translate_checkpoint({**checkpoint, "state_dict": state, "thaw": whole})
+    return translate_checkpoint({**checkpoint, "state_dict": state, "thaw": own})
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -184,7 +180,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
         raise CheckpointError(msg)
     try:
-        _check_sums(path)
+        _verify_checksums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ...
         msg = (

@@ -171,33 +171,22 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
     """Run one job of a sweep; its error is written to its folder, so that the next job starts."""
     secrets = secret_values(cfg)
     redact_sweep_record(Path(HydraConfig.get().sweep.dir), secrets)
+    # In a process of a launcher, nothing else turns a signal into an error that is recorded.
+    unhandled = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     try:
-        # In a process of a launcher, nothing else turns a signal into an error that is recorded.
-        with (
-            signals_raise() if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext()
-        ):
-            start_from = None
-            if not cfg.plan:
-                start_from = prepare_job(
-                    folder,
-                    [hide(override, secrets) for override in HydraConfig.get().overrides.task],
-                )
-                if start_from == "done":
-                    log.info(
-                        "job %s is %s already",
-                        folder.path.name,
-                        folder.read_json("status.json")["state"],
-                    )
-                    return None
-            return _run(cfg, folder, start_from)
-    except Exception as error:
-        state = folder.read_json("status.json").get("state")
+        with signals_raise() if unhandled else nullcontext():
+            if cfg.plan:
+                return _run(cfg, folder)
+            overrides = [hide(override, secrets) for override in HydraConfig.get().overrides.task]
+            start_from = prepare_job(folder, overrides)
+            if start_from != "done":
+                return _run(cfg, folder, start_from)
+            state = folder.read_json("status.json")["state"]
+            log.info("job %s is %s already", folder.path.name, state)
+    except Exception as error:  # an interrupt is none, and ends the sweep
+        pruned = folder.read_json("status.json").get("state") == "pruned"
+        message = describe(error)
         if not cfg.plan and folder.writes:
-            record_error(folder, describe(error))
-        log.log(
-            logging.INFO if state == "pruned" else logging.ERROR,
-            "job %s: %s",
-            folder.path.name,
-            describe(error),
-        )
-        return None
+            record_error(folder, message)
+        log.log(logging.INFO if pruned else logging.ERROR, "job %s: %s", folder.path.name, message)
+    return None

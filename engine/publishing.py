@@ -7,7 +7,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +55,7 @@ _MOST_PICTURES = 60
 
 @contextmanager
 def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
-    """Start a dashboard in this context, and turn any error into one line.
+    """Prepare for a dashboard that is started inside; turn any error there into one line.
 
     Args:
         cfg: The config.
@@ -77,30 +77,30 @@ def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
     # If this module exists, TensorBoard uses its own stub of TensorFlow. Otherwise it imports an
     # installed TensorFlow completely to open a file.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
-    address = str(cfg.logger[name].get("tracking_uri"))
-    # Only one job of a sweep at a time may create the tables of MLflow's database.
-    lock = (
-        FileLock(f"{address.removeprefix(_SQLITE)}.lock")
-        if address.startswith(_SQLITE)
-        else nullcontext()
-    )
     try:
-        with lock:
+        with _database_lock(str(cfg.logger[name].get("tracking_uri"))):
             yield
+    except InstantiationException as error:
+        raise _cannot_start(cfg, name, error.__cause__ or error) from error
     except Exception as error:
-        if is_user_error(error) and not isinstance(error, InstantiationException):
+        if is_user_error(error):
             raise
-        cause = (
-            error.__cause__
-            if isinstance(error, InstantiationException) and error.__cause__
-            else error
-        )
-        reason = hide(brief(cause, most=None), secret_values(cfg))
-        msg = (
-            f"logger={name} cannot be started: {reason}; "
-            f"correct logger.{name} in the config, or leave it out"
-        )
-        raise LoggerError(msg) from error
+        raise _cannot_start(cfg, name, error) from error
+
+
+def _database_lock(address: str) -> AbstractContextManager[Any]:
+    """Return a lock: only one job of a sweep at a time may create the tables of a database."""
+    if not address.startswith(_SQLITE):
+        return nullcontext()
+    return FileLock(f"{address.removeprefix(_SQLITE)}.lock")
+
+
+def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerError:
+    reason = hide(brief(error, most=None), secret_values(cfg))
+    return LoggerError(
+        f"logger={name} cannot be started: {reason}; "
+        f"correct logger.{name} in the config, or leave it out"
+    )
 
 
 def start_loggers(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:

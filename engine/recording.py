@@ -31,7 +31,7 @@ def recording_end(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
     With plan=true the folder is discarded. A run that fails before it resumes keeps its status.
     """
     try:
-        with reporting_first_failure(folder, no_failure=PrunedRunError):
+        with reporting_first_failure(folder, expected_exception=PrunedRunError):
             yield
     except InterruptedRunError as error:
         folder.write_end_if_missing("interrupted", str(error))

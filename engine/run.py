@@ -200,7 +200,7 @@ def _load_best(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[st
     """Load the weights of the best epoch into the task, and return that epoch's metrics."""
     if folder.writes:
         io = parts.trainer.strategy.checkpoint_io
-        make_self_contained(io.kept if isinstance(io, AtomicCheckpointIO) else ())
+        make_self_contained(io.digests if isinstance(io, AtomicCheckpointIO) else ())
     barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
         msg = (

@@ -5,6 +5,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from reports import plots
 from reports.groups import Group, group_by_seed
 from reports.page import environment, line
@@ -126,21 +128,28 @@ def _pairs(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, An
     the images where its IoU is higher (sign test). Under equality both counts follow a binomial
     distribution with probability 1/2.
     """
-    rows = []
-    for (a, first), (b, second) in combinations(zip(names, runs, strict=True), 2):
-        row: dict[str, Any] = {"first": a, "second": b, "p": None}
-        ours, theirs = first.predictions, second.predictions
-        if ours is not None and theirs is not None:
-            measure = "iou" if "iou" in ours else "label"
-            keys = ["index", ours.columns[-1], *(["label"] if measure == "label" else [])]
-            if {*keys, measure} <= set(theirs) and ours[keys].equals(theirs[keys]):
-                scores = [
-                    t["iou"] if measure == "iou" else (t["label"] == t["prediction"]).astype(int)
-                    for t in (ours, theirs)
-                ]
-                row["only_first"] = int((scores[0] > scores[1]).sum())
-                row["only_second"] = int((scores[1] > scores[0]).sum())
-                row["p"] = mcnemar_exact(row["only_first"], row["only_second"])
-                row["n"] = len(ours)
-        rows.append(row)
-    return rows
+    return [
+        {"first": a, "second": b, "p": None, **_test(one.predictions, other.predictions)}
+        for (a, one), (b, other) in combinations(zip(names, runs, strict=True), 2)
+    ]
+
+
+def _test(ours: pd.DataFrame | None, theirs: pd.DataFrame | None) -> dict[str, Any]:
+    """Return counts and p-value; nothing unless both tables are of the same samples."""
+    if ours is None or theirs is None:
+        return {}
+    segmentation = "iou" in ours
+    # The last column is the reference to the sample: its text or the name of its file.
+    keys = ["index", ours.columns[-1], *([] if segmentation else ["label"])]
+    if not {*keys, "iou" if segmentation else "label"} <= set(theirs):
+        return {}
+    if not ours[keys].equals(theirs[keys]):
+        return {}
+    scores = [t["iou"] if segmentation else t["label"] == t["prediction"] for t in (ours, theirs)]
+    first, second = int((scores[0] > scores[1]).sum()), int((scores[1] > scores[0]).sum())
+    return {
+        "only_first": first,
+        "only_second": second,
+        "p": mcnemar_exact(first, second),
+        "n": len(ours),
+    }

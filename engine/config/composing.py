@@ -108,18 +108,24 @@ def _message(error: Exception, overrides: Sequence[str]) -> str | None:
         return _malformed(error.override)
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(str(error.__cause__.full_key), overrides)
-    # Hydra raises ValueError for flags that exclude each other, an empty group, and an option that
-    # is a number.
-    if type(error) is ValueError:
-        flags = {override.partition("=")[0] for override in overrides}
-        if {"-m", "--multirun"} & flags and {"-c", "--cfg"} & flags:
-            return "--cfg shows the config of one job; leave -m out"
-        for group, _, options in (override.partition("=") for override in overrides):
-            if not group:
-                return _malformed(f"={options}")
-            for option in options.split(",") if group in groups() else ():
-                if re.fullmatch(r"[-+.\d]+", option) and option not in groups()[group]:
-                    return _unknown_option(group, option, groups()[group])
+    return _value_error(overrides) if type(error) is ValueError else None
+
+
+def _value_error(overrides: Sequence[str]) -> str | None:
+    """Explain what Hydra raises ValueError for.
+
+    These are flags that exclude each other, an empty group, and an option that is a number.
+    """
+    pairs = [override.partition("=")[::2] for override in overrides]
+    keys, known = {key for key, _ in pairs}, groups()
+    if {"-m", "--multirun"} & keys and {"-c", "--cfg"} & keys:
+        return "--cfg shows the config of one job; leave -m out"
+    for group, options in pairs:
+        if not group:
+            return _malformed(f"={options}")
+        for option in options.split(",") if group in known else ():
+            if re.fullmatch(r"[-+.\d]+", option) and option not in known[group]:
+                return _unknown_option(group, option, known[group])
     return None
 
 

@@ -24,6 +24,9 @@ from run_folders.run_folder import RunFolder
 _ROOT = Path(__file__).resolve().parents[2]
 
 
+_ALL = -1  # Lightning's number for all devices
+
+
 class ProcessesError(UserError, RuntimeError):
     """One of the job's processes failed; the run folder has the same message."""
 
@@ -72,27 +75,34 @@ def process_count(cfg: DictConfig) -> int:
     It is 1 where the requested devices do not exist: the trainer then reports the error.
     """
     trainer: Any = cfg.get("trainer") or {}
-    devices, accelerator = trainer.get("devices"), trainer.get("accelerator")
     if trainer.get("num_nodes", 1) != 1:
         return 1
-    listed = OmegaConf.is_list(devices) or (isinstance(devices, str) and "," in devices)
-    wanted = (
-        len([d for d in (devices.split(",") if isinstance(devices, str) else devices) if d != ""])
-        if listed
-        else devices
-    )
-    if isinstance(wanted, str) and wanted.lstrip("-").isdigit():
-        wanted = int(wanted)
-    if wanted in (0, 1, None) or (accelerator == "cpu" and not isinstance(wanted, int)):
+    count, accelerator = _device_count(trainer.get("devices")), trainer.get("accelerator")
+    if count in (0, 1):
         return 1
+    if accelerator == "cpu":
+        return max(1, count)
     import torch  # takes seconds, and one device needs none
 
-    gpus = 0 if accelerator == "cpu" else torch.cuda.device_count()
-    if accelerator == "cpu" or (accelerator == "auto" and not gpus):
-        return max(1, wanted) if isinstance(wanted, int) else 1
-    if wanted in ("auto", -1):
+    gpus = torch.cuda.device_count()
+    if accelerator == "auto" and not gpus:
+        return max(1, count)
+    if count == _ALL:
         return max(1, gpus)
-    return wanted if isinstance(wanted, int) and wanted <= gpus else 1
+    return count if 0 < count <= gpus else 1
+
+
+def _device_count(devices: Any) -> int:  # noqa: ANN401 - any value of a config
+    """Return the number of devices in `trainer.devices`; `_ALL` for all of them."""
+    if isinstance(devices, str) and "," in devices:
+        devices = devices.split(",")
+    if isinstance(devices, list) or OmegaConf.is_list(devices):
+        return sum(device != "" for device in devices)
+    if devices == "auto":
+        return _ALL
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        return int(devices)
+    return devices if isinstance(devices, int) else 1
 
 
 def run_in_processes(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None) -> float | None:

@@ -454,7 +454,7 @@ def test_only_what_is_needed_is_read(rooms: Path) -> None:
             for file in (rooms / "rooms" / kind / split).iterdir():
                 file.unlink()
     data = module(rooms)
-    data.only = ("test",)
+    data.splits_to_read = ("test",)
     data.setup()
     assert list(data.splits) == ["test"]
     assert list(data.describe()) == ["test", "overlaps"]

@@ -61,7 +61,7 @@ def test_checkpoints_are_whole_in_the_end(tmp_path: Path) -> None:
     best = tmp_path / "best.ckpt"
     io.save_checkpoint(checkpoint(0), best)
     io.save_checkpoint(checkpoint(1), tmp_path / "a_callback_of_the_users.ckpt")
-    make_self_contained(io.kept)
+    make_self_contained(io.digests)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a_callback_of_the_users.ckpt",
         "best.ckpt",
@@ -78,7 +78,7 @@ def test_one_file_under_two_names_is_completed_as_one(tmp_path: Path) -> None:
     best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
     io.save_checkpoint(checkpoint(0), best)
     link_atomically(best, last)
-    make_self_contained(io.kept)
+    make_self_contained(io.digests)
     assert best.samefile(last)
     assert "frozen" not in torch.load(last, weights_only=True)["thaw"]
     assert torch.equal(load_checkpoint(last)["state_dict"]["backbone"], torch.ones(1000))

@@ -128,7 +128,7 @@ def test_a_process_waits_until_all_have_left_their_errors(
 def test_where_no_other_process_left_an_error_the_loss_itself_is_told(folder: RunFolder) -> None:
     with pytest.raises(RuntimeError, match="Connection closed by peer") as caught:
         fail(folder, RuntimeError(LOST))
-    unsure = "another process may have ended first: see its log"
+    unsure = "another process may have failed first: see the logs of the other ranks"
     assert error_of(folder) == f"rank 0: RuntimeError: {LOST}; {unsure}"
     assert caught.value.__notes__ == [unsure]
 

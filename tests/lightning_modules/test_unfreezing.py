@@ -446,7 +446,7 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(
     ended = train(
         *WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second"
     )
-    assert "needs start_layer or schedule" in ended.error
+    assert "needs exactly one of start_layer and schedule" in ended.error
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "plateau"])

@@ -5,6 +5,7 @@ its freezing plan. It does not change the network's modules, names or state.
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Cut:
 
 
 def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
-    """Find the last cut before all layers that ever train.
+    """Find the last cut with no trained layer before it.
 
     Args:
         network: A network `head(features(batch))`.
@@ -83,20 +84,17 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         kind = type(features.get_submodule(MODEL)).__name__
         start_name = trained[0].removeprefix(f"{MODEL}.")
         return f"{kind} trains from {start_name} on, but cannot be run from an intermediate layer"
+    inside = f"{MODEL}.{blocks}."
+    if trained[0] in takewhile(lambda name: not name.startswith(inside), names):
+        name = trained[0].removeprefix(f"{MODEL}.")
+        return f"{name} trains, and it comes before all layers"
     children = list(_children(features.get_submodule(MODEL), blocks))
-    before_blocks = names[: _first_with_prefix(names, f"{MODEL}.{blocks}.")]
-    for name in trained:
-        if name in before_blocks:
-            return f"{name.removeprefix('model.')} trains, and it comes before all layers"
-    in_blocks = [name.split(".")[2] for name in trained if name.startswith(f"{MODEL}.{blocks}.")]
-    start = min((children.index(child) for child in in_blocks), default=len(children) - 1)
-    if start == 0:
-        return f"the backbone trains from its first layer, {blocks}.{children[0]}, on"
-    return Cut(f"{blocks}.{children[start]}")
-
-
-def _first_with_prefix(names: list[str], prefix: str) -> int:
-    return next((i for i, name in enumerate(names) if name.startswith(prefix)), len(names))
+    first = next((name for name in trained if name.startswith(inside)), None)
+    # A cut is before a layer: if only parameters after the layers train, the last layer runs again.
+    child = children[-1] if first is None else first.removeprefix(inside).partition(".")[0]
+    if child == children[0]:
+        return f"the backbone trains from its first layer, {blocks}.{child}, on"
+    return Cut(f"{blocks}.{child}")
 
 
 def _children(model: nn.Module, blocks: str) -> dict[str, nn.Module]:
