@@ -65,9 +65,9 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     task: Task = _instantiate(cfg.model)
     if not cfg.train and task.uninitialized():
         msg = (
-            f"train=false tests weights as they are, and {task.uninitialized()} would have random "
-            f"ones; take weights that cover the whole network and its {cfg.data.num_classes} "
-            f"classes, or leave train=false out"
+            f"train=false tests a network without training it, and {task.uninitialized()} would "
+            f"have random weights; set model.backbone to weights of the whole network with "
+            f"{cfg.data.num_classes} classes, or leave train=false out"
         )
         raise ConfigError(msg)
     faults = datamodule.incompatibilities(task.backbone_config())

@@ -32,11 +32,11 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     if recorded is None:
         tested = (folder.path / "metrics.json").exists()
         why = (
-            "it ran with test=false"
+            "it ran with test=false; run it again with test=true"
             if tested
             else "it has no metrics.json; finish it with ckpt_path=last first"
         )
-        msg = f"{folder.path} holds no tested run: {why}"
+        msg = f"{folder.path} has no test metrics: {why}"
         raise RunFolderError(msg)
     filter_known()
     cfg = read_config(folder.config)

@@ -90,13 +90,16 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
         The first epoch to train.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, belongs to another network, or has already
-            trained for `max_epochs`.
+        CheckpointError: If the checkpoint is damaged, belongs to another network, or has trained
+            for more than `max_epochs`.
     """
     checkpoint = load_checkpoint(path)
     epoch: int = checkpoint["epoch"]
     if max_epochs is not None and 0 <= max_epochs <= epoch:
-        msg = f"{path} is from epoch {epoch}; trainer.max_epochs={max_epochs} ends before it"
+        msg = (
+            f"{path} is from epoch {epoch}, counted from 0; trainer.max_epochs={max_epochs} ends "
+            f"before it; raise trainer.max_epochs"
+        )
         raise CheckpointError(msg)
     stored, built = checkpoint["state_dict"], task.state_dict()
     for name in {**built, **stored}:

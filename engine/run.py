@@ -123,7 +123,8 @@ def _fill_cache(
 ) -> float | None:
     """Read or compute the planned features, and return the seconds that this took.
 
-    If they cannot be stored and cache.features=auto, plan.json records the reason.
+    If they cannot be stored and cache.features=auto, the run goes on without them and plan.json
+    records the reason.
     """
     try:
         return fill_cache(features, parts)

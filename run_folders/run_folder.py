@@ -157,7 +157,7 @@ class RunFolder:
                 json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             )
         except ValueError as error:
-            msg = f"{path} is damaged: {error}"
+            msg = f"{path} is damaged: {error}; restore the file, or remove the run folder"
             raise RunFolderError(msg) from error
         return content
 

@@ -125,7 +125,7 @@ def prepare_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
         _warn_of_other_overrides(folder, own)
         return "done"
     if state == "running" and folder.writes and folder.is_locked:
-        msg = "still going on in another process; wait for it, or stop it first"
+        msg = "still running in another process; wait for it, or stop it first"
         raise SweepError(msg)
     resumes = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
     if state is not None and not resumes and folder.writes:
@@ -139,10 +139,10 @@ def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> Non
     was, now = [o for o in before if o not in overrides], [o for o in overrides if o not in before]
     if was or now:
         log.warning(
-            "job %s was run with %s and is not run again; start a new sweep for %s",
+            "job %s keeps its result: it ran with %s and is now given %s; start a new sweep for that",
             folder.path.name,
-            " ".join(was) or "fewer overrides",
-            " ".join(now) or "fewer overrides",
+            " ".join(was) or "none of them",
+            " ".join(now) or "none of them",
         )
 
 

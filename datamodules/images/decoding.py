@@ -124,7 +124,8 @@ def decode_mask(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
             if image.mode not in ("L", "P", "1"):
                 msg = (
                     f"has {image.mode} colours; "
-                    "a mask has one channel, whose values stand for classes"
+                    "a mask has one channel, whose values stand for classes; save it as PNG with "
+                    "a palette or in grey"
                 )
                 raise BadImageError(msg)
             values = np.asarray(image).astype(np.uint8)

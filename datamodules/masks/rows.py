@@ -95,8 +95,8 @@ class SegmentationReader:
         for folder, what in ((path, "images"), (annotations, "masks")):
             if not folder.is_dir():
                 msg = (
-                    f"{folder.resolve()}: no such folder, which should hold the {what} of {name}; "
-                    "or give a .parquet file"
+                    f"{folder.resolve()} does not exist; it should hold the {what} of {name}; "
+                    "create it, or set data.files to .parquet files"
                 )
                 raise DataError(msg)
         yield from self._pairs(root, path, annotations, split)

@@ -98,9 +98,9 @@ class CachePlan:
             f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1
         )
         new = [name for name, entry in self.entries.items() if not entry.found]
-        status = f"{', '.join(new)} to be computed" if new else "found"
+        status = f"to be computed: {', '.join(new)}" if new else "found"
         size = format_bytes(self.bytes) + (f" ({views})" if views else "")
-        return f"features of {self.cut} are stored: {size}, {status}, in {self.store.folder}"
+        return f"features of {self.cut} are cached in {self.store.folder}: {size}; {status}"
 
 
 def plan_cache(

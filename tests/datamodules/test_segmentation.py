@@ -342,7 +342,7 @@ def test_what_changes_while_training_ends_the_run_in_one_line(
     [
         (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
         (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
-        (("data.annotations='masks/{split}'",), r".*rooms/masks/train: no such folder, which should hold the masks of train; or"),
+        (("data.annotations='masks/{split}'",), r".*rooms/masks/train does not exist; it should hold the masks of train; create it, or"),
         (("data.files.train=training",), r"\S+rooms lacks images/training; put it there, or set data.files"),
         (("data.folder=halls",), r"no images/train, images/val, images/test in \S+halls; put the files there"),
         (("data.augmentation.scale=[2.0,0.5]",), r"data.augmentation.scale: received \[2.0, 0.5\]; the lowest and the highest"),

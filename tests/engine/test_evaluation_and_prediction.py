@@ -88,7 +88,7 @@ def test_evaluate_script_notices_a_difference_and_other_data(
     done = script("evaluate", tmp_path)
     assert done.code == 1
     assert done.err.strip().splitlines() == [done.err.strip()]
-    assert "holds no tested run" in done.err
+    assert "has no test metrics" in done.err
 
 
 def test_predictions_on_the_test_texts_are_those_of_the_run(

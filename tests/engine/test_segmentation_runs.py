@@ -285,7 +285,7 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
     assert folder.read_json("metrics.json")["val"]["n"] == 1
     assert not folder.predictions.exists()
     assert "Curves" in folder.report.read_text()
-    with pytest.raises(RunFolderError, match="holds no tested run: it ran with test=false"):
+    with pytest.raises(RunFolderError, match="has no test metrics: it ran with test=false"):
         evaluate(without.folder, None)
     assert "The test split was not evaluated" in folder.report.read_text()
 
@@ -306,7 +306,7 @@ def test_random_weights_are_not_tested_as_if_they_meant_anything(
     )
     ended = train(*words, f"model.backbone={{{network}}}")
     assert ended.error.startswith(
-        "error: train=false tests weights as they are, and all of it would have random ones; take"
+        "error: train=false tests a network without training it, and all of it would have random weights; set"
     )
     rest = {
         key: value for key, value in SEGFORMER.items() if key not in ("model_type", "num_labels")
@@ -321,7 +321,7 @@ def test_random_weights_are_not_tested_as_if_they_meant_anything(
     )
     ended = train("train=false", folder=tmp_path / "run3")
     assert ended.error.startswith(
-        "error: train=false tests weights as they are, and the head would have random ones"
+        "error: train=false tests a network without training it, and the head would have random weights"
     )
 
 

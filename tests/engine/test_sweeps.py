@@ -112,7 +112,7 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
     other = sweep(f"sweep.resume={folder}", "model.lr=1e-4,1e-2")
     assert other.code == 0
     assert (
-        "job 0 was run with model.lr=0.001 and is not run again; start a new sweep for model.lr=0.0001"
+        "job 0 keeps its result: it ran with model.lr=0.001 and is now given model.lr=0.0001; start a new sweep"
         in other.err
     )
 
@@ -261,7 +261,7 @@ def test_a_job_that_still_runs_is_left_alone(sweep: RunSweep) -> None:
         again = sweep(f"sweep.resume={ended.folder}")
         assert again.code == 1
         assert "job 1 (seed=2): running" in again.error
-        assert "job 1: still going on in another process" in again.err
+        assert "job 1: still running in another process" in again.err
         assert not (ended.folder / "1_attempt_1").exists()
     assert sweep(f"sweep.resume={ended.folder}").code == 0
     assert states(ended.folder) == ["finished"] * 2
