@@ -139,7 +139,7 @@ def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> Non
     was, now = [o for o in before if o not in overrides], [o for o in overrides if o not in before]
     if was or now:
         log.warning(
-            "job %s keeps its result: it ran with %s and is now given %s; start a new sweep for that",
+            "job %s keeps its result: it ran with %s and now has %s; start a new sweep for that",
             folder.path.name,
             " ".join(was) or "none of them",
             " ".join(now) or "none of them",

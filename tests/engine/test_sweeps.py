@@ -112,7 +112,7 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
     other = sweep(f"sweep.resume={folder}", "model.lr=1e-4,1e-2")
     assert other.code == 0
     assert (
-        "job 0 keeps its result: it ran with model.lr=0.001 and is now given model.lr=0.0001; start a new sweep"
+        "job 0 keeps its result: it ran with model.lr=0.001 and now has model.lr=0.0001; start a new sweep"
         in other.err
     )
 
