@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from datamodules.batching.stored_features import digest_of_tensors
 from engine.old_names import translate_checkpoint
 from run_folders.errors import UserError, brief
-from run_folders.run_folder import link_atomically, write_atomically
+from run_folders.files import link_atomically, write_atomically
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"

@@ -18,8 +18,9 @@ from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
 from lightning_modules.metrics.classification import ClassificationResult, predicted
 from lightning_modules.metrics.segmentation import SegmentationResult
+from run_folders.files import write_atomically
 from run_folders.metrics import shown_in
-from run_folders.run_folder import RunFolder, write_atomically
+from run_folders.run_folder import RunFolder
 
 PICTURED_MISTAKES = 300
 PICTURED_OF_CLASS = 8

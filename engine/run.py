@@ -38,7 +38,8 @@ from engine.recording import closing_loggers, recording_end
 from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from reports.page import write_report
-from run_folders.run_folder import RunFolder, write_text
+from run_folders.files import write_text
+from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from datamodules.segmentation import SegmentationDataModule
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationResult
 from reports.triptychs import encoded, triptych
-from run_folders.run_folder import RunFolder, write_atomically
+from run_folders.files import write_atomically
+from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

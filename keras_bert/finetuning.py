@@ -31,8 +31,8 @@ from keras_bert.running import (
 from keras_bert.samples import CLASSES, sample_labelled
 from keras_bert.settings import FinetuneSettings
 from keras_bert.texts import read_labelled
+from run_folders.files import write_atomically
 from run_folders.metrics import METRICS
-from run_folders.run_folder import write_atomically
 
 COMMAND = "finetune"
 _VAL_SHARE = 10  # 1/10 of the rows are for validation

@@ -15,7 +15,7 @@ from keras_bert.samples import sample_labelled
 from keras_bert.settings import PredictSettings
 from keras_bert.texts import read_texts
 from keras_bert.tokenizing import load_tokenizer
-from run_folders.run_folder import write_atomically
+from run_folders.files import write_atomically
 
 _SAMPLE_ROWS = 20
 

@@ -14,7 +14,8 @@ import yaml
 from engine.processes.outcome import describe
 from engine.processes.signals import InterruptedRunError
 from keras_bert.errors import KerasBertError
-from run_folders.run_folder import RunFolder, write_atomically, write_text
+from run_folders.files import write_atomically, write_text
+from run_folders.run_folder import RunFolder
 
 
 class KerasRunFolder(RunFolder):

@@ -25,7 +25,7 @@ from keras_bert.model import create_BERT, settings_of
 from keras_bert.run_folder import KerasRunFolder
 from keras_bert.settings import TrainingSettings
 from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenizer
-from run_folders.run_folder import write_text
+from run_folders.files import write_text
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 

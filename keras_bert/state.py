@@ -8,7 +8,7 @@ import numpy as np
 from keras_bert.errors import KerasBertError
 from keras_bert.optimization import BertAdamW
 from keras_bert.run_folder import KerasRunFolder
-from run_folders.run_folder import write_atomically
+from run_folders.files import write_atomically
 
 
 class State:

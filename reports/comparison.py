@@ -12,8 +12,8 @@ from reports.groups import Group, group_by_seed
 from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
+from run_folders.files import write_text
 from run_folders.metrics import METRICS, shown_in
-from run_folders.run_folder import write_text
 
 _STAGES = {"val": "validation", "train": "training"}
 _MAX_LINES = 12

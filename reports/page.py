@@ -19,8 +19,9 @@ from reports.segmentation import (
     segmentation_pictures,
 )
 from reports.statistics import Interval, macro_f1_interval, roc_auc_interval, wilson_interval
+from run_folders.files import write_text
 from run_folders.metrics import METRICS, shown_in
-from run_folders.run_folder import RunFolder, write_text
+from run_folders.run_folder import RunFolder
 
 _MAX_RATES = 6
 _MAX_DRAWN_CLASSES = 40

@@ -9,8 +9,8 @@ from reports import search_plots
 from reports.comparison import comparison_context
 from reports.page import environment
 from reports.record import read_run
+from run_folders.files import write_text
 from run_folders.metrics import shown_in
-from run_folders.run_folder import write_text
 from run_folders.sweep import PAGE, Sweep, common_keys
 from run_folders.sweep_job import Job
 

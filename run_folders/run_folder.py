@@ -7,65 +7,14 @@ import csv
 import io
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from run_folders.errors import UserError
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file so that readers see the old or the new content, never a part of it.
-
-    Args:
-        path: The file; its folder is created.
-        write: Called with a temporary path in the same folder.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def link_atomically(source: Path, path: Path) -> None:
-    """Create a hard link to a file atomically, or a copy if hard links are not supported.
-
-    A later `write_atomically` to one of the two paths leaves the other file as it is.
-
-    Args:
-        source: The existing file.
-        path: The link, in the same folder.
-    """
-
-    def link(temporary: Path) -> None:
-        temporary.unlink()
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-
-    write_atomically(path, link)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically in UTF-8; characters that UTF-8 cannot encode are escaped."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-    write_atomically(path, write)
+from run_folders.files import write_text
 
 
 def _try_lock(handle: int) -> bool:

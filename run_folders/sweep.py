@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from run_folders.run_folder import RunFolder, write_text
+from run_folders.files import write_text
+from run_folders.run_folder import RunFolder
 from run_folders.sweep_job import DONE, Job, read_job
 
 RECORD, TABLE, SEARCH, PAGE, JOURNAL = (

@@ -25,7 +25,8 @@ from engine.segmentation_results import predicted_labels
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
 from reports.triptychs import colorize, encoded, triptych
-from run_folders.run_folder import RunFolderError, write_atomically
+from run_folders.files import write_atomically
+from run_folders.run_folder import RunFolderError
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from engine.processes.outcome import ERROR_FILE, describe, is_user_error
 from engine.processes.ranks import Rank, add_rank, this_rank
 from engine.processes.signals import InterruptedRunError
 from run_folders.errors import UserError
-from run_folders.run_folder import RunFolder, write_text
+from run_folders.files import write_text
+from run_folders.run_folder import RunFolder
 
 # Seconds to wait for the other processes' error files: a fault in the config fails all of them.
 _ERROR_FILES_TIMEOUT = 2.0

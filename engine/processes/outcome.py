@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.processes.signals import InterruptedRunError, signals_raise
 from run_folders.errors import UserError, brief
-from run_folders.run_folder import write_text
+from run_folders.files import write_text
 
 # Environment variable with the path of the error file of a process that a supervisor started. The
 # process writes its error there and prints nothing; see engine/processes/first_failure.py.

@@ -17,7 +17,8 @@ from engine.processes.first_failure import error_file, first_failure
 from engine.processes.outcome import ERROR_FILE
 from engine.processes.ranks import SUPERVISOR, Rank
 from engine.processes.signals import InterruptedRunError
-from run_folders.run_folder import RunFolder, write_text
+from run_folders.files import write_text
+from run_folders.run_folder import RunFolder
 
 # Environment variable with the user's value of HYDRA_FULL_ERROR, which is changed while Hydra runs
 # a job.

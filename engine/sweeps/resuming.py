@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.redaction import HIDDEN, hide
-from run_folders.run_folder import write_text
+from run_folders.files import write_text
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
 

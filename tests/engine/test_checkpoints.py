@@ -16,7 +16,7 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
-from run_folders.run_folder import link_atomically
+from run_folders.files import link_atomically
 
 
 def checkpoint(epoch: int, frozen: float = 1.0) -> dict[str, Any]:

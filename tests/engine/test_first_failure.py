@@ -206,7 +206,7 @@ def test_a_supervised_process_leaves_its_error_and_the_verdict_to_the_supervisor
 DIES = f"""
 import fcntl, os, signal, sys, time
 from pathlib import Path
-from run_folders.run_folder import write_text
+from run_folders.files import write_text
 own, lock, ready = Path(os.environ[{ERROR_FILE!r}]), open(sys.argv[1] + "/lock", "w"), Path(sys.argv[1], "ready")
 if os.environ["RANK"] == "1":
     fcntl.flock(lock, fcntl.LOCK_EX)

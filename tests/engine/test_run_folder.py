@@ -5,7 +5,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from run_folders.run_folder import RunFolder, RunFolderError, write_atomically, write_text
+from run_folders.files import write_atomically, write_text
+from run_folders.run_folder import RunFolder, RunFolderError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from reports.comparison import write_comparison
 from reports.mistakes import mistakes
 from reports.page import write_report
 from reports.record import NotARunError, read_run
-from run_folders.run_folder import RunFolder, write_atomically
+from run_folders.files import write_atomically
+from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
 CHROMIUM = next(

@@ -17,7 +17,8 @@ from reports.record import read_run
 from reports.segmentation import class_rows, confusion_pairs, segmentation_pictures
 from reports.statistics import mean_interval
 from reports.triptychs import colorize, encoded, present, triptych
-from run_folders.run_folder import RunFolder, write_atomically
+from run_folders.files import write_atomically
+from run_folders.run_folder import RunFolder
 from tests.reports.test_page import CHROMIUM, needs_chromium
 
 NAMES = ["sky & sea", "<b>wall</b>", "tree", "never"]
