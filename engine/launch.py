@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from engine.config.composing import explaining_errors
 from engine.config.groups import CONFIGS
@@ -24,61 +24,12 @@ from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
 from engine.sweeps.lifecycle import reporting_sweep
+from engine.sweeps.names import register_resolvers
 from engine.sweeps.resuming import redact_sweep_record, resumed_overrides
 from run_folders.run_folder import RunFolder
-from run_folders.sweep import RECORD
 from run_folders.sweep_job import prepare_job, record_error
 
 log = logging.getLogger(__name__)
-
-_LONGEST_NAME = 100
-
-
-def register_resolvers() -> None:
-    """Register the resolvers for the names of runs, sweeps, dashboard groups and log files.
-
-    Runs and sweeps are named for their experiments, else for their datasets.
-    """
-    OmegaConf.register_new_resolver(
-        "thaw.name", lambda experiment, data: experiment or data, replace=True
-    )
-    OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
-    OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
-    OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
-
-
-def _sweep_name(default: str) -> str:
-    """Name a sweep for all its experiments, joined by +, else for its datasets.
-
-    The name is read from the command line, not from the config, because it must be the same in
-    every job. OmegaConf caches it with the config, because launchers send the config to processes
-    with other command lines.
-    """
-    for group in ("experiment=", "data="):
-        for override in sys.argv[1:]:
-            if override.startswith(group):
-                return override.removeprefix(group).replace(",", "+")[:_LONGEST_NAME]
-    return default
-
-
-def _run_name(name: str, folder: str) -> str:
-    """Return a run's name on dashboards: name and start time, for a sweep's job also its number."""
-    return " ".join([name, *Path(folder).parts[-2 if _is_job(folder) else -1 :]])
-
-
-def _group(folder: str) -> str | None:
-    """Return the dashboard group of a sweep's job: the sweep's name and start time.
-
-    Returns None for a run outside of a sweep.
-    """
-    return "/".join(Path(folder).parts[-3:-1]) if _is_job(folder) else None
-
-
-def _is_job(folder: str) -> bool:
-    """Return whether a run folder is in a sweep's folder; every process of a job can check this."""
-    return (Path(folder).parent / RECORD).is_file()
 
 
 def launch() -> int:
