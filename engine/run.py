@@ -76,34 +76,18 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         filter_known()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
         parts = build(cfg, folder)
-        if checkpoint_path is not None:
-            parts.datamodule.start_epoch = first_epoch(
-                checkpoint_path, cfg.trainer.max_epochs, parts.task
-            )
         data = parts.datamodule.describe()
-        before = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
-        features = plan_cache(cfg, parts, checkpoint_path, before)
-        plan = make_plan(
-            parts.task,
-            parts.trainer,
-            len(parts.datamodule.train_dataloader()) if cfg.train else 0,
-            data,
-        )
-        plan["features"] = features.facts()
+        cache_plan, plan = _plan(cfg, folder, parts, checkpoint_path, data)
         print_plan(plan, console)
-        if features.line():
-            log.info(features.line())
         if cfg.plan:
             return None
         _write_start(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
-        features_seconds = None
         with closing_loggers(parts.trainer):
             start_loggers(cfg, folder, parts.trainer)
+            features_seconds = None
             if cfg.train:
-                folder.write_status("running", "features")
-                features_seconds = _fill_cache(cfg, folder, features, parts)
-                folder.write_status("running", "fit")
-                _fit(parts, checkpoint_path)
+                features_seconds = _fill_cache(cfg, folder, cache_plan, parts)
+                _fit(folder, parts, checkpoint_path)
             metrics = _load_best(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
             test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else None
             metrics["parameters"] = count_parameters(parts.task)
@@ -119,16 +103,38 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     return score
 
 
+def _plan(
+    cfg: DictConfig,
+    folder: RunFolder,
+    parts: RunObjects,
+    checkpoint_path: Path | None,
+    data: dict[str, Any],
+) -> tuple[CachePlan, dict[str, Any]]:
+    """Return the plan for the feature cache, and the content of plan.json."""
+    if checkpoint_path is not None:
+        parts.datamodule.start_epoch = first_epoch(
+            checkpoint_path, cfg.trainer.max_epochs, parts.task
+        )
+    recorded = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
+    cache_plan = plan_cache(cfg, parts, checkpoint_path, recorded)
+    if cache_plan.line():
+        log.info(cache_plan.line())
+    batches = len(parts.datamodule.train_dataloader()) if cfg.train else 0
+    plan = make_plan(parts.task, parts.trainer, batches, data)
+    return cache_plan, {**plan, "features": cache_plan.facts()}
+
+
 def _fill_cache(
-    cfg: DictConfig, folder: RunFolder, features: CachePlan, parts: RunObjects
+    cfg: DictConfig, folder: RunFolder, cache_plan: CachePlan, parts: RunObjects
 ) -> float | None:
     """Read or compute the planned features, and return the seconds that this took.
 
     If they cannot be stored and cache.features=auto, the run goes on without them and plan.json
     records the reason.
     """
+    folder.write_status("running", "features")
     try:
-        return fill_cache(features, parts)
+        return fill_cache(cache_plan, parts)
     except StoreError as error:
         if cfg.cache.features is True:
             raise
@@ -178,7 +184,8 @@ def _write_start(
         folder.write_table(folder.skipped_rows, rows)
 
 
-def _fit(parts: RunObjects, checkpoint_path: Path | None) -> None:
+def _fit(folder: RunFolder, parts: RunObjects, checkpoint_path: Path | None) -> None:
+    folder.write_status("running", "fit")
     try:
         with unused_parameters_named(parts.task):
             parts.trainer.fit(
