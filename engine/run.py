@@ -79,6 +79,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         data = parts.datamodule.describe()
         cache_plan, plan = _plan(cfg, folder, parts, checkpoint_path, data)
         print_plan(plan, console)
+        if cache_plan.line():
+            log.info(cache_plan.line())
         if cfg.plan:
             return None
         _write_start(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
@@ -117,8 +119,6 @@ def _plan(
         )
     recorded = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
     cache_plan = plan_cache(cfg, parts, checkpoint_path, recorded)
-    if cache_plan.line():
-        log.info(cache_plan.line())
     batches = len(parts.datamodule.train_dataloader()) if cfg.train else 0
     plan = make_plan(parts.task, parts.trainer, batches, data)
     return cache_plan, {**plan, "features": cache_plan.facts()}
