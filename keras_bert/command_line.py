@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from engine.processes.outcome import report_failure
 from keras_bert.errors import KerasBertError
-from keras_bert.settings import (
+from keras_bert.training.settings import (
     ConvertSettings,
     FinetuneSettings,
     PredictSettings,
@@ -96,13 +96,13 @@ def _timestamp() -> str:
 
 
 def _pretrain(settings: PretrainSettings) -> None:
-    from keras_bert.pretraining import pretrain
+    from keras_bert.training.pretraining import pretrain
 
     pretrain(settings, run_path(settings, "pretrain", _timestamp()))
 
 
 def _finetune(settings: FinetuneSettings) -> None:
-    from keras_bert.finetuning import finetune
+    from keras_bert.training.finetuning import finetune
 
     finetune(settings, run_path(settings, "finetune", _timestamp()))
 
@@ -118,9 +118,9 @@ def _predict(settings: PredictSettings) -> None:
 
 def _convert(settings: ConvertSettings) -> None:
     from keras_bert.convert import to_hugging_face
+    from keras_bert.data.tokenizing import load_tokenizer, save_for_hugging_face
     from keras_bert.loading import bert_of, find_source
-    from keras_bert.model import PretrainingModel
-    from keras_bert.tokenizing import load_tokenizer, save_for_hugging_face
+    from keras_bert.network.model import PretrainingModel
 
     source, target = find_source(settings.run), Path(settings.out)
     tokenizer = load_tokenizer(source.folder, clean_links=False)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_bert.errors import KerasBertError
-from keras_bert.model import EMBEDDING, PretrainingModel, create_BERT, settings_of
+from keras_bert.network.model import EMBEDDING, PretrainingModel, create_BERT, settings_of
 
 Weights = dict[str, NDArray[Any]]
 

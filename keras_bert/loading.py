@@ -9,7 +9,7 @@ import keras
 
 from keras_bert.convert import from_hugging_face
 from keras_bert.errors import KerasBertError
-from keras_bert.model import EMBEDDING, Classifier, PretrainingModel, create_BERT
+from keras_bert.network.model import EMBEDDING, Classifier, PretrainingModel, create_BERT
 from run_folders.errors import brief
 
 _HUB_FILES = [

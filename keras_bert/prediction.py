@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_bert.batching import Padding
-from keras_bert.classification_data import prediction_table, text_data
+from keras_bert.data.batching import Padding
+from keras_bert.data.samples import sample_labelled
+from keras_bert.data.texts import read_texts
+from keras_bert.data.tokenizing import load_tokenizer
 from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
-from keras_bert.model import Classifier, settings_of
+from keras_bert.network.model import Classifier, settings_of
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.running import MULTIPLE, Start
-from keras_bert.samples import sample_labelled
-from keras_bert.settings import PredictSettings
-from keras_bert.texts import read_texts
-from keras_bert.tokenizing import load_tokenizer
+from keras_bert.training.classification_data import prediction_table, text_data
+from keras_bert.training.running import MULTIPLE, Start
+from keras_bert.training.settings import PredictSettings
 from run_folders.files import write_atomically
 
 _SAMPLE_ROWS = 20

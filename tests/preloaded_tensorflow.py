@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import keras_bert
 
-for module in pkgutil.iter_modules(keras_bert.__path__, "keras_bert."):
+for module in pkgutil.walk_packages(keras_bert.__path__, "keras_bert."):
     if not module.name.endswith("__main__"):
         with suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(module.name)

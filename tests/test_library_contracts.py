@@ -193,15 +193,15 @@ CONTRACTS = [
             "keras/src/optimizers/adam.py: _momentums",
             "keras/src/optimizers/adam.py: _velocities",
         ],
-        ["keras_bert/optimization.py"],
+        ["keras_bert/training/optimization.py"],
         "Adam's step is one operation on the moments, whose place tells variables apart on a replica",
     ),
     Contract(
-        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/fitting.py"],
+        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/training/fitting.py"],
         "Keras would take a batch to see shapes, and a resumed run would miss it",
     ),
     Contract(
-        ["keras/src/backend/tensorflow/optimizer.py: _all_reduce_sum_gradients"], ["keras_bert/optimization.py"],
+        ["keras/src/backend/tensorflow/optimizer.py: _all_reduce_sum_gradients"], ["keras_bert/training/optimization.py"],
         "gradients are clipped after the replicas' sum, for which there is no hook",
     ),
 ]  # fmt: skip

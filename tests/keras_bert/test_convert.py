@@ -22,8 +22,8 @@ from keras_bert.convert import (
     weight_map,
 )
 from keras_bert.errors import KerasBertError
-from keras_bert.model import PretrainingModel, settings_of
-from keras_bert.pretraining import measure_pretraining
+from keras_bert.network.model import PretrainingModel, settings_of
+from keras_bert.training.pretraining import measure_pretraining
 
 SIZES = [
     {

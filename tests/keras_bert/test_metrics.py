@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the extra keras is not installed")
 
-from keras_bert.metrics import classification_record, stage_metrics
+from keras_bert.training.metrics import classification_record, stage_metrics
 from lightning_modules.metrics.classification import ClassificationTotals
 
 

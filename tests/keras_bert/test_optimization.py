@@ -13,7 +13,7 @@ pytest.importorskip("tensorflow", reason="the extra keras is not installed")
 import keras
 import tensorflow as tf
 
-from keras_bert.optimization import BertAdamW, WarmupLinearDecay
+from keras_bert.training.optimization import BertAdamW, WarmupLinearDecay
 from tests.conftest import made_rows, write_csv
 from tests.keras_bert.conftest import SMALL
 from tests.processes import run
@@ -32,11 +32,11 @@ for strategy in ("none", "mirrored"):
 """
 
 REPLICAS = """
-from keras_bert.batching import pipeline
-from keras_bert.fitting import TrainableModel
-from keras_bert.model import PretrainingModel, create_BERT
-from keras_bert.optimization import BertAdamW, WarmupLinearDecay
-from keras_bert.pretraining import measure_pretraining
+from keras_bert.data.batching import pipeline
+from keras_bert.training.fitting import TrainableModel
+from keras_bert.network.model import PretrainingModel, create_BERT
+from keras_bert.training.optimization import BertAdamW, WarmupLinearDecay
+from keras_bert.training.pretraining import measure_pretraining
 from types import SimpleNamespace
 rng = np.random.default_rng(0)
 ids = rng.integers(5, 50, (11, 8)).astype(np.int32)

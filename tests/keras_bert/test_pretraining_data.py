@@ -11,12 +11,12 @@ pytest.importorskip("tensorflow", reason="the extra keras is not installed")
 
 import tensorflow as tf
 
-from keras_bert.batching import Padding, epoch_batches, padding_share, sorted_batches
+from keras_bert.data.batching import Padding, epoch_batches, padding_share, sorted_batches
+from keras_bert.data.masking import Masking
+from keras_bert.data.pretraining_data import PretrainingData, cut, unigram_entropy
+from keras_bert.data.samples import sample_documents
+from keras_bert.data.tokenizing import SPECIAL_TOKENS, encode, token_id, train_tokenizer
 from keras_bert.errors import KerasBertError
-from keras_bert.masking import Masking
-from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
-from keras_bert.samples import sample_documents
-from keras_bert.tokenizing import SPECIAL_TOKENS, encode, token_id, train_tokenizer
 
 DOCUMENTS = sample_documents(1, 60)
 TOKENIZER = train_tokenizer([text for document in DOCUMENTS for text in document], 200)

@@ -17,12 +17,12 @@ from transformers import AutoTokenizer, BertForMaskedLM
 
 from datamodules.reading.splits import random_split, stratified_split
 from engine.processes.signals import InterruptedRunError
-from keras_bert import finetuning, fitting, pretraining
-from keras_bert.fitting import best_epoch
 from keras_bert.loading import load_network
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.settings import FinetuneSettings, PretrainSettings
-from keras_bert.state import State
+from keras_bert.training import finetuning, fitting, pretraining
+from keras_bert.training.fitting import best_epoch
+from keras_bert.training.settings import FinetuneSettings, PretrainSettings
+from keras_bert.training.state import State
 from reports.comparison import write_comparison
 from reports.page import write_report
 from tests.conftest import Ended, Train, made_rows, write_csv
@@ -349,7 +349,7 @@ def test_training_ends_early_also_when_resumed(
 
 
 def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
-    from keras_bert.logs import open_loggers
+    from keras_bert.training.logs import open_loggers
 
     with open_loggers(FinetuneSettings(), KerasRunFolder(tmp_path)) as opened:
         for epoch, loss in enumerate((0.5, 0.25)):

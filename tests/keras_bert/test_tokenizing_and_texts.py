@@ -8,15 +8,15 @@ from tokenizers import Tokenizer
 from transformers import BertTokenizer
 
 from datamodules.reading.errors import DataError
-from keras_bert.errors import KerasBertError
-from keras_bert.texts import read_documents, read_labelled, read_texts
-from keras_bert.tokenizing import (
+from keras_bert.data.texts import read_documents, read_labelled, read_texts
+from keras_bert.data.tokenizing import (
     SPECIAL_TOKENS,
     encode,
     load_tokenizer,
     save_for_hugging_face,
     train_tokenizer,
 )
+from keras_bert.errors import KerasBertError
 
 TEXTS = [
     "Masks help, doctors say!",

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_bert.attention import normal_initializer
+from keras_bert.network.attention import normal_initializer
 
 PAD = 0  # id of the padding token, as in every published BERT
 

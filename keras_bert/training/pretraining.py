@@ -7,14 +7,23 @@ import numpy as np
 import tensorflow as tf
 
 from datamodules.reading.splits import random_split
+from keras_bert.data.masking import Masking
+from keras_bert.data.pretraining_data import PretrainingData, cut, unigram_entropy
+from keras_bert.data.samples import sample_documents
+from keras_bert.data.texts import read_documents
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Metrics, MetricSums, TrainableModel, TrainingPlan, fit, fit_record
-from keras_bert.logs import open_loggers
-from keras_bert.masking import Masking
-from keras_bert.model import PretrainingModel
-from keras_bert.pretraining_data import PretrainingData, cut, unigram_entropy
+from keras_bert.network.model import PretrainingModel
 from keras_bert.run_folder import KerasRunFolder, recorded
-from keras_bert.running import (
+from keras_bert.training.fitting import (
+    Metrics,
+    MetricSums,
+    TrainableModel,
+    TrainingPlan,
+    fit,
+    fit_record,
+)
+from keras_bert.training.logs import open_loggers
+from keras_bert.training.running import (
     Start,
     devices,
     fingerprint,
@@ -26,9 +35,7 @@ from keras_bert.running import (
     write_plan,
     write_start,
 )
-from keras_bert.samples import sample_documents
-from keras_bert.settings import PretrainSettings
-from keras_bert.texts import read_documents
+from keras_bert.training.settings import PretrainSettings
 from run_folders.metrics import METRICS
 
 COMMAND = "pretrain"

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tokenizers import Tokenizer
 
-from keras_bert.batching import (
+from keras_bert.data.batching import (
     Padding,
     Rows,
     TokenStore,
@@ -23,9 +23,9 @@ from keras_bert.batching import (
     sorted_batches,
     text_tensors,
 )
+from keras_bert.data.masking import Masking
+from keras_bert.data.tokenizing import encode
 from keras_bert.errors import KerasBertError
-from keras_bert.masking import Masking
-from keras_bert.tokenizing import encode
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 # The epoch number in the seeds of validation, so that its masks are always the same.

@@ -9,16 +9,25 @@ import tensorflow as tf
 
 from datamodules.reading.splits import random_split, shared_contents
 from datamodules.reading.text_rows import TextSplit
-from keras_bert.batching import padding_share
-from keras_bert.classification_data import TextData, prediction_table, text_data
+from keras_bert.data.batching import padding_share
+from keras_bert.data.samples import CLASSES, sample_labelled
+from keras_bert.data.texts import read_labelled
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import Metrics, MetricSums, TrainableModel, TrainingPlan, fit, fit_record
 from keras_bert.loading import load_network
-from keras_bert.logs import open_loggers
-from keras_bert.metrics import classification_record, stage_metrics
-from keras_bert.model import Classifier
+from keras_bert.network.model import Classifier
 from keras_bert.run_folder import KerasRunFolder, recorded
-from keras_bert.running import (
+from keras_bert.training.classification_data import TextData, prediction_table, text_data
+from keras_bert.training.fitting import (
+    Metrics,
+    MetricSums,
+    TrainableModel,
+    TrainingPlan,
+    fit,
+    fit_record,
+)
+from keras_bert.training.logs import open_loggers
+from keras_bert.training.metrics import classification_record, stage_metrics
+from keras_bert.training.running import (
     devices,
     fingerprint,
     make_bert,
@@ -28,9 +37,7 @@ from keras_bert.running import (
     write_plan,
     write_start,
 )
-from keras_bert.samples import CLASSES, sample_labelled
-from keras_bert.settings import FinetuneSettings
-from keras_bert.texts import read_labelled
+from keras_bert.training.settings import FinetuneSettings
 from run_folders.files import write_atomically
 from run_folders.metrics import METRICS
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_bert.attention import normal_initializer
-from keras_bert.embedding import PAD, BertEmbedding
-from keras_bert.encoder import EncoderBlock
-from keras_bert.heads import MaskedLMHead, Pooler
+from keras_bert.network.attention import normal_initializer
+from keras_bert.network.embedding import PAD, BertEmbedding
+from keras_bert.network.encoder import EncoderBlock
+from keras_bert.network.heads import MaskedLMHead, Pooler
 
 EMBEDDING = "embedding"
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bert.attention import normal_initializer
-from keras_bert.embedding import BertEmbedding
-from keras_bert.encoder import gelu
+from keras_bert.network.attention import normal_initializer
+from keras_bert.network.embedding import BertEmbedding
+from keras_bert.network.encoder import gelu
 
 
 @keras.saving.register_keras_serializable(package="keras_bert")

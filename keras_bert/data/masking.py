@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from keras_bert.tokenizing import SPECIAL_TOKENS, token_id
+from keras_bert.data.tokenizing import SPECIAL_TOKENS, token_id
 
 _MASKED, _RANDOM = 0.8, 0.1
 

@@ -17,14 +17,14 @@ import tensorflow as tf
 from tokenizers import Tokenizer
 
 from engine.provenance import provenance
-from keras_bert.batching import Padding
+from keras_bert.data.batching import Padding
+from keras_bert.data.tokenizing import FILE, load_tokenizer, token_id, train_tokenizer
 from keras_bert.errors import KerasBertError
-from keras_bert.fitting import TrainingPlan, uses_xla
 from keras_bert.loading import bert_of, find_source, fresh_bert, precision
-from keras_bert.model import create_BERT, settings_of
+from keras_bert.network.model import create_BERT, settings_of
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.settings import TrainingSettings
-from keras_bert.tokenizing import FILE, load_tokenizer, token_id, train_tokenizer
+from keras_bert.training.fitting import TrainingPlan, uses_xla
+from keras_bert.training.settings import TrainingSettings
 from run_folders.files import write_text
 
 Settings = TypeVar("Settings", bound=TrainingSettings)

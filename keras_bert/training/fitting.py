@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bert.errors import KerasBertError
-from keras_bert.optimization import BertAdamW, WarmupLinearDecay
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.settings import TrainingSettings
-from keras_bert.state import State
+from keras_bert.training.optimization import BertAdamW, WarmupLinearDecay
+from keras_bert.training.settings import TrainingSettings
+from keras_bert.training.state import State
 
 Metrics = dict[str, Any]
 

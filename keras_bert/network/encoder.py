@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_bert.attention import MultiHeadAttention, normal_initializer
+from keras_bert.network.attention import MultiHeadAttention, normal_initializer
 
 _TANH_FACTOR = 0.044715
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from keras_bert.errors import KerasBertError
-from keras_bert.optimization import BertAdamW
 from keras_bert.run_folder import KerasRunFolder
+from keras_bert.training.optimization import BertAdamW
 from run_folders.files import write_atomically
 
 

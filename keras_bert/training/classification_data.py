@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_bert.batching import (
+from keras_bert.data.batching import (
     Padding,
     Rows,
     TokenStore,
@@ -23,10 +23,10 @@ from keras_bert.batching import (
     sorted_batches,
     text_tensors,
 )
+from keras_bert.data.tokenizing import encode
 from keras_bert.errors import KerasBertError
-from keras_bert.metrics import predicted
-from keras_bert.running import Start, special_pair
-from keras_bert.tokenizing import encode
+from keras_bert.training.metrics import predicted
+from keras_bert.training.running import Start, special_pair
 
 EVAL_BATCH = 64
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_bert.fitting import RowLogger
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.settings import TrainingSettings
+from keras_bert.training.fitting import RowLogger
+from keras_bert.training.settings import TrainingSettings
 
 
 def _tensorboard(folder: KerasRunFolder) -> RowLogger:

@@ -1,0 +1,1 @@
+"""Texts, tokenizers, masking and batches for the Keras BERT."""
