@@ -1,4 +1,7 @@
-"""How much memory PyTorch asks for, counted and not measured, so that it is the same however busy a machine is."""
+"""Peak CPU memory of PyTorch, counted from its allocations.
+
+Unlike a measurement, the count does not depend on the load of the machine.
+"""
 
 import json
 import tempfile
@@ -9,17 +12,17 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_allocated(work: Callable[[], object]) -> int:
-    """Bytes that the tensors of some work take on the CPU at its peak, on top of those that were there before."""
+    """Peak number of bytes that tensors of `work` take on the CPU, beyond those from before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         recorded.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    held = peak = 0
+    allocated = peak = 0
     for event in sorted(
         (e for e in events if e.get("name") == "[memory]"), key=lambda event: event["ts"]
     ):
-        held += event["args"]["Bytes"]
-        peak = max(peak, held)
+        allocated += event["args"]["Bytes"]
+        peak = max(peak, allocated)
     return peak

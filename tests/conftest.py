@@ -1,4 +1,4 @@
-"""Small real inputs, and the real entry point to run them through."""
+"""Fixtures: small real inputs, and the real entry point to run them with."""
 
 import csv
 import gc
@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = (
     "1"  # no test downloads anything, and none waits for a hub that does not answer
 )
-# The processes that share the tests share the cores.
+# Several processes run the tests and share the cores.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
 
@@ -62,7 +62,7 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """The error as the user sees it."""
+        """The error message from `error: ` on; empty if there is none."""
         return self.err[self.err.index("error: ") :].strip() if "error: " in self.err else ""
 
 
@@ -73,12 +73,15 @@ _LISTED = pytest.StashKey[set[str] | None]()
 
 
 def _controls(config: pytest.Config) -> bool:
-    """Whether this process controls the tests, of which several may run them."""
+    """Whether this process controls the tests, and is no worker of pytest-xdist."""
     return not hasattr(config, "workerinput")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start what starts the processes of tests; look for garbage less often among what is old: most of it was imported."""
+    """Start the process servers, and collect old garbage less often.
+
+    Most old objects come from imports and never become garbage.
+    """
     gc.set_threshold(700, 10, 100)
     if _controls(config):
         stack = ExitStack()
@@ -87,14 +90,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """See what lies in the checkout before the tests."""
+    """Record the files of the checkout before the tests."""
     if _controls(session.config):
         session.config.stash[_LISTED] = listed(ROOT)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail where the tests have written into the checkout."""
+    """Fail if the tests have written into the checkout."""
     if not _controls(session.config):
         return
     before, after = session.config.stash[_LISTED], listed(ROOT)
@@ -105,7 +108,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs an extra that `dev` does not bring."""
+    """Skip tests of extras that are not installed."""
     for mark in item.iter_markers("extra"):
         (extra,) = mark.args
         if importlib.util.find_spec(EXTRAS[extra]) is None:
@@ -114,7 +117,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs of the tests store features, those in processes of their own too: never in the user's cache folder."""
+    """Cache folder of features for runs in all processes of the tests, never the user's own."""
     folder = tmp_path_factory.mktemp("features")
     os.environ["THAW_CACHE"] = str(folder)
     return folder
@@ -124,18 +127,21 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Train:
-    """Call `train.main()` with a command line, in an empty folder; the run folder is `tmp_path/run` unless given."""
+    """Call `train.main()` with overrides, in an empty folder.
+
+    The run folder is `tmp_path/run` unless another folder is given.
+    """
     import train as entry
 
-    def call(*words: str, folder: Path | None = None) -> Ended:
+    def call(*overrides: str, folder: Path | None = None) -> Ended:
         target = folder or tmp_path / "run"
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
-            # On the CPU, also where there is a GPU: what is held against it here is.
+            # On the CPU even if there is a GPU: tests compare it with values from the CPU.
             patch.setattr(
                 sys,
                 "argv",
-                ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={target}"],
+                ["train.py", "trainer.accelerator=cpu", *overrides, f"hydra.run.dir={target}"],
             )
             capsys.readouterr()
             code = entry.main()
@@ -146,8 +152,8 @@ def train(
 
 
 def identical(a: object, b: object) -> bool:
-    """Whether two nests of dicts, lists, tensors and plain values are the same to the bit."""
-    import torch  # here and below: not in the process that only controls those that run the tests
+    """Whether two nested dicts, lists, tensors and plain values are bitwise equal."""
+    import torch  # here and below: the controller needs no torch
 
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
@@ -209,7 +215,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_rows(
     count: int, seed: int, labels: tuple[str, ...] = ("fake", "real")
 ) -> list[tuple[str, str, str]]:
-    """Rows (id, text, label) of which each text is its own."""
+    """Rows (id, text, label) with distinct texts."""
     rng = random.Random(seed)
     return [
         (
@@ -243,7 +249,7 @@ def covid_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real data, where it is."""
+    """Folder of the real data; skips the test if it is not on this machine."""
     if not (SHARED_DATA / "covid_fake_news" / "train.csv").is_file():
         pytest.skip("the real data is not on this machine")
     return SHARED_DATA

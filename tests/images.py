@@ -43,7 +43,7 @@ def image_folder(root: Path, counts: dict[str, int], size: tuple[int, int] = (20
 
 
 def write_parquet(path: Path, images: list[bytes], labels: list[object]) -> Path:
-    """A table as the hub has it."""
+    """Write a table in the layout of the Hugging Face Hub."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"bytes": content, "path": None} for content in images]
     pd.DataFrame({"img": rows, "label": labels}).to_parquet(path, index=False)
@@ -86,7 +86,7 @@ def deep_png() -> bytes:
 
 
 def deep_tiff() -> bytes:
-    """The same as TIFF: little-endian, one strip, no compression."""
+    """An RGB TIFF with 16 bits a channel: little-endian, one strip, no compression."""
     pixels = b"\x40\x9c" * (8 * 8 * 3)
     entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3),
                (278, 3, 1, 8), (279, 4, 1, len(pixels)), (284, 3, 1, 1)]  # fmt: skip
@@ -120,7 +120,7 @@ def _animated(kind: str) -> bytes:
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
 
 
-# Name -> content and what is said of it.
+# File name -> content and pattern of the error message.
 BAD_IMAGES: dict[str, tuple[bytes, str]] = {
     "empty.png": (b"", r"is empty \(0 bytes\)"),
     "text.png": (

@@ -1,4 +1,4 @@
-"""Small pairs with masks, good and bad, as files on disk."""
+"""Small pairs of an image and its mask, as files on disk."""
 
 import struct
 import zlib
@@ -31,7 +31,7 @@ def class_list(
 
 
 def mask(seed: int, size: tuple[int, int] = (40, 32), classes: int = len(NAMES)) -> np.ndarray:
-    """[H, W] of rectangles, width by height."""
+    """A mask [H, W] of random rectangles; `size` is width by height."""
     rng = np.random.default_rng(seed)
     labels = np.full((size[1], size[0]), rng.integers(classes), np.uint8)
     for _ in range(4):
@@ -41,7 +41,7 @@ def mask(seed: int, size: tuple[int, int] = (40, 32), classes: int = len(NAMES))
 
 
 def image_of(labels: np.ndarray, seed: int = 0, noise: float = 6.0) -> np.ndarray:
-    """[H, W, 3] in the colours of its classes."""
+    """The image [H, W, 3] of a mask, in the colours of its classes, with noise."""
     table = np.zeros((256, 3))
     table[: len(COLOURS)] = COLOURS
     return (
@@ -62,7 +62,7 @@ def segmentation_folder(
 
 
 def write_pair(root: Path, split: str, name: str, labels: np.ndarray, *, shift: int = 0) -> None:
-    """One image, JPEG, and its mask."""
+    """Write an image as JPEG and its mask as PNG."""
     for folder in ("images", "annotations"):
         (root / folder / split).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image_of(labels)).save(root / "images" / split / f"{name}.jpg", quality=95)
@@ -70,7 +70,7 @@ def write_pair(root: Path, split: str, name: str, labels: np.ndarray, *, shift: 
 
 
 def shallow_png(values: np.ndarray, depth: int) -> bytes:
-    """Grey [H, W] with two or four bits a pixel, as programs that save space write it; Pillow cannot."""
+    """A grey PNG [H, W] with 2 or 4 bits a pixel, which Pillow cannot write."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (

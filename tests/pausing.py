@@ -1,4 +1,4 @@
-"""`train.py` in a process that stops before an epoch and waits, so that a test ends it there on any machine."""
+"""`train.py` in a process that waits before an epoch, so that a test can end it at that point."""
 
 import signal
 import sys
@@ -8,21 +8,21 @@ import train
 from lightning_modules.base import Task
 
 
-def pausing(epoch: str, runs: str, *words: str) -> None:
+def pausing(epoch: str, runs: str, *overrides: str) -> None:
     """Run `train.py` and wait for a signal before an epoch begins.
 
     Args:
         epoch: The epoch, counted from 0.
-        runs: How many runs of this process begin the epoch without a pause, in a sweep.
-        words: The command line.
+        runs: In a sweep, how many runs of this process begin the epoch without a pause.
+        overrides: Arguments of `train.py`.
     """
     begin, passed = Task.on_train_epoch_start, count()
 
-    def waits(self: Task) -> None:
+    def pause_first(self: Task) -> None:
         if self.current_epoch == int(epoch) and next(passed) == int(runs):
             signal.pause()
         begin(self)
 
-    Task.on_train_epoch_start = waits  # type: ignore[method-assign]
-    sys.argv = ["train.py", *words]
+    Task.on_train_epoch_start = pause_first  # type: ignore[method-assign]
+    sys.argv = ["train.py", *overrides]
     sys.exit(train.main())

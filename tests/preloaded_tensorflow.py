@@ -1,4 +1,7 @@
-"""All that the Keras BERT imports; for the process that others are forked from. PyTorch is in none of them."""
+"""Imports all that the Keras BERT needs, in the process that others are forked from.
+
+None of it imports PyTorch.
+"""
 
 import gc
 import importlib
@@ -9,7 +12,7 @@ import keras_bert
 
 for module in pkgutil.walk_packages(keras_bert.__path__, "keras_bert."):
     if not module.name.endswith("__main__"):
-        with suppress(ImportError):  # of an extra that is not installed
+        with suppress(ImportError):  # the module needs an extra that is not installed
             importlib.import_module(module.name)
 gc.collect()
 gc.freeze()

@@ -1,4 +1,4 @@
-"""All that a run, a script or a sweep imports somewhere on its way; for the process that others are forked from."""
+"""Imports all that a run, a script or a sweep needs, in the process that others are forked from."""
 
 import gc
 import importlib
@@ -9,7 +9,7 @@ import torch
 
 import train  # noqa: F401
 
-# What is imported only where it is needed, and packages of which every module is.
+# Modules that product code imports only where it needs them, and packages to import completely.
 NAMES = (
     "matplotlib.backends.backend_agg",
     "optuna",
@@ -26,11 +26,11 @@ PACKAGES = ("engine", "datamodules", "lightning_modules", "hydra_plugins")
 
 for package in PACKAGES:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-        with suppress(ImportError):  # of an extra that is not installed
+        with suppress(ImportError):  # the module needs an extra that is not installed
             importlib.import_module(module.name)
 for name in NAMES:
     with suppress(ImportError):
         importlib.import_module(name)
 torch.set_num_threads(1)
 gc.collect()
-gc.freeze()  # so that no fork copies what all of them share
+gc.freeze()  # so that forks share these objects and do not copy them

@@ -1,9 +1,9 @@
-"""Starts the processes that tests ask for, each a fork of one that has imported everything already.
+"""Starts processes for tests; each is a fork of a process that has imported everything already.
 
-The process that controls the tests starts one of these for PyTorch and one for TensorFlow, which do
-not share a process; all that share the tests use them. Here nothing heavy is imported: that is done
-by the standard library's forkserver, once, when the first process is asked for. With the end of its
-stdin everything that it started ends.
+The process that controls the tests starts one server for PyTorch and one for TensorFlow, because
+the two cannot share a process. All workers use these servers. A server imports nothing heavy: the
+standard library's forkserver does so, once, when the first process is requested. When the stdin of
+a server is closed, it kills all processes that it started.
 """
 
 import atexit
@@ -26,23 +26,23 @@ class Job:
     """What a process does.
 
     Attributes:
-        program: The path of a script or the name of a module, run as `python SCRIPT WORDS` or
-            `python -m MODULE WORDS` would; or a function, called with the words.
-        words: Its arguments.
+        program: The path of a script or the name of a module, run as by
+            `python SCRIPT ARGUMENTS` or `python -m MODULE ARGUMENTS`; or a function.
+        arguments: Arguments of the program.
         environment: The whole environment.
-        cwd: Where it runs.
+        cwd: The working directory.
         streams: Files or terminals that become stdin, stdout and stderr.
     """
 
     program: str | Callable[..., None]
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     environment: dict[str, str]
     cwd: str
     streams: tuple[str, str, str]
 
 
 def work(job: Job) -> None:
-    """In the new process: become what `python` would be, as far as modules that are imported already can be."""
+    """Run a job in the new process, in the same way as a new interpreter if possible."""
     for number, path in enumerate(job.streams):
         opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOCTTY)
         os.dup2(opened, number)
@@ -50,36 +50,36 @@ def work(job: Job) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the forkserver has closed its own
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What modules have registered for the end, such as the removal of a temporary folder, is for
-    # the process that imported them.
+    # Exit handlers of modules, such as the removal of a temporary folder, belong to the process
+    # that imported the modules.
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # Python itself does so with its own generator
+        sys.modules["numpy"].random.seed()  # Python reseeds its own generator by itself
     os.chdir(job.cwd)
     os.environ.clear()
     os.environ.update(job.environment)
     try:
         if callable(job.program):
-            job.program(*job.words)
+            job.program(*job.arguments)
         elif job.program.endswith(".py"):
-            sys.argv = [job.program, *job.words]
+            sys.argv = [job.program, *job.arguments]
             sys.path.insert(0, str(Path(job.program).parent))
             runpy.run_path(job.program, run_name="__main__")
         else:
-            sys.argv = ["-m", *job.words]
+            sys.argv = ["-m", *job.arguments]
             runpy.run_module(job.program, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # a forked process leaves them out
+        atexit._run_exitfuncs()  # a forked process does not call them
 
 
 def serve(address: str, preloaded: str) -> None:
-    """Start a process for every connection, whose other end then reads its id and its exit code."""
+    """Start a process for every connection; send its id, and its exit code when it ends."""
     context = get_context("forkserver")
     context.set_forkserver_preload([preloaded])
     processes: set[BaseProcess] = set()
-    lock = threading.Lock()  # starting one looks at how the others do
+    lock = threading.Lock()  # starting a process polls the others
 
     def start(connection: Connection) -> None:
         with connection:
@@ -101,7 +101,7 @@ def serve(address: str, preloaded: str) -> None:
 
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the tests, which close stdin at their end
+    )  # Ctrl-C is for the tests, which close stdin when they end
     threading.Thread(target=accept, daemon=True).start()
     sys.stdin.read()
     for process in [*processes]:  # a thread may add one
@@ -110,7 +110,7 @@ def serve(address: str, preloaded: str) -> None:
 
 
 if __name__ == "__main__":
-    # By its name, so that the processes find what is called here, too.
+    # Imported by name, so that new processes find `work` under the same name.
     from tests.process_server import serve as serve_from_module
 
     serve_from_module(*sys.argv[1:])

@@ -1,11 +1,11 @@
-"""Processes of their own for what tests run in them, and what is left of them.
+"""Starts processes for tests, and reads their outputs and exit codes.
 
-`start` and `run` ask a process server (tests/process_server.py), whose processes have imported
-everything already and are there at once. What is read when an interpreter starts or when a module
-is imported is the server's and not the test's: OMP_NUM_THREADS, PYTHONPATH (also sitecustomize),
-PYTHONWARNINGS, MPLCONFIGDIR, HF_HOME, KERAS_BACKEND. The processes that such a process starts begin
-from nothing and read all of it. Behind a launcher `train.py` begins from nothing, too, and so it
-does with `start_cold`.
+`start` and `run` ask a process server (tests/process_server.py). Its processes have imported
+everything already, so they start at once. A test cannot change variables that are read when an
+interpreter starts or when a module is imported, because the server has read them:
+OMP_NUM_THREADS, PYTHONPATH (also sitecustomize), PYTHONWARNINGS, MPLCONFIGDIR, HF_HOME,
+KERAS_BACKEND. Processes that such a process starts itself are new interpreters and read all of
+them. `start_cold` starts a new interpreter, and so does a launcher that runs `train.py`.
 """
 
 import os
@@ -24,9 +24,9 @@ from run_folders.run_folder import RunFolder
 from tests.process_server import Job
 
 ROOT = Path(__file__).resolve().parent.parent
-_PLACE = "THAW_TEST_PROCESSES"  # in the environment: the folder in which the servers listen
-# Small, without dropout, so that one process and several train alike. The shares of a batch differ,
-# and the last has one sample.
+_PLACE = "THAW_TEST_PROCESSES"  # environment variable: folder in which the servers listen
+# Small and without dropout, so that one process and several train alike. The ranks' shares of a
+# batch differ in size, and the last batch has one sample.
 TEXTS = (
     "data.rows={train: 91, val: 33, test: 41}",
     "data.batch_size=9",
@@ -42,13 +42,16 @@ _LIMIT = 240
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a fresh process, in which this working tree is found first."""
+    """The environment of a new interpreter that imports from this working tree first."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
 @contextmanager
 def servers() -> Iterator[None]:
-    """The servers, for this process and those that it starts; they import nothing until they are asked for a process."""
+    """Run the servers, for this process and those that it starts.
+
+    The servers import nothing until the first process is requested.
+    """
     with tempfile.TemporaryDirectory(prefix="thaw-tests-") as place:
         started = {}
         for name in ("torch", "tensorflow"):
@@ -70,12 +73,12 @@ def servers() -> Iterator[None]:
                 )
         for name, server in started.items():
             assert server.stdout is not None
-            if not server.stdout.readline():  # which says that it listens
+            if not server.stdout.readline():  # the line means that it listens
                 raise RuntimeError(Path(place, f"{name}.log").read_text())
         os.environ[_PLACE] = place
         yield
         for server in started.values():
-            server.communicate()  # closes stdin, upon which it ends all that it has started
+            server.communicate()  # closes stdin, and the server kills its processes
 
 
 class Started:
@@ -92,13 +95,13 @@ class Started:
             raise RuntimeError(server.with_suffix(".log").read_text()) from error
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code; None while the process runs."""
         if self.returncode is None and self._connection.poll():
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code, once it has ended; that of a signal is negative."""
+        """Wait for the end; returns the exit code, which is negative after a signal."""
         if self.returncode is None:
             if not self._connection.poll(timeout):
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
@@ -108,7 +111,7 @@ class Started:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it has written on stdout and stderr until its end."""
+        """Wait for the end; returns the contents of stdout and stderr."""
         self.wait(timeout)
         out, err = (
             (self._outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")
@@ -127,7 +130,7 @@ Process = Started | subprocess.Popen[str]
 
 
 def start(
-    *words: object,
+    *arguments: object,
     program: Path | str | Callable[..., None] = "train.py",
     cwd: Path = ROOT,
     server: str = "torch",
@@ -138,14 +141,14 @@ def start(
     """Start a script or a function in a process in which everything is imported already.
 
     Args:
-        words: Its arguments.
-        program: A script below the root of the repository or anywhere, a module's name, or a
-            function of a module.
-        cwd: Where it runs.
-        server: torch or tensorflow.
-        env: Its whole environment; that of this process unless given.
-        terminal: A terminal for all its streams, which otherwise go to files.
-        more: Added to its environment.
+        arguments: Arguments of the program.
+        program: A script, absolute or relative to the root of the repository; the name of a module;
+            or a function of a module.
+        cwd: The working directory.
+        server: `torch` or `tensorflow`.
+        env: The whole environment; that of this process if None.
+        terminal: A terminal for all streams; if None, they go to files.
+        more: Variables added to the environment.
     """
     place = Path(os.environ[_PLACE])
     outputs = Path(tempfile.mkdtemp(dir=place))
@@ -157,7 +160,7 @@ def start(
         else (os.devnull, str(outputs / "stdout"), str(outputs / "stderr"))
     )
     given = {**(os.environ if env is None else env), **more}
-    what = (
+    target = (
         program
         if callable(program)
         else str(ROOT / program)
@@ -165,21 +168,24 @@ def start(
         else str(program)
     )
     return Started(
-        place / server, Job(what, tuple(map(str, words)), given, str(cwd), streams), outputs
+        place / server, Job(target, tuple(map(str, arguments)), given, str(cwd), streams), outputs
     )
 
 
 def start_cold(
-    *words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
+    *arguments: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
 ) -> subprocess.Popen[str]:
-    """Start `train.py` as a user does, by itself or behind the words of a launcher; takes seconds until it has imported all."""
-    command = [*(launcher or (sys.executable,)), str(ROOT / "train.py"), *words]
+    """Start `train.py` in a new interpreter, as a user does, optionally with a launcher.
+
+    The imports take seconds.
+    """
+    command = [*(launcher or (sys.executable,)), str(ROOT / "train.py"), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=cwd, env=environment(**more), text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
 def ended(process: Process) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr; what hangs is killed and fails the test."""
+    """Exit code, stdout and stderr; a process that hangs is killed, and the test fails."""
     try:
         out, err = process.communicate(timeout=_LIMIT)
     except subprocess.TimeoutExpired:
@@ -188,18 +194,18 @@ def ended(process: Process) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def run(*words: object, **rest: Any) -> tuple[int, str, str]:
-    """Run to its end what `start` starts."""
-    return ended(start(*words, **rest))
+def run(*arguments: object, **rest: Any) -> tuple[int, str, str]:
+    """Start a process as `start` does, and wait for its end."""
+    return ended(start(*arguments, **rest))
 
 
-def run_ranks(count: int, *words: object, **rest: Any) -> list[tuple[int, str, str]]:
-    """Run to their end the processes of one job, which find each other as torchrun has its processes do it."""
+def run_ranks(count: int, *arguments: object, **rest: Any) -> list[tuple[int, str, str]]:
+    """Run all ranks of one job to their end; they find each other as under torchrun."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
-    )  # its port is free, as it is open already
+    )  # the store has opened its port already
     shared = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
@@ -211,21 +217,21 @@ def run_ranks(count: int, *words: object, **rest: Any) -> list[tuple[int, str, s
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
     ranks = [
-        start(*words, **rest, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        start(*arguments, **rest, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
         for rank in range(count)
     ]
     return [ended(rank) for rank in ranks]
 
 
 def run_cold(
-    *words: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
+    *arguments: str, launcher: tuple[str, ...] = (), cwd: Path = ROOT, **more: str
 ) -> tuple[int, str, str]:
-    """Run `train.py` to its end, as a user does."""
-    return ended(start_cold(*words, launcher=launcher, cwd=cwd, **more))
+    """Run `train.py` to its end in a new interpreter, as a user does."""
+    return ended(start_cold(*arguments, launcher=launcher, cwd=cwd, **more))
 
 
 def wait_for(condition: Callable[[], bool], process: Process) -> None:
-    """Wait until something holds of a running process."""
+    """Wait until a condition is true, while the process runs."""
     deadline = time.monotonic() + _LIMIT
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -234,20 +240,20 @@ def wait_for(condition: Callable[[], bool], process: Process) -> None:
 
 
 def processes_of(folder: Path) -> dict[int, int]:
-    """Rank -> process id of the living processes that have a run folder among their words."""
+    """Rank -> process id of running `train.py` processes that have the folder as an argument."""
     found: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = (place / "cmdline").read_text()
-            names = dict(
+            command_line = (place / "cmdline").read_text()
+            variables = dict(
                 pair.split("=", 1)
                 for pair in (place / "environ").read_text().split("\0")
                 if "=" in pair
             )
         except OSError:
             continue
-        if str(folder) in words and "train.py" in words:
-            found[int(names.get("RANK", "-1"))] = int(place.name)
+        if str(folder) in command_line and "train.py" in command_line:
+            found[int(variables.get("RANK", "-1"))] = int(place.name)
     return found
 
 
@@ -257,7 +263,7 @@ def kill(process_id: int, signum: signal.Signals) -> None:
 
 
 def epochs(folder: Path) -> int:
-    """How many epochs a run has behind it."""
+    """How many epochs a run has finished."""
     return len(RunFolder(folder).read_history())
 
 

@@ -1,4 +1,4 @@
-"""DESIGN's import rules, read off the imports. Whoever moves a file across a seam finds out here."""
+"""The rules of CONTRIBUTING.md about imports, folders and names hold for every file."""
 
 import ast
 from collections.abc import Callable
@@ -44,15 +44,15 @@ def roots(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def room(path: Path) -> str:
-    """The folder of a file, as one; a file at the top of a package stands by itself."""
+def folder_of(path: Path) -> str:
+    """The folder of a file; a file at the top of a package counts as a folder of its own."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return "/".join(parts if len(parts) == 2 else parts[:-1])
 
 
-@pytest.mark.parametrize("node", [str, room])
-def test_imports_run_in_no_circle(node: Callable[[Path], str]) -> None:
-    """Neither from file to file nor from folder to folder."""
+@pytest.mark.parametrize("node", [str, folder_of])
+def test_imports_have_no_cycle(node: Callable[[Path], str]) -> None:
+    """Neither between files nor between folders."""
     graph: dict[str, set[str]] = {}
     for path in (path for package in PACKAGES for path in sources(package)):
         files = (ROOT / f"{name.replace('.', '/')}.py" for name in imports(path))
@@ -109,7 +109,7 @@ def test_folder_does_not_import(folder: str, forbidden: set[str]) -> None:
         assert not roots(imports(path)) & forbidden, path
 
 
-def test_lightning_modules_know_of_datamodules_only_the_batches() -> None:
+def test_lightning_modules_import_only_batches_from_datamodules() -> None:
     for path in sources("lightning_modules"):
         ours = {name for name in imports(path) if name.startswith("datamodules.")}
         assert all(name.startswith("datamodules.batches") for name in ours), path
@@ -146,7 +146,7 @@ def test_instantiate_is_called_in_one_place() -> None:
     assert [path.relative_to(ROOT).as_posix() for path in callers] == ["engine/build.py"]
 
 
-def test_nobody_imports_the_entry_points() -> None:
+def test_nothing_imports_the_entry_points() -> None:
     for folder in PACKAGES:
         for path in sources(folder):
             assert not roots(imports(path)) & {"train", "scripts"}, path
@@ -162,8 +162,11 @@ def test_nothing_imports_keras_bert() -> None:
     ("folder", "reached"),
     [("reports", "run_folders/run_folder.py"), ("keras_bert", "datamodules/reading/text_rows.py")],
 )
-def test_what_is_imported_of_other_packages_is_light(folder: str, reached: str) -> None:
-    """Follows the imports: a page can be drawn where torch is not installed, and no process has both TensorFlow and torch."""
+def test_imports_from_other_packages_are_light(folder: str, reached: str) -> None:
+    """Includes indirect imports.
+
+    A page can be drawn without torch, and no process imports both TensorFlow and torch.
+    """
     waiting, seen = sources(folder), set()
     while waiting:
         path = waiting.pop()
@@ -178,7 +181,7 @@ def test_what_is_imported_of_other_packages_is_light(folder: str, reached: str) 
     assert ROOT / reached in seen
 
 
-def test_the_entry_points_are_light_at_the_top() -> None:
+def test_entry_points_import_nothing_heavy_at_the_top() -> None:
     light = [ROOT / "train.py", *sources("scripts"), ROOT / "engine" / "config" / "groups.py"]
     light.append(ROOT / "engine" / "processes" / "outcome.py")
     for path in light:
@@ -187,13 +190,13 @@ def test_the_entry_points_are_light_at_the_top() -> None:
         ), path
 
 
-def test_no_module_is_named_for_nothing() -> None:
+def test_no_module_has_a_meaningless_name() -> None:
     named = {path.stem for folder in PACKAGES for path in sources(folder)}
     assert not named & {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
-def test_monitor_and_mode_stand_once() -> None:
-    """But for experiments of a task that has no such metric."""
+def test_monitor_and_mode_are_stated_once() -> None:
+    """Only experiments of a task without this metric state another monitor."""
     texts = {path: path.read_text() for path in (ROOT / "configs").rglob("*.yaml")}
     stating = {
         p: t

@@ -1,4 +1,4 @@
-"""`scripts/cache.py`: what is stored, and how it is cleared."""
+"""`scripts/cache.py` lists the stored features and clears them."""
 
 import os
 import sys
@@ -18,8 +18,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cache.py", *words])
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cache.py", *arguments])
         code = cache.main()
         return (code, *capsys.readouterr())
 
@@ -32,9 +32,9 @@ def ones(out: StoredFeatures) -> None:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    """A folder of two whole entries, a damaged one, one that a killed run left, and a file of somebody else."""
+    """A cache with two complete entries, a damaged and an unfinished one, and files of others."""
     store = FeatureStore(tmp_path, 10**9)
-    store.get("images", Layout(torch.bfloat16, (4, 8), 500, states=2), ones)
+    store.get("images", Layout(torch.bfloat16, (4, 8), 500, views=2), ones)
     tokens = torch.tensor([3, 1]).numpy()
     store.get("texts", Layout(torch.float32, (6,), 2, lengths=tokens), ones)
     os.utime(tmp_path / "texts" / "entry.json", (1e9, 1e9))
@@ -59,7 +59,7 @@ def test_list_names_each_entry_and_the_total(filled: Path, call: Call) -> None:
     assert total == ["4", "entries,", "2.06", f"MB, in {filled}"]
 
 
-def test_clear_leaves_what_is_being_computed_and_what_is_not_the_stores(
+def test_clear_keeps_entries_that_a_run_computes_and_files_of_others(
     filled: Path, call: Call
 ) -> None:
     with FileLock(filled / "left.lock"):
@@ -79,7 +79,7 @@ def test_clear_leaves_what_is_being_computed_and_what_is_not_the_stores(
     assert {path.name for path in filled.iterdir()} == {"notes.partial", "mine"}
 
 
-def test_what_cannot_be_removed_is_named(
+def test_entries_that_cannot_be_removed_are_named(
     filled: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(entry: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_cannot_be_removed_is_named(
     assert not list(filled.glob("*.lock"))
 
 
-def test_the_folder_is_that_of_the_runs_and_has_to_be_one(
+def test_the_default_folder_is_that_of_the_runs_and_must_exist(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THAW_CACHE", str(tmp_path))

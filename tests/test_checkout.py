@@ -1,4 +1,4 @@
-"""Tests that write into the checkout are found."""
+"""Tests that write into the checkout are detected."""
 
 import subprocess
 from pathlib import Path
@@ -28,8 +28,8 @@ def checkout(tmp_path: Path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / ".gitignore").write_text("/runs/\n__pycache__/\n")
-    for words in (["init", "--quiet"], ["add", "kept.txt", "a/kept.py", ".gitignore"]):
-        subprocess.run(["git", *words], cwd=root, check=True)
+    for arguments in (["init", "--quiet"], ["add", "kept.txt", "a/kept.py", ".gitignore"]):
+        subprocess.run(["git", *arguments], cwd=root, check=True)
     name = ["-c", "user.name=me", "-c", "user.email=me@host"]
     subprocess.run(["git", *name, "commit", "--quiet", "--message=x"], cwd=root, check=True)
     return root

@@ -1,4 +1,7 @@
-"""Every experiment, shrunk: fitted, tested and reported through the real entry point, with a backbone saved on disk or of random weights."""
+"""Every experiment, at reduced size, runs through the real entry point to its report.
+
+Backbones are saved on disk or have random weights.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -45,12 +48,12 @@ TINY_BEIT: dict[str, Any] = {
 SCENES = ("beit_scene_parse", "beit_scene_parse_pretrained", "sample_scenes")
 
 
-def test_all_are_there() -> None:
+def test_every_experiment_is_covered() -> None:
     assert set(EXPERIMENTS) == PAPER | MINILM | set(IMAGES) | set(SCENES)
 
 
 def finished(ended: Ended, samples: int) -> RunFolder:
-    """What holds for every experiment that ran to its end."""
+    """Check what is true of every finished experiment; returns its run folder."""
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("status.json")["state"] == "finished"
@@ -59,8 +62,8 @@ def finished(ended: Ended, samples: int) -> RunFolder:
     assert metrics["best"]["epoch"] == 0
     predictions = pd.read_parquet(folder.predictions)
     assert predictions["index"].tolist() == list(range(samples))
-    right = (predictions["label"] == predictions["prediction"]).mean()
-    assert metrics["test"]["acc"] == pytest.approx(right)
+    accuracy = (predictions["label"] == predictions["prediction"]).mean()
+    assert metrics["test"]["acc"] == pytest.approx(accuracy)
     assert "Misclassified" in folder.report.read_text(encoding="utf-8")
     assert f"report: {folder.report}" in ended.out
     return folder
@@ -100,9 +103,11 @@ def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_pair_experiment_runs_to_its_report(name: str, train: Train, tmp_path: Path) -> None:
+def test_segmentation_experiment_runs_to_its_report(
+    name: str, train: Train, tmp_path: Path
+) -> None:
     if name == "sample_scenes":
-        words = ["data.rows={train: 32, val: 8, test: 6}"]
+        overrides = ["data.rows={train: 32, val: 8, test: 6}"]
     else:
         splits = (
             {"validation": 6} if name.endswith("pretrained") else {"training": 40, "validation": 6}
@@ -111,14 +116,14 @@ def test_pair_experiment_runs_to_its_report(name: str, train: Train, tmp_path: P
         torch.manual_seed(0)
         config = BeitConfig(**TINY_BEIT, num_labels=150)
         BeitForSemanticSegmentation(config).save_pretrained(tmp_path / "network")
-        words = [
+        overrides = [
             f"paths.data_dir={tmp_path}",
             "data.size=32",
             "data.num_workers=0",
             f"model.backbone={tmp_path / 'network'}",
         ]
     trains = not name.endswith("pretrained")
-    ended = train(f"experiment={name}", "trainer.max_epochs=1", *words)
+    ended = train(f"experiment={name}", "trainer.max_epochs=1", *overrides)
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("status.json")["state"] == "finished"
@@ -174,7 +179,7 @@ def test_settings_of_the_segmentation_reference() -> None:
 
 
 def test_settings_of_the_reference() -> None:
-    """Each metric as published, read off the composed configs."""
+    """The composed configs have the published values."""
     vgg, deit, beit, mlp = (
         composed(f"cifar10_{name}") for name in ("vgg19", "deit", "beit_head", "mlp")
     )

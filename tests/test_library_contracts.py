@@ -1,7 +1,7 @@
-"""What Thaw relies on in other libraries beyond their documentation: private names, texts of messages, orders of calls.
+"""Undocumented parts of other libraries that Thaw needs: private names, messages, orders of calls.
 
-Each name and text is looked up in the source of the installed library, so an upgrade that changes
-it fails here by name. What no source shows, as orders of calls, is tried at the end.
+Each name and text is searched in the source of the installed library, so an upgrade that changes
+it fails here by name. The tests at the end check what no source shows, such as orders of calls.
 """
 
 import ast
@@ -21,7 +21,7 @@ class Text:
     """A name or a text of another library.
 
     Attributes:
-        library: File that has it, from the folder of installed packages.
+        library: Path of the file that contains it, relative to the installed packages.
         token: The name or text.
     """
 
@@ -29,7 +29,7 @@ class Text:
     token: str
 
     def source(self) -> str | None:
-        """The library's file; None where the library is not installed."""
+        """Content of the library's file; None if the library is not installed."""
         package, _, rest = self.library.partition("/")
         spec = find_spec(package)
         if spec is None or spec.origin is None:
@@ -39,12 +39,12 @@ class Text:
 
 @dataclass(frozen=True)
 class Contract:
-    """One thing that we rely on.
+    """One part of a library that we need.
 
     Attributes:
-        theirs: The names and texts of it, each as "FILE: TEXT".
-        ours: Our files that need it. "FILE: TEXT" where a file has another text than `theirs`.
-        reason: Why no public way serves.
+        theirs: Names and texts of the library, each as "FILE: TEXT".
+        ours: Our files that need them; "FILE: TEXT" if a file contains another text than `theirs`.
+        reason: Why no public API suffices.
     """
 
     theirs: list[str]
@@ -53,17 +53,17 @@ class Contract:
 
     @property
     def texts(self) -> list[Text]:
-        """What stands in the library."""
+        """Names and texts that the library must contain."""
         return [Text(*entry.split(": ", 1)) for entry in self.theirs]
 
     @property
-    def words(self) -> list[tuple[str, str]]:
-        """Our files and what stands in them."""
-        given = [entry.partition(": ") for entry in self.ours]
+    def uses(self) -> list[tuple[str, str]]:
+        """Our files, each with a text that it must contain."""
+        entries = [entry.partition(": ") for entry in self.ours]
         return [
-            (file, word)
-            for file, _, text in given
-            for word in ([text] if text else [text.token for text in self.texts])
+            (file, token)
+            for file, _, text in entries
+            for token in ([text] if text else [text.token for text in self.texts])
         ]
 
 
@@ -211,7 +211,7 @@ BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcall
 
 
 def has(source: str, token: str) -> bool:
-    """Whether a source has a name or a text, and not only a longer one that it is a part of."""
+    """Whether a source contains a name or text, and not only as part of a longer name."""
     return re.search(rf"(?<!\w){re.escape(token)}(?!\w)", source) is not None
 
 
@@ -223,15 +223,15 @@ def check(text: Text, reason: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "reason"), TEXTS, ids=[text.token for text, _ in TEXTS])
-def test_the_library_has_it(text: Text, reason: str) -> None:
+def test_the_library_contains_the_text(text: Text, reason: str) -> None:
     check(text, reason)
 
 
 @pytest.mark.parametrize(("text", "reason"), TEXTS, ids=[text.token for text, _ in TEXTS])
-def test_a_library_that_changes_it_is_noticed(
+def test_a_change_in_the_library_is_noticed(
     text: Text, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a copy of the library's file with another name."""
+    """Changes the text in a copy of the library's file."""
     source = text.source()
     if source is None:
         pytest.skip(f"{text.library.partition('/')[0]} is not installed")
@@ -246,13 +246,13 @@ def test_a_library_that_changes_it_is_noticed(
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.texts[0].token)
-def test_we_need_it(contract: Contract) -> None:
-    for file, word in contract.words:
-        assert word in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {word}"
+def test_our_files_need_the_text(contract: Contract) -> None:
+    for file, token in contract.uses:
+        assert token in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {token}"
 
 
 def test_every_silenced_warning_is_listed() -> None:
-    """The patterns of `engine/library_warnings.py`, taken apart at their gaps."""
+    """Splits the patterns of `engine/library_warnings.py` at `.*`."""
     calls = (
         node
         for node in ast.walk(ast.parse((ROOT / "engine/library_warnings.py").read_text()))
@@ -276,7 +276,7 @@ def test_every_silenced_warning_is_listed() -> None:
     )
     assert parts == {text.token for text in listed} - {
         "not found. Creating it."
-    }  # which a logger says
+    }  # a log message, not a warning
 
 
 def is_private(name: object) -> bool:
@@ -284,7 +284,7 @@ def is_private(name: object) -> bool:
 
 
 def private_names(source: str) -> set[str]:
-    """Names with an underscore that a file takes from objects: with a dot, or by their names."""
+    """Private names that a file accesses with a dot or passes to a function of `BY_NAME`."""
     found: set[Any] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
@@ -297,7 +297,7 @@ def private_names(source: str) -> set[str]:
 
 
 def own_names(source: str) -> set[str]:
-    """Names that a file defines: functions, classes, variables, and attributes of its own classes that it sets."""
+    """Names that a file defines: functions, classes, variables, and attributes of `self`."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -313,8 +313,8 @@ def own_names(source: str) -> set[str]:
     return found
 
 
-def test_the_list_is_short_and_whole() -> None:
-    """Every private name that our files take and do not define is listed."""
+def test_the_list_is_short_and_complete() -> None:
+    """Every private name that our files use and do not define is listed."""
     assert len(CONTRACTS) <= 25
     folders = (
         "run_folders",
@@ -333,45 +333,45 @@ def test_the_list_is_short_and_whole() -> None:
     sources = [path.read_text(encoding="utf-8") for path in files]
     ours = {name for source in sources for name in own_names(source)} | {"_target_"}
     foreign = {name for source in sources for name in private_names(source)} - ours
-    assert "_supports_attention_backend" in foreign  # which is taken by its name
+    assert "_supports_attention_backend" in foreign  # passed as a string
     assert foreign <= {text.token for text, _ in TEXTS}
 
 
-def test_names_are_found_however_they_are_taken() -> None:
+def test_private_names_are_found_in_every_kind_of_access() -> None:
     source = "a._b; getattr(c, '_d', 1); operator.attrgetter('_e'); f.setattr(g, '_h', 2); i.__class__; print('_j')"
     assert private_names(source) == {"_b", "_d", "_e", "_h"}
     assert own_names("self._a = 1; other._b = 2; _c = 3") == {"_a", "_c"}
 
 
 def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
-    """What computes, records and resumes an epoch; each part has a comment where it is relied on."""
+    """Each place in our code that relies on this order has a comment."""
     import lightning
     import torch
     from lightning.pytorch.callbacks import Checkpoint
     from lightning.pytorch.loggers import CSVLogger
     from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-    said: list[str] = []
+    calls: list[str] = []
 
     class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
         def step(self, metrics: Any, epoch: int | None = None) -> None:
-            said.append(f"plateau at {float(metrics)}")
+            calls.append(f"plateau at {float(metrics)}")
             super().step(metrics, epoch)
 
     class Order(SequentialSampler):
         def set_epoch(self, epoch: int) -> None:
-            said.append(f"order of epoch {epoch}")
+            calls.append(f"order of epoch {epoch}")
 
     class Plain(lightning.Callback):
         def on_train_epoch_end(self, *_: object) -> None:
-            said.append("callback")
+            calls.append("callback")
 
     class Kept(Checkpoint):
         def __init__(self, name: str) -> None:
             self.name = name
 
         def on_train_epoch_end(self, *_: object) -> None:
-            said.append(self.name)
+            calls.append(self.name)
 
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
@@ -379,7 +379,7 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
             self.layer = torch.nn.Linear(1, 1)
 
         def training_step(self, batch: Any, _: int) -> Any:
-            said.append("batch")
+            calls.append("batch")
             return self.layer(batch).sum()
 
         def validation_step(self, batch: Any) -> None:
@@ -389,11 +389,11 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
             pass
 
         def on_validation_epoch_end(self) -> None:
-            said.append("validated")
+            calls.append("validated")
             self.trainer.callback_metrics.update({"val/acc": torch.tensor(0.5)})
 
         def on_train_epoch_end(self) -> None:
-            said.append("task")
+            calls.append("task")
 
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
@@ -407,7 +407,7 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
 
     data = torch.ones(2, 1)
     logger = CSVLogger(tmp_path)
-    logger.finalize = lambda *_: said.append("logger ended")  # type: ignore[method-assign]
+    logger.finalize = lambda *_: calls.append("logger ended")  # type: ignore[method-assign]
     trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=2, callbacks=[Kept("first"), Plain(), Kept("second")], logger=logger,
         num_sanity_val_steps=0, log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False,
@@ -422,7 +422,7 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
     trainer.fit(model, loader, plain)
     trainer.test(model, plain, verbose=False)
     epoch = ["batch", "batch", "validated", "plateau at 0.5", "callback", "task", "first", "second"]
-    assert said == [
+    assert calls == [
         "order of epoch 0",
         *epoch,
         "order of epoch 1",
@@ -432,7 +432,7 @@ def test_lightning_calls_in_the_order_that_we_rely_on(tmp_path: Path) -> None:
     ]
 
 
-def test_hydra_names_the_first_part_of_a_key_that_is_missing() -> None:
+def test_hydra_names_the_first_missing_part_of_a_key() -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError
 
@@ -443,8 +443,8 @@ def test_hydra_names_the_first_part_of_a_key_that_is_missing() -> None:
     assert raised.value.full_key == "model.depth"
 
 
-def test_torch_says_what_is_not_deterministic() -> None:
-    """The text of `engine/run.py`, which stands in torch's compiled part; there is no class of its own."""
+def test_torch_reports_missing_deterministic_implementations_with_this_text() -> None:
+    """`engine/run.py` needs this text: the error comes from compiled code and has no own class."""
     import torch
 
     before = torch.are_deterministic_algorithms_enabled()

@@ -1,4 +1,4 @@
-"""A process of a server is what a fresh one would be, but for what is imported already."""
+"""A forked process equals a new interpreter, except for modules that are imported already."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ sys.exit(3)
 """
 
 
-def test_a_script_is_run_as_it_would_be_by_itself(tmp_path: Path) -> None:
+def test_a_script_runs_as_in_a_new_interpreter(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     place = tmp_path / "elsewhere"
     place.mkdir()
@@ -35,10 +35,10 @@ def test_a_script_is_run_as_it_would_be_by_itself(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"]},
         MORE="x",
     )
-    told, *rest = out.splitlines()
+    reported, *rest = out.splitlines()
     environment = {"PATH": os.environ["PATH"], "MORE": "x"}
     script = str(tmp_path / "script.py")
-    assert json.loads(told) == [
+    assert json.loads(reported) == [
         "__main__",
         [script, "a", "1"],
         environment,
@@ -50,7 +50,7 @@ def test_a_script_is_run_as_it_would_be_by_itself(tmp_path: Path) -> None:
     assert (code, err) == (3, "an error\n")
 
 
-def test_an_error_is_told() -> None:
+def test_an_error_is_reported() -> None:
     code, _, err = run(program=fail)
     assert code == 1
     assert err.rstrip().endswith("ValueError: of no use")
@@ -60,37 +60,39 @@ def fail() -> None:
     raise ValueError("of no use")
 
 
-def test_a_signal_ends_it(tmp_path: Path) -> None:
-    for signum, code, told in (
+def test_a_signal_ends_the_process(tmp_path: Path) -> None:
+    for signum, code, message in (
         (signal.SIGTERM, -signal.SIGTERM, ""),
         (signal.SIGINT, 1, "KeyboardInterrupt"),
     ):
-        there = tmp_path / signum.name
-        process = start(there, program=hang)
-        wait_for(there.exists, process)
+        marker = tmp_path / signum.name
+        process = start(marker, program=hang)
+        wait_for(marker.exists, process)
         assert process.poll() is None
         process.send_signal(signum)
         found, _, err = ended(process)
         assert found == process.poll() == code
-        assert told in err
+        assert message in err
 
 
-def hang(there: str) -> None:
-    Path(there).touch()
+def hang(marker: str) -> None:
+    Path(marker).touch()
     threading.Event().wait()
 
 
-def test_many_at_once_each_have_their_own_end() -> None:
+def test_concurrent_processes_have_their_own_outputs_and_exit_codes() -> None:
     processes = [start(number, program=leave) for number in range(8)]
     assert [ended(process)[:2] for process in reversed(processes)] == [
         (number, f"{number}\n") for number in reversed(range(8))
     ]
 
 
-def test_what_modules_have_made_outlives_a_process_and_numbers_are_others() -> None:
-    (first, again), (second, there) = (run(program=look_around)[1].split() for _ in range(2))
+def test_temporary_folders_outlive_a_process_and_random_numbers_differ() -> None:
+    (first, first_exists), (second, second_exists) = (
+        run(program=look_around)[1].split() for _ in range(2)
+    )
     assert first != second
-    assert (again, there) == ("True", "True")
+    assert (first_exists, second_exists) == ("True", "True")
 
 
 def look_around() -> None:
@@ -111,8 +113,8 @@ def leave(number: str) -> None:
     ("server", "has", "lacks"),
     [("torch", "engine.run", "tensorflow"), ("tensorflow", "keras_bert.command_line", "torch")],
 )
-def test_everything_is_imported_by_one_thread(server: str, has: str, lacks: str) -> None:
-    """A thread of the process that is forked would be missing in the new one, with the locks that it holds."""
+def test_the_forked_process_has_one_thread(server: str, has: str, lacks: str) -> None:
+    """A fork lacks the other threads of its parent, and locks that they hold stay locked."""
     if importlib.util.find_spec(server) is None:
         pytest.skip("the extra keras is not installed")
     code, out, err = run(has, lacks, program=look, server=server)
@@ -125,4 +127,5 @@ def look(has: str, lacks: str) -> None:
     names = [
         (task / "comm").read_text().strip() for task in Path(f"/proc/{os.getppid()}/task").iterdir()
     ]
-    print(len(names) - names.count("jemalloc_bg_thd"))  # of Arrow's allocator, which knows of forks
+    # The thread jemalloc_bg_thd belongs to Arrow's allocator, which is safe to fork.
+    print(len(names) - names.count("jemalloc_bg_thd"))

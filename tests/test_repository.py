@@ -1,4 +1,4 @@
-"""What the repository promises to someone who has just cloned it."""
+"""README, dependencies and tracked files are complete for someone who has just cloned them."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def test_every_dependency_states_a_lower_bound_and_a_reason() -> None:
 
 
 def test_every_config_is_tracked() -> None:
-    """An ignore rule once hid a whole group: it worked here and in no clone."""
+    """An ignore rule once hid a whole config group, which existed here but in no clone."""
     tracked = subprocess.run(
         ["git", "ls-files", "configs"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
@@ -53,7 +53,7 @@ def test_readme_has_no_gaps() -> None:
     assert not re.findall(r"@[A-Z]+@|TODO|\?\?\?", README)
 
 
-def test_nothing_of_one_machine_is_in_the_repository() -> None:
+def test_no_file_contains_a_path_of_this_machine() -> None:
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

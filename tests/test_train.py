@@ -1,4 +1,4 @@
-"""The entry point: what it answers without work, and what the default run leaves behind."""
+"""The entry point: help, mistyped overrides, sweeps, and the files of a default run."""
 
 import gc
 import json
@@ -23,10 +23,14 @@ finally:
 """
 
 
-def light(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run the entry point in a process that fails where torch or lightning was imported."""
+def light(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the entry point in a process that fails if torch or lightning is imported."""
     return subprocess.run(
-        [sys.executable, "-c", LIGHT, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIGHT, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -45,7 +49,7 @@ def test_cfg_job_without_heavy_imports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "named"),
+    ("override", "named"),
     [
         ("trainer.max_epoch=3", ["trainer.max_epoch", "trainer.max_epochs"]),
         ("max_epochs=3", ["max_epochs", "trainer.max_epochs"]),
@@ -63,8 +67,10 @@ def test_cfg_job_without_heavy_imports() -> None:
         ("data.cleaning.htlm=true", ["data.cleaning.htlm", "data.cleaning.html"]),
     ],
 )
-def test_mistyped_word_is_one_line_without_heavy_imports(word: str, named: list[str]) -> None:
-    done = light(word)
+def test_mistyped_override_is_one_line_without_heavy_imports(
+    override: str, named: list[str]
+) -> None:
+    done = light(override)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     for part in named:
@@ -72,14 +78,16 @@ def test_mistyped_word_is_one_line_without_heavy_imports(word: str, named: list[
 
 
 @pytest.mark.parametrize(
-    ("word", "named"),
+    ("override", "named"),
     [
         ("experiment=bert_finetune,bert_featur", ["has no 'bert_featur'", "bert_feature"]),
         ("trainer.max_epoch=1,2", ["'trainer.max_epoch'", "trainer.max_epochs"]),
     ],
 )
-def test_mistyped_word_in_a_sweep(word: str, named: list[str], tmp_path: Path) -> None:
-    done = light("-m", word, "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+def test_mistyped_override_in_a_sweep_is_one_line(
+    override: str, named: list[str], tmp_path: Path
+) -> None:
+    done = light("-m", override, "seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     for part in named:
@@ -87,7 +95,7 @@ def test_mistyped_word_in_a_sweep(word: str, named: list[str], tmp_path: Path) -
     assert not (tmp_path / "sweep").exists()
 
 
-def test_default_run_leaves_the_whole_folder(train: Train) -> None:
+def test_default_run_writes_every_file(train: Train) -> None:
     ended = train(*SAMPLE)
     assert ended.code == 0, ended.err
     names = {
@@ -133,7 +141,7 @@ def test_default_run_leaves_the_whole_folder(train: Train) -> None:
     assert provenance["versions"]["lightning"]
 
 
-def test_figures_say_on_how_many_samples_they_rest(train: Train) -> None:
+def test_metrics_state_their_number_of_samples(train: Train) -> None:
     ended = train(
         *SAMPLE,
         "data.eval_batch_size=8",
@@ -153,9 +161,9 @@ def test_a_run_returns_its_best_score(
 
     scores, real = [], engine.run.run
     monkeypatch.setattr(engine.run, "run", lambda cfg, folder: scores.append(real(cfg, folder)))
-    for name, pick, words in (("a", max, ()), ("b", min, ("monitor=val/loss", "mode=min"))):
-        folder = RunFolder(train(*SAMPLE, *words, folder=tmp_path / name).folder)
-        column = words[0].removeprefix("monitor=") if words else "val/acc"
+    for name, pick, overrides in (("a", max, ()), ("b", min, ("monitor=val/loss", "mode=min"))):
+        folder = RunFolder(train(*SAMPLE, *overrides, folder=tmp_path / name).folder)
+        column = overrides[0].removeprefix("monitor=") if overrides else "val/acc"
         assert scores[-1] == pick(float(row[column]) for row in folder.read_history())
 
 
@@ -172,10 +180,10 @@ def test_mixed_precision_accumulation_and_clipping_go_through_the_trainer(train:
     assert [row["step"] for row in folder.read_history()] == [
         "2",
         "4",
-    ]  # three batches an epoch, in twos
+    ]  # three batches an epoch, two per step
 
 
-def test_same_seed_twice_gives_identical_metrics(train: Train, tmp_path: Path) -> None:
+def test_runs_with_the_same_seed_have_identical_metrics(train: Train, tmp_path: Path) -> None:
     folders = [train(*SAMPLE, folder=tmp_path / name).folder for name in ("a", "b")]
     other = train(*SAMPLE, "seed=2", folder=tmp_path / "c").folder
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (*folders, other)]
@@ -194,11 +202,11 @@ def test_sweep_runs_each_job_in_its_own_folder(
     import train as entry
 
     monkeypatch.chdir(tmp_path)
-    words = [
+    overrides = [
         "experiment=bert_feature,bert_finetune", "seed=1,2", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}",
         "trainer.max_epochs=1", "trainer.accelerator=cpu",
     ]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *overrides])
     assert entry.main() == 0
     (sweep,) = (tmp_path / "runs" / "sweeps" / "bert_feature+bert_finetune").iterdir()
     records = [RunFolder(sweep / str(job)).read_json("provenance.json")["seed"] for job in range(4)]
@@ -232,7 +240,7 @@ def test_sweep_into_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert folder.read_json("provenance.json")["seed"] == seed
 
 
-def test_a_run_is_not_written_over_another(train: Train) -> None:
+def test_a_run_does_not_overwrite_another(train: Train) -> None:
     first = train(*SAMPLE, "trainer.max_epochs=1")
     before = (first.folder / "metrics.json").read_bytes()
     second = train(*SAMPLE, "trainer.max_epochs=1")
@@ -243,7 +251,7 @@ def test_a_run_is_not_written_over_another(train: Train) -> None:
     assert RunFolder(first.folder).read_json("status.json")["state"] == "finished"
 
 
-def test_garbage_is_looked_for_again_once_modules_are_there() -> None:
+def test_garbage_collection_resumes_after_the_imports() -> None:
     with launch.garbage_collection_disabled():
         assert not gc.isenabled()
     assert gc.isenabled()

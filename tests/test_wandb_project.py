@@ -1,4 +1,4 @@
-"""W&B from outside of a run: its agent that drives Hydra, and the dashboard as code."""
+"""W&B outside of a run: the agent of a sweep, and the script that defines the dashboard."""
 
 import json
 import os
@@ -19,13 +19,16 @@ from tests.wandb_files import StoredRun, stored_run
 def test_an_agent_runs_what_the_sweep_file_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """W&B's own code makes the command from the file; the experiment, which needs data, is exchanged for the sample."""
+    """W&B's own code builds the command from the file.
+
+    The sample replaces the experiment, which needs data.
+    """
     sweep = yaml.safe_load((ROOT / "scripts" / "wandb_sweep.yaml").read_text(encoding="utf-8"))
     sample = [*SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}"]
     command = [
-        words
-        for word in sweep["command"]
-        for words in (sample if word.startswith("experiment=") else [word])
+        part
+        for argument in sweep["command"]
+        for part in (sample if argument.startswith("experiment=") else [argument])
     ]
     for name, value in (
         ("RUN_ID", "abcd1234"),
@@ -59,9 +62,9 @@ def test_an_agent_runs_what_the_sweep_file_says(
     )
 
 
-def dashboard(*words: str, place: Path) -> subprocess.CompletedProcess[str]:
+def dashboard(*arguments: str, place: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    command = [sys.executable, str(ROOT / "scripts" / "wandb_dashboard.py"), *words]
+    command = [sys.executable, str(ROOT / "scripts" / "wandb_dashboard.py"), *arguments]
     environment = {
         **kept,
         "WANDB_CONFIG_DIR": str(place),
@@ -79,7 +82,7 @@ def dashboard(*words: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 
 def panels(node: Any) -> list[dict[str, Any]]:
-    """Every panel in a nest of plain values."""
+    """Every panel in nested plain values."""
     if isinstance(node, list):
         return [panel for child in node for panel in panels(child)]
     if not isinstance(node, dict):
@@ -89,8 +92,8 @@ def panels(node: Any) -> list[dict[str, Any]]:
     ]
 
 
-def figures_shown(definition: dict[str, Any]) -> set[str]:
-    """Names of what panels ask for."""
+def keys_shown(definition: dict[str, Any]) -> set[str]:
+    """Keys of the metrics and media that panels show."""
     names: set[str] = set()
     for panel in panels(definition):
         config = panel["config"]
@@ -104,7 +107,7 @@ def figures_shown(definition: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "monitor"),
+    ("overrides", "monitor"),
     [
         (SAMPLE, "val/acc"),
         (
@@ -119,26 +122,28 @@ def figures_shown(definition: dict[str, Any]) -> set[str]:
     ],
 )
 def test_the_dashboard_shows_what_runs_log(
-    words: tuple[str, ...], monitor: str, train: Train, tmp_path: Path
+    overrides: tuple[str, ...], monitor: str, train: Train, tmp_path: Path
 ) -> None:
     done = dashboard("team/thaw", "--monitor", monitor, "--print", place=tmp_path)
     assert done.returncode == 0, done.stderr
     definition = json.loads(done.stdout)
     stored = stored_run(
-        train(*words, "trainer.max_epochs=1", "logger=wandb", "logger.wandb.offline=true").folder
+        train(
+            *overrides, "trainer.max_epochs=1", "logger=wandb", "logger.wandb.offline=true"
+        ).folder
     )
     for part in ("workspace", "report"):
         kinds = {panel["viewType"] for panel in panels(definition[part])}
         assert {"Run History Line Plot", "Bar Chart", "Vega2", "Weave", "Media Browser", "Parameter Importance",
                 "Parallel Coordinates Plot", "Scalar Chart"} <= kinds  # fmt: skip
-        assert figures_shown(definition[part]) - {"test/pictures"} <= logged(stored)
+        assert keys_shown(definition[part]) - {"test/pictures"} <= logged(stored)
         assert {
             f"train/{monitor[4:]}",
             monitor,
             f"test/{monitor[4:]}",
             f"best/{monitor}",
             "step/grad_norm",
-        } <= figures_shown(definition[part])
+        } <= keys_shown(definition[part])
     text = done.stdout
     for table in (
         "test/confusion_table",
@@ -162,7 +167,7 @@ def logged(stored: StoredRun) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("thaw",), "error: received 'thaw'; ENTITY/PROJECT is needed, such as my-team/thaw\n"),
         (
@@ -171,6 +176,8 @@ def logged(stored: StoredRun) -> set[str]:
         ),
     ],
 )
-def test_what_is_missing_is_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = dashboard(*words, place=tmp_path)
+def test_a_missing_project_or_key_is_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    done = dashboard(*arguments, place=tmp_path)
     assert (done.returncode, done.stderr) == (1, message)

@@ -1,4 +1,7 @@
-"""What an offline run of W&B stored: LevelDB's log framing around protobuf records. `python -m tests.wandb_files RUN` lists it."""
+"""Reads the files of offline W&B runs: protobuf records in the framing of LevelDB's logs.
+
+`python -m tests.wandb_files RUN` lists the contents.
+"""
 
 import json
 import struct
@@ -18,7 +21,7 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass
 class StoredRun:
-    """What the file holds."""
+    """Contents of the file of a run."""
 
     folder: Path
     run: Any = None
@@ -31,7 +34,7 @@ class StoredRun:
     exit_code: int | None = None
 
     def curve(self, key: str) -> list[tuple[float, float]]:
-        """(epoch or step, value) of each time that it was logged."""
+        """(epoch or step, value) for each time that the key was logged."""
         axis = "trainer/global_step" if key.startswith("step/") else "epoch"
         return [(row[axis], row[key]) for row in self.history if key in row]
 
@@ -47,14 +50,14 @@ class StoredRun:
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The records of a .wandb file, checksums held."""
+    """The records of a .wandb file; checksums are verified."""
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     at, parts = _FILE_HEADER, b""
     while at < len(content):
-        room = _BLOCK - at % _BLOCK
-        if room < _HEADER:
-            at += room
+        remaining = _BLOCK - at % _BLOCK
+        if remaining < _HEADER:
+            at += remaining
             continue
         checksum, length, kind = struct.unpack("<IHB", content[at : at + _HEADER])
         data = content[at + _HEADER : at + _HEADER + length]
@@ -78,7 +81,7 @@ def stored_run(folder: Path) -> StoredRun:
 
 
 def _nested(target: dict[str, Any], item: Any) -> None:
-    """As W&B applies an update: mappings are merged."""
+    """Apply an update as W&B does: mappings are merged."""
     *parents, key = list(item.nested_key) or [item.key]
     for parent in parents:
         target = target.setdefault(parent, {})
@@ -126,7 +129,7 @@ def _read(path: Path) -> StoredRun:
 
 
 def listing(stored: StoredRun) -> str:
-    """For a person."""
+    """A readable summary of a run."""
     run = stored.run
     lines = [
         f"run {run.run_id} '{run.display_name}' of {run.project}, group {run.run_group or '-'}, exit code {stored.exit_code}"

@@ -1,4 +1,4 @@
-"""Any number of processes comes to what one comes to: every metric and every prediction, to the bit."""
+"""Any number of processes returns the metrics and predictions of one process, bit for bit."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from run_folders.run_folder import RunFolder
 from tests.processes import run
 
 
-def rows(*words: str) -> list[dict[str, Any]]:
-    code, out, errors = run("--json", *words, program="benchmarks.exactness")
+def rows(*arguments: str) -> list[dict[str, Any]]:
+    code, out, errors = run("--json", *arguments, program="benchmarks.exactness")
     assert code == 0, errors + out
     return [json.loads(line) for line in out.splitlines()]
 
@@ -39,7 +39,7 @@ def test_images_and_pairs_on_3_processes(task: str) -> None:
     assert all(exact(row, row["samples"], row["metrics"]) for row in found), found
 
 
-def test_the_comparison_sees_a_last_digit(tmp_path: Path) -> None:
+def test_the_comparison_detects_a_difference_in_the_last_bit(tmp_path: Path) -> None:
     import pandas as pd
 
     for processes, loss in ((1, 0.1), (2, 0.1 + 2**-56)):

@@ -15,12 +15,12 @@ def test_it_measures_each_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert [row.key for row in rows] == ["S10 32", "S10 224"]
     assert [goal.what for goal in rows[0].goals] == ["times the default"]
     assert list(rows[1].sides) == ["Thaw", "Thaw, first epoch", "default", "tuned"]
-    told = [row.limit.why for row in rows if row.limit is not None]
-    assert told == ["writing 1 MiB of floats", "the resize of the bytes alone"]
+    reasons = [row.limit.why for row in rows if row.limit is not None]
+    assert reasons == ["writing 1 MiB of floats", "the resize of the bytes alone"]
 
 
 @pytest.mark.parametrize("size", [None, 224])
-def test_both_sides_give_the_same_pixels_where_nothing_is_drawn(
+def test_both_sides_return_the_same_pixels_without_augmentation(
     size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_input, "_IMAGES", 6)

@@ -1,4 +1,4 @@
-"""The benchmark of imports runs, and holds Thaw beside what it is built on."""
+"""The benchmark of imports compares Thaw with the libraries that it is built on."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the peers are given: the same vocabulary, and the same share of tokens to guess. Nothing here needs TensorFlow."""
+"""The peers' input: Thaw's vocabulary, and the same share of masked tokens. Needs no TensorFlow."""
 
 from pathlib import Path
 
@@ -12,21 +12,18 @@ from benchmarks import keras_bert_speed
 from benchmarks.rows import arguments
 
 
-def test_peers_guess_the_same_share_of_the_same_tokens(tmp_path: Path) -> None:
+def test_peers_predict_the_same_share_of_tokens(tmp_path: Path) -> None:
     words = [f"w{i}" for i in range(200)]
-    numbers = {word: i for i, word in enumerate((*keras_bert_speed._SPECIAL, *words))}
-    tokenizer = Tokenizer(WordLevel(numbers, unk_token="[UNK]"))
+    token_ids = {word: i for i, word in enumerate((*keras_bert_speed._SPECIAL, *words))}
+    tokenizer = Tokenizer(WordLevel(token_ids, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     lengths = (1, 20, 200)
     rows = [" ".join(words[:n]) for n in lengths]
     (tmp_path / "train.csv").write_text("tweet\n" + "\n".join(rows) + "\n", encoding="utf-8")
     inputs, hidden, weights = keras_bert_speed.plain_data(tmp_path / "train.csv", str(tmp_path), 3)
-    assert weights.sum(axis=1).tolist() == [
-        1,
-        3,
-        19,
-    ]  # 15 %, one at least, of what fits into 128 with [CLS] and [SEP]
+    # 15 % of the tokens, at least one. With [CLS] and [SEP], 126 of them fit into 128.
+    assert weights.sum(axis=1).tolist() == [1, 3, 19]
     original = inputs["input_ids"].copy()
     for i, size in enumerate((1, 20, 126)):
         n = int(weights[i].sum())
@@ -34,16 +31,16 @@ def test_peers_guess_the_same_share_of_the_same_tokens(tmp_path: Path) -> None:
         assert len(set(places.tolist())) == n
         original[i, places] = hidden[i, :n]
         assert original[i].tolist() == [
-            numbers["[CLS]"],
+            token_ids["[CLS]"],
             *range(5, 5 + size),
-            numbers["[SEP]"],
+            token_ids["[SEP]"],
             *[0] * (126 - size),
         ]
-    assert (inputs["input_ids"] == numbers["[MASK]"]).sum() > 0
+    assert (inputs["input_ids"] == token_ids["[MASK]"]).sum() > 0
     assert np.all(hidden[weights == 0] == 0)
 
 
-def test_without_the_table_it_says_where_it_looked(tmp_path: Path) -> None:
+def test_a_missing_table_is_reported_with_its_path(tmp_path: Path) -> None:
     given = arguments(None, repetitions=1).parse_args(["--data-dir", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"train\.csv does not exist"):
         keras_bert_speed.measure(given)

@@ -1,4 +1,4 @@
-"""Rows of the table of speeds: what is computed from what was measured, and what the page says of it."""
+"""Rows of the speed table: values computed from measurements, and the page that shows them."""
 
 import itertools
 from pathlib import Path
@@ -31,30 +31,30 @@ def row(key: str = "S2 linear") -> Row:
     )
 
 
-def test_a_part_stands_for_the_whole() -> None:
+def test_a_measured_share_is_extrapolated() -> None:
     assert row().sides["default"].timing.median == pytest.approx(60.0)
 
 
-def test_ratios_are_of_the_repetitions_that_both_sides_have() -> None:
+def test_ratios_use_the_repetitions_that_both_sides_have() -> None:
     # 50 / 2, 60 / 1 and 70 / 4; 6 / 2 and 4 / 1.
     assert [goal.value for goal in row().goals[:2]] == pytest.approx([25.0, 3.5])
 
 
-def test_goals_are_held_against_what_was_measured() -> None:
+def test_goals_are_compared_with_measurements() -> None:
     assert [goal.reached for goal in row().goals] == [True, False, True]
     assert not Goal("seconds", 0.6, 0.5, less=True).reached
     assert Goal("seconds", 0.5, 0.5, less=True).reached
 
 
-def test_a_kept_row_is_the_row(tmp_path: Path) -> None:
+def test_a_saved_row_is_loaded_unchanged(tmp_path: Path) -> None:
     for key in ("S10 32", "S2 linear", "S1"):
         row(key).save(tmp_path)
     rows = load_rows(tmp_path)
-    assert [kept.key for kept in rows] == ["S1", "S2 linear", "S10 32"]
+    assert [loaded.key for loaded in rows] == ["S1", "S2 linear", "S10 32"]
     assert rows[1] == row()
 
 
-def test_the_page_says_what_was_missed() -> None:
+def test_the_page_reports_missed_goals() -> None:
     text = page([row()])
     assert (
         "| S2 linear | a head on stored features | 2 (150%, n 3) | 60 (33%, n 3) | 5 (40%, n 2) |"
@@ -65,16 +65,16 @@ def test_the_page_says_what_was_missed() -> None:
     assert "0.5 | 4.0 |" in text
     assert "- times the tuned: 3.5, at least 8: missed" in text
     assert "| Thaw | 2 | 150% | 3 | 1 | 1 | accuracy 0.95 |" in text
-    told = described(row())
-    assert "times the tuned: 3.5 (8; MISSED)" in told
-    assert "measured 10.0% of it" in told
+    description = described(row())
+    assert "times the tuned: 3.5 (8; MISSED)" in description
+    assert "measured 10.0% of it" in description
 
 
-def test_the_page_is_drawn_from_the_rows_that_are_kept() -> None:
+def test_the_committed_page_equals_the_page_of_the_saved_rows() -> None:
     assert (RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8") == page(load_rows())
 
 
-def test_the_machine_multiplies_and_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_rates_are_operations_and_bytes_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_SIDES", {"cpu": (8, 16)})
     monkeypatch.setattr(machine, "_COPIED", 1024)
     clock = itertools.count()

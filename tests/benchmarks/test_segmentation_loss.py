@@ -1,4 +1,4 @@
-"""The benchmark runs, and measures what it says."""
+"""The benchmark of the segmentation loss measures each size and side."""
 
 import json
 import re
@@ -30,12 +30,12 @@ def test_it_measures_each_size_and_side(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @needs_linux
-def test_the_size_at_which_the_reference_died(
+def test_the_size_at_which_the_reference_runs_out_of_memory(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, (height, width) = segmentation_loss._NATIVE
-    held = 4 * 2 * 150 * height * width / 2**30
-    assert held == pytest.approx(8.17, abs=0.005)  # GiB, as reported
+    gib = 4 * 2 * 150 * height * width / 2**30
+    assert gib == pytest.approx(8.17, abs=0.005)  # as documented
     monkeypatch.setattr(segmentation_loss, "_NATIVE", ((8, 8), (131, 127)))
     monkeypatch.setattr(sys, "argv", ["segmentation_loss", "--native"])
     segmentation_loss.main()
@@ -63,21 +63,21 @@ def test_a_step_of_each_side(
     assert {"seconds", "peak"} <= found.keys()
 
 
-def test_peak_memory_is_what_the_system_says_was_added(
+def test_peak_memory_is_the_increase_that_the_system_reports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With a system of our own: how much of a process is resident depends on what else there is."""
-    status, reset, said = (
+    """The system's files are replaced: real resident memory depends on other processes."""
+    status, reset, template = (
         tmp_path / "status",
         tmp_path / "clear_refs",
         "Name:\tx\nVmHWM:\t   {} kB\nVmRSS:\t   100 kB\n",
     )
-    status.write_text(said.format(500))
+    status.write_text(template.format(500))
     monkeypatch.setattr(memory, "_STATUS", status)
     monkeypatch.setattr(memory, "_RESET", reset)
 
     def work() -> None:
-        assert reset.read_text() == "5"  # the peak before is forgotten
-        status.write_text(said.format(228))
+        assert reset.read_text() == "5"  # resets the earlier peak
+        status.write_text(template.format(228))
 
     assert memory.peak_memory(work, CPU) == 128 * 1024

@@ -1,4 +1,4 @@
-"""The scripts that train on both sides: each gives its rows, on small networks and few samples."""
+"""The scripts that train both sides return their rows, with small networks and few samples."""
 
 import re
 from argparse import Namespace
@@ -24,15 +24,14 @@ from benchmarks.rows import Row
 from benchmarks.text_runs import ThawRun, forward_operations
 from tests.images import cifar_like
 
-_GRADIENT, _EXACT = (
-    5e-3,
-    1e-5,
-)  # relative, of training on stored features; in bfloat16 where the device has it, in float32
+# Allowed relative errors of the gradient in training on stored features: in bfloat16, if the device
+# supports it, and in float32.
+_GRADIENT, _EXACT = 5e-3, 1e-5
 
 
 @pytest.fixture
-def of_texts(covid_dir: Path, tiny_backbone: Path) -> Namespace:
-    """A command line."""
+def text_arguments(covid_dir: Path, tiny_backbone: Path) -> Namespace:
+    """Command-line arguments of the text benchmarks."""
     return Namespace(
         data_dir=covid_dir,
         backbone=str(tiny_backbone),
@@ -48,37 +47,41 @@ def of_texts(covid_dir: Path, tiny_backbone: Path) -> Namespace:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for script in (text_finetuning, text_features, image_head, image_prefix):
         monkeypatch.setattr(script, "operations_per_second", lambda *_: 1e12)
-    monkeypatch.setattr(turns, "_START", "fork")  # so that what is set here holds there
+    monkeypatch.setattr(turns, "_START", "fork")  # so that child processes have the patched values
     monkeypatch.setattr(text_features, "_EPOCHS", 2)
 
 
 def check(row: Row, *peers: str) -> None:
-    """Everyone did the work, and Thaw's came to something."""
+    """Check that every side was measured, and that the row has Thaw's quality and goals."""
     assert set(row.sides) == {"Thaw", *peers}
     assert all(seconds > 0 for side in row.sides.values() for seconds in side.seconds)
     assert row.sides["Thaw"].quality
     assert row.goals
 
 
-def test_fine_tuning(of_texts: Namespace) -> None:
-    (row,) = text_finetuning.measure(of_texts)
+def test_fine_tuning(text_arguments: Namespace) -> None:
+    (row,) = text_finetuning.measure(text_arguments)
     check(row, "default", "tuned", "Thaw in float32")
     assert all(side.quality.startswith("val acc 0.") for side in row.sides.values())
     assert row.limit is not None
 
 
-def test_heads_on_a_frozen_encoder(of_texts: Namespace) -> None:
-    rows = list(text_features.measure(of_texts))
+def test_heads_on_a_frozen_encoder(text_arguments: Namespace) -> None:
+    rows = list(text_features.measure(text_arguments))
     assert [row.key for row in rows] == ["S2 linear", "S2 bigru"]
     for row in rows:
         check(row, "default", "tuned", "Thaw with the test split")
-        told = {name: side.quality.rpartition(" ")[0] for name, side in row.sides.items()}
-        assert told.pop("Thaw with the test split") == "test acc"
-        assert told == {"Thaw": "val acc", "default": "val acc after one epoch", "tuned": "val acc"}
+        qualities = {name: side.quality.rpartition(" ")[0] for name, side in row.sides.items()}
+        assert qualities.pop("Thaw with the test split") == "test acc"
+        assert qualities == {
+            "Thaw": "val acc",
+            "default": "val acc after one epoch",
+            "tuned": "val acc",
+        }
 
 
-def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
-    rows = list(framework.measure(of_texts))
+def test_the_framework_is_compared_with_a_loop(text_arguments: Namespace) -> None:
+    rows = list(framework.measure(text_arguments))
     assert len(rows) == 2
     for row in rows:
         check(row, "default", "tuned")
@@ -90,36 +93,36 @@ def test_the_framework_beside_a_loop(of_texts: Namespace) -> None:
     ("experiment", "stored"),
     [("minilm_feature", True), ("minilm_bigru_feature", True), ("minilm_finetune", False)],
 )
-def test_the_loop_ends_where_the_framework_does(
-    experiment: str, stored: bool, of_texts: Namespace, tmp_path: Path
+def test_the_loop_trains_the_same_weights_as_the_framework(
+    experiment: str, stored: bool, text_arguments: Namespace, tmp_path: Path
 ) -> None:
-    words = {
+    overrides = {
         "data.max_length": 32,
         "trainer.max_epochs": 2,
         "trainer.precision": "32-true",
         "model.dropout": 0.0,
     }
-    ends: list[dict[str, torch.Tensor]] = []
+    results: list[dict[str, torch.Tensor]] = []
     for make in (framework.ThawWithBar, framework.PlainLoop, framework.TunedLoop):
-        run = make(experiment, of_texts, words, features=tmp_path if stored else "none")
+        run = make(experiment, text_arguments, overrides, features=tmp_path if stored else "none")
         network = run.prepare(1)
         for module in network.modules():
             if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0  # the two draw other numbers
-        begun = {name: value.clone() for name, value in network.state_dict().items()}
+                module.p = 0.0  # the sides draw different random numbers
+        initial = {name: value.clone() for name, value in network.state_dict().items()}
         accuracy = run.train()
-        ends.append({"accuracy": torch.tensor(accuracy), **network.state_dict()})
-        assert not torch.equal(begun["head.output.weight"], ends[-1]["head.output.weight"])
-    for loop in ends[1:]:
-        torch.testing.assert_close(loop, ends[0], rtol=1e-4, atol=1e-5)
+        results.append({"accuracy": torch.tensor(accuracy), **network.state_dict()})
+        assert not torch.equal(initial["head.output.weight"], results[-1]["head.output.weight"])
+    for loop in results[1:]:
+        torch.testing.assert_close(loop, results[0], rtol=1e-4, atol=1e-5)
 
 
-def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
-    run = ThawRun("minilm_finetune", of_texts, {"data.max_length": 128})
+def test_operations_equal_torchs_count(text_arguments: Namespace) -> None:
+    run = ThawRun("minilm_finetune", text_arguments, {"data.max_length": 128})
     run.prepare(1)
     texts = run.datamodule.tokenized["val"]
     encoder: Any = AutoModel.from_pretrained(
-        of_texts.backbone, add_pooling_layer=False, attn_implementation="eager"
+        text_arguments.backbone, add_pooling_layer=False, attn_implementation="eager"
     )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         for row in range(len(texts)):
@@ -129,7 +132,7 @@ def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "architecture", "peers"),
+    ("script", "architecture", "keys"),
     [
         (image_head, "vit_tiny_patch16_224", "S4"),
         (image_prefix, "deit_tiny_distilled_patch16_224", "S3 plain, S3 flip"),
@@ -138,7 +141,7 @@ def test_operations_are_those_that_torch_counts(of_texts: Namespace) -> None:
 def test_images(
     script: ModuleType,
     architecture: str,
-    peers: str,
+    keys: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -154,7 +157,7 @@ def test_images(
     rows = list(
         script.measure(Namespace(data_dir=tmp_path, repetitions=1, device="cpu", threads=1))
     )
-    assert ", ".join(row.key for row in rows) == peers
+    assert ", ".join(row.key for row in rows) == keys
     for row in rows:
         check(row, "default", "tuned")
         half, whole = (

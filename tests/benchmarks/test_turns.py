@@ -1,7 +1,7 @@
-"""Sides take turns, each is charged with its own time alone, and one that fails ends all.
+"""Sides take turns, each is charged only for its own time, and a side that fails ends all.
 
-Who trains when is what is tested. It is certain: a semaphore gives the turn to one process at a
-time, and how long a turn lasts is told by a clock that the sides move themselves.
+The tests check the order of the turns. It is deterministic: a semaphore lets one process run at a
+time, and the sides themselves advance the clock that measures a turn.
 """
 
 import argparse
@@ -21,7 +21,7 @@ GIVEN = argparse.Namespace(threads=1)
 
 
 class Counting(Run):
-    """Runs its network some times, and writes down who runs when, and at what time of a clock that it moves itself."""
+    """Calls its network several times; at each call it logs its name and advances the clock."""
 
     def __init__(self, name: str, calls: int, seconds: float, place: Path) -> None:
         self.name, self.calls, self.seconds, self.place = name, calls, seconds, place
@@ -47,7 +47,7 @@ class Counting(Run):
 
 
 class Leaving(Counting):
-    """Writes a capital when its process ends."""
+    """Writes its name as a capital letter when its process ends."""
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         if steps is None:
@@ -68,7 +68,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_each_clock_runs_in_its_own_turns(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_clock_counts_only_the_turns_of_its_side(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns, "_TURN", 3.0)
     makes = {"a": partial(Counting, "a", 8, 1.0, place), "b": partial(Counting, "b", 2, 5.0, place)}
     found = side_by_side(makes, GIVEN, {"a": 1, "b": 1}, warmth=1)
@@ -78,7 +80,7 @@ def test_each_clock_runs_in_its_own_turns(place: Path, monkeypatch: pytest.Monke
     assert (side.seconds, side.share, side.quality) == ((10.0,), 0.5, "val acc 0.2500")
 
 
-def test_a_side_that_has_ended_lies_still_until_all_have(place: Path) -> None:
+def test_a_side_that_has_ended_waits_until_all_have(place: Path) -> None:
     makes = {
         name: partial(Leaving, name, calls, 1.0, place) for name, calls in (("a", 1), ("b", 6))
     }
@@ -88,10 +90,10 @@ def test_a_side_that_has_ended_lies_still_until_all_have(place: Path) -> None:
     assert set(order[-2:]) == {"A", "B"}
 
 
-def test_the_last_that_a_side_does_is_to_wait_for_the_others(
+def test_a_side_waits_for_the_others_after_its_result(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process, with a side that has nobody to wait for: the test above could be lucky."""
+    """Runs a single side in this process; the test above could pass by chance."""
     done: list[str] = []
 
     class Results:
@@ -100,12 +102,10 @@ def test_the_last_that_a_side_does_is_to_wait_for_the_others(
 
     class Over:
         def wait(self) -> None:
-            assert order.may_run[0].acquire(block=False)  # the others could have had their turn
+            assert order.may_run[0].acquire(block=False)  # another side could run now
             done.append("waited")
 
-    monkeypatch.setattr(
-        turns, "now", turns.now
-    )  # the side exchanges it; what is set here is taken back
+    monkeypatch.setattr(turns, "now", turns.now)  # the side replaces it; monkeypatch restores it
     order = Turns(1)
     order.begin()
     turns._play(
@@ -119,15 +119,15 @@ def test_the_last_that_a_side_does_is_to_wait_for_the_others(
     assert done == ["result of side 0", "waited"]
 
 
-def test_sides_with_fewer_seeds_are_left_out_of_later_ones(
+def test_sides_with_fewer_seeds_skip_later_seeds(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     makes = {"a": partial(Counting, "a", 1, 1.0, place), "c": partial(Counting, "c", 1, 1.0, place)}
     found = side_by_side(makes, GIVEN, {"a": 2, "c": 1}, warmth=0)
     assert {name: len(trained) for name, trained in found.items()} == {"a": 2, "c": 1}
     assert (place / "order").read_text() == "aca"
-    told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert (sorted(told[:2]), told[2]) == (["a, seed 1", "c, seed 1"], "a, seed 2")
+    reported = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert (sorted(reported[:2]), reported[2]) == (["a, seed 1", "c, seed 1"], "a, seed 2")
 
 
 def test_a_side_that_fails_ends_all(place: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_side_that_fails_ends_all(place: Path) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_the_turn_goes_round_those_that_have_not_ended() -> None:
+def test_only_sides_that_have_not_ended_get_the_turn() -> None:
     order = Turns(3)
     assert [order.next_of(side) for side in range(3)] == [1, 2, 0]
     order.ended[1] = 1

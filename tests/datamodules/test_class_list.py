@@ -1,4 +1,4 @@
-"""Class lists: what values of masks mean, and what is wrong with a list."""
+"""Class lists: the classes that mask values represent, and errors in a list."""
 
 import csv
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_values_become_classes_and_back() -> None:
     assert other.encode(np.array([[0, 1]], np.uint8)).tolist() == [[0, 1]]
 
 
-def test_values_that_stand_for_no_class_are_named_with_their_counts() -> None:
+def test_values_of_no_class_are_reported_with_their_counts() -> None:
     ours = ClassList.read("scene_parse_150")
     _, fault = ours.decode(np.array([[151, 151, 200, 0, 1]], np.uint8))
     assert fault == (
@@ -54,7 +54,7 @@ def test_values_that_stand_for_no_class_are_named_with_their_counts() -> None:
     )
 
 
-def test_a_list_survives_plain_values(tmp_path: Path) -> None:
+def test_a_list_can_be_rebuilt_from_its_plain_values(tmp_path: Path) -> None:
     ours = ClassList.read(str(class_list(tmp_path / "rooms.yaml")))
     assert list(ours.names) == NAMES
     assert ClassList.from_plain(ours.as_plain(), "here") == ours
@@ -95,7 +95,7 @@ GOOD = {
         ({"more": 1}, "a class list has the keys zero_is_unlabelled, ignore_value, classes"),
     ],
 )
-def test_what_is_wrong_with_a_list_is_told(
+def test_errors_in_a_list_are_reported(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "list.yaml"
@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_list_is_told(
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_a_list_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_list_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"data\.class_list=scene_parse_15: no such class list; did you mean scene_parse_150",

@@ -1,4 +1,4 @@
-"""Decoding: what is shown faithfully, and what is refused with which reason."""
+"""Decoding: good images are decoded correctly, bad images are rejected with a reason."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ CONTENT = {name: case for name, case in BAD_IMAGES.items() if name != "notes.txt
 
 
 @pytest.mark.parametrize("name", CONTENT)
-def test_bad_image_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
+def test_bad_image_is_rejected_with_its_reason(name: str, tmp_path: Path) -> None:
     content, reason = CONTENT[name]
     with pytest.raises(BadImageError, match=reason):
         decode_image(content, MAX)
@@ -26,7 +26,7 @@ def test_bad_image_is_refused_with_its_reason(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG"])
-def test_plain_image_is_decoded_as_it_is(kind: str, tmp_path: Path) -> None:
+def test_plain_image_is_decoded_unchanged(kind: str, tmp_path: Path) -> None:
     image = picture("blue", 3)
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(image, kind, **options)
@@ -40,7 +40,7 @@ def test_plain_image_is_decoded_as_it_is(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(decode_image(tmp_path / "image", MAX), decoded)
 
 
-def test_other_modes_that_lose_nothing_are_read() -> None:
+def test_modes_that_convert_without_loss_are_read() -> None:
     image = picture("green", 1)
     opaque = image.convert("RGBA")
     assert np.array_equal(decode_image(encoded(opaque), MAX), np.asarray(image))
@@ -51,10 +51,10 @@ def test_other_modes_that_lose_nothing_are_read() -> None:
     assert np.array_equal(decode_image(encoded(palette), MAX), np.asarray(palette.convert("RGB")))
 
 
-def test_image_is_turned_the_way_the_camera_was_held() -> None:
+def test_exif_orientation_is_applied() -> None:
     image = picture("red", 2)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     assert decode_image(encoded(image, "PNG", exif=exif), MAX).shape == (20, 16, 3)
     assert np.array_equal(
         decode_image(encoded(image, "PNG", exif=exif), MAX),
@@ -62,14 +62,14 @@ def test_image_is_turned_the_way_the_camera_was_held() -> None:
     )
 
 
-def test_middle_part_is_cut_and_resized_as_pillow_does() -> None:
+def test_centre_crop_and_resize_equal_pillows() -> None:
     image = picture("red", 5, (90, 60))
     expected = ImageOps.fit(image, (30, 30), Image.Resampling.BICUBIC)
     assert np.array_equal(decode_image(encoded(image), MAX, (30, 30)), np.asarray(expected))
     assert decode_image(encoded(image), MAX, (20, 40)).shape == (20, 40, 3)
 
 
-def test_a_cameras_photograph_with_a_preview_is_its_first_picture(tmp_path: Path) -> None:
+def test_first_picture_of_an_mpo_file_is_decoded(tmp_path: Path) -> None:
     photograph, preview = picture("red", 1, (64, 64)), picture("blue", 2, (64, 64))
     content = encoded(photograph, "MPO", save_all=True, append_images=[preview])
     assert Image.open(io.BytesIO(content)).format == "MPO"
@@ -78,7 +78,7 @@ def test_a_cameras_photograph_with_a_preview_is_its_first_picture(tmp_path: Path
     assert decode_image(content, MAX)[..., 0].mean() > decode_image(content, MAX)[..., 2].mean()
 
 
-def test_jpeg_with_something_behind_its_end_is_whole(tmp_path: Path) -> None:
+def test_jpeg_with_bytes_after_its_end_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(encoded(picture("red", 1), "JPEG") + b"\0" * 100)
     check_image(path, MAX)

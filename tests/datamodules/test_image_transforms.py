@@ -1,4 +1,4 @@
-"""Augmentation against torchvision, image by image; the draws depend on (seed, epoch, row) alone."""
+"""Augmentation equals torchvision's; random draws depend only on (seed, epoch, row)."""
 
 import pytest
 import torch
@@ -30,14 +30,14 @@ def images(count: int = 6, height: int = 20, width: int = 28) -> torch.Tensor:
     )
 
 
-def test_rotation_is_torchvisions() -> None:
+def test_rotation_equals_torchvisions() -> None:
     degrees = torch.tensor([0.0, 15.0, -15.0, 7.3, 90.0, -123.0])
     for ours, image, angle in zip(rotate(images(), degrees), images(), degrees, strict=True):
         theirs = reference.rotate(image, float(angle), interpolation=InterpolationMode.BILINEAR)
         assert (ours.int() - theirs.int()).abs().max() <= 1
 
 
-def test_crop_is_torchvisions() -> None:
+def test_crop_equals_torchvisions() -> None:
     rows, columns = torch.tensor([0, 1, 2, 4, 8, 3]), torch.tensor([8, 0, 5, 4, 2, 7])
     for ours, image, row, column in zip(
         crop(images(), 4, rows, columns), images(), rows, columns, strict=True
@@ -46,15 +46,18 @@ def test_crop_is_torchvisions() -> None:
         assert torch.equal(ours, reference.crop(padded, int(row), int(column), 20, 28))
 
 
-def test_flip_turns_about_half_and_the_rest_stays() -> None:
+def test_flip_mirrors_about_half_and_keeps_the_rest() -> None:
     stack = images(400)
     flipped = Augmenter({**NO_AUGMENTATION, "flip": True}, 400, 1, 0)(stack, torch.arange(400))
-    turned = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, stack, strict=True)]
-    assert 160 < sum(turned) < 240
-    assert all(was or torch.equal(a, b) for was, a, b in zip(turned, flipped, stack, strict=True))
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, stack, strict=True)]
+    assert 160 < sum(mirrored) < 240
+    assert all(
+        is_mirrored or torch.equal(a, b)
+        for is_mirrored, a, b in zip(mirrored, flipped, stack, strict=True)
+    )
 
 
-def test_every_window_comes_up() -> None:
+def test_every_window_is_drawn() -> None:
     augmenter = Augmenter({**NO_AUGMENTATION, "crop_padding": 1}, 500, 3, 0)
     corner = torch.zeros(1, 3, 9, 9, dtype=torch.uint8)
     corner[..., 4, 4] = 255
@@ -66,7 +69,7 @@ def test_every_window_comes_up() -> None:
 
 
 @pytest.mark.parametrize("rand_augment", [None, {"num_ops": 2, "magnitude": 9}])
-def test_change_depends_on_seed_epoch_and_row_alone(rand_augment: object) -> None:
+def test_change_depends_only_on_seed_epoch_and_row(rand_augment: object) -> None:
     settings = Augmentation(**{**EVERYTHING, "rand_augment": rand_augment})  # type: ignore[typeddict-item]
     stack, index = images(), torch.tensor([4, 0, 9, 2, 7, 5])
     whole = Augmenter(settings, 10, 1, 2)(stack, index)
@@ -81,7 +84,7 @@ def test_change_depends_on_seed_epoch_and_row_alone(rand_augment: object) -> Non
         assert not torch.equal(Augmenter(settings, 10, seed, epoch)(stack, index), whole)
 
 
-def test_rand_augment_is_torchvisions_with_the_seed_of_the_image() -> None:
+def test_rand_augment_equals_torchvisions_with_the_seed_of_the_image() -> None:
     settings = Augmentation(
         crop_padding=0, flip=False, rotation=0.0, rand_augment={"num_ops": 2, "magnitude": 9}
     )

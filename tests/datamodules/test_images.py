@@ -1,4 +1,4 @@
-"""Image datasets by configuration: folders, Parquet, the hub; splits; every bad input with its one line."""
+"""Image datasets: folders, Parquet, the hub, splits, and a one-line error per bad input."""
 
 import hashlib
 import json
@@ -82,7 +82,7 @@ def test_training_on_an_image_folder_of_five_classes(
     assert table["label"].tolist()[:4] == ["red"] * 4
 
 
-def test_streaming_gives_the_pixels_of_memory(colours: Path) -> None:
+def test_streaming_returns_the_same_pixels_as_memory(colours: Path) -> None:
     kept, streamed = module(colours), module(colours, in_memory=False, num_workers=1)
     kept.setup()
     streamed.setup()
@@ -94,13 +94,12 @@ def test_streaming_gives_the_pixels_of_memory(colours: Path) -> None:
             )
 
 
-def test_content_is_of_whole_files(tmp_path: Path) -> None:
+def test_content_digest_covers_whole_files(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     contents = []
     for changed in (0, 1):
-        pixels[128, 128] ^= (
-            changed  # neither in the first nor in the last part of the file, which tell two images apart
-        )
+        # This pixel is in neither end of the file; the digest of an image covers only the ends.
+        pixels[128, 128] ^= changed
         Image.fromarray(pixels).save(tmp_path / "a.bmp")
         assert (tmp_path / "a.bmp").stat().st_size > 2**17
         image = EncodedImage(0, tmp_path / "a.bmp", 0, "a.bmp", None)
@@ -167,7 +166,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, labels: list[int]) -> None:
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
 
 
-def test_hub_is_asked_where_the_folder_has_nothing(
+def test_hub_is_read_if_the_folder_does_not_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Train
 ) -> None:
     hub(monkeypatch, [i % 10 for i in range(40)])
@@ -225,7 +224,7 @@ def test_validation_split_is_the_same_everywhere(train_rows: int | None, sizes: 
 PINNED = {None: "e8f8148c5f1bf44c", 5_000: "a0d5d1f18dc0f1dd"}
 
 
-def test_validation_comes_out_of_train_by_class_and_test_is_untouched(tmp_path: Path) -> None:
+def test_validation_is_a_stratified_part_of_train_and_test_is_complete(tmp_path: Path) -> None:
     cifar_like(tmp_path, train=100, test=30)
     classes = [str(k) for k in range(10)]
     names = [f"c{k}" for k in classes]
@@ -247,7 +246,9 @@ def test_validation_comes_out_of_train_by_class_and_test_is_untouched(tmp_path: 
     assert len(data.splits["val"]) == 20
 
 
-def test_same_image_in_two_splits_is_told(colours: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_same_image_in_two_splits_is_reported(
+    colours: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     image = encoded(picture("red", 7, (16, 16)))
     for split in ("train", "test"):
         write_parquet(
@@ -272,7 +273,7 @@ def test_same_image_in_two_splits_is_told(colours: Path, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_bad_image_stops_the_run_in_one_line(
+def test_bad_image_ends_the_run_with_a_one_line_error(
     name: str, in_memory: bool, train: Train, colours: Path
 ) -> None:
     content, reason = BAD_IMAGES[name]
@@ -312,45 +313,43 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
     cifar_like(tmp_path, train=40, test=10)
     good = [encoded(picture("red", i, (32, 32))) for i in range(20)]
     path = tmp_path / "cifar10" / "train.parquet"
-    words = ("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier")
+    overrides = ("data=cifar10", f"paths.data_dir={tmp_path}", "model=sample_image_classifier")
     write_parquet(path, good, [*range(10), *range(9), 10])
-    assert train(*words).error.startswith(
+    assert train(*overrides).error.startswith(
         "error: train.parquet, row 20: label 10 is outside of 0..9; fix the file"
     )
     write_parquet(path, [*good[:4], b"", *good[5:]], [i % 10 for i in range(20)])
-    assert train(*words, folder=tmp_path / "run2").error.startswith(
+    assert train(*overrides, folder=tmp_path / "run2").error.startswith(
         "error: train.parquet, row 5: is empty (0 bytes); fix the file"
     )
     write_parquet(path, [*good[:4], None, *good[5:]], [i % 10 for i in range(20)])  # type: ignore[list-item]
-    assert train(*words, folder=tmp_path / "run3").error.startswith(
+    assert train(*overrides, folder=tmp_path / "run3").error.startswith(
         "error: train.parquet, row 5: column 'img' holds no image bytes; fix"
     )
     assert (
         "no column 'picture'; it has img, label; set data.text_column, image_column or label_column"
-        in train(*words, "data.image_column=picture", folder=tmp_path / "run4").error
+        in train(*overrides, "data.image_column=picture", folder=tmp_path / "run4").error
     )
 
 
-def test_class_folders_that_do_not_fit_are_named(
-    train: Train, colours: Path, tmp_path: Path
-) -> None:
-    words = (*COMMAND, f"paths.data_dir={colours}")
+def test_wrong_class_folders_are_reported(train: Train, colours: Path, tmp_path: Path) -> None:
+    overrides = (*COMMAND, f"paths.data_dir={colours}")
     (colours / "colours" / "train" / "rde").mkdir()
-    ended = train(*words)
+    ended = train(*overrides)
     assert ended.error.endswith("train/rde: no class is called 'rde'; did you mean red?")
     (colours / "colours" / "train" / "rde").rmdir()
     for file in (colours / "colours" / "val" / "blue").iterdir():
         file.unlink()
-    assert train(*words, folder=tmp_path / "run2").error.startswith(
+    assert train(*overrides, folder=tmp_path / "run2").error.startswith(
         "error: val/blue: this class folder is empty; fix"
     )
     (colours / "colours" / "val" / "blue").rmdir()
-    assert train(*words, folder=tmp_path / "run3").error.startswith(
+    assert train(*overrides, folder=tmp_path / "run3").error.startswith(
         "error: val/blue: there is no folder for this class; fix"
     )
     assert (
         train(
-            *words, "data.on_bad_rows=skip", "trainer.max_epochs=1", folder=tmp_path / "run4"
+            *overrides, "data.on_bad_rows=skip", "trainer.max_epochs=1", folder=tmp_path / "run4"
         ).code
         == 0
     )
@@ -373,7 +372,7 @@ def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_
     assert "data.in_memory=false needs data.size" in ended.error
 
 
-def test_images_that_do_not_fit_into_memory_are_told(
+def test_images_that_do_not_fit_into_memory_are_reported(
     train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datamodules.images.storage.physical_memory", lambda: 50_000.0)
@@ -383,12 +382,12 @@ def test_images_that_do_not_fit_into_memory_are_told(
     )
 
 
-def test_train_rows_of_a_folder_are_refused(train: Train, colours: Path) -> None:
+def test_train_rows_is_rejected_for_a_folder(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.train_rows=9")
     assert ended.error.startswith("error: data.train_rows=9 needs a .parquet file")
 
 
-def test_a_class_without_training_samples_is_told(
+def test_a_class_without_training_samples_is_reported(
     colours: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for file in (colours / "colours" / "train" / "blue").iterdir():
@@ -397,7 +396,7 @@ def test_a_class_without_training_samples_is_told(
     assert "the train split has no sample of blue, so nothing is learnt about it" in caplog.text
 
 
-def test_hidden_folders_are_passed_over_and_stray_files_are_named(colours: Path) -> None:
+def test_hidden_folders_are_ignored_and_stray_files_are_reported(colours: Path) -> None:
     hidden = colours / "colours" / "train" / "red" / ".ipynb_checkpoints"
     hidden.mkdir()
     picture("red", 1).save(hidden / "0-checkpoint.png")
@@ -413,7 +412,7 @@ def test_hidden_folders_are_passed_over_and_stray_files_are_named(colours: Path)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_same_file_in_two_folders_is_told_by_its_names(
+def test_same_file_in_two_folders_is_reported_by_its_names(
     in_memory: bool, colours: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = colours / "colours" / "train" / "red" / "0.png"
@@ -445,25 +444,25 @@ def test_hub_rows_without_a_label_are_bad_rows(
     assert "uoft-cs/cifar10, train, row 11: label -1 is outside of 0..9" in ended.error
 
 
-def test_network_that_cannot_read_the_images_is_told_before_training(
+def test_network_that_cannot_read_the_images_is_reported_before_training(
     train: Train, colours: Path, tmp_path: Path
 ) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.size=4")
     assert ended.error.startswith("error: the network cannot read images of 4 x 4 pixels (")
     assert ended.error.endswith("; set data.size or model.image_size")
-    words = (
+    overrides = (
         "model=image_classifier",
         "model.backbone={architecture: vgg11, mlp_ratio: 0.01}",
         "model.image_size=16",
     )
-    ended = train(*COMMAND[:5], *words, f"paths.data_dir={colours}", folder=tmp_path / "vgg")
+    ended = train(*COMMAND[:5], *overrides, f"paths.data_dir={colours}", folder=tmp_path / "vgg")
     assert re.match(
         r"error: model.backbone: vgg11 cannot read 16 x 16 pixels \(.*\); set model.image_size",
         ended.error,
     )
 
 
-def test_border_wider_than_the_image_is_refused(train: Train, colours: Path) -> None:
+def test_padding_wider_than_the_image_is_rejected(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.augmentation.crop_padding=16")
     assert (
         ended.error
@@ -471,7 +470,7 @@ def test_border_wider_than_the_image_is_refused(train: Train, colours: Path) -> 
     )
 
 
-def test_mistyped_augmentation_is_refused(train: Train, colours: Path) -> None:
+def test_mistyped_augmentation_is_rejected(train: Train, colours: Path) -> None:
     ended = train(
         *COMMAND,
         f"paths.data_dir={colours}",
@@ -483,10 +482,10 @@ def test_mistyped_augmentation_is_refused(train: Train, colours: Path) -> None:
     assert "received 200; 0 to 180 is needed" in ended.error
 
 
-def test_a_file_that_goes_bad_while_training_is_one_line(
+def test_a_file_that_becomes_unreadable_in_training_is_a_one_line_error(
     colours: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its header and its end are whole, so only reading it shows it; a worker finds out."""
+    """The check before training is disabled, so a worker process finds the truncated file."""
     monkeypatch.setattr("datamodules.images.storage.check_image", lambda *_: None)
     victim = colours / "colours" / "train" / "red" / "0.png"
     victim.write_bytes(victim.read_bytes()[:200])
@@ -502,7 +501,7 @@ def test_a_file_that_goes_bad_while_training_is_one_line(
 def test_sample_images_are_the_same_in_every_run_and_balanced(train: Train) -> None:
     from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 
-    def made() -> SampleImagesDataModule:
+    def created() -> SampleImagesDataModule:
         data = SampleImagesDataModule(
             rows={"train": 30, "val": 20, "test": 10}, folder="", files={"train": "", "val": "", "test": ""},
             classes=list(SAMPLE_CLASSES), num_classes=10,
@@ -510,7 +509,7 @@ def test_sample_images_are_the_same_in_every_run_and_balanced(train: Train) -> N
         data.setup()
         return data
 
-    first, second = made(), made()
+    first, second = created(), created()
     assert first.describe() == second.describe()
     assert first.describe()["overlaps"] == []
     assert sorted(first.splits["train"].labels) == [k for k in range(10) for _ in range(3)]

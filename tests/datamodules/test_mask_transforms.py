@@ -1,4 +1,4 @@
-"""Joint changes: image and mask stay together, each pair has its own draw, and the draw is a function of its row."""
+"""Augmentation of pairs: image and mask stay aligned, and each pair has its own random draws."""
 
 import numpy as np
 import pytest
@@ -24,38 +24,40 @@ def nearest_class(image: np.ndarray) -> np.ndarray:
     return distances.argmin(-1)
 
 
-def test_the_whole_pair_is_stretched_as_pillow_does_it() -> None:
+def test_stretching_a_pair_equals_pillows_resize() -> None:
     labels = mask(1, (50, 30))
     image = image_of(labels)
-    changed, map_ = stretched(image, labels, 24)
+    changed, changed_labels = stretched(image, labels, 24)
     assert (
         changed == np.asarray(Image.fromarray(image).resize((24, 24), Image.Resampling.BICUBIC))
     ).all()
     assert (
-        map_ == np.asarray(Image.fromarray(labels).resize((24, 24), Image.Resampling.NEAREST))
+        changed_labels
+        == np.asarray(Image.fromarray(labels).resize((24, 24), Image.Resampling.NEAREST))
     ).all()
     assert (resized_image(image, 24) == changed).all()
     assert stretched(image[:24, :24], labels[:24, :24], 24)[1] is not None
-    assert set(np.unique(map_)) <= set(np.unique(labels))  # never a mixture of classes
+    assert set(np.unique(changed_labels)) <= set(np.unique(labels))  # never a mixture of classes
 
 
 @pytest.mark.parametrize(
     "settings", [PLAIN, RECIPE, {**RECIPE, "flip": False}, {**PLAIN, "flip": True}]
 )
-def test_image_and_mask_stay_together(settings: SegmentationAugmentation) -> None:
-    """An image in the colours of its classes has them where the mask says, but for the pixels along edges."""
+def test_image_and_mask_stay_aligned(settings: SegmentationAugmentation) -> None:
+    """The colour of each pixel matches its class in the mask, except along edges."""
     augmenter = SegmentationAugmenter(settings, size=64, seed=3)
     for row in range(12):
         labels = mask(row, (90, 70))
-        changed, map_ = augmenter(image_of(labels, noise=0.0), labels, epoch=0, row=row)
+        changed, changed_labels = augmenter(image_of(labels, noise=0.0), labels, epoch=0, row=row)
         assert changed.shape == (64, 64, 3)
-        assert map_.shape == (64, 64)
-        shown = map_ != 255
-        agreement = (nearest_class(changed) == map_)[shown].mean()
+        assert changed_labels.shape == (64, 64)
+        labelled = changed_labels != 255
+        agreement = (nearest_class(changed) == changed_labels)[labelled].mean()
         assert agreement > 0.93, row
-        # Not by chance: a shift by some pixels costs more.
-        assert (nearest_class(np.roll(changed, 6, axis=1)) == map_)[shown].mean() < agreement - 0.02
-        assert (changed[~shown] == 0).all()
+        # Shifting the image by a few pixels lowers the agreement.
+        shifted = nearest_class(np.roll(changed, 6, axis=1))
+        assert (shifted == changed_labels)[labelled].mean() < agreement - 0.02
+        assert (changed[~labelled] == 0).all()
 
 
 def test_small_pairs_are_padded_and_padding_is_not_labelled() -> None:
@@ -67,31 +69,33 @@ def test_small_pairs_are_padded_and_padding_is_not_labelled() -> None:
         seed=1,
     )
     labels = mask(1, (80, 80))
-    image, map_ = augmenter(image_of(labels), labels, epoch=0, row=0)
-    assert (map_[:32, :32] != 255).all()
-    assert (map_[32:] == 255).all()
-    assert (map_[:, 32:] == 255).all()
+    image, changed_labels = augmenter(image_of(labels), labels, epoch=0, row=0)
+    assert (changed_labels[:32, :32] != 255).all()
+    assert (changed_labels[32:] == 255).all()
+    assert (changed_labels[:, 32:] == 255).all()
     assert not image[32:].any()
 
 
-def test_a_draw_is_a_function_of_seed_epoch_and_row() -> None:
+def test_random_draws_depend_only_on_seed_epoch_and_row() -> None:
     everything = SegmentationAugmentation(
         scale=[0.5, 2.0], largest_share=0.75, flip=True, photometric=True
     )
     labels = mask(5, (90, 70))
     image = image_of(labels)
 
-    def made(seed: int, epoch: int, row: int) -> bytes:
-        changed, map_ = SegmentationAugmenter(everything, 48, seed)(image, labels, epoch, row)
-        return changed.tobytes() + map_.tobytes()
+    def augmented(seed: int, epoch: int, row: int) -> bytes:
+        changed, changed_labels = SegmentationAugmenter(everything, 48, seed)(
+            image, labels, epoch, row
+        )
+        return changed.tobytes() + changed_labels.tobytes()
 
     torch.manual_seed(1)
-    first = made(1, 2, 3)
+    first = augmented(1, 2, 3)
     state = torch.random.get_rng_state()
     torch.manual_seed(2)
-    assert made(1, 2, 3) == first
+    assert augmented(1, 2, 3) == first
     torch.random.set_rng_state(state)
-    assert len({first, made(2, 2, 3), made(1, 3, 3), made(1, 2, 4)}) == 4
+    assert len({first, augmented(2, 2, 3), augmented(1, 3, 3), augmented(1, 2, 4)}) == 4
 
 
 def test_half_of_the_pairs_are_flipped() -> None:
@@ -102,9 +106,9 @@ def test_half_of_the_pairs_are_flipped() -> None:
     assert 160 < sum(flipped) < 240
 
 
-def test_windows_that_one_class_fills_are_drawn_anew() -> None:
+def test_windows_that_one_class_fills_are_drawn_again() -> None:
     labels = np.zeros((64, 64), np.uint8)
-    labels[:, 44:] = 1  # most windows show class 0 alone
+    labels[:, 44:] = 1  # most windows contain only class 0
     counts = []
     for share in (1.0, 0.75):
         augmenter = SegmentationAugmenter(
@@ -120,25 +124,25 @@ def test_windows_that_one_class_fills_are_drawn_anew() -> None:
 
 
 def test_the_scale_covers_its_range() -> None:
-    """The mask is a ramp of columns, so its steps tell how much was shown."""
+    """The columns of the mask are numbered, so the numbers show how much of it was cut out."""
     labels = np.repeat(np.arange(100, dtype=np.uint8)[None], 100, axis=0)
     augmenter = SegmentationAugmenter({**RECIPE, "flip": False}, 50, seed=0)
     factors = []
     for row in range(200):
-        map_ = augmenter(np.zeros((100, 100, 3), np.uint8), labels, 0, row)[1]
-        line = map_[0][map_[0] != 255].astype(int)
+        changed_labels = augmenter(np.zeros((100, 100, 3), np.uint8), labels, 0, row)[1]
+        line = changed_labels[0][changed_labels[0] != 255].astype(int)
         factors.append((len(line) - 1) / (line[-1] - line[0]) * 2)
     assert 0.49 < min(factors) < 0.6
     assert 1.9 < max(factors) < 2.1
 
 
-def test_photometric_changes_leave_shapes_alone() -> None:
+def test_photometric_changes_keep_shapes() -> None:
     labels = mask(2, (40, 40))
     image = image_of(labels, noise=0.0)
     changed = [photometric(image, np.random.default_rng(seed)) for seed in range(20)]
     assert all(one.shape == image.shape and one.dtype == np.uint8 for one in changed)
     assert sum((one != image).any() for one in changed) > 12
-    # One class is of one colour, before and after.
+    # Each class still has a single colour.
     for one in changed:
         assert all(
             len(np.unique(one[labels == k].reshape(-1, 3), axis=0)) == 1 for k in np.unique(labels)

@@ -1,4 +1,4 @@
-"""EncodedPairs by configuration: folders, Parquet, the hub; splits; every bad input with its one line."""
+"""Segmentation datasets: folders, Parquet, the hub, splits, and a one-line error per bad input."""
 
 import io
 import re
@@ -41,7 +41,7 @@ COMMAND = (
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Path:
+def data_dir(tmp_path: Path) -> Path:
     """A data folder with pairs of eleven classes."""
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 12, "val": 4, "test": 5})
     class_list(tmp_path / "rooms.yaml")
@@ -56,19 +56,19 @@ def module(root: Path, **settings: object) -> SegmentationDataModule:
     return SegmentationDataModule(**{**values, **settings})  # type: ignore[arg-type]
 
 
-def command(root: Path, *words: str) -> tuple[str, ...]:
+def command(root: Path, *overrides: str) -> tuple[str, ...]:
     return (
         *COMMAND,
         f"data.class_list={root.parent / 'rooms.yaml'}",
         f"paths.data_dir={root}",
-        *words,
+        *overrides,
     )
 
 
-def test_a_second_dataset_by_configuration_alone(train: Train, rooms: Path) -> None:
+def test_a_second_dataset_needs_configuration_only(train: Train, data_dir: Path) -> None:
     ended = train(
         *command(
-            rooms, "trainer.max_epochs=12", "data.augmentation.flip=true", "data.num_workers=1"
+            data_dir, "trainer.max_epochs=12", "data.augmentation.flip=true", "data.num_workers=1"
         )
     )
     assert ended.code == 0, ended.err
@@ -87,8 +87,8 @@ def test_a_second_dataset_by_configuration_alone(train: Train, rooms: Path) -> N
     assert [facts[split]["rows"] for split in FOLDERS] == [12, 4, 5]
 
 
-def test_batches_are_bytes_until_the_loss(rooms: Path) -> None:
-    data = module(rooms)
+def test_batches_are_uint8(data_dir: Path) -> None:
+    data = module(data_dir)
     data.setup()
     batch = next(iter(data.val_dataloader()))
     assert batch["pixel_values"].shape == (3, 3, 32, 32)
@@ -97,13 +97,13 @@ def test_batches_are_bytes_until_the_loss(rooms: Path) -> None:
     assert batch["sizes"].tolist() == [[32, 32]] * 3
     expected = Image.fromarray(mask(100)).resize((32, 32), Image.Resampling.NEAREST)
     assert (batch["labels"][0].numpy() == np.asarray(expected)).all()
-    # Never larger than the images, whatever their own size.
+    # In training, masks are resized to `size`.
     assert all(one["labels"].shape[-2:] == (32, 32) for one in data.train_dataloader())
 
 
-def test_native_evaluation_measures_masks_as_they_are(rooms: Path) -> None:
-    write_pair(rooms / "rooms", "test", "zzz", mask(9, (25, 60)))
-    data = module(rooms, native_evaluation=True, eval_batch_size=6)
+def test_native_evaluation_keeps_masks_at_their_own_size(data_dir: Path) -> None:
+    write_pair(data_dir / "rooms", "test", "zzz", mask(9, (25, 60)))
+    data = module(data_dir, native_evaluation=True, eval_batch_size=6)
     data.setup()
     batch = next(iter(data.test_dataloader()))
     assert batch["pixel_values"].shape[-2:] == (32, 32)
@@ -114,22 +114,22 @@ def test_native_evaluation_measures_masks_as_they_are(rooms: Path) -> None:
     assert all(one["labels"].shape[-2:] == (32, 32) for one in data.train_dataloader())
 
 
-def test_native_evaluation_through_the_entry_point(train: Train, rooms: Path) -> None:
-    write_pair(rooms / "rooms", "test", "zzz", mask(9, (25, 60)))
-    ended = train(*command(rooms, "data.native_evaluation=true", "data.eval_batch_size=4"))
+def test_native_evaluation_through_the_entry_point(train: Train, data_dir: Path) -> None:
+    write_pair(data_dir / "rooms", "test", "zzz", mask(9, (25, 60)))
+    ended = train(*command(data_dir, "data.native_evaluation=true", "data.eval_batch_size=4"))
     assert ended.code == 0, ended.err
     test = RunFolder(ended.folder).read_json("metrics.json")["test"]
     assert (test["pixels"], test["unlabelled_pixels"]) == (
         5 * 40 * 32 + 25 * 60,
         0,
-    )  # padding is neither
+    )  # padding counts as neither
 
 
-def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
+def test_val_is_a_part_of_train_that_depends_on_the_seed(data_dir: Path) -> None:
     split = {**FOLDERS, "val": None}
     parts = []
     for seed in (1, 1, 2):
-        data = module(rooms, files=split, val_fraction=0.25, seed=seed)
+        data = module(data_dir, files=split, val_fraction=0.25, seed=seed)
         data.setup()
         data.setup("test")
         assert (len(data.splits["train"]), len(data.splits["val"]), len(data.splits["test"])) == (
@@ -142,12 +142,12 @@ def test_val_is_a_part_of_train_by_index_and_seed(rooms: Path) -> None:
     assert parts[0] == parts[1] != parts[2]
 
 
-def test_workers_and_a_resume_give_the_same_pairs(rooms: Path) -> None:
+def test_workers_and_a_resumed_run_return_the_same_pairs(data_dir: Path) -> None:
     changes = {"scale": [0.5, 2.0], "largest_share": 0.75, "flip": True, "photometric": True}
 
     def epochs(workers: int, first: int, last: int) -> dict[tuple[int, int], torch.Tensor]:
-        """Epoch and row -> image."""
-        data = module(rooms, augmentation=changes, num_workers=workers)
+        """Return (epoch, row) -> image."""
+        data = module(data_dir, augmentation=changes, num_workers=workers)
         data.start_epoch = first
         data.setup()
         loader, seen = data.train_dataloader(), {}
@@ -170,7 +170,7 @@ def test_workers_and_a_resume_give_the_same_pairs(rooms: Path) -> None:
     assert not any(torch.equal(whole[0, row], whole[1, row]) for row in range(12))
 
 
-def test_zero_is_not_labelled_where_the_list_says_so(tmp_path: Path) -> None:
+def test_zero_is_unlabelled_if_the_list_sets_it(tmp_path: Path) -> None:
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2}, shift=1)
     path = tmp_path / "data" / "rooms" / "annotations" / "val" / "000.png"
     values = np.array(Image.open(path))
@@ -188,18 +188,18 @@ def test_zero_is_not_labelled_where_the_list_says_so(tmp_path: Path) -> None:
 def test_parquet_and_other_columns(train: Train, tmp_path: Path) -> None:
     (tmp_path / "data" / "rooms").mkdir(parents=True)
     for place, (split, count) in enumerate({"train": 10, "test": 4}.items()):
-        maps = [mask(100 * place + i) for i in range(count)]
+        masks = [mask(100 * place + i) for i in range(count)]
         table = {
-            "photo": [encoded(Image.fromarray(image_of(m)), "JPEG") for m in maps],
-            "truth": [label_bytes(m) for m in maps],
+            "photo": [encoded(Image.fromarray(image_of(m)), "JPEG") for m in masks],
+            "truth": [label_bytes(m) for m in masks],
         }
         pd.DataFrame(table).to_parquet(tmp_path / "data" / "rooms" / f"{split}.parquet")
     class_list(tmp_path / "rooms.yaml")
-    words = command(
+    overrides = command(
         tmp_path / "data", "data.files={train: train.parquet, val: null, test: test.parquet}", "data.image_column=photo",
         "data.annotation_column=truth", "data.val_fraction=0.2",
     )  # fmt: skip
-    ended = train(*words)
+    ended = train(*overrides)
     assert ended.code == 0, ended.err
     assert RunFolder(ended.folder).read_json("plan.json")["samples"] == {
         "train": 8,
@@ -220,8 +220,8 @@ def bytes_of(values: np.ndarray, kind: str = "PNG", mode: str | None = None) -> 
 
 
 GOOD = mask(1)
-# What is written, where, and what is said of it.
-BAD_SCENES: dict[str, tuple[str, bytes | None, str]] = {
+# Case -> file, new content (None deletes the file), start of the error message.
+BAD_PAIRS: dict[str, tuple[str, bytes | None, str]] = {
     "another size": (
         "annotations/train/003.png", bytes_of(GOOD[:20]),
         "annotations/train/003.png: is 40 x 20 pixels, and its image is 40 x 32; fix the file",
@@ -259,9 +259,9 @@ BAD_SCENES: dict[str, tuple[str, bytes | None, str]] = {
 }  # fmt: skip
 
 
-def spoil(rooms: Path, what: str) -> str:
-    place, content, message = BAD_SCENES[what]
-    path = rooms / "rooms" / place
+def spoil(data_dir: Path, what: str) -> str:
+    place, content, message = BAD_PAIRS[what]
+    path = data_dir / "rooms" / place
     if content is None:
         path.unlink()
     else:
@@ -269,10 +269,12 @@ def spoil(rooms: Path, what: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("what", BAD_SCENES)
-def test_a_bad_pair_stops_the_run_in_one_line(what: str, train: Train, rooms: Path) -> None:
-    message = spoil(rooms, what)
-    ended = train(*command(rooms))
+@pytest.mark.parametrize("what", BAD_PAIRS)
+def test_a_bad_pair_ends_the_run_with_a_one_line_error(
+    what: str, train: Train, data_dir: Path
+) -> None:
+    message = spoil(data_dir, what)
+    ended = train(*command(data_dir))
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert ended.error.startswith(f"error: {message}"), ended.error
@@ -280,10 +282,10 @@ def test_a_bad_pair_stops_the_run_in_one_line(what: str, train: Train, rooms: Pa
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "failed"
 
 
-def test_bad_pairs_are_left_out_counted_and_listed(train: Train, rooms: Path) -> None:
-    spoil(rooms, "a value outside the list")
-    (rooms / "rooms" / "annotations" / "train" / "005.png").unlink()
-    ended = train(*command(rooms, "data.on_bad_rows=skip"))
+def test_bad_pairs_are_left_out_counted_and_listed(train: Train, data_dir: Path) -> None:
+    spoil(data_dir, "a value outside the list")
+    (data_dir / "rooms" / "annotations" / "train" / "005.png").unlink()
+    ended = train(*command(data_dir, "data.on_bad_rows=skip"))
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     assert folder.read_json("provenance.json")["data"]["train"]["rows"] == 10
@@ -321,24 +323,24 @@ def test_bad_rows_of_a_table_name_their_row(tmp_path: Path) -> None:
     )
 
 
-def test_what_changes_while_training_ends_the_run_in_one_line(
-    train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mask_that_becomes_bad_in_training_ends_the_run_with_a_one_line_error(
+    train: Train, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup: Callable[..., None] = SegmentationDataModule.setup
 
     def spoiled(self: SegmentationDataModule, stage: str | None = None) -> None:
         setup(self, stage)
-        spoil(rooms, "a value outside the list")
+        spoil(data_dir, "a value outside the list")
 
     monkeypatch.setattr(SegmentationDataModule, "setup", spoiled)
-    ended = train(*command(rooms, "data.num_workers=1"))
+    ended = train(*command(data_dir, "data.num_workers=1"))
     assert ended.code == 1
     assert ended.error.startswith("error: images/train/003.jpg or its mask: holds 77 in 96 pixels")
     assert "ckpt_path=last" in ended.error
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
         (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
@@ -354,35 +356,37 @@ def test_what_changes_while_training_ends_the_run_in_one_line(
         (("train=false", "ckpt_path=last"), r"1 fault in the config.*\n  ckpt_path .*scripts/evaluate.py RUN"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_told(
-    words: tuple[str, ...], message: str, train: Train, rooms: Path
+def test_wrong_settings_are_reported(
+    overrides: tuple[str, ...], message: str, train: Train, data_dir: Path
 ) -> None:
-    ended = train(*command(rooms, *words))
+    ended = train(*command(data_dir, *overrides))
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert re.match(f"error: {message}", ended.error), ended.error
 
 
-def test_a_network_that_cannot_read_the_size_is_told_before_anything_is_trained(
-    train: Train, rooms: Path
+def test_a_network_that_cannot_read_the_size_is_reported_before_training(
+    train: Train, data_dir: Path
 ) -> None:
     beit = "{model_type: beit, image_size: 64, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
-    words = [
-        word for word in command(rooms) if not word.startswith(("model.backbone=", "data.size="))
+    overrides = [
+        override
+        for override in command(data_dir)
+        if not override.startswith(("model.backbone=", "data.size="))
     ]
-    ended = train(*words, f"model.backbone={beit}", "data.size=30")
+    ended = train(*overrides, f"model.backbone={beit}", "data.size=30")
     assert ended.error.startswith("error: the network cannot read images of 30 x 30 pixels"), (
         ended.error
     )
 
 
 @pytest.mark.parametrize(("depth", "classes"), [(2, 4), (4, 11)])
-def test_values_of_few_bits_are_those_that_are_stored(depth: int, classes: int) -> None:
+def test_masks_with_few_bits_are_read_as_stored(depth: int, classes: int) -> None:
     values = mask(3, (37, 20), classes)
     content = shallow_png(values, depth)
     assert (
         np.asarray(Image.open(io.BytesIO(content))) != values
-    ).any()  # Pillow spreads them over 0..255
+    ).any()  # Pillow scales them to 0..255
     assert (decode_mask(content, 10_000) == values).all()
     palette = Image.fromarray(values, "P")
     palette.putpalette([k for k in range(16) for _ in range(3)])
@@ -392,18 +396,18 @@ def test_values_of_few_bits_are_those_that_are_stored(depth: int, classes: int) 
     assert (decode_mask(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
 
 
-def moved(
-    rooms: Path, images: str, annotations: str, ending: str = ".jpg", suffix: str = ".png"
+def move_pairs(
+    data_dir: Path, images: str, annotations: str, ending: str = ".jpg", suffix: str = ".png"
 ) -> None:
-    """Bring the pairs into another layout."""
+    """Move the pairs into another layout."""
     for split in FOLDERS:
         for kind, pattern, old, new in (
             ("images", images, ".jpg", ending),
             ("annotations", annotations, ".png", suffix),
         ):
-            target = rooms / "rooms" / pattern.format(split=split)
+            target = data_dir / "rooms" / pattern.format(split=split)
             target.mkdir(parents=True, exist_ok=True)
-            for file in sorted((rooms / "rooms" / kind / split).iterdir()):
+            for file in sorted((data_dir / "rooms" / kind / split).iterdir()):
                 file.rename(target / file.name.replace(old, new))
 
 
@@ -416,88 +420,90 @@ def moved(
         ("both/{split}", "both/{split}", "_left.jpg", "_ids.png"),
     ],
 )
-def test_other_layouts_are_configuration(
-    images: str, annotations: str, ending: str, suffix: str, rooms: Path
+def test_other_layouts_need_configuration_only(
+    images: str, annotations: str, ending: str, suffix: str, data_dir: Path
 ) -> None:
-    plain = module(rooms)
+    plain = module(data_dir)
     plain.setup()
     expected = plain.pairs("test", [3])[0]
-    moved(rooms, images, annotations, ending, suffix)
+    move_pairs(data_dir, images, annotations, ending, suffix)
     more = {} if ending == ".jpg" else {"image_suffix": ending}
-    data = module(rooms, images=images, annotations=annotations, annotation_suffix=suffix, **more)
+    data = module(
+        data_dir, images=images, annotations=annotations, annotation_suffix=suffix, **more
+    )
     data.setup()
     assert [len(data.splits[split]) for split in FOLDERS] == [12, 4, 5]
     assert all((a == b).all() for a, b in zip(data.pairs("test", [3])[0], expected, strict=True))
-    folder = rooms / "rooms" / images.format(split="val")
-    beside = rooms / "rooms" / annotations.format(split="val")
-    assert data.reader.annotations_for(folder) == (beside if beside != folder else None)
+    folder = data_dir / "rooms" / images.format(split="val")
+    mask_folder = data_dir / "rooms" / annotations.format(split="val")
+    assert data.reader.annotations_for(folder) == (mask_folder if mask_folder != folder else None)
 
 
-def test_one_folder_for_both_needs_a_suffix(rooms: Path) -> None:
+def test_one_folder_for_both_needs_a_suffix(data_dir: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"data.images and data.annotations are both \{split\}; set data.image_suffix",
     ):
-        module(rooms, images="{split}", annotations="{split}")
+        module(data_dir, images="{split}", annotations="{split}")
 
 
-def test_a_split_without_a_labelled_pixel_is_told(rooms: Path) -> None:
-    for file in (rooms / "rooms" / "annotations" / "val").iterdir():
+def test_a_split_without_a_labelled_pixel_is_reported(data_dir: Path) -> None:
+    for file in (data_dir / "rooms" / "annotations" / "val").iterdir():
         Image.fromarray(np.full((32, 40), 255, np.uint8)).save(file)
     with pytest.raises(DataError, match="the val split has no labelled pixel, in 4 masks"):
-        module(rooms).setup()
+        module(data_dir).setup()
 
 
-def test_only_what_is_needed_is_read(rooms: Path) -> None:
+def test_only_the_requested_splits_are_read(data_dir: Path) -> None:
     for kind in ("images", "annotations"):
         for split in ("train", "val"):
-            for file in (rooms / "rooms" / kind / split).iterdir():
+            for file in (data_dir / "rooms" / kind / split).iterdir():
                 file.unlink()
-    data = module(rooms)
+    data = module(data_dir)
     data.splits_to_read = ("test",)
     data.setup()
     assert list(data.splits) == ["test"]
     assert list(data.describe()) == ["test", "overlaps"]
 
 
-def test_the_class_list_is_part_of_the_data(rooms: Path) -> None:
-    """Whoever changes what the values mean goes on with other data, although no picture changed."""
-    prints = []
+def test_the_digest_of_a_split_covers_the_class_list(data_dir: Path) -> None:
+    """The digest changes with the class list, although no file of the dataset changed."""
+    digests = []
     for swapped in (False, True):
-        text = (rooms.parent / "rooms.yaml").read_text()
+        text = (data_dir.parent / "rooms.yaml").read_text()
         if swapped:
-            (rooms.parent / "rooms.yaml").write_text(
+            (data_dir.parent / "rooms.yaml").write_text(
                 text.replace("name: wall", "name: x").replace("name: floor", "name: wall")
             )
-        data = module(rooms)
+        data = module(data_dir)
         data.setup()
-        prints.append(data.describe()["train"]["sha256"])
-    assert prints[0] != prints[1]
+        digests.append(data.describe()["train"]["sha256"])
+    assert digests[0] != digests[1]
 
 
-def test_a_batch_of_one_pair_is_told(train: Train, rooms: Path) -> None:
+def test_a_batch_of_one_pair_is_rejected(train: Train, data_dir: Path) -> None:
     beit = "{model_type: beit, image_size: 32, hidden_size: 16, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 16, out_indices: [1,2,3,4]}"
-    words = [
-        word
-        for word in command(rooms)
-        if not word.startswith(("model.backbone=", "data.batch_size="))
+    overrides = [
+        override
+        for override in command(data_dir)
+        if not override.startswith(("model.backbone=", "data.batch_size="))
     ]
-    ended = train(*words, f"model.backbone={beit}", "data.batch_size=1")
+    ended = train(*overrides, f"model.backbone={beit}", "data.batch_size=1")
     assert ended.error.startswith(
         "error: received a training batch of 1 pair; BatchNorm in the network's head needs two or more"
     ), ended.error
     assert "Traceback" not in ended.err
 
 
-def test_what_a_device_cannot_do_deterministically_is_told(
-    train: Train, rooms: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_operation_without_a_deterministic_form_is_reported(
+    train: Train, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         msg = "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set 'torch.use_...'"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(Segmenter, "training_step", refuse)
-    ended = train(*command(rooms))
+    monkeypatch.setattr(Segmenter, "training_step", fail)
+    ended = train(*command(data_dir))
     assert ended.error == (
         "error: trainer.deterministic=true: adaptive_avg_pool2d_backward_cuda has no deterministic form on this device; "
         "set trainer.deterministic=warn"
@@ -505,36 +511,36 @@ def test_what_a_device_cannot_do_deterministically_is_told(
     assert "Traceback" not in ended.err
 
 
-def test_an_image_is_read_as_its_pixels_are_stored(rooms: Path) -> None:
-    """A mask is drawn over the stored pixels; a camera's note that they are turned would part the two."""
-    path = rooms / "rooms" / "images" / "val" / "000.jpg"
+def test_exif_orientation_of_an_image_is_ignored(data_dir: Path) -> None:
+    """A mask belongs to the stored pixels; applying the orientation would misalign them."""
+    path = data_dir / "rooms" / "images" / "val" / "000.jpg"
     image = Image.open(path)
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(path, exif=exif, quality=95)
-    data = module(rooms)
+    data = module(data_dir)
     data.setup()
     pixels, labels = data.pairs("val", [0])[0]
     assert pixels.shape[:2] == labels.shape == (32, 40)
 
 
-def test_the_hub_is_asked_for_its_parquet_revision(
+def test_the_parquet_revision_of_the_hub_is_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, object]] = []
+    requests: list[dict[str, object]] = []
 
     class Table(list[dict[str, object]]):
         features: ClassVar[dict[str, object]] = {}
 
     def load_dataset(name: str, **place: object) -> Table:
-        asked.append({"name": name, **place})
-        maps = [mask(i, classes=5) for i in range(4)]
+        requests.append({"name": name, **place})
+        masks = [mask(i, classes=5) for i in range(4)]
         return Table(
             {
                 "image": {"bytes": encoded(Image.fromarray(image_of(m)), "JPEG"), "path": None},
                 "annotation": {"bytes": label_bytes(m + 1), "path": None},
             }
-            for m in maps
+            for m in masks
         )
 
     monkeypatch.setitem(
@@ -553,11 +559,11 @@ def test_the_hub_is_asked_for_its_parquet_revision(
         num_classes=150, data_dir=str(tmp_path), hub="zhoubolei/scene_parse_150", hub_files=files, val_fraction=0.25,  # type: ignore[arg-type]
     )  # fmt: skip
     data.setup()
-    assert asked[0] == {
+    assert requests[0] == {
         "name": "zhoubolei/scene_parse_150", "split": "train", "revision": "refs/convert/parquet",
         "data_files": {"train": "scene_parsing/train/*.parquet"},
     }  # fmt: skip
-    assert asked[1]["data_files"] == {"test": "scene_parsing/validation/*.parquet"}
+    assert requests[1]["data_files"] == {"test": "scene_parsing/validation/*.parquet"}
     assert [len(data.splits[name]) for name in ("train", "val", "test")] == [3, 1, 4]
     assert (data.pairs("test", [1])[0][1] == mask(1, classes=5)).all()
     assert data.reference("test", [1]) == ("image", ["zhoubolei/scene_parse_150, test, row 2"])

@@ -1,4 +1,4 @@
-"""Features on disk: read as they were written, padded, whole or not there, and no more of them than is allowed."""
+"""Features on disk: read back as written, padded, complete or absent, and limited in size."""
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 LENGTHS = np.asarray([3, 1, 4, 2])
 
 
-def states_of_tokens(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+def token_features(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     return [
         torch.arange(n * 2).view(n, 2).to(dtype) + 100 * i + 1
         for i, n in enumerate(LENGTHS.tolist())
@@ -33,18 +33,18 @@ def states_of_tokens(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
 
 
 def fill(out: StoredFeatures) -> None:
-    """As a network would: padded batches in an order of their own, with numbers behind the lengths."""
-    views = states_of_tokens(out.values.dtype)
+    """Write padded batches in another order, with nonzero padding."""
+    features = token_features(out.values.dtype)
     for positions in ([2, 0], [3], [1]):
-        longest = max(len(views[p]) for p in positions)
+        longest = max(len(features[p]) for p in positions)
         padded = torch.full((len(positions), longest + 1, 2), -7.0).to(out.values.dtype)
         for row, p in enumerate(positions):
-            padded[row, : len(views[p])] = views[p]
+            padded[row, : len(features[p])] = features[p]
         out.put(torch.tensor(positions), 0, padded)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_token_states_come_back_padded_with_zeros(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_token_features_are_padded_with_zeros(dtype: torch.dtype, tmp_path: Path) -> None:
     layout = Layout(dtype, (2,), 4, lengths=LENGTHS)
     assert layout.bytes == 10 * 2 * dtype.itemsize
     stored, found = FeatureStore(tmp_path, 10**6).get("k", layout, fill)
@@ -58,13 +58,13 @@ def test_token_states_come_back_padded_with_zeros(dtype: torch.dtype, tmp_path: 
         assert lengths.tolist() == [1, 2, 3]
         assert (values.shape, values.dtype) == ((3, 3, 2), dtype)
         for row, position in enumerate((1, 3, 0)):
-            expected = states_of_tokens(dtype)[position]
+            expected = token_features(dtype)[position]
             assert torch.equal(values[row, : len(expected)], expected)
             assert not values[row, len(expected) :].any()
     assert len(stored) == 4
 
 
-def test_states_are_chosen_by_epoch_and_stand_side_by_side_in_evaluation() -> None:
+def test_training_chooses_views_by_epoch_and_evaluation_returns_all() -> None:
     values = torch.arange(12.0).view(6, 2)
     split = FeatureSplit(
         StoredFeatures(values, views=2),
@@ -84,7 +84,7 @@ def test_states_are_chosen_by_epoch_and_stand_side_by_side_in_evaluation() -> No
     assert split.batch([2, 1], 0)["features"].tolist() == [values[5].tolist(), values[1].tolist()]
 
 
-def test_digest_tells_types_shapes_and_bytes_apart() -> None:
+def test_digest_depends_on_types_shapes_and_bytes() -> None:
     tensors = [
         torch.zeros(2, 3),
         torch.zeros(3, 2),
@@ -94,8 +94,8 @@ def test_digest_tells_types_shapes_and_bytes_apart() -> None:
     ]
     assert len({digest_of_tensors([tensor]) for tensor in tensors}) == len(tensors)
     assert digest_of_tensors([], "a") != digest_of_tensors([], "b")
-    turned = torch.arange(6.0).view(2, 3).t()
-    assert digest_of_tensors([turned]) == digest_of_tensors([turned.contiguous()])
+    transposed = torch.arange(6.0).view(2, 3).t()
+    assert digest_of_tensors([transposed]) == digest_of_tensors([transposed.contiguous()])
 
 
 def layout_of(count: int) -> Layout:
@@ -106,9 +106,7 @@ def ones(out: StoredFeatures) -> None:
     out.values.fill_(1)
 
 
-def test_folder_that_nobody_may_look_into_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -117,7 +115,7 @@ def test_folder_that_nobody_may_look_into_is_told(
         _ = "k" in FeatureStore(tmp_path, 10**6)
 
 
-def test_no_room_is_told_with_sizes_and_what_to_do(
+def test_lack_of_space_is_reported_with_sizes_and_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = FeatureStore(tmp_path, 30_000_000)
@@ -151,7 +149,7 @@ def test_no_room_is_told_with_sizes_and_what_to_do(
     assert {path.name for path in tmp_path.iterdir()} == {"first"}
 
 
-def test_the_limit_is_for_what_is_not_there_yet(tmp_path: Path) -> None:
+def test_the_limit_applies_only_to_new_entries(tmp_path: Path) -> None:
     FeatureStore(tmp_path, 10**6).get("a", layout_of(10), ones)
     small = FeatureStore(tmp_path, 1500)
     small.check_limit({"a": 9999})
@@ -167,7 +165,7 @@ def test_the_limit_is_for_what_is_not_there_yet(tmp_path: Path) -> None:
         small.check_limit({"a": 1000, "c": 500})
 
 
-def test_a_damaged_entry_takes_no_room_from_the_one_that_replaces_it(tmp_path: Path) -> None:
+def test_the_limit_does_not_count_a_damaged_entry_that_is_replaced(tmp_path: Path) -> None:
     layout = layout_of(10)
     FeatureStore(tmp_path, 10**6).get("a", layout, ones)
     (tmp_path / "a" / "entry.json").write_text("{}")
@@ -176,7 +174,7 @@ def test_a_damaged_entry_takes_no_room_from_the_one_that_replaces_it(tmp_path: P
     assert stored.values.all()
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_that_computes_the_same(
+def test_files_of_a_killed_process_are_removed_when_its_entry_is_computed_again(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "k.lock").touch()
@@ -187,7 +185,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_that_computes_the_sam
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
-def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+def test_the_lock_is_released_when_its_process_dies(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from engine.feature_cache.store import FeatureStore\n"
         "class Layout:\n"
@@ -207,7 +205,7 @@ def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
-def test_who_waits_says_so_and_finds_what_the_other_computed(
+def test_a_run_logs_that_it_waits_and_reads_the_entry_of_the_other_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -220,7 +218,7 @@ def test_who_waits_says_so_and_finds_what_the_other_computed(
 
     other = threading.Thread(target=lambda: found.append(store.get("k", layout_of(2), ones)[1]))
 
-    def while_another_comes(out: StoredFeatures) -> None:
+    def fill_while_another_waits(out: StoredFeatures) -> None:
         other.start()
         assert waiting.wait(60)
         ones(out)
@@ -228,7 +226,7 @@ def test_who_waits_says_so_and_finds_what_the_other_computed(
     handler = Seen()
     feature_store.log.addHandler(handler)
     try:
-        store.get("k", layout_of(2), while_another_comes)
+        store.get("k", layout_of(2), fill_while_another_waits)
         other.join(60)
     finally:
         feature_store.log.removeHandler(handler)
@@ -237,7 +235,7 @@ def test_who_waits_says_so_and_finds_what_the_other_computed(
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
-def test_what_is_open_is_read_on_when_the_folder_is_deleted(tmp_path: Path) -> None:
+def test_open_features_remain_readable_after_the_folder_is_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "c"
     stored, _ = FeatureStore(folder, 10**6).get("k", layout_of(2), ones)
     shutil.rmtree(folder)
@@ -245,7 +243,7 @@ def test_what_is_open_is_read_on_when_the_folder_is_deleted(tmp_path: Path) -> N
     assert FeatureStore(folder, 10**6).get("k", layout_of(2), ones)[1] is False
 
 
-def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
         StoreError,
@@ -254,7 +252,7 @@ def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "file" / "c", 10**6).get("k", layout_of(1), ones)
 
 
-def test_an_interrupted_computation_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_computation_leaves_no_files(tmp_path: Path) -> None:
     def interrupted(_: StoredFeatures) -> None:
         raise KeyboardInterrupt
 
@@ -263,5 +261,5 @@ def test_an_interrupted_computation_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_sizes_for_a_person() -> None:
+def test_sizes_are_formatted_with_units() -> None:
     assert (format_bytes(1_234_567), format_bytes(20_000_000_000)) == ("1.23 MB", "20.00 GB")

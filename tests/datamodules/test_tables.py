@@ -1,4 +1,4 @@
-"""Reading tables: what is right comes through, what is wrong is named with file and row."""
+"""Reading tables: good rows are returned, bad rows are reported with file and row."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ from datamodules.reading.tables import Row, read_rows
 NEEDED = ["id", "text", "label"]
 
 
-def whole(row: dict[str, str]) -> bool:
+def is_complete(row: dict[str, str]) -> bool:
     return row["label"] in ("fake", "real")
 
 
 def read(path: Path) -> tuple[list[Row], list[BadRow]]:
-    rows = list(read_rows(path, NEEDED, whole, "train"))
+    rows = list(read_rows(path, NEEDED, is_complete, "train"))
     return [r for r in rows if isinstance(r, Row)], [r for r in rows if isinstance(r, BadRow)]
 
 
@@ -41,14 +41,14 @@ def test_quoted_texts_of_several_lines_are_one_row(tmp_path: Path) -> None:
 def test_reading_equals_pandas_on_the_real_data(shared_data: Path) -> None:
     for name in ("train", "val", "test"):
         path = shared_data / "covid_fake_news" / f"{name}.csv"
-        rows = list(read_rows(path, ["id", "tweet", "label"], whole))
+        rows = list(read_rows(path, ["id", "tweet", "label"], is_complete))
         expected = pd.read_csv(path, dtype=str, keep_default_na=False)
         assert [row.values for row in rows if isinstance(row, Row)] == expected.to_dict("records")
         assert [row.index for row in rows if isinstance(row, Row)] == list(range(len(expected)))
 
 
 @pytest.mark.parametrize(
-    ("broken", "swallowed"),
+    ("broken", "following"),
     [
         ('2,"stray,real', "3,next,fake\n4,more,real\n"),  # never closed
         (
@@ -60,8 +60,8 @@ def test_reading_equals_pandas_on_the_real_data(shared_data: Path) -> None:
         ('2,"stray,real', '3,next,fake\n4,"more, and\nmore",real\n'),
     ],
 )
-def test_stray_quote_costs_its_own_row_only(broken: str, swallowed: str, tmp_path: Path) -> None:
-    path = written(tmp_path, f"id,text,label\n1,first,real\n{broken}\n{swallowed}5,last,fake\n")
+def test_stray_quote_affects_only_its_own_row(broken: str, following: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f"id,text,label\n1,first,real\n{broken}\n{following}5,last,fake\n")
     rows, bad = read(path)
     assert "quote" in bad[0].reason
     assert (bad[0].file, bad[0].row, bad[0].line, bad[0].split) == ("train.csv", 2, 3, "train")
@@ -80,7 +80,7 @@ def test_stray_quote_costs_its_own_row_only(broken: str, swallowed: str, tmp_pat
         'id,text,label\n1,"is it real, fake\nor not",real\n2,"yes, no\nreal, very",fake\n',
     ],
 )
-def test_correct_texts_of_several_lines_are_not_suspected(content: str, tmp_path: Path) -> None:
+def test_correct_texts_of_several_lines_are_not_reported(content: str, tmp_path: Path) -> None:
     rows, bad = read(written(tmp_path, content))
     assert not bad
     assert [row.values["id"] for row in rows] == ["1", "2"]
@@ -111,19 +111,19 @@ def test_wrong_number_of_fields(row: str, reason: str, tmp_path: Path) -> None:
         (b"id,text,text,label\n", "names 'text' 2 times"),
     ],
 )
-def test_file_as_a_whole(content: bytes, message: str, tmp_path: Path) -> None:
+def test_unusable_file_is_reported(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read(written(tmp_path, content))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_marked_encodings(encoding: str, tmp_path: Path) -> None:
+def test_unicode_encodings(encoding: str, tmp_path: Path) -> None:
     rows, bad = read(written(tmp_path, "id,text,label\n1,über 😷,real\n".encode(encoding)))
     assert not bad
     assert rows[0].values == {"id": "1", "text": "über 😷", "label": "real"}
 
 
-def test_windows_1252_is_read_where_nothing_speaks_against_it(
+def test_windows_1252_is_read_if_no_byte_contradicts_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path, "id,text,label\n1,it’s “über”,real\n".encode("cp1252"))

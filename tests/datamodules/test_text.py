@@ -1,4 +1,4 @@
-"""A text dataset through the real entry point: what a user can get wrong, and another dataset by configuration alone."""
+"""Text datasets through the real entry point: errors in the data, and another dataset."""
 
 import json
 import shutil
@@ -60,33 +60,37 @@ WHOLE_FILE = [
 ]
 
 
-def run(train: Train, data: Path, backbone: Path, *words: str, folder: Path | None = None) -> Any:
-    words = (
+def run(
+    train: Train, data: Path, backbone: Path, *overrides: str, folder: Path | None = None
+) -> Any:
+    overrides = (
         "experiment=bert_bigru_feature",
         f"model.backbone={backbone}",
         f"paths.data_dir={data}",
         "trainer.max_epochs=1",
-        *words,
+        *overrides,
     )
-    return train(*words, folder=folder)
+    return train(*overrides, folder=folder)
 
 
-@pytest.mark.parametrize(("content", "named"), [*FAULTS, *WHOLE_FILE])
-def test_bad_data_is_named(
-    content: str | bytes, named: list[str], train: Train, covid_dir: Path, tiny_backbone: Path
+@pytest.mark.parametrize(("content", "expected"), [*FAULTS, *WHOLE_FILE])
+def test_bad_data_is_reported(
+    content: str | bytes, expected: list[str], train: Train, covid_dir: Path, tiny_backbone: Path
 ) -> None:
     spoil(covid_dir, content)
     ended = run(train, covid_dir, tiny_backbone)
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert len(ended.error.splitlines()) == 1
-    for part in named:
+    for part in expected:
         assert part in ended.error, ended.error
     assert RunFolder(ended.folder).read_json("status.json")["state"] == "failed"
 
 
-@pytest.mark.parametrize(("content", "named"), FAULTS)
-def test_bad_rows_can_be_left_out(content: str | bytes, named: list[str], covid_dir: Path) -> None:
+@pytest.mark.parametrize(("content", "expected"), FAULTS)
+def test_bad_rows_can_be_left_out(
+    content: str | bytes, expected: list[str], covid_dir: Path
+) -> None:
     spoil(covid_dir, content)
     data = covid(covid_dir, on_bad_rows="skip")
     data.setup()
@@ -112,7 +116,7 @@ def test_left_out_rows_are_listed_in_the_run_folder(
     assert RunFolder(ended.folder).read_json("provenance.json")["data"]["train"]["rows"] == 41
 
 
-def test_many_bad_rows_are_counted_and_the_first_named(covid_dir: Path) -> None:
+def test_many_bad_rows_are_counted_and_the_first_are_listed(covid_dir: Path) -> None:
     spoil(covid_dir, HEAD + GOOD + "".join(f"{i},x,maybe\n" for i in range(30)))
     with pytest.raises(DataError, match=r"30 bad rows.*\n(.*\n){10}.*and 20 more"):
         covid(covid_dir).setup()
@@ -124,7 +128,7 @@ def test_all_rows_bad_is_an_error_even_when_skipping(covid_dir: Path) -> None:
         covid(covid_dir, on_bad_rows="skip").setup()
 
 
-def test_same_text_in_two_splits_is_counted_and_warned_of(
+def test_same_text_in_two_splits_is_counted_and_logged(
     covid_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = made_rows(24, 2)
@@ -137,10 +141,10 @@ def test_same_text_in_two_splits_is_counted_and_warned_of(
     assert overlap[0]["examples"][0] == rows[0][1]
 
 
-def test_what_is_read_with_a_warning_still_runs(
+def test_data_that_is_read_with_a_warning_is_used(
     train: Train, covid_dir: Path, tiny_backbone: Path
 ) -> None:
-    """Windows-1252, and a text that stands in train and in test."""
+    """Windows-1252, and a text that occurs in both train and test."""
     rows = made_rows(27, 3)
     content = HEAD + GOOD + f"9,it’s “quoted” – naïve,real\n10,{rows[4][1]},fake\n"
     spoil(covid_dir, content.encode("cp1252"))
@@ -151,7 +155,7 @@ def test_what_is_read_with_a_warning_still_runs(
     assert "1 text occurs in train and in test" in RunFolder(ended.folder).report.read_text()
 
 
-def test_backbones_that_cannot_be_used_are_one_line(
+def test_unusable_backbones_are_one_line_errors(
     train: Train, covid_dir: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     electra = "{model_type: electra, vocab_size: 200, hidden_size: 16, embedding_size: 16, num_hidden_layers: 1, num_attention_heads: 2}"
@@ -189,7 +193,7 @@ def test_the_one_overlap_of_the_real_data(shared_data: Path) -> None:
     assert not data.bad_rows
 
 
-def test_missing_data_says_where_it_was_looked_for_and_what_to_do(
+def test_missing_data_is_reported_with_its_location_and_a_remedy(
     train: Train, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     ended = run(train, tmp_path / "nowhere", tiny_backbone)
@@ -205,18 +209,18 @@ def test_missing_data_says_where_it_was_looked_for_and_what_to_do(
         assert part in ended.error, ended.error
 
 
-def test_a_folder_with_only_some_files_is_no_dataset(covid_dir: Path) -> None:
+def test_a_folder_that_lacks_files_is_rejected(covid_dir: Path) -> None:
     (covid_dir / "covid_fake_news" / "val.csv").unlink()
     with pytest.raises(DataError, match=r"lacks val.csv; put it there, or set data.files"):
         covid(covid_dir).setup()
 
 
-def test_no_val_file_takes_a_stratified_part_of_train(covid_dir: Path) -> None:
+def test_without_a_val_file_val_is_a_stratified_part_of_train(covid_dir: Path) -> None:
     files = {"train": "train.csv", "val": None, "test": "test.csv"}
     parts = [covid(covid_dir, files=files, val_fraction=0.25) for _ in range(2)]
     for data in parts:
         data.setup()
-        data.setup("test")  # again, as Lightning does
+        data.setup("test")  # a second call, as Lightning makes
     splits = parts[0].splits
     assert [len(splits[name].texts) for name in ("train", "val")] == [48, 16]
     assert sum(splits["val"].labels) == 8
@@ -225,7 +229,7 @@ def test_no_val_file_takes_a_stratified_part_of_train(covid_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
-def test_another_dataset_of_three_classes_is_configuration_alone(
+def test_another_dataset_of_three_classes_needs_configuration_only(
     suffix: str, train: Train, tiny_backbone: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mine" / "moods"
@@ -261,7 +265,7 @@ def test_another_dataset_of_three_classes_is_configuration_alone(
     ).all()
 
 
-def test_typed_numbers_are_classes_and_text_numbers_are_not(tmp_path: Path) -> None:
+def test_integer_labels_are_class_indices(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     frame = pd.DataFrame(
@@ -280,7 +284,7 @@ def test_typed_numbers_are_classes_and_text_numbers_are_not(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("column", ["tweet", "text"])
 @pytest.mark.parametrize("kind", ["names", "numbers", "class labels"])
-def test_the_hub_is_read_defensively(
+def test_columns_and_labels_of_the_hub_may_differ(
     column: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
@@ -329,7 +333,7 @@ def test_numbers_as_class_names_are_names_only(tmp_path: Path) -> None:
         ("a\ud83d", "surrogate U\\+D83D"),
     ],
 )
-def test_values_that_are_no_text(text: object, reason: str, tmp_path: Path) -> None:
+def test_values_that_are_not_text_are_reported(text: object, reason: str, tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     good = [{"id": i, "tweet": f"t{i}", "label": "fake"} for i in range(3)]
@@ -341,12 +345,12 @@ def test_values_that_are_no_text(text: object, reason: str, tmp_path: Path) -> N
         covid(tmp_path, folder="d", files=files).setup()
 
 
-def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
+def test_a_class_named_twice_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="names a class twice"):
         covid(tmp_path, classes=["real", "real"])
 
 
-def test_hub_copy_without_the_columns_names_them(
+def test_hub_copy_without_the_columns_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
@@ -359,7 +363,7 @@ def test_hub_copy_without_the_columns_names_them(
         TextDataModule(**{**DEFAULTS, "data_dir": str(tmp_path), "hub": "some/copy"}).setup()
 
 
-def test_tokenizer_without_a_folder_names_the_ways_out(
+def test_missing_tokenizer_folder_is_reported_with_a_remedy(
     train: Train, covid_dir: Path, tmp_path: Path
 ) -> None:
     ended = run(train, covid_dir, tmp_path / "no_backbone")
@@ -377,7 +381,7 @@ def test_vocabulary_is_the_same_for_the_same_texts_and_knows_its_characters() ->
     ids = first.encode(texts, max_length=16)
     assert max(map(len, ids)) == 16
     assert {row[0] for row in ids} == {2}
-    assert {row[-1] for row in ids} == {3}  # cut texts keep their end token
+    assert {row[-1] for row in ids} == {3}  # truncated texts keep their end token
     unknown = first.backend.token_to_id("[UNK]")
     assert not any(unknown in row for row in first.encode(texts, max_length=500))
     again = TextTokenizer.from_state(first.to_state())

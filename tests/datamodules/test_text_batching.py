@@ -1,4 +1,4 @@
-"""Batches: order from (seed, epoch), little padding, nothing lost."""
+"""Batches: the order depends only on (seed, epoch), padding is small, no sample is lost."""
 
 import math
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from datamodules.texts.tokenizing import vocabulary_tokenizer
 LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
 
 
-def test_every_sample_once_and_the_order_depends_on_seed_and_epoch() -> None:
+def test_every_sample_occurs_once_and_the_order_depends_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[list[int]]:
         sampler = LengthBuckets(LENGTHS, 32, seed)
         sampler.sampler.set_epoch(epoch)
@@ -40,7 +40,7 @@ def test_every_sample_once_and_the_order_depends_on_seed_and_epoch() -> None:
     assert order(2, 0) != first
 
 
-def test_padding_is_small_and_measured_right() -> None:
+def test_padding_is_small_and_measured_correctly() -> None:
     batches = LengthBuckets(np.tile(LENGTHS, 6), 32, seed=1).batches()
     lengths = np.tile(LENGTHS, 6)
     padded = sum(len(b) * max(lengths[i] for i in b) for b in batches)
@@ -51,7 +51,7 @@ def test_padding_is_small_and_measured_right() -> None:
     assert padding_share(random, lengths) > 0.4
 
 
-def test_who_meets_whom_changes_from_epoch_to_epoch() -> None:
+def test_batches_combine_other_samples_in_each_epoch() -> None:
     """Sorting the whole set would pair the same samples in every epoch; pools mix them."""
     lengths = np.tile(LENGTHS, 6)
     sampler = LengthBuckets(lengths, 32, seed=1)
@@ -66,7 +66,7 @@ def test_who_meets_whom_changes_from_epoch_to_epoch() -> None:
     assert len(lengths) > datamodules.texts.batching.POOL_BATCHES * 32
 
 
-def test_batches_come_in_no_order_of_length() -> None:
+def test_batches_are_not_ordered_by_length() -> None:
     lengths = np.tile(LENGTHS, 6)
     means = [lengths[batch].mean() for batch in LengthBuckets(lengths, 32, seed=1).batches()]
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.2
@@ -82,7 +82,7 @@ def on_each_process(world: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[int
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [7, 1003])
-def test_processes_share_the_batches_of_an_evaluation(
+def test_processes_share_the_evaluation_batches(
     world: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, counted, steps = list(longest_first(LENGTHS[:size], 4)), [], set()
@@ -92,7 +92,7 @@ def test_processes_share_the_batches_of_an_evaluation(
         counted += [batch for i, batch in enumerate(batches) if evaluated.counted(i)]
         steps |= {len(batches), len(evaluated)}
     assert sorted(counted) == sorted(whole)  # the same batches, each once
-    assert steps == {math.ceil(len(whole) / world)}  # nobody waits for anybody
+    assert steps == {math.ceil(len(whole) / world)}  # all processes make the same number of steps
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
@@ -106,7 +106,7 @@ def test_processes_share_each_training_batch(
         sampler = LengthBuckets(LENGTHS[:size], 4, seed=1)
         batches = list(sampler)
         assert len(batches) == len(sampler) == len(whole)
-        assert all(batches)  # a process without a share repeats a sample
+        assert all(batches)  # a process without samples of its own repeats one
         for i, batch in enumerate(batches):
             shares[i] += batch if sampler.counted(i) else []
     assert [sorted(share) for share in shares] == [sorted(batch) for batch in whole]
@@ -142,14 +142,14 @@ def test_stratified_split_keeps_shares_and_is_the_same_everywhere() -> None:
     assert len(second) == 20
     assert stratified_split(labels, 0.2, seed=3) == (first, second)
     assert stratified_split(labels, 0.2, seed=4) != (first, second)
-    # A fixed list, so that another machine or version that splits otherwise is noticed.
+    # The fixed list detects another machine or version that splits differently.
     assert stratified_split([0] * 8 + [1] * 8, 0.25, seed=1)[1] == PINNED
 
 
 PINNED = [0, 5, 9, 14]
 
 
-def test_fingerprint_sees_content_and_order() -> None:
+def test_fingerprint_depends_on_content_and_order() -> None:
     rows = [(0, "a", 1), (1, "b", 0)]
     assert fingerprint(rows) == fingerprint(list(rows))
     others = [rows[::-1], [(0, "a", 1), (1, "b", 1)], [(0, "a", 1)], [(0, "ab", 1), (1, "", 0)]]

@@ -1,4 +1,4 @@
-"""Cleaning, on what real tweets contain."""
+"""Cleaning of texts, with examples of what real tweets contain."""
 
 import pytest
 
@@ -145,8 +145,8 @@ def test_all_off_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("switch", sorted(OFF))
-def test_each_switch_takes_its_own_step_only(switch: str) -> None:
-    alone = {
+def test_each_switch_enables_only_its_own_step(switch: str) -> None:
+    expected = {
         "html": "@me #x sooo! https://t.co/x 😷",
         "url": "<b>@me</b> #x sooo! 😷",
         "username": "<b></b> #x sooo! https://t.co/x 😷",
@@ -157,7 +157,7 @@ def test_each_switch_takes_its_own_step_only(switch: str) -> None:
     }
     assert (
         clean("<b>@me</b> #x sooo! https://t.co/x 😷", Cleaning(**{**OFF, switch: True}))
-        == alone[switch]
+        == expected[switch]
     )
 
 

@@ -1,4 +1,7 @@
-"""What is frozen for good is written once, and every checkpoint has it all the same; so is an epoch that is best and last."""
+"""Checkpoints share one file of frozen weights until the end of a run.
+
+An epoch that is both best and last is written once.
+"""
 
 import weakref
 from pathlib import Path
@@ -24,7 +27,7 @@ def checkpoint(epoch: int, frozen: float = 1.0) -> dict[str, Any]:
     return {"epoch": epoch, "state_dict": state, "thaw": {"format": 1, "task": "T"}}
 
 
-def test_what_is_frozen_is_written_once(tmp_path: Path) -> None:
+def test_frozen_weights_are_written_once(tmp_path: Path) -> None:
     io = AtomicCheckpointIO({"backbone"})
     best, last, frozen = (tmp_path / f"{name}.ckpt" for name in ("best", "last", "frozen"))
     io.save_checkpoint(checkpoint(0), best)
@@ -40,7 +43,7 @@ def test_what_is_frozen_is_written_once(tmp_path: Path) -> None:
         assert torch.equal(loaded["state_dict"]["head"], torch.full((3,), float(epoch)))
 
 
-def test_the_shared_file_is_no_checkpoint(tmp_path: Path) -> None:
+def test_the_shared_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     with pytest.raises(
         CheckpointError,
@@ -49,14 +52,14 @@ def test_the_shared_file_is_no_checkpoint(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "frozen.ckpt")
 
 
-def test_a_run_that_goes_on_finds_it_there(tmp_path: Path) -> None:
+def test_a_resumed_run_reuses_the_shared_file(tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     before = (tmp_path / "frozen.ckpt").stat().st_mtime_ns
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(1), tmp_path / "last.ckpt")
     assert (tmp_path / "frozen.ckpt").stat().st_mtime_ns == before
 
 
-def test_checkpoints_are_whole_in_the_end(tmp_path: Path) -> None:
+def test_make_self_contained_adds_the_frozen_weights(tmp_path: Path) -> None:
     io = AtomicCheckpointIO({"backbone"})
     best = tmp_path / "best.ckpt"
     io.save_checkpoint(checkpoint(0), best)
@@ -73,7 +76,7 @@ def test_checkpoints_are_whole_in_the_end(tmp_path: Path) -> None:
     assert load_checkpoint(best)["epoch"] == 0
 
 
-def test_one_file_under_two_names_is_completed_as_one(tmp_path: Path) -> None:
+def test_make_self_contained_keeps_hard_links(tmp_path: Path) -> None:
     io = AtomicCheckpointIO({"backbone"})
     best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
     io.save_checkpoint(checkpoint(0), best)
@@ -84,7 +87,7 @@ def test_one_file_under_two_names_is_completed_as_one(tmp_path: Path) -> None:
     assert torch.equal(load_checkpoint(last)["state_dict"]["backbone"], torch.ones(1000))
 
 
-def test_a_damaged_file_of_frozen_weights_is_written_anew(tmp_path: Path) -> None:
+def test_a_damaged_shared_file_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "frozen.ckpt").write_bytes(b"no archive")
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     assert torch.equal(
@@ -93,7 +96,7 @@ def test_a_damaged_file_of_frozen_weights_is_written_anew(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("other", [True, False])
-def test_weights_that_are_missing_are_told(other: bool, tmp_path: Path) -> None:
+def test_missing_or_other_frozen_weights_are_reported(other: bool, tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     if other:
         AtomicCheckpointIO({"backbone"}).save_checkpoint(
@@ -105,33 +108,31 @@ def test_weights_that_are_missing_are_told(other: bool, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "best.ckpt")
 
 
-def test_without_anything_frozen_there_is_one_file(tmp_path: Path) -> None:
+def test_without_frozen_weights_there_is_no_shared_file(tmp_path: Path) -> None:
     AtomicCheckpointIO().save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
-def test_a_write_that_failed_is_not_linked_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    io, moment = AtomicCheckpointIO(), {**checkpoint(0), "global_step": 3, "loops": {}}
+def test_a_failed_write_is_not_linked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, content = AtomicCheckpointIO(), {**checkpoint(0), "global_step": 3, "loops": {}}
     with monkeypatch.context() as patch:
         patch.setattr("torch.save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
         with pytest.raises(OSError, match="no space left"):
-            io.save_checkpoint(moment, tmp_path / "best.ckpt")
-    io.save_checkpoint(moment, tmp_path / "last.ckpt")
+            io.save_checkpoint(content, tmp_path / "best.ckpt")
+    io.save_checkpoint(content, tmp_path / "last.ckpt")
     assert load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 0
 
 
 def test_a_written_checkpoint_is_not_kept_in_memory(tmp_path: Path) -> None:
-    io, moment = AtomicCheckpointIO(), checkpoint(0)
-    head = weakref.ref(moment["state_dict"]["head"])
-    io.save_checkpoint(moment, tmp_path / "best.ckpt")
-    del moment
+    io, content = AtomicCheckpointIO(), checkpoint(0)
+    head = weakref.ref(content["state_dict"]["head"])
+    io.save_checkpoint(content, tmp_path / "best.ckpt")
+    del content
     assert head() is None
 
 
 class Scored(lightning.LightningModule):
-    """A weight that counts steps, and scores that were written beforehand."""
+    """A task with a weight that counts steps, and with given scores."""
 
     def __init__(self, scores: list[float]) -> None:
         super().__init__()
@@ -153,8 +154,8 @@ class Scored(lightning.LightningModule):
         checkpoint["thaw"] = {"format": 1, "task": "Scored"}
 
 
-def fitted(folder: Path, task: Scored, **more: Any) -> None:
-    """Train an epoch for each score."""
+def fit(folder: Path, task: Scored, **more: Any) -> None:
+    """Train one epoch for each score."""
     best = FolderCheckpoint(
         dirpath=folder, filename="best", monitor="val/acc", mode="max", enable_version_counter=False
     )
@@ -170,27 +171,27 @@ def fitted(folder: Path, task: Scored, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("scores", [[0.1, 0.2, 0.3], [0.1, 0.3, 0.2], [0.3, 0.1, 0.2]])
-def test_the_best_and_the_last_epoch_are_written_once_where_they_are_one(
+def test_an_epoch_that_is_best_and_last_is_written_once(
     scores: list[float], tmp_path: Path
 ) -> None:
-    fitted(tmp_path, Scored(scores))
+    fit(tmp_path, Scored(scores))
     best, last = (load_checkpoint(tmp_path / f"{name}.ckpt") for name in ("best", "last"))
-    where = scores.index(max(scores))
-    assert (best["epoch"], last["epoch"]) == (where, 2)
-    assert best["state_dict"]["weight"].tolist() == [3.0 * (where + 1)]
+    best_epoch = scores.index(max(scores))
+    assert (best["epoch"], last["epoch"]) == (best_epoch, 2)
+    assert best["state_dict"]["weight"].tolist() == [3.0 * (best_epoch + 1)]
     assert last["state_dict"]["weight"].tolist() == [9.0]
-    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (where == 2)
+    assert (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt") == (best_epoch == 2)
 
 
-def test_without_second_names_the_file_is_copied(
+def test_without_hard_links_the_file_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         msg = "no second names here"
         raise OSError(msg)
 
-    monkeypatch.setattr("os.link", refuse)
-    fitted(tmp_path, Scored([0.1, 0.2]))
+    monkeypatch.setattr("os.link", fail)
+    fit(tmp_path, Scored([0.1, 0.2]))
     assert [load_checkpoint(tmp_path / f"{name}.ckpt")["epoch"] for name in ("best", "last")] == [
         1,
         1,
@@ -198,8 +199,8 @@ def test_without_second_names_the_file_is_copied(
     assert not (tmp_path / "best.ckpt").samefile(tmp_path / "last.ckpt")
 
 
-def test_a_score_from_within_the_epoch_is_not_its_end(tmp_path: Path) -> None:
-    """Validated at the last batch, best.ckpt is written before the epoch ends; last.ckpt has the end."""
+def test_a_checkpoint_within_the_epoch_is_not_linked_to_last(tmp_path: Path) -> None:
+    """best.ckpt is written at the last batch, before the epoch ends; last.ckpt at its end."""
 
     class Validated(Scored):
         def val_dataloader(self) -> DataLoader[int]:
@@ -208,7 +209,7 @@ def test_a_score_from_within_the_epoch_is_not_its_end(tmp_path: Path) -> None:
         def validation_step(self, batch: torch.Tensor) -> None:
             self.trainer.callback_metrics["val/acc"] = torch.tensor(self.scores[self.current_epoch])
 
-    fitted(tmp_path, Validated([0.5]), val_check_interval=3)
+    fit(tmp_path, Validated([0.5]), val_check_interval=3)
     best, last = (load_checkpoint(tmp_path / f"{name}.ckpt") for name in ("best", "last"))
     assert (best["global_step"], last["global_step"]) == (3, 3)
     assert best["loops"] != last["loops"]

@@ -17,7 +17,7 @@ def test_a_launcher_without_its_plugin_names_the_extra() -> None:
         raise missing
 
 
-def test_an_unknown_launcher_names_those_that_there_are() -> None:
+def test_an_unknown_launcher_names_the_available_ones() -> None:
     missing = MissingConfigException("no basik", "hydra/launcher/basik", ["basic"])
     with (
         pytest.raises(OverrideError, match="hydra/launcher has no 'basik'; did you mean basic"),
@@ -26,12 +26,12 @@ def test_an_unknown_launcher_names_those_that_there_are() -> None:
         raise missing
 
 
-def test_cfg_of_several_jobs_is_refused_also_as_one_word() -> None:
+def test_cfg_with_an_equals_sign_is_rejected_in_a_multirun() -> None:
     with pytest.raises(OverrideError, match="leave -m out"), explaining_errors(["--cfg=job", "-m"]):
         raise ValueError("Hydra's")
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_pass_unchanged() -> None:
     with (
         pytest.raises(ValueError, match=r"^something else$"),
         explaining_errors(["data=sample_text"]),
@@ -39,13 +39,13 @@ def test_other_errors_pass() -> None:
         raise ValueError("something else")
 
 
-def test_a_key_is_looked_for_in_the_config_that_was_chosen() -> None:
-    words = ["experiment=sample_images", "data.augmentation.flp=true"]
+def test_suggested_keys_are_those_of_the_chosen_config() -> None:
+    overrides = ["experiment=sample_images", "data.augmentation.flp=true"]
     with (
         pytest.raises(
             OverrideError,
             match=r"'data\.augmentation\.flp'.* did you mean data\.augmentation\.flip",
         ),
-        explaining_errors(words),
+        explaining_errors(overrides),
     ):
-        compose_config(words)
+        compose_config(overrides)

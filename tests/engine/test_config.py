@@ -1,4 +1,4 @@
-"""Every fault of a config, through the real entry point: one run, all faults, nothing built."""
+"""Faults of a config: the real entry point reports all in one run, before it builds anything."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.conftest import SAMPLE, Train
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("overrides", "expected"),
     [
         (["+model.lr_hed=1"], ["model.lr_hed", "the command line", "model.lr"]),
         (["+trainer.max_epoch=1"], ["trainer.max_epoch", "max_epochs"]),
@@ -72,18 +72,18 @@ from tests.conftest import SAMPLE, Train
     ],
     ids=lambda value: value[0] if isinstance(value, list) and "=" in value[0] else "",
 )
-def test_fault_is_named(words: list[str], named: list[str], train: Train) -> None:
-    ended = train(*SAMPLE, *words)
+def test_fault_is_named(overrides: list[str], expected: list[str], train: Train) -> None:
+    ended = train(*SAMPLE, *overrides)
     assert ended.code == 1
     assert ended.error.startswith("error: ")
     assert "Traceback" not in ended.err
-    for part in named:
+    for part in expected:
         assert part in ended.error, ended.error
     assert not (ended.folder / "checkpoints").exists()
 
 
-def test_all_faults_are_told_together(train: Train) -> None:
-    words = [
+def test_all_faults_are_reported_together(train: Train) -> None:
+    overrides = [
         "+model.lr_hed=1",
         "model.head=lstm",
         "mode=largest",
@@ -91,7 +91,7 @@ def test_all_faults_are_told_together(train: Train) -> None:
         "monitor=val/x",
         "model.num_classes=3",
     ]
-    ended = train(*SAMPLE, *words)
+    ended = train(*SAMPLE, *overrides)
     assert ended.code == 1
     assert "6 faults" in ended.error
     for part in (
@@ -106,7 +106,7 @@ def test_all_faults_are_told_together(train: Train) -> None:
 
 
 def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path) -> None:
-    """Hydra merges it silently: only our own check finds it."""
+    """Hydra merges such a key silently: only the check of Thaw finds it."""
     experiments = tmp_path / "own" / "experiment"
     experiments.mkdir(parents=True)
     (experiments / "base.yaml").write_text(
@@ -116,8 +116,8 @@ def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path) -> 
         "# @package _global_\ndefaults: [base]\nmodel:\n  lr: -1\ntrianer:\n  max_epochs: 1\n"
         "data:\n  cleaning:\n    htlm: true\n"
     )
-    words = ["experiment=typo", "data.classes=[fake,real,both]", "+data.fold=1"]
-    ended = train(f"hydra.searchpath=[file://{tmp_path / 'own'}]", *words)
+    overrides = ["experiment=typo", "data.classes=[fake,real,both]", "+data.fold=1"]
+    ended = train(f"hydra.searchpath=[file://{tmp_path / 'own'}]", *overrides)
     assert ended.code == 1
     for part in (
         "model.freze_backbone (own/experiment/base.yaml): unknown key",

@@ -1,4 +1,4 @@
-"""What the dashboards stored of real runs, read back from their own files."""
+"""The data of real runs in each dashboard, read back from its files."""
 
 import contextlib
 import importlib.util
@@ -28,17 +28,16 @@ from tests.conftest import ROOT, SAMPLE, Train, identical
 from tests.processes import run
 from tests.wandb_files import StoredRun, stored_run, stored_runs
 
-# By its loss, of which the first of two epochs has the better.
+# The monitor is the loss, which is lower in the first of the two epochs.
 TEXTS = (*SAMPLE, "trainer.log_every_n_steps=2", "monitor=val/loss", "mode=min")
 IMAGES = (
     "experiment=sample_images", "data.rows={train: 64, val: 32, test: 40}", "trainer.max_epochs=1", "model.backbone.widths=[8,8]",
     "model.backbone.depth=1", "data.batch_size=16",
 )  # fmt: skip
-SCENES = (
+MASKS = (
     "experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 10}", "trainer.max_epochs=1", "data.size=32", "data.batch_size=8",
 )  # fmt: skip
-# Where its extra is not installed, the run of all dashboards is without MLflow, and the tests of it
-# are skipped.
+# Without the extra, the run with all dashboards leaves MLflow out, and its tests are skipped.
 MLFLOW = importlib.util.find_spec("mlflow") is not None
 ALL = (
     ("logger=[wandb,tensorboard,mlflow]", "logger.mlflow.log_model=true")
@@ -49,43 +48,45 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD, LOGIN = "correct-horse-battery", "staple-in-a-url"
 
 
-def without_account(place: Path) -> dict[str, str]:
-    """An environment in which no key of W&B is found, whoever runs the tests."""
+def without_account(cwd: Path) -> dict[str, str]:
+    """Return an environment without a W&B key, whoever runs the tests."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("WANDB", "MLFLOW"))
     }
-    netrc = {"NETRC": str(place / "netrc"), "WANDB_CONFIG_DIR": str(place / "config")}
+    netrc = {"NETRC": str(cwd / "netrc"), "WANDB_CONFIG_DIR": str(cwd / "config")}
     return {**kept, **netrc, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-def run_apart(place: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own: some dashboards live as long as their process."""
-    script, *words = command
+def run_in_new_process(
+    cwd: Path, *command: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run in a new process: some dashboards live as long as their process."""
+    script, *arguments = command
     program = Path(script)
     if script == "-c":
-        program = place / "program.py"
-        program.write_text(words.pop(0))
-    ended = run(*words, program=program, cwd=place, env=without_account(place), **environment)
+        program = cwd / "program.py"
+        program.write_text(arguments.pop(0))
+    ended = run(*arguments, program=program, cwd=cwd, env=without_account(cwd), **environment)
     return subprocess.CompletedProcess(command, *ended)
 
 
-def run_here(place: Path, *words: str, code: int = 0) -> str:
-    """The entry point in this process; what it said on stderr."""
+def run_in_this_process(cwd: Path, *overrides: str, code: int = 0) -> str:
+    """Run the entry point in this process; return its stderr."""
     import train as entry
 
     errors = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
-        for name in os.environ.keys() - without_account(place).keys():
+        for name in os.environ.keys() - without_account(cwd).keys():
             patch.delenv(name)
-        for name, value in without_account(place).items():
+        for name, value in without_account(cwd).items():
             patch.setenv(name, value)
-        patch.chdir(place)
+        patch.chdir(cwd)
         patch.setattr(
             sys,
             "argv",
-            ["train.py", "trainer.accelerator=cpu", *words, f"hydra.run.dir={place / 'run'}"],
+            ["train.py", "trainer.accelerator=cpu", *overrides, f"hydra.run.dir={cwd / 'run'}"],
         )
         assert entry.main() == code, errors.getvalue()
     return errors.getvalue()
@@ -93,14 +94,14 @@ def run_here(place: Path, *words: str, code: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Logged:
-    """A run and the place that it was run in."""
+    """A run and its working directory."""
 
-    place: Path
+    cwd: Path
     errors: str
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.place / "run")
+        return RunFolder(self.cwd / "run")
 
     @property
     def stored(self) -> StoredRun:
@@ -126,35 +127,35 @@ sys.exit(train.main())
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """Every dashboard at once; a key in the environment, a key and a login in the config and on the command line."""
-    place = tmp_path_factory.mktemp("texts")
+    """A run with every dashboard; its environment, config and command line contain secrets."""
+    cwd = tmp_path_factory.mktemp("texts")
     keyed = f"+callbacks.keyed={{_target_: lightning.pytorch.callbacks.Keyed, api_key: {PASSWORD}, address: 'https://me:{LOGIN}@host/x'}}"
     secrets = {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "HF_TOKEN": f"hf_{LOGIN}"}
-    done = run_apart(
-        place,
+    done = run_in_new_process(
+        cwd,
         "-c",
         KEYED,
         "trainer.accelerator=cpu",
         *TEXTS,
         *ALL,
         keyed,
-        f"hydra.run.dir={place / 'run'}",
+        f"hydra.run.dir={cwd / 'run'}",
         **secrets,
     )
     assert done.returncode == 0, done.stderr
-    return Logged(place, done.stderr)
+    return Logged(cwd, done.stderr)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    place = tmp_path_factory.mktemp("images")
-    return Logged(place, run_here(place, *IMAGES, "logger=[wandb,tensorboard]"))
+    cwd = tmp_path_factory.mktemp("images")
+    return Logged(cwd, run_in_this_process(cwd, *IMAGES, "logger=[wandb,tensorboard]"))
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    place = tmp_path_factory.mktemp("masks")
-    return Logged(place, run_here(place, *SCENES, "logger=wandb"))
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    cwd = tmp_path_factory.mktemp("masks")
+    return Logged(cwd, run_in_this_process(cwd, *MASKS, "logger=wandb"))
 
 
 @pytest.fixture(params=["texts", "images", "masks"])
@@ -191,12 +192,12 @@ def test_wandb_has_steps_with_gradient_norm_and_throughput(each: Logged) -> None
         assert all(value > 0 for _, value in stored.curve(key))
 
 
-def test_steps_are_logged_every_so_often(texts: Logged) -> None:
+def test_steps_are_logged_every_n_steps(texts: Logged) -> None:
     assert [step for step, _ in texts.stored.curve("step/loss")] == [
         1,
         3,
         5,
-    ]  # of six, every second
+    ]  # every second one of six
 
 
 def test_wandb_has_the_best_epoch_and_the_test_in_its_summary(each: Logged) -> None:
@@ -271,8 +272,8 @@ def test_wandb_has_misclassified_images(images: Logged) -> None:
         assert Image.open(stored.folder / "files" / name).size == (32, 32)
 
 
-def test_wandb_has_overlays_with_class_names(pairs: Logged) -> None:
-    stored, names = pairs.stored, pairs.folder.read_json("metrics.json")["test"]["classes"]
+def test_wandb_has_overlays_with_class_names(masks: Logged) -> None:
+    stored, names = masks.stored, masks.folder.read_json("metrics.json")["test"]["classes"]
     shown = stored.media("test/pictures")
     assert shown["count"] == 9
     assert shown["captions"][0].startswith("worst: index ")
@@ -282,24 +283,24 @@ def test_wandb_has_overlays_with_class_names(pairs: Logged) -> None:
     }
     expected = {**{str(k): name for k, name in enumerate(names)}, "255": "not labelled"}
     assert labels == {"prediction": expected, "annotation": expected}
-    table = pd.read_parquet(pairs.folder.test_images)
-    for masks, (_, row) in zip(shown["all_masks"], table.iterrows(), strict=True):
+    table = pd.read_parquet(masks.folder.test_images)
+    for files, (_, row) in zip(shown["all_masks"], table.iterrows(), strict=True):
         for kind in ("prediction", "annotation"):
             ours, theirs = (
                 np.asarray(Image.open(f))
-                for f in (io.BytesIO(row[kind]), stored.folder / "files" / masks[kind]["path"])
+                for f in (io.BytesIO(row[kind]), stored.folder / "files" / files[kind]["path"])
             )
             assert (ours == theirs).all()
             assert set(np.unique(theirs)) <= {*range(len(names)), 255}
 
 
 @pytest.mark.parametrize(
-    "kept", [".wandb", pytest.param("mlflow.db", marks=pytest.mark.extra("mlflow"))]
+    "suffix", [".wandb", pytest.param("mlflow.db", marks=pytest.mark.extra("mlflow"))]
 )
-def test_a_key_is_nowhere(kept: str, texts: Logged) -> None:
-    """Of the environment, of a config's secret keys, and of a login in a URL: not in any file that the run left."""
-    files = [path for path in texts.place.rglob("*") if path.is_file()]
-    assert any(path.name.endswith(kept) for path in files)
+def test_secrets_are_in_no_file(suffix: str, texts: Logged) -> None:
+    """Secrets of the environment, of config keys and of URLs are in no file of the run."""
+    files = [path for path in texts.cwd.rglob("*") if path.is_file()]
+    assert any(path.name.endswith(suffix) for path in files)
     for path in files:
         content = path.read_bytes()
         for secret in (KEY, PASSWORD, LOGIN):
@@ -341,7 +342,7 @@ def rows_of(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.extra("mlflow")
 def test_mlflow_has_config_curves_and_artifacts(texts: Logged) -> None:
-    database = texts.place / "runs" / "mlflow.db"
+    database = texts.cwd / "runs" / "mlflow.db"
     ((run_id, name, state, experiment),) = rows_of(
         database,
         "SELECT run_uuid, r.name, status, e.name FROM runs r JOIN experiments e USING (experiment_id)",
@@ -361,7 +362,7 @@ def test_mlflow_has_config_curves_and_artifacts(texts: Logged) -> None:
     assert rows_of(
         database, "SELECT step FROM metrics WHERE key = 'step/grad_norm' ORDER BY step"
     ) == [(1,), (3,), (5,)]
-    artifacts = texts.place / "runs" / "mlflow_artifacts" / run_id / "artifacts"
+    artifacts = texts.cwd / "runs" / "mlflow_artifacts" / run_id / "artifacts"
     copies = {
         path.relative_to(artifacts).as_posix(): path
         for path in artifacts.rglob("*")
@@ -381,8 +382,8 @@ def test_mlflow_has_config_curves_and_artifacts(texts: Logged) -> None:
     }
 
 
-def test_what_is_logged_changes_nothing(texts: Logged, train: Train) -> None:
-    """Weights, history but for its times, and predictions are the same to the bit without any dashboard."""
+def test_dashboards_do_not_change_the_results(texts: Logged, train: Train) -> None:
+    """Weights, predictions, and the history without times are the same without dashboards."""
     plain = RunFolder(train(*TEXTS).folder)
     ours, theirs = (torch.load(f.last_checkpoint, weights_only=True) for f in (texts.folder, plain))
     assert identical(dict(ours["state_dict"]), dict(theirs["state_dict"]))
@@ -397,10 +398,10 @@ def test_what_is_logged_changes_nothing(texts: Logged, train: Train) -> None:
     )
 
 
-def test_the_gradient_norm_is_that_of_the_first_step(
+def test_the_gradient_norm_is_taken_before_clipping(
     texts: Logged, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Held against a plain formula over the gradients before clipping."""
+    """Compared with a plain formula over the gradients before clipping."""
     norms: list[float] = []
 
     def note(
@@ -415,36 +416,36 @@ def test_the_gradient_norm_is_that_of_the_first_step(
     assert [value for _, value in texts.stored.curve("step/grad_norm")] == pytest.approx(
         norms[::2], rel=1e-5
     )
-    assert max(norms) > 1.0  # so that it is told from the clipped one
+    assert max(norms) > 1.0  # so that the clipped norm would differ
 
 
 def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
-    words = (
+    overrides = (
         "model.lr=1e30",
         "model.backbone_lr=1e30",
         "trainer.gradient_clip_val=null",
         "model.warmup=0",
     )
-    errors = run_here(tmp_path, *TEXTS, *words, "logger=[wandb,tensorboard]", code=1)
+    errors = run_in_this_process(tmp_path, *TEXTS, *overrides, "logger=[wandb,tensorboard]", code=1)
     assert "the training loss is" in errors
     assert "no key was found, so the run is logged offline" in errors
     assert stored_run(tmp_path / "run").exit_code == 1
     assert wandb.run is None
 
 
-def test_a_run_that_goes_on_is_the_same_run_of_wandb(tmp_path: Path) -> None:
-    """Offline a second file of the same run, which `wandb sync` puts together."""
-    words = (*TEXTS, "logger=wandb")
-    run_here(tmp_path, *words, "trainer.max_epochs=1")
-    run_here(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
+def test_a_resumed_run_continues_its_wandb_run(tmp_path: Path) -> None:
+    """Offline, W&B writes a second file of the same run; `wandb sync` merges them."""
+    overrides = (*TEXTS, "logger=wandb")
+    run_in_this_process(tmp_path, *overrides, "trainer.max_epochs=1")
+    run_in_this_process(tmp_path, *overrides, "trainer.max_epochs=2", "ckpt_path=last")
     first, second = stored_runs(tmp_path / "run")
-    remembered = json.loads((tmp_path / "run" / "loggers.json").read_text())
-    assert first.run.run_id == second.run.run_id == remembered["wandb"]
+    run_ids = json.loads((tmp_path / "run" / "loggers.json").read_text())
+    assert first.run.run_id == second.run.run_id == run_ids["wandb"]
     assert [epoch for epoch, _ in (*first.curve("val/acc"), *second.curve("val/acc"))] == [0, 1]
 
 
 @pytest.mark.extra("mlflow")
-def test_a_run_that_goes_on_is_the_same_run_of_mlflow(
+def test_a_resumed_run_continues_its_mlflow_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (
@@ -466,16 +467,16 @@ def test_a_run_that_goes_on_is_the_same_run_of_mlflow(
         "--message=x",
     ]
     subprocess.run(["git", *commit], cwd=tmp_path, check=True)
-    words = (*TEXTS, "logger=mlflow", f"paths.runs_dir={tmp_path}")
-    run_here(tmp_path, *words, "trainer.max_epochs=1")
+    overrides = (*TEXTS, "logger=mlflow", f"paths.runs_dir={tmp_path}")
+    run_in_this_process(tmp_path, *overrides, "trainer.max_epochs=1")
     database, states = tmp_path / "mlflow.db", []
-    look = lambda _: states.extend(rows_of(database, "SELECT status FROM runs"))  # noqa: E731
-    monkeypatch.setattr(TextClassifier, "on_test_start", look)
-    run_here(tmp_path, *words, "trainer.max_epochs=2", "ckpt_path=last")
-    remembered = json.loads((tmp_path / "run" / "loggers.json").read_text())
+    record = lambda _: states.extend(rows_of(database, "SELECT status FROM runs"))  # noqa: E731
+    monkeypatch.setattr(TextClassifier, "on_test_start", record)
+    run_in_this_process(tmp_path, *overrides, "trainer.max_epochs=2", "ckpt_path=last")
+    run_ids = json.loads((tmp_path / "run" / "loggers.json").read_text())
     assert states == [("RUNNING",)]
     assert rows_of(database, "SELECT run_uuid, status FROM runs") == [
-        (remembered["mlflow"], "FINISHED")
+        (run_ids["mlflow"], "FINISHED")
     ]
     assert rows_of(database, "SELECT step FROM metrics WHERE key = 'val/acc' ORDER BY step") == [
         (3,),
@@ -494,42 +495,42 @@ def test_mlflow_gets_no_checkpoint_of_a_failed_run(
         raise RuntimeError("disk on fire")
 
     monkeypatch.setattr(TextClassifier, "on_test_start", fail)
-    run_here(tmp_path, *TEXTS, "trainer.max_epochs=1", "logger=mlflow", code=1)
+    run_in_this_process(tmp_path, *TEXTS, "trainer.max_epochs=1", "logger=mlflow", code=1)
     assert RunFolder(tmp_path / "run").best_checkpoint.is_file()
     assert list((tmp_path / "runs" / "mlflow_artifacts").rglob("config.yaml"))
     assert not list((tmp_path / "runs" / "mlflow_artifacts").rglob("*.ckpt"))
 
 
 @pytest.mark.extra("mlflow")
-def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_takes_a_run_id_given_by_hand(
+def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_accepts_a_run_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        Segmenter, "uninitialized", lambda _: ""
-    )  # as if its weights were those of a whole network
-    words = (*SCENES, "train=false", "logger=mlflow", f"paths.runs_dir={tmp_path}")
-    for place in ("first", "second"):
-        (tmp_path / place).mkdir()
-    run_here(tmp_path / "first", *words)
+    monkeypatch.setattr(Segmenter, "uninitialized", lambda _: "")  # as if no weight were random
+    overrides = (*MASKS, "train=false", "logger=mlflow", f"paths.runs_dir={tmp_path}")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    run_in_this_process(tmp_path / "first", *overrides)
     ((run_id,),) = rows_of(tmp_path / "mlflow.db", "SELECT run_uuid FROM runs")
     copy = tmp_path / "mlflow_artifacts" / run_id / "artifacts" / "best" / "best.ckpt"
     assert copy.read_bytes() == RunFolder(tmp_path / "first" / "run").best_checkpoint.read_bytes()
-    run_here(tmp_path / "second", *words, "seed=2", f"logger.mlflow.run_id={run_id}")
+    run_in_this_process(tmp_path / "second", *overrides, "seed=2", f"logger.mlflow.run_id={run_id}")
     assert rows_of(tmp_path / "mlflow.db", "SELECT run_uuid, status FROM runs") == [
         (run_id, "FINISHED")
     ]
 
 
-def sweep_of_two(place: Path, logger: str) -> Path:
-    """The folder of two jobs in one process, one after another; the second ends in a loss that is no number."""
-    words = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", logger)
-    done = run_apart(place, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *words)
+def sweep_of_two(cwd: Path, logger: str) -> Path:
+    """Run two jobs in one process, the second with a NaN loss; return the sweep's folder."""
+    overrides = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", logger)
+    done = run_in_new_process(
+        cwd, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *overrides
+    )
     assert done.returncode == 1
-    (sweep,) = (place / "runs" / "sweeps" / "sample_text").iterdir()
+    (sweep,) = (cwd / "runs" / "sweeps" / "sample_text").iterdir()
     return sweep
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_one_group_of_wandb_and_one_may_fail(
+def test_jobs_of_a_sweep_are_wandb_runs_of_one_group_and_one_may_fail(
     tmp_path: Path,
 ) -> None:
     sweep = sweep_of_two(tmp_path, "logger=wandb")
@@ -544,7 +545,7 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group_of_wandb_and_one_may_fail(
 
 
 @pytest.mark.extra("mlflow")
-def test_the_jobs_of_a_sweep_are_runs_of_mlflow_and_one_may_fail(tmp_path: Path) -> None:
+def test_jobs_of_a_sweep_are_mlflow_runs_and_one_may_fail(tmp_path: Path) -> None:
     sweep = sweep_of_two(tmp_path, "logger=mlflow")
     states = rows_of(
         tmp_path / "runs" / "mlflow.db", "SELECT name, status FROM runs ORDER BY start_time"

@@ -1,4 +1,4 @@
-"""Every end of a run: what the folder says, what stays, which code."""
+"""How runs end: the recorded status, the files that are kept, and the exit code."""
 
 import signal
 from pathlib import Path
@@ -17,13 +17,13 @@ def test_signal_is_recorded_and_exits_with_its_code(
     signum: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    words = [
+    overrides = [
         *SAMPLE,
         "trainer.max_epochs=1000",
         f"hydra.run.dir={folder.path}",
         "logger=tensorboard",
     ]
-    process = start(*words, cwd=tmp_path)
+    process = start(*overrides, cwd=tmp_path)
     wait_for(lambda: len(folder.read_history()) >= 2, process)
     process.send_signal(signum)
     _, _, errors = ended(process)
@@ -44,7 +44,7 @@ def test_signal_is_recorded_and_exits_with_its_code(
 def test_real_nan_weights_fail_the_run_with_advice(
     train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The whole way from a broken weight: NaN logits, probabilities and counts."""
+    """A NaN weight leads to NaN logits and probabilities, which must not raise another error."""
     start = TextClassifier.on_train_epoch_start
 
     def break_weights(self: TextClassifier) -> None:
@@ -53,8 +53,8 @@ def test_real_nan_weights_fail_the_run_with_advice(
             self.network.head.output.bias.data.fill_(float("nan"))
 
     monkeypatch.setattr(TextClassifier, "on_train_epoch_start", break_weights)
-    for words in ((), ("data.num_classes=3", "data.classes=[fake,real,unsure]")):
-        ended = train(*SAMPLE, *words, folder=tmp_path / f"run{len(words)}")
+    for overrides in ((), ("data.num_classes=3", "data.classes=[fake,real,unsure]")):
+        ended = train(*SAMPLE, *overrides, folder=tmp_path / f"run{len(overrides)}")
         assert ended.code == 1
         assert "the training loss is nan in epoch 1, batch 0" in ended.error
         assert "Traceback" not in ended.err
@@ -62,7 +62,7 @@ def test_real_nan_weights_fail_the_run_with_advice(
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, stage: str, value: float, after: int) -> None:
-    """Make the loss of a stage `value` from its n-th batch on."""
+    """Replace the loss of a stage with `value` after its first `after` batches."""
     name = {"train": "training_step", "val": "validation_step"}[stage]
     real, calls = getattr(TextClassifier, name), [0]
 
@@ -78,7 +78,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, stage: str, value: float, after: int
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_training_loss_that_is_no_number_fails_the_run(
+def test_a_non_finite_training_loss_fails_the_run(
     value: float, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, "train", value, after=4)  # the second epoch's second batch
@@ -94,7 +94,7 @@ def test_training_loss_that_is_no_number_fails_the_run(
     assert not (ended.folder / "metrics.json").exists()
 
 
-def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(
+def test_a_nan_validation_loss_fails_the_run_before_a_checkpoint(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, "val", float("nan"), after=0)
@@ -105,7 +105,7 @@ def test_validation_loss_that_is_no_number_fails_before_a_checkpoint(
     assert not (ended.folder / "checkpoints").exists()
 
 
-def test_exception_keeps_what_was_computed_and_closes_the_loggers(
+def test_exception_keeps_the_results_and_closes_the_loggers(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: TextClassifier) -> None:
@@ -117,7 +117,7 @@ def test_exception_keeps_what_was_computed_and_closes_the_loggers(
     assert "RuntimeError: disk on fire" in ended.error
     assert "disk on fire" in (ended.folder / "train.log").read_text()
     assert "Traceback" in (ended.folder / "train.log").read_text()
-    assert "Traceback" in ended.err  # a bug of ours shows where it is
+    assert "Traceback" in ended.err  # an unexpected error shows its traceback
     folder = RunFolder(ended.folder)
     status = folder.read_json("status.json")
     assert (status["state"], status["stage"], status["error"]) == (
@@ -137,13 +137,13 @@ def _report_of(folder: RunFolder) -> str:
     return write_report(folder.path).read_text(encoding="utf-8")
 
 
-def test_a_fit_without_a_validation_says_so(train: Train) -> None:
+def test_a_fit_without_a_validation_is_reported(train: Train) -> None:
     ended = train(*SAMPLE, "trainer.max_steps=1")
     assert ended.code == 1
     assert "training ended before the first validation" in ended.error
 
 
-def test_failing_report_leaves_the_metrics(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_report_keeps_the_metrics(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import engine.run
 
     def fail(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A finished run is tested again and predicts, from its folder alone."""
+"""Evaluation and prediction with a finished run, from its folder alone."""
 
 import json
 import runpy
@@ -27,11 +27,11 @@ Script = Callable[..., Ended]
 def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
     """Run a script's command line in this process."""
 
-    def call(name: str, *words: object) -> Ended:
+    def call(name: str, *arguments: object) -> Ended:
         path = ROOT / "scripts" / f"{name}.py"
         capsys.readouterr()
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", [str(path), *map(str, words)])
+            patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
             with pytest.raises(SystemExit) as ended:
                 runpy.run_path(str(path), run_name="__main__")
         captured = capsys.readouterr()
@@ -42,32 +42,32 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture(scope="module")
 def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
-    """A finished run with a backbone that is gone and a folder that was moved since."""
+    """A finished run whose folder was moved and whose backbone was deleted."""
     from tests.conftest import made_rows, write_csv
 
     base = tmp_path_factory.mktemp("moved")
     backbone = shutil.copytree(tiny_backbone, base / "backbone")
     for name, count, seed in (("train", 64, 1), ("val", 24, 2), ("test", 27, 3)):
         write_csv(base / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed))
-    words = [
+    overrides = [
         "experiment=bert_bigru_finetune", f"model.backbone={backbone}", f"paths.data_dir={base / 'data'}", "model.hidden=8",
         "trainer.max_epochs=2", f"hydra.run.dir={base / 'before'}",
     ]  # fmt: skip
-    code, _, errors = run(*words, cwd=base)
+    code, _, errors = run(*overrides, cwd=base)
     assert code == 0, errors
     shutil.rmtree(backbone)
     return (base / "before").rename(base / "after")
 
 
-def test_evaluate_gives_the_figures_again_to_the_last_digit(
+def test_evaluate_reproduces_the_metrics_to_the_last_digit(
     moved_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The tokenizer's folder is gone: what evaluation needs of it is in the checkpoint.
+    # The tokenizer's folder is deleted: evaluation reads the tokenizer from the checkpoint.
     assert evaluate(moved_run, None) == 0
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
-def test_evaluate_script_notices_a_difference_and_other_data(
+def test_evaluate_script_reports_other_metrics_and_other_data(
     script: Script, train: Train, tmp_path: Path
 ) -> None:
     folder = RunFolder(train(*SAMPLE, "trainer.max_epochs=1").folder)
@@ -91,7 +91,7 @@ def test_evaluate_script_notices_a_difference_and_other_data(
     assert "has no test metrics" in done.err
 
 
-def test_predictions_on_the_test_texts_are_those_of_the_run(
+def test_predictions_on_the_test_texts_equal_those_of_the_run(
     moved_run: Path, tmp_path: Path
 ) -> None:
     expected = pd.read_parquet(RunFolder(moved_run).predictions)
@@ -99,8 +99,8 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(
     expected[["text"]].assign(tweet=expected["text"], number=range(len(expected)))[
         ["number", "tweet"]
     ].to_csv(source, index=False)
-    # As a process of its own that has imported nothing, from another folder.
-    words = [
+    # In a new process, from another folder.
+    command = [
         sys.executable,
         str(ROOT / "scripts" / "predict.py"),
         str(moved_run),
@@ -108,7 +108,7 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(
         "-o",
         str(tmp_path / "out.csv"),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out.csv")
     assert "27 predicted, 0 left out" in done.stderr
@@ -123,7 +123,9 @@ def test_predictions_on_the_test_texts_are_those_of_the_run(
 
 @pytest.mark.parametrize("suffix", ["txt", "tsv", "jsonl", "parquet"])
 @pytest.mark.parametrize("target", ["csv", "tsv", "jsonl", "parquet"])
-def test_every_format_in_and_out(suffix: str, target: str, moved_run: Path, tmp_path: Path) -> None:
+def test_every_input_and_output_format(
+    suffix: str, target: str, moved_run: Path, tmp_path: Path
+) -> None:
     frame = pd.DataFrame({"tweet": ["masks help", "bleach cure 😷", "cases, rise"], "n": [1, 2, 3]})
     source, out = tmp_path / f"in.{suffix}", tmp_path / f"out.{target}"
     match suffix:
@@ -175,7 +177,7 @@ def test_input_is_read_as_a_stream(
     assert pd.read_csv(tmp_path / "out.csv")["tweet"].tolist() == [f"text {i}" for i in range(35)]
 
 
-def test_a_bad_row_stops_with_what_was_computed_kept(
+def test_a_bad_row_stops_and_the_rows_predicted_so_far_are_kept(
     moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import engine.prediction.texts
@@ -196,7 +198,7 @@ def test_a_bad_row_stops_with_what_was_computed_kept(
     assert pd.read_parquet(tmp_path / "out.parquet")["id"].tolist() == ["1", "2", "3", "5"]
 
 
-def test_faults_of_the_command_line_are_one_line_each(
+def test_each_fault_of_the_command_line_is_reported_in_one_line(
     script: Script, moved_run: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.csv"
@@ -217,8 +219,8 @@ def test_faults_of_the_command_line_are_one_line_each(
         ([moved_run, clash], "has a column prediction already"),
         ([tmp_path, source], "is no run folder"),
     ]
-    for words, message in cases:
-        done = script("predict", *words)
+    for arguments, message in cases:
+        done = script("predict", *arguments)
         assert done.code == 1
         assert message in done.err
         assert "Traceback" not in done.err
@@ -229,7 +231,7 @@ def test_faults_of_the_command_line_are_one_line_each(
 
 
 def test_a_foreign_run_folder_runs_no_code(moved_run: Path, tmp_path: Path) -> None:
-    """Neither by its config nor by the backbone that its checkpoint names."""
+    """Neither its config nor the backbone in its checkpoint can run code."""
     source = tmp_path / "in.csv"
     source.write_text("tweet\nhello\n")
     evil = {"_target_": "logging.FileHandler", "filename": str(tmp_path / "ran")}
@@ -247,7 +249,7 @@ def test_a_foreign_run_folder_runs_no_code(moved_run: Path, tmp_path: Path) -> N
     assert not (tmp_path / "ran").exists()
 
 
-def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: Path) -> None:
+def test_columns_are_kept_or_rejected_and_never_lost(moved_run: Path, tmp_path: Path) -> None:
     ragged = tmp_path / "ragged.jsonl"
     ragged.write_text('{"tweet": "a"}\n{"tweet": "b", "n": 2}\n')
     predict(moved_run, [ragged], tmp_path / "out.csv")
@@ -275,7 +277,7 @@ def test_columns_are_kept_or_refused_and_never_lost(moved_run: Path, tmp_path: P
     )
 
 
-def test_late_columns_and_types_are_refused(
+def test_late_columns_and_types_are_rejected(
     moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import engine.prediction.texts
@@ -299,7 +301,7 @@ def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None
         assert not (tmp_path / "out.csv").exists()
 
 
-def test_stray_quotes_that_pair_up_are_warned_of(
+def test_paired_stray_quotes_cause_a_warning(
     moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = tmp_path / "in.csv"
@@ -308,7 +310,7 @@ def test_stray_quotes_that_pair_up_are_warned_of(
     assert "1 texts span lines that look like rows, first in row 1" in caplog.text
 
 
-def test_report_script_compares(
+def test_report_script_compares_runs(
     script: Script, moved_run: Path, train: Train, tmp_path: Path
 ) -> None:
     other = train(*SAMPLE, "trainer.max_epochs=1").folder

@@ -1,4 +1,7 @@
-"""Training on stored features is training without them: the same batches, the same metrics; and when there are none, and why."""
+"""Training on stored features equals training without them, in batches and metrics.
+
+Also tested: what the cache key covers, and when features are not cached.
+"""
 
 import multiprocessing
 import os
@@ -46,7 +49,7 @@ METRIC_NAMES = ("loss", "acc", "ece", "f1_macro")
 
 
 class Recorder(lightning.Callback):
-    """What was read, and what it came to."""
+    """Records the batches that were read, and the metrics of each epoch."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -65,9 +68,8 @@ class Recorder(lightning.Callback):
 
     on_test_batch_start = on_validation_batch_start
 
-    def on_train_epoch_start(
-        self, trainer: Any, pl_module: Any
-    ) -> None:  # before the task forgets the epoch before
+    # Called before the task clears the results of the previous epoch.
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         for stage, result in pl_module.results.items():
             if stage != "test":
                 self.history.append({name: result.metrics[name] for name in METRIC_NAMES})
@@ -151,7 +153,7 @@ class Trained:
 def trained(
     data: Callable[[], Any], task: Callable[[], Task], folder: Path | None, **trainer: Any
 ) -> Trained:
-    """Fit and test, on stored features where a folder is given."""
+    """Fit and test, on stored features if a folder is given."""
     torch.manual_seed(3)
     recorder = Recorder()
     parts = parts_of(data(), task(), recorder, **{"max_epochs": 2, **trainer})
@@ -200,17 +202,15 @@ def test_training_on_stored_features_equals_training_without(case: str, tmp_path
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-4)
     losses = [row["loss"] for row in without.recorder.history[::2]]
-    assert losses[-1] != pytest.approx(
-        losses[0], abs=1e-3
-    )  # something was learnt that could have come out otherwise
-    # evaluate.py, which knows of no cache, promises the same metrics to the last digit.
+    assert losses[-1] != pytest.approx(losses[0], abs=1e-3)  # training changed the loss
+    # evaluate.py does not use the cache, and must reproduce the metrics to the last digit.
     plain = parts_of(data(), with_cache.task)
     plain.trainer.test(plain.task, datamodule=plain.datamodule, verbose=False)
     assert plain.task.results["test"].metrics == with_cache.test
 
 
 @pytest.mark.parametrize("head", ["linear", "bigru"])
-def test_half_precision_is_stored_as_it_is(head: str, tmp_path: Path) -> None:
+def test_half_precision_features_are_stored_in_half_precision(head: str, tmp_path: Path) -> None:
     def task() -> TextClassifier:
         return text_task(head=head, **({"hidden": 4} if head == "bigru" else {}))
 
@@ -254,7 +254,7 @@ def keys(data: Any, task: Task, folder: Path, **trainer: Any) -> dict[str, str]:
     return {split: entry.key for split, entry in plan.entries.items()}
 
 
-def test_key_changes_with_what_features_depend_on_and_with_nothing_else(
+def test_key_covers_all_that_features_depend_on_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seeded(**settings: Any) -> TextClassifier:
@@ -298,20 +298,20 @@ def test_key_of_images(tmp_path: Path) -> None:
 
     base, flipped = keys(images(), seeded(), tmp_path), keys(images(flip=True), seeded(), tmp_path)
     assert {split for split in base if flipped[split] == base[split]} == {"val", "test"}
-    mirrored = keys(images(), seeded(tta_flip=True), tmp_path)
-    assert {split for split in base if mirrored[split] == base[split]} == {"train"}
+    with_tta_flip = keys(images(), seeded(tta_flip=True), tmp_path)
+    assert {split for split in base if with_tta_flip[split] == base[split]} == {"train"}
     assert not set(keys(images(), seeded("blocks.2"), tmp_path).values()) & set(base.values())
     assert keys(images(), seeded("blocks.1"), tmp_path) != keys(
         images(), seeded("blocks.2"), tmp_path
     )
 
-    def behind_changed() -> ImageClassifier:
+    def suffix_changed() -> ImageClassifier:
         task = seeded("blocks.2")
         task.network.features.model.blocks[2].norm1.bias.data += 1
         task.network.features.model.norm.bias.data += 1
         return task
 
-    assert keys(images(), behind_changed(), tmp_path) == keys(
+    assert keys(images(), suffix_changed(), tmp_path) == keys(
         images(), seeded("blocks.2"), tmp_path
     )
 
@@ -328,16 +328,16 @@ class Counted(nn.Module):
         return self.inner(**inputs)
 
 
-def test_a_run_records_its_features_and_a_resumed_one_finds_them(
+def test_a_run_records_its_features_and_a_resumed_run_reuses_them(
     train: Train, tmp_path: Path
 ) -> None:
-    words = [
+    overrides = [
         *SAMPLE,
         "model.freeze_backbone=true",
         "model.schedule=constant",
         f"cache.dir={tmp_path / 'c'}",
     ]
-    ended = train(*words, "trainer.max_epochs=2")
+    ended = train(*overrides, "trainer.max_epochs=2")
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     entries = {path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")}
@@ -349,7 +349,7 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(
     text = (folder.path / "train.log").read_text()
     assert f"features of the whole backbone are cached in {tmp_path / 'c'}: " in text
     assert "; to be computed: train, val, test" in text
-    resumed = train(*words, "trainer.max_epochs=3", "ckpt_path=last")
+    resumed = train(*overrides, "trainer.max_epochs=3", "ckpt_path=last")
     assert resumed.code == 0, resumed.err
     assert [
         split["found"] for split in folder.read_json("plan.json")["features"]["splits"].values()
@@ -357,14 +357,16 @@ def test_a_run_records_its_features_and_a_resumed_one_finds_them(
     assert {
         path: path.stat().st_mtime_ns for path in (tmp_path / "c").glob("*/values.bin")
     } == entries
-    whole = train(*words, "trainer.max_epochs=3", folder=tmp_path / "whole")
+    whole = train(*overrides, "trainer.max_epochs=3", folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
-    assert figures_of(folder) == figures_of(RunFolder(whole.folder))
-    assert len(figures_of(folder)) == 3
+    assert history_without_times(folder) == history_without_times(RunFolder(whole.folder))
+    assert len(history_without_times(folder)) == 3
 
 
-def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_path: Path) -> None:
-    words = [
+def test_the_history_equals_that_of_a_run_without_stored_features(
+    train: Train, tmp_path: Path
+) -> None:
+    overrides = [
         *SAMPLE,
         "model.head=linear",
         "model.pooling=mean",
@@ -375,9 +377,9 @@ def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_
     ]
     histories = []
     for stored in ("true", "false"):
-        ended = train(*words, f"cache.features={stored}", folder=tmp_path / stored)
+        ended = train(*overrides, f"cache.features={stored}", folder=tmp_path / stored)
         assert ended.code == 0, ended.err
-        histories.append(figures_of(RunFolder(ended.folder)))
+        histories.append(history_without_times(RunFolder(ended.folder)))
     for ours, theirs in zip(*histories, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
@@ -392,10 +394,10 @@ def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_
     rates = [row["lr/head"] for row in histories[0]]
     assert rates == sorted(rates, key=float, reverse=True)
     assert len(set(rates)) == 3
-    # Either may go on with the other's checkpoint.
+    # Each run can be resumed with the cache setting of the other.
     for stored, other in (("true", "false"), ("false", "true")):
         ended = train(
-            *words,
+            *overrides,
             f"cache.features={other}",
             "trainer.max_epochs=4",
             "ckpt_path=last",
@@ -403,33 +405,33 @@ def test_the_history_is_that_of_a_run_without_stored_features(train: Train, tmp_
         )
         assert ended.code == 0, ended.err
     last = [
-        float(figures_of(RunFolder(tmp_path / stored))[-1]["val/loss"])
+        float(history_without_times(RunFolder(tmp_path / stored))[-1]["val/loss"])
         for stored in ("true", "false")
     ]
     assert last[0] == pytest.approx(last[1], abs=1e-4)
 
 
-def test_what_cannot_be_stored_after_all_is_on_record(train: Train, tmp_path: Path) -> None:
+def test_an_unusable_cache_folder_is_recorded(train: Train, tmp_path: Path) -> None:
     (tmp_path / "a_file").touch()
-    words = [
+    overrides = [
         *SAMPLE,
         "model.freeze_backbone=true",
         "trainer.max_epochs=2",
         f"cache.dir={tmp_path / 'a_file'}",
     ]
-    ended = train(*words)
+    ended = train(*overrides)
     assert ended.code == 0, ended.err
     plan = RunFolder(ended.folder).read_json("plan.json")
     assert plan["features"]["stored"] is None
     assert f"{tmp_path / 'a_file'} cannot be used" in plan["features"]["reason"]
     assert plan["rows"]
     assert RunFolder(ended.folder).read_json("metrics.json")["seconds"]["features"] is None
-    ended = train(*words, "cache.features=true", folder=tmp_path / "required")
+    ended = train(*overrides, "cache.features=true", folder=tmp_path / "required")
     assert ended.code == 1
     assert "cannot be used" in ended.err
 
 
-def test_every_process_computes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feature_input_is_not_split_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_order, "process_rank", lambda: (1, 2))
     for data in (texts(), images()):
         data.setup()
@@ -439,8 +441,8 @@ def test_every_process_computes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> 
         ]
 
 
-def figures_of(folder: RunFolder) -> list[dict[str, str]]:
-    """The history without what is measured in seconds."""
+def history_without_times(folder: RunFolder) -> list[dict[str, str]]:
+    """Return the history without times."""
     timed = ("seconds", "per_second")
     return [
         {key: value for key, value in row.items() if not key.endswith(timed)}
@@ -448,7 +450,7 @@ def figures_of(folder: RunFolder) -> list[dict[str, str]]:
     ]
 
 
-def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path: Path) -> None:
+def test_key_covers_the_weights_of_the_checkpoint_that_training_starts_from(tmp_path: Path) -> None:
     task = text_task()
     other = text_task()
     path = tmp_path / "other.ckpt"
@@ -460,7 +462,7 @@ def test_features_are_those_of_the_checkpoint_that_training_starts_from(tmp_path
     )
 
 
-def test_damaged_features_are_computed_anew(
+def test_damaged_features_are_computed_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = parts_of(texts(), text_task())
@@ -474,10 +476,10 @@ def test_damaged_features_are_computed_anew(
     (entry / "entry.json").write_text("{}")
     (cut / "values.bin").write_bytes((cut / "values.bin").read_bytes()[:-4])
     fill_cache(plan, parts)
-    told = [record.message for record in caplog.records if "damaged" in record.message]
-    assert len(told) == 3
-    assert str(values) in told[0]
-    assert "computed again" in told[0]
+    messages = [record.message for record in caplog.records if "damaged" in record.message]
+    assert len(messages) == 3
+    assert str(values) in messages[0]
+    assert "computed again" in messages[0]
     for split, expected in right.items():
         assert torch.equal(parts.datamodule.stored[split].values, expected)
     caplog.clear()
@@ -485,8 +487,8 @@ def test_damaged_features_are_computed_anew(
     assert not [record for record in caplog.records if "damaged" in record.message]
 
 
-def refused(parts: RunObjects, folder: Path, **settings: Any) -> str:
-    """The reason under auto, which true has to give too."""
+def reason_not_to_cache(parts: RunObjects, folder: Path, **settings: Any) -> str:
+    """Return the reason not to cache with cache.features=auto."""
     plan = plan_cache(config(folder, "auto", **settings), parts, None)
     assert plan.cut is None
     assert plan.facts() == {"stored": None, "reason": plan.reason}
@@ -494,11 +496,11 @@ def refused(parts: RunObjects, folder: Path, **settings: Any) -> str:
     return plan.reason
 
 
-def test_refusals_say_why(tmp_path: Path) -> None:
+def test_reasons_not_to_cache_are_reported(tmp_path: Path) -> None:
     def unfrozen() -> TextClassifier:
         return TextClassifier(BERT, 2, pooling="mean")
 
-    never: dict[str, RunObjects] = {
+    impossible: dict[str, RunObjects] = {
         "": parts_of(texts(), unfrozen()),
         "data.augmentation (rotation=15.0) changes the images": parts_of(
             images(flip=True, augmentation={"rotation": 15.0}), image_task()
@@ -509,11 +511,11 @@ def test_refusals_say_why(tmp_path: Path) -> None:
             images(), image_task({"architecture": "resnet18"}, "layer4")
         ),
     }  # fmt: skip
-    for reason, parts in never.items():
-        assert reason in refused(parts, tmp_path)
+    for reason, parts in impossible.items():
+        assert reason in reason_not_to_cache(parts, tmp_path)
         with pytest.raises(ConfigError, match="received true, but features cannot be cached"):
             plan_cache(config(tmp_path), parts, None)
-    doubtful = {
+    not_worthwhile = {
         "training has only 1 epoch, and computing the features takes 1 pass": parts_of(
             texts(), text_task(), max_epochs=1
         ),
@@ -524,12 +526,12 @@ def test_refusals_say_why(tmp_path: Path) -> None:
             texts(), text_task(), limit_train_batches=1
         ),
     }
-    for reason, parts in doubtful.items():
-        assert reason in refused(parts, tmp_path)
+    for reason, parts in not_worthwhile.items():
+        assert reason in reason_not_to_cache(parts, tmp_path)
         assert plan_cache(config(tmp_path), parts, None).cut is not None
     small = parts_of(texts(), text_task())
     full = f"the features take 0.01 MB, and {tmp_path} holds 0.00 MB of the 0.00 MB that cache.max_gb allows"
-    assert full in refused(small, tmp_path, max_gb=1e-6)
+    assert full in reason_not_to_cache(small, tmp_path, max_gb=1e-6)
     with pytest.raises(
         ConfigError,
         match=r"received true, but features cannot be cached: the features take .*scripts/cache\.py list\|clear",
@@ -539,7 +541,7 @@ def test_refusals_say_why(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_schedule_that_reaches_further_cuts_where_it_ends(tmp_path: Path) -> None:
+def test_cut_precedes_every_layer_that_the_schedule_unfreezes(tmp_path: Path) -> None:
     task = image_task(freeze_backbone=False)
     LayerUnfreezing(schedule={0: None, 1: "blocks.2", 2: "blocks.1"}).set_plan(task)
     assert (
@@ -548,7 +550,7 @@ def test_schedule_that_reaches_further_cuts_where_it_ends(tmp_path: Path) -> Non
     )
 
 
-def test_interrupted_while_computing_leaves_nothing_half_written(
+def test_an_interrupted_computation_leaves_no_partial_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = parts_of(texts(), text_task())
@@ -588,7 +590,7 @@ def compute_once(folder: str, calls: Any) -> None:
     )
 
 
-def test_processes_that_want_the_same_compute_it_once(tmp_path: Path) -> None:
+def test_processes_with_the_same_key_compute_features_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     calls = context.Queue()
     processes = [
@@ -605,7 +607,7 @@ def test_processes_that_want_the_same_compute_it_once(tmp_path: Path) -> None:
     assert found[0][1] == found[1][1] == found[2][1]
 
 
-def test_faults_of_the_cache_block_are_told() -> None:
+def test_faults_of_the_cache_block_are_reported() -> None:
     assert not list(_cache_faults({"features": "auto", "dir": None, "max_gb": 20}))
     assert dict(_cache_faults({"features": "maybe", "dir": 3, "max_gb": 0})) == {
         "cache.features": "received 'maybe'; choose auto, true or false",

@@ -1,4 +1,4 @@
-"""Predicting images and testing again, from the run folder alone."""
+"""Prediction and evaluation of images, from the run folder alone."""
 
 import shutil
 from pathlib import Path
@@ -19,8 +19,8 @@ CLASSES = list(COLOURS)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder, and a run on it that was moved after training; the weights that it began with are gone."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a moved run, whose initial weights were deleted."""
     root = tmp_path_factory.mktemp("images")
     image_folder(root / "data" / "colours", {"train": 9, "val": 3, "test": 4})
     weights = root / "weights.safetensors"
@@ -28,30 +28,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"architecture": "small_resnet", "widths": [8, 8], "depth": 1}, None, None
     ).model
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, weights)
-    words = [
+    overrides = [
         "data=image", "data.folder=colours", f"data.classes=[{','.join(CLASSES)}]",
         "data.num_classes=5", "data.size=16", "model=sample_image_classifier", "model.backbone.widths=[8,8]",
         "model.image_size=24", f"model.weights={weights}", "data.batch_size=8", "trainer.max_epochs=3", "trainer.accelerator=cpu",
         f"paths.data_dir={root / 'data'}", f"hydra.run.dir={root / 'run'}",
     ]  # fmt: skip
-    code, _, errors = run(*words, cwd=root)
+    code, _, errors = run(*overrides, cwd=root)
     assert code == 0, errors
     (root / "run").rename(root / "moved")
     weights.unlink()
     return root
 
 
-def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_path: Path) -> None:
-    expected = pd.read_parquet(RunFolder(place / "moved").predictions)
-    words = (
-        place / "moved",
-        place / "data" / "colours" / "test",
+def test_predictions_on_the_test_images_equal_those_of_the_run(root: Path, tmp_path: Path) -> None:
+    expected = pd.read_parquet(RunFolder(root / "moved").predictions)
+    arguments = (
+        root / "moved",
+        root / "data" / "colours" / "test",
         "-o",
         tmp_path / "out.csv",
         "--device",
         "cpu",
     )
-    code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
+    code, out, errors = run(*arguments, program="scripts/predict.py", cwd=tmp_path)
     assert code == 0, errors
     assert "20 predicted, 0 left out" in errors
     assert out.strip() == str(tmp_path / "out.csv")
@@ -68,17 +68,17 @@ def test_predictions_on_the_test_images_are_those_of_the_run(place: Path, tmp_pa
 
 
 def test_a_list_a_table_and_single_images(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     big = picture(
         "blue", 3, (90, 60)
-    )  # of another size than the training images: cut and resized like them
+    )  # another size than the training images; cropped and resized like them
     big.save(tmp_path / "big.png")
     picture("red", 1).save(tmp_path / "small.jpg")
     (tmp_path / "list.txt").write_text("big.png\n\nsmall.jpg\n")
     write_parquet(tmp_path / "table.parquet", [encoded(big), encoded(picture("red", 1))], [0, 0])
-    run = place / "moved"
+    run = root / "moved"
     assert predict(run, [Path("list.txt")], device="cpu") == Path("list.predictions.csv")
     listed = pd.read_csv("list.predictions.csv")
     assert listed["image"].tolist() == ["big.png", "small.jpg"]
@@ -94,8 +94,8 @@ def test_a_list_a_table_and_single_images(
     ]
 
 
-def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(
-    place: Path, tmp_path: Path
+def test_bad_images_stop_or_are_counted_and_predictions_are_kept(
+    root: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -105,32 +105,32 @@ def test_bad_images_stop_or_are_counted_and_what_is_computed_stays(
     with pytest.raises(
         DataError, match=r"b\.png: is not a readable image.*--on-bad-rows skip"
     ) as caught:
-        predict(place / "moved", [folder], tmp_path / "out.csv", device="cpu")
+        predict(root / "moved", [folder], tmp_path / "out.csv", device="cpu")
     assert any(str(tmp_path / "out.partial.csv") in note for note in caught.value.__notes__)
     assert len(pd.read_csv(tmp_path / "out.partial.csv")) == 2
-    predict(place / "moved", [folder], tmp_path / "out.csv", on_bad_rows="skip", device="cpu")
+    predict(root / "moved", [folder], tmp_path / "out.csv", on_bad_rows="skip", device="cpu")
     assert len(pd.read_csv(tmp_path / "out.csv")) == 2
     (tmp_path / "list.txt").write_text(f"{folder / 'a.png'}\n{folder / 'z.png'}\n")
     with pytest.raises(DataError, match=r"z\.png: .*No such file"):
-        predict(place / "moved", [tmp_path / "list.txt"], tmp_path / "list.csv", device="cpu")
+        predict(root / "moved", [tmp_path / "list.txt"], tmp_path / "list.csv", device="cpu")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: nothing to predict \(0 left out\)"):
-        predict(place / "moved", [tmp_path / "none"], tmp_path / "none.csv", device="cpu")
+        predict(root / "moved", [tmp_path / "none"], tmp_path / "none.csv", device="cpu")
 
 
-def test_evaluation_gives_every_figure_again(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluation_reproduces_every_metric(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(place / "moved", None) == 0
+    assert evaluate(root / "moved", None) == 0
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
-    data = shutil.copytree(place / "data", tmp_path / "data")
+    data = shutil.copytree(root / "data", tmp_path / "data")
     (data / "colours" / "test" / "red" / "0.png").unlink()
     with pytest.raises(ValueError, match=r"the test split is not the one"):
-        evaluate(place / "moved", str(data))
+        evaluate(root / "moved", str(data))
 
 
-def test_page_shows_images_of_each_class_and_those_taken_for_another(place: Path) -> None:
-    folder = RunFolder(shutil.copytree(place / "moved", place / "page"))
+def test_report_shows_images_of_each_class_and_misclassified_images(root: Path) -> None:
+    folder = RunFolder(shutil.copytree(root / "moved", root / "page"))
     from reports.mistakes import misclassified_pictures
     from reports.page import write_report
     from reports.record import read_run

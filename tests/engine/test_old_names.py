@@ -1,4 +1,4 @@
-"""What version 0.1 had and is gone is answered in one line; its run folders are read under today's names."""
+"""Names of version 0.1: removed ones are reported in one line, old run folders are translated."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.conftest import SAMPLE, Train
 
 
 @pytest.mark.parametrize(
-    ("word", "named"),
+    ("override", "expected"),
     [
         ("experiment=cifar10_speedrun", "experiment=cifar10_resnet_scratch"),
         ("experiment=sample_images,cifar10_speedrun", "experiment: received 'cifar10_speedrun'"),
@@ -33,29 +33,31 @@ from tests.conftest import SAMPLE, Train
         ("data.augmentation.small_crops={side: 24, epochs: 2}", "data.augmentation.crop_padding"),
     ],
 )
-def test_a_removed_word_says_what_to_use(word: str, named: str, train: Train) -> None:
-    ended = train(word)
+def test_a_removed_override_names_its_replacement(
+    override: str, expected: str, train: Train
+) -> None:
+    ended = train(override)
     assert ended.code == 1
     assert len(ended.err.strip().splitlines()) == 1, ended.err
     assert "removed in version 0.2" in ended.err
-    assert named in ended.err
+    assert expected in ended.err
 
 
 @pytest.mark.parametrize(
-    ("override", "now"),
+    ("override", "new_key"),
     [
         ("logger.mlflow.experiment=mine", "logger.mlflow.experiment_name"),
         ("model.mirror_test=true", "model.tta_flip"),
     ],
 )
-def test_a_renamed_key_says_its_name(override: str, now: str, train: Train) -> None:
+def test_a_renamed_key_names_the_new_key(override: str, new_key: str, train: Train) -> None:
     ended = train("logger=mlflow", override)
     key = override.partition("=")[0]
-    assert ended.error == f"error: {key}: was renamed in version 0.2; use {now}"
+    assert ended.error == f"error: {key}: was renamed in version 0.2; use {new_key}"
 
 
 def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
-    """Written by an override here, as no file of ours has it."""
+    """An override adds the key here, because no config file of Thaw has it."""
     ended = train(*SAMPLE, "+model={bias_lr: 1.0}", "model.lr=-1")
     assert ended.code == 1
     assert (
@@ -70,7 +72,7 @@ def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "expected"),
     [
         (
             "defaults: [{override /logger: csv}]",
@@ -87,17 +89,17 @@ def test_a_removed_key_in_a_file_is_among_the_faults(train: Train) -> None:
         ),
     ],
 )
-def test_an_option_or_a_class_that_is_gone_in_a_file_says_what_to_use(
-    lines: str, told: str, train: Train, tmp_path: Path
+def test_a_removed_option_or_class_in_a_file_names_its_replacement(
+    lines: str, expected: str, train: Train, tmp_path: Path
 ) -> None:
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{lines}\n")
     ended = train(f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=mine")
     assert ended.code == 1
-    assert told in ended.error
+    assert expected in ended.error
 
 
-def test_words_of_today_pass() -> None:
+def test_current_overrides_pass() -> None:
     check_overrides(
         [
             "-m",
@@ -110,7 +112,7 @@ def test_words_of_today_pass() -> None:
     )
 
 
-def test_an_old_config_loses_what_asked_for_nothing() -> None:
+def test_an_old_config_is_translated_but_not_trained_further() -> None:
     cfg = OmegaConf.create(
         {
             "data": {
@@ -138,12 +140,12 @@ def test_an_old_config_loses_what_asked_for_nothing() -> None:
 @pytest.mark.parametrize(
     "model", [{"shift_test": 1}, {"backbone": {"architecture": "whitened_net"}}]
 )
-def test_an_old_network_that_is_gone_is_refused(model: dict[str, object]) -> None:
+def test_a_removed_network_is_rejected(model: dict[str, object]) -> None:
     with pytest.raises(RemovedError, match="only its report can be written"):
         translate_config(OmegaConf.create({"data": {}, "model": model}))
 
 
-def test_a_state_is_found_under_the_class_of_today() -> None:
+def test_a_datamodule_state_is_renamed_to_the_current_class() -> None:
     state = {"class_list": 1}
     assert translate_checkpoint({"CIFAR10DataModule": state, "epoch": 2}) == {
         "ImageDataModule": state,
@@ -151,5 +153,5 @@ def test_a_state_is_found_under_the_class_of_today() -> None:
     }
 
 
-def test_a_target_that_is_no_text_is_left_to_validation() -> None:
+def test_a_target_that_is_not_a_string_is_left_to_validation() -> None:
     assert removal("callbacks.own._target_", ["a"]) is None

@@ -1,4 +1,4 @@
-"""The plan: right numbers, and nothing trained."""
+"""The plan has the right numbers, and nothing is trained."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_bert_base_frozen_under_a_bigru_has_the_published_counts(
     assert not ended.folder.exists()
 
 
-def test_a_real_run_keeps_its_plan(train: Train) -> None:
+def test_a_run_saves_its_plan(train: Train) -> None:
     ended = train(*SAMPLE, "trainer.max_epochs=1", "model.freeze_backbone=true")
     plan = RunFolder(ended.folder).read_json("plan.json")
     assert plan["parameters"] == RunFolder(ended.folder).read_json("metrics.json")["parameters"]
@@ -43,7 +43,7 @@ def test_a_real_run_keeps_its_plan(train: Train) -> None:
     assert plan["precision"] == "32-true"
 
 
-def test_plan_in_an_existing_folder_leaves_it_alone(train: Train) -> None:
+def test_plan_does_not_change_an_existing_folder(train: Train) -> None:
     folder = train(*SAMPLE, "trainer.max_epochs=1").folder
     before = {
         path: path.read_bytes()

@@ -1,4 +1,4 @@
-"""The precision that `auto` stands for, and where it is recorded."""
+"""The precision that `auto` selects, and where it is recorded."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
     )
 
 
-def give_cpu(
+def set_cpu_capabilities(
     monkeypatch: pytest.MonkeyPatch, *, amx: bool = False, avx512_bf16: bool = False
 ) -> None:
     monkeypatch.setattr(
@@ -36,33 +36,33 @@ def give_cpu(
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512_bf16", "expected", "why"),
+    ("amx", "avx512_bf16", "expected", "reason"),
     [
         (True, True, "bf16-mixed", "multiplies bfloat16 (AMX)"),
         (False, True, "bf16-mixed", "multiplies bfloat16 (AVX-512 BF16)"),
         (False, False, "32-true", "has no unit that multiplies bfloat16"),
     ],
 )
-def test_a_cpu_that_multiplies_bfloat16_does(
+def test_a_cpu_that_can_multiply_bfloat16_uses_it(
     amx: bool,
     avx512_bf16: bool,
     expected: str,
-    why: str,
+    reason: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    give_cpu(monkeypatch, amx=amx, avx512_bf16=avx512_bf16)
+    set_cpu_capabilities(monkeypatch, amx=amx, avx512_bf16=avx512_bf16)
     monkeypatch.setattr(logging.getLogger("engine.config.settling"), "propagate", True)
     cfg = config()
     with caplog.at_level(logging.INFO):
         settle(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == expected
-    assert f"trainer.precision=auto: {expected}, this CPU {why}" in caplog.text
+    assert f"trainer.precision=auto: {expected}, this CPU {reason}" in caplog.text
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_gpu_takes_bfloat16_where_it_has_it(
+def test_a_gpu_that_supports_bfloat16_uses_it(
     bf16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -73,53 +73,51 @@ def test_a_gpu_takes_bfloat16_where_it_has_it(
         lambda *, including_emulation: bf16 and not including_emulation,
     )
     assert precision_for("auto")[0] == expected
-    give_cpu(monkeypatch, amx=not bf16)
+    set_cpu_capabilities(monkeypatch, amx=not bf16)
     assert precision_for("cpu")[0] != expected
 
 
-def test_what_is_stated_stays(tmp_path: Path) -> None:
+def test_an_explicit_precision_is_kept(tmp_path: Path) -> None:
     cfg = config("64-true")
     settle(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "64-true"
 
 
-def test_a_run_that_goes_on_keeps_the_one_it_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_keeps_its_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").write_text("trainer: {precision: bf16-mixed}\n")
-    give_cpu(monkeypatch)
+    set_cpu_capabilities(monkeypatch)
     cfg = config(ckpt_path="last")
     settle(cfg, RunFolder(tmp_path))
     assert cfg.trainer.precision == "bf16-mixed"
 
 
 def trained(precision: str) -> tuple[torch.Tensor, TextClassifier, torch.optim.Optimizer]:
-    """All that an encoder and a head moved by in two epochs, and what moved."""
+    """Train two epochs; return the change of all weights, the task and the optimizer."""
     torch.manual_seed(3)
     task = TextClassifier(
         BERT, 2, pooling="mean", optimizer="sgd", momentum=0.9, lr=0.05, backbone_lr=0.05
     )
-    begun = parameters_to_vector(task.network.parameters()).detach().clone()
+    initial = parameters_to_vector(task.network.parameters()).detach().clone()
     parts = parts_of(texts(), task, max_epochs=2, precision=precision)
     for module in task.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     parts.trainer.fit(task, datamodule=parts.datamodule)
     return (
-        parameters_to_vector(task.network.parameters()).detach() - begun,
+        parameters_to_vector(task.network.parameters()).detach() - initial,
         task,
         parts.trainer.optimizers[0],
     )
 
 
-def test_training_in_mixed_precision_goes_where_float32_goes() -> None:
-    (half, task, optimizer), (whole, *_) = trained("bf16-mixed"), trained("32-true")
-    assert not torch.equal(half, whole)
-    assert (half - whole).norm() <= 0.03 * whole.norm()
+def test_training_in_mixed_precision_is_close_to_float32() -> None:
+    (half, task, optimizer), (full, *_) = trained("bf16-mixed"), trained("32-true")
+    assert not torch.equal(half, full)
+    assert (half - full).norm() <= 0.03 * full.norm()
     state = [
         value
-        for of_one in optimizer.state.values()
-        for value in of_one.values()
+        for entry in optimizer.state.values()
+        for value in entry.values()
         if isinstance(value, torch.Tensor)
     ]
     assert state

@@ -1,4 +1,4 @@
-"""Several processes for one job: they train what one trains, in one folder, and end together."""
+"""Several processes of one job train what one process trains, in one folder, and end together."""
 
 import signal
 import sys
@@ -26,7 +26,7 @@ from tests.processes import (
     wait_for,
 )
 
-PICTURES = (
+IMAGES = (
     "data=sample_images",
     "model=image_classifier",
     "data.rows={train: 45, val: 21, test: 23}",
@@ -39,7 +39,7 @@ PICTURES = (
     "model.lr=0.001",
     "trainer.max_epochs=2",
 )
-# Raises on one process, in the middle of an epoch.
+# Raises in one process, in the middle of an epoch.
 BREAKS = """
 import os
 if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
@@ -50,7 +50,7 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
 """
 # Overrides for one of two processes that another launcher started; the launcher sets the devices.
 ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")
-SLOW = ("trainer.max_epochs=1000",)  # what a signal ends
+SLOW = ("trainer.max_epochs=1000",)  # runs until a signal ends it
 
 
 def losses(folder: Path) -> list[float]:
@@ -65,27 +65,27 @@ def status(folder: Path) -> dict[str, str]:
     return RunFolder(folder).read_json("status.json")
 
 
-def one_and_two(folder: Path, *words: str) -> None:
-    """Train by one process into `one`, and by two, which nobody watches, into `two`."""
-    code, _, err = run(*words, "trainer=cpu", f"hydra.run.dir={folder / 'one'}", cwd=folder)
+def train_with_one_and_two(folder: Path, *overrides: str) -> None:
+    """Train with one process into `one`, and with two unsupervised processes into `two`."""
+    code, _, err = run(*overrides, "trainer=cpu", f"hydra.run.dir={folder / 'one'}", cwd=folder)
     assert code == 0, err
-    ranks = run_ranks(2, *words, *ONE_OF_TWO, f"hydra.run.dir={folder / 'two'}", cwd=folder)
+    ranks = run_ranks(2, *overrides, *ONE_OF_TWO, f"hydra.run.dir={folder / 'two'}", cwd=folder)
     assert [code for code, _, _ in ranks] == [0, 0], ranks
 
 
 def test_images_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
-    one_and_two(tmp_path, *PICTURES)
+    train_with_one_and_two(tmp_path, *IMAGES)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
-def test_stored_features_train_on_two_processes_what_they_train_on_one(tmp_path: Path) -> None:
-    words = (
+def test_stored_features_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
+    overrides = (
         *TEXTS,
         "model.freeze_backbone=true",
         "cache.features=true",
         f"cache.dir={tmp_path / 'features'}",
     )
-    one_and_two(tmp_path, *words)
+    train_with_one_and_two(tmp_path, *overrides)
     for folder in ("one", "two"):
         assert (
             RunFolder(tmp_path / folder).read_json("plan.json")["features"]["stored"]
@@ -98,8 +98,8 @@ def test_stored_features_train_on_two_processes_what_they_train_on_one(tmp_path:
 
 def test_a_process_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    place = sabotage(tmp_path / "site", BREAKS)
-    code, _, err = run(*TEXTS, "trainer=ddp_cpu", f"hydra.run.dir={folder}", PYTHONPATH=place)
+    pythonpath = sabotage(tmp_path / "site", BREAKS)
+    code, _, err = run(*TEXTS, "trainer=ddp_cpu", f"hydra.run.dir={folder}", PYTHONPATH=pythonpath)
     assert code == 1
     assert (status(folder)["state"], status(folder)["stage"]) == ("failed", "fit")
     assert status(folder)["error"] == "rank 1: OSError: disk on fire"
@@ -109,7 +109,7 @@ def test_a_process_that_fails_ends_all_with_its_error(tmp_path: Path) -> None:
     assert not processes_of(folder)
 
 
-def test_a_signal_interrupts_all_and_one_process_goes_on(tmp_path: Path) -> None:
+def test_a_signal_interrupts_all_and_one_process_can_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(*TEXTS, *SLOW, "trainer=ddp_cpu", f"hydra.run.dir={folder}")
     wait_for(lambda: (folder / "checkpoints" / "last.ckpt").exists(), process)
@@ -122,8 +122,8 @@ def test_a_signal_interrupts_all_and_one_process_goes_on(tmp_path: Path) -> None
     assert err.count("to go on: ") == 1
     assert not processes_of(folder)
     before = epochs(folder)
-    last = (f"trainer.max_epochs={before + 1}", f"hydra.run.dir={folder}", "ckpt_path=last")
-    code, _, err = run(*TEXTS, "trainer=cpu", *last)
+    resumed = (f"trainer.max_epochs={before + 1}", f"hydra.run.dir={folder}", "ckpt_path=last")
+    code, _, err = run(*TEXTS, "trainer=cpu", *resumed)
     assert code == 0, err
     assert epochs(folder) == before + 1
     assert status(folder)["state"] == "finished"
@@ -156,8 +156,8 @@ def supervise(folder: str) -> None:
     )
 
 
-def sleeping(folder: Path) -> Started:
-    """The process that has started two others; each of these writes down which signal it was sent."""
+def start_supervisor(folder: Path) -> Started:
+    """Start a supervisor of two processes, each of which records the signal that it receives."""
     RunFolder(folder).write_status("running", "fit")
     process = start(folder, program=supervise, PYTHONPATH=str(ROOT))
     wait_for(lambda: all((folder / rank).exists() for rank in "01"), process)
@@ -165,7 +165,7 @@ def sleeping(folder: Path) -> Started:
 
 
 def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
-    process = sleeping(tmp_path)
+    process = start_supervisor(tmp_path)
     kill(int((tmp_path / "1.pid").read_text()), signal.SIGKILL)
     code, out, err = ended(process)
     assert code == 0, err
@@ -175,8 +175,8 @@ def test_a_process_that_is_killed_ends_all(tmp_path: Path) -> None:
     assert (tmp_path / "0").read_text() == "stopped by SIGTERM"
 
 
-def test_where_the_process_that_started_them_dies_the_others_are_told(tmp_path: Path) -> None:
-    process = sleeping(tmp_path)
+def test_processes_are_stopped_if_their_supervisor_dies(tmp_path: Path) -> None:
+    process = start_supervisor(tmp_path)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 60
@@ -185,8 +185,8 @@ def test_where_the_process_that_started_them_dies_the_others_are_told(tmp_path: 
         time.sleep(0.05)
 
 
-# Hugging Face's DPT keeps layers for a task that this is not.
-UNREAD = (
+# Hugging Face's DPT has layers that segmentation does not use.
+UNUSED_LAYERS = (
     "data=sample_scenes",
     "model=segmenter",
     "monitor=val/miou",
@@ -201,7 +201,9 @@ UNREAD = (
 
 
 def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> None:
-    ranks = run_ranks(2, *UNREAD, *ONE_OF_TWO, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    ranks = run_ranks(
+        2, *UNUSED_LAYERS, *ONE_OF_TWO, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path
+    )
     assert [code for code, _, _ in ranks] == [1, 1]
     err = ranks[0][2]
     assert "the loss does not reach every parameter (features." in err, err
@@ -211,7 +213,7 @@ def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "expected"),
     [
         (
             ["trainer=ddp_cpu", "trainer.devices=3", "data.batch_size=2", "plan=true"],
@@ -224,18 +226,18 @@ def test_parameters_that_the_loss_does_not_reach_are_named(tmp_path: Path) -> No
         (["trainer.num_nodes=2"], ["trainer.num_nodes: received 2", "torchrun --nnodes=2"]),
     ],
 )
-def test_what_cannot_be_placed_is_said_in_one_line(
-    words: list[str], told: list[str], train: Train
+def test_impossible_placement_is_reported_in_one_line(
+    overrides: list[str], expected: list[str], train: Train
 ) -> None:
-    done = train(*TEXTS, *words)
+    done = train(*TEXTS, *overrides)
     assert done.code == 1
-    assert all(part in done.error for part in told), done.error
+    assert all(part in done.error for part in expected), done.error
     assert len(done.error.splitlines()) == 1
     assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
-def test_gpus_that_are_not_there_are_said_in_one_line(
+def test_missing_gpus_are_reported_in_one_line(
     trainer: str, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)

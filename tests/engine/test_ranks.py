@@ -1,4 +1,4 @@
-"""Who starts the processes, and where they meet: as torchrun, srun and train.py itself say it."""
+"""Ranks and rendezvous of processes that torchrun, srun or train.py starts."""
 
 import contextlib
 import itertools
@@ -39,7 +39,7 @@ from tests.processes import (
 )
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")  # devices and num_nodes are the launcher's
+ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")  # the launcher sets devices and num_nodes
 STEP = {
     "SLURM_JOB_ID": "4711",
     "SLURM_STEP_ID": "0",
@@ -51,7 +51,7 @@ STEP = {
     "SLURM_NODEID": "1",
     "SLURM_STEP_NODELIST": "gpu[03-05,9],cpu7",
 }
-# Raises on one process of the first attempt, behind the first checkpoint.
+# Raises in one process of the first attempt, after the first checkpoint.
 BREAKS_ONCE = """
 import os
 if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
@@ -65,7 +65,7 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
 """
 
 
-def test_srun_and_torchrun_say_which_process_this_is() -> None:
+def test_rank_is_read_from_the_variables_of_srun_and_torchrun() -> None:
     assert this_rank({}) is None
     assert (
         this_rank({"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) is None
@@ -78,7 +78,7 @@ def test_srun_and_torchrun_say_which_process_this_is() -> None:
     assert slurm_rendezvous({**STEP, "SLURM_STEP_ID": "3"}) == (
         "gpu03",
         19714,
-    )  # two steps of one job
+    )  # another step of the same job
     assert slurm_rendezvous({**STEP, "MASTER_ADDR": "host", "MASTER_PORT": "1234"}) == (
         "host",
         1234,
@@ -96,7 +96,7 @@ def test_srun_and_torchrun_say_which_process_this_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "name"),
+    ("variables", "name"),
     [
         ({}, "slurm_4711"),
         ({"SLURM_STEP_ID": "3"}, "slurm_4711_step3"),
@@ -104,19 +104,21 @@ def test_srun_and_torchrun_say_which_process_this_is() -> None:
         (
             {"SLURM_JOB_NAME": "interactive"},
             "slurm_4711",
-        ),  # the processes of one step still have to agree
+        ),  # the processes of one step need the same name
         ({"SLURM_JOB_NAME": "interactive", "SLURM_STEP_NUM_TASKS": "1"}, None),
     ],
 )
-def test_a_job_of_slurm_finds_its_folder_again(
-    more: dict[str, str], name: str | None, monkeypatch: pytest.MonkeyPatch
+def test_run_folder_of_a_slurm_job_is_named_after_the_job(
+    variables: dict[str, str], name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in {**STEP, **more}.items():
+    for key, value in {**STEP, **variables}.items():
         monkeypatch.setenv(key, value)
     assert stamp() == name if name else "slurm" not in stamp()
 
 
-def test_restarts_and_logs_are_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarts_and_log_names_are_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert not was_restarted({})
     assert not was_restarted({"SLURM_RESTART_COUNT": "0", "TORCHELASTIC_RESTART_COUNT": "0"})
     assert was_restarted({"SLURM_RESTART_COUNT": "1"})
@@ -128,7 +130,7 @@ def test_restarts_and_logs_are_told_by_the_environment(monkeypatch: pytest.Monke
 
 
 def only_run(folder: Path) -> Path:
-    """The one run folder that all processes of a job have agreed on."""
+    """Return the only run folder, which all processes of a job share."""
     found = list((folder / "runs" / "sample_text").iterdir())
     assert len(found) == 1, found
     return found[0]
@@ -139,9 +141,9 @@ def finished(folder: Path) -> bool:
     return status["state"] == "finished" and (folder / "report.html").is_file()
 
 
-def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
-    """Two agents on this machine, each with the words of another node."""
-    meet = (
+def test_two_nodes_of_torchrun_write_one_report(tmp_path: Path) -> None:
+    """Two torchrun agents on this machine act as two nodes."""
+    rendezvous = (
         "--nnodes=2",
         "--nproc-per-node=1",
         "--rdzv-backend=c10d",
@@ -149,7 +151,8 @@ def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
         "--rdzv-id=t",
     )
     nodes = [
-        start_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *meet), cwd=tmp_path) for _ in range(2)
+        start_cold(*TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *rendezvous), cwd=tmp_path)
+        for _ in range(2)
     ]
     for code, _, err in [ended(node) for node in nodes]:
         assert code == 0, err
@@ -162,12 +165,12 @@ def test_two_nodes_under_torchrun_end_in_one_report(tmp_path: Path) -> None:
     assert RunFolder(folder).read_json("metrics.json")["test"]["n"] == 41
 
 
-def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
-    """With torchrun's own way to meet, which is another than that of the test above."""
-    place = sabotage(tmp_path / "site", BREAKS_ONCE)
-    words = ("--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}")
+def test_torchrun_restarts_and_the_run_resumes(tmp_path: Path) -> None:
+    """With torchrun's default rendezvous, unlike the test above."""
+    pythonpath = sabotage(tmp_path / "site", BREAKS_ONCE)
+    arguments = ("--nproc-per-node=2", "--max-restarts=1", f"--master-port={free_port()}")
     code, _, err = run_cold(
-        *TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *words), cwd=tmp_path, PYTHONPATH=place
+        *TEXTS, *ONE_OF_TWO, launcher=(*TORCHRUN, *arguments), cwd=tmp_path, PYTHONPATH=pythonpath
     )
     assert code == 0, err
     assert "disk on fire" in err + (only_run(tmp_path) / "rank1.log").read_text()
@@ -176,8 +179,8 @@ def test_torchrun_starts_again_and_the_run_goes_on(tmp_path: Path) -> None:
     assert len(RunFolder(only_run(tmp_path)).read_json("provenance.json")["resumed"]) == 1
 
 
-def test_lightning_knows_what_srun_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a count of tasks per node, which Lightning's own class needs."""
+def test_lightning_gets_the_ranks_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count of tasks per node, which Lightning's own class needs, is not set."""
     torchrun = (
         "RANK",
         "WORLD_SIZE",
@@ -188,14 +191,14 @@ def test_lightning_knows_what_srun_says(monkeypatch: pytest.MonkeyPatch) -> None
         "MASTER_PORT",
     )
     for name in torchrun:
-        monkeypatch.setenv(name, "")  # what is set here is taken back
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it
         monkeypatch.delenv(name)
     for name, value in STEP.items():
         monkeypatch.setenv(name, value)
     cfg = OmegaConf.create(
         {"trainer": {"accelerator": "cpu", "strategy": "ddp", "devices": 4, "num_nodes": 2}}
     )
-    for _ in range(2):  # a config is checked before it is built
+    for _ in range(2):  # a config is checked, then built
         environment = placement(cfg)["plugin"]
         assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (
             5,
@@ -210,15 +213,20 @@ def test_lightning_knows_what_srun_says(monkeypatch: pytest.MonkeyPatch) -> None
         environment.validate_settings(num_devices=4, num_nodes=2)
 
 
-def test_processes_that_are_started_again_meet_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run above can be lucky: it depends on who reads the agents' store first whether the old addresses are found in it."""
+def test_restarted_processes_get_a_new_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run above may pass without a new rendezvous.
+
+    Whether it finds old addresses depends on which process reads the agents' store first.
+    """
     agents = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    kept = []  # by rank 0, and what is cached in a process
+    kept = []  # keeps the store alive, as the bypassed cache would
 
     def port(rank: str, attempt: str) -> int:
-        told = Rank(int(rank), 2, int(rank), 2, 0, "torchrun").as_torchrun("127.0.0.1", agents.port)
-        told |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
-        for name, value in told.items():
+        variables = Rank(int(rank), 2, int(rank), 2, 0, "torchrun").as_torchrun(
+            "127.0.0.1", agents.port
+        )
+        variables |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": attempt}
+        for name, value in variables.items():
             monkeypatch.setenv(name, value)
         kept.append(new_rendezvous.__wrapped__())
         return TorchElasticEnvironment().main_port
@@ -241,15 +249,14 @@ def test_torchrun_cannot_sweep(tmp_path: Path) -> None:
     )
 
 
-# Each process that runs tests has ports of its own, below those that the system gives to whoever
-# asks for any.
+# Each pytest-xdist worker has its own ports, below those that the system assigns by itself.
 PORTS = itertools.count(
     20000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 )
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no other test is given until it is used."""
+    """Return a port that is not in use and that no other test gets."""
     for port in PORTS:
         with socket.socket() as found, contextlib.suppress(OSError):
             found.bind(("127.0.0.1", port))
@@ -262,14 +269,14 @@ echo "$@" >> "$SCONTROL_LOG"
 """
 
 
-def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
-    """srun of two tasks, warned by SIGUSR1 and started again: the history is that of a job that was left alone."""
+def test_a_job_that_slurm_preempts_resumes_by_itself(tmp_path: Path) -> None:
+    """Two srun tasks get SIGUSR1 and restart; the history equals that of an undisturbed job."""
     fake = tmp_path / "bin" / "scontrol"
     fake.parent.mkdir()
     fake.write_text(SCONTROL)
     fake.chmod(0o755)
-    words = (*TEXTS, "trainer=cpu", "trainer.strategy=ddp")
-    asked = tmp_path / "asked"
+    overrides = (*TEXTS, "trainer=cpu", "trainer.strategy=ddp")
+    requests = tmp_path / "asked"
 
     def srun(job: str, *pause: int, **more: str) -> list[Started]:
         step = {
@@ -282,12 +289,15 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
         step |= {
             "SLURM_STEP_NODELIST": "localhost",
             "PATH": f"{fake.parent}:/usr/bin:/bin",
-            "SCONTROL_LOG": str(asked),
+            "SCONTROL_LOG": str(requests),
         }
         tasks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
         program = pausing if pause else "train.py"
-        told = [{**step, "MASTER_PORT": port, **task, **more} for task in tasks]
-        return [start(*pause, *words, program=program, cwd=tmp_path, **each) for each in told]
+        environments = [{**step, "MASTER_PORT": port, **task, **more} for task in tasks]
+        return [
+            start(*pause, *overrides, program=program, cwd=tmp_path, **environment)
+            for environment in environments
+        ]
 
     port = str(free_port())
     tasks = srun("1", 1, 0)
@@ -297,7 +307,7 @@ def test_a_job_that_slurm_takes_down_goes_on_by_itself(tmp_path: Path) -> None:
         task.send_signal(signal.SIGUSR1)
     assert [code for code, _, _ in map(ended, tasks)] == [138, 138]
     assert RunFolder(folder).read_json("status.json")["state"] == "interrupted"
-    assert asked.read_text() == "requeue 1\n"  # once, by one of them
+    assert requests.read_text() == "requeue 1\n"  # by one of the tasks
     assert epochs(folder) == 1
 
     port = str(free_port())

@@ -1,4 +1,4 @@
-"""What must not be written down is not, and what has to be kept is."""
+"""Secrets are not written to files; other values are."""
 
 import sys
 from pathlib import Path
@@ -62,7 +62,7 @@ KEYED = (
 
 class KeyedCallback(lightning.Callback):
     def __init__(self, api_key: str) -> None:
-        assert api_key == "SUPERSECRET"  # what is built gets the secret; what is written does not
+        assert api_key == "SUPERSECRET"  # the object gets the secret; files do not
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def files_with(folder: Path, text: str) -> list[str]:
 def test_nothing_in_a_run_folder_holds_a_secret(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupted run: config, status, and the command line that goes on with it."""
+    """An interrupted run writes its config, its status and the command that resumes it."""
     from engine.processes.signals import InterruptedRunError
     from lightning_modules.text_classifier import TextClassifier
 
@@ -100,10 +100,12 @@ def test_nothing_in_a_sweep_folder_holds_a_secret(
 ) -> None:
     import train as entry
 
-    words = [*SAMPLE, "trainer.max_epochs=1", "seed=1,2", "trainer.accelerator=cpu", f"paths.runs_dir={tmp_path / 'runs'}",
-             KEYED]  # fmt: skip
+    overrides = [
+        *SAMPLE, "trainer.max_epochs=1", "seed=1,2", "trainer.accelerator=cpu",
+        f"paths.runs_dir={tmp_path / 'runs'}", KEYED,
+    ]  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *words])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", *overrides])
     assert entry.main() == 0
     (sweep,) = (tmp_path / "runs" / "sweeps" / "sample_text").iterdir()
     assert sorted(path.name for path in sweep.iterdir()) == [

@@ -1,4 +1,7 @@
-"""A run that is killed after any epoch and resumed equals one that was not: weights, history, predictions, to the bit."""
+"""A run that is killed after any epoch and resumed equals an uninterrupted run.
+
+Weights, history and predictions are identical.
+"""
 
 import os
 import shutil
@@ -24,7 +27,7 @@ TIMES = ("seconds", "samples_per_second")
 
 
 def kill_after_epoch(folder: Path, epoch: int) -> None:
-    """SIGKILL a run when the checkpoint of an epoch is there and the next epoch has not begun."""
+    """Kill a run after the checkpoint of an epoch and before the next epoch."""
     process = start(
         epoch + 1, 0, *LONGER, f"hydra.run.dir={folder}", program=pausing, cwd=folder.parent
     )
@@ -35,7 +38,7 @@ def kill_after_epoch(folder: Path, epoch: int) -> None:
     )
     process.send_signal(signal.SIGKILL)
     code = process.wait()
-    if epoch < EPOCHS - 1:  # behind the last one there is only a second of test and report to hit
+    if epoch < EPOCHS - 1:  # after the last epoch, the run may end before the signal
         assert code == -signal.SIGKILL
         assert RunFolder(folder).read_json("status.json")["state"] == "running"
 
@@ -84,14 +87,14 @@ def test_more_epochs_can_be_added_to_a_finished_run(train: Train) -> None:
     assert [row["epoch"] for row in RunFolder(longer.folder).read_history()] == ["0", "1"]
 
 
-def test_resuming_without_a_checkpoint_says_so(train: Train) -> None:
+def test_resuming_without_a_checkpoint_is_reported(train: Train) -> None:
     ended = train(*SAMPLE, "ckpt_path=last")
     assert ended.code == 1
     assert "last.ckpt: no such checkpoint" in ended.error
     assert "hydra.run.dir" in ended.error
 
 
-def test_resuming_on_other_data_is_refused(train: Train) -> None:
+def test_resuming_on_other_data_is_rejected(train: Train) -> None:
     train(*SAMPLE, "trainer.max_epochs=1")
     ended = train(*SAMPLE, "data.rows={train: 90, val: 32, test: 40}", "ckpt_path=last")
     assert ended.code == 1
@@ -99,7 +102,7 @@ def test_resuming_on_other_data_is_refused(train: Train) -> None:
     assert "96 rows then, 90 now" in ended.error
 
 
-def test_a_resumed_run_keeps_its_start_and_says_where_it_went_on(train: Train) -> None:
+def test_a_resumed_run_keeps_its_start_and_records_the_resumption(train: Train) -> None:
     folder = RunFolder(train(*SAMPLE, "trainer.max_epochs=1").folder)
     before, started = (
         folder.read_json("provenance.json"),
@@ -127,14 +130,14 @@ def test_a_checkpoint_of_another_run_does_not_open_a_finished_folder(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_fewer_epochs_than_the_checkpoint_has_is_refused(train: Train) -> None:
+def test_fewer_epochs_than_in_the_checkpoint_are_rejected(train: Train) -> None:
     train(*SAMPLE, "trainer.max_epochs=3")
     ended = train(*SAMPLE, "trainer.max_epochs=1", "ckpt_path=last")
     assert ended.code == 1
     assert "trainer.max_epochs=1 ends before it" in ended.error
 
 
-def test_another_config_in_the_same_folder_is_refused_and_its_record_kept(train: Train) -> None:
+def test_another_config_in_the_same_folder_is_rejected_and_the_status_is_kept(train: Train) -> None:
     first = train(*SAMPLE, "trainer.max_epochs=1")
     status = RunFolder(first.folder).read_json("status.json")
     ended = train(*SAMPLE, "model.lr=0.5", "model.head=linear", "ckpt_path=last")
@@ -147,7 +150,7 @@ def test_another_config_in_the_same_folder_is_refused_and_its_record_kept(train:
     assert "model.head was 'bigru' and is 'linear'" in ended.error
 
 
-def test_checkpoint_of_another_network_is_refused(train: Train, tmp_path: Path) -> None:
+def test_checkpoint_of_another_network_is_rejected(train: Train, tmp_path: Path) -> None:
     first = train(*SAMPLE, "trainer.max_epochs=1")
     last = first.folder / "checkpoints" / "last.ckpt"
     ended = train(*SAMPLE, "model.hidden=4", f"ckpt_path={last}", folder=tmp_path / "other")
@@ -159,11 +162,11 @@ def test_checkpoint_of_another_network_is_refused(train: Train, tmp_path: Path) 
 
 
 def test_a_moved_folder_keeps_its_best_checkpoint(train: Train, tmp_path: Path) -> None:
-    words = [*SAMPLE, "model.schedule=constant", "monitor=val/loss", "mode=min"]
-    first = train(*words, "trainer.max_epochs=2")
+    overrides = [*SAMPLE, "model.schedule=constant", "monitor=val/loss", "mode=min"]
+    first = train(*overrides, "trainer.max_epochs=2")
     before = RunFolder(first.folder).read_json("metrics.json")["best"]
     moved = first.folder.rename(tmp_path / "moved")
-    longer = train(*words, "trainer.max_epochs=3", "ckpt_path=last", folder=moved)
+    longer = train(*overrides, "trainer.max_epochs=3", "ckpt_path=last", folder=moved)
     assert longer.code == 0, longer.err
     losses = [float(row["val/loss"]) for row in RunFolder(moved).read_history()]
     after = RunFolder(moved).read_json("metrics.json")["best"]
@@ -207,7 +210,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "foreign"])
-def test_damaged_or_foreign_checkpoint_is_refused(
+def test_damaged_or_foreign_checkpoint_is_rejected(
     name: str, damage: str, finished: Path, train: Train, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -238,7 +241,7 @@ def test_damaged_or_foreign_checkpoint_is_refused(
     assert (folder / "metrics.json").read_bytes() == before
 
 
-def test_checkpoint_that_would_run_code_is_refused(train: Train, tmp_path: Path) -> None:
+def test_checkpoint_that_would_run_code_is_rejected(train: Train, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'ran'}",)

@@ -23,7 +23,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_readers_see_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     write_text(target, "old")
     seen = []
@@ -80,10 +80,10 @@ def test_status_keeps_its_start(tmp_path: Path) -> None:
             folder.begin(elsewhere)
     for here in ("last", str(tmp_path / "checkpoints" / "best.ckpt")):
         folder.begin(here)
-        assert folder.read_json("status.json") == status  # until the run really goes on
+        assert folder.read_json("status.json") == status  # until the run is resumed
 
 
-def test_what_utf8_cannot_hold_is_escaped(tmp_path: Path) -> None:
+def test_characters_that_utf8_cannot_encode_are_escaped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.begin(None)
     folder.write_status("failed", "fit", "byte \udcff")
@@ -91,7 +91,7 @@ def test_what_utf8_cannot_hold_is_escaped(tmp_path: Path) -> None:
     assert folder.read_json("status.json")["error"] == "byte \udcff"
 
 
-def test_a_run_keeps_others_out_of_its_folder_without_a_file_in_it(
+def test_a_run_locks_its_folder_without_a_file_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The search: what is asked, what is told, what is shared, and what goes on where it was stopped."""
+"""The search: asking and telling trials, shared studies, pruning and resuming."""
 
 import json
 from pathlib import Path
@@ -33,16 +33,18 @@ SPACE: dict[str, Any] = {
 
 
 def settings(**changes: Any) -> Settings:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "space": SPACE, "n_trials": 8, "objectives": {"val/acc": "max"}, "monitored": {"val/acc": "max"}, "sampler": "tpe", "sampler_options": {}, "pruner": "none",
         "pruner_options": {},
         "seed": 3, "max_epochs": 4, "storage": None, "study_name": None,
     }  # fmt: skip
-    return Settings(**{**given, **changes})
+    return Settings(**{**defaults, **changes})
 
 
-def ended(folder: Path, asked: AskedTrial, state: str = "finished", **metrics: float) -> None:
-    """Leave what a run of this trial would."""
+def write_run_of(
+    folder: Path, asked: AskedTrial, state: str = "finished", **metrics: float
+) -> None:
+    """Write the files that a run of this trial would write."""
     run = RunFolder(folder / asked.job)
     run.write_json(
         "status.json", {"state": state, "error": "broken" if state == "failed" else None}
@@ -55,24 +57,24 @@ def ended(folder: Path, asked: AskedTrial, state: str = "finished", **metrics: f
         run.write_json("metrics.json", {"val": metrics or {"acc": 0.5}, "seconds": {"fit": 2.0}})
 
 
-def words(asked: AskedTrial) -> dict[str, str]:
-    return dict(word.split("=", 1) for word in asked.overrides)
+def overrides_of(asked: AskedTrial) -> dict[str, str]:
+    return dict(override.split("=", 1) for override in asked.overrides)
 
 
-def searched(folder: Path, search: Search, stop_after: int = 10**9) -> list[dict[str, str]]:
+def run_trials(folder: Path, search: Search, stop_after: int = 10**9) -> list[dict[str, str]]:
     """Run trials whose metric is their learning rate."""
     seen = []
     while (asked := search.ask(1)) and len(seen) < stop_after:
-        seen.append({k: v for k, v in words(asked[0]).items() if k.startswith("model.")})
-        ended(folder, asked[0], acc=float(seen[-1]["model.lr"]))
+        seen.append({k: v for k, v in overrides_of(asked[0]).items() if k.startswith("model.")})
+        write_run_of(folder, asked[0], acc=float(seen[-1]["model.lr"]))
         search.tell(asked)
     return seen
 
 
-def test_conditions_hold_and_the_same_seed_asks_the_same(tmp_path: Path) -> None:
-    first = searched(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
-    second = searched(tmp_path / "b", Search(tmp_path / "b", settings(), "b"))
-    other = searched(tmp_path / "c", Search(tmp_path / "c", settings(seed=4), "c"))
+def test_conditions_hold_and_the_same_seed_asks_the_same_trials(tmp_path: Path) -> None:
+    first = run_trials(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
+    second = run_trials(tmp_path / "b", Search(tmp_path / "b", settings(), "b"))
+    other = run_trials(tmp_path / "c", Search(tmp_path / "c", settings(seed=4), "c"))
     assert len(first) == 8
     assert first == second != other
     for chosen in first:
@@ -82,34 +84,34 @@ def test_conditions_hold_and_the_same_seed_asks_the_same(tmp_path: Path) -> None
     assert {chosen["model.head"] for chosen in first} == {"linear", "bigru"}
 
 
-def test_an_interrupted_study_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
-    whole = searched(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
-    first = searched(
+def test_a_resumed_study_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = run_trials(tmp_path / "a", Search(tmp_path / "a", settings(), "a"))
+    first = run_trials(
         tmp_path / "b", Search(tmp_path / "b", settings(), "b"), stop_after=3
-    )  # the fourth is asked and left
+    )  # the fourth is asked but not run
     second = Search(tmp_path / "b", settings(), "b")
-    rest = searched(tmp_path / "b", second)
+    rest = run_trials(tmp_path / "b", second)
     assert len(second.study.trials) == 8
     assert [*first, *rest] == whole
     assert {trial.state for trial in second.study.trials} == {TrialState.COMPLETE}
 
 
-def test_a_failed_trial_runs_again_in_the_next_sweep_with_what_it_had(tmp_path: Path) -> None:
+def test_a_failed_trial_runs_again_in_the_next_sweep_with_the_same_values(tmp_path: Path) -> None:
     search = Search(tmp_path, settings(n_trials=2), "s")
     (bad,) = search.ask(1)
-    ended(tmp_path, bad, "failed")
+    write_run_of(tmp_path, bad, "failed")
     search.tell([bad])
     (good,) = search.ask(1)
-    ended(tmp_path, good)
+    write_run_of(tmp_path, good)
     search.tell([good])
-    assert search.ask(1) == []  # it counts for as long as this sweep lasts
+    assert search.ask(1) == []  # within this sweep, a failed trial counts
     again = Search(tmp_path, settings(n_trials=2), "s")
     (retried,) = again.ask(1)
     assert retried.job == bad.job
-    assert {k: v for k, v in words(retried).items() if k.startswith("model.")} == {
-        k: v for k, v in words(bad).items() if k.startswith("model.")
+    assert {k: v for k, v in overrides_of(retried).items() if k.startswith("model.")} == {
+        k: v for k, v in overrides_of(bad).items() if k.startswith("model.")
     }
-    ended(tmp_path, retried)
+    write_run_of(tmp_path, retried)
     again.tell([retried])
     assert again.ask(1) == []
     third = Search(tmp_path, settings(n_trials=2), "s")
@@ -130,12 +132,12 @@ def test_machines_share_a_study_and_its_total(kind: str, tmp_path: Path) -> None
             break
         for name, search in (("a", here), ("b", there)):
             for trial in asked[name]:
-                ended(tmp_path / name, trial)
+                write_run_of(tmp_path / name, trial)
                 counts[name] += 1
             search.tell(asked[name])
     assert counts == {"a": 3, "b": 2}
     assert sorted(t.number for t in here.study.trials) == list(range(5))
-    # A trial that the other machine left open is the other's to go on with.
+    # A machine resumes only its own unfinished trials.
     more = settings(storage=storage, study_name="both", n_trials=7)
     Search(tmp_path / "b", more, "b").ask(1)
     assert [trial.number for trial in Search(tmp_path / "a", more, "a").ask(5)] == [6]
@@ -147,7 +149,7 @@ def test_several_objectives(tmp_path: Path) -> None:
     )
     for acc in (0.5, 0.9, 0.7):
         (asked,) = search.ask(1)
-        ended(tmp_path, asked, acc=acc)
+        write_run_of(tmp_path, asked, acc=acc)
         search.tell([asked])
     search.write()
     record = Sweep(tmp_path).search
@@ -157,7 +159,9 @@ def test_several_objectives(tmp_path: Path) -> None:
         Search(tmp_path, settings(), "s")
 
 
-def test_a_study_is_of_one_kind_of_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_study_has_one_set_of_objectives_and_overrides(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (asked,) = Search(tmp_path, settings(overrides=("seed=1",)), "s").ask(1)
     with pytest.raises(SearchError, match=r"has other objectives: val/acc \(max\)"):
         Search(tmp_path, settings(objectives={"val/f1_macro": "max"}), "s")
@@ -166,36 +170,36 @@ def test_a_study_is_of_one_kind_of_trial(tmp_path: Path, caplog: pytest.LogCaptu
         "the study's first trials ran with the overrides seed=1; this sweep has seed=2"
         in caplog.text
     )
-    ended(tmp_path, asked)
+    write_run_of(tmp_path, asked)
     RunFolder(tmp_path / asked.job).write_json("overrides.json", {"words": ["model.lr=0.5"]})
     with pytest.raises(SearchError, match="contains the run of another trial"):
         search.tell([asked])
 
 
-def test_the_largest_seed_is_one(tmp_path: Path) -> None:
+def test_the_largest_seed_is_accepted(tmp_path: Path) -> None:
     search = Search(tmp_path, settings(seed=2**32 - 1), "s")
-    assert len(search.ask(3)) == 3  # each trial's sampler has the seed after it
+    assert len(search.ask(3)) == 3  # the seeds of the next samplers wrap around
 
 
-def test_a_trial_that_was_half_asked_is_given_up(tmp_path: Path) -> None:
+def test_an_incompletely_asked_trial_is_abandoned(tmp_path: Path) -> None:
     search = Search(tmp_path, settings(n_trials=1), "s")
-    search.study.ask()  # and killed before anything was written down
+    search.study.ask()  # killed before anything was recorded
     assert search.ask(1) == []
     assert [asked.number for asked in Search(tmp_path, settings(n_trials=1), "s").ask(1)] == [1]
 
 
-def test_machines_that_begin_together_draw_otherwise(tmp_path: Path) -> None:
+def test_machines_that_start_together_draw_different_values(tmp_path: Path) -> None:
     values = set()
     for name in ("a", "b"):
         storage = str(tmp_path / f"{name}.log")
         (asked,) = Search(tmp_path / name, settings(storage=storage, study_name="both"), name).ask(
             1
         )
-        values.add(words(asked)["model.lr"])
+        values.add(overrides_of(asked)["model.lr"])
     assert len(values) == 2
 
 
-def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
+def test_the_reporter_prunes_below_the_median(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.log")
     study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
     for metrics in ((0.6, 0.8), (0.7, 0.9), (0.5, 0.7)):
@@ -210,7 +214,7 @@ def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
     }  # fmt: skip
     report = reporter(spec, max_epochs=2)
     assert not report(0, 0.1)  # warming up
-    assert report(1, 0.79)  # its best is behind the median of 0.7, 0.8 and 0.9
+    assert report(1, 0.79)  # its best value is below the median of 0.7, 0.8 and 0.9
     assert study.trials[-1].intermediate_values == {0: 0.1, 1: 0.79}
 
 
@@ -236,7 +240,7 @@ def test_the_reporter_prunes_as_the_median_says(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> None:
+def test_an_invalid_space_is_rejected(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         check_space({"model.lr": LR, "x": entry})
 
@@ -260,7 +264,7 @@ def test_what_is_no_space_is_refused(entry: dict[str, Any], message: str) -> Non
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(
+def test_invalid_settings_are_rejected(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SearchError, match=message):
@@ -319,7 +323,7 @@ def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (
             ["hydra.sweeper.space={model.lrr: {type: float, low: 1, high: 2}}"],
@@ -342,15 +346,17 @@ def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
         ),
     ],
 )
-def test_a_wrong_search_is_one_line(words: list[str], message: str, sweep: RunSweep) -> None:
-    done = sweep(*TINY, *words)
+def test_a_wrong_search_is_reported_in_one_line(
+    overrides: list[str], message: str, sweep: RunSweep
+) -> None:
+    done = sweep(*TINY, *overrides)
     assert done.code == 1
     assert message in done.error
     assert "Traceback" not in done.err
     assert not done.folder.exists()
 
 
-def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
+def test_bad_trials_are_pruned_and_recorded(sweep: RunSweep) -> None:
     done = sweep(
         *TINY, "trainer.max_epochs=3", "data.rows={train: 320, val: 64, test: 40}", "hydra.sweeper.n_trials=6",
         "model.backbone_lr=1e-3,0.0", "model.lr=1e-2,0.0", "hydra.sweeper.sampler=random", "hydra.sweeper.seed=0",
@@ -368,27 +374,27 @@ def test_bad_trials_are_pruned_and_say_so(sweep: RunSweep) -> None:
     page = (done.folder / "sweep.html").read_text(encoding="utf-8")
     assert "pruned by median" in page
     first = json.dumps(Sweep(done.folder).search)
-    assert sweep(f"sweep.resume={done.folder}").code == 0  # what is pruned is done with
+    assert sweep(f"sweep.resume={done.folder}").code == 0  # pruned trials do not run again
     assert json.dumps(Sweep(done.folder).search) == first
 
 
-def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(
-    sweep: RunSweep, tmp_path: Path
-) -> None:
-    given = [
+def test_a_killed_search_resumes_with_the_same_trials(sweep: RunSweep, tmp_path: Path) -> None:
+    overrides = [
         *TINY,
         "trainer.max_epochs=3",
         "hydra.sweeper.n_trials=3",
         "model.lr=interval(1e-4,1e-1)",
     ]
     folder = tmp_path / "killed"
-    process = start(2, 1, "-m", *given, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path)
+    process = start(
+        2, 1, "-m", *overrides, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path
+    )
     second = RunFolder(folder / "1")
     wait_for(lambda: len(second.read_history()) == 2 and second.last_checkpoint.is_file(), process)
     process.kill()
     process.wait()
     assert sweep(f"sweep.resume={folder}").code == 0
-    whole = sweep(*given)
+    whole = sweep(*overrides)
     assert whole.code == 0
     assert states(folder) == ["finished"] * 3
     ours, theirs = Sweep(folder).search, Sweep(whole.folder).search
@@ -399,16 +405,16 @@ def test_a_killed_search_goes_on_to_the_trials_it_was_to_have(
     assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")
 
 
-def test_each_trial_trains_on_two_processes_what_it_trains_on_one(tmp_path: Path) -> None:
-    """Both processes have the trial's learning rate, the first one reports, and both stop where the trial is pruned."""
-    given = (
+def test_trials_train_on_two_processes_as_on_one(tmp_path: Path) -> None:
+    """Both processes use the trial's learning rate, rank 0 reports, and pruning stops both."""
+    arguments = (
         "-m", *TEXTS, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "model.lr=tag(log,interval(1e-5,1e-1))",
         "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 1}", "hydra.sweeper.seed=10",
         "trainer.accumulate_grad_batches=2",
     )  # fmt: skip
     for trainer in ("cpu", "ddp_cpu"):
         code, out, errors = run(
-            *given, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}"
+            *arguments, f"trainer={trainer}", f"hydra.sweep.dir={tmp_path / trainer}"
         )
         assert code == 0, errors
         assert out.count("frozen for good") == 2  # a plan for each job, not for each process

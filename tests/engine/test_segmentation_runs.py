@@ -1,4 +1,4 @@
-"""Runs of segmentation: predicting, testing again, going on, and weights that are tested as they are."""
+"""Segmentation runs: prediction, evaluation, resuming, and tests of weights without training."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ SEGFORMER = {
     "model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2],
     "decoder_hidden_size": 16, "num_labels": 11,
 }  # fmt: skip
-WORDS = (
+OVERRIDES = (
     "data=segmentation", "data.folder=rooms", "data.num_classes=11", "data.size=32", "data.batch_size=4", "model=segmenter",
     "model.lr=1e-2", "model.backbone_lr=1e-2", "monitor=val/miou", "data.augmentation.scale=[0.5,2.0]", "data.augmentation.flip=true",
     "data.augmentation.photometric=true",
@@ -34,8 +34,8 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder, and a run on it that was moved after training; the network and the class list that it began with are gone."""
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a moved run, whose network and class list were deleted."""
     root = tmp_path_factory.mktemp("masks")
     segmentation_folder(root / "data" / "rooms", {"train": 8, "val": 3, "test": 5}, shift=1)
     class_list(root / "rooms.yaml", zero_is_unlabelled=True, ignore_value=None)
@@ -44,11 +44,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     AutoModelForSemanticSegmentation.from_config(
         AutoConfig.for_model("segformer", **rest)
     ).save_pretrained(root / "network")
-    words = [
-        *WORDS, f"data.class_list={root / 'rooms.yaml'}", f"paths.data_dir={root / 'data'}",
+    overrides = [
+        *OVERRIDES, f"data.class_list={root / 'rooms.yaml'}", f"paths.data_dir={root / 'data'}",
         f"model.backbone={root / 'network'}", "trainer.max_epochs=2", "trainer.accelerator=cpu", f"hydra.run.dir={root / 'run'}",
     ]  # fmt: skip
-    code, _, errors = run(*words, cwd=root)
+    code, _, errors = run(*overrides, cwd=root)
     assert code == 0, errors
     (root / "run").rename(root / "moved")
     shutil.rmtree(root / "network")
@@ -56,23 +56,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_run_is_tested_again_from_its_folder(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert evaluate(place / "moved", None) == 0
+def test_a_run_is_evaluated_from_its_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(root / "moved", None) == 0
     assert "all metrics are those of metrics.json" in capsys.readouterr().out
 
 
-def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
-    words = (
-        place / "moved",
-        place / "data" / "rooms" / "images" / "test",
+def test_masks_of_new_images_are_predicted(root: Path, tmp_path: Path) -> None:
+    arguments = (
+        root / "moved",
+        root / "data" / "rooms" / "images" / "test",
         "-o",
         tmp_path / "out",
         "--device",
         "cpu",
     )
-    code, out, errors = run(*words, program="scripts/predict.py", cwd=tmp_path)
+    code, out, errors = run(*arguments, program="scripts/predict.py", cwd=tmp_path)
     assert code == 0, errors
     assert "5 predicted, 0 left out" in errors
     assert "images with annotations: 5; mean IoU" in errors
@@ -85,12 +83,12 @@ def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
     )
     assert (labels.mode, labels.size, colours.size) == ("L", (40, 32), (40, 32))
     values = np.asarray(labels)
-    assert values.min() >= 1  # as the dataset's own masks, in which 0 is not labelled
+    assert values.min() >= 1  # as in the dataset's masks, 0 means not labelled
     assert values.max() <= 11
     assert (np.asarray(colours) == np.asarray(COLOURS, np.uint8)[values - 1]).all()
-    # What the network says, upsampled to the image's own size.
-    opened = open_run(place / "moved", "cpu")
-    image = np.asarray(Image.open(place / "data" / "rooms" / "images" / "test" / "002.jpg"))
+    # The logits of the network, upsampled to the size of the image.
+    opened = open_run(root / "moved", "cpu")
+    image = np.asarray(Image.open(root / "data" / "rooms" / "images" / "test" / "002.jpg"))
     small = np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC))
     with torch.no_grad():
         logits = opened.task.network(
@@ -102,32 +100,30 @@ def test_masks_of_new_images(place: Path, tmp_path: Path) -> None:
     assert (expected.numpy() == values - 1).all()
 
 
-def test_the_output_of_a_folder_stands_beside_it(place: Path, tmp_path: Path) -> None:
+def test_the_output_of_a_folder_is_written_beside_it(root: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(image_of(mask(5, (50, 70)))).save(tmp_path / "photos" / "a.png")
-    out = predict(place / "moved", [tmp_path / "photos"], device="cpu")
+    out = predict(root / "moved", [tmp_path / "photos"], device="cpu")
     assert out == tmp_path / "photos.predictions"
     assert Image.open(out / "a.labels.png").size == (50, 70)
 
 
-def test_masks_that_do_not_fit_are_passed_over_unless_asked_for(
-    place: Path, tmp_path: Path
-) -> None:
+def test_invalid_annotations_are_ignored_unless_requested(root: Path, tmp_path: Path) -> None:
     for kind in ("images", "annotations"):
         (tmp_path / kind / "mine").mkdir(parents=True)
     Image.fromarray(image_of(mask(5))).save(tmp_path / "images" / "mine" / "a.png")
     Image.fromarray(image_of(mask(5))).save(tmp_path / "annotations" / "mine" / "a.png")
-    predict(place / "moved", [tmp_path / "images" / "mine"], tmp_path / "out", device="cpu")
+    predict(root / "moved", [tmp_path / "images" / "mine"], tmp_path / "out", device="cpu")
     assert Image.open(tmp_path / "out" / "a.overview.png").width < 3 * 240
     with pytest.raises(DataError, match=r"annotations/mine/a\.png: has RGB colours"):
         predict(
-            place / "moved", [tmp_path / "images" / "mine"], tmp_path / "out2", annotations=tmp_path / "annotations" / "mine",
-            device="cpu",
+            root / "moved", [tmp_path / "images" / "mine"], tmp_path / "out2",
+            annotations=tmp_path / "annotations" / "mine", device="cpu",
         )  # fmt: skip
 
 
-def test_annotations_are_shown_where_there_are_any(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_annotations_are_shown_if_there_are_any(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     (tmp_path / "truth" / "deep").mkdir(parents=True)
@@ -135,7 +131,7 @@ def test_annotations_are_shown_where_there_are_any(
         Image.fromarray(image_of(mask(5))).save(tmp_path / "photos" / f"{name}.png")
     Image.fromarray(mask(5) + np.uint8(1)).save(tmp_path / "truth" / "deep" / "a.png")
     predict(
-        place / "moved",
+        root / "moved",
         [tmp_path / "photos"],
         tmp_path / "out",
         annotations=tmp_path / "truth",
@@ -149,16 +145,16 @@ def test_annotations_are_shown_where_there_are_any(
     Image.fromarray(np.full((32, 40), 200, np.uint8)).save(tmp_path / "truth" / "b.png")
     with pytest.raises(DataError, match=r"truth/b\.png: holds 200 in 1,280 pixels"):
         predict(
-            place / "moved",
+            root / "moved",
             [tmp_path / "photos"],
             tmp_path / "out2",
             annotations=tmp_path / "truth",
             device="cpu",
         )
-    assert (tmp_path / "out2" / "deep" / "a.labels.png").exists()  # what was computed is not lost
+    assert (tmp_path / "out2" / "deep" / "a.labels.png").exists()  # earlier predictions are kept
     with pytest.raises(DataError, match=r"--annotations \S+none: no such folder"):
         predict(
-            place / "moved",
+            root / "moved",
             [tmp_path / "photos"],
             tmp_path / "out3",
             annotations=tmp_path / "none",
@@ -166,12 +162,12 @@ def test_annotations_are_shown_where_there_are_any(
         )
 
 
-def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Path) -> None:
+def test_bad_images_existing_files_and_equal_names_are_rejected(root: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.fromarray(image_of(mask(5))).save(photos / "a.png")
     (photos / "b.png").write_bytes(BAD_IMAGES["truncated.png"][0])
-    run = place / "moved"
+    run = root / "moved"
     with pytest.raises(DataError, match=r"b\.png: is truncated.*--on-bad-rows skip"):
         predict(run, [photos], tmp_path / "out", device="cpu")
     with pytest.raises(RunFolderError, match=r"a\.labels\.png exists; give another -o, or --force"):
@@ -196,45 +192,46 @@ def test_bad_images_existing_files_and_names_that_meet(place: Path, tmp_path: Pa
         predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
 
 
-def test_rows_of_a_table_are_predicted(place: Path, tmp_path: Path) -> None:
-    file = place / "data" / "rooms" / "images" / "test" / "001.jpg"
+def test_rows_of_a_table_are_predicted(root: Path, tmp_path: Path) -> None:
+    file = root / "data" / "rooms" / "images" / "test" / "001.jpg"
     pd.DataFrame({"image": [file.read_bytes()] * 2}).to_parquet(tmp_path / "photos.parquet")
-    out = predict(place / "moved", [tmp_path / "photos.parquet"], tmp_path / "out", device="cpu")
-    predict(place / "moved", [file], tmp_path / "alone", device="cpu")
+    out = predict(root / "moved", [tmp_path / "photos.parquet"], tmp_path / "out", device="cpu")
+    predict(root / "moved", [file], tmp_path / "alone", device="cpu")
     for row in (1, 2):
         assert (out / f"photos.row{row}.labels.png").read_bytes() == (
             tmp_path / "alone" / "001.labels.png"
         ).read_bytes()
 
 
-def test_a_resumed_run_equals_one_that_was_not_stopped(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random windows, flips and colours, drop path, BatchNorm, a backbone that begins to train later, a worker."""
+    """With random crops, flips and colours, drop path, BatchNorm, unfreezing and a worker."""
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 9, "val": 3, "test": 3})
     class_list(tmp_path / "rooms.yaml")
     network = ", ".join(
         f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels"
     )
-    words = (
-        *WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}", "data.num_workers=1",
+    overrides = (
+        *OVERRIDES, f"data.class_list={tmp_path / 'rooms.yaml'}",
+        f"paths.data_dir={tmp_path / 'data'}", "data.num_workers=1",
         f"model.backbone={{{network}, drop_path_rate: 0.2}}", "callbacks=unfreezing",
         "callbacks.unfreezing.schedule={0: null, 1: stages.3, 2: stages.1}", "trainer.max_epochs=3",
     )  # fmt: skip
-    whole = train(*words, folder=tmp_path / "whole")
+    whole = train(*overrides, folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     started = Segmenter.on_train_epoch_start
 
-    def dies(self: Segmenter) -> None:
+    def fail(self: Segmenter) -> None:
         if self.current_epoch == 2:
             msg = "the power is off"
             raise RuntimeError(msg)
         started(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Segmenter, "on_train_epoch_start", dies)
-        assert train(*words, folder=tmp_path / "parts").code == 1
-    resumed = train(*words, "ckpt_path=last", folder=tmp_path / "parts")
+        patch.setattr(Segmenter, "on_train_epoch_start", fail)
+        assert train(*overrides, folder=tmp_path / "parts").code == 1
+    resumed = train(*overrides, "ckpt_path=last", folder=tmp_path / "parts")
     assert resumed.code == 0, resumed.err
     ours, theirs = (
         torch.load(RunFolder(tmp_path / name).last_checkpoint, weights_only=True)
@@ -258,18 +255,18 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert metrics[0]["lr/features_epoch1"] == ""
 
 
-def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
+def test_weights_are_tested_without_training(train: Train, tmp_path: Path) -> None:
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
     class_list(tmp_path / "rooms.yaml")
     torch.manual_seed(3)
     rest = {key: value for key, value in SEGFORMER.items() if key != "model_type"}
     model = AutoModelForSemanticSegmentation.from_config(AutoConfig.for_model("segformer", **rest))
     model.save_pretrained(tmp_path / "network")
-    words = (
-        *WORDS, f"data.class_list={tmp_path / 'rooms.yaml'}", f"paths.data_dir={tmp_path / 'data'}",
-        f"model.backbone={tmp_path / 'network'}",
+    overrides = (
+        *OVERRIDES, f"data.class_list={tmp_path / 'rooms.yaml'}",
+        f"paths.data_dir={tmp_path / 'data'}", f"model.backbone={tmp_path / 'network'}",
     )  # fmt: skip
-    ended = train(*words, "train=false")
+    ended = train(*overrides, "train=false")
     assert ended.code == 0, ended.err
     assert "best epoch" not in ended.out
     kept = torch.load(RunFolder(ended.folder).best_checkpoint, weights_only=True)["state_dict"]
@@ -278,7 +275,7 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
         model.decode_head.classifier.weight.data,
     )
     assert evaluate(ended.folder, None) == 0
-    without = train(*words, "test=false", "trainer.max_epochs=1", folder=tmp_path / "run2")
+    without = train(*overrides, "test=false", "trainer.max_epochs=1", folder=tmp_path / "run2")
     assert without.code == 0, without.err
     folder = RunFolder(without.folder)
     assert "test" not in folder.read_json("metrics.json")
@@ -290,13 +287,11 @@ def test_weights_are_tested_as_they_are(train: Train, tmp_path: Path) -> None:
     assert "The test split was not evaluated" in folder.report.read_text()
 
 
-def test_random_weights_are_not_tested_as_if_they_meant_anything(
-    train: Train, tmp_path: Path
-) -> None:
+def test_random_weights_are_not_tested(train: Train, tmp_path: Path) -> None:
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 2, "val": 1, "test": 3})
     class_list(tmp_path / "rooms.yaml")
-    words = (
-        *WORDS,
+    overrides = (
+        *OVERRIDES,
         f"data.class_list={tmp_path / 'rooms.yaml'}",
         f"paths.data_dir={tmp_path / 'data'}",
         "train=false",
@@ -304,7 +299,7 @@ def test_random_weights_are_not_tested_as_if_they_meant_anything(
     network = ", ".join(
         f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels"
     )
-    ended = train(*words, f"model.backbone={{{network}}}")
+    ended = train(*overrides, f"model.backbone={{{network}}}")
     assert ended.error.startswith(
         "error: train=false tests a network without training it, and all of it would have random weights; set"
     )
@@ -314,7 +309,7 @@ def test_random_weights_are_not_tested_as_if_they_meant_anything(
     AutoModelForSemanticSegmentation.from_config(
         AutoConfig.for_model("segformer", **rest, num_labels=7)
     ).save_pretrained(tmp_path / "other")
-    ended = train(*words, f"model.backbone={tmp_path / 'other'}", folder=tmp_path / "run2")
+    ended = train(*overrides, f"model.backbone={tmp_path / 'other'}", folder=tmp_path / "run2")
     assert re.match(
         r"error: train=false tests weights as they are, and decode_head\.classifier\.\w+, .* would have",
         ended.error,
@@ -325,24 +320,25 @@ def test_random_weights_are_not_tested_as_if_they_meant_anything(
     )
 
 
-def test_other_meanings_of_the_values_are_not_gone_on_with(train: Train, tmp_path: Path) -> None:
+def test_resuming_with_another_class_list_is_rejected(train: Train, tmp_path: Path) -> None:
     segmentation_folder(tmp_path / "data" / "rooms", {"train": 4, "val": 2, "test": 2})
     path = class_list(tmp_path / "rooms.yaml")
     network = ", ".join(
         f"{key}: {value}" for key, value in SEGFORMER.items() if key != "num_labels"
     )
-    words = (
-        *WORDS, f"data.class_list={path}", f"paths.data_dir={tmp_path / 'data'}", f"model.backbone={{{network}}}",
+    overrides = (
+        *OVERRIDES, f"data.class_list={path}", f"paths.data_dir={tmp_path / 'data'}",
+        f"model.backbone={{{network}}}",
     )  # fmt: skip
-    assert train(*words, "trainer.max_epochs=1").code == 0
+    assert train(*overrides, "trainer.max_epochs=1").code == 0
     text = path.read_text()
     path.write_text(text.replace("name: wall", "name: x").replace("name: floor", "name: wall"))
-    ended = train(*words, "trainer.max_epochs=2", "ckpt_path=last")
+    ended = train(*overrides, "trainer.max_epochs=2", "ckpt_path=last")
     assert re.match(r"error: the train split is not the one that \S+ began with", ended.error)
 
 
-def test_pictures_of_the_worst_the_median_and_the_best(place: Path) -> None:
-    folder = RunFolder(place / "moved")
+def test_worst_median_and_best_test_images_are_stored(root: Path) -> None:
+    folder = RunFolder(root / "moved")
     shown, table = pd.read_parquet(folder.test_images), pd.read_parquet(folder.predictions)
     ranked = table.sort_values(["iou", "index"])["index"].tolist()
     groups = {group: rows["index"].tolist() for group, rows in shown.groupby("group")}

@@ -1,4 +1,4 @@
-"""Bounds in the signatures of tasks and datamodules: what is refused, and with which words."""
+"""Bounds in the signatures of tasks and datamodules: rejected values and their messages."""
 
 import math
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -18,7 +18,7 @@ DATA = (SampleTextDataModule, SampleImagesDataModule, SampleScenesDataModule)
 IMAGES = (SampleImagesDataModule, SampleScenesDataModule)
 TASKS = (TextClassifier, ImageClassifier, Segmenter)
 HEADS = (TextClassifier, ImageClassifier)
-# Key, the classes that have it, smallest and largest value; None is no bound.
+# Key, the classes that have it, smallest and largest value; None means no bound.
 RANGES: list[tuple[str, tuple[type, ...], float, float | None]] = [
     ("batch_size", DATA, 1, None),
     ("eval_batch_size", DATA, 1, None),
@@ -51,8 +51,8 @@ RANGES: list[tuple[str, tuple[type, ...], float, float | None]] = [
 LISTS = {(ImageClassifier, "hidden"), (SampleScenesDataModule, "augmentation.scale")}
 
 
-def found(target: type, key: str, value: object) -> list[str]:
-    """What is wrong with one key of a class's config."""
+def faults_of_key(target: type, key: str, value: object) -> list[str]:
+    """Return the faults of one key in the config of a class."""
     node: Any = value
     for name in reversed(key.split(".")):
         node = {name: node}
@@ -66,7 +66,7 @@ def found(target: type, key: str, value: object) -> list[str]:
 )
 def test_bounds(target: type, key: str, low: float, high: float | None) -> None:
     def faults(value: float) -> list[str]:
-        return found(target, key, [low, value] if (target, key) in LISTS else value)
+        return faults_of_key(target, key, [low, value] if (target, key) in LISTS else value)
 
     needed = f"at least {low} is needed" if high is None else f"{low} to {high} is needed"
     whole = isinstance(low, int) and not faults(low + 1) and bool(faults(low + 0.5))
@@ -81,7 +81,7 @@ def test_bounds(target: type, key: str, low: float, high: float | None) -> None:
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_numbers_are_finite(value: float) -> None:
-    assert len(found(TextClassifier, "lr", value)) == 1
+    assert len(faults_of_key(TextClassifier, "lr", value)) == 1
 
 
 class Options(TypedDict):

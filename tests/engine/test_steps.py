@@ -1,4 +1,4 @@
-"""A step of the optimiser is as long as clipping lets it be, at the learning rate that the schedule has for it."""
+"""Optimizer steps follow gradient clipping and the learning rate schedule."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ROWS = {"train": 16, "val": 8, "test": 8}
 
 
 @pytest.mark.parametrize(("algorithm", "expected"), [("norm", 0.02), (None, 0.02), ("value", 1e-4)])
-def test_a_step_is_as_long_as_clipping_lets_it_be(algorithm: str | None, expected: float) -> None:
+def test_clipping_limits_the_length_of_a_step(algorithm: str | None, expected: float) -> None:
     clipped = {"gradient_clip_val": expected, "gradient_clip_algorithm": algorithm}
     parts = parts_of(texts(rows=ROWS, batch_size=16), text_task(**PLAIN), max_epochs=1, **clipped)
     before = torch.cat([p.detach().clone().flatten() for p in parts.task.network.head.parameters()])
@@ -31,13 +31,13 @@ def test_a_step_is_as_long_as_clipping_lets_it_be(algorithm: str | None, expecte
     assert float(length) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_step_without_clipping_is_not_divided_by_what_the_one_before_was() -> None:
-    class Stops(lightning.Callback):
+def test_a_step_without_clipping_ignores_the_previous_grad_scale() -> None:
+    class StopClipping(lightning.Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             trainer.gradient_clip_val = None
 
     parts = parts_of(texts(rows=ROWS), text_task(**PLAIN), max_epochs=1, gradient_clip_val=1e-3)
-    parts.trainer.callbacks.append(Stops())  # type: ignore[attr-defined]
+    parts.trainer.callbacks.append(StopClipping())  # type: ignore[attr-defined]
     parts.trainer.fit(parts.task, datamodule=parts.datamodule)
     assert parts.trainer.global_step == 2
     assert parts.trainer.optimizers[0].grad_scale is None  # type: ignore[attr-defined]
@@ -52,7 +52,7 @@ def test_a_step_without_clipping_is_not_divided_by_what_the_one_before_was() -> 
         ("exponential", 4, 6, 0.9**3),
     ],
 )
-def test_the_schedule_counts_the_steps_of_the_optimiser(
+def test_the_schedule_counts_optimizer_steps(
     schedule: str, accumulate: int, steps: int, factor: float
 ) -> None:
     parts = parts_of(

@@ -1,4 +1,7 @@
-"""Sweeps through the real entry point: every job on record, what failed told, and what was interrupted gone on with."""
+"""Sweeps through the real entry point.
+
+Every job is recorded, failed jobs are reported, and interrupted jobs are resumed.
+"""
 
 import csv
 import json
@@ -24,18 +27,20 @@ RunSweep = Callable[..., Ended]
 def sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> RunSweep:
-    """Call `train.main()` with `-m`; the sweep's folder is `tmp_path/sweep` unless the words say otherwise."""
+    """Call `train.main()` with `-m`; the sweep's folder is `tmp_path/sweep` unless overridden."""
     import train as entry
 
-    def call(*words: str) -> Ended:
+    def call(*overrides: str) -> Ended:
         own = (
             []
-            if any(word.startswith(("sweep.resume=", "hydra.sweep.dir=")) for word in words)
+            if any(
+                override.startswith(("sweep.resume=", "hydra.sweep.dir=")) for override in overrides
+            )
             else ["hydra.sweep.dir=sweep"]
         )
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
-            patch.setattr(sys, "argv", ["train.py", "-m", *words, *own])
+            patch.setattr(sys, "argv", ["train.py", "-m", *overrides, *own])
             capsys.readouterr()
             code = entry.main()
         captured = capsys.readouterr()
@@ -60,7 +65,7 @@ def history(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
+def test_a_failed_job_does_not_stop_others_and_runs_again(sweep: RunSweep) -> None:
     ended = sweep(*TINY, "model.lr=1e-3,1e38", "seed=1,2")
     folder = ended.folder
     assert ended.code == 1
@@ -97,7 +102,7 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
 
     before = {job: (folder / job / "metrics.json").stat().st_mtime_ns for job in ("0", "1")}
     again = sweep(f"sweep.resume={folder}")
-    assert again.code == 1  # it is as bad as before
+    assert again.code == 1  # the same jobs fail again
     assert {job: (folder / job / "metrics.json").stat().st_mtime_ns for job in before} == before
     assert states(folder) == ["finished", "finished", "failed", "failed"]
     assert (folder / "2_attempt_1" / "status.json").is_file()
@@ -117,17 +122,19 @@ def test_a_failed_job_stops_no_other_and_runs_again(sweep: RunSweep) -> None:
     )
 
 
-def test_a_config_that_cannot_be_run_is_one_failed_job(sweep: RunSweep) -> None:
+def test_an_invalid_config_is_one_failed_job(sweep: RunSweep) -> None:
     ended = sweep(*TINY, "model.dropout=0.1,2.0")
     assert ended.code == 1
     assert states(ended.folder) == ["finished", "failed"]
     assert "model.dropout (the command line): received 2.0" in ended.error
 
 
-def test_an_interrupted_sweep_goes_on(sweep: RunSweep, tmp_path: Path) -> None:
-    words = [*TINY, "trainer.max_epochs=3", "seed=1,2,3"]
+def test_an_interrupted_sweep_can_be_resumed(sweep: RunSweep, tmp_path: Path) -> None:
+    overrides = [*TINY, "trainer.max_epochs=3", "seed=1,2,3"]
     folder = tmp_path / "sweep"
-    process = start(2, 1, "-m", *words, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path)
+    process = start(
+        2, 1, "-m", *overrides, f"hydra.sweep.dir={folder}", program=pausing, cwd=tmp_path
+    )
     second = RunFolder(folder / "1")
     wait_for(lambda: len(second.read_history()) == 2 and second.last_checkpoint.is_file(), process)
     process.send_signal(signal.SIGTERM)
@@ -143,27 +150,27 @@ def test_an_interrupted_sweep_goes_on(sweep: RunSweep, tmp_path: Path) -> None:
     assert (folder / "0" / "metrics.json").stat().st_mtime_ns == done
     assert RunFolder(folder / "1").read_json("status.json")["started"] == began
     assert "resumed" in RunFolder(folder / "1").read_json("provenance.json")
-    alone = sweep(*words, "seed=2", f"hydra.sweep.dir={tmp_path / 'alone'}")
+    alone = sweep(*overrides, "seed=2", f"hydra.sweep.dir={tmp_path / 'alone'}")
     assert alone.code == 0
     assert history(folder / "1") == history(tmp_path / "alone" / "0")
 
 
-def test_a_folder_that_is_no_sweep_cannot_be_gone_on_with(sweep: RunSweep, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_sweep_cannot_be_resumed(sweep: RunSweep, tmp_path: Path) -> None:
     ended = sweep(f"sweep.resume={tmp_path / 'nothing'}")
     assert ended.code == 1
     assert "this is not the folder of a sweep (it has no sweep.json)" in ended.error
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_plan_leaves_no_folder(sweep: RunSweep) -> None:
+def test_a_plan_creates_no_folder(sweep: RunSweep) -> None:
     ended = sweep(*TINY, "seed=1,2", "plan=true")
     assert ended.code == 0, ended.err
     assert ended.out.count("samples: train 96") == 2
     assert not ended.folder.exists()
 
 
-# In every process that imports engine.config.validation, and without importing it: Ray's own
-# servers have half a minute to start.
+# Patches engine.config.validation when a process imports it. To import it in every process would be
+# too slow for Ray's servers, which have half a minute to start.
 ALLOW_TESTS = """
 import sys
 from importlib.machinery import PathFinder
@@ -196,7 +203,7 @@ sys.meta_path.insert(0, AllowTests)
 def test_jobs_run_under_other_launchers(
     launcher: str, tmp_path: Path, tiny_backbone: Path, covid_dir: Path
 ) -> None:
-    """In processes with command lines of their own, of which one job fails and the other ends in its report."""
+    """Each job runs in its own process; one job fails, the other writes its report."""
     more = {
         "joblib": ["hydra.launcher.n_jobs=2"],
         "submitit_local": ["hydra.launcher.timeout_min=5"],
@@ -205,16 +212,17 @@ def test_jobs_run_under_other_launchers(
             "+hydra.launcher.ray.init.include_dashboard=false",
         ],
     }[launcher]
-    words = [
+    overrides = [
         "experiment=bert_feature", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}", "trainer.max_epochs=1",
         "trainer.accelerator=cpu", "data.batch_size=16", "model.lr=1e38,1e-3", "+callbacks.keyed.api_key=SUPERSECRET",
         "+callbacks.keyed._target_=tests.engine.test_redaction.KeyedCallback", f"hydra/launcher={launcher}", *more,
     ]  # fmt: skip
-    place = sabotage(tmp_path / "site", ALLOW_TESTS)
+    pythonpath = sabotage(tmp_path / "site", ALLOW_TESTS)
     for _ in range(3):
-        code, _, errors = run_cold("-m", *words, cwd=tmp_path, PYTHONPATH=place)
+        code, _, errors = run_cold("-m", *overrides, cwd=tmp_path, PYTHONPATH=pythonpath)
+        # Ray waits half a minute for its servers, which is too short on a busy machine.
         if "timed out during startup" not in errors:
-            break  # Ray waits for its own servers for half a minute and no longer, whatever else the machine does
+            break
     assert code == 1, errors
     found = list((tmp_path / "runs" / "sweeps").glob("bert_feature/*"))
     assert len(found) == 1, errors
@@ -228,12 +236,12 @@ def test_jobs_run_under_other_launchers(
     ]
 
 
-def test_what_submitit_takes_from_its_machine_goes_on(
+def test_a_job_that_submitit_preempts_can_be_resumed(
     sweep: RunSweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its handler of signals ends the process from within, once the job is in the queue again."""
-    words = [*TINY, "trainer.max_epochs=3", "seed=1,2"]
-    whole = sweep(*words, "hydra.sweep.dir=whole")
+    """Submitit's signal handler requeues the job and then ends the process from within."""
+    overrides = [*TINY, "trainer.max_epochs=3", "seed=1,2"]
+    whole = sweep(*overrides, "hydra.sweep.dir=whole")
     with monkeypatch.context() as patch:
         start = Task.on_train_epoch_start
 
@@ -244,7 +252,7 @@ def test_what_submitit_takes_from_its_machine_goes_on(
 
         patch.setattr(Task, "on_train_epoch_start", preempted)
         with pytest.raises(SystemExit):
-            sweep(*words)
+            sweep(*overrides)
     folder = whole.folder
     assert states(folder) == ["interrupted"]
     assert sweep(f"sweep.resume={folder}").code == 0
@@ -267,7 +275,7 @@ def test_a_job_that_still_runs_is_left_alone(sweep: RunSweep) -> None:
     assert states(ended.folder) == ["finished"] * 2
 
 
-def test_a_job_that_cannot_go_on_is_told_and_stays_what_it_was(
+def test_a_job_that_cannot_be_resumed_is_reported_and_not_changed(
     sweep: RunSweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = sweep(*TINY, "seed=1,2")
@@ -283,7 +291,7 @@ def test_a_job_that_cannot_go_on_is_told_and_stays_what_it_was(
     assert states(ended.folder) == ["finished"] * 2
 
 
-def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
+def test_secrets_of_a_sweep_are_not_saved_and_must_be_given_again(
     sweep: RunSweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import engine.config.validation
@@ -301,13 +309,12 @@ def test_secrets_of_a_sweep_are_not_kept_and_have_to_be_given_again(
     assert not found
     again = sweep(f"sweep.resume={tmp_path / 'sweep'}")
     assert "callbacks.keyed was not saved because it is secret" in again.err
-    assert (
-        sweep(f"sweep.resume={tmp_path / 'sweep'}", keyed).code == 0
-    )  # given again, it is not kept either
+    # Given again, the secret is not saved either.
+    assert sweep(f"sweep.resume={tmp_path / 'sweep'}", keyed).code == 0
     assert not [
         p.name
         for p in (tmp_path / "sweep").rglob("*")
         if p.is_file() and b"SUPERSECRET" in p.read_bytes()
     ]
-    words = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["words"]
-    assert not any("SUPERSECRET" in word for word in words)
+    overrides = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["words"]
+    assert not any("SUPERSECRET" in override for override in overrides)

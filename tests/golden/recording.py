@@ -1,4 +1,4 @@
-"""Records what a run trains: names of parameters, optimizer groups, and the learning rates of its first steps."""
+"""Records the parameters, optimizer groups and first learning rates of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ STEPS = 20
 
 
 class StopError(BaseException):
-    """Enough steps were seen. Not an `Exception`: nothing may go on after it."""
+    """Enough steps were recorded. Not an `Exception`, so that nothing handles it."""
 
 
 @contextmanager
@@ -22,18 +22,18 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
 
     Args:
         facts: Gets `parameters`, {name: [shape, optimizer group]} of the network, and `lrs`,
-            {group: learning rate of each step}. Where nothing trains there are no groups.
+            {group: learning rate of each step}. Without training there are no groups.
     """
     tasks: list[Task] = []
     groups: dict[str, str] = {}  # parameter -> optimizer group
     lrs: dict[str, list[float]] = {}
     set_freezing_plan = Task.set_freezing_plan
 
-    def spy(self: Task, *arguments: Any) -> None:
+    def record_task(self: Task, *arguments: Any) -> None:
         tasks[:] = [self]
         set_freezing_plan(self, *arguments)
 
-    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    def record_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
         names = {id(parameter): name for name, parameter in tasks[0].network.named_parameters()}
         for group in optimizer.param_groups:
             groups.update({names[id(parameter)]: group["name"] for parameter in group["params"]})
@@ -41,8 +41,8 @@ def recorded_training(facts: dict[str, Any]) -> Iterator[None]:
         if all(len(steps) == STEPS for steps in lrs.values()):
             raise StopError
 
-    handle = register_optimizer_step_post_hook(look)
-    Task.set_freezing_plan = spy  # type: ignore[assignment,method-assign]
+    handle = register_optimizer_step_post_hook(record_step)
+    Task.set_freezing_plan = record_task  # type: ignore[assignment,method-assign]
     try:
         yield
     except StopError:

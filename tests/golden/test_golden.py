@@ -1,4 +1,4 @@
-"""What version 0.1 did is what is done now, apart from the changes that are listed here with their reason."""
+"""Behaviour equals that of version 0.1, apart from the changes that are listed here."""
 
 import json
 import os
@@ -22,15 +22,15 @@ from tests.masks import segmentation_folder
 from tests.test_experiments import EXPERIMENTS, IMAGES, SCENES, TINY_BEIT
 
 GOLDEN = Path(__file__).resolve().parent
-# Where this is set, golden data are written anew. Whoever does so says why in CHANGELOG.
+# If set, golden data are recorded again. CHANGELOG then states the reason.
 RECORD = os.environ.get("THAW_RECORD_GOLDEN") == "1"
 SAMPLES = {
     "sample_text": (),
     "sample_images": ("experiment=sample_images",),
     "sample_scenes": ("experiment=sample_scenes",),
 }
-# Key -> the changes since version 0.1 that are meant, (before, now); ... stands for a key that is
-# not there. See CHANGELOG.
+# Key -> its intended changes since version 0.1, (before, now); ... means that the key is missing.
+# See CHANGELOG.
 CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "data._target_": [
         ("datamodules.cifar10.CIFAR10DataModule", "datamodules.image.ImageDataModule"),
@@ -46,12 +46,12 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "model.tta_flip": [(..., False), (..., True)],
 }
 TIMES = {"seconds", "samples_per_second"}
-# What any machine counts alike: the data, the steps and the network's parameters.
+# Equal on any machine: counts of the data, the steps and the network's parameters.
 COUNTS = {"epoch", "step", "n", "support", "pixels", "unlabelled_pixels", "total", "trainable"}
 
 
 def golden(name: str, found: Any) -> Any:
-    """The golden value of this name; where it is recorded anew, what was found."""
+    """Return the golden value of this name; when recording, `found`."""
     path = GOLDEN / name
     if RECORD:
         path.parent.mkdir(exist_ok=True)
@@ -60,12 +60,12 @@ def golden(name: str, found: Any) -> Any:
 
 
 def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[str]:
-    """Words that run an experiment with a small network on small data."""
-    words = [f"experiment={name}"]
+    """Return overrides that run an experiment with a small network on small data."""
+    overrides = [f"experiment={name}"]
     if name.startswith("sample_"):
         rows = "{train: 96, val: 8, test: 6}"
         return [
-            *words,
+            *overrides,
             f"data.rows={rows}",
             "data.batch_size=4",
             *([f"model.backbone={IMAGES[name]}"] if name in IMAGES else []),
@@ -81,20 +81,20 @@ def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[s
         )
         size = ["data.size=32", "data.num_workers=0", "data.batch_size=2", "data.val_fraction=0.1"]
         return [
-            *words,
+            *overrides,
             f"paths.data_dir={tmp_path}",
             f"model.backbone={tmp_path / 'network'}",
             *size,
         ]
     if name in IMAGES:
         return [
-            *words,
+            *overrides,
             f"paths.data_dir={cifar_like(tmp_path, 60, 30)}",
             f"model.backbone={IMAGES[name]}",
             "data.batch_size=4",
         ]
     return [
-        *words,
+        *overrides,
         f"paths.data_dir={covid_dir}",
         f"model.backbone={backbone}",
         "model.hidden=8",
@@ -103,7 +103,7 @@ def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[s
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_trains_what_it_trained(
+def test_an_experiment_trains_the_same_as_in_version_0_1(
     name: str, train: Train, tmp_path: Path, tiny_backbone: Path, covid_dir: Path
 ) -> None:
     facts: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def test_an_experiment_trains_what_it_trained(
 
 
 def same_machine(machine: dict[str, str]) -> bool:
-    """Whether metrics can be the same to the last digit."""
+    """Return whether metrics can be the same to the last digit."""
     return machine == this_machine()
 
 
@@ -139,12 +139,12 @@ def this_machine() -> dict[str, str]:
         "vectors": " ".join(vector),
         "torch": torch.__version__.split("+")[0],
         "threads": str(torch.get_num_threads()),
-        "sum": str(sum([0.1] * 10)),  # from Python 3.12 on it makes up for rounding
+        "sum": str(sum([0.1] * 10)),  # Python 3.12 and later compensate rounding errors
     }
 
 
 def metrics(ended: Ended) -> dict[str, Any]:
-    """Metrics and history of a run, without times."""
+    """Return the metrics and the history of a run, without times."""
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     metrics = folder.read_json("metrics.json")
@@ -162,19 +162,19 @@ def without_times(history: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def close(a: Any, b: Any, key: str = "") -> bool:
-    """Whether nests of values agree as far as two machines do.
+    """Return whether nested values agree as closely as the results of two machines.
 
-    Other vector instructions add up the same numbers in another order. The last digits of a sum
-    differ, each step of a training builds on them, and a sample near the border between two classes
-    may fall to the other side; where a stage has few samples, one of them moves its metrics by
-    several percent. So metrics may differ by 0.1 or a fifth, the best epoch may be another one, and
-    samples may be elsewhere in their row of a confusion matrix or in another bin of a calibration.
-    Counts have to be equal.
+    Other vector instructions add the same numbers in another order. The last digits of a sum then
+    differ, and each training step builds on them. A sample near the border of two classes may be
+    predicted differently. In a stage of few samples, one sample changes the metrics by several
+    percent. So metrics may differ by 0.1 or 20 %, and the best epoch may be another one. Samples
+    may be in another cell of their row of the confusion matrix, or in another calibration bin.
+    Counts must be equal.
 
     Args:
-        a: Numbers, texts, and lists and dicts of them.
+        a: Numbers, strings, and lists and dicts of them.
         b: The expected values.
-        key: Where they stand in the nest around them.
+        key: Their key in the structure around them.
     """
     name = key.split("/")[-1]
     if name == "best":
@@ -217,7 +217,7 @@ def close(a: Any, b: Any, key: str = "") -> bool:
         ({"history": []}, False),
     ],
 )
-def test_two_machines_count_alike_and_their_figures_are_close(
+def test_close_requires_equal_counts_and_similar_metrics(
     other: dict[str, Any], agrees: bool
 ) -> None:
     counts = {
@@ -239,7 +239,7 @@ def test_two_machines_count_alike_and_their_figures_are_close(
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_two_epochs_of_a_sample_give_what_they_gave(name: str, train: Train) -> None:
+def test_two_epochs_of_a_sample_have_the_metrics_of_version_0_1(name: str, train: Train) -> None:
     found = {"machine": this_machine(), **metrics(train(*SAMPLES[name], "trainer.max_epochs=2"))}
     expected = golden(f"samples/{name}.json", found)
     if same_machine(expected["machine"]):
@@ -252,7 +252,7 @@ def test_two_epochs_of_a_sample_give_what_they_gave(name: str, train: Train) -> 
 
 
 @pytest.mark.parametrize("name", ["default", *EXPERIMENTS])
-def test_a_config_is_what_it_was(
+def test_a_config_differs_only_by_the_listed_changes(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import train as entry

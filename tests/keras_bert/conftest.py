@@ -13,12 +13,12 @@ from tests.conftest import Ended
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 with contextlib.suppress(ImportError):
-    # PyTorch's compiler and TensorFlow both bring LLVM: the process ends where TensorFlow's is
+    # PyTorch's compiler and TensorFlow both contain LLVM. The process crashes if TensorFlow's is
     # loaded first.
     import triton  # noqa: F401
 with contextlib.suppress(ImportError):
-    # Hydra closes every handler of logging, and that of absl, which TensorFlow brings, would close
-    # what pytest captures.
+    # Hydra closes every handler of logging. The handler of absl, which TensorFlow installs, would
+    # close the stream that pytest captures.
     from absl import logging as absl_logging
 
     absl_logging.get_absl_handler().python_handler.setStream(io.StringIO())
@@ -34,15 +34,18 @@ Command = Callable[..., Ended]
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """Call `python -m keras_bert` with words, in an empty folder; runs go to `tmp_path/run` unless another folder is given."""
+    """Call `python -m keras_bert` with arguments, in an empty folder.
 
-    def call(*words: str, folder: Path | None = None) -> Ended:
+    The run folder is `tmp_path/run` unless another folder is given.
+    """
+
+    def call(*arguments: str, folder: Path | None = None) -> Ended:
         target = folder or tmp_path / "run"
-        trains = words[0] in {"pretrain", "finetune"} and "--resume" not in words
+        trains = arguments[0] in {"pretrain", "finetune"} and "--resume" not in arguments
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             capsys.readouterr()
-            code = main([*words, *(["--out", str(target)] if trains else [])])
+            code = main([*arguments, *(["--out", str(target)] if trains else [])])
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err, target)
 

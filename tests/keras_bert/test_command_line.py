@@ -1,4 +1,4 @@
-"""The command line itself: fast where there is nothing to do, and clear where the extra is missing."""
+"""The command line: help is fast, and a missing extra or an invalid option is reported."""
 
 import importlib.util
 import subprocess
@@ -12,16 +12,17 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "pretrain --help", "finetune --help", "predict --help", "convert --help"]
+    "arguments",
+    ["--help", "pretrain --help", "finetune --help", "predict --help", "convert --help"],
 )
-def test_help_imports_nothing_heavy(words: str) -> None:
+def test_help_imports_nothing_heavy(arguments: str) -> None:
     script = (
         "import sys\nfrom keras_bert.command_line import main\n"
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    heavy = {'tensorflow', 'keras', 'numpy', 'pandas', 'torch'} & set(sys.modules)\n    print(heavy, file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *words.split()],
+        [sys.executable, "-c", script, *arguments.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -31,9 +32,9 @@ def test_help_imports_nothing_heavy(words: str) -> None:
     assert done.stderr == "set()\n"
 
 
-@pytest.mark.parametrize("words", [[], ["pretrain"], ["predict", "run"]])
-def test_without_the_extra_it_is_named(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [[], ["pretrain"], ["predict", "run"]])
+def test_a_missing_extra_is_named(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
@@ -41,13 +42,13 @@ def test_without_the_extra_it_is_named(
         "find_spec",
         lambda name: None if name == "tensorflow" else find(name),
     )
-    assert main(words) == 1
+    assert main(arguments) == 1
     assert capsys.readouterr().err == (
         "error: keras_bert needs tensorflow; install the extra `keras`: pip install -e '.[keras]'\n"
     )
 
 
-def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_option_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["pretrain", "--epoch", "two"])
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""Our BERT is Hugging Face's BERT: outputs, gradients, and weights there and back."""
+"""Our BERT equals Hugging Face's in outputs and gradients; weights convert in both directions."""
 
 import json
 import shutil
@@ -60,15 +60,15 @@ def random_bert(kind: Any = BertForPreTraining, **sizes: Any) -> Any:
         **{**SIZES[0], **sizes},
     )
     model = kind(config).eval()
-    for parameter in (
-        model.parameters()
-    ):  # biases and norms are 0 and 1 otherwise, and hide what goes wrong with them
+    for (
+        parameter
+    ) in model.parameters():  # initial biases are 0 and norms 1, which would hide errors
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return model
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
-    """Token and segment numbers of four texts of two segments, three of them padded."""
+    """Token ids and segment ids of four texts with two segments, three of them padded."""
     rng = np.random.default_rng(0)
     ids, segments = (
         rng.integers(1, 60, (4, 12)),
@@ -101,7 +101,7 @@ def test_states_agree(tmp_path: Path, sizes: dict[str, Any]) -> None:
 
 
 def pretraining_model(theirs: Any, folder: Path) -> PretrainingModel:
-    """Ours with the weights of theirs, heads too."""
+    """Our model with the weights of theirs, including the heads."""
     theirs.save_pretrained(folder)
     ours = PretrainingModel(
         from_hugging_face(folder).model, next_sentence=isinstance(theirs, BertForPreTraining)
@@ -113,7 +113,10 @@ def pretraining_model(theirs: Any, folder: Path) -> PretrainingModel:
 
 
 def worst_gradient(theirs: Any, folder: Path, ids: np.ndarray, segments: np.ndarray) -> float:
-    """Largest relative distance of any weight's gradient of the masked-LM loss, and the next-sentence loss where there is one."""
+    """Largest relative difference between our gradients and theirs, over all weights.
+
+    The loss is that of masked tokens, plus that of next sentences if the model has it.
+    """
     ours = pretraining_model(theirs, folder)
     positions = np.array([[1, 2], [3, 1], [0, 2], [4, 8]])
     rng = np.random.default_rng(1)
@@ -145,8 +148,7 @@ def worst_gradient(theirs: Any, folder: Path, ids: np.ndarray, segments: np.ndar
     distances = {}
     for (name, part), gradient in zip(named.items(), gradients, strict=True):
         turned = gradient.T if part.transposed else gradient
-        # The keys' biases cancel in the softmax: their gradient is 0, and what is found there is
-        # rounding.
+        # The biases of the keys cancel in the softmax: their gradient is 0, except for rounding.
         scale = max(np.linalg.norm(reference[name]), 1e-4 * largest)
         distances[name] = float(np.linalg.norm(turned - reference[name]) / scale)
     return max(distances.values())
@@ -160,8 +162,10 @@ def test_gradients_agree(tmp_path: Path, sizes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "sizes"), [(BertForPreTraining, SIZES[1]), (BertForMaskedLM, SIZES[0])]
 )
-def test_there_and_back(tmp_path: Path, kind: Any, sizes: dict[str, Any]) -> None:
-    """Through a folder both ways; what comes back is what went, to the bit."""
+def test_conversion_in_both_directions_is_exact(
+    tmp_path: Path, kind: Any, sizes: dict[str, Any]
+) -> None:
+    """Weights stay bitwise equal when they are saved, converted and converted back."""
     theirs = random_bert(kind, **sizes)
     to_hugging_face(pretraining_model(theirs, tmp_path / "theirs"), tmp_path / "ours")
     back, report = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -199,7 +203,7 @@ def test_old_names_of_norms_and_a_missing_pooler(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"model_type": "roberta"}, "model_type is 'roberta'"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
@@ -210,18 +214,20 @@ def test_old_names_of_norms_and_a_missing_pooler(tmp_path: Path) -> None:
         ({"hidden_size": None}, "config.json has no hidden_size"),
     ],
 )
-def test_sources_that_are_no_such_bert(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_unsupported_sources_are_rejected(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     random_bert(BertModel).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     changed = {key: value for key, value in {**config, **change}.items() if value is not None}
     (tmp_path / "config.json").write_text(json.dumps(changed))
     with pytest.raises(KerasBertError) as caught:
         from_hugging_face(tmp_path)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_folders_that_hold_no_weights(tmp_path: Path) -> None:
+def test_folders_without_usable_weights_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(KerasBertError, match=r"has no config\.json"):
         from_hugging_face(tmp_path)
     RobertaConfig().save_pretrained(tmp_path)
@@ -250,7 +256,7 @@ def test_real_weights_agree(tmp_path: Path) -> None:
         found["sequence_output"].numpy()[real], expected.last_hidden_state.numpy()[real], atol=1e-4
     )
     np.testing.assert_allclose(found["pooled_output"], expected.pooler_output, atol=1e-4)
-    torch.manual_seed(1)  # of the masked-LM head, which these weights lack
+    torch.manual_seed(1)  # for the masked-LM head, which these weights lack
     ids = np.random.default_rng(1).integers(1000, 30000, (4, 24))
     ids[2, 10:] = 0
     masked_lm = BertForMaskedLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()

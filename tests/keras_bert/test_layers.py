@@ -1,4 +1,4 @@
-"""Each layer by itself: its formula, its mask, its errors, and its way through a file."""
+"""Each layer by itself: formula, mask, errors, saving and loading."""
 
 import math
 from pathlib import Path
@@ -35,10 +35,10 @@ def test_gelu_is_x_times_the_normal_distribution() -> None:
     exact = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])
     np.testing.assert_allclose(gelu(x), exact, atol=2e-6)
     error = np.abs(np.asarray(gelu(x, approximate=True)) - exact).max()
-    assert 1e-5 < error < 5e-4  # another function, close by
+    assert 1e-5 < error < 5e-4  # a different function with close values
 
 
-def test_attention_is_the_formula() -> None:
+def test_attention_equals_its_formula() -> None:
     layer = MultiHeadAttention(8, 2)
     hidden = RNG.normal(size=(2, 5, 8)).astype(np.float32)
     mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
@@ -66,8 +66,8 @@ def test_attention_is_the_formula() -> None:
     assert not np.asarray(weights)[0, :, :, 3:].any()
 
 
-def test_dropout_stands_before_the_sum() -> None:
-    """Behind the norm, dropout would spoil it: here each token still has mean 0 and deviation 1."""
+def test_dropout_is_before_the_sum() -> None:
+    """Each token has mean 0 and deviation 1, which dropout after the norm would change."""
     layer = AddNorm(drop_rate=0.5)
     a, b = RNG.normal(size=(2, 3, 4, 64)).astype(np.float32)
     normed = np.asarray(layer(a, b, training=True))
@@ -83,7 +83,7 @@ def test_dropout_stands_before_the_sum() -> None:
 
 
 @pytest.mark.parametrize("longer", [1, 10])
-def test_real_tokens_do_not_see_the_padding_behind_them(longer: int) -> None:
+def test_real_tokens_do_not_depend_on_the_padding_after_them(longer: int) -> None:
     bert = small_bert()
     for variable in bert.weights:
         variable.assign(variable + RNG.normal(size=variable.shape) * 0.1)
@@ -105,18 +105,18 @@ def test_real_tokens_do_not_see_the_padding_behind_them(longer: int) -> None:
             np.testing.assert_allclose(long, short, atol=1e-5)
 
 
-def test_the_mask_travels() -> None:
+def test_the_mask_is_passed_on() -> None:
     hidden = small_bert()(inputs())["sequence_output"]
     np.testing.assert_array_equal(hidden._keras_mask, IDS != 0)
 
 
-def test_attention_weights_can_be_asked_for() -> None:
+def test_attention_weights_can_be_returned() -> None:
     scores = small_bert(return_attention_scores=True)(inputs())["attention_scores"]
     assert [tuple(layer.shape) for layer in scores] == [(2, 4, 6, 6)] * 2
     np.testing.assert_allclose(np.sum(scores[0], axis=-1), 1, atol=1e-6)
 
 
-def test_every_layer_goes_through_a_file(tmp_path: Path) -> None:
+def test_every_layer_can_be_saved_and_loaded(tmp_path: Path) -> None:
     """All of them in one functional model, loaded in safe mode."""
     ids = keras.Input((None,), dtype="int32")
     embedding = BertEmbedding(50, 16, 8, drop_rate=0.2, name="embedding")
@@ -141,7 +141,9 @@ def test_every_layer_goes_through_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("next_sentence", [False, True])
-def test_pretraining_model_stays_tied_through_a_file(tmp_path: Path, next_sentence: bool) -> None:
+def test_pretraining_model_has_tied_weights_after_loading(
+    tmp_path: Path, next_sentence: bool
+) -> None:
     model = PretrainingModel(small_bert(approximate_gelu=True), next_sentence=next_sentence)
     x = inputs(masked_positions=np.array([[1], [2]], dtype=np.int32))
     model.save(tmp_path / "model.keras")
@@ -158,7 +160,7 @@ def test_pretraining_model_stays_tied_through_a_file(tmp_path: Path, next_senten
     assert not np.allclose(loaded(x)["mlm"], after["mlm"])
 
 
-def test_a_head_reads_only_the_positions_it_is_asked_for() -> None:
+def test_a_head_reads_only_the_given_positions() -> None:
     bert = small_bert()
     head = MaskedLMHead(bert.get_layer("embedding"))
     hidden = bert(inputs())["sequence_output"]
@@ -170,7 +172,7 @@ def test_a_head_reads_only_the_positions_it_is_asked_for() -> None:
 
 
 def test_a_frozen_bert_has_no_dropout_and_no_gradient() -> None:
-    """Keras turns dropout on in whatever a training model calls, frozen or not."""
+    """Keras turns dropout on in every layer that a training model calls, frozen or not."""
     model = Classifier(small_bert(), 3, frozen=True)
     np.testing.assert_array_equal(model(inputs(), training=True), model(inputs(), training=True))
     assert [weight.path.split("/")[-2] for weight in model.trainable_weights] == [
@@ -182,7 +184,7 @@ def test_a_frozen_bert_has_no_dropout_and_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("gru_units", [0, 4])
-def test_classifier_goes_through_a_file(tmp_path: Path, gru_units: int) -> None:
+def test_classifier_can_be_saved_and_loaded(tmp_path: Path, gru_units: int) -> None:
     model = Classifier(small_bert(), 3, frozen=True, gru_units=gru_units, dropout=0.2)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -206,19 +208,19 @@ def test_bfloat16_computes_softmax_and_logits_in_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ((50, 16, 30, 1, 4, 64), "hidden_size 30 cannot be divided among 4 heads"),
         ((50, 16, 32, 0, 4, 64), "num_layers is 0"),
     ],
 )
-def test_sizes_that_cannot_be(arguments: tuple[int, ...], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_invalid_sizes_are_rejected(arguments: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         create_BERT(*arguments)
 
 
 @pytest.mark.parametrize(
-    ("ids", "segments", "words"),
+    ("ids", "segments", "message"),
     [
         (IDS + 48, IDS * 0, "outside 0..49: use the tokenizer of the model"),
         (IDS - 3, IDS * 0, "outside 0..49"),
@@ -226,12 +228,12 @@ def test_sizes_that_cannot_be(arguments: tuple[int, ...], words: str) -> None:
         (np.ones((1, 17), np.int32), np.zeros((1, 17), np.int32), "longer than maxlen, 16 tokens"),
     ],
 )
-def test_inputs_that_cannot_be(ids: np.ndarray, segments: np.ndarray, words: str) -> None:
+def test_invalid_inputs_are_rejected(ids: np.ndarray, segments: np.ndarray, message: str) -> None:
     model, x = small_bert(), {"input_ids": ids, "token_type_ids": segments}
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         model(x)
     graph = tf.function(
         model, input_signature=[{name: tf.TensorSpec([None, None], tf.int32, name) for name in x}]
     )
-    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         graph(x)

@@ -1,4 +1,4 @@
-"""The same metrics, under the same names, as the Lightning tasks'."""
+"""Metrics have the names and values of those of the Lightning tasks."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from lightning_modules.metrics.classification import ClassificationTotals
 
 
 @pytest.mark.parametrize(("num_classes", "present"), [(2, 2), (3, 3), (4, 3)])
-def test_figures_are_those_of_the_lightning_tasks(num_classes: int, present: int) -> None:
+def test_metrics_equal_those_of_the_lightning_tasks(num_classes: int, present: int) -> None:
     rng = np.random.default_rng(num_classes)
     labels = rng.integers(0, 2, 200)  # further classes are predicted but never right
     probabilities = rng.dirichlet(np.ones(num_classes), 200)
@@ -39,7 +39,7 @@ def test_figures_are_those_of_the_lightning_tasks(num_classes: int, present: int
         assert mine == pytest.approx(row, abs=1e-6)
 
 
-def test_ranking_figures_of_one_class_do_not_exist() -> None:
+def test_ranking_metrics_of_one_class_are_none() -> None:
     metrics = stage_metrics(np.zeros(3, np.int64), np.array([[0.9, 0.1]] * 3))
     assert metrics["roc_auc"] is None
     assert metrics["average_precision"] is None

@@ -1,4 +1,4 @@
-"""Steps are PyTorch's steps, and two replicas take one's."""
+"""Optimizer steps equal those of PyTorch, and two replicas take the steps of one."""
 
 import json
 from pathlib import Path
@@ -26,9 +26,9 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 
 RUNS = """
 from keras_bert.command_line import main
-folder, *words = sys.argv[1:]
+folder, *rest = sys.argv[1:]
 for strategy in ("none", "mirrored"):
-    assert main(["finetune", *words, "--strategy", strategy, "--out", f"{folder}/{strategy}"]) == 0
+    assert main(["finetune", *rest, "--strategy", strategy, "--out", f"{folder}/{strategy}"]) == 0
 """
 
 REPLICAS = """
@@ -41,8 +41,8 @@ from types import SimpleNamespace
 rng = np.random.default_rng(0)
 ids = rng.integers(5, 50, (11, 8)).astype(np.int32)
 x = {"input_ids": ids, "token_type_ids": ids * 0, "masked_positions": rng.integers(0, 8, (11, 2)).astype(np.int32)}
-# Texts of one replica have more chosen tokens than those of the other: a mean of means would be
-# another one.
+# Texts of one replica have more chosen tokens than those of the other, so a mean of means would
+# differ.
 chosen = np.ones((11, 2), np.float32); chosen[:2, 1] = 0; chosen[5:8, 1] = 0
 y = {"mlm": rng.integers(5, 50, (11, 2)).astype(np.int32), "chosen": chosen}
 results = []
@@ -68,8 +68,8 @@ print(max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs)))
 """
 
 
-def test_steps_are_those_of_pytorch() -> None:
-    """AdamW with two learning rates, warm-up, decay of matrices alone, and clipping; with a table that tokens share."""
+def test_steps_equal_those_of_pytorch() -> None:
+    """AdamW with two learning rates, warm-up, decay of matrices only, clipping and an embedding."""
     rng = np.random.default_rng(0)
     table, matrix, bias = (
         rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (4, 3), (3,))
@@ -92,9 +92,7 @@ def test_steps_are_those_of_pytorch() -> None:
         loss = ((theirs[0][rows] @ theirs[1] + theirs[2] - torch.tensor(target)) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
-        assert (
-            torch.nn.utils.clip_grad_norm_(theirs, clip) > clip
-        )  # so that clipping is what is tested
+        assert torch.nn.utils.clip_grad_norm_(theirs, clip) > clip  # so that clipping is tested
         optimizer.step()
         schedule.step()
 
@@ -124,11 +122,11 @@ def test_the_schedule_rises_and_falls() -> None:
     assert [float(WarmupLinearDecay(**schedule.get_config())(step)) for step in range(11)] == rates
 
 
-def on_two_devices(script: str, folder: Path, *words: str) -> str:
-    """What a script writes on stdout."""
+def on_two_devices(script: str, folder: Path, *arguments: str) -> str:
+    """Run a script with two logical devices; returns its stdout."""
     path = folder / "script.py"
     path.write_text(TWO_DEVICES + script)
-    code, out, errors = run(*words, program=path, server="tensorflow", CUDA_VISIBLE_DEVICES="")
+    code, out, errors = run(*arguments, program=path, server="tensorflow", CUDA_VISIBLE_DEVICES="")
     assert code == 0, errors[-2000:]
     return out
 
@@ -138,12 +136,15 @@ def test_two_replicas_take_the_steps_of_one(tmp_path: Path) -> None:
 
 
 def test_two_devices_share_a_run(tmp_path: Path) -> None:
-    """Through the command line: the curve of one device, to rounding, with a last batch that does not divide."""
+    """The curve equals that of one device, except for rounding.
+
+    The last batch cannot be divided equally.
+    """
     tables = [
         write_csv(tmp_path / f"{name}.csv", made_rows(37, seed))
         for name, seed in (("train", 1), ("val", 2))
     ]
-    words = [
+    arguments = [
         "--train",
         str(tables[0]),
         "--val",
@@ -159,7 +160,7 @@ def test_two_devices_share_a_run(tmp_path: Path) -> None:
         RUNS,
         tmp_path,
         str(tmp_path),
-        *words,
+        *arguments,
         *SMALL,
         "--drop-rate",
         "0",

@@ -1,4 +1,4 @@
-"""What is masked, what follows what, and that every epoch is drawn anew, by seed and epoch alone."""
+"""Masking and sentence pairs; each epoch draws them anew, from seed and epoch alone."""
 
 import math
 from collections import Counter
@@ -43,7 +43,7 @@ def restored(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> np.ndarray:
     return ids
 
 
-def test_the_shares_are_bert_s() -> None:
+def test_masking_has_the_shares_of_bert() -> None:
     rng = np.random.default_rng(0)
     ordinary = np.setdiff1d(np.arange(200), sorted(SPECIAL))
     ids = rng.choice(ordinary, (400, 102)).astype(np.int32)
@@ -51,7 +51,7 @@ def test_the_shares_are_bert_s() -> None:
     masked, positions, targets, chosen = (
         np.asarray(value) for value in MASKING(ids, np.array([3, 4], np.int32))
     )
-    assert chosen.sum(axis=1).tolist() == [15] * 400  # 15 % of the 100 that can be
+    assert chosen.sum(axis=1).tolist() == [15] * 400  # 15 % of the 100 ordinary tokens
     rows, places = np.nonzero(chosen)
     where = positions[rows, places]
     np.testing.assert_array_equal(targets[rows, places], ids[rows, where])
@@ -75,7 +75,7 @@ def test_the_shares_are_bert_s() -> None:
     np.testing.assert_array_equal(masked[untouched], ids[untouched])
     counts = np.bincount(where, minlength=102)
     assert counts[0] == counts[101] == 0
-    assert counts[1:101].min() > 20  # each place has its turn: 60 on average
+    assert counts[1:101].min() > 20  # every position is chosen, 60 times on average
 
 
 def test_special_tokens_are_never_chosen() -> None:
@@ -89,7 +89,7 @@ def test_special_tokens_are_never_chosen() -> None:
         masked, positions, targets, chosen = (
             np.asarray(value) for value in MASKING(ids, np.array([draw, 0], np.int32))
         )
-        assert chosen.sum(axis=1).tolist() == [1, 0]  # at least one, and none where nothing can be
+        assert chosen.sum(axis=1).tolist() == [1, 0]  # at least one; none if all are special tokens
         seen[int(positions[0][chosen[0] > 0][0])] += 1
         assert targets[0][chosen[0] > 0].tolist() == [word]
         np.testing.assert_array_equal(masked[1], ids[1])
@@ -136,8 +136,8 @@ def test_validation_is_always_masked_the_same_way() -> None:
     )
 
 
-def test_epochs_follow_each_other_as_if_alone() -> None:
-    """So that a run that goes on with epoch 1 sees what it would have seen."""
+def test_an_epoch_does_not_depend_on_earlier_epochs() -> None:
+    """A run that resumes with epoch 1 therefore sees the same batches."""
     source = data()
     together, alone = plain(source.training([0, 1]))[source.steps :], plain(source.training([1]))
     assert len(together) == len(alone)
@@ -145,15 +145,15 @@ def test_epochs_follow_each_other_as_if_alone() -> None:
         np.testing.assert_array_equal(x["input_ids"], expected["input_ids"])
 
 
-def test_pairs_follow_half_of_the_time() -> None:
+def test_half_of_the_pairs_are_consecutive() -> None:
     pieces = cut(sample_documents(2, 300), TOKENIZER, 64, next_sentence=True)
-    assert len(pieces.first) == 900  # of four sentences, three have a next one
+    assert len(pieces.first) == 900  # three of four sentences have a next one
     second, label, lengths = pieces.draw((1, 0), next_sentence=True)
     assert abs(label.mean() - 0.5) < 0.08
     true = label == 0
     np.testing.assert_array_equal(second[true], pieces.first[true] + 1)
     assert (pieces.document[second[~true]] != pieces.document[pieces.first[~true]]).all()
-    assert len(set(pieces.document[second[~true]].tolist())) > 200  # of 300, 450 draws
+    assert len(set(pieces.document[second[~true]].tolist())) > 200  # of 300 documents, in 450 draws
     np.testing.assert_array_equal(
         lengths, pieces.store.lengths[pieces.first] + pieces.store.lengths[second]
     )
@@ -161,7 +161,7 @@ def test_pairs_follow_half_of_the_time() -> None:
     assert (again != second).mean() > 0.3
 
 
-def test_what_does_not_follow_is_of_another_document() -> None:
+def test_pairs_that_are_not_consecutive_join_two_documents() -> None:
     pieces = cut(DOCUMENTS[:3], TOKENIZER, 64, next_sentence=True)
     seen = set()
     for epoch in range(40):
@@ -172,7 +172,7 @@ def test_what_does_not_follow_is_of_another_document() -> None:
     assert seen == set(range(12))
 
 
-def test_a_single_text_is_masked_anew_too() -> None:
+def test_a_single_text_is_also_masked_anew() -> None:
     pieces = cut(DOCUMENTS[:1], TOKENIZER, 128, next_sentence=False)
     source = PretrainingData(pieces, MASKING, ENDS, False, 16, 1, Padding(8, 128))
     drawn = [
@@ -181,7 +181,7 @@ def test_a_single_text_is_masked_anew_too() -> None:
     assert len(set(drawn)) == 4
 
 
-def test_two_segments_and_their_numbers() -> None:
+def test_pairs_have_two_segments_with_ids_0_and_1() -> None:
     for x, y in plain(data(next_sentence=True).training([0])):
         ids, segments = restored(x, y), x["token_type_ids"]
         assert ids.shape[1] % 8 == 0
@@ -204,7 +204,7 @@ def test_nothing_of_a_long_text_is_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("documents", "maxlen", "next_sentence", "words"),
+    ("documents", "maxlen", "next_sentence", "message"),
     [
         ([["a text"]], 2, False, "maxlen 2 is too short"),
         (
@@ -216,14 +216,14 @@ def test_nothing_of_a_long_text_is_lost() -> None:
         ([["One. Two."]], 32, True, "give at least two documents, one of them with two sentences"),
     ],
 )
-def test_texts_that_teach_nothing(
-    documents: Any, maxlen: int, next_sentence: bool, words: str
+def test_unusable_texts_are_rejected(
+    documents: Any, maxlen: int, next_sentence: bool, message: str
 ) -> None:
-    with pytest.raises(KerasBertError, match=words):
+    with pytest.raises(KerasBertError, match=message):
         cut(documents, TOKENIZER, maxlen, next_sentence=next_sentence)
 
 
-def test_padding_stays_within_what_fits_the_model() -> None:
+def test_padding_stays_within_maxlen() -> None:
     pieces = cut([[" ".join(DOCUMENTS[0] * 10)]], TOKENIZER, 20, next_sentence=False)
     source = PretrainingData(pieces, MASKING, ENDS, False, 4, 1, Padding(8, 20))
     assert max(x["input_ids"].shape[1] for x, _ in plain(source.training([0]))) == 20

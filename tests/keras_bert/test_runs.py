@@ -1,4 +1,4 @@
-"""Whole runs through the command line: what they leave, going on, early ends, prediction, pages, errors."""
+"""Runs through the command line: files, resuming, early stopping, prediction, reports, errors."""
 
 import json
 import math
@@ -33,19 +33,19 @@ SECONDS = ("seconds", "train/seconds", "train/samples_per_second")
 
 @pytest.fixture
 def tables(tmp_path: Path) -> list[str]:
-    """Words that name three small tables."""
-    words = []
+    """Arguments that name three small tables."""
+    arguments = []
     for name, count, seed in (("train", 48, 1), ("val", 24, 2), ("test", 27, 3)):
         path = write_csv(
             tmp_path / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed)
         )
-        words += [f"--{name}", str(path)]
-    return [*words, "--text-column", "tweet", "--batch-size", "16", *SMALL]
+        arguments += [f"--{name}", str(path)]
+    return [*arguments, "--text-column", "tweet", "--batch-size", "16", *SMALL]
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[str]:
-    """Words that name a small text."""
+    """Arguments that name a small text file."""
     documents = "\n\n".join(
         f"{a} and {b}. They say so.\nBut {b}, they say."
         for _, a, _ in made_rows(24, 1)
@@ -73,12 +73,12 @@ def same_curve(a: Path, b: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def stop_behind(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     save = State.save
 
-    def stopping(self: State, behind: int) -> None:
-        save(self, behind)
-        if behind == epoch:
+    def stopping(self: State, saved: int) -> None:
+        save(self, saved)
+        if saved == epoch:
             raise InterruptedRunError(15)
 
     monkeypatch.setattr(State, "save", stopping)
@@ -116,7 +116,7 @@ def test_from_text_to_predictions(
     assert tuned.code == 0, tuned.err
     assert list((tuned.folder / "wandb").glob("offline-run-*/*.wandb"))
     config = yaml.safe_load((tuned.folder / "config.yaml").read_text())
-    assert config["bert"]["maxlen"] == 32  # of the model, not of the settings
+    assert config["bert"]["maxlen"] == 32  # from the model, not from the settings
     assert config["classes"] == ["fake", "real"]
     before, after = (
         (folder / "tokenizer.json").read_text() for folder in (pretrained.folder, tuned.folder)
@@ -223,7 +223,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = [
+    arguments = [
         kind,
         *(corpus if kind == "pretrain" else tables),
         "--epochs",
@@ -231,11 +231,11 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
         "--drop-rate",
         "0.3",
     ]
-    whole = command(*words, folder=tmp_path / "whole")
+    whole = command(*arguments, folder=tmp_path / "whole")
     assert whole.code == 0, whole.err
     with monkeypatch.context() as patch:
-        stop_behind(0, patch)
-        stopped = command(*words, folder=tmp_path / "stopped")
+        stop_after(0, patch)
+        stopped = command(*arguments, folder=tmp_path / "stopped")
     assert stopped.code == 143
     assert read(stopped.folder, "status.json")["state"] == "interrupted"
     assert f"to go on: python -m keras_bert {kind} --resume {stopped.folder}" in stopped.err
@@ -259,33 +259,35 @@ def test_validation_rows_have_the_same_share_of_every_class(
         tmp_path / "train.csv",
         [(str(i), f"masks {i}", "real" if i % 5 else "fake") for i in range(60)],
     )
-    without_val = [word for i, word in enumerate(tables) if i not in (2, 3)]
+    without_val = [argument for i, argument in enumerate(tables) if i not in (2, 3)]
     done = command("finetune", *without_val, "--train", str(file), "--epochs", "1")
     assert done.code == 0, done.err
     assert yaml.safe_load((done.folder / "config.yaml").read_text())["val_split"] == "stratified"
-    _, held = stratified_split([int(i % 5 > 0) for i in range(60)], 0.1, 1)
-    words = [word for i in held for word in (f"masks {i}", "real" if i % 5 else "fake")]
-    assert sum(i % 5 == 0 for i in held) == 1
-    expected = {"rows": 6, "sha256": finetuning.fingerprint(words)}
+    _, val_rows = stratified_split([int(i % 5 > 0) for i in range(60)], 0.1, 1)
+    texts_and_labels = [
+        value for i in val_rows for value in (f"masks {i}", "real" if i % 5 else "fake")
+    ]
+    assert sum(i % 5 == 0 for i in val_rows) == 1
+    expected = {"rows": 6, "sha256": finetuning.fingerprint(texts_and_labels)}
     assert read(done.folder, "provenance.json")["data"]["val"] == expected
 
 
-def test_a_run_of_0_1_goes_on_with_the_validation_rows_that_it_began_with(
+def test_a_resumed_run_of_0_1_keeps_its_validation_rows(
     command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It drew them from all classes together, and its config says nothing of a division."""
-    words = [
+    """Version 0.1 drew them from all classes together, and its config has no `val_split`."""
+    arguments = [
         "finetune",
-        *(word for i, word in enumerate(tables) if i not in (2, 3)),
+        *(argument for i, argument in enumerate(tables) if i not in (2, 3)),
         "--epochs",
         "2",
     ]
     with monkeypatch.context() as patch:
-        stop_behind(0, patch)
+        stop_after(0, patch)
         patch.setattr(
             finetuning, "_parts", lambda train, settings, folder: random_split(48, 4 / 48, 1)
         )
-        assert command(*words).code == 143
+        assert command(*arguments).code == 143
     file = tmp_path / "run" / "config.yaml"
     before = file.read_text()
     file.write_text(before.replace("val_split: stratified\n", ""))
@@ -300,9 +302,7 @@ def test_a_run_of_0_1_goes_on_with_the_validation_rows_that_it_began_with(
     assert len(history(tmp_path / "run")) == 2
 
 
-def test_a_frozen_bert_is_the_same_bert_afterwards(
-    command: Command, tables: list[str], tmp_path: Path
-) -> None:
+def test_a_frozen_bert_does_not_change(command: Command, tables: list[str], tmp_path: Path) -> None:
     first = command("finetune", *tables, "--epochs", "1", folder=tmp_path / "first")
     again = command(
         "finetune",
@@ -327,7 +327,7 @@ def test_a_frozen_bert_is_the_same_bert_afterwards(
 def test_training_ends_early_also_when_resumed(
     command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [
+    arguments = [
         "finetune",
         *tables,
         "--epochs",
@@ -340,8 +340,8 @@ def test_training_ends_early_also_when_resumed(
         "1e-9",
     ]
     with monkeypatch.context() as patch:
-        stop_behind(1, patch)
-        assert command(*words).code == 143
+        stop_after(1, patch)
+        assert command(*arguments).code == 143
     resumed = command("finetune", "--resume", str(tmp_path / "run"))
     assert resumed.code == 0, resumed.err
     assert len(history(tmp_path / "run")) == 2  # nothing moved, so the second epoch was no better
@@ -369,7 +369,7 @@ def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
     assert found == [(0, "train/loss", 0.5), (1, "train/loss", 0.25)]
 
 
-def test_a_loss_that_is_no_number_ends_the_run(
+def test_a_loss_that_is_not_finite_ends_the_run(
     command: Command, tables: list[str], tmp_path: Path
 ) -> None:
     done = command("finetune", *tables, "--lr", "1e30", "--bert-lr", "1e30", "--clip", "1e30")
@@ -395,16 +395,16 @@ def test_a_network_that_cannot_be_saved_leaves_the_best_one_as_it_is(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("count", "nsp", "held"), [(2, False, 1), (57, False, 2), (57, True, 2), (400, True, 20)]
+    ("count", "nsp", "val_count"), [(2, False, 1), (57, False, 2), (57, True, 2), (400, True, 20)]
 )
-def test_documents_to_validate_on_are_those_of_0_1(
-    count: int, nsp: bool, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_validation_documents_equal_those_of_0_1(
+    count: int, nsp: bool, val_count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that its runs go on with what they began with."""
+    """Runs of version 0.1 therefore resume with the same documents."""
     documents = [[f"document {i}"] for i in range(count)]
     monkeypatch.setattr(pretraining, "read_documents", lambda files, column: documents)
     train, val = pretraining._documents(PretrainSettings(text=("file",), nsp=nsp, seed=3))
-    chosen = set(np.random.default_rng(3).permutation(count)[:held].tolist())
+    chosen = set(np.random.default_rng(3).permutation(count)[:val_count].tolist())
     assert val == [document for i, document in enumerate(documents) if i in chosen]
     assert train == [document for i, document in enumerate(documents) if i not in chosen]
 
@@ -441,7 +441,7 @@ def test_best_epoch_is_the_first_of_equals() -> None:
         (["--resume", "none"], "none is no run folder of keras_bert"),
     ],
 )
-def test_what_cannot_be_asked_for(
+def test_invalid_arguments_are_rejected(
     command: Command, tables: list[str], tmp_path: Path, change: list[str], message: str
 ) -> None:
     write_csv(tmp_path / "odd.csv", [("1", "masks", "fake"), ("2", "hands", "maybe")])
@@ -452,8 +452,8 @@ def test_what_cannot_be_asked_for(
     assert len(done.error.splitlines()) == 1
 
 
-def test_a_folder_is_taken_once(command: Command, tables: list[str], tmp_path: Path) -> None:
-    """Unless what took it ended before its first checkpoint."""
+def test_a_folder_is_used_by_one_run(command: Command, tables: list[str], tmp_path: Path) -> None:
+    """Unless that run ended before its first checkpoint."""
     for wrong in (["--train", "none.csv"], ["--hidden-size", "15"]):
         assert command("finetune", *tables, *wrong).code == 1
         assert read(tmp_path / "run", "status.json")["state"] == "failed"
@@ -470,11 +470,11 @@ def test_a_folder_is_taken_once(command: Command, tables: list[str], tmp_path: P
     assert "best.keras cannot be loaded" in command("predict", str(tmp_path / "run")).error
 
 
-def test_what_a_run_was_begun_with_must_still_be_there(
+def test_resuming_needs_the_same_data_and_an_intact_checkpoint(
     command: Command, tables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        stop_behind(0, patch)
+        stop_after(0, patch)
         assert command("finetune", *tables).code == 143
     write_csv(Path(tables[1]), made_rows(48, 9))
     assert (
@@ -490,7 +490,7 @@ def test_what_a_run_was_begun_with_must_still_be_there(
     )
 
 
-def test_xla_is_not_said_to_be_used_where_keras_drops_it() -> None:
+def test_xla_is_reported_only_if_keras_uses_it() -> None:
     assert not fitting.uses_xla(PretrainSettings())
     assert fitting.uses_xla(PretrainSettings(jit="on", deterministic=False))
     assert keras.backend.backend() == "tensorflow"

@@ -1,4 +1,4 @@
-"""Vocabularies, cleaning, and files as users have them."""
+"""Vocabularies, cleaning, and files of texts."""
 
 from pathlib import Path
 
@@ -25,23 +25,26 @@ TEXTS = [
 ] * 3
 
 
-def words(tokenizer: Tokenizer, text: str) -> str:
+def encoded_and_decoded(tokenizer: Tokenizer, text: str) -> str:
     return tokenizer.decode(encode(tokenizer, [text])[0])
 
 
 def test_a_trained_vocabulary_cleans_and_splits() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
     assert [tokenizer.id_to_token(i) for i in range(5)] == list(SPECIAL_TOKENS)
-    assert words(tokenizer, "MASKS https://example.org/x?y=1 @someone") == "masks url user"
+    assert (
+        encoded_and_decoded(tokenizer, "MASKS https://example.org/x?y=1 @someone")
+        == "masks url user"
+    )
     assert all(
         train_tokenizer(TEXTS, 90).to_str() == train_tokenizer(TEXTS, 90).to_str() for _ in range(5)
     )
     raw = train_tokenizer(TEXTS, 300, clean_links=False)
-    assert "http" in words(raw, "see https://t.co/Ab1")
+    assert "http" in encoded_and_decoded(raw, "see https://t.co/Ab1")
     assert tokenizer.normalizer.normalize_str("mail a@b.org, @b") == "mail a@b.org,  user "
 
 
-def test_a_vocabulary_needs_room() -> None:
+def test_a_vocabulary_that_is_too_small_is_rejected() -> None:
     with pytest.raises(
         KerasBertError,
         match="a vocabulary of 5 tokens is too small: special tokens and characters need",
@@ -78,7 +81,7 @@ def test_vocab_txt_is_read_as_bert_reads_it(tmp_path: Path, lowercase: bool) -> 
     assert encode(ours, [text])[0] == theirs.encode(text, add_special_tokens=False)
 
 
-def test_a_saved_tokenizer_is_hugging_face_s(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_loaded_by_hugging_face(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
     (tmp_path / "run").mkdir()
     (tmp_path / "out").mkdir()
@@ -102,7 +105,7 @@ def test_a_saved_tokenizer_is_hugging_face_s(tmp_path: Path) -> None:
         ({"vocab.txt": "\n".join([*SPECIAL_TOKENS, "a", "a"])}, "has 'a' twice"),
     ],
 )
-def test_folders_that_hold_no_tokenizer_of_bert(
+def test_folders_without_a_bert_tokenizer_are_rejected(
     tmp_path: Path, files: dict[str, str], message: str
 ) -> None:
     for name, text in files.items():
@@ -185,7 +188,7 @@ MEND = "; mend the file, or remove the row"
         ("a.parquet", b"no", "{path} is not a readable Parquet file"),
     ],
 )
-def test_tables_that_cannot_be_used(
+def test_unusable_tables_are_rejected(
     tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -197,8 +200,8 @@ def test_tables_that_cannot_be_used(
     assert "data." not in str(caught.value).replace(str(tmp_path), "")
 
 
-def test_rows_that_stray_quotes_swallow_are_not_lost(tmp_path: Path) -> None:
-    """The quotes pair up, so that the table can be read: as two rows of four."""
+def test_rows_within_stray_quotes_are_not_lost(tmp_path: Path) -> None:
+    """The quotes pair up, so pandas reads two rows instead of four, without an error."""
     path = tmp_path / "a.csv"
     path.write_text('id,text,label\n1,"masks,real\n2,hands,fake\n3,cure",real\n4,beds,fake\n')
     assert len(pd.read_csv(path)) == 2
@@ -212,7 +215,7 @@ def test_rows_that_stray_quotes_swallow_are_not_lost(tmp_path: Path) -> None:
         read_labelled(str(path), "text", "label", ["fake", "real"])
 
 
-def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_texts_are_rejected(tmp_path: Path) -> None:
     a, b, c = (tmp_path / name for name in ("a.txt", "b.txt", "c.csv"))
     a.write_bytes(b"fine\nbad \xff\x81\n")
     b.write_text("\n\n")
@@ -236,6 +239,6 @@ def test_texts_that_cannot_be_used(tmp_path: Path) -> None:
         read_texts([str(b)], "text")
 
 
-def test_special_tokens_in_a_text_are_words_of_it() -> None:
+def test_special_tokens_in_a_text_are_ordinary_text() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
     assert not {0, 2, 3, 4} & set(encode(tokenizer, ["masks [SEP] hands [PAD] [MASK]"])[0])

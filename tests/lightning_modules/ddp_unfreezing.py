@@ -1,4 +1,7 @@
-"""One of two processes that unfreeze layers; each writes a hash of its weights after every epoch. Started by a test."""
+"""One of two ranks that unfreeze layers, started by a test.
+
+Each rank writes a hash of its weights after every epoch.
+"""
 
 import hashlib
 import os

@@ -46,7 +46,7 @@ def test_dropout_keeps_its_share_and_the_mean(p: float) -> None:
     assert factors.dtype == torch.bfloat16
     assert float(kept.float().mean()) == pytest.approx(1 - p, abs=4e-3)
     assert set(factors[kept].tolist()) == {float(torch.tensor(1 / (1 - p), dtype=torch.bfloat16))}
-    # Neither rows, columns nor the four numbers of one draw know of each other.
+    # Rows, columns and the four numbers of one draw are independent.
     assert kept.float().mean(0).std() < 3 * (p * (1 - p) / 1000) ** 0.5
     flat = kept.flatten()[: 4 * (kept.numel() // 4)].view(-1, 4).float()
     assert (torch.corrcoef(flat.T) - torch.eye(4)).abs().max() < 0.02
@@ -60,7 +60,7 @@ def test_dropout_follows_torchs_seed() -> None:
     assert not torch.equal(first, second)
 
 
-def test_dropout_is_torchs_own_elsewhere() -> None:
+def test_dropout_outside_of_bfloat16_training_is_torchs() -> None:
     layer, x = Dropout(0.3), torch.randn(5, 8)
     torch.manual_seed(1)
     expected = nn.functional.dropout(x, 0.3)
@@ -73,7 +73,7 @@ def test_dropout_is_torchs_own_elsewhere() -> None:
     assert 0 < int((dropped == 0).sum()) < dropped.numel()
 
 
-def test_layer_norm_is_torchs_but_for_the_dtype() -> None:
+def test_layer_norm_equals_torchs_except_for_the_dtype() -> None:
     plain = nn.LayerNorm(16)
     nn.init.normal_(plain.weight)
     ours, x = LayerNorm.like(plain), torch.randn(4, 16)
@@ -86,10 +86,10 @@ def test_layer_norm_is_torchs_but_for_the_dtype() -> None:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_attention_is_the_written_out_formula_in_value_and_gradient(
+def test_attention_equals_its_formula_in_value_and_gradient(
     masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the factors of dropout given, so that both sides drop the same weights."""
+    """The dropout factors are fixed, so that both sides drop the same weights."""
     torch.manual_seed(1)
     factors = dropout_factors((6 * 4, 11, 11), 0.25)
     monkeypatch.setattr(
@@ -117,8 +117,11 @@ def test_attention_is_the_written_out_formula_in_value_and_gradient(
         assert _error(mine.grad, theirs.grad) < 2e-2
 
 
-def test_a_decoder_stays_causal_where_no_mask_says_so() -> None:
-    """Hugging Face gives no mask for a batch without padding, and leaves the causal one to torch."""
+def test_a_decoder_without_a_mask_stays_causal() -> None:
+    """Hugging Face passes no mask for a batch without padding.
+
+    It leaves the causal mask to torch.
+    """
     layer = nn.Module()
     layer.is_causal = True  # type: ignore[assignment]
     q, k, v = (torch.randn(2, 4, 6, 8).bfloat16() for _ in range(3))
@@ -131,7 +134,7 @@ def test_a_decoder_stays_causal_where_no_mask_says_so() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
-def test_an_encoder_stays_what_it_was(config: PreTrainedConfig) -> None:
+def test_cpu_layers_keep_the_outputs_of_an_encoder(config: PreTrainedConfig) -> None:
     torch.manual_seed(1)
     plain = AutoModel.from_config(config, dtype=torch.float32)
     ours = AutoModel.from_config(config, dtype=torch.float32)
@@ -153,8 +156,8 @@ def test_an_encoder_stays_what_it_was(config: PreTrainedConfig) -> None:
         assert _error(ours.eval()(**texts).last_hidden_state[real], expected[real]) < 2e-2
 
 
-def test_gradients_are_hugging_faces_within_bfloat16() -> None:
-    """Without dropout, whose random numbers differ, but by the layers that drop."""
+def test_gradients_equal_hugging_faces_within_bfloat16() -> None:
+    """Dropout layers run at a rate near 0, because they and torch drop different elements."""
     config = BertConfig(**SIZES, hidden_dropout_prob=1e-9, attention_probs_dropout_prob=1e-9)
     torch.manual_seed(1)
     plain = AutoModel.from_config(config, dtype=torch.float32, add_pooling_layer=False).train()
@@ -176,7 +179,7 @@ def test_gradients_are_hugging_faces_within_bfloat16() -> None:
     assert _error(mine, theirs) < 3e-2
 
 
-def test_the_text_encoder_has_them() -> None:
+def test_the_text_encoder_has_cpu_layers() -> None:
     encoder = TextEncoder(AutoModel.from_config(BertConfig(**SIZES), dtype=torch.float32), "mean")
     assert encoder.config._attn_implementation == "thaw_cpu"
     assert "thaw_cpu" not in str(encoder.config.to_dict())

@@ -1,4 +1,4 @@
-"""Which steps are logged."""
+"""Curves are logged at every n-th step."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +10,8 @@ from torch import nn
 from lightning_modules.callbacks.curves import Curves
 
 
-@pytest.mark.parametrize(("every", "seen"), [(3, [0, 3, 6, 9]), (5, [0, 5, 10]), (0, [])])
-def test_the_steps_that_are_logged(every: int, seen: list[int]) -> None:
+@pytest.mark.parametrize(("every", "expected"), [(3, [0, 3, 6, 9]), (5, [0, 5, 10]), (0, [])])
+def test_every_nth_step_is_logged(every: int, expected: list[int]) -> None:
     network: Any = nn.Linear(2, 1)
     network(torch.ones(1, 2)).sum().backward()
     optimizer = torch.optim.SGD([{"name": "head", "params": list(network.parameters())}], lr=0.1)
@@ -22,4 +22,4 @@ def test_the_steps_that_are_logged(every: int, seen: list[int]) -> None:
         curves.on_before_optimizer_step(trainer, network, optimizer)
         if curves.norm is not None:
             found.append(step)
-    assert found == seen
+    assert found == expected

@@ -1,4 +1,4 @@
-"""The clock of an epoch: validation apart, and only when the device is done."""
+"""The timer of an epoch measures validation separately and waits for the device."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ from tests.conftest import SAMPLE, Train
 
 
 class FakeTime:
-    """Stands for the module `time`: each look at its clock shows the next of the given times."""
+    """Replaces the module `time`; each call of its clock returns the next of the given times."""
 
     def __init__(self, *times: float) -> None:
         self.times: Sequence[float] = times
-        self.looks = 0
+        self.calls = 0
 
     def perf_counter(self) -> float:
-        self.looks += 1
-        return self.times[self.looks - 1]
+        self.calls += 1
+        return self.times[self.calls - 1]
 
 
-def test_validation_is_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_time_is_measured_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(epoch_timer, "time", FakeTime(10.0, 25.0, 28.0, 31.0, 40.0))
     timer = EpochTimer()
     timer.on_train_epoch_start(None, None)  # type: ignore[arg-type]
@@ -34,24 +34,27 @@ def test_validation_is_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timer.val_seconds == 0.0
 
 
-def test_queued_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timer_waits_for_queued_work(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
     clock = FakeTime(10.0, 25.0)
     monkeypatch.setattr(epoch_timer.torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(
-        epoch_timer.torch.accelerator, "synchronize", lambda: waited.append(clock.looks)
+        epoch_timer.torch.accelerator, "synchronize", lambda: waited.append(clock.calls)
     )
     monkeypatch.setattr(epoch_timer, "time", clock)
     timer = EpochTimer()
     timer.on_train_epoch_start(None, None)  # type: ignore[arg-type]
     assert timer.seconds == 15.0
-    assert waited == [0, 1]  # before each look at the clock
+    assert waited == [0, 1]  # before each call of the clock
 
 
 def test_history_has_seconds_and_samples_a_second(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 96 samples; of each epoch the start, the two ends of validation, and the end are looked up."""
+    """Each epoch has 96 samples.
+
+    It reads the clock at its start, at the start and end of validation, and at its end.
+    """
     monkeypatch.setattr(
         epoch_timer, "time", FakeTime(10.0, 25.0, 28.0, 34.0, 40.0, 42.0, 43.0, 44.0)
     )

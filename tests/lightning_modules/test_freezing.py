@@ -1,4 +1,4 @@
-"""Freezing is a function of plan and epoch, and frozen really means frozen."""
+"""Freezing depends on plan and epoch alone, and frozen layers do not change."""
 
 import hashlib
 from pathlib import Path
@@ -22,7 +22,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(block(), block(), nn.Linear(4, 2))
 
 
-def test_what_trains_is_computed_from_the_epoch_alone() -> None:
+def test_trainable_parameters_depend_on_the_epoch_alone() -> None:
     plan = FreezingPlan({"0": None, "1": 2, "1.0.weight": 1})
     assert [
         plan.first_epoch(name) for name in ("0.0.weight", "1.0.bias", "1.0.weight", "2.weight")
@@ -74,7 +74,7 @@ def test_unknown_name_lists_the_nearest() -> None:
 
 
 def digest(task: nn.Module, *, frozen: bool) -> str:
-    """Hash of all parameters and buffers that are (not) below the frozen features."""
+    """Hash of parameters and buffers of the features if `frozen`, else of the other layers."""
     sha = hashlib.sha256()
     for name, tensor in [*task.named_parameters(), *task.named_buffers()]:
         if name.startswith("network.") and name.startswith("network.features") == frozen:
@@ -92,7 +92,10 @@ def test_frozen_backbone_is_bit_identical_after_a_fit(
     train: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Through the real entry point, validation passes included, with dropout looked for in every training step."""
+    """Through the real entry point, with validation.
+
+    The train mode of all modules is checked in every training step.
+    """
     from lightning_modules.text_classifier import TextClassifier
 
     digests, modes = [], []

@@ -1,4 +1,4 @@
-"""Networks in two parts: exact, in value and gradient; and where they are cut."""
+"""A network that is cut into prefix and suffix keeps its values and gradients."""
 
 from typing import Any
 
@@ -55,10 +55,10 @@ def value_and_gradient(model: nn.Module, features: Tensor) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("start", [1, 2])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_both_parts_of_a_transformer_give_what_timm_gives(
+def test_prefix_and_suffix_of_a_transformer_equal_timms_model(
     name: str, autocast: bool, start: int
 ) -> None:
-    """To the bit, in value and in the gradient of what is behind the cut."""
+    """Features and gradients of the layers after the cut are bitwise equal."""
     model, images, layer = network(name).train(), pixels(), f"blocks.{start}"
     later = ("norm", "fc_norm", *(f"blocks.{number}" for number in range(start, 3)))
     for parameter_name, parameter in model.named_parameters():
@@ -77,7 +77,7 @@ def test_both_parts_of_a_transformer_give_what_timm_gives(
     [("vgg", "features.3"), ("vgg", "features.16"), ("densenet", "features.denseblock4"), ("densenet", "features.norm5"),
      ("beit", "blocks.1"), ("deit", "blocks.2")],
 )  # fmt: skip
-def test_parts_of_a_network_give_the_whole(backbone: str, layer: str) -> None:
+def test_prefix_and_suffix_equal_the_whole_network(backbone: str, layer: str) -> None:
     from lightning_modules.image_classifier import ImageClassifier
 
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ def cut_of(backbone: str, starts: dict[str, int | None]) -> Cut | str:
     )
 
 
-def test_cut_is_the_last_place_before_anything_that_ever_trains() -> None:
+def test_cut_is_before_the_first_layer_that_ever_trains() -> None:
     frozen: dict[str, int | None] = {"model": None}
     assert cut_of("deit", frozen) == Cut()
     assert cut_of("deit", {**frozen, "model.blocks.2": 0}) == Cut("blocks.2")

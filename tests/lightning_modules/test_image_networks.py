@@ -1,4 +1,4 @@
-"""Image backbones under every head: one contract, exact sizes, input against torchvision, weights from everywhere."""
+"""Image backbones with every head: one contract, published sizes, torchvision's input, weights."""
 
 import json
 import os
@@ -113,7 +113,7 @@ def test_backbone_has_the_published_size(
 
 
 @pytest.mark.parametrize("backbone", ["deit", "beit", "densenet", "resnet"])
-def test_features_are_timms_own(backbone: str) -> None:
+def test_features_equal_timms(backbone: str) -> None:
     torch.manual_seed(0)
     encoder = image_encoder(BACKBONES[backbone], None, None).eval()
     arguments = {
@@ -132,7 +132,7 @@ def test_features_are_timms_own(backbone: str) -> None:
         else theirs(pixels)
     )
     torch.testing.assert_close(encoder(batch()).values, expected)
-    if backbone == "deit":  # the mean of what both heads would read
+    if backbone == "deit":  # the mean of the inputs of both heads
         tokens = theirs.forward_features(pixels)
         torch.testing.assert_close(expected, (tokens[:, 0] + tokens[:, 1]) / 2)
 
@@ -163,7 +163,7 @@ def test_a_cpu_evaluates_a_few_images_at_a_time(
             sizes.clear()
             torch.testing.assert_close(way(images).values, values)
             assert sizes == [3, 3, 1]
-        encoder.train()(images)  # a norm's statistics are those of a whole batch
+        encoder.train()(images)  # batch statistics need the whole batch
     assert sizes == [3, 3, 1, 7]
 
 
@@ -176,15 +176,18 @@ def test_vgg_features_are_its_last_convolution_flattened() -> None:
 
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (16, 24)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_input_is_that_of_torchvision_image_by_image(
+def test_input_equals_torchvisions_for_each_image(
     interpolation: str, size: tuple[int, int]
 ) -> None:
-    """Within one step of 255 of torchvision on each image by itself; of Pillow, too, but for a value in ten thousand."""
+    """Values differ from torchvision's on a single image by at most 1 of 255.
+
+    The same holds for Pillow, except for one value in 10,000.
+    """
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     pixels = batch(3, 32)["pixel_values"]
     smooth = torch.nn.functional.avg_pool2d(pixels.float(), 5, 1, 2).to(
         torch.uint8
-    )  # also what a photograph is like
+    )  # like a photograph
     mode = reference.InterpolationMode(interpolation)
     for stack in (pixels, smooth):
         ours = PixelInput(mean, std, size, interpolation)(stack)  # type: ignore[arg-type]
@@ -207,7 +210,7 @@ def test_input_is_that_of_torchvision_image_by_image(
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_resize_for_other_devices_is_the_same_within_rounding(interpolation: str) -> None:
-    """The arithmetic that a GPU gets, run here: the device is asked for once."""
+    """Runs the arithmetic for GPUs on the CPU; `resize` reads the device once."""
     smooth = torch.nn.functional.avg_pool2d(batch(3, 32)["pixel_values"].float(), 5, 1, 2).to(
         torch.uint8
     )
@@ -217,7 +220,7 @@ def test_resize_for_other_devices_is_the_same_within_rounding(interpolation: str
 
 
 class PretendGPU:
-    """A tensor that says it is on a GPU."""
+    """A tensor on the CPU that reports another device."""
 
     device = torch.device("meta")
 
@@ -316,7 +319,7 @@ def test_weights_of_our_own_networks_from_a_file(tmp_path: Path) -> None:
     assert_loaded(second, first.model.state_dict())
 
 
-def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_file_that_would_run_code_is_rejected(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'ran'}",)
@@ -327,7 +330,7 @@ def test_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
+def test_missing_weights_are_rejected_and_not_random(tmp_path: Path) -> None:
     _, weights = saved(tmp_path)
     save_file(
         {name: value for name, value in weights.items() if "blocks.1." not in name},
@@ -340,7 +343,7 @@ def test_missing_weights_are_refused_and_not_made_up(tmp_path: Path) -> None:
         image_encoder(SMALL, str(tmp_path / "part.safetensors"), None)
 
 
-def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_a_deeper_network_are_rejected(tmp_path: Path) -> None:
     _, weights = saved(tmp_path)
     save_file(weights, tmp_path / "deep.safetensors")
     with pytest.raises(
@@ -350,7 +353,7 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
         image_encoder({**SMALL, "depth": 2}, str(tmp_path / "deep.safetensors"), None)
 
 
-def test_a_file_goes_before_a_source_that_the_config_names(tmp_path: Path) -> None:
+def test_a_file_has_priority_over_a_source_in_the_config(tmp_path: Path) -> None:
     folder, weights = saved(tmp_path)
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -359,7 +362,7 @@ def test_a_file_goes_before_a_source_that_the_config_names(tmp_path: Path) -> No
     assert_loaded(image_encoder(str(folder), None, None), weights)
 
 
-def test_half_precision_is_that_of_the_weights_and_the_input_keeps_its_own() -> None:
+def test_half_precision_applies_to_weights_and_not_to_the_input() -> None:
     encoder = image_encoder(BACKBONES["small_resnet"], None, None).eval()
     whole = encoder(batch()).values
     halved = encoder.to(torch.bfloat16)
@@ -368,7 +371,7 @@ def test_half_precision_is_that_of_the_weights_and_the_input_keeps_its_own() -> 
     torch.testing.assert_close(halved(batch()).values.float(), whole, atol=0.1, rtol=0.05)
 
 
-def test_mirrored_test_images_give_the_mean_of_both_logits() -> None:
+def test_tta_flip_averages_the_logits_of_both_views() -> None:
     task = ImageClassifier(BACKBONES["small_resnet"], 3, tta_flip=True)
     plain = ImageClassifier(BACKBONES["small_resnet"], 3)
     plain.load_state_dict(task.state_dict())
@@ -444,7 +447,7 @@ def test_first_filters_are_orthogonal_pairs() -> None:
         ("empty", None, r"empty: no usable config.json"),
     ],
 )
-def test_every_other_fault_is_one_clear_error(
+def test_every_other_error_is_one_line(
     backbone: object,
     weights: str | None,
     message: str,

@@ -1,4 +1,4 @@
-"""How a dashboard is chosen, refused and kept from harm."""
+"""Dashboards: which one is chosen, when it is rejected, and what happens if it fails."""
 
 import importlib.util
 import os
@@ -29,7 +29,7 @@ ONE_EPOCH = (*SAMPLE, "trainer.max_epochs=1")
 
 @pytest.fixture(autouse=True)
 def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    end_session()  # of a test before: its service must not come back with the environment
+    end_session()  # of an earlier test, so that monkeypatch does not restore its service
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -39,7 +39,7 @@ def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def end_session() -> None:
-    """W&B keeps its service, a key that it has found, and the settings of its first run."""
+    """Reset what W&B keeps: its service, its key, and the settings of its first run."""
     wandb.teardown()
     wbauth.unauthenticate_session()
     os.environ.pop("WANDB_SERVICE", None)
@@ -58,7 +58,7 @@ def end_session() -> None:
         ({"WANDB_API_KEY": "too short"}, True, "offline"),
     ],
 )
-def test_wandb_is_online_where_a_key_is_found(
+def test_wandb_is_online_if_a_key_is_found(
     environment: dict[str, str],
     offline: bool | None,
     mode: str,
@@ -92,7 +92,7 @@ def test_wandb_finds_a_key_in_netrc(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wandb_refuses_what_it_cannot_do_before_it_begins(
+def test_wandb_without_a_valid_key_is_rejected_before_it_starts(
     environment: dict[str, str],
     offline: bool | None,
     message: str,
@@ -108,28 +108,28 @@ def test_wandb_refuses_what_it_cannot_do_before_it_begins(
 
 
 def test_wandb_asks_nothing_on_a_terminal(tmp_path: Path) -> None:
-    """With a terminal on every stream, where W&B itself would ask for a key and wait."""
+    """All streams are terminals, on which W&B would otherwise ask for a key and wait."""
     ours, theirs = pty.openpty()
-    words = (
+    overrides = (
         "trainer.accelerator=cpu",
         *ONE_EPOCH,
         "logger=wandb",
         f"hydra.run.dir={tmp_path / 'run'}",
     )
-    process = start(*words, terminal=os.ttyname(theirs), cwd=tmp_path)
+    process = start(*overrides, terminal=os.ttyname(theirs), cwd=tmp_path)
     wait_for(
         lambda: bool(select.select([ours], [], [], 0)[0]), process
     )  # it has opened its terminal
     os.close(theirs)
-    said = b""
+    output = b""
     try:
         while chunk := os.read(ours, 4096):
-            said += chunk
+            output += chunk
     except OSError:  # the other end is closed
         pass
-    assert process.wait(timeout=60) == 0, said.decode()
-    assert b"the run is logged offline" in said
-    assert b"choice" not in said
+    assert process.wait(timeout=60) == 0, output.decode()
+    assert b"the run is logged offline" in output
+    assert b"choice" not in output
     assert stored_run(tmp_path / "run").exit_code == 0
 
 
@@ -159,7 +159,7 @@ def test_a_missing_extra_is_named(
 
 
 @pytest.mark.extra("mlflow")
-def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
+def test_an_unreachable_dashboard_is_one_line_without_its_login(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -175,7 +175,7 @@ def test_a_dashboard_that_cannot_be_reached_is_one_line_without_its_login(
 
 
 @pytest.mark.extra("mlflow")
-def test_jobs_make_the_tables_of_a_database_one_after_another(tmp_path: Path) -> None:
+def test_jobs_create_the_tables_of_a_database_one_after_another(tmp_path: Path) -> None:
     cfg = OmegaConf.create(
         {"logger": {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/runs/mlflow.db"}}}
     )
@@ -191,10 +191,10 @@ def test_only_the_first_process_logs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert len(engine.build._loggers(cfg, RunFolder(tmp_path))) == first
 
 
-def test_a_dashboard_that_fails_costs_nothing_but_itself(
+def test_a_failing_dashboard_affects_neither_the_run_nor_other_dashboards(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its curves, in what it publishes and in its end; the other one has all of it."""
+    """It fails at curves, metrics and closing; the other dashboard receives everything."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space\nleft")
@@ -221,7 +221,7 @@ def test_a_dashboard_that_fails_costs_nothing_but_itself(
     assert stored.table("test/classes")
 
 
-def test_wandb_that_fails_with_a_table_has_the_others(
+def test_wandb_that_fails_to_log_one_table_logs_the_others(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -238,7 +238,7 @@ def test_wandb_that_fails_with_a_table_has_the_others(
     assert stored_run(ended.folder).artifacts
 
 
-def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(
+def test_wandb_is_closed_if_the_next_dashboard_cannot_start(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -252,9 +252,7 @@ def test_wandb_is_closed_where_the_next_dashboard_does_not_begin(
     assert wandb.run is None
 
 
-def test_wandb_that_does_not_begin_is_one_line(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_that_cannot_start_is_one_line(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise wandb.errors.CommError("the service\nis away")
 
@@ -266,7 +264,7 @@ def test_wandb_that_does_not_begin_is_one_line(
     )
 
 
-def test_an_interrupted_run_is_marked_with_the_signal(
+def test_an_interrupted_run_is_stored_with_its_exit_code(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from engine.processes.signals import InterruptedRunError
@@ -281,7 +279,7 @@ def test_an_interrupted_run_is_marked_with_the_signal(
     assert stored_run(ended.folder).exit_code == 143
 
 
-def test_a_plan_begins_no_dashboard(train: Train) -> None:
+def test_a_plan_starts_no_dashboard(train: Train) -> None:
     ended = train(*SAMPLE, "plan=true", "logger=[wandb,tensorboard]")
     assert ended.code == 0, ended.err
     assert not ended.folder.exists()
@@ -293,7 +291,7 @@ def test_a_mistyped_dashboard_is_named(train: Train) -> None:
     assert "tensorbord" in ended.error
 
 
-def test_without_a_dashboard_nothing_looks_at_the_steps(
+def test_without_a_dashboard_no_steps_are_recorded(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lightning_modules.callbacks.curves import Curves
@@ -302,7 +300,7 @@ def test_without_a_dashboard_nothing_looks_at_the_steps(
     assert train(*ONE_EPOCH).code == 0
 
 
-def test_steps_may_be_left_out(train: Train) -> None:
+def test_logging_of_steps_can_be_turned_off(train: Train) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     ended = train(*ONE_EPOCH, "logger=tensorboard", "trainer.log_every_n_steps=0")
@@ -312,7 +310,7 @@ def test_steps_may_be_left_out(train: Train) -> None:
     assert len(events.Scalars("val/loss")) == 1
 
 
-def test_of_many_classes_the_fullest_cells_are_shown() -> None:
+def test_confusion_of_many_classes_is_limited_to_the_largest_cells() -> None:
     confusion = Confusion(["a", "b"], [[0, 5], [3, 4]])
     assert confusion_rows(confusion, most=2).rows == [["a", "b", 5], ["b", "b", 4]]
     assert confusion_rows(confusion).rows == [

@@ -1,4 +1,4 @@
-"""Loss against its formula, schedule against its definition, groups against the network."""
+"""Losses equal their formulas, schedules their definitions, and optimizer steps those of torch."""
 
 import itertools
 import math
@@ -77,7 +77,7 @@ def test_schedule_without_warmup_starts_at_its_peak() -> None:
     assert not math.isnan(lr_factor(0, name="linear", warmup_steps=0, total_steps=0))
 
 
-def test_groups_hold_every_parameter_once_and_spare_norms_and_biases() -> None:
+def test_groups_have_every_parameter_once_and_no_decay_for_norms_and_biases() -> None:
     network = nn.ModuleDict(
         {
             "features": nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4)),
@@ -104,8 +104,11 @@ def test_groups_hold_every_parameter_once_and_spare_norms_and_biases() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_steps_in_one_pass_are_those_of_torchs_loop(name: Literal["adamw", "sgd"]) -> None:
-    """And a scaler of gradients takes them for any other optimiser's, so that they can be clipped in between."""
+def test_fused_steps_equal_torchs_loop(name: Literal["adamw", "sgd"]) -> None:
+    """GradScaler treats the optimizer as any other.
+
+    Gradients can therefore be clipped between unscaling and the step.
+    """
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
@@ -132,10 +135,13 @@ def test_steps_in_one_pass_are_those_of_torchs_loop(name: Literal["adamw", "sgd"
 
 @pytest.mark.parametrize("max_norm", [0.05, 1e6])
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_clipping_within_the_step_is_clipping_before_it(
+def test_clipping_within_the_step_equals_clipping_before_it(
     name: Literal["adamw", "sgd"], max_norm: float
 ) -> None:
-    """Against torch's clipping and the same step, in float64; gradients that are short enough stay as they are to the bit."""
+    """In float64, compared with torch's clipping and the same step.
+
+    Gradients whose norm is below the limit stay bitwise equal.
+    """
     torch.manual_seed(0)
     ours, theirs, unclipped = (nn.Linear(5, 3).double() for _ in range(3))
     steps = []
@@ -157,7 +163,7 @@ def test_clipping_within_the_step_is_clipping_before_it(
     assert torch.equal(ours.weight, unclipped.weight) == (max_norm > 1)
 
 
-def test_a_norm_that_is_no_number_reaches_all_weights_as_torchs_clipping_has_it() -> None:
+def test_a_nan_norm_reaches_all_weights_as_in_torchs_clipping() -> None:
     network = nn.Linear(2, 2)
     optimizer = make_optimizer(
         "adamw",
@@ -170,8 +176,8 @@ def test_a_norm_that_is_no_number_reaches_all_weights_as_torchs_clipping_has_it(
     assert network.bias.isnan().all()
 
 
-def test_a_scaled_step_is_clipped_as_torch_clips_it() -> None:
-    """With a scaler of float16's gradients, one of whose steps is left out because its gradients are not finite."""
+def test_a_scaled_step_is_clipped_as_in_torch() -> None:
+    """GradScaler skips one of the steps, because its gradients are not finite."""
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
@@ -193,15 +199,15 @@ def test_a_scaled_step_is_clipped_as_torch_clips_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_which_optimisers_clip_themselves(name: OptimizerName) -> None:
+def test_only_fused_optimizers_clip_in_the_step(name: OptimizerName) -> None:
     groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
     assert supports_fused_clipping(make_optimizer(name, groups, momentum=0.9))
     assert not supports_fused_clipping(
         torch.optim.SGD(groups)
-    )  # goes over the weights once for each of its operations
+    )  # not fused: one pass over the weights per operation
 
 
-def test_apples_kernels_are_not_trusted_with_it() -> None:
+def test_devices_other_than_cpu_and_cuda_do_not_clip_in_the_step() -> None:
     groups = [
         {
             "name": "head",
@@ -216,7 +222,7 @@ def test_apples_kernels_are_not_trusted_with_it() -> None:
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_label_smoothing_is_the_loss_against_a_smoothed_label(num_classes: int) -> None:
+def test_label_smoothing_equals_the_loss_of_smoothed_labels(num_classes: int) -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(6, num_outputs(num_classes)), torch.arange(6) % num_classes
     smooth = nn.functional.one_hot(labels, num_classes) * 0.8 + 0.2 / num_classes
@@ -238,8 +244,8 @@ def rates(schedule: Schedule, peaks: list[float], total: int, per_epoch: int) ->
     return [list(column) for column in zip(*seen, strict=True)]
 
 
-def test_onecycle_is_torchs() -> None:
-    """Against OneCycleLR, whose last step falls on the end where ours stays one step above it."""
+def test_onecycle_equals_torchs() -> None:
+    """OneCycleLR reaches its end at the last step; ours stays one step above it."""
     ours = rates(Schedule("onecycle", warmup=0.25), [0.4, 0.02], total=80, per_epoch=10)
     for peak, curve in zip([0.4, 0.02], ours, strict=True):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
@@ -257,7 +263,7 @@ def test_onecycle_is_torchs() -> None:
         assert max(curve) == pytest.approx(peak)
 
 
-def test_exponential_is_torchs_an_epoch_with_a_floor_for_each_group() -> None:
+def test_exponential_equals_torchs_per_epoch_with_a_floor_for_each_group() -> None:
     ours = rates(
         Schedule("exponential", decay=0.9, min_lr=5e-5), [1e-4, 1e-2, 1e-5], total=120, per_epoch=4
     )
@@ -296,7 +302,7 @@ def test_sgd_has_nesterovs_momentum() -> None:
     make_optimizer("sgd", groups, momentum=0.0)
 
 
-def test_groups_are_told_apart_by_what_the_plan_says() -> None:
+def test_the_plan_splits_the_groups() -> None:
     network = nn.ModuleDict(
         {"features": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 1)}
     )

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, on random and on degenerate cases."""
+"""Metrics equal those of scikit-learn, on random and on degenerate cases."""
 
 import itertools
 import warnings
@@ -98,7 +98,7 @@ def test_ranking_equals_scikit_learn(probabilities: np.ndarray, labels: np.ndarr
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_ranking_is_undefined_with_one_class_and_says_so(label: int) -> None:
+def test_ranking_metrics_of_one_class_are_none(label: int) -> None:
     probabilities, _ = random_case(2, 20, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -130,7 +130,7 @@ def test_calibration_error_equals_its_definition(
 
 
 def test_kept_samples_are_copies() -> None:
-    """A tensor that a worker sent keeps a file open for as long as it lives."""
+    """A tensor from a worker process keeps a file open as long as it exists."""
     totals = ClassificationTotals(2, keep_samples=True)
     given = {
         "probabilities": torch.tensor([[0.2, 0.8]]),
@@ -151,7 +151,7 @@ def test_loss_is_the_mean_over_samples_not_over_batches() -> None:
     )
 
 
-def test_figures_do_not_depend_on_the_batches() -> None:
+def test_metrics_do_not_depend_on_the_batches() -> None:
     probabilities, labels = random_case(2, 101, seed=4)
     first, second = (totals_of(probabilities, labels, batch=size) for size in (1, 101))
     assert first.compute()["f1_macro"] == second.compute()["f1_macro"]
@@ -159,7 +159,7 @@ def test_figures_do_not_depend_on_the_batches() -> None:
     assert first.samples()[0].tolist() == list(range(101))
 
 
-def test_no_sample_is_undefined_not_zero() -> None:
+def test_metrics_without_samples_are_none_and_not_zero() -> None:
     totals = ClassificationTotals(2, keep_samples=True)
     with pytest.warns(UserWarning, match="before the ``update`` method"):
         metrics = totals.compute()
@@ -174,7 +174,7 @@ def test_one_half_is_class_one() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_names_for_a_monitor_are_those_computed(classes: int) -> None:
+def test_metric_names_are_those_computed(classes: int) -> None:
     probabilities, labels = random_case(classes, 40, seed=0)
     assert set(metric_names(classes)) == set(totals_of(probabilities, labels).compute())
 

@@ -1,4 +1,4 @@
-"""Backbones and heads: one contract for every combination, and the exact numbers where a reference exists."""
+"""Text backbones with every head: one contract, and exact numbers where a reference exists."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def batch(lengths: list[int], seed: int = 0) -> TextBatch:
 @pytest.mark.parametrize(("head", "pooling"), HEADS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> None:
-    """Shapes, frozen features, gradients, padding, bf16 and the state dict, for every backbone under every head."""
+    """Shapes, frozen features, gradients, padding, bf16 and the state dict."""
 
     def build(*, freeze: bool = False) -> TextClassifier:
         torch.manual_seed(0)
@@ -160,7 +160,7 @@ def test_bigru_has_the_published_size() -> None:
     assert sum(p.numel() for p in head.output.parameters()) == 257
 
 
-def test_bigru_head_refuses_pooled_features() -> None:
+def test_bigru_head_rejects_pooled_features() -> None:
     with pytest.raises(ValueError, match="needs token states"):
         BiGRUHead(4, 2, 1)(Features(torch.zeros(2, 4)))
 
@@ -200,7 +200,7 @@ def test_a_saved_backbone_is_loaded_in_float32_with_its_weights(
     assert not any("pooler" in key for key in encoder.state_dict())
 
 
-def test_missing_weights_are_refused_and_not_made_up(tiny_backbone: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_rejected_and_not_random(tiny_backbone: Path, tmp_path: Path) -> None:
     from transformers import BertModel
 
     BertModel.from_pretrained(tiny_backbone, add_pooling_layer=False).save_pretrained(tmp_path)
@@ -232,7 +232,7 @@ def test_unusable_folder_is_one_clear_error(
         text_encoder(str(folder), None)
 
 
-def test_a_hub_name_that_cannot_be_had_names_both_ways() -> None:
+def test_an_unavailable_hub_name_mentions_hub_and_local_folder() -> None:
     with pytest.raises(
         BackboneError, match=r"model.backbone=no/such: no such folder .* hub .* local folder"
     ):

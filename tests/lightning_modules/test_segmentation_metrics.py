@@ -1,4 +1,4 @@
-"""Segmentation metrics against scikit-learn, from pixels."""
+"""Segmentation metrics equal those of scikit-learn on all pixels."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def added(
     return totals
 
 
-def test_figures_are_scikit_learns() -> None:
+def test_metrics_equal_scikit_learns() -> None:
     parts = batches()
     result = added(parts).result()
     predictions, labels = (torch.cat([part[i].flatten() for part in parts]).numpy() for i in (0, 1))
@@ -76,7 +76,7 @@ def test_figures_are_scikit_learns() -> None:
 
 
 def test_the_index_that_is_kept_is_a_copy() -> None:
-    """A tensor that a worker sent keeps a file open for as long as it lives."""
+    """A tensor from a worker process keeps a file open as long as it exists."""
     parts = batches()
     kept = added(parts).index
     assert all(
@@ -90,7 +90,7 @@ def test_mean_class_accuracy_is_balanced_accuracy() -> None:
     assert metrics["class_acc"] == pytest.approx(balanced_accuracy_score(labels, predictions))
 
 
-def test_absent_classes_have_no_figures_and_count_in_no_mean() -> None:
+def test_absent_classes_have_no_metrics_and_count_in_no_mean() -> None:
     classes = added(batches()).result().classes
     assert classes[4] == {"iou": None, "acc": None, "pixels": 0, "predicted_pixels": 0}
     assert classes[5]["iou"] == 0.0
@@ -110,14 +110,14 @@ def test_the_loss_is_weighted_by_labelled_pixels() -> None:
     assert list(added(parts).result().metrics) == METRIC_NAMES
 
 
-def test_figures_do_not_depend_on_the_batches() -> None:
+def test_metrics_do_not_depend_on_the_batches() -> None:
     whole = [torch.cat([part[i] for part in batches()]) for i in range(3)]
     one = SegmentationTotals(6, keep_samples=True)
     one.update(torch.tensor(1.0), whole[0], whole[1], sizes_of(whole[1]), whole[2])
     assert one.result().confusion == added(batches()).result().confusion
 
 
-def test_each_image_has_its_own_figures_in_order() -> None:
+def test_each_image_has_its_own_metrics_in_order() -> None:
     parts = batches()
     parts[0][1][2] = 255  # an image without a label
     index, iou, accuracy = added(parts[::-1]).result().images  # type: ignore[misc]
@@ -153,7 +153,7 @@ def test_padding_is_not_unlabelled() -> None:
     assert (totals.result().pixels, totals.result().unlabelled) == (4 + 19, 1)
 
 
-def test_counts_are_whole_numbers_far_beyond_floats() -> None:
+def test_counts_are_exact_beyond_the_precision_of_floats() -> None:
     totals = SegmentationTotals(2, keep_samples=False)
     totals.confusion += torch.tensor([[2**60, 1], [0, 1]])
     assert totals.confusion.dtype == torch.int64

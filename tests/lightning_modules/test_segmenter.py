@@ -1,4 +1,4 @@
-"""Networks for segmentation: those of Hugging Face to the last digit, cut in two, frozen, checkpointed, rebuilt."""
+"""Segmentation networks: Hugging Face's logits, freezing, checkpointing, loss, invalid input."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def reference(config: dict[str, Any], seed: int = 0) -> PreTrainedModel:
     made = AutoModelForSemanticSegmentation.from_config(
         AutoConfig.for_model(config["model_type"], **rest, num_labels=CLASSES)
     )
-    for parameter in made.parameters():  # some begin as zeros, which would hide what they do
+    for parameter in made.parameters():  # some start as zeros, which would hide their effect
         parameter.data += 0.02 * torch.randn_like(parameter)
     return made.eval()
 
@@ -86,7 +86,7 @@ def normalised(network: SegmentationNetwork, pixels: Tensor) -> Tensor:
     return (pixels / 255 - mean) / std
 
 
-def test_a_saved_network_gives_the_logits_of_hugging_face(
+def test_a_saved_network_returns_the_logits_of_hugging_face(
     saved: tuple[str, PreTrainedModel, Path],
 ) -> None:
     name, model, folder = saved
@@ -109,7 +109,10 @@ def test_a_saved_network_gives_the_logits_of_hugging_face(
 
 @pytest.mark.parametrize("name", ["beit", "segformer"])
 def test_every_parameter_of_a_network_trains(name: str) -> None:
-    """What nothing reads is not there: a plan would count it, and several processes would wait for its gradient."""
+    """Unused parameters are removed.
+
+    Otherwise a plan would count them, and DDP would wait for their gradients.
+    """
     network = segmentation_network(NETWORKS[name], CLASSES)
     logits, auxiliary = network(batch())
     (logits.square().mean() + (0 if auxiliary is None else auxiliary.square().mean())).backward()
@@ -117,7 +120,7 @@ def test_every_parameter_of_a_network_trains(name: str) -> None:
     if name == "beit":
         assert (
             len(network.features.model.layers) == 4
-        )  # of 6: the head reads the states behind 1, 2, 3 and 4 layers
+        )  # of 6: the head reads the states after layers 1, 2, 3 and 4
 
 
 def test_a_network_is_rebuilt_from_its_plain_configuration(
@@ -132,7 +135,7 @@ def test_a_network_is_rebuilt_from_its_plain_configuration(
         assert torch.equal(again.network(batch()).logits, task.network(batch()).logits)
 
 
-def test_weights_of_another_number_of_classes_serve_but_for_the_last_layers(
+def test_weights_for_other_numbers_of_classes_are_used_except_in_the_last_layers(
     saved: tuple[str, PreTrainedModel, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     network, own = (
@@ -157,7 +160,7 @@ def test_weights_of_another_number_of_classes_serve_but_for_the_last_layers(
     )
 
 
-def test_an_encoder_alone_serves_under_a_head_that_starts_anew(
+def test_an_encoder_without_a_head_gets_a_random_head(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = AutoConfig.for_model(
@@ -173,7 +176,7 @@ def test_an_encoder_alone_serves_under_a_head_that_starts_anew(
     assert "decode_head" in caplog.text
 
 
-def test_the_input_is_what_the_folder_says(tmp_path: Path) -> None:
+def test_the_input_is_normalised_as_the_folder_states(tmp_path: Path) -> None:
     reference(NETWORKS["beit"]).save_pretrained(tmp_path)
     BeitImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(
         tmp_path
@@ -187,7 +190,10 @@ def test_the_input_is_what_the_folder_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("switch", ["checkpoint_encoder", "checkpoint_head"])
 @pytest.mark.parametrize("name", ["beit", "segformer"])
 def test_checkpointing_changes_neither_gradients_nor_statistics(name: str, switch: str) -> None:
-    """Dropout included; BatchNorm's statistics would move twice if a second forward pass counted."""
+    """Also with dropout.
+
+    BatchNorm's statistics would change twice if the second forward pass counted.
+    """
     more = {"drop_path_rate": 0.3, "hidden_dropout_prob": 0.1}
     torch.manual_seed(0)
     first = segmentation_network({**NETWORKS[name], **more}, CLASSES)
@@ -206,7 +212,7 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(name: str, switc
 
 
 def saved_bytes(network: SegmentationNetwork) -> int:
-    """What a forward pass keeps for the backward pass."""
+    """Number of bytes that a forward pass keeps for the backward pass."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -220,7 +226,7 @@ def saved_bytes(network: SegmentationNetwork) -> int:
     return sum(size for pointer, size in kept.items() if pointer not in own)
 
 
-def test_checkpointing_keeps_less() -> None:
+def test_checkpointing_saves_memory() -> None:
     deep = {**NETWORKS["beit"], "num_hidden_layers": 12, "out_indices": [3, 6, 9, 12]}
     plain = saved_bytes(segmentation_network(deep, CLASSES))
     encoder = saved_bytes(segmentation_network(deep, CLASSES, checkpoint_encoder=True))
@@ -250,7 +256,7 @@ def test_a_frozen_backbone_and_one_that_unfreezes() -> None:
     assert plan.group("features.model.layers.2.mlp.fc1.weight")[1] == 0.5
 
 
-def test_the_training_loss_has_the_auxiliary_head_and_the_figures_have_not() -> None:
+def test_the_auxiliary_head_counts_in_the_training_loss_and_not_in_metrics() -> None:
     task = Segmenter(NETWORKS["beit"], CLASSES, auxiliary_weight=0.4)
     labels = batch()["labels"]
     torch.manual_seed(0)
@@ -269,7 +275,7 @@ def test_the_training_loss_has_the_auxiliary_head_and_the_figures_have_not() -> 
         )
 
 
-def test_masks_of_several_sizes_are_each_measured_at_their_own() -> None:
+def test_each_mask_is_evaluated_at_its_own_size() -> None:
     task = Segmenter(NETWORKS["segformer"], CLASSES).eval()
     sizes = [(40, 72), (64, 33)]
     labels = torch.full((2, 64, 72), 255, dtype=torch.uint8)
@@ -325,14 +331,14 @@ def test_masks_of_several_sizes_are_each_measured_at_their_own() -> None:
         ("nowhere/at-all", "no such folder"),
     ],
 )
-def test_what_is_no_network_is_told(backbone: str | dict[str, Any], message: str) -> None:
+def test_an_invalid_network_is_reported(backbone: str | dict[str, Any], message: str) -> None:
     with pytest.raises(BackboneError) as caught:
         segmentation_network(backbone, CLASSES)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_do_not_cover_the_backbone_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_cover_the_backbone_are_rejected(tmp_path: Path) -> None:
     reference({**BEIT, "num_hidden_layers": 5}).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(

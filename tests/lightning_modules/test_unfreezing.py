@@ -1,4 +1,4 @@
-"""Unfreezing by plan: what trains when, bit by bit, through resumes, schedules and DDP."""
+"""Unfreezing by plan: which layers train in which epoch, with resumes, schedules and DDP."""
 
 import hashlib
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ BERT = {
 }  # fmt: skip
 
 
-# Of torchvision's own network: the last dense block and the norm behind it.
+# Parameters of the last dense block and of the norm after it, in torchvision's network.
 DENSE_BLOCK = sum(
     p.numel()
     for name, p in densenet201(weights=None).named_parameters()
@@ -131,14 +131,14 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
         ({"start_layer": "stem.2"}, r"layer 'stem\.2' has no parameters"),
     ],
 )
-def test_what_is_no_plan_is_refused(settings: dict[str, object], message: str) -> None:
+def test_an_invalid_plan_is_rejected(settings: dict[str, object], message: str) -> None:
     task = ImageClassifier(RESNET, 3)
     with pytest.raises(FreezingError, match=message):
         LayerUnfreezing(**settings).set_plan(task)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("decay", [0, 1.5])
-def test_a_layer_decay_out_of_its_range_is_refused(decay: float) -> None:
+def test_a_layer_decay_out_of_its_range_is_rejected(decay: float) -> None:
     node = {"start_layer": "all", "layer_decay": decay}
     fault = f"received {decay}; above 0 and at most 1 is needed"
     assert list(signature_faults(LayerUnfreezing, node, "at")) == [("at.layer_decay", fault)]
@@ -151,7 +151,7 @@ def test_a_frozen_backbone_and_unfreezing_contradict_each_other() -> None:
     free = ImageClassifier(RESNET, 3)
     callback = LayerUnfreezing("stages.2")
     callback.set_plan(free)
-    callback.set_plan(free)  # what Lightning's setup does behind the engine
+    callback.set_plan(free)  # Lightning's setup does so after the engine
 
 
 def test_a_single_late_stage_begins_with_the_head_alone_and_keeps_its_factor() -> None:
@@ -166,8 +166,8 @@ def test_a_single_late_stage_begins_with_the_head_alone_and_keeps_its_factor() -
     assert other.freezing.group("features.model.stages.2.down.0.weight") == ("", 0.5)
 
 
-def test_layer_decay_is_timms() -> None:
-    """Against timm's own parameter groups: the same factor for every parameter."""
+def test_layer_decay_equals_timms() -> None:
+    """Every parameter has the same factor as in timm's parameter groups."""
     from timm.optim import param_groups_layer_decay
 
     task = ImageClassifier(BACKBONES["beit"], 3)
@@ -205,7 +205,7 @@ def test_parameters_from_a_layer_or_a_parameter() -> None:
     assert "fc_norm.weight" in parameters_from(beit, "blocks.1")
 
 
-def test_what_stands_before_the_start_layer_is_in_eval_even_without_parameters() -> None:
+def test_modules_before_the_start_layer_are_in_eval_even_without_parameters() -> None:
     """Dropout, and a BatchNorm that has statistics but no weights."""
     features = nn.Sequential(
         nn.Linear(3, 3),
@@ -224,7 +224,7 @@ def test_what_stands_before_the_start_layer_is_in_eval_even_without_parameters()
 
 # Real fits.
 
-WORDS = (
+OVERRIDES = (
     "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01", "model.warmup=0",
     "model.backbone={architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
 )  # fmt: skip
@@ -261,7 +261,7 @@ def test_frozen_parameters_and_statistics_stay_to_the_bit(
 ) -> None:
     cifar_like(tmp_path, 60, 20)
     ended = train(
-        *WORDS,
+        *OVERRIDES,
         "callbacks=unfreezing",
         SCHEDULE,
         f"paths.data_dir={tmp_path}",
@@ -279,21 +279,25 @@ def test_frozen_parameters_and_statistics_stay_to_the_bit(
 
 
 def stopped_and_resumed(
-    train: Train, words: tuple[str, ...], epoch: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train,
+    overrides: tuple[str, ...],
+    epoch: int,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run that dies at the start of an epoch and goes on."""
+    """Run until an error at the start of an epoch, then resume."""
     start = ImageClassifier.on_train_epoch_start
 
-    def dies(self: ImageClassifier) -> None:
+    def fail(self: ImageClassifier) -> None:
         if self.current_epoch == epoch:
             raise RuntimeError("power cut")
         start(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageClassifier, "on_train_epoch_start", dies)
-        assert train(*words, folder=folder).code == 1
+        patch.setattr(ImageClassifier, "on_train_epoch_start", fail)
+        assert train(*overrides, folder=folder).code == 1
     assert RunFolder(folder).read_json("status.json")["state"] == "failed"
-    resumed = train(*words, "ckpt_path=last", folder=folder)
+    resumed = train(*overrides, "ckpt_path=last", folder=folder)
     assert resumed.code == 0, resumed.err
 
 
@@ -310,15 +314,15 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cifar_like(tmp_path, 60, 20)
-    words = (
-        *WORDS, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}", "trainer.max_epochs=5",
-        f"model.schedule={schedule}", "model.patience=0", "model.decay=0.5", "data.augmentation.flip=true",
-        "data.augmentation.rotation=10", "model.dropout=0.2",
+    overrides = (
+        *OVERRIDES, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}",
+        "trainer.max_epochs=5", f"model.schedule={schedule}", "model.patience=0", "model.decay=0.5",
+        "data.augmentation.flip=true", "data.augmentation.rotation=10", "model.dropout=0.2",
     )  # fmt: skip
-    whole = train(*words, folder=tmp_path / "whole").folder
+    whole = train(*overrides, folder=tmp_path / "whole").folder
     for epoch in epochs:
         parts = tmp_path / f"stopped_before_{epoch}"
-        stopped_and_resumed(train, words, epoch, parts, monkeypatch)
+        stopped_and_resumed(train, overrides, epoch, parts, monkeypatch)
         ours, theirs = (
             torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
             for folder in (parts, whole)
@@ -339,12 +343,15 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
 def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
     schedule: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A parameter's moments begin with its first gradient; its learning rate is where the schedule is by then."""
+    """A parameter's moments begin with its first gradient.
+
+    Its learning rate is that of the schedule at this step.
+    """
     cifar_like(tmp_path, 60, 20)
     seen: dict[int, tuple[dict[str, float], dict[str, float]]] = {}
     end = ImageClassifier.on_train_epoch_end
 
-    def looks(self: ImageClassifier) -> None:
+    def record(self: ImageClassifier) -> None:
         end(self)
         optimizer = self.trainer.optimizers[0]
         names = {id(p): name for name, p in self.network.named_parameters()}
@@ -354,10 +361,11 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
             {group["name"]: group["lr"] for group in optimizer.param_groups},
         )
 
-    monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", looks)
+    monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", record)
     ended = train(
-        *WORDS, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}", f"paths.data_dir={tmp_path}",
-        "trainer.max_epochs=4", f"model.schedule={schedule}", "model.patience=0", "model.decay=0.5",
+        *OVERRIDES, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}",
+        f"paths.data_dir={tmp_path}", "trainer.max_epochs=4", f"model.schedule={schedule}",
+        "model.patience=0", "model.decay=0.5",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     batches = 7  # 54 images in batches of 8
@@ -381,8 +389,8 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
     lr = [lrs["head"] for _, lrs in seen.values()]
     shown = [float(row["lr/head"]) for row in RunFolder(ended.folder).read_history()]
     if schedule == "exponential":
-        # The scheduler has stepped behind the last batch, into the next epoch; the history shows
-        # what the epoch had.
+        # The scheduler steps after the last batch, so its rate is that of the next epoch. The
+        # history shows the rate of the epoch itself.
         assert lr == pytest.approx([0.005, 0.0025, 0.00125, 0.000625])
         assert shown == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
     elif schedule == "plateau":
@@ -398,8 +406,8 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
 def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
     cifar_like(tmp_path, 60, 20)
     ended = train(
-        *WORDS, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}", f"paths.data_dir={tmp_path}",
-        "plan=true",
+        *OVERRIDES, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}",
+        f"paths.data_dir={tmp_path}", "plan=true",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     rows = [
@@ -417,12 +425,10 @@ def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
     assert not ended.folder.exists()
 
 
-def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(
-    train: Train, tmp_path: Path
-) -> None:
+def test_an_invalid_plan_ends_the_run_before_it_starts(train: Train, tmp_path: Path) -> None:
     cifar_like(tmp_path, 60, 20)
     ended = train(
-        *WORDS,
+        *OVERRIDES,
         "callbacks=unfreezing",
         "callbacks.unfreezing.start_layer=stage.2",
         f"paths.data_dir={tmp_path}",
@@ -432,19 +438,19 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(
         ended.error
         == "error: no layer is called 'stage.2'; the nearest are stages.2, stages.1, stages.0"
     )
-    words = (
-        *WORDS,
+    overrides = (
+        *OVERRIDES,
         "callbacks=unfreezing",
         SCHEDULE,
         f"paths.data_dir={tmp_path}",
         "trainer.max_epochs=3",
     )
-    late = train(*words, folder=tmp_path / "late")
+    late = train(*overrides, folder=tmp_path / "late")
     assert late.error.startswith(
         "error: callbacks.unfreezing.schedule: epoch 3 is never reached, because trainer.max_epochs=3 ends before it"
     )
     ended = train(
-        *WORDS, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second"
+        *OVERRIDES, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second"
     )
     assert "needs exactly one of start_layer and schedule" in ended.error
 
@@ -453,7 +459,10 @@ def test_a_layer_that_does_not_exist_ends_the_run_before_it_begins(
 def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(
     schedule: str, tmp_path: Path
 ) -> None:
-    """With gloo on the CPU; without a new wrap the ranks would drift apart from epoch 1 on, silently."""
+    """With gloo on the CPU.
+
+    If the model were not wrapped again, the ranks would silently diverge from epoch 1 on.
+    """
     ended = run_ranks(2, tmp_path, schedule, program="tests.lightning_modules.ddp_unfreezing")
     assert [code for code, _, _ in ended] == [0, 0], ended
     ranks = [(tmp_path / f"rank{rank}.txt").read_text().splitlines() for rank in range(2)]

@@ -1,4 +1,4 @@
-"""Our loss against the plain formula: value, gradient, predictions, memory."""
+"""The loss equals the plain formula in value, gradient and predictions, with less memory."""
 
 import math
 
@@ -13,7 +13,7 @@ from lightning_modules.losses import upsampled_cross_entropy as module
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from tests.allocations import peak_allocated
 
-# Small logits, size of the labels: whole and other factors, one row, shrinking, the same size.
+# Sizes of logits and labels: integer and other factors, one row, downsampling, equal sizes.
 SIZES = [
     ((8, 8), (32, 32)),
     ((7, 5), (33, 17)),
@@ -48,13 +48,13 @@ def gradient(loss: Tensor, logits: Tensor) -> Tensor:
 
 @pytest.fixture(params=[2**22, 300], ids=["one strip", "many of a few rows"])
 def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many there are."""
+    """Sets the number of strips."""
     monkeypatch.setattr(module, "_CPU_STRIP", request.param)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize(("small", "large"), SIZES)
-def test_value_and_gradient_are_those_of_the_plain_formula(
+def test_value_and_gradient_equal_the_plain_formula(
     small: tuple[int, int], large: tuple[int, int], smoothing: float, strips: None
 ) -> None:
     logits, labels = case(small, large)
@@ -73,7 +73,7 @@ def test_value_and_gradient_are_those_of_the_plain_formula(
     ("small", "large"),
     [((160, 160), (640, 640)), ((160, 160), (512, 683)), ((128, 171), (511, 682))],
 )
-def test_at_the_sizes_of_real_images(
+def test_gradient_equals_the_plain_formula_at_sizes_of_real_images(
     small: tuple[int, int], large: tuple[int, int], strips: None
 ) -> None:
     logits, labels = case(small, large, classes=3, batch=1)
@@ -86,7 +86,7 @@ def test_at_the_sizes_of_real_images(
 
 
 @pytest.mark.parametrize(("small", "large"), SIZES[:3])
-def test_in_float64_the_agreement_is_to_its_last_digits(
+def test_float64_agrees_to_the_last_digits(
     small: tuple[int, int], large: tuple[int, int], strips: None
 ) -> None:
     logits, labels = case(small, large)
@@ -97,7 +97,7 @@ def test_in_float64_the_agreement_is_to_its_last_digits(
     assert float((gradient(loss, logits) - gradient(expected, logits)).norm()) < 1e-14
 
 
-def test_the_gradient_is_that_of_finite_differences() -> None:
+def test_the_gradient_equals_finite_differences() -> None:
     logits, labels = case((3, 4), (7, 9), classes=3, batch=1)
     function = lambda values: 2.5 * upsampled_cross_entropy(values, labels, 0.1)[0]  # noqa: E731
     assert torch.autograd.gradcheck(function, (logits.double().requires_grad_(),))
@@ -112,7 +112,7 @@ def test_an_image_without_labels_counts_nowhere(strips: None) -> None:
     theirs = gradient(plain(logits, labels), logits)
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
     assert not ours[1].any()
-    # A batch without any: the plain formula gives NaN, which would end a run.
+    # A batch without any label: the plain formula returns NaN, which would end a run.
     empty, predictions = upsampled_cross_entropy(logits, torch.full_like(labels, 255))
     assert empty.item() == 0.0
     assert not gradient(empty, logits).any()
@@ -146,7 +146,7 @@ def test_extreme_logits_stay_finite(strips: None) -> None:
     assert torch.isfinite(gradient(loss, logits)).all()
 
 
-def test_without_gradient_it_gives_the_same_and_keeps_nothing(strips: None) -> None:
+def test_no_grad_returns_the_same_values_without_a_graph(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     with torch.no_grad():
         loss, predictions = upsampled_cross_entropy(logits.requires_grad_(), labels)
@@ -177,14 +177,14 @@ def test_the_backward_pass_can_be_repeated_and_scaled(strips: None) -> None:
     )
     torch.testing.assert_close(second, 2.5 * first)
     assert torch.equal(first, third)
-    torch.autograd.backward(loss)  # this one frees what is kept
+    torch.autograd.backward(loss)  # frees the saved tensors
     torch.autograd.backward(0.4 * upsampled_cross_entropy(logits, labels)[0])
     assert logits.grad is not None
     assert not logits.grad.requires_grad  # else it would keep the whole graph alive
     torch.testing.assert_close(logits.grad, 1.4 * first)
 
 
-def test_not_a_number_stays_one(strips: None) -> None:
+def test_nan_logits_return_nan_loss_and_gradient(strips: None) -> None:
     logits, labels = case((8, 8), (32, 32))
     logits[0, 3, 4, 4] = math.nan
     loss, _ = upsampled_cross_entropy(logits.requires_grad_(), labels)
@@ -192,7 +192,7 @@ def test_not_a_number_stays_one(strips: None) -> None:
     assert torch.isnan(gradient(loss, logits)).any()
 
 
-def test_labels_of_another_type_are_read_as_numbers() -> None:
+def test_labels_may_have_another_integer_type() -> None:
     logits, labels = case((8, 8), (32, 32))
     loss, predictions = upsampled_cross_entropy(logits, labels)
     other_loss, other_predictions = upsampled_cross_entropy(logits, labels.long())
@@ -209,6 +209,6 @@ def test_memory_is_a_fraction_of_the_plain_formulas() -> None:
         peak_allocated(lambda loss=loss: torch.autograd.grad(loss(logits, labels), logits))
         for loss in (segmentation_loss.ours, segmentation_loss.plain)
     )
-    held = 2 * 150 * 512 * 512 * 4  # bytes of [B, K, H, W]
-    assert theirs > 2 * held
+    upsampled_bytes = 2 * 150 * 512 * 512 * 4  # [B, K, H, W] in float32
+    assert theirs > 2 * upsampled_bytes
     assert ours < theirs / 10

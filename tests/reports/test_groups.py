@@ -1,4 +1,4 @@
-"""Runs that differ only by seed: told apart from others, and summed up as one row."""
+"""Runs that differ only by seed are grouped and summarized in one row."""
 
 import re
 import shutil
@@ -16,15 +16,15 @@ from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
 
-def test_interval_of_a_mean_is_scipys() -> None:
+def test_interval_of_a_mean_equals_scipys() -> None:
     values = [0.91, 0.93, 0.92, 0.95, 0.9]
     summary = summarize(values)
     low, high = stats.t.interval(0.95, 4, loc=statistics.fmean(values), scale=stats.sem(values))
     assert summary.mean == pytest.approx(0.922)
     assert summary.deviation == pytest.approx(statistics.stdev(values))
     assert summary.interval == pytest.approx((low, high))
-    alone = summarize([0.5])
-    assert (alone.mean, alone.deviation, alone.interval) == (0.5, None, None)
+    single = summarize([0.5])
+    assert (single.mean, single.deviation, single.interval) == (0.5, None, None)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def runs(train: Train, tmp_path: Path) -> list[Path]:
     return folders
 
 
-def test_only_what_differs_by_seed_alone_is_one_row(runs: list[Path], tmp_path: Path) -> None:
+def test_only_runs_that_differ_only_by_seed_share_a_row(runs: list[Path], tmp_path: Path) -> None:
     records = [read_run(path) for path in runs]
     groups = group_by_seed(records, [path.name for path in runs])
     assert [group.names for group in groups] == [["seed1", "seed2", "seed3"], ["again"], ["other"]]
@@ -73,7 +73,7 @@ def test_only_what_differs_by_seed_alone_is_one_row(runs: list[Path], tmp_path: 
     assert re.search(r"Each run</summary>", page)
 
 
-def test_a_run_that_did_not_finish_stands_alone(runs: list[Path]) -> None:
+def test_an_unfinished_run_is_a_group_of_its_own(runs: list[Path]) -> None:
     RunFolder(runs[1]).write_status("failed", "fit", "broken")
     groups = group_by_seed([read_run(path) for path in runs[:3]], ["a", "b", "c"])
     assert [group.names for group in groups] == [["a", "c"], ["b"]]

@@ -1,4 +1,4 @@
-"""The pages: what they say, and that a browser shows it."""
+"""Reports and comparisons: their content, and how a browser displays them."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ EVIL = "<script>document.title='owned'</script> & \"quoted\" <b>bold</b>"
 def run(train: Train) -> RunFolder:
     folder = RunFolder(train(*SAMPLE).folder)
     table = pd.read_parquet(folder.predictions)
-    # Four mistakes of known confidence, one with a text that tries to become markup.
+    # Four mistakes of known confidence, one with a text that contains HTML.
     table["prediction"] = table["label"]
     for i, (probability, text) in enumerate(
         [(0.6, "zebra crossing"), (0.9, EVIL), (0.7, "zebra stripes"), (0.8, "plain")]
@@ -69,7 +69,7 @@ def test_page_is_self_contained_escaped_and_complete(run: RunFolder) -> None:
     ):
         assert part in page
     assert page.count("<svg") == 6
-    assert "#010203" not in page  # every colour became one of the theme's
+    assert "#010203" not in page  # every colour was replaced by one of the theme's
 
 
 def test_mistakes_are_sorted_by_confidence_within_their_kind(run: RunFolder) -> None:
@@ -96,7 +96,7 @@ def test_an_unfinished_run_has_a_page(run: RunFolder) -> None:
     assert "failed" in write_report(run.path).read_text(encoding="utf-8")
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(NotARunError, match=r"is no run folder: it has no status.json"):
         read_run(tmp_path)
 
@@ -130,7 +130,7 @@ def test_names_with_dollars_and_underscores_are_drawn() -> None:
 
 
 def dump(page: Path, fragment: str = "", *flags: str) -> tuple[str, str]:
-    """The page's DOM after its script ran, and the console."""
+    """Return the page's DOM after its script ran, and the console output."""
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
                "--virtual-time-budget=3000", *flags, "--dump-dom", page.as_uri() + fragment]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -168,7 +168,7 @@ def test_pages_fit_a_phone_and_follow_the_theme(
     pages = [write_report(run.path), write_comparison([run.path, run.path], tmp_path / "page.html")]
     for page in pages:
         probed = tmp_path / f"probed_{page.name}"
-        # An iframe of that width: a headless window has a smallest width of its own.
+        # The width is set by an iframe, because a headless window has a minimum width.
         probed.write_text(
             page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8"
         )

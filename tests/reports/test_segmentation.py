@@ -1,4 +1,4 @@
-"""The page of a run of segmentation, drawn from files alone."""
+"""The report of a segmentation run, written from its files."""
 
 import json
 import re
@@ -27,7 +27,7 @@ CONFUSION = [[50, 3, 0, 0], [7, 20, 1, 0], [0, 8, 11, 0], [0, 0, 0, 0]]
 
 
 def segmentation_run(path: Path, ious: list[float], experiment: str = "masks") -> Path:
-    """A run folder as the engine leaves it, without training anything."""
+    """Write a run folder as the engine does, without training."""
     folder = RunFolder(path / experiment / "2026-01-31_12-00-00")
     classes = per_class_metrics(CONFUSION)
     written = segmentation_metrics(CONFUSION)
@@ -106,7 +106,7 @@ def test_interval_of_a_mean() -> None:
     assert mean_interval(pd.Series([0.5, float("nan")])) is None
 
 
-def test_runs_are_compared_by_the_signs_of_their_images(tmp_path: Path) -> None:
+def test_runs_are_compared_by_the_sign_test_on_their_images(tmp_path: Path) -> None:
     first = segmentation_run(tmp_path, [0.9, 0.1, 0.5, 0.5, 0.2, 0.3], "a")
     second = segmentation_run(tmp_path, [0.8, 0.3, 0.6, 0.5, 0.4, 0.4], "b")
     page = write_comparison([first, second], tmp_path / "page.html").read_text()
@@ -123,7 +123,7 @@ def test_runs_are_compared_by_the_signs_of_their_images(tmp_path: Path) -> None:
 
 
 @needs_chromium
-def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
+def test_a_click_sorts_the_class_table(tmp_path: Path) -> None:
     page = write_report(segmentation_run(tmp_path, [0.9, 0.1, 0.5])).read_text(encoding="utf-8")
     clicks = """<script>
       const table = document.querySelector("table.sortable"), names = () => [...table.tBodies[0].rows].map(r => r.cells[0].dataset.value);
@@ -156,7 +156,7 @@ def test_the_class_table_sorts_by_a_click(tmp_path: Path) -> None:
     ]
 
 
-def test_masks_take_the_colours_of_their_classes() -> None:
+def test_masks_are_drawn_in_the_colours_of_their_classes() -> None:
     labels = np.array([[0, 2, 255], [1, 1, 0]], np.uint8)
     assert colorize(labels, COLOURS).tolist() == [
         [list(COLOURS[0]), list(COLOURS[2]), [0, 0, 0]], [list(COLOURS[1]), list(COLOURS[1]), list(COLOURS[0])],
@@ -180,19 +180,19 @@ def test_a_triptych_shows_its_three_parts_and_a_legend() -> None:
     assert middle[24 + 600 + 100].tolist() == list(COLOURS[2])
     assert middle[24 + 600 + 250].tolist() == [0, 0, 0]
     legend = picture[20 + 50 + 8 :].reshape(-1, 3).tolist()
-    for colour, wanted in (
+    for colour, expected in (
         (COLOURS[0], True),
         (COLOURS[2], True),
         ((0, 0, 0), True),
         (COLOURS[1], False),
         (COLOURS[3], False),
     ):
-        assert (list(colour) in legend) == wanted, colour
+        assert (list(colour) in legend) == expected, colour
     pair = triptych(image, prediction, None, NAMES, COLOURS)
     assert pair.width == 2 * 300 + 3 * 8
 
 
-def test_large_images_are_shown_smaller() -> None:
+def test_large_images_are_scaled_down() -> None:
     picture = triptych(
         np.zeros((1200, 2000, 3), np.uint8),
         np.zeros((1200, 2000), np.uint8),
@@ -205,7 +205,7 @@ def test_large_images_are_shown_smaller() -> None:
     assert 300 < picture.height < 400
 
 
-def test_a_narrow_picture_has_room_for_its_legend() -> None:
+def test_a_narrow_picture_is_widened_for_its_legend() -> None:
     labels = np.arange(4, dtype=np.uint8)[None].repeat(4, axis=0)
     picture = triptych(
         np.zeros((4, 4, 3), np.uint8), labels, labels, ["a long name of a class"] * 4, COLOURS

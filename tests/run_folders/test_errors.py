@@ -1,9 +1,9 @@
-"""Which names an error message offers."""
+"""Suggestions of names, and short texts, in error messages."""
 
 from run_folders.errors import brief, near_names, nearest
 
 
-def test_nearest_name_is_offered_first() -> None:
+def test_nearest_name_is_suggested_first() -> None:
     assert nearest("htlm", ["html", "url", "html5"]) == "did you mean html or html5?"
 
 
@@ -14,11 +14,11 @@ def test_key_with_the_same_last_part_is_near() -> None:
     assert nearest("a.very.long.way.to.lr", ["model.lr", "seed"]) == "did you mean model.lr?"
 
 
-def test_a_name_is_offered_once() -> None:
+def test_a_name_is_suggested_once() -> None:
     assert nearest("dta", ["data", "data", "seed"]) == "did you mean data?"
 
 
-def test_what_is_known_is_listed_where_nothing_is_near() -> None:
+def test_known_names_are_listed_if_none_is_near() -> None:
     assert nearest("zzz", ["b", "a"]) == "known: a, b"
     assert nearest("zzz", [f"a{n:02}" for n in range(13)]).endswith("a11, ...")
 

@@ -11,5 +11,5 @@ def test_nodes_are_all_values_and_mappings() -> None:
     ]  # fmt: skip
 
 
-def test_leaves_are_no_mappings() -> None:
+def test_leaves_are_not_mappings() -> None:
     assert leaves(VALUES) == {"a.b": 1, "a.c": [{"d": 2}], "f": None}
