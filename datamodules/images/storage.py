@@ -224,21 +224,22 @@ def store(
     bad: list[BadRow] = []
     kept = np.empty((0, 3, 1, 1), np.uint8)
     load = decoding.decode if in_memory else decoding.check
-    for entry, found in in_threads(
+    # The result is an array of pixels, None for an image that was only checked, or the error.
+    for entry, result in in_threads(
         lambda entry: None if isinstance(entry, BadRow) else load(entry), entries
     ):
         if isinstance(entry, BadRow):
             bad.append(entry)
-            continue
-        if isinstance(found, BadImageError):
-            bad.append(entry.fault(split, str(found)))
-            continue
-        if isinstance(found, np.ndarray):
-            if not good:
-                kept = _allocate(len(entries), *found.shape[:2])
-            _keep(found, kept, entry, good)
-        good.append(entry)
-        digests.append(entry.digest())
+        elif isinstance(result, BadImageError):
+            bad.append(entry.fault(split, str(result)))
+        else:
+            if isinstance(result, np.ndarray):
+                if not good:
+                    kept = _allocate(len(entries), *result.shape[:2])
+                _check_size(result, kept, entry, good)
+                kept[len(good)] = result.transpose(2, 0, 1)
+            good.append(entry)
+            digests.append(entry.digest())
     if not in_memory:
         return EncodedImages(good, decoding, digests), bad
     facts = [i.index for i in good], [i.label for i in good], [i.name for i in good], digests
@@ -262,7 +263,7 @@ def _allocate(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
     return np.empty((count, 3, height, width), np.uint8)
 
 
-def _keep(
+def _check_size(
     pixels: npt.NDArray[np.uint8],
     kept: npt.NDArray[np.uint8],
     image: EncodedImage,
@@ -275,7 +276,6 @@ def _keep(
             "set data.size to resize all"
         )
         raise DataError(msg)
-    kept[len(before)] = pixels.transpose(2, 0, 1)
 
 
 def physical_memory() -> float:

@@ -109,32 +109,36 @@ class Processes:
         return self.folder.path / f"rank{rank}.log"
 
     def _watch(self, errors: Path) -> str:
+        """Wait until all processes have ended or one has failed; then end the others.
+
+        Returns:
+            The error of the process that failed first; empty if none did.
+        """
         clock = errors / "clock"  # a file, so that its time comes from the error files' clock
         clock.touch()
         while not any(codes := [child.poll() for child in self.children]) and None in codes:
             clock.touch()
             time.sleep(_POLL)
-        seen = clock.stat().st_mtime
+        if not any(codes):
+            return ""
+        last_look = clock.stat().st_mtime  # the others' errors about the lost connection are later
         for rank, code in enumerate(codes):
             file = error_file(errors, rank)
             if code and not file.exists():
-                end = (
-                    f"was killed by {signal.Signals(-code).name}"
-                    if code < 0
-                    else f"ended with exit code {code}"
-                )
-                write_text(
-                    file, f"rank {rank} {end}" + (f"; see {self._log(rank)}" if rank else "")
-                )
-                os.utime(file, (seen, seen))  # before the others' errors about the lost connection
-        if not any(codes):
-            return ""
+                write_text(file, self._end_of(rank, code))
+                os.utime(file, (last_look, last_look))
         error = first_failure(errors, self.count)
         self.folder.write_end_if_missing("failed", error)
         if not self._wait(_GRACE):
             self._signal(signal.SIGTERM)
             self._wait(_TERMINATED)
         return error
+
+    def _end_of(self, rank: int, code: int) -> str:
+        """Return a message for a process that ended without reporting an error."""
+        killed = f"was killed by {signal.Signals(-code).name}" if code < 0 else ""
+        log = f"; see {self._log(rank)}" if rank else ""
+        return f"rank {rank} {killed or f'ended with exit code {code}'}{log}"
 
     def _wait(self, seconds: float) -> bool:
         """Wait at most this long; return whether all processes have ended."""

@@ -60,7 +60,8 @@ class Pieces:
         Returns:
             Three arrays. [E] index of the second piece: the following piece or, with probability
             one half, a piece of another document; -1 without `next_sentence`. [E] label: 0 for the
-            following piece, 1 for a piece of another document. [E] number of tokens of the example.
+            following piece, 1 for a piece of another document. [E] number of tokens of the example, without
+            special tokens.
         """
         if not next_sentence:
             return (
@@ -69,17 +70,17 @@ class Pieces:
                 self.store.lengths[self.first],
             )
         rng = np.random.default_rng([*seed, 1])
-        random = rng.random(len(self.first)) < 1 / 2
+        replaced = rng.random(len(self.first)) < 1 / 2
         # The pieces of a document are adjacent. Draws at or after its first piece are shifted by
         # its number of pieces. This excludes the document itself.
         starts = np.searchsorted(self.document, self.document[self.first], side="left")
         ends = np.searchsorted(self.document, self.document[self.first], side="right")
         drawn = rng.integers(0, len(self.document) - (ends - starts))
         others = np.where(drawn < starts, drawn, drawn + ends - starts)
-        second = np.where(random, others, self.first + 1)
+        second = np.where(replaced, others, self.first + 1)
         return (
             second,
-            random.astype(np.int64),
+            replaced.astype(np.int64),
             self.store.lengths[self.first] + self.store.lengths[second],
         )
 
@@ -185,7 +186,7 @@ class PretrainingData:
         return pipeline(lambda: self._plans(_VALIDATION), self._tensors, self.steps)
 
     def _plans(self, epoch: int) -> Iterator[dict[str, Any]]:
-        second, follows, lengths = self.pieces.draw(
+        second, label, lengths = self.pieces.draw(
             (self.seed, epoch), next_sentence=self.next_sentence
         )
         if epoch == _VALIDATION:
@@ -199,7 +200,7 @@ class PretrainingData:
             plan = {
                 "first": self.pieces.first[rows],
                 "second": second[rows],
-                "nsp": follows[rows],
+                "nsp": label[rows],
                 "seed": np.array(masks),
             }
             yield {name: values.astype(np.int32) for name, values in plan.items()}
