@@ -60,8 +60,8 @@ class Pieces:
         Returns:
             Three arrays. [E] index of the second piece: the following piece or, with probability
             one half, a piece of another document; -1 without `next_sentence`. [E] label: 0 for the
-            following piece, 1 for a piece of another document. [E] number of tokens of the example, without
-            special tokens.
+            following piece, 1 for a piece of another document. [E] number of tokens of the example,
+            without special tokens.
         """
         if not next_sentence:
             return (
