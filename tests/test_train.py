@@ -160,7 +160,11 @@ def test_a_run_returns_its_best_score(
     import engine.run
 
     scores, real = [], engine.run.run
-    monkeypatch.setattr(engine.run, "run", lambda cfg, folder: scores.append(real(cfg, folder)))
+    monkeypatch.setattr(
+        engine.run,
+        "run",
+        lambda cfg, folder, ckpt_path: scores.append(real(cfg, folder, ckpt_path)),
+    )
     for name, pick, overrides in (("a", max, ()), ("b", min, ("monitor=val/loss", "mode=min"))):
         folder = RunFolder(train(*SAMPLE, *overrides, folder=tmp_path / name).folder)
         column = overrides[0].removeprefix("monitor=") if overrides else "val/acc"

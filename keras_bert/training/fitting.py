@@ -117,7 +117,7 @@ class TrainableModel(keras.Model):
         Keras would consume a batch, and average it over replicas, to find out its shapes.
         """
 
-    def metrics(self) -> Metrics:
+    def epoch_metrics(self) -> Metrics:
         """Return the means since the last reset, and n, the number of values in the loss."""
         metrics = {
             name: float(keras.ops.convert_to_numpy(mean.result()))
@@ -184,7 +184,7 @@ class _EpochCallback(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
-        train = self.model.metrics()
+        train = self.model.epoch_metrics()
         trained = time.perf_counter() - self.began
         _require_finite("training", train["loss"], epoch)
         val = self.job.validate(self.model)

@@ -133,7 +133,7 @@ def _job(
 
     def validate(model: TrainableModel) -> Metrics:
         model.evaluate(validation, verbose=0)
-        return model.metrics()
+        return model.epoch_metrics()
 
     return TrainingPlan(
         network=network,

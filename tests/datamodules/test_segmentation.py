@@ -234,7 +234,7 @@ BAD_PAIRS: dict[str, tuple[str, bytes | None, str]] = {
     "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is a mask without an image in images/train; fix"),
     "colours": (
         "annotations/train/003.png", bytes_of(image_of(GOOD)),
-        "annotations/train/003.png: has RGB colours; a mask has one channel, whose values stand for classes; fix",
+        "annotations/train/003.png: has RGB colours; a mask has one channel, whose values stand for classes; save it as PNG with a palette or in grey; fix",
     ),
     "a jpeg": (
         "annotations/train/003.png", bytes_of(GOOD, "JPEG"),

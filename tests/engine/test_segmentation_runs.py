@@ -311,7 +311,7 @@ def test_random_weights_are_not_tested(train: Train, tmp_path: Path) -> None:
     ).save_pretrained(tmp_path / "other")
     ended = train(*overrides, f"model.backbone={tmp_path / 'other'}", folder=tmp_path / "run2")
     assert re.match(
-        r"error: train=false tests weights as they are, and decode_head\.classifier\.\w+, .* would have",
+        r"error: train=false tests a network without training it, and decode_head\.classifier\.\w+, .* would have",
         ended.error,
     )
     ended = train("train=false", folder=tmp_path / "run3")
