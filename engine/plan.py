@@ -1,4 +1,4 @@
-"""The plan of a run: what would be trained, as one row per module of the network."""
+"""Plan of a run: one row per module, with its parameters and the epoch from which it trains."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

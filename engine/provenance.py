@@ -1,4 +1,4 @@
-"""The provenance of a run: code, packages, hardware, data."""
+"""Record the code, packages, hardware and data of a run."""
 
 import os
 import platform

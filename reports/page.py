@@ -1,4 +1,4 @@
-"""The page of a run: one self-contained HTML file."""
+"""Write the report page of a run, one self-contained HTML file."""
 
 import math
 from pathlib import Path

@@ -4,10 +4,12 @@ A metric's key is `{train,val,test}/NAME` in logs and in history.csv, and NAME u
 metrics.json.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Place = Literal["console", "curves", "comparison", "sweep", "dashboard"]
+Place = Literal["log", "console", "curves", "comparison", "sweep", "dashboard"]
+_STAGES = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class Metric:
         title: Its name in reports.
         better: Whether a higher (`max`) or a lower (`min`) value is better.
         kind: The kind of task that has it; empty if every kind has it.
-        shown: Where it is shown, besides the tables of the report. `console`: the table at the end
-            of a run. `curves`: the report's plots over epochs. `comparison`: the plots of a
-            comparison. `sweep`: the tables of jobs. `dashboard`: the W&B workspace.
+        shown: Where it is shown, besides the tables of the report. `log`: the line after each
+            epoch. `console`: the table at the end of a run. `curves`: the report's plots over
+            epochs. `comparison`: the plots of a comparison. `sweep`: the tables of jobs.
+            `dashboard`: the W&B workspace.
         format: The format specification of its values.
     """
 
@@ -45,7 +48,7 @@ METRICS = {
             "acc",
             "accuracy",
             "classification",
-            shown=("console", "curves", "comparison", "sweep", "dashboard"),
+            shown=("log", "console", "curves", "comparison", "sweep", "dashboard"),
         ),
         Metric("f1_macro", "macro F1", "classification", shown=("console", "sweep", "dashboard")),
         Metric("f1_weighted", "weighted F1", "classification"),
@@ -53,13 +56,19 @@ METRICS = {
         Metric("recall_macro", "macro recall", "classification"),
         Metric("roc_auc", "ROC AUC", "classification", shown=("console",)),
         Metric("average_precision", "average precision", "classification"),
-        Metric("loss", "loss", "", "min", shown=("console", "curves", "comparison", "dashboard")),
+        Metric(
+            "loss",
+            "loss",
+            "",
+            "min",
+            shown=("log", "console", "curves", "comparison", "dashboard"),
+        ),
         Metric("ece", "calibration error", "classification", "min", shown=("console",)),
         Metric(
             "miou",
             "mean IoU",
             "segmentation",
-            shown=("console", "curves", "comparison", "sweep", "dashboard"),
+            shown=("log", "console", "curves", "comparison", "sweep", "dashboard"),
         ),
         Metric(
             "pixel_acc", "pixel accuracy", "segmentation", shown=("console", "curves", "dashboard")
@@ -68,6 +77,20 @@ METRICS = {
         Metric("fw_iou", "frequency-weighted IoU", "segmentation", shown=("console",)),
     )
 }
+
+
+def log_line(values: Mapping[str, object]) -> str:
+    """Return the metrics of an epoch in one line, such as `train/acc 0.9000 val/acc 0.8000`.
+
+    Args:
+        values: Key, such as `val/acc`, -> value. Other values than floats are left out.
+    """
+    shown = [(f"{stage}/{metric.name}", metric) for stage in _STAGES for metric in shown_in("log")]
+    return " ".join(
+        f"{key} {metric.text(value)}"
+        for key, metric in shown
+        if isinstance(value := values.get(key), float)
+    )
 
 
 def shown_in(place: Place, kind: str | None = None) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""W&B outside of a run: the agent of a sweep, and the script that defines the dashboard."""
+"""Test W&B sweep agents and the script that defines the dashboard."""
 
 import json
 import os

@@ -17,6 +17,7 @@ from keras_bert.run_folder import KerasRunFolder
 from keras_bert.training.optimization import BertAdamW, WarmupLinearDecay
 from keras_bert.training.settings import TrainingSettings
 from keras_bert.training.state import State
+from run_folders.metrics import log_line
 
 Metrics = dict[str, Any]
 
@@ -205,12 +206,8 @@ class _EpochCallback(keras.callbacks.Callback):
         self.state.save(epoch)
         for sink in self.sinks:
             sink(row)
-        summary = " ".join(
-            f"{name} {row[name]:.4f}"
-            for name in ("train/loss", "train/acc", "val/loss", "val/acc")
-            if name in row
-        )
-        print(f"epoch {epoch} of {self.settings.epochs}: {summary}, {seconds:.1f} s", flush=True)
+        line = f"epoch {epoch} of {self.settings.epochs}: {log_line(row)}, {seconds:.1f} s"
+        print(line, flush=True)
         if self.is_patience_exhausted():
             print(
                 f"stopped early: no better {self.job.monitor} for {self.settings.patience} epochs",

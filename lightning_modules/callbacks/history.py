@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_timer import EpochTimer
+from run_folders.metrics import log_line
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,5 @@ class History(Checkpoint):
         row["train/samples_per_second"] = round(samples / train_seconds, 1)
         self.rows.append({key: str(value) for key, value in row.items()})
         self.store.write_history(self.rows)
-        shown = " ".join(
-            f"{key} {row[key]:.4f}" for key in _LOGGED if isinstance(row.get(key), float)
-        )
-        log.info(
-            "epoch %d of %s: %s, %.1f s", trainer.current_epoch, trainer.max_epochs, shown, seconds
-        )
-
-
-_LOGGED = ("train/loss", "train/acc", "train/miou", "val/loss", "val/acc", "val/miou")
+        epoch, epochs = trainer.current_epoch, trainer.max_epochs
+        log.info("epoch %d of %s: %s, %.1f s", epoch, epochs, log_line(row), seconds)

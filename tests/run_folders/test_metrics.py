@@ -1,0 +1,27 @@
+"""The metric registry: it describes metrics that tasks compute, and formats them in one way."""
+
+import pytest
+
+from lightning_modules.metrics.classification import metric_names
+from lightning_modules.metrics.segmentation import METRIC_NAMES
+from run_folders.metrics import METRICS, log_line, shown_in
+
+
+@pytest.mark.parametrize(
+    ("kind", "computed"), [("classification", metric_names(2)), ("segmentation", METRIC_NAMES)]
+)
+def test_every_described_metric_is_computed(kind: str, computed: list[str]) -> None:
+    described = {name for name, metric in METRICS.items() if metric.kind in ("", kind)}
+    assert len(described) > 4
+    assert described <= set(computed)
+
+
+def test_a_place_shows_the_metrics_of_one_kind_of_task() -> None:
+    names = [metric.name for metric in shown_in("dashboard", "segmentation")]
+    assert names == ["loss", "miou", "pixel_acc"]
+    assert {"acc", "miou"} <= {metric.name for metric in shown_in("dashboard")}
+
+
+def test_the_line_of_an_epoch() -> None:
+    row = {"epoch": 0, "train/loss": 0.5, "val/acc": 0.25, "val/loss": "", "train/n": 7}
+    assert log_line(row) == "train/loss 0.5000 val/acc 0.2500"
