@@ -34,7 +34,7 @@ from benchmarks.measuring import setting
 from benchmarks.rows import Goal, Row, arguments, command
 from benchmarks.text_runs import ThawRun, add_backbone
 from benchmarks.turns import Run, side_by_side, side_of
-from engine.build import PROGRESS_RATE
+from engine.trainer import PROGRESS_RATE
 from lightning_modules.optim.groups import parameter_groups
 from lightning_modules.optim.optimizers import clip_in_step, make_optimizer
 from lightning_modules.optim.schedules import lr_schedule

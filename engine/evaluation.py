@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.reading.errors import DataError
-from engine.build import build_trainer, data_from_checkpoint, model_from_checkpoint, progress_bar
+from engine.build import data_from_checkpoint, model_from_checkpoint
 from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_config
 from engine.library_warnings import filter_known
+from engine.trainer import build_trainer, progress_bar
 from run_folders.run_folder import RunFolder, RunFolderError
 
 

@@ -33,7 +33,8 @@ from engine.processes.devices import (
 )
 from engine.processes.ranks import launched_devices
 from engine.provenance import provenance
-from engine.publishing import publish, start_loggers
+from engine.publishing.loggers import start_loggers
+from engine.publishing.publish import publish
 from engine.recording import closing_loggers, recording_end
 from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch

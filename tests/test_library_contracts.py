@@ -73,7 +73,7 @@ CONTRACTS = [
             "lightning/pytorch/trainer/trainer.py: _signal_connector",
             "lightning/pytorch/trainer/connectors/signal_connector.py: register_signal_handlers",
         ],
-        ["engine/build.py"],
+        ["engine/trainer.py"],
         "Lightning's handler of SIGTERM waits for ranks that may be gone; there is no argument that leaves it out",
     ),
     Contract(
@@ -176,7 +176,7 @@ CONTRACTS = [
         ["wandb_workspaces/workspaces/interface.py: _to_model"], ["reports/wandb_dashboard.py"], "saving is all that is public",
     ),
     Contract(
-        ["tensorboard/compat/__init__.py: notf"], ["engine/publishing.py"], "TensorBoard would load all of TensorFlow to open a file",
+        ["tensorboard/compat/__init__.py: notf"], ["engine/publishing/loggers.py"], "TensorBoard would load all of TensorFlow to open a file",
     ),
     Contract(
         ["torchmetrics/metric.py: _to_sync"], ["lightning_modules/metrics/totals.py"],

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.config.groups import groups
 from engine.config.redaction import hide, secret_values
-from engine.sweeps.search import Search, Settings
+from engine.sweeps.search import Search
+from engine.sweeps.search_settings import Settings
 from engine.sweeps.space import SearchError
 from run_folders.errors import nearest
 from run_folders.sweep import Sweep

@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from engine.sweeps.space import SearchError, check_space, override_value, suggest
+from engine.sweeps.search_record import search_record
+from engine.sweeps.search_settings import DIRECTIONS, Settings
+from engine.sweeps.space import SearchError, override_value, suggest
 from engine.sweeps.study import make_pruner, make_sampler, open_storage, resolved
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder
@@ -20,8 +22,6 @@ from run_folders.sweep_job import DONE, INTERNAL_OVERRIDES, read_job
 
 log = logging.getLogger(__name__)
 
-DIRECTIONS = {"max": "maximize", "min": "minimize"}
-_OBJECTIVE_PREFIXES = ("val/", "seconds/", "parameters/")
 # Age from which a trial without attributes counts as abandoned in a shared study.
 _INCOMPLETE_AFTER = timedelta(minutes=10)
 _SEEDS = 2**20  # number of offsets to the seed, one per sweep
@@ -40,78 +40,6 @@ class AskedTrial:
     number: int
     job: str
     overrides: list[str]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a search.
-
-    Attributes:
-        space: The search space; see `check_space`.
-        n_trials: The number of trials in the study, of all machines and resumed sweeps together.
-        objectives: Metric -> min or max.
-        monitored: The metric that a run reports after each epoch -> min or max.
-        sampler: A key of `SAMPLERS`.
-        sampler_options: Arguments of the sampler's class.
-        pruner: A key of `PRUNERS`.
-        pruner_options: Arguments of the pruner's class.
-        seed: The seed of the sampler.
-        max_epochs: The largest number of epochs that a trial can report; None if unknown.
-        storage: The URL of a database or the path of a file; None for a file in the sweep's
-            folder.
-        study_name: The name of a shared study; None for a study of this sweep alone.
-        overrides: The overrides that all trials share, without secrets.
-    """
-
-    space: Mapping[str, Any]
-    n_trials: int
-    objectives: Mapping[str, str]
-    monitored: Mapping[str, str]
-    sampler: str
-    sampler_options: Mapping[str, Any]
-    pruner: str
-    pruner_options: Mapping[str, Any]
-    seed: int
-    max_epochs: int | None
-    storage: str | None
-    study_name: str | None
-    overrides: Sequence[str] = ()
-
-    def check(self) -> None:
-        """Check the settings.
-
-        Raises:
-            SearchError: If a setting is invalid, or two settings contradict each other.
-        """
-        check_space(self.space)
-        if self.n_trials < 1:
-            msg = f"hydra.sweeper.n_trials: received {self.n_trials}; at least 1 is needed"
-            raise SearchError(msg)
-        for name, mode in self.objectives.items():
-            if not name.startswith(_OBJECTIVE_PREFIXES):
-                why = "; the test split must not select trials" if name.startswith("test/") else ""
-                msg = (
-                    f"hydra.sweeper.objectives: received {name}{why}; "
-                    "a metric such as val/acc or seconds/fit is needed"
-                )
-                raise SearchError(msg)
-            if mode not in DIRECTIONS:
-                msg = f"hydra.sweeper.objectives.{name}: received {mode!r}; choose min or max"
-                raise SearchError(msg)
-        if self.storage is not None and self.study_name is None:
-            msg = (
-                "hydra.sweeper.storage is set without hydra.sweeper.study_name; "
-                "set the name of the shared study"
-            )
-            raise SearchError(msg)
-        if self.pruner != "none" and self.objectives != self.monitored:
-            (name, mode), *_ = self.monitored.items()
-            msg = (
-                "hydra.sweeper.pruner: trials are pruned by the monitored metric, "
-                f"{name} ({mode}), which must be the only objective; "
-                "set hydra.sweeper.pruner=none, or change monitor and mode"
-            )
-            raise SearchError(msg)
 
 
 class Search:
@@ -303,62 +231,5 @@ class Search:
 
     def write(self) -> None:
         """Write search.json: all trials, the best ones, and the importance of the parameters."""
-        trials = self.study.get_trials(deepcopy=False)
-        done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-        record = {
-            "study": self.study_name,
-            "sampler": self.settings.sampler,
-            "pruner": self.settings.pruner,
-            "n_trials": self.settings.n_trials,
-            "objectives": dict(self.settings.objectives),
-            "log": [key for key, entry in self.settings.space.items() if entry.get("log")],
-            "best": [trial.number for trial in self._best()] if done else [],
-            "importance": {
-                name: self._importance(at) for at, name in enumerate(self.settings.objectives)
-            },
-            "trials": [
-                _trial_record(trial, self.identity)
-                for trial in trials
-                if trial.state is not TrialState.WAITING
-            ],
-        }
+        record = search_record(self.study, self.settings, self.identity)
         RunFolder(self.sweep).write_json(SEARCH, record)
-
-    def _best(self) -> list[FrozenTrial]:
-        """Return the best trial; for several objectives the trials on the Pareto front."""
-        return (
-            [self.study.best_trial]
-            if len(self.settings.objectives) == 1
-            else self.study.best_trials
-        )
-
-    def _importance(self, objective: int) -> dict[str, float]:
-        """Return the share of the objective's variance that each parameter explains.
-
-        The method is fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014). The result is empty where
-        there are too few trials, or all have the same value.
-        """
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.settings.seed)
-
-        def value(trial: FrozenTrial) -> float:
-            return float(trial.values[objective])
-
-        try:
-            return dict(
-                optuna.importance.get_param_importances(
-                    self.study, evaluator=evaluator, target=value
-                )
-            )
-        except (ValueError, RuntimeError):  # too few trials, or all with the same value
-            return {}
-
-
-def _trial_record(trial: FrozenTrial, identity: str) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "job": trial.user_attrs.get("job") if trial.user_attrs.get("sweep") == identity else None,
-        "state": trial.state.name.lower(),
-        "params": trial.params,
-        "values": trial.values,
-        "reported": {str(step): value for step, value in sorted(trial.intermediate_values.items())},
-    }

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 @dataclass
 class OptunaSweeperConf:
-    """The keys of `hydra.sweeper`; see `engine.sweeps.search.Settings`."""
+    """The keys of `hydra.sweeper`; see `engine.sweeps.search_settings.Settings`."""
 
     _target_: str = "hydra_plugins.thaw_optuna_sweeper.optuna_sweeper.OptunaSweeper"
     n_trials: int = 20

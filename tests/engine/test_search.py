@@ -8,7 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from engine.sweeps.search import AskedTrial, Search, Settings
+from engine.sweeps.search import AskedTrial, Search
+from engine.sweeps.search_settings import Settings
 from engine.sweeps.space import SearchError, check_space, override_value
 from engine.sweeps.study import open_storage, reporter
 from run_folders.run_folder import RunFolder

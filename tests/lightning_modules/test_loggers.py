@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from wandb.sdk.lib import wbauth
 
-import engine.build
-from engine.publishing import starting_logger
+import engine.publishing.loggers
+from engine.publishing.loggers import build_loggers, starting_logger
 from lightning_modules.loggers.base import Confusion, LoggerError, confusion_rows
 from lightning_modules.loggers.wandb import WandbLogger
 from run_folders.run_folder import RunFolder
@@ -187,8 +187,8 @@ def test_only_the_first_process_logs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     node = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": str(tmp_path)}
     cfg = OmegaConf.create({"plan": False, "logger": {"tensorboard": node}})
     for first in (True, False):
-        monkeypatch.setattr(engine.build, "is_rank_zero", lambda first=first: first)
-        assert len(engine.build._loggers(cfg, RunFolder(tmp_path))) == first
+        monkeypatch.setattr(engine.publishing.loggers, "is_rank_zero", lambda first=first: first)
+        assert len(build_loggers(cfg, RunFolder(tmp_path))) == first
 
 
 def test_a_failing_dashboard_affects_neither_the_run_nor_other_dashboards(

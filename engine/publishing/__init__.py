@@ -1,0 +1,1 @@
+"""Loggers, and the content that they publish to the dashboards."""

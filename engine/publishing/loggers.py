@@ -1,0 +1,142 @@
+"""Build the loggers and start their runs on the dashboards."""
+
+import importlib.util
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import lightning
+from filelock import FileLock
+from hydra.errors import InstantiationException
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from engine.config.instantiating import instantiate
+from engine.config.redaction import hide, secret_values
+from engine.processes.outcome import is_user_error
+from engine.processes.ranks import is_rank_zero
+from lightning_modules.loggers.base import Dashboard, LoggerError
+from run_folders.errors import brief
+from run_folders.run_folder import RunFolder
+
+_RUNS = "loggers.json"  # name of a logger in the config -> run_id of its run
+# Logger, which is also the name of an extra -> the packages that it needs.
+_REQUIRED_PACKAGES = {
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+}
+_SQLITE = "sqlite:///"
+
+
+def build_loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
+    """Build the loggers, on the first process only.
+
+    A logger resumes the run that the run folder has recorded for it.
+    """
+    if cfg.plan or not is_rank_zero():
+        return []
+    runs, loggers = folder.read_json(_RUNS), []
+    for name, node in cfg.logger.items():
+        known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
+        with starting_logger(cfg, str(name)):
+            loggers.append(instantiate(node, **known))
+    return loggers
+
+
+@contextmanager
+def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
+    """Prepare for a dashboard that is started inside; turn any error there into one line.
+
+    Args:
+        cfg: The config.
+        name: The name of a logger in the config.
+
+    Raises:
+        LoggerError: If a package is missing, or the dashboard cannot be reached.
+    """
+    for package in _REQUIRED_PACKAGES.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            msg = (
+                f"logger={name} needs the package {package}, which is not installed: "
+                f"pip install -e '.[{name}]'"
+            )
+            raise LoggerError(msg)
+    # MLflow reads these variables when it is imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # If this module exists, TensorBoard uses its own stub of TensorFlow. Otherwise it imports an
+    # installed TensorFlow completely to open a file.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
+    try:
+        with _database_lock(str(cfg.logger[name].get("tracking_uri"))):
+            yield
+    except InstantiationException as error:
+        raise _cannot_start(cfg, name, error.__cause__ or error) from error
+    except Exception as error:
+        if is_user_error(error):
+            raise
+        raise _cannot_start(cfg, name, error) from error
+
+
+def _database_lock(address: str) -> AbstractContextManager[Any]:
+    """Return a lock: only one job of a sweep at a time may create the tables of a database."""
+    if not address.startswith(_SQLITE):
+        return nullcontext()
+    return FileLock(f"{address.removeprefix(_SQLITE)}.lock")
+
+
+def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerError:
+    reason = hide(brief(error, most=None), secret_values(cfg))
+    return LoggerError(
+        f"logger={name} cannot be started: {reason}; "
+        f"correct logger.{name} in the config, or leave it out"
+    )
+
+
+def start_loggers(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:
+    """Start the run on every dashboard, or resume the run that the folder has recorded.
+
+    Only the first of several processes acts.
+
+    Args:
+        cfg: The config, for the names of the loggers.
+        folder: The run folder, with config and provenance.
+        trainer: The run's trainer; its loggers are in the order of the config.
+
+    Raises:
+        LoggerError: If a dashboard cannot be reached.
+    """
+    if not trainer.loggers or not trainer.is_global_zero:
+        return
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder.config), resolve=False)
+    runs = folder.read_json(_RUNS)
+    for name, logger in zip(cfg.logger, trainer.loggers, strict=True):
+        with starting_logger(cfg, str(name)):
+            if isinstance(logger, Dashboard):
+                logger.begin({**config, "provenance": folder.read_json("provenance.json")})
+            else:
+                resumes = name in runs or cfg.logger[name].get("run_id") is not None
+                _begin_plain(logger, folder, config, resumes=resumes)
+            if "run_id" in cfg.logger[name]:  # written at once, because the next logger may fail
+                runs[str(name)] = logger.version
+                folder.write_json(_RUNS, runs)
+
+
+def _begin_plain(
+    logger: Logger, folder: RunFolder, config: dict[str, Any], *, resumes: bool
+) -> None:
+    """Log the config to one of Lightning's own loggers."""
+    if not resumes:  # MLflow does not allow changes of a parameter
+        logger.log_hyperparams(config)
+    if isinstance(logger, TensorBoardLogger):  # it shows hyperparameters beside metrics only
+        logger.experiment.add_text(
+            "config", textwrap.indent(folder.config.read_text(encoding="utf-8"), "    ")
+        )
+    if isinstance(logger, MLFlowLogger):
+        logger.experiment.update_run(logger.run_id, status="RUNNING")
+        for name in (folder.config.name, "provenance.json"):
+            logger.experiment.log_artifact(logger.run_id, str(folder.path / name))
