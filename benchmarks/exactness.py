@@ -58,10 +58,10 @@ def _test(task: str, sizes: list[int], rank: int, processes: int, port: int, fol
         cfg = _config(task, samples, processes)
         lightning.seed_everything(1, workers=True, verbose=False)
         run_folder = RunFolder(folder / f"{processes}x{samples}", writes=rank == 0)
-        parts = build(cfg, run_folder)
-        parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
+        objects = build(cfg, run_folder)
+        objects.trainer.test(objects.task, datamodule=objects.datamodule, verbose=False)
         if run_folder.writes:
-            run_folder.write_json("metrics.json", write_results(cfg, run_folder, parts))
+            run_folder.write_json("metrics.json", write_results(cfg, run_folder, objects))
 
 
 def run_processes(task: str, sizes: list[int], processes: int, folder: Path) -> None:

@@ -55,10 +55,10 @@ class PlainLoop(ThawRun):
 
     def train(self) -> float:
         """Train and validate; return the validation accuracy of the last epoch, 0..1."""
-        assert self.parts is not None  # noqa: S101 - tells the type checker
+        assert self.objects is not None  # noqa: S101 - tells the type checker
         network, data, cfg = (
-            self.parts.task.network.to(self.given.device),
-            self.parts.datamodule,
+            self.objects.task.network.to(self.given.device),
+            self.objects.datamodule,
             self.cfg,
         )
         half = torch.autocast(
@@ -70,14 +70,14 @@ class PlainLoop(ThawRun):
             for stage in ("train", "val")
         ]
         optimizer = self.optimizer(
-            parameter_groups(network, self.parts.task.lrs, cfg.model.weight_decay)
+            parameter_groups(network, self.objects.task.lrs, cfg.model.weight_decay)
         )
         steps = limits[0] or len(train)
-        schedule, total = self.parts.task.schedule, cfg.trainer.max_epochs * steps
+        schedule, total = self.objects.task.schedule, cfg.trainer.max_epochs * steps
         scheduler = lr_schedule(optimizer, schedule, total_steps=total, steps_per_epoch=steps)
         accuracy = 0.0
         for epoch in range(cfg.trainer.max_epochs):
-            self.parts.task.train()
+            self.objects.task.train()
             train.batch_sampler.sampler.set_epoch(epoch)
             for batch in map(self._there, itertools.islice(train, limits[0])):
                 with half:
@@ -89,7 +89,7 @@ class PlainLoop(ThawRun):
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.step(optimizer, cfg.trainer.gradient_clip_val)
                 scheduler.step()
-            self.parts.task.eval()
+            self.objects.task.eval()
             right = count = 0
             with torch.inference_mode(), half:
                 for batch in map(self._there, itertools.islice(val, limits[1])):
@@ -135,10 +135,10 @@ class ThawWithBar(ThawRun):
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         """Build the run as `ThawRun` does, and add the progress bar."""
         network = super().prepare(seed, steps)
-        assert self.parts is not None  # noqa: S101 - tells the type checker
+        assert self.objects is not None  # noqa: S101 - tells the type checker
         buffer = {"file": io.StringIO(), "force_terminal": True}
         bar = RichProgressBar(PROGRESS_RATE, leave=False, console_kwargs=buffer)
-        self.parts.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
+        self.objects.trainer.callbacks.append(bar)  # type: ignore[attr-defined]
         return network
 
 

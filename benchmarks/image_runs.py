@@ -72,11 +72,11 @@ class ThawImages:
 
     def run(self) -> Callable[[], object]:
         """Prepare a run; return the function that computes the features and trains."""
-        cfg, parts = self.build()
+        cfg, objects = self.build()
 
         def train() -> None:
-            fill_cache(plan_cache(cfg, parts, None), parts)
-            parts.trainer.fit(parts.task, datamodule=parts.datamodule)
+            fill_cache(plan_cache(cfg, objects, None), objects)
+            objects.trainer.fit(objects.task, datamodule=objects.datamodule)
 
         return train
 
@@ -161,15 +161,15 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
     if peer is not None:
         plain.overrides["trainer.precision"] = "32-true"
     for use_stored in (True, False):
-        cfg, parts = plain.build(stored=use_stored)
+        cfg, objects = plain.build(stored=use_stored)
         if use_stored:
-            fill_cache(plan_cache(cfg, parts, None), parts)
-        task = parts.task.eval()  # without the head's dropout
-        batch = next(iter(parts.datamodule.train_dataloader()))
+            fill_cache(plan_cache(cfg, objects, None), objects)
+        task = objects.task.eval()  # without the head's dropout
+        batch = next(iter(objects.datamodule.train_dataloader()))
         network: nn.Module = task.network
         if peer is None or use_stored:
             with torch.autocast(
-                "cpu", torch.bfloat16, enabled=str(parts.trainer.precision) == "bf16-mixed"
+                "cpu", torch.bfloat16, enabled=str(objects.trainer.precision) == "bf16-mixed"
             ):
                 loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
         else:
@@ -177,7 +177,7 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
             network.load_state_dict(
                 dict(zip(peer.state_dict(), _weights(task.network), strict=True))
             )
-            pixels = task.network.get_submodule("features").prepared(batch["pixel_values"])  # type: ignore[operator]
+            pixels = task.network.get_submodule("features").preprocess(batch["pixel_values"])  # type: ignore[operator]
             loss = cross_entropy(network(pixels), batch["labels"])
         loss.backward()
         grads = [p.grad.flatten() for p in network.parameters() if p.grad is not None]

@@ -53,7 +53,7 @@ class ThawRun(Run):
         self.split, self.features = split, features
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
-        self.parts: RunObjects | None = None
+        self.objects: RunObjects | None = None
 
     def prepare(self, seed: int, steps: int | None = None) -> nn.Module:
         """Read the data, build network and trainer, and return the network."""
@@ -72,16 +72,16 @@ class ThawRun(Run):
             "cache.features": self.features != "none" and steps is None,
         }
         self.cfg = composed(self.experiment, self.given, {**base, **self.overrides, **short})
-        self.parts = built(self.cfg, folder)
+        self.objects = built(self.cfg, folder)
         self.datamodule.tokenized  # noqa: B018 - tokenises before the clock starts, as the peer does
         if isinstance(self.features, Path) and steps is None:
             self._store_features()
-        network: nn.Module = self.parts.task.network
+        network: nn.Module = self.objects.task.network
         return network
 
     def _store_features(self) -> None:
-        assert self.parts is not None  # noqa: S101 - tells the type checker
-        fill_cache(plan_cache(self.cfg, self.parts, None), self.parts)
+        assert self.objects is not None  # noqa: S101 - tells the type checker
+        fill_cache(plan_cache(self.cfg, self.objects, None), self.objects)
 
     def train(self) -> float:
         """Fit with metrics, history and checkpoints; test if the split is `test`.
@@ -89,27 +89,27 @@ class ThawRun(Run):
         Returns:
             Accuracy of the split, 0..1.
         """
-        assert self.parts is not None  # noqa: S101 - tells the type checker
+        assert self.objects is not None  # noqa: S101 - tells the type checker
         if self.features == "measured" and self.cfg.cache.features:
             self._store_features()
-        self.parts.trainer.fit(self.parts.task, datamodule=self.parts.datamodule)
-        io = self.parts.trainer.strategy.checkpoint_io
+        self.objects.trainer.fit(self.objects.task, datamodule=self.objects.datamodule)
+        io = self.objects.trainer.strategy.checkpoint_io
         assert isinstance(io, AtomicCheckpointIO)  # noqa: S101 - tells the type checker
         make_self_contained(io.digests)
         if self.split == "test":
-            self.parts.trainer.test(
-                self.parts.task, datamodule=self.parts.datamodule, verbose=False
+            self.objects.trainer.test(
+                self.objects.task, datamodule=self.objects.datamodule, verbose=False
             )
-        accuracy = self.parts.task.results[self.split].metrics["acc"]
+        accuracy = self.objects.task.results[self.split].metrics["acc"]
         assert accuracy is not None  # noqa: S101 - tells the type checker
         return float(accuracy)
 
     @property
     def datamodule(self) -> TextDataModule:
         """The datamodule of the prepared run."""
-        assert self.parts is not None  # noqa: S101 - tells the type checker
-        assert isinstance(self.parts.datamodule, TextDataModule)  # noqa: S101
-        return self.parts.datamodule
+        assert self.objects is not None  # noqa: S101 - tells the type checker
+        assert isinstance(self.objects.datamodule, TextDataModule)  # noqa: S101
+        return self.objects.datamodule
 
     @property
     def train_rows(self) -> int:
@@ -124,8 +124,8 @@ class ThawRun(Run):
 
 def forward_operations(run: ThawRun, split: str) -> float:
     """Return the encoder's floating-point operations for a split, without padding."""
-    assert run.parts is not None  # noqa: S101 - tells the type checker
-    encoder: Any = run.parts.task.network.features
+    assert run.objects is not None  # noqa: S101 - tells the type checker
+    encoder: Any = run.objects.task.network.features
     lengths = run.datamodule.tokenized[split].lengths.astype(np.float64)
     layers = [
         module

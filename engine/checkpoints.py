@@ -16,6 +16,9 @@ from run_folders.files import link_atomically, write_atomically
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"
+_ADVICE = (
+    "ckpt_path takes the path of a run's best.ckpt or last.ckpt, or last (with hydra.run.dir=RUN)"
+)
 
 
 class CheckpointError(UserError, ValueError):
@@ -146,10 +149,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     checkpoint = _read(path)
     if path.name == _FROZEN:
-        msg = (
-            f"{path} holds frozen weights only, for the checkpoints beside it; "
-            f"ckpt_path takes best.ckpt or last.ckpt"
-        )
+        msg = f"{path} holds frozen weights only, for the checkpoints beside it; {_ADVICE}"
         raise CheckpointError(msg)
     thaw = checkpoint["thaw"]
     if "frozen" not in thaw:
@@ -174,10 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
         CheckpointError: If the file is missing, damaged, or not one that Thaw wrote.
     """
     if not path.is_file():
-        msg = (
-            f"{path}: no such checkpoint; ckpt_path takes last (with hydra.run.dir=RUN) "
-            f"or the path of a .ckpt file"
-        )
+        msg = f"{path}: no such checkpoint; {_ADVICE}"
         raise CheckpointError(msg)
     try:
         _verify_checksums(path)
@@ -189,9 +186,6 @@ def _read(path: Path) -> dict[str, Any]:
         )
         raise CheckpointError(msg) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("thaw", {}).get("format") != _FORMAT:
-        msg = (
-            f"{path} is not a checkpoint of Thaw; "
-            f"ckpt_path takes best.ckpt or last.ckpt of a run folder"
-        )
+        msg = f"{path} is not a checkpoint of Thaw; {_ADVICE}"
         raise CheckpointError(msg)
     return checkpoint

@@ -19,7 +19,7 @@ from lightning_modules.base import Task
 from lightning_modules.metrics.classification import ClassificationResult, predicted
 from lightning_modules.metrics.segmentation import SegmentationResult
 from run_folders.files import write_atomically
-from run_folders.metrics import shown_in
+from run_folders.metrics import metric_text, shown_in
 from run_folders.run_folder import RunFolder
 
 PICTURED_MISTAKES = 300
@@ -27,12 +27,12 @@ PICTURED_OF_CLASS = 8
 PICTURED_OF_ALL_CLASSES = 400
 
 
-def write_results(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
+def write_results(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:
     """Write the test predictions, and return the test part of metrics.json."""
-    result, datamodule = parts.task.results["test"], parts.datamodule
+    result, datamodule = objects.task.results["test"], objects.datamodule
     if isinstance(result, SegmentationResult) and isinstance(datamodule, SegmentationDataModule):
-        device = parts.trainer.strategy.root_device
-        run = TrainedRun(cfg, parts.task.to(device).eval(), datamodule.state_dict(), device)
+        device = objects.trainer.strategy.root_device
+        run = TrainedRun(cfg, objects.task.to(device).eval(), datamodule.state_dict(), device)
         write_segmentation(folder, result, datamodule, run)
         return segmentation_record(result, datamodule)
     assert isinstance(result, ClassificationResult)  # noqa: S101 - tells the type checker
@@ -161,6 +161,8 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
     best = metrics["best"]
     if best:
         console.print(
-            f"best epoch: {best['epoch']} ({best['monitor']} {best['score']:.4f})", highlight=False
+            f"best epoch: {best['epoch']} "
+            f"({best['monitor']} {metric_text(best['score'], best['monitor'])})",
+            highlight=False,
         )
     console.print(f"report: {folder.report}", highlight=False, soft_wrap=True)

@@ -76,30 +76,30 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
-        parts = build(cfg, folder)
-        data = parts.datamodule.describe()
-        cache_plan, plan = _plan(cfg, folder, parts, checkpoint_path, data)
+        objects = build(cfg, folder)
+        data = objects.datamodule.describe()
+        cache_plan, plan = _plan(cfg, folder, objects, checkpoint_path, data)
         print_plan(plan, console)
         if cache_plan.line():
             log.info(cache_plan.line())
         if cfg.plan:
             return None
-        _write_start(cfg, folder, parts, plan, data, resuming=checkpoint_path is not None)
-        with closing_loggers(parts.trainer):
-            start_loggers(cfg, folder, parts.trainer)
+        _write_start(cfg, folder, objects, plan, data, resuming=checkpoint_path is not None)
+        with closing_loggers(objects.trainer):
+            start_loggers(cfg, folder, objects.trainer)
             features_seconds = None
             if cfg.train:
-                features_seconds = _fill_cache(cfg, folder, cache_plan, parts)
-                _fit(folder, parts, checkpoint_path)
-            metrics = _load_best(cfg, folder, parts) if cfg.train else {"val": {}, "best": {}}
-            test_seconds = _test(cfg, folder, parts, metrics) if cfg.test else None
-            metrics["parameters"] = count_parameters(parts.task)
+                features_seconds = _fill_cache(cfg, folder, cache_plan, objects)
+                _fit(folder, objects, checkpoint_path)
+            metrics = _load_best(cfg, folder, objects) if cfg.train else {"val": {}, "best": {}}
+            test_seconds = _test(cfg, folder, objects, metrics) if cfg.test else None
+            metrics["parameters"] = count_parameters(objects.task)
             metrics["seconds"] = seconds(folder.read_history(), test_seconds, features_seconds)
             folder.write_json("metrics.json", metrics)
             folder.write_status("running", "report")
             if folder.writes:
                 write_report(folder.path)
-                publish(cfg, folder, parts.trainer)
+                publish(cfg, folder, objects.trainer)
         folder.write_status("finished", "report")
         print_results(metrics, folder, console)
     score: float | None = metrics["best"].get("score")
@@ -109,24 +109,24 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
 def _plan(
     cfg: DictConfig,
     folder: RunFolder,
-    parts: RunObjects,
+    objects: RunObjects,
     checkpoint_path: Path | None,
     data: dict[str, Any],
 ) -> tuple[CachePlan, dict[str, Any]]:
     """Return the plan for the feature cache, and the content of plan.json."""
     if checkpoint_path is not None:
-        parts.datamodule.start_epoch = first_epoch(
-            checkpoint_path, cfg.trainer.max_epochs, parts.task
+        objects.datamodule.start_epoch = first_epoch(
+            checkpoint_path, cfg.trainer.max_epochs, objects.task
         )
     recorded = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
-    cache_plan = plan_cache(cfg, parts, checkpoint_path, recorded)
-    batches = len(parts.datamodule.train_dataloader()) if cfg.train else 0
-    plan = make_plan(parts.task, parts.trainer, batches, data)
+    cache_plan = plan_cache(cfg, objects, checkpoint_path, recorded)
+    batches = len(objects.datamodule.train_dataloader()) if cfg.train else 0
+    plan = make_plan(objects.task, objects.trainer, batches, data)
     return cache_plan, {**plan, "features": cache_plan.facts()}
 
 
 def _fill_cache(
-    cfg: DictConfig, folder: RunFolder, cache_plan: CachePlan, parts: RunObjects
+    cfg: DictConfig, folder: RunFolder, cache_plan: CachePlan, objects: RunObjects
 ) -> float | None:
     """Read or compute the planned features, and return the seconds that this took.
 
@@ -135,7 +135,7 @@ def _fill_cache(
     """
     folder.write_status("running", "features")
     try:
-        return fill_cache(cache_plan, parts)
+        return fill_cache(cache_plan, objects)
     except StoreError as error:
         if cfg.cache.features is True:
             raise
@@ -150,7 +150,7 @@ def _fill_cache(
 def _write_start(
     cfg: DictConfig,
     folder: RunFolder,
-    parts: RunObjects,
+    objects: RunObjects,
     plan: dict[str, Any],
     data: dict[str, Any],
     *,
@@ -171,7 +171,7 @@ def _write_start(
         {**before, "resumed": [*before.get("resumed", []), origin]} if before else origin,
     )
     folder.write_json("plan.json", plan)
-    if parts.datamodule.bad_rows:
+    if objects.datamodule.bad_rows:
         rows = [
             {
                 "split": b.split,
@@ -180,18 +180,18 @@ def _write_start(
                 "line": str(b.line or ""),
                 "reason": b.reason,
             }
-            for b in parts.datamodule.bad_rows
+            for b in objects.datamodule.bad_rows
         ]
         folder.write_table(folder.skipped_rows, rows)
 
 
-def _fit(folder: RunFolder, parts: RunObjects, checkpoint_path: Path | None) -> None:
+def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:
     folder.write_status("running", "fit")
     try:
-        with unused_parameters_named(parts.task):
-            parts.trainer.fit(
-                parts.task,
-                datamodule=parts.datamodule,
+        with unused_parameters_named(objects.task):
+            objects.trainer.fit(
+                objects.task,
+                datamodule=objects.datamodule,
                 ckpt_path=checkpoint_path,
                 weights_only=True,
             )
@@ -206,10 +206,10 @@ def _fit(folder: RunFolder, parts: RunObjects, checkpoint_path: Path | None) -> 
         raise ConfigError(msg) from error
 
 
-def _load_best(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[str, Any]:
+def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:
     """Load the weights of the best epoch into the task, and return that epoch's metrics."""
     if folder.writes:
-        io = parts.trainer.strategy.checkpoint_io
+        io = objects.trainer.strategy.checkpoint_io
         make_self_contained(io.digests if isinstance(io, AtomicCheckpointIO) else ())
     barrier()  # rank 0 writes the checkpoints and the history
     if not folder.best_checkpoint.exists():
@@ -219,11 +219,11 @@ def _load_best(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[st
         )
         raise CheckpointError(msg)
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    if isinstance(parts.trainer.strategy, FSDPStrategy):
+    if isinstance(objects.trainer.strategy, FSDPStrategy):
         # The trained task has only this process's shards.
-        parts.task = model_from_checkpoint(cfg, checkpoint)
+        objects.task = model_from_checkpoint(cfg, checkpoint)
     else:
-        parts.task.load_state_dict(checkpoint["state_dict"])
+        objects.task.load_state_dict(checkpoint["state_dict"])
     best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
     place = str(folder.best_checkpoint.relative_to(folder.path))
     chosen = {
@@ -235,7 +235,9 @@ def _load_best(cfg: DictConfig, folder: RunFolder, parts: RunObjects) -> dict[st
     return {"val": val_metrics(best), "best": chosen}
 
 
-def _test(cfg: DictConfig, folder: RunFolder, parts: RunObjects, metrics: dict[str, Any]) -> float:
+def _test(
+    cfg: DictConfig, folder: RunFolder, objects: RunObjects, metrics: dict[str, Any]
+) -> float:
     """Test the task, write its predictions, and add the test metrics to `metrics`.
 
     Returns:
@@ -243,10 +245,10 @@ def _test(cfg: DictConfig, folder: RunFolder, parts: RunObjects, metrics: dict[s
     """
     folder.write_status("running", "test")
     start = time.perf_counter()
-    parts.trainer.test(parts.task, datamodule=parts.datamodule, verbose=False)
+    objects.trainer.test(objects.task, datamodule=objects.datamodule, verbose=False)
     test_seconds = time.perf_counter() - start
     if not cfg.train:  # evaluate.py and predict.py read this checkpoint
-        parts.trainer.save_checkpoint(folder.best_checkpoint)
+        objects.trainer.save_checkpoint(folder.best_checkpoint)
     if folder.writes:
-        metrics["test"] = write_results(cfg, folder, parts)
+        metrics["test"] = write_results(cfg, folder, objects)
     return test_seconds

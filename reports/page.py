@@ -20,7 +20,7 @@ from reports.segmentation import (
 )
 from reports.statistics import Interval, macro_f1_interval, roc_auc_interval, wilson_interval
 from run_folders.files import write_text
-from run_folders.metrics import METRICS, shown_in
+from run_folders.metrics import METRICS, metric_text, shown_in
 from run_folders.run_folder import RunFolder
 
 _MAX_RATES = 6
@@ -33,7 +33,7 @@ def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.4f}"
+    environment.filters["metric"] = metric_text
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["thousands"] = lambda value: f"{value:,}"

@@ -10,6 +10,7 @@ from typing import Literal
 
 Place = Literal["log", "console", "curves", "comparison", "sweep", "dashboard"]
 _STAGES = ("train", "val")
+_FORMAT = ".4f"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Metric:
     kind: Literal["classification", "segmentation", ""]
     better: Literal["min", "max"] = "max"
     shown: tuple[Place, ...] = ()
-    format: str = ".4f"
+    format: str = _FORMAT
 
     def text(self, value: float | None) -> str:
         """Format a value; `-` for None."""
@@ -77,6 +78,17 @@ METRICS = {
         Metric("fw_iou", "frequency-weighted IoU", "segmentation", shown=("console",)),
     )
 }
+
+
+def metric_text(value: float | None, key: str = "") -> str:
+    """Format a value; `-` for None.
+
+    Args:
+        value: The value.
+        key: The metric's key, with or without its stage. An unknown metric has four decimals.
+    """
+    known = METRICS.get(key.rpartition("/")[2])
+    return known.text(value) if known else Metric(key, key, "").text(value)
 
 
 def log_line(values: Mapping[str, object]) -> str:

@@ -124,7 +124,10 @@ class _CsvReader:
 
     def rows(self) -> Iterator[Row | BadRow]:
         with open_text(self.path) as self.lines:
-            header, _ = self._record()
+            header, fault = self._record()
+            if fault:
+                msg = f"{self.path}, line 1: the header is unreadable: {fault}; correct it"
+                raise DataError(msg)
             if not header:
                 columns = ", ".join(self.needed)
                 msg = f"{self.path} has no header; name the columns {columns} in the first line"

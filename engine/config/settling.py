@@ -18,8 +18,10 @@ def settle(
     folder: RunFolder,
     ckpt_path: str | None = None,
     launched: tuple[int, int] | None = None,
-) -> DictConfig:
+) -> None:
     """Complete a config in place: checkpoint, precision, devices, absolute paths.
+
+    `config.yaml` records the result.
 
     Args:
         cfg: The validated config.
@@ -27,9 +29,6 @@ def settle(
         ckpt_path: The checkpoint to start from if it is not the one of the config: a restarted job
             and a job of a resumed sweep start from `last`.
         launched: Devices of a node and number of nodes, if torchrun or srun started the processes.
-
-    Returns:
-        The same config, as `config.yaml` records it.
     """
     with open_dict(cfg):
         cfg.ckpt_path = ckpt_path or cfg.ckpt_path
@@ -43,7 +42,6 @@ def settle(
             cfg.cache.dir = str(cache_folder(cfg.cache.dir))
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = _absolute(cfg.data.class_list)
-    return cfg
 
 
 def _precision(cfg: DictConfig, folder: RunFolder) -> str:

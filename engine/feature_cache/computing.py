@@ -50,25 +50,25 @@ def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -
 
 
 def compute_features(
-    cut: Cut, parts: RunObjects, source: FeatureInput, name: str, out: StoredFeatures
+    cut: Cut, objects: RunObjects, source: FeatureInput, name: str, out: StoredFeatures
 ) -> None:
     """Compute the features of a split, in the batches and the precision of an evaluation.
 
     Args:
         cut: The cut; only the layers before it run.
-        parts: The run's objects. The trainer sets the device and the precision.
+        objects: The run's objects. The trainer sets the device and the precision.
         source: The input of the network.
         name: The name of the split, for the progress bar.
         out: The features, which are filled in place.
     """
     with (
-        _frozen(parts.task, parts.trainer),
+        _frozen(objects.task, objects.trainer),
         _progress(f"features of {name}", out.views * len(source.positions)) as progress,
     ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
-            prepared = parts.datamodule.on_before_batch_transfer(batch, 0)
+            prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
             for view in range(out.views):
-                output = _run(cut, parts.task, source.view(prepared, view))
+                output = _run(cut, objects.task, source.view(prepared, view))
                 out.put(torch.as_tensor(positions), view, output.values.cpu())
                 progress()
 

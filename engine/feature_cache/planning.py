@@ -105,7 +105,7 @@ class CachePlan:
 
 def plan_cache(
     cfg: DictConfig,
-    parts: RunObjects,
+    objects: RunObjects,
     checkpoint: Path | None,
     before: Mapping[str, Any] | None = None,
 ) -> CachePlan:
@@ -115,7 +115,7 @@ def plan_cache(
 
     Args:
         cfg: The config; `cache` has the mode, the folder and its limit.
-        parts: Datamodule, task and trainer. The task loads the checkpoint's weights if there is
+        objects: Datamodule, task and trainer. The task loads the checkpoint's weights if there is
             one.
         checkpoint: The checkpoint from which training starts, if any.
         before: The `facts` of the run that is resumed, if any; `auto` then keeps its decision.
@@ -133,16 +133,16 @@ def plan_cache(
         return CachePlan(reason=str(before.get("reason", "")))
     choosing = wanted == "auto" and before is None
     try:
-        cut = _cut(parts)
+        cut = _cut(objects)
         if choosing:
-            _check_reads_all(parts)
+            _check_reads_all(objects)
         if checkpoint is not None:  # the frozen layers keep the checkpoint's weights
-            parts.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
-        parts.trainer.precision_plugin.convert_module(parts.task)
+            objects.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+        objects.trainer.precision_plugin.convert_module(objects.task)
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
-        entries = _entries(cut, parts, store, ["train", "val", *(["test"] if cfg.test else [])])
+        entries = _entries(cut, objects, store, ["train", "val", *(["test"] if cfg.test else [])])
         if choosing:
-            _check_pays_off(parts, entries["train"].layout.views)
+            _check_pays_off(objects, entries["train"].layout.views)
         store.check_limit({entry.key: entry.layout.bytes for entry in entries.values()})
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
@@ -156,13 +156,13 @@ def plan_cache(
     return CachePlan(cut, entries, "", store)
 
 
-def _cut(parts: RunObjects) -> Cut:
+def _cut(objects: RunObjects) -> Cut:
     """Return where the network is cut.
 
     Raises:
         NoCacheError: If it cannot be cut.
     """
-    task = parts.task
+    task = objects.task
     if not isinstance(task.network, Classifier):
         frozen = any(
             task.freezing.first_epoch(name) is None for name, _ in task.network.named_parameters()
@@ -173,19 +173,19 @@ def _cut(parts: RunObjects) -> Cut:
     cut = find_cut(task.network, task.freezing)
     if isinstance(cut, str):
         raise NoCacheError(cut)
-    if isinstance(parts.trainer.strategy, FSDPStrategy):
+    if isinstance(objects.trainer.strategy, FSDPStrategy):
         msg = "trainer.strategy=fsdp shards the frozen part too"
         raise NoCacheError(msg)
     return cut
 
 
-def _check_reads_all(parts: RunObjects) -> None:
+def _check_reads_all(objects: RunObjects) -> None:
     """Check that training reads all samples; caching would compute features of all of them.
 
     Raises:
         NoCacheError: If a setting of the trainer limits the number of batches.
     """
-    trainer: Any = parts.trainer
+    trainer: Any = objects.trainer
     limits = [f"limit_{stage}_batches" for stage in ("train", "val", "test")]
     for name in limits:
         limit = getattr(trainer, name)
@@ -197,20 +197,20 @@ def _check_reads_all(parts: RunObjects) -> None:
         raise NoCacheError(msg)
 
 
-def _check_pays_off(parts: RunObjects, views: int) -> None:
+def _check_pays_off(objects: RunObjects, views: int) -> None:
     """Check that training has more epochs than the number of passes that compute the features.
 
     Stored features make no difference to the decision. The same overrides then result in the same
     metrics, to the last digit.
 
     Args:
-        parts: The run's objects.
+        objects: The run's objects.
         views: The number of views of each training sample; each view takes one pass.
 
     Raises:
         NoCacheError: If caching does not pay off.
     """
-    epochs = _epochs(parts)
+    epochs = _epochs(objects)
     if epochs is not None and epochs <= views:
         training = "1 epoch" if epochs == 1 else f"{epochs} epochs"
         computing = "1 pass" if views == 1 else f"{views} passes"
@@ -221,29 +221,29 @@ def _check_pays_off(parts: RunObjects, views: int) -> None:
         raise NoCacheError(msg)
 
 
-def _epochs(parts: RunObjects) -> int | None:
+def _epochs(objects: RunObjects) -> int | None:
     """Return the number of epochs of the whole training; None without a limit."""
-    trainer = parts.trainer
+    trainer = objects.trainer
     ends = [] if trainer.max_epochs in (None, -1) else [int(trainer.max_epochs or 0)]
     if trainer.max_steps > 0:
-        ends.append(-(-trainer.max_steps // max(1, len(parts.datamodule.train_dataloader()))))
+        ends.append(-(-trainer.max_steps // max(1, len(objects.datamodule.train_dataloader()))))
     return min(ends, default=None)
 
 
 def _entries(
-    cut: Cut, parts: RunObjects, store: FeatureStore, splits: list[str]
+    cut: Cut, objects: RunObjects, store: FeatureStore, splits: list[str]
 ) -> dict[str, Entry]:
-    part = frozen_part_digest(cut, parts.task, parts.trainer)
-    sources = {split: parts.datamodule.feature_input(split) for split in splits}
+    part = frozen_part_digest(cut, objects.task, objects.trainer)
+    sources = {split: objects.datamodule.feature_input(split) for split in splits}
     output = layer_output(
         cut,
-        parts.task,
-        parts.trainer,
-        parts.datamodule.probe_batch() or _one_sample(sources["val"]),
+        objects.task,
+        objects.trainer,
+        objects.datamodule.probe_batch() or _one_sample(sources["val"]),
     )
     entries = {}
     for split, source in sources.items():
-        mirrored = split != "train" and getattr(parts.task, "tta_flip", False)
+        mirrored = split != "train" and getattr(objects.task, "tta_flip", False)
         views = 2 if mirrored else source.views
         lengths = source.lengths if output.per_token else None
         layout = Layout(output.dtype, output.shape, source.samples, views, lengths)
@@ -257,12 +257,12 @@ def _one_sample(source: FeatureInput) -> Any:  # noqa: ANN401 - each dataset has
     return {name: value[:1] for name, value in next(iter(source.loader())).items()}
 
 
-def fill_cache(plan: CachePlan, parts: RunObjects) -> float | None:
+def fill_cache(plan: CachePlan, objects: RunObjects) -> float | None:
     """Find or compute the planned features, and make the datamodule read them.
 
     Args:
         plan: The plan; see `plan_cache`.
-        parts: The run's objects. Afterwards the datamodule returns `FeatureBatch`es, and the
+        objects: The run's objects. Afterwards the datamodule returns `FeatureBatch`es, and the
             network takes them.
 
     Returns:
@@ -277,9 +277,9 @@ def fill_cache(plan: CachePlan, parts: RunObjects) -> float | None:
     start = time.perf_counter()
     stored: dict[str, StoredFeatures] = {}
     for split, entry in plan.entries.items():
-        compute = partial(compute_features, plan.cut, parts, entry.source, split)
+        compute = partial(compute_features, plan.cut, objects, entry.source, split)
         stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
-    _read_from_cache(parts.datamodule, parts.task, plan.cut, stored)
+    _read_from_cache(objects.datamodule, objects.task, plan.cut, stored)
     return time.perf_counter() - start
 
 

@@ -26,6 +26,7 @@ from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
 from reports.triptychs import colorize, encoded, triptych
 from run_folders.files import write_atomically
+from run_folders.metrics import METRICS
 from run_folders.run_folder import RunFolderError
 
 log = logging.getLogger(__name__)
@@ -138,9 +139,9 @@ def predict_masks(
 def _print_metrics(totals: SegmentationTotals) -> None:
     metrics = totals.result().metrics
     if metrics["miou"] is not None:
-        line = (
-            f"images with annotations: {int(totals.samples)}; mean IoU {metrics['miou']:.4f}, "
-            f"pixel accuracy {metrics['pixel_acc']:.4f}"
+        shown = [METRICS[name] for name in ("miou", "pixel_acc")]
+        line = f"images with annotations: {int(totals.samples)}; " + ", ".join(
+            f"{metric.title} {metric.text(metrics[metric.name])}" for metric in shown
         )
         Console(stderr=True).print(line, highlight=False)
 

@@ -18,6 +18,7 @@ from lightning_modules.loggers.base import (
 from reports.mistakes import MAX_MISTAKES, misclassified_samples
 from reports.record import RunRecord, read_run
 from reports.segmentation import is_segmentation
+from run_folders.metrics import METRICS
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
 
@@ -134,7 +135,8 @@ def _segmentation_pictures(run: RunRecord) -> list[Picture]:
     rows = {int(row["index"]): row for row in run.predictions.to_dict("records")}
     pictures = []
     for index, content in run.pictures.items():
-        caption = f"{run.picture_groups[index]}: index {index}, IoU {rows[index]['iou']:.4f}"
+        iou = METRICS["miou"].text(rows[index]["iou"])
+        caption = f"{run.picture_groups[index]}: index {index}, IoU {iou}"
         pictures.append(Picture(content, caption, _overlay(run, index)))
     return pictures
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from engine.config.redaction import hide, secret_values
 from engine.sweeps.resuming import redact_sweep_record
-from run_folders.metrics import shown_in
+from run_folders.metrics import metric_text, shown_in
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
 
@@ -124,7 +124,7 @@ def _jobs_table(jobs: Sequence[Job]) -> Table:
     metrics = [name for name in metrics if any(name in job.metrics for job in jobs)]
     table = Table("job", "state", "overrides", *metrics, "seconds", title=f"{len(jobs)} jobs")
     for job in jobs:
-        values = [f"{job.metrics[name]:.4f}" if name in job.metrics else "-" for name in metrics]
+        values = [metric_text(job.metrics.get(name), name) for name in metrics]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
         table.add_row(job.name, job.state, job.label(common), *values, seconds)
     return table

@@ -153,11 +153,10 @@ def _job(
 
 def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     val, best = record["val"], record["best"]
-    print(
-        f"best epoch {best['epoch']}: masked-LM validation loss {val['loss']:.4f} nats, "
-        f"accuracy {val['acc']:.4f}"
-    )
-    print(f"unigram entropy of the {val['n']} chosen tokens: {val['unigram_entropy']:.4f} nats")
+    loss, accuracy = (METRICS[name].text(val[name]) for name in ("loss", "acc"))
+    entropy = METRICS["loss"].text(val["unigram_entropy"])
+    print(f"best epoch {best['epoch']}: masked-LM validation loss {loss} nats, accuracy {accuracy}")
+    print(f"unigram entropy of the {val['n']} chosen tokens: {entropy} nats")
     print(
         f"to fine-tune it: python -m keras_bert finetune --model {folder.path} "
         "--train CSV --val CSV --test CSV"

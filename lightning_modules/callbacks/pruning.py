@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_modules.base import Task
 from run_folders.errors import UserError
+from run_folders.metrics import metric_text
 
 
 class PrunedRunError(UserError):
@@ -40,7 +41,7 @@ class Pruning(Checkpoint):
         prune = metric is not None and self.report is not None and self.report(epoch, metric)
         if trainer.strategy.broadcast(prune):
             msg = (
-                f"pruned after epoch {epoch}: {self.monitor} {metric:.4f} is worse than "
-                f"that of other trials at the same epoch"
+                f"pruned after epoch {epoch}: {self.monitor} {metric_text(metric, self.monitor)} "
+                f"is worse than that of other trials at the same epoch"
             )
             raise PrunedRunError(msg)

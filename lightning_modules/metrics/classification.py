@@ -139,7 +139,7 @@ class ClassificationTotals(StageTotals):
     def samples(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return index [N], probabilities [N, K] and labels [N] of all samples, sorted by index."""
         index, probabilities, labels = (
-            self.listed(name) for name in ("index", "probabilities", "labels")
+            self.concatenated(name) for name in ("index", "probabilities", "labels")
         )
         order = torch.argsort(index)
         return index[order], probabilities[order], labels[order]

@@ -119,7 +119,7 @@ class SegmentationTotals(StageTotals):
         images = None
         if self.keep_samples and int(self.samples):
             index, iou, accuracy = (
-                self.listed(name).cpu() for name in ("index", "iou", "accuracy")
+                self.concatenated(name).cpu() for name in ("index", "iou", "accuracy")
             )
             order = torch.argsort(index)
             images = index[order], iou[order], accuracy[order]

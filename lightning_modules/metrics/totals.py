@@ -49,7 +49,7 @@ class StageTotals(Metric):
         """Add a batch's loss, given as the mean over `count` items."""
         self.losses.append((mean.to(SUM_DTYPE) * count).reshape(1))  # type: ignore[union-attr]
 
-    def listed(self, name: str) -> Tensor:
+    def concatenated(self, name: str) -> Tensor:
         """Return the tensors of a list state, concatenated."""
         value: list[Tensor] | Tensor = getattr(self, name)
         if isinstance(value, Tensor):
@@ -62,7 +62,7 @@ class StageTotals(Metric):
 
         It depends neither on the order of the batches nor on the number of processes.
         """
-        values = self.listed("losses").tolist()
+        values = self.concatenated("losses").tolist()
         return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
     def global_result(self) -> StageResult:

@@ -152,6 +152,8 @@ def test_damaged_utf16_and_header(tmp_path: Path) -> None:
         read(written(tmp_path, "id,text,label\n1,x,real\n".encode("utf-16")[:-1]))
     with pytest.raises(DataError, match="the header is not UTF-8: byte 0xFF"):
         read(written(tmp_path, b"id,te\xff\xc3\xbcxt,text,label\n1,x,\xc3\xbc,real\n"))
+    with pytest.raises(DataError, match="line 1: the header is unreadable: a stray quote is never"):
+        read(written(tmp_path, b'id,"text,label\n1,x,real\n'))
 
 
 def test_undefined_bytes_are_not_windows_1252(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_shared_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     AtomicCheckpointIO({"backbone"}).save_checkpoint(checkpoint(0), tmp_path / "best.ckpt")
     with pytest.raises(
         CheckpointError,
-        match=r"frozen\.ckpt holds frozen weights only, .*; ckpt_path takes best\.ckpt or last\.ckpt",
+        match=r"frozen\.ckpt holds frozen weights only, .*; ckpt_path takes the path of a run's best\.ckpt",
     ):
         load_checkpoint(tmp_path / "frozen.ckpt")
 

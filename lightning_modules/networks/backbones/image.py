@@ -93,7 +93,7 @@ class ImageEncoder(nn.Module):
         return Features(self._in_chunks(self.model, batch))
 
     @property
-    def listed(self) -> str | None:
+    def block_list(self) -> str | None:
         """Name of the list of layers in `model`; None if the network cannot run in two parts."""
         return block_list(self.model)
 
@@ -105,7 +105,7 @@ class ImageEncoder(nn.Module):
         """Return the pooled features [B, C] from the input of a layer."""
         return Features(forward_from(self.model, layer, state.values))
 
-    def prepared(self, stored: Tensor) -> Tensor:
+    def preprocess(self, stored: Tensor) -> Tensor:
         """Resize and normalise stored pixels to the network's input [B, 3, h, w].
 
         The result has the dtype of the weights.
@@ -122,8 +122,8 @@ class ImageEncoder(nn.Module):
         height, width = self.config["size"] or stored.shape[-2:]
         count = max(1, _PIECE // (height * width))
         if self.training or stored.device.type != "cpu" or len(stored) <= count:
-            return run(self.prepared(stored))
-        return torch.cat([run(self.prepared(chunk)) for chunk in torch.split(stored, count)])
+            return run(self.preprocess(stored))
+        return torch.cat([run(self.preprocess(chunk)) for chunk in torch.split(stored, count)])
 
 
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:

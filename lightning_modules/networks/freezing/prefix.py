@@ -79,7 +79,7 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return ""
     if not trained:
         return Cut()
-    blocks: str | None = getattr(features, "listed", None)  # only `ImageEncoder` has it
+    blocks: str | None = getattr(features, "block_list", None)  # only `ImageEncoder` has it
     if blocks is None:
         kind = type(features.get_submodule(MODEL)).__name__
         start_name = trained[0].removeprefix(f"{MODEL}.")
