@@ -197,7 +197,7 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
             f"received {folder!r}; a folder is needed, or null for the user's cache folder",
         )
     if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
-        yield "cache.max_gb", f"received {size!r}; a number of format_bytes above 0 is needed"
+        yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
 
 
 def _metrics(target: object, num_classes: object) -> list[str]:
