@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules.base import SPLITS, TransferDataModule
-from engine.config.instantiating import instantiate
-from engine.config.validation import ConfigError
+from engine.config.errors import ConfigError
+from engine.config.instantiating import build_object
 from engine.processes.devices import check_processes
 from engine.publishing.loggers import build_loggers
 from engine.trainer import build_trainer, own_callbacks
@@ -45,10 +45,10 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     # In deterministic mode torch fills uninitialized memory. This takes a tenth of the time, and
     # matters only for code that reads memory before writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    datamodule: TransferDataModule[Any] = instantiate(cfg.data)
+    datamodule: TransferDataModule[Any] = build_object(cfg, "data")
     datamodule.splits_to_read = SPLITS if cfg.train else ("test",)
     datamodule.setup()
-    task: Task = instantiate(cfg.model)
+    task: Task = build_object(cfg, "model")
     if not cfg.train and task.uninitialized():
         msg = (
             f"train=false tests a network without training it, and {task.uninitialized()} would "
@@ -61,7 +61,10 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         raise ConfigError(
             "\n  ".join(["the data does not fit the backbone; nothing was trained", *faults])
         )
-    callbacks = [instantiate(node) for node in cfg.callbacks.values()] + own_callbacks(cfg, folder)
+    callbacks = [
+        *(build_object(cfg, f"callbacks.{name}") for name in cfg.callbacks),
+        *own_callbacks(cfg, folder),
+    ]
     for callback in callbacks:
         if isinstance(callback, LayerUnfreezing):
             callback.set_plan(task)
@@ -131,7 +134,7 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     known = {"backbone": backbone} if backbone else {}
     # The file of pretrained weights may be gone, and the checkpoint replaces them.
     no_weights = {"weights": None} if "weights" in cfg.model else {}
-    task: Task = instantiate(cfg.model, **known, **no_weights)
+    task: Task = build_object(cfg, "model", **known, **no_weights)
     task.load_state_dict(checkpoint["state_dict"])
     return task
 
@@ -143,7 +146,7 @@ def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Transfe
     """
     state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
-    datamodule: TransferDataModule[Any] = instantiate(cfg.data, **known)
+    datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
     datamodule.splits_to_read = SPLITS if cfg.get("train", True) else ("test",)
     datamodule.load_state_dict(state)
     datamodule.setup()

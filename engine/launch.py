@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from engine.config.composing import explaining_errors
 from engine.config.groups import CONFIGS
 from engine.config.redaction import hide, secret_values
-from engine.old_names import check_overrides
+from engine.old_names import check_overrides, translate_overrides
 from engine.processes import launching, ranks
 from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
@@ -48,6 +48,7 @@ def launch() -> int:
         if any(override.startswith("sweep.resume=") for override in sys.argv[1:]):
             sys.argv[1:] = resumed_overrides(sys.argv[1:])
         check_overrides(sys.argv[1:])
+        sys.argv[1:] = translate_overrides(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.check_can_sweep()
         with explaining_errors(sys.argv[1:]), _raising_hydra(), reporting_sweep():

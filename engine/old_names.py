@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from engine.config.groups import CONFIGS
 from run_folders.errors import UserError
 
 _CLASSES = {
@@ -79,6 +80,24 @@ _RENAMED = {
 }
 
 
+# Parts of a model that were words in version 0.1 and are nodes now. Each is a group of this name.
+_PARTS = ("head", "optimizer", "schedule")
+# Key of the model in version 0.1 -> its key now, if the node of the part has it.
+_MOVED = {
+    "hidden": "head.hidden",
+    "dropout": "head.dropout",
+    "momentum": "optimizer.momentum",
+    "label_smoothing": "loss.label_smoothing",
+    "warmup": "schedule.warmup",
+    "decay": "schedule.decay",
+    "min_lr": "schedule.min_lr",
+    "patience": "schedule.patience",
+    "monitor": "schedule.monitor",
+    "mode": "schedule.mode",
+}
+_OVERRIDE = re.compile(r"(?P<prefix>[+]*)model\.(?P<key>\w+)=(?P<value>.*)", re.DOTALL)
+
+
 class RemovedError(UserError, ValueError):
     """A key, option or class that was removed after version 0.1."""
 
@@ -116,6 +135,52 @@ def check_overrides(overrides: Iterable[str]) -> None:
                 raise RemovedError(msg)
 
 
+def translate_overrides(overrides: Iterable[str]) -> list[str]:
+    """Return overrides with the keys of version 0.1 in their present form.
+
+    Example:
+        `model.head=bigru` becomes `head=bigru`, and `model.hidden=64` becomes
+        `model.head.hidden=64`.
+    """
+    return [_translated(override) for override in overrides]
+
+
+def _translated(override: str) -> str:
+    match = _OVERRIDE.fullmatch(override)
+    if match is None:
+        return override
+    prefix, key, value = match["prefix"], match["key"], match["value"]
+    if key in _PARTS and not value.startswith(("{", "null")):
+        return f"{key}={value}"
+    return f"{prefix}model.{_MOVED[key]}={value}" if key in _MOVED else override
+
+
+def translate_model(cfg: DictConfig) -> None:
+    """Turn the parts of a model that are words or keys of version 0.1 into nodes, in place."""
+    model = cfg.get("model")
+    if not isinstance(model, DictConfig):
+        return
+    with open_dict(model):
+        for part in _PARTS:
+            file = CONFIGS / part / f"{model.get(part)}.yaml"
+            if isinstance(model.get(part), str) and file.is_file():
+                model[part] = OmegaConf.load(file)
+        if "label_smoothing" in model and "loss" not in model:
+            segments = str(model.get("_target_")).endswith("Segmenter")
+            name = "upsampled_cross_entropy" if segments else "cross_entropy"
+            model.loss = OmegaConf.load(CONFIGS / "loss" / f"{name}.yaml")
+        # The arguments of an own task may have the same names.
+        ours = str(model.get("_target_")).startswith("lightning_modules.")
+        for old in [key for key in model if ours and key in _MOVED]:
+            value = model.pop(old)
+            part, _, key = _MOVED[str(old)].partition(".")
+            node = model.get(part)
+            if isinstance(node, DictConfig) and key in node:
+                node[key] = value
+                if key == "momentum":  # torch takes no Nesterov momentum of 0
+                    node.nesterov = value > 0
+
+
 def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
     """Translate the config of a run folder to the current names, in place.
 
@@ -149,6 +214,7 @@ def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
         node = OmegaConf.select(cfg, parent)
         if isinstance(node, DictConfig) and leaf in node:
             node[new.rpartition(".")[2]] = node.pop(leaf)
+    translate_model(cfg)
     target = OmegaConf.select(cfg, "data._target_")
     if target in _CLASSES:
         cfg.data._target_ = _CLASSES[target]

@@ -19,12 +19,14 @@ from engine.checkpoints import (
     load_checkpoint,
     make_self_contained,
 )
+from engine.config.errors import ConfigError
 from engine.config.redaction import redacted
 from engine.config.settling import settle
-from engine.config.validation import ConfigError, validate
+from engine.config.validation import validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import StoreError
 from engine.library_warnings import filter_known
+from engine.old_names import translate_model
 from engine.plan import make_plan, print_plan
 from engine.processes.devices import (
     barrier,
@@ -70,6 +72,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     """
     console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recording_end(cfg, folder):
+        translate_model(cfg)
         validate(cfg)
         settle(cfg, folder, ckpt_path, launched_devices())
         placement(cfg)  # raises its errors before anything is loaded

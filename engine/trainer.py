@@ -10,8 +10,8 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from engine.checkpoints import AtomicCheckpointIO
-from engine.config.instantiating import instantiate
-from engine.config.validation import ConfigError
+from engine.config.errors import ConfigError
+from engine.config.instantiating import build_object
 from engine.processes.devices import placement
 from engine.processes.ranks import is_rank_zero
 from lightning_modules.callbacks.curves import Curves
@@ -51,8 +51,9 @@ def build_trainer(
     """
     where = placement(cfg)
     try:
-        trainer: lightning.Trainer = instantiate(
-            cfg.trainer,
+        trainer: lightning.Trainer = build_object(
+            cfg,
+            "trainer",
             callbacks=callbacks,
             logger=loggers or False,
             strategy=where["strategy"],
@@ -67,8 +68,7 @@ def build_trainer(
             ),
         )
     except Exception as error:
-        cause = error.__cause__ or error
-        msg = f"trainer: {brief(cause, most=None)}"
+        msg = f"trainer: {brief(error, most=None)}"
         raise ConfigError(msg) from error
     # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
     # is gone.

@@ -6,19 +6,22 @@ from abc import abstractmethod
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from lightning_modules.distributed import rewrap_ddp, share_of_global_mean
-from lightning_modules.losses.classification import NonFiniteLossError
+from lightning_modules.losses.errors import LossError, NonFiniteLossError
 from lightning_modules.metrics.totals import StageResult, StageTotals
 from lightning_modules.networks.backbones.features import BACKBONE, FEATURES, HEAD
 from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, keep_frozen_in_eval
-from lightning_modules.optim.optimizers import OptimizerName
-from lightning_modules.optim.schedules import Schedule, ScheduleName
+from lightning_modules.optim.optimizers import OptimizerFactory
+from lightning_modules.optim.schedules import Schedule, linear
 from lightning_modules.optimization import OptimizedModule
 
 STAGES = ("train", "val", "test")
+# Arguments that are no plain values.
+_OBJECTS = ("backbone", "head", "loss", "optimizer", "schedule")
 
 
 class Task(OptimizedModule):
@@ -37,16 +40,9 @@ class Task(OptimizedModule):
         lr: Annotated[float, Ge(0)] = 1e-3,
         backbone_lr: Annotated[float, Ge(0)] = 2e-5,
         weight_decay: Annotated[float, Ge(0)] = 0.01,
-        optimizer: OptimizerName = "adamw",
-        momentum: Annotated[float, Interval(ge=0, le=0.999)] = 0.9,
-        label_smoothing: Annotated[float, Interval(ge=0, le=0.999)] = 0.0,
-        schedule: ScheduleName = "linear",
-        warmup: Annotated[float, Interval(ge=0, le=1)] = 0.1,
-        decay: Annotated[float, Interval(ge=0, le=1)] = 0.9,
-        min_lr: Annotated[float, Ge(0)] = 1e-7,
-        patience: Annotated[int, Ge(0)] = 2,
-        monitor: str = "val/acc",
-        mode: str = "max",
+        loss: nn.Module | None = None,
+        optimizer: OptimizerFactory = AdamW,
+        schedule: Schedule = linear,
     ) -> None:
         """Set the training options that all tasks share.
 
@@ -55,29 +51,41 @@ class Task(OptimizedModule):
             lr: Peak learning rate of the head.
             backbone_lr: Peak learning rate of the backbone.
             weight_decay: Weight decay of the weights; biases and norms are not decayed.
-            optimizer: `adamw` or `sgd`. Without weight decay, `adamw` is Adam.
-            momentum: Nesterov momentum of `sgd`, 0..1.
-            label_smoothing: Share of the label that is spread over all classes while training,
-                0..1.
-            schedule: Name of the learning-rate schedule; see `Schedule` for this and the following
-                arguments.
-            warmup: Length of the warm-up as a fraction of all steps, 0..1.
-            decay: Factor on the learning rate, 0..1.
-            min_lr: Lower bound of a decaying learning rate.
-            patience: Number of epochs without improvement before `plateau` decays.
-            monitor: The metric that `plateau` monitors.
-            mode: `min` if lower values of the monitored metric are better, else `max`.
+            loss: The loss; None takes `default_loss`.
+            optimizer: A function that builds the optimizer from parameter groups; see
+                `make_optimizer`.
+            schedule: The learning-rate schedule; see `lr_schedule`.
+
+        Raises:
+            LossError: If the loss is not one of this kind of task, or has parameters.
         """
         super().__init__()
+        # Plain values only, so that a checkpoint loads with `weights_only=True`. Dashboards get
+        # the redacted config instead.
+        self.save_hyperparameters(logger=False, ignore=_OBJECTS)
         self.num_classes = num_classes
         self.lrs = {FEATURES: backbone_lr, HEAD: lr}
-        self.weight_decay, self.optimizer_name, self.momentum = weight_decay, optimizer, momentum
-        self.label_smoothing = label_smoothing
-        self.schedule = Schedule(schedule, warmup, decay, min_lr, patience, monitor, mode)
+        self.weight_decay, self.optimizer, self.schedule = weight_decay, optimizer, schedule
+        self.loss = self.checked_loss(self.default_loss() if loss is None else loss)
         self.results: dict[str, StageResult] = {}
         self.totals = nn.ModuleDict(
             {f"{stage}_totals": self.new_totals(keep_samples=stage != "train") for stage in STAGES}
         )
+
+    @staticmethod
+    @abstractmethod
+    def default_loss() -> nn.Module:
+        """Return the loss of a task that was built without one."""
+
+    def checked_loss(self, loss: nn.Module) -> nn.Module:
+        """Return the loss, or raise `LossError` if the task cannot use it."""
+        if any(True for _ in loss.parameters()):
+            msg = (
+                f"model.loss: {type(loss).__name__} has parameters, which no optimizer trains; "
+                f"choose a loss without parameters"
+            )
+            raise LossError(msg)
+        return loss
 
     @staticmethod
     @abstractmethod

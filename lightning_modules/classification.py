@@ -2,18 +2,33 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.base import Task
-from lightning_modules.losses.classification import class_probabilities, classification_loss
+from lightning_modules.losses.classification import CrossEntropy, class_probabilities
+from lightning_modules.losses.errors import LossError
+from lightning_modules.losses.segmentation import SegmentationLoss
 from lightning_modules.metrics.classification import ClassificationTotals, metric_names
 
 
 class ClassificationTask(Task):
     """Base class of the classifiers.
 
-    Two classes use one logit and binary cross-entropy; more classes use cross-entropy.
+    The loss gets logits [B, K] and labels [B] int64. With two classes and a loss whose attribute
+    `single_logit` is true, it gets logits [B, 1].
     """
+
+    @staticmethod
+    def default_loss() -> CrossEntropy:
+        """Return the cross-entropy."""
+        return CrossEntropy()
+
+    def checked_loss(self, loss: nn.Module) -> nn.Module:
+        """Return the loss, or raise `LossError` if it is one of segmentation."""
+        if isinstance(loss, SegmentationLoss):
+            msg = f"model.loss: {type(loss).__name__} is for segmentation; set loss=cross_entropy"
+            raise LossError(msg)
+        return super().checked_loss(loss)
 
     @staticmethod
     def metric_names(num_classes: int) -> list[str]:
@@ -34,10 +49,9 @@ class ClassificationTask(Task):
         return logits
 
     def loss_and_probabilities(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each task has its batch type
-        """Return the mean loss in nats, label-smoothed while training, and probabilities [B, K]."""
+        """Return the mean loss, and probabilities [B, K]. The loss gets logits in float32."""
         logits = self.logits(batch)
-        smoothing = self.label_smoothing if self.training else 0.0
-        return classification_loss(logits, batch["labels"], smoothing), class_probabilities(logits)
+        return self.loss(logits.float(), batch["labels"]), class_probabilities(logits)
 
     def shared_step(self, batch: Any, totals: ClassificationTotals | None) -> Tensor:  # noqa: ANN401 - each task has its batch type
         """Return the mean loss of a batch and add the batch to the totals."""

@@ -1,18 +1,22 @@
 """Image classification: any timm backbone, wholly or partly frozen, with a linear or MLP head."""
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 from torch import Tensor
 
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses.classification import num_outputs
-from lightning_modules.networks.backbones.features import FEATURES
+from lightning_modules.networks.backbones.features import FEATURES, BackboneError
 from lightning_modules.networks.backbones.image import ImageEncoder, image_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.plan import FreezingPlan
-from lightning_modules.networks.heads.classification import LinearHead, MLPHead
+from lightning_modules.networks.heads.classification import (
+    HeadFactory,
+    LinearHead,
+    reads_tokens,
+)
 
 
 class ImageClassifier(ClassificationTask):
@@ -27,9 +31,7 @@ class ImageClassifier(ClassificationTask):
         weights: str | None = None,
         image_size: Annotated[int, Ge(2)] | None = None,
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        head: Literal["linear", "mlp"] = "linear",
-        hidden: list[Annotated[int, Ge(1)]] | None = None,
-        dropout: Annotated[float, Interval(ge=0, le=0.999)] = 0.0,
+        head: HeadFactory = LinearHead,
         tta_flip: bool = False,  # noqa: FBT001, FBT002 - named in the config
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
@@ -44,28 +46,27 @@ class ImageClassifier(ClassificationTask):
             image_size: Side of the network's input in pixels; None uses the size that the weights
                 were trained with.
             freeze_backbone: Whether to freeze the whole backbone; `LayerUnfreezing` freezes a part.
-            head: `linear`, or `mlp` with hidden layers.
-            hidden: Units of the MLP's hidden layers; None means 256 and 256.
-            dropout: Dropout probability after each hidden layer of the MLP, or before the linear
-                layer, 0..1.
+            head: Builds the head from its number of inputs and outputs, for example
+                `functools.partial(MLPHead, hidden=[64])`; see `networks.heads`.
             tta_flip: Whether to average the logits of an image and of its horizontal mirror
                 image (test-time augmentation); never applied in training.
             training: Arguments of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
+            BackboneError: If the backbone cannot be built or its weights cannot be loaded, or the
+                head reads tokens.
         """
         super().__init__(num_classes, **training)
-        self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
+        if reads_tokens(head):
+            msg = (
+                "model.head: this head reads tokens, and an image has one pooled vector; "
+                "set head=linear or head=mlp"
+            )
+            raise BackboneError(msg)
         self.tta_flip = tta_flip
         features = image_encoder(backbone, weights, image_size)
-        outputs = num_outputs(num_classes)
-        if head == "linear":
-            self.network = Classifier(features, LinearHead(features.width, outputs, dropout))
-        else:
-            self.network = Classifier(
-                features, MLPHead(features.width, outputs, hidden or (256, 256), dropout)
-            )
+        outputs = num_outputs(num_classes, self.loss)
+        self.network = Classifier(features, head(width=features.width, outputs=outputs))
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:

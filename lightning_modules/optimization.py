@@ -13,12 +13,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.optim.groups import parameter_groups
 from lightning_modules.optim.optimizers import (
-    OptimizerName,
+    OptimizerFactory,
     clip_in_step,
     make_optimizer,
     supports_fused_clipping,
 )
-from lightning_modules.optim.schedules import Schedule, lr_schedule, steps_per_epoch_of
+from lightning_modules.optim.schedules import (
+    Schedule,
+    lr_schedule,
+    monitor_of,
+    steps_per_epoch_of,
+)
 
 
 class OptimizedModule(lightning.LightningModule):
@@ -29,8 +34,7 @@ class OptimizedModule(lightning.LightningModule):
         freezing: Which parameters train at which epoch.
         lrs: Child of the network -> peak learning rate.
         weight_decay: Weight decay of the weights.
-        optimizer_name: Name of the optimizer.
-        momentum: Nesterov momentum of `sgd`, 0..1.
+        optimizer: Builds the optimizer from parameter groups.
         schedule: The learning-rate schedule.
     """
 
@@ -38,8 +42,7 @@ class OptimizedModule(lightning.LightningModule):
     freezing: FreezingPlan
     lrs: Mapping[str, float]
     weight_decay: float
-    optimizer_name: OptimizerName
-    momentum: float
+    optimizer: OptimizerFactory
     schedule: Schedule
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -48,7 +51,7 @@ class OptimizedModule(lightning.LightningModule):
         Frozen parameters have groups too.
         """
         groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
-        optimizer = make_optimizer(self.optimizer_name, groups, momentum=self.momentum)
+        optimizer = make_optimizer(self.optimizer, groups)
         # Reading `estimated_stepping_batches` also sets `num_training_batches`.
         total = int(self.trainer.estimated_stepping_batches)
         batches = int(self.trainer.num_training_batches)
@@ -66,7 +69,7 @@ class OptimizedModule(lightning.LightningModule):
             "scheduler": scheduler,
             "interval": "step",
             "frequency": batches,
-            "monitor": self.schedule.monitor,
+            "monitor": monitor_of(self.schedule),
         }
         return {"optimizer": optimizer, "lr_scheduler": plateau}
 

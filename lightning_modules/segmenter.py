@@ -1,14 +1,15 @@
 """Semantic segmentation: Hugging Face networks that return logits at a reduced resolution."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from lightning_modules.base import Task
-from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
+from lightning_modules.losses.errors import LossError
+from lightning_modules.losses.segmentation import SegmentationLoss, UpsampledCrossEntropy
 from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
 from lightning_modules.networks.backbones.features import FEATURES, BackboneError
 from lightning_modules.networks.backbones.segmentation import (
@@ -52,7 +53,6 @@ class Segmenter(Task):
             BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
         super().__init__(num_classes, **training)
-        self.save_hyperparameters(logger=False)  # dashboards get the redacted config instead
         self.auxiliary_weight = auxiliary_weight
         self.network = segmentation_network(
             backbone,
@@ -61,6 +61,21 @@ class Segmenter(Task):
             checkpoint_head=checkpoint_head,
         )
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
+
+    @staticmethod
+    def default_loss() -> UpsampledCrossEntropy:
+        """Return the cross-entropy at the size of the masks."""
+        return UpsampledCrossEntropy()
+
+    def checked_loss(self, loss: nn.Module) -> nn.Module:
+        """Return the loss, or raise `LossError` if it is no `SegmentationLoss`."""
+        if not isinstance(loss, SegmentationLoss):
+            msg = (
+                f"model.loss: {type(loss).__name__} is not a SegmentationLoss, which reads logits "
+                f"at their own size; set loss=upsampled_cross_entropy"
+            )
+            raise LossError(msg)
+        return super().checked_loss(loss)
 
     @staticmethod
     def metric_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
@@ -118,20 +133,17 @@ class Segmenter(Task):
         self, logits: Tensor, batch: SegmentationBatch
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and the predictions at the size of each mask."""
-        labels = batch["labels"]
-        smoothing = self.label_smoothing if self.training else 0.0
+        labels, measure = batch["labels"], cast(SegmentationLoss, self.loss).with_predictions
         # All training pairs have one size. Comparing sizes on a GPU would force a synchronisation.
         if self.training or bool(
             (batch["sizes"] == torch.tensor(labels.shape[-2:], device=labels.device)).all()
         ):
-            return upsampled_cross_entropy(logits, labels, smoothing)
+            return measure(logits, labels)
         predictions = torch.full_like(labels, IGNORE_INDEX)
         loss, pixels = logits.new_zeros((), dtype=torch.float32), 0
         for i, (height, width) in enumerate(batch["sizes"].tolist()):
             own = labels[i : i + 1, :height, :width]
-            own_loss, predictions[i : i + 1, :height, :width] = upsampled_cross_entropy(
-                logits[i : i + 1], own, smoothing
-            )
+            own_loss, predictions[i : i + 1, :height, :width] = measure(logits[i : i + 1], own)
             count = int((own != IGNORE_INDEX).sum())
             loss, pixels = loss + own_loss * count, pixels + count
         return loss / max(1, pixels), predictions

@@ -1,27 +1,66 @@
-"""Build the object of a config node. The only caller of `hydra.utils.instantiate`."""
+"""Build the objects that config nodes name."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.validation import check_targets
-from run_folders.errors import UserError
+from engine.config.errors import ConfigError
+from engine.config.places import place_of, resolve_target, special_key_faults
+from run_folders.errors import UserError, brief
+
+_OURS = ("lightning_modules.", "datamodules.")
 
 
-def instantiate(node: DictConfig, **more: Any) -> Any:  # noqa: ANN401 - whatever the _target_ is
-    """Build the object of a config node.
+def build_object(cfg: DictConfig, path: str, **injected: Any) -> Any:  # noqa: ANN401 - whatever the place expects
+    """Build the object of a place, and the objects inside its node.
 
-    Its targets are checked here too, because a config from a run folder has not been validated.
+    Targets are checked here too, because a config from a run folder has not been validated. Only
+    nodes of the config are built: an injected value stays as it is.
+
+    Args:
+        cfg: The whole config.
+        path: The dotted key of the node.
+        injected: Arguments that replace keys of the node.
+
+    Returns:
+        The object; for a deferred place a `functools.partial`.
+
+    Raises:
+        ConfigError: If the config may not build an object, or its class rejects the arguments.
     """
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)  # noqa: S101 - tells the type checker
-    check_targets([plain, *more.values()])
+    node: Any = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
+    return _build({key: v for key, v in node.items() if key not in injected}, path, injected)
+
+
+def _build(node: Mapping[str, Any], path: str, injected: Mapping[str, Any]) -> Any:  # noqa: ANN401 - see build_object
+    target, place = resolve_target(node.get("_target_"), path), place_of(path)
+    for key, fault in special_key_faults(node, path):
+        msg = f"{key}: {fault}"
+        raise ConfigError(msg)
+    arguments = {
+        key: _argument(value, f"{path}.{key}") for key, value in node.items() if key != "_target_"
+    }
+    if place is not None and place.deferred:
+        return partial(target, **arguments)
     try:
-        return hydra.utils.instantiate(
-            {key: v for key, v in plain.items() if key not in more}, _convert_="all", **more
-        )
-    except hydra.errors.InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from error
-        raise
+        return target(**arguments, **injected)
+    except (TypeError, ValueError) as error:
+        # An error of our own classes is a bug. The caller reports that of a logger or trainer.
+        reported = path.startswith(("logger.", "trainer"))
+        if reported or isinstance(error, UserError) or target.__module__.startswith(_OURS):
+            raise
+        msg = f"{path}: {target.__name__}: {brief(error)}"
+        raise ConfigError(msg) from error
+
+
+def _argument(value: Any, path: str) -> Any:  # noqa: ANN401 - any value of a config
+    """Return an argument: an object if the value is a node, else the value itself."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return _build(value, path, {})
+    for key, inner in value.items() if isinstance(value, Mapping) else ():
+        _argument(inner, f"{path}.{key}")  # raises if there is a node where none is expected
+    for index, inner in enumerate(value) if isinstance(value, list) else ():
+        _argument(inner, f"{path}.{index}")
+    return value

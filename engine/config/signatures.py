@@ -5,7 +5,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NotRequired, Required
 
@@ -16,7 +16,6 @@ from run_folders.errors import near_names, nearest
 Fault = tuple[str, str]
 
 _OURS = ("lightning_modules.", "datamodules.")
-_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _TYPO_SIMILARITY = 0.8
 _UNIONS = (typing.Union, types.UnionType)
 # Bound -> its attribute, the comparison with a value, and its text.
@@ -28,20 +27,23 @@ _BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool], str]] = {
 }
 
 
-def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[Fault]:
-    """Check a node against the constructor of a class.
+def signature_faults(
+    target: Callable[..., Any], node: dict[str, Any], path: str, injected: Collection[str] = ()
+) -> Iterator[Fault]:
+    """Check a node against the constructor of a class, or against a function.
 
     Args:
-        target: The class.
+        target: The class or function.
         node: The node's keys and values.
         path: The node's dotted key.
+        injected: Arguments that the engine passes, which the node need not have.
 
     Yields:
         Dotted key and fault: the key is unknown or missing, or its value has another type or range
         than the annotation.
     """
     parameters = _parameters(target)
-    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    arguments = {key: value for key, value in node.items() if not str(key).startswith("_")}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = [
         name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
@@ -53,10 +55,10 @@ def signature_faults(target: type, node: dict[str, Any], path: str) -> Iterator[
         )
         if not known:
             yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
-    if not node.get("_partial_") and not node.get("_args_"):
-        for name in named:
-            if parameters[name].default is inspect.Parameter.empty and name not in arguments:
-                yield f"{path}.{name}", f"is needed by {target.__name__} and missing"
+    for name in named:
+        needed = parameters[name].default is inspect.Parameter.empty and name not in injected
+        if needed and name not in arguments:
+            yield f"{path}.{name}", f"is needed by {target.__name__} and missing"
     hints = _hints(target)
     for key, value in arguments.items():
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
@@ -78,7 +80,9 @@ def _classes_of_arguments(target: type) -> list[type]:
     return classes
 
 
-def _parameters(target: type) -> dict[str, inspect.Parameter]:
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    if not isinstance(target, type):
+        return inspect.signature(target).parameters
     merged: dict[str, inspect.Parameter] = {}
     classes = _classes_of_arguments(target)
     for cls in classes:
@@ -88,7 +92,9 @@ def _parameters(target: type) -> dict[str, inspect.Parameter]:
     return merged
 
 
-def _hints(target: type) -> dict[str, Any]:
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    if not isinstance(target, type):
+        return typing.get_type_hints(target, include_extras=True)
     merged: dict[str, Any] = {}
     for cls in _classes_of_arguments(target):
         initialiser: Callable[..., None] = inspect.unwrap(cls.__init__)  # type: ignore[misc]

@@ -1,7 +1,5 @@
 """Validate the composed config before any work, and report all faults together."""
 
-import importlib
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,18 +7,31 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.composing import COMMAND_LINE, origins
+from engine.config.errors import ConfigError
 from engine.config.groups import CONFIGS
+from engine.config.places import (
+    injected_into,
+    protocol_faults,
+    resolve_target,
+    special_key_faults,
+)
 from engine.config.precision import AUTO
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
-from lightning_modules.base import Task
-from run_folders.errors import UserError, brief, near_names, nearest
+from run_folders.errors import brief, nearest
 from run_folders.nested import nodes
 
-# A _target_ must be a class that is defined in these packages, not only imported into them.
-ALLOWED = ("lightning_modules.", "datamodules.", "lightning.", "torch.", "torchmetrics.")
 # Groups whose options do not set the key that is named like the group.
-_GLOBAL_GROUPS = ("hydra", "experiment", "sweep", "debug")
+_GLOBAL_GROUPS = (
+    "hydra",
+    "head",
+    "loss",
+    "optimizer",
+    "schedule",
+    "experiment",
+    "sweep",
+    "debug",
+)
 # Groups whose key is one node with a _target_.
 _SINGLE_TARGETS = ("data", "model", "trainer")
 # Groups whose key maps names to nodes with a _target_.
@@ -34,10 +45,6 @@ _NOT_ZERO = (
     "trainer.limit_val_batches",
     "trainer.limit_test_batches",
 )
-
-
-class ConfigError(UserError, ValueError):
-    """An invalid config; the message lists all faults, one per line."""
 
 
 def validate(cfg: DictConfig) -> None:
@@ -56,7 +63,7 @@ def validate(cfg: DictConfig) -> None:
         trainer = values.get("trainer")
         if isinstance(trainer, dict) and trainer.get("precision") == AUTO:
             trainer["precision"] = None  # `settle` chooses one; Lightning does not know `auto`
-        faults += [*_plain_values(values), *_target_faults(values, "")]
+        faults += [*_plain_values(values), *_object_faults(values, "")]
         removed = {
             path: message
             for path, value in nodes(values)
@@ -146,10 +153,11 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             f"received {at('trainer.max_epochs')!r}, and no trainer.max_steps; "
             "a schedule needs an end",
         )
-    if at("model.schedule") == "plateau" and at("trainer.check_val_every_n_epoch") not in (None, 1):
+    plateau = str(at("model.schedule._target_")).endswith(".plateau")
+    if plateau and at("trainer.check_val_every_n_epoch") not in (None, 1):
         yield (
             "trainer.check_val_every_n_epoch",
-            "received more than 1; model.schedule=plateau needs a validation in every epoch",
+            "received more than 1; schedule=plateau needs a validation in every epoch",
         )
     if at("mode") not in ("min", "max"):
         yield "mode", f"received {at('mode')!r}; choose min or max"
@@ -206,90 +214,28 @@ def _metrics(target: object, num_classes: object) -> list[str]:
     The list is empty if the task or the number of classes is itself faulty.
     """
     try:
-        task = resolve_target(target)
+        task = resolve_target(target, "model")
     except ConfigError:
         return []
-    names = (
-        task.metric_names(num_classes)
-        if issubclass(task, Task) and isinstance(num_classes, int)
-        else []
-    )
+    names = task.metric_names(num_classes) if isinstance(num_classes, int) else []
     return [f"val/{name}" for name in names]
 
 
-def _target_faults(node: object, path: str) -> Iterator[Fault]:
+def _object_faults(node: object, path: str) -> Iterator[Fault]:
+    """Check every node with a `_target_`: its place, its class, its keys and their values."""
     if isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _target_faults(value, f"{path}.{index}")
+            yield from _object_faults(value, f"{path}.{index}")
     if not isinstance(node, dict):
         return
     if "_target_" in node:
         try:
-            target = resolve_target(node["_target_"])
+            target = resolve_target(node["_target_"], path)
         except ConfigError as error:
             yield f"{path}._target_", str(error)
             return
-        yield from signature_faults(target, node, path)
+        yield from special_key_faults(node, path)
+        yield from protocol_faults(target, node, path)
+        yield from signature_faults(target, node, path, injected_into(path))
     for key, value in node.items():
-        yield from _target_faults(value, f"{path}.{key}" if path else str(key))
-
-
-def check_targets(node: object) -> None:
-    """Check that a config may build every `_target_` in nested plain values.
-
-    Raises:
-        ConfigError: If it may not.
-    """
-    faults = [fault for path, fault in _forbidden_targets(node)]
-    if faults:
-        raise ConfigError("; ".join(faults))
-
-
-def _forbidden_targets(node: object) -> Iterator[Fault]:
-    for child in (
-        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    ):
-        yield from _forbidden_targets(child)
-    if isinstance(node, dict) and "_target_" in node:
-        try:
-            resolve_target(node["_target_"])
-        except ConfigError as error:
-            yield "_target_", str(error)
-
-
-def resolve_target(name: object) -> type[Any]:
-    """Import the class that a `_target_` names, if a config may build it.
-
-    Args:
-        name: A dotted name.
-
-    Returns:
-        The class.
-
-    Raises:
-        ConfigError: If there is no such class, or a config may not build it.
-    """
-    if not isinstance(name, str) or not name.startswith(ALLOWED):
-        packages = ", ".join(prefix.rstrip(".") for prefix in ALLOWED)
-        msg = f"received {name!r}; only classes of {packages} may be built"
-        raise ConfigError(msg)
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        msg = f"received {name!r}; cannot import {module_name}: {error}"
-        raise ConfigError(msg) from error
-    found = getattr(module, attribute, None)
-    if found is None:
-        near = near_names(attribute, dir(module))
-        suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
-        msg = f"received {name!r}; {module_name} has no {attribute}{suggestion}"
-        raise ConfigError(msg)
-    real = f"{getattr(found, '__module__', '?')}.{getattr(found, '__qualname__', '?')}"
-    if not inspect.isclass(found) or not real.startswith(ALLOWED):
-        msg = (
-            f"received {name!r}, which is {real}; "
-            f"only classes of Thaw, lightning, torch and torchmetrics may be built"
-        )
-        raise ConfigError(msg)
-    return found
+        yield from _object_faults(value, f"{path}.{key}" if path else str(key))

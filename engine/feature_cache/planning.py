@@ -24,7 +24,7 @@ from datamodules.batching.stored_features import (
 )
 from engine.build import RunObjects
 from engine.checkpoints import load_checkpoint
-from engine.config.validation import ConfigError
+from engine.config.errors import ConfigError
 from engine.feature_cache.computing import compute_features, layer_output
 from engine.feature_cache.key import frozen_part_digest
 from engine.feature_cache.store import FeatureStore, StoreError, format_bytes

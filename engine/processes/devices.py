@@ -15,7 +15,8 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from omegaconf import DictConfig
 
-from engine.config.validation import ConfigError
+from engine.config.errors import ConfigError
+from engine.config.instantiating import build_object
 from engine.processes.ranks import Rank, new_rendezvous, this_rank
 from lightning_modules.base import Task
 
@@ -92,7 +93,7 @@ def placement(cfg: DictConfig) -> dict[str, Any]:
     strategy = (
         _strategy(name, several=rank is not None and rank.world > 1)
         if isinstance(name, str)
-        else name
+        else build_object(cfg, "trainer.strategy")
     )
     return {"strategy": strategy, "plugin": _cluster_environment(rank)}
 

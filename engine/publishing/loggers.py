@@ -11,11 +11,10 @@ from typing import Any
 
 import lightning
 from filelock import FileLock
-from hydra.errors import InstantiationException
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.instantiating import instantiate
+from engine.config.instantiating import build_object
 from engine.config.redaction import hide, secret_values
 from engine.processes.outcome import is_user_error
 from engine.processes.ranks import is_rank_zero
@@ -43,7 +42,7 @@ def build_loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
     for name, node in cfg.logger.items():
         known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
         with starting_logger(cfg, str(name)):
-            loggers.append(instantiate(node, **known))
+            loggers.append(build_object(cfg, f"logger.{name}", **known))
     return loggers
 
 
@@ -74,8 +73,6 @@ def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
     try:
         with _database_lock(str(cfg.logger[name].get("tracking_uri"))):
             yield
-    except InstantiationException as error:
-        raise _cannot_start(cfg, name, error.__cause__ or error) from error
     except Exception as error:
         if is_user_error(error):
             raise

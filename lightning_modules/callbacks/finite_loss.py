@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 import torch
 
-from lightning_modules.losses.classification import NonFiniteLossError
+from lightning_modules.losses.errors import NonFiniteLossError
 
 
 class FiniteLoss(lightning.Callback):

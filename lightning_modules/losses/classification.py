@@ -1,19 +1,40 @@
 """Classification loss and class probabilities, in float32 for logits of any precision."""
 
+from typing import Annotated
+
 import torch
-from torch import Tensor
+from annotated_types import Interval
+from torch import Tensor, nn
 from torch.nn import functional
 
-from run_folders.errors import UserError
+
+def num_outputs(num_classes: int, loss: nn.Module) -> int:
+    """Return the number of logits of a sample.
+
+    It is one for each class. Two classes have one logit if the loss has the attribute
+    `single_logit` and it is true.
+    """
+    single = num_classes == 2 and getattr(loss, "single_logit", False)  # noqa: PLR2004
+    return 1 if single else num_classes
 
 
-class NonFiniteLossError(UserError, ArithmeticError):
-    """A loss became NaN or infinite."""
+class CrossEntropy(nn.Module):
+    """Cross-entropy; binary cross-entropy of one logit for two classes.
 
+    Label smoothing applies while training only.
+    """
 
-def num_outputs(num_classes: int) -> int:
-    """Return the number of logits of a sample: 1 for two classes, else one for each class."""
-    return 1 if num_classes == 2 else num_classes  # noqa: PLR2004
+    single_logit = True
+
+    def __init__(self, label_smoothing: Annotated[float, Interval(ge=0, le=0.999)] = 0.0) -> None:
+        """Set the share of each label that is spread evenly over all classes, 0..1."""
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch in nats; see `classification_loss`."""
+        smoothing = self.label_smoothing if self.training else 0.0
+        return classification_loss(logits, labels, smoothing)
 
 
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -48,6 +48,20 @@ def upsampled_cross_entropy(
     return loss, predictions
 
 
+def upsampled_predictions(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the most probable class of each pixel at the size of the labels.
+
+    Args:
+        logits: [B, K, h, w] of any floating dtype.
+        labels: [B, H, W] uint8; only the size is used.
+
+    Returns:
+        [B, H, W] uint8.
+    """
+    unlabelled = torch.full_like(labels, IGNORE_INDEX)
+    return upsampled_cross_entropy(logits.detach(), unlabelled)[1]
+
+
 class _StripwiseLoss(torch.autograd.Function):
     """The loss; `forward` also computes the gradient and saves it for `backward`."""
 

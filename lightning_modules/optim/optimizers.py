@@ -1,40 +1,59 @@
 """Optimizers, and gradient clipping inside their step."""
 
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
-from torch.optim import SGD, AdamW
+from torch.optim import Optimizer
 
-OptimizerName = Literal["adamw", "sgd"]
+from run_folders.errors import UserError, brief
+
+OptimizerFactory = Callable[..., Optimizer]
 
 _CLIP_EPSILON = 1e-6  # the same as in torch's `clip_grad_norm_`
 
 
-def make_optimizer(
-    name: OptimizerName, groups: list[dict[str, Any]], *, momentum: float
-) -> torch.optim.Optimizer:
-    """Build a fused optimizer: each step reads every weight once.
+class OptimizerError(UserError, ValueError):
+    """An optimizer that cannot train the parameter groups."""
+
+
+def make_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:
+    """Build an optimizer, fused if its class can: each step then reads every weight once.
 
     Args:
-        name: `adamw` (Loshchilov & Hutter 2019, arXiv 1711.05101), which is Adam without weight
-            decay, or `sgd` with Nesterov momentum.
-        groups: Groups from `parameter_groups`.
-        momentum: Momentum of `sgd`, 0..1.
+        factory: An optimizer's class, or a `functools.partial` of it with options.
+        groups: Groups from `parameter_groups`, each with its learning rate and weight decay.
 
     Returns:
         The optimizer.
+
+    Raises:
+        OptimizerError: If the optimizer rejects the groups or its options, or has no weight decay.
     """
-    if name == "adamw":
-        fused: torch.optim.Optimizer = AdamW(groups, fused=True)
-    else:
-        fused = SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
-    # With the flag set, torch's GradScaler (float16) leaves unscaling to the optimizer step.
-    # Lightning refuses to clip gradients that are still scaled.
-    fused._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
-    return fused
+    parameters = inspect.signature(factory).parameters
+    cls = factory.func if isinstance(factory, partial) else factory
+    name = getattr(cls, "__name__", repr(cls))
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    decays = open_ended or "weight_decay" in parameters
+    if not decays and any(group["weight_decay"] for group in groups):
+        msg = f"model.optimizer: {name} has no weight decay; set model.weight_decay=0"
+        raise OptimizerError(msg)
+    fused = {"fused": True} if "fused" in parameters else {}
+    try:
+        optimizer = factory(groups, **{**fused, **getattr(factory, "keywords", {})})
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"model.optimizer: {name} cannot be built: {brief(error)}"
+        raise OptimizerError(msg) from error
+    if optimizer.defaults.get("fused"):
+        # With the flag set, torch's GradScaler (float16) leaves unscaling to the optimizer step.
+        # Lightning refuses to clip gradients that are still scaled.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
+    return optimizer
 
 
-def supports_fused_clipping(optimizer: torch.optim.Optimizer) -> bool:
+def supports_fused_clipping(optimizer: Optimizer) -> bool:
     """Return whether the optimizer's step can scale gradients: fused, and on the CPU or CUDA.
 
     The fused step for Apple's MPS cannot.
@@ -43,7 +62,7 @@ def supports_fused_clipping(optimizer: torch.optim.Optimizer) -> bool:
     return bool(optimizer.defaults.get("fused")) and device in ("cpu", "cuda")
 
 
-def clip_in_step(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+def clip_in_step(optimizer: Optimizer, max_norm: float) -> None:
     """Make the optimizer's next step clip the gradients by norm while it reads them.
 
     Clipping before the step (Pascanu, Mikolov & Bengio 2013, arXiv 1211.5063) reads and writes each

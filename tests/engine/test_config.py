@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.validation import ConfigError, resolve_target
+from engine.config.errors import ConfigError
+from engine.config.places import resolve_target
 from tests.conftest import SAMPLE, Train
 
 

@@ -22,7 +22,8 @@ from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from engine.build import RunObjects
 from engine.config.paths import cache_folder
-from engine.config.validation import ConfigError, _cache_faults
+from engine.config.errors import ConfigError
+from engine.config.validation import _cache_faults
 from engine.feature_cache import key as feature_key
 from engine.feature_cache.computing import _half_precision_weights
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache

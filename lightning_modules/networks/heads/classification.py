@@ -1,18 +1,43 @@
-"""Heads that turn features into logits. `B` samples, `T` tokens, `C` channels, `K` outputs."""
+"""Heads that turn features into logits. `B` samples, `T` tokens, `C` channels, `K` outputs.
 
-from collections.abc import Sequence
-from typing import cast
+A head is a class that takes `width` (C) and `outputs` (K), and options of its own. Its `forward`
+maps `Features` to logits [B, K]. If its attribute `reads_tokens` is true, it gets the hidden states
+of all tokens, else a pooled vector.
+"""
 
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Annotated, ClassVar, cast
+
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.kernels.bigru import BiGRU
 
+HeadFactory = Callable[..., nn.Module]
+Dropout = Annotated[float, Interval(ge=0, le=0.999)]
+Units = Annotated[int, Ge(1)]
+
+
+def reads_tokens(head: HeadFactory) -> bool:
+    """Return whether a head reads the hidden states of all tokens instead of a pooled vector."""
+    cls = head.func if isinstance(head, partial) else head
+    return bool(getattr(cls, "reads_tokens", False))
+
 
 class LinearHead(nn.Module):
     """A linear layer: pooled vector -> logits."""
 
-    def __init__(self, width: int, outputs: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, outputs: int, dropout: Dropout = 0.0) -> None:
+        """Build the head.
+
+        Args:
+            width: C.
+            outputs: K.
+            dropout: Dropout probability before the layer, 0..1.
+        """
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, outputs)
@@ -26,15 +51,28 @@ class MLPHead(nn.Module):
     """An MLP: pooled vector -> logits. ReLU and dropout follow each hidden layer."""
 
     def __init__(
-        self, width: int, outputs: int, widths: Sequence[int] = (256, 256), dropout: float = 0.5
+        self,
+        width: int,
+        outputs: int,
+        hidden: list[Units] | None = None,
+        dropout: Dropout = 0.0,
     ) -> None:
+        """Build the head.
+
+        Args:
+            width: C.
+            outputs: K.
+            hidden: Units of the hidden layers; None means 256 and 256.
+            dropout: Dropout probability after each hidden layer, 0..1.
+        """
         super().__init__()
-        pairs = zip([width, *widths], widths, strict=False)
-        hidden = [
-            (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)) for before, after in pairs
+        widths = [width, *(hidden or (256, 256))]
+        layers = [
+            (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
+            for before, after in pairwise(widths)
         ]
-        self.hidden = nn.Sequential(*(layer for layers in hidden for layer in layers))
-        self.output = nn.Linear([width, *widths][-1], outputs)
+        self.hidden = nn.Sequential(*(part for layer in layers for part in layer))
+        self.output = nn.Linear(widths[-1], outputs)
 
     def forward(self, features: Features) -> Tensor:
         """Compute [B, C] -> [B, K]."""
@@ -47,7 +85,19 @@ class BiGRUHead(nn.Module):
     From Alghamdi, Lin & Luo (Knowledge-Based Systems 274, 2023, doi 10.1016/j.knosys.2023.110642).
     """
 
-    def __init__(self, width: int, hidden: int, outputs: int, dropout: float = 0.0) -> None:
+    reads_tokens: ClassVar[bool] = True
+
+    def __init__(
+        self, width: int, outputs: int, hidden: Units = 128, dropout: Dropout = 0.0
+    ) -> None:
+        """Build the head.
+
+        Args:
+            width: C.
+            outputs: K.
+            hidden: Units of the GRU in each direction.
+            dropout: Dropout probability before the output layer, 0..1.
+        """
         super().__init__()
         self.gru = BiGRU(width, hidden)
         self.dropout = nn.Dropout(dropout)

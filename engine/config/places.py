@@ -1,0 +1,258 @@
+"""The places of a config that name a class or a function, and what each place expects.
+
+CONTRIBUTING.md has this table for readers; a test compares the two.
+"""
+
+import importlib
+import inspect
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from engine.config.errors import ConfigError
+from engine.config.signatures import Fault
+from run_folders.errors import near_names
+
+ENTRY_POINTS, VARIABLE = "thaw.components", "THAW_COMPONENTS"
+_HEADS = "lightning_modules.networks.heads"
+_GROUPS = "parameter groups have it: set model.lr, model.backbone_lr and model.weight_decay"
+_OF_THE_ENGINE = "the engine sets it"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place of the config.
+
+    Attributes:
+        base: Dotted name of the base class; empty for a function.
+        modules: The modules whose names may be named here, with their submodules.
+        defined_in: The modules that may define what is named; empty for `modules`.
+        own_packages: Whether a class of an own package may be named.
+        injected: Arguments that the engine passes.
+        refused: Key -> the reason why it may not be set.
+        deferred: Whether the engine builds the object later, with the injected arguments.
+        exact: Whether only the base class itself may be named.
+    """
+
+    base: str
+    modules: tuple[str, ...]
+    defined_in: tuple[str, ...] = ()
+    own_packages: bool = True
+    injected: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    deferred: bool = False
+    exact: bool = False
+
+
+PLACES = {
+    "data": Place("datamodules.base.TransferDataModule", ("datamodules",)),
+    "model": Place("lightning_modules.base.Task", ("lightning_modules",)),
+    "model.backbone": Place("torch.nn.Module", ()),
+    "model.head": Place("torch.nn.Module", (_HEADS,), injected=("width", "outputs"), deferred=True),
+    "model.loss": Place(
+        "torch.nn.Module",
+        ("lightning_modules.losses", "torch.nn", "timm.loss"),
+        defined_in=("lightning_modules.losses", "torch.nn.modules.loss", "timm.loss"),
+        refused={"reduction": "a task needs the mean"},
+    ),
+    "model.optimizer": Place(
+        "torch.optim.Optimizer",
+        ("torch.optim", "timm.optim"),
+        injected=("params",),
+        refused={"lr": _GROUPS, "weight_decay": _GROUPS},
+        deferred=True,
+    ),
+    "model.schedule": Place(
+        "",
+        ("lightning_modules.optim.schedules",),
+        injected=("step", "total", "optimizer", "steps_per_epoch"),
+        deferred=True,
+    ),
+    "callbacks.*": Place(
+        "lightning.pytorch.callbacks.Callback",
+        ("lightning_modules.callbacks", "lightning.pytorch.callbacks"),
+    ),
+    "logger.*": Place(
+        "lightning.pytorch.loggers.Logger",
+        ("lightning_modules.loggers", "lightning.pytorch.loggers"),
+    ),
+    "trainer": Place(
+        "lightning.Trainer",
+        ("lightning",),
+        own_packages=False,
+        refused=dict.fromkeys(
+            (
+                "callbacks",
+                "logger",
+                "plugins",
+                "default_root_dir",
+                "enable_model_summary",
+                "enable_checkpointing",
+                "enable_progress_bar",
+            ),
+            _OF_THE_ENGINE,
+        ),
+        exact=True,
+    ),
+    "trainer.strategy": Place(
+        "lightning.pytorch.strategies.Strategy",
+        ("lightning.pytorch.strategies",),
+        own_packages=False,
+    ),
+    "trainer.profiler": Place(
+        "lightning.pytorch.profilers.Profiler",
+        ("lightning.pytorch.profilers",),
+        own_packages=False,
+    ),
+}
+
+
+def place_of(path: str) -> Place | None:
+    """Return the place at a dotted key; None if no object is expected there."""
+    parent, _, _ = path.partition(".")
+    wildcard = PLACES.get(f"{parent}.*") if path.count(".") == 1 else None
+    return PLACES.get(path, wildcard)
+
+
+def own_packages() -> list[str]:
+    """Return the packages outside Thaw whose classes a config may name.
+
+    They are installed with an entry point of the group `thaw.components`, or listed in the
+    environment variable THAW_COMPONENTS, separated by commas.
+    """
+    installed = [entry.value.partition(":")[0] for entry in entry_points(group=ENTRY_POINTS)]
+    listed = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
+    return list(dict.fromkeys(name for name in [*installed, *listed] if name))
+
+
+def resolve_target(name: object, path: str) -> Any:  # noqa: ANN401 - a class, or a function
+    """Import what a `_target_` names, if its place expects it.
+
+    The module's name is checked before the module is imported. What the module defines is checked
+    before anything is called.
+
+    Args:
+        name: A dotted name.
+        path: The dotted key of the node.
+
+    Returns:
+        The class, or for a schedule the function.
+
+    Raises:
+        ConfigError: If there is no such class, or the place does not expect it.
+    """
+    place = place_of(path)
+    if place is None:
+        msg = f"received {name!r}; no object is expected here"
+        raise ConfigError(msg)
+    if not isinstance(name, str):
+        msg = f"received {name!r}; a dotted name is needed"
+        raise ConfigError(msg)
+    own = own_packages() if place.own_packages else []
+    module_name, _, attribute = name.rpartition(".")
+    private = any(part.startswith("_") for part in name.split("."))
+    if private or not _inside(module_name, (*place.modules, *own)):
+        raise ConfigError(_not_expected(name, place, own))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        msg = f"received {name!r}; cannot import {module_name}: {error}"
+        raise ConfigError(msg) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        near = near_names(attribute, dir(module))
+        suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
+        msg = f"received {name!r}; {module_name} has no {attribute}{suggestion}"
+        raise ConfigError(msg)
+    if not _inside(_module_of(found), (*(place.defined_in or place.modules), *own)):
+        raise ConfigError(_not_expected(name, place, own))
+    fault = _kind_fault(found, place)
+    if fault:
+        msg = f"received {name!r}, which {fault}"
+        raise ConfigError(msg)
+    return found
+
+
+def injected_into(path: str) -> tuple[str, ...]:
+    """Return the arguments that the engine passes to what a place names."""
+    place = place_of(path)
+    return place.injected if place else ()
+
+
+def special_key_faults(node: Mapping[str, Any], path: str) -> Iterator[Fault]:
+    """Yield a fault for each key that Hydra's `instantiate` would interpret, except `_target_`."""
+    for key in node:
+        if str(key).startswith("_") and key != "_target_":
+            yield f"{path}.{key}", "no place of the config takes this key; leave it out"
+
+
+def protocol_faults(target: Any, node: Mapping[str, Any], path: str) -> Iterator[Fault]:  # noqa: ANN401 - a class, or a function
+    """Check that a class or function takes what the engine passes, and no key is reserved.
+
+    Args:
+        target: What the node names.
+        node: The node's keys and values.
+        path: The node's dotted key.
+
+    Yields:
+        Dotted key and fault.
+    """
+    place = place_of(path)
+    if place is None:
+        return
+    for key in node:
+        if key in place.refused:
+            yield f"{path}.{key}", f"cannot be set here: {place.refused[key]}"
+        elif key in place.injected:
+            yield f"{path}.{key}", "cannot be set here: the engine passes it"
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    wanted = place.injected if place.base else _schedule_arguments(parameters)
+    missing = [name for name in wanted if name not in parameters]
+    if missing and not open_ended:
+        yield (
+            f"{path}._target_",
+            f"received {target.__name__}, which does not take {' and '.join(missing)}; "
+            f"the engine passes {', '.join(wanted)}",
+        )
+
+
+def _schedule_arguments(parameters: Collection[str]) -> tuple[str, ...]:
+    """Return the arguments of a schedule: those of a scheduler's builder, or of a pure function."""
+    return ("optimizer", "steps_per_epoch") if "optimizer" in parameters else ("step", "total")
+
+
+def _inside(module: str, packages: tuple[str, ...]) -> bool:
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+
+def _module_of(found: object) -> str:
+    return str(getattr(found, "__module__", ""))
+
+
+def _not_expected(name: str, place: Place, own: list[str]) -> str:
+    known = [*place.modules, *own]
+    names = f"only names of {', '.join(known)} are allowed here" if known else ""
+    package = name.partition(".")[0]
+    advice = (
+        f"for an own package, install it with an entry point of {ENTRY_POINTS}, "
+        f"or set {VARIABLE}={package}"
+        if place.own_packages
+        else ""
+    )
+    return "; ".join(part for part in (f"received {name!r}", names, advice) if part)
+
+
+def _kind_fault(found: Any, place: Place) -> str:  # noqa: ANN401 - any attribute of a module
+    """Return why an object is not what a place expects; empty if it is."""
+    if not place.base:
+        return "" if inspect.isfunction(found) else "is no function"
+    if not inspect.isclass(found):
+        return "is no class"
+    module, _, name = place.base.rpartition(".")
+    base = getattr(importlib.import_module(module), name)
+    if found is not base if place.exact else not issubclass(found, base):
+        return f"is not a {place.base}"
+    return "is abstract" if inspect.isabstract(found) else ""
