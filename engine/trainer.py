@@ -68,7 +68,7 @@ def build_trainer(
         )
     except Exception as error:
         cause = error.__cause__ or error
-        msg = f"trainer: {brief(cause, most=None)}"
+        msg = f"trainer: {brief(cause, max_chars=None)}"
         raise ConfigError(msg) from error
     # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
     # is gone.
