@@ -15,20 +15,22 @@ from engine.library_warnings import filter_known
 from run_folders.run_folder import RunFolder
 
 
-def composed(experiment: str, given: argparse.Namespace, words: Mapping[str, Any]) -> DictConfig:
+def composed(
+    experiment: str, given: argparse.Namespace, overrides: Mapping[str, Any]
+) -> DictConfig:
     """Return the config of an experiment for the benchmark's data folder and device.
 
     Args:
         experiment: Name of the experiment.
         given: Command-line arguments of the benchmark, with `data_dir` and `device`.
-        words: Overrides as dotted key -> value; they come last.
+        overrides: Overrides as dotted key -> value; they come last.
     """
     cfg = compose_config([f"experiment={experiment}"])
     base = {
         "paths.data_dir": str(given.data_dir.resolve()),
         "trainer.accelerator": "cpu" if given.device == "cpu" else "gpu",
     }
-    for key, value in {**base, **words}.items():
+    for key, value in {**base, **overrides}.items():
         OmegaConf.update(cfg, key, value, force_add=True)
     return cfg
 

@@ -173,8 +173,8 @@ def _row(
     loop.prepare(1)
     steps = loop.cfg.trainer.max_epochs * len(loop.datamodule.train_dataloader())
     goals = []
-    for peer in ("default", "tuned"):
-        pairs = zip(found["Thaw"], found[peer], strict=True)
+    for baseline in ("default", "tuned"):
+        pairs = zip(found["Thaw"], found[baseline], strict=True)
         cost = statistics.median(
             (ours.seconds - theirs.seconds) / (_STEP * steps if name == _ONCE else theirs.seconds)
             for ours, theirs in pairs
@@ -182,7 +182,7 @@ def _row(
         metric = (
             f"cost of a step, as a share of {1000 * _STEP:.0f} ms," if name == _ONCE else "cost"
         )
-        goals.append(Goal(f"{metric} beside the {peer}", cost, *wanted, less=True))
+        goals.append(Goal(f"{metric} beside the {baseline}", cost, *wanted, less=True))
     tuned_step = 1000 * sides["tuned"].timing.median / steps  # ms
     what = (
         f"a run with everything on beside a plain PyTorch loop: {name}, "

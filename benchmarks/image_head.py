@@ -31,7 +31,7 @@ from benchmarks.measuring import allow_nondeterminism, now, setting
 from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _NAME, _WIDTH, _BATCH = "beit_base_patch16_224", 768, 10
-_STEPS = {"default": 6, "tuned": 12}  # of a peer in each repetition
+_STEPS = {"default": 6, "tuned": 12}  # of a baseline in each repetition
 _GREY = (0.5, 0.5, 0.5)
 
 
@@ -68,7 +68,7 @@ def _collate(samples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
     return {"pixel_values": torch.stack(pixels), "labels": torch.tensor(labels)}
 
 
-def peer(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa: ANN401 - untyped
+def baseline(given: argparse.Namespace, folder: str, *, half: bool) -> Any:  # noqa: ANN401 - untyped
     """Return a function that takes some steps with the Trainer and returns their seconds."""
     images = Pictures(given.data_dir, _GREY, _GREY, flip=False)
     options = TrainingArguments(
@@ -112,15 +112,15 @@ def measure(given: argparse.Namespace) -> list[Row]:
     )
     seconds: dict[str, list[float]] = {name: [] for name in ("Thaw", *_STEPS)}
     with tempfile.TemporaryDirectory() as folder:
-        peers = {name: peer(given, folder, half=name == "tuned") for name in _STEPS}
-        for steps in peers.values():
+        baselines = {name: baseline(given, folder, half=name == "tuned") for name in _STEPS}
+        for steps in baselines.values():
             steps()  # warm-up
         for _ in range(given.repetitions):
             train = ours.run()
             start = now()
             train()
             seconds["Thaw"].append(now() - start)
-            for name, steps in peers.items():
+            for name, steps in baselines.items():
                 seconds[name].append(steps())
             print(
                 ", ".join(f"{name}: {values[-1]:.1f} s" for name, values in seconds.items()),
@@ -130,12 +130,14 @@ def measure(given: argparse.Namespace) -> list[Row]:
     exact = gradient_difference(ours, HeadOnly("cpu").network)
     quality = (
         f"one batch against training without stored features: loss {loss:.1e}, "
-        f"gradient {gradient:.1e} relative; against the peer's network in float32, "
+        f"gradient {gradient:.1e} relative; against the baseline's network in float32, "
         f"on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
     )
     whole = EPOCHS * IMAGES / _BATCH
     sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
-    sides |= {name: Side(tuple(seconds[name]), share=(_STEPS[name] - 1) / whole) for name in peers}
+    sides |= {
+        name: Side(tuple(seconds[name]), share=(_STEPS[name] - 1) / whole) for name in baselines
+    }
     operations, rate = (
         IMAGES * backbone_operations(_NAME),
         operations_per_second(torch.bfloat16, given.device),

@@ -8,7 +8,7 @@ image by image; it decodes and resizes each image again in each epoch. Thaw deco
 batch at the stored size and resizes it last. Thaw is therefore measured twice: the first epoch,
 which decodes, and any later epoch.
 
-The tuned peer reads with two worker processes. If the data folder has no cifar10/train.parquet,
+The tuned baseline reads with two worker processes. If the data folder has no cifar10/train.parquet,
 synthetic images are used.
 """
 
@@ -137,14 +137,14 @@ def difference(images: list[bytes], size: int | None) -> tuple[float, float]:
         more than 1/255.
     """
     images = images[:_BATCH]
-    peer = Reference(images, size)
-    peer.chain.transforms = [
-        step for step in peer.chain.transforms if "Random" not in type(step).__name__
+    baseline = Reference(images, size)
+    baseline.chain.transforms = [
+        step for step in baseline.chain.transforms if "Random" not in type(step).__name__
     ]
     stored = decode(images)
     pixels = torch.stack([stored.pixels(i) for i in range(len(images))])
     ours = PixelInput(_MEAN, _STD, None if size is None else (size, size), "bicubic")(pixels)
-    off = (ours - torch.stack([peer[i] for i in range(len(images))])).abs() * _STD[0] * 255
+    off = (ours - torch.stack([baseline[i] for i in range(len(images))])).abs() * _STD[0] * 255
     return float(off.max()), float((off > 1 + 1e-3).float().mean())
 
 
@@ -174,7 +174,7 @@ def measure(given: argparse.Namespace) -> list[Row]:
         quality = {name: f"{count / times[name].median:,.0f} images/s" for name in work}
         largest, share = difference(some, size)
         quality["Thaw"] += (
-            f"; without random augmentation at most {largest:.1f}/255 off the peer, "
+            f"; without random augmentation at most {largest:.1f}/255 off the baseline, "
             f"{share:.1e} of the values by over 1/255"
         )
         sides = {name: Side(times[name].seconds, quality=quality[name]) for name in work}
@@ -184,10 +184,14 @@ def measure(given: argparse.Namespace) -> list[Row]:
         limit = Limit(written / bytes_per_second(), f"writing {written / 2**20:.0f} MiB of floats")
         if size is not None:
             limit = Limit(times["limit"].median, "the resize of the bytes alone")
-        turned = "" if size is None else f" (Thaw turns 32 and resizes last, the peer turns {size})"
+        rotated = (
+            ""
+            if size is None
+            else f" (Thaw rotates at 32 and resizes last, the baseline rotates at {size})"
+        )
         what = (
-            f"an epoch of {count} JPEG images read, flipped, turned and normalised "
-            f"at {name} pixels{turned}"
+            f"an epoch of {count} JPEG images read, flipped, rotated and normalised "
+            f"at {name} pixels{rotated}"
         )
         kept_sides = {name: side for name, side in sides.items() if name != "limit"}
         rows.append(

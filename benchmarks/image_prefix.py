@@ -2,10 +2,10 @@
 
     python -m benchmarks.image_prefix --data-dir DIR
 
-Thaw runs the frozen blocks once and stores their output. The peer is the loop of Malpure, Litake &
-Ingle (arXiv 2110.05270). In each epoch it reads every image with Pillow, resizes it to 224 pixels
-and runs all blocks, with Adam on the trainable parameters, in float32 or in bfloat16. That takes an
-hour, so a sample of its steps is measured and extrapolated.
+Thaw runs the frozen blocks once and stores their output. The baseline is the loop of Malpure,
+Litake & Ingle (arXiv 2110.05270). In each epoch it reads every image with Pillow, resizes it to 224
+pixels and runs all blocks, with Adam on the trainable parameters, in float32 or in bfloat16. That
+takes an hour, so a sample of its steps is measured and extrapolated.
 
 Both train on 1,000 images, without augmentation and with the horizontal flip. With the flip Thaw
 stores two views of each image. The backbone has random weights, which changes no operation, so
@@ -37,7 +37,7 @@ from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 
 _NAME, _WIDTH, _BATCH = "deit_base_distilled_patch16_224", 768, 64
 _FROZEN = 11 / 12  # share of the forward pass
-_STEPS = {"default": 2, "tuned": 4}  # of a peer in each repetition
+_STEPS = {"default": 2, "tuned": 4}  # of a baseline in each repetition
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -52,7 +52,7 @@ def thaw(given: argparse.Namespace, *, flip: bool) -> ThawImages:
     return ThawImages("cifar10_deit", given, overrides)
 
 
-def peer_network(given: argparse.Namespace) -> nn.Module:
+def baseline_network(given: argparse.Namespace) -> nn.Module:
     """Return the reference's network, in which the last block and the head are trainable."""
     hidden = (
         nn.Linear(_WIDTH, 256),
@@ -70,9 +70,9 @@ def peer_network(given: argparse.Namespace) -> nn.Module:
     return network
 
 
-def peer(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: ANN401 - a partial function
+def baseline(given: argparse.Namespace, *, flip: bool, half: bool) -> Any:  # noqa: ANN401 - a partial
     """Return a function that takes some steps of the reference's loop."""
-    network = peer_network(given)
+    network = baseline_network(given)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     loader = DataLoader(
         Pictures(given.data_dir, _MEAN, _STD, flip=flip),
@@ -97,27 +97,29 @@ def measure(given: argparse.Namespace) -> Iterator[Row]:
     rate, forward = operations_per_second(torch.bfloat16, given.device), backbone_operations(_NAME)
     for flip in (False, True):
         ours = thaw(given, flip=flip)
-        peers = {name: peer(given, flip=flip, half=name == "tuned") for name in _STEPS}
-        for steps in peers.values():
+        baselines = {name: baseline(given, flip=flip, half=name == "tuned") for name in _STEPS}
+        for steps in baselines.values():
             steps()  # warm-up
-        seconds: dict[str, list[float]] = {name: [] for name in ("Thaw", *peers)}
+        seconds: dict[str, list[float]] = {name: [] for name in ("Thaw", *baselines)}
         for _ in range(given.repetitions):
             train = ours.run()
-            for name, work in {"Thaw": train, **peers}.items():
+            for name, work in {"Thaw": train, **baselines}.items():
                 start = now()
                 work()
                 seconds[name].append(now() - start)
                 print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
         whole = EPOCHS * (IMAGES / _BATCH)
         loss, gradient = gradient_difference(ours)
-        exact = gradient_difference(ours, peer_network(given).cpu())
+        exact = gradient_difference(ours, baseline_network(given).cpu())
         quality = (
             f"one batch against training without stored features: loss {loss:.1e}, "
-            f"gradient {gradient:.1e} relative; against the peer's network in float32, "
+            f"gradient {gradient:.1e} relative; against the baseline's network in float32, "
             f"on Thaw's pixels: loss {exact[0]:.1e}, gradient {exact[1]:.1e}"
         )
         sides = {"Thaw": Side(tuple(seconds["Thaw"]), quality=quality)}
-        sides |= {name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in peers}
+        sides |= {
+            name: Side(tuple(seconds[name]), share=_STEPS[name] / whole) for name in baselines
+        }
         trained = EPOCHS * IMAGES * 3 * forward * (1 - _FROZEN)  # forward and backward
         operations = IMAGES * forward * _FROZEN * (2 if flip else 1) + trained
         limit = Limit(

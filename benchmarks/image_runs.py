@@ -25,7 +25,7 @@ from engine.build import RunObjects
 from engine.feature_cache.planning import fill_cache, plan_cache
 
 IMAGES, EPOCHS = 1000, 10
-_VAL_IMAGES = 20  # Thaw validates in every epoch, the peers never
+_VAL_IMAGES = 20  # Thaw validates in every epoch, the baselines never
 _SEED = 1
 
 
@@ -33,16 +33,16 @@ class ThawImages:
     """A run of an experiment on the first images of CIFAR-10."""
 
     def __init__(
-        self, experiment: str, given: argparse.Namespace, words: Mapping[str, Any]
+        self, experiment: str, given: argparse.Namespace, overrides: Mapping[str, Any]
     ) -> None:
         """Store what to run.
 
         Args:
             experiment: Name of the experiment.
             given: Command-line arguments of the benchmark.
-            words: Overrides as dotted key -> value.
+            overrides: Overrides as dotted key -> value.
         """
-        self.experiment, self.given, self.overrides = experiment, given, dict(words)
+        self.experiment, self.given, self.overrides = experiment, given, dict(overrides)
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
 
@@ -135,15 +135,17 @@ def timm_network(name: str, head: nn.Module, device: str) -> nn.Module:
     return nn.Sequential(backbone, head).to(device)
 
 
-def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tuple[float, float]:
+def gradient_difference(
+    stored: ThawImages, baseline: nn.Module | None = None
+) -> tuple[float, float]:
     """Compare training on stored features with training without them, on one batch.
 
     The batch is not flipped. Both sides run on the CPU, in the precision of the run.
 
     Args:
         stored: The run.
-        peer: Network of the peer, a backbone and a head. It gets Thaw's weights and pixels and
-            replaces Thaw's training without stored features. Both sides then run in float32.
+        baseline: Network of the baseline, a backbone and a head. It gets Thaw's weights and pixels
+            and replaces Thaw's training without stored features. Both sides then run in float32.
 
     Returns:
         Absolute difference of the loss, and relative difference of the gradient of all trainable
@@ -158,7 +160,7 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
         "data.train_rows": 2 * _VAL_IMAGES,
         "data.val_fraction": 0.5,
     }
-    if peer is not None:
+    if baseline is not None:
         plain.overrides["trainer.precision"] = "32-true"
     for use_stored in (True, False):
         cfg, objects = plain.build(stored=use_stored)
@@ -167,15 +169,15 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
         task = objects.task.eval()  # without the head's dropout
         batch = next(iter(objects.datamodule.train_dataloader()))
         network: nn.Module = task.network
-        if peer is None or use_stored:
+        if baseline is None or use_stored:
             with torch.autocast(
                 "cpu", torch.bfloat16, enabled=str(objects.trainer.precision) == "bf16-mixed"
             ):
                 loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
         else:
-            network = peer.eval()
+            network = baseline.eval()
             network.load_state_dict(
-                dict(zip(peer.state_dict(), _weights(task.network), strict=True))
+                dict(zip(baseline.state_dict(), _weights(task.network), strict=True))
             )
             pixels = task.network.get_submodule("features").preprocess(batch["pixel_values"])  # type: ignore[operator]
             loss = cross_entropy(network(pixels), batch["labels"])
@@ -187,7 +189,7 @@ def gradient_difference(stored: ThawImages, peer: nn.Module | None = None) -> tu
 
 
 def _weights(network: nn.Module) -> list[Tensor]:
-    """Return the tensors of backbone and head in the order of the peer's state dict."""
+    """Return the tensors of backbone and head in the order of the baseline's state dict."""
     parts = (network.get_submodule("features.model"), network.get_submodule("head"))
     return [tensor for part in parts for tensor in part.state_dict().values()]
 

@@ -9,11 +9,11 @@ side is a process of its own, and only these import TensorFlow. The first epoch 
 
 - Thaw trains as `python -m keras_bert pretrain --precision mixed_bfloat16` does, data pipeline
   included.
-- The default peer has Keras's own layers, float32, texts padded to the maximum and the defaults of
-  `compile`. Its masks are drawn beforehand. All steps cost the same, so a few of them are measured
-  and extrapolated to an epoch.
-- The tuned peer has mixed_bfloat16 and several steps per execution. It does not use XLA, which is
-  slower on a CPU. After the measurement it trains a whole epoch from the start, for its loss.
+- The default baseline has Keras's own layers, float32, texts padded to the maximum and the defaults
+  of `compile`. Its masks are drawn beforehand. All steps cost the same, so a few of them are
+  measured and extrapolated to an epoch.
+- The tuned baseline has mixed_bfloat16 and several steps per execution. It does not use XLA, which
+  is slower on a CPU. After the measurement it trains a whole epoch from the start, for its loss.
 """
 
 import argparse
@@ -42,20 +42,20 @@ _BATCH, _VOCABULARY, _RATE, _DROP = 32, 8000, 0.15, 0.1  # _RATE: share of the t
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # the first tokens of the vocabulary
 _MASKED, _RANDOM = 0.8, 0.1  # shares of the predicted tokens; the remaining ones are kept
 _TABLE = Path("covid_fake_news") / "train.csv"
-_STEPS = 8  # measured steps of a peer per repetition
-_PEERS = {"default": "float32", "tuned": "mixed_bfloat16"}
+_STEPS = 8  # measured steps of a baseline per repetition
+_BASELINES = {"default": "float32", "tuned": "mixed_bfloat16"}
 
 
 def measure(given: argparse.Namespace) -> list[Row]:
-    """Measure Thaw first, as the peers use its vocabulary."""
+    """Measure Thaw first, as the baselines use its vocabulary."""
     table = given.data_dir / _TABLE
     if not table.is_file():
         sys.exit(f"error: {table} does not exist: give --data-dir the folder that holds {_TABLE}")
     options = ["--data-dir", str(given.data_dir), "--repetitions", str(given.repetitions)]
     with tempfile.TemporaryDirectory() as folder:
         found = {"Thaw": train_thaw(given, folder)}
-        for name in _PEERS:
-            argv = ["benchmarks.keras_bert_speed", "--peer", name, "--folder", folder, *options]
+        for name in _BASELINES:
+            argv = ["benchmarks.keras_bert_speed", "--baseline", name, "--folder", folder, *options]
             found[name] = json.loads(_output(argv, given).splitlines()[-1])
         tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         tweets = pd.read_csv(table)["tweet"].tolist()
@@ -210,17 +210,18 @@ def plain_model(vocabulary: int) -> Any:  # noqa: ANN401 - a keras.Model
     return keras.Model({"input_ids": ids, "positions": positions}, logits)
 
 
-def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Train a peer with `compile` and `fit`, `_STEPS` steps an epoch.
+def train_baseline(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Train a baseline with `compile` and `fit`, `_STEPS` steps an epoch.
 
-    The first epoch is a warm-up. The tuned peer then trains on all texts once, for its loss.
+    The first epoch is a warm-up. The tuned baseline then trains on all texts once, for its loss.
 
     Returns:
-        `seconds` of each epoch after the first, `steps` of an epoch, and `loss` of the tuned peer.
+        `seconds` of each epoch after the first, `steps` of an epoch, and `loss` of the tuned
+        baseline.
     """
     import keras
 
-    keras.config.set_dtype_policy(_PEERS[name])
+    keras.config.set_dtype_policy(_BASELINES[name])
     table = given.data_dir / _TABLE
 
     def compiled() -> Any:  # noqa: ANN401 - a keras.Model
@@ -266,13 +267,13 @@ def train_peer(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all sides, or one peer in its own process (`--peer`)."""
+    """Measure all sides, or one baseline in its own process (`--baseline`)."""
     parser = arguments(__doc__, repetitions=3, on_gpus=False)
-    parser.add_argument("--peer", choices=tuple(_PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--baseline", choices=tuple(_BASELINES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.peer:
-        print(json.dumps(train_peer(given.peer, given)))
+    if given.baseline:
+        print(json.dumps(train_baseline(given.baseline, given)))
     else:
         command(parser, measure)
 

@@ -73,7 +73,10 @@ def _has_gpu() -> bool:
 
 
 def allow_nondeterminism() -> None:
-    """Turn off deterministic algorithms, which Thaw sets for the process and peers do not use."""
+    """Turn off deterministic algorithms.
+
+    Thaw turns them on for the whole process; the baselines do not use them.
+    """
     torch.use_deterministic_algorithms(mode=False)
 
 

@@ -24,12 +24,12 @@ _TEXT = argparse.RawDescriptionHelpFormatter
 
 @dataclass(frozen=True)
 class Side:
-    """Measurements of one program that did the work, Thaw or a peer.
+    """Measurements of one program that did the work, Thaw or a baseline.
 
     Attributes:
         seconds: Seconds of the measured part, one value per repetition.
-        share: Measured share of the whole work, above 0 and up to 1. It is below 1 for slow peers,
-            which are measured on a sample of steps.
+        share: Measured share of the whole work, above 0 and up to 1. It is below 1 for slow
+            baselines, which are measured on a sample of steps.
         quality: Quality of the result: an accuracy, or the numerical difference from other sides.
         memory: Peak memory on top of the data, in bytes; None if it was not measured.
     """
@@ -127,23 +127,26 @@ class Row:
 def ratio_goals(
     sides: dict[str, Side], *wanted: tuple[str, float, float | None]
 ) -> tuple[Goal, ...]:
-    """Return a goal `times the <peer>` for each peer.
+    """Return a goal `times the <baseline>` for each baseline.
 
     Its value is the median ratio of seconds, over the repetitions that both sides have.
 
     Args:
         sides: The sides of the row.
-        wanted: For each peer its name, the required ratio and the aim.
+        wanted: For each baseline its name, the required ratio and the aim.
     """
 
-    def ratio(peer: Side) -> float:
+    def ratio(baseline: Side) -> float:
         own = sides["Thaw"]
         # Not strict: one side may have more repetitions.
-        pairs = zip(own.seconds, peer.seconds, strict=False)
-        return statistics.median(theirs / peer.share / (ours / own.share) for ours, theirs in pairs)
+        pairs = zip(own.seconds, baseline.seconds, strict=False)
+        return statistics.median(
+            theirs / baseline.share / (ours / own.share) for ours, theirs in pairs
+        )
 
     return tuple(
-        Goal(f"times the {peer}", ratio(sides[peer]), least, aim) for peer, least, aim in wanted
+        Goal(f"times the {baseline}", ratio(sides[baseline]), least, aim)
+        for baseline, least, aim in wanted
     )
 
 

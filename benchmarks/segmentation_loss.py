@@ -5,9 +5,9 @@
 
 The logits are upsampled to the size of the labels.
 
-- Without options: forward and backward pass of the loss alone, on random logits. The default peer
-  is Hugging Face's formula, the tuned peer the same under torch.compile. The gradient's error is
-  relative to the plain formula in float64, in the Euclidean norm.
+- Without options: forward and backward pass of the loss alone, on random logits. The default
+  baseline is Hugging Face's formula, the tuned baseline the same under torch.compile. The
+  gradient's error is relative to the plain formula in float64, in the Euclidean norm.
 - `--native`: Thaw's loss alone, at the size at which the reference ran out of memory. There the
   upsampled logits are 8.17 GiB, and the plain formula stores them three times.
 - `--step`: a training step of BEiT-B with UPerNet and its auxiliary head, random weights, at
@@ -198,7 +198,7 @@ def compare_steps(precision: str, *, checkpointed: bool) -> None:
     """Print a table with a row for each side."""
     how = "encoder and head checkpointed" if checkpointed else "nothing checkpointed"
     print(f"BEiT-B with UPerNet, {_BATCH} x 640 x 640, {precision}, {how}\n")
-    print("| loss | peak of a step, GiB, on top of weights and optimiser | seconds |")
+    print("| loss | peak of a step, GiB, on top of weights and optimizer | seconds |")
     print("|---|---|---|")
     for name in _LOSSES:
         command = [

@@ -5,26 +5,27 @@ from pathlib import Path
 
 from benchmarks.rows import RESULTS, Goal, Row, Side
 
-_PEERS = ("default", "tuned")
-_HEAD = (
-    "# Measured speeds\n"
-    "\n"
-    "Drawn by `python -m benchmarks` from what each script measured; what else was measured, "
-    "and where the time goes, stands in\n"
-    "[EXPLAINED.md](EXPLAINED.md). Seconds are medians, with the spread from the fastest to "
-    "the slowest repetition as a share of the\n"
-    "median, and n; of a peer that repeats the same step for very long, a part is measured, "
-    "which is then said. Peers are measured by\n"
-    "the same command as Thaw: in turns of a second or less (S1, S2, S7), repetition by "
-    "repetition (S3, S4, S5, S10, S11), or one\n"
-    "after the other (S9). A ratio is the median of the ratios of single repetitions, of those "
-    "that both sides have. The limit is\n"
-    "what the operations or bytes of the work would take at the rate that a large matrix "
-    "product or a large copy reached on this\n"
-    "machine; single operations go beyond that rate. The rows S2, S3 and S4 are from before "
-    "two parts were deleted:\n"
-    "[what that costs](EXPLAINED.md#rows-that-were-measured-with-code-that-is-gone).\n"
-)
+_BASELINES = ("default", "tuned")
+_HEAD = """\
+# Measured speeds
+
+`python -m benchmarks` writes this page from the saved measurements of each script.
+[EXPLAINED.md](EXPLAINED.md) has further measurements and profiles.
+
+- Times are medians in seconds, followed by the spread and n, the number of repetitions. The spread
+  is the difference of the slowest and the fastest repetition, as a share of the median.
+- Slow baselines repeat the same step for very long. They were timed on a sample of steps and
+  extrapolated; the column `measured` has the share that was timed.
+- One command measures Thaw and its baselines. They take turns of a second or less (S1, S2, S7) or
+  alternate after each repetition (S3, S4, S5, S10, S11). In S9 they run one after the other.
+- A ratio is the median of the ratios of single repetitions, over the repetitions that both sides
+  have.
+- The limit is the time that the operations or bytes of the work take at the peak rate. That rate
+  was measured on this machine with a large matrix product or a large copy. Single operations
+  exceed it.
+- The rows S2, S3 and S4 were measured before two optimizations were removed:
+  [cost of the removal](EXPLAINED.md#rows-measured-with-removed-code).
+"""
 _DEVICES = {"cpu": "On a CPU", "cuda": "On a GPU"}
 
 
@@ -55,12 +56,12 @@ def page(rows: Sequence[Row]) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     lines = [
-        "| | work | Thaw, s | peer, default, s | peer, tuned, s "
+        "| | work | Thaw, s | baseline, default, s | baseline, tuned, s "
         "| reached | needed | aim | limit, s | times the limit |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        sides = [_time_cell(row.sides.get(name)) for name in ("Thaw", *_PEERS)]
+        sides = [_time_cell(row.sides.get(name)) for name in ("Thaw", *_BASELINES)]
         goals = [
             " / ".join(_goal(goal, part) for goal in row.goals)
             for part in ("value", "at_least", "aim")
@@ -104,7 +105,7 @@ def _details(row: Row) -> str:
     lines = [
         f"### {row.key}: {row.work}\n",
         f"{row.setting}.\n",
-        "| side | median, s | spread | n | measured | memory, MiB | what came of it |",
+        "| side | median, s | spread | n | measured | memory, MiB | quality |",
     ]
     lines.append("|---|---|---|---|---|---|---|")
     for name, side in row.sides.items():

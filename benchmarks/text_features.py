@@ -12,8 +12,8 @@ a bidirectional GRU of 128 units on all token states.
 - The Trainer reads the train and the val split and evaluates val once, at the end. The default is
   float32 in random order; the tuned one is bfloat16 with texts grouped by length.
 
-All epochs of a peer take the same time. The tuned peer is measured on one complete run. The default
-peer trains one epoch, which counts ten times, and evaluates once.
+All epochs of a baseline take the same time. The tuned baseline is measured on one complete run. The
+default baseline trains one epoch, which counts ten times, and evaluates once.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.rows import Limit, Row, arguments, command, ratio_goals
 from benchmarks.text_runs import ThawRun, add_backbone, forward_operations
-from benchmarks.trainer_runs import PeerRun
+from benchmarks.trainer_runs import BaselineRun
 from benchmarks.turns import Run, side_by_side, side_of
 
 _EPOCHS, _LR, _WARMUP_STEPS = 10, 1e-3, 10
 _ALL = "Thaw with the test split"
-# Head -> experiment, and for each peer the required ratio and the aim.
+# Head -> experiment, and for each baseline the required ratio and the aim.
 _HEADS = {
     "linear": ("minilm_feature", (("default", 30, 50), ("tuned", 8, 11))),
     "bigru": ("minilm_bigru_feature", (("default", 10, 25), ("tuned", 3, 6))),
@@ -52,12 +52,12 @@ def _row(head: str, given: argparse.Namespace, rate: float) -> Row:
         "data.max_length": 128,
         "trainer.max_epochs": _EPOCHS,
     }
-    peer = partial(PeerRun, given, _LR, epochs=_EPOCHS, head=head)  # type: ignore[arg-type]
+    baseline = partial(BaselineRun, given, _LR, epochs=_EPOCHS, head=head)  # type: ignore[arg-type]
     ours = partial(ThawRun, experiment, given, overrides, features="measured")
     makes: dict[str, Callable[[], Run]] = {
         "Thaw": ours,
-        "default": partial(peer, measured=1, tuned=False),
-        "tuned": partial(peer, tuned=True),
+        "default": partial(baseline, measured=1, tuned=False),
+        "tuned": partial(baseline, tuned=True),
         _ALL: partial(ours, split="test"),
     }
     seeds = {"Thaw": given.repetitions, "default": 1, "tuned": 1, _ALL: given.repetitions}

@@ -22,12 +22,12 @@ from benchmarks.machine import operations_per_second
 from benchmarks.measuring import setting
 from benchmarks.rows import Goal, Limit, Row, arguments, command, ratio_goals
 from benchmarks.text_runs import ThawRun, add_backbone, training_operations
-from benchmarks.trainer_runs import PeerRun
+from benchmarks.trainer_runs import BaselineRun
 from benchmarks.turns import Run, side_by_side, side_of
 
 _LR, _WARMUP_STEPS = 1e-4, 20
 # At most; Thaw has more, as its accuracies in bfloat16 and float32 are compared.
-_PEER_REPETITIONS = {"default": 1, "tuned": 3}
+_BASELINE_REPETITIONS = {"default": 1, "tuned": 3}
 _CHANGE = 0.005  # allowed loss of accuracy; another seed changes it by as much
 _OVERRIDES = {
     "model.lr": _LR,
@@ -42,14 +42,14 @@ def measure(given: argparse.Namespace) -> list[Row]:
     """Train each side once for each seed."""
     makes: dict[str, Callable[[], Run]] = {
         "Thaw": partial(ThawRun, "minilm_finetune", given, _OVERRIDES),
-        "default": partial(PeerRun, given, _LR, epochs=1, tuned=False),
-        "tuned": partial(PeerRun, given, _LR, epochs=1, tuned=True),
+        "default": partial(BaselineRun, given, _LR, epochs=1, tuned=False),
+        "tuned": partial(BaselineRun, given, _LR, epochs=1, tuned=True),
         "Thaw in float32": partial(
             ThawRun, "minilm_finetune", given, {**_OVERRIDES, "trainer.precision": "32-true"}
         ),
     }
     most = given.repetitions
-    seeds = {name: min(most, _PEER_REPETITIONS.get(name, most)) for name in makes}
+    seeds = {name: min(most, _BASELINE_REPETITIONS.get(name, most)) for name in makes}
     found = side_by_side(makes, given, seeds, warmth=_WARMUP_STEPS)
     sides = {name: side_of(trained, "val acc") for name, trained in found.items()}
     thaw = ThawRun("minilm_finetune", given, _OVERRIDES)

@@ -33,7 +33,7 @@ class ThawRun(Run):
         self,
         experiment: str,
         given: argparse.Namespace,
-        words: Mapping[str, Any],
+        overrides: Mapping[str, Any],
         *,
         split: str = "val",
         features: Literal["none", "measured"] | Path = "none",
@@ -43,13 +43,13 @@ class ThawRun(Run):
         Args:
             experiment: Name of the experiment.
             given: Command-line arguments of the benchmark.
-            words: Overrides as dotted key -> value.
+            overrides: Overrides as dotted key -> value.
             split: Split of the returned accuracy, `val` or `test`. With `test` the run tests once
                 at the end.
             features: `none` trains without stored features. `measured` stores features while the
                 clock runs. A folder: features are stored there before the clock starts.
         """
-        self.experiment, self.given, self.overrides = experiment, given, dict(words)
+        self.experiment, self.given, self.overrides = experiment, given, dict(overrides)
         self.split, self.features = split, features
         self.place = tempfile.TemporaryDirectory(prefix="thaw-benchmark-")
         self.runs = 0
@@ -73,7 +73,7 @@ class ThawRun(Run):
         }
         self.cfg = composed(self.experiment, self.given, {**base, **self.overrides, **short})
         self.objects = built(self.cfg, folder)
-        self.datamodule.tokenized  # noqa: B018 - tokenises before the clock starts, as the peer does
+        self.datamodule.tokenized  # noqa: B018 - tokenises before the clock starts, as baselines do
         if isinstance(self.features, Path) and steps is None:
             self._store_features()
         network: nn.Module = self.objects.task.network

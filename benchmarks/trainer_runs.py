@@ -1,4 +1,4 @@
-"""Training runs on tweets with Hugging Face's Trainer, as peers of Thaw's runs."""
+"""Training runs on tweets with Hugging Face's Trainer, as baselines of Thaw's runs."""
 
 import argparse
 import tempfile
@@ -87,7 +87,7 @@ class FrozenClassifier(nn.Module):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-class PeerRun(Run):
+class BaselineRun(Run):
     """A run of Hugging Face's Trainer on the same token ids."""
 
     def __init__(

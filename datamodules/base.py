@@ -23,7 +23,7 @@ from datamodules.batching.stored_features import (
 )
 from datamodules.reading.errors import BadRow, DataError, leave_out
 from datamodules.reading.labels import check_classes
-from datamodules.reading.splits import shared_contents
+from datamodules.reading.splits import shared_keys
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
         """Return the positions of two parts; the second has this fraction of the samples."""
 
     def take(self, positions: Sequence[int]) -> Self:
@@ -64,11 +64,11 @@ class Split(Protocol):
     def rows(self) -> Iterable[Sequence[Any]]:
         """Return JSON scalars for each sample; the dataset's fingerprint covers them."""
 
-    def contents(self) -> Sequence[str]:
+    def sample_keys(self) -> Sequence[str]:
         """Return one string for each sample; equal samples have equal strings."""
 
-    def name_of(self, content: str) -> str:
-        """Return the name by which the user knows the sample with this content."""
+    def name_of(self, key: str) -> str:
+        """Return the name by which the user knows the sample with this key."""
 
 
 _Split = TypeVar("_Split", bound=Split)
@@ -149,7 +149,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         splits, bad = self.read_splits()
         self.bad_rows = leave_out(bad, self.on_bad_rows)
         if "val" in self.splits_to_read and "val" not in splits:
-            first, second = splits["train"].divided(self.val_fraction, self.seed)
+            first, second = splits["train"].split_positions(self.val_fraction, self.seed)
             splits["val"], splits["train"] = (
                 splits["train"].take(second),
                 splits["train"].take(first),
@@ -173,14 +173,12 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         self.splits = {name: splits[name] for name in self.splits_to_read}
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
-            log.warning(
-                "%d %s occur in both %s and %s, for example: %.80s",
-                len(shared),
-                self.sample_noun,
-                a,
-                b,
-                example,
+            count = (
+                f"1 {self.sample_noun.removesuffix('s')} occurs"
+                if len(shared) == 1
+                else f"{len(shared)} {self.sample_noun} occur"
             )
+            log.warning("%s in both %s and %s, for example: %.80s", count, a, b, example)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
         """Raise a `DataError` that a worker returned in place of a batch."""
@@ -191,11 +189,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
         """Samples that occur in two splits, for each pair of splits that shares any."""
-        return shared_contents({name: split.contents() for name, split in self.splits.items()})
+        return shared_keys({name: split.sample_keys() for name, split in self.splits.items()})
 
-    def _shown(self, pair: tuple[str, str], content: str) -> str:
+    def _shown(self, pair: tuple[str, str], key: str) -> str:
         """Return the name of a sample that occurs in two splits; both names if they differ."""
-        return " = ".join(dict.fromkeys(self.splits[name].name_of(content) for name in pair))
+        return " = ".join(dict.fromkeys(self.splits[name].name_of(key) for name in pair))
 
     def describe(self) -> dict[str, Any]:
         """Return the facts about the data for provenance.json.
@@ -216,7 +214,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                 "splits": list(pair),
                 "count": len(shared),
                 "what": self.sample_noun,
-                "examples": [self._shown(pair, content) for content in shared[:3]],
+                "examples": [self._shown(pair, key) for key in shared[:3]],
             }
             for pair, shared in self.overlaps.items()
         ]

@@ -195,7 +195,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         batches = EvaluationBatches(range(len(images)), self.eval_batch_size).batches
         loader = partial(batch_loader, images, batches, self.seed, self.num_workers)
         views = 2 if split == "train" and self.augmentation["flip"] else 1
-        digest = digest_of_tensors([], "images", images.content(), self.eval_batch_size)
+        digest = digest_of_tensors([], "images", images.content_digest(), self.eval_batch_size)
         return FeatureInput(loader, batches, None, digest, views, _view_of)
 
     def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ class _Canvas:
         self.labels[where] = label
 
 
-def sample_scene(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+def sample_pair(rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Draw one image with its mask.
 
     Args:
@@ -131,7 +131,7 @@ class SampleScenesDataModule(SegmentationDataModule):
     def _drawn(self, split: str, count: int, stream: int) -> Iterable[EncodedPair | BadRow]:
         rng = np.random.default_rng([0, stream])
         for index in range(count):
-            image, labels = sample_scene(rng)
+            image, labels = sample_pair(rng)
             name = f"sample_scenes, {split}"
             yield EncodedPair(
                 EncodedImage(index, png(image), 0, name, index + 1),

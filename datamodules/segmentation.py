@@ -87,7 +87,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
 
         Raises:
             DataError: If the class list is invalid or contradicts `num_classes`, the scale is
-                invalid, or images and masks cannot be told apart.
+                invalid, or images and masks cannot be distinguished.
         """
         self.class_list = ClassList.read(class_list)
         count = len(self.class_list.names)
@@ -111,7 +111,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         if images == annotations and image_suffix is None:
             msg = (
                 f"data.images and data.annotations are both {images}; "
-                "set data.image_suffix to tell them apart"
+                "set data.image_suffix to distinguish them"
             )
             raise DataError(msg)
         self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels

@@ -59,9 +59,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     different = [name for name, value in metrics.items() if recorded.get(name) != value]
     _print(metrics, recorded, trainer.num_devices)
     print(
-        "all metrics are those of metrics.json"
-        if not different
-        else f"different: {', '.join(different)}"
+        "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
     )
     return 1 if different else 0
 

@@ -40,6 +40,8 @@ def launch() -> int:
     """
     register_resolvers()
     end_with_supervisor()
+    # Errors of the job are collected and raised after Hydra has returned. If `_job` raised them,
+    # Hydra would print an extra line, and `explaining_errors` could blame the overrides.
     failures: list[Exception] = []
     job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(
         partial(_job, failures)

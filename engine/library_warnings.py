@@ -15,7 +15,9 @@ def filter_known() -> None:
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
     # Batches of texts are slices of one tensor in memory, so worker processes only slow them down.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # If an epoch has few steps, `Curves` still logs the metrics of every epoch.
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
+    # A resumed run writes to the folder that already has its checkpoints.
     warnings.filterwarnings("ignore", message=r".*exists and is not empty.*")
     # Lightning itself triggers this deprecation warning of torch.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")

@@ -164,19 +164,19 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     if plan["stages"]:
         _print_stages(plan["stages"], console)
     frozen = totals["total"] - totals["trainable"]
-    console.print(f"frozen for good: {frozen:,} parameters", highlight=False)
+    console.print(f"never trained: {frozen:,} parameters", highlight=False)
     samples = ", ".join(f"{split} {count:,}" for split, count in plan["samples"].items())
     padding = plan["padding_share"]
     padding_text = "" if padding is None else f", {padding:.1%} of the tokens padding"
     console.print(f"samples: {samples}", highlight=False)
-    batches = f"batches an epoch: {plan['batches_per_epoch']:,}{padding_text}"
+    batches = f"batches per epoch: {plan['batches_per_epoch']:,}{padding_text}"
     training = f"{batches}; epochs: {plan['max_epochs']}"
     console.print(training if plan["batches_per_epoch"] else "nothing is trained", highlight=False)
     console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)
 
 
 def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:
-    table = Table("from epoch", "the backbone trains from", "trainable", "learning rates there")
+    table = Table("from epoch", "first trainable layer", "trainable", "backbone learning rates")
     for column in (0, 2, 3):
         table.columns[column].justify = "right"
     for stage in stages:
@@ -184,7 +184,7 @@ def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:
         lrs = "-" if low is None else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
         table.add_row(
             str(stage["epoch"]),
-            stage["start_layer"] or "nowhere: the head alone",
+            stage["start_layer"] or "none: only the head trains",
             f"{stage['trainable']:,}",
             lrs,
         )

@@ -37,7 +37,7 @@ def recording_end(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         folder.write_end_if_missing("interrupted", str(error))
         requeue_after(error)
         if folder.last_checkpoint.exists() and folder.writes:
-            log.error("to go on: %s", hide(_resume_command(folder), secret_values(cfg)))
+            log.error("to resume: %s", hide(_resume_command(folder), secret_values(cfg)))
         raise
     except PrunedRunError as error:
         folder.write_end_if_missing("pruned", str(error))
@@ -110,6 +110,7 @@ def closing_loggers(trainer: lightning.Trainer) -> Iterator[None]:
                 if isinstance(logger, Dashboard):
                     logger.close(code)
                 else:
+                    # The method of the instance was replaced above.
                     type(logger).finalize(logger, "failed" if code else "success")
             except Exception as error:
                 log.warning("%s could not be closed: %s", type(logger).__name__, brief(error))

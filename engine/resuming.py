@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.checkpoints import CheckpointError, load_checkpoint
 from engine.config.recorded import read_config
 from engine.config.redaction import redacted
+from engine.config.settling import make_paths_absolute
 from lightning_modules.base import Task
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
@@ -54,7 +55,9 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
     if cfg.ckpt_path != "last":
         return Path(cfg.ckpt_path)
     if folder.config.is_file():
-        before, now = _values(read_config(folder.config, to_train=True)), _values(redacted(cfg))
+        recorded = read_config(folder.config, to_train=True)
+        make_paths_absolute(recorded)  # in version 0.1 they could be relative
+        before, now = _values(recorded), _values(redacted(cfg))
         changed = [
             key
             for key in {**before, **now}

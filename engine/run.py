@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 _PACKAGES = (
     "thaw",
     "torch",
+    "torchvision",
+    "timm",
     "lightning",
     "torchmetrics",
     "transformers",
@@ -56,6 +58,7 @@ _PACKAGES = (
     "hydra-core",
     "numpy",
     "pandas",
+    "pillow",
 )
 
 
@@ -133,7 +136,7 @@ def _fill_cache(
 ) -> float | None:
     """Read or compute the planned features, and return the seconds that this took.
 
-    If they cannot be stored and cache.features=auto, the run goes on without them and plan.json
+    If they cannot be stored and cache.features=auto, the run continues without them and plan.json
     records the reason.
     """
     folder.write_status("running", "features")
@@ -142,7 +145,7 @@ def _fill_cache(
     except StoreError as error:
         if cfg.cache.features is True:
             raise
-        log.warning("features are not stored: %s", error)
+        log.warning("features are not cached: %s", error)
         folder.write_json(
             "plan.json",
             {**folder.read_json("plan.json"), "features": CachePlan(reason=str(error)).facts()},

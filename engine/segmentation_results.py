@@ -39,9 +39,13 @@ def segmentation_record(
         datamodule: The datamodule of the run.
 
     Returns:
-        The number of images `n`, the numbers of labelled and unlabelled pixels, the metrics, the
-        per-class table, the classes that occur nowhere and are left out of the mean, and the
-        confusion matrix (a row per label).
+        A mapping with these entries:
+        - `n`, the number of images;
+        - the numbers of labelled and unlabelled pixels;
+        - the metrics, and the metrics per class;
+        - the names and the colours of the classes;
+        - `absent`, the classes that occur nowhere; the means leave them out;
+        - the confusion matrix, a row per label.
     """
     names = datamodule.class_names
     return {

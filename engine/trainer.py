@@ -68,7 +68,7 @@ def build_trainer(
             ),
         )
     except Exception as error:
-        msg = f"trainer: {brief(error, most=None)}"
+        msg = f"trainer: {brief(error, max_chars=None)}"
         raise ConfigError(msg) from error
     # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
     # is gone.

@@ -73,5 +73,5 @@ def recorded(folder: KerasRunFolder) -> Iterator[None]:
         folder.write_status(state, stage, describe(error))
         if folder.last_checkpoint.is_file():
             command = folder.read_config()["command"]
-            error.add_note(f"to go on: python -m keras_bert {command} --resume {folder.path}")
+            error.add_note(f"to resume: python -m keras_bert {command} --resume {folder.path}")
         raise

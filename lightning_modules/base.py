@@ -176,7 +176,7 @@ class Task(OptimizedModule):
         sampler: Any = getattr(getattr(self.trainer, loaders[stage], None), "batch_sampler", None)
         return (
             self._totals(stage)
-            if not hasattr(sampler, "counted") or sampler.counted(batch_idx)
+            if not hasattr(sampler, "is_counted") or sampler.is_counted(batch_idx)
             else None
         )
 

@@ -189,7 +189,8 @@ def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
 def _warnings(run: RunRecord) -> list[str]:
     lines = []
     if run.state != "finished" and run.status.get("error"):
-        lines.append(f"The run {run.state} during {run.status['stage']}: {run.status['error']}")
+        ended = "failed" if run.state == "failed" else f"was {run.state}"
+        lines.append(f"The run {ended} during {run.status['stage']}: {run.status['error']}")
     data = run.provenance.get("data", {})
     for split in ("train", "val", "test"):
         skipped = data.get(split, {}).get("skipped_rows", 0)

@@ -10,7 +10,7 @@ from reports import plots
 _MAX_SLICES = 12
 
 
-def pictures(search: Mapping[str, Any]) -> dict[str, str]:
+def search_plots(search: Mapping[str, Any]) -> dict[str, str]:
     """Return the plots of each objective of a search, title -> SVG.
 
     Args:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports import search_plots
 from reports.comparison import comparison_context
 from reports.page import environment
 from reports.record import read_run
+from reports.search_plots import search_plots
 from run_folders.files import write_text
 from run_folders.metrics import shown_in
 from run_folders.sweep import PAGE, Sweep, common_keys
@@ -47,7 +47,7 @@ def write_sweep_page(path: Path) -> Path:
             common={key: value for key, value in first_overrides.items() if key in common},
             headings=_headings(jobs),
             search=search,
-            pictures=search_plots.pictures(search) if search else {},
+            search_plots=search_plots(search) if search else {},
             compared=bool(runs),
             **(comparison_context(runs, names) if runs else {}),
         )

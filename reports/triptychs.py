@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-UNLABELLED: Colour = (0, 0, 0)
+UNLABELLED_COLOUR: Colour = (0, 0, 0)
 _PAPER, _INK, _SOFT = (255, 255, 255), (27, 37, 48), (91, 104, 117)
 _GAP, _LINE, _SWATCH, _TEXT = 8, 20, 14, 13  # pixels
 _MIN_PANEL_WIDTH = 240  # pixels; the legend does not fit below narrower panels
@@ -26,7 +26,7 @@ def colorize(labels: Pixels, colours: Sequence[Colour]) -> Pixels:
     Returns:
         [H, W, 3].
     """
-    table = np.full((256, 3), UNLABELLED, np.uint8)
+    table = np.full((256, 3), UNLABELLED_COLOUR, np.uint8)
     table[: len(colours)] = colours
     return np.asarray(table[labels])
 
@@ -71,7 +71,7 @@ def triptych(
     height, width = round(image.shape[0] * factor), round(image.shape[1] * factor)
     entries = [(names[k], colours[k], share) for k, share in present(masks, len(names))]
     if annotation is not None and bool((annotation >= len(names)).any()):
-        entries.append(("not labelled", UNLABELLED, 0.0))
+        entries.append(("not labelled", UNLABELLED_COLOUR, 0.0))
     font = ImageFont.load_default(_TEXT)
     full = len(panels) * width + (len(panels) + 1) * _GAP
     texts = [name if not share else f"{name} {share:.1%}" for name, _, share in entries]

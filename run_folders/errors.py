@@ -1,4 +1,4 @@
-"""Parts of error messages: short error texts, suggestions for typos. Standard library only."""
+"""`UserError`, and helpers for one-line messages. Standard library only."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -14,12 +14,12 @@ class UserError(Exception):
     """
 
 
-def brief(error: BaseException, most: int | None = 200) -> str:
+def brief(error: BaseException, max_chars: int | None = 200) -> str:
     """Return the text of another library's error on one line.
 
-    The text is cut to `most` characters. An error without a text is named by its class.
+    The text is cut to `max_chars` characters. An error without a text is named by its class.
     """
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return " ".join(str(error).split())[:max_chars] or type(error).__name__
 
 
 def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:

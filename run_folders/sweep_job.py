@@ -45,10 +45,12 @@ class Job:
     metrics: dict[str, float]
     error: str
 
-    def label(self, but: Iterable[str] = ()) -> str:
-        """Return the overrides without the keys in `but`; floats with four significant digits."""
+    def label(self, exclude: Iterable[str] = ()) -> str:
+        """Return the overrides without these keys; floats have four significant digits."""
         return " ".join(
-            f"{key}={_rounded(value)}" for key, value in self.overrides.items() if key not in but
+            f"{key}={_rounded(value)}"
+            for key, value in self.overrides.items()
+            if key not in exclude
         )
 
     @property
@@ -141,8 +143,8 @@ def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> Non
         log.warning(
             "job %s keeps its result: it ran with %s and now has %s; start a new sweep for that",
             folder.path.name,
-            " ".join(was) or "none of them",
-            " ".join(now) or "none of them",
+            " ".join(was) or "(none)",
+            " ".join(now) or "(none)",
         )
 
 

@@ -60,11 +60,11 @@ def _content(entry: Path) -> str:
     """Return the description of an entry: samples, dtype, shape, and time of last use."""
     try:
         facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
-        views = f" in {facts['states']} views" if facts["states"] > 1 else ""
+        views = f" in {facts['views']} views" if facts["views"] > 1 else ""
         shape = f"{facts['dtype']} {facts['shape']}{' per token' if facts['ragged'] else ''}"
         used = datetime.fromtimestamp((entry / ENTRY).stat().st_mtime)
     except (OSError, ValueError, LookupError, TypeError):
-        return "unfinished or damaged; a run that needs it computes it again"
+        return "unfinished, damaged or of an older version; a run that needs it computes it again"
     return f"{facts['samples']} samples{views}, {shape}, last used {used:%Y-%m-%d %H:%M}"
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Job:
-    """What a process does.
+    """The program that a process runs.
 
     Attributes:
         program: The path of a script or the name of a module, run as by

@@ -52,7 +52,11 @@ def test_list_names_each_entry_and_the_total(filled: Path, call: Call) -> None:
     assert (code, err) == (0, "")
     damaged, images, left, texts, total = (line.split(maxsplit=3) for line in out.splitlines())
     assert (damaged[0], left[:3]) == ("damaged", ["left.partial", "2.00", "MB"])
-    assert damaged[3] == left[3] == "unfinished or damaged; a run that needs it computes it again"
+    assert (
+        damaged[3]
+        == left[3]
+        == "unfinished, damaged or of an older version; a run that needs it computes it again"
+    )
     assert images[:3] == ["images", "0.06", "MB"]
     assert images[3].startswith("500 samples in 2 views, torch.bfloat16 [4, 8], last used 20")
     assert texts[3].startswith("2 samples, torch.float32 [6] per token, last used 2001-09-")

@@ -99,7 +99,7 @@ CONTRACTS = [
             "datamodules/batching/order.py: self.sampler = ",
             "engine/recording.py: logger.finalize = ",
         ],
-        "nothing says in what order Lightning calls what; all of it is tried in a fit below",
+        "Lightning documents no order of these calls; a fit below checks it",
     ),
     Contract(
         [
@@ -126,7 +126,8 @@ CONTRACTS = [
         "a trial in another process is known to the storage by this number alone",
     ),
     Contract(
-        ["hydra/core/override_parser/types.py: _convert_value"], ["engine/sweeps/overrides.py"], "Hydra's own reading of quoted choices",
+        ["hydra/core/override_parser/types.py: _convert_value"], ["engine/sweeps/overrides.py"],
+        "Hydra converts quoted choices with this private function",
     ),
     Contract(
         ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/config/composing.py"],
@@ -134,7 +135,7 @@ CONTRACTS = [
     ),
     Contract(
         ["omegaconf/_utils.py: ex.full_key = full_key"], ["engine/config/composing.py: __cause__.full_key"],
-        "what is missing of a key stands in the error's text otherwise; that it is the first missing part is tried below",
+        "only `full_key` names the missing part of a key; a test below checks it",
     ),
     Contract(
         [
@@ -166,21 +167,21 @@ CONTRACTS = [
     Contract(
         ["lightning/pytorch/loggers/wandb.py: _wandb_init", "lightning/pytorch/loggers/wandb.py: _experiment"],
         ["lightning_modules/loggers/wandb.py"],
-        "the run that begins with arguments of wandb.init that Lightning's class does not take, and ends with an exit code",
+        "Lightning's class passes neither these arguments nor an exit code to W&B",
     ),
     Contract(
         ["wandb/sdk/lib/wbauth/authenticate.py: authenticate_session"], ["lightning_modules/loggers/wandb.py"],
-        "whether there is a key, without a question on the terminal",
+        "checks for a key without prompting",
     ),
     Contract(
-        ["wandb_workspaces/workspaces/interface.py: _to_model"], ["reports/wandb_dashboard.py"], "saving is all that is public",
+        ["wandb_workspaces/workspaces/interface.py: _to_model"], ["reports/wandb_dashboard.py"], "the public API can only save",
     ),
     Contract(
         ["tensorboard/compat/__init__.py: notf"], ["engine/publishing/loggers.py"], "TensorBoard would load all of TensorFlow to open a file",
     ),
     Contract(
         ["torchmetrics/metric.py: _to_sync"], ["lightning_modules/metrics/totals.py"],
-        "whether a metric's own compute would share its sums, which is done by hand where a rank has no batch",
+        "only this flag says whether `compute` synchronises; we synchronise by hand where a rank has no batch",
     ),
     Contract(
         ["PIL/ImageFile.py: image file is truncated"], ["datamodules/images/decoding.py: truncated"],
@@ -194,7 +195,7 @@ CONTRACTS = [
             "keras/src/optimizers/adam.py: _velocities",
         ],
         ["keras_bert/training/optimization.py"],
-        "Adam's step is one operation on the moments, whose place tells variables apart on a replica",
+        "the fused step needs each variable's moments, which only private names return",
     ),
     Contract(
         ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/training/fitting.py"],

@@ -39,6 +39,16 @@ def test_every_dependency_states_a_lower_bound_and_a_reason() -> None:
         assert len(line.split("#", 1)[1].strip()) > 10, dependency
 
 
+def test_every_package_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    files = subprocess.run(
+        ["git", "ls-files", "*/__init__.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    packages = {file.removesuffix("/__init__.py").replace("/", ".") for file in files}
+    own = {name for name in packages if name.split(".")[0] not in ("tests", "benchmarks")}
+    assert own == set(project["tool"]["setuptools"]["packages"])
+
+
 def test_every_config_is_tracked() -> None:
     """An ignore rule once hid a whole config group, which existed here but in no clone."""
     tracked = subprocess.run(

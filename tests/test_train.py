@@ -184,7 +184,7 @@ def test_mixed_precision_accumulation_and_clipping_go_through_the_trainer(train:
     assert [row["step"] for row in folder.read_history()] == [
         "2",
         "4",
-    ]  # three batches an epoch, two per step
+    ]  # three batches per epoch, two per step
 
 
 def test_runs_with_the_same_seed_have_identical_metrics(train: Train, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class TrainingBatches(Sampler[list[int]]):
         self.sizes = [len(batch) for batch in batches]
         return (batch[rank::world] or batch[:1] for batch in batches)
 
-    def counted(self, position: int) -> bool:
+    def is_counted(self, position: int) -> bool:
         """Return whether this process has samples of its own in the batch at this position.
 
         Otherwise it repeats a sample, so that all processes make the same number of steps.
@@ -108,7 +108,7 @@ class EvaluationBatches(Sampler[list[int]]):
         last = len(self.batches) - 1
         return (self.batches[min(self._global_position(i), last)] for i in range(len(self)))
 
-    def counted(self, position: int) -> bool:
+    def is_counted(self, position: int) -> bool:
         """Return whether the batch at this position of this process is not a repetition."""
         return self._global_position(position) < len(self.batches)
 

@@ -94,16 +94,16 @@ class StoredFeatures:
         )
         return taken.masked_fill_(~exists[..., None], 0), self.lengths[positions]
 
-    def put(self, positions: Tensor, state: int, values: Tensor) -> None:
+    def put(self, positions: Tensor, view: int, values: Tensor) -> None:
         """Write the features of samples.
 
         Args:
             positions: [B] int64 positions of the samples.
-            state: View of the samples.
+            view: View of the samples.
             values: Features [B, ...], or padded token features [B, T, C].
         """
         if self.lengths is None:
-            self.values[positions + len(self) * state] = values
+            self.values[positions + len(self) * view] = values
         else:
             rows, exists = self._tokens(positions)
             self.values[rows[exists]] = values[:, : rows.shape[1]][exists]
@@ -153,7 +153,7 @@ class Layout:
             "dtype": str(self.dtype),
             "shape": shape,
             "samples": self.samples,
-            "states": self.views,
+            "views": self.views,
             "ragged": ragged,
         }
         return (

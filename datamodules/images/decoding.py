@@ -1,7 +1,11 @@
 """Decoding of one image or mask; images that RGB cannot represent faithfully are rejected.
 
-Converting every image would change some of them silently: CMYK gets other colours, 16 bits are cut
-to 8, transparent pixels turn black, and an animation loses all frames but one.
+A conversion to RGB would change such images silently:
+
+- CMYK gets other colours;
+- 16 bits per channel are cut to 8;
+- transparent pixels turn black;
+- an animation loses all frames but one.
 """
 
 import io
@@ -167,7 +171,7 @@ def _open_checked(file: BinaryIO, max_pixels: int) -> Image.Image:
     elif min(width, height) < _SHORTEST_SIDE:
         msg = f"is {width} x {height} pixels: too small to show anything"
     elif _frames(image) > 1:
-        msg = f"holds several pictures ({_frames(image)} frames or pages); save one of them"
+        msg = f"has several frames or pages ({_frames(image)}); save one of them"
     elif image.mode == "CMYK":
         msg = "has CMYK colours, which depend on a printer; save it as RGB"
     elif image.mode.startswith(("I", "F")) or _depth(image, head) > _MAX_DEPTH:
@@ -180,7 +184,7 @@ def _open_checked(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def _frames(image: Image.Image) -> int:
-    """Return the number of pictures in a file.
+    """Return the number of frames or pages in a file.
 
     An MPO file of a camera counts as one: after the photograph come previews and depth maps.
     """

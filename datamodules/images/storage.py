@@ -78,7 +78,7 @@ class ImageSplit(Dataset[ImageBatch]):
         """Classes that occur in the split."""
         return set(self.labels)
 
-    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
         """Return the positions of two parts with the same fraction of every class."""
         return stratified_split(self.labels, fraction, seed)
 
@@ -91,20 +91,20 @@ class ImageSplit(Dataset[ImageBatch]):
         """Return one image, [3, H, W] uint8."""
 
     @abstractmethod
-    def content(self) -> str:
-        """Return a digest of all pixels; splits with equal digests have equal features."""
+    def content_digest(self) -> str:
+        """Return a digest of all images; splits with equal digests have equal features."""
 
     def rows(self) -> Iterable[tuple[int, str, int]]:
         """Return row, digest and label of each sample; the dataset's fingerprint covers them."""
         return zip(self.indices, self.digests, self.labels, strict=True)
 
-    def contents(self) -> list[str]:
+    def sample_keys(self) -> list[str]:
         """Return the digests; equal images have equal digests."""
         return self.digests
 
-    def name_of(self, content: str) -> str:
+    def name_of(self, key: str) -> str:
         """Return the name of the first image with this digest."""
-        return self.names[self.digests.index(content)]
+        return self.names[self.digests.index(key)]
 
     def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[int], list[str], list[str]]:
         kept = (
@@ -144,7 +144,7 @@ class DecodedImages(ImageSplit):
         """Return one image, [3, H, W] uint8."""
         return self.images[position]
 
-    def content(self) -> str:
+    def content_digest(self) -> str:
         """Return the SHA-256 of all pixels."""
         return digest_of_tensors([self.images])
 
@@ -169,7 +169,7 @@ class EncodedImages(ImageSplit):
         digests = [self.digests[p] for p in positions]
         return type(self)([self.encoded[p] for p in positions], self.decoding, digests)
 
-    def content(self) -> str:
+    def content_digest(self) -> str:
         """Return the SHA-256 of the complete files, the size, and the version of Pillow."""
         whole = [
             digest

@@ -116,9 +116,14 @@ class ClassList:
         labels = np.where(table < 0, IGNORE_INDEX, table).astype(np.uint8)[values]
         if not len(unknown):
             return labels, ""
-        found = ", ".join(f"{value} in {counts[value]:,} pixels" for value in unknown[:3])
-        more = f" and {len(unknown) - 3} more values" if len(unknown) > 3 else ""  # noqa: PLR2004
-        return labels, f"holds {found}{more}, which stand for no class; {self._known()}"
+        found = ", ".join(
+            f"{value} in {counts[value]:,} pixel{'s' if counts[value] > 1 else ''}"
+            for value in unknown[:3]
+        )
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""  # noqa: PLR2004
+        noun, verb = ("value", "is") if len(unknown) == 1 else ("values", "are")
+        fault = f"has the {noun} {found}{more}, which {verb} not in the class list"
+        return labels, f"{fault}; {self._known()}"
 
     def encode(self, labels: Pixels) -> Pixels:
         """Convert classes [H, W] to the values that masks of the dataset have for them."""

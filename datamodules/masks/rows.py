@@ -95,7 +95,7 @@ class SegmentationReader:
         for folder, what in ((path, "images"), (annotations, "masks")):
             if not folder.is_dir():
                 msg = (
-                    f"{folder.resolve()} does not exist; it should hold the {what} of {name}; "
+                    f"{folder.resolve()} does not exist; it should contain the {what} of {name}; "
                     "create it, or set data.files to .parquet files"
                 )
                 raise DataError(msg)

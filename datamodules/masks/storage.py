@@ -50,7 +50,7 @@ class SegmentationSplit:
         """Row of each pair in the split's file, from 0."""
         return [pair.index for pair in self.pairs]
 
-    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
         """Return the positions of two random parts; classes are not balanced."""
         return random_split(len(self), fraction, seed)
 
@@ -69,13 +69,13 @@ class SegmentationSplit:
         for pair, digests in zip(self.pairs, self.digests, strict=True):
             yield pair.index, *digests
 
-    def contents(self) -> list[str]:
+    def sample_keys(self) -> list[str]:
         """Return the digests of the images."""
         return [image for image, _ in self.digests]
 
-    def name_of(self, content: str) -> str:
+    def name_of(self, key: str) -> str:
         """Return the name of the first image with this digest."""
-        return self.pairs[self.contents().index(content)].image.name
+        return self.pairs[self.sample_keys().index(key)].image.name
 
     def pair(self, position: int) -> tuple[Pixels, Pixels]:
         """Return image [H, W, 3] and mask of classes [H, W] at their original size.

@@ -67,5 +67,6 @@ def leave_out(bad: list[BadRow], on_bad_rows: Literal["error", "skip"]) -> list[
     if on_bad_rows == "error":
         raise_bad_rows(bad)
     if bad:
-        log.warning("%d bad rows were left out; they are listed in the run folder", len(bad))
+        count = "1 bad row was" if len(bad) == 1 else f"{len(bad)} bad rows were"
+        log.warning("%s left out; skipped_rows.csv in the run folder has the reasons", count)
     return bad

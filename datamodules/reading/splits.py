@@ -59,22 +59,22 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], lis
     return sorted(order[size:].tolist()), sorted(order[:size].tolist())
 
 
-def shared_contents(contents: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
+def shared_keys(keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
     """Find samples that occur in two splits.
 
     Args:
-        contents: Split -> its samples.
+        keys: Split -> keys of its samples; equal samples have equal keys.
 
     Returns:
-        Pair of splits -> samples that occur in both, for pairs that share any.
+        Pair of splits -> keys that occur in both, for pairs that share any.
     """
     where: dict[str, set[str]] = defaultdict(set)
-    for name in contents:
-        for content in contents[name]:
-            where[content].add(name)
+    for name in keys:
+        for key in keys[name]:
+            where[key].add(name)
     shared: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for content, names in where.items():
-        for a, b in combinations(contents, 2):
+    for key, names in where.items():
+        for a, b in combinations(keys, 2):
             if {a, b} <= names:
-                shared[a, b].append(content)
+                shared[a, b].append(key)
     return dict(shared)

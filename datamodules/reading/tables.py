@@ -213,7 +213,7 @@ def unreadable(text: str) -> str:
         if "\udc80" <= character <= "\udcff":
             return f"is not UTF-8: byte 0x{ord(character) - 0xDC00:02X}"
         if "\ud800" <= character <= "\udfff":
-            return f"holds half a character: surrogate U+{ord(character):X}"
+            return f"has an unpaired surrogate U+{ord(character):X}"
     return ""
 
 

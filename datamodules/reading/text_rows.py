@@ -36,7 +36,7 @@ class TextSplit:
         """Classes that occur in the split."""
         return set(self.labels)
 
-    def divided(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
         """Return the positions of two parts with the same fraction of every class."""
         return stratified_split(self.labels, fraction, seed)
 
@@ -44,13 +44,13 @@ class TextSplit:
         """Return row, text and label of each sample; the dataset's fingerprint covers them."""
         return zip(self.indices, self.texts, self.labels, strict=True)
 
-    def contents(self) -> list[str]:
+    def sample_keys(self) -> list[str]:
         """Return the texts, without surrounding whitespace."""
         return [text.strip() for text in self.texts]
 
-    def name_of(self, content: str) -> str:
+    def name_of(self, key: str) -> str:
         """Return the text itself."""
-        return content
+        return key
 
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """Return a split with the rows at these positions."""

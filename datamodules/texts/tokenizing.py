@@ -47,7 +47,7 @@ class TextTokenizer:
         ids: list[list[int]] = []
         hidden = len(texts) < _SHOW_PROGRESS_FROM or not sys.stderr.isatty()
         for start in track(
-            range(0, len(texts), _CHUNK), "tokenising", transient=True, disable=hidden
+            range(0, len(texts), _CHUNK), "tokenizing", transient=True, disable=hidden
         ):
             ids += [
                 encoding.ids

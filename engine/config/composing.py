@@ -49,7 +49,7 @@ def typed_overrides() -> list[str]:
     return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
-def origins() -> dict[str, str]:
+def sources_of_keys() -> dict[str, str]:
     """Return where each key of the running job's config was set.
 
     Returns:
@@ -61,7 +61,7 @@ def origins() -> dict[str, str]:
     folders = [
         Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
     ]
-    stated: dict[str, str] = {}
+    sources: dict[str, str] = {}
     loader = GlobalHydra.instance().config_loader()
     for default in loader.compute_defaults_list(
         job.job.config_name, overrides, RunMode.RUN
@@ -71,9 +71,9 @@ def origins() -> dict[str, str]:
         if folder is not None:
             body: Any = OmegaConf.to_container(OmegaConf.load(folder / name), resolve=False)
             prefix = f"{default.package}." if default.package else ""
-            stated.update((key, f"{folder.name}/{name}") for key, _ in nodes(body, prefix))
+            sources.update((key, f"{folder.name}/{name}") for key, _ in nodes(body, prefix))
     parsed = OverridesParser.create().parse_overrides(typed["task"])
-    return stated | {override.key_or_group: COMMAND_LINE for override in parsed}
+    return sources | {override.key_or_group: COMMAND_LINE for override in parsed}
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from engine.config.paths import cache_folder
 from engine.config.precision import AUTO, precision_for
@@ -11,6 +11,9 @@ from engine.config.recorded import read_config
 from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+# Keys that take the path of a local folder, or a name.
+_FOLDERS = ("model.backbone", "data.tokenizer")
 
 
 def settle(
@@ -36,7 +39,7 @@ def settle(
             cfg.trainer.precision = _precision(cfg, folder)
         if launched is not None:
             cfg.trainer.devices, cfg.trainer.num_nodes = launched
-        # Absolute paths, so that the run folder can be read from any working directory.
+        make_paths_absolute(cfg)
         cfg.paths.data_dir = _absolute(cfg.paths.data_dir)
         if cfg.cache.features is not False:
             cfg.cache.dir = str(cache_folder(cfg.cache.dir))
@@ -44,11 +47,26 @@ def settle(
             cfg.data.class_list = _absolute(cfg.data.class_list)
 
 
+def make_paths_absolute(cfg: DictConfig) -> None:
+    """Make local paths absolute, so that a run resumes from any working directory.
+
+    A name that is no folder, such as a hub name, stays as it is.
+    """
+    for key in _FOLDERS:
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, str) and Path(value).is_dir():
+            OmegaConf.update(cfg, key, _absolute(value))
+    if OmegaConf.select(cfg, "model.weights") is not None:
+        cfg.model.weights = _absolute(cfg.model.weights)
+    if cfg.get("ckpt_path") not in (None, "last"):
+        cfg.ckpt_path = _absolute(cfg.ckpt_path)
+
+
 def _precision(cfg: DictConfig, folder: RunFolder) -> str:
     """Return the precision for `trainer.precision=auto`. A resumed run keeps its precision."""
     if cfg.ckpt_path == "last" and folder.config.is_file():
         precision = str(read_config(folder.config).trainer.precision)
-        why = "as when the run began"
+        why = "the precision of the first start"
     else:
         precision, why = precision_for(str(cfg.trainer.get("accelerator")))
     log.info("trainer.precision=auto: %s, %s", precision, why)

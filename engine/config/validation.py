@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.config.composing import COMMAND_LINE, origins
+from engine.config.composing import COMMAND_LINE, sources_of_keys
 from engine.config.errors import ConfigError
 from engine.config.groups import CONFIGS
 from engine.config.places import (
@@ -71,19 +71,19 @@ def validate(cfg: DictConfig) -> None:
         }
         faults = [*removed.items(), *(fault for fault in faults if fault[0] not in removed)]
     if faults:
-        stated = origins()
+        sources = sources_of_keys()
         lines = [
-            f"{path} ({_origin(path, stated)}): {fault}" for path, fault in dict.fromkeys(faults)
+            f"{path} ({_source(path, sources)}): {fault}" for path, fault in dict.fromkeys(faults)
         ]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
 
 
-def _origin(path: str, stated: dict[str, str]) -> str:
+def _source(path: str, sources: dict[str, str]) -> str:
     """Return where a key, or else the nearest mapping around it, was set."""
     while path:
-        if path in stated:
-            return stated[path]
+        if path in sources:
+            return sources[path]
         path = path.rpartition(".")[0]
     return COMMAND_LINE
 

@@ -83,7 +83,7 @@ class CachePlan:
             name: {
                 "key": e.key,
                 "bytes": e.layout.bytes,
-                "states": e.layout.views,
+                "views": e.layout.views,
                 "found": e.found,
             }
             for name, e in self.entries.items()
@@ -93,7 +93,7 @@ class CachePlan:
     def line(self) -> str:
         """Return a line for the log; empty where no features are cached and there is no reason."""
         if self.cut is None or self.store is None:
-            return f"features are not stored: {self.reason}" if self.reason else ""
+            return f"features are not cached: {self.reason}" if self.reason else ""
         views = ", ".join(
             f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1
         )
@@ -138,6 +138,7 @@ def plan_cache(
             _check_reads_all(objects)
         if checkpoint is not None:  # the frozen layers keep the checkpoint's weights
             objects.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+        # Lightning does this only when the fit starts; the features depend on the weights' dtype.
         objects.trainer.precision_plugin.convert_module(objects.task)
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
         entries = _entries(cut, objects, store, ["train", "val", *(["test"] if cfg.test else [])])

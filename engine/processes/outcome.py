@@ -50,7 +50,7 @@ def describe(error: BaseException) -> str:
     if _is_from_hydra(error):
         lines = [*text.splitlines(), *str(error.__cause__ or "").splitlines()]
         return "; ".join(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    return f"{type(error).__name__}: {brief(error, most=None)}"
+    return f"{type(error).__name__}: {brief(error, max_chars=None)}"
 
 
 @contextmanager

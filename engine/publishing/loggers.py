@@ -87,7 +87,7 @@ def _database_lock(address: str) -> AbstractContextManager[Any]:
 
 
 def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerError:
-    reason = hide(brief(error, most=None), secret_values(cfg))
+    reason = hide(brief(error, max_chars=None), secret_values(cfg))
     return LoggerError(
         f"logger={name} cannot be started: {reason}; "
         f"correct logger.{name} in the config, or leave it out"

@@ -57,6 +57,7 @@ def _publish_plain(logger: Logger, trainer: lightning.Trainer, name: str, conten
         )
         # The path is empty if nothing was trained.
         best.best_model_path = best.best_model_path or str(content)
+        # `closing_loggers` has replaced the method of this instance.
         type(logger).after_save_checkpoint(logger, best)
     elif isinstance(content, Path) and isinstance(logger, MLFlowLogger):
         logger.experiment.log_artifact(logger.run_id, str(content))

@@ -91,7 +91,7 @@ def _end_sweep(*, ended: bool) -> None:
         _remove_pickles(sweep.path)
     if failed:
         console.print(
-            f"to go on: python train.py -m sweep.resume={sweep.path}",
+            f"to resume: python train.py -m sweep.resume={sweep.path}",
             highlight=False,
             soft_wrap=True,
         )

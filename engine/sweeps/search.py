@@ -51,7 +51,7 @@ class Search:
         Args:
             sweep: The sweep's folder.
             settings: The settings of the search.
-            identity: The id of the sweep, which tells its trials from those of other sweeps.
+            identity: The id of the sweep, which distinguishes its trials from others in the study.
 
         Raises:
             SearchError: If the settings are invalid, or the study cannot be opened or has other

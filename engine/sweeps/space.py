@@ -113,7 +113,7 @@ def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Value]:  # noqa: 
             chosen[key] = _suggest_one(trial, key, entry)
         except ValueError as error:
             msg = (
-                f"hydra.sweeper.space.{key}: {brief(error, most=None)}; "
+                f"hydra.sweeper.space.{key}: {brief(error, max_chars=None)}; "
                 "use the space that the study was created with"
             )
             raise SearchError(msg) from error

@@ -51,9 +51,11 @@ class Masking:
             seed: [2] int32; the same seed returns the same result.
 
         Returns:
-            Four tensors: the token ids after replacement [B, T]; the chosen positions [B, P]; the
-            original token ids at these positions [B, P]; and a mask [B, P] float32, 1 for chosen
-            positions and 0 for the unused entries after them. P is rate * T, rounded up.
+            Four tensors; P is rate * T, rounded up:
+            - [B, T] token ids after the replacement;
+            - [B, P] chosen positions;
+            - [B, P] original token ids at these positions;
+            - [B, P] float32 mask: 1 for chosen positions, 0 for the unused entries after them.
         """
         candidates = tf.reduce_all(input_ids[:, :, None] != self.special, axis=-1)
         count = tf.reduce_sum(tf.cast(candidates, tf.float32), axis=1)

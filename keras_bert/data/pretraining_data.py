@@ -85,7 +85,7 @@ class Pieces:
         )
 
 
-def cut(
+def split_into_pieces(
     documents: Sequence[Sequence[str]], tokenizer: Tokenizer, maxlen: int, *, next_sentence: bool
 ) -> Pieces:
     """Split texts into pieces that fit the model, without dropping tokens.

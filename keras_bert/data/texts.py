@@ -136,4 +136,4 @@ def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
 def _raise_first_bad_row(bad: list[BadRow]) -> None:
     """Raise `DataError` with one line about the first bad row, if there is one."""
     more = f" ({len(bad)} bad rows in all)" if len(bad) > 1 else ""
-    raise_bad_rows(bad[:1], advice=f"mend the file, or remove the row{more}")
+    raise_bad_rows(bad[:1], advice=f"fix the file, or remove the row{more}")

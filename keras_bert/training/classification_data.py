@@ -70,7 +70,7 @@ class TextData:
         """Return the probabilities of the classes [N, K], in the order of the texts.
 
         Args:
-            model: A `Classifier`, or the `TrainableModel` model around it.
+            model: A `Classifier`, or the `TrainableModel` that wraps it.
             batch_size: Texts per batch.
         """
         batches = sorted_batches(self.store.lengths, batch_size)

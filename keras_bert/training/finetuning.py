@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from datamodules.reading.splits import random_split, shared_contents
+from datamodules.reading.splits import random_split, shared_keys
 from datamodules.reading.text_rows import TextSplit
 from keras_bert.data.batching import padding_share
 from keras_bert.data.samples import CLASSES, sample_labelled
@@ -31,7 +31,7 @@ from keras_bert.training.running import (
     devices,
     fingerprint,
     make_bert,
-    opened,
+    open_run,
     padding_of,
     start,
     write_plan,
@@ -63,7 +63,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         KerasBertError: If the settings, the model or the data cannot be used.
         DataError: If a file cannot be read.
     """
-    settings, folder = opened(settings, COMMAND, path)
+    settings, folder = open_run(settings, COMMAND, path)
     with recorded(folder), devices(settings):
         splits, classes = _splits(settings, folder)
         begun = start(settings, folder, splits["train"].texts)
@@ -91,8 +91,8 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         job = _job(settings, network, data)
         write_plan(folder, job, settings, {name: len(split) for name, split in splits.items()})
         folder.write_status("running", "fit")
-        with open_loggers(settings, folder) as opened_sinks:
-            fit(job, settings, folder, opened_sinks)
+        with open_loggers(settings, folder) as row_loggers:
+            fit(job, settings, folder, row_loggers)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
         record["test"] = (
@@ -150,7 +150,7 @@ def _parts(
         return random_split(
             len(train), max(1, len(train) // _VAL_SHARE) / len(train), settings.seed
         )
-    return train.divided(1 / _VAL_SHARE, settings.seed)
+    return train.split_positions(1 / _VAL_SHARE, settings.seed)
 
 
 def _split_records(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _split_records(splits: dict[str, TextSplit], classes: list[str]) -> dict[str
         }
         for name, split in splits.items()
     }
-    shared = shared_contents({name: split.contents() for name, split in splits.items()})
+    shared = shared_keys({name: split.sample_keys() for name, split in splits.items()})
     records["overlaps"] = [
         {"splits": list(pair), "what": "texts", "count": len(texts), "examples": texts[:3]}
         for pair, texts in shared.items()

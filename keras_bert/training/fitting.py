@@ -128,7 +128,10 @@ class TrainableModel(keras.Model):
 
 
 def fit(
-    job: TrainingPlan, settings: TrainingSettings, folder: KerasRunFolder, sinks: list[RowLogger]
+    job: TrainingPlan,
+    settings: TrainingSettings,
+    folder: KerasRunFolder,
+    row_loggers: list[RowLogger],
 ) -> None:
     """Train a network; if the folder has a checkpoint, resume after its epoch.
 
@@ -136,7 +139,7 @@ def fit(
         job: The network, its data and its loss.
         settings: The options of the command.
         folder: The run folder, for history.csv, checkpoints/best.keras and checkpoints/last.npz.
-        sinks: Functions that also receive the metrics of each epoch.
+        row_loggers: Functions that also receive the metrics of each epoch.
 
     Raises:
         KerasBertError: If the loss is not finite, or if the checkpoint does not fit the network.
@@ -151,7 +154,7 @@ def fit(
     optimizer.build(job.network.trainable_variables)
     state = State(job.network, optimizer, folder)
     first = state.restore()
-    callback = _EpochCallback(job, settings, folder, state, sinks, first)
+    callback = _EpochCallback(job, settings, folder, state, row_loggers, first)
     if first < epochs and not callback.is_patience_exhausted():
         model.fit(
             job.batches(first),
@@ -173,12 +176,12 @@ class _EpochCallback(keras.callbacks.Callback):
         settings: TrainingSettings,
         folder: KerasRunFolder,
         state: State,
-        sinks: list[RowLogger],
+        row_loggers: list[RowLogger],
         first: int,
     ) -> None:
         super().__init__()
         self.job, self.settings, self.folder = job, settings, folder
-        self.state, self.sinks = state, sinks
+        self.state, self.row_loggers = state, row_loggers
         self.rows = [row for row in folder.read_history() if int(row["epoch"]) < first]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ANN401, ARG002
@@ -204,8 +207,8 @@ class _EpochCallback(keras.callbacks.Callback):
         if best == epoch:
             self.folder.write_best(self.job.network)
         self.state.save(epoch)
-        for sink in self.sinks:
-            sink(row)
+        for log_row in self.row_loggers:
+            log_row(row)
         line = f"epoch {epoch} of {self.settings.epochs}: {log_line(row)}, {seconds:.1f} s"
         print(line, flush=True)
         if self.is_patience_exhausted():

@@ -36,9 +36,9 @@ def open_loggers(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator
     Yields:
         Functions that log a row of history.csv.
     """
-    opened: list[RowLogger] = [_tensorboard(folder)] if settings.tensorboard else []
+    row_loggers: list[RowLogger] = [_tensorboard(folder)] if settings.tensorboard else []
     if not settings.wandb:
-        yield opened
+        yield row_loggers
         return
     import wandb
 
@@ -62,7 +62,7 @@ def open_loggers(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator
 
     code = 1
     try:
-        yield [*opened, log]
+        yield [*row_loggers, log]
         code = 0
     finally:
         run.finish(exit_code=code)

@@ -88,7 +88,7 @@ def classification_record(
 
 
 def predicted(probabilities: Array) -> Array:
-    """Return the most probable class [N]; with two classes, equal probabilities give class 1."""
+    """Return the most probable class [N]; with two classes, a tie results in class 1."""
     if probabilities.shape[1] == 2:  # noqa: PLR2004
         return (probabilities[:, 1] >= probabilities[:, 0]).astype(np.int64)
     return np.asarray(probabilities.argmax(axis=1))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from datamodules.reading.splits import random_split
 from keras_bert.data.masking import Masking
-from keras_bert.data.pretraining_data import PretrainingData, cut, unigram_entropy
+from keras_bert.data.pretraining_data import PretrainingData, split_into_pieces, unigram_entropy
 from keras_bert.data.samples import sample_documents
 from keras_bert.data.texts import read_documents
 from keras_bert.errors import KerasBertError
@@ -28,7 +28,7 @@ from keras_bert.training.running import (
     devices,
     fingerprint,
     make_bert,
-    opened,
+    open_run,
     padding_of,
     special_pair,
     start,
@@ -56,7 +56,7 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
         KerasBertError: If the settings, the model or the data cannot be used.
         DataError: If a file cannot be read.
     """
-    settings, folder = opened(settings, COMMAND, path)
+    settings, folder = open_run(settings, COMMAND, path)
     with recorded(folder), devices(settings):
         documents = dict(zip(("train", "val"), _documents(settings), strict=True))
         begun = start(
@@ -70,8 +70,8 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
             folder, job, settings, {split: len(part.pieces.first) for split, part in data.items()}
         )
         folder.write_status("running", "fit")
-        with open_loggers(settings, folder) as opened_sinks:
-            fit(job, settings, folder, opened_sinks)
+        with open_loggers(settings, folder) as row_loggers:
+            fit(job, settings, folder, row_loggers)
         record = fit_record(folder.read_history(), job)
         entropy = unigram_entropy(data["val"].validation())
         record["val"] |= {
@@ -116,7 +116,9 @@ def _data(
     settings: PretrainSettings, begun: Start, split: str, documents: list[list[str]]
 ) -> PretrainingData:
     try:
-        pieces = cut(documents, begun.tokenizer, begun.bert["maxlen"], next_sentence=settings.nsp)
+        pieces = split_into_pieces(
+            documents, begun.tokenizer, begun.bert["maxlen"], next_sentence=settings.nsp
+        )
     except KerasBertError as error:
         msg = f"{split}: {error}"
         raise KerasBertError(msg) from error

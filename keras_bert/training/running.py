@@ -67,7 +67,7 @@ def devices(settings: TrainingSettings) -> Iterator[tf.distribute.Strategy]:
         yield strategy
 
 
-def opened(settings: Settings, command: str, path: Path) -> tuple[Settings, KerasRunFolder]:
+def open_run(settings: Settings, command: str, path: Path) -> tuple[Settings, KerasRunFolder]:
     """Start a new run folder, or open the folder of the run to resume.
 
     Args:

@@ -71,7 +71,7 @@ class TrainingSettings:
     )
     seed: int = _option(1, "seed of weights, data order, masks and dropout")
     deterministic: bool = _option(
-        default=True, text="use deterministic operations; the same seed gives identical metrics"
+        default=True, text="use deterministic operations; equal seeds result in identical metrics"
     )
     tensorboard: bool = _option(default=True, text="write tensorboard/ in the run folder")
     wandb: bool = _option(default=False, text="log to Weights & Biases; offline without an API key")

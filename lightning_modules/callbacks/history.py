@@ -28,8 +28,8 @@ class History(Checkpoint):
     """Writes a row with the epoch's metrics, learning rates and times.
 
     Lightning calls `Checkpoint` callbacks after the task has computed the epoch's metrics, in the
-    order of the list. This callback derives from `Checkpoint` and comes before the checkpoints that
-    save files, so every epoch that a run can be resumed from has a row.
+    order of the list. Therefore this callback derives from `Checkpoint`. It comes before the
+    callbacks that save checkpoints: every epoch with a checkpoint then has a row.
     """
 
     def __init__(self, store: HistoryStore, timer: EpochTimer) -> None:

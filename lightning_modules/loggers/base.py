@@ -12,8 +12,6 @@ from run_folders.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 
-UNLABELLED = 255
-
 
 class LoggerError(UserError, ValueError):
     """A logger cannot log a run."""

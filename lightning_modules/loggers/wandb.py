@@ -15,8 +15,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from PIL import Image
 from wandb.sdk.lib import wbauth
 
+from datamodules.batches import IGNORE_INDEX
 from lightning_modules.loggers.base import (
-    UNLABELLED,
     Confusion,
     Content,
     Dashboard,
@@ -199,7 +199,7 @@ def _image(picture: Picture) -> wandb.Image:
         return wandb.Image(
             Image.open(io.BytesIO(picture.content)).convert("RGB"), caption=picture.caption
         )
-    labels = {**dict(enumerate(overlay.names)), UNLABELLED: "not labelled"}
+    labels = {**dict(enumerate(overlay.names)), IGNORE_INDEX: "not labelled"}
     masks = {
         name: {"mask_data": mask, "class_labels": labels} for name, mask in overlay.masks.items()
     }

@@ -1,4 +1,4 @@
-"""The peers' input: Thaw's vocabulary, and the same share of masked tokens. Needs no TensorFlow."""
+"""The baselines' input: Thaw's vocabulary, and the same share of masked tokens. Needs no TensorFlow."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from benchmarks import keras_bert_speed
 from benchmarks.rows import arguments
 
 
-def test_peers_predict_the_same_share_of_tokens(tmp_path: Path) -> None:
+def test_baselines_predict_the_same_share_of_tokens(tmp_path: Path) -> None:
     words = [f"w{i}" for i in range(200)]
     token_ids = {word: i for i, word in enumerate((*keras_bert_speed._SPECIAL, *words))}
     tokenizer = Tokenizer(WordLevel(token_ids, unk_token="[UNK]"))

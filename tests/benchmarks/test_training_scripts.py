@@ -51,9 +51,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_features, "_EPOCHS", 2)
 
 
-def check(row: Row, *peers: str) -> None:
+def check(row: Row, *baselines: str) -> None:
     """Check that every side was measured, and that the row has Thaw's quality and goals."""
-    assert set(row.sides) == {"Thaw", *peers}
+    assert set(row.sides) == {"Thaw", *baselines}
     assert all(seconds > 0 for side in row.sides.values() for seconds in side.seconds)
     assert row.sides["Thaw"].quality
     assert row.goals

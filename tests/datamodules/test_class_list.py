@@ -42,14 +42,14 @@ def test_values_of_no_class_are_reported_with_their_counts() -> None:
     ours = ClassList.read("scene_parse_150")
     _, fault = ours.decode(np.array([[151, 151, 200, 0, 1]], np.uint8))
     assert fault == (
-        "holds 151 in 2 pixels, 200 in 1 pixels, which stand for no class; known are 1 to 150, and 0 for unlabelled pixels"
+        "has the values 151 in 2 pixels, 200 in 1 pixel, which are not in the class list; known are 1 to 150, and 0 for unlabelled pixels"
     )
     other = ClassList(
         ("a", "b"), ((0, 0, 0), (1, 1, 1)), zero_is_unlabelled=False, ignore_value=255
     )
     _, fault = other.decode(np.array([[2, 3, 4, 5, 255]], np.uint8))
     assert fault == (
-        "holds 2 in 1 pixels, 3 in 1 pixels, 4 in 1 pixels and 1 more values, which stand for no class; "
+        "has the values 2 in 1 pixel, 3 in 1 pixel, 4 in 1 pixel and 1 more, which are not in the class list; "
         "known are 0 to 1, and 255 for unlabelled pixels"
     )
 

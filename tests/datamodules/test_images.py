@@ -103,7 +103,9 @@ def test_content_digest_covers_whole_files(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "a.bmp")
         assert (tmp_path / "a.bmp").stat().st_size > 2**17
         image = EncodedImage(0, tmp_path / "a.bmp", 0, "a.bmp", None)
-        contents.append(EncodedImages([image], Decoding(10**6, None), [image.digest()]).content())
+        contents.append(
+            EncodedImages([image], Decoding(10**6, None), [image.digest()]).content_digest()
+        )
     assert contents[0] != contents[1]
 
 
@@ -268,7 +270,7 @@ def test_same_image_in_two_splits_is_reported(
         1,
         "images",
     )
-    assert "1 images occur in both train and test" in caplog.text
+    assert "1 image occurs in both train and test" in caplog.text
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

@@ -228,7 +228,7 @@ BAD_PAIRS: dict[str, tuple[str, bytes | None, str]] = {
     ),
     "a value outside the list": (
         "annotations/train/003.png", bytes_of(np.where(np.arange(40) < 3, np.uint8(77), GOOD)),
-        "annotations/train/003.png: holds 77 in 96 pixels, which stand for no class; known are 0 to 10, and 255 for unlabelled",
+        "annotations/train/003.png: has the value 77 in 96 pixels, which is not in the class list; known are 0 to 10, and 255 for unlabelled",
     ),
     "no mask": ("annotations/train/003.png", None, "images/train/003.jpg: has no mask: there is no annotations/train/003.png; fix"),
     "no image": ("images/train/003.jpg", None, "annotations/train/003.png: is a mask without an image in images/train; fix"),
@@ -335,7 +335,9 @@ def test_a_mask_that_becomes_bad_in_training_ends_the_run_with_a_one_line_error(
     monkeypatch.setattr(SegmentationDataModule, "setup", spoiled)
     ended = train(*command(data_dir, "data.num_workers=1"))
     assert ended.code == 1
-    assert ended.error.startswith("error: images/train/003.jpg or its mask: holds 77 in 96 pixels")
+    assert ended.error.startswith(
+        "error: images/train/003.jpg or its mask: has the value 77 in 96 pixels"
+    )
     assert "ckpt_path=last" in ended.error
 
 
@@ -344,7 +346,7 @@ def test_a_mask_that_becomes_bad_in_training_ends_the_run_with_a_one_line_error(
     [
         (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
         (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
-        (("data.annotations='masks/{split}'",), r".*rooms/masks/train does not exist; it should hold the masks of train; create it, or"),
+        (("data.annotations='masks/{split}'",), r".*rooms/masks/train does not exist; it should contain the masks of train; create it, or"),
         (("data.files.train=training",), r"\S+rooms lacks images/training; put it there, or set data.files"),
         (("data.folder=halls",), r"no images/train, images/val, images/test in \S+halls; put the files there"),
         (("data.augmentation.scale=[2.0,0.5]",), r"data.augmentation.scale: received \[2.0, 0.5\]; the lowest and the highest"),

@@ -151,7 +151,7 @@ def test_data_that_is_read_with_a_warning_is_used(
     ended = run(train, covid_dir, tiny_backbone)
     assert ended.code == 0, ended.err
     assert "train.csv is not UTF-8; it is read as Windows-1252" in ended.err
-    assert f"1 texts occur in both train and test, for example: {rows[4][1]}" in ended.err
+    assert f"1 text occurs in both train and test, for example: {rows[4][1]}" in ended.err
     assert "1 text occurs in train and in test" in RunFolder(ended.folder).report.read_text()
 
 

@@ -89,7 +89,7 @@ def test_processes_share_the_evaluation_batches(
     for _ in on_each_process(world, monkeypatch):
         evaluated = longest_first(LENGTHS[:size], 4)
         batches = list(evaluated)
-        counted += [batch for i, batch in enumerate(batches) if evaluated.counted(i)]
+        counted += [batch for i, batch in enumerate(batches) if evaluated.is_counted(i)]
         steps |= {len(batches), len(evaluated)}
     assert sorted(counted) == sorted(whole)  # the same batches, each once
     assert steps == {math.ceil(len(whole) / world)}  # all processes make the same number of steps
@@ -108,7 +108,7 @@ def test_processes_share_each_training_batch(
         assert len(batches) == len(sampler) == len(whole)
         assert all(batches)  # a process without samples of its own repeats one
         for i, batch in enumerate(batches):
-            shares[i] += batch if sampler.counted(i) else []
+            shares[i] += batch if sampler.is_counted(i) else []
     assert [sorted(share) for share in shares] == [sorted(batch) for batch in whole]
 
 

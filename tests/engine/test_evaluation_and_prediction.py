@@ -64,7 +64,7 @@ def test_evaluate_reproduces_the_metrics_to_the_last_digit(
 ) -> None:
     # The tokenizer's folder is deleted: evaluation reads the tokenizer from the checkpoint.
     assert evaluate(moved_run, None) == 0
-    assert "all metrics are those of metrics.json" in capsys.readouterr().out
+    assert "all metrics equal metrics.json" in capsys.readouterr().out
 
 
 def test_evaluate_script_reports_other_metrics_and_other_data(

@@ -493,7 +493,7 @@ def reason_not_to_cache(parts: RunObjects, folder: Path, **settings: Any) -> str
     plan = plan_cache(config(folder, "auto", **settings), parts, None)
     assert plan.cut is None
     assert plan.facts() == {"stored": None, "reason": plan.reason}
-    assert plan.line() == (f"features are not stored: {plan.reason}" if plan.reason else "")
+    assert plan.line() == (f"features are not cached: {plan.reason}" if plan.reason else "")
     return plan.reason
 
 

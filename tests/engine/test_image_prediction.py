@@ -122,7 +122,7 @@ def test_evaluation_reproduces_every_metric(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(root / "moved", None) == 0
-    assert "all metrics are those of metrics.json" in capsys.readouterr().out
+    assert "all metrics equal metrics.json" in capsys.readouterr().out
     data = shutil.copytree(root / "data", tmp_path / "data")
     (data / "colours" / "test" / "red" / "0.png").unlink()
     with pytest.raises(ValueError, match=r"the test split is not the one"):

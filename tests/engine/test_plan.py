@@ -27,8 +27,8 @@ def test_bert_base_frozen_under_a_bigru_has_the_published_counts(
     assert lines["gru"] == ["689,664", "689,664", "train", "0.001", "0"]
     assert lines["output"] == ["257", "257", "train", "0.001", "0"]
     assert lines["total"][:2] == ["109,581,569", "689,921"]
-    assert "frozen for good: 108,891,648 parameters" in ended.out
-    assert "batches an epoch: 2" in ended.out
+    assert "never trained: 108,891,648 parameters" in ended.out
+    assert "batches per epoch: 2" in ended.out
     assert "precision: 32-true; device: 1 x cpu" in ended.out
     assert not ended.folder.exists()
 

@@ -119,7 +119,7 @@ def test_a_signal_interrupts_all_and_one_process_can_resume(tmp_path: Path) -> N
     assert status(folder) | {"state": "interrupted", "error": "stopped by SIGTERM"} == status(
         folder
     )
-    assert err.count("to go on: ") == 1
+    assert err.count("to resume: ") == 1
     assert not processes_of(folder)
     before = epochs(folder)
     resumed = (f"trainer.max_epochs={before + 1}", f"hydra.run.dir={folder}", "ckpt_path=last")

@@ -58,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_evaluated_from_its_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(root / "moved", None) == 0
-    assert "all metrics are those of metrics.json" in capsys.readouterr().out
+    assert "all metrics equal metrics.json" in capsys.readouterr().out
 
 
 def test_masks_of_new_images_are_predicted(root: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_annotations_are_shown_if_there_are_any(
     )
     assert with_truth.width > 1.4 * without.width
     Image.fromarray(np.full((32, 40), 200, np.uint8)).save(tmp_path / "truth" / "b.png")
-    with pytest.raises(DataError, match=r"truth/b\.png: holds 200 in 1,280 pixels"):
+    with pytest.raises(DataError, match=r"truth/b\.png: has the value 200 in 1,280 pixels"):
         predict(
             root / "moved",
             [tmp_path / "photos"],

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_bert.data.batching import Padding, epoch_batches, padding_share, sorted_batches
 from keras_bert.data.masking import Masking
-from keras_bert.data.pretraining_data import PretrainingData, cut, unigram_entropy
+from keras_bert.data.pretraining_data import PretrainingData, split_into_pieces, unigram_entropy
 from keras_bert.data.samples import sample_documents
 from keras_bert.data.tokenizing import SPECIAL_TOKENS, encode, token_id, train_tokenizer
 from keras_bert.errors import KerasBertError
@@ -27,7 +27,7 @@ ENDS = (token_id(TOKENIZER, "[CLS]"), token_id(TOKENIZER, "[SEP]"))
 
 
 def data(*, next_sentence: bool = False, batch_size: int = 16, seed: int = 1) -> PretrainingData:
-    pieces = cut(DOCUMENTS, TOKENIZER, 32, next_sentence=next_sentence)
+    pieces = split_into_pieces(DOCUMENTS, TOKENIZER, 32, next_sentence=next_sentence)
     return PretrainingData(pieces, MASKING, ENDS, next_sentence, batch_size, seed, Padding(8, 32))
 
 
@@ -146,7 +146,7 @@ def test_an_epoch_does_not_depend_on_earlier_epochs() -> None:
 
 
 def test_half_of_the_pairs_are_consecutive() -> None:
-    pieces = cut(sample_documents(2, 300), TOKENIZER, 64, next_sentence=True)
+    pieces = split_into_pieces(sample_documents(2, 300), TOKENIZER, 64, next_sentence=True)
     assert len(pieces.first) == 900  # three of four sentences have a next one
     second, label, lengths = pieces.draw((1, 0), next_sentence=True)
     assert abs(label.mean() - 0.5) < 0.08
@@ -162,7 +162,7 @@ def test_half_of_the_pairs_are_consecutive() -> None:
 
 
 def test_pairs_that_are_not_consecutive_join_two_documents() -> None:
-    pieces = cut(DOCUMENTS[:3], TOKENIZER, 64, next_sentence=True)
+    pieces = split_into_pieces(DOCUMENTS[:3], TOKENIZER, 64, next_sentence=True)
     seen = set()
     for epoch in range(40):
         second, label, _ = pieces.draw((1, epoch), next_sentence=True)
@@ -173,7 +173,7 @@ def test_pairs_that_are_not_consecutive_join_two_documents() -> None:
 
 
 def test_a_single_text_is_also_masked_anew() -> None:
-    pieces = cut(DOCUMENTS[:1], TOKENIZER, 128, next_sentence=False)
+    pieces = split_into_pieces(DOCUMENTS[:1], TOKENIZER, 128, next_sentence=False)
     source = PretrainingData(pieces, MASKING, ENDS, False, 16, 1, Padding(8, 128))
     drawn = [
         plain(source.training([epoch]))[0][0]["masked_positions"].tobytes() for epoch in range(4)
@@ -198,7 +198,7 @@ def test_pairs_have_two_segments_with_ids_0_and_1() -> None:
 def test_nothing_of_a_long_text_is_lost() -> None:
     text = " ".join(DOCUMENTS[0] * 10)
     ids = encode(TOKENIZER, [text])[0]
-    pieces = cut([[text]], TOKENIZER, 16, next_sentence=False)
+    pieces = split_into_pieces([[text]], TOKENIZER, 16, next_sentence=False)
     assert pieces.store.lengths.max() == 14
     assert pieces.store.ragged.flat_values.numpy().tolist() == ids
 
@@ -220,11 +220,11 @@ def test_unusable_texts_are_rejected(
     documents: Any, maxlen: int, next_sentence: bool, message: str
 ) -> None:
     with pytest.raises(KerasBertError, match=message):
-        cut(documents, TOKENIZER, maxlen, next_sentence=next_sentence)
+        split_into_pieces(documents, TOKENIZER, maxlen, next_sentence=next_sentence)
 
 
 def test_padding_stays_within_maxlen() -> None:
-    pieces = cut([[" ".join(DOCUMENTS[0] * 10)]], TOKENIZER, 20, next_sentence=False)
+    pieces = split_into_pieces([[" ".join(DOCUMENTS[0] * 10)]], TOKENIZER, 20, next_sentence=False)
     source = PretrainingData(pieces, MASKING, ENDS, False, 4, 1, Padding(8, 20))
     assert max(x["input_ids"].shape[1] for x, _ in plain(source.training([0]))) == 20
 

@@ -141,7 +141,7 @@ def test_labels_are_the_classes(tmp_path: Path, suffix: str) -> None:
     assert read_labelled(str(path), "t", "l", ["2", "1", "0"])[0].labels == [1, 2]
 
 
-MEND = "; mend the file, or remove the row"
+ADVICE = "; fix the file, or remove the row"
 
 
 @pytest.mark.parametrize(
@@ -162,28 +162,28 @@ MEND = "; mend the file, or remove the row"
         (
             "a.csv",
             b"text,label\nx,1\n ,0\n",
-            "a.csv, row 2 (line 3): column 'text' is empty" + MEND,
+            "a.csv, row 2 (line 3): column 'text' is empty" + ADVICE,
         ),
         (
             "a.csv",
             b"text,label\nx,1\ny,\n,0\n",
-            "a.csv, row 2 (line 3): label '' is none of 0, 1" + MEND + " (2 bad rows in all)",
+            "a.csv, row 2 (line 3): label '' is none of 0, 1" + ADVICE + " (2 bad rows in all)",
         ),
         ("a.csv", b"text,label\nx,\n", "{path}: no row has a label in column 'label'"),
         (
             "a.csv",
             b'text,label\n"x,1\n',
-            "a.csv, row 1 (line 2): a stray quote is never closed" + MEND,
+            "a.csv, row 1 (line 2): a stray quote is never closed" + ADVICE,
         ),
         (
             "a.csv",
             b"text,label\nx,1\ny,0,2\n",
-            "a.csv, row 2 (line 3): has 3 fields where the header has 2" + MEND,
+            "a.csv, row 2 (line 3): has 3 fields where the header has 2" + ADVICE,
         ),
         (
             "a.csv",
             b"text,label\nx,1\n\xff\x81,0\n",
-            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + MEND,
+            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + ADVICE,
         ),
         ("a.parquet", b"no", "{path} is not a readable Parquet file"),
     ],

@@ -158,7 +158,9 @@ def test_a_cpu_evaluates_a_few_images_at_a_time(
     ways = [encoder] if layer is None else [encoder, partial(encoder.forward_until, layer)]
     with torch.no_grad():
         expected = [way(images).values for way in ways]
-        monkeypatch.setattr("lightning_modules.networks.backbones.image._PIECE", 3 * pixels + 1)
+        monkeypatch.setattr(
+            "lightning_modules.networks.backbones.image._CHUNK_PIXELS", 3 * pixels + 1
+        )
         for way, values in zip(ways, expected, strict=True):
             sizes.clear()
             torch.testing.assert_close(way(images).values, values)

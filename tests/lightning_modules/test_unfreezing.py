@@ -418,7 +418,7 @@ def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
     stages = [row for row in rows if len(row) == 4]
     head, last, middle = 90, 8 * 8 * 9 * 2 + 4 * 8, 8 * 8 * 9 * 2 + 4 * 8
     assert stages == [
-        ["0", "nowhere: the head alone", f"{head:,}", "-"],
+        ["0", "none: only the head trains", f"{head:,}", "-"],
         ["1", "stages.2", f"{head + last:,}", "0.01"],
         ["3", "stages.1", f"{head + last + middle:,}", "0.001 to 0.01"],
     ]

@@ -32,4 +32,4 @@ def test_brief_is_one_line_of_limited_length() -> None:
     assert brief(ValueError("a\n  b")) == "a b"
     assert brief(ValueError()) == "ValueError"
     assert len(brief(ValueError("x" * 300))) == 200
-    assert len(brief(ValueError("x" * 300), most=None)) == 300
+    assert len(brief(ValueError("x" * 300), max_chars=None)) == 300

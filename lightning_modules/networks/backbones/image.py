@@ -35,8 +35,8 @@ OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": F
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
 _PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
-# Pixels of a chunk that a CPU evaluates at a time, so that a layer's outputs stay in the cache.
-_PIECE = 16 * 224**2
+# Pixels that a CPU evaluates at a time, so that a layer's outputs stay in the processor's cache.
+_CHUNK_PIXELS = 16 * 224**2
 
 
 class ImageEncoder(nn.Module):
@@ -120,7 +120,7 @@ class ImageEncoder(nn.Module):
         """
         stored = batch["pixel_values"]
         height, width = self.config["size"] or stored.shape[-2:]
-        count = max(1, _PIECE // (height * width))
+        count = max(1, _CHUNK_PIXELS // (height * width))
         if self.training or stored.device.type != "cpu" or len(stored) <= count:
             return run(self.preprocess(stored))
         return torch.cat([run(self.preprocess(chunk)) for chunk in torch.split(stored, count)])
@@ -159,10 +159,12 @@ def image_encoder(
     """Build a network in float32.
 
     Args:
-        backbone: One of: a timm model name, with or without the tag of its weights, or
-            `hf-hub:owner/name`; a local folder with config.json and model.safetensors, as saved by
-            timm; a mapping with `architecture` and the network's own arguments, for random weights.
-            The mapping may also set `size`, `mean`, `std` and `interpolation` of the input.
+        backbone: One of these:
+            - a timm model name, with or without the tag of its weights;
+            - `hf-hub:owner/name`;
+            - a local folder with config.json and model.safetensors, as saved by timm;
+            - a mapping with `architecture` and the network's own arguments, for random weights. It
+              may also set `size`, `mean`, `std` and `interpolation` of the input.
         weights: A local file of weights (.safetensors, or a .pth file with tensors only), or a
             folder that contains one; None loads the backbone's own pretrained weights.
         image_size: Side of the input in pixels; None uses the size that the weights were trained

@@ -248,6 +248,7 @@ def segmentation_network(
     mean, std = hf_normalization(
         model.config, backbone if isinstance(backbone, str) else None, stated
     )
+    # `model.to` does the same, but mypy rejects the way in which transformers decorates it.
     nn.Module.to(model, memory_format=torch.channels_last)
     return SegmentationNetwork(
         SegmentationEncoder(base, mean, std),

@@ -62,8 +62,8 @@ class Stage(nn.Module):
 class SmallResNet(nn.Module):
     """A stem, stages that halve height and width, and global max pooling.
 
-    It follows the networks of CIFAR-10 speed records (Jordan 2024, arXiv 2404.00498): few layers,
-    GELU, BatchNorm after the pooling, and a first layer that decorrelates its inputs.
+    It follows the networks of CIFAR-10 speed records (Jordan 2024, arXiv 2404.00498). It has few
+    layers, GELU, and BatchNorm after the pooling. The first layer decorrelates its inputs.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 256), depth: int = 2) -> None:
