@@ -57,7 +57,7 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
     if folder.config.is_file():
         recorded = read_config(folder.config, to_train=True)
         make_paths_absolute(recorded)  # in version 0.1 they could be relative
-        before, now = _values(recorded), _values(redacted(cfg))
+        before, now = _values(recorded, resolve=True), _values(redacted(cfg), resolve=False)
         changed = [
             key
             for key in {**before, **now}
@@ -75,9 +75,9 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
     return folder.last_checkpoint
 
 
-def _values(cfg: DictConfig) -> dict[str, Any]:
-    """Return dotted key -> value, with interpolations unresolved."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+def _values(cfg: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    """Return dotted key -> value; resolving turns the escaped text of a recorded config back."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=resolve)
     return leaves(plain)
 
 

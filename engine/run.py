@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from engine.build import RunObjects, build, model_from_checkpoint
@@ -20,7 +20,7 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from engine.config.errors import ConfigError
-from engine.config.redaction import redacted
+from engine.config.recorded import write_config
 from engine.config.settling import settle
 from engine.config.validation import validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
@@ -41,7 +41,6 @@ from engine.recording import closing_loggers, recording_end
 from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from reports.page import write_report
-from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -167,7 +166,7 @@ def _write_start(
         check_same_data(folder, data)
     if not folder.writes:
         return
-    write_text(folder.config, OmegaConf.to_yaml(redacted(cfg)))
+    write_config(folder.config, cfg)
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     origin = provenance(cfg.seed, data, _PACKAGES, torch.get_num_threads(), gpus)
     before = folder.read_json("provenance.json")

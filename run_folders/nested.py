@@ -20,6 +20,16 @@ def nodes(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from nodes(value, f"{prefix}{key}.")
 
 
+def delete(values: dict[str, Any], path: str) -> None:
+    """Delete the entry at a dotted key, if there is one."""
+    *parents, last = path.split(".")
+    node: Any = values
+    for name in parents:
+        node = node.get(name) if isinstance(node, dict) else None
+    if isinstance(node, dict):
+        node.pop(last, None)
+
+
 def leaves(values: Mapping[Any, Any]) -> dict[str, Any]:
     """Return dotted key -> value for every value in nested mappings that is not a mapping.
 

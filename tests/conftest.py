@@ -168,7 +168,7 @@ SAMPLE = (
     "data.rows={train: 96, val: 32, test: 40}",
     "trainer.max_epochs=2",
     "model.backbone.num_hidden_layers=1",
-    "model.hidden=8",
+    "model.head.hidden=8",
 )
 
 

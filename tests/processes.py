@@ -35,8 +35,8 @@ TEXTS = (
     "model.backbone.num_hidden_layers=1",
     "+model.backbone.hidden_dropout_prob=0.0",
     "+model.backbone.attention_probs_dropout_prob=0.0",
-    "model.hidden=8",
-    "model.dropout=0.0",
+    "model.head.hidden=8",
+    "model.head.dropout=0.0",
 )
 _LIMIT = 240
 

@@ -75,7 +75,7 @@ def test_text_experiment_runs_to_its_report(
 ) -> None:
     ended = train(
         f"experiment={name}", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}",
-        "trainer.max_epochs=1", "model.hidden=8", "data.batch_size=16",
+        "trainer.max_epochs=1", "model.head.hidden=8", "data.batch_size=16",
     )  # fmt: skip
     folder = finished(ended, 27)
     frozen = name.endswith("_feature")

@@ -49,7 +49,7 @@ def test_an_agent_runs_what_the_sweep_file_says(
         {},
     )
     agent._sweep_command = command
-    values = {"model.lr": {"value": 0.003}, "model.hidden": {"value": 16}}
+    values = {"model.lr": {"value": 0.003}, "model.head.hidden": {"value": 16}}
     assert set(values) == set(sweep["parameters"])
     agent._command_run({"run_id": "abcd1234", "program": sweep["program"], "args": values})
     assert agent._run_processes["abcd1234"].wait() == 0

@@ -3,11 +3,12 @@
 Compose a config from overrides, find the file that sets a key, and explain mistyped overrides.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import MissingConfigException, compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -24,6 +25,8 @@ from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes
 
 COMMAND_LINE = "the command line"
+# Groups whose options are parts of the model.
+PARTS = frozenset({"head", "loss", "optimizer", "schedule"})
 # Launcher -> the extra that installs its plugin.
 _EXTRAS = {
     "joblib": "sweep",
@@ -49,11 +52,26 @@ def typed_overrides() -> list[str]:
     return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
-def sources_of_keys() -> dict[str, str]:
-    """Return where each key of the running job's config was set.
+class Source(NamedTuple):
+    """Where a key of the config was set.
 
-    Returns:
-        Dotted key -> the last file that sets it, or `COMMAND_LINE`.
+    Attributes:
+        rank: Position in the order in which files are merged; the command line has the last.
+        name: The file, or `COMMAND_LINE`.
+    """
+
+    rank: float
+    name: str
+
+
+TYPED = Source(math.inf, COMMAND_LINE)
+
+
+def sources_of_keys() -> dict[str, Source]:
+    """Return dotted key -> the last source that sets it, for the running job's config.
+
+    The command line also sets the class of a part of the model whose group it chooses, for example
+    `head=linear`.
     """
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
@@ -61,19 +79,25 @@ def sources_of_keys() -> dict[str, str]:
     folders = [
         Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
     ]
-    sources: dict[str, str] = {}
+    sources: dict[str, Source] = {}
     loader = GlobalHydra.instance().config_loader()
-    for default in loader.compute_defaults_list(
-        job.job.config_name, overrides, RunMode.RUN
-    ).defaults:
+    defaults = loader.compute_defaults_list(job.job.config_name, overrides, RunMode.RUN).defaults
+    for rank, default in enumerate(defaults):
         name = f"{default.config_path}.yaml"
         folder = next((folder for folder in folders if (folder / name).is_file()), None)
         if folder is not None:
             body: Any = OmegaConf.to_container(OmegaConf.load(folder / name), resolve=False)
             prefix = f"{default.package}." if default.package else ""
-            sources.update((key, f"{folder.name}/{name}") for key, _ in nodes(body, prefix))
+            source = Source(rank, f"{folder.name}/{name}")
+            sources.update((key, source) for key, _ in nodes(body, prefix))
     parsed = OverridesParser.create().parse_overrides(typed["task"])
-    return sources | {override.key_or_group: COMMAND_LINE for override in parsed}
+    chosen = [override.key_or_group for override in parsed]
+    for override in parsed:
+        if isinstance(value := override.value(), dict):
+            chosen += [key for key, _ in nodes(value, f"{override.key_or_group}.")]
+    for group in PARTS.intersection(chosen):
+        chosen += [f"model.{group}", f"model.{group}._target_"]
+    return sources | dict.fromkeys(chosen, TYPED)
 
 
 @contextmanager

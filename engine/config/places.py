@@ -6,6 +6,7 @@ CONTRIBUTING.md has this table for readers; a test compares the two.
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -234,15 +235,18 @@ def _module_of(found: object) -> str:
 
 def _not_expected(name: str, place: Place, own: list[str]) -> str:
     known = [*place.modules, *own]
-    names = f"only names of {', '.join(known)} are allowed here" if known else ""
+    allowed = f"only names of {', '.join(known)} are allowed here" if known else ""
     package = name.partition(".")[0]
+    foreign = package not in sys.stdlib_module_names and not any(
+        _inside(module, (package,)) for other in PLACES.values() for module in other.modules
+    )
     advice = (
-        f"for an own package, install it with an entry point of {ENTRY_POINTS}, "
+        f"if you trust the package {package}, install it with an entry point of {ENTRY_POINTS}, "
         f"or set {VARIABLE}={package}"
-        if place.own_packages
+        if place.own_packages and foreign
         else ""
     )
-    return "; ".join(part for part in (f"received {name!r}", names, advice) if part)
+    return "; ".join(part for part in (f"received {name!r}", allowed, advice) if part)
 
 
 def _kind_fault(found: Any, place: Place) -> str:  # noqa: ANN401 - any attribute of a module

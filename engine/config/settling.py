@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from engine.config.inapplicable import inapplicable_keys
 from engine.config.paths import cache_folder
 from engine.config.precision import AUTO, precision_for
 from engine.config.recorded import read_config
@@ -33,6 +34,12 @@ def settle(
             and a job of a resumed sweep start from `last`.
         launched: Devices of a node and number of nodes, if torchrun or srun started the processes.
     """
+    for path, file in inapplicable_keys(cfg).items():
+        parent, _, key = path.rpartition(".")
+        node = OmegaConf.select(cfg, parent)
+        log.info("%s=%s (%s) is dropped: %s has no such key", path, node[key], file, node._target_)
+        with open_dict(node):
+            del node[key]
     with open_dict(cfg):
         cfg.ckpt_path = ckpt_path or cfg.ckpt_path
         if cfg.trainer.get("precision") == AUTO:

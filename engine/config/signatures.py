@@ -42,19 +42,20 @@ def signature_faults(
         Dotted key and fault: the key is unknown or missing, or its value has another type or range
         than the annotation.
     """
-    parameters = _parameters(target)
+    parameters = parameters_of(target)
     arguments = {key: value for key, value in node.items() if not str(key).startswith("_")}
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = [
         name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
+    settable = [name for name in named if name not in injected]
     for key in arguments:
         # A class with **kwargs accepts every key, but a key that is close to a named one is a typo.
         known = key in named or (
             open_ended and not near_names(str(key), named, cutoff=_TYPO_SIMILARITY)
         )
         if not known:
-            yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), named)}"
+            yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), settable)}"
     for name in named:
         needed = parameters[name].default is inspect.Parameter.empty and name not in injected
         if needed and name not in arguments:
@@ -80,7 +81,8 @@ def _classes_of_arguments(target: type) -> list[type]:
     return classes
 
 
-def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters that a config may set, by name."""
     if not isinstance(target, type):
         return inspect.signature(target).parameters
     merged: dict[str, inspect.Parameter] = {}

@@ -6,9 +6,10 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.config.composing import COMMAND_LINE, sources_of_keys
+from engine.config.composing import COMMAND_LINE, PARTS, Source, sources_of_keys
 from engine.config.errors import ConfigError
-from engine.config.groups import CONFIGS
+from engine.config.groups import CONFIGS, groups
+from engine.config.inapplicable import inapplicable_keys
 from engine.config.places import (
     injected_into,
     protocol_faults,
@@ -19,19 +20,10 @@ from engine.config.precision import AUTO
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from run_folders.errors import brief, nearest
-from run_folders.nested import nodes
+from run_folders.nested import delete, nodes
 
 # Groups whose options do not set the key that is named like the group.
-_GLOBAL_GROUPS = (
-    "hydra",
-    "head",
-    "loss",
-    "optimizer",
-    "schedule",
-    "experiment",
-    "sweep",
-    "debug",
-)
+_GLOBAL_GROUPS = {"hydra", "experiment", "sweep", "debug", *PARTS}
 # Groups whose key is one node with a _target_.
 _SINGLE_TARGETS = ("data", "model", "trainer")
 # Groups whose key maps names to nodes with a _target_.
@@ -63,7 +55,9 @@ def validate(cfg: DictConfig) -> None:
         trainer = values.get("trainer")
         if isinstance(trainer, dict) and trainer.get("precision") == AUTO:
             trainer["precision"] = None  # `settle` chooses one; Lightning does not know `auto`
-        faults += [*_plain_values(values), *_object_faults(values, "")]
+        for path in inapplicable_keys(cfg):  # `settle` drops them
+            delete(values, path)
+        faults += [*_plain_values(values), *_words(values), *_object_faults(values, "")]
         removed = {
             path: message
             for path, value in nodes(values)
@@ -79,11 +73,11 @@ def validate(cfg: DictConfig) -> None:
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
 
 
-def _source(path: str, sources: dict[str, str]) -> str:
+def _source(path: str, sources: dict[str, Source]) -> str:
     """Return where a key, or else the nearest mapping around it, was set."""
     while path:
         if path in sources:
-            return sources[path]
+            return sources[path].name
         path = path.rpartition(".")[0]
     return COMMAND_LINE
 
@@ -95,7 +89,7 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     chosen = {
         group for default in train.defaults if isinstance(default, DictConfig) for group in default
     }
-    roots = {*train} - {"defaults"} | (chosen - {*_GLOBAL_GROUPS})
+    roots = {*train} - {"defaults"} | (chosen - _GLOBAL_GROUPS)
     known = [key for key, _ in nodes(plain) if key.partition(".")[0] in roots]
     for key in plain:
         if key not in roots:
@@ -219,6 +213,15 @@ def _metrics(target: object, num_classes: object) -> list[str]:
         return []
     names = task.metric_names(num_classes) if isinstance(num_classes, int) else []
     return [f"val/{name}" for name in names]
+
+
+def _words(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that each part of the model is a node."""
+    for part in sorted(PARTS):
+        node = values.get("model", {}).get(part)
+        if node is not None and not (isinstance(node, dict) and "_target_" in node):
+            options = ", ".join(groups()[part])
+            yield f"model.{part}", f"received {node!r}; choose an option of the group: {options}"
 
 
 def _object_faults(node: object, path: str) -> Iterator[Fault]:

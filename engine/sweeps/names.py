@@ -14,10 +14,16 @@ _LONGEST_NAME = 100
 def register_resolvers() -> None:
     """Register the resolvers for the names of runs, sweeps, dashboard groups and log files.
 
-    Runs and sweeps are named for their experiments, else for their datasets.
+    Runs and sweeps are named for their experiments, else for their datasets. A backbone of random
+    weights has no name, so it has no tokenizer either.
     """
     OmegaConf.register_new_resolver(
         "thaw.name", lambda experiment, data: experiment or data, replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "thaw.pretrained_name",
+        lambda backbone: backbone if isinstance(backbone, str) else None,
+        replace=True,
     )
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)

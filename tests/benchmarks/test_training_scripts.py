@@ -100,7 +100,7 @@ def test_the_loop_trains_the_same_weights_as_the_framework(
         "data.max_length": 32,
         "trainer.max_epochs": 2,
         "trainer.precision": "32-true",
-        "model.dropout": 0.0,
+        "model.head.dropout": 0.0,
     }
     results: list[dict[str, torch.Tensor]] = []
     for make in (framework.ThawWithBar, framework.PlainLoop, framework.TunedLoop):

@@ -25,7 +25,7 @@ from tests.conftest import SAMPLE, Train
             ["model._target_=lightning_modules.nothing.Task"],
             ["cannot import lightning_modules.nothing"],
         ),
-        (["model.head=lstm"], ["model.head", "'lstm'", "linear, bigru"]),
+        (["head=lstm"], ["model.head", "'lstm'", "linear, bigru"]),
         (["+data.wurst=1"], ["data.wurst", "unknown key of SampleTextDataModule"]),
         (["data.batch_size=many"], ["data.batch_size", "'many'", "int"]),
         (["model.lr=fast"], ["model.lr", "'fast'", "float"]),
@@ -38,7 +38,7 @@ from tests.conftest import SAMPLE, Train
         (["data.batch_size=0"], ["data.batch_size", "received 0", "at least 1"]),
         (["data.max_length=1"], ["data.max_length", "at least 3"]),
         (["data.val_fraction=1.5"], ["data.val_fraction", "1.5"]),
-        (["model.warmup=2"], ["model.warmup", "0 to 1"]),
+        (["model.schedule.warmup=2"], ["model.schedule.warmup", "0 to 1"]),
         (["model.lr=-1"], ["model.lr", "at least 0"]),
         (["trainer.limit_test_batches=0"], ["trainer.limit_test_batches", "received 0"]),
         (
@@ -66,7 +66,7 @@ from tests.conftest import SAMPLE, Train
         (["+model.backbone.hidden_sise=16"], ["model.backbone.hidden_sise", "hidden_size"]),
         (["model.backbone.model_type=brt"], ["model_type", "brt"]),
         (["model.lr=${nowhere}"], ["model.lr", "nowhere"]),
-        (["model.pooling=???", "model.head=linear"], ["model.pooling", "???"]),
+        (["model.pooling=???", "head=linear"], ["model.pooling", "???"]),
         (["data.tokenizer.vocab_size=10"], ["vocab_size=10", "too small"]),
         (["model.backbone.vocab_size=100"], ["data.tokenizer", "100"]),
         (["model.backbone.max_position_embeddings=8"], ["data.max_length", "8 tokens"]),
@@ -86,7 +86,7 @@ def test_fault_is_named(overrides: list[str], expected: list[str], train: Train)
 def test_all_faults_are_reported_together(train: Train) -> None:
     overrides = [
         "+model.lr_hed=1",
-        "model.head=lstm",
+        "head=lstm",
         "mode=largest",
         "+trainer.max_epoch=1",
         "monitor=val/x",

@@ -424,7 +424,7 @@ def test_a_failed_run_is_marked_and_closed(tmp_path: Path) -> None:
         "model.lr=1e30",
         "model.backbone_lr=1e30",
         "trainer.gradient_clip_val=null",
-        "model.warmup=0",
+        "model.schedule.warmup=0",
     )
     errors = run_in_this_process(tmp_path, *TEXTS, *overrides, "logger=[wandb,tensorboard]", code=1)
     assert "the training loss is" in errors
@@ -521,7 +521,7 @@ def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_accepts_a_run_id(
 
 def sweep_of_two(cwd: Path, logger: str) -> Path:
     """Run two jobs in one process, the second with a NaN loss; return the sweep's folder."""
-    overrides = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.warmup=0", logger)
+    overrides = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.schedule.warmup=0", logger)
     done = run_in_new_process(
         cwd, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *overrides
     )

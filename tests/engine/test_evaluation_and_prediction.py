@@ -50,7 +50,7 @@ def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> 
     for name, count, seed in (("train", 64, 1), ("val", 24, 2), ("test", 27, 3)):
         write_csv(base / "data" / "covid_fake_news" / f"{name}.csv", made_rows(count, seed))
     overrides = [
-        "experiment=bert_bigru_finetune", f"model.backbone={backbone}", f"paths.data_dir={base / 'data'}", "model.hidden=8",
+        "experiment=bert_bigru_finetune", f"model.backbone={backbone}", f"paths.data_dir={base / 'data'}", "model.head.hidden=8",
         "trainer.max_epochs=2", f"hydra.run.dir={base / 'before'}",
     ]  # fmt: skip
     code, _, errors = run(*overrides, cwd=base)
@@ -237,7 +237,7 @@ def test_a_foreign_run_folder_runs_no_code(moved_run: Path, tmp_path: Path) -> N
     evil = {"_target_": "logging.FileHandler", "filename": str(tmp_path / "ran")}
     by_config = Path(shutil.copytree(moved_run, tmp_path / "config"))
     cfg = OmegaConf.load(by_config / "config.yaml")
-    cfg.model.dropout = evil
+    cfg.model.head.dropout = evil
     OmegaConf.save(cfg, by_config / "config.yaml")
     by_checkpoint = Path(shutil.copytree(moved_run, tmp_path / "checkpoint"))
     checkpoint = torch.load(by_checkpoint / "checkpoints" / "best.ckpt", weights_only=True)

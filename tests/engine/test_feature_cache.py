@@ -21,8 +21,8 @@ from datamodules.batching import order as batch_order
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from engine.build import RunObjects
-from engine.config.paths import cache_folder
 from engine.config.errors import ConfigError
+from engine.config.paths import cache_folder
 from engine.config.validation import _cache_faults
 from engine.feature_cache import key as feature_key
 from engine.feature_cache.computing import _half_precision_weights
@@ -335,7 +335,7 @@ def test_a_run_records_its_features_and_a_resumed_run_reuses_them(
     overrides = [
         *SAMPLE,
         "model.freeze_backbone=true",
-        "model.schedule=constant",
+        "schedule=constant",
         f"cache.dir={tmp_path / 'c'}",
     ]
     ended = train(*overrides, "trainer.max_epochs=2")
@@ -369,7 +369,7 @@ def test_the_history_equals_that_of_a_run_without_stored_features(
 ) -> None:
     overrides = [
         *SAMPLE,
-        "model.head=linear",
+        "head=linear",
         "model.pooling=mean",
         "model.freeze_backbone=true",
         f"cache.dir={tmp_path / 'c'}",

@@ -33,9 +33,9 @@ IMAGES = (
     "data.batch_size=10",
     "data.eval_batch_size=5",
     "model.backbone={architecture: flat_pixels, size: [32, 32]}",
-    "model.head=mlp",
-    "model.hidden=[16]",
-    "model.dropout=0.0",
+    "head=mlp",
+    "model.head.hidden=[16]",
+    "model.head.dropout=0.0",
     "model.lr=0.001",
     "trainer.max_epochs=2",
 )

@@ -81,8 +81,8 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 def test_more_epochs_can_be_added_to_a_finished_run(train: Train) -> None:
-    train(*SAMPLE, "model.schedule=constant", "trainer.max_epochs=1")
-    longer = train(*SAMPLE, "model.schedule=constant", "trainer.max_epochs=2", "ckpt_path=last")
+    train(*SAMPLE, "schedule=constant", "trainer.max_epochs=1")
+    longer = train(*SAMPLE, "schedule=constant", "trainer.max_epochs=2", "ckpt_path=last")
     assert longer.code == 0, longer.err
     assert [row["epoch"] for row in RunFolder(longer.folder).read_history()] == ["0", "1"]
 
@@ -140,7 +140,7 @@ def test_fewer_epochs_than_in_the_checkpoint_are_rejected(train: Train) -> None:
 def test_another_config_in_the_same_folder_is_rejected_and_the_status_is_kept(train: Train) -> None:
     first = train(*SAMPLE, "trainer.max_epochs=1")
     status = RunFolder(first.folder).read_json("status.json")
-    ended = train(*SAMPLE, "model.lr=0.5", "model.head=linear", "ckpt_path=last")
+    ended = train(*SAMPLE, "model.lr=0.5", "head=linear", "ckpt_path=last")
     assert ended.code == 1
     assert RunFolder(first.folder).read_json("status.json") == status
     other = train(*SAMPLE, "monitor=val/loss", "mode=min", "ckpt_path=last")
@@ -153,7 +153,7 @@ def test_another_config_in_the_same_folder_is_rejected_and_the_status_is_kept(tr
 def test_checkpoint_of_another_network_is_rejected(train: Train, tmp_path: Path) -> None:
     first = train(*SAMPLE, "trainer.max_epochs=1")
     last = first.folder / "checkpoints" / "last.ckpt"
-    ended = train(*SAMPLE, "model.hidden=4", f"ckpt_path={last}", folder=tmp_path / "other")
+    ended = train(*SAMPLE, "model.head.hidden=4", f"ckpt_path={last}", folder=tmp_path / "other")
     assert ended.code == 1
     assert (
         "is of another network: network.head.gru.forwards.weight_ih_l0 is (24, 64) in it and (12, 64)"
@@ -162,7 +162,7 @@ def test_checkpoint_of_another_network_is_rejected(train: Train, tmp_path: Path)
 
 
 def test_a_moved_folder_keeps_its_best_checkpoint(train: Train, tmp_path: Path) -> None:
-    overrides = [*SAMPLE, "model.schedule=constant", "monitor=val/loss", "mode=min"]
+    overrides = [*SAMPLE, "schedule=constant", "monitor=val/loss", "mode=min"]
     first = train(*overrides, "trainer.max_epochs=2")
     before = RunFolder(first.folder).read_json("metrics.json")["best"]
     moved = first.folder.rename(tmp_path / "moved")

@@ -24,7 +24,7 @@ LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 SPACE: dict[str, Any] = {
     "model.lr": LR,
     "model.head": {"type": "categorical", "choices": ["linear", "bigru"]},
-    "model.hidden": {"type": "int", "low": 8, "high": 64, "when": {"model.head": "bigru"}},
+    "model.head.hidden": {"type": "int", "low": 8, "high": 64, "when": {"model.head": "bigru"}},
     "model.pooling": {
         "type": "categorical",
         "choices": ["cls", "mean"],
@@ -79,7 +79,7 @@ def test_conditions_hold_and_the_same_seed_asks_the_same_trials(tmp_path: Path) 
     assert len(first) == 8
     assert first == second != other
     for chosen in first:
-        assert ("model.hidden" in chosen) == (chosen["model.head"] == "bigru")
+        assert ("model.head.hidden" in chosen) == (chosen["model.head"] == "bigru")
         assert ("model.pooling" in chosen) == (chosen["model.head"] == "linear")
         assert 1e-4 <= float(chosen["model.lr"]) <= 1e-1
     assert {chosen["model.head"] for chosen in first} == {"linear", "bigru"}
@@ -299,14 +299,14 @@ TINY = (*SAMPLE, "trainer.accelerator=cpu", "hydra/sweeper=optuna")
 
 def test_a_search_from_the_command_line(sweep: RunSweep) -> None:
     done = sweep(
-        *TINY, "trainer.max_epochs=1", "hydra.sweeper.n_trials=4", "model.lr=tag(log,interval(1e-4,1e-1))", "model.hidden=4,8",
-        "++model.label_smoothing=0.1", "data.batch_size=range(16,33,16)",
+        *TINY, "trainer.max_epochs=1", "hydra.sweeper.n_trials=4", "model.lr=tag(log,interval(1e-4,1e-1))", "model.head.hidden=4,8",
+        "++model.loss.label_smoothing=0.1", "data.batch_size=range(16,33,16)",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert states(done.folder) == ["finished"] * 4
     record = Sweep(done.folder).search
     assert all(
-        set(trial["params"]) == {"model.lr", "model.hidden", "data.batch_size"}
+        set(trial["params"]) == {"model.lr", "model.head.hidden", "data.batch_size"}
         for trial in record["trials"]
     )
     assert {trial["params"]["data.batch_size"] for trial in record["trials"]} <= {16, 32}

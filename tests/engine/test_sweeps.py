@@ -123,10 +123,10 @@ def test_a_failed_job_does_not_stop_others_and_runs_again(sweep: RunSweep) -> No
 
 
 def test_an_invalid_config_is_one_failed_job(sweep: RunSweep) -> None:
-    ended = sweep(*TINY, "model.dropout=0.1,2.0")
+    ended = sweep(*TINY, "model.head.dropout=0.1,2.0")
     assert ended.code == 1
     assert states(ended.folder) == ["finished", "failed"]
-    assert "model.dropout (the command line): received 2.0" in ended.error
+    assert "model.head.dropout (the command line): received 2.0" in ended.error
 
 
 def test_an_interrupted_sweep_can_be_resumed(sweep: RunSweep, tmp_path: Path) -> None:
@@ -281,13 +281,13 @@ def test_a_job_that_cannot_be_resumed_is_reported_and_not_changed(
     ended = sweep(*TINY, "seed=1,2")
     job = RunFolder(ended.folder / "1")
     job.write_status("interrupted", "fit", "stopped by SIGTERM")
-    again = sweep(f"sweep.resume={ended.folder}", "model.hidden=16")
+    again = sweep(f"sweep.resume={ended.folder}", "model.head.hidden=16")
     assert again.code == 1
     assert "1 did not end" in again.error
-    assert "began with another config: model.hidden was 8 and is 16" in again.error
+    assert "began with another config: model.head.hidden was 8 and is 16" in again.error
     assert states(ended.folder) == ["finished", "interrupted"]
     assert job.last_checkpoint.is_file()
-    assert sweep(f"sweep.resume={ended.folder}", "model.hidden=8").code == 0
+    assert sweep(f"sweep.resume={ended.folder}", "model.head.hidden=8").code == 0
     assert states(ended.folder) == ["finished"] * 2
 
 

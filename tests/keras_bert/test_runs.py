@@ -179,7 +179,7 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
     assert ours.code == 0, ours.err
     theirs = train(
         "experiment=bert_bigru_finetune", f"model.backbone={tiny_backbone}", f"paths.data_dir={tmp_path / 'data'}",
-        "trainer.max_epochs=1", "model.hidden=8", folder=tmp_path / "runs" / "lightning",
+        "trainer.max_epochs=1", "model.head.hidden=8", folder=tmp_path / "runs" / "lightning",
     )  # fmt: skip
     assert theirs.code == 0, theirs.err
     page = write_comparison([theirs.folder, ours.folder], tmp_path / "page.html").read_text()

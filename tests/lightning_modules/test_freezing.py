@@ -118,7 +118,7 @@ def test_frozen_backbone_is_bit_identical_after_a_fit(
     monkeypatch.setattr(TextClassifier, "on_fit_end", on_fit_end)
     ended = train(  # type: ignore[operator]
         "experiment=bert_finetune", f"model.backbone={tiny_backbone}", f"paths.data_dir={covid_dir}", "trainer.max_epochs=2",
-        f"model.head={head}", f"model.freeze_backbone={freeze}", "model.hidden=8",
+        f"head={head}", f"model.freeze_backbone={freeze}", "model.head.hidden=8",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     (features_before, head_before), (features_after, head_after) = digests

@@ -72,7 +72,7 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
     if backbone in NO_POOLER and (head, pooling) == ("linear", "pooler"):
         with pytest.raises(
             BackboneError,
-            match=r"has no pooler: choose model.pooling=cls or mean, or model.head=bigru",
+            match=r"has no pooler: choose model.pooling=cls or mean, or head=bigru",
         ):
             build()
         return

@@ -225,7 +225,7 @@ def test_modules_before_the_start_layer_are_in_eval_even_without_parameters() ->
 # Real fits.
 
 OVERRIDES = (
-    "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01", "model.warmup=0",
+    "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01", "model.schedule.warmup=0",
     "model.backbone={architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
 )  # fmt: skip
 SCHEDULE = "callbacks.unfreezing.schedule={0: null, 1: stages.2, 3: stages.1}"
@@ -316,8 +316,8 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
     cifar_like(tmp_path, 60, 20)
     overrides = (
         *OVERRIDES, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}",
-        "trainer.max_epochs=5", f"model.schedule={schedule}", "model.patience=0", "model.decay=0.5",
-        "data.augmentation.flip=true", "data.augmentation.rotation=10", "model.dropout=0.2",
+        "trainer.max_epochs=5", f"schedule={schedule}", "model.schedule.patience=0", "model.schedule.decay=0.5",
+        "data.augmentation.flip=true", "data.augmentation.rotation=10", "model.head.dropout=0.2",
     )  # fmt: skip
     whole = train(*overrides, folder=tmp_path / "whole").folder
     for epoch in epochs:
@@ -364,8 +364,8 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
     monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", record)
     ended = train(
         *OVERRIDES, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}",
-        f"paths.data_dir={tmp_path}", "trainer.max_epochs=4", f"model.schedule={schedule}",
-        "model.patience=0", "model.decay=0.5",
+        f"paths.data_dir={tmp_path}", "trainer.max_epochs=4", f"schedule={schedule}",
+        "model.schedule.patience=0", "model.schedule.decay=0.5",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     batches = 7  # 54 images in batches of 8

@@ -41,7 +41,7 @@ class TextEncoder(nn.Module):
         if pooling == "pooler" and not has_pooler:
             msg = (
                 f"{type(encoder).__name__} has no pooler: "
-                f"choose model.pooling=cls or mean, or model.head=bigru"
+                f"choose model.pooling=cls or mean, or head=bigru"
             )
             raise BackboneError(msg)
         if has_pooler and pooling != "pooler":
