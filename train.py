@@ -3,6 +3,7 @@
 import sys
 
 from engine.config.groups import help_text
+from engine.processes.outcome import report_failure
 
 
 def main() -> int:
@@ -13,8 +14,9 @@ def main() -> int:
         failure.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(help_text(), end="")
-        return 0
+        with report_failure() as outcome:
+            print(help_text(), end="")
+        return outcome.code
     from engine.launch import launch  # Hydra takes half a second to import
 
     return launch()

@@ -121,7 +121,7 @@ class TunedLoop(PlainLoop):
 
     def optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return Thaw's AdamW: one pass over the weights, and no search for GPUs in each step."""
-        return make_optimizer("adamw", groups, momentum=0.0)
+        return make_optimizer(torch.optim.AdamW, groups)
 
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
         """Take a step that clips the gradients to `max_norm`."""

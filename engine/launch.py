@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine.config.composing import explaining_errors
-from engine.config.groups import CONFIGS
+from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
 from engine.old_names import check_overrides, translate_overrides
 from engine.processes import launching, ranks

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from engine.config.groups import CONFIGS
+from engine.config.paths import CONFIGS
 from run_folders.errors import UserError
 
 _CLASSES = {

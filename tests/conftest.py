@@ -164,12 +164,13 @@ def identical(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
-SAMPLE = (
+_SMALL = (
     "data.rows={train: 96, val: 32, test: 40}",
     "trainer.max_epochs=2",
     "model.backbone.num_hidden_layers=1",
-    "model.head.hidden=8",
 )
+SAMPLE = (*_SMALL, "model.head.hidden=8")
+LINEAR_SAMPLE = (*_SMALL, "head=linear")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from engine.config.groups import CONFIGS, groups
+from engine.config.groups import groups
+from engine.config.paths import CONFIGS
 from engine.old_names import removal
 from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes

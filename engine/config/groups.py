@@ -1,8 +1,7 @@
 """The groups of configs, their options, and the help text. Standard library only."""
 
-from pathlib import Path
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+from engine.config.own_packages import own_config_folders
+from engine.config.paths import CONFIGS
 
 _HELP = """Thaw: fine-tune pretrained networks, and trust the result.
 
@@ -28,9 +27,12 @@ keys: every key of `--cfg job` can be set, for example trainer.max_epochs=3;
 
 
 def groups() -> dict[str, list[str]]:
-    """Return group -> the names of its options."""
-    folders = sorted(path for path in CONFIGS.iterdir() if path.is_dir())
-    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    """Return group -> the names of its options, also those of own configs."""
+    found: dict[str, set[str]] = {}
+    for configs in (CONFIGS, *own_config_folders()):
+        for file in configs.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
 
 
 def help_text() -> str:

@@ -1,8 +1,10 @@
-"""Folders that the config names. Imports no torch."""
+"""Folders of configs, and those that a config names. Standard library only."""
 
 import os
 import tempfile
 from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def cache_folder(stated: str | None) -> Path:

@@ -5,18 +5,16 @@ CONTRIBUTING.md has this table for readers; a test compares the two.
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any
 
 from engine.config.errors import ConfigError
+from engine.config.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 from engine.config.signatures import Fault
 from run_folders.errors import near_names
 
-ENTRY_POINTS, VARIABLE = "thaw.components", "THAW_COMPONENTS"
 _HEADS = "lightning_modules.networks.heads"
 _GROUPS = "parameter groups have it: set model.lr, model.backbone_lr and model.weight_decay"
 _OF_THE_ENGINE = "the engine sets it"
@@ -115,17 +113,6 @@ def place_of(path: str) -> Place | None:
     parent, _, _ = path.partition(".")
     wildcard = PLACES.get(f"{parent}.*") if path.count(".") == 1 else None
     return PLACES.get(path, wildcard)
-
-
-def own_packages() -> list[str]:
-    """Return the packages outside Thaw whose classes a config may name.
-
-    They are installed with an entry point of the group `thaw.components`, or listed in the
-    environment variable THAW_COMPONENTS, separated by commas.
-    """
-    installed = [entry.value.partition(":")[0] for entry in entry_points(group=ENTRY_POINTS)]
-    listed = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
-    return list(dict.fromkeys(name for name in [*installed, *listed] if name))
 
 
 def resolve_target(name: object, path: str) -> Any:  # noqa: ANN401 - a class, or a function

@@ -55,7 +55,10 @@ def signature_faults(
             open_ended and not near_names(str(key), named, cutoff=_TYPO_SIMILARITY)
         )
         if not known:
-            yield f"{path}.{key}", f"unknown key of {target.__name__}; {nearest(str(key), settable)}"
+            yield (
+                f"{path}.{key}",
+                f"unknown key of {target.__name__}; {nearest(str(key), settable)}",
+            )
     for name in named:
         needed = parameters[name].default is inspect.Parameter.empty and name not in injected
         if needed and name not in arguments:

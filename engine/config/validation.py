@@ -8,8 +8,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.composing import COMMAND_LINE, PARTS, Source, sources_of_keys
 from engine.config.errors import ConfigError
-from engine.config.groups import CONFIGS, groups
+from engine.config.groups import groups
 from engine.config.inapplicable import inapplicable_keys
+from engine.config.paths import CONFIGS
 from engine.config.places import (
     injected_into,
     protocol_faults,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.redaction import HIDDEN, hide
+from engine.sweeps.recorded_overrides import check_recorded, reading_environment
 from run_folders.files import write_text
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
@@ -38,7 +39,19 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
             "set a folder such as runs/sweeps/NAME/STAMP"
         )
         raise SweepError(msg)
-    before = [override for override in record["words"] if HIDDEN not in override]
+    check_recorded(record["words"], str(path / RECORD))
+    environment = reading_environment(record["words"])
+    for override in environment:
+        print(
+            f"{override} reads an environment variable, so it was not taken from {RECORD}; "
+            f"set it again if it is needed",
+            file=sys.stderr,
+        )
+    before = [
+        override
+        for override in record["words"]
+        if HIDDEN not in override and override not in environment
+    ]
     for override in record["words"]:
         if HIDDEN in override:
             key = override.partition("=")[0].lstrip("+")

@@ -11,6 +11,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from engine.old_names import translate_overrides
+from engine.sweeps.recorded_overrides import check_recorded
 from engine.sweeps.search_record import search_record
 from engine.sweeps.search_settings import DIRECTIONS, Settings
 from engine.sweeps.space import SearchError, override_value, suggest
@@ -191,8 +193,10 @@ class Search:
             "pruner": self.settings.pruner,
             "pruner_options": dict(self.settings.pruner_options),
         }
+        recorded = translate_overrides(trial.user_attrs["words"])
+        check_recorded(recorded, f"study {self.study_name}")
         extra = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
-        return AskedTrial(trial.number, job, [*trial.user_attrs["words"], *extra])
+        return AskedTrial(trial.number, job, [*recorded, *extra])
 
     def tell(self, asked: Sequence[AskedTrial]) -> None:
         """Report the results in the trials' run folders to the study.

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,15 @@ from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_seed import EpochSeed
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.networks.heads.classification import (
+    BiGRUHead,
+    HeadFactory,
+    LinearHead,
+    MLPHead,
+)
 from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
-from tests.conftest import SAMPLE, Train
+from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train
 
 BERT = {
     "model_type": "bert", "vocab_size": 128, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -168,16 +175,18 @@ def trained(
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
-    "text, linear": (texts, lambda: text_task(dropout=0.3), "the whole backbone"),
+    "text, linear": (texts, lambda: text_task(head=partial(LinearHead, dropout=0.3)), "the whole backbone"),
     "text, BiGRU": (
         texts,
-        lambda: text_task(head="bigru", hidden=4, dropout=0.3),
+        lambda: text_task(head=partial(BiGRUHead, hidden=4, dropout=0.3)),
         "the whole backbone",
     ),
     "flip": (lambda: images(flip=True), lambda: image_task(tta_flip=True), "the whole backbone"),
     "prefix, flip": (
         lambda: images(flip=True),
-        lambda: image_task(layer="blocks.2", head="mlp", hidden=[8], dropout=0.3),
+        lambda: image_task(
+            layer="blocks.2", head=partial(MLPHead, hidden=[8], dropout=0.3)
+        ),
         "the backbone before blocks.2",
     ),
     "prefix of a convnet": (
@@ -210,10 +219,12 @@ def test_training_on_stored_features_equals_training_without(case: str, tmp_path
     assert plain.task.results["test"].metrics == with_cache.test
 
 
-@pytest.mark.parametrize("head", ["linear", "bigru"])
-def test_half_precision_features_are_stored_in_half_precision(head: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [LinearHead, partial(BiGRUHead, hidden=4)], ids=["linear", "bigru"])
+def test_half_precision_features_are_stored_in_half_precision(
+    head: HeadFactory, tmp_path: Path
+) -> None:
     def task() -> TextClassifier:
-        return text_task(head=head, **({"hidden": 4} if head == "bigru" else {}))
+        return text_task(head=head)
 
     with_cache, without = (
         trained(texts, task, folder, precision="bf16-mixed", max_epochs=1)
@@ -269,11 +280,11 @@ def test_key_covers_all_that_features_depend_on_and_nothing_else(
 
     base = keys(texts(), seeded(), tmp_path)
     assert len(set(base.values())) == 3
-    assert keys(texts(batch_size=4, seed=9), seeded(lr=1.0, dropout=0.5), tmp_path) == base
+    assert keys(texts(batch_size=4, seed=9), seeded(lr=1.0, head=partial(LinearHead, dropout=0.5)), tmp_path) == base
     others = {
         "weights": keys(texts(), other_weight(), tmp_path),
         "pooling": keys(texts(), seeded(pooling="cls"), tmp_path),
-        "tokens": keys(texts(), seeded(head="bigru"), tmp_path),
+        "tokens": keys(texts(), seeded(head=BiGRUHead), tmp_path),
         "max_length": keys(texts(max_length=8), seeded(), tmp_path),
         "tokenizer": keys(texts(tokenizer={"vocab_size": 100}), seeded(), tmp_path),
         "cleaning": keys(texts(cleaning={**CLEANING, "punctuation": True}), seeded(), tmp_path),
@@ -368,8 +379,7 @@ def test_the_history_equals_that_of_a_run_without_stored_features(
     train: Train, tmp_path: Path
 ) -> None:
     overrides = [
-        *SAMPLE,
-        "head=linear",
+        *LINEAR_SAMPLE,
         "model.pooling=mean",
         "model.freeze_backbone=true",
         f"cache.dir={tmp_path / 'c'}",

@@ -1,6 +1,7 @@
 """The precision that `auto` selects, and where it is recorded."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,12 @@ def trained(precision: str) -> tuple[torch.Tensor, TextClassifier, torch.optim.O
     """Train two epochs; return the change of all weights, the task and the optimizer."""
     torch.manual_seed(3)
     task = TextClassifier(
-        BERT, 2, pooling="mean", optimizer="sgd", momentum=0.9, lr=0.05, backbone_lr=0.05
+        BERT,
+        2,
+        pooling="mean",
+        optimizer=partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+        lr=0.05,
+        backbone_lr=0.05,
     )
     initial = parameters_to_vector(task.network.parameters()).detach().clone()
     parts = parts_of(texts(), task, max_epochs=2, precision=precision)

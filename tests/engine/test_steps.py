@@ -1,19 +1,26 @@
 """Optimizer steps follow gradient clipping and the learning rate schedule."""
 
+from functools import partial
 from typing import Any
 
 import lightning
 import pytest
 import torch
 
+from lightning_modules.optim.schedules import (
+    Schedule,
+    constant,
+    cosine,
+    exponential,
+    linear,
+    onecycle,
+)
 from tests.engine.test_feature_cache import parts_of, text_task, texts
 
 PLAIN = {
-    "optimizer": "sgd",
-    "momentum": 0.0,
+    "optimizer": torch.optim.SGD,
     "weight_decay": 0.0,
-    "schedule": "constant",
-    "warmup": 0.0,
+    "schedule": partial(constant, warmup=0.0),
     "lr": 1.0,
 }
 ROWS = {"train": 16, "val": 8, "test": 8}
@@ -46,14 +53,15 @@ def test_a_step_without_clipping_ignores_the_previous_grad_scale() -> None:
 @pytest.mark.parametrize(
     ("schedule", "accumulate", "steps", "factor"),
     [
-        ("onecycle", 1, 18, 0.001),
-        ("linear", 4, 6, 0.0),
-        ("exponential", 1, 18, 0.9**3),
-        ("exponential", 4, 6, 0.9**3),
+        (onecycle, 1, 18, 0.001),
+        (linear, 4, 6, 0.0),
+        (cosine, 4, 6, 0.0),
+        (exponential, 1, 18, 0.9**3),
+        (exponential, 4, 6, 0.9**3),
     ],
 )
 def test_the_schedule_counts_optimizer_steps(
-    schedule: str, accumulate: int, steps: int, factor: float
+    schedule: Schedule, accumulate: int, steps: int, factor: float
 ) -> None:
     parts = parts_of(
         texts(), text_task(schedule=schedule, lr=0.02), accumulate_grad_batches=accumulate

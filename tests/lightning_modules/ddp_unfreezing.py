@@ -6,6 +6,7 @@ Each rank writes a hash of its weights after every epoch.
 import hashlib
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -13,6 +14,7 @@ import lightning
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.optim.schedules import onecycle, plateau
 
 
 class Watch(lightning.Callback):
@@ -44,7 +46,8 @@ def main(folder: Path, schedule: str) -> None:
         classes=list(SAMPLE_CLASSES), num_classes=10, batch_size=8, eval_batch_size=4,
     )  # fmt: skip
     backbone = {"architecture": "small_resnet", "widths": [8, 8, 8], "depth": 1}
-    task = ImageClassifier(backbone, 10, lr=0.01, backbone_lr=0.01, schedule=schedule, patience=0)  # type: ignore[arg-type]
+    chosen = partial(plateau, patience=0) if schedule == "plateau" else onecycle
+    task = ImageClassifier(backbone, 10, lr=0.01, backbone_lr=0.01, schedule=chosen)
     unfreezing = LayerUnfreezing(schedule={0: None, 1: "stages.2", 3: "all"})
     trainer = lightning.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=5, callbacks=[unfreezing, Watch(folder)], logger=False,

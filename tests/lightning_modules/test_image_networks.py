@@ -44,6 +44,8 @@ BACKBONES = {
     "flat_pixels": {"architecture": "flat_pixels", "size": [8, 8]},
 }
 
+HEADS = {"linear": LinearHead, "mlp": partial(MLPHead, hidden=[12, 8])}
+
 
 def batch(count: int = 4, side: int = 20) -> ImageBatch:
     generator = torch.Generator().manual_seed(0)
@@ -54,7 +56,7 @@ def batch(count: int = 4, side: int = 20) -> ImageBatch:
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
-@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_contract(backbone: str, head: str, num_classes: int) -> None:
     """Shapes, frozen features, gradients, independence of the batch, bf16 and the state dict."""
@@ -62,7 +64,7 @@ def test_contract(backbone: str, head: str, num_classes: int) -> None:
     def build(*, freeze: bool = False) -> ImageClassifier:
         torch.manual_seed(0)
         return ImageClassifier(
-            BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=head, hidden=(12, 8)
+            BACKBONES[backbone], num_classes, freeze_backbone=freeze, head=HEADS[head]
         )  # type: ignore[arg-type]
 
     task, pictures = build().eval(), batch()
@@ -90,7 +92,7 @@ def test_contract(backbone: str, head: str, num_classes: int) -> None:
     assert loss.dtype == halved.dtype == torch.float32
     torch.testing.assert_close(halved, probabilities, atol=0.06, rtol=0)
 
-    again = ImageClassifier(task.backbone_config(), num_classes, head=head, hidden=(12, 8))  # type: ignore[arg-type]
+    again = ImageClassifier(task.backbone_config(), num_classes, head=HEADS[head])
     again.load_state_dict(task.state_dict())
     assert torch.equal(again.eval().network(pictures), logits)
 
@@ -244,7 +246,7 @@ def test_input_follows_the_backbones_own_configuration() -> None:
 
 
 def test_mlp_head() -> None:
-    head = MLPHead(768, 10)
+    head = MLPHead(768, 10, dropout=0.5)
     assert sum(p.numel() for p in head.parameters()) == 265_226
     assert [type(layer).__name__ for layer in head.hidden] == [
         "Linear",

@@ -1,5 +1,6 @@
 """Text backbones with every head: one contract, and exact numbers where a reference exists."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ BACKBONES = {
     "mpnet": {"model_type": "mpnet", **SMALL, "max_position_embeddings": 66, "pad_token_id": 1},
 }
 HEADS = [("linear", "pooler"), ("linear", "cls"), ("linear", "mean"), ("bigru", "pooler")]
+FACTORIES = {"linear": LinearHead, "bigru": partial(BiGRUHead, hidden=8)}
 NO_POOLER = {"electra", "distilbert"}
 
 
@@ -64,9 +66,8 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
             BACKBONES[backbone],
             num_classes,
             freeze_backbone=freeze,
-            head=head,
+            head=FACTORIES[head],
             pooling=pooling,
-            hidden=8,
         )  # type: ignore[arg-type]
 
     if backbone in NO_POOLER and (head, pooling) == ("linear", "pooler"):
@@ -104,7 +105,7 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
     torch.testing.assert_close(halved, probabilities, atol=0.05, rtol=0)
 
     again = TextClassifier(
-        task.backbone_config(), num_classes, head=head, pooling=pooling, hidden=8
+        task.backbone_config(), num_classes, head=FACTORIES[head], pooling=pooling
     )  # type: ignore[arg-type]
     again.load_state_dict(task.state_dict())
     assert torch.equal(again.eval().network(texts), logits)
@@ -155,14 +156,14 @@ def test_the_recurrence_has_the_gradient_of_its_formula() -> None:
 
 
 def test_bigru_has_the_published_size() -> None:
-    head = BiGRUHead(768, 128, 1)
+    head = BiGRUHead(768, 1)
     assert sum(p.numel() for p in head.gru.parameters()) == 689_664
     assert sum(p.numel() for p in head.output.parameters()) == 257
 
 
 def test_bigru_head_rejects_pooled_features() -> None:
     with pytest.raises(ValueError, match="needs token states"):
-        BiGRUHead(4, 2, 1)(Features(torch.zeros(2, 4)))
+        BiGRUHead(4, 1, hidden=2)(Features(torch.zeros(2, 4)))
 
 
 def test_linear_head() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -15,6 +16,7 @@ from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
 from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan, apply_plan
+from lightning_modules.networks.heads.classification import BiGRUHead, MLPHead
 from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train, identical
@@ -42,17 +44,17 @@ def trainable(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "size", "layer", "head", "backbone", "total"),
+    ("architecture", "size", "layer", "backbone", "total"),
     [
-        ("vgg19", 32, "features.28", "mlp", 9_439_232, 9_638_922),
-        ("deit_base_distilled_patch16_224", None, "blocks.11", "mlp", 7_089_408, 7_354_634),
-        ("densenet201", 32, "features.denseblock4", "mlp", DENSE_BLOCK, None),
+        ("vgg19", 32, "features.28", 9_439_232, 9_638_922),
+        ("deit_base_distilled_patch16_224", None, "blocks.11", 7_089_408, 7_354_634),
+        ("densenet201", 32, "features.denseblock4", DENSE_BLOCK, None),
     ],
 )
 def test_published_counts(
-    architecture: str, size: int | None, layer: str, head: str, backbone: int, total: int | None
+    architecture: str, size: int | None, layer: str, backbone: int, total: int | None
 ) -> None:
-    task = ImageClassifier({"architecture": architecture}, 10, image_size=size, head=head)  # type: ignore[arg-type]
+    task = ImageClassifier({"architecture": architecture}, 10, image_size=size, head=MLPHead)
     LayerUnfreezing(layer).set_plan(task)
     assert trainable(task.network.features) == backbone
     assert total in (None, trainable(task.network))
@@ -73,7 +75,7 @@ def test_stage_of_a_convnet_and_layer_of_a_text_encoder() -> None:
         if p.requires_grad
     }
     assert names == {"stages", "head"}
-    text = TextClassifier(BERT, 2, head="bigru", hidden=4)
+    text = TextClassifier(BERT, 2, head=partial(BiGRUHead, hidden=4))
     LayerUnfreezing("encoder.layer.2").set_plan(text)
     for name, parameter in text.network.features.model.named_parameters():
         assert parameter.requires_grad == name.startswith("encoder.layer.2."), name
@@ -225,10 +227,19 @@ def test_modules_before_the_start_layer_are_in_eval_even_without_parameters() ->
 # Real fits.
 
 OVERRIDES = (
-    "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01", "model.schedule.warmup=0",
+    "data=cifar10", "model=image_classifier", "data.batch_size=8", "model.lr=0.01", "model.backbone_lr=0.01",
     "model.backbone={architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
 )  # fmt: skip
-SCHEDULE = "callbacks.unfreezing.schedule={0: null, 1: stages.2, 3: stages.1}"
+UNFREEZING = "callbacks.unfreezing.schedule={0: null, 1: stages.2, 3: stages.1}"
+# Name -> overrides that choose the schedule without a warm-up.
+SCHEDULES = {
+    **{
+        name: (f"schedule={name}", "model.schedule.warmup=0")
+        for name in ("linear", "cosine", "onecycle")
+    },
+    "exponential": ("schedule=exponential", "model.schedule.decay=0.5"),
+    "plateau": ("schedule=plateau", "model.schedule.patience=0", "model.schedule.decay=0.5"),
+}
 
 
 def digests(task: lightning.LightningModule) -> dict[str, str]:
@@ -263,7 +274,7 @@ def test_frozen_parameters_and_statistics_stay_to_the_bit(
     ended = train(
         *OVERRIDES,
         "callbacks=unfreezing",
-        SCHEDULE,
+        UNFREEZING,
         f"paths.data_dir={tmp_path}",
         "trainer.max_epochs=5",
     )
@@ -315,8 +326,8 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
 ) -> None:
     cifar_like(tmp_path, 60, 20)
     overrides = (
-        *OVERRIDES, "callbacks=unfreezing", SCHEDULE, f"paths.data_dir={tmp_path}",
-        "trainer.max_epochs=5", f"schedule={schedule}", "model.schedule.patience=0", "model.schedule.decay=0.5",
+        *OVERRIDES, "callbacks=unfreezing", UNFREEZING, f"paths.data_dir={tmp_path}",
+        "trainer.max_epochs=5", *SCHEDULES[schedule],
         "data.augmentation.flip=true", "data.augmentation.rotation=10", "model.head.dropout=0.2",
     )  # fmt: skip
     whole = train(*overrides, folder=tmp_path / "whole").folder
@@ -339,7 +350,7 @@ def test_resumed_in_the_middle_of_the_schedule_equals_uninterrupted(
         assert rows[0] == rows[1], epoch
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", "exponential", "plateau", "linear"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
     schedule: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,9 +374,8 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
 
     monkeypatch.setattr(ImageClassifier, "on_train_epoch_end", record)
     ended = train(
-        *OVERRIDES, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}",
-        f"paths.data_dir={tmp_path}", "trainer.max_epochs=4", f"schedule={schedule}",
-        "model.schedule.patience=0", "model.schedule.decay=0.5",
+        *OVERRIDES, "callbacks=unfreezing", UNFREEZING, "callbacks.unfreezing.lr_factors={3: 0.1}",
+        f"paths.data_dir={tmp_path}", "trainer.max_epochs=4", *SCHEDULES[schedule],
     )  # fmt: skip
     assert ended.code == 0, ended.err
     batches = 7  # 54 images in batches of 8
@@ -406,7 +416,7 @@ def test_optimiser_state_and_learning_rate_right_after_an_unfreeze(
 def test_plan_shows_every_stage(train: Train, tmp_path: Path) -> None:
     cifar_like(tmp_path, 60, 20)
     ended = train(
-        *OVERRIDES, "callbacks=unfreezing", SCHEDULE, "callbacks.unfreezing.lr_factors={3: 0.1}",
+        *OVERRIDES, "callbacks=unfreezing", UNFREEZING, "callbacks.unfreezing.lr_factors={3: 0.1}",
         f"paths.data_dir={tmp_path}", "plan=true",
     )  # fmt: skip
     assert ended.code == 0, ended.err
@@ -441,7 +451,7 @@ def test_an_invalid_plan_ends_the_run_before_it_starts(train: Train, tmp_path: P
     overrides = (
         *OVERRIDES,
         "callbacks=unfreezing",
-        SCHEDULE,
+        UNFREEZING,
         f"paths.data_dir={tmp_path}",
         "trainer.max_epochs=3",
     )

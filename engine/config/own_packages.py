@@ -1,0 +1,62 @@
+"""Packages outside Thaw whose classes and configs may be named. Standard library only.
+
+A package is named by its installation or by the environment, never by a config.
+"""
+
+import os
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from engine.config.paths import CONFIGS
+from run_folders.errors import UserError
+
+ENTRY_POINTS, VARIABLE = "thaw.components", "THAW_COMPONENTS"
+
+
+class OwnPackageError(UserError, ImportError):
+    """An own package that cannot be found."""
+
+
+def own_packages() -> list[str]:
+    """Return the own packages.
+
+    They are installed with an entry point of the group `thaw.components`, or listed in the
+    environment variable THAW_COMPONENTS, separated by commas.
+    """
+    installed = [entry.value.partition(":")[0] for entry in entry_points(group=ENTRY_POINTS)]
+    listed = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
+    return list(dict.fromkeys(name for name in [*installed, *listed] if name))
+
+
+def own_package_folders() -> list[Path]:
+    """Return the folder of each own package, without importing it.
+
+    Raises:
+        OwnPackageError: If a package cannot be found.
+    """
+    folders = []
+    for name in own_packages():
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or not spec.submodule_search_locations:
+            msg = (
+                f"the own package {name} cannot be found; install it, add its folder to "
+                f"PYTHONPATH, or take it out of {VARIABLE}"
+            )
+            raise OwnPackageError(msg)
+        folders += [Path(folder) for folder in spec.submodule_search_locations]
+    return folders
+
+
+def own_config_folders() -> list[Path]:
+    """Return the folders `configs` of the own packages and of the working directory.
+
+    Raises:
+        OwnPackageError: If a package cannot be found.
+    """
+    found = [folder / "configs" for folder in [*own_package_folders(), Path.cwd()]]
+    unique = dict.fromkeys(folder.resolve() for folder in found if folder.is_dir())
+    return [folder for folder in unique if folder != CONFIGS]
