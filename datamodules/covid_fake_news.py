@@ -14,7 +14,7 @@ _TEXT_COLUMNS = ("tweet", "text", "content")
 class CovidFakeNewsDataModule(TextDataModule):
     """The dataset as published; class 0 is fake and class 1 is real."""
 
-    def _from_hub(self, split: str) -> list[Row]:
+    def rows_from_hub(self, split: str) -> list[Row]:
         """Return the rows of a copy on the hub, with its text column renamed.
 
         The id column may be missing.

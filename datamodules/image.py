@@ -120,11 +120,16 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             DataError: If the data is neither in the folder nor on the hub.
         """
         found = split_sources(
-            self.data_dir, self.folder, self.files, self.hub, self.reader.read, self._from_hub
+            self.data_dir, self.folder, self.files, self.hub, self.reader.read, self.rows_from_hub
         )
         return {split: images for split, (_, images) in found.items()}
 
-    def _from_hub(self, split: str) -> Iterable[EncodedImage | BadRow]:
+    def rows_from_hub(self, split: str) -> Iterable[EncodedImage | BadRow]:
+        """Return the encoded images of a split on the hub; a subclass can read another layout.
+
+        Raises:
+            DataError: If the hub's dataset lacks a column.
+        """
         rows = list(hub_rows(str(self.hub), split))
         needed = {
             "image_column": self.reader.image_column,

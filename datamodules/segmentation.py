@@ -159,7 +159,9 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         def read(_: Path, split: str) -> Iterable[EncodedPair | BadRow]:
             return self.reader.read(root, names[split], split)
 
-        found = split_sources(self.data_dir, self.folder, places, self.hub, read, self._from_hub)
+        found = split_sources(
+            self.data_dir, self.folder, places, self.hub, read, self.rows_from_hub
+        )
         return {split: pairs for split, (_, pairs) in found.items()}
 
     def setup(self, stage: str | None = None) -> None:
@@ -174,7 +176,12 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
                 msg = f"the {name} split has no labelled pixel, in {len(split)} masks"
                 raise DataError(msg)
 
-    def _from_hub(self, split: str) -> Iterable[EncodedPair | BadRow]:
+    def rows_from_hub(self, split: str) -> Iterable[EncodedPair | BadRow]:
+        """Return the encoded images of a split on the hub; a subclass can read another layout.
+
+        Raises:
+            DataError: If the hub's dataset lacks a column.
+        """
         rows = list(hub_rows(str(self.hub), split, self.hub_files))
         needed = {
             "image_column": self.reader.image_column,

@@ -113,13 +113,18 @@ class TextDataModule(TransferDataModule[TextSplit]):
             DataError: If the data is neither in the folder nor on the hub.
         """
         return split_sources(
-            self.data_dir, self.folder, self.files, self.hub, self._rows, self._from_hub
+            self.data_dir, self.folder, self.files, self.hub, self._rows, self.rows_from_hub
         )
 
     def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
         return read_rows(path, self.reader.columns(), self.reader.is_complete_row, split)
 
-    def _from_hub(self, split: str) -> list[Row]:
+    def rows_from_hub(self, split: str) -> list[Row]:
+        """Return the rows of a split on the hub; subclasses override it for another layout.
+
+        Raises:
+            DataError: If the hub's dataset lacks a column.
+        """
         rows = list(hub_rows(str(self.hub), split))
         check_columns(
             Path(f"{self.hub} on the hub, {split}"),

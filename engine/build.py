@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules.base import SPLITS, TransferDataModule
+from engine.checkpoints import CheckpointError
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.processes.devices import check_processes
@@ -17,6 +18,7 @@ from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from run_folders.errors import brief
+from run_folders.nested import nodes
 from run_folders.run_folder import RunFolder
 
 
@@ -131,6 +133,9 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
         The task with the checkpoint's weights.
     """
     backbone = json.loads(checkpoint["thaw"]["backbone"])
+    if any(key.rpartition(".")[2] == "_target_" for key, _ in nodes(backbone)):
+        msg = "the checkpoint's backbone names a class, which only a config may do; train again"
+        raise CheckpointError(msg)
     known = {"backbone": backbone} if backbone else {}
     # The file of pretrained weights may be gone, and the checkpoint replaces them.
     no_weights = {"weights": None} if "weights" in cfg.model else {}

@@ -11,6 +11,7 @@ from engine.build import data_from_checkpoint, model_from_checkpoint
 from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_config
 from engine.library_warnings import filter_known
+from engine.results import task_loss
 from engine.trainer import build_trainer, progress_bar
 from run_folders.run_folder import RunFolder, RunFolderError
 
@@ -58,6 +59,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     metrics = task.results["test"].metrics
     different = [name for name, value in metrics.items() if recorded.get(name) != value]
     _print(metrics, recorded, trainer.num_devices)
+    print(f"loss: {task_loss(task)}")
     print(
         "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
     )

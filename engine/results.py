@@ -118,6 +118,11 @@ def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
     return {"n": count, **{key: float(value) if value else None for key, value in values.items()}}
 
 
+def task_loss(task: Task) -> str:
+    """Return the dotted name of the class whose values are reported as the loss."""
+    return f"{type(task.loss).__module__}.{type(task.loss).__qualname__}"
+
+
 def count_parameters(task: Task) -> dict[str, int]:
     """Count all parameters of the network, and those that train in some epoch."""
     sizes = {name: parameter.numel() for name, parameter in task.network.named_parameters()}

@@ -38,7 +38,14 @@ from engine.provenance import provenance
 from engine.publishing.loggers import start_loggers
 from engine.publishing.publish import publish
 from engine.recording import closing_loggers, recording_end
-from engine.results import count_parameters, print_results, seconds, val_metrics, write_results
+from engine.results import (
+    count_parameters,
+    print_results,
+    seconds,
+    task_loss,
+    val_metrics,
+    write_results,
+)
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from reports.page import write_report
 from run_folders.run_folder import RunFolder
@@ -98,6 +105,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
                 _fit(folder, objects, checkpoint_path)
             metrics = _load_best(cfg, folder, objects) if cfg.train else {"val": {}, "best": {}}
             test_seconds = _test(cfg, folder, objects, metrics) if cfg.test else None
+            metrics["loss"] = task_loss(objects.task)
             metrics["parameters"] = count_parameters(objects.task)
             metrics["seconds"] = seconds(folder.read_history(), test_seconds, features_seconds)
             folder.write_json("metrics.json", metrics)

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, cast
 
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
@@ -26,7 +26,7 @@ class ImageClassifier(ClassificationTask):
 
     def __init__(
         self,
-        backbone: str | dict[str, Any],
+        backbone: str | dict[str, Any] | nn.Module,
         num_classes: int,
         weights: str | None = None,
         image_size: Annotated[int, Ge(2)] | None = None,
@@ -38,8 +38,8 @@ class ImageClassifier(ClassificationTask):
         """Build the network.
 
         Args:
-            backbone: A timm model name, a local folder, or a mapping with `architecture` for random
-                weights.
+            backbone: A timm model name, a local folder, a mapping with `architecture` for random
+                weights, or a module; see `image_encoder`.
             num_classes: K.
             weights: Local file or folder of the backbone's weights; None loads the backbone's own
                 pretrained weights.
@@ -64,6 +64,7 @@ class ImageClassifier(ClassificationTask):
             )
             raise BackboneError(msg)
         self.tta_flip = tta_flip
+        self.own_backbone = isinstance(backbone, nn.Module)
         features = image_encoder(backbone, weights, image_size)
         outputs = num_outputs(num_classes, self.loss)
         self.network = Classifier(features, head(width=features.width, outputs=outputs))
@@ -77,7 +78,9 @@ class ImageClassifier(ClassificationTask):
         return (logits + super().logits(_mirrored(batch))) / 2
 
     def backbone_config(self) -> dict[str, Any]:
-        """Return the architecture, its arguments and the input format that its weights expect."""
+        """Return architecture, arguments and input format; empty for an own module."""
+        if self.own_backbone:
+            return {}
         features = self.features
         assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
         return features.config

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.losses.classification import num_outputs
 from lightning_modules.networks.backbones.features import FEATURES
@@ -22,7 +24,7 @@ class TextClassifier(ClassificationTask):
 
     def __init__(
         self,
-        backbone: str | dict[str, Any],
+        backbone: str | dict[str, Any] | nn.Module,
         num_classes: int,
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: HeadFactory = LinearHead,
@@ -32,8 +34,8 @@ class TextClassifier(ClassificationTask):
         """Build the network.
 
         Args:
-            backbone: Hub name, local folder, or a mapping of configuration values for random
-                weights.
+            backbone: Hub name, local folder, a mapping of configuration values for random weights,
+                or a module; see `text_encoder`.
             num_classes: K.
             freeze_backbone: Whether to freeze the encoder ("feature-based") instead of fine-tuning
                 it.
@@ -46,13 +48,16 @@ class TextClassifier(ClassificationTask):
             BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
         super().__init__(num_classes, **training)
+        self.own_backbone = isinstance(backbone, nn.Module)
         features = text_encoder(backbone, None if reads_tokens(head) else pooling)
         outputs = num_outputs(num_classes, self.loss)
         self.network = Classifier(features, head(width=features.width, outputs=outputs))
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def backbone_config(self) -> dict[str, Any]:
-        """Return the values of the encoder's configuration."""
+        """Return the values of the encoder's configuration; empty for an own module."""
+        if self.own_backbone:
+            return {}
         features = self.features
         assert isinstance(features, TextEncoder)  # noqa: S101 - tells the type checker
         config = features.config

@@ -5,7 +5,7 @@ Compose a config from overrides, find the file that sets a key, and explain mist
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,8 +71,8 @@ TYPED = Source(math.inf, COMMAND_LINE)
 def sources_of_keys() -> dict[str, Source]:
     """Return dotted key -> the last source that sets it, for the running job's config.
 
-    The command line also sets the class of a part of the model whose group it chooses, for example
-    `head=linear`.
+    The class of a part of the model is set by the source that chooses an option of its group: a
+    file with `override /head: bigru`, or the command line with `head=bigru`.
     """
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
@@ -81,6 +81,7 @@ def sources_of_keys() -> dict[str, Source]:
         Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
     ]
     sources: dict[str, Source] = {}
+    choices: dict[str, Source] = {}
     loader = GlobalHydra.instance().config_loader()
     defaults = loader.compute_defaults_list(job.job.config_name, overrides, RunMode.RUN).defaults
     for rank, default in enumerate(defaults):
@@ -91,6 +92,8 @@ def sources_of_keys() -> dict[str, Source]:
             prefix = f"{default.package}." if default.package else ""
             source = Source(rank, f"{folder.name}/{name}")
             sources.update((key, source) for key, _ in nodes(body, prefix))
+            choices |= dict.fromkeys(_overridden_groups(body), source)
+    sources |= {f"model.{part}._target_": choices[part] for part in PARTS.intersection(choices)}
     parsed = OverridesParser.create().parse_overrides(typed["task"])
     chosen = [override.key_or_group for override in parsed]
     for override in parsed:
@@ -99,6 +102,14 @@ def sources_of_keys() -> dict[str, Source]:
     for group in PARTS.intersection(chosen):
         chosen += [f"model.{group}", f"model.{group}._target_"]
     return sources | dict.fromkeys(chosen, TYPED)
+
+
+def _overridden_groups(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the groups whose option a file overrides in its defaults list."""
+    for entry in body.get("defaults") or ():
+        for key in entry if isinstance(entry, dict) else ():
+            if str(key).startswith("override "):
+                yield str(key).removeprefix("override ").lstrip("/").partition("@")[0]
 
 
 @contextmanager

@@ -79,7 +79,7 @@ PLACES = {
     ),
     "trainer": Place(
         "lightning.Trainer",
-        ("lightning",),
+        ("lightning.Trainer",),
         own_packages=False,
         refused=dict.fromkeys(
             (
@@ -141,7 +141,8 @@ def resolve_target(name: object, path: str) -> Any:  # noqa: ANN401 - a class, o
     own = own_packages() if place.own_packages else []
     module_name, _, attribute = name.rpartition(".")
     private = any(part.startswith("_") for part in name.split("."))
-    if private or not _inside(module_name, (*place.modules, *own)):
+    named = name == place.base if place.exact else _inside(module_name, (*place.modules, *own))
+    if private or not named:
         raise ConfigError(_not_expected(name, place, own))
     try:
         module = importlib.import_module(module_name)
@@ -154,7 +155,8 @@ def resolve_target(name: object, path: str) -> Any:  # noqa: ANN401 - a class, o
         suggestion = f"; did you mean {' or '.join(near)}?" if near else ""
         msg = f"received {name!r}; {module_name} has no {attribute}{suggestion}"
         raise ConfigError(msg)
-    if not _inside(_module_of(found), (*(place.defined_in or place.modules), *own)):
+    defined = (*(place.defined_in or place.modules), *own)
+    if not place.exact and not _inside(_module_of(found), defined):
         raise ConfigError(_not_expected(name, place, own))
     fault = _kind_fault(found, place)
     if fault:

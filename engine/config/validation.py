@@ -237,9 +237,9 @@ def _object_faults(node: object, path: str) -> Iterator[Fault]:
             target = resolve_target(node["_target_"], path)
         except ConfigError as error:
             yield f"{path}._target_", str(error)
-            return
-        yield from special_key_faults(node, path)
-        yield from protocol_faults(target, node, path)
-        yield from signature_faults(target, node, path, injected_into(path))
+        else:
+            yield from special_key_faults(node, path)
+            yield from protocol_faults(target, node, path)
+            yield from signature_faults(target, node, path, injected_into(path))
     for key, value in node.items():
         yield from _object_faults(value, f"{path}.{key}" if path else str(key))

@@ -10,6 +10,7 @@ import torch
 
 import datamodules
 from datamodules.batching.stored_features import digest_of_tensors
+from engine.config.own_packages import own_package_folders
 from engine.config.precision import bfloat16_units
 from engine.feature_cache import computing as feature_computing
 from lightning_modules import networks
@@ -29,6 +30,8 @@ def code_digest() -> str:
         for path in sorted(Path(package.__path__[0]).rglob("*.py"))
     ]
     files.append(Path(feature_computing.__file__))
+    for folder in own_package_folders():  # a backbone or dataset may be an own one
+        files += sorted(folder.rglob("*.py"))
     return digest_of_tensors([], [path.read_bytes() for path in files])
 
 

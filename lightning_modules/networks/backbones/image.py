@@ -34,6 +34,7 @@ from run_folders.errors import brief, near_names
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
+_DEFAULT_INPUT = {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
 _PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
 # Pixels that a CPU evaluates at a time, so that a layer's outputs stay in the processor's cache.
 _CHUNK_PIXELS = 16 * 224**2
@@ -154,7 +155,7 @@ def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def image_encoder(
-    backbone: str | Mapping[str, Any], weights: str | None, image_size: int | None
+    backbone: str | Mapping[str, Any] | nn.Module, weights: str | None, image_size: int | None
 ) -> ImageEncoder:
     """Build a network in float32.
 
@@ -164,7 +165,9 @@ def image_encoder(
             - `hf-hub:owner/name`;
             - a local folder with config.json and model.safetensors, as saved by timm;
             - a mapping with `architecture` and the network's own arguments, for random weights. It
-              may also set `size`, `mean`, `std` and `interpolation` of the input.
+              may also set `size`, `mean`, `std` and `interpolation` of the input;
+            - a module that maps normalised pixels [B, 3, h, w] to features [B, C]. Its attribute
+              `input_config` may set the same keys.
         weights: A local file of weights (.safetensors, or a .pth file with tensors only), or a
             folder that contains one; None loads the backbone's own pretrained weights.
         image_size: Side of the input in pixels; None uses the size that the weights were trained
@@ -176,9 +179,11 @@ def image_encoder(
     Raises:
         BackboneError: If the backbone does not exist, or its weights are damaged or incomplete.
     """
+    file = None if weights is None else weights_file(Path(weights), "model.weights")
+    if isinstance(backbone, nn.Module):
+        return _own_encoder(backbone, file, image_size)
     architecture, arguments, source = _parse_backbone(backbone)
     arguments.pop("num_classes", None)  # belongs to the task of the saved weights
-    file = None if weights is None else weights_file(Path(weights), "model.weights")
     if isinstance(backbone, str) and file is None and Path(backbone).is_dir():
         file = weights_file(Path(backbone), "model.backbone")
     stated = {key: arguments.pop(key) for key in _INPUT_KEYS if key in arguments}
@@ -192,7 +197,7 @@ def image_encoder(
             )
             raise BackboneError(msg)
         model = _own(architecture, arguments)
-        defaults = {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
+        defaults = _DEFAULT_INPUT
         if file is not None:
             load_weights(model, file)
     else:
@@ -208,6 +213,16 @@ def image_encoder(
         defaults = _default_input(model, arguments)
     config = {"architecture": architecture, **arguments, **defaults, **stated}
     return ImageEncoder(model, json.loads(json.dumps(config))).train()
+
+
+def _own_encoder(model: nn.Module, weights: Path | None, image_size: int | None) -> ImageEncoder:
+    """Wrap the network of an own package."""
+    if weights is not None:
+        load_weights(model, weights)
+    config = {**_DEFAULT_INPUT, **getattr(model, "input_config", {})}
+    if image_size is not None:
+        config["size"] = (image_size, image_size)
+    return ImageEncoder(model, {"architecture": type(model).__name__, **config}).train()
 
 
 def _parse_backbone(

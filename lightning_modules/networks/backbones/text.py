@@ -86,12 +86,15 @@ class TextEncoder(nn.Module):
         return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
 
 
-def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> TextEncoder:
+def text_encoder(
+    backbone: str | Mapping[str, Any] | nn.Module, pooling: Pooling | None
+) -> TextEncoder:
     """Build an encoder in float32.
 
     Args:
-        backbone: A hub name, a local folder written by `save_pretrained`, or a mapping of
-            configuration values with `model_type`, for random weights.
+        backbone: A hub name, a local folder written by `save_pretrained`, a mapping of
+            configuration values with `model_type` for random weights, or a module that is called
+            like an encoder of transformers and has `config.hidden_size`.
         pooling: See `TextEncoder`.
 
     Returns:
@@ -100,6 +103,8 @@ def text_encoder(backbone: str | Mapping[str, Any], pooling: Pooling | None) -> 
     Raises:
         BackboneError: If the backbone does not exist, or its weights are damaged or incomplete.
     """
+    if isinstance(backbone, nn.Module):
+        return TextEncoder(backbone, pooling).train()
     if not isinstance(backbone, str):
         return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
     try:

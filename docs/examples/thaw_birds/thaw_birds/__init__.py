@@ -1,0 +1,1 @@
+"""Notes about birds, classified with Thaw."""

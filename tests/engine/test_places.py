@@ -1,0 +1,307 @@
+"""A place of the config builds only what it expects, whoever wrote the config.
+
+Each place is tried with more than twenty names: functions and classes that act when they are
+called, and sound classes of another place.
+"""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from engine.checkpoints import CheckpointError
+from engine.config.errors import ConfigError
+from engine.config.instantiating import build_object
+from engine.config.own_packages import VARIABLE
+from engine.config.places import PLACES, place_of, resolve_target
+from engine.evaluation import evaluate
+from engine.sweeps.recorded_overrides import check_recorded
+from engine.sweeps.resuming import resumed_overrides
+from engine.trained_run import open_run
+from run_folders.sweep import Sweep
+from run_folders.sweep_job import SweepError
+from tests.conftest import ROOT, SAMPLE, Train
+
+TARGETS = [
+    "os.system",
+    "subprocess.Popen",
+    "builtins.eval",
+    "shutil.rmtree",
+    "pickle.loads",
+    "logging.FileHandler",
+    "importlib.import_module",
+    "functools.partial",
+    "hydra.utils.instantiate",
+    "torch.load",
+    "torch.hub.load",
+    "torch.package.PackageImporter",
+    "torch.jit.load",
+    "torch.utils.cpp_extension.load",
+    "torch.distributed.nn.RemoteModule",
+    "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
+    "torch.nn.modules.module.Module",
+    "torch.optim.swa_utils.AveragedModel",
+    "transformers.AutoModel.from_pretrained",
+    "datasets.load_dataset",
+    "timm.models.create_model",
+    "lightning.pytorch.cli.LightningCLI",
+    "lightning.pytorch.plugins.TorchCheckpointIO",
+    "lightning_modules.networks.backbones.text.text_encoder",
+    "engine.processes.supervisor.Processes",
+    "no_such_package.Thing",
+]
+PATHS = [name.replace("*", "own") for name in PLACES]
+# Of a run folder, only these are built.
+BUILT = ["data", "model", "model.head", "model.loss", "model.optimizer", "model.schedule"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_place_builds_nothing_that_it_does_not_expect(path: str, target: str) -> None:
+    """The name is rejected before its module is imported."""
+    before = set(sys.modules)
+    node: dict[str, Any] = {"_target_": target}
+    cfg: dict[str, Any] = {}
+    inner = cfg
+    *parents, last = path.split(".")
+    for name in parents:
+        inner = inner.setdefault(name, {})
+    inner[last] = node
+    with pytest.raises(ConfigError, match=f"received '{re.escape(target)}'"):
+        build_object(OmegaConf.create(cfg), path)
+    if not target.startswith(("lightning_modules.", "engine.")):
+        assert not {name for name in set(sys.modules) - before if target.startswith(name)}
+
+
+def overrides_with(named: dict[str, str]) -> list[str]:
+    """Overrides that name a target at each place, also where the config has no such key."""
+    return [f"++{path}._target_={target}" for path, target in named.items()]
+
+
+TYPED = [path for path in PATHS if not path.startswith(("trainer.", "model.backbone"))]
+
+
+@pytest.mark.parametrize("first", range(0, len(TARGETS), len(TYPED)))
+def test_nothing_is_built_from_the_command_line_or_a_config_file(
+    first: int, train: Train, tmp_path: Path
+) -> None:
+    """Each run names another target at each place; all targets are used."""
+    targets = [TARGETS[(first + i) % len(TARGETS)] for i in range(len(TYPED))]
+    named = dict(zip(TYPED, targets, strict=True))
+    ended = train(*overrides_with(named))
+    assert ended.code == 1
+    for path, target in named.items():
+        assert f"{path}._target_ (the command line): received '{target}'" in ended.error
+    experiment = tmp_path / "configs" / "experiment" / "evil.yaml"
+    experiment.parent.mkdir(parents=True)
+    nodes = OmegaConf.create()
+    for path, target in named.items():
+        OmegaConf.update(nodes, path, {"_target_": target}, force_add=True)
+    experiment.write_text("# @package _global_\n" + OmegaConf.to_yaml(nodes))
+    ended = train("experiment=evil", folder=tmp_path / "file")
+    assert ended.code == 1
+    for path, target in named.items():
+        assert f"{path}._target_ (configs/experiment/evil.yaml): received '{target}'" in ended.error
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.processes import run
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    code, _, errors = run(
+        *SAMPLE, "trainer.max_epochs=1", f"hydra.run.dir={folder}", cwd=folder.parent
+    )
+    assert code == 0, errors
+    return folder
+
+
+def changed(trained: Path, folder: Path, path: str, value: object) -> Path:
+    """A copy of a run folder with another value in its config."""
+    shutil.copytree(trained, folder)
+    cfg = OmegaConf.load(folder / "config.yaml")
+    OmegaConf.update(cfg, path, value, merge=False, force_add=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_built_from_a_run_folder(trained: Path, tmp_path: Path, target: str) -> None:
+    for path in BUILT:
+        folder = changed(trained, tmp_path / path, path, {"_target_": target})
+        with pytest.raises(ConfigError, match=f"received '{re.escape(target)}'"):
+            evaluate(folder, None)
+    for path in ("model.pooling", "data.files", "model.head.dropout", "trainer.max_steps"):
+        folder = changed(trained, tmp_path / path, path, {"x": [{"_target_": target}]})
+        with pytest.raises(ConfigError, match="no object is expected here"):
+            evaluate(folder, None)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_built_from_a_checkpoint(trained: Path, tmp_path: Path, target: str) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    file = folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    for backbone in (
+        {"_target_": target},
+        {"model_type": "bert", "hidden_act": {"_target_": target}},
+    ):
+        checkpoint["thaw"]["backbone"] = json.dumps(backbone)
+        torch.save(checkpoint, file)
+        with pytest.raises(CheckpointError, match="names a class"):
+            open_run(folder)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_built_from_the_record_of_a_sweep(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import train as entry
+
+    sweep = Sweep(tmp_path / "sweep")
+    sweep.path.mkdir()
+    sweep.begin(["seed=1", *overrides_with({"model.head": target, "callbacks.own": target})])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", f"sweep.resume={sweep.path}"])
+    assert entry.main() == 1
+    assert capsys.readouterr().err.count(f"received '{target}'") >= 2
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "--config-dir=/tmp/evil",
+        "-cd=/tmp/evil",
+        "hydra.searchpath=[file:///tmp/evil]",
+        "hydra.sweeper._target_=os.system",
+        "+hydra.launcher={_target_: os.system}",
+        "hydra.callbacks.evil={_target_: os.system}",
+        "+hydra.job_logging.handlers.evil={(): os.system}",
+        "hydra/job_logging=evil",
+        "hydra.job.env_set.PATH=/tmp/evil",
+        "hydra.launcher.setup=[rm -r ~]",
+        "~hydra.callbacks",
+    ],
+)
+def test_the_record_of_a_sweep_sets_nothing_of_hydra_that_runs_code(
+    override: str, tmp_path: Path
+) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.begin(["seed=1,2", override])
+    with pytest.raises(SweepError, match=r"sweep\.json: .* not taken from a file"):
+        resumed_overrides([f"sweep.resume={tmp_path}"])
+
+
+def test_the_record_of_a_sweep_keeps_its_launcher_and_sweeper() -> None:
+    check_recorded(
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=3"], "file"
+    )
+
+
+def test_the_record_of_a_sweep_reads_no_environment_variable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.begin(["seed=1", "+logger.x.tracking_uri=http://evil/${oc.env:HOME}"])
+    assert resumed_overrides([f"sweep.resume={tmp_path}"])[:2] == ["-m", "seed=1"]
+    assert "reads an environment variable" in capsys.readouterr().err
+
+
+def test_a_run_folder_reads_no_environment_variable(trained: Path, tmp_path: Path) -> None:
+    folder = changed(trained, tmp_path / "run", "model.pooling", "${oc.env:HOME}")
+    assert open_run(folder).cfg.model.pooling == "${oc.env:HOME}"
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("+model.head.width=3", "the engine passes it"),
+        ("+model.optimizer.lr=3", "set model.lr"),
+        ("+model.optimizer.weight_decay=3", "model.weight_decay"),
+        ("+model.optimizer.params=[]", "the engine passes it"),
+        ("+model.loss.reduction=sum", "needs the mean"),
+        ("+trainer.plugins=[x]", "the engine sets it"),
+        ("+trainer.callbacks=[x]", "the engine sets it"),
+        ("+trainer.logger=false", "the engine sets it"),
+        ("+model.head._partial_=true", "no place of the config takes this key"),
+        ("+model._recursive_=false", "no place of the config takes this key"),
+        ("+model.head._args_=[3]", "no place of the config takes this key"),
+        ("+data._convert_=all", "no place of the config takes this key"),
+        ("+model.pooling={_target_: torch.nn.Linear}", "no object is expected here"),
+    ],
+)
+def test_reserved_keys_are_faults(override: str, fault: str, train: Train) -> None:
+    ended = train(override)
+    assert ended.code == 1
+    assert fault in ended.error
+
+
+def test_a_class_must_take_what_the_engine_passes(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "tests")
+    ended = train("model.head._target_=tests.engine.test_places.HeadWithoutWidth")
+    assert "does not take width" in ended.error
+    ended = train(
+        "model.schedule._target_=tests.engine.test_places.not_a_schedule",
+        folder=tmp_path / "schedule",
+    )
+    assert "does not take step and total" in ended.error
+
+
+class HeadWithoutWidth(torch.nn.Module):
+    """A head that cannot be built."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+
+def not_a_schedule(epoch: int) -> float:
+    """A function that is no schedule."""
+    return float(epoch)
+
+
+def test_sound_names_are_found() -> None:
+    for path, name in {
+        "data": "datamodules.text.TextDataModule",
+        "model": "lightning_modules.segmenter.Segmenter",
+        "model.head": "lightning_modules.networks.heads.MLPHead",
+        "model.loss": "torch.nn.CrossEntropyLoss",
+        "model.optimizer": "timm.optim.Lion",
+        "model.schedule": "lightning_modules.optim.schedules.cosine",
+        "callbacks.own": "lightning.pytorch.callbacks.LearningRateMonitor",
+        "logger.own": "lightning.pytorch.loggers.CSVLogger",
+        "trainer": "lightning.Trainer",
+        "trainer.strategy": "lightning.pytorch.strategies.DDPStrategy",
+        "trainer.profiler": "lightning.pytorch.profilers.SimpleProfiler",
+    }.items():
+        assert resolve_target(name, path).__name__ == name.rpartition(".")[2]
+    assert place_of("model.head.dropout") is None
+
+
+def test_contributing_has_the_table() -> None:
+    """Place, base class, modules, injected arguments, refused keys."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [
+        [re.findall(r"`([^`]+)`", cell) for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| `(data|model|callbacks|logger|trainer)", line)
+    ]
+    expected = [
+        [
+            [name],
+            [place.base] if place.base else [],
+            list(place.modules),
+            list(place.injected),
+            list(place.refused),
+        ]
+        for name, place in PLACES.items()
+    ]
+    assert rows == expected
