@@ -93,7 +93,9 @@ def sources_of_keys() -> dict[str, Source]:
             source = Source(rank, f"{folder.name}/{name}")
             sources.update((key, source) for key, _ in nodes(body, prefix))
             choices |= dict.fromkeys(_overridden_groups(body), source)
-    sources |= {f"model.{part}._target_": choices[part] for part in PARTS.intersection(choices)}
+    for part in PARTS.intersection(choices):
+        key = f"model.{part}._target_"
+        sources[key] = max(choices[part], sources.get(key, choices[part]))
     parsed = OverridesParser.create().parse_overrides(typed["task"])
     chosen = [override.key_or_group for override in parsed]
     for override in parsed:

@@ -167,8 +167,7 @@ def test_unusable_backbones_are_one_line_errors(
     )
     assert ended.code == 1
     assert (
-        "ElectraModel has no pooler: choose model.pooling=cls or mean, or head=bigru"
-        in ended.error
+        "ElectraModel has no pooler: choose model.pooling=cls or mean, or head=bigru" in ended.error
     )
     assert "Traceback" not in ended.err
     damaged = Path(shutil.copytree(tiny_backbone, tmp_path / "damaged"))

@@ -6,7 +6,7 @@ import pytest
 
 from engine.config.errors import ConfigError
 from engine.config.places import resolve_target
-from tests.conftest import SAMPLE, Train
+from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,10 @@ from tests.conftest import SAMPLE, Train
         (["+trainer.max_epoch=1"], ["trainer.max_epoch", "max_epochs"]),
         (["model._target_=os.system"], ["model._target_", "os.system"]),
         (["model._target_=torch.os.system"], ["model._target_", "torch.os.system"]),
-        (["model._target_=torch.hub.load"], ["model._target_", "torch.hub.load", "only classes"]),
+        (
+            ["model._target_=torch.hub.load"],
+            ["model._target_", "torch.hub.load", "only names of lightning_modules"],
+        ),
         (
             ["model._target_=lightning_modules.text_classifier.TextClasifier"],
             ["no TextClasifier", "TextClassifier"],
@@ -25,7 +28,7 @@ from tests.conftest import SAMPLE, Train
             ["model._target_=lightning_modules.nothing.Task"],
             ["cannot import lightning_modules.nothing"],
         ),
-        (["head=lstm"], ["model.head", "'lstm'", "linear, bigru"]),
+        (["head=lstm"], ["head=lstm", "has no 'lstm'"]),
         (["+data.wurst=1"], ["data.wurst", "unknown key of SampleTextDataModule"]),
         (["data.batch_size=many"], ["data.batch_size", "'many'", "int"]),
         (["model.lr=fast"], ["model.lr", "'fast'", "float"]),
@@ -74,7 +77,7 @@ from tests.conftest import SAMPLE, Train
     ids=lambda value: value[0] if isinstance(value, list) and "=" in value[0] else "",
 )
 def test_fault_is_named(overrides: list[str], expected: list[str], train: Train) -> None:
-    ended = train(*SAMPLE, *overrides)
+    ended = train(*(LINEAR_SAMPLE if "head=linear" in overrides else SAMPLE), *overrides)
     assert ended.code == 1
     assert ended.error.startswith("error: ")
     assert "Traceback" not in ended.err
@@ -86,7 +89,7 @@ def test_fault_is_named(overrides: list[str], expected: list[str], train: Train)
 def test_all_faults_are_reported_together(train: Train) -> None:
     overrides = [
         "+model.lr_hed=1",
-        "head=lstm",
+        "model.pooling=max",
         "mode=largest",
         "+trainer.max_epoch=1",
         "monitor=val/x",
@@ -97,7 +100,7 @@ def test_all_faults_are_reported_together(train: Train) -> None:
     assert "6 faults" in ended.error
     for part in (
         "model.lr_hed",
-        "model.head",
+        "model.pooling",
         "mode",
         "trainer.max_epoch",
         "monitor",
@@ -141,15 +144,21 @@ def test_missing_argument_is_named(train: Train) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["torch.optim.AdamW", "lightning.pytorch.loggers.CSVLogger", "lightning.Trainer"]
+    ("name", "path"),
+    [
+        ("torch.optim.AdamW", "model.optimizer"),
+        ("lightning.pytorch.loggers.CSVLogger", "logger.csv"),
+        ("lightning.Trainer", "trainer"),
+    ],
 )
-def test_classes_of_the_allowed_packages_resolve(name: str) -> None:
-    assert resolve_target(name).__name__ == name.rpartition(".")[2]
+def test_classes_of_the_allowed_packages_resolve(name: str, path: str) -> None:
+    assert resolve_target(name, path).__name__ == name.rpartition(".")[2]
 
 
+@pytest.mark.parametrize("path", ["model.optimizer", "logger.csv", "trainer"])
 @pytest.mark.parametrize(
     "name", ["subprocess.Popen", "torch.serialization.pickle.Unpickler", "lightning", None, 3]
 )
-def test_nothing_else_resolves(name: object) -> None:
+def test_nothing_else_resolves(name: object, path: str) -> None:
     with pytest.raises(ConfigError):
-        resolve_target(name)
+        resolve_target(name, path)

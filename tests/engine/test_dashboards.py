@@ -521,7 +521,13 @@ def test_mlflow_gets_the_checkpoint_of_an_untrained_run_and_accepts_a_run_id(
 
 def sweep_of_two(cwd: Path, logger: str) -> Path:
     """Run two jobs in one process, the second with a NaN loss; return the sweep's folder."""
-    overrides = (*TEXTS, "trainer.max_epochs=1", "model.lr=1e-3,1e30", "model.schedule.warmup=0", logger)
+    overrides = (
+        *TEXTS,
+        "trainer.max_epochs=1",
+        "model.lr=1e-3,1e30",
+        "model.schedule.warmup=0",
+        logger,
+    )
     done = run_in_new_process(
         cwd, str(ROOT / "train.py"), "-m", "trainer.accelerator=cpu", *overrides
     )

@@ -175,7 +175,11 @@ def trained(
 
 
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
-    "text, linear": (texts, lambda: text_task(head=partial(LinearHead, dropout=0.3)), "the whole backbone"),
+    "text, linear": (
+        texts,
+        lambda: text_task(head=partial(LinearHead, dropout=0.3)),
+        "the whole backbone",
+    ),
     "text, BiGRU": (
         texts,
         lambda: text_task(head=partial(BiGRUHead, hidden=4, dropout=0.3)),
@@ -184,9 +188,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
     "flip": (lambda: images(flip=True), lambda: image_task(tta_flip=True), "the whole backbone"),
     "prefix, flip": (
         lambda: images(flip=True),
-        lambda: image_task(
-            layer="blocks.2", head=partial(MLPHead, hidden=[8], dropout=0.3)
-        ),
+        lambda: image_task(layer="blocks.2", head=partial(MLPHead, hidden=[8], dropout=0.3)),
         "the backbone before blocks.2",
     ),
     "prefix of a convnet": (
@@ -219,7 +221,9 @@ def test_training_on_stored_features_equals_training_without(case: str, tmp_path
     assert plain.task.results["test"].metrics == with_cache.test
 
 
-@pytest.mark.parametrize("head", [LinearHead, partial(BiGRUHead, hidden=4)], ids=["linear", "bigru"])
+@pytest.mark.parametrize(
+    "head", [LinearHead, partial(BiGRUHead, hidden=4)], ids=["linear", "bigru"]
+)
 def test_half_precision_features_are_stored_in_half_precision(
     head: HeadFactory, tmp_path: Path
 ) -> None:
@@ -280,7 +284,14 @@ def test_key_covers_all_that_features_depend_on_and_nothing_else(
 
     base = keys(texts(), seeded(), tmp_path)
     assert len(set(base.values())) == 3
-    assert keys(texts(batch_size=4, seed=9), seeded(lr=1.0, head=partial(LinearHead, dropout=0.5)), tmp_path) == base
+    assert (
+        keys(
+            texts(batch_size=4, seed=9),
+            seeded(lr=1.0, head=partial(LinearHead, dropout=0.5)),
+            tmp_path,
+        )
+        == base
+    )
     others = {
         "weights": keys(texts(), other_weight(), tmp_path),
         "pooling": keys(texts(), seeded(pooling="cls"), tmp_path),

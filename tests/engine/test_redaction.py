@@ -7,7 +7,7 @@ import lightning
 import pytest
 from omegaconf import OmegaConf
 
-import engine.config.validation
+from engine.config.own_packages import VARIABLE
 from engine.config.redaction import HIDDEN, hide, redacted, secret_values
 from tests.conftest import SAMPLE, Train
 
@@ -67,9 +67,7 @@ class KeyedCallback(lightning.Callback):
 
 @pytest.fixture(autouse=True)
 def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests.")
-    )
+    monkeypatch.setenv(VARIABLE, "tests")
 
 
 def files_with(folder: Path, text: str) -> list[str]:

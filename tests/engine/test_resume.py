@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from run_folders.run_folder import RunFolder
-from tests.conftest import SAMPLE, Train, identical
+from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train, identical
 from tests.pausing import pausing
 from tests.processes import run, start, wait_for
 
@@ -140,7 +140,7 @@ def test_fewer_epochs_than_in_the_checkpoint_are_rejected(train: Train) -> None:
 def test_another_config_in_the_same_folder_is_rejected_and_the_status_is_kept(train: Train) -> None:
     first = train(*SAMPLE, "trainer.max_epochs=1")
     status = RunFolder(first.folder).read_json("status.json")
-    ended = train(*SAMPLE, "model.lr=0.5", "head=linear", "ckpt_path=last")
+    ended = train(*LINEAR_SAMPLE, "model.lr=0.5", "ckpt_path=last")
     assert ended.code == 1
     assert RunFolder(first.folder).read_json("status.json") == status
     other = train(*SAMPLE, "monitor=val/loss", "mode=min", "ckpt_path=last")

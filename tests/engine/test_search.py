@@ -23,12 +23,12 @@ __all__ = ["sweep"]  # a fixture
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 SPACE: dict[str, Any] = {
     "model.lr": LR,
-    "model.head": {"type": "categorical", "choices": ["linear", "bigru"]},
-    "model.head.hidden": {"type": "int", "low": 8, "high": 64, "when": {"model.head": "bigru"}},
+    "head": {"type": "categorical", "choices": ["linear", "bigru"]},
+    "model.head.hidden": {"type": "int", "low": 8, "high": 64, "when": {"head": "bigru"}},
     "model.pooling": {
         "type": "categorical",
         "choices": ["cls", "mean"],
-        "when": {"model.head": ["linear"]},
+        "when": {"head": ["linear"]},
     },
 }
 
@@ -66,7 +66,9 @@ def run_trials(folder: Path, search: Search, stop_after: int = 10**9) -> list[di
     """Run trials whose metric is their learning rate."""
     seen = []
     while (asked := search.ask(1)) and len(seen) < stop_after:
-        seen.append({k: v for k, v in overrides_of(asked[0]).items() if k.startswith("model.")})
+        seen.append(
+            {k: v for k, v in overrides_of(asked[0]).items() if k.startswith(("head", "model."))}
+        )
         write_run_of(folder, asked[0], acc=float(seen[-1]["model.lr"]))
         search.tell(asked)
     return seen
@@ -79,10 +81,20 @@ def test_conditions_hold_and_the_same_seed_asks_the_same_trials(tmp_path: Path) 
     assert len(first) == 8
     assert first == second != other
     for chosen in first:
-        assert ("model.head.hidden" in chosen) == (chosen["model.head"] == "bigru")
-        assert ("model.pooling" in chosen) == (chosen["model.head"] == "linear")
+        assert ("model.head.hidden" in chosen) == (chosen["head"] == "bigru")
+        assert ("model.pooling" in chosen) == (chosen["head"] == "linear")
         assert 1e-4 <= float(chosen["model.lr"]) <= 1e-1
-    assert {chosen["model.head"] for chosen in first} == {"linear", "bigru"}
+    assert {chosen["head"] for chosen in first} == {"linear", "bigru"}
+
+
+def test_trials_of_a_study_of_version_0_1_have_the_present_keys(tmp_path: Path) -> None:
+    old = {
+        "model.head": {"type": "categorical", "choices": ["bigru"]},
+        "model.hidden": {"type": "int", "low": 8, "high": 8, "when": {"model.head": "bigru"}},
+    }
+    (asked,) = Search(tmp_path, settings(space=old), "s").ask(1)
+    assert asked.overrides[:2] == ["head=bigru", "model.head.hidden=8"]
+    assert Search(tmp_path, settings(space=old), "s").ask(1) == [asked]  # read from the storage
 
 
 def test_a_resumed_study_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -109,8 +121,8 @@ def test_a_failed_trial_runs_again_in_the_next_sweep_with_the_same_values(tmp_pa
     again = Search(tmp_path, settings(n_trials=2), "s")
     (retried,) = again.ask(1)
     assert retried.job == bad.job
-    assert {k: v for k, v in overrides_of(retried).items() if k.startswith("model.")} == {
-        k: v for k, v in overrides_of(bad).items() if k.startswith("model.")
+    assert {k: v for k, v in overrides_of(retried).items() if k.startswith(("head", "model."))} == {
+        k: v for k, v in overrides_of(bad).items() if k.startswith(("head", "model."))
     }
     write_run_of(tmp_path, retried)
     again.tell([retried])

@@ -1,6 +1,7 @@
-"""Bounds in the signatures of tasks and datamodules: rejected values and their messages."""
+"""Bounds in the signatures of what a config names: rejected values and their messages."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import pytest
@@ -11,15 +12,29 @@ from datamodules.samples import SampleTextDataModule
 from datamodules.scene_samples import SampleScenesDataModule
 from engine.config.signatures import signature_faults
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.losses import CrossEntropy, UpsampledCrossEntropy
+from lightning_modules.networks.heads import BiGRUHead, LinearHead, MLPHead
+from lightning_modules.optim.schedules import (
+    constant,
+    cosine,
+    exponential,
+    linear,
+    onecycle,
+    plateau,
+)
 from lightning_modules.segmenter import Segmenter
 from lightning_modules.text_classifier import TextClassifier
 
 DATA = (SampleTextDataModule, SampleImagesDataModule, SampleScenesDataModule)
 IMAGES = (SampleImagesDataModule, SampleScenesDataModule)
 TASKS = (TextClassifier, ImageClassifier, Segmenter)
-HEADS = (TextClassifier, ImageClassifier)
-# Key, the classes that have it, smallest and largest value; None means no bound.
-RANGES: list[tuple[str, tuple[type, ...], float, float | None]] = [
+HEADS = (BiGRUHead, MLPHead, LinearHead)
+LOSSES = (CrossEntropy, UpsampledCrossEntropy)
+WARMING_UP = (linear, constant, cosine, onecycle)
+DECAYING = (exponential, plateau)
+Target = Callable[..., Any]
+# Key, the classes or functions that have it, smallest and largest value; None means no bound.
+RANGES: list[tuple[str, tuple[Target, ...], float, float | None]] = [
     ("batch_size", DATA, 1, None),
     ("eval_batch_size", DATA, 1, None),
     ("num_workers", DATA, 0, None),
@@ -35,24 +50,24 @@ RANGES: list[tuple[str, tuple[type, ...], float, float | None]] = [
     ("augmentation.scale", IMAGES[1:], 0.01, None),
     ("augmentation.largest_share", IMAGES[1:], 0.01, 1),
     ("image_size", (ImageClassifier,), 2, None),
-    ("hidden", HEADS, 1, None),
+    ("hidden", HEADS[:2], 1, None),
     ("dropout", HEADS, 0, 0.999),
     ("auxiliary_weight", (Segmenter,), 0, None),
     ("lr", TASKS, 0, None),
     ("backbone_lr", TASKS, 0, None),
     ("weight_decay", TASKS, 0, None),
-    ("momentum", TASKS, 0, 0.999),
-    ("label_smoothing", TASKS, 0, 0.999),
-    ("warmup", TASKS, 0, 1),
-    ("decay", TASKS, 0, 1),
-    ("min_lr", TASKS, 0, None),
-    ("patience", TASKS, 0, None),
+    ("label_smoothing", LOSSES, 0, 0.999),
+    ("warmup", WARMING_UP, 0, 1),
+    ("final", (cosine,), 0, 1),
+    ("decay", DECAYING, 0, 1),
+    ("min_lr", DECAYING, 0, None),
+    ("patience", (plateau,), 0, None),
 ]
-LISTS = {(ImageClassifier, "hidden"), (SampleScenesDataModule, "augmentation.scale")}
+LISTS = {(MLPHead, "hidden"), (SampleScenesDataModule, "augmentation.scale")}
 
 
-def faults_of_key(target: type, key: str, value: object) -> list[str]:
-    """Return the faults of one key in the config of a class."""
+def faults_of_key(target: Target, key: str, value: object) -> list[str]:
+    """Return the faults of one key in the config of a class or function."""
     node: Any = value
     for name in reversed(key.split(".")):
         node = {name: node}
@@ -62,9 +77,9 @@ def faults_of_key(target: type, key: str, value: object) -> list[str]:
 @pytest.mark.parametrize(
     ("target", "key", "low", "high"),
     [(target, key, low, high) for key, targets, low, high in RANGES for target in targets],
-    ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_bounds(target: type, key: str, low: float, high: float | None) -> None:
+def test_bounds(target: Target, key: str, low: float, high: float | None) -> None:
     def faults(value: float) -> list[str]:
         return faults_of_key(target, key, [low, value] if (target, key) in LISTS else value)
 
@@ -82,6 +97,23 @@ def test_bounds(target: type, key: str, low: float, high: float | None) -> None:
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_numbers_are_finite(value: float) -> None:
     assert len(faults_of_key(TextClassifier, "lr", value)) == 1
+
+
+def test_what_the_engine_passes_is_neither_missing_nor_suggested() -> None:
+    faults = dict(signature_faults(BiGRUHead, {"hiden": 3}, "at", ("width", "outputs")))
+    assert list(faults) == ["at.hiden"]
+    assert "hidden" in faults["at.hiden"]
+    assert "width" not in faults["at.hiden"]
+    missing = signature_faults(BiGRUHead, {}, "at")
+    assert [path for path, _ in missing] == ["at.width", "at.outputs"]
+
+
+def test_the_annotations_of_a_function_are_checked() -> None:
+    injected = ("step", "total", "optimizer", "steps_per_epoch")
+    assert list(signature_faults(cosine, {"warmup": 0.5, "final": 0}, "at", injected)) == []
+    faults = dict(signature_faults(plateau, {"mode": "up", "warmup": 0.1}, "at", injected))
+    assert faults["at.mode"] == "received 'up'; one of min, max is needed"
+    assert faults["at.warmup"].startswith("unknown key of plateau")
 
 
 class Options(TypedDict):

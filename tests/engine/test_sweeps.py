@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.config.own_packages import VARIABLE
 from lightning_modules.base import Task
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import Sweep
 from tests.conftest import SAMPLE, Ended
 from tests.pausing import pausing
-from tests.processes import ended, run_cold, sabotage, start, wait_for
+from tests.processes import ended, run_cold, start, wait_for
 
 TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
 RunSweep = Callable[..., Ended]
@@ -169,29 +170,6 @@ def test_a_plan_creates_no_folder(sweep: RunSweep) -> None:
     assert not ended.folder.exists()
 
 
-# Patches engine.config.validation when a process imports it. To import it in every process would be
-# too slow for Ray's servers, which have half a minute to start.
-ALLOW_TESTS = """
-import sys
-from importlib.machinery import PathFinder
-
-class AllowTests:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "engine.config.validation":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        execute = spec.loader.exec_module
-        def widened(module):
-            execute(module)
-            module.ALLOWED = (*module.ALLOWED, "tests.")
-        spec.loader.exec_module = widened
-        return spec
-
-sys.meta_path.insert(0, AllowTests)
-"""
-
-
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -217,9 +195,8 @@ def test_jobs_run_under_other_launchers(
         "trainer.accelerator=cpu", "data.batch_size=16", "model.lr=1e38,1e-3", "+callbacks.keyed.api_key=SUPERSECRET",
         "+callbacks.keyed._target_=tests.engine.test_redaction.KeyedCallback", f"hydra/launcher={launcher}", *more,
     ]  # fmt: skip
-    pythonpath = sabotage(tmp_path / "site", ALLOW_TESTS)
     for _ in range(3):
-        code, _, errors = run_cold("-m", *overrides, cwd=tmp_path, PYTHONPATH=pythonpath)
+        code, _, errors = run_cold("-m", *overrides, cwd=tmp_path, **{VARIABLE: "tests"})
         # Ray waits half a minute for its servers, which is too short on a busy machine.
         if "timed out during startup" not in errors:
             break
@@ -294,11 +271,7 @@ def test_a_job_that_cannot_be_resumed_is_reported_and_not_changed(
 def test_secrets_of_a_sweep_are_not_saved_and_must_be_given_again(
     sweep: RunSweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import engine.config.validation
-
-    monkeypatch.setattr(
-        engine.config.validation, "ALLOWED", (*engine.config.validation.ALLOWED, "tests.")
-    )
+    monkeypatch.setenv(VARIABLE, "tests")
     keyed = "+callbacks.keyed={_target_: tests.engine.test_redaction.KeyedCallback, api_key: SUPERSECRET}"
     assert sweep(*TINY, "seed=1,2", keyed).code == 0
     found = [

@@ -2,29 +2,55 @@
 
 import itertools
 import math
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from transformers import get_cosine_schedule_with_warmup
 
 from lightning_modules.losses.classification import (
+    CrossEntropy,
     class_probabilities,
     classification_loss,
     num_outputs,
 )
+from lightning_modules.losses.segmentation import UpsampledCrossEntropy
+from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.optim.groups import parameter_groups
 from lightning_modules.optim.optimizers import (
-    OptimizerName,
+    OptimizerError,
+    OptimizerFactory,
     clip_in_step,
     make_optimizer,
     supports_fused_clipping,
 )
-from lightning_modules.optim.schedules import Schedule, lr_factor, lr_schedule, steps_per_epoch_of
+from lightning_modules.optim.schedules import (
+    Schedule,
+    constant,
+    cosine,
+    exponential,
+    linear,
+    lr_schedule,
+    monitor_of,
+    onecycle,
+    plateau,
+    steps_per_epoch_of,
+)
+
+# The optimizers of configs/optimizer.
+OPTIMIZERS: dict[str, OptimizerFactory] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
 
 
 def test_two_classes_are_one_logit() -> None:
-    assert [num_outputs(k) for k in (2, 3, 10)] == [1, 3, 10]
+    assert [num_outputs(k, CrossEntropy()) for k in (2, 3, 10)] == [1, 3, 10]
+    assert [num_outputs(k, nn.CrossEntropyLoss()) for k in (2, 3, 10)] == [2, 3, 10]
     logits, labels = torch.tensor([[2.0], [-1.0], [0.0]]), torch.tensor([1, 1, 0])
     p = 1 / (1 + torch.exp(-logits[:, 0]))
     expected = -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
@@ -51,11 +77,13 @@ def test_large_logits_stay_finite_and_half_precision_is_widened() -> None:
     assert class_probabilities(logits).tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
-@pytest.mark.parametrize(("schedule", "end"), [("linear", 0.0), ("constant", 1.0)])
-def test_schedule(schedule: str, end: float) -> None:
+@pytest.mark.parametrize(("schedule", "end"), [(linear, 0.0), (constant, 1.0), (cosine, 0.0)])
+def test_schedule(schedule: Schedule, end: float) -> None:
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([{"params": [weight], "lr": 2.0}])
-    scheduler = lr_schedule(optimizer, Schedule(schedule, 0.1), total_steps=100, steps_per_epoch=10)  # type: ignore[arg-type]
+    scheduler = lr_schedule(
+        optimizer, partial(schedule, warmup=0.1), total_steps=100, steps_per_epoch=10
+    )
     rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -64,17 +92,25 @@ def test_schedule(schedule: str, end: float) -> None:
     assert rates[:10] == pytest.approx([2 * (i + 1) / 11 for i in range(10)])
     assert rates[10] == 2.0
     assert max(rates) == 2.0
-    if schedule == "linear":
-        assert rates[55] == pytest.approx(2 * 45 / 90)
+    if schedule is not constant:
+        assert rates[55] == pytest.approx(2 * 45 / 90)  # half of the way; so is half a cosine
         assert all(a > b for a, b in itertools.pairwise(rates[10:]))
         assert rates[99] > 0
     assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0 * end)
 
 
 def test_schedule_without_warmup_starts_at_its_peak() -> None:
-    assert lr_factor(0, name="linear", warmup_steps=0, total_steps=10) == 1.0
-    assert lr_factor(10, name="linear", warmup_steps=0, total_steps=10) == 0.0
-    assert not math.isnan(lr_factor(0, name="linear", warmup_steps=0, total_steps=0))
+    assert linear(0, 10, warmup=0.0) == 1.0
+    assert linear(10, 10, warmup=0.0) == 0.0
+    assert not math.isnan(linear(0, 0, warmup=0.0))
+
+
+def test_schedules_warm_up_over_a_tenth_of_the_steps_by_default() -> None:
+    for schedule in (linear, constant, cosine, onecycle):
+        assert [schedule(step, 40) for step in range(40)] == [
+            schedule(step, 40, warmup=0.1) for step in range(40)
+        ]
+        assert schedule(3, 40) < schedule(4, 40) == 1.0
 
 
 def test_groups_have_every_parameter_once_and_no_decay_for_norms_and_biases() -> None:
@@ -99,12 +135,12 @@ def test_groups_have_every_parameter_once_and_no_decay_for_norms_and_biases() ->
         g["weight_decay"] == (0.0 if g["name"].endswith("no_decay") else 0.01) for g in groups
     )
     assert [g["lr"] for g in groups] == [1e-5, 1e-5, 1e-3, 1e-3]
-    optimizer = make_optimizer("adamw", groups, momentum=0.9)
+    optimizer = make_optimizer(torch.optim.AdamW, groups)
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len(names)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_fused_steps_equal_torchs_loop(name: Literal["adamw", "sgd"]) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fused_steps_equal_torchs_loop(name: str) -> None:
     """GradScaler treats the optimizer as any other.
 
     Gradients can therefore be clipped between unscaling and the step.
@@ -113,7 +149,7 @@ def test_fused_steps_equal_torchs_loop(name: Literal["adamw", "sgd"]) -> None:
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
     optimizer = make_optimizer(
-        name, parameter_groups(nn.ModuleDict({"head": ours}), {"head": 0.01}, 0.1), momentum=0.9
+        OPTIMIZERS[name], parameter_groups(nn.ModuleDict({"head": ours}), {"head": 0.01}, 0.1)
     )
     groups = parameter_groups(nn.ModuleDict({"head": theirs}), {"head": 0.01}, 0.1)
     loop: torch.optim.Optimizer = torch.optim.SGD(
@@ -134,10 +170,8 @@ def test_fused_steps_equal_torchs_loop(name: Literal["adamw", "sgd"]) -> None:
 
 
 @pytest.mark.parametrize("max_norm", [0.05, 1e6])
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_clipping_within_the_step_equals_clipping_before_it(
-    name: Literal["adamw", "sgd"], max_norm: float
-) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_clipping_within_the_step_equals_clipping_before_it(name: str, max_norm: float) -> None:
     """In float64, compared with torch's clipping and the same step.
 
     Gradients whose norm is below the limit stay bitwise equal.
@@ -148,7 +182,7 @@ def test_clipping_within_the_step_equals_clipping_before_it(
     for network in (ours, theirs, unclipped):
         network.load_state_dict(ours.state_dict())
         groups = parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.01}, 0.1)
-        steps.append(make_optimizer(name, groups, momentum=0.9))
+        steps.append(make_optimizer(OPTIMIZERS[name], groups))
     for i in range(5):
         pixels = torch.randn(4, 5).double() * (i + 1)
         for network, optimizer in zip((ours, theirs, unclipped), steps, strict=True):
@@ -166,9 +200,8 @@ def test_clipping_within_the_step_equals_clipping_before_it(
 def test_a_nan_norm_reaches_all_weights_as_in_torchs_clipping() -> None:
     network = nn.Linear(2, 2)
     optimizer = make_optimizer(
-        "adamw",
+        torch.optim.AdamW,
         parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.01}, 0.1),
-        momentum=0.9,
     )
     network.weight.grad, network.bias.grad = torch.full((2, 2), math.nan), torch.ones(2)
     clip_in_step(optimizer, 1.0)
@@ -183,7 +216,7 @@ def test_a_scaled_step_is_clipped_as_in_torch() -> None:
     theirs.load_state_dict(ours.state_dict())
     for network in (ours, theirs):
         groups = parameter_groups(nn.ModuleDict({"head": network}), {"head": 0.1}, 0.0)
-        optimizer, scaler = make_optimizer("sgd", groups, momentum=0.0), torch.amp.GradScaler("cpu")
+        optimizer, scaler = make_optimizer(torch.optim.SGD, groups), torch.amp.GradScaler("cpu")
         for factor in (1.0, math.inf, 2.0):
             optimizer.zero_grad()
             scaler.scale(network(torch.full((4, 5), factor)).square().sum()).backward()
@@ -198,13 +231,18 @@ def test_a_scaled_step_is_clipped_as_in_torch() -> None:
     torch.testing.assert_close(ours.weight, theirs.weight)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_only_fused_optimizers_clip_in_the_step(name: OptimizerName) -> None:
-    groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
-    assert supports_fused_clipping(make_optimizer(name, groups, momentum=0.9))
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_fused_optimizers_clip_in_the_step(name: str) -> None:
+    def groups() -> list[dict[str, Any]]:
+        return parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 2)}), {"head": 0.01}, 0.1)
+
+    assert supports_fused_clipping(make_optimizer(OPTIMIZERS[name], groups()))
+    # Not fused: one pass over the weights per operation.
+    assert not supports_fused_clipping(torch.optim.SGD(groups()))
     assert not supports_fused_clipping(
-        torch.optim.SGD(groups)
-    )  # not fused: one pass over the weights per operation
+        make_optimizer(partial(OPTIMIZERS[name], fused=False), groups())
+    )
+    assert not supports_fused_clipping(make_optimizer(torch.optim.NAdam, groups()))  # never fused
 
 
 def test_devices_other_than_cpu_and_cuda_do_not_clip_in_the_step() -> None:
@@ -217,17 +255,31 @@ def test_devices_other_than_cpu_and_cuda_do_not_clip_in_the_step() -> None:
         }
     ]
     assert not supports_fused_clipping(
-        make_optimizer("adamw", groups, momentum=0.9)
+        make_optimizer(torch.optim.AdamW, groups)
     )  # a device that is neither a CPU nor NVIDIA's
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_label_smoothing_equals_the_loss_of_smoothed_labels(num_classes: int) -> None:
     torch.manual_seed(0)
-    logits, labels = torch.randn(6, num_outputs(num_classes)), torch.arange(6) % num_classes
+    loss = CrossEntropy(label_smoothing=0.2)
+    logits, labels = torch.randn(6, num_outputs(num_classes, loss)), torch.arange(6) % num_classes
     smooth = nn.functional.one_hot(labels, num_classes) * 0.8 + 0.2 / num_classes
     expected = -(smooth * class_probabilities(logits).log()).sum(dim=1).mean()
     torch.testing.assert_close(classification_loss(logits, labels, 0.2), expected)
+    assert torch.equal(loss(logits, labels), classification_loss(logits, labels, 0.2))
+    assert torch.equal(loss.eval()(logits, labels), classification_loss(logits, labels))
+
+
+def test_labels_of_masks_are_smoothed_while_training_only() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
+    loss = UpsampledCrossEntropy(label_smoothing=0.2)
+    for smoothing in (0.2, 0.0):
+        expected, predictions = upsampled_cross_entropy(logits, labels, smoothing)
+        assert torch.equal(loss(logits, labels), expected)
+        assert torch.equal(loss.with_predictions(logits, labels)[1], predictions)
+        loss.eval()
 
 
 def rates(schedule: Schedule, peaks: list[float], total: int, per_epoch: int) -> list[list[float]]:
@@ -246,7 +298,7 @@ def rates(schedule: Schedule, peaks: list[float], total: int, per_epoch: int) ->
 
 def test_onecycle_equals_torchs() -> None:
     """OneCycleLR reaches its end at the last step; ours stays one step above it."""
-    ours = rates(Schedule("onecycle", warmup=0.25), [0.4, 0.02], total=80, per_epoch=10)
+    ours = rates(partial(onecycle, warmup=0.25), [0.4, 0.02], total=80, per_epoch=10)
     for peak, curve in zip([0.4, 0.02], ours, strict=True):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
         reference = torch.optim.lr_scheduler.OneCycleLR(
@@ -265,7 +317,7 @@ def test_onecycle_equals_torchs() -> None:
 
 def test_exponential_equals_torchs_per_epoch_with_a_floor_for_each_group() -> None:
     ours = rates(
-        Schedule("exponential", decay=0.9, min_lr=5e-5), [1e-4, 1e-2, 1e-5], total=120, per_epoch=4
+        partial(exponential, decay=0.9, min_lr=5e-5), [1e-4, 1e-2, 1e-5], total=120, per_epoch=4
     )
     for peak, curve in zip([1e-4, 1e-2, 1e-5], ours, strict=True):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
@@ -279,13 +331,76 @@ def test_exponential_equals_torchs_per_epoch_with_a_floor_for_each_group() -> No
 
 def test_plateau_waits_and_does_not_fall_below_its_floor() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = Schedule("plateau", decay=0.1, min_lr=0.05, patience=1, mode="max")
+    schedule = partial(plateau, decay=0.1, min_lr=0.05, patience=1, mode="max")
     scheduler = lr_schedule(optimizer, schedule, total_steps=1, steps_per_epoch=1)
     seen = []
     for accuracy in (0.5, 0.6, 0.6, 0.6, 0.7, 0.1, 0.1):
         scheduler.step(accuracy)  # type: ignore[arg-type]
         seen.append(optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.05])
+
+
+@pytest.mark.parametrize("final", [0.0, 0.2])
+def test_cosine_equals_torchs_and_transformers_with_a_warmup(final: float) -> None:
+    """transformers starts its warm-up at 0 and ends at 0, and torch has no warm-up."""
+    total, warmup_steps = 50, 10
+    (ours,) = rates(partial(cosine, warmup=0.2, final=final), [0.3], total, per_epoch=5)
+    assert ours[:warmup_steps] == pytest.approx([0.3 * (i + 1) / 11 for i in range(warmup_steps)])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    reference = CosineAnnealingLR(optimizer, T_max=total - warmup_steps, eta_min=0.3 * final)
+    theirs = []
+    for _ in range(total - warmup_steps):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    assert ours[warmup_steps:] == pytest.approx(theirs)
+    assert cosine(total, total, warmup=0.2, final=final) == pytest.approx(final)
+    assert cosine(total + 1, total, warmup=0.2, final=final) == pytest.approx(final)
+    if not final:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+        factor: Callable[[int], float] = get_cosine_schedule_with_warmup(
+            optimizer, warmup_steps, total
+        ).lr_lambdas[0]
+        assert ours[warmup_steps:] == pytest.approx(
+            [0.3 * factor(step) for step in range(warmup_steps, total)]
+        )
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine, onecycle, constant])
+def test_a_resumed_schedule_follows_the_new_total(schedule: Schedule) -> None:
+    """A checkpoint has the step, but not the total of the run that wrote it."""
+
+    def started(total: int) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        return optimizer, lr_schedule(optimizer, schedule, total_steps=total, steps_per_epoch=5)
+
+    optimizer, scheduler = started(20)
+    for _ in range(10):
+        optimizer.step()
+        scheduler.step()
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    optimizer, scheduler = started(40)
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    found = []
+    for _ in range(11, 40):
+        optimizer.step()
+        scheduler.step()
+        found.append(optimizer.param_groups[0]["lr"])
+    assert found == pytest.approx([schedule(step, 40) for step in range(11, 40)])
+
+
+def test_the_monitor_of_a_plateau_is_an_option() -> None:
+    assert monitor_of(plateau) == "val/acc"
+    assert monitor_of(partial(plateau, monitor="val/loss", mode="min")) == "val/loss"
+
+
+def test_a_function_of_step_and_total_is_a_schedule() -> None:
+    def halved(step: int, total: int, at: float = 0.5) -> float:
+        return 1.0 if step < at * total else 0.5
+
+    assert rates(halved, [2.0], total=4, per_epoch=2) == [[2.0, 2.0, 1.0, 1.0]]
+    assert rates(partial(halved, at=0.25), [2.0], total=4, per_epoch=2) == [[2.0, 1.0, 1.0, 1.0]]
 
 
 def test_steps_of_an_epoch() -> None:
@@ -296,10 +411,48 @@ def test_steps_of_an_epoch() -> None:
 
 
 def test_sgd_has_nesterovs_momentum() -> None:
-    groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 1)}), {"head": 0.1}, 5e-4)
-    optimizer = make_optimizer("sgd", groups, momentum=0.9)
+    def groups() -> list[dict[str, Any]]:
+        return parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 1)}), {"head": 0.1}, 5e-4)
+
+    optimizer = make_optimizer(OPTIMIZERS["sgd"], groups())
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
-    make_optimizer("sgd", groups, momentum=0.0)
+    plain = make_optimizer(partial(torch.optim.SGD, momentum=0.0, nesterov=False), groups())
+    assert not any(group["nesterov"] for group in plain.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("factory", "weight_decay", "message"),
+    [
+        (torch.optim.LBFGS, 0.0, "LBFGS cannot be built: LBFGS doesn't support per-parameter"),
+        (torch.optim.LBFGS, 0.1, "LBFGS has no weight decay; set model.weight_decay=0"),
+        (torch.optim.Rprop, 0.1, "Rprop has no weight decay; set model.weight_decay=0"),
+        (
+            partial(torch.optim.SGD, momentum=0.0, nesterov=True),
+            0.1,
+            "SGD cannot be built: Nesterov momentum requires",
+        ),
+        (
+            partial(torch.optim.AdamW, betas=(2.0, 0.9)),
+            0.1,
+            "AdamW cannot be built: Invalid beta",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_optimizer_that_cannot_be_built_is_reported(
+    factory: OptimizerFactory, weight_decay: float, message: str
+) -> None:
+    groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 1)}), {"head": 0.1}, weight_decay)
+    with pytest.raises(OptimizerError) as caught:
+        make_optimizer(factory, groups)
+    assert str(caught.value).startswith(f"model.optimizer: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_optimizer_without_weight_decay_trains_undecayed_groups() -> None:
+    groups = parameter_groups(nn.ModuleDict({"head": nn.Linear(2, 1)}), {"head": 0.1}, 0.0)
+    optimizer = make_optimizer(torch.optim.Rprop, groups)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1]
 
 
 def test_the_plan_splits_the_groups() -> None:
@@ -318,15 +471,13 @@ def test_the_plan_splits_the_groups() -> None:
     assert sum(len(g["params"]) for g in groups) == 6
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_scaled_gradients_are_unscaled_and_clipped_before_the_step(name: OptimizerName) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_scaled_gradients_are_unscaled_and_clipped_before_the_step(name: str) -> None:
     moved = []
     for scale in (None, 1024.0):
         torch.manual_seed(0)
         network = nn.ModuleDict({"head": nn.Linear(3, 1)})
-        optimizer = make_optimizer(
-            name, parameter_groups(network, {"head": 0.1}, 0.01), momentum=0.9
-        )
+        optimizer = make_optimizer(OPTIMIZERS[name], parameter_groups(network, {"head": 0.1}, 0.01))
         scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
         for _ in range(3):
             loss = (network["head"](torch.ones(2, 3)) - 30).square().mean()
