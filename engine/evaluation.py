@@ -52,8 +52,8 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         raise
     _check_data(folder, datamodule.describe()["test"])
     task = model_from_checkpoint(cfg, checkpoint)
-    # The metrics do not depend on the number of devices.
-    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto"})
+    # The metrics do not depend on the number of devices. A profiler would write files.
+    cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None})
     trainer = build_trainer(cfg, folder, progress_bar(), [])
     trainer.test(task, datamodule=datamodule, verbose=False)
     metrics = task.results["test"].metrics

@@ -47,10 +47,10 @@ def launch() -> int:
         partial(_job, failures)
     )
     with report_failure() as outcome:
+        _translate_typed()
         if any(override.startswith("sweep.resume=") for override in sys.argv[1:]):
-            sys.argv[1:] = resumed_overrides(sys.argv[1:])
+            sys.argv[1:] = translate_overrides(resumed_overrides(sys.argv[1:]))
         check_overrides(sys.argv[1:])
-        sys.argv[1:] = translate_overrides(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.check_can_sweep()
         with explaining_errors(sys.argv[1:]), _raising_hydra(), reporting_sweep():
@@ -58,6 +58,15 @@ def launch() -> int:
         if failures:
             raise failures[0]
     return outcome.code
+
+
+def _translate_typed() -> None:
+    """Replace overrides of version 0.1 on the command line, and name each of them."""
+    typed = sys.argv[1:]
+    sys.argv[1:] = translate_overrides(typed)
+    for before, now in zip(typed, sys.argv[1:], strict=True):
+        if before != now:  # printed, as Hydra sets up logging later
+            print(f"{before}: since version 0.2 this is {now}", file=sys.stderr)
 
 
 @contextmanager
@@ -132,7 +141,7 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
             if cfg.plan:
                 return _run(cfg, folder)
             overrides = [hide(override, secrets) for override in HydraConfig.get().overrides.task]
-            start_from = prepare_job(folder, overrides)
+            start_from = prepare_job(folder, overrides, translate_overrides)
             if start_from != "done":
                 return _run(cfg, folder, start_from)
             state = folder.read_json("status.json")["state"]

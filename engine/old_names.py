@@ -1,7 +1,7 @@
 """Names and options of version 0.1 and their replacements. No other file knows them."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,23 @@ def _translated(override: str) -> str:
     if key in _PARTS and not value.startswith(("{", "null")):
         return f"{key}={value}"
     return f"{prefix}model.{_MOVED[key]}={value}" if key in _MOVED else override
+
+
+def translate_space(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a search space with the keys of version 0.1 in their present form."""
+    return {
+        _translated_key(key): {
+            name: {_translated_key(k): v for k, v in value.items()} if name == "when" else value
+            for name, value in entry.items()
+        }
+        if isinstance(entry, Mapping)
+        else entry
+        for key, entry in space.items()
+    }
+
+
+def _translated_key(key: str) -> str:
+    return _translated(f"{key}=").removesuffix("=")
 
 
 def translate_model(cfg: DictConfig) -> None:

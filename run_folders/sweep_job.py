@@ -1,7 +1,7 @@
 """One job of a sweep: read its run folder, and prepare the folder when the sweep resumes."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,12 +103,17 @@ def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
     }
 
 
-def prepare_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
+def prepare_job(
+    folder: RunFolder,
+    overrides: Sequence[str],
+    translate: Callable[[Iterable[str]], list[str]] = list,
+) -> str | None:
     """Prepare a job's folder for running the job, whatever the folder contains.
 
     Args:
         folder: The job's folder.
         overrides: The job's overrides, without secrets.
+        translate: Turns the folder's overrides into their present form.
 
     Returns:
         `done` if the job is complete, `last` if it resumes from its last checkpoint, None if it
@@ -124,7 +129,8 @@ def prepare_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
         if not override.lstrip("+").startswith(INTERNAL_OVERRIDES)
     ]
     if state in DONE:
-        _warn_of_other_overrides(folder, own)
+        before = translate(folder.read_json(_OVERRIDES).get("words", []))
+        _warn_of_other_overrides(folder.path.name, before, own)
         return "done"
     if state == "running" and folder.writes and folder.is_locked:
         msg = "still running in another process; wait for it, or stop it first"
@@ -136,13 +142,12 @@ def prepare_job(folder: RunFolder, overrides: Sequence[str]) -> str | None:
     return "last" if resumes else None
 
 
-def _warn_of_other_overrides(folder: RunFolder, overrides: Sequence[str]) -> None:
-    before = folder.read_json(_OVERRIDES).get("words", [])
+def _warn_of_other_overrides(name: str, before: Sequence[str], overrides: Sequence[str]) -> None:
     was, now = [o for o in before if o not in overrides], [o for o in overrides if o not in before]
     if was or now:
         log.warning(
             "job %s keeps its result: it ran with %s and now has %s; start a new sweep for that",
-            folder.path.name,
+            name,
             " ".join(was) or "(none)",
             " ".join(now) or "(none)",
         )

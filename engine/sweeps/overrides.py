@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from engine.config.groups import groups
 from engine.config.redaction import hide, secret_values
+from engine.old_names import translate_space
 from engine.sweeps.search import Search
 from engine.sweeps.search_settings import Settings
 from engine.sweeps.space import SearchError
@@ -60,7 +61,7 @@ def open_search(
         if not isinstance(settings[name], Mapping | None):
             msg = f"hydra.sweeper.{name}: received {settings[name]!r}; a mapping is needed"
             raise SearchError(msg)
-    space = {**(settings["space"] or {}), **space}
+    space = translate_space({**(settings["space"] or {}), **space})
     for key in space:
         _check_key(cfg, key)
     secrets = secret_values(cfg)
