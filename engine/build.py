@@ -71,6 +71,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         if isinstance(callback, LayerUnfreezing):
             callback.set_plan(task)
     _check_stages_begin(task, cfg.trainer.max_epochs)
+    if cfg.train:
+        task.new_optimizer()  # raises its errors before anything is computed
     _try_network(datamodule, task)
     loggers = build_loggers(cfg, folder)
     frozen = _never_trained(task) if cfg.train else ()

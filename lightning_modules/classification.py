@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import Task
-from lightning_modules.losses.classification import CrossEntropy, class_probabilities
-from lightning_modules.losses.errors import LossError
+from lightning_modules.losses.classification import CrossEntropy, class_probabilities, num_outputs
+from lightning_modules.losses.errors import LossError, try_loss
 from lightning_modules.losses.segmentation import SegmentationLoss
 from lightning_modules.metrics.classification import ClassificationTotals, metric_names
 
@@ -24,10 +25,12 @@ class ClassificationTask(Task):
         return CrossEntropy()
 
     def checked_loss(self, loss: nn.Module) -> nn.Module:
-        """Return the loss, or raise `LossError` if it is one of segmentation."""
+        """Return the loss, or raise `LossError` if the task cannot use it."""
         if isinstance(loss, SegmentationLoss):
             msg = f"model.loss: {type(loss).__name__} is for segmentation; set loss=cross_entropy"
             raise LossError(msg)
+        outputs = num_outputs(self.num_classes, loss)
+        try_loss(loss, torch.zeros(2, outputs), torch.zeros(2, dtype=torch.int64))
         return super().checked_loss(loss)
 
     @staticmethod

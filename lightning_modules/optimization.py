@@ -45,13 +45,21 @@ class OptimizedModule(lightning.LightningModule):
     optimizer: OptimizerFactory
     schedule: Schedule
 
+    def new_optimizer(self) -> Optimizer:
+        """Build the optimizer.
+
+        Raises:
+            OptimizerError: If its class rejects the parameter groups or its options.
+        """
+        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
+        return make_optimizer(self.optimizer, groups)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, whose named groups hold all parameters, and the schedule.
 
         Frozen parameters have groups too.
         """
-        groups = parameter_groups(self.network, self.lrs, self.weight_decay, self.freezing.group)
-        optimizer = make_optimizer(self.optimizer, groups)
+        optimizer = self.new_optimizer()
         # Reading `estimated_stepping_batches` also sets `num_training_batches`.
         total = int(self.trainer.estimated_stepping_batches)
         batches = int(self.trainer.num_training_batches)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from lightning_modules.base import Task
-from lightning_modules.losses.errors import LossError
+from lightning_modules.losses.errors import LossError, try_loss
 from lightning_modules.losses.segmentation import SegmentationLoss, UpsampledCrossEntropy
 from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
 from lightning_modules.networks.backbones.features import FEATURES, BackboneError
@@ -75,6 +75,8 @@ class Segmenter(Task):
                 f"at their own size; set loss=upsampled_cross_entropy"
             )
             raise LossError(msg)
+        labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+        try_loss(loss, torch.zeros(1, self.num_classes, 2, 2), labels)
         return super().checked_loss(loss)
 
     @staticmethod
