@@ -38,7 +38,7 @@ def read_config(path: Path, *, to_train: bool = False) -> DictConfig:
     except Exception as error:  # whatever the operating system or the YAML parser raises
         msg = f"{path} cannot be read: {brief(error)}; restore it, or train again"
         raise RunFolderError(msg) from error
-    if not isinstance(plain, dict):
+    if not isinstance(plain, dict) or not plain:
         msg = f"{path} has no keys; restore it, or train again"
         raise RunFolderError(msg)
     written = plain.pop("format", 1)
