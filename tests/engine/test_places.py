@@ -92,8 +92,7 @@ def test_nothing_is_built_from_the_command_line_or_a_config_file(
     first: int, train: Train, tmp_path: Path
 ) -> None:
     """Each run names another target at each place; all targets are used."""
-    targets = [TARGETS[(first + i) % len(TARGETS)] for i in range(len(TYPED))]
-    named = dict(zip(TYPED, targets, strict=True))
+    named = {path: TARGETS[(first + i) % len(TARGETS)] for i, path in enumerate(TYPED)}
     ended = train(*overrides_with(named))
     assert ended.code == 1
     for path, target in named.items():
@@ -131,46 +130,57 @@ def changed(trained: Path, folder: Path, path: str, value: object) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_nothing_is_built_from_a_run_folder(trained: Path, tmp_path: Path, target: str) -> None:
-    for path in BUILT:
-        folder = changed(trained, tmp_path / path, path, {"_target_": target})
-        with pytest.raises(ConfigError, match=f"received '{re.escape(target)}'"):
-            evaluate(folder, None)
-    for path in ("model.pooling", "data.files", "model.head.dropout", "trainer.max_steps"):
-        folder = changed(trained, tmp_path / path, path, {"x": [{"_target_": target}]})
-        with pytest.raises(ConfigError, match="no object is expected here"):
-            evaluate(folder, None)
+@pytest.mark.parametrize(("at", "target"), enumerate(TARGETS))
+def test_nothing_is_built_from_a_run_folder(
+    trained: Path, tmp_path: Path, at: int, target: str
+) -> None:
+    """Each target is tried at one of the places that are built; see the first test for all."""
+    path = BUILT[at % len(BUILT)]
+    folder = changed(trained, tmp_path / "run", path, {"_target_": target})
+    with pytest.raises(ConfigError, match=f"received '{re.escape(target)}'"):
+        evaluate(folder, None)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_nothing_is_built_from_a_checkpoint(trained: Path, tmp_path: Path, target: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["model.pooling", "data.files", "model.head.dropout", "trainer.max_steps"]
+)
+def test_an_object_where_none_is_expected_is_not_built(
+    trained: Path, tmp_path: Path, path: str
+) -> None:
+    folder = changed(trained, tmp_path / "run", path, {"x": [{"_target_": "os.system"}]})
+    with pytest.raises(ConfigError, match="no object is expected here"):
+        evaluate(folder, None)
+
+
+def test_nothing_is_built_from_a_checkpoint(trained: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     file = folder / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(file, weights_only=True)
-    for backbone in (
-        {"_target_": target},
-        {"model_type": "bert", "hidden_act": {"_target_": target}},
-    ):
-        checkpoint["thaw"]["backbone"] = json.dumps(backbone)
-        torch.save(checkpoint, file)
-        with pytest.raises(CheckpointError, match="names a class"):
-            open_run(folder)
+    for target in TARGETS:
+        nested = {"model_type": "bert", "hidden_act": {"_target_": target}}
+        for backbone in ({"_target_": target}, nested):
+            checkpoint["thaw"]["backbone"] = json.dumps(backbone)
+            torch.save(checkpoint, file)
+            with pytest.raises(CheckpointError, match="names a class"):
+                open_run(folder)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("first", range(0, len(TARGETS), len(TYPED)))
 def test_nothing_is_built_from_the_record_of_a_sweep(
-    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import train as entry
 
+    named = {path: TARGETS[(first + i) % len(TARGETS)] for i, path in enumerate(TYPED)}
     sweep = Sweep(tmp_path / "sweep")
     sweep.path.mkdir()
-    sweep.begin(["seed=1", *overrides_with({"model.head": target, "callbacks.own": target})])
+    sweep.begin(["seed=1", *overrides_with(named)])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", f"sweep.resume={sweep.path}"])
     assert entry.main() == 1
-    assert capsys.readouterr().err.count(f"received '{target}'") >= 2
+    errors = capsys.readouterr().err
+    for path, target in named.items():
+        assert f"{path}._target_ (the command line): received '{target}'" in errors
 
 
 @pytest.mark.parametrize(
@@ -218,28 +228,30 @@ def test_a_run_folder_reads_no_environment_variable(trained: Path, tmp_path: Pat
     assert open_run(folder).cfg.model.pooling == "${oc.env:HOME}"
 
 
-@pytest.mark.parametrize(
-    ("override", "fault"),
-    [
-        ("+model.head.width=3", "the engine passes it"),
-        ("+model.optimizer.lr=3", "set model.lr"),
-        ("+model.optimizer.weight_decay=3", "model.weight_decay"),
-        ("+model.optimizer.params=[]", "the engine passes it"),
-        ("+model.loss.reduction=sum", "needs the mean"),
-        ("+trainer.plugins=[x]", "the engine sets it"),
-        ("+trainer.callbacks=[x]", "the engine sets it"),
-        ("+trainer.logger=false", "the engine sets it"),
-        ("+model.head._partial_=true", "no place of the config takes this key"),
-        ("+model._recursive_=false", "no place of the config takes this key"),
-        ("+model.head._args_=[3]", "no place of the config takes this key"),
-        ("+data._convert_=all", "no place of the config takes this key"),
-        ("+model.pooling={_target_: torch.nn.Linear}", "no object is expected here"),
-    ],
-)
-def test_reserved_keys_are_faults(override: str, fault: str, train: Train) -> None:
-    ended = train(override)
+RESERVED = {
+    "+model.head.width=3": "the engine passes it",
+    "+model.optimizer.lr=3": "set model.lr",
+    "+model.optimizer.weight_decay=3": "model.weight_decay",
+    "+model.optimizer.params=[]": "the engine passes it",
+    "+model.loss.reduction=sum": "needs the mean",
+    "+trainer.plugins=[x]": "the engine sets it",
+    "+trainer.callbacks=[x]": "the engine sets it",
+    "+trainer.logger=false": "the engine sets it",
+    "+model.head._partial_=true": "no place of the config takes this key",
+    "+model._recursive_=false": "no place of the config takes this key",
+    "+model.head._args_=[3]": "no place of the config takes this key",
+    "+data._convert_=all": "no place of the config takes this key",
+    "+model.pooling={_target_: torch.nn.Linear}": "no object is expected here",
+}
+
+
+def test_reserved_keys_are_faults(train: Train) -> None:
+    ended = train(*RESERVED)
     assert ended.code == 1
-    assert fault in ended.error
+    for override, fault in RESERVED.items():
+        key = override.lstrip("+").partition("=")[0]
+        line = next(line for line in ended.error.splitlines() if line.strip().startswith(key))
+        assert fault in line
 
 
 def test_a_class_must_take_what_the_engine_passes(
