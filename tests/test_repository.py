@@ -4,6 +4,7 @@ import re
 import subprocess
 import tomllib
 
+from engine.config.composing import PARTS
 from tests.conftest import ROOT
 from tests.test_experiments import EXPERIMENTS
 
@@ -22,8 +23,24 @@ def test_readme_has_two_set_up_commands_and_a_picture() -> None:
     assert (ROOT / picture[1]).read_bytes().startswith(b"\x89PNG")
 
 
+def rows(first: str) -> dict[str, str]:
+    """Return name -> row of all tables of the README whose first column has this heading."""
+    tables = re.findall(rf"^\| {first} \|.*\n\|[ |-]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    found = re.findall(r"^\| `(\w+)` \|(.*)$", "".join(tables), re.MULTILINE)
+    assert len(found) == "".join(tables).count("\n")
+    return dict(found)
+
+
 def test_readme_lists_every_experiment() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(EXPERIMENTS)
+    assert rows("experiment").keys() == set(EXPERIMENTS)
+
+
+def test_readme_lists_every_option_of_the_parts_of_a_model() -> None:
+    for group, row in rows("group").items():
+        options = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
+        assert options
+        assert options <= set(re.findall(r"`(\w+)`", row)), group
+    assert rows("group").keys() == PARTS
 
 
 def test_every_dependency_states_a_lower_bound_and_a_reason() -> None:
@@ -45,7 +62,8 @@ def test_every_package_is_installed() -> None:
         ["git", "ls-files", "*/__init__.py"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     packages = {file.removesuffix("/__init__.py").replace("/", ".") for file in files}
-    own = {name for name in packages if name.split(".")[0] not in ("tests", "benchmarks")}
+    # docs has an example of an own package, which is installed by itself.
+    own = {name for name in packages if name.split(".")[0] not in ("tests", "benchmarks", "docs")}
     assert own == set(project["tool"]["setuptools"]["packages"])
 
 

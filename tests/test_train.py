@@ -122,7 +122,8 @@ def test_default_run_writes_every_file(train: Train) -> None:
         "train/samples_per_second",
     } <= set(history[0])
     metrics = folder.read_json("metrics.json")
-    assert set(metrics) == {"val", "test", "best", "parameters", "seconds"}
+    assert set(metrics) == {"val", "test", "best", "loss", "parameters", "seconds"}
+    assert metrics["loss"] == "lightning_modules.losses.classification.CrossEntropy"
     best = max(history, key=lambda row: float(row["val/acc"]))
     assert metrics["best"]["score"] == float(best["val/acc"]) == metrics["val"]["acc"]
     predictions = pd.read_parquet(folder.predictions)

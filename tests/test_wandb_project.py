@@ -55,7 +55,8 @@ def test_an_agent_runs_what_the_sweep_file_says(
     assert agent._run_processes["abcd1234"].wait() == 0
     stored = stored_run(tmp_path / "run")
     assert (stored.run.run_id, stored.run.sweep_id) == ("abcd1234", "wxyz6789")
-    assert (stored.config["model"]["lr"], stored.config["model"]["hidden"]) == (0.003, 16)
+    model = stored.config["model"]
+    assert (model["lr"], model["head"]["hidden"]) == (0.003, 16)
     assert (
         stored.summary[sweep["metric"]["name"]]
         == RunFolder(tmp_path / "run").read_json("metrics.json")["best"]["score"]

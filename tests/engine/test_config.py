@@ -28,7 +28,26 @@ from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train
             ["model._target_=lightning_modules.nothing.Task"],
             ["cannot import lightning_modules.nothing"],
         ),
-        (["head=lstm"], ["head=lstm", "has no 'lstm'"]),
+        (["head=lstm"], ["head=lstm", "has no 'lstm'", "bigru, linear, mlp"]),
+        (["model.head=lstm"], ["head=lstm", "has no 'lstm'", "bigru, linear, mlp"]),
+        (["loss=upsampled_cross_entropy"], ["model.loss", "is for segmentation"]),
+        (
+            ["optimizer=sgd", "model.optimizer.momentum=-1"],
+            ["model.optimizer: SGD cannot be built", "momentum"],
+        ),
+        (
+            ["model.optimizer._target_=torch.optim.LBFGS"],
+            ["model.optimizer: LBFGS has no weight decay; set model.weight_decay=0"],
+        ),
+        (
+            ["model.optimizer._target_=torch.optim.LBFGS", "model.weight_decay=0"],
+            ["model.optimizer: LBFGS cannot be built"],
+        ),
+        (
+            ["schedule=plateau", "trainer.check_val_every_n_epoch=2"],
+            ["trainer.check_val_every_n_epoch", "schedule=plateau needs a validation"],
+        ),
+        (["schedule=plateau", "model.schedule.mode=up"], ["model.schedule.mode", "min, max"]),
         (["+data.wurst=1"], ["data.wurst", "unknown key of SampleTextDataModule"]),
         (["data.batch_size=many"], ["data.batch_size", "'many'", "int"]),
         (["model.lr=fast"], ["model.lr", "'fast'", "float"]),
@@ -132,6 +151,24 @@ def test_key_mistyped_in_a_file_names_the_file(train: Train, tmp_path: Path) -> 
         "data.num_classes (configs/data/sample_text.yaml): received 2",
         "data.fold (the command line): unknown key",
         "6 faults",
+    ):
+        assert part in ended.error, ended.error
+
+
+def test_an_unknown_word_in_a_file_names_the_options(train: Train, tmp_path: Path) -> None:
+    experiments = tmp_path / "own" / "experiment"
+    experiments.mkdir(parents=True)
+    (experiments / "mine.yaml").write_text(
+        "# @package _global_\nmodel:\n  head: lstm\n  optimizer: 3\n"
+    )
+    ended = train(f"hydra.searchpath=[file://{tmp_path / 'own'}]", "experiment=mine")
+    assert ended.code == 1
+    for part in (
+        "2 faults",
+        "model.head (own/experiment/mine.yaml): received 'lstm'; choose an option of the group: "
+        "bigru, linear, mlp",
+        "model.optimizer (own/experiment/mine.yaml): received 3; choose an option of the group: "
+        "adamw, sgd",
     ):
         assert part in ended.error, ended.error
 

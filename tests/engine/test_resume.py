@@ -147,7 +147,8 @@ def test_another_config_in_the_same_folder_is_rejected_and_the_status_is_kept(tr
     assert "monitor was 'val/acc' and is 'val/loss'" in other.error
     assert "began with another config: " in ended.error
     assert "model.lr was 0.002 and is 0.5" in ended.error
-    assert "model.head was 'bigru' and is 'linear'" in ended.error
+    heads = "lightning_modules.networks.heads"
+    assert f"model.head._target_ was '{heads}.BiGRUHead' and is '{heads}.LinearHead'" in ended.error
 
 
 def test_checkpoint_of_another_network_is_rejected(train: Train, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from transformers import BeitConfig, BeitForSemanticSegmentation
 
+from engine.old_names import translate_config
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
 from tests.conftest import Ended, Train
@@ -29,21 +31,48 @@ SAMPLES = {
     "sample_images": ("experiment=sample_images",),
     "sample_scenes": ("experiment=sample_scenes",),
 }
-# Key -> its intended changes since version 0.1, (before, now); ... means that the key is missing.
-# See CHANGELOG.
+# Key -> its intended changes since version 0.1, (before, now), apart from those that
+# `translate_config` makes. See CHANGELOG.
 CHANGED: dict[str, list[tuple[Any, Any]]] = {
-    "data._target_": [
-        ("datamodules.cifar10.CIFAR10DataModule", "datamodules.image.ImageDataModule"),
-        (
-            "datamodules.scene_parse_150.SceneParse150DataModule",
-            "datamodules.segmentation.SegmentationDataModule",
-        ),
-    ],
-    "data.augmentation.small_crops": [(None, ...)],
-    "model.bias_lr": [(None, ...)],
-    "model.shift_test": [(0, ...)],
-    "model.mirror_test": [(False, ...), (True, ...)],
-    "model.tta_flip": [(..., False), (..., True)],
+    # A backbone of random weights has no tokenizer, so the default is not the backbone's mapping.
+    "data.tokenizer": [("${model.backbone}", "${thaw.pretrained_name:${model.backbone}}")],
+}
+_HEADS, _WARMING_UP, _DECAYING = (
+    {"linear", "bigru", "mlp"},
+    {"linear", "constant", "onecycle"},
+    {"exponential", "plateau"},
+)
+# Key of the model in version 0.1 -> its key now, the key of the word that chose what reads it, and
+# the words whose classes read it.
+READ: dict[str, tuple[str, str, set[str]]] = {
+    "hidden": ("head.hidden", "head", {"bigru", "mlp"}),
+    "dropout": ("head.dropout", "head", _HEADS),
+    "momentum": ("optimizer.momentum", "optimizer", {"sgd"}),
+    "label_smoothing": ("loss.label_smoothing", "optimizer", {"adamw", "sgd"}),
+    "warmup": ("schedule.warmup", "schedule", _WARMING_UP),
+    "decay": ("schedule.decay", "schedule", _DECAYING),
+    "min_lr": ("schedule.min_lr", "schedule", _DECAYING),
+    "patience": ("schedule.patience", "schedule", {"plateau"}),
+    "monitor": ("schedule.monitor", "schedule", {"plateau"}),
+    "mode": ("schedule.mode", "schedule", {"plateau"}),
+}
+# Part of the model -> word of version 0.1, or task -> the class or function that it stood for.
+CLASSES = {
+    "head": {"linear": "LinearHead", "bigru": "BiGRUHead", "mlp": "MLPHead"},
+    "optimizer": {"adamw": "AdamW", "sgd": "SGD"},
+    "schedule": {name: name for name in ("linear", "constant", "onecycle", "exponential")},
+    "loss": {
+        "TextClassifier": "CrossEntropy",
+        "ImageClassifier": "CrossEntropy",
+        "Segmenter": "UpsampledCrossEntropy",
+    },
+}
+# Key of metrics.json that was added after version 0.1 -> its values; see CHANGELOG.
+ADDED = {
+    "loss": {
+        "lightning_modules.losses.classification.CrossEntropy",
+        "lightning_modules.losses.segmentation.UpsampledCrossEntropy",
+    }
 }
 TIMES = {"seconds", "samples_per_second"}
 # Equal on any machine: counts of the data, the steps and the network's parameters.
@@ -97,7 +126,7 @@ def shrunk(name: str, tmp_path: Path, backbone: Path, covid_dir: Path) -> list[s
         *overrides,
         f"paths.data_dir={covid_dir}",
         f"model.backbone={backbone}",
-        "model.hidden=8",
+        *(["model.head.hidden=8"] if "bigru" in name else []),
         "data.batch_size=4",
     ]
 
@@ -148,6 +177,8 @@ def metrics(ended: Ended) -> dict[str, Any]:
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
     metrics = folder.read_json("metrics.json")
+    for key, values in ADDED.items():
+        assert metrics.pop(key) in values
     return {
         "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
         "history": without_times(folder.read_history()),
@@ -265,10 +296,32 @@ def test_a_config_differs_only_by_the_listed_changes(
     if RECORD:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    now, before = (leaves(yaml.safe_load(content)) for content in (text, path.read_text()))
+    now, before = leaves(yaml.safe_load(text)), leaves(translated(path))
     differ = {
         key for key in now.keys() | before.keys() if now.get(key, ...) != before.get(key, ...)
     }
     assert differ <= CHANGED.keys()
     for key in differ:
         assert (before.get(key, ...), now.get(key, ...)) in CHANGED[key]
+
+
+def translated(path: Path) -> dict[str, Any]:
+    """Return a config of version 0.1 under the present names; fails if they cannot express it."""
+    cfg = OmegaConf.create(yaml.safe_load(path.read_text()))
+    translate_config(cfg, to_train=True)
+    values: Any = OmegaConf.to_container(cfg, resolve=False)
+    return dict(values)
+
+
+@pytest.mark.parametrize("name", ["default", *EXPERIMENTS])
+def test_the_translation_of_a_config_keeps_all_that_version_0_1_read(name: str) -> None:
+    path = GOLDEN / "configs" / f"{name}.yaml"
+    before, now = yaml.safe_load(path.read_text())["model"], translated(path)["model"]
+    for key, (new, word, words) in READ.items():
+        expected = before.get(key, ...) if before.get(word) in words else ...
+        assert leaves(now).get(new, ...) == expected, key
+    assert not READ.keys() & now.keys()
+    words = {**before, "loss": before["_target_"].rpartition(".")[2]}
+    classes = {part: CLASSES[part][words[part]] for part in CLASSES if part in words}
+    found = {part: now[part]["_target_"].rpartition(".")[2] for part in CLASSES if part in now}
+    assert found == classes

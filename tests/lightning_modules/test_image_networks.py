@@ -19,7 +19,12 @@ from lightning_modules.networks.backbones.features import BackboneError, Feature
 from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.pixels import PixelInput, resize
 from lightning_modules.networks.backbones.small_resnet import opponent_filters
-from lightning_modules.networks.heads.classification import LinearHead, MLPHead
+from lightning_modules.networks.heads.classification import (
+    BiGRUHead,
+    HeadFactory,
+    LinearHead,
+    MLPHead,
+)
 
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 BACKBONES = {
@@ -262,6 +267,12 @@ def test_mlp_head() -> None:
     expected = head.output(torch.relu(second(torch.relu(first(values)))))
     torch.testing.assert_close(head.eval()(Features(values)), expected)
     assert sum(p.numel() for p in LinearHead(768, 10).parameters()) == 7_690
+
+
+@pytest.mark.parametrize("head", [BiGRUHead, partial(BiGRUHead, hidden=4)])
+def test_a_head_that_reads_tokens_is_rejected(head: HeadFactory) -> None:
+    with pytest.raises(BackboneError, match=r"model\.head: this head reads tokens, .*head=mlp$"):
+        ImageClassifier(BACKBONES["small_resnet"], 3, head=head)
 
 
 # Weights.

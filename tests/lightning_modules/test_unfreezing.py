@@ -275,6 +275,7 @@ def test_frozen_parameters_and_statistics_stay_to_the_bit(
         *OVERRIDES,
         "callbacks=unfreezing",
         UNFREEZING,
+        *SCHEDULES["linear"],
         f"paths.data_dir={tmp_path}",
         "trainer.max_epochs=5",
     )
