@@ -12,6 +12,7 @@ from engine.build import RunObjects, build
 from engine.config.composing import compose_config
 from engine.config.settling import settle
 from engine.library_warnings import filter_known
+from engine.sweeps.names import register_resolvers
 from run_folders.run_folder import RunFolder
 
 
@@ -25,6 +26,7 @@ def composed(
         given: Command-line arguments of the benchmark, with `data_dir` and `device`.
         overrides: Overrides as dotted key -> value; they come last.
     """
+    register_resolvers()
     cfg = compose_config([f"experiment={experiment}"])
     base = {
         "paths.data_dir": str(given.data_dir.resolve()),

@@ -28,6 +28,7 @@ from engine.config.composing import compose_config
 from engine.library_warnings import filter_known
 from engine.processes.supervisor import torchrun_environment
 from engine.results import write_results
+from engine.sweeps.names import register_resolvers
 from run_folders.run_folder import RunFolder
 
 _CHOICES = {
@@ -42,6 +43,7 @@ _TIMEOUT = 600  # seconds
 
 
 def _config(task: str, samples: int, processes: int) -> DictConfig:
+    register_resolvers()
     cfg = compose_config([*_CHOICES[task], "trainer=ddp_cpu"])
     cfg.data.rows = {"train": 50, "val": 20, "test": samples}
     cfg.data.eval_batch_size = _BATCH_SIZES.get(samples, _DEFAULT_BATCH_SIZE)

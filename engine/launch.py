@@ -18,7 +18,11 @@ from omegaconf import DictConfig
 from engine.config.composing import explaining_errors
 from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
-from engine.old_names import check_overrides, translate_overrides
+from engine.old_names import (
+    check_overrides,
+    translate_override,
+    translate_overrides,
+)
 from engine.processes import launching, ranks
 from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
@@ -47,10 +51,12 @@ def launch() -> int:
         partial(_job, failures)
     )
     with report_failure() as outcome:
+        check_overrides(sys.argv[1:])
         _translate_typed()
         if any(override.startswith("sweep.resume=") for override in sys.argv[1:]):
-            sys.argv[1:] = translate_overrides(resumed_overrides(sys.argv[1:]))
-        check_overrides(sys.argv[1:])
+            sys.argv[1:] = resumed_overrides(sys.argv[1:])
+            check_overrides(sys.argv[1:])
+            sys.argv[1:] = translate_overrides(sys.argv[1:])
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.check_can_sweep()
         with explaining_errors(sys.argv[1:]), _raising_hydra(), reporting_sweep():
@@ -62,11 +68,11 @@ def launch() -> int:
 
 def _translate_typed() -> None:
     """Replace overrides of version 0.1 on the command line, and name each of them."""
-    typed = sys.argv[1:]
-    sys.argv[1:] = translate_overrides(typed)
-    for before, now in zip(typed, sys.argv[1:], strict=True):
-        if before != now:  # printed, as Hydra sets up logging later
-            print(f"{before}: since version 0.2 this is {now}", file=sys.stderr)
+    for override in sys.argv[1:]:
+        now = translate_override(override)
+        if now != [override]:  # printed, as Hydra sets up logging later
+            print(f"{override}: since version 0.2 this is {' '.join(now)}", file=sys.stderr)
+    sys.argv[1:] = translate_overrides(sys.argv[1:])
 
 
 @contextmanager

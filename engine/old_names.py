@@ -7,7 +7,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from engine.config.paths import CONFIGS
 from run_folders.errors import UserError
 
 _CLASSES = {
@@ -49,7 +48,7 @@ _OPTIONS = {
     ("callbacks", "first_layer"): _Removed("leave it out"),
     ("logger", "csv"): _Removed("history.csv in the run folder has the same rows; leave it out"),
     ("logger", "trackio"): _Removed("choose logger=wandb, tensorboard or mlflow"),
-    ("model.optimizer", "muon"): _Removed("choose model.optimizer=adamw or sgd"),
+    ("model.optimizer", "muon"): _Removed("choose optimizer=adamw or sgd"),
     ("data.augmentation.flip", "alternating"): _Removed(
         "data.augmentation.flip=true mirrors at random", unused=True
     ),
@@ -80,8 +79,38 @@ _RENAMED = {
 }
 
 
-# Parts of a model that were words in version 0.1 and are nodes now. Each is a group of this name.
-_PARTS = ("head", "optimizer", "schedule")
+_HEADS, _SCHEDULES = "lightning_modules.networks.heads", "lightning_modules.optim.schedules"
+_WARMUP = {"warmup": 0.1}
+_DECAY = {"decay": 0.9, "min_lr": 1e-7}
+# Part of a model -> its words in version 0.1 and their nodes. Each part is a group of configs now.
+_NODES: dict[str, dict[str, dict[str, Any]]] = {
+    "head": {
+        "linear": {"_target_": f"{_HEADS}.LinearHead", "dropout": 0.0},
+        "bigru": {"_target_": f"{_HEADS}.BiGRUHead", "hidden": 128, "dropout": 0.0},
+        "mlp": {"_target_": f"{_HEADS}.MLPHead", "hidden": [256, 256], "dropout": 0.0},
+    },
+    "optimizer": {
+        "adamw": {"_target_": "torch.optim.AdamW"},
+        "sgd": {"_target_": "torch.optim.SGD", "momentum": 0.9, "nesterov": True},
+    },
+    "schedule": {
+        "linear": {"_target_": f"{_SCHEDULES}.linear", **_WARMUP},
+        "constant": {"_target_": f"{_SCHEDULES}.constant", **_WARMUP},
+        "onecycle": {"_target_": f"{_SCHEDULES}.onecycle", **_WARMUP},
+        "exponential": {"_target_": f"{_SCHEDULES}.exponential", **_DECAY},
+        "plateau": {
+            "_target_": f"{_SCHEDULES}.plateau",
+            **_DECAY,
+            "patience": 2,
+            "monitor": "${monitor}",
+            "mode": "${mode}",
+        },
+    },
+}
+_LOSSES = {
+    False: "lightning_modules.losses.CrossEntropy",
+    True: "lightning_modules.losses.UpsampledCrossEntropy",
+}
 # Key of the model in version 0.1 -> its key now, if the node of the part has it.
 _MOVED = {
     "hidden": "head.hidden",
@@ -142,17 +171,26 @@ def translate_overrides(overrides: Iterable[str]) -> list[str]:
         `model.head=bigru` becomes `head=bigru`, and `model.hidden=64` becomes
         `model.head.hidden=64`.
     """
-    return [_translated(override) for override in overrides]
+    return [new for override in overrides for new in translate_override(override)]
 
 
-def _translated(override: str) -> str:
+def translate_override(override: str) -> list[str]:
+    """Return one override in its present form, which may be two overrides."""
     match = _OVERRIDE.fullmatch(override)
     if match is None:
-        return override
+        return [override]
     prefix, key, value = match["prefix"], match["key"], match["value"]
-    if key in _PARTS and not value.startswith(("{", "null")):
-        return f"{key}={value}"
-    return f"{prefix}model.{_MOVED[key]}={value}" if key in _MOVED else override
+    if key in _NODES and not value.startswith(("{", "null")):
+        return [f"{key}={value}"]
+    if key not in _MOVED:
+        return [override]
+    # Thaw 0.1 had Nesterov momentum only if the momentum was above 0.
+    plain = key == "momentum" and value.strip("0.") == ""
+    prefix = "++" if prefix == "++" else ""  # the key exists now
+    return [
+        f"{prefix}model.{_MOVED[key]}={value}",
+        *(["model.optimizer.nesterov=false"] if plain else []),
+    ]
 
 
 def translate_space(space: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +207,7 @@ def translate_space(space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _translated_key(key: str) -> str:
-    return _translated(f"{key}=").removesuffix("=")
+    return translate_override(f"{key}=1")[0].removesuffix("=1")
 
 
 def translate_model(cfg: DictConfig) -> None:
@@ -178,14 +216,14 @@ def translate_model(cfg: DictConfig) -> None:
     if not isinstance(model, DictConfig):
         return
     with open_dict(model):
-        for part in _PARTS:
-            file = CONFIGS / part / f"{model.get(part)}.yaml"
-            if isinstance(model.get(part), str) and file.is_file():
-                model[part] = OmegaConf.load(file)
+        for part, words in _NODES.items():
+            word = model.get(part)
+            if isinstance(word, str) and word in words:
+                model[part] = words[word]
         if "label_smoothing" in model and "loss" not in model:
             segments = str(model.get("_target_")).endswith("Segmenter")
-            name = "upsampled_cross_entropy" if segments else "cross_entropy"
-            model.loss = OmegaConf.load(CONFIGS / "loss" / f"{name}.yaml")
+            target = _SEGMENTATION_LOSS if segments else _LOSS
+            model.loss = {"_target_": target, "label_smoothing": 0.0}
         # The arguments of an own task may have the same names.
         ours = str(model.get("_target_")).startswith("lightning_modules.")
         for old in [key for key in model if ours and key in _MOVED]:

@@ -10,6 +10,7 @@ from lightning_modules.losses.classification import CrossEntropy, class_probabil
 from lightning_modules.losses.errors import LossError, try_loss
 from lightning_modules.losses.segmentation import SegmentationLoss
 from lightning_modules.metrics.classification import ClassificationTotals, metric_names
+from lightning_modules.networks.heads.classification import HeadError
 
 
 class ClassificationTask(Task):
@@ -23,6 +24,11 @@ class ClassificationTask(Task):
     def default_loss() -> CrossEntropy:
         """Return the cross-entropy."""
         return CrossEntropy()
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits of a sample."""
+        return num_outputs(self.num_classes, self.loss)
 
     def checked_loss(self, loss: nn.Module) -> nn.Module:
         """Return the loss, or raise `LossError` if the task cannot use it."""
@@ -52,8 +58,18 @@ class ClassificationTask(Task):
         return logits
 
     def loss_and_probabilities(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each task has its batch type
-        """Return the mean loss, and probabilities [B, K]. The loss gets logits in float32."""
+        """Return the mean loss, and probabilities [B, K]. The loss gets logits in float32.
+
+        Raises:
+            HeadError: If the head returned another number of logits.
+        """
         logits = self.logits(batch)
+        if logits.shape[1:] != (self.outputs,):
+            msg = (
+                f"model.head: {type(self.network.head).__name__} returned logits of shape "
+                f"{[*logits.shape]}; [{len(logits)}, {self.outputs}] is needed"
+            )
+            raise HeadError(msg)
         return self.loss(logits.float(), batch["labels"]), class_probabilities(logits)
 
     def shared_step(self, batch: Any, totals: ClassificationTotals | None) -> Tensor:  # noqa: ANN401 - each task has its batch type

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
-from lightning_modules.losses.classification import num_outputs
-from lightning_modules.networks.backbones.features import FEATURES, BackboneError
+from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.backbones.image import ImageEncoder, image_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.heads.classification import (
+    HeadError,
     HeadFactory,
     LinearHead,
     reads_tokens,
@@ -53,8 +53,8 @@ class ImageClassifier(ClassificationTask):
             training: Arguments of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be built or its weights cannot be loaded, or the
-                head reads tokens.
+            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
+            HeadError: If the head reads tokens.
         """
         super().__init__(num_classes, **training)
         if reads_tokens(head):
@@ -62,12 +62,11 @@ class ImageClassifier(ClassificationTask):
                 "model.head: this head reads tokens, and an image has one pooled vector; "
                 "set head=linear or head=mlp"
             )
-            raise BackboneError(msg)
+            raise HeadError(msg)
         self.tta_flip = tta_flip
         self.own_backbone = isinstance(backbone, nn.Module)
         features = image_encoder(backbone, weights, image_size)
-        outputs = num_outputs(num_classes, self.loss)
-        self.network = Classifier(features, head(width=features.width, outputs=outputs))
+        self.network = Classifier(features, head(width=features.width, outputs=self.outputs))
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:

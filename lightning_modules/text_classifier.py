@@ -5,7 +5,6 @@ from typing import Any
 from torch import nn
 
 from lightning_modules.classification import ClassificationTask
-from lightning_modules.losses.classification import num_outputs
 from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.backbones.text import Pooling, TextEncoder, text_encoder
 from lightning_modules.networks.classifier import Classifier
@@ -50,8 +49,7 @@ class TextClassifier(ClassificationTask):
         super().__init__(num_classes, **training)
         self.own_backbone = isinstance(backbone, nn.Module)
         features = text_encoder(backbone, None if reads_tokens(head) else pooling)
-        outputs = num_outputs(num_classes, self.loss)
-        self.network = Classifier(features, head(width=features.width, outputs=outputs))
+        self.network = Classifier(features, head(width=features.width, outputs=self.outputs))
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
     def backbone_config(self) -> dict[str, Any]:

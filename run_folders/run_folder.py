@@ -127,7 +127,10 @@ class RunFolder:
         inside = ckpt_path == "last" or (
             ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
         )
-        has_run = (self.path / "status.json").exists()
+        status = self.read_json("status.json")
+        # A run that failed before training has nothing to lose.
+        untrained = status.get("stage") == "setup" and not self.last_checkpoint.exists()
+        has_run = bool(status) and not (status.get("state") == "failed" and untrained)
         if has_run and not inside:
             msg = (
                 f"{self.path} holds a run already: set ckpt_path=last to resume it, "

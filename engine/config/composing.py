@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from engine.config.groups import groups
+from engine.config.own_packages import VARIABLE, own_packages
 from engine.config.paths import CONFIGS
 from engine.old_names import removal
 from run_folders.errors import UserError, nearest
@@ -28,6 +29,7 @@ from run_folders.nested import nodes
 COMMAND_LINE = "the command line"
 # Groups whose options are parts of the model.
 PARTS = frozenset({"head", "loss", "optimizer", "schedule"})
+_WORDS = {f"model.{part}" for part in PARTS}  # in version 0.1 they were words
 # Launcher -> the extra that installs its plugin.
 _EXTRAS = {
     "joblib": "sweep",
@@ -71,8 +73,9 @@ TYPED = Source(math.inf, COMMAND_LINE)
 def sources_of_keys() -> dict[str, Source]:
     """Return dotted key -> the last source that sets it, for the running job's config.
 
-    The class of a part of the model is set by the source that chooses an option of its group: a
-    file with `override /head: bigru`, or the command line with `head=bigru`.
+    The class of a part of the model has the name of the file that states it. It has the rank of the
+    source that chooses this file: another file with `override /head: bigru`, or the command line
+    with `head=bigru`.
     """
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
@@ -91,19 +94,32 @@ def sources_of_keys() -> dict[str, Source]:
             body: Any = OmegaConf.to_container(OmegaConf.load(folder / name), resolve=False)
             prefix = f"{default.package}." if default.package else ""
             source = Source(rank, f"{folder.name}/{name}")
-            sources.update((key, source) for key, _ in nodes(body, prefix))
+            for key, value in nodes(body, prefix):
+                sources[key] = source
+                if key in _WORDS and isinstance(value, str):
+                    sources[f"{key}._target_"] = source
             choices |= dict.fromkeys(_overridden_groups(body), source)
-    for part in PARTS.intersection(choices):
-        key = f"model.{part}._target_"
-        sources[key] = max(choices[part], sources.get(key, choices[part]))
     parsed = OverridesParser.create().parse_overrides(typed["task"])
     chosen = [override.key_or_group for override in parsed]
+    choices |= dict.fromkeys(PARTS.intersection(chosen), TYPED)
+    for part in PARTS.intersection(choices):
+        key = f"model.{part}._target_"
+        stated = sources.get(key, choices[part])
+        sources[key] = Source(max(choices[part].rank, stated.rank), stated.name)
     for override in parsed:
         if isinstance(value := override.value(), dict):
             chosen += [key for key, _ in nodes(value, f"{override.key_or_group}.")]
-    for group in PARTS.intersection(chosen):
-        chosen += [f"model.{group}", f"model.{group}._target_"]
+    chosen += [f"model.{part}" for part in PARTS.intersection(chosen)]
     return sources | dict.fromkeys(chosen, TYPED)
+
+
+def choices_without_effect() -> Iterator[tuple[str, str]]:
+    """Yield each part of the model whose typed option a file replaces, and the file."""
+    typed = {override.partition("=")[0] for override in typed_overrides()}
+    for part in PARTS.intersection(typed):
+        name = sources_of_keys()[f"model.{part}._target_"].name
+        if name != COMMAND_LINE and Path(name).parent.name != part:
+            yield part, name
 
 
 def _overridden_groups(body: Mapping[str, Any]) -> Iterator[str]:
@@ -181,8 +197,13 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
             f"{group}={option} needs a plugin, which the extra `{extra}` installs: "
             f"pip install -e '.[{extra}]'"
         )
-    place = group if group.startswith("hydra/") else f"{CONFIGS.name}/{group}/"
-    return f"{group}={option}: {place} has no '{option}'; {nearest(option, options)}"
+    if group.startswith("hydra/"):
+        return f"{group}={option}: {group} has no '{option}'; {nearest(option, options)}"
+    own = "" if own_packages() else f"; for an option of an own package, set {VARIABLE}=PACKAGE"
+    return (
+        f"{group}={option}: {CONFIGS.name}/{group}/ has no '{option}'; "
+        f"{nearest(option, options)}{own}"
+    )
 
 
 def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
@@ -201,7 +222,8 @@ def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
         for override in overrides
         if override.partition("=")[0] in groups() and "," not in override
     ]
-    known: Any = OmegaConf.to_container(compose_config(chosen), resolve=False)
-    return (
-        f"unknown key '{key}' on the command line; {nearest(key, [*dict(nodes(known)), *groups()])}"
-    )
+    known: Any = dict(nodes(OmegaConf.to_container(compose_config(chosen), resolve=False)))  # type: ignore[arg-type]
+    near = nearest(key, [*known, *groups()])
+    of_class = f"{key.rpartition('.')[0]}._target_" in known
+    more = f"; +{key}=... sets another argument of its class" if of_class else ""
+    return f"unknown key '{key}' on the command line; {near}{more}"

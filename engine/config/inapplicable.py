@@ -37,8 +37,8 @@ def inapplicable_keys(cfg: DictConfig) -> dict[str, str]:
     for path, key in unknown:
         chosen = sources.get(f"{path}._target_", TYPED)
         source = sources.get(f"{path}.{key}", TYPED)
-        # A choice on the command line replaces whatever the files say.
-        if source.rank < chosen.rank:
+        # A key that the class's own file sets is a typo there.
+        if source.rank < chosen.rank and source.name != chosen.name:
             found[f"{path}.{key}"] = source.name
     return found
 

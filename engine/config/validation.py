@@ -6,7 +6,13 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.config.composing import COMMAND_LINE, PARTS, Source, sources_of_keys
+from engine.config.composing import (
+    COMMAND_LINE,
+    PARTS,
+    Source,
+    choices_without_effect,
+    sources_of_keys,
+)
 from engine.config.errors import ConfigError
 from engine.config.groups import groups
 from engine.config.inapplicable import inapplicable_keys
@@ -56,6 +62,14 @@ def validate(cfg: DictConfig) -> None:
         trainer = values.get("trainer")
         if isinstance(trainer, dict) and trainer.get("precision") == AUTO:
             trainer["precision"] = None  # `settle` chooses one; Lightning does not know `auto`
+        faults += [
+            (
+                f"model.{part}",
+                f"{part}=... has no effect, because {file} sets the class; "
+                f"state `override /{part}: ...` in the defaults list of that file",
+            )
+            for part, file in choices_without_effect()
+        ]
         for path in inapplicable_keys(cfg):  # `settle` drops them
             delete(values, path)
         faults += [*_plain_values(values), *_words(values), *_object_faults(values, "")]
@@ -218,9 +232,9 @@ def _metrics(target: object, num_classes: object) -> list[str]:
 
 def _words(values: dict[str, Any]) -> Iterator[Fault]:
     """Check that each part of the model is a node."""
-    for part in sorted(PARTS):
-        node = values.get("model", {}).get(part)
-        if node is not None and not (isinstance(node, dict) and "_target_" in node):
+    for part in sorted(PARTS & values.get("model", {}).keys()):
+        node = values["model"][part]
+        if not (isinstance(node, dict) and "_target_" in node):
             options = ", ".join(groups()[part])
             yield f"model.{part}", f"received {node!r}; choose an option of the group: {options}"
 

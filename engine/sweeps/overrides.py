@@ -62,8 +62,14 @@ def open_search(
             msg = f"hydra.sweeper.{name}: received {settings[name]!r}; a mapping is needed"
             raise SearchError(msg)
     space = translate_space({**(settings["space"] or {}), **space})
-    for key in space:
-        _check_key(cfg, key)
+    for key, entry in space.items():
+        choices = _choices(entry)
+        _check_key(
+            hydra_context.config_loader.load_sweep_config(config, [*fixed, *choices])
+            if choices
+            else cfg,
+            key,
+        )
     secrets = secret_values(cfg)
     sweep = Path(config.hydra.sweep.dir).resolve()
     more = {
@@ -133,6 +139,13 @@ def _dimension(override: Override) -> dict[str, Any]:
         "and tag(log, interval(...))"
     )
     raise SearchError(msg)
+
+
+def _choices(entry: object) -> list[str]:
+    """Return the options of groups under which a dimension is used, as overrides."""
+    when = entry.get("when") if isinstance(entry, Mapping) else None
+    first = {k: v[0] if isinstance(v, list) and v else v for k, v in (when or {}).items()}
+    return [f"{key}={value}" for key, value in first.items() if key in groups()]
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

@@ -21,6 +21,7 @@ from lightning_modules.networks.backbones.pixels import PixelInput, resize
 from lightning_modules.networks.backbones.small_resnet import opponent_filters
 from lightning_modules.networks.heads.classification import (
     BiGRUHead,
+    HeadError,
     HeadFactory,
     LinearHead,
     MLPHead,
@@ -271,7 +272,7 @@ def test_mlp_head() -> None:
 
 @pytest.mark.parametrize("head", [BiGRUHead, partial(BiGRUHead, hidden=4)])
 def test_a_head_that_reads_tokens_is_rejected(head: HeadFactory) -> None:
-    with pytest.raises(BackboneError, match=r"model\.head: this head reads tokens, .*head=mlp$"):
+    with pytest.raises(HeadError, match=r"model\.head: this head reads tokens, .*head=mlp$"):
         ImageClassifier(BACKBONES["small_resnet"], 3, head=head)
 
 

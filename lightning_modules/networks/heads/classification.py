@@ -15,10 +15,15 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.kernels.bigru import BiGRU
+from run_folders.errors import UserError
 
 HeadFactory = Callable[..., nn.Module]
 Dropout = Annotated[float, Interval(ge=0, le=0.999)]
 Units = Annotated[int, Ge(1)]
+
+
+class HeadError(UserError, ValueError):
+    """A head that does not fit the task."""
 
 
 def reads_tokens(head: HeadFactory) -> bool:
