@@ -135,6 +135,9 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
         The task with the checkpoint's weights.
     """
     backbone = json.loads(checkpoint["thaw"]["backbone"])
+    if not isinstance(backbone, dict):
+        msg = "the checkpoint's backbone is no mapping; the file is damaged: train again"
+        raise CheckpointError(msg)
     if any(key.rpartition(".")[2] == "_target_" for key, _ in nodes(backbone)):
         msg = "the checkpoint's backbone names a class, which only a config may do; train again"
         raise CheckpointError(msg)

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine.config.composing import explaining_errors
+from engine.config.own_packages import VARIABLE, OwnPackageError
 from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
 from engine.old_names import (
@@ -107,6 +108,10 @@ def garbage_collection_disabled() -> Iterator[None]:
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
     """Run one job of Hydra; the error of a single run is appended to `failures`."""
+    if VARIABLE in HydraConfig.get().job.env_set:
+        msg = f"hydra.job.env_set: a config cannot set {VARIABLE}; set it in the environment"
+        failures.append(OwnPackageError(msg))
+        return None
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_rank_zero())
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job_of_sweep(cfg, folder)

@@ -1,5 +1,6 @@
 """Names and options of version 0.1 and their replacements. No other file knows them."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from run_folders.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _CLASSES = {
     "datamodules.cifar10.CIFAR10DataModule": "datamodules.image.ImageDataModule",
@@ -107,10 +110,10 @@ _NODES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-_LOSSES = {
-    False: "lightning_modules.losses.CrossEntropy",
-    True: "lightning_modules.losses.UpsampledCrossEntropy",
-}
+_LOSS, _SEGMENTATION_LOSS = (
+    "lightning_modules.losses.CrossEntropy",
+    "lightning_modules.losses.UpsampledCrossEntropy",
+)
 # Key of the model in version 0.1 -> its key now, if the node of the part has it.
 _MOVED = {
     "hidden": "head.hidden",
@@ -171,6 +174,12 @@ def translate_overrides(overrides: Iterable[str]) -> list[str]:
         `model.head=bigru` becomes `head=bigru`, and `model.hidden=64` becomes
         `model.head.hidden=64`.
     """
+    overrides = list(overrides)
+    own = any(
+        re.match(r"\+*model\._target_=(?!lightning_modules\.)", override) for override in overrides
+    )  # the arguments of an own task may have the same names
+    if own:
+        return overrides
     return [new for override in overrides for new in translate_override(override)]
 
 
@@ -210,8 +219,14 @@ def _translated_key(key: str) -> str:
     return translate_override(f"{key}=1")[0].removesuffix("=1")
 
 
-def translate_model(cfg: DictConfig) -> None:
-    """Turn the parts of a model that are words or keys of version 0.1 into nodes, in place."""
+def translate_model(cfg: DictConfig, *, of_a_run: bool = False) -> None:
+    """Turn the parts of a model that are words or keys of version 0.1 into nodes, in place.
+
+    Args:
+        cfg: The config.
+        of_a_run: Whether it is the config of a run. Otherwise the log names keys without effect,
+            which are deleted.
+    """
     model = cfg.get("model")
     if not isinstance(model, DictConfig):
         return
@@ -227,10 +242,13 @@ def translate_model(cfg: DictConfig) -> None:
         # The arguments of an own task may have the same names.
         ours = str(model.get("_target_")).startswith("lightning_modules.")
         for old in [key for key in model if ours and key in _MOVED]:
-            value = model.pop(old)
             part, _, key = _MOVED[str(old)].partition(".")
             node = model.get(part)
-            if isinstance(node, DictConfig) and key in node:
+            value = model.pop(old)
+            if not isinstance(node, DictConfig) or key not in node:
+                if not of_a_run:
+                    log.info("model.%s=%s is dropped: model.%s has no such key", old, value, part)
+            else:
                 node[key] = value
                 if key == "momentum":  # torch takes no Nesterov momentum of 0
                     node.nesterov = value > 0
@@ -269,7 +287,7 @@ def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
         node = OmegaConf.select(cfg, parent)
         if isinstance(node, DictConfig) and leaf in node:
             node[new.rpartition(".")[2]] = node.pop(leaf)
-    translate_model(cfg)
+    translate_model(cfg, of_a_run=True)
     target = OmegaConf.select(cfg, "data._target_")
     if target in _CLASSES:
         cfg.data._target_ = _CLASSES[target]

@@ -20,6 +20,7 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from engine.config.errors import ConfigError
+from engine.config.own_packages import own_distributions
 from engine.config.recorded import write_config
 from engine.config.settling import settle
 from engine.config.validation import validate
@@ -176,7 +177,8 @@ def _write_start(
         return
     write_config(folder.config, cfg)
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    origin = provenance(cfg.seed, data, _PACKAGES, torch.get_num_threads(), gpus)
+    packages = (*_PACKAGES, *own_distributions())
+    origin = provenance(cfg.seed, data, packages, torch.get_num_threads(), gpus)
     before = folder.read_json("provenance.json")
     # The provenance of the first start is kept, and those of resumed starts are appended.
     folder.write_json(

@@ -36,7 +36,8 @@ class ClassificationTask(Task):
             msg = f"model.loss: {type(loss).__name__} is for segmentation; set loss=cross_entropy"
             raise LossError(msg)
         outputs = num_outputs(self.num_classes, loss)
-        try_loss(loss, torch.zeros(2, outputs), torch.zeros(2, dtype=torch.int64))
+        count = self.num_classes + 1  # a loss that broadcasts labels over classes fails
+        try_loss(loss, torch.zeros(count, outputs), torch.zeros(count, dtype=torch.int64))
         return super().checked_loss(loss)
 
     @staticmethod

@@ -7,7 +7,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from engine.config.errors import ConfigError
-from engine.config.places import place_of, resolve_target, special_key_faults
+from engine.config.places import (
+    place_of,
+    protocol_faults,
+    resolve_target,
+    special_key_faults,
+)
 from run_folders.errors import UserError, brief
 
 _OURS = ("lightning_modules.", "datamodules.")
@@ -30,13 +35,18 @@ def build_object(cfg: DictConfig, path: str, **injected: Any) -> Any:  # noqa: A
     Raises:
         ConfigError: If the config may not build an object, or its class rejects the arguments.
     """
-    node: Any = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
+    selected = OmegaConf.select(cfg, path)
+    selected = selected if isinstance(selected, DictConfig) else None
+    node: Any = OmegaConf.to_container(selected, resolve=True) if selected is not None else selected
+    if not isinstance(node, dict):
+        msg = f"{path}: received {node!r}; a node with a _target_ is needed"
+        raise ConfigError(msg)
     return _build({key: v for key, v in node.items() if key not in injected}, path, injected)
 
 
 def _build(node: Mapping[str, Any], path: str, injected: Mapping[str, Any]) -> Any:  # noqa: ANN401 - see build_object
     target, place = resolve_target(node.get("_target_"), path), place_of(path)
-    for key, fault in special_key_faults(node, path):
+    for key, fault in (*special_key_faults(node, path), *protocol_faults(target, node, path)):
         msg = f"{key}: {fault}"
         raise ConfigError(msg)
     arguments = {
@@ -59,6 +69,10 @@ def _argument(value: Any, path: str) -> Any:  # noqa: ANN401 - any value of a co
     """Return an argument: an object if the value is a node, else the value itself."""
     if isinstance(value, Mapping) and "_target_" in value:
         return _build(value, path, {})
+    place = place_of(path)
+    if place is not None and place.deferred:
+        msg = f"{path}: received {value!r}; a node with a _target_ is needed"
+        raise ConfigError(msg)
     for key, inner in value.items() if isinstance(value, Mapping) else ():
         _argument(inner, f"{path}.{key}")  # raises if there is a node where none is expected
     for index, inner in enumerate(value) if isinstance(value, list) else ():

@@ -29,6 +29,12 @@ def own_packages() -> list[str]:
     return list(dict.fromkeys(name for name in [*installed, *listed] if name))
 
 
+def own_distributions() -> list[str]:
+    """Return the names of the installed distributions that have an entry point for Thaw."""
+    found = [entry.dist.name for entry in entry_points(group=ENTRY_POINTS) if entry.dist]
+    return list(dict.fromkeys(found))
+
+
 def own_package_folders() -> list[Path]:
     """Return the folder of each own package, without importing it.
 

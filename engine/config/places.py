@@ -54,11 +54,11 @@ PLACES = {
         "torch.nn.Module",
         ("lightning_modules.losses", "torch.nn", "timm.loss"),
         defined_in=("lightning_modules.losses", "torch.nn.modules.loss", "timm.loss"),
-        refused={"reduction": "a task needs the mean"},
+        refused=dict.fromkeys(("reduction", "size_average", "reduce"), "a task needs the mean"),
     ),
     "model.optimizer": Place(
         "torch.optim.Optimizer",
-        ("torch.optim", "timm.optim"),
+        ("lightning_modules.optim", "torch.optim", "timm.optim"),
         injected=("params",),
         refused={"lr": _GROUPS, "weight_decay": _GROUPS},
         deferred=True,

@@ -1,5 +1,6 @@
 """Write the config of a run, and read that of an earlier run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,4 +58,7 @@ def _as_text(value: Any) -> Any:  # noqa: ANN401 - any value of a config
         return {key: _as_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_as_text(inner) for inner in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # OmegaConf reads two backslashes before `${` as one, and an odd one as the escape.
+    return re.sub(r"(\\*)\$\{", lambda match: f"{match[1] * 2}\\${{", value)

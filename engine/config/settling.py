@@ -37,6 +37,8 @@ def settle(
     for path, file in inapplicable_keys(cfg).items():
         parent, _, key = path.rpartition(".")
         node = OmegaConf.select(cfg, parent)
+        if node is None:  # inside a node that was dropped
+            continue
         log.info("%s=%s (%s) is dropped: %s has no such key", path, node[key], file, node._target_)
         with open_dict(node):
             del node[key]

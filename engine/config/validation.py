@@ -72,7 +72,7 @@ def validate(cfg: DictConfig) -> None:
         ]
         for path in inapplicable_keys(cfg):  # `settle` drops them
             delete(values, path)
-        faults += [*_plain_values(values), *_words(values), *_object_faults(values, "")]
+        faults += [*_plain_values(values), *_part_faults(values), *_object_faults(values, "")]
         removed = {
             path: message
             for path, value in nodes(values)
@@ -230,13 +230,19 @@ def _metrics(target: object, num_classes: object) -> list[str]:
     return [f"val/{name}" for name in names]
 
 
-def _words(values: dict[str, Any]) -> Iterator[Fault]:
+def _part_faults(values: dict[str, Any]) -> Iterator[Fault]:
     """Check that each part of the model is a node."""
-    for part in sorted(PARTS & values.get("model", {}).keys()):
-        node = values["model"][part]
+    model = values.get("model")
+    if not isinstance(model, dict):
+        return
+    for part in sorted(PARTS.intersection(model)):
+        node = model[part]
         if not (isinstance(node, dict) and "_target_" in node):
             options = ", ".join(groups()[part])
-            yield f"model.{part}", f"received {node!r}; choose an option of the group: {options}"
+            advice = (
+                f"choose an option of the group: {options}; in a file: override /{part}: OPTION"
+            )
+            yield f"model.{part}", f"received {node!r}; {advice}"
 
 
 def _object_faults(node: object, path: str) -> Iterator[Fault]:

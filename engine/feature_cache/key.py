@@ -4,9 +4,11 @@ import json
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
+from torch import nn
 
 import datamodules
 from datamodules.batching.stored_features import digest_of_tensors
@@ -15,6 +17,7 @@ from engine.config.precision import bfloat16_units
 from engine.feature_cache import computing as feature_computing
 from lightning_modules import networks
 from lightning_modules.base import Task
+from lightning_modules.networks.backbones.image import ImageEncoder
 from lightning_modules.networks.freezing.prefix import Cut
 
 
@@ -40,6 +43,19 @@ def _processor() -> list[object]:
     return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), bfloat16_units()]
 
 
+def _plain_attributes(network: nn.Module) -> list[dict[str, Any]]:
+    """Return the plain attributes of all modules: an own backbone has no configuration."""
+    plain = (bool, int, float, str, tuple, list)
+    return [
+        {
+            name: value
+            for name, value in vars(module).items()
+            if isinstance(value, plain) and name != "training"
+        }
+        for module in network.modules()
+    ]
+
+
 def frozen_part_digest(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
     """Return the digest of the frozen part of a network.
 
@@ -52,6 +68,8 @@ def frozen_part_digest(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
         "code": code_digest(),
         "configuration": task.backbone_config(),
         "pooling": getattr(features, "pooling", None),
+        "own": [] if task.backbone_config() else _plain_attributes(task.backbone),
+        "input": dict(features.config) if isinstance(features, ImageEncoder) else None,
         "cut": cut.layer,
         "modules": repr(features),
         "tensors": list(tensors),

@@ -1,50 +1,47 @@
-"""Check overrides that are read from a file, which may come from someone else.
+"""Overrides that are read from a file, which may come from someone else.
 
-The files are sweep.json and the storage of a study. Their overrides are parsed by Hydra again, so
-they must not reach what Hydra builds or runs by itself.
+The files are sweep.json and the storage of a study. Hydra parses their overrides again, so they
+must not reach what Hydra builds or runs by itself, and read no environment variable.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from run_folders.sweep_job import SweepError
+from engine.config.groups import groups
 
-# Settings of Hydra that only choose or limit: launcher, sweeper, and their plain options.
-_ALLOWED = re.compile(r"hydra[./](launcher|sweeper)\b.*|hydra\.sweep\.subdir")
-# Options of a launcher that run commands or set the environment of its jobs.
-_COMMANDS = re.compile(
-    r"hydra\.launcher\.(setup|additional_parameters|ray|python|submitit_folder)\b.*"
+_NAME = re.compile(r"[\w-]+")
+# Plain settings of a launcher and of the sweeper. Others could run commands or load files.
+_SETTINGS = re.compile(
+    r"hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|mem_gb|nodes"
+    r"|name|partition|qos|account|gres|array_parallelism|max_num_timeout|signal_delay_s)"
+    r"|hydra\.sweeper\.(n_trials|n_jobs|seed|sampler|pruner|study_name|max_batch_size)"
 )
-_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env")
+_SEARCH = re.compile(r"hydra\.sweeper\.(space|objectives|sampler_options|pruner_options)(\..*)?")
+_PLAIN = re.compile(r"[\w.:+-]*")
+# A resolver, or an interpolation that another one names.
+_RESOLVER = re.compile(r"\$\{[^}]*[:$]")
+_WORD = re.compile(r"[^\s,()\[\]{}'\"]+")
 
 
-def check_recorded(overrides: Iterable[str], file: str) -> None:
-    """Check that overrides from a file set no flag and nothing that Hydra builds or runs.
+def is_trusted(override: str) -> bool:
+    """Return whether an override from a file may be used.
 
-    Args:
-        overrides: The overrides.
-        file: The file that they come from, for the message.
-
-    Raises:
-        SweepError: If an override does.
+    It may if it sets a key of Thaw's config to a plain value, chooses options of groups by their
+    names, or sets a plain setting of the launcher or the sweeper.
     """
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        if override.startswith("-"):
-            fault = "is a flag"
-        elif key.startswith("hydra") and (
-            not _ALLOWED.fullmatch(key) or _COMMANDS.fullmatch(key) or "_target_" in override
-        ):
-            fault = "is a setting of Hydra that may run code"
-        else:
-            continue
-        msg = (
-            f"{file}: {override!r} {fault}, which is not taken from a file; "
-            f"remove it there, and set it on the command line if you need it"
-        )
-        raise SweepError(msg)
+    key, _, value = override.partition("=")
+    key = key.lstrip("+~")
+    if override.startswith("-") or "@" in key or _RESOLVER.search(override):
+        return False
+    if "/" in key or key in groups():
+        return all(map(_NAME.fullmatch, _WORD.findall(value)))
+    if not key.startswith("hydra"):
+        return True
+    if _SEARCH.fullmatch(key):
+        return "_target_" not in override
+    return bool(_SETTINGS.fullmatch(key) and _PLAIN.fullmatch(value))
 
 
-def reading_environment(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides whose values would be read from environment variables."""
-    return [override for override in overrides if _ENVIRONMENT.search(override)]
+def untrusted(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides from a file that may not be used."""
+    return [override for override in overrides if not is_trusted(override)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.redaction import HIDDEN, hide
-from engine.sweeps.recorded_overrides import check_recorded, reading_environment
+from engine.sweeps.recorded_overrides import untrusted
 from run_folders.files import write_text
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
@@ -39,20 +39,19 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
             "set a folder such as runs/sweeps/NAME/STAMP"
         )
         raise SweepError(msg)
-    check_recorded(record["words"], str(path / RECORD))
-    environment = reading_environment(record["words"])
-    for override in environment:
+    words = record["words"]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        msg = f"{path / RECORD} is damaged: its overrides are not a list of texts"
+        raise SweepError(msg)
+    refused = untrusted(word for word in words if HIDDEN not in word)
+    for override in refused:
         print(
-            f"{override} reads an environment variable, so it was not taken from {RECORD}; "
-            f"set it again if it is needed",
+            f"{override} is not taken from {RECORD}, because such an override can run code or read "
+            f"the environment; set it again if it is needed",
             file=sys.stderr,
         )
-    before = [
-        override
-        for override in record["words"]
-        if HIDDEN not in override and override not in environment
-    ]
-    for override in record["words"]:
+    before = [word for word in words if HIDDEN not in word and word not in refused]
+    for override in words:
         if HIDDEN in override:
             key = override.partition("=")[0].lstrip("+")
             if key == "hydra.sweeper.storage" and not any(

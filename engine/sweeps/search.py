@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from engine.old_names import translate_overrides
-from engine.sweeps.recorded_overrides import check_recorded
+from engine.sweeps.recorded_overrides import untrusted
 from engine.sweeps.search_record import search_record
 from engine.sweeps.search_settings import DIRECTIONS, Settings
 from engine.sweeps.space import SearchError, override_value, suggest
@@ -194,7 +194,12 @@ class Search:
             "pruner_options": dict(self.settings.pruner_options),
         }
         recorded = translate_overrides(trial.user_attrs["words"])
-        check_recorded(recorded, f"study {self.study_name}")
+        if untrusted(recorded) or not job.isdecimal():
+            msg = (
+                f"study {self.study_name}: trial {trial.number} has the job {job!r} and the "
+                f"overrides {recorded}, which no search writes; take another study"
+            )
+            raise SearchError(msg)
         extra = [f"sweep.trial={override_value(spec)}", f"hydra.sweep.subdir={job}"]
         return AskedTrial(trial.number, job, [*recorded, *extra])
 

@@ -8,8 +8,15 @@ class OwnConfigsSearchPath(SearchPathPlugin):
     """Adds the folders with configs of own packages and of the working directory."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folders; a config of Thaw precedes one of the same name."""
-        from engine.config.own_packages import own_config_folders
+        """Append the folders; a config of Thaw precedes one of the same name.
 
+        Other applications of Hydra in the same environment are left alone.
+        """
+        from engine.config.own_packages import own_config_folders
+        from engine.config.paths import CONFIGS
+
+        main = [item.path for item in search_path.get_path() if item.provider == "main"]
+        if str(CONFIGS) not in [path.removeprefix("file://") for path in main]:
+            return
         for folder in own_config_folders():
             search_path.append(provider="thaw", path=f"file://{folder}")

@@ -40,13 +40,15 @@ def make_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> O
     if not decays and any(group["weight_decay"] for group in groups):
         msg = f"model.optimizer: {name} has no weight decay; set model.weight_decay=0"
         raise OptimizerError(msg)
-    fused = {"fused": True} if "fused" in parameters else {}
+    # An argument of this name may mean something else in other packages.
+    of_torch = str(getattr(cls, "__module__", "")).startswith("torch.optim")
+    fused = {"fused": True} if of_torch and "fused" in parameters else {}
     try:
         optimizer = factory(groups, **{**fused, **getattr(factory, "keywords", {})})
     except (TypeError, ValueError, RuntimeError) as error:
         msg = f"model.optimizer: {name} cannot be built: {brief(error)}"
         raise OptimizerError(msg) from error
-    if optimizer.defaults.get("fused"):
+    if of_torch and optimizer.defaults.get("fused"):
         # With the flag set, torch's GradScaler (float16) leaves unscaling to the optimizer step.
         # Lightning refuses to clip gradients that are still scaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # noqa: SLF001
@@ -59,7 +61,8 @@ def supports_fused_clipping(optimizer: Optimizer) -> bool:
     The fused step for Apple's MPS cannot.
     """
     device = optimizer.param_groups[0]["params"][0].device.type
-    return bool(optimizer.defaults.get("fused")) and device in ("cpu", "cuda")
+    of_torch = type(optimizer).__module__.startswith("torch.optim")
+    return of_torch and bool(optimizer.defaults.get("fused")) and device in ("cpu", "cuda")
 
 
 def clip_in_step(optimizer: Optimizer, max_norm: float) -> None:

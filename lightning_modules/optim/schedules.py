@@ -16,6 +16,13 @@ from annotated_types import Ge, Interval
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from run_folders.errors import UserError
+
+
+class ScheduleError(UserError, ValueError):
+    """A schedule that does not take what it needs."""
+
+
 Schedule = Callable[..., Any]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 
@@ -167,8 +174,16 @@ def lr_schedule(
 
 
 def monitor_of(schedule: Schedule) -> str:
-    """Return the metric that `plateau` monitors."""
-    return str(inspect.signature(schedule).parameters["monitor"].default)
+    """Return the metric that `plateau` monitors.
+
+    Raises:
+        ScheduleError: If the schedule has no argument `monitor`.
+    """
+    parameters = inspect.signature(schedule).parameters
+    if "monitor" not in parameters:
+        msg = "model.schedule: a function that returns ReduceLROnPlateau needs an argument monitor"
+        raise ScheduleError(msg)
+    return str(parameters["monitor"].default)
 
 
 def steps_per_epoch_of(batches: float, accumulate: int) -> int:

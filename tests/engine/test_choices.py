@@ -28,7 +28,7 @@ def test_a_typed_choice_without_effect_is_a_fault(head: str, train: Train, tmp_p
         f"# @package _global_\ndefaults: [sample_images, _self_]\nmodel:\n  {head}\n",
     )
     for typed in ("head=linear", "model.head=linear"):
-        ended = train("experiment=mine", typed, folder=tmp_path / typed)
+        ended = train("experiment=mine", typed, folder=tmp_path / typed.partition("=")[0])
         assert ended.code == 1
         assert "head=... has no effect, because configs/experiment/mine.yaml sets" in ended.error
     ended = train("experiment=mine", *PLAN[:1], folder=tmp_path / "alone")

@@ -177,7 +177,7 @@ def test_a_target_that_is_not_a_string_is_left_to_validation() -> None:
         ("model.schedule=plateau", "schedule=plateau"),
         ("model.hidden=64", "model.head.hidden=64"),
         ("model.hidden=[64,32]", "model.head.hidden=[64,32]"),
-        ("+model.dropout=0.1", "+model.head.dropout=0.1"),
+        ("+model.dropout=0.1", "model.head.dropout=0.1"),
         ("model.momentum=0.5", "model.optimizer.momentum=0.5"),
         ("++model.label_smoothing=0.1", "++model.loss.label_smoothing=0.1"),
         ("model.warmup=interval(0,0.5)", "model.schedule.warmup=interval(0,0.5)"),

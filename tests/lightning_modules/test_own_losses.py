@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -78,8 +79,8 @@ class WithParameters(nn.Module):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (nn.BCEWithLogitsLoss(), r"fails for logits \[2, 3\] and labels \[2\]: .*; choose another"),
-        (nn.CrossEntropyLoss(reduction="none"), r"returns \[2\] for .*; a scalar mean is needed"),
+        (nn.BCEWithLogitsLoss(), r"fails for logits \[4, 3\] and labels \[4\]: .*; choose another"),
+        (nn.CrossEntropyLoss(reduction="none"), r"returns \[4\] for .*; a scalar mean is needed"),
         (WithParameters(), "has parameters, which no optimizer trains"),
         (UpsampledCrossEntropy(), "is for segmentation; set loss=cross_entropy"),
     ],
@@ -87,6 +88,12 @@ class WithParameters(nn.Module):
 def test_a_loss_that_cannot_be_used_is_named(loss: nn.Module, message: str) -> None:
     with pytest.raises(LossError, match=message):
         ImageClassifier(PIXELS, 3, loss=loss)
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), SoftTargetCrossEntropy()], ids=str)
+def test_a_loss_that_needs_other_targets_is_rejected_for_two_classes(loss: nn.Module) -> None:
+    with pytest.raises(LossError, match=r"fails for logits \[3, 2\] and labels \[3\]"):
+        ImageClassifier(PIXELS, 2, loss=loss)
 
 
 def test_a_segmentation_task_needs_a_segmentation_loss() -> None:

@@ -36,6 +36,10 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         raise BackboneError(msg) from error
     names = sorted(known.to_dict())
     for key in settings:
+        # An implementation such as `owner/kernel`, and `auto_map`, are code on the hub.
+        if key == "auto_map" or (key.endswith("implementation") and "/" in str(settings[key])):
+            msg = f"model.backbone.{key}: received {settings[key]!r}, which is code; leave it out"
+            raise BackboneError(msg)
         if key not in names and not hasattr(known, key):
             near = ", ".join(near_names(key, names)) or "see the configuration's documentation"
             msg = (

@@ -34,6 +34,14 @@ from run_folders.errors import brief, near_names
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
+# Arguments of timm that load files or change what is loaded.
+_LOADING = {
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+}
 _DEFAULT_INPUT = {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "bicubic"}
 _PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
 # Pixels that a CPU evaluates at a time, so that a layer's outputs stay in the processor's cache.
@@ -233,6 +241,10 @@ def _parse_backbone(
         arguments = dict(backbone)
         if "architecture" not in arguments:
             msg = "model.backbone: a mapping needs architecture, for example vgg19 or small_resnet"
+            raise BackboneError(msg)
+        loading = sorted(_LOADING.intersection(arguments))
+        if loading:
+            msg = f"model.backbone.{loading[0]}: a mapping loads no file; set model.weights"
             raise BackboneError(msg)
         return _checked_name(str(arguments.pop("architecture"))), arguments, None
     if Path(backbone).is_dir():
