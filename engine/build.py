@@ -17,6 +17,7 @@ from engine.publishing.loggers import build_loggers
 from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.networks.backbones.features import HEAD
 from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.run_folder import RunFolder
@@ -103,14 +104,24 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
         try:
             with torch.no_grad():
                 task.eval()(batch)
-        except (RuntimeError, ValueError) as error:
-            height, width = batch["pixel_values"].shape[-2:]
-            msg = (
-                f"the network cannot read images of {width} x {height} pixels ({brief(error)}); "
-                f"set data.size or model.image_size"
-            )
-            raise ConfigError(msg) from error
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ConfigError(_network_fault(task, batch, error)) from error
     task.train()
+
+
+def _network_fault(task: Task, batch: Any, error: Exception) -> str:  # noqa: ANN401 - each task has its batch type
+    """Return whether the backbone or the head fails on a batch."""
+    try:
+        with torch.no_grad():
+            task.features(batch)
+    except (RuntimeError, ValueError, TypeError):
+        height, width = batch["pixel_values"].shape[-2:]
+        return (
+            f"the network cannot read images of {width} x {height} pixels ({brief(error)}); "
+            f"set data.size or model.image_size"
+        )
+    head = type(task.network.get_submodule(HEAD)).__name__
+    return f"model.head: {head} fails on the features ({brief(error)}); correct its forward"
 
 
 def _never_trained(task: Task) -> set[str]:

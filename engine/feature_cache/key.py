@@ -43,7 +43,7 @@ def _processor() -> list[object]:
     return [torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(), bfloat16_units()]
 
 
-def _plain_attributes(network: nn.Module) -> list[dict[str, Any]]:
+def plain_attributes(network: nn.Module) -> list[dict[str, Any]]:
     """Return the plain attributes of all modules: an own backbone has no configuration."""
     plain = (bool, int, float, str, tuple, list)
     return [
@@ -68,7 +68,7 @@ def frozen_part_digest(cut: Cut, task: Task, trainer: lightning.Trainer) -> str:
         "code": code_digest(),
         "configuration": task.backbone_config(),
         "pooling": getattr(features, "pooling", None),
-        "own": [] if task.backbone_config() else _plain_attributes(task.backbone),
+        "own": [] if task.backbone_config() else plain_attributes(task.backbone),
         "input": dict(features.config) if isinstance(features, ImageEncoder) else None,
         "cut": cut.layer,
         "modules": repr(features),

@@ -6,18 +6,22 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from engine.config.errors import ConfigError
 from engine.config.own_packages import VARIABLE, OwnPackageError, own_config_folders, own_packages
 from engine.evaluation import evaluate
+from engine.feature_cache.key import plain_attributes
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.text_classifier import TextClassifier
 from run_folders.run_folder import RunFolder
-from tests.conftest import ROOT, Train
+from tests.conftest import ROOT, SAMPLE, Train
 
 EXAMPLE = ROOT / "docs" / "examples" / "thaw_birds"
 NOTES = {
@@ -197,3 +201,119 @@ def test_a_backbone_is_a_module_in_python() -> None:
     assert task.hparams["num_classes"] == 3
     assert "backbone" not in task.hparams
     assert task.backbone_config() == {}
+
+
+class SignDescent(torch.optim.Optimizer):
+    """An optimizer of an own package; `fused` means something else here."""
+
+    def __init__(self, params: Any, weight_decay: float = 0.0, fused: int = 3) -> None:
+        super().__init__(params, {"lr": 1e-3, "weight_decay": weight_decay, "fused": fused})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.sub_(group["lr"] * weight.grad.sign())
+        return loss
+
+
+def root_decay(step: int, total: int, power: float = 0.5) -> float:
+    """A schedule of an own package."""
+    return float((1 - step / max(1, total)) ** power)
+
+
+class FileLogger(Logger):
+    """A logger of an own package."""
+
+    name, version = "file", "0"
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{step} {sorted(metrics)}\n")
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        self.path.write_text(f"{sorted(params)}\n")
+
+
+class Shouting(TextClassifier):
+    """A task of an own package; its argument `patience` is no key of version 0.1."""
+
+    def __init__(self, patience: int = 1, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.patience = patience
+
+
+class HeadOfFeatures(nn.Module):
+    """A head that takes its features for a tensor."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(width, outputs)
+
+    def forward(self, features: Any) -> Tensor:
+        logits: Tensor = self.output(features)
+        return logits
+
+
+class HeadOfTooMany(HeadOfFeatures):
+    """A head with one logit more than there are classes."""
+
+    def forward(self, features: Any) -> Tensor:
+        logits: Tensor = self.output(features.values)
+        return torch.cat([logits, logits[:, :1]], dim=1)
+
+
+def test_optimizer_schedule_logger_and_task_of_an_own_package(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "tests")
+    here = "tests.engine.test_own_packages"
+    log = tmp_path / "own.log"
+    ended = train(
+        *SAMPLE, "trainer.max_epochs=1", f"model._target_={here}.Shouting", "+model.patience=5",
+        f"model.optimizer._target_={here}.SignDescent", "+model.optimizer.fused=2",
+        f"model.schedule._target_={here}.root_decay", "+model.schedule.power=2.0",
+        f"+logger.own={{_target_: {here}.FileLogger, path: {log}}}",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "model.schedule.warmup=0.1 (configs/schedule/linear.yaml) is dropped" in ended.err
+    folder = RunFolder(ended.folder)
+    assert float(folder.read_history()[-1]["lr/head"]) < 1e-3  # quadratic, near its end
+    assert "val/acc" in log.read_text()
+    assert "patience: 5" in folder.config.read_text()
+    checkpoint = torch.load(folder.best_checkpoint, weights_only=True)
+    assert set(checkpoint["optimizer_states"][0]["param_groups"][0]) >= {"fused", "name", "lr"}
+    assert evaluate(ended.folder, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("HeadOfFeatures", "model.head: HeadOfFeatures fails on the features (linear()"),
+        ("HeadOfTooMany", "returned logits of shape"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_named(
+    head: str, message: str, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "tests")
+    ended = train(
+        "experiment=sample_images", "data.rows={train: 60, val: 20, test: 30}",
+        f"model.head._target_=tests.engine.test_own_packages.{head}",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert message in ended.error
+
+
+def test_the_cache_key_covers_the_arguments_of_an_own_backbone() -> None:
+    attributes = [plain_attributes(Stripes(stripes)) for stripes in (3, 3, 4)]
+    assert attributes[0] == attributes[1] != attributes[2]

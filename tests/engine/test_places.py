@@ -4,6 +4,7 @@ Each place is tried with more than twenty names: functions and classes that act 
 called, and sound classes of another place.
 """
 
+import importlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.config.own_packages import VARIABLE
 from engine.config.places import PLACES, place_of, resolve_target
+from engine.config.validation import _object_faults
 from engine.evaluation import evaluate
 from engine.sweeps.resuming import resumed_overrides
 from engine.trained_run import open_run
@@ -63,9 +65,10 @@ BUILT = ["data", "model", "model.head", "model.loss", "model.optimizer", "model.
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("path", PATHS)
-def test_a_place_builds_nothing_that_it_does_not_expect(path: str, target: str) -> None:
-    """The name is rejected before its module is imported."""
-    before = set(sys.modules)
+def test_a_place_builds_nothing_that_it_does_not_expect(
+    path: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only modules of the place are imported, and nothing is called."""
     node: dict[str, Any] = {"_target_": target}
     cfg: dict[str, Any] = {}
     inner = cfg
@@ -73,10 +76,23 @@ def test_a_place_builds_nothing_that_it_does_not_expect(path: str, target: str) 
     for name in parents:
         inner = inner.setdefault(name, {})
     inner[last] = node
+    imported, real = [], importlib.import_module
+
+    def recording(name: str) -> Any:
+        imported.append(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", recording)
+    # As validation sees the command line, files and the record of a sweep ...
+    faults = dict(_object_faults(cfg, ""))
+    assert f"received '{target}'" in faults[f"{path}._target_"]
+    # ... and as run folders are built.
     with pytest.raises(ConfigError, match=f"received '{re.escape(target)}'"):
         build_object(OmegaConf.create(cfg), path)
-    if not target.startswith(("lightning_modules.", "engine.")):
-        assert not {name for name in set(sys.modules) - before if target.startswith(name)}
+    place = place_of(path)
+    assert place is not None
+    expected = (*place.modules, place.base.rpartition(".")[0])
+    assert all(f"{name}.".startswith(tuple(f"{one}." for one in expected)) for name in imported)
 
 
 def overrides_with(named: dict[str, str]) -> list[str]:
