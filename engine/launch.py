@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine.config.composing import explaining_errors
+from engine.config.own_configs import check_own_configs
 from engine.config.own_packages import VARIABLE, OwnPackageError
 from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
@@ -58,6 +59,7 @@ def launch() -> int:
             sys.argv[1:] = resumed_overrides(sys.argv[1:])
             check_overrides(sys.argv[1:])
             sys.argv[1:] = translate_overrides(sys.argv[1:])
+        check_own_configs()
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             ranks.check_can_sweep()
         with explaining_errors(sys.argv[1:]), _raising_hydra(), reporting_sweep():
