@@ -17,6 +17,7 @@ from engine.publishing.loggers import build_loggers
 from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.classification import ClassificationTask
 from lightning_modules.networks.backbones.features import HEAD
 from run_folders.errors import brief
 from run_folders.nested import nodes
@@ -111,15 +112,18 @@ def _try_network(datamodule: TransferDataModule[Any], task: Task) -> None:
 
 def _network_fault(task: Task, batch: Any, error: Exception) -> str:  # noqa: ANN401 - each task has its batch type
     """Return whether the backbone or the head fails on a batch."""
+    height, width = batch["pixel_values"].shape[-2:]
+    size = (
+        f"the network cannot read images of {width} x {height} pixels ({brief(error)}); "
+        f"set data.size or model.image_size"
+    )
+    if not isinstance(task, ClassificationTask):  # the head of a segmentation network reads maps
+        return size
     try:
         with torch.no_grad():
             task.features(batch)
     except (RuntimeError, ValueError, TypeError):
-        height, width = batch["pixel_values"].shape[-2:]
-        return (
-            f"the network cannot read images of {width} x {height} pixels ({brief(error)}); "
-            f"set data.size or model.image_size"
-        )
+        return size
     head = type(task.network.get_submodule(HEAD)).__name__
     return f"model.head: {head} fails on the features ({brief(error)}); correct its forward"
 

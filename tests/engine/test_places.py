@@ -146,7 +146,7 @@ def changed(trained: Path, folder: Path, path: str, value: object) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("at", "target"), enumerate(TARGETS))
+@pytest.mark.parametrize(("at", "target"), list(enumerate(TARGETS)))
 def test_nothing_is_built_from_a_run_folder(
     trained: Path, tmp_path: Path, at: int, target: str
 ) -> None:
