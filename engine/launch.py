@@ -71,11 +71,14 @@ def launch() -> int:
 
 def _translate_typed() -> None:
     """Replace overrides of version 0.1 on the command line, and name each of them."""
-    for override in sys.argv[1:]:
+    typed = sys.argv[1:]
+    sys.argv[1:] = translate_overrides(typed)
+    if sys.argv[1:] == typed:
+        return
+    for override in typed:
         now = translate_override(override)
         if now != [override]:  # printed, as Hydra sets up logging later
             print(f"{override}: since version 0.2 this is {' '.join(now)}", file=sys.stderr)
-    sys.argv[1:] = translate_overrides(sys.argv[1:])
 
 
 @contextmanager
@@ -110,10 +113,6 @@ def garbage_collection_disabled() -> Iterator[None]:
 
 def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
     """Run one job of Hydra; the error of a single run is appended to `failures`."""
-    if VARIABLE in HydraConfig.get().job.env_set:
-        msg = f"hydra.job.env_set: a config cannot set {VARIABLE}; set it in the environment"
-        failures.append(OwnPackageError(msg))
-        return None
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), writes=ranks.is_rank_zero())
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return _job_of_sweep(cfg, folder)
@@ -125,6 +124,9 @@ def _job(failures: list[Exception], cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> float | None:
+    if VARIABLE in HydraConfig.get().job.env_set:
+        msg = f"hydra.job.env_set: a config cannot set {VARIABLE}; set it in the environment"
+        raise OwnPackageError(msg)
     alone = cfg.plan or not folder.writes or ranks.is_child()
     with nullcontext() if alone else folder.locked():
         if not cfg.plan:

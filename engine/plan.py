@@ -1,4 +1,4 @@
-"""Plan of a run: one row per module, with its parameters and the epoch from which it trains."""
+"""The plan of a run lists each module with its parameters and its first training epoch."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -115,9 +115,10 @@ def sources_of_keys() -> dict[str, Source]:
 
 def choices_without_effect() -> Iterator[tuple[str, str]]:
     """Yield each part of the model whose typed option a file replaces, and the file."""
-    typed = {override.partition("=")[0] for override in typed_overrides()}
-    for part in PARTS.intersection(typed):
-        name = sources_of_keys()[f"model.{part}._target_"].name
+    typed = PARTS.intersection(override.partition("=")[0] for override in typed_overrides())
+    sources = sources_of_keys() if typed else {}
+    for part in typed:
+        name = sources[f"model.{part}._target_"].name
         if name != COMMAND_LINE and Path(name).parent.name != part:
             yield part, name
 

@@ -4,7 +4,8 @@ A package is named by its installation or by the environment, never by a config.
 """
 
 import os
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,20 +19,26 @@ class OwnPackageError(UserError, ImportError):
     """An own package that cannot be found."""
 
 
+@cache
+def _entry_points() -> EntryPoints:
+    """Return the entry points of Thaw's group. Finding them reads a file of every package."""
+    return entry_points(group=ENTRY_POINTS)
+
+
 def own_packages() -> list[str]:
     """Return the own packages.
 
     They are installed with an entry point of the group `thaw.components`, or listed in the
     environment variable THAW_COMPONENTS, separated by commas.
     """
-    installed = [entry.value.partition(":")[0] for entry in entry_points(group=ENTRY_POINTS)]
+    installed = [entry.value.partition(":")[0] for entry in _entry_points()]
     listed = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
     return list(dict.fromkeys(name for name in [*installed, *listed] if name))
 
 
 def own_distributions() -> list[str]:
     """Return the names of the installed distributions that have an entry point for Thaw."""
-    found = [entry.dist.name for entry in entry_points(group=ENTRY_POINTS) if entry.dist]
+    found = [entry.dist.name for entry in _entry_points() if entry.dist]
     return list(dict.fromkeys(found))
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from engine.checkpoints import CheckpointError
+from engine.config import places
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.config.own_packages import VARIABLE
@@ -76,13 +78,14 @@ def test_a_place_builds_nothing_that_it_does_not_expect(
     for name in parents:
         inner = inner.setdefault(name, {})
     inner[last] = node
-    imported, real = [], importlib.import_module
+    imported = []
 
     def recording(name: str) -> Any:
         imported.append(name)
-        return real(name)
+        return importlib.import_module(name)
 
-    monkeypatch.setattr(importlib, "import_module", recording)
+    # Only the imports of `places` are recorded: what a module imports itself is its own.
+    monkeypatch.setattr(places, "importlib", SimpleNamespace(import_module=recording))
     # As validation sees the command line, files and the record of a sweep ...
     faults = dict(_object_faults(cfg, ""))
     assert f"received '{target}'" in faults[f"{path}._target_"]
@@ -266,6 +269,19 @@ def test_a_config_cannot_allow_a_package(train: Train) -> None:
     ended = train(f"+hydra.job.env_set.{VARIABLE}=tests")
     assert ended.code == 1
     assert f"a config cannot set {VARIABLE}" in ended.error
+
+
+def test_nothing_is_named_that_was_not_translated(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An own task may have an argument of the same name as a key of version 0.1."""
+    monkeypatch.setenv(VARIABLE, "tests")
+    own = "model._target_=tests.engine.test_own_packages.Shouting"
+    ended = train(own, "+model.patience=x")
+    assert "since version 0.2" not in ended.err
+    assert "model.patience (the command line): received 'x'" in ended.error
+    ended = train("model.patience=x", folder=tmp_path / "ours")
+    assert "model.patience=x: since version 0.2 this is model.schedule.patience=x" in ended.err
 
 
 def test_other_applications_of_hydra_are_left_alone(
