@@ -27,7 +27,7 @@ from engine.build import build
 from engine.config.composing import compose_config
 from engine.library_warnings import filter_known
 from engine.processes.supervisor import torchrun_environment
-from engine.results import write_results
+from engine.results import write_test_results
 from engine.sweeps.names import register_resolvers
 from run_folders.run_folder import RunFolder
 
@@ -63,7 +63,7 @@ def _test(task: str, sizes: list[int], rank: int, processes: int, port: int, fol
         objects = build(cfg, run_folder)
         objects.trainer.test(objects.task, datamodule=objects.datamodule, verbose=False)
         if run_folder.writes:
-            run_folder.write_json("metrics.json", write_results(cfg, run_folder, objects))
+            run_folder.write_json("metrics.json", write_test_results(cfg, run_folder, objects))
 
 
 def run_processes(task: str, sizes: list[int], processes: int, folder: Path) -> None:

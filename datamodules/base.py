@@ -6,7 +6,8 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
 from annotated_types import Ge, Interval
@@ -22,7 +23,6 @@ from datamodules.batching.stored_features import (
     StoredFeatures,
 )
 from datamodules.reading.errors import BadRow, DataError, leave_out
-from datamodules.reading.labels import check_classes
 from datamodules.reading.splits import shared_keys
 
 log = logging.getLogger(__name__)
@@ -49,14 +49,7 @@ def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
 class Split(Protocol):
     """The usable samples of a split."""
 
-    @property
-    def classes(self) -> set[int]:
-        """Classes that occur in the split."""
-
     def __len__(self) -> int: ...
-
-    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Return the positions of two parts; the second has this fraction of the samples."""
 
     def take(self, positions: Sequence[int]) -> Self:
         """Return a split with the samples at these positions."""
@@ -80,27 +73,29 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     `setup` may be called more than once. Only the first call reads the data.
 
     Attributes:
-        class_names: Name of class 0, 1, ...
+        inputs: The kind of input, which `engine.prediction` reads when it predicts new samples;
+            empty if it cannot.
         bad_rows: Rows that were left out.
         splits: Usable samples of each split; empty before `setup`.
         stored: Features that replace the samples of a split; see `read_from_cache`.
         sample_noun: Noun for the samples in messages, for example "texts".
         splits_to_read: Splits that are read; set before `setup` if not all are needed.
+        test_data: File or folder that is read in place of the test split; set before `setup`.
         start_epoch: Epoch at which training starts. Lightning creates the first iterator before it
             calls `set_epoch`, so a resumed run has to set this attribute.
         batch_size, eval_batch_size: Batch size in training, and in validation and test.
     """
 
+    inputs: ClassVar[str] = ""
     sample_noun = "samples"
     splits_to_read: Sequence[str] = SPLITS
+    test_data: Path | None = None
     start_epoch: int = 0
     batch_size: int
     eval_batch_size: int
 
     def __init__(
         self,
-        classes: Sequence[str],
-        num_classes: int,
         val_fraction: float,
         on_bad_rows: Literal["error", "skip"],
         seed: int,
@@ -108,35 +103,41 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """Store the settings that all datasets share.
 
         Args:
-            classes: Names of class 0, 1, ...
-            num_classes: Number of classes; other parts of the config refer to it.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             on_bad_rows: Raise an error, or leave bad rows out and list them.
             seed: Seed of the sample order and of the val split.
-
-        Raises:
-            DataError: If the number of names is not `num_classes`, or a name occurs twice.
         """
         super().__init__()
-        check_classes(classes, num_classes)
-        self.class_names = list(classes)
         self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
         self.bad_rows: list[BadRow] = []
         self.splits: dict[str, _Split] = {}
         self.stored: dict[str, StoredFeatures] = {}
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes in the data."""
-        return len(self.class_names)
-
     @abstractmethod
     def read_splits(self) -> tuple[dict[str, _Split], list[BadRow]]:
-        """Read every split that has a file; return the splits and the bad rows.
+        """Read every split that has a file, or only `test_data`.
+
+        Returns:
+            The splits and the bad rows.
 
         Raises:
             DataError: If the data is missing or cannot be read at all.
         """
+
+    @abstractmethod
+    def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the positions of train and of val in a split without a val file.
+
+        The second part has `val_fraction` of the samples.
+        """
+
+    def unseen(self, split: _Split) -> list[str]:  # noqa: ARG002 - for subclasses
+        """Return the names of the classes that no sample of a split has."""
+        return []
+
+    def label_example(self) -> Tensor | None:
+        """Return the label of one sample, as in a batch; None if a task need not check it."""
+        return None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
         """Read and check all splits; later calls do nothing.
@@ -149,7 +150,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         splits, bad = self.read_splits()
         self.bad_rows = leave_out(bad, self.on_bad_rows)
         if "val" in self.splits_to_read and "val" not in splits:
-            first, second = splits["train"].split_positions(self.val_fraction, self.seed)
+            first, second = self.divide(splits["train"])
             splits["val"], splits["train"] = (
                 splits["train"].take(second),
                 splits["train"].take(first),
@@ -158,17 +159,13 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
                 raise DataError(msg)
-        missing = (
-            set(range(self.num_classes)) - splits["train"].classes
-            if "train" in self.splits_to_read
-            else set()
-        )
-        if missing:
-            names = ", ".join(self.class_names[k] for k in sorted(missing)[:_MAX_NAMED])
-            unnamed = len(missing) - _MAX_NAMED
-            more = f" and {unnamed} more classes" if unnamed > 0 else ""
+        unseen = self.unseen(splits["train"]) if "train" in self.splits_to_read else []
+        if unseen:
+            more = len(unseen) - _MAX_NAMED
             log.warning(
-                "the train split has no sample of %s%s, so nothing is learnt about it", names, more
+                "the train split has no sample of %s%s, so nothing is learnt about it",
+                ", ".join(unseen[:_MAX_NAMED]),
+                f" and {more} more classes" if more > 0 else "",
             )
         self.splits = {name: splits[name] for name in self.splits_to_read}
         for (a, b), shared in self.overlaps.items():
@@ -223,7 +220,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     def feature_loader(
         self,
         split: str,
-        labels: Sequence[int],
+        labels: Sequence[Any],
         indices: Sequence[int],
         order: TrainingBatches | EvaluationBatches,
         view_of: Callable[[int, Tensor], Tensor] | None = None,
@@ -232,7 +229,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
 
         Args:
             split: Name of the split.
-            labels: Labels of its samples.
+            labels: Labels of its samples; see `LabelReader`.
             indices: Rows of its samples in the file.
             order: Order of the batches.
             view_of: See `FeatureSplit`.

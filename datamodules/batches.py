@@ -16,7 +16,8 @@ class TextBatch(TypedDict):
     Attributes:
         input_ids: [B, T] int64 token ids.
         attention_mask: [B, T] int64, 1 for tokens and 0 for padding; all ones precede all zeros.
-        labels: [B] int64, 0..K-1.
+        labels: [B] int64 classes 0..K-1; [B, K] float32, 0 or 1 for each label; or [B] float32
+            numbers.
         index: [B] int64, row of each sample in the file of its split, from 0.
     """
 
@@ -31,7 +32,8 @@ class ImageBatch(TypedDict):
 
     Attributes:
         pixel_values: [B, 3, H, W] uint8, red, green, blue in 0..255.
-        labels: [B] int64, 0..K-1.
+        labels: [B] int64 classes 0..K-1; [B, K] float32, 0 or 1 for each label; or [B] float32
+            numbers.
         index: [B] int64, row of each sample in the file of its split, from 0.
     """
 
@@ -66,7 +68,8 @@ class FeatureBatch(TypedDict):
         lengths: [B] int64 number of tokens; only with token features.
         mirrored: Features of the mirrored images, shaped like `features`; only if both views are
             read.
-        labels: [B] int64, 0..K-1.
+        labels: [B] int64 classes 0..K-1; [B, K] float32, 0 or 1 for each label; or [B] float32
+            numbers.
         index: [B] int64, row of each sample in the file of its split, from 0.
     """
 

@@ -25,7 +25,7 @@ class CovidFakeNewsDataModule(TextDataModule):
         text = next(
             (name for name in (reader.text_column, *_TEXT_COLUMNS) if name in columns), None
         )
-        if text is None or reader.label_column not in columns:
+        if text is None or not set(reader.labels.columns) <= set(columns):
             msg = (
                 f"{self.hub} on the hub has the columns {', '.join(columns)}; "
                 "set data.text_column and label_column"

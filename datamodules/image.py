@@ -3,14 +3,14 @@
 import io
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
+from datamodules.base import BatchSize, MaxPixels, ValFraction, Workers
 from datamodules.batches import ImageBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches, ShuffledBatches
@@ -18,30 +18,33 @@ from datamodules.batching.stored_features import FeatureInput, NotStorableError,
 from datamodules.images.rows import EncodedImage, ImageReader
 from datamodules.images.storage import Decoding, ImageSplit, store
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
+from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import Files, check_hub_columns, hub_rows, split_sources
 
 _THUMBNAIL = 96  # longer side in pixels
 
 
-class ImageDataModule(TransferDataModule[ImageSplit]):
+class ImageDataModule(LabelledDataModule[ImageSplit]):
     """Train, val and test images of one size, uint8; the network resizes and normalises them.
 
     Images are decoded once and kept in memory, or decoded by workers each time they are read.
     """
 
+    inputs: ClassVar[str] = "images"
     sample_noun = "images"
 
     def __init__(
         self,
         folder: str,
         files: Files,
-        classes: list[str],
-        num_classes: int,
+        classes: list[str] | None = None,
+        num_classes: int | None = None,
         data_dir: str = "data",
         hub: str | None = None,
         image_column: str = "image",
-        label_column: str = "label",
+        label_column: str | list[str] = "label",
+        label_separator: str | None = None,
         val_fraction: ValFraction = 0.1,
         train_rows: Annotated[int, Ge(1)] | None = None,
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
@@ -58,13 +61,17 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
         Args:
             folder: The dataset's folder in `data_dir`.
-            files: For each split a Parquet file, or a folder with one folder of images per class.
-            classes: Names of class 0, 1, ..., as in the label column or as the folders are named.
+            files: For each split a table, or a folder with one folder of images per class.
+            classes: Names of class or label 0, 1, ..., as in the label column or as the folders are
+                named.
             num_classes: Number of classes; other parts of the config refer to it.
             data_dir: Folder of the datasets.
             hub: Name of the dataset on the hub, used if `folder` has none of the files.
-            image_column: Image column of a Parquet file.
-            label_column: Label column of a Parquet file: class names, or numbers 0..K-1.
+            image_column: Image column of a table: the content of image files (Parquet), or their
+                paths, relative to the folder of the table.
+            label_column: Label column of a table: class names, or numbers 0..K-1. A list names the
+                0/1 column of each label, for images with several labels.
+            label_separator: Text between the labels of one image, for images with several labels.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             train_rows: Number of rows to read from the start of the train file, which has to be a
                 Parquet file; None reads all.
@@ -82,12 +89,14 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
         Raises:
             DataError: If the arguments contradict each other.
         """
-        super().__init__(classes, num_classes, val_fraction, on_bad_rows, seed)
+        super().__init__(
+            classes, num_classes, label_column, label_separator, val_fraction, on_bad_rows, seed
+        )
         if not in_memory and size is None:
             msg = "data.in_memory=false needs data.size, to which all images are resized"
             raise DataError(msg)
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
-        self.reader = ImageReader(image_column, label_column, self.class_names)
+        self.reader = ImageReader(image_column, self.labels, self.class_names)
         self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
         self.decoding = Decoding(max_pixels, None if size is None else (size, size))
         self.batch_size, self.eval_batch_size, self.num_workers = (
@@ -99,14 +108,18 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""
-        if self.train_rows is not None and not str(self.files["train"]).endswith(".parquet"):
+        reads_train = "train" in self.splits_to_read and self.test_data is None
+        parquet = str(self.files["train"]).endswith(".parquet")
+        if reads_train and self.train_rows is not None and not parquet:
             msg = (
                 f"data.train_rows={self.train_rows} needs a .parquet file: "
                 "the first images of a folder are all of one class"
             )
             raise DataError(msg)
         splits, bad = {}, []
-        for split, images in self.sources().items():
+        data = self.test_data
+        given = data and {"test": self.reader.read(data, "test")}
+        for split, images in (given or self.sources()).items():
             wanted = self._first(images) if split == "train" else images
             splits[split], faults = store(wanted, split, self.decoding, in_memory=self.in_memory)
             bad += faults
@@ -131,10 +144,8 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
             DataError: If the hub's dataset lacks a column.
         """
         rows = list(hub_rows(str(self.hub), split))
-        needed = {
-            "image_column": self.reader.image_column,
-            "label_column": self.reader.label_column,
-        }
+        needed = [("image_column", self.reader.image_column)]
+        needed += [("label_column", column) for column in self.labels.columns]
         check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 
@@ -146,7 +157,7 @@ class ImageDataModule(TransferDataModule[ImageSplit]):
 
     def _check_padding(self, splits: dict[str, ImageSplit]) -> None:
         padding = self.augmentation["crop_padding"]
-        if not padding or not len(splits["train"]):
+        if not padding or not len(splits.get("train", ())):
             return
         side = min(splits["train"].pixels(0).shape[-2:])
         if padding >= side:

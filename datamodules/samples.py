@@ -116,7 +116,7 @@ class SampleTextDataModule(TextDataModule):
             Row(
                 i,
                 None,
-                {"id": str(i), self.reader.text_column: text, self.reader.label_column: label},
+                {"id": str(i), self.reader.text_column: text, self.labels.columns[0]: label},
             )
             for i, (text, label) in enumerate(made)
         ]

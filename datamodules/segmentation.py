@@ -19,6 +19,7 @@ from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, Traini
 from datamodules.masks.transforms import SegmentationAugmentation, SegmentationAugmenter
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import Files, HubFiles, check_hub_columns, hub_rows, split_sources
+from datamodules.reading.splits import random_split
 
 
 class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
@@ -97,7 +98,8 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
                 f"but the class list {class_list} has {count} classes"
             )
             raise DataError(msg)
-        super().__init__(self.class_list.names, num_classes, val_fraction, on_bad_rows, seed)
+        super().__init__(val_fraction, on_bad_rows, seed)
+        self.class_names = list(self.class_list.names)
         self.folder, self.files, self.data_dir, self.hub, self.hub_files = (
             folder,
             files,
@@ -135,10 +137,26 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
     def read_splits(self) -> tuple[dict[str, SegmentationSplit], list[BadRow]]:
         """Read and check the pairs of every split."""
         splits, bad = {}, []
-        for split, pairs in self.sources().items():
+        for split, pairs in (self._given() or self.sources()).items():
             splits[split], faults = check_pairs(pairs, split, self.class_list, self.max_pixels)
             bad += faults
         return splits, bad
+
+    def _given(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
+        """Return the pairs of `test_data`: a Parquet file, or a folder in this dataset's layout."""
+        data = self.test_data
+        if data is None:
+            return {}
+        root, name = (data, str(self.files["test"])) if data.is_dir() else (data.parent, data.name)
+        return {"test": self.reader.read(root, name, "test")}
+
+    def divide(self, split: SegmentationSplit) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the positions of train and of val, drawn at random."""
+        return random_split(len(split), self.val_fraction, self.seed)
+
+    def unseen(self, split: SegmentationSplit) -> list[str]:
+        """Return the names of the classes without a pixel."""
+        return [name for k, name in enumerate(self.class_names) if k not in split.classes]
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
         """Return the pairs of each split; subclasses override it for other sources.
@@ -183,10 +201,10 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             DataError: If the hub's dataset lacks a column.
         """
         rows = list(hub_rows(str(self.hub), split, self.hub_files))
-        needed = {
-            "image_column": self.reader.image_column,
-            "annotation_column": self.reader.annotation_column,
-        }
+        needed = [
+            ("image_column", self.reader.image_column),
+            ("annotation_column", self.reader.annotation_column),
+        ]
         check_hub_columns(str(self.hub), rows, needed)
         return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
 

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
 from torch.utils.data import DataLoader
 
-from datamodules.base import BatchSize, TransferDataModule, ValFraction, Workers
+from datamodules.base import BatchSize, ValFraction, Workers
 from datamodules.batches import TextBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
+from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow
 from datamodules.reading.sources import Files, hub_rows, split_sources
 from datamodules.reading.tables import Row, check_columns, read_rows
@@ -34,23 +35,25 @@ from datamodules.texts.tokenizing import (
 )
 
 
-class TextDataModule(TransferDataModule[TextSplit]):
+class TextDataModule(LabelledDataModule[TextSplit]):
     """Train, val and test texts: cleaned, tokenised and batched by length."""
 
+    inputs: ClassVar[str] = "texts"
     sample_noun = "texts"
 
     def __init__(
         self,
         folder: str,
         files: Files,
-        classes: list[str],
-        num_classes: int,
         tokenizer: str | TokenizerSpec,
         cleaning: Cleaning,
+        classes: list[str] | None = None,
+        num_classes: int | None = None,
         data_dir: str = "data",
         hub: str | None = None,
         text_column: str = "text",
-        label_column: str = "label",
+        label_column: str | list[str] = "label",
+        label_separator: str | None = None,
         id_column: str | None = None,
         val_fraction: ValFraction = 0.1,
         max_length: Annotated[int, Ge(3)] = 128,  # one token between the two special ones
@@ -65,16 +68,18 @@ class TextDataModule(TransferDataModule[TextSplit]):
         Args:
             folder: The dataset's folder in `data_dir`.
             files: File of each split.
-            classes: Names of class 0, 1, ..., as in the label column.
-            num_classes: Number of classes; other parts of the config refer to it.
             tokenizer: Hub name, local folder, or the size of a vocabulary to build from the train
                 split.
             cleaning: Cleaning steps that are applied.
+            classes: Names of class or label 0, 1, ..., as in the label column.
+            num_classes: Number of classes; other parts of the config refer to it.
             data_dir: Folder of the datasets.
             hub: Name of the dataset on the hub, used if `folder` has none of the files.
             text_column: Name of the text column.
             label_column: Name of the label column. It has class names, or numbers 0..K-1 if the
-                file format has typed numbers.
+                file format has typed numbers. A list names the 0/1 column of each label, for texts
+                with several labels.
+            label_separator: Text between the labels of one text, for texts with several labels.
             id_column: Column whose values must be unique, if any.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             max_length: Number of tokens to which longer texts are truncated.
@@ -87,9 +92,11 @@ class TextDataModule(TransferDataModule[TextSplit]):
         Raises:
             DataError: If the arguments contradict each other.
         """
-        super().__init__(classes, num_classes, val_fraction, on_bad_rows, seed)
+        super().__init__(
+            classes, num_classes, label_column, label_separator, val_fraction, on_bad_rows, seed
+        )
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
-        self.reader = RowReader(text_column, label_column, id_column, self.class_names)
+        self.reader = RowReader(text_column, self.labels, id_column)
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
@@ -101,7 +108,9 @@ class TextDataModule(TransferDataModule[TextSplit]):
     def read_splits(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
         """Read the rows of every split that has a file."""
         splits, bad = {}, []
-        for split, (file, rows) in self.sources().items():
+        data = self.test_data
+        given = data and {"test": (data.name, self._rows(data, "test"))}
+        for split, (file, rows) in (given or self.sources()).items():
             splits[split], faults = self.reader.read(rows, file, split)
             bad += faults
         return splits, bad
@@ -199,6 +208,8 @@ class TextDataModule(TransferDataModule[TextSplit]):
     def describe(self) -> dict[str, Any]:
         """Return the facts of the base class and the share of padding in training batches."""
         facts = super().describe()
+        if "train" not in self.splits:
+            return facts
         lengths = self.tokenized["train"].lengths
         batches = LengthBuckets(lengths, self.batch_size, self.seed).batches()
         facts["train"]["padding_share"] = round(padding_share(batches, lengths), 4)

@@ -17,8 +17,8 @@ from engine.publishing.loggers import build_loggers
 from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
-from lightning_modules.classification import ClassificationTask
 from lightning_modules.networks.backbones.features import HEAD
+from lightning_modules.networks.classifier import Classifier
 from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.run_folder import RunFolder
@@ -56,9 +56,15 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     if not cfg.train and task.uninitialized():
         msg = (
             f"train=false tests a network without training it, and {task.uninitialized()} would "
-            f"have random weights; set model.backbone to weights of the whole network with "
-            f"{cfg.data.num_classes} classes, or leave train=false out"
+            f"have random weights; set model.backbone to weights of the whole network for "
+            f"these classes, or leave train=false out"
         )
+        raise ConfigError(msg)
+    task.logs_metrics = False  # `History` and `Curves` do
+    labels = datamodule.label_example()
+    fault = "" if labels is None else task.label_fault(labels)
+    if fault:
+        msg = f"the data does not fit the model; nothing was trained: {fault}"
         raise ConfigError(msg)
     faults = datamodule.incompatibilities(task.backbone_config())
     if faults:
@@ -117,7 +123,7 @@ def _network_fault(task: Task, batch: Any, error: Exception) -> str:  # noqa: AN
         f"the network cannot read images of {width} x {height} pixels ({brief(error)}); "
         f"set data.size or model.image_size"
     )
-    if not isinstance(task, ClassificationTask):  # the head of a segmentation network reads maps
+    if not isinstance(task.network, Classifier):  # the head of a segmentation network reads maps
         return size
     try:
         with torch.no_grad():

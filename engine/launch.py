@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 
 from engine.config.composing import explaining_errors
 from engine.config.own_configs import check_own_configs
-from engine.config.own_packages import VARIABLE, OwnPackageError
 from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
 from engine.old_names import (
@@ -32,6 +31,7 @@ from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
 from engine.sweeps.lifecycle import reporting_sweep
 from engine.sweeps.names import register_resolvers
 from engine.sweeps.resuming import redact_sweep_record, resumed_overrides
+from run_folders.own_packages import VARIABLE, OwnPackageError
 from run_folders.run_folder import RunFolder
 from run_folders.sweep_job import prepare_job, record_error
 

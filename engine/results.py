@@ -1,112 +1,43 @@
 """Write the results of a finished stage to the run folder, and print a summary."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from datamodules.base import TransferDataModule
-from datamodules.segmentation import SegmentationDataModule
 from engine.build import RunObjects
-from engine.segmentation_results import segmentation_record, write_segmentation
+from engine.kinds.base import results_of
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
-from lightning_modules.metrics.classification import ClassificationResult, predicted
-from lightning_modules.metrics.segmentation import SegmentationResult
 from run_folders.files import write_atomically
-from run_folders.metrics import metric_text, shown_in
+from run_folders.kinds import metric_text, shown_in
 from run_folders.run_folder import RunFolder
 
-PICTURED_MISTAKES = 300
-PICTURED_OF_CLASS = 8
-PICTURED_OF_ALL_CLASSES = 400
+
+def write_predictions(folder: RunFolder, objects: RunObjects, split: str) -> None:
+    """Write predictions/val.parquet or predictions/test.parquet from the latest result."""
+    results = results_of(objects.task.kind)
+    table = results.predictions(objects.task.results[split], objects.datamodule, split)
+    write_parquet(table, folder.predictions_of(split))
 
 
-def write_results(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:
-    """Write the test predictions, and return the test part of metrics.json."""
-    result, datamodule = objects.task.results["test"], objects.datamodule
-    if isinstance(result, SegmentationResult) and isinstance(datamodule, SegmentationDataModule):
-        device = objects.trainer.strategy.root_device
-        run = TrainedRun(cfg, objects.task.to(device).eval(), datamodule.state_dict(), device)
-        write_segmentation(folder, result, datamodule, run)
-        return segmentation_record(result, datamodule)
-    assert isinstance(result, ClassificationResult)  # noqa: S101 - tells the type checker
-    write_predictions(folder, result, datamodule)
-    return stage_record(result, datamodule.class_names)
+def write_test_results(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:
+    """Write test predictions and pictures, and return the test part of metrics.json."""
+    write_predictions(folder, objects, "test")
+    results, datamodule = results_of(objects.task.kind), objects.datamodule
+    result, device = objects.task.results["test"], objects.trainer.strategy.root_device
+    run = TrainedRun(cfg, objects.task.to(device).eval(), datamodule.state_dict(), device)
+    write_parquet(results.pictures(result, datamodule, run), folder.test_images)
+    return results.record(result, datamodule)
 
 
-def stage_record(result: ClassificationResult, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return one stage's part of metrics.json.
-
-    Args:
-        result: The results of the stage.
-        class_names: Names of class 0, 1, ...
-
-    Returns:
-        The metrics, the number of samples `n`, the per-class table, the confusion matrix (a row per
-        label) and the calibration bins.
-    """
-    per_class = {name: metrics for name, metrics in zip(class_names, result.classes, strict=True)}
-    return {
-        "n": result.count,
-        **result.metrics,
-        "classes": list(class_names),
-        "per_class": per_class,
-        "confusion_matrix": result.confusion,
-        "calibration": result.calibration,
-    }
-
-
-def write_predictions(
-    folder: RunFolder, result: ClassificationResult, datamodule: TransferDataModule[Any]
-) -> None:
-    """Write predictions/test.parquet, and small pictures of some samples of image data.
-
-    The predictions have one row per sample, ordered by index.
-    """
-    if result.samples is None:
-        return
-    index, probabilities, labels = result.samples
-    names = datamodule.class_names
-    _, predictions = predicted(probabilities)
-    column, values = datamodule.reference("test", index.tolist())
-    table = {
-        "index": index.numpy(),
-        "label": [names[i] for i in labels.tolist()],
-        "prediction": [names[i] for i in predictions.tolist()],
-        **{f"probability_{name}": probabilities[:, k].numpy() for k, name in enumerate(names)},
-        column: values,
-    }
-    write_atomically(
-        folder.predictions, lambda path: pd.DataFrame(table).to_parquet(path, index=False)
-    )
-    chosen = _pictured(index, probabilities, predictions, labels, len(names))
-    pictures = datamodule.thumbnails("test", chosen)
-    if pictures:
-        shown = pd.DataFrame({"index": list(pictures), "picture": list(pictures.values())})
-        write_atomically(folder.test_images, lambda path: shown.to_parquet(path, index=False))
-
-
-def _pictured(
-    index: Tensor, probabilities: Tensor, predictions: Tensor, labels: Tensor, num_classes: int
-) -> list[int]:
-    """Return the indices of the samples whose pictures the report shows.
-
-    They are the most confident mistakes, and the first samples of each class.
-    """
-    wrong = (predictions != labels).nonzero()[:, 0]
-    confidence = probabilities[wrong].max(dim=1).values if len(wrong) else torch.empty(0)
-    order = torch.argsort(confidence, descending=True, stable=True)[:PICTURED_MISTAKES]
-    chosen = wrong[order].tolist()
-    each = max(1, min(PICTURED_OF_CLASS, PICTURED_OF_ALL_CLASSES // num_classes))
-    for k in range(num_classes):
-        chosen += (labels == k).nonzero()[:each, 0].tolist()
-    return list(dict.fromkeys(index[chosen].tolist()))
+def write_parquet(table: pd.DataFrame | None, path: Path) -> None:
+    """Write a table atomically; nothing if there is none."""
+    if table is not None:
+        write_atomically(path, lambda part: table.to_parquet(part, index=False))
 
 
 def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
@@ -155,7 +86,7 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
     stages = {stage: metrics[stage] for stage in ("val", "test") if metrics.get(stage)}
     shown = [
         metric
-        for metric in shown_in("console")
+        for metric in shown_in("console", metrics["kind"])
         if any(metric.name in found for found in stages.values())
     ]
     table = Table("", *(metric.name for metric in shown), "n")

@@ -20,7 +20,6 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from engine.config.errors import ConfigError
-from engine.config.own_packages import own_distributions
 from engine.config.recorded import write_config
 from engine.config.settling import settle
 from engine.config.validation import validate
@@ -45,10 +44,12 @@ from engine.results import (
     seconds,
     task_loss,
     val_metrics,
-    write_results,
+    write_predictions,
+    write_test_results,
 )
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from reports.page import write_report
+from run_folders.own_packages import own_distributions
 from run_folders.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,10 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
             if cfg.train:
                 features_seconds = _fill_cache(cfg, folder, cache_plan, objects)
                 _fit(folder, objects, checkpoint_path)
-            metrics = _load_best(cfg, folder, objects) if cfg.train else {"val": {}, "best": {}}
+            metrics: dict[str, Any] = {"kind": objects.task.kind, "val": {}, "best": {}}
+            if cfg.train:
+                metrics |= _load_best(cfg, folder, objects)
+                _predict_validation(folder, objects)
             test_seconds = _test(cfg, folder, objects, metrics) if cfg.test else None
             metrics["loss"] = task_loss(objects.task)
             metrics["parameters"] = count_parameters(objects.task)
@@ -250,6 +254,17 @@ def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[
     return {"val": val_metrics(best), "best": chosen}
 
 
+def _predict_validation(folder: RunFolder, objects: RunObjects) -> None:
+    """Predict the validation split with the weights of the best epoch, and write the predictions.
+
+    The metrics are those of the history: the same weights predicted the same samples.
+    """
+    folder.write_status("running", "validate")
+    objects.trainer.validate(objects.task, datamodule=objects.datamodule, verbose=False)
+    if folder.writes:
+        write_predictions(folder, objects, "val")
+
+
 def _test(
     cfg: DictConfig, folder: RunFolder, objects: RunObjects, metrics: dict[str, Any]
 ) -> float:
@@ -265,5 +280,5 @@ def _test(
     if not cfg.train:  # evaluate.py and predict.py read this checkpoint
         objects.trainer.save_checkpoint(folder.best_checkpoint)
     if folder.writes:
-        metrics["test"] = write_results(cfg, folder, objects)
+        metrics["test"] = write_test_results(cfg, folder, objects)
     return test_seconds

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from engine.build import model_from_checkpoint
 from engine.checkpoints import load_checkpoint
+from engine.config.places import resolve_target
 from engine.config.recorded import read_config
 from lightning_modules.base import Task
 from run_folders.errors import brief
@@ -36,6 +37,11 @@ class TrainedRun:
     def class_names(self) -> list[str]:
         """Names of class 0, 1, ..."""
         return list(self.cfg.data.classes)
+
+    @property
+    def inputs(self) -> str:
+        """The kind of input, as the run's datamodule states it; empty if it states none."""
+        return str(resolve_target(self.cfg.data._target_, "data").inputs)
 
     @torch.inference_mode()
     def predict(self, batch: Mapping[str, Any]) -> torch.Tensor:

@@ -3,7 +3,8 @@
 import json
 import math
 from abc import abstractmethod
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -31,12 +32,17 @@ class Task(OptimizedModule):
     outputs in totals.
 
     Attributes:
+        kind: The kind of task; see `run_folders.kinds`.
         results: Stage -> its latest result.
+        logs_metrics: Whether the metrics of a stage are logged with Lightning's `log_dict`, as
+            `train/acc`, `val/acc` and so on. The engine turns it off, as its callbacks log them.
     """
+
+    kind: ClassVar[str]
+    logs_metrics = True
 
     def __init__(
         self,
-        num_classes: int,
         lr: Annotated[float, Ge(0)] = 1e-3,
         backbone_lr: Annotated[float, Ge(0)] = 2e-5,
         weight_decay: Annotated[float, Ge(0)] = 0.01,
@@ -47,7 +53,6 @@ class Task(OptimizedModule):
         """Set the training options that all tasks share.
 
         Args:
-            num_classes: K.
             lr: Peak learning rate of the head.
             backbone_lr: Peak learning rate of the backbone.
             weight_decay: Weight decay of the weights; biases and norms are not decayed.
@@ -63,7 +68,6 @@ class Task(OptimizedModule):
         # Plain values only, so that a checkpoint loads with `weights_only=True`. Dashboards get
         # the redacted config instead.
         self.save_hyperparameters(logger=False, ignore=_OBJECTS)
-        self.num_classes = num_classes
         self.lrs = {FEATURES: backbone_lr, HEAD: lr}
         self.weight_decay, self.optimizer, self.schedule = weight_decay, optimizer, schedule
         self.loss = self.checked_loss(self.default_loss() if loss is None else loss)
@@ -87,10 +91,14 @@ class Task(OptimizedModule):
             raise LossError(msg)
         return loss
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def metric_names(num_classes: int) -> list[str]:
-        """Return the names of a stage's metrics, to check `monitor` before the run starts."""
+    def metric_names(cls, settings: Mapping[str, Any]) -> list[str]:
+        """Return the names of a stage's metrics, to check `monitor` before the run starts.
+
+        Args:
+            settings: The keys of the node `model` and their values.
+        """
 
     @abstractmethod
     def new_totals(self, *, keep_samples: bool) -> StageTotals:
@@ -116,6 +124,14 @@ class Task(OptimizedModule):
     def loss_count(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its own
         """Return how many items a batch's loss averages over: a scalar, the number of samples."""
         return torch.tensor(len(batch["index"]), device=self.device)
+
+    def label_fault(self, labels: Tensor) -> str:  # noqa: ARG002 - for subclasses
+        """Return why labels of the data cannot be used, and what to set; empty if they can.
+
+        Args:
+            labels: Labels of a few samples, as in a batch.
+        """
+        return ""
 
     def uninitialized(self) -> str:
         """Name the parts that start from random weights, for messages; empty if there are none."""
@@ -227,8 +243,11 @@ class Task(OptimizedModule):
         known = {
             f"{stage}/{name}": value for name, value in result.metrics.items() if value is not None
         }
+        if self.logs_metrics:  # the values are those of all processes already
+            self.log_dict({name: torch.tensor(value) for name, value in known.items()})
+            return
         # Checkpoints and early stopping read `callback_metrics`. `log_dict` also fills it, but
-        # takes 20 ms. `Curves` does the logging.
+        # takes 20 ms.
         self.trainer.callback_metrics.update(
             {name: torch.tensor(value, device=self.device) for name, value in known.items()}
         )

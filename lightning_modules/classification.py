@@ -1,24 +1,34 @@
 """Base class of the classification tasks: logits, probabilities, loss and totals."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.base import Task
+from lightning_modules.head_task import HeadTask
 from lightning_modules.losses.classification import CrossEntropy, class_probabilities, num_outputs
-from lightning_modules.losses.errors import LossError, try_loss
-from lightning_modules.losses.segmentation import SegmentationLoss
 from lightning_modules.metrics.classification import ClassificationTotals, metric_names
-from lightning_modules.networks.heads.classification import HeadError
 
 
-class ClassificationTask(Task):
-    """Base class of the classifiers.
+class ClassificationTask(HeadTask):
+    """Base class of the classifiers: each sample has one of K classes.
 
     The loss gets logits [B, K] and labels [B] int64. With two classes and a loss whose attribute
-    `single_logit` is true, it gets logits [B, 1].
+    `single_logit` is true, it gets logits [B, 1]. Predictions are class probabilities [B, K].
     """
+
+    kind: ClassVar[str] = "classification"
+
+    def __init__(self, num_classes: int, **training: Any) -> None:  # noqa: ANN401 - the base's own arguments
+        """Set the number of classes.
+
+        Args:
+            num_classes: K.
+            training: Arguments of `Task`.
+        """
+        self.num_classes = num_classes
+        super().__init__(**training)
 
     @staticmethod
     def default_loss() -> CrossEntropy:
@@ -28,54 +38,36 @@ class ClassificationTask(Task):
     @property
     def outputs(self) -> int:
         """Number of logits of a sample."""
-        return num_outputs(self.num_classes, self.loss)
+        return self.outputs_with(self.loss)
 
-    def checked_loss(self, loss: nn.Module) -> nn.Module:
-        """Return the loss, or raise `LossError` if the task cannot use it."""
-        if isinstance(loss, SegmentationLoss):
-            msg = f"model.loss: {type(loss).__name__} is for segmentation; set loss=cross_entropy"
-            raise LossError(msg)
-        outputs = num_outputs(self.num_classes, loss)
-        count = self.num_classes + 1  # a loss that broadcasts labels over classes fails
-        try_loss(loss, torch.zeros(count, outputs), torch.zeros(count, dtype=torch.int64))
-        return super().checked_loss(loss)
+    def outputs_with(self, loss: nn.Module) -> int:
+        """Return the number of logits of a sample if this loss is used."""
+        return num_outputs(self.num_classes, loss)
 
-    @staticmethod
-    def metric_names(num_classes: int) -> list[str]:
+    def example_labels(self, count: int) -> Tensor:
+        """Return class 0 for each sample, [B] int64."""
+        return torch.zeros(count, dtype=torch.int64)
+
+    def label_fault(self, labels: Tensor) -> str:
+        """Return why labels are not one class for each sample; empty if they are."""
+        if labels.dtype == torch.int64 and labels.ndim == 1:
+            return ""
+        return (
+            f"{type(self).__name__} needs one class for each sample, and the data has "
+            f"{'several labels' if labels.ndim > 1 else 'numbers'}; choose a model for them, such "
+            f"as model=multilabel_text_classifier or multilabel_image_classifier"
+        )
+
+    @classmethod
+    def metric_names(cls, settings: Mapping[str, Any]) -> list[str]:
         """Return the names of the metrics; see `metrics.classification.metric_names`."""
-        return metric_names(num_classes)
+        num_classes = settings.get("num_classes")
+        return metric_names(num_classes) if isinstance(num_classes, int) else []
 
     def new_totals(self, *, keep_samples: bool) -> ClassificationTotals:
         """Return totals of counts; with `keep_samples`, also each sample's probabilities."""
         return ClassificationTotals(self.num_classes, keep_samples=keep_samples)
 
-    def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
+    def predictions(self, logits: Tensor) -> Tensor:
         """Return class probabilities [B, K]."""
-        return class_probabilities(self.logits(batch))
-
-    def logits(self, batch: Any) -> Tensor:  # noqa: ANN401 - each task has its batch type
-        """Return the network's logits for a batch, [B, K]; [B, 1] for two classes."""
-        logits: Tensor = self.network(batch)
-        return logits
-
-    def loss_and_probabilities(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each task has its batch type
-        """Return the mean loss, and probabilities [B, K]. The loss gets logits in float32.
-
-        Raises:
-            HeadError: If the head returned another number of logits.
-        """
-        logits = self.logits(batch)
-        if logits.shape[1:] != (self.outputs,):
-            msg = (
-                f"model.head: {type(self.network.head).__name__} returned logits of shape "
-                f"{[*logits.shape]}; [{len(logits)}, {self.outputs}] is needed"
-            )
-            raise HeadError(msg)
-        return self.loss(logits.float(), batch["labels"]), class_probabilities(logits)
-
-    def shared_step(self, batch: Any, totals: ClassificationTotals | None) -> Tensor:  # noqa: ANN401 - each task has its batch type
-        """Return the mean loss of a batch and add the batch to the totals."""
-        loss, probabilities = self.loss_and_probabilities(batch)
-        if totals is not None:
-            totals.update(loss.detach(), probabilities.detach(), batch["labels"], batch["index"])
-        return loss
+        return class_probabilities(logits)

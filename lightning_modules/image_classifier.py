@@ -1,95 +1,27 @@
 """Image classification: any timm backbone, wholly or partly frozen, with a linear or MLP head."""
 
-from typing import Annotated, Any, cast
+from typing import Any
 
-from annotated_types import Ge
-from torch import Tensor, nn
+from torch import nn
 
-from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.classification import ClassificationTask
-from lightning_modules.networks.backbones.features import FEATURES
-from lightning_modules.networks.backbones.image import ImageEncoder, image_encoder
-from lightning_modules.networks.classifier import Classifier
-from lightning_modules.networks.freezing.plan import FreezingPlan
-from lightning_modules.networks.heads.classification import (
-    HeadError,
-    HeadFactory,
-    LinearHead,
-    reads_tokens,
-)
+from lightning_modules.image_task import ImageTask
 
 
-class ImageClassifier(ClassificationTask):
+class ImageClassifier(ImageTask, ClassificationTask):
     """The models of Malpure, Litake & Ingle (arXiv 2110.05270) with any backbone."""
-
-    network: Classifier
 
     def __init__(
         self,
         backbone: str | dict[str, Any] | nn.Module,
         num_classes: int,
-        weights: str | None = None,
-        image_size: Annotated[int, Ge(2)] | None = None,
-        freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        head: HeadFactory = LinearHead,
-        tta_flip: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        **training: Any,  # noqa: ANN401 - the base's own arguments
+        **settings: Any,  # noqa: ANN401 - those of the bases
     ) -> None:
         """Build the network.
 
         Args:
-            backbone: A timm model name, a local folder, a mapping with `architecture` for random
-                weights, or a module; see `image_encoder`.
+            backbone: See `ImageTask`.
             num_classes: K.
-            weights: Local file or folder of the backbone's weights; None loads the backbone's own
-                pretrained weights.
-            image_size: Side of the network's input in pixels; None uses the size that the weights
-                were trained with.
-            freeze_backbone: Whether to freeze the whole backbone; `LayerUnfreezing` freezes a part.
-            head: Builds the head from its number of inputs and outputs, for example
-                `functools.partial(MLPHead, hidden=[64])`; see `networks.heads`.
-            tta_flip: Whether to average the logits of an image and of its horizontal mirror
-                image (test-time augmentation); never applied in training.
-            training: Arguments of `Task`.
-
-        Raises:
-            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
-            HeadError: If the head reads tokens.
+            settings: Arguments of `ImageTask` and of `Task`.
         """
-        super().__init__(num_classes, **training)
-        if reads_tokens(head):
-            msg = (
-                "model.head: this head reads tokens, and an image has one pooled vector; "
-                "set head=linear or head=mlp"
-            )
-            raise HeadError(msg)
-        self.tta_flip = tta_flip
-        self.own_backbone = isinstance(backbone, nn.Module)
-        features = image_encoder(backbone, weights, image_size)
-        self.network = Classifier(features, head(width=features.width, outputs=self.outputs))
-        self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
-
-    def logits(self, batch: ImageBatch | FeatureBatch) -> Tensor:
-        """Return logits [B, K]; with `tta_flip`, averaged with those of the mirror images."""
-        logits = super().logits(batch)
-        if self.training or not self.tta_flip:
-            return logits
-        return (logits + super().logits(_mirrored(batch))) / 2
-
-    def backbone_config(self) -> dict[str, Any]:
-        """Return architecture, arguments and input format; empty for an own module."""
-        if self.own_backbone:
-            return {}
-        features = self.features
-        assert isinstance(features, ImageEncoder)  # noqa: S101 - tells the type checker
-        return features.config
-
-
-def _mirrored(batch: ImageBatch | FeatureBatch) -> ImageBatch | FeatureBatch:
-    """Return the batch of the horizontally mirrored images."""
-    labels, index = batch["labels"], batch["index"]
-    if "features" in batch:
-        return FeatureBatch(
-            features=cast(FeatureBatch, batch)["mirrored"], labels=labels, index=index
-        )
-    return ImageBatch(pixel_values=batch["pixel_values"].flip(-1), labels=labels, index=index)
+        super().__init__(backbone, num_classes=num_classes, **settings)

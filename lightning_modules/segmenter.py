@@ -1,6 +1,7 @@
 """Semantic segmentation: Hugging Face networks that return logits at a reduced resolution."""
 
-from typing import Annotated, Any, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Ge
@@ -23,6 +24,7 @@ from lightning_modules.networks.freezing.plan import FreezingPlan
 class Segmenter(Task):
     """BEiT with UPerNet (Bao, Dong & Wei 2021, arXiv 2106.08254), SegFormer and others."""
 
+    kind: ClassVar[str] = "segmentation"
     network: SegmentationNetwork
 
     def __init__(
@@ -52,7 +54,8 @@ class Segmenter(Task):
         Raises:
             BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
-        super().__init__(num_classes, **training)
+        self.num_classes = num_classes
+        super().__init__(**training)
         self.auxiliary_weight = auxiliary_weight
         self.network = segmentation_network(
             backbone,
@@ -79,8 +82,8 @@ class Segmenter(Task):
         try_loss(loss, torch.zeros(1, self.num_classes, 2, 2), labels)
         return super().checked_loss(loss)
 
-    @staticmethod
-    def metric_names(num_classes: int) -> list[str]:  # noqa: ARG004 - the same for any number
+    @classmethod
+    def metric_names(cls, settings: Mapping[str, Any]) -> list[str]:  # noqa: ARG003 - always the same
         """Return the names of the metrics, see `segmentation_metrics`, and the loss."""
         return METRIC_NAMES
 

@@ -5,15 +5,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from reports import plots
 from reports.groups import Group, group_by_seed
+from reports.kinds.base import page_of
 from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
 from run_folders.files import write_text
-from run_folders.metrics import METRICS, shown_in
+from run_folders.kinds import metric_of, metrics_by_name, shown_in
 
 _STAGES = {"val": "validation", "train": "training"}
 _MAX_LINES = 12
@@ -66,7 +65,7 @@ def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[
     stage = "test" if tested else "val"
     columns = [
         (name, metric.title)
-        for name, metric in METRICS.items()
+        for name, metric in metrics_by_name().items()
         if any(_has(run, stage, name) for run in runs)
     ]
     return {
@@ -79,6 +78,7 @@ def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[
         ],
         "curves": _curves(runs, names),
         "drawn": _MAX_LINES,
+        "comparisons": list(dict.fromkeys(page_of(run.kind).comparison for run in runs)),
         "pairs": _pairs(runs, names) if len(runs) <= _MAX_TESTED else [],
     }
 
@@ -89,12 +89,12 @@ def _has(run: RunRecord, stage: str, key: str) -> bool:
 
 def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
     cells = {}
-    for key in METRICS:
+    for key, metric in metrics_by_name().items():
         summary, base = group.summary(stage, key), first.summary(stage, key)
         if summary is not None:
-            difference = (
-                summary.mean - base.mean if base is not None and group is not first else None
-            )
+            difference = None
+            if base is not None and group is not first:
+                difference = metric.difference(summary.mean - base.mean)
             cells[key] = {"summary": summary, "difference": difference}
     return {
         "group": group,
@@ -106,7 +106,7 @@ def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
 
 def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
     drawn = {}
-    curves = [("val", metric) for metric in shown_in("comparison")] + [("train", METRICS["loss"])]
+    curves = [("val", metric) for metric in shown_in("comparison")] + [("train", metric_of("loss"))]
     for stage, metric in curves:
         column, title = f"{stage}/{metric.name}", f"{_STAGES[stage]} {metric.title}"
         lines = {
@@ -123,33 +123,31 @@ def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
 def _pairs(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for each pair of runs: on how many samples each is better, and the p-value.
 
-    The p-value is None unless both runs were tested on the same samples. A classifier is better on
-    the samples that only it predicts correctly (McNemar's test). A segmentation run is better on
-    the images where its IoU is higher (sign test). Under equality both counts follow a binomial
-    distribution with probability 1/2.
+    The p-value is None unless both runs were tested on the same samples. Under equality both counts
+    follow a binomial distribution with probability 1/2. For classifiers, this is McNemar's test.
     """
     return [
-        {"first": a, "second": b, "p": None, **_test(one.predictions, other.predictions)}
+        {"first": a, "second": b, "p": None, **_test(one, other)}
         for (a, one), (b, other) in combinations(zip(names, runs, strict=True), 2)
     ]
 
 
-def _test(ours: pd.DataFrame | None, theirs: pd.DataFrame | None) -> dict[str, Any]:
-    """Return counts and p-value; nothing unless both tables are of the same samples."""
-    if ours is None or theirs is None:
+def _test(first: RunRecord, second: RunRecord) -> dict[str, Any]:
+    """Return counts and p-value; nothing unless both runs predicted the same samples."""
+    ours, theirs = first.predictions, second.predictions
+    if ours is None or theirs is None or first.kind != second.kind:
         return {}
-    segmentation = "iou" in ours
-    # The last column is the reference to the sample: its text or the name of its file.
-    keys = ["index", ours.columns[-1], *([] if segmentation else ["label"])]
-    if not {*keys, "iou" if segmentation else "label"} <= set(theirs):
+    page = page_of(first.kind)
+    keys = page.sample_columns(ours)
+    if not set(keys) <= set(theirs) or not ours[keys].equals(theirs[keys]):
         return {}
-    if not ours[keys].equals(theirs[keys]):
+    scores, others = page.scores(ours), page.scores(theirs)
+    if scores is None or others is None:
         return {}
-    scores = [t["iou"] if segmentation else t["label"] == t["prediction"] for t in (ours, theirs)]
-    first, second = int((scores[0] > scores[1]).sum()), int((scores[1] > scores[0]).sum())
+    better, worse = int((scores > others).sum()), int((scores < others).sum())
     return {
-        "only_first": first,
-        "only_second": second,
-        "p": mcnemar_exact(first, second),
+        "only_first": better,
+        "only_second": worse,
+        "p": mcnemar_exact(better, worse),
         "n": len(ours),
     }

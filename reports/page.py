@@ -2,34 +2,28 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
 
 from reports import plots
-from reports.mistakes import MAX_MISTAKES, misclassified_pictures, misclassified_samples, mistakes
-from reports.pictures import class_pictures
+from reports.kinds.base import page_of
 from reports.record import RunRecord, read_run
-from reports.segmentation import (
-    class_rows,
-    confusion_pairs,
-    is_segmentation,
-    segmentation_headline,
-    segmentation_pictures,
-)
-from reports.statistics import Interval, macro_f1_interval, roc_auc_interval, wilson_interval
 from run_folders.files import write_text
-from run_folders.metrics import METRICS, metric_text, shown_in
+from run_folders.kinds import kind_named, metric_of, metric_text, shown_in
 from run_folders.run_folder import RunFolder
 
 _MAX_RATES = 6
-_MAX_DRAWN_CLASSES = 40
 
 
-def environment() -> jinja2.Environment:
-    """Return the Jinja environment that renders the templates."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+def environment(more: Path | None = None) -> jinja2.Environment:
+    """Return the Jinja environment that renders the templates.
+
+    Args:
+        more: A further folder of templates; one of Thaw precedes one of the same name.
+    """
+    folders = [Path(__file__).parent / "templates", *([more] if more else [])]
+    loader = jinja2.FileSystemLoader(folders)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -51,76 +45,26 @@ def write_report(path: Path) -> Path:
     """
     run = read_run(path)
     target = RunFolder(path).report
-    page = (
-        environment()
+    page = page_of(run.kind)
+    text = (
+        environment(page.template_folder)
         .get_template("run.html.j2")
         .render(
             title=run.name,
             run=run,
-            main="miou" if "miou" in run.metrics.get("val", run.test) else "acc",
-            metrics=METRICS,
+            main=metric_of(kind_named(run.kind).headline) if run.kind else None,
             curves=_curves(run),
-            plots=_run_plots(run),
-            **(_segmentation_parts(run) if is_segmentation(run) else _classification_parts(run)),
+            seconds_plot=_seconds_plot(run),
+            sample_noun=page.sample_noun,
+            headline=page.headline(run) if run.test else [],
+            kind_template=page.template,
             warnings=_warnings(run),
             epochs=run.history.to_dict("records"),
+            **(page.variables(run) if run.test else {}),
         )
     )
-    write_text(target, page)
+    write_text(target, text)
     return target
-
-
-def _classification_parts(run: RunRecord) -> dict[str, Any]:
-    return {
-        "sample_noun": "samples",
-        "headline": _headline(run),
-        "averages": _averages(run.test),
-        "kinds": mistakes(run),
-        "class_pictures": class_pictures(run),
-        "misclassified_pictures": misclassified_pictures(run),
-        "wrong_count": len(misclassified_samples(run)),
-        "max_mistakes": MAX_MISTAKES,
-    }
-
-
-def _segmentation_parts(run: RunRecord) -> dict[str, Any]:
-    segmentation = {
-        "classes": class_rows(run),
-        "pairs": confusion_pairs(run),
-        "pictures": segmentation_pictures(run),
-    }
-    headline = segmentation_headline(run) if run.test["pixels"] else []
-    return {"sample_noun": "images", "headline": headline, "segmentation": segmentation}
-
-
-def _headline(run: RunRecord) -> list[dict[str, Any]]:
-    test = run.test
-    if not test.get("n"):
-        return []
-    hits = sum(row[k] for k, row in enumerate(test["confusion_matrix"]))
-    intervals = {
-        "acc": wilson_interval(hits, test["n"]),
-        "f1_macro": macro_f1_interval(test["confusion_matrix"]),
-    }
-    cards = [_card(name, test, interval) for name, interval in intervals.items()]
-    if test.get("roc_auc") is not None and run.predictions is not None:
-        positive = test["classes"][1]
-        interval = roc_auc_interval(
-            run.predictions[f"probability_{positive}"].tolist(),
-            (run.predictions["label"] == positive).tolist(),
-        )
-        cards.append(
-            {
-                "title": f"{METRICS['roc_auc'].title} of {positive}",
-                "value": test["roc_auc"],
-                "interval": interval,
-            }
-        )
-    return [*cards, _card("ece", test, None)]
-
-
-def _card(name: str, test: dict[str, Any], interval: Interval | None) -> dict[str, Any]:
-    return {"title": METRICS[name].title, "value": test[name], "interval": interval}
 
 
 def _curves(run: RunRecord) -> dict[str, str]:
@@ -149,41 +93,16 @@ def _curves(run: RunRecord) -> dict[str, str]:
     return drawn
 
 
-def _run_plots(run: RunRecord) -> dict[str, str]:
-    drawn = {}
-    if "train/seconds" in run.history:
-        seconds = line(run.history, "train/seconds")
-        drawn["seconds"] = plots.curves({"train": seconds}, "seconds", "training seconds by epoch")
-    if run.test.get("n") and len(run.test["classes"]) <= _MAX_DRAWN_CLASSES:
-        drawn["confusion"] = plots.confusion_matrix(
-            run.test["confusion_matrix"], run.test["classes"]
-        )
-    if run.test.get("calibration"):
-        drawn["reliability"] = plots.reliability(run.test["calibration"])
-    return drawn
+def _seconds_plot(run: RunRecord) -> str | None:
+    if "train/seconds" not in run.history:
+        return None
+    seconds = line(run.history, "train/seconds")
+    return plots.curves({"train": seconds}, "seconds", "training seconds by epoch")
 
 
 def line(history: pd.DataFrame, column: str) -> tuple[list[float], list[float]]:
     """Return the epochs and the values of a column of the history."""
     return history["epoch"].tolist(), history[column].tolist()
-
-
-def _averages(test: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of averages below the per-class table.
-
-    Each sample has one label, so micro precision, recall and F1 all equal the accuracy.
-    """
-    if not test.get("n"):
-        return []
-    rows = [{"name": "micro average", **dict.fromkeys(("precision", "recall", "f1"), test["acc"])}]
-    rows += [
-        {
-            "name": f"{kind} average",
-            **{name: test[f"{name}_{kind}"] for name in ("precision", "recall", "f1")},
-        }
-        for kind in ("macro", "weighted")
-    ]
-    return rows
 
 
 def _warnings(run: RunRecord) -> list[str]:

@@ -15,9 +15,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 # Placeholder colours: each is replaced by a CSS variable in the written SVG.
 INK, _LINE = "#010203", "#040506"
-_SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
+SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 _VARIABLES = {INK: "var(--ink)", _LINE: "var(--line)"} | {
-    c: f"var(--series-{i})" for i, c in enumerate(_SERIES, 1)
+    c: f"var(--series-{i})" for i, c in enumerate(SERIES, 1)
 }
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -68,6 +68,24 @@ def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
+def drawn(draw: Callable[[Axes], None], label: str, width: float = 4.6, height: float = 3.0) -> str:
+    """Draw a plot in the style of the page, for kinds of task of own packages.
+
+    Args:
+        draw: Draws on the axes, with the colours `SERIES` and `INK`.
+        label: Description for screen readers.
+        width: Width in inches.
+        height: Height in inches.
+
+    Returns:
+        An SVG element.
+    """
+    with _styled(label):
+        figure, axes = _axes(width, height)
+        draw(axes)
+        return _svg(figure, label)
+
+
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str, label: str
 ) -> str:
@@ -85,12 +103,12 @@ def curves(
         figure, axes = _axes()
         for i, (name, (epochs, values)) in enumerate(series.items()):
             points = pd.DataFrame({"x": epochs, "y": values}).dropna()
-            dashes = "-" if i < len(_SERIES) else "--"
+            dashes = "-" if i < len(SERIES) else "--"
             axes.plot(
                 points.x,
                 points.y,
                 dashes,
-                color=_SERIES[i % len(_SERIES)],
+                color=SERIES[i % len(SERIES)],
                 marker="o",
                 markersize=3,
                 # Matplotlib leaves labels that begin with _ out of the legend.
@@ -125,7 +143,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> s
             total = sum(row)
             for j, count in enumerate(row):
                 share = count / total if total else 0.0
-                colour = _SERIES[0] if i == j else _SERIES[1]
+                colour = SERIES[0] if i == j else SERIES[1]
                 axes.add_patch(
                     Rectangle(
                         (j - 0.5, i - 0.5),
@@ -170,15 +188,15 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
                 b["acc"],
                 width,
                 align="edge",
-                color=_SERIES[0],
+                color=SERIES[0],
                 alpha=strength,
-                edgecolor=_SERIES[0],
+                edgecolor=SERIES[0],
             )
         axes.plot(
             [b["confidence"] for b in bins],
             [b["acc"] for b in bins],
             "o",
-            color=_SERIES[1],
+            color=SERIES[1],
             markersize=4,
         )
         lowest = min((b["lower"] for b in bins), default=0.0)
@@ -203,7 +221,7 @@ def bars(shares: Mapping[str, float], xlabel: str, label: str) -> str:
         axes.barh(
             [name for name, _ in ordered],
             [value for _, value in ordered],
-            color=_SERIES[0],
+            color=SERIES[0],
             height=0.6,
         )
         for position, (_, value) in enumerate(ordered):
@@ -244,7 +262,7 @@ def scatter(
         if draw is not None:
             draw(axes)
         for points, marker, colour, name in zip(
-            groups, "ox", (_SERIES[0], _SERIES[1]), ("completed", "pruned"), strict=True
+            groups, "ox", (SERIES[0], SERIES[1]), ("completed", "pruned"), strict=True
         ):
             if points:
                 xs = [x if numbers else str(x) for x, _ in points]

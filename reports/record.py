@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from run_folders.errors import UserError
+from run_folders.old_names import kind_of_metrics
 from run_folders.run_folder import RunFolder
 
 
@@ -49,11 +50,22 @@ class RunRecord:
         """Experiment and time: the last two parts of the path."""
         return "/".join(self.folder.parts[-2:])
 
+    @property
+    def kind(self) -> str | None:
+        """The kind of task; None if the run ended before it wrote metrics."""
+        stated = self.metrics.get("kind")
+        return kind_of_metrics(self.metrics) if stated is None else str(stated)
+
     @cached_property
     def predictions(self) -> pd.DataFrame | None:
         """One row per test sample, ordered by index; None if the run was not tested."""
         path = RunFolder(self.folder).predictions
         return pd.read_parquet(path) if path.is_file() else None
+
+    @property
+    def has_val_predictions(self) -> bool:
+        """Whether the run predicted the validation split; version 0.1 did not."""
+        return RunFolder(self.folder).predictions_of("val").is_file()
 
     @cached_property
     def pictures(self) -> dict[int, bytes]:

@@ -1,6 +1,7 @@
 """Confidence intervals of metrics, and tests of whether a difference is significant."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,32 @@ def macro_f1_interval(confusion: Sequence[Sequence[int]]) -> Interval:
     present = margins > 0
     f1 = np.divide(2 * hits, margins, out=np.zeros(margins.shape), where=present)
     return _percentiles(f1.sum(axis=1) / present.sum(axis=1))
+
+
+def multilabel_f1_intervals(
+    present: npt.NDArray[np.bool_], predicted: npt.NDArray[np.bool_]
+) -> tuple[Interval, Interval]:
+    """Return the 95 % percentile bootstrap intervals of micro and macro F1 over samples.
+
+    Args:
+        present: [N, K] whether a sample has a label.
+        predicted: [N, K] whether it is predicted.
+
+    Returns:
+        Bounds of micro F1 and of macro F1, in 0..1. The F1 of a label that is neither present nor
+        predicted is 0.
+    """
+    count = len(present)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(np.float64)
+    hits = drawn @ (present & predicted).astype(np.float64)
+    margins = drawn @ (present.astype(np.float64) + predicted)
+
+    def f1(hits: Any, margins: Any) -> Any:  # noqa: ANN401 - arrays of any shape
+        return np.divide(2 * hits, margins, out=np.zeros(margins.shape), where=margins > 0)
+
+    micro, macro = f1(hits.sum(axis=1), margins.sum(axis=1)), f1(hits, margins).mean(axis=1)
+    return _percentiles(micro), _percentiles(macro)
 
 
 def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Interval | None:

@@ -10,7 +10,7 @@ from reports.page import environment
 from reports.record import read_run
 from reports.search_plots import search_plots
 from run_folders.files import write_text
-from run_folders.metrics import shown_in
+from run_folders.kinds import shown_in
 from run_folders.sweep import PAGE, Sweep, common_keys
 from run_folders.sweep_job import Job
 

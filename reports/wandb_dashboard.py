@@ -10,7 +10,8 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from run_folders.metrics import METRICS, shown_in
+from reports.kinds.base import page_of
+from run_folders.kinds import shown_in
 
 _STEPS = ("step/loss", "step/grad_norm", "step/samples_per_second")
 _CONFUSION = {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"}
@@ -22,12 +23,14 @@ class Dashboard:
 
     Attributes:
         entity, project: The W&B project; the entity is a user or a team.
+        kind: The kind of task; see `run_folders.kinds`.
         monitor: The metric that chooses the best epoch, such as `val/acc` or `val/miou`.
         parameters: Config keys whose effect on the monitored metric is shown.
     """
 
     entity: str
     project: str
+    kind: str
     monitor: str
     parameters: tuple[str, ...]
 
@@ -35,12 +38,6 @@ class Dashboard:
     def metrics(self) -> list[str]:
         """Names of the metrics of a stage, without the stage."""
         return [metric.name for metric in shown_in("dashboard", self.kind)]
-
-    @property
-    def kind(self) -> str:
-        """The kind of task, derived from the monitored metric."""
-        known = METRICS.get(self.monitor.rpartition("/")[2])
-        return known.kind if known and known.kind else "classification"
 
     def curves(self) -> list[Any]:
         """Return line plots over epochs: metrics of training and validation, and learning rates."""
@@ -64,20 +61,22 @@ class Dashboard:
             for metric in self.metrics
         ]
 
-    def confusion(self) -> list[Any]:
-        """Return the confusion matrix, the tables of classes and of test samples, and the pictures.
+    def samples(self) -> list[Any]:
+        """Return the tables of classes and of test samples, the pictures, the confusion matrix.
 
-        The samples are the misclassified ones, or the images of segmentation.
+        The samples are the mistakes, or the images of segmentation.
         """
+        page = page_of(self.kind)
         chart = wr.CustomChart(
             query={"summaryTable": {"tableKey": "test/confusion_table"}},
             chart_name="wandb/confusion_matrix/v1",
             chart_fields=_CONFUSION,
             chart_strings={"title": "confusion matrix"},
         )
-        samples = "test/images" if self.kind == "segmentation" else "test/mistakes"
-        tables = [wr.WeavePanelSummaryTable(table_name=name) for name in ("test/classes", samples)]
-        return [chart, *tables, wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
+        names = ("test/classes", page.samples_table) if page.samples_table else ()
+        tables = [wr.WeavePanelSummaryTable(table_name=name) for name in names]
+        pictures = [wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
+        return [*([chart] if page.has_confusion else []), *tables, *pictures]
 
     def search(self) -> list[Any]:
         """Return panels that show the effect of the parameters on the monitored metric."""
@@ -97,7 +96,7 @@ class Dashboard:
             "Curves": self.curves(),
             "Steps": self.steps(),
             "Test": self.results(),
-            "Confusion": self.confusion(),
+            "Samples": self.samples(),
         }
         return ws.Workspace(
             entity=self.entity,
@@ -147,8 +146,8 @@ class Dashboard:
                 wr.PanelGrid(
                     runsets=[every], panels=[*self.results(), wr.RunComparer(diff_only="split")]
                 ),
-                wr.H1("Confusion"),
-                wr.PanelGrid(runsets=[wr.Runset(name="runs")], panels=self.confusion()),
+                wr.H1("Samples"),
+                wr.PanelGrid(runsets=[wr.Runset(name="runs")], panels=self.samples()),
                 wr.H1("Parameters"),
                 wr.PanelGrid(runsets=[wr.Runset(name="runs")], panels=self.search()),
             ],

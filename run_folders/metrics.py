@@ -1,16 +1,21 @@
 """The metrics of a stage, each described once. Standard library only.
 
 A metric's key is `{train,val,test}/NAME` in logs and in history.csv, and NAME under its stage in
-metrics.json.
+metrics.json. `run_folders.kinds` states which kind of task has which metrics.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Place = Literal["log", "console", "curves", "comparison", "sweep", "dashboard"]
-_STAGES = ("train", "val")
-_FORMAT = ".4f"
+_EVERYWHERE: tuple[Place, ...] = (
+    "log",
+    "console",
+    "curves",
+    "comparison",
+    "sweep",
+    "dashboard",
+)
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,9 @@ class Metric:
     """The description of one metric.
 
     Attributes:
-        name: Its key.
+        name: Its key. Kinds of task that share a key share the description.
         title: Its name in reports.
         better: Whether a higher (`max`) or a lower (`min`) value is better.
-        kind: The kind of task that has it; empty if every kind has it.
         shown: Where it is shown, besides the tables of the report. `log`: the line after each
             epoch. `console`: the table at the end of a run. `curves`: the report's plots over
             epochs. `comparison`: the plots of a comparison. `sweep`: the tables of jobs.
@@ -31,85 +35,46 @@ class Metric:
 
     name: str
     title: str
-    kind: Literal["classification", "segmentation", ""]
     better: Literal["min", "max"] = "max"
     shown: tuple[Place, ...] = ()
-    format: str = _FORMAT
+    format: str = ".4f"
 
     def text(self, value: float | None) -> str:
         """Format a value; `-` for None."""
         return "-" if value is None else format(value, self.format)
 
-
-# In display order.
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "acc",
-            "accuracy",
-            "classification",
-            shown=("log", "console", "curves", "comparison", "sweep", "dashboard"),
-        ),
-        Metric("f1_macro", "macro F1", "classification", shown=("console", "sweep", "dashboard")),
-        Metric("f1_weighted", "weighted F1", "classification"),
-        Metric("precision_macro", "macro precision", "classification"),
-        Metric("recall_macro", "macro recall", "classification"),
-        Metric("roc_auc", "ROC AUC", "classification", shown=("console",)),
-        Metric("average_precision", "average precision", "classification"),
-        Metric(
-            "loss",
-            "loss",
-            "",
-            "min",
-            shown=("log", "console", "curves", "comparison", "dashboard"),
-        ),
-        Metric("ece", "calibration error", "classification", "min", shown=("console",)),
-        Metric(
-            "miou",
-            "mean IoU",
-            "segmentation",
-            shown=("log", "console", "curves", "comparison", "sweep", "dashboard"),
-        ),
-        Metric(
-            "pixel_acc", "pixel accuracy", "segmentation", shown=("console", "curves", "dashboard")
-        ),
-        Metric("class_acc", "mean class accuracy", "segmentation", shown=("console",)),
-        Metric("fw_iou", "frequency-weighted IoU", "segmentation", shown=("console",)),
-    )
-}
+    def difference(self, value: float) -> str:
+        """Format a difference of two values, with its sign."""
+        return format(value, f"+{self.format}")
 
 
-def metric_text(value: float | None, key: str = "") -> str:
-    """Format a value; `-` for None.
+LOSS = Metric("loss", "loss", "min", ("log", "console", "curves", "comparison", "dashboard"))
+_F1_MACRO = Metric("f1_macro", "macro F1", shown=("console", "sweep", "dashboard"))
 
-    Args:
-        value: The value.
-        key: The metric's key, with or without its stage. An unknown metric has four decimals.
-    """
-    known = METRICS.get(key.rpartition("/")[2])
-    return known.text(value) if known else Metric(key, key, "").text(value)
-
-
-def log_line(values: Mapping[str, object]) -> str:
-    """Return the metrics of an epoch in one line, such as `train/acc 0.9000 val/acc 0.8000`.
-
-    Args:
-        values: Key, such as `val/acc`, -> value. Other values than floats are left out.
-    """
-    shown = [(f"{stage}/{metric.name}", metric) for stage in _STAGES for metric in shown_in("log")]
-    return " ".join(
-        f"{key} {metric.text(value)}"
-        for key, metric in shown
-        if isinstance(value := values.get(key), float)
-    )
-
-
-def shown_in(place: Place, kind: str | None = None) -> list[Metric]:
-    """Return the metrics that a place shows, in display order.
-
-    With a `kind`, only the metrics that this kind of task has are returned.
-    """
-    return [
-        m for m in METRICS.values() if place in m.shown and (kind is None or m.kind in ("", kind))
-    ]
+# Each in display order.
+CLASSIFICATION = (
+    Metric("acc", "accuracy", shown=_EVERYWHERE),
+    _F1_MACRO,
+    Metric("f1_weighted", "weighted F1"),
+    Metric("precision_macro", "macro precision"),
+    Metric("recall_macro", "macro recall"),
+    Metric("roc_auc", "ROC AUC", shown=("console",)),
+    Metric("average_precision", "average precision"),
+    LOSS,
+    Metric("ece", "calibration error", "min", ("console",)),
+)
+MULTILABEL = (
+    Metric("map", "mean average precision", shown=_EVERYWHERE),
+    Metric("f1_micro", "micro F1", shown=("console", "curves", "sweep", "dashboard")),
+    _F1_MACRO,
+    Metric("exact_match", "exact match", shown=("console", "sweep", "dashboard")),
+    Metric("hamming_loss", "Hamming loss", "min", ("console",)),
+    LOSS,
+)
+SEGMENTATION = (
+    Metric("miou", "mean IoU", shown=_EVERYWHERE),
+    Metric("pixel_acc", "pixel accuracy", shown=("console", "curves", "dashboard")),
+    Metric("class_acc", "mean class accuracy", shown=("console",)),
+    Metric("fw_iou", "frequency-weighted IoU", shown=("console",)),
+    LOSS,
+)

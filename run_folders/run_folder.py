@@ -65,7 +65,14 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         """The test predictions, one row per sample."""
-        return self.path / "predictions" / "test.parquet"
+        return self.predictions_of("test")
+
+    def predictions_of(self, split: str) -> Path:
+        """Return the file of the predictions of `val` or `test`, one row per sample.
+
+        Both are those of the best checkpoint.
+        """
+        return self.path / "predictions" / f"{split}.parquet"
 
     @property
     def test_images(self) -> Path:
@@ -145,7 +152,7 @@ class RunFolder:
 
         Args:
             state: running, finished, failed, interrupted, or pruned by a search.
-            stage: setup, fit, test or report.
+            stage: setup, features, fit, validate, test or report.
             error: One line, for a run that did not finish.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")

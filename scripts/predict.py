@@ -53,7 +53,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:
-        from engine.prediction.predict import predict
+        from engine.predict import predict
 
         predict(**vars(arguments))
     return outcome.code

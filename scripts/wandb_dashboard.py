@@ -10,6 +10,7 @@ import sys
 
 from engine.processes.outcome import report_failure
 from run_folders.errors import UserError, brief
+from run_folders.kinds import kind_named, kind_of_metric
 
 
 class DashboardError(UserError, ValueError):
@@ -25,10 +26,13 @@ def main() -> int:
         help="the project of the runs; the entity is a user or a team",
     )
     parser.add_argument(
+        "--kind",
+        help="the kind of task of the runs (default: the first with the metric of --monitor)",
+    )
+    parser.add_argument(
         "--monitor",
-        default="val/acc",
         metavar="METRIC",
-        help="the metric that selects the best epoch (default: val/acc)",
+        help="the metric that selects the best epoch (default: that of the kind, such as val/acc)",
     )
     parser.add_argument(
         "--parameters",
@@ -60,9 +64,10 @@ def _make(arguments: argparse.Namespace) -> None:
         raise DashboardError(msg)
     from reports.wandb_dashboard import Dashboard
 
-    dashboard = Dashboard(
-        entity, project, arguments.monitor, tuple(filter(None, arguments.parameters.split(",")))
-    )
+    kind = arguments.kind or kind_of_metric(arguments.monitor or "val/acc")
+    monitor = arguments.monitor or f"val/{kind_named(kind).headline}"
+    parameters = tuple(filter(None, arguments.parameters.split(",")))
+    dashboard = Dashboard(entity, project, kind, monitor, parameters)
     if arguments.print:
         print(json.dumps(dashboard.definition(), indent=2))
         return

@@ -207,7 +207,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
     def __init__(
         self,
         stored: StoredFeatures,
-        labels: Sequence[int],
+        labels: Sequence[Any],
         indices: Sequence[int],
         view_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
@@ -215,7 +215,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
 
         Args:
             stored: Features of N samples.
-            labels: Class of each sample, 0..K-1.
+            labels: Label of each sample; see `LabelReader`.
             indices: Row of each sample in the split's file, from 0.
             view_of: Called with the epoch and rows [B]; returns the view of each, [B] int64. None
                 if all epochs read view 0.

@@ -1,14 +1,15 @@
 """Readers of image folders and Parquet files that return labelled, encoded images."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.images.decoding import SUFFIXES
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.labels import class_of
+from datamodules.reading.labels import ClassLabels, LabelReader
+from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import Row, read_rows
 from run_folders.errors import near_names
 
@@ -23,14 +24,14 @@ class EncodedImage:
         index: Row in the split's file, from 0. In a folder, position among its files, sorted by
             class and then by name.
         source: The file, or its content.
-        label: Class, 0..K-1.
+        label: Label; see `LabelReader`. Of an image with a mask: 0.
         file: Name of the file, for messages.
         row: Row in that file, from 1; None for an image file.
     """
 
     index: int
     source: bytes | Path
-    label: int
+    label: Any
     file: str
     row: int | None
 
@@ -50,19 +51,20 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Reader of labelled images from a folder, a Parquet file or the hub.
+    """Reader of labelled images from a folder, a table or the hub.
 
     Attributes:
-        image_column, label_column: Columns of a Parquet file.
+        image_column: Column of the images in a table.
+        labels: Reader of the labels in a table.
         class_names: Name of class 0, 1, ...; in an image folder, the names of the class folders.
     """
 
     image_column: str
-    label_column: str
+    labels: LabelReader
     class_names: Sequence[str]
 
     def read(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
-        """Read a split from a folder of files `<path>/<class>/<image>`, or from a Parquet file.
+        """Read a split from a folder of files `<path>/<class>/<image>`, or from a table.
 
         Args:
             path: The folder or file.
@@ -75,32 +77,53 @@ class ImageReader:
             DataError: If `path` is neither, or contains a folder that is not named after a class.
         """
         if path.is_dir():
+            if not isinstance(self.labels, ClassLabels):
+                msg = (
+                    f"{path}: images in class folders have one class each; name a table in "
+                    f"data.files, with the columns {', '.join(self.labels.columns)}"
+                )
+                raise DataError(msg)
             yield from self._from_folder(path, split)
-        elif path.suffix.lower() == ".parquet":
-            rows = (
-                row
-                for row in read_rows(path, [self.image_column, self.label_column])
-                if isinstance(row, Row)
-            )
-            yield from self.from_rows(rows, path.name, split)
+        elif path.suffix.lower() in TABLES:
+            columns = [self.image_column, *self.labels.columns]
+            rows = read_rows(path, columns, self.labels.is_complete, split)
+            yield from self.from_rows(rows, path.name, split, path.parent)
         else:
-            msg = f"{path}: give a .parquet file, or a folder with one folder of images per class"
+            msg = (
+                f"{path}: give a table ({', '.join(TABLES)}), or a folder with one folder of "
+                f"images per class"
+            )
             raise DataError(msg)
 
     def from_rows(
-        self, rows: Iterator[Row], file: str, split: str
+        self, rows: Iterable[Row | BadRow], file: str, split: str, folder: Path | None = None
     ) -> Iterator[EncodedImage | BadRow]:
-        """Read the images of a table; an image is bytes, or a mapping with `bytes` (hub)."""
+        """Read the images of a table.
+
+        Args:
+            rows: Rows of the table. An image is bytes, a mapping with `bytes` (hub), or a path.
+            file: Name of the table.
+            split: Split that bad rows name.
+            folder: Folder that paths of images are relative to; None if there are no paths.
+        """
         for row in rows:
-            label, reason = class_of(row.values.get(self.label_column), self.class_names)
-            content = content_of(row.values.get(self.image_column))
-            if content is None:
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            label, reason = self.labels.read(row.values)
+            value = row.values.get(self.image_column)
+            source: bytes | Path | None = content_of(value)
+            if source is None and folder is not None and isinstance(value, str) and value.strip():
+                source = folder / value.strip()
+                if not source.is_file():
+                    reason = f"there is no file {source}"
+            elif source is None:
                 reason = f"column '{self.image_column}' holds no image bytes"
             if reason:
-                yield BadRow(split, file, row.index + 1, None, reason)
+                yield BadRow(split, file, row.index + 1, row.line, reason)
             else:
-                assert content is not None  # noqa: S101 - tells the type checker
-                yield EncodedImage(row.index, content, label, file, row.index + 1)
+                assert source is not None  # noqa: S101 - tells the type checker
+                yield EncodedImage(row.index, source, label, file, row.index + 1)
 
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
         folders = sorted(

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from datamodules.batching.stored_features import digest_of_tensors
 from datamodules.images.decoding import BadImageError, check_image, decode_image
 from datamodules.images.rows import EncodedImage, digest_of
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.splits import stratified_split
 
 _THREADS = 4
 _LARGEST_SHARE = 0.6  # share of the memory that images may take
@@ -60,27 +59,18 @@ class ImageSplit(Dataset[ImageBatch]):
 
     Attributes:
         indices: Row of each image in the split's file, from 0.
-        labels: Class of each image, 0..K-1.
+        labels: Label of each image; see `LabelReader`.
         names: Name by which the user recognises each image.
         digests: Digest of the content of each image.
     """
 
     def __init__(
-        self, indices: list[int], labels: list[int], names: list[str], digests: list[str]
+        self, indices: list[int], labels: list[Any], names: list[str], digests: list[str]
     ) -> None:
         self.indices, self.labels, self.names, self.digests = indices, labels, names, digests
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def classes(self) -> set[int]:
-        """Classes that occur in the split."""
-        return set(self.labels)
-
-    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Return the positions of two parts with the same fraction of every class."""
-        return stratified_split(self.labels, fraction, seed)
 
     @abstractmethod
     def take(self, positions: Sequence[int]) -> Self:
@@ -94,7 +84,7 @@ class ImageSplit(Dataset[ImageBatch]):
     def content_digest(self) -> str:
         """Return a digest of all images; splits with equal digests have equal features."""
 
-    def rows(self) -> Iterable[tuple[int, str, int]]:
+    def rows(self) -> Iterable[tuple[int, str, Any]]:
         """Return row, digest and label of each sample; the dataset's fingerprint covers them."""
         return zip(self.indices, self.digests, self.labels, strict=True)
 
@@ -106,7 +96,7 @@ class ImageSplit(Dataset[ImageBatch]):
         """Return the name of the first image with this digest."""
         return self.names[self.digests.index(key)]
 
-    def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[int], list[str], list[str]]:
+    def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[Any], list[str], list[str]]:
         kept = (
             [values[p] for p in positions]
             for values in (self.indices, self.labels, self.names, self.digests)
@@ -127,7 +117,7 @@ class DecodedImages(ImageSplit):
         self,
         images: Tensor,
         indices: list[int],
-        labels: list[int],
+        labels: list[Any],
         names: list[str],
         digests: list[str],
     ) -> None:

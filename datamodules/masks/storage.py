@@ -16,7 +16,6 @@ from datamodules.masks.class_list import ClassList
 from datamodules.masks.rows import EncodedPair
 from datamodules.masks.transforms import Pixels, SegmentationAugmenter, resized_image, stretched
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.splits import random_split
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,6 @@ class SegmentationSplit:
     def indices(self) -> list[int]:
         """Row of each pair in the split's file, from 0."""
         return [pair.index for pair in self.pairs]
-
-    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Return the positions of two random parts; classes are not balanced."""
-        return random_split(len(self), fraction, seed)
 
     def take(self, positions: Sequence[int]) -> Self:
         """Return a split with the pairs at these positions."""

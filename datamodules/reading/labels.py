@@ -1,9 +1,218 @@
-"""Class names: labels of a column mapped to classes, and checks of the configured names."""
+"""How the labels of a row are read: one class, several labels, or what an own package reads."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from datamodules.reading.errors import DataError
+from datamodules.reading.splits import stratified_split
 from run_folders.errors import near_names
+
+_YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+
+
+class LabelReader(ABC):
+    """Reads the label of a row, and divides samples by their labels.
+
+    A label is an int (a class), a float (a number), or a tuple of floats. The batch has them as a
+    tensor [B] int64, [B] float32 or [B, K] float32.
+    """
+
+    @property
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+
+    @abstractmethod
+    def read(self, values: Mapping[str, Any]) -> tuple[Any, str]:
+        """Return the label of a row and an empty string, or any value and the fault.
+
+        Args:
+            values: Column -> value: a text from CSV, any JSON or Arrow value from other files.
+        """
+
+    def is_complete(self, row: Mapping[str, str]) -> bool:
+        """Return whether a line inside a quoted text is a complete row: its label is sound."""
+        return not self.read(row)[1]
+
+    @abstractmethod
+    def divide(
+        self, labels: Sequence[Any], fraction: float, seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Return the positions of two parts; the second has this fraction of the samples."""
+
+    def unseen(self, labels: Sequence[Any]) -> list[str]:  # noqa: ARG002 - for subclasses
+        """Return the names of classes without a sample; empty if there are no classes."""
+        return []
+
+
+@dataclass(frozen=True)
+class ClassLabels(LabelReader):
+    """One class for each sample.
+
+    Attributes:
+        column: Column of class names, or of typed numbers.
+        class_names: Name of class 0, 1, ...
+    """
+
+    column: str
+    class_names: Sequence[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The label column."""
+        return [self.column]
+
+    def read(self, values: Mapping[str, Any]) -> tuple[int, str]:
+        """Return the class, 0..K-1; see `class_of`."""
+        return class_of(values.get(self.column), self.class_names)
+
+    def is_complete(self, row: Mapping[str, str]) -> bool:
+        """Return whether the label of a row is the name of a class."""
+        return row[self.column] in self.class_names
+
+    def divide(
+        self, labels: Sequence[int], fraction: float, seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Return the positions of two parts with the same fraction of every class."""
+        return stratified_split(labels, fraction, seed)
+
+    def unseen(self, labels: Sequence[int]) -> list[str]:
+        """Return the names of the classes without a sample."""
+        seen = set(labels)
+        return [name for k, name in enumerate(self.class_names) if k not in seen]
+
+
+class _SeveralLabels(LabelReader):
+    """Any number of labels for each sample: a tuple of K floats, 0 or 1."""
+
+    class_names: Sequence[str]
+
+    def divide(
+        self, labels: Sequence[tuple[float, ...]], fraction: float, seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Return the positions of two parts, stratified by the rarest label of each sample."""
+        counts = [sum(values) for values in zip(*labels, strict=True)]
+        rarest_first = sorted(range(len(counts)), key=lambda k: (counts[k], k))
+        strata = [next((k for k in rarest_first if values[k]), len(counts)) for values in labels]
+        return stratified_split(strata, fraction, seed)
+
+    def unseen(self, labels: Sequence[tuple[float, ...]]) -> list[str]:
+        """Return the names of the labels that no sample has."""
+        return [
+            name
+            for k, name in enumerate(self.class_names)
+            if not any(values[k] for values in labels)
+        ]
+
+
+@dataclass(frozen=True)
+class LabelColumns(_SeveralLabels):
+    """A column of 0 and 1 for each label.
+
+    Attributes:
+        label_columns: Column of label 0, 1, ...
+        class_names: Name of label 0, 1, ...
+    """
+
+    label_columns: Sequence[str]
+    class_names: Sequence[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The label columns."""
+        return list(self.label_columns)
+
+    def read(self, values: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
+        """Return 0 or 1 for each label."""
+        found = []
+        for column in self.label_columns:
+            value = values.get(column)
+            text = str(value).strip().lower() if value is not None else ""
+            if text not in _YES | _NO:
+                received = f"holds {value!r}" if text else "is empty"
+                return (), f"column '{column}' {received}; 0 or 1 is needed"
+            found.append(float(text in _YES))
+        return tuple(found), ""
+
+
+@dataclass(frozen=True)
+class SeparatedLabels(_SeveralLabels):
+    """A column with the names of a sample's labels, separated by a text. Empty means no label.
+
+    Attributes:
+        column: The column. A list of names or of typed numbers is read as well.
+        separator: Text between two names.
+        class_names: Name of label 0, 1, ...
+    """
+
+    column: str
+    separator: str
+    class_names: Sequence[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The label column."""
+        return [self.column]
+
+    def read(self, values: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
+        """Return 0 or 1 for each label."""
+        value = values.get(self.column)
+        parts = value if isinstance(value, list) else str(value or "").split(self.separator)
+        chosen = set()
+        for part in parts:
+            if isinstance(part, str) and not part.strip():
+                continue
+            label, reason = class_of(part, self.class_names)
+            if reason:
+                return (), reason
+            chosen.add(label)
+        return tuple(float(k in chosen) for k in range(len(self.class_names))), ""
+
+    def is_complete(self, row: Mapping[str, str]) -> bool:
+        """Return whether a row has sound labels, at least one."""
+        return bool(row[self.column].strip()) and super().is_complete(row)
+
+
+def label_reader(
+    column: str | Sequence[str], separator: str | None, class_names: Sequence[str]
+) -> LabelReader:
+    """Return the reader for the settings `label_column` and `label_separator`.
+
+    Args:
+        column: The label column, or the 0/1 column of each label.
+        separator: Text between the labels of a sample; None for one class for each sample.
+        class_names: Name of class or label 0, 1, ...
+
+    Raises:
+        DataError: If the settings contradict each other.
+    """
+    if not class_names:
+        msg = "data.classes: the names of the classes in the label column are needed"
+        raise DataError(msg)
+    if isinstance(column, str):
+        if separator is None:
+            return ClassLabels(column, class_names)
+        inside = [name for name in class_names if separator in name]
+        if not separator.strip() or inside:
+            why = f"it is part of the name {inside[0]!r}" if inside else "it is empty"
+            msg = f"data.label_separator: received {separator!r}; {why}; choose another text"
+            raise DataError(msg)
+        return SeparatedLabels(column, separator, class_names)
+    if separator is not None:
+        msg = (
+            f"data.label_separator: received {separator!r}, and data.label_column names "
+            f"{len(column)} columns; set one of the two"
+        )
+        raise DataError(msg)
+    if len(column) != len(class_names):
+        msg = (
+            f"data.label_column names {len(column)} columns, and data.classes {len(class_names)} "
+            f"labels; one column is needed for each label"
+        )
+        raise DataError(msg)
+    return LabelColumns(column, class_names)
 
 
 def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
@@ -32,7 +241,7 @@ def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
     return -1, f"label '{text}' is none of {', '.join(class_names)}{hint}"
 
 
-def check_classes(classes: Sequence[str], num_classes: int) -> None:
+def check_classes(classes: Sequence[str], num_classes: int | None) -> None:
     """Raise `DataError` if the number of names is not `num_classes`, or a name occurs twice."""
     if len(classes) != num_classes:
         msg = (

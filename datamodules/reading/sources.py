@@ -1,6 +1,6 @@
 """Sources of data: the local folder, else the hub, else an error that names both options."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -159,10 +159,10 @@ def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Ro
         )
 
 
-def check_hub_columns(hub: str, rows: Sequence[Row], needed: Mapping[str, str]) -> None:
-    """Raise `DataError` if a column is missing; `needed` maps keys of `data` to columns."""
+def check_hub_columns(hub: str, rows: Sequence[Row], needed: Iterable[tuple[str, str]]) -> None:
+    """Raise `DataError` if a column is missing; `needed` has keys of `data` and their columns."""
     columns = list(rows[0].values) if rows else []
-    for key, column in needed.items():
+    for key, column in needed:
         if column not in columns:
             msg = f"{hub} on the hub has the columns {', '.join(columns)}; set data.{key}"
             raise DataError(msg)

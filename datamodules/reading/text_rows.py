@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.labels import class_of
-from datamodules.reading.splits import stratified_split
+from datamodules.reading.labels import LabelReader
 from datamodules.reading.tables import COLUMN_ADVICE, Row, read_rows, unreadable
 
 log = logging.getLogger(__name__)
@@ -21,26 +21,17 @@ class TextSplit:
     Attributes:
         indices: Row of each text in the file, from 0.
         texts: Texts as in the file.
-        labels: Class of each text, 0..K-1.
+        labels: Label of each text; see `LabelReader`.
     """
 
     indices: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    @property
-    def classes(self) -> set[int]:
-        """Classes that occur in the split."""
-        return set(self.labels)
-
-    def split_positions(self, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-        """Return the positions of two parts with the same fraction of every class."""
-        return stratified_split(self.labels, fraction, seed)
-
-    def rows(self) -> Iterable[tuple[int, str, int]]:
+    def rows(self) -> Iterable[tuple[int, str, Any]]:
         """Return row, text and label of each sample; the dataset's fingerprint covers them."""
         return zip(self.indices, self.texts, self.labels, strict=True)
 
@@ -66,23 +57,23 @@ class RowReader:
     """Reader of labelled texts; it checks each row.
 
     Attributes:
-        text_column, label_column: Names of the columns.
+        text_column: Name of the text column.
+        labels: Reader of the labels.
         id_column: Column whose values must be unique, if any.
-        class_names: Name of class 0, 1, ...
     """
 
     text_column: str
-    label_column: str
+    labels: LabelReader
     id_column: str | None
-    class_names: Sequence[str]
 
     def columns(self) -> list[str]:
         """Return the columns that are read."""
-        return [c for c in (self.text_column, self.label_column, self.id_column) if c is not None]
+        named = (self.text_column, *self.labels.columns, self.id_column)
+        return [column for column in named if column is not None]
 
     def is_complete_row(self, row: Mapping[str, str]) -> bool:
-        """Return whether a line inside a quoted text is a complete row: its label is a class."""
-        return row[self.label_column] in self.class_names
+        """Return whether a line inside a quoted text is a complete row: its label is sound."""
+        return self.labels.is_complete(row)
 
     def read(
         self, rows: Iterable[Row | BadRow], file: str, split: str
@@ -107,7 +98,7 @@ class RowReader:
                 bad.append(row)
                 continue
             text = row.values.get(self.text_column)
-            label, reason = class_of(row.values.get(self.label_column), self.class_names)
+            label, reason = self.labels.read(row.values)
             reason = text_fault(text, self.text_column) or reason or self._repeated_id(row, seen)
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,11 @@ from datamodules.batching.order import EvaluationBatches, TrainingBatches
 POOL_BATCHES = 50
 
 
-class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
+class TokenizedTexts(Dataset[tuple[Tensor, Any, int]]):
     """Token ids of a split, concatenated in one tensor."""
 
     def __init__(
-        self, ids: Sequence[Sequence[int]], labels: Sequence[int], indices: Sequence[int]
+        self, ids: Sequence[Sequence[int]], labels: Sequence[Any], indices: Sequence[int]
     ) -> None:
         self.lengths: npt.NDArray[np.int64] = np.asarray([len(row) for row in ids], dtype=np.int64)
         self.ends = np.cumsum(self.lengths)
@@ -33,7 +34,7 @@ class TokenizedTexts(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, position: int) -> tuple[Tensor, Any, int]:
         """Return token ids [T] int32, label, and row in the file."""
         end = int(self.ends[position])
         return (
@@ -49,7 +50,7 @@ class PadCollator:
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
-    def __call__(self, samples: Sequence[tuple[Tensor, int, int]]) -> TextBatch:
+    def __call__(self, samples: Sequence[tuple[Tensor, Any, int]]) -> TextBatch:
         """Return a batch of the samples."""
         ids, labels, indices = zip(*samples, strict=True)
         lengths = torch.tensor([len(row) for row in ids])

@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from engine.config.groups import groups
-from engine.config.own_packages import VARIABLE, own_packages
 from engine.config.paths import CONFIGS
 from engine.old_names import removal
 from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes
+from run_folders.own_packages import VARIABLE, own_packages
 
 COMMAND_LINE = "the command line"
 # Groups whose options are parts of the model.

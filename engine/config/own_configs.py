@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from engine.config.errors import ConfigError
-from engine.config.own_packages import own_config_folders, own_package_folders
+from engine.config.paths import own_config_folders
 from run_folders.errors import brief
 from run_folders.nested import nodes
+from run_folders.own_packages import own_package_folders
 
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 # Groups of Hydra that a file may choose an option of, and keys that it may set.

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from run_folders.own_packages import own_package_folders
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -24,3 +26,14 @@ def cache_folder(stated: str | None) -> Path:
         return (Path(base).expanduser() / "thaw" / "features").resolve()
     except RuntimeError:  # the user of a container may have no home directory
         return Path(tempfile.gettempdir()).resolve() / "thaw" / "features"
+
+
+def own_config_folders() -> list[Path]:
+    """Return the folders `configs` of the own packages and of the working directory.
+
+    Raises:
+        OwnPackageError: If a package cannot be found.
+    """
+    found = [folder / "configs" for folder in [*own_package_folders(), Path.cwd()]]
+    unique = dict.fromkeys(folder.resolve() for folder in found if folder.is_dir())
+    return [folder for folder in unique if folder != CONFIGS]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config.errors import ConfigError
-from engine.config.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 from engine.config.signatures import Fault
 from run_folders.errors import near_names
+from run_folders.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 
 _HEADS = "lightning_modules.networks.heads"
 _GROUPS = "parameter groups have it: set model.lr, model.backbone_lr and model.weight_decay"

@@ -189,12 +189,12 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             f"received {count!r}; "
             f"data.classes names {len(classes)}: {', '.join(map(str, classes))}",
         )
-    if at("model.num_classes") != count:
+    if "num_classes" in (values.get("model") or ()) and at("model.num_classes") != count:
         yield (
             "model.num_classes",
             f"received {at('model.num_classes')!r}; the data has {count} classes",
         )
-    known = _metrics(at("model._target_"), count)
+    known = _metrics(values.get("model"))
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
@@ -217,17 +217,13 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
         yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
 
 
-def _metrics(target: object, num_classes: object) -> list[str]:
-    """Return the validation metrics of a task.
-
-    The list is empty if the task or the number of classes is itself faulty.
-    """
+def _metrics(model: Any) -> list[str]:  # noqa: ANN401 - any value of a config
+    """Return the validation metrics of a task; an empty list if its node is itself faulty."""
     try:
-        task = resolve_target(target, "model")
-    except ConfigError:
+        task = resolve_target(model["_target_"], "model")
+    except (ConfigError, KeyError, TypeError):
         return []
-    names = task.metric_names(num_classes) if isinstance(num_classes, int) else []
-    return [f"val/{name}" for name in names]
+    return [f"val/{name}" for name in task.metric_names(model)]
 
 
 def _part_faults(values: dict[str, Any]) -> Iterator[Fault]:

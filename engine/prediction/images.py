@@ -15,9 +15,8 @@ from datamodules.images.storage import Decoding, in_threads
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import DataError, raise_bad_rows
 from datamodules.reading.tables import Row, read_rows
-from engine.prediction.table_writer import TableWriter, progress
+from engine.prediction.table_writer import OutputColumns, TableWriter, progress
 from engine.trained_run import TrainedRun
-from lightning_modules.metrics.classification import predicted
 
 ADVICE = "fix the file, or leave such images out with --on-bad-rows skip"
 _BATCH = 64
@@ -29,16 +28,17 @@ def predict_images(
     target: Path,
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
+    output: OutputColumns,
 ) -> tuple[int, int]:
-    """Predict the classes of images and write them to a table.
+    """Predict images and write the predictions to a table.
 
     Args:
-        run: A trained run of an image classifier.
+        run: A trained run of images.
         inputs: Images, folders of images, .txt with one path per line, or .parquet.
-        target: The output file. Its columns are `image`, `prediction`, and `probability_<class>`
-            for each class.
+        target: The output file. Its columns are `image`, then those of the prediction.
         column: The column of the images in .parquet; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
+        output: The columns of the prediction.
 
     Returns:
         The numbers of predicted and of left out images.
@@ -64,7 +64,7 @@ def predict_images(
                 if not isinstance(reason, np.ndarray)
             ]
             if good:  # written before an error is raised, so that no prediction is lost
-                writer.write(_predicted(run, good))
+                writer.write(_predicted(run, good, output))
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
@@ -107,15 +107,12 @@ def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
 
 
 def _predicted(
-    run: TrainedRun, images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]]
+    run: TrainedRun,
+    images: Sequence[tuple[EncodedImage, np.ndarray[Any, Any]]],
+    output: OutputColumns,
 ) -> list[dict[str, Any]]:
     pixels = torch.from_numpy(np.stack([pixels for _, pixels in images])).permute(0, 3, 1, 2)
     unknown = torch.zeros(len(images), dtype=torch.int64)
-    probabilities = run.predict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown))
-    _, classes = predicted(probabilities)
-    names = [run.class_names[k] for k in classes.tolist()]
-    columns = [f"probability_{name}" for name in run.class_names]
-    return [
-        {"image": image.name, "prediction": name, **dict(zip(columns, values, strict=True))}
-        for (image, _), name, values in zip(images, names, probabilities.tolist(), strict=True)
-    ]
+    predictions = run.predict(ImageBatch(pixel_values=pixels, labels=unknown, index=unknown))
+    found = zip(images, output.rows(predictions), strict=True)
+    return [{"image": image.name, **added} for (image, _), added in found]

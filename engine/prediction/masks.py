@@ -13,20 +13,21 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.images.decoding import BadImageError, decode_image, decode_mask
 from datamodules.images.rows import EncodedImage
 from datamodules.images.storage import in_threads
 from datamodules.masks.class_list import ClassList
 from datamodules.masks.rows import SegmentationReader
+from datamodules.masks.transforms import resized_image
 from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
 from engine.prediction.images import ADVICE, images_of
 from engine.prediction.table_writer import progress
-from engine.segmentation_results import predicted_labels
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
 from reports.triptychs import colorize, encoded, triptych
 from run_folders.files import write_atomically
-from run_folders.metrics import METRICS
+from run_folders.kinds import metric_of
 from run_folders.run_folder import RunFolderError
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def predict_masks(
 def _print_metrics(totals: SegmentationTotals) -> None:
     metrics = totals.result().metrics
     if metrics["miou"] is not None:
-        shown = [METRICS[name] for name in ("miou", "pixel_acc")]
+        shown = [metric_of(name) for name in ("miou", "pixel_acc")]
         line = f"images with annotations: {int(totals.samples)}; " + ", ".join(
             f"{metric.title} {metric.text(metrics[metric.name])}" for metric in shown
         )
@@ -250,3 +251,27 @@ def _write(
             target / f"{name}.{kind}.png",
             lambda path, content=content: path.write_bytes(content),  # type: ignore[misc]
         )
+
+
+def predicted_labels(run: TrainedRun, images: Sequence[Pixels]) -> list[Pixels]:
+    """Predict the class of each pixel, at each image's own size.
+
+    Args:
+        run: A trained run of a segmenter.
+        images: Images, [H, W, 3] each.
+
+    Returns:
+        Masks, [H, W] each.
+    """
+    side = int(run.data_state["size"][0])
+    sizes = torch.tensor([image.shape[:2] for image in images])
+    height, width = sizes.amax(dim=0).tolist()
+    pixels = torch.from_numpy(
+        np.stack([resized_image(image, side).transpose(2, 0, 1) for image in images])
+    )
+    unknown = torch.full((len(images), height, width), IGNORE_INDEX, dtype=torch.uint8)
+    batch = SegmentationBatch(
+        pixel_values=pixels, labels=unknown, sizes=sizes, index=torch.arange(len(images))
+    )
+    masks = run.predict(batch).numpy()
+    return [mask[:h, :w] for mask, (h, w) in zip(masks, sizes.tolist(), strict=True)]

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -10,10 +12,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 from run_folders.run_folder import RunFolderError
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class OutputColumns:
+    """The columns that a prediction adds to a table.
+
+    Attributes:
+        types: Name of each column -> str or float.
+        rows: Called with predictions [B, ...] of the task; returns the columns of each sample.
+    """
+
+    types: Mapping[str, type]
+    rows: Callable[[Tensor], list[dict[str, Any]]]
 
 
 class TableWriter:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from engine.config.redaction import hide, secret_values
 from engine.sweeps.resuming import redact_sweep_record
-from run_folders.metrics import metric_text, shown_in
+from run_folders.kinds import metric_text, shown_in
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
 

@@ -1,18 +1,24 @@
 """Names of runs, sweeps, dashboard groups and log files, for interpolations in the config."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from engine.processes import ranks
+from run_folders.kinds import metric_of
 from run_folders.sweep import RECORD
 
 _LONGEST_NAME = 100
 
 
 def register_resolvers() -> None:
-    """Register the resolvers for the names of runs, sweeps, dashboard groups and log files.
+    """Register the resolvers of the config.
+
+    They name runs, sweeps, dashboard groups and log files, and return defaults that follow from
+    other keys.
 
     Runs and sweeps are named for their experiments, else for their datasets. A backbone of random
     weights has no name, so it has no tokenizer either.
@@ -28,8 +34,26 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
+    OmegaConf.register_new_resolver("thaw.monitor", _default_monitor, replace=True)
+    OmegaConf.register_new_resolver("thaw.mode", _default_mode, replace=True)
+    OmegaConf.register_new_resolver("thaw.count", _count, replace=True)
     OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
+
+
+def _default_monitor(target: Any) -> str:  # noqa: ANN401 - any value of a config
+    from engine.config.monitoring import default_monitor  # it imports the task, and so torch
+
+    return default_monitor(target)
+
+
+def _default_mode(monitor: Any) -> str:  # noqa: ANN401 - any value of a config
+    return metric_of(str(monitor)).better
+
+
+def _count(values: Any) -> int | None:  # noqa: ANN401 - any value of a config
+    """Return the length of a list; None for another value, which validation reports."""
+    return len(values) if isinstance(values, Sequence) and not isinstance(values, str) else None
 
 
 def _sweep_name(default: str) -> str:

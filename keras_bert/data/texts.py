@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
+from datamodules.reading.labels import ClassLabels
 from datamodules.reading.tables import Row, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
 
@@ -89,7 +90,7 @@ def read_labelled(
     names = list(classes) or _labels(
         _read(path, read_rows(path, columns, advice=_COLUMNS)), label_column, path
     )
-    reader = RowReader(text_column, label_column, None, names)
+    reader = RowReader(text_column, ClassLabels(label_column, names), None)
     rows = list(_read(path, read_rows(path, columns, reader.is_complete_row, advice=_COLUMNS)))
     if not rows:
         msg = f"{path} has a header and no rows; add rows to it"

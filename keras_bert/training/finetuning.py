@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from datamodules.reading.splits import random_split, shared_keys
+from datamodules.reading.splits import random_split, shared_keys, stratified_split
 from datamodules.reading.text_rows import TextSplit
 from keras_bert.data.batching import padding_share
 from keras_bert.data.samples import CLASSES, sample_labelled
@@ -39,7 +39,7 @@ from keras_bert.training.running import (
 )
 from keras_bert.training.settings import FinetuneSettings
 from run_folders.files import write_atomically
-from run_folders.metrics import METRICS
+from run_folders.kinds import metric_of
 
 COMMAND = "finetune"
 _VAL_SHARE = 10  # 1/10 of the rows are for validation
@@ -150,7 +150,7 @@ def _parts(
         return random_split(
             len(train), max(1, len(train) // _VAL_SHARE) / len(train), settings.seed
         )
-    return train.split_positions(1 / _VAL_SHARE, settings.seed)
+    return stratified_split(train.labels, 1 / _VAL_SHARE, settings.seed)
 
 
 def _split_records(splits: dict[str, TextSplit], classes: list[str]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _job(
         padding_share=padding_share(train.store.lengths + 2, batches, train.padding),
         validate=validate,
         monitor="val/acc",
-        mode=METRICS["acc"].better,
+        mode=metric_of("acc").better,
         lrs={"features": None if settings.freeze else settings.bert_lr, "head": settings.lr},
         head=[weight for weight in network.weights if id(weight) not in bert],
     )
@@ -247,7 +247,7 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
         metrics = record[name]
         if metrics:
             summary = ", ".join(
-                f"{name} {METRICS[name].text(metrics[name])}"
+                f"{name} {metric_of(name).text(metrics[name])}"
                 for name in ("acc", "f1_macro", "loss")
             )
             print(f"{name}: {summary} (n {metrics['n']})")

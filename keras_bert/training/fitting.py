@@ -17,7 +17,7 @@ from keras_bert.run_folder import KerasRunFolder
 from keras_bert.training.optimization import BertAdamW, WarmupLinearDecay
 from keras_bert.training.settings import TrainingSettings
 from keras_bert.training.state import State
-from run_folders.metrics import log_line
+from run_folders.kinds import log_line
 
 Metrics = dict[str, Any]
 
@@ -295,6 +295,7 @@ def fit_record(rows: list[dict[str, str]], job: TrainingPlan) -> dict[str, Any]:
     seconds = [float(row["train/seconds"]) for row in rows]
     fit_seconds = round(sum(float(row["seconds"]) for row in rows), 3)
     return {
+        "kind": "classification",  # of texts, or of masked tokens
         "val": val,
         "best": best,
         "parameters": count,

@@ -36,7 +36,7 @@ from keras_bert.training.running import (
     write_start,
 )
 from keras_bert.training.settings import PretrainSettings
-from run_folders.metrics import METRICS
+from run_folders.kinds import metric_of
 
 COMMAND = "pretrain"
 _VAL_SHARE = 20  # 1/20 of the documents are for validation
@@ -147,7 +147,7 @@ def _job(
         padding_share=data["train"].padding_share(),
         validate=validate,
         monitor="val/loss",
-        mode=METRICS["loss"].better,
+        mode=metric_of("loss").better,
         lrs={"features": settings.lr, "head": settings.lr},
         head=[weight for weight in network.weights if id(weight) not in bert],
     )
@@ -155,8 +155,8 @@ def _job(
 
 def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
     val, best = record["val"], record["best"]
-    loss, accuracy = (METRICS[name].text(val[name]) for name in ("loss", "acc"))
-    entropy = METRICS["loss"].text(val["unigram_entropy"])
+    loss, accuracy = (metric_of(name).text(val[name]) for name in ("loss", "acc"))
+    entropy = metric_of("loss").text(val["unigram_entropy"])
     print(f"best epoch {best['epoch']}: masked-LM validation loss {loss} nats, accuracy {accuracy}")
     print(f"unigram entropy of the {val['n']} chosen tokens: {entropy} nats")
     print(

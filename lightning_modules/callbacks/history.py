@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_timer import EpochTimer
-from run_folders.metrics import log_line
+from run_folders.kinds import log_line
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_modules.base import Task
 from run_folders.errors import UserError
-from run_folders.metrics import metric_text
+from run_folders.kinds import metric_text
 
 
 class PrunedRunError(UserError):

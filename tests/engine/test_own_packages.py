@@ -15,11 +15,12 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from engine.config.errors import ConfigError
-from engine.config.own_packages import VARIABLE, OwnPackageError, own_config_folders, own_packages
+from engine.config.paths import own_config_folders
 from engine.evaluation import evaluate
 from engine.feature_cache.key import plain_attributes
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.text_classifier import TextClassifier
+from run_folders.own_packages import VARIABLE, OwnPackageError, own_packages
 from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Train
 

@@ -22,12 +22,12 @@ from engine.checkpoints import CheckpointError
 from engine.config import places
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
-from engine.config.own_packages import VARIABLE
 from engine.config.places import PLACES, place_of, resolve_target
 from engine.config.validation import _object_faults
 from engine.evaluation import evaluate
 from engine.sweeps.resuming import resumed_overrides
 from engine.trained_run import open_run
+from run_folders.own_packages import VARIABLE
 from run_folders.sweep import Sweep
 from run_folders.sweep_job import SweepError
 from tests.conftest import ROOT, SAMPLE, Train

@@ -7,8 +7,8 @@ import lightning
 import pytest
 from omegaconf import OmegaConf
 
-from engine.config.own_packages import VARIABLE
 from engine.config.redaction import HIDDEN, hide, redacted, secret_values
+from run_folders.own_packages import VARIABLE
 from tests.conftest import SAMPLE, Train
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.own_packages import VARIABLE
 from lightning_modules.base import Task
+from run_folders.own_packages import VARIABLE
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import Sweep
 from tests.conftest import SAMPLE, Ended

@@ -36,6 +36,12 @@ SAMPLES = {
 CHANGED: dict[str, list[tuple[Any, Any]]] = {
     # A backbone of random weights has no tokenizer, so the default is not the backbone's mapping.
     "data.tokenizer": [("${model.backbone}", "${thaw.pretrained_name:${model.backbone}}")],
+    "data.label_separator": [(..., None)],
+    # They follow from the kind of task.
+    "monitor": [
+        (metric, "${thaw.monitor:${model._target_}}") for metric in ("val/acc", "val/miou")
+    ],
+    "mode": [("max", "${thaw.mode:${monitor}}")],
 }
 _HEADS, _WARMING_UP, _DECAYING = (
     {"linear", "bigru", "mlp"},
@@ -69,10 +75,11 @@ CLASSES = {
 }
 # Key of metrics.json that was added after version 0.1 -> its values; see CHANGELOG.
 ADDED = {
+    "kind": {"classification", "segmentation"},
     "loss": {
         "lightning_modules.losses.classification.CrossEntropy",
         "lightning_modules.losses.segmentation.UpsampledCrossEntropy",
-    }
+    },
 }
 TIMES = {"seconds", "samples_per_second"}
 # Equal on any machine: counts of the data, the steps and the network's parameters.

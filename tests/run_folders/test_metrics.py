@@ -4,21 +4,28 @@ import pytest
 
 from lightning_modules.metrics.classification import metric_names
 from lightning_modules.metrics.segmentation import METRIC_NAMES
-from run_folders.metrics import METRICS, log_line, shown_in
+from lightning_modules.multilabel import MultilabelTask
+from run_folders.kinds import KINDS, log_line, shown_in
 
 
 @pytest.mark.parametrize(
-    ("kind", "computed"), [("classification", metric_names(2)), ("segmentation", METRIC_NAMES)]
+    ("kind", "computed"),
+    [
+        ("classification", metric_names(2)),
+        ("multilabel", MultilabelTask.metric_names({})),
+        ("segmentation", METRIC_NAMES),
+    ],
 )
 def test_every_described_metric_is_computed(kind: str, computed: list[str]) -> None:
-    described = {name for name, metric in METRICS.items() if metric.kind in ("", kind)}
+    described = {metric.name for metric in KINDS[kind].metrics}
+    assert KINDS[kind].headline in described
     assert len(described) > 4
     assert described <= set(computed)
 
 
 def test_a_place_shows_the_metrics_of_one_kind_of_task() -> None:
     names = [metric.name for metric in shown_in("dashboard", "segmentation")]
-    assert names == ["loss", "miou", "pixel_acc"]
+    assert names == ["miou", "pixel_acc", "loss"]
     assert {"acc", "miou"} <= {metric.name for metric in shown_in("dashboard")}
 
 

@@ -28,5 +28,5 @@ class NotesDataModule(TextDataModule):
             except UnicodeDecodeError:
                 yield BadRow(split, name, index + 1, None, "is not UTF-8")
                 continue
-            columns = {self.reader.text_column: text, self.reader.label_column: path.parent.name}
+            columns = {self.reader.text_column: text, self.labels.columns[0]: path.parent.name}
             yield Row(index, None, columns)

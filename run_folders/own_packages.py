@@ -9,7 +9,6 @@ from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine.config.paths import CONFIGS
 from run_folders.errors import UserError
 
 ENTRY_POINTS, VARIABLE = "thaw.components", "THAW_COMPONENTS"
@@ -62,14 +61,3 @@ def own_package_folders() -> list[Path]:
             raise OwnPackageError(msg)
         folders += [Path(folder) for folder in spec.submodule_search_locations]
     return folders
-
-
-def own_config_folders() -> list[Path]:
-    """Return the folders `configs` of the own packages and of the working directory.
-
-    Raises:
-        OwnPackageError: If a package cannot be found.
-    """
-    found = [folder / "configs" for folder in [*own_package_folders(), Path.cwd()]]
-    unique = dict.fromkeys(folder.resolve() for folder in found if folder.is_dir())
-    return [folder for folder in unique if folder != CONFIGS]

@@ -1,40 +1,58 @@
-"""The parts of a run's page that only segmentation has."""
+"""The report's parts for segmentation."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
+from reports import plots
+from reports.kinds.base import Card, KindPage, card
 from reports.pictures import source
 from reports.record import RunRecord
 from reports.statistics import mean_interval
-from run_folders.metrics import METRICS
 
 _MAX_PAIRS = 30
+_MAX_DRAWN_CLASSES = 40
 _GROUPS = ("worst", "median", "best")
 
 
-def is_segmentation(run: RunRecord) -> bool:
-    """Return whether a run's test metrics are those of segmentation."""
-    return "miou" in run.test
+class SegmentationPage(KindPage):
+    """Pictures, per-class metrics and confusions of segmentation."""
 
+    sample_noun: ClassVar[str] = "images"
+    template: ClassVar[str] = "kind_segmentation.html.j2"
+    comparison: ClassVar[str] = (
+        "Segmentation runs are compared with the sign test on the IoU of each image."
+    )
+    samples_table: ClassVar[str] = "test/images"
+    has_confusion: ClassVar[bool] = True
 
-def segmentation_headline(run: RunRecord) -> list[dict[str, Any]]:
-    """Return the cards at the top of the page: title, value and confidence interval."""
-    test, table = run.test, run.predictions
-    mean = None if table is None else mean_interval(table["iou"])
-    named = ("miou", "pixel_acc", "class_acc")
-    shown = [
-        {"title": METRICS[name].title, "value": test[name], "interval": None} for name in named
-    ]
-    if table is not None and table["iou"].notna().any():
-        shown.append(
-            {
-                "title": "IoU of an image, mean",
-                "value": float(table["iou"].mean()),
-                "interval": mean,
-            }
-        )
-    return shown
+    def headline(self, run: RunRecord) -> list[Card]:
+        """Return mean IoU, pixel accuracy, mean class accuracy and the mean IoU of an image."""
+        if not run.test["pixels"]:
+            return []
+        cards = [card(run, key) for key in ("miou", "pixel_acc", "class_acc")]
+        table = run.predictions
+        if table is not None and table["iou"].notna().any():
+            mean, interval = float(table["iou"].mean()), mean_interval(table["iou"])
+            cards.append(Card("miou", "IoU of an image, mean", mean, interval))
+        return cards
+
+    def variables(self, run: RunRecord) -> dict[str, Any]:
+        """Return the variables of the template."""
+        test = run.test
+        small = test.get("n") and len(test["classes"]) <= _MAX_DRAWN_CLASSES
+        return {
+            "rows": class_rows(run),
+            "pairs": confusion_pairs(run),
+            "pictures": segmentation_pictures(run),
+            "confusion": small
+            and plots.confusion_matrix(test["confusion_matrix"], test["classes"]),
+        }
+
+    def scores(self, predictions: pd.DataFrame) -> "pd.Series[Any]":
+        """Return the IoU of each image."""
+        return predictions["iou"]
 
 
 def class_rows(run: RunRecord) -> list[dict[str, Any]]:

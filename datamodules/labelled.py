@@ -1,0 +1,77 @@
+"""Base of the datamodules whose samples have labels from a table: texts and images."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from datamodules.base import Split, TransferDataModule
+from datamodules.reading.labels import LabelReader, check_classes, label_reader
+
+
+class LabelledSplit(Split, Protocol):
+    """A split with a label for each sample."""
+
+    labels: list[Any]
+
+
+_Split = TypeVar("_Split", bound=LabelledSplit)
+
+
+class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
+    """Base of the datamodules with labels: one class, several labels, or an own kind.
+
+    A subclass with labels of another kind overrides `label_reader`.
+
+    Attributes:
+        class_names: Name of class or label 0, 1, ...; empty if the labels are no classes.
+        labels: Reader of the labels.
+    """
+
+    def __init__(
+        self,
+        classes: list[str] | None,
+        num_classes: int | None,
+        label_column: str | list[str],
+        label_separator: str | None,
+        val_fraction: float,
+        on_bad_rows: Literal["error", "skip"],
+        seed: int,
+    ) -> None:
+        """Store the settings.
+
+        Args:
+            classes: Names of class or label 0, 1, ...
+            num_classes: Number of classes; other parts of the config refer to it.
+            label_column: The label column, or a list with the 0/1 column of each label.
+            label_separator: Text between the labels of a sample; None for one class.
+            val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
+            on_bad_rows: Raise an error, or leave bad rows out and list them.
+            seed: Seed of the sample order and of the val split.
+
+        Raises:
+            DataError: If the settings contradict each other.
+        """
+        super().__init__(val_fraction, on_bad_rows, seed)
+        self.label_column, self.label_separator = label_column, label_separator
+        self.class_names = list(classes or ())
+        if classes or num_classes is not None:
+            check_classes(self.class_names, num_classes)
+        self.labels = self.label_reader()
+
+    def label_reader(self) -> LabelReader:
+        """Return the reader of the labels; see `datamodules.reading.labels.label_reader`."""
+        return label_reader(self.label_column, self.label_separator, self.class_names)
+
+    def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the positions of train and of val in a split without a val file."""
+        return self.labels.divide(split.labels, self.val_fraction, self.seed)
+
+    def unseen(self, split: _Split) -> list[str]:
+        """Return the names of the classes that no sample of a split has."""
+        return self.labels.unseen(split.labels)
+
+    def label_example(self) -> Tensor:
+        """Return the label of one sample, as in a batch."""
+        return torch.tensor(next(iter(self.splits.values())).labels[:1])

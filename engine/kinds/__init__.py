@@ -1,0 +1,1 @@
+"""What the engine does for each kind of task. `run_folders.kinds` names the classes."""

@@ -1,0 +1,82 @@
+"""Base class of the tasks whose head returns one row of outputs for each sample."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.base import Task
+from lightning_modules.losses.errors import LossError, try_loss
+from lightning_modules.losses.segmentation import SegmentationLoss
+from lightning_modules.networks.heads.classification import HeadError
+
+
+class HeadTask(Task):
+    """Base class of the tasks with a network `head(features(batch))`.
+
+    A subclass states the kind of task: the number of outputs, what the outputs mean, the loss and
+    the metrics. `TextTask` and `ImageTask` build the network for texts and for images. A concrete
+    task derives from one of each, for example `TextClassifier(TextTask, ClassificationTask)`.
+    """
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """Number of outputs of the head for each sample, K."""
+
+    @abstractmethod
+    def example_labels(self, count: int) -> Tensor:
+        """Return labels of a batch of `count` samples, to try the loss with before training."""
+
+    @abstractmethod
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return what the task predicts, [B, ...] float32, from the head's outputs [B, K]."""
+
+    def checked_loss(self, loss: nn.Module) -> nn.Module:
+        """Return the loss, or raise `LossError` if the task cannot use it."""
+        if isinstance(loss, SegmentationLoss):
+            suggested = type(self.default_loss()).__name__
+            msg = (
+                f"model.loss: {type(loss).__name__} is for segmentation; the default of this task "
+                f"is {suggested}"
+            )
+            raise LossError(msg)
+        count = self.outputs_with(loss) + 2  # a loss that broadcasts labels over outputs fails
+        try_loss(loss, torch.zeros(count, self.outputs_with(loss)), self.example_labels(count))
+        return super().checked_loss(loss)
+
+    def outputs_with(self, loss: nn.Module) -> int:  # noqa: ARG002 - for subclasses
+        """Return the number of outputs if this loss is used."""
+        return self.outputs
+
+    def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each input has its batch type
+        """Return the predictions for a batch."""
+        return self.predictions(self.logits(batch))
+
+    def logits(self, batch: Any) -> Tensor:  # noqa: ANN401 - each input has its batch type
+        """Return the outputs of the head for a batch, [B, K]."""
+        logits: Tensor = self.network(batch)
+        return logits
+
+    def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each input has its batch type
+        """Return the mean loss of a batch and add the batch to the totals."""
+        loss, predictions = self.loss_and_predictions(batch)
+        if totals is not None:
+            totals.update(loss.detach(), predictions.detach(), batch["labels"], batch["index"])
+        return loss
+
+    def loss_and_predictions(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each input has its batch type
+        """Return the mean loss, and the predictions. The loss gets outputs in float32.
+
+        Raises:
+            HeadError: If the head returned another number of outputs.
+        """
+        logits = self.logits(batch)
+        if logits.shape[1:] != (self.outputs,):
+            msg = (
+                f"model.head: {type(self.network.head).__name__} returned logits of shape "
+                f"{[*logits.shape]}; [{len(logits)}, {self.outputs}] is needed"
+            )
+            raise HeadError(msg)
+        return self.loss(logits.float(), batch["labels"]), self.predictions(logits)

@@ -1,0 +1,1 @@
+"""The report's parts for each kind of task. `run_folders.kinds` names the classes."""
