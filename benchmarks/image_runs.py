@@ -173,7 +173,7 @@ def gradient_difference(
             with torch.autocast(
                 "cpu", torch.bfloat16, enabled=str(objects.trainer.precision) == "bf16-mixed"
             ):
-                loss, _ = task.loss_and_probabilities(batch)  # type: ignore[operator]
+                loss, _ = task.loss_and_predictions(batch)  # type: ignore[operator]
         else:
             network = baseline.eval()
             network.load_state_dict(

@@ -1,6 +1,7 @@
 """Labelled texts from tables or the hub; a new dataset needs only a YAML file."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -109,6 +110,8 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """Read the rows of every split that has a file."""
         splits, bad = {}, []
         data = self.test_data
+        if data is not None:  # it need not have the dataset's ids
+            self.reader = replace(self.reader, id_column=None)
         given = data and {"test": (data.name, self._rows(data, "test"))}
         for split, (file, rows) in (given or self.sources()).items():
             splits[split], faults = self.reader.read(rows, file, split)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -170,15 +171,25 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     return task
 
 
-def data_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> TransferDataModule[Any]:
+def data_from_checkpoint(
+    cfg: DictConfig, checkpoint: dict[str, Any], test_data: Path | None = None
+) -> TransferDataModule[Any]:
     """Build and set up a run's datamodule with the state in a checkpoint.
 
-    The state includes, for example, the tokenizer or the class list.
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run. Its state of the datamodule includes, for example, the
+            tokenizer or the class list.
+        test_data: File or folder that is read in place of the run's data; None reads that.
+
+    Returns:
+        The datamodule.
     """
     state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
     datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
-    datamodule.splits_to_read = SPLITS if cfg.get("train", True) else ("test",)
+    trains = cfg.get("train", True) and test_data is None
+    datamodule.splits_to_read, datamodule.test_data = SPLITS if trains else ("test",), test_data
     datamodule.load_state_dict(state)
     datamodule.setup()
     return datamodule

@@ -1,20 +1,14 @@
-"""A trained run, loaded from its folder for predictions."""
+"""A trained run, ready for predictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from engine.build import model_from_checkpoint
-from engine.checkpoints import load_checkpoint
 from engine.config.places import resolve_target
-from engine.config.recorded import read_config
 from lightning_modules.base import Task
-from run_folders.errors import brief
-from run_folders.run_folder import RunFolder, RunFolderError
 
 
 @dataclass(frozen=True)
@@ -55,40 +49,3 @@ class TrainedRun:
         ):
             result: torch.Tensor = self.task(moved)
         return result.cpu()
-
-
-def open_run(path: Path, device: str | None = None) -> TrainedRun:
-    """Load a run's best checkpoint, without the hub or the backbone's folder.
-
-    Args:
-        path: The run folder.
-        device: The device that computes; None for a GPU if there is one, else the CPU.
-
-    Returns:
-        The run.
-
-    Raises:
-        RunFolderError: If the path is not a run folder, or the device does not exist.
-        CheckpointError: If the checkpoint is missing or damaged.
-    """
-    folder = RunFolder(path)
-    if not folder.config.is_file():
-        msg = f"{folder.path} is no run folder: it has no config.yaml"
-        raise RunFolderError(msg)
-    cfg = read_config(folder.config)
-    checkpoint = load_checkpoint(folder.best_checkpoint)
-    task = model_from_checkpoint(cfg, checkpoint)
-    target = _device(device)
-    data_state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
-    return TrainedRun(cfg, task.eval().to(target), data_state, target)
-
-
-def _device(name: str | None) -> torch.device:
-    """Return the device, and check that it can compute."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        msg = f"--device {name}: {brief(error)}; give cpu, or leave it out"
-        raise RunFolderError(msg) from error
-    return device

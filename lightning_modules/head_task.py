@@ -36,13 +36,13 @@ class HeadTask(Task):
     def checked_loss(self, loss: nn.Module) -> nn.Module:
         """Return the loss, or raise `LossError` if the task cannot use it."""
         if isinstance(loss, SegmentationLoss):
-            suggested = type(self.default_loss()).__name__
+            default = type(self.default_loss()).__name__
             msg = (
-                f"model.loss: {type(loss).__name__} is for segmentation; the default of this task "
-                f"is {suggested}"
+                f"model.loss: {type(loss).__name__} is for segmentation; choose a loss for this "
+                f"task, such as {default}"
             )
             raise LossError(msg)
-        count = self.outputs_with(loss) + 2  # a loss that broadcasts labels over outputs fails
+        count = self.outputs_with(loss) + 1  # a loss that broadcasts labels over outputs fails
         try_loss(loss, torch.zeros(count, self.outputs_with(loss)), self.example_labels(count))
         return super().checked_loss(loss)
 

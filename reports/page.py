@@ -70,7 +70,7 @@ def write_report(path: Path) -> Path:
 def _curves(run: RunRecord) -> dict[str, str]:
     """Return plots over the epochs, title -> SVG."""
     history, drawn = run.history, {}
-    for metric in shown_in("curves"):
+    for metric in shown_in("curves", run.kind):
         columns = {stage: f"{stage}/{metric.name}" for stage in ("train", "val")}
         lines = {
             stage: line(history, column) for stage, column in columns.items() if column in history

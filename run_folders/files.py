@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +12,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Args:
         path: The file; its folder is created.
-        write: Called with a temporary path in the same folder.
+        write: Called with a temporary path in the same folder, at which it creates the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    # The file is created inside `try`: a signal at any moment leaves no part behind.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -39,7 +38,6 @@ def link_atomically(source: Path, path: Path) -> None:
     """
 
     def link(temporary: Path) -> None:
-        temporary.unlink()
         try:
             os.link(source, temporary)
         except OSError:

@@ -1,6 +1,6 @@
 """Test a run's best checkpoint again: `python scripts/evaluate.py RUN`.
 
-It needs only the run folder and the data.
+It needs only the run folder and the data. With --data it tests on another labelled set.
 """
 
 import argparse
@@ -11,17 +11,31 @@ from engine.processes.outcome import report_failure
 
 
 def main() -> int:
-    """Print the metrics beside those of metrics.json; return 1 if they differ."""
+    """Print the metrics beside those of metrics.json, and return 1 if they differ.
+
+    With --data, print and record the metrics of other data.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument(
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="another labelled table, or folder, in the format of the run's test data; "
+        "the metrics are written to evaluations/ in the run folder",
+    )
+    other.add_argument(
         "--data-dir", help="folder of the data, if it is not the one in the run's config.yaml"
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:
-        from engine.evaluation import evaluate
+        from engine.evaluation import evaluate, evaluate_on
 
-        outcome.code = evaluate(arguments.run, arguments.data_dir)
+        if arguments.data is not None:
+            evaluate_on(arguments.run, arguments.data)
+        else:
+            outcome.code = evaluate(arguments.run, arguments.data_dir)
     return outcome.code
 
 

@@ -105,7 +105,7 @@ def test_default_run_writes_every_file(train: Train) -> None:
     }
     assert names == {
         "config.yaml", "status.json", "provenance.json", "metrics.json", "history.csv", "plan.json", "report.html", "train.log",
-        "predictions/test.parquet", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        "predictions/test.parquet", "predictions/val.parquet", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
     }  # fmt: skip
     folder = RunFolder(ended.folder)
     status = folder.read_json("status.json")
@@ -122,10 +122,14 @@ def test_default_run_writes_every_file(train: Train) -> None:
         "train/samples_per_second",
     } <= set(history[0])
     metrics = folder.read_json("metrics.json")
-    assert set(metrics) == {"val", "test", "best", "loss", "parameters", "seconds"}
+    assert set(metrics) == {"kind", "val", "test", "best", "loss", "parameters", "seconds"}
+    assert metrics["kind"] == "classification"
     assert metrics["loss"] == "lightning_modules.losses.classification.CrossEntropy"
     best = max(history, key=lambda row: float(row["val/acc"]))
     assert metrics["best"]["score"] == float(best["val/acc"]) == metrics["val"]["acc"]
+    validated = pd.read_parquet(folder.predictions_of("val"))
+    assert len(validated) == metrics["val"]["n"]
+    assert (validated["label"] == validated["prediction"]).mean() == metrics["val"]["acc"]
     predictions = pd.read_parquet(folder.predictions)
     assert list(predictions) == [
         "index",

@@ -194,7 +194,7 @@ def label_reader(
     if isinstance(column, str):
         if separator is None:
             return ClassLabels(column, class_names)
-        inside = [name for name in class_names if separator in name]
+        inside = [name for name in class_names if separator.strip() and separator in name]
         if not separator.strip() or inside:
             why = f"it is part of the name {inside[0]!r}" if inside else "it is empty"
             msg = f"data.label_separator: received {separator!r}; {why}; choose another text"

@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from engine.evaluation import evaluate
-from engine.prediction.predict import predict
+from engine.predict import predict
 from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, SAMPLE, Ended, Train
 from tests.processes import run

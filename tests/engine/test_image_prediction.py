@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from datamodules.reading.errors import DataError
 from engine.evaluation import evaluate
-from engine.prediction.predict import predict
+from engine.predict import predict
 from lightning_modules.networks.backbones.image import image_encoder
 from run_folders.run_folder import RunFolder
 from tests.images import COLOURS, encoded, image_folder, picture, write_parquet

@@ -25,8 +25,8 @@ from engine.config.instantiating import build_object
 from engine.config.places import PLACES, place_of, resolve_target
 from engine.config.validation import _object_faults
 from engine.evaluation import evaluate
+from engine.predict import open_run
 from engine.sweeps.resuming import resumed_overrides
-from engine.trained_run import open_run
 from run_folders.own_packages import VARIABLE
 from run_folders.sweep import Sweep
 from run_folders.sweep_job import SweepError

@@ -13,8 +13,7 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from datamodules.reading.errors import DataError
 from engine.evaluation import evaluate
-from engine.prediction.predict import predict
-from engine.trained_run import open_run
+from engine.predict import open_run, predict
 from lightning_modules.segmenter import Segmenter
 from run_folders.run_folder import RunFolder, RunFolderError
 from tests.conftest import Train, identical

@@ -87,14 +87,14 @@ def test_contract(backbone: str, head: str, num_classes: int) -> None:
         torch.testing.assert_close(task.network(alone), logits[i : i + 1], atol=1e-4, rtol=1e-4)
 
     for model in (build(), build(freeze=True)):
-        model.loss_and_probabilities(pictures)[0].backward()
+        model.loss_and_predictions(pictures)[0].backward()
         for name, parameter in model.network.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
             assert parameter.requires_grad or name.startswith("features")
         assert all(p.requires_grad for p in model.network.head.parameters())
 
     with torch.autocast("cpu", torch.bfloat16):
-        loss, halved = task.loss_and_probabilities(pictures)
+        loss, halved = task.loss_and_predictions(pictures)
     assert loss.dtype == halved.dtype == torch.float32
     torch.testing.assert_close(halved, probabilities, atol=0.06, rtol=0)
 

@@ -94,13 +94,13 @@ def test_contract(backbone: str, head: str, pooling: str, num_classes: int) -> N
 
     # Every trained parameter gets a gradient; no frozen one does.
     for model in (build(), build(freeze=True)):
-        model.loss_and_probabilities(texts)[0].backward()
+        model.loss_and_predictions(texts)[0].backward()
         for name, parameter in model.network.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
             assert parameter.requires_grad or name.startswith("features")
 
     with torch.autocast("cpu", torch.bfloat16):
-        loss, halved = task.loss_and_probabilities(texts)
+        loss, halved = task.loss_and_predictions(texts)
     assert loss.dtype == halved.dtype == torch.float32
     torch.testing.assert_close(halved, probabilities, atol=0.05, rtol=0)
 

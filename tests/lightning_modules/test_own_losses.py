@@ -60,7 +60,7 @@ def test_a_foreign_loss_gets_logits_and_labels() -> None:
         "labels": torch.tensor([0, 1, 2, 0, 1]),
         "index": torch.arange(5),
     }
-    loss, probabilities = task.loss_and_probabilities(images)
+    loss, probabilities = task.loss_and_predictions(images)
     logits = task.logits(images)
     expected = functional.multi_margin_loss(logits, images["labels"], margin=0.5)
     torch.testing.assert_close(loss, expected)
@@ -82,7 +82,10 @@ class WithParameters(nn.Module):
         (nn.BCEWithLogitsLoss(), r"fails for logits \[4, 3\] and labels \[4\]: .*; choose another"),
         (nn.CrossEntropyLoss(reduction="none"), r"returns \[4\] for .*; a scalar mean is needed"),
         (WithParameters(), "has parameters, which no optimizer trains"),
-        (UpsampledCrossEntropy(), "is for segmentation; set loss=cross_entropy"),
+        (
+            UpsampledCrossEntropy(),
+            "is for segmentation; choose a loss for this task, such as CrossEntropy",
+        ),
     ],
 )
 def test_a_loss_that_cannot_be_used_is_named(loss: nn.Module, message: str) -> None:

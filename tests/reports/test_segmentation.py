@@ -12,9 +12,9 @@ from PIL import Image
 
 from lightning_modules.metrics.segmentation import per_class_metrics, segmentation_metrics
 from reports.comparison import write_comparison
+from reports.kinds.segmentation import class_rows, confusion_pairs, segmentation_pictures
 from reports.page import write_report
 from reports.record import read_run
-from reports.segmentation import class_rows, confusion_pairs, segmentation_pictures
 from reports.statistics import mean_interval
 from reports.triptychs import colorize, encoded, present, triptych
 from run_folders.files import write_atomically

@@ -1,0 +1,87 @@
+"""Labels of a row: one class, several columns, separated names; and splits by them."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules.reading.errors import DataError
+from datamodules.reading.labels import LabelColumns, SeparatedLabels, label_reader
+
+NAMES = ["joy", "anger", "fear"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1, 1.0), (0, 0.0), (True, 1.0), (1.0, 1.0), ("1", 1.0), (" 0 ", 0.0), ("0.0", 0.0), ("TRUE", 1.0),
+        ("false", 0.0), (2, "holds 2"), ("yes", "holds 'yes'"), ("", "is empty"), (None, "is empty"),
+        (float("nan"), "holds nan"), ("0.5", "holds '0.5'"),
+    ],
+)  # fmt: skip
+def test_a_column_of_a_label_has_0_or_1(value: Any, expected: float | str) -> None:
+    label, reason = LabelColumns(["joy", "anger"], ["joy", "anger"]).read(
+        {"joy": 0, "anger": value}
+    )
+    if isinstance(expected, float):
+        assert (label, reason) == ((0.0, expected), "")
+    else:
+        assert reason == f"column 'anger' {expected}; 0 or 1 is needed"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("joy; fear", (1, 0, 1)), ("fear;joy;", (1, 0, 1)), ("joy;joy", (1, 0, 0)), ("", (0, 0, 0)),
+        (None, (0, 0, 0)), (" ; ", (0, 0, 0)), (["anger"], (0, 1, 0)), ([0, 2], (1, 0, 1)), ([], (0, 0, 0)),
+        ("joi", "label 'joi' is none of joy, anger, fear; did you mean joy?"),
+        ([3], "label 3 is outside of 0..2"),
+    ],
+)  # fmt: skip
+def test_names_are_separated(value: Any, expected: tuple[int, ...] | str) -> None:
+    label, reason = SeparatedLabels("tags", ";", NAMES).read({"tags": value})
+    assert (reason if isinstance(expected, str) else label) == expected
+    assert bool(reason) == isinstance(expected, str)
+
+
+def test_an_empty_label_does_not_make_a_line_a_row() -> None:
+    reader = SeparatedLabels("tags", ";", NAMES)
+    assert reader.is_complete({"tags": "joy"})
+    assert not reader.is_complete({"tags": ""})
+    assert not reader.is_complete({"tags": "a word"})
+
+
+@pytest.mark.parametrize(
+    ("column", "separator", "names", "message"),
+    [
+        ("label", None, [], "data.classes: the names of the classes in the label column are needed"),
+        (["a", "b"], ";", ["a", "b"], "names 2 columns; set one of the two"),
+        (["a", "b"], None, ["a"], "one column is needed for each label"),
+        ("tags", ";", ["a;b"], "it is part of the name 'a;b'"),
+        ("tags", "", ["a"], "it is empty"),
+    ],
+)  # fmt: skip
+def test_settings_that_contradict_each_other(
+    column: str | list[str], separator: str | None, names: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        label_reader(column, separator, names)
+
+
+def test_a_part_of_train_has_each_label_in_the_same_share() -> None:
+    reader = LabelColumns(NAMES, NAMES)
+    rng = np.random.default_rng(0)
+    labels = [tuple(map(float, row)) for row in rng.random((400, 3)) < (0.5, 0.2, 0.03)]
+    first, second = reader.divide(labels, 0.25, seed=1)
+    assert sorted([*first, *second]) == list(range(400))
+    assert len(second) == 100
+    share = [sum(labels[i][k] for i in second) / sum(row[k] for row in labels) for k in range(3)]
+    assert share == pytest.approx([0.25] * 3, abs=0.06)
+    assert reader.divide(labels, 0.25, seed=1) == (first, second)
+    empty = Counter(sum(labels[i]) == 0 for i in second)[True]
+    assert empty == pytest.approx(0.25 * sum(sum(row) == 0 for row in labels), abs=1)
+
+
+def test_labels_that_no_sample_has_are_named() -> None:
+    assert LabelColumns(NAMES, NAMES).unseen([(0.0, 1.0, 0.0)]) == ["joy", "fear"]
