@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from annotated_types import Ge
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
-from datamodules.batches import SegmentationBatch
+from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
 from datamodules.masks.class_list import ClassList, Pixels
@@ -157,6 +159,10 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
     def unseen(self, split: SegmentationSplit) -> list[str]:
         """Return the names of the classes without a pixel."""
         return [name for k, name in enumerate(self.class_names) if k not in split.classes]
+
+    def label_example(self) -> Tensor:
+        """Return an unlabelled mask of one pixel, [1, 1, 1] uint8."""
+        return torch.full((1, 1, 1), IGNORE_INDEX, dtype=torch.uint8)
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
         """Return the pairs of each split; subclasses override it for other sources.

@@ -26,6 +26,8 @@ _KEPT = (
     "data.class_list",
     "data.native_evaluation",
     "data.classes",
+    "data.label_column",
+    "data.label_separator",
     "data.cleaning",
     "data.tokenizer",
     "data.max_length",

@@ -52,10 +52,10 @@ class ClassificationTask(HeadTask):
         """Return why labels are not one class for each sample; empty if they are."""
         if labels.dtype == torch.int64 and labels.ndim == 1:
             return ""
+        received = {1: "numbers", 2: "several labels", 3: "masks"}[labels.ndim]
         return (
-            f"{type(self).__name__} needs one class for each sample, and the data has "
-            f"{'several labels' if labels.ndim > 1 else 'numbers'}; choose a model for them, such "
-            f"as model=multilabel_text_classifier or multilabel_image_classifier"
+            f"{type(self).__name__} needs one class for each sample, and the data has {received}; "
+            f"choose a model for them"
         )
 
     @classmethod

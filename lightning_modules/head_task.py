@@ -33,6 +33,10 @@ class HeadTask(Task):
     def predictions(self, logits: Tensor) -> Tensor:
         """Return what the task predicts, [B, ...] float32, from the head's outputs [B, K]."""
 
+    def loss_inputs(self, logits: Tensor) -> Tensor:
+        """Return what the loss gets besides the labels: the outputs [B, K] in float32."""
+        return logits.float()
+
     def checked_loss(self, loss: nn.Module) -> nn.Module:
         """Return the loss, or raise `LossError` if the task cannot use it."""
         if isinstance(loss, SegmentationLoss):
@@ -43,7 +47,8 @@ class HeadTask(Task):
             )
             raise LossError(msg)
         count = self.outputs_with(loss) + 1  # a loss that broadcasts labels over outputs fails
-        try_loss(loss, torch.zeros(count, self.outputs_with(loss)), self.example_labels(count))
+        logits = torch.zeros(count, self.outputs_with(loss))
+        try_loss(loss, self.loss_inputs(logits), self.example_labels(count))
         return super().checked_loss(loss)
 
     def outputs_with(self, loss: nn.Module) -> int:  # noqa: ARG002 - for subclasses
@@ -67,7 +72,7 @@ class HeadTask(Task):
         return loss
 
     def loss_and_predictions(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each input has its batch type
-        """Return the mean loss, and the predictions. The loss gets outputs in float32.
+        """Return the mean loss of `loss_inputs` and labels, and the predictions.
 
         Raises:
             HeadError: If the head returned another number of outputs.
@@ -79,4 +84,5 @@ class HeadTask(Task):
                 f"{[*logits.shape]}; [{len(logits)}, {self.outputs}] is needed"
             )
             raise HeadError(msg)
-        return self.loss(logits.float(), batch["labels"]), self.predictions(logits)
+        loss: Tensor = self.loss(self.loss_inputs(logits), batch["labels"])
+        return loss, self.predictions(logits)

@@ -82,6 +82,12 @@ class Segmenter(Task):
         try_loss(loss, torch.zeros(1, self.num_classes, 2, 2), labels)
         return super().checked_loss(loss)
 
+    def label_fault(self, labels: Tensor) -> str:
+        """Return why labels are not masks; empty if they are."""
+        if labels.ndim == 3:  # noqa: PLR2004
+            return ""
+        return f"{type(self).__name__} needs a mask for each image; choose data=segmentation"
+
     @classmethod
     def metric_names(cls, settings: Mapping[str, Any]) -> list[str]:  # noqa: ARG003 - always the same
         """Return the names of the metrics, see `segmentation_metrics`, and the loss."""

@@ -12,7 +12,7 @@ from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
 from run_folders.files import write_text
-from run_folders.kinds import metric_of, metrics_by_name, shown_in
+from run_folders.kinds import metric_of, metrics_by_name
 
 _STAGES = {"val": "validation", "train": "training"}
 _MAX_LINES = 12
@@ -65,7 +65,7 @@ def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[
     stage = "test" if tested else "val"
     columns = [
         (name, metric.title)
-        for name, metric in metrics_by_name().items()
+        for name, metric in metrics_by_name(run.kind for run in runs).items()
         if any(_has(run, stage, name) for run in runs)
     ]
     return {
@@ -106,7 +106,9 @@ def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
 
 def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
     drawn = {}
-    curves = [("val", metric) for metric in shown_in("comparison")] + [("train", metric_of("loss"))]
+    metrics = metrics_by_name(run.kind for run in runs).values()
+    curves = [("val", metric) for metric in metrics if "comparison" in metric.shown]
+    curves.append(("train", metric_of("loss")))
     for stage, metric in curves:
         column, title = f"{stage}/{metric.name}", f"{_STAGES[stage]} {metric.title}"
         lines = {

@@ -1,6 +1,6 @@
 """Confidence intervals of metrics, and tests of whether a difference is significant."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def macro_f1_interval(confusion: Sequence[Sequence[int]]) -> Interval:
     hits = np.diagonal(drawn, axis1=1, axis2=2)
     present = margins > 0
     f1 = np.divide(2 * hits, margins, out=np.zeros(margins.shape), where=present)
-    return _percentiles(f1.sum(axis=1) / present.sum(axis=1))
+    return percentile_interval(f1.sum(axis=1) / present.sum(axis=1))
 
 
 def multilabel_f1_intervals(
@@ -63,17 +63,16 @@ def multilabel_f1_intervals(
         Bounds of micro F1 and of macro F1, in 0..1. The F1 of a label that is neither present nor
         predicted is 0.
     """
-    count = len(present)
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(np.float64)
-    hits = drawn @ (present & predicted).astype(np.float64)
-    margins = drawn @ (present.astype(np.float64) + predicted)
+    terms = [values.astype(np.float64) for values in (present & predicted, present, predicted)]
+    sums = [[drawn @ values for values in terms] for drawn in resample_counts(len(present))]
+    hits, positives, chosen = (np.concatenate(parts) for parts in zip(*sums, strict=True))
+    margins = positives + chosen
 
     def f1(hits: Any, margins: Any) -> Any:  # noqa: ANN401 - arrays of any shape
         return np.divide(2 * hits, margins, out=np.zeros(margins.shape), where=margins > 0)
 
     micro, macro = f1(hits.sum(axis=1), margins.sum(axis=1)), f1(hits, margins).mean(axis=1)
-    return _percentiles(micro), _percentiles(macro)
+    return percentile_interval(micro), percentile_interval(macro)
 
 
 def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Interval | None:
@@ -93,16 +92,14 @@ def roc_auc_interval(scores: Sequence[float], positive: Sequence[bool]) -> Inter
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=-np.inf))
     flags = flags[order]
-    rng = np.random.default_rng(0)
     areas: list[npt.NDArray[np.float64]] = []
-    for _ in range(_RESAMPLES // _CHUNK):
-        drawn = rng.multinomial(len(flags), np.full(len(flags), 1 / len(flags)), size=_CHUNK)
+    for drawn in resample_counts(len(flags)):
         hits = np.add.reduceat(drawn * flags, starts, axis=1)
         misses = np.add.reduceat(drawn * ~flags, starts, axis=1)
         below = np.cumsum(misses, axis=1) - misses
         pairs = hits.sum(axis=1) * misses.sum(axis=1)
         areas.append(((hits * (below + misses / 2)).sum(axis=1) / np.maximum(pairs, 1))[pairs > 0])
-    return _percentiles(np.concatenate(areas))
+    return percentile_interval(np.concatenate(areas))
 
 
 def mean_interval(values: "pd.Series[float]") -> Interval | None:
@@ -119,7 +116,7 @@ def mean_interval(values: "pd.Series[float]") -> Interval | None:
         return None
     rng = np.random.default_rng(0)
     means = [known[rng.integers(0, len(known), len(known))].mean() for _ in range(_RESAMPLES)]
-    return _percentiles(np.asarray(means))
+    return percentile_interval(np.asarray(means))
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -138,6 +135,21 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
-def _percentiles(values: npt.NDArray[np.float64]) -> Interval:
+def resample_counts(count: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield how often each sample is drawn in each of 1000 bootstrap resamples.
+
+    Args:
+        count: Number of samples N.
+
+    Yields:
+        [100, N] counts; each row sums to N. The seed is fixed.
+    """
+    rng, shares = np.random.default_rng(0), np.full(count, 1 / count)
+    for _ in range(_RESAMPLES // _CHUNK):
+        yield rng.multinomial(count, shares, size=_CHUNK)
+
+
+def percentile_interval(values: npt.NDArray[np.float64]) -> Interval:
+    """Return the 2.5th and the 97.5th percentile of a metric over resamples."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

@@ -73,8 +73,7 @@ class Dashboard:
             chart_fields=_CONFUSION,
             chart_strings={"title": "confusion matrix"},
         )
-        names = ("test/classes", page.samples_table) if page.samples_table else ()
-        tables = [wr.WeavePanelSummaryTable(table_name=name) for name in names]
+        tables = [wr.WeavePanelSummaryTable(table_name=name) for name in page.tables]
         pictures = [wr.MediaBrowser(title="pictures", media_keys=["test/pictures"])]
         return [*([chart] if page.has_confusion else []), *tables, *pictures]
 

@@ -6,12 +6,12 @@ module `kinds` has a mapping `KINDS` of the same form.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from run_folders.errors import UserError, brief, nearest
+from run_folders.errors import UserError, brief
 from run_folders.metrics import CLASSIFICATION, LOSS, MULTILABEL, SEGMENTATION, Metric, Place
 from run_folders.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 
@@ -105,9 +105,9 @@ def kind_named(name: str) -> Kind:
     found = kinds()
     if name not in found:
         msg = (
-            f"kind of task {name!r} is unknown; {nearest(name, list(found))}; a kind of an own "
-            f"package needs that package: install it with an entry point of {ENTRY_POINTS}, or "
-            f"set {VARIABLE}=PACKAGE"
+            f"kind of task {name!r} is none of {', '.join(found)}; a kind of an own package needs "
+            f"that package: install it with an entry point of {ENTRY_POINTS}, or set "
+            f"{VARIABLE}=PACKAGE"
         )
         raise KindError(msg)
     return found[name]
@@ -130,9 +130,15 @@ def load_part(dotted: str) -> Any:  # noqa: ANN401 - a class of any layer
     return getattr(importlib.import_module(module), name)
 
 
-def metrics_by_name() -> dict[str, Metric]:
-    """Return the metrics of all kinds, in display order."""
-    return {metric.name: metric for kind in kinds().values() for metric in kind.metrics}
+def metrics_by_name(first: Iterable[str | None] = ()) -> dict[str, Metric]:
+    """Return the metrics of all kinds, in display order.
+
+    Args:
+        first: Names of kinds whose metrics precede the others.
+    """
+    found = kinds()
+    ordered = [found[name] for name in first if name in found] + [*found.values()]
+    return {metric.name: metric for kind in ordered for metric in kind.metrics}
 
 
 def metric_of(key: str) -> Metric:
@@ -163,13 +169,15 @@ def shown_in(place: Place, kind: str | None = None) -> list[Metric]:
     return [metric for metric in metrics if place in metric.shown]
 
 
-def log_line(values: Mapping[str, object]) -> str:
+def log_line(values: Mapping[str, object], kind: str) -> str:
     """Return the metrics of an epoch in one line, such as `train/acc 0.9000 val/acc 0.8000`.
 
     Args:
         values: Key, such as `val/acc`, -> value. Other values than floats are left out.
+        kind: Name of the kind of task.
     """
-    shown = [(f"{stage}/{metric.name}", metric) for stage in _STAGES for metric in shown_in("log")]
+    metrics = shown_in("log", kind)
+    shown = [(f"{stage}/{metric.name}", metric) for stage in _STAGES for metric in metrics]
     return " ".join(
         f"{key} {metric.text(value)}"
         for key, metric in shown

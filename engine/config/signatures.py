@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, NotRequired, Required
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
 from run_folders.errors import near_names, nearest
+from run_folders.own_packages import own_packages
 
 Fault = tuple[str, str]
 
-_OURS = ("lightning_modules.", "datamodules.")
+_OURS = ("lightning_modules", "datamodules")
 _TYPO_SIMILARITY = 0.8
 _UNIONS = (typing.Union, types.UnionType)
 # Bound -> its attribute, the comparison with a value, and its text.
@@ -72,14 +73,16 @@ def signature_faults(
 def _classes_of_arguments(target: type) -> list[type]:
     """Return the classes whose constructors receive the keys of a config node.
 
-    The constructors of our classes pass their **kwargs to their base class.
+    The constructors of our classes, and of those of own packages, pass their **kwargs to their base
+    class.
     """
+    passing = tuple(f"{package}." for package in (*_OURS, *own_packages()))
     classes = [cls for cls in target.__mro__ if "__init__" in vars(cls)]
     for count, cls in enumerate(classes, start=1):
         has_kwargs = any(
             p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()
         )
-        if not (has_kwargs and cls.__module__.startswith(_OURS)):
+        if not (has_kwargs and f"{cls.__module__}.".startswith(passing)):
             return classes[:count]
     return classes
 

@@ -21,6 +21,8 @@ from run_folders.kinds import log_line
 
 Metrics = dict[str, Any]
 
+_KIND = "classification"  # of texts, or of masked tokens
+
 
 class MetricSums(NamedTuple):
     """Sum and count of a metric over a batch or over a replica's part of it.
@@ -209,7 +211,7 @@ class _EpochCallback(keras.callbacks.Callback):
         self.state.save(epoch)
         for log_row in self.row_loggers:
             log_row(row)
-        line = f"epoch {epoch} of {self.settings.epochs}: {log_line(row)}, {seconds:.1f} s"
+        line = f"epoch {epoch} of {self.settings.epochs}: {log_line(row, _KIND)}, {seconds:.1f} s"
         print(line, flush=True)
         if self.is_patience_exhausted():
             print(
@@ -295,7 +297,7 @@ def fit_record(rows: list[dict[str, str]], job: TrainingPlan) -> dict[str, Any]:
     seconds = [float(row["train/seconds"]) for row in rows]
     fit_seconds = round(sum(float(row["seconds"]) for row in rows), 3)
     return {
-        "kind": "classification",  # of texts, or of masked tokens
+        "kind": _KIND,
         "val": val,
         "best": best,
         "parameters": count,

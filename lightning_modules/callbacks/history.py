@@ -91,4 +91,6 @@ class History(Checkpoint):
         self.rows.append({key: str(value) for key, value in row.items()})
         self.store.write_history(self.rows)
         epoch, epochs = trainer.current_epoch, trainer.max_epochs
-        log.info("epoch %d of %s: %s, %.1f s", epoch, epochs, log_line(row), seconds)
+        log.info(
+            "epoch %d of %s: %s, %.1f s", epoch, epochs, log_line(row, pl_module.kind), seconds
+        )

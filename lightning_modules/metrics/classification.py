@@ -111,8 +111,7 @@ class ClassificationTotals(StageTotals):
                 ("probabilities", probabilities),
                 ("labels", labels),
             ):
-                # A tensor from a worker keeps a shared-memory file open; a clone does not.
-                getattr(self, name).append(value.clone())
+                self.add_to_list(name, value)
 
     def result(self) -> ClassificationResult:
         """Return the metrics of `metrics_from_counts`, the loss, the calibration and the samples.

@@ -95,8 +95,7 @@ class MultilabelTotals(StageTotals):
                 ("probabilities", probabilities),
                 ("labels", labels),
             ):
-                # A tensor from a worker keeps a shared-memory file open; a clone does not.
-                getattr(self, name).append(value.clone())
+                self.add_to_list(name, value)
             return
         chosen, present = probabilities >= DEFAULT_THRESHOLD, labels > 0
         self.hits += (chosen & present).sum(dim=0)

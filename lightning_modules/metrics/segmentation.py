@@ -105,10 +105,9 @@ class SegmentationTotals(StageTotals):
             iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(
                 dim=1
             )
-            # A tensor from a worker keeps a shared-memory file open; a clone does not.
-            self.index.append(index.clone())  # type: ignore[union-attr]
-            self.iou.append(iou)  # type: ignore[union-attr]
-            self.accuracy.append(hits.sum(dim=1) / confusion.sum(dim=(1, 2)))  # type: ignore[union-attr]
+            self.add_to_list("index", index)
+            self.add_to_list("iou", iou)
+            self.add_to_list("accuracy", hits.sum(dim=1) / confusion.sum(dim=(1, 2)))
 
     def result(self) -> SegmentationResult:
         """Return the metrics of `segmentation_metrics`, the loss and the records of the images."""

@@ -45,6 +45,13 @@ class StageTotals(Metric):
         self.add_state(name, [], "cat")
         self.empty[name] = torch.empty((0, *shape), dtype=dtype)
 
+    def add_to_list(self, name: str, value: Tensor) -> None:
+        """Add a batch's tensor to a list state.
+
+        A tensor from a worker would keep a shared-memory file open; its clone does not.
+        """
+        getattr(self, name).append(value.clone())
+
     def add_loss(self, mean: Tensor, count: Tensor | int) -> None:
         """Add a batch's loss, given as the mean over `count` items."""
         self.losses.append((mean.to(SUM_DTYPE) * count).reshape(1))  # type: ignore[union-attr]

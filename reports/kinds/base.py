@@ -41,7 +41,7 @@ class KindPage:
         template: Name of the template with the results; empty for none.
         template_folder: Folder of the template; None for Thaw's own.
         comparison: A sentence on how two runs are compared sample by sample.
-        samples_table: Name under which dashboards have the table of samples; empty for none.
+        tables: Names of the tables that `Results.contents` publishes to dashboards.
         has_confusion: Whether the test metrics have a confusion matrix.
     """
 
@@ -49,7 +49,7 @@ class KindPage:
     template: ClassVar[str] = ""
     template_folder: ClassVar[Path | None] = None
     comparison: ClassVar[str] = ""
-    samples_table: ClassVar[str] = ""
+    tables: ClassVar[tuple[str, ...]] = ()
     has_confusion: ClassVar[bool] = False
 
     def headline(self, run: RunRecord) -> list[Card]:  # noqa: ARG002 - for subclasses

@@ -20,7 +20,7 @@ class ClassificationPage(KindPage):
 
     template: ClassVar[str] = "kind_classification.html.j2"
     comparison: ClassVar[str] = "Classifiers are compared with McNemar's exact test."
-    samples_table: ClassVar[str] = "test/mistakes"
+    tables: ClassVar[tuple[str, ...]] = ("test/classes", "test/mistakes")
     has_confusion: ClassVar[bool] = True
 
     def headline(self, run: RunRecord) -> list[Card]:

@@ -22,7 +22,7 @@ class MultilabelPage(KindPage):
         "Multi-label runs are compared with the sign test on the number of correct labels of each "
         "sample."
     )
-    samples_table: ClassVar[str] = "test/mistakes"
+    tables: ClassVar[tuple[str, ...]] = ("test/classes", "test/mistakes")
 
     def headline(self, run: RunRecord) -> list[Card]:
         """Return mean average precision, micro and macro F1, and exact match."""

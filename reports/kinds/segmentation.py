@@ -24,7 +24,7 @@ class SegmentationPage(KindPage):
     comparison: ClassVar[str] = (
         "Segmentation runs are compared with the sign test on the IoU of each image."
     )
-    samples_table: ClassVar[str] = "test/images"
+    tables: ClassVar[tuple[str, ...]] = ("test/classes", "test/images")
     has_confusion: ClassVar[bool] = True
 
     def headline(self, run: RunRecord) -> list[Card]:
