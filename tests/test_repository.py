@@ -90,3 +90,13 @@ def test_no_file_contains_a_path_of_this_machine() -> None:
         if path.suffix not in (".png", ".xz") and path.is_file():
             text = path.read_text(encoding="utf-8")
             assert str(ROOT.parent) + "/" not in text, name
+
+
+def test_the_code_of_the_guide_is_that_of_the_example() -> None:
+    guide = (ROOT / "docs" / "guides" / "add_a_kind_of_task.md").read_text()
+    example = ROOT / "docs" / "examples" / "thaw_birds" / "thaw_birds"
+    sources = [path.read_text() for path in [*example.rglob("*.py"), *example.rglob("*.yaml")]]
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) > 10
+    for block in blocks:
+        assert any(block in source for source in sources), block

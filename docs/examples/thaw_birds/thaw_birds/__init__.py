@@ -1,1 +1,1 @@
-"""Notes about birds, classified with Thaw."""
+"""Notes about birds, classified and weighed with Thaw."""
