@@ -73,7 +73,9 @@ def _curves(run: RunRecord) -> dict[str, str]:
     for metric in shown_in("curves", run.kind):
         columns = {stage: f"{stage}/{metric.name}" for stage in ("train", "val")}
         lines = {
-            stage: line(history, column) for stage, column in columns.items() if column in history
+            stage: line(history, column)
+            for stage, column in columns.items()
+            if column in history and history[column].notna().any()
         }
         if lines:
             drawn[metric.title] = plots.curves(lines, metric.title, f"{metric.title} by epoch")
