@@ -33,6 +33,7 @@ BatchSize = Annotated[int, Ge(1)]
 MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects larger images itself
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 Workers = Annotated[int, Ge(0)]
+_OTHER_DATA_ADVICE = "fix the file, or leave such rows out with --on-bad-rows skip"
 _MAX_NAMED = 5  # class names listed in a warning
 
 
@@ -115,14 +116,26 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
 
     @abstractmethod
     def read_splits(self) -> tuple[dict[str, _Split], list[BadRow]]:
-        """Read every split that has a file, or only `test_data`.
-
-        Returns:
-            The splits and the bad rows.
+        """Read every split that has a file; return the splits and the bad rows.
 
         Raises:
             DataError: If the data is missing or cannot be read at all.
         """
+
+    def read_test_data(self, path: Path) -> tuple[_Split, list[BadRow]]:
+        """Read a labelled file or folder in place of the test split.
+
+        Args:
+            path: The file or folder, in the format of the dataset.
+
+        Returns:
+            The split and the bad rows.
+
+        Raises:
+            DataError: If the data cannot be read at all.
+        """
+        msg = f"{path}: {type(self).__name__} reads no other data than its own"
+        raise DataError(msg)
 
     @abstractmethod
     def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
@@ -147,8 +160,13 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """
         if self.splits:
             return
-        splits, bad = self.read_splits()
-        self.bad_rows = leave_out(bad, self.on_bad_rows)
+        if self.test_data is None:
+            splits, bad = self.read_splits()
+            self.bad_rows = leave_out(bad, self.on_bad_rows)
+        else:
+            split, bad = self.read_test_data(self.test_data)
+            splits = {"test": split}
+            self.bad_rows = leave_out(bad, self.on_bad_rows, _OTHER_DATA_ADVICE)
         if "val" in self.splits_to_read and "val" not in splits:
             first, second = self.divide(splits["train"])
             splits["val"], splits["train"] = (

@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -21,6 +23,8 @@ from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augment
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import Files, check_hub_columns, hub_rows, split_sources
+from datamodules.reading.tables import SUFFIXES as TABLES
+from datamodules.reading.tables import other_columns
 
 _THUMBNAIL = 96  # longer side in pixels
 
@@ -71,10 +75,10 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
                 paths, relative to the folder of the table.
             label_column: Label column of a table: class names, or numbers 0..K-1. A list names the
                 0/1 column of each label, for images with several labels.
-            label_separator: Text between the labels of one image, for images with several labels.
+            label_separator: String between the labels of one image, for images with several labels.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             train_rows: Number of rows to read from the start of the train file, which has to be a
-                Parquet file; None reads all.
+                table; None reads all.
             in_memory: Whether to decode all images once and keep them.
             size: Side in pixels. The central square of each image is resized to it. None keeps the
                 images, which then have to be of one size.
@@ -105,26 +109,33 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             num_workers,
         )
         self.augmenter: Augmenter | None = None
+        self.run_size: tuple[int, int] | None = None
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""
-        reads_train = "train" in self.splits_to_read and self.test_data is None
-        parquet = str(self.files["train"]).endswith(".parquet")
-        if reads_train and self.train_rows is not None and not parquet:
+        if self.train_rows is not None and Path(self.files["train"]).suffix not in TABLES:
             msg = (
-                f"data.train_rows={self.train_rows} needs a .parquet file: "
+                f"data.train_rows={self.train_rows} needs a table ({', '.join(TABLES)}): "
                 "the first images of a folder are all of one class"
             )
             raise DataError(msg)
         splits, bad = {}, []
-        data = self.test_data
-        given = data and {"test": self.reader.read(data, "test")}
-        for split, images in (given or self.sources()).items():
+        for split, images in self.sources().items():
             wanted = self._first(images) if split == "train" else images
             splits[split], faults = store(wanted, split, self.decoding, in_memory=self.in_memory)
             bad += faults
         self._check_padding(splits)
         return splits, bad
+
+    def read_test_data(self, path: Path) -> tuple[ImageSplit, list[BadRow]]:
+        """Read a labelled table or folder; see the base class.
+
+        With the state of a run, images have the size of the run's images.
+        """
+        columns = [self.reader.image_column, *self.labels.columns]
+        images = self.reader.read(path, "test", other_columns(columns))
+        decoding = replace(self.decoding, size=self.run_size or self.decoding.size)
+        return store(images, "test", decoding, in_memory=self.in_memory)
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Return the images of each split; subclasses override it for other sources.
@@ -157,7 +168,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
     def _check_padding(self, splits: dict[str, ImageSplit]) -> None:
         padding = self.augmentation["crop_padding"]
-        if not padding or not len(splits.get("train", ())):
+        if not padding or not len(splits["train"]):
             return
         side = min(splits["train"].pixels(0).shape[-2:])
         if padding >= side:
@@ -260,7 +271,13 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return height and width of the images; prediction resizes new images to them."""
-        return {"size": list(self.decoding.size or self.splits["train"].pixels(0).shape[-2:])}
+        first = next(iter(self.splits.values()))
+        return {"size": list(self.decoding.size or first.pixels(0).shape[-2:])}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the size of the run's images, for `read_test_data`."""
+        height, width = state_dict["size"]
+        self.run_size = int(height), int(width)
 
 
 def _view_of(batch: ImageBatch, view: int) -> ImageBatch:

@@ -45,7 +45,7 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
             classes: Names of class or label 0, 1, ...
             num_classes: Number of classes; other parts of the config refer to it.
             label_column: The label column, or a list with the 0/1 column of each label.
-            label_separator: Text between the labels of a sample; None for one class.
+            label_separator: String between the labels of a sample; None for one class.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             on_bad_rows: Raise an error, or leave bad rows out and list them.
             seed: Seed of the sample order and of the val split.

@@ -139,18 +139,16 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
     def read_splits(self) -> tuple[dict[str, SegmentationSplit], list[BadRow]]:
         """Read and check the pairs of every split."""
         splits, bad = {}, []
-        for split, pairs in (self._given() or self.sources()).items():
+        for split, pairs in self.sources().items():
             splits[split], faults = check_pairs(pairs, split, self.class_list, self.max_pixels)
             bad += faults
         return splits, bad
 
-    def _given(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
-        """Return the pairs of `test_data`: a Parquet file, or a folder in this dataset's layout."""
-        data = self.test_data
-        if data is None:
-            return {}
-        root, name = (data, str(self.files["test"])) if data.is_dir() else (data.parent, data.name)
-        return {"test": self.reader.read(root, name, "test")}
+    def read_test_data(self, path: Path) -> tuple[SegmentationSplit, list[BadRow]]:
+        """Read a Parquet file, or a folder in the layout of the dataset; see the base class."""
+        root, name = (path, str(self.files["test"])) if path.is_dir() else (path.parent, path.name)
+        pairs = self.reader.read(root, name, "test")
+        return check_pairs(pairs, "test", self.class_list, self.max_pixels)
 
     def divide(self, split: SegmentationSplit) -> tuple[Sequence[int], Sequence[int]]:
         """Return the positions of train and of val, drawn at random."""

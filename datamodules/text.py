@@ -18,7 +18,7 @@ from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow
 from datamodules.reading.sources import Files, hub_rows, split_sources
-from datamodules.reading.tables import Row, check_columns, read_rows
+from datamodules.reading.tables import Row, check_columns, other_columns, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
 from datamodules.texts.batching import (
     LengthBuckets,
@@ -80,7 +80,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             label_column: Name of the label column. It has class names, or numbers 0..K-1 if the
                 file format has typed numbers. A list names the 0/1 column of each label, for texts
                 with several labels.
-            label_separator: Text between the labels of one text, for texts with several labels.
+            label_separator: String between the labels of one text, for texts with several labels.
             id_column: Column whose values must be unique, if any.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             max_length: Number of tokens to which longer texts are truncated.
@@ -109,14 +109,17 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def read_splits(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
         """Read the rows of every split that has a file."""
         splits, bad = {}, []
-        data = self.test_data
-        if data is not None:  # it need not have the dataset's ids
-            self.reader = replace(self.reader, id_column=None)
-        given = data and {"test": (data.name, self._rows(data, "test"))}
-        for split, (file, rows) in (given or self.sources()).items():
+        for split, (file, rows) in self.sources().items():
             splits[split], faults = self.reader.read(rows, file, split)
             bad += faults
         return splits, bad
+
+    def read_test_data(self, path: Path) -> tuple[TextSplit, list[BadRow]]:
+        """Read a labelled table; see the base class. It need not have the dataset's ids."""
+        reader = replace(self.reader, id_column=None)
+        columns, advice = reader.columns(), other_columns(reader.columns())
+        rows = read_rows(path, columns, reader.is_complete_row, "test", advice)
+        return reader.read(rows, path.name, "test")
 
     def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
         """Return file name and rows of each split; subclasses override it for other sources.

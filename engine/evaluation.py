@@ -1,7 +1,7 @@
 """Test a finished run again, or on other labelled data, using only its folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -45,7 +45,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         )
         msg = f"{folder.path} has no test metrics: {why}"
         raise RunFolderError(msg)
-    cfg, checkpoint = _opened(folder)
+    cfg, checkpoint = _open_checkpoint(folder)
     if data_dir is not None:
         cfg.data.data_dir = data_dir
     try:
@@ -54,7 +54,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         error.add_note("if the data has moved, pass its folder with --data-dir")
         raise
     _check_data(folder, datamodule.describe()["test"])
-    task, devices = _tested(cfg, folder, checkpoint, datamodule)
+    task, devices = _test(cfg, folder, checkpoint, datamodule)
     metrics = task.results["test"].metrics
     different = [name for name, value in metrics.items() if recorded.get(name) != value]
     _print(metrics, recorded, devices)
@@ -65,16 +65,17 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     return 1 if different else 0
 
 
-def evaluate_on(path: Path, data: Path) -> Path:
+def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = "error") -> Path:
     """Test a run's best checkpoint on other labelled data, and print the metrics.
 
-    The result is written to the run folder: `evaluations/<name>.json` with the metrics, the number
-    of samples and the fingerprint of the data, and `evaluations/<name>.parquet` with the
-    predictions.
+    The result is written to the folder `evaluations` in the run folder. NAME is the name of the
+    data and the first digits of its fingerprint. `NAME.json` has the metrics, the number of samples
+    and the fingerprint, `NAME.parquet` the predictions, `NAME.skipped_rows.csv` bad rows.
 
     Args:
         path: The run folder.
         data: A table or folder in the format of the run's test data, with the same columns.
+        on_bad_rows: Raise an error, or leave bad rows out and list them.
 
     Returns:
         The path of the JSON file.
@@ -87,29 +88,37 @@ def evaluate_on(path: Path, data: Path) -> Path:
     if not data.exists():
         msg = f"--data {data}: no such file or folder"
         raise DataError(msg)
-    cfg, checkpoint = _opened(folder)
+    cfg, checkpoint = _open_checkpoint(folder)
+    cfg.data.on_bad_rows = on_bad_rows
     datamodule = data_from_checkpoint(cfg, checkpoint, data.resolve())
-    task, _ = _tested(cfg, folder, checkpoint, datamodule)
-    results, result = results_of(task.kind), task.results["test"]
-    name = data.resolve().stem
-    facts = {"data": str(data.resolve()), **datamodule.describe()["test"]}
-    record = {"kind": task.kind, **facts, **results.record(result, datamodule)}
-    place = f"evaluations/{name}"
-    folder.write_json(f"{place}.json", record)
-    table = results.predictions(result, datamodule, "test")
-    write_parquet(table, folder.path / f"{place}.parquet")
+    task, _ = _test(cfg, folder, checkpoint, datamodule)
+    target = _write(folder, task, datamodule, data.resolve())
+    result = task.results["test"]
     shown = Table("metric", "value", title=f"{data.name}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
         if metric.name in result.metrics:
             shown.add_row(metric.title, metric.text(result.metrics[metric.name]))
     Console().print(shown)
+    print(target)
+    return target
+
+
+def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], data: Path) -> Path:
+    """Write the files of an evaluation, and return the path of the metrics."""
+    results, result = results_of(task.kind), task.results["test"]
+    facts = datamodule.describe()["test"]
+    place = folder.path / "evaluations" / f"{data.stem}-{facts['sha256'][:8]}"
+    record = {"kind": task.kind, "data": str(data), **facts, **results.record(result, datamodule)}
+    folder.write_json(f"evaluations/{place.name}.json", record)
+    table = results.predictions(result, datamodule, "test")
+    write_parquet(table, place.with_name(f"{place.name}.parquet"))
     if datamodule.bad_rows:
-        print(f"{len(datamodule.bad_rows)} bad rows were left out")
-    print(folder.path / f"{place}.json")
-    return folder.path / f"{place}.json"
+        skipped = place.with_name(f"{place.name}.skipped_rows.csv")
+        folder.write_table(skipped, [row.as_text() for row in datamodule.bad_rows])
+    return place.with_name(f"{place.name}.json")
 
 
-def _opened(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
+def _open_checkpoint(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config and its best checkpoint."""
     filter_known()
     if not folder.config.is_file():
@@ -118,7 +127,7 @@ def _opened(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
     return read_config(folder.config), load_checkpoint(folder.best_checkpoint)
 
 
-def _tested(
+def _test(
     cfg: DictConfig,
     folder: RunFolder,
     checkpoint: dict[str, Any],

@@ -38,7 +38,7 @@ def predict(
     Args:
         run: The run folder.
         inputs: One file of texts. Otherwise images, folders of images, .txt with one path per line,
-            or .parquet.
+            or a table.
         output: A .csv, .tsv, .jsonl or .parquet file; a folder for segmentation. None takes
             `<input>.predictions.csv` for one input and predictions.csv for several; for
             segmentation `<input>.predictions` and predictions.

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 from rich.console import Console
@@ -191,16 +192,7 @@ def _write_start(
     )
     folder.write_json("plan.json", plan)
     if objects.datamodule.bad_rows:
-        rows = [
-            {
-                "split": b.split,
-                "file": b.file,
-                "row": str(b.row or ""),
-                "line": str(b.line or ""),
-                "reason": b.reason,
-            }
-            for b in objects.datamodule.bad_rows
-        ]
+        rows = [row.as_text() for row in objects.datamodule.bad_rows]
         folder.write_table(folder.skipped_rows, rows)
 
 
@@ -241,6 +233,7 @@ def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[
     if isinstance(objects.trainer.strategy, FSDPStrategy):
         # The trained task has only this process's shards.
         objects.task = model_from_checkpoint(cfg, checkpoint)
+        objects.task.logs_metrics = False
     else:
         objects.task.load_state_dict(checkpoint["state_dict"])
     best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
@@ -257,10 +250,14 @@ def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[
 def _predict_validation(folder: RunFolder, objects: RunObjects) -> None:
     """Predict the validation split with the weights of the best epoch, and write the predictions.
 
-    The metrics are those of the history: the same weights predicted the same samples.
+    The same weights already validated the same samples, so the metrics are those of the history.
     """
     folder.write_status("running", "validate")
-    objects.trainer.validate(objects.task, datamodule=objects.datamodule, verbose=False)
+    trainer, callbacks = objects.trainer, objects.trainer.callbacks  # type: ignore[attr-defined]
+    # They would put the averages of the last epoch in place of the best weights.
+    trainer.callbacks = [c for c in callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+    trainer.validate(objects.task, datamodule=objects.datamodule, verbose=False)
+    trainer.callbacks = callbacks  # type: ignore[attr-defined]
     if folder.writes:
         write_predictions(folder, objects, "val")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_modules.head_task import HeadTask
@@ -63,10 +64,10 @@ class MultilabelTask(HeadTask):
         unsure = torch.zeros(2, self.num_classes)
         with torch.no_grad():
             value = float(loss(unsure, torch.zeros_like(unsure)))
-        if value == 0:  # such as cross-entropy, which reads labels as shares that sum to 1
+        if value == 0:  # cross-entropy reads labels as shares that sum to 1
             msg = (
-                f"model.loss: {type(loss).__name__} is 0 for samples without labels, so it does "
-                f"not learn that a label is absent; set loss=binary_cross_entropy"
+                f"model.loss: {type(loss).__name__} is 0 for logits of 0 and samples without "
+                f"labels, so it is no loss of several sigmoids; set loss=binary_cross_entropy"
             )
             raise LossError(msg)
         return loss
@@ -93,6 +94,12 @@ class MultilabelTask(HeadTask):
         """Return the probability of each label [B, K] float32."""
         return torch.sigmoid(logits.float())
 
+    def on_validation_epoch_start(self) -> None:
+        """Reset the totals. Thresholds are chosen only while training."""
+        super().on_validation_epoch_start()
+        fits = self.trainer.state.fn == TrainerFn.FITTING
+        self._set_thresholds("val", None if fits else self.thresholds)
+
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics and keep the thresholds that were chosen."""
         super().on_validation_epoch_end()
@@ -103,9 +110,20 @@ class MultilabelTask(HeadTask):
     def on_test_epoch_start(self) -> None:
         """Reset the totals; they use the thresholds chosen on validation."""
         super().on_test_epoch_start()
-        totals = self.totals["test_totals"]
+        self._set_thresholds("test", self.thresholds)
+
+    def _set_thresholds(self, stage: str, thresholds: Tensor | None) -> None:
+        totals = self.totals[f"{stage}_totals"]
         assert isinstance(totals, MultilabelTotals)  # noqa: S101 - tells the type checker
-        totals.thresholds = self.thresholds
+        totals.thresholds = thresholds
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the thresholds of this epoch.
+
+        A callback that averages weights saves a state of its own, with older thresholds.
+        """
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"]["thresholds"] = self.thresholds.clone()
 
 
 class MultilabelTextClassifier(TextTask, MultilabelTask):

@@ -7,7 +7,7 @@ from typing import Any
 
 from reports import plots
 from reports.groups import Group, group_by_seed
-from reports.kinds.base import page_of
+from reports.kinds.base import page_of_run
 from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
@@ -78,7 +78,7 @@ def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[
         ],
         "curves": _curves(runs, names),
         "drawn": _MAX_LINES,
-        "comparisons": list(dict.fromkeys(page_of(run.kind).comparison for run in runs)),
+        "comparisons": list(dict.fromkeys(page_of_run(run).comparison for run in runs)),
         "pairs": _pairs(runs, names) if len(runs) <= _MAX_TESTED else [],
     }
 
@@ -139,9 +139,9 @@ def _test(first: RunRecord, second: RunRecord) -> dict[str, Any]:
     ours, theirs = first.predictions, second.predictions
     if ours is None or theirs is None or first.kind != second.kind:
         return {}
-    page = page_of(first.kind)
+    page = page_of_run(first)
     keys = page.sample_columns(ours)
-    if not set(keys) <= set(theirs) or not ours[keys].equals(theirs[keys]):
+    if page.sample_columns(theirs) != keys or not ours[keys].equals(theirs[keys]):
         return {}
     scores, others = page.scores(ours), page.scores(theirs)
     if scores is None or others is None:

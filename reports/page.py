@@ -7,7 +7,7 @@ import jinja2
 import pandas as pd
 
 from reports import plots
-from reports.kinds.base import page_of
+from reports.kinds.base import page_of_run
 from reports.record import RunRecord, read_run
 from run_folders.files import write_text
 from run_folders.kinds import kind_named, metric_of, metric_text, shown_in
@@ -45,22 +45,24 @@ def write_report(path: Path) -> Path:
     """
     run = read_run(path)
     target = RunFolder(path).report
-    page = page_of(run.kind)
+    page = page_of_run(run)
     text = (
         environment(page.template_folder)
         .get_template("run.html.j2")
         .render(
-            title=run.name,
-            run=run,
-            main=metric_of(kind_named(run.kind).headline) if run.kind else None,
-            curves=_curves(run),
-            seconds_plot=_seconds_plot(run),
-            sample_noun=page.sample_noun,
-            headline=page.headline(run) if run.test else [],
-            kind_template=page.template,
-            warnings=_warnings(run),
-            epochs=run.history.to_dict("records"),
-            **(page.variables(run) if run.test else {}),
+            (page.variables(run) if run.test else {})
+            | {
+                "title": run.name,
+                "run": run,
+                "main": metric_of(kind_named(run.kind).headline) if run.kind else None,
+                "curves": _curves(run),
+                "seconds_plot": _seconds_plot(run),
+                "sample_noun": page.sample_noun,
+                "headline": page.headline(run) if run.test else [],
+                "kind_template": page.template,
+                "warnings": _warnings(run),
+                "epochs": run.history.to_dict("records"),
+            }
         )
     )
     write_text(target, text)

@@ -1,5 +1,6 @@
 """SVG plots that take their colours from the page, so one plot serves light and dark theme."""
 
+import html
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +61,8 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" class="plot" ', 1)
+    described = f'<svg role="img" aria-label="{html.escape(label)}" class="plot" '
+    return text.replace("<svg ", described, 1)
 
 
 def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
@@ -68,7 +70,7 @@ def _axes(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def drawn(draw: Callable[[Axes], None], label: str, width: float = 4.6, height: float = 3.0) -> str:
+def plot(draw: Callable[[Axes], None], label: str, width: float = 4.6, height: float = 3.0) -> str:
     """Draw a plot in the style of the page, for kinds of task of own packages.
 
     Args:

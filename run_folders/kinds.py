@@ -1,8 +1,8 @@
 """The kinds of task. Standard library only.
 
-Each row names what belongs to one kind: its metrics, and by dotted names its part of the engine and
-its part of the reports, which are imported when they are needed. An own package adds kinds: its
-module `kinds` has a mapping `KINDS` of the same form.
+Each row has the metrics of a kind, and the dotted names of its parts in the engine and in the
+reports. The parts are imported when they are needed. An own package adds kinds: its module `kinds`
+has a mapping `KINDS` of the same form.
 """
 
 import importlib
@@ -76,16 +76,32 @@ def kinds() -> dict[str, Kind]:
             if name in found:
                 msg = f"{package}.kinds defines {name!r}, which exists already; rename it"
                 raise KindError(msg)
+            _check_metrics(kind, found, package)
             found[name] = kind
     return found
+
+
+def _check_metrics(kind: Kind, others: Mapping[str, Kind], package: str) -> None:
+    """Raise `KindError` if a metric has the name of another one and another description."""
+    known = {metric.name: metric for other in others.values() for metric in other.metrics}
+    for metric in kind.metrics:
+        if known.get(metric.name, metric) != metric:
+            msg = (
+                f"{package}.kinds: the metric {metric.name!r} exists with another description; "
+                f"rename it, or import the description from run_folders.metrics"
+            )
+            raise KindError(msg)
 
 
 def _kinds_of(package: str) -> Mapping[str, Kind]:
     """Return the kinds of an own package; empty if it has no module `kinds`."""
     try:
         spec = find_spec(f"{package}.kinds")
-    except ModuleNotFoundError:  # whatever needs the package reports that it is missing
-        return {}
+    except ModuleNotFoundError as error:
+        if error.name == package:  # whatever needs the package reports that it is missing
+            return {}
+        msg = f"{package} cannot be imported: {brief(error)}"
+        raise KindError(msg) from error
     if spec is None:
         return {}
     try:
@@ -93,6 +109,9 @@ def _kinds_of(package: str) -> Mapping[str, Kind]:
     except (ImportError, AttributeError) as error:
         msg = f"{package}.kinds cannot be read: {brief(error)}; it needs a mapping KINDS"
         raise KindError(msg) from error
+    if not (isinstance(own, Mapping) and all(isinstance(kind, Kind) for kind in own.values())):
+        msg = f"{package}.kinds: KINDS must map names to run_folders.kinds.Kind"
+        raise KindError(msg)
     return own
 
 
@@ -125,9 +144,17 @@ def kind_of_metric(key: str) -> str:
 
 
 def load_part(dotted: str) -> Any:  # noqa: ANN401 - a class of any layer
-    """Import a class by its dotted name."""
+    """Import a class by its dotted name.
+
+    Raises:
+        KindError: If there is no such class.
+    """
     module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"a kind of task names {dotted!r}, which cannot be imported: {brief(error)}"
+        raise KindError(msg) from error
 
 
 def metrics_by_name(first: Iterable[str | None] = ()) -> dict[str, Metric]:

@@ -65,7 +65,7 @@ CLASSIFICATION = (
 )
 MULTILABEL = (
     Metric("map", "mean average precision", shown=_EVERYWHERE),
-    Metric("f1_micro", "micro F1", shown=("console", "curves", "sweep", "dashboard")),
+    Metric("f1_micro", "micro F1", shown=("console", "sweep", "dashboard")),
     _F1_MACRO,
     Metric("exact_match", "exact match", shown=("console", "sweep", "dashboard")),
     Metric("hamming_loss", "Hamming loss", "min", ("console",)),

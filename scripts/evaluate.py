@@ -25,6 +25,12 @@ def main() -> int:
         help="another labelled table, or folder, in the format of the run's test data; "
         "the metrics are written to evaluations/ in the run folder",
     )
+    parser.add_argument(
+        "--on-bad-rows",
+        choices=("error", "skip"),
+        default="error",
+        help="with --data: stop at bad rows, or leave them out and list them",
+    )
     other.add_argument(
         "--data-dir", help="folder of the data, if it is not the one in the run's config.yaml"
     )
@@ -33,7 +39,7 @@ def main() -> int:
         from engine.evaluation import evaluate, evaluate_on
 
         if arguments.data is not None:
-            evaluate_on(arguments.run, arguments.data)
+            evaluate_on(arguments.run, arguments.data, arguments.on_bad_rows)
         else:
             outcome.code = evaluate(arguments.run, arguments.data_dir)
     return outcome.code

@@ -20,7 +20,7 @@ def main() -> int:
         nargs="+",
         metavar="INPUT",
         help="texts: a .txt with one text per line, .csv, .tsv, .jsonl or .parquet; "
-        "images: images, folders of images, a .txt with one path per line, or .parquet",
+        "images: images, folders of images, a .txt with one path per line, or a table",
     )
     parser.add_argument(
         "-o",

@@ -1,7 +1,7 @@
 """Readers of image folders and Parquet files that return labelled, encoded images."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 from datamodules.images.decoding import SUFFIXES
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.labels import ClassLabels, LabelReader
+from datamodules.reading.tables import COLUMN_ADVICE, Row, read_rows
 from datamodules.reading.tables import SUFFIXES as TABLES
-from datamodules.reading.tables import Row, read_rows
 from run_folders.errors import near_names
 
 _END = 2**16  # bytes that are hashed at each end of a large file
+_LONGEST_PATH = 200  # characters of a path in a message
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class EncodedImage:
         index: Row in the split's file, from 0. In a folder, position among its files, sorted by
             class and then by name.
         source: The file, or its content.
-        label: Label; see `LabelReader`. Of an image with a mask: 0.
+        label: Label; see `LabelReader`. An image with a mask has 0.
         file: Name of the file, for messages.
         row: Row in that file, from 1; None for an image file.
     """
@@ -63,12 +64,15 @@ class ImageReader:
     labels: LabelReader
     class_names: Sequence[str]
 
-    def read(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
+    def read(
+        self, path: Path, split: str, advice: str = COLUMN_ADVICE
+    ) -> Iterator[EncodedImage | BadRow]:
         """Read a split from a folder of files `<path>/<class>/<image>`, or from a table.
 
         Args:
             path: The folder or file.
             split: Split that bad rows name.
+            advice: Next step for the user if a column is missing.
 
         Yields:
             Images and bad rows in order.
@@ -86,7 +90,7 @@ class ImageReader:
             yield from self._from_folder(path, split)
         elif path.suffix.lower() in TABLES:
             columns = [self.image_column, *self.labels.columns]
-            rows = read_rows(path, columns, self.labels.is_complete, split)
+            rows = read_rows(path, columns, self.labels.is_complete, split, advice)
             yield from self.from_rows(rows, path.name, split, path.parent)
         else:
             msg = (
@@ -111,18 +115,10 @@ class ImageReader:
                 yield row
                 continue
             label, reason = self.labels.read(row.values)
-            value = row.values.get(self.image_column)
-            source: bytes | Path | None = content_of(value)
-            if source is None and folder is not None and isinstance(value, str) and value.strip():
-                source = folder / value.strip()
-                if not source.is_file():
-                    reason = f"there is no file {source}"
-            elif source is None:
-                reason = f"column '{self.image_column}' holds no image bytes"
-            if reason:
-                yield BadRow(split, file, row.index + 1, row.line, reason)
+            source, fault = image_source(row.values, self.image_column, folder)
+            if fault or reason:
+                yield BadRow(split, file, row.index + 1, row.line, fault or reason)
             else:
-                assert source is not None  # noqa: S101 - tells the type checker
                 yield EncodedImage(row.index, source, label, file, row.index + 1)
 
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
@@ -199,6 +195,32 @@ def visible_files(folder: Path) -> list[Path]:
     return sorted(
         p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)
     )
+
+
+def image_source(
+    values: Mapping[str, Any], column: str, folder: Path | None
+) -> tuple[bytes | Path, str]:
+    """Return the image of a row, and an empty string or the fault.
+
+    Args:
+        values: Column -> value.
+        column: Column of the images.
+        folder: Folder that paths of images are relative to; None if there are no paths.
+    """
+    value = values.get(column)
+    content = content_of(value)
+    if content is not None:
+        return content, ""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return b"", f"column '{column}' is empty"
+    if folder is None or not isinstance(value, str):
+        return b"", f"column '{column}' holds no image bytes"
+    path = folder / value.strip()
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):  # too long, or with a null character: no path
+        found = False
+    return path, "" if found else f"there is no file {str(path)[:_LONGEST_PATH]}"
 
 
 def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds

@@ -31,6 +31,16 @@ class BadRow:
     line: int | None
     reason: str
 
+    def as_text(self) -> dict[str, str]:
+        """Return the row of skipped_rows.csv."""
+        return {
+            "split": self.split,
+            "file": self.file,
+            "row": str(self.row or ""),
+            "line": str(self.line or ""),
+            "reason": self.reason,
+        }
+
     def __str__(self) -> str:
         row = "" if self.row is None else f", row {self.row}"
         line = "" if self.line is None else f" (line {self.line})"
@@ -62,11 +72,13 @@ def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = BAD_ROWS_AD
     raise DataError("\n".join(lines))
 
 
-def leave_out(bad: list[BadRow], on_bad_rows: Literal["error", "skip"]) -> list[BadRow]:
+def leave_out(
+    bad: list[BadRow], on_bad_rows: Literal["error", "skip"], advice: str = BAD_ROWS_ADVICE
+) -> list[BadRow]:
     """Return the bad rows, to be left out, or raise `DataError` for them."""
     if on_bad_rows == "error":
-        raise_bad_rows(bad)
+        raise_bad_rows(bad, advice=advice)
     if bad:
         count = "1 bad row was" if len(bad) == 1 else f"{len(bad)} bad rows were"
-        log.warning("%s left out; skipped_rows.csv in the run folder has the reasons", count)
+        log.warning("%s left out; skipped_rows.csv has the reasons", count)
     return bad

@@ -10,6 +10,8 @@ from datamodules.reading.splits import stratified_split
 from run_folders.errors import near_names
 
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+_PRESENT, _ABSENT = 1.0, 0.0  # one object each, also for millions of labels
+SEPARATOR = ";"  # between predicted labels, unless the data have a separator
 
 
 class LabelReader(ABC):
@@ -133,17 +135,17 @@ class LabelColumns(_SeveralLabels):
             if text not in _YES | _NO:
                 received = f"holds {value!r}" if text else "is empty"
                 return (), f"column '{column}' {received}; 0 or 1 is needed"
-            found.append(float(text in _YES))
+            found.append(_PRESENT if text in _YES else _ABSENT)
         return tuple(found), ""
 
 
 @dataclass(frozen=True)
 class SeparatedLabels(_SeveralLabels):
-    """A column with the names of a sample's labels, separated by a text. Empty means no label.
+    """A column with the names of a sample's labels. An empty cell means no label.
 
     Attributes:
         column: The column. A list of names or of typed numbers is read as well.
-        separator: Text between two names.
+        separator: String between two names.
         class_names: Name of label 0, 1, ...
     """
 
@@ -159,7 +161,8 @@ class SeparatedLabels(_SeveralLabels):
     def read(self, values: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
         """Return 0 or 1 for each label."""
         value = values.get(self.column)
-        parts = value if isinstance(value, list) else str(value or "").split(self.separator)
+        text = "" if value is None else str(value)
+        parts = value if isinstance(value, list) else text.split(self.separator)
         chosen = set()
         for part in parts:
             if isinstance(part, str) and not part.strip():
@@ -168,7 +171,7 @@ class SeparatedLabels(_SeveralLabels):
             if reason:
                 return (), reason
             chosen.add(label)
-        return tuple(float(k in chosen) for k in range(len(self.class_names))), ""
+        return tuple(_PRESENT if k in chosen else _ABSENT for k in range(len(self.class_names))), ""
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether a row has sound labels, at least one."""
@@ -182,7 +185,7 @@ def label_reader(
 
     Args:
         column: The label column, or the 0/1 column of each label.
-        separator: Text between the labels of a sample; None for one class for each sample.
+        separator: String between the labels of a sample; None for one class for each sample.
         class_names: Name of class or label 0, 1, ...
 
     Raises:
@@ -194,11 +197,10 @@ def label_reader(
     if isinstance(column, str):
         if separator is None:
             return ClassLabels(column, class_names)
-        inside = [name for name in class_names if separator.strip() and separator in name]
-        if not separator.strip() or inside:
-            why = f"it is part of the name {inside[0]!r}" if inside else "it is empty"
-            msg = f"data.label_separator: received {separator!r}; {why}; choose another text"
+        if not separator:
+            msg = "data.label_separator: received an empty string; choose another one, or null"
             raise DataError(msg)
+        _check_names(class_names, separator)
         return SeparatedLabels(column, separator, class_names)
     if separator is not None:
         msg = (
@@ -212,7 +214,22 @@ def label_reader(
             f"labels; one column is needed for each label"
         )
         raise DataError(msg)
+    repeated = next((name for name in column if list(column).count(name) > 1), None)
+    if repeated is not None:
+        msg = f"data.label_column names {repeated} twice; remove one"
+        raise DataError(msg)
+    _check_names(class_names, SEPARATOR)
     return LabelColumns(column, class_names)
+
+
+def _check_names(class_names: Sequence[str], separator: str) -> None:
+    inside = next((name for name in class_names if separator in name), None)
+    if inside is not None:
+        msg = (
+            f"data.classes: the name {inside!r} contains {separator!r}, which separates labels; "
+            f"rename it"
+        )
+        raise DataError(msg)
 
 
 def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:

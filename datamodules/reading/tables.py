@@ -23,6 +23,11 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMN_ADVICE = "set data.text_column, image_column or label_column (--column to predict)"
 
 
+def other_columns(columns: Sequence[str]) -> str:
+    """Return the advice for a table that a finished run reads, with the run's columns."""
+    return f"the run reads the columns {', '.join(columns)}; rename those of the file"
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a table.

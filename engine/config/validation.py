@@ -27,6 +27,7 @@ from engine.config.precision import AUTO
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from run_folders.errors import brief, nearest
+from run_folders.kinds import KindError, kind_named, load_part
 from run_folders.nested import delete, nodes
 
 # Groups whose options do not set the key that is named like the group.
@@ -194,6 +195,7 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             "model.num_classes",
             f"received {at('model.num_classes')!r}; the data has {count} classes",
         )
+    yield from _kind_faults(values.get("model"))
     known = _metrics(values.get("model"))
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
@@ -215,6 +217,23 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
         )
     if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
         yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
+
+
+def _kind_faults(model: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
+    """Check that the kind of a task exists, with its parts of the engine and of the reports."""
+    try:
+        task = resolve_target(model["_target_"], "model")
+    except (ConfigError, KeyError, TypeError):
+        return
+    if not hasattr(task, "kind"):
+        yield "model._target_", f"received {task.__name__}, which states no kind of task (`kind`)"
+        return
+    try:
+        kind = kind_named(task.kind)
+        for dotted in (kind.results, kind.page):
+            load_part(dotted)
+    except KindError as error:
+        yield "model._target_", f"received {task.__name__}: {error}"
 
 
 def _metrics(model: Any) -> list[str]:  # noqa: ANN401 - any value of a config

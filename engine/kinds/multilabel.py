@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.labelled import LabelledDataModule
+from datamodules.reading.labels import SEPARATOR
 from engine.kinds.base import TableResults
 from engine.kinds.contents import class_table, mistake_pictures, table_of, thumbnails
 from engine.prediction.table_writer import OutputColumns
@@ -20,7 +21,6 @@ from reports.mistakes import MAX_MISTAKES
 from reports.record import RunRecord
 
 PICTURED_MISTAKES = 400  # in all, divided among the labels
-_SEPARATOR = ";"
 
 
 class MultilabelResults(TableResults):
@@ -98,7 +98,7 @@ class MultilabelResults(TableResults):
         threshold that the checkpoint contains.
         """
         names = run.class_names
-        separator = run.cfg.data.get("label_separator") or _SEPARATOR
+        separator = run.cfg.data.get("label_separator") or SEPARATOR
         probability = [f"probability_{name}" for name in names]
         assert isinstance(run.task, MultilabelTask)  # noqa: S101 - tells the type checker
         thresholds = run.task.thresholds.cpu()

@@ -10,11 +10,12 @@ import torch
 
 from datamodules.batches import ImageBatch
 from datamodules.images.decoding import SUFFIXES
-from datamodules.images.rows import EncodedImage, content_of, visible_files
+from datamodules.images.rows import EncodedImage, image_source, visible_files
 from datamodules.images.storage import Decoding, in_threads
 from datamodules.reading.encodings import open_text
-from datamodules.reading.errors import DataError, raise_bad_rows
-from datamodules.reading.tables import Row, read_rows
+from datamodules.reading.errors import BadRow, raise_bad_rows
+from datamodules.reading.tables import SUFFIXES as TABLES
+from datamodules.reading.tables import read_rows
 from engine.prediction.table_writer import OutputColumns, TableWriter, progress
 from engine.trained_run import TrainedRun
 
@@ -34,9 +35,9 @@ def predict_images(
 
     Args:
         run: A trained run of images.
-        inputs: Images, folders of images, .txt with one path per line, or .parquet.
+        inputs: Images, folders of images, .txt with one path per line, or tables.
         target: The output file. Its columns are `image`, then those of the prediction.
-        column: The column of the images in .parquet; None takes the run's.
+        column: The column of the images in a table; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
         output: The columns of the prediction.
 
@@ -56,13 +57,14 @@ def predict_images(
     with TableWriter(target) as writer, progress() as bars:
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(images, _BATCH)):
-            found = list(in_threads(decoding.decode, chunk))
-            good = [(image, pixels) for image, pixels in found if isinstance(pixels, np.ndarray)]
-            faults = [
-                image.fault("", str(reason))
-                for image, reason in found
-                if not isinstance(reason, np.ndarray)
-            ]
+            faults = [row for row in chunk if isinstance(row, BadRow)]
+            read = [image for image in chunk if not isinstance(image, BadRow)]
+            good = []
+            for image, pixels in in_threads(decoding.decode, read):
+                if isinstance(pixels, np.ndarray):
+                    good.append((image, pixels))
+                else:
+                    faults.append(image.fault("", str(pixels)))
             if good:  # written before an error is raised, so that no prediction is lost
                 writer.write(_predicted(run, good, output))
             if on_bad_rows == "error":
@@ -72,15 +74,16 @@ def predict_images(
     return done, bad
 
 
-def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
+def images_of(path: Path, column: str) -> Iterator[EncodedImage | BadRow]:
     """Yield the images of an input; labels are ignored.
 
     Args:
-        path: An image, a folder of images, .txt with one path per line, or .parquet.
-        column: The column of the images in .parquet.
+        path: An image, a folder of images, .txt with one path per line, or a table.
+        column: The column of the images in a table: their content, or their paths relative to the
+            folder of the table.
 
     Raises:
-        DataError: If the input is a table of another format, or cannot be read.
+        DataError: If the input cannot be read.
     """
     if path.is_dir():
         files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
@@ -90,18 +93,16 @@ def images_of(path: Path, column: str) -> Iterator[EncodedImage]:
             names = [line.strip() for line in lines if line.strip()]
         for i, name in enumerate(names):
             yield EncodedImage(i, Path(name), 0, name, None)
-    elif path.suffix.lower() == ".parquet":
+    elif path.suffix.lower() in TABLES:
         for row in read_rows(path, [column]):
-            assert isinstance(row, Row)  # noqa: S101 - Parquet has no bad rows
-            yield EncodedImage(
-                row.index, content_of(row.values.get(column)) or b"", 0, path.name, row.index + 1
-            )
-    elif path.suffix.lower() in (".csv", ".tsv", ".jsonl"):
-        msg = (
-            f"{path}: this format is not supported; "
-            "give images, folders of images, a .txt with one path per line, or .parquet"
-        )
-        raise DataError(msg)
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            source, fault = image_source(row.values, column, path.parent)
+            if fault:
+                yield BadRow("", path.name, row.index + 1, row.line, fault)
+            else:
+                yield EncodedImage(row.index, source, 0, path.name, row.index + 1)
     else:
         yield EncodedImage(0, path, 0, str(path), None)
 

@@ -167,6 +167,9 @@ def _items(
     seen: dict[Path, str] = {}
     for path in inputs:
         for image in images_of(path, column):
+            if isinstance(image, BadRow):
+                raise_bad_rows([image], advice="fix the file")
+                continue
             annotation = None
             if image.row is not None:
                 name = Path(f"{path.stem}.row{image.row}")

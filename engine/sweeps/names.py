@@ -1,24 +1,19 @@
 """Names of runs, sweeps, dashboard groups and log files, for interpolations in the config."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
+from engine.config.defaults import register_defaults
 from engine.processes import ranks
-from run_folders.kinds import metric_of
 from run_folders.sweep import RECORD
 
 _LONGEST_NAME = 100
 
 
 def register_resolvers() -> None:
-    """Register the resolvers of the config.
-
-    They name runs, sweeps, dashboard groups and log files, and return defaults that follow from
-    other keys.
+    """Register the resolvers of the config: names, and defaults that follow from other keys.
 
     Runs and sweeps are named for their experiments, else for their datasets. A backbone of random
     weights has no name, so it has no tokenizer either.
@@ -34,26 +29,9 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
-    OmegaConf.register_new_resolver("thaw.monitor", _default_monitor, replace=True)
-    OmegaConf.register_new_resolver("thaw.mode", _default_mode, replace=True)
-    OmegaConf.register_new_resolver("thaw.count", _count, replace=True)
+    register_defaults()
     OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
-
-
-def _default_monitor(target: Any) -> str:  # noqa: ANN401 - any value of a config
-    from engine.config.monitoring import default_monitor  # it imports the task, and so torch
-
-    return default_monitor(target)
-
-
-def _default_mode(monitor: Any) -> str:  # noqa: ANN401 - any value of a config
-    return metric_of(str(monitor)).better
-
-
-def _count(values: Any) -> int | None:  # noqa: ANN401 - any value of a config
-    """Return the length of a list; None for another value, which validation reports."""
-    return len(values) if isinstance(values, Sequence) and not isinstance(values, str) else None
 
 
 def _sweep_name(default: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from datamodules.reading.splits import random_split, shared_keys, stratified_split
 from datamodules.reading.text_rows import TextSplit
@@ -95,9 +96,14 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
             fit(job, settings, folder, row_loggers)
         record = fit_record(folder.read_history(), job)
         folder.write_status("running", "test")
-        record["test"] = (
-            _test(folder, data["test"], splits["test"], classes, record) if "test" in splits else {}
-        )
+        best = load_network(folder.best_checkpoint)
+        _predict(folder, best, data["val"], splits["val"], classes, "val")
+        record["test"] = {}
+        if "test" in splits:
+            began = time.perf_counter()
+            probabilities = _predict(folder, best, data["test"], splits["test"], classes, "test")
+            record["seconds"]["test"] = round(time.perf_counter() - began, 3)
+            record["test"] = classification_record(data["test"].labels, probabilities, classes)
         folder.write_json("metrics.json", record)
         folder.write_status("finished", "report")
     _print(record, folder)
@@ -220,26 +226,22 @@ def _job(
     )
 
 
-def _test(
+def _predict(
     folder: KerasRunFolder,
+    best: Classifier,
     data: TextData,
     split: TextSplit,
     classes: list[str],
-    record: dict[str, Any],
-) -> dict[str, Any]:
-    """Predict the test split with the best weights and write the table of predictions.
-
-    Returns:
-        The entry of the test stage in metrics.json.
-    """
-    began = time.perf_counter()
-    probabilities = data.probabilities(load_network(folder.best_checkpoint))
-    record["seconds"]["test"] = round(time.perf_counter() - began, 3)
+    name: str,
+) -> NDArray[np.float64]:
+    """Predict a split with the best weights, write the table, and return the probabilities."""
+    probabilities = data.probabilities(best)
     table = prediction_table(probabilities, classes, split.texts)
     table.insert(0, "index", np.arange(len(table)))
     table.insert(1, "label", [classes[k] for k in split.labels])
-    write_atomically(folder.predictions, lambda path: table.to_parquet(path, index=False))
-    return classification_record(data.labels, probabilities, classes)
+    path = folder.predictions_of(name)
+    write_atomically(path, lambda part: table.to_parquet(part, index=False))
+    return probabilities
 
 
 def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:

@@ -220,8 +220,8 @@ def average_precision(scores: _Array, present: _Array) -> float:
 def best_thresholds(scores: _Array, present: _Array) -> npt.NDArray[np.float32]:
     """Return the threshold of each label that has the highest F1 on these samples.
 
-    Thresholds lie in the middle between two scores that occur. Of equally good ones, the nearest to
-    0.5 is chosen. A label without positive samples keeps 0.5.
+    Thresholds lie in the middle between two scores that occur. If several are equally good, the
+    nearest to 0.5 is chosen. A label without positive samples keeps 0.5.
 
     Args:
         scores: [N, K] probabilities.

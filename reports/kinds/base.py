@@ -10,6 +10,8 @@ from reports.record import RunRecord
 from reports.statistics import Interval
 from run_folders.kinds import KindError, kind_named, load_part, metric_of
 
+MAX_DRAWN_CLASSES = 40  # more do not fit into a plot
+
 
 @dataclass(frozen=True)
 class Card:
@@ -57,7 +59,10 @@ class KindPage:
         return []
 
     def variables(self, run: RunRecord) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
-        """Return the template's variables for a tested run; it also gets `run`."""
+        """Return the template's variables for a tested run.
+
+        Names that the page itself uses, such as `run` and `headline`, keep the page's value.
+        """
         return {}
 
     def sample_columns(self, predictions: pd.DataFrame) -> list[str]:
@@ -71,6 +76,19 @@ class KindPage:
         McNemar's exact test.
         """
         return None
+
+
+def page_of_run(run: RunRecord) -> KindPage:
+    """Return the parts of a run's kind of task; see `page_of`.
+
+    Raises:
+        KindError: If the kind is unknown; the message names the run.
+    """
+    try:
+        return page_of(run.kind)
+    except KindError as error:
+        msg = f"{run.folder}: {error}"
+        raise KindError(msg) from error
 
 
 def page_of(kind: str | None) -> KindPage:

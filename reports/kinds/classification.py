@@ -5,14 +5,12 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from reports import plots
-from reports.kinds.base import Card, KindPage, card
+from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card
 from reports.mistakes import MAX_MISTAKES, misclassified_pictures, misclassified_samples, mistakes
 from reports.pictures import class_pictures
 from reports.record import RunRecord
 from reports.statistics import macro_f1_interval, roc_auc_interval, wilson_interval
 from run_folders.kinds import metric_of
-
-_MAX_DRAWN_CLASSES = 40
 
 
 class ClassificationPage(KindPage):
@@ -46,13 +44,13 @@ class ClassificationPage(KindPage):
     def variables(self, run: RunRecord) -> dict[str, Any]:
         """Return the variables of the template."""
         test = run.test
-        small = test.get("n") and len(test["classes"]) <= _MAX_DRAWN_CLASSES
+        small = test.get("n") and len(test["classes"]) <= MAX_DRAWN_CLASSES
         return {
             "averages": _averages(test),
             "confusion": small
             and plots.confusion_matrix(test["confusion_matrix"], test["classes"]),
             "reliability": test.get("calibration") and plots.reliability(test["calibration"]),
-            "kinds": mistakes(run),
+            "confusions": mistakes(run),
             "class_pictures": class_pictures(run),
             "misclassified_pictures": misclassified_pictures(run),
             "wrong_count": len(misclassified_samples(run)),

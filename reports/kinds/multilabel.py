@@ -5,13 +5,11 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from reports import plots
-from reports.kinds.base import Card, KindPage, card
+from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card
 from reports.mistakes import MAX_MISTAKES
 from reports.pictures import source
 from reports.record import RunRecord
 from reports.statistics import multilabel_f1_intervals, wilson_interval
-
-_MAX_DRAWN_LABELS = 40
 
 
 class MultilabelPage(KindPage):
@@ -48,7 +46,7 @@ class MultilabelPage(KindPage):
             "rows": rows,
             "without_positives": [row["name"] for row in rows if not row["positives"]],
             "precision_bars": known
-            and len(known) <= _MAX_DRAWN_LABELS
+            and len(known) <= MAX_DRAWN_CLASSES
             and plots.bars(known, "average precision", "average precision by label"),
             "mistakes": mistakes_by_label(run),
             "max_mistakes": MAX_MISTAKES,
@@ -56,18 +54,21 @@ class MultilabelPage(KindPage):
 
     def sample_columns(self, predictions: pd.DataFrame) -> list[str]:
         """Return index, reference and labels."""
-        labels = [str(column) for column in predictions if str(column).startswith("label_")]
-        return [*super().sample_columns(predictions), *labels]
+        names = _label_names(predictions)
+        return [*super().sample_columns(predictions), *(f"label_{name}" for name in names)]
 
     def scores(self, predictions: pd.DataFrame) -> "pd.Series[Any]":
         """Return the number of correct labels of each sample."""
-        names = [
-            str(column).removeprefix("label_")
-            for column in predictions
-            if str(column).startswith("label_")
+        correct = [
+            predictions[f"label_{name}"] == predictions[f"prediction_{name}"]
+            for name in _label_names(predictions)
         ]
-        correct = [predictions[f"label_{n}"] == predictions[f"prediction_{n}"] for n in names]
         return sum(correct, start=pd.Series(0, index=predictions.index))
+
+
+def _label_names(predictions: pd.DataFrame) -> list[str]:
+    columns = map(str, predictions.columns)
+    return [name.removeprefix("label_") for name in columns if name.startswith("label_")]
 
 
 def label_tables(run: RunRecord, table: pd.DataFrame) -> tuple[Any, Any]:

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from reports import plots
-from reports.kinds.base import Card, KindPage, card
+from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card
 from reports.pictures import source
 from reports.record import RunRecord
 from reports.statistics import mean_interval
 
 _MAX_PAIRS = 30
-_MAX_DRAWN_CLASSES = 40
 _GROUPS = ("worst", "median", "best")
 
 
@@ -41,7 +40,7 @@ class SegmentationPage(KindPage):
     def variables(self, run: RunRecord) -> dict[str, Any]:
         """Return the variables of the template."""
         test = run.test
-        small = test.get("n") and len(test["classes"]) <= _MAX_DRAWN_CLASSES
+        small = test.get("n") and len(test["classes"]) <= MAX_DRAWN_CLASSES
         return {
             "rows": class_rows(run),
             "pairs": confusion_pairs(run),

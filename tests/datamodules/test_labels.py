@@ -36,7 +36,7 @@ def test_a_column_of_a_label_has_0_or_1(value: Any, expected: float | str) -> No
         ("joy; fear", (1, 0, 1)), ("fear;joy;", (1, 0, 1)), ("joy;joy", (1, 0, 0)), ("", (0, 0, 0)),
         (None, (0, 0, 0)), (" ; ", (0, 0, 0)), (["anger"], (0, 1, 0)), ([0, 2], (1, 0, 1)), ([], (0, 0, 0)),
         ("joi", "label 'joi' is none of joy, anger, fear; did you mean joy?"),
-        ([3], "label 3 is outside of 0..2"),
+        ([3], "label 3 is outside of 0..2"), (0, "label '0' is none of joy, anger, fear"),
     ],
 )  # fmt: skip
 def test_names_are_separated(value: Any, expected: tuple[int, ...] | str) -> None:
@@ -58,8 +58,10 @@ def test_an_empty_label_does_not_make_a_line_a_row() -> None:
         ("label", None, [], "data.classes: the names of the classes in the label column are needed"),
         (["a", "b"], ";", ["a", "b"], "names 2 columns; set one of the two"),
         (["a", "b"], None, ["a"], "one column is needed for each label"),
-        ("tags", ";", ["a;b"], "it is part of the name 'a;b'"),
-        ("tags", "", ["a"], "it is empty"),
+        (["a", "a"], None, ["a", "b"], "data.label_column names a twice"),
+        ("tags", ";", ["a;b"], "the name 'a;b' contains ';', which separates labels"),
+        (["a", "b"], None, ["a", "b;c"], "the name 'b;c' contains ';'"),
+        ("tags", "", ["a"], "received an empty string"),
     ],
 )  # fmt: skip
 def test_settings_that_contradict_each_other(

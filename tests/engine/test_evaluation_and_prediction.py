@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from datamodules.base import TransferDataModule
+from datamodules.reading.errors import DataError
 from engine.evaluation import evaluate
 from engine.predict import predict
 from run_folders.run_folder import RunFolder
@@ -323,3 +326,63 @@ def test_report_script_compares_runs(
     assert script("report", tmp_path).code == 1
     assert "is no run folder" in script("report", tmp_path).err
     assert json.loads((moved_run / "status.json").read_text())["state"] == "finished"
+
+
+def test_evaluation_on_other_texts(script: Script, moved_run: Path, tmp_path: Path) -> None:
+    tested = pd.read_parquet(RunFolder(moved_run).predictions)
+    other = tested[["text", "label"]].rename(columns={"text": "tweet"})
+    paths = [tmp_path / "a" / "same.csv", tmp_path / "b" / "same.csv"]
+    for path, rows in zip(paths, (other, other.head(9)), strict=True):
+        path.parent.mkdir()
+        rows.to_csv(path, index=False)  # without the dataset's ids
+    results = []
+    for path in paths:
+        done = script("evaluate", moved_run, "--data", path)
+        assert done.code == 0, done.err
+        results.append(json.loads(Path(done.out.strip().splitlines()[-1]).read_text()))
+    recorded = RunFolder(moved_run).read_json("metrics.json")["test"]
+    assert [result["n"] for result in results] == [27, 9]
+    assert results[0]["acc"] == recorded["acc"]
+    assert results[0]["loss"] == pytest.approx(recorded["loss"], abs=1e-6)
+    assert len(list((moved_run / "evaluations").glob("same-*.json"))) == 2
+
+    other.assign(label=["maybe", *other["label"][1:]]).to_csv(paths[1], index=False)
+    done = script("evaluate", moved_run, "--data", paths[1])
+    assert done.code == 1
+    assert "row 1 (line 2): label 'maybe' is none of fake, real" in done.err
+    assert "--on-bad-rows skip" in done.err
+    done = script("evaluate", moved_run, "--data", paths[1], "--on-bad-rows", "skip")
+    assert done.code == 0, done.err
+    (skipped,) = (moved_run / "evaluations").glob("*.skipped_rows.csv")
+    assert pd.read_csv(skipped)["row"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\nword,fake\n", "no column 'tweet'; it has text, label; the run reads the columns tweet, label"),
+        ("", "is empty"),
+        ("tweet,label\n", "has a header and no rows"),
+        (None, "no such file or folder"),
+    ],
+)  # fmt: skip
+def test_other_texts_that_cannot_be_used(
+    content: str | None, message: str, script: Script, moved_run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.csv"
+    if content is not None:
+        path.write_text(content)
+    done = script("evaluate", moved_run, "--data", path)
+    assert (done.code, len(done.err.strip().splitlines())) == (1, 1), done.err
+    assert message in done.err
+
+
+def test_a_datamodule_that_reads_no_other_data_says_so(train: Train, tmp_path: Path) -> None:
+    class Fixed(TransferDataModule[Any]):
+        read_splits = divide = reference = None  # type: ignore[assignment]
+
+    Fixed.__abstractmethods__ = frozenset()
+    data = Fixed(0.1, "error", 1)  # type: ignore[abstract]
+    data.splits_to_read, data.test_data = ("test",), tmp_path
+    with pytest.raises(DataError, match="Fixed reads no other data than its own"):
+        data.setup()

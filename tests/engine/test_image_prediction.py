@@ -8,10 +8,11 @@ import pytest
 from safetensors.torch import save_file
 
 from datamodules.reading.errors import DataError
-from engine.evaluation import evaluate
+from engine.evaluation import evaluate, evaluate_on
 from engine.predict import predict
 from lightning_modules.networks.backbones.image import image_encoder
 from run_folders.run_folder import RunFolder
+from tests.conftest import Train
 from tests.images import COLOURS, encoded, image_folder, picture, write_parquet
 from tests.processes import run
 
@@ -152,3 +153,32 @@ def test_report_shows_images_of_each_class_and_misclassified_images(root: Path) 
     assert "Seconds of training" in page
     assert "red → <b>blue</b> 0.9700" in page
     assert page.index("→ <b>blue</b> 0.9700") < page.index("→ <b>green</b> 0.9100")
+
+
+def test_other_images_have_the_size_of_the_run(train: Train, tmp_path: Path) -> None:
+    """`data.size=null` keeps the size of the training images; other images are resized to it."""
+    ended = train(
+        "experiment=sample_images", "data.rows={train: 60, val: 20, test: 30}", "trainer.max_epochs=1",
+        "model.backbone.widths=[8,8]",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    names = ["disc", "ring"]
+    for i, (name, size) in enumerate(
+        zip(names * 3, [(96, 80), (40, 40), (32, 64)] * 2, strict=True)
+    ):
+        (tmp_path / "other" / name).mkdir(parents=True, exist_ok=True)
+        picture("red", i, size).save(tmp_path / "other" / name / f"{i}.png")
+    rows = [
+        {"image": f"{name}/{file.name}", "label": name}
+        for name in names
+        for file in sorted((tmp_path / "other" / name).iterdir())
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "other" / "table.csv", index=False)
+    result = evaluate_on(ended.folder, tmp_path / "other" / "table.csv")
+    tested = pd.read_parquet(result.with_suffix(".parquet"))
+    out = predict(
+        ended.folder, [tmp_path / "other" / "table.csv"], tmp_path / "out.csv", device="cpu"
+    )
+    assert pd.read_csv(out)["prediction"].tolist() == tested["prediction"].tolist()
+    with pytest.raises(DataError, match="there is no folder for this class"):
+        evaluate_on(ended.folder, tmp_path / "other")  # it has no folders of the other classes

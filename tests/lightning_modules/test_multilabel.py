@@ -122,7 +122,7 @@ def test_a_checkpoint_has_the_thresholds() -> None:
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (CrossEntropy(), "CrossEntropy is 0 for samples without labels"),
+        (CrossEntropy(), "CrossEntropy is 0 for logits of 0 and samples without labels"),
         (nn.CrossEntropyLoss(), "set loss=binary_cross_entropy"),
         (nn.MultiLabelMarginLoss(), "MultiLabelMarginLoss fails for logits"),
         (nn.BCEWithLogitsLoss(reduction="none"), "a scalar mean is needed"),

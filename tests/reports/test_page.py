@@ -84,6 +84,30 @@ def test_mistakes_are_sorted_by_confidence_within_their_kind(run: RunFolder) -> 
         assert confidences == sorted(confidences, reverse=True)
 
 
+def test_many_classes_have_no_confusion_matrix(run: RunFolder) -> None:
+    metrics = run.read_json("metrics.json")
+    names = [f"class {k}" for k in range(41)]
+    one = next(iter(metrics["test"]["per_class"].values()))
+    counts = [[int(i == j) for j in range(41)] for i in range(41)]
+    metrics["test"] |= {
+        "n": 41, "classes": names, "per_class": dict.fromkeys(names, one), "confusion_matrix": counts, "calibration": [],
+    }  # fmt: skip
+    del metrics["test"]["roc_auc"]
+    run.write_json("metrics.json", metrics)
+    page = write_report(run.path).read_text(encoding="utf-8")
+    assert "class 40" in page
+    for absent in ("Confusion matrix", "Reliability", ">False"):
+        assert absent not in page
+
+
+def test_a_run_without_test_names_its_validation_predictions(run: RunFolder) -> None:
+    metrics = run.read_json("metrics.json")
+    run.write_json("metrics.json", {key: metrics[key] for key in metrics if key != "test"})
+    page = write_report(run.path).read_text(encoding="utf-8")
+    assert "predictions/val.parquet" in page
+    assert "predictions/test.parquet" not in page
+
+
 def test_an_unfinished_run_has_a_page(run: RunFolder) -> None:
     for name in ("metrics.json", "plan.json", "provenance.json", "predictions/test.parquet"):
         (run.path / name).unlink()

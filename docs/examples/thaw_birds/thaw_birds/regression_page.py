@@ -114,7 +114,7 @@ def _residuals(table: pd.DataFrame) -> str:
         _dots(axes, predictions, labels - predictions)
         axes.set(xlabel="prediction", ylabel="label - prediction")
 
-    return plots.drawn(draw, "residual by prediction")
+    return plots.plot(draw, "residual by prediction")
 
 
 def _predicted(table: pd.DataFrame) -> str:
@@ -126,7 +126,7 @@ def _predicted(table: pd.DataFrame) -> str:
         _dots(axes, labels, predictions)
         axes.set(xlabel="label", ylabel="prediction")
 
-    return plots.drawn(draw, "prediction by label")
+    return plots.plot(draw, "prediction by label")
 
 
 def _dots(axes: Axes, x: _Array, y: _Array) -> None:
