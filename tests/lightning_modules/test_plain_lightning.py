@@ -74,6 +74,10 @@ def test_an_ordinary_trainer_logs_the_metrics(kind: str, tmp_path: Path) -> None
     assert len(logged) == 2
     assert len([row for row in rows if row["train/loss"]]) == 2
     assert logged[-1] == pytest.approx(task.results["val"].metrics[headline])
+    if kind == "multilabel":  # a validation after training chooses no thresholds
+        task.thresholds.fill_(0.9)
+        trainer.validate(task, data, verbose=False)
+        assert task.results["val"].thresholds.tolist() == pytest.approx([0.9, 0.9])
     (tested,) = trainer.test(task, data, verbose=False)
     assert tested["test/loss"] == pytest.approx(task.results["test"].metrics["loss"])
 

@@ -144,6 +144,15 @@ def test_comparison_has_differences_and_an_exact_test(run: RunFolder, tmp_path: 
     assert page.count("<svg") == 3
 
 
+def test_runs_on_other_samples_are_not_tested(run: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder(Path(shutil.copytree(run.path, tmp_path / "other")))
+    table = pd.read_parquet(other.predictions)
+    table.loc[0, "text"] = "another text"  # with the same index and label
+    write_atomically(other.predictions, lambda path: table.to_parquet(path, index=False))
+    page = write_comparison([run.path, other.path], tmp_path / "page.html").read_text()
+    assert "not the same test samples" in page
+
+
 def test_names_with_dollars_and_underscores_are_drawn() -> None:
     from reports.plots import confusion_matrix, curves
 
