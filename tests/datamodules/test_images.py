@@ -386,7 +386,7 @@ def test_images_that_do_not_fit_into_memory_are_reported(
 
 def test_train_rows_is_rejected_for_a_folder(train: Train, colours: Path) -> None:
     ended = train(*COMMAND, f"paths.data_dir={colours}", "data.train_rows=9")
-    assert ended.error.startswith("error: data.train_rows=9 needs a .parquet file")
+    assert ended.error.startswith("error: data.train_rows=9 needs a table")
 
 
 def test_a_class_without_training_samples_is_reported(

@@ -187,7 +187,7 @@ def test_bad_images_existing_files_and_equal_names_are_rejected(root: Path, tmp_
     ):
         predict(run, [photos], tmp_path / "file.png", force=True, device="cpu")
     (tmp_path / "t.csv").write_text("a")
-    with pytest.raises(DataError, match="give images, folders of images"):
+    with pytest.raises(DataError, match=r"t.csv: no column 'image'"):
         predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
 
 
