@@ -148,8 +148,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """Return the names of the classes that no sample of a split has."""
         return []
 
-    def label_example(self) -> Tensor | None:
-        """Return the label of one sample, as in a batch; None if a task need not check it."""
+    def labels_of(self, split: str) -> Tensor | None:  # noqa: ARG002 - for subclasses
+        """Return the labels of a split, as in a batch; None if a task need not check them."""
         return None
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
@@ -167,7 +167,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             split, bad = self.read_test_data(self.test_data)
             splits = {"test": split}
             self.bad_rows = leave_out(bad, self.on_bad_rows, _OTHER_DATA_ADVICE)
-        if "val" in self.splits_to_read and "val" not in splits:
+        drawn = "val" in self.splits_to_read and "val" not in splits
+        if drawn:
             first, second = self.divide(splits["train"])
             splits["val"], splits["train"] = (
                 splits["train"].take(second),
@@ -176,6 +177,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         for name in self.splits_to_read:
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
+                if name in ("train", "val") and drawn:
+                    msg = (
+                        f"data.val_fraction={self.val_fraction}: the train file has too few rows "
+                        f"of each class to draw the val split from; name a file in data.files.val"
+                    )
                 raise DataError(msg)
         unseen = self.unseen(splits["train"]) if "train" in self.splits_to_read else []
         if unseen:

@@ -22,7 +22,13 @@ from datamodules.images.storage import Decoding, ImageSplit, store
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.sources import Files, check_hub_columns, hub_rows, split_sources
+from datamodules.reading.sources import (
+    Files,
+    check_hub_columns,
+    hub_rows,
+    split_sources,
+    wanted_files,
+)
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import other_columns
 
@@ -113,7 +119,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""
-        if self.train_rows is not None and Path(self.files["train"]).suffix not in TABLES:
+        limited = self.train_rows is not None and "train" in self.splits_to_read
+        if limited and Path(self.files["train"]).suffix not in TABLES:
             msg = (
                 f"data.train_rows={self.train_rows} needs a table ({', '.join(TABLES)}): "
                 "the first images of a folder are all of one class"
@@ -144,7 +151,12 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             DataError: If the data is neither in the folder nor on the hub.
         """
         found = split_sources(
-            self.data_dir, self.folder, self.files, self.hub, self.reader.read, self.rows_from_hub
+            self.data_dir,
+            self.folder,
+            wanted_files(self.files, self.splits_to_read),
+            self.hub,
+            self.reader.read,
+            self.rows_from_hub,
         )
         return {split: images for split, (_, images) in found.items()}
 
@@ -168,7 +180,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
     def _check_padding(self, splits: dict[str, ImageSplit]) -> None:
         padding = self.augmentation["crop_padding"]
-        if not padding or not len(splits["train"]):
+        if not padding or not len(splits.get("train", ())):
             return
         side = min(splits["train"].pixels(0).shape[-2:])
         if padding >= side:

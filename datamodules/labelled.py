@@ -72,6 +72,6 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         """Return the names of the classes that no sample of a split has."""
         return self.labels.unseen(split.labels)
 
-    def label_example(self) -> Tensor:
-        """Return the label of one sample, as in a batch."""
-        return torch.tensor(next(iter(self.splits.values())).labels[:1])
+    def labels_of(self, split: str) -> Tensor:
+        """Return the labels of a split, as in a batch."""
+        return torch.tensor(self.splits[split].labels)

@@ -20,7 +20,14 @@ from datamodules.masks.rows import EncodedPair, SegmentationReader
 from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs, check_pairs
 from datamodules.masks.transforms import SegmentationAugmentation, SegmentationAugmenter
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.sources import Files, HubFiles, check_hub_columns, hub_rows, split_sources
+from datamodules.reading.sources import (
+    Files,
+    HubFiles,
+    check_hub_columns,
+    hub_rows,
+    split_sources,
+    wanted_files,
+)
 from datamodules.reading.splits import random_split
 
 
@@ -158,8 +165,8 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         """Return the names of the classes without a pixel."""
         return [name for k, name in enumerate(self.class_names) if k not in split.classes]
 
-    def label_example(self) -> Tensor:
-        """Return an unlabelled mask of one pixel, [1, 1, 1] uint8."""
+    def labels_of(self, split: str) -> Tensor:  # noqa: ARG002 - the shape is that of all
+        """Return an unlabelled mask of one pixel, [1, 1, 1] uint8, in place of all masks."""
         return torch.full((1, 1, 1), IGNORE_INDEX, dtype=torch.uint8)
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
@@ -168,11 +175,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        names = {
-            split: name
-            for split, name in self.files.items()
-            if isinstance(name, str) and split in self.splits_to_read
-        }
+        names = wanted_files(self.files, self.splits_to_read)
         root, places = (
             Path(self.data_dir) / self.folder,
             {split: self.reader.place(name) for split, name in names.items()},

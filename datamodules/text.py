@@ -17,7 +17,7 @@ from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow
-from datamodules.reading.sources import Files, hub_rows, split_sources
+from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
 from datamodules.reading.tables import Row, check_columns, other_columns, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
 from datamodules.texts.batching import (
@@ -128,7 +128,12 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             DataError: If the data is neither in the folder nor on the hub.
         """
         return split_sources(
-            self.data_dir, self.folder, self.files, self.hub, self._rows, self.rows_from_hub
+            self.data_dir,
+            self.folder,
+            wanted_files(self.files, self.splits_to_read),
+            self.hub,
+            self._rows,
+            self.rows_from_hub,
         )
 
     def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:

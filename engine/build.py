@@ -9,7 +9,7 @@ import lightning
 import torch
 from omegaconf import DictConfig
 
-from datamodules.base import SPLITS, TransferDataModule
+from datamodules.base import TransferDataModule
 from engine.checkpoints import CheckpointError
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
@@ -51,7 +51,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     # matters only for code that reads memory before writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     datamodule: TransferDataModule[Any] = build_object(cfg, "data")
-    datamodule.splits_to_read = SPLITS if cfg.train else ("test",)
+    trained = ("train", "val") if cfg.train else ()
+    datamodule.splits_to_read = (*trained, *(("test",) if cfg.test else ()))
     datamodule.setup()
     task: Task = build_object(cfg, "model")
     if not cfg.train and task.uninitialized():
@@ -62,8 +63,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         )
         raise ConfigError(msg)
     task.logs_metrics = False  # `History` and `Curves` do
-    labels = datamodule.label_example()
-    fault = "" if labels is None else task.label_fault(labels)
+    labels = datamodule.labels_of(datamodule.splits_to_read[0])
+    fault = "" if labels is None else task.label_fault(labels[:1])
     if fault:
         msg = f"the data does not fit the model; nothing was trained: {fault}"
         raise ConfigError(msg)
@@ -82,12 +83,55 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     _check_stages_begin(task, cfg.trainer.max_epochs)
     if cfg.train:
         task.new_optimizer()  # raises its errors before anything is computed
+    if cfg.train:
+        _check_validates(cfg.trainer, len(datamodule.train_dataloader()))
+    _check_monitor(cfg, datamodule, task)
     _try_network(datamodule, task)
     loggers = build_loggers(cfg, folder)
     frozen = _never_trained(task) if cfg.train else ()
     trainer = build_trainer(cfg, folder, callbacks, loggers, frozen)
     check_processes(cfg, trainer, task)
     return RunObjects(datamodule, task, trainer)
+
+
+def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: Task) -> None:
+    """Raise `ConfigError` if the labels of validation do not suffice for the monitored metric."""
+    labels = datamodule.labels_of("val") if cfg.train else None
+    if labels is None:
+        return
+    metrics = task.metrics_on(labels)
+    if metrics.get(str(cfg.monitor).removeprefix("val/"), 0.0) is None:
+        msg = (
+            f"monitor: {cfg.monitor} is not defined on the val split, as for labels of one class "
+            f"only; choose another metric, or a val split with other samples"
+        )
+        raise ConfigError(msg)
+
+
+def _check_validates(trainer: DictConfig, batches: int) -> None:
+    """Raise `ConfigError` if training would end before the first validation.
+
+    Args:
+        trainer: The node of the trainer.
+        batches: Training batches of an epoch.
+    """
+    limit = trainer.get("limit_train_batches")
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    interval, steps = trainer.get("val_check_interval"), trainer.get("max_steps") or -1
+    if isinstance(interval, int) and interval > batches:
+        msg = (
+            f"trainer.val_check_interval: received {interval}, and an epoch has {batches} "
+            f"batches; choose at most {batches}"
+        )
+        raise ConfigError(msg)
+    needed = -(-batches // (trainer.get("accumulate_grad_batches") or 1))
+    if 0 < steps < needed and interval in (None, 1.0):
+        msg = (
+            f"trainer.max_steps={steps} ends within the first epoch of {needed} steps, so nothing "
+            f"is validated; set trainer.max_steps={needed} or more, or trainer.val_check_interval"
+        )
+        raise ConfigError(msg)
 
 
 def _check_stages_begin(task: Task, max_epochs: int | None) -> None:
@@ -188,8 +232,7 @@ def data_from_checkpoint(
     state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
     datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
-    trains = cfg.get("train", True) and test_data is None
-    datamodule.splits_to_read, datamodule.test_data = SPLITS if trains else ("test",), test_data
+    datamodule.splits_to_read, datamodule.test_data = ("test",), test_data
     datamodule.load_state_dict(state)
     datamodule.setup()
     return datamodule

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from engine.config.composing import explaining_errors
+from engine.config.errors import ConfigError
 from engine.config.own_configs import check_own_configs
 from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
@@ -127,6 +128,9 @@ def _run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> fl
     if VARIABLE in HydraConfig.get().job.env_set:
         msg = f"hydra.job.env_set: a config cannot set {VARIABLE}; set it in the environment"
         raise OwnPackageError(msg)
+    if not isinstance(cfg.ckpt_path, str | None):
+        msg = f"ckpt_path: received {cfg.ckpt_path!r}; last, or the path of a checkpoint, is needed"
+        raise ConfigError(msg)
     alone = cfg.plan or not folder.writes or ranks.is_child()
     with nullcontext() if alone else folder.locked():
         if not cfg.plan:

@@ -3,11 +3,14 @@
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
@@ -50,6 +53,7 @@ from engine.results import (
 )
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
 from reports.page import write_report
+from run_folders.errors import brief
 from run_folders.own_packages import own_distributions
 from run_folders.run_folder import RunFolder
 
@@ -196,10 +200,20 @@ def _write_start(
         folder.write_table(folder.skipped_rows, rows)
 
 
+@contextmanager
+def _naming_refusals() -> Iterator[None]:
+    """Turn Lightning's refusal of the trainer's arguments into one line."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        msg = f"trainer: {brief(error, max_chars=None)}"
+        raise ConfigError(msg) from error
+
+
 def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:
     folder.write_status("running", "fit")
     try:
-        with unused_parameters_named(objects.task):
+        with unused_parameters_named(objects.task), _naming_refusals():
             objects.trainer.fit(
                 objects.task,
                 datamodule=objects.datamodule,
@@ -272,7 +286,8 @@ def _test(
     """
     folder.write_status("running", "test")
     start = time.perf_counter()
-    objects.trainer.test(objects.task, datamodule=objects.datamodule, verbose=False)
+    with _naming_refusals():
+        objects.trainer.test(objects.task, datamodule=objects.datamodule, verbose=False)
     test_seconds = time.perf_counter() - start
     if not cfg.train:  # evaluate.py and predict.py read this checkpoint
         objects.trainer.save_checkpoint(folder.best_checkpoint)

@@ -133,6 +133,16 @@ class Task(OptimizedModule):
         """
         return ""
 
+    def metrics_on(self, labels: Tensor) -> dict[str, float | None]:  # noqa: ARG002 - for subclasses
+        """Return the metrics of equal predictions for these labels; undefined ones are None.
+
+        The base class returns none, so none is checked before training.
+
+        Args:
+            labels: Labels of a split, as in a batch.
+        """
+        return {}
+
     def uninitialized(self) -> str:
         """Name the parts that start from random weights, for messages; empty if there are none."""
         return "the head"

@@ -55,6 +55,14 @@ class HeadTask(Task):
         """Return the number of outputs if this loss is used."""
         return self.outputs
 
+    def metrics_on(self, labels: Tensor) -> dict[str, float | None]:
+        """Return the metrics of equal predictions for these labels; undefined ones are None."""
+        totals: Any = self.new_totals(keep_samples=True)
+        predictions = self.predictions(torch.zeros(len(labels), self.outputs))
+        totals.update(torch.zeros(()), predictions, labels, torch.arange(len(labels)))
+        metrics: dict[str, float | None] = totals.result().metrics
+        return metrics
+
     def forward(self, batch: Any) -> Tensor:  # noqa: ANN401 - each input has its batch type
         """Return the predictions for a batch."""
         return self.predictions(self.logits(batch))

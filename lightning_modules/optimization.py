@@ -60,8 +60,9 @@ class OptimizedModule(lightning.LightningModule):
         Frozen parameters have groups too.
         """
         optimizer = self.new_optimizer()
-        # Reading `estimated_stepping_batches` also sets `num_training_batches`.
         total = int(self.trainer.estimated_stepping_batches)
+        # The line above has done this only if the number of epochs is limited.
+        self.trainer.fit_loop.setup_data()
         batches = int(self.trainer.num_training_batches)
         steps = steps_per_epoch_of(batches, self.trainer.accumulate_grad_batches)
         scheduler = lr_schedule(optimizer, self.schedule, total_steps=total, steps_per_epoch=steps)

@@ -22,6 +22,13 @@ def brief(error: BaseException, max_chars: int | None = 200) -> str:
     return " ".join(str(error).split())[:max_chars] or type(error).__name__
 
 
+def shortened(names: Iterable[str], count: int = 5) -> str:
+    """Return the first names, joined by commas, and the number of the others."""
+    found = list(names)
+    more = len(found) - count
+    return ", ".join(found[:count]) + (f" and {more} more" if more > 0 else "")
+
+
 def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
     """Return the known names that are similar to a mistyped one.
 

@@ -267,3 +267,26 @@ def test_garbage_collection_resumes_after_the_imports() -> None:
     with pytest.raises(ImportError), launch.garbage_collection_disabled():
         raise ImportError
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("epochs", ["-1", "null"])
+def test_steps_may_limit_a_training_without_a_number_of_epochs(epochs: str, train: Train) -> None:
+    ended = train(*SAMPLE, f"trainer.max_epochs={epochs}", "trainer.max_steps=12")
+    assert ended.code == 0, ended.err
+    history = RunFolder(ended.folder).read_history()
+    assert int(history[-1]["step"]) == 12
+    assert float(history[-1]["lr/head"]) < float(history[0]["lr/head"])
+
+
+def test_a_file_in_place_of_the_run_folder_is_named(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        ended = train(*SAMPLE, folder=folder)
+        assert f"the folder {folder} cannot be created" in ended.error
+        assert "Traceback" not in ended.err
+
+
+def test_a_refusal_of_lightning_is_one_line(train: Train) -> None:
+    ended = train(*SAMPLE, "trainer.limit_val_batches=0.0001")
+    assert ended.error.startswith("error: trainer: You requested to check 0.0001")
+    assert "Traceback" not in ended.err

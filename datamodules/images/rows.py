@@ -11,7 +11,7 @@ from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.labels import ClassLabels, LabelReader
 from datamodules.reading.tables import COLUMN_ADVICE, Row, read_rows
 from datamodules.reading.tables import SUFFIXES as TABLES
-from run_folders.errors import near_names
+from run_folders.errors import near_names, shortened
 
 _END = 2**16  # bytes that are hashed at each end of a large file
 _LONGEST_PATH = 200  # characters of a path in a message
@@ -133,7 +133,7 @@ class ImageReader:
                 hint = (
                     f"; did you mean {near[0]}?"
                     if near
-                    else f"; data.classes names {', '.join(self.class_names)}"
+                    else f"; data.classes names {shortened(self.class_names)}"
                 )
                 msg = f"{path / name}: no class is called '{name}'{hint}"
                 raise DataError(msg)

@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.reading.errors import DataError
 from datamodules.reading.splits import stratified_split
-from run_folders.errors import near_names
+from run_folders.errors import near_names, shortened
 
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 _PRESENT, _ABSENT = 1.0, 0.0  # one object each, also for millions of labels
@@ -196,6 +196,9 @@ def label_reader(
         raise DataError(msg)
     if isinstance(column, str):
         if separator is None:
+            if len(class_names) < 2:  # noqa: PLR2004
+                msg = f"data.classes names only {class_names[0]!r}; two or more classes are needed"
+                raise DataError(msg)
             return ClassLabels(column, class_names)
         if not separator:
             msg = "data.label_separator: received an empty string; choose another one, or null"
@@ -255,7 +258,7 @@ def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
         return list(class_names).index(text), ""
     near = near_names(text, class_names, count=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return -1, f"label '{text}' is none of {', '.join(class_names)}{hint}"
+    return -1, f"label '{text}' is none of {shortened(class_names)}{hint}"
 
 
 def check_classes(classes: Sequence[str], num_classes: int | None) -> None:
@@ -263,9 +266,10 @@ def check_classes(classes: Sequence[str], num_classes: int | None) -> None:
     if len(classes) != num_classes:
         msg = (
             f"data.num_classes={num_classes}, "
-            f"but data.classes names {len(classes)}: {', '.join(classes)}"
+            f"but data.classes names {len(classes)}: {shortened(classes)}"
         )
         raise DataError(msg)
     if len(set(classes)) != len(classes):
-        msg = f"data.classes names a class twice: {', '.join(classes)}"
+        repeated = next(name for name in classes if list(classes).count(name) > 1)
+        msg = f"data.classes names a class twice: {repeated}"
         raise DataError(msg)

@@ -10,11 +10,33 @@ from run_folders.errors import brief
 
 
 class Files(TypedDict):
-    """File of each split in the dataset's folder; if `val` is null, a part of train becomes val."""
+    """File of each split in the dataset's folder.
+
+    If `val` is null, a part of train becomes val. `test` may be null if the run has no test.
+    """
 
     train: str
     val: str | None
-    test: str
+    test: str | None
+
+
+def wanted_files(files: Files, splits: Sequence[str]) -> dict[str, str]:
+    """Return the files of the splits that are read; val is left out if it has none.
+
+    Args:
+        files: File of each split.
+        splits: Splits that are read.
+
+    Raises:
+        DataError: If train or test is read and has no file.
+    """
+    named = {split: files.get(split) for split in splits}
+    for split, name in named.items():
+        if split != "val" and not isinstance(name, str):
+            advice = ", or set test=false" if split == "test" else ""
+            msg = f"data.files.{split}: received {name!r}; name a file{advice}"
+            raise DataError(msg)
+    return {split: name for split, name in named.items() if isinstance(name, str)}
 
 
 _HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}

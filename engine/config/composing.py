@@ -161,6 +161,11 @@ def _message(error: Exception, overrides: Sequence[str]) -> str | None:
         return _unknown_option(group, option, error.options)
     if isinstance(error, OverrideParseException) and "=" not in error.override:
         return _malformed(error.override)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return (
+            f"hydra.run.dir: the folder {error.filename} cannot be created, because a file is in "
+            f"its place; choose another one"
+        )
     if isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError):
         return _unknown_key(str(error.__cause__.full_key), overrides)
     return _value_error(overrides) if type(error) is ValueError else None
@@ -181,6 +186,9 @@ def _value_error(overrides: Sequence[str]) -> str | None:
         for option in options.split(",") if group in known else ():
             if re.fullmatch(r"[-+.\d]+", option) and option not in known[group]:
                 return _unknown_option(group, option, known[group])
+    for group, options in pairs:
+        if group in known and options in ("null", ""):
+            return f"{group}={options}: choose an option; {nearest('', known[group])}"
     return None
 
 

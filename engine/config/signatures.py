@@ -119,7 +119,10 @@ def _value_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # no
         yield from _mapping_faults(value, mappings[0], path)
     elif all(_fits(value, member) is False for member in members):
         wanted = " or ".join(_name(member) for member in members)
-        yield path, f"received {value!r}; {wanted} is needed"
+        texts = any(typing.get_args(member) == (str,) for member in members)
+        quote = texts and isinstance(value, list) and any(not isinstance(v, str) for v in value)
+        hint = "; put items such as no, yes or 1 into quotes" if quote else ""
+        yield path, f"received {value!r}; {wanted} is needed{hint}"
     else:
         yield from _range_faults(value, hint, path)
 

@@ -26,8 +26,8 @@ from engine.config.places import (
 from engine.config.precision import AUTO
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
-from run_folders.errors import brief, nearest
-from run_folders.kinds import KindError, kind_named, load_part
+from run_folders.errors import brief, nearest, shortened
+from run_folders.kinds import KindError, kind_named, load_part, metric_of
 from run_folders.nested import delete, nodes
 
 # Groups whose options do not set the key that is named like the group.
@@ -37,6 +37,7 @@ _SINGLE_TARGETS = ("data", "model", "trainer")
 # Groups whose key maps names to nodes with a _target_.
 _NAMED_TARGETS = ("callbacks", "logger")
 _MAX_SEED = 2**32 - 1
+_LARGEST_GB = 1e9
 # Keys that must not be 0: without training and validation there is no best checkpoint, and without
 # a test there is no result.
 _NOT_ZERO = (
@@ -157,6 +158,17 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     for key in _NOT_ZERO:
         if at(key) == 0:
             yield key, "received 0; a run trains, validates and tests"
+    every, epochs = at("trainer.check_val_every_n_epoch"), at("trainer.max_epochs")
+    if isinstance(every, int) and isinstance(epochs, int) and 0 < epochs < every:
+        yield (
+            "trainer.check_val_every_n_epoch",
+            f"received {every}, and trainer.max_epochs={epochs}: no epoch would be validated",
+        )
+    accumulated = at("trainer.accumulate_grad_batches")
+    if accumulated is not None and (not isinstance(accumulated, int) or accumulated < 1):
+        yield "trainer.accumulate_grad_batches", f"received {accumulated!r}; at least 1 is needed"
+    if at("trainer.fast_dev_run"):
+        yield "trainer.fast_dev_run", "has no checkpoint to test; use debug=fast"
     if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
         yield (
             "trainer.max_epochs",
@@ -169,8 +181,13 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             "trainer.check_val_every_n_epoch",
             "received more than 1; schedule=plateau needs a validation in every epoch",
         )
+    better = metric_of(str(at("monitor"))).better
     if at("mode") not in ("min", "max"):
         yield "mode", f"received {at('mode')!r}; choose min or max"
+    elif at("mode") != better:
+        direction = "lower" if better == "min" else "higher"
+        fault = f"received {at('mode')!r}; {direction} values of {at('monitor')} are better"
+        yield "mode", f"{fault}: leave it out"
     for key in ("plan", "train", "test"):
         if not isinstance(at(key), bool):
             yield key, f"received {at(key)!r}; choose true or false"
@@ -185,11 +202,8 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
         )
     classes, count = at("data.classes"), at("data.num_classes")
     if isinstance(classes, list) and count != len(classes):
-        yield (
-            "data.num_classes",
-            f"received {count!r}; "
-            f"data.classes names {len(classes)}: {', '.join(map(str, classes))}",
-        )
+        named = shortened(map(str, classes))
+        yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {named}"
     if "num_classes" in (values.get("model") or ()) and at("model.num_classes") != count:
         yield (
             "model.num_classes",
@@ -215,8 +229,11 @@ def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of
             "cache.dir",
             f"received {folder!r}; a folder is needed, or null for the user's cache folder",
         )
-    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < float("inf"):
-        yield "cache.max_gb", f"received {size!r}; a number of gigabytes above 0 is needed"
+    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size <= _LARGEST_GB:
+        yield (
+            "cache.max_gb",
+            f"received {size!r}; a number of gigabytes above 0, up to {_LARGEST_GB:g}, is needed",
+        )
 
 
 def _kind_faults(model: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config

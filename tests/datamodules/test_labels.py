@@ -87,3 +87,12 @@ def test_a_part_of_train_has_each_label_in_the_same_share() -> None:
 
 def test_labels_that_no_sample_has_are_named() -> None:
     assert LabelColumns(NAMES, NAMES).unseen([(0.0, 1.0, 0.0)]) == ["joy", "fear"]
+
+
+def test_many_classes_are_shortened() -> None:
+    names = [f"class {k}" for k in range(300)]
+    _, reason = label_reader("label", None, names).read({"label": "clas 7"})
+    assert reason == (
+        "label 'clas 7' is none of class 0, class 1, class 2, class 3, class 4 and 295 more; "
+        "did you mean class 7?"
+    )

@@ -412,3 +412,42 @@ def test_csv_written_by_a_spreadsheet(covid_dir: Path) -> None:
     data = covid(covid_dir)
     data.setup()
     assert data.splits["train"].texts == [row[1] for row in rows]
+
+
+def test_a_run_without_test_needs_no_test_file(
+    train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
+    (covid_dir / "covid_fake_news" / "test.csv").unlink()
+    overrides = (
+        "experiment=bert_feature", f"paths.data_dir={covid_dir}", f"model.backbone={tiny_backbone}", "trainer.max_epochs=1",
+    )  # fmt: skip
+    ended = train(*overrides, "test=false", "data.files.test=null")
+    assert ended.code == 0, ended.err
+    folder = RunFolder(ended.folder)
+    assert set(folder.read_json("provenance.json")["data"]) == {"train", "val", "overlaps"}
+    assert "test" not in folder.read_json("metrics.json")
+    ended = train(*overrides, "data.files.test=null", folder=ended.folder.with_name("other"))
+    assert "data.files.test: received None; name a file, or set test=false" in ended.error
+
+
+def test_a_train_file_that_is_too_small_to_draw_from(covid_dir: Path) -> None:
+    path = covid_dir / "covid_fake_news" / "train.csv"
+    path.write_text("id,tweet,label\n1,one,real\n2,two,fake\n")
+    files = {"train": "train.csv", "val": None, "test": "test.csv"}
+    with pytest.raises(DataError, match=r"data.val_fraction=0.1: the train file has too few rows"):
+        covid(covid_dir, files=files).setup()
+
+
+@pytest.mark.parametrize("monitor", ["val/roc_auc", "val/average_precision"])
+def test_a_monitored_metric_that_is_not_defined_is_named_before_training(
+    monitor: str, train: Train, covid_dir: Path, tiny_backbone: Path
+) -> None:
+    path = covid_dir / "covid_fake_news" / "val.csv"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([rows[0], *(row for row in rows if row.endswith(",real"))]) + "\n")
+    ended = train(
+        "experiment=bert_feature", f"paths.data_dir={covid_dir}", f"model.backbone={tiny_backbone}",
+        f"monitor={monitor}",
+    )  # fmt: skip
+    assert f"monitor: {monitor} is not defined on the val split" in ended.error
+    assert not RunFolder(ended.folder).last_checkpoint.exists()

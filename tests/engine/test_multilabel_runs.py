@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from engine.evaluation import evaluate, evaluate_on
 from engine.predict import predict
 from engine.publishing.contents import run_contents
 from reports.comparison import write_comparison
+from run_folders.kinds import KINDS
+from run_folders.metrics import MULTILABEL
 from run_folders.run_folder import RunFolder
 from tests.conftest import SHARED_DATA, Train
 from tests.images import COLOURS, encoded, picture
@@ -140,23 +143,28 @@ def test_separated_labels_train_the_same_and_a_resumed_run_equals_a_whole_one(
 
 
 def test_averaged_weights_have_the_predictions_and_thresholds_of_the_best_checkpoint(
-    train: Train, tmp_path: Path
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The lowest `map` is chosen, so that the last epoch is not the best one.
+    metrics = tuple(
+        replace(metric, better="min") if metric.name == "map" else metric for metric in MULTILABEL
+    )
+    monkeypatch.setitem(KINDS, "multilabel", replace(KINDS["multilabel"], metrics=metrics))
     ended = train(
-        *TEXTS, COLUMNS, f"paths.data_dir={write_moods(tmp_path / 'data' / 'moods')}", "mode=min",
+        *TEXTS, COLUMNS, f"paths.data_dir={write_moods(tmp_path / 'data' / 'moods')}",
         "+callbacks.average={_target_: lightning.pytorch.callbacks.EMAWeightAveraging, decay: 0.8}",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     folder = RunFolder(ended.folder)
-    metrics = folder.read_json("metrics.json")
-    assert metrics["best"]["epoch"] < 2  # the last epoch is not the best one, the lowest `map`
+    found = folder.read_json("metrics.json")
+    assert found["best"]["epoch"] < 2
     table = pd.read_parquet(folder.predictions_of("val"))
     truth, scores, chosen = (
         table[[f"{what}_{name}" for name in NAMES]].to_numpy()
         for what in ("label", "probability", "prediction")
     )
-    assert metrics["val"]["map"] == sk.average_precision_score(truth, scores, average="macro")
-    assert metrics["val"]["exact_match"] == sk.accuracy_score(truth, chosen)
+    assert found["val"]["map"] == sk.average_precision_score(truth, scores, average="macro")
+    assert found["val"]["exact_match"] == sk.accuracy_score(truth, chosen)
     assert evaluate(folder.path, None) == 0
 
 
