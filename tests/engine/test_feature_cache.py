@@ -634,7 +634,7 @@ def test_faults_of_the_cache_block_are_reported() -> None:
     assert dict(_cache_faults({"features": "maybe", "dir": 3, "max_gb": 0})) == {
         "cache.features": "received 'maybe'; choose auto, true or false",
         "cache.dir": "received 3; a folder is needed, or null for the user's cache folder",
-        "cache.max_gb": "received 0; a number of gigabytes above 0 is needed",
+        "cache.max_gb": "received 0; a number of gigabytes above 0, up to 1e+09, is needed",
     }
     assert [fault for fault, _ in _cache_faults({"features": None, "dir": "", "max_gb": "much"})] == [
         "cache.features", "cache.dir", "cache.max_gb",
