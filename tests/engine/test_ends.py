@@ -138,7 +138,7 @@ def _report_of(folder: RunFolder) -> str:
 
 
 def test_a_fit_without_a_validation_is_reported(train: Train) -> None:
-    ended = train(*SAMPLE, "trainer.max_steps=1")
+    ended = train(*SAMPLE, "+trainer.max_time={seconds: 0}")
     assert ended.code == 1
     assert "training ended before the first validation" in ended.error
 
