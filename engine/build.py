@@ -63,7 +63,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         )
         raise ConfigError(msg)
     task.logs_metrics = False  # `History` and `Curves` do
-    labels = datamodule.labels_of(datamodule.splits_to_read[0])
+    labels = datamodule.labels_of(datamodule.splits_to_read[-1])
     fault = "" if labels is None else task.label_fault(labels[:1])
     if fault:
         msg = f"the data does not fit the model; nothing was trained: {fault}"

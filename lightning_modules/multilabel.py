@@ -129,36 +129,6 @@ class MultilabelTask(HeadTask):
 class MultilabelTextClassifier(TextTask, MultilabelTask):
     """Any text encoder, frozen or fine-tuned; each text has any number of labels."""
 
-    def __init__(
-        self,
-        backbone: str | dict[str, Any] | nn.Module,
-        num_classes: int,
-        **settings: Any,  # noqa: ANN401 - those of the bases
-    ) -> None:
-        """Build the network.
-
-        Args:
-            backbone: See `TextTask`.
-            num_classes: Number of labels K.
-            settings: Arguments of `TextTask` and of `Task`.
-        """
-        super().__init__(backbone, num_classes=num_classes, **settings)
-
 
 class MultilabelImageClassifier(ImageTask, MultilabelTask):
     """Any timm backbone, wholly or partly frozen; each image has any number of labels."""
-
-    def __init__(
-        self,
-        backbone: str | dict[str, Any] | nn.Module,
-        num_classes: int,
-        **settings: Any,  # noqa: ANN401 - those of the bases
-    ) -> None:
-        """Build the network.
-
-        Args:
-            backbone: See `ImageTask`.
-            num_classes: Number of labels K.
-            settings: Arguments of `ImageTask` and of `Task`.
-        """
-        super().__init__(backbone, num_classes=num_classes, **settings)

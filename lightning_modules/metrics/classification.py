@@ -127,21 +127,14 @@ class ClassificationTotals(StageTotals):
         )
         samples = None
         if self.keep_samples and count:
-            index, probabilities, labels = (values.cpu() for values in self.samples())
+            sorted_samples = self.sorted_by_index("probabilities", "labels")
+            index, probabilities, labels = (values.cpu() for values in sorted_samples)
             samples = index, probabilities, labels
             if self.num_classes == 2:  # noqa: PLR2004
                 metrics |= ranking_metrics(probabilities[:, 1], labels)
         return ClassificationResult(
             metrics, count, per_class_metrics(confusion), confusion, self.calibration(), samples
         )
-
-    def samples(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return index [N], probabilities [N, K] and labels [N] of all samples, sorted by index."""
-        index, probabilities, labels = (
-            self.concatenated(name) for name in ("index", "probabilities", "labels")
-        )
-        order = torch.argsort(index)
-        return index[order], probabilities[order], labels[order]
 
     def calibration(self) -> list[dict[str, float]]:
         """Return the non-empty bins: bounds, count, mean confidence and accuracy."""

@@ -111,11 +111,9 @@ class MultilabelTotals(StageTotals):
         counts = [values.cpu().numpy() for values in (self.hits, self.predicted, self.positives)]
         exact = int(self.exact)
         if self.keep_samples:
-            index, probabilities, labels = (
-                self.concatenated(name).cpu() for name in ("index", "probabilities", "labels")
-            )
-            order = torch.argsort(index)
-            samples = index[order], probabilities[order], labels[order]
+            sorted_samples = self.sorted_by_index("probabilities", "labels")
+            index, probabilities, labels = (values.cpu() for values in sorted_samples)
+            samples = index, probabilities, labels
             scores, present = samples[1].float().numpy(), samples[2].numpy() > 0
             if self.thresholds is not None:
                 thresholds = self.thresholds.cpu()

@@ -117,11 +117,9 @@ class SegmentationTotals(StageTotals):
         metrics["loss"] = self.loss_sum / pixels if pixels else None
         images = None
         if self.keep_samples and int(self.samples):
-            index, iou, accuracy = (
-                self.concatenated(name).cpu() for name in ("index", "iou", "accuracy")
-            )
-            order = torch.argsort(index)
-            images = index[order], iou[order], accuracy[order]
+            sorted_images = self.sorted_by_index("iou", "accuracy")
+            index, iou, accuracy = (values.cpu() for values in sorted_images)
+            images = index, iou, accuracy
         return SegmentationResult(
             metrics,
             int(self.samples),

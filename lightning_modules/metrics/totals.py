@@ -63,6 +63,12 @@ class StageTotals(Metric):
             return value
         return torch.cat(value) if value else self.empty[name]
 
+    def sorted_by_index(self, *names: str) -> tuple[Tensor, ...]:
+        """Return the list state `index`, ascending, and other list states in the same order."""
+        index = self.concatenated("index")
+        order = torch.argsort(index)
+        return index[order], *(self.concatenated(name)[order] for name in names)
+
     @property
     def loss_sum(self) -> float:
         """The sum of the losses, rounded once.

@@ -155,8 +155,10 @@ def test_metrics_do_not_depend_on_the_batches() -> None:
     probabilities, labels = random_case(2, 101, seed=4)
     first, second = (totals_of(probabilities, labels, batch=size) for size in (1, 101))
     assert first.compute()["f1_macro"] == second.compute()["f1_macro"]
-    assert torch.equal(first.samples()[1], second.samples()[1])
-    assert first.samples()[0].tolist() == list(range(101))
+    assert torch.equal(
+        first.sorted_by_index("probabilities")[1], second.sorted_by_index("probabilities")[1]
+    )
+    assert first.sorted_by_index()[0].tolist() == list(range(101))
 
 
 def test_metrics_without_samples_are_none_and_not_zero() -> None:

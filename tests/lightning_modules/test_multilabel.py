@@ -114,7 +114,7 @@ def test_a_threshold_lies_between_two_scores_and_near_one_half() -> None:
 
 
 def test_a_checkpoint_has_the_thresholds() -> None:
-    task = MultilabelImageClassifier(PIXELS, 3)
+    task = MultilabelImageClassifier(PIXELS, num_classes=3)
     assert task.state_dict()["thresholds"].tolist() == [0.5] * 3
     assert task.hparams["num_classes"] == 3
 
@@ -130,9 +130,9 @@ def test_a_checkpoint_has_the_thresholds() -> None:
 )
 def test_a_loss_that_does_not_suit_is_named(loss: nn.Module, message: str) -> None:
     with pytest.raises(LossError, match=message):
-        MultilabelImageClassifier(PIXELS, 3, loss=loss)
+        MultilabelImageClassifier(PIXELS, num_classes=3, loss=loss)
 
 
 def test_losses_that_suit() -> None:
     for loss in (nn.BCEWithLogitsLoss(), nn.MultiLabelSoftMarginLoss()):
-        assert MultilabelImageClassifier(PIXELS, 3, loss=loss).loss is loss
+        assert MultilabelImageClassifier(PIXELS, num_classes=3, loss=loss).loss is loss

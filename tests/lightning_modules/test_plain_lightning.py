@@ -56,7 +56,7 @@ def test_an_ordinary_trainer_logs_the_metrics(kind: str, tmp_path: Path) -> None
     data: Any = SampleImagesDataModule(**settings())
     task: Any = ImageClassifier(PIXELS, 10)
     if kind == "multilabel":
-        data, task = SeveralLabels(**settings()), MultilabelImageClassifier(PIXELS, 2)
+        data, task = SeveralLabels(**settings()), MultilabelImageClassifier(PIXELS, num_classes=2)
     headline = {"classification": "acc", "multilabel": "map"}[kind]
     best = ModelCheckpoint(tmp_path, monitor=f"val/{headline}", mode="max")
     trainer = lightning.Trainer(

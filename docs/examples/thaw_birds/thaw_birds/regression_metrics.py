@@ -77,11 +77,9 @@ class RegressionTotals(StageTotals):
         """
         count, samples, sums = int(self.count), None, self.concatenated("sums")
         if self.keep_samples and count:
-            index, predictions, labels = (
-                self.concatenated(name).cpu() for name in ("index", "predictions", "labels")
-            )
-            order = torch.argsort(index)
-            samples = index[order], predictions[order], labels[order]
+            sorted_samples = self.sorted_by_index("predictions", "labels")
+            index, predictions, labels = (values.cpu() for values in sorted_samples)
+            samples = index, predictions, labels
             sums = sums_of(*samples[1:])
         loss = self.loss_sum / count if count else None
         return RegressionResult({**regression_metrics(sums), "loss": loss}, count, samples)
