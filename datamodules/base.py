@@ -58,7 +58,7 @@ class Split(Protocol):
     def rows(self) -> Iterable[Sequence[Any]]:
         """Return JSON scalars for each sample; the dataset's fingerprint covers them."""
 
-    def sample_keys(self) -> Sequence[str]:
+    def sample_keys(self) -> Iterable[str]:
         """Return one string for each sample; equal samples have equal strings."""
 
     def name_of(self, key: str) -> str:
@@ -210,7 +210,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     @cached_property
     def overlaps(self) -> dict[tuple[str, str], list[str]]:
         """Samples that occur in two splits, for each pair of splits that shares any."""
-        return shared_keys({name: split.sample_keys() for name, split in self.splits.items()})
+        return shared_keys({name: split.sample_keys for name, split in self.splits.items()})
 
     def _shown(self, pair: tuple[str, str], key: str) -> str:
         """Return the name of a sample that occurs in two splits; both names if they differ."""

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from datamodules.reading.errors import DataError
+from datamodules.reading.rows import Row
 from datamodules.reading.sources import hub_rows
-from datamodules.reading.tables import Row
 from datamodules.text import TextDataModule
 
 # Names of the text column in copies of the dataset.

@@ -22,6 +22,7 @@ from datamodules.images.storage import Decoding, ImageSplit, store
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.rows import other_columns
 from datamodules.reading.sources import (
     Files,
     check_hub_columns,
@@ -30,7 +31,6 @@ from datamodules.reading.sources import (
     wanted_files,
 )
 from datamodules.reading.tables import SUFFIXES as TABLES
-from datamodules.reading.tables import other_columns
 
 _THUMBNAIL = 96  # longer side in pixels
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from datamodules.reading.labels import LabelReader, check_classes, label_reader
 class LabelledSplit(Split, Protocol):
     """A split with a label for each sample."""
 
-    labels: list[Any]
+    labels: Sequence[Any] | npt.NDArray[Any]
 
 
 _Split = TypeVar("_Split", bound=LabelledSplit)
@@ -74,4 +75,4 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
 
     def labels_of(self, split: str) -> Tensor:
         """Return the labels of a split, as in a batch."""
-        return torch.tensor(self.splits[split].labels)
+        return torch.as_tensor(self.splits[split].labels)

@@ -8,7 +8,7 @@ import numpy as np
 
 from datamodules.base import SPLITS
 from datamodules.reading.errors import BadRow
-from datamodules.reading.tables import Row
+from datamodules.reading.rows import Row
 from datamodules.text import TextDataModule
 
 _PLACES = (

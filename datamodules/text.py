@@ -17,8 +17,10 @@ from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow
+from datamodules.reading.formats import Quoting, TableFormat, find_format
+from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, other_columns
 from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
-from datamodules.reading.tables import Row, check_columns, other_columns, read_rows
+from datamodules.reading.tables import TEXT_SUFFIXES, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
 from datamodules.texts.batching import (
     LengthBuckets,
@@ -56,6 +58,9 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         label_column: str | list[str] = "label",
         label_separator: str | None = None,
         id_column: str | None = None,
+        delimiter: str | None = None,
+        quoting: Quoting | None = None,
+        encoding: str | None = None,
         val_fraction: ValFraction = 0.1,
         max_length: Annotated[int, Ge(3)] = 128,  # one token between the two special ones
         batch_size: BatchSize = 32,
@@ -82,6 +87,10 @@ class TextDataModule(LabelledDataModule[TextSplit]):
                 with several labels.
             label_separator: String between the labels of one text, for texts with several labels.
             id_column: Column whose values must be unique, if any.
+            delimiter: Character between two fields of a CSV or TSV file; None finds it.
+            quoting: csv if a field in quotes may contain delimiters and line ends, none if quotes
+                are part of the texts; None finds it.
+            encoding: Python's name of the files' encoding; None finds it.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             max_length: Number of tokens to which longer texts are truncated.
             batch_size: Texts in a training batch.
@@ -98,6 +107,8 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         )
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = RowReader(text_column, self.labels, id_column)
+        self.table_format = TableFormat(encoding, delimiter, quoting)
+        self.formats: dict[str, str] = {}
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
@@ -117,8 +128,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def read_test_data(self, path: Path) -> tuple[TextSplit, list[BadRow]]:
         """Read a labelled table; see the base class. It need not have the dataset's ids."""
         reader = replace(self.reader, id_column=None)
-        columns, advice = reader.columns(), other_columns(reader.columns())
-        rows = read_rows(path, columns, reader.is_complete_row, "test", advice)
+        rows = self._rows(path, "test", reader, other_columns(reader.columns()))
         return reader.read(rows, path.name, "test")
 
     def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
@@ -136,8 +146,17 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             self.rows_from_hub,
         )
 
-    def _rows(self, path: Path, split: str) -> Iterator[Row | BadRow]:
-        return read_rows(path, self.reader.columns(), self.reader.is_complete_row, split)
+    def _rows(
+        self, path: Path, split: str, reader: RowReader | None = None, advice: str = COLUMN_ADVICE
+    ) -> Iterator[Row | BadRow]:
+        reader = reader or self.reader
+        columns, table_format = reader.columns(), self.table_format
+        if path.suffix.lower() in TEXT_SUFFIXES:
+            table_format = find_format(path, columns, self.table_format)
+            self.formats[split] = str(table_format)
+        return read_rows(
+            path, columns, reader.is_complete_row, split, advice, table_format, columns
+        )
 
     def rows_from_hub(self, split: str) -> list[Row]:
         """Return the rows of a split on the hub; subclasses override it for another layout.
@@ -168,9 +187,8 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """Token ids of every split."""
         result = {}
         for name, split in self.splits.items():
-            ids = self.tokenizer.encode(
-                [clean(text, self.cleaning) for text in split.texts], self.max_length
-            )
+            texts = (clean(text, self.cleaning) for text in split.texts)
+            ids = self.tokenizer.encode(texts, self.max_length, len(split))
             result[name] = TokenizedTexts(ids, split.labels, split.indices)
         return result
 
@@ -219,6 +237,9 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def describe(self) -> dict[str, Any]:
         """Return the facts of the base class and the share of padding in training batches."""
         facts = super().describe()
+        for split, found in self.formats.items():
+            if split in facts:
+                facts[split]["format"] = found
         if "train" not in self.splits:
             return facts
         lengths = self.tokenized["train"].lengths
@@ -228,8 +249,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """Return the raw texts."""
-        texts = dict(zip(self.splits[split].indices, self.splits[split].texts, strict=True))
-        return "text", [texts[index] for index in indices]
+        return "text", self.splits[split].texts_of(indices)
 
     def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:
         """Report token ids outside the backbone's vocabulary, and texts longer than it can read."""

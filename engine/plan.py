@@ -86,6 +86,11 @@ def make_plan(
         "samples": {
             split: data[split]["rows"] for split in ("train", "val", "test") if split in data
         },
+        "formats": {
+            split: facts["format"]
+            for split, facts in data.items()
+            if isinstance(facts, dict) and "format" in facts
+        },
         "padding_share": data.get("train", {}).get("padding_share"),
     }
 
@@ -169,6 +174,11 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     padding = plan["padding_share"]
     padding_text = "" if padding is None else f", {padding:.1%} of the tokens padding"
     console.print(f"samples: {samples}", highlight=False)
+    by_format: dict[str, list[str]] = {}
+    for split, found in plan["formats"].items():
+        by_format.setdefault(found, []).append(split)
+    for found, splits in by_format.items():
+        console.print(f"read as: {found} ({', '.join(splits)})", highlight=False, markup=False)
     batches = f"batches per epoch: {plan['batches_per_epoch']:,}{padding_text}"
     training = f"{batches}; epochs: {plan['max_epochs']}"
     console.print(training if plan["batches_per_epoch"] else "nothing is trained", highlight=False)

@@ -1,6 +1,7 @@
 """Prediction of new samples with a run's best checkpoint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import torch
 from rich.console import Console
 
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from engine.build import model_from_checkpoint
 from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_config
@@ -27,6 +29,7 @@ def predict(
     force: bool = False,  # noqa: FBT001, FBT002 - a flag of the command line
     device: str | None = None,
     annotations: Path | None = None,
+    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
 ) -> Path:
     """Predict every sample of the inputs.
 
@@ -48,6 +51,7 @@ def predict(
         device: The device that computes; None takes a GPU if there is one.
         annotations: For segmentation, a folder of annotated masks to show beside the predictions;
             None looks for one beside the images.
+        table_format: Encoding, delimiter and quoting of a text file; what is not set is found.
 
     Returns:
         The path of the output.
@@ -66,7 +70,10 @@ def predict(
         msg = f"--annotations {annotations}: no such folder"
         raise DataError(msg)
     trained = open_run(run, device)
-    request = PredictionRequest(inputs, output, column, on_bad_rows, force, annotations)
+    table_format = replace(table_format, option="--{} ")  # for messages
+    request = PredictionRequest(
+        inputs, output, column, on_bad_rows, force, annotations, table_format
+    )
     target, done, bad = results_of(trained.task.kind).predict(trained, request)
     if not done:
         msg = f"{', '.join(map(str, inputs))}: nothing to predict ({bad} left out)"

@@ -41,9 +41,9 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         raise KerasBertError(msg)
     files = settings.input
     texts = (
-        read_texts(files, settings.text_column)
+        read_texts(files, settings.text_column, settings.table_format)
         if files
-        else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
+        else list(sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts)
     )
     model = load_network(folder.best_checkpoint)
     if not isinstance(model, Classifier):

@@ -4,6 +4,7 @@ It needs only the run folder and the data. With --data it tests on another label
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -46,4 +47,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(main())

@@ -4,6 +4,7 @@ It needs only the run folder and the inputs.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -47,17 +48,28 @@ def main() -> int:
         default="error",
         help="stop at unusable rows or images, or leave them out and count them",
     )
+    parser.add_argument("--delimiter", help="character between two fields (default: found)")
+    parser.add_argument(
+        "--quoting",
+        choices=("csv", "none"),
+        help="csv, or none if quotes are part of the texts (default: found)",
+    )
+    parser.add_argument("--encoding", help="Python's name of the file's encoding (default: found)")
     parser.add_argument("--force", action="store_true", help="replace existing output")
     parser.add_argument(
         "--device", default=None, help="cpu, cuda, ... (default: a GPU if there is one)"
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:
+        from datamodules.reading.formats import TableFormat
         from engine.predict import predict
 
-        predict(**vars(arguments))
+        options = vars(arguments)
+        settings = [options.pop(name) for name in ("encoding", "delimiter", "quoting")]
+        predict(**options, table_format=TableFormat(*settings))
     return outcome.code
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.exit(main())

@@ -3,6 +3,7 @@
 import csv
 import gc
 import importlib.util
+import logging
 import os
 import random
 import sys
@@ -144,7 +145,10 @@ def train(
                 ["train.py", "trainer.accelerator=cpu", *overrides, f"hydra.run.dir={target}"],
             )
             capsys.readouterr()
+            handlers = logging.getLogger().handlers.copy()
             code = entry.main()
+            # Hydra's handlers write to this test's stderr, which is closed later.
+            logging.getLogger().handlers[:] = handlers
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err, target)
 

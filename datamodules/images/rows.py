@@ -9,8 +9,9 @@ from typing import Any
 from datamodules.images.decoding import SUFFIXES
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.labels import ClassLabels, LabelReader
-from datamodules.reading.tables import COLUMN_ADVICE, Row, read_rows
+from datamodules.reading.rows import COLUMN_ADVICE, Row
 from datamodules.reading.tables import SUFFIXES as TABLES
+from datamodules.reading.tables import read_rows
 from run_folders.errors import near_names, shortened
 
 _END = 2**16  # bytes that are hashed at each end of a large file

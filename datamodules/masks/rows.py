@@ -8,7 +8,8 @@ from pathlib import Path
 from datamodules.images.decoding import SUFFIXES
 from datamodules.images.rows import EncodedImage, content_of, digest_of, visible_files
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.tables import Row, read_rows
+from datamodules.reading.rows import Row
+from datamodules.reading.tables import read_rows
 
 PARQUET = ".parquet"
 SPLIT = "{split}"  # placeholder for the name of a split in the path of a folder

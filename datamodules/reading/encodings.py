@@ -1,25 +1,42 @@
-"""Detection of the encoding of a text file.
+"""Encoding of a text file: set by the user, or found.
 
-A byte order mark identifies UTF-8 and UTF-16 with certainty. Windows-1252 is a guess, made only if
-no byte contradicts it.
+A byte order mark identifies UTF-8, UTF-16 and UTF-32 with certainty. UTF-16 without a mark and
+Windows-1252 are guesses, made only if no byte contradicts them.
 """
 
+import codecs
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from datamodules.reading.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+ENCODING_ADVICE = "set data.encoding"
+MAX_LINE = 2**26  # characters; a longer line is no row of a table
+# UTF-32 first: its mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 # Windows-1252 leaves these bytes undefined.
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 # Three accented letters in a row indicate another alphabet in another encoding, not a Western
 # European text.
 _OTHER_ALPHABET = re.compile(rb"[\xc0-\xff]{3}")
+_HALF = 0.5
+_GUESSES = {
+    "cp1252": "Windows-1252",
+    "utf-16-le": "UTF-16-LE without a mark",
+    "utf-16-be": "UTF-16-BE without a mark",
+}
 
 
 def detect_encoding(path: Path) -> str:
@@ -29,17 +46,21 @@ def detect_encoding(path: Path) -> str:
         path: The file.
 
     Returns:
-        utf-8, utf-8-sig, utf-16 or cp1252. A file in a mixed or unknown encoding counts as utf-8;
-        its rows that are not UTF-8 become bad rows.
+        utf-8, utf-8-sig, utf-16, utf-16-le, utf-16-be, utf-32 or cp1252. A file in a mixed or
+        unknown encoding counts as utf-8; its rows that are not UTF-8 become bad rows.
     """
     utf8 = other = against = 0
     with path.open("rb") as file:
-        start = file.read(3)
+        start = file.read(4096)
         for mark, encoding in _MARKS.items():
             if start.startswith(mark):
                 return encoding
+        # In UTF-16 every ASCII character has a zero byte.
+        for encoding, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+            if zeros and zeros.count(0) > _HALF * len(zeros):
+                return encoding
         file.seek(0)
-        for line in file:
+        while line := file.readline(MAX_LINE):
             if line.isascii():
                 continue
             try:
@@ -51,29 +72,72 @@ def detect_encoding(path: Path) -> str:
     return "cp1252" if other and not utf8 and not against else "utf-8"
 
 
+def check_encoding(name: str) -> None:
+    """Raise `DataError` if Python has no encoding of texts with this name."""
+    try:
+        "".encode(name)
+    except (LookupError, ValueError, TypeError) as error:
+        msg = f"data.encoding: received {name!r}; give one of Python's encodings, as cp1252"
+        raise DataError(msg) from error
+
+
 @contextmanager
-def open_text(path: Path) -> Iterator[Iterator[str]]:
-    """Open a text file in its detected encoding.
+def open_text(
+    path: Path, encoding: str | None = None, advice: str = ENCODING_ADVICE
+) -> Iterator[Iterator[str]]:
+    """Open a text file.
+
+    Lines end with a line feed. A carriage return alone ends a line only in a file without line
+    feeds.
 
     Args:
         path: The file.
+        encoding: Its encoding; None detects it.
+        advice: Next step for the user if the encoding is wrong.
 
     Yields:
-        Its lines with their line ends. Bytes that are not UTF-8 become surrogates U+DC80..U+DCFF.
+        Its lines with their line ends. Bytes that are not valid become surrogates U+DC80..U+DCFF.
 
     Raises:
-        DataError: If a UTF-16 file is damaged.
+        DataError: If a UTF-16 file is damaged, or if a line is longer than `MAX_LINE` characters.
     """
+    encoding = encoding or found_encoding(path, advice)
+    wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    errors = "strict" if wide else "surrogateescape"
+    try:
+        with path.open(encoding=encoding, errors=errors, newline="\n") as file:
+            newline = "\n" if file.readline(MAX_LINE).endswith("\n") else "\r"
+        with path.open(encoding=encoding, errors=errors, newline=newline) as file:
+            yield _lines(file, path)
+    except UnicodeDecodeError as error:
+        msg = (
+            f"{path} is not valid {encoding.upper()}: {error.reason} at byte {error.start}; "
+            f"save it as UTF-8, or {advice}"
+        )
+        raise DataError(msg) from error
+
+
+def found_encoding(path: Path, advice: str = ENCODING_ADVICE) -> str:
+    """Return the encoding of a file, and warn if it is a guess."""
     encoding = detect_encoding(path)
-    if encoding == "cp1252":
-        log.warning("%s is not UTF-8; it is read as Windows-1252", path.name)
-    errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-    with path.open(encoding=encoding, errors=errors, newline="") as file:
-        try:
-            yield file
-        except UnicodeDecodeError as error:
+    if encoding in _GUESSES:
+        log.warning(
+            "%s is not UTF-8; it is read as %s; if that is wrong, %s",
+            path.name,
+            _GUESSES[encoding],
+            advice,
+        )
+    return encoding
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
             msg = (
-                f"{path} is not valid {encoding.upper()}: {error.reason} at byte {error.start}; "
-                "save it as UTF-8"
+                f"{path}, line {number} has {MAX_LINE:,} characters or more; "
+                "no text is read that is so long: shorten it"
             )
-            raise DataError(msg) from error
+            raise DataError(msg)
+        yield line

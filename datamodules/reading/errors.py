@@ -31,6 +31,11 @@ class BadRow:
     line: int | None
     reason: str
 
+    @property
+    def number(self) -> int:
+        """Number of the data row, from 1; 0 if the file is one sample."""
+        return self.row or 0
+
     def as_text(self) -> dict[str, str]:
         """Return the row of skipped_rows.csv."""
         return {
@@ -70,6 +75,13 @@ def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = BAD_ROWS_AD
     if len(bad) > shown:
         lines.append(f"  ... and {len(bad) - shown} more")
     raise DataError("\n".join(lines))
+
+
+def check_count(file: str, rows: int, used: int, left_out: int) -> None:
+    """Raise `AssertionError` if a row is neither used nor reported."""
+    if used + left_out != rows:
+        msg = f"{file} has {rows} rows, but {used} were used and {left_out} reported"
+        raise AssertionError(msg)
 
 
 def leave_out(

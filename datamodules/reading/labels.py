@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from datamodules.reading.errors import DataError
@@ -68,7 +69,14 @@ class ClassLabels(LabelReader):
 
     def read(self, values: Mapping[str, Any]) -> tuple[int, str]:
         """Return the class, 0..K-1; see `class_of`."""
-        return class_of(values.get(self.column), self.class_names)
+        value = values.get(self.column)
+        known = self._classes.get(value) if isinstance(value, str) else None
+        return (known, "") if known is not None else class_of(value, self.class_names)
+
+    @cached_property
+    def _classes(self) -> dict[str, int]:
+        """Class of each name, for the many rows whose label needs no further look."""
+        return {name: k for k, name in enumerate(self.class_names)}
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from datamodules.reading.errors import DataError
-from datamodules.reading.tables import Row
+from datamodules.reading.rows import Row
 from run_folders.errors import brief
 
 

@@ -1,7 +1,6 @@
 """Division of a split in two by position and seed, and search for samples in two splits."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -59,22 +58,24 @@ def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], lis
     return sorted(order[size:].tolist()), sorted(order[:size].tolist())
 
 
-def shared_keys(keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], list[str]]:
+def shared_keys(
+    keys: Mapping[str, Callable[[], Iterable[str]]],
+) -> dict[tuple[str, str], list[str]]:
     """Find samples that occur in two splits.
 
     Args:
-        keys: Split -> keys of its samples; equal samples have equal keys.
+        keys: Split -> function that returns the keys of its samples; equal samples have equal keys.
 
     Returns:
         Pair of splits -> keys that occur in both, for pairs that share any.
     """
-    where: dict[str, set[str]] = defaultdict(set)
-    for name in keys:
-        for key in keys[name]:
-            where[key].add(name)
-    shared: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for key, names in where.items():
-        for a, b in combinations(keys, 2):
-            if {a, b} <= names:
-                shared[a, b].append(key)
-    return dict(shared)
+    hashes = {name: np.fromiter(map(hash, read()), np.int64) for name, read in keys.items()}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for a, b in combinations(keys, 2):
+        both = set(np.intersect1d(hashes[a], hashes[b]).tolist())
+        if both:
+            found = {key for key in keys[b]() if hash(key) in both}  # two texts may share a hash
+            common = list(dict.fromkeys(key for key in keys[a]() if key in found))
+            if common:
+                shared[a, b] = common
+    return shared

@@ -1,17 +1,24 @@
 """Labelled texts from the rows of a table, with checks of each row."""
 
-import logging
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.reading.encodings import open_text
-from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.labels import LabelReader
-from datamodules.reading.tables import COLUMN_ADVICE, Row, read_rows, unreadable
+import numpy as np
+import numpy.typing as npt
 
-log = logging.getLogger(__name__)
+from datamodules.reading.encodings import open_text
+from datamodules.reading.errors import BadRow, DataError, check_count
+from datamodules.reading.formats import FoundFormat, TableFormat
+from datamodules.reading.labels import LabelReader
+from datamodules.reading.progress import tracked
+from datamodules.reading.rows import COLUMN_ADVICE, Row, unreadable
+from datamodules.reading.tables import read_rows
+from datamodules.reading.texts import Texts
+
+_CHUNK = 65_536  # labels that are Python objects at a time
 
 
 @dataclass
@@ -19,25 +26,26 @@ class TextSplit:
     """The usable rows of a split.
 
     Attributes:
-        indices: Row of each text in the file, from 0.
+        indices: Row of each text in the file, from 0, [N] int64, ascending.
         texts: Texts as in the file.
-        labels: Label of each text; see `LabelReader`.
+        labels: Label of each text, [N] int64 or float32, or [N, K] float32; see `LabelReader`.
     """
 
-    indices: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    labels: list[Any] = field(default_factory=list)
+    indices: npt.NDArray[np.int64]
+    texts: Texts
+    labels: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def rows(self) -> Iterable[tuple[int, str, Any]]:
         """Return row, text and label of each sample; the dataset's fingerprint covers them."""
-        return zip(self.indices, self.texts, self.labels, strict=True)
+        values = zip(self.indices, self.texts, self.labels, strict=True)
+        return ((int(index), text, label.tolist()) for index, text, label in values)
 
-    def sample_keys(self) -> list[str]:
+    def sample_keys(self) -> Iterable[str]:
         """Return the texts, without surrounding whitespace."""
-        return [text.strip() for text in self.texts]
+        return (text.strip() for text in self.texts)
 
     def name_of(self, key: str) -> str:
         """Return the text itself."""
@@ -45,11 +53,13 @@ class TextSplit:
 
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """Return a split with the rows at these positions."""
-        return TextSplit(
-            [self.indices[p] for p in positions],
-            [self.texts[p] for p in positions],
-            [self.labels[p] for p in positions],
-        )
+        chosen = np.asarray(positions, dtype=np.int64)
+        texts = Texts(self.texts[p] for p in positions)
+        return TextSplit(self.indices[chosen], texts, self.labels[chosen])
+
+    def texts_of(self, indices: Sequence[int]) -> list[str]:
+        """Return the texts of these rows in the file."""
+        return [self.texts[p] for p in np.searchsorted(self.indices, indices).tolist()]
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,11 @@ class RowReader:
         Raises:
             DataError: If there are no rows.
         """
-        good, bad = TextSplit(), []
+        indices, texts, labels, bad = array("q"), Texts(), _Labels(), []
         seen: dict[str, int] = {}
-        for row in rows:
+        count = 0
+        for row in tracked(rows, f"reading {file}"):
+            count = row.number
             if isinstance(row, BadRow):
                 bad.append(row)
                 continue
@@ -103,10 +115,12 @@ class RowReader:
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
-            good.indices.append(row.index)
-            good.texts.append(str(text))
-            good.labels.append(label)
-        if not good.texts and not bad:
+            indices.append(row.index)
+            texts.append(text)
+            labels.append(label)
+        good = TextSplit(np.array(indices, np.int64), texts, labels.array())
+        check_count(file, count, len(good), len(bad))
+        if not count:
             msg = (
                 f"{file} has a header and no rows; "
                 "add rows to it, or name another file in data.files"
@@ -126,6 +140,31 @@ class RowReader:
         )
 
 
+class _Labels:
+    """Labels of one type, as an array."""
+
+    def __init__(self) -> None:
+        self.parts: list[npt.NDArray[Any]] = []
+        self.last: list[Any] = []
+
+    def append(self, label: Any) -> None:  # noqa: ANN401 - see `LabelReader`
+        self.last.append(label)
+        if len(self.last) == _CHUNK:
+            self._flush()
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return all labels, [N] or [N, K]; a batch has them in the same type."""
+        if self.last or not self.parts:
+            self._flush()
+        return np.concatenate(self.parts)
+
+    def _flush(self) -> None:
+        values = np.asarray(self.last)
+        is_class = np.issubdtype(values.dtype, np.integer) or not self.last
+        self.parts.append(values.astype(np.int64 if is_class else np.float32))
+        self.last = []
+
+
 def text_fault(text: object, column: str) -> str:
     """Return why a value cannot be used as a text, or an empty string."""
     if text is None or (isinstance(text, str) and not text.strip()):
@@ -135,15 +174,19 @@ def text_fault(text: object, column: str) -> str:
     return unreadable(text)
 
 
-def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[Row | BadRow]:
+def text_rows(
+    path: Path,
+    column: str,
+    advice: str = COLUMN_ADVICE,
+    table_format: TableFormat | FoundFormat = TableFormat(),  # noqa: B008 - immutable
+) -> Iterator[Row | BadRow]:
     """Read texts without labels.
-
-    After the last row, a warning reports texts of a CSV file that seem to contain rows.
 
     Args:
         path: A .txt file with one text per line, or a table.
         column: Text column of a table; lines of a .txt file become values of this column too.
         advice: Next step for the user if the table has no such column.
+        table_format: Encoding, delimiter and quoting of a text file.
 
     Yields:
         Rows and bad rows in the file's order.
@@ -151,28 +194,17 @@ def text_rows(path: Path, column: str, advice: str = COLUMN_ADVICE) -> Iterator[
     Raises:
         DataError: If the file cannot be read at all.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".txt":
-        yield from _lines(path, column)
-        return
-    suspects = []
-    for row in read_rows(path, [column], advice=advice):
-        if suffix == ".csv" and isinstance(row, Row) and _may_hold_rows(row, column):
-            suspects.append(row.index + 1)
-        yield row
-    if suspects:
-        log.warning(
-            "%d texts span lines that look like rows, first in row %d; check for stray quotes",
-            len(suspects),
-            suspects[0],
-        )
+    if path.suffix.lower() == ".txt":
+        yield from _lines(path, column, table_format.encoding)
+    else:
+        yield from read_rows(path, [column], advice=advice, table_format=table_format)
 
 
-def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
+def _lines(path: Path, column: str, encoding: str | None) -> Iterator[Row | BadRow]:
     if path.stat().st_size == 0:
         msg = f"{path} is empty; write one text per line"
         raise DataError(msg)
-    with open_text(path) as lines:
+    with open_text(path, encoding) as lines:
         for index, line in enumerate(lines):
             if line.strip():
                 yield Row(index, index + 1, {column: line.rstrip("\r\n")})
@@ -180,22 +212,12 @@ def _lines(path: Path, column: str) -> Iterator[Row | BadRow]:
                 yield BadRow("", path.name, index + 1, None, "the line is empty")
 
 
-def _may_hold_rows(row: Row, column: str) -> bool:
-    """Return whether a later line of the text has as many commas as a row.
-
-    A pair of stray quotes may have merged several rows.
-    """
-    commas = len(row.values) - 1
-    return commas > 1 and any(
-        line.count(",") == commas for line in str(row.values[column]).splitlines()[1:]
-    )
-
-
 def usable_rows(
     rows: Iterable[Row | BadRow], column: str, file: str
 ) -> tuple[list[Row], list[BadRow]]:
     """Separate rows with a usable text from bad rows."""
-    good, bad = [], []
+    good: list[Row] = []
+    bad: list[BadRow] = []
     for row in rows:
         reason = "" if isinstance(row, BadRow) else text_fault(row.values.get(column), column)
         if isinstance(row, BadRow):

@@ -12,24 +12,20 @@ from torch.utils.data import Dataset
 
 from datamodules.batches import TextBatch
 from datamodules.batching.order import EvaluationBatches, TrainingBatches
+from datamodules.texts.tokenizing import TokenIds
 
 # Number of batches per random pool. Smaller pools leave more padding; larger pools mix less.
 POOL_BATCHES = 50
 
 
 class TokenizedTexts(Dataset[tuple[Tensor, Any, int]]):
-    """Token ids of a split, concatenated in one tensor."""
+    """Token ids of a split in one tensor, with labels and rows in the file."""
 
-    def __init__(
-        self, ids: Sequence[Sequence[int]], labels: Sequence[Any], indices: Sequence[int]
-    ) -> None:
-        self.lengths: npt.NDArray[np.int64] = np.asarray([len(row) for row in ids], dtype=np.int64)
+    def __init__(self, ids: TokenIds, labels: npt.ArrayLike, indices: npt.ArrayLike) -> None:
+        self.lengths = ids.lengths
         self.ends = np.cumsum(self.lengths)
-        self.flat = torch.as_tensor(
-            np.fromiter((i for row in ids for i in row), np.int32, int(self.lengths.sum()))
-        )
-        self.labels = list(labels)
-        self.indices = list(indices)
+        self.flat = torch.from_numpy(ids.flat)
+        self.labels, self.indices = np.asarray(labels), np.asarray(indices)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,8 +57,8 @@ class PadCollator:
         return TextBatch(
             input_ids=input_ids.long(),
             attention_mask=mask.long(),
-            labels=torch.tensor(labels),
-            index=torch.tensor(indices),
+            labels=torch.from_numpy(np.stack(labels)),
+            index=torch.from_numpy(np.stack(indices)),
         )
 
 

@@ -1,20 +1,22 @@
 """Tokenizers: the fast tokenizer of a backbone, or a WordPiece vocabulary of the train texts."""
 
-import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
-from rich.progress import track
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from datamodules.reading.errors import DataError
+from datamodules.reading.progress import progress
 from run_folders.errors import brief, near_names
 
-_CHUNK = 5_000  # texts per step of the progress bar
-_SHOW_PROGRESS_FROM = 50_000  # texts; tokenising them takes seconds
+_CHUNK = 5_000  # texts that are tokenised at a time
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -26,6 +28,18 @@ class TokenizerSpec(TypedDict):
     """
 
     vocab_size: int
+
+
+class TokenIds(NamedTuple):
+    """Token ids of N texts.
+
+    Attributes:
+        flat: The ids of all texts, one after the other, int32.
+        lengths: Number of tokens of each text, [N] int64.
+    """
+
+    flat: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,20 +54,26 @@ class TextTokenizer:
     backend: Tokenizer
     pad_id: int
 
-    def encode(self, texts: list[str], max_length: int) -> list[list[int]]:
-        """Return the token ids of each text, truncated to `max_length` with special tokens kept."""
+    def encode(self, texts: Iterable[str], max_length: int, total: int | None = None) -> TokenIds:
+        """Tokenise texts.
+
+        Args:
+            texts: The texts; they are read in chunks.
+            max_length: Number of tokens to which longer texts are truncated; special tokens stay.
+            total: Number of texts, for the progress.
+        """
         self.backend.no_padding()
         self.backend.enable_truncation(max_length)
-        ids: list[list[int]] = []
-        hidden = len(texts) < _SHOW_PROGRESS_FROM or not sys.stderr.isatty()
-        for start in track(
-            range(0, len(texts), _CHUNK), "tokenizing", transient=True, disable=hidden
-        ):
-            ids += [
-                encoding.ids
-                for encoding in self.backend.encode_batch_fast(texts[start : start + _CHUNK])
-            ]
-        return ids
+        flat, lengths = array("i"), array("q")
+        with progress("tokenizing", total, "texts") as advance:
+            source = iter(texts)
+            while chunk := list(islice(source, _CHUNK)):
+                for encoding in self.backend.encode_batch_fast(chunk):
+                    ids = encoding.ids
+                    flat.extend(ids)
+                    lengths.append(len(ids))
+                advance(len(chunk))
+        return TokenIds(np.frombuffer(flat, np.int32), np.frombuffer(lengths, np.int64))
 
     @property
     def vocab_size(self) -> int:

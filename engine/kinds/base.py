@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from engine.prediction.images import predict_images
 from engine.prediction.table_writer import OutputColumns
 from engine.prediction.texts import predict_texts
@@ -33,6 +34,7 @@ class PredictionRequest:
         on_bad_rows: Stop at a sample that cannot be read, or leave it out and count it.
         force: Whether to replace an existing output.
         annotations: Folder of annotated masks to show beside predicted ones; None if there is none.
+        table_format: Encoding, delimiter and quoting of a text file.
     """
 
     inputs: Sequence[Path]
@@ -41,6 +43,7 @@ class PredictionRequest:
     on_bad_rows: Literal["error", "skip"]
     force: bool
     annotations: Path | None
+    table_format: TableFormat = TableFormat()  # noqa: RUF009 - immutable
 
     def output_or(self, suffix: str) -> Path:
         """Return the output, or `<input>.predictions<suffix>` (predictions for several inputs)."""
@@ -148,8 +151,15 @@ class TableResults(Results):
         if read is None:
             msg = f"prediction of new inputs of {run.cfg.data._target_} is not supported"
             raise RunFolderError(msg)
-        column, skipping = request.column, request.on_bad_rows
-        done, bad = read(run, request.inputs, target, column, skipping, self.columns(run))
+        done, bad = read(
+            run,
+            request.inputs,
+            target,
+            request.column,
+            request.on_bad_rows,
+            self.columns(run),
+            request.table_format,
+        )
         return target, done, bad
 
 

@@ -14,6 +14,7 @@ from datamodules.images.rows import EncodedImage, image_source, visible_files
 from datamodules.images.storage import Decoding, in_threads
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, raise_bad_rows
+from datamodules.reading.formats import TableFormat
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import read_rows
 from engine.prediction.table_writer import OutputColumns, TableWriter, progress
@@ -30,6 +31,7 @@ def predict_images(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
     output: OutputColumns,
+    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
 ) -> tuple[int, int]:
     """Predict images and write the predictions to a table.
 
@@ -40,6 +42,7 @@ def predict_images(
         column: The column of the images in a table; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
         output: The columns of the prediction.
+        table_format: Encoding, delimiter and quoting of a text file.
 
     Returns:
         The numbers of predicted and of left out images.
@@ -51,7 +54,7 @@ def predict_images(
     height, width = run.data_state["size"]
     decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
     images = chain.from_iterable(
-        images_of(path, column or run.cfg.data.image_column) for path in inputs
+        images_of(path, column or run.cfg.data.image_column, table_format) for path in inputs
     )
     done = bad = 0
     with TableWriter(target) as writer, progress() as bars:
@@ -74,13 +77,18 @@ def predict_images(
     return done, bad
 
 
-def images_of(path: Path, column: str) -> Iterator[EncodedImage | BadRow]:
+def images_of(
+    path: Path,
+    column: str,
+    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
+) -> Iterator[EncodedImage | BadRow]:
     """Yield the images of an input; labels are ignored.
 
     Args:
         path: An image, a folder of images, .txt with one path per line, or a table.
         column: The column of the images in a table: their content, or their paths relative to the
             folder of the table.
+        table_format: Encoding, delimiter and quoting of a text file.
 
     Raises:
         DataError: If the input cannot be read.
@@ -89,12 +97,12 @@ def images_of(path: Path, column: str) -> Iterator[EncodedImage | BadRow]:
         files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
         yield from (EncodedImage(i, file, 0, str(file), None) for i, file in enumerate(files))
     elif path.suffix.lower() == ".txt":
-        with open_text(path) as lines:
+        with open_text(path, table_format.encoding) as lines:
             names = [line.strip() for line in lines if line.strip()]
         for i, name in enumerate(names):
             yield EncodedImage(i, Path(name), 0, name, None)
     elif path.suffix.lower() in TABLES:
-        for row in read_rows(path, [column]):
+        for row in read_rows(path, [column], table_format=table_format):
             if isinstance(row, BadRow):
                 yield row
                 continue

@@ -3,24 +3,31 @@
 The input is read in chunks, so that it is never in memory as a whole.
 """
 
+import logging
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 
-from datamodules.reading.errors import DataError, raise_bad_rows
-from datamodules.reading.tables import Row
+from datamodules.reading.errors import DataError, check_count, raise_bad_rows
+from datamodules.reading.formats import TableFormat, find_format
+from datamodules.reading.progress import progress
+from datamodules.reading.rows import Row
+from datamodules.reading.tables import TEXT_SUFFIXES
 from datamodules.reading.text_rows import text_rows, usable_rows
-from datamodules.texts.batching import PadCollator
+from datamodules.texts.batching import PadCollator, TokenizedTexts, longest_first
 from datamodules.texts.cleaning import Cleaning, clean
 from datamodules.texts.tokenizing import TextTokenizer
-from engine.prediction.table_writer import OutputColumns, TableWriter, progress
+from engine.prediction.table_writer import OutputColumns, TableWriter
 from engine.trained_run import TrainedRun
+
+log = logging.getLogger(__name__)
 
 ADVICE = "fix the file, or leave such rows out with --on-bad-rows skip"
 _CHUNK = 4096  # rows read, sorted by length and written at a time
@@ -49,14 +56,13 @@ class TextPredictor:
 
     def predictions(self, texts: list[str]) -> torch.Tensor:
         """Return the task's predictions of N texts, [N, ...], in the order of the texts."""
-        ids = self.tokenizer.encode([clean(text, self.cleaning) for text in texts], self.max_length)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        parts = []
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
-            batch = self.collate([(torch.tensor(ids[i], dtype=torch.int32), 0, i) for i in chosen])
-            parts.append(self.run.predict(batch))
-        return torch.cat(parts)[torch.tensor(order).argsort()]
+        cleaned = (clean(text, self.cleaning) for text in texts)
+        ids = self.tokenizer.encode(cleaned, self.max_length)
+        samples = TokenizedTexts(ids, np.zeros(len(texts), np.int64), np.arange(len(texts)))
+        batches = longest_first(samples.lengths, _BATCH).batches
+        parts = [self.run.predict(self.collate([samples[i] for i in batch])) for batch in batches]
+        order = torch.tensor([i for batch in batches for i in batch])
+        return torch.cat(parts)[order.argsort()]
 
 
 def predict_texts(
@@ -66,6 +72,7 @@ def predict_texts(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
     output: OutputColumns,
+    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
 ) -> tuple[int, int]:
     """Predict every row of a file and write the predictions to a table.
 
@@ -77,6 +84,7 @@ def predict_texts(
         column: The column of the texts; None takes the run's.
         on_bad_rows: Stop at a row that cannot be read, or leave it out and count it.
         output: The columns of the prediction.
+        table_format: Encoding, delimiter and quoting of a text file.
 
     Returns:
         The numbers of predicted and of left out rows.
@@ -92,15 +100,17 @@ def predict_texts(
     input = inputs[0]
     predictor = TextPredictor(run)
     column = column or str(run.cfg.data.text_column)
-    rows = text_rows(input, column)
-    bad, done = 0, 0
+    if input.suffix.lower() in TEXT_SUFFIXES:
+        table_format = find_format(input, [column], table_format)
+        log.info("%s: read as %s", input.name, table_format)
+    rows = text_rows(input, column, table_format=table_format)
+    bad = done = number = 0
     schema = (
         _schema(input, output)
         if {input.suffix.lower(), target.suffix.lower()} == {".parquet"}
         else None
     )
-    with TableWriter(target, schema) as writer, progress() as bars:
-        bar = bars.add_task("rows", total=None)
+    with TableWriter(target, schema) as writer, progress(f"predicting {input.name}") as advance:
         while chunk := list(islice(rows, _CHUNK)):
             good, faults = usable_rows(chunk, column, input.name)
             if on_bad_rows == "error":
@@ -112,7 +122,9 @@ def predict_texts(
                 found = zip(good, output.rows(predictions), strict=True)
                 writer.write([{**row.values, **added} for row, added in found])
             done += len(good)
-            bars.update(bar, completed=done)
+            advance(len(chunk))
+            number = chunk[-1].number
+    check_count(input.name, number, done, bad)
     return done, bad
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from datamodules.reading.text_rows import TextSplit
+from datamodules.reading.texts import Texts
 
 _PEOPLE = (
     "doctors",
@@ -69,4 +70,5 @@ def sample_labelled(seed: int, count: int, split: int) -> TextSplit:
     rng = np.random.default_rng([seed, 1 + split])
     texts = [_sentence(rng, CLASSES[i % 2]) for i in range(count)]
     wrong = rng.random(count) < 1 / 20
-    return TextSplit(list(range(count)), texts, [(i + int(w)) % 2 for i, w in enumerate(wrong)])
+    labels = [(i + int(w)) % 2 for i, w in enumerate(wrong)]
+    return TextSplit(np.arange(count), Texts(texts), np.array(labels))

@@ -8,21 +8,29 @@ from itertools import groupby
 from pathlib import Path
 
 from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
+from datamodules.reading.formats import TableFormat
 from datamodules.reading.labels import ClassLabels
-from datamodules.reading.tables import Row, read_rows
+from datamodules.reading.rows import Row
+from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
 
+FORMAT = TableFormat(option="--{} ")  # messages name the options of this command line
 _TEXT_COLUMN = "name another with --text-column"
 _COLUMNS = f"{_TEXT_COLUMN} or --label-column"
 
 
-def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
+def read_documents(
+    files: Sequence[str],
+    column: str,
+    table_format: TableFormat = FORMAT,
+) -> list[list[str]]:
     """Read documents for pretraining.
 
     Args:
         files: Text files and tables. In a text file each line is a text, and an empty line ends a
             document. In a table each row is a document.
         column: Text column of the tables.
+        table_format: Encoding, delimiter and quoting of the files.
 
     Returns:
         The texts of each document, at least one per document, in file order.
@@ -32,7 +40,7 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
     """
     documents: list[list[str]] = []
     for path in map(Path, files):
-        rows = _read(path, text_rows(path, column, _TEXT_COLUMN))
+        rows = _read(path, text_rows(path, column, _TEXT_COLUMN, table_format))
         if path.suffix.lower() == ".txt":
             parts = [
                 list(part)
@@ -47,12 +55,17 @@ def read_documents(files: Sequence[str], column: str) -> list[list[str]]:
     return documents
 
 
-def read_texts(files: Sequence[str], column: str) -> list[str]:
+def read_texts(
+    files: Sequence[str],
+    column: str,
+    table_format: TableFormat = FORMAT,
+) -> list[str]:
     """Read the texts to classify, one per line or row, in file order.
 
     Args:
         files: Text files and tables.
         column: Text column of the tables.
+        table_format: Encoding, delimiter and quoting of the files.
 
     Returns:
         The texts.
@@ -62,7 +75,7 @@ def read_texts(files: Sequence[str], column: str) -> list[str]:
     """
     texts: list[str] = []
     for path in map(Path, files):
-        rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN)))
+        rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN, table_format)))
         while path.suffix.lower() == ".txt" and rows and isinstance(rows[-1], BadRow):
             rows.pop()  # empty lines at the end are not texts
         texts += _texts(rows, column, path)
@@ -70,7 +83,11 @@ def read_texts(files: Sequence[str], column: str) -> list[str]:
 
 
 def read_labelled(
-    file: str, text_column: str, label_column: str, classes: Sequence[str] = ()
+    file: str,
+    text_column: str,
+    label_column: str,
+    classes: Sequence[str] = (),
+    table_format: TableFormat = FORMAT,
 ) -> tuple[TextSplit, list[str]]:
     """Read a table of texts and labels.
 
@@ -79,6 +96,7 @@ def read_labelled(
         text_column: Column of the texts.
         label_column: Column of the labels.
         classes: Allowed labels; when empty, the labels in the file.
+        table_format: Encoding, delimiter and quoting of the file.
 
     Returns:
         The rows in file order, and the classes. Classes from the file are in alphabetical order.
@@ -88,10 +106,13 @@ def read_labelled(
     """
     path, columns = Path(file), [text_column, label_column]
     names = list(classes) or _labels(
-        _read(path, read_rows(path, columns, advice=_COLUMNS)), label_column, path
+        _read(path, read_rows(path, columns, advice=_COLUMNS, table_format=table_format)),
+        label_column,
+        path,
     )
     reader = RowReader(text_column, ClassLabels(label_column, names), None)
-    rows = list(_read(path, read_rows(path, columns, reader.is_complete_row, advice=_COLUMNS)))
+    table = read_rows(path, columns, reader.is_complete_row, "", _COLUMNS, table_format)
+    rows = list(_read(path, table))
     if not rows:
         msg = f"{path} has a header and no rows; add rows to it"
         raise DataError(msg)

@@ -123,8 +123,8 @@ def _splits(
             for i, (name, rows) in enumerate(_SAMPLE_ROWS.items())
         }
         return samples, list(CLASSES)
-    columns = (settings.text_column, settings.label_column)
-    train, classes = read_labelled(settings.train, *columns)
+    columns, table_format = (settings.text_column, settings.label_column), settings.table_format
+    train, classes = read_labelled(settings.train, *columns, table_format=table_format)
     if len(classes) < 2:  # noqa: PLR2004
         msg = (
             f"{settings.train} has only the label {classes[0]!r}: "
@@ -133,7 +133,9 @@ def _splits(
         raise KerasBertError(msg)
     files = {"val": settings.val, "test": settings.test}
     others = {
-        name: read_labelled(file, *columns, classes)[0] for name, file in files.items() if file
+        name: read_labelled(file, *columns, classes, table_format)[0]
+        for name, file in files.items()
+        if file
     }
     if settings.val:
         return {"train": train, **others}, classes
@@ -170,7 +172,7 @@ def _split_records(splits: dict[str, TextSplit], classes: list[str]) -> dict[str
         }
         for name, split in splits.items()
     }
-    shared = shared_keys({name: split.sample_keys() for name, split in splits.items()})
+    shared = shared_keys({name: split.sample_keys for name, split in splits.items()})
     records["overlaps"] = [
         {"splits": list(pair), "what": "texts", "count": len(texts), "examples": texts[:3]}
         for pair, texts in shared.items()

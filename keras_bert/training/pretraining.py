@@ -87,12 +87,12 @@ def pretrain(settings: PretrainSettings, path: Path) -> KerasRunFolder:
 def _documents(settings: PretrainSettings) -> tuple[list[list[str]], list[list[str]]]:
     """Return the training and the validation documents."""
     train = (
-        read_documents(settings.text, settings.text_column)
+        read_documents(settings.text, settings.text_column, settings.table_format)
         if settings.text
         else sample_documents(settings.seed)
     )
     if settings.val_text:
-        return train, read_documents(settings.val_text, settings.text_column)
+        return train, read_documents(settings.val_text, settings.text_column, settings.table_format)
     if len(train) < 2:  # noqa: PLR2004
         msg = (
             f"--text has {len(train)} document, too few to split off a validation document: "

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from datamodules.reading.formats import TableFormat
 from keras_bert.errors import KerasBertError
 
 
@@ -112,7 +113,33 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings(TrainingSettings):
+class TableSettings:
+    """Options of the commands that read tables."""
+
+    text_column: str = _option("text", "column of the texts in tables")
+    delimiter: str | None = _option(
+        None, "character between two fields of a table (default: found in the file)"
+    )
+    quoting: Literal["auto", "csv", "none"] = _option(
+        "auto", "csv, or none if quotes are part of the texts; auto: found in the file"
+    )
+    encoding: str | None = _option(
+        None, "Python's name of the files' encoding (default: found in the file)"
+    )
+
+    @property
+    def table_format(self) -> TableFormat:
+        """Encoding, delimiter and quoting, as far as they are set."""
+        return TableFormat(
+            self.encoding,
+            self.delimiter,
+            None if self.quoting == "auto" else self.quoting,
+            "--{} ",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(TableSettings, TrainingSettings):
     """Options of `python -m keras_bert pretrain`."""
 
     text: tuple[str, ...] = _option(
@@ -123,7 +150,6 @@ class PretrainSettings(TrainingSettings):
     val_text: tuple[str, ...] = _option(
         (), "files to validate on (default: one twentieth of the documents of --text)"
     )
-    text_column: str = _option("text", "column of the texts in tables")
     nsp: bool = _option(default=False, text="also train next-sentence prediction")
     mask_rate: float = _option(0.15, "fraction of the tokens to predict, 0..1")
     epochs: int = _option(10, "passes over the training data")
@@ -139,7 +165,7 @@ class PretrainSettings(TrainingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(TrainingSettings):
+class FinetuneSettings(TableSettings, TrainingSettings):
     """Options of `python -m keras_bert finetune`."""
 
     train: str | None = _option(
@@ -149,7 +175,6 @@ class FinetuneSettings(TrainingSettings):
         None, "table for choosing the best epoch (default: one tenth of --train)"
     )
     test: str | None = _option(None, "table to predict once, at the end")
-    text_column: str = _option("text", "column of the texts")
     label_column: str = _option("label", "column of the labels")
     freeze: bool = _option(default=False, text="train the head only; dropout in the BERT is off")
     gru_units: int = _option(
@@ -168,7 +193,7 @@ class FinetuneSettings(TrainingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings:
+class PredictSettings(TableSettings):
     """Options of `python -m keras_bert predict`."""
 
     run: str = _option("", "run folder of a finetune run", positional=True)
@@ -177,7 +202,6 @@ class PredictSettings:
         "files: .txt (one text per line), .csv, .tsv, .jsonl or .parquet; without files, samples",
         positional=True,
     )
-    text_column: str = _option("text", "column of the texts in tables")
     out: str | None = _option(None, "output file: .csv or .parquet (default: predictions.csv)")
     batch_size: int = _option(64, "texts per batch")
 

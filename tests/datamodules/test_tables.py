@@ -8,8 +8,10 @@ import pytest
 
 from datamodules.reading.encodings import detect_encoding
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.tables import Row, read_rows
+from datamodules.reading.rows import Row
+from datamodules.reading.tables import read_rows
 
+OTHER = "if that is wrong, set data.encoding=..."
 NEEDED = ["id", "text", "label"]
 
 
@@ -136,14 +138,14 @@ def test_windows_1252_is_read_if_no_byte_contradicts_it(
 def test_a_mixture_of_encodings_names_the_rows(tmp_path: Path) -> None:
     path = written(tmp_path, b"id,text,label\n1,\xc3\xbcber,real\n2,\xfcber,fake\n3,fine,real\n")
     rows, bad = read(path)
-    assert [str(b) for b in bad] == ["train.csv, row 2 (line 3): is not UTF-8: byte 0xFC"]
+    assert [str(b) for b in bad] == ["train.csv, row 2 (line 3): is not UTF-8: byte 0xFC; " + OTHER]
     assert [row.values["text"] for row in rows] == ["über", "fine"]
 
 
 def test_another_alphabet_is_not_read_as_windows_1252(tmp_path: Path) -> None:
     path = written(tmp_path, "id,text,label\n1,Привет мир,real\n2,fine,fake\n".encode("cp1251"))
     rows, bad = read(path)
-    assert [str(b) for b in bad] == ["train.csv, row 1 (line 2): is not UTF-8: byte 0xCF"]
+    assert [str(b) for b in bad] == ["train.csv, row 1 (line 2): is not UTF-8: byte 0xCF; " + OTHER]
     assert len(rows) == 1
 
 

@@ -19,7 +19,7 @@ from datamodules.texts.batching import (
     longest_first,
     padding_share,
 )
-from datamodules.texts.tokenizing import vocabulary_tokenizer
+from datamodules.texts.tokenizing import TokenIds, vocabulary_tokenizer
 
 LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
 
@@ -113,7 +113,8 @@ def test_processes_share_each_training_batch(
 
 
 def test_collated_batch() -> None:
-    texts = TokenizedTexts([[5, 6, 7], [8], [9, 10]], labels=[1, 0, 1], indices=[4, 5, 9])
+    ids = TokenIds(np.array([5, 6, 7, 8, 9, 10], np.int32), np.array([3, 1, 2]))
+    texts = TokenizedTexts(ids, labels=[1, 0, 1], indices=[4, 5, 9])
     batch = PadCollator(pad_id=99)([texts[0], texts[1], texts[2]])
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 99, 99], [9, 10, 99]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
@@ -125,8 +126,7 @@ def test_collated_batch() -> None:
 def test_padding_on_the_real_train_split(shared_data: Path) -> None:
     """With a WordPiece vocabulary of the tweets themselves, at the experiments' batch size and maximum length."""
     tweets = pd.read_csv(shared_data / "covid_fake_news" / "train.csv")["tweet"].tolist()
-    ids = vocabulary_tokenizer(tweets, 8000).encode(tweets, max_length=128)
-    lengths = np.array([len(row) for row in ids])
+    lengths = vocabulary_tokenizer(tweets, 8000).encode(tweets, max_length=128).lengths
     assert 40 < lengths.mean() < 70
     for epoch in range(3):
         sampler = LengthBuckets(lengths, 32, seed=1)

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from engine.evaluation import evaluate
 from engine.predict import predict
 from run_folders.run_folder import RunFolder
@@ -165,8 +166,8 @@ def test_input_is_read_as_a_stream(
     partial, seen = tmp_path / "out.partial.csv", []
     real = datamodules.reading.text_rows.read_rows
 
-    def counted(path: Path, needed: list[str], advice: str) -> object:
-        for i, row in enumerate(real(path, needed, advice=advice)):
+    def counted(path: Path, needed: list[str], **more: object) -> object:
+        for i, row in enumerate(real(path, needed, **more)):
             if i % 10 == 0:
                 seen.append(partial.exists())
             yield row
@@ -307,13 +308,23 @@ def test_nothing_to_predict_is_an_error(moved_run: Path, tmp_path: Path) -> None
         assert not (tmp_path / "out.csv").exists()
 
 
-def test_paired_stray_quotes_cause_a_warning(
-    moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("head", "end"), [("id,tweet", ""), ("tweet", ""), ("id,tweet,n", ",5")])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_rows_within_paired_stray_quotes_are_not_lost(
+    moved_run: Path, tmp_path: Path, head: str, end: str, suffix: str
 ) -> None:
-    source = tmp_path / "in.csv"
-    source.write_text('id,tweet,n\n1,"stray,5\n2,normal,6\n3,also stray",7\n')
-    predict(moved_run, [source], tmp_path / "out.csv")
-    assert "1 texts span lines that look like rows, first in row 1" in caplog.text
+    source, out = tmp_path / f"in.{suffix}", tmp_path / "out.csv"
+    texts = [f"text number {i}" for i in range(30)]
+    texts[8], texts[18] = '"' + texts[8], texts[18] + '"'
+    lines = [f"{i},{text}{end}" if "id" in head else text for i, text in enumerate(texts)]
+    content = "\n".join([head, *lines, ""])
+    source.write_text(content.replace(",", "\t") if suffix == "tsv" else content)
+    with pytest.raises(ValueError, match=r"row 9 \(line 10\): .*quote.*--quoting"):
+        predict(moved_run, [source], out)
+    predict(moved_run, [source], out, on_bad_rows="skip", force=True)
+    assert pd.read_csv(out)["tweet"].tolist() == texts[:8] + texts[9:]
+    predict(moved_run, [source], out, force=True, table_format=TableFormat(quoting="none"))
+    assert pd.read_csv(out)["tweet"].tolist() == texts
 
 
 def test_report_script_compares_runs(

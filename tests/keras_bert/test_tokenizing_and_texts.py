@@ -137,8 +137,10 @@ def test_labels_are_the_classes(tmp_path: Path, suffix: str) -> None:
     else:
         table.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
     split, classes = read_labelled(str(path), "t", "l")
-    assert (split.texts, split.labels, classes) == (["p", "q"], [1, 0], ["0", "1"])
-    assert read_labelled(str(path), "t", "l", ["2", "1", "0"])[0].labels == [1, 2]
+    found = (list(split.texts), split.labels.tolist(), classes)
+    assert found == (["p", "q"], [1, 0], ["0", "1"])
+    named, _ = read_labelled(str(path), "t", "l", ["2", "1", "0"])
+    assert named.labels.tolist() == [1, 2]
 
 
 ADVICE = "; fix the file, or remove the row"
@@ -173,7 +175,8 @@ ADVICE = "; fix the file, or remove the row"
         (
             "a.csv",
             b'text,label\n"x,1\n',
-            "a.csv, row 1 (line 2): a stray quote is never closed" + ADVICE,
+            "a.csv, row 1 (line 2): a stray quote is never closed; if quotes are part of the "
+            "texts, set --quoting none" + ADVICE,
         ),
         (
             "a.csv",
@@ -183,7 +186,8 @@ ADVICE = "; fix the file, or remove the row"
         (
             "a.csv",
             b"text,label\nx,1\n\xff\x81,0\n",
-            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF" + ADVICE,
+            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF; if that is wrong, set --encoding ..."
+            + ADVICE,
         ),
         ("a.parquet", b"no", "{path} is not a readable Parquet file"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datamodules.base import SPLITS
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.tables import Row
+from datamodules.reading.rows import Row
 from datamodules.text import TextDataModule
 
 

@@ -1,0 +1,185 @@
+"""Format of a text table: encoding, delimiter and quoting, set by the user or found."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from datamodules.reading.encodings import check_encoding, found_encoding, open_text
+from datamodules.reading.errors import DataError
+from datamodules.reading.rows import unreadable
+
+Quoting = Literal["csv", "none"]
+DELIMITERS = (",", ";", "\t", "|")
+_SAMPLE = 10_000  # lines from which the quoting is found
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # Excel's first line
+# Rows with quotes that no CSV writer writes: so many, and this share, show that quotes are text.
+_LEAST_ODD, _LEAST_ODD_SHARE = 3, 0.05
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """Settings of a text table; None means that the value is found in the file.
+
+    Attributes:
+        encoding: A Python encoding.
+        delimiter: The character between two fields.
+        quoting: csv if a field in quotes may contain delimiters and line ends; none if quotes are
+            characters of the texts.
+        option: How the user sets one of these; messages name it.
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    quoting: Quoting | None = None
+    option: str = "data.{}="
+
+    def __post_init__(self) -> None:
+        """Raise `DataError` if a value is invalid."""
+        if self.encoding is not None:
+            check_encoding(self.encoding)
+        if self.delimiter in ("\\t", "tab"):
+            object.__setattr__(self, "delimiter", "\t")
+        if self.delimiter is not None and (
+            len(self.delimiter) != 1 or self.delimiter in "\"'\r\n\\" or self.delimiter.isalnum()
+        ):
+            msg = (
+                f"data.delimiter: received {self.delimiter!r}; "
+                "give one character, for example ',', ';' or '\\t'"
+            )
+            raise DataError(msg)
+
+
+@dataclass(frozen=True)
+class FoundFormat:
+    """Complete format of one text table.
+
+    Attributes:
+        encoding: Its encoding.
+        delimiter: The character between two fields; empty if the file has no fields, as JSONL.
+        quoting: See `TableFormat`.
+        quoting_is_set: Whether the user set the quoting.
+        option: How the user sets one of these; messages name it.
+        skips_blanks: Whether blanks after a delimiter are no part of the field.
+        has_separator_line: Whether the first line is Excel's `sep=;`.
+    """
+
+    encoding: str
+    delimiter: str = ""
+    quoting: Quoting = "csv"
+    quoting_is_set: bool = False
+    option: str = TableFormat.option
+    skips_blanks: bool = False
+    has_separator_line: bool = False
+
+    def __str__(self) -> str:
+        """Return a description for the plan."""
+        encoding = self.encoding.upper().removesuffix("-SIG")
+        if not self.delimiter:
+            return encoding
+        delimiter = {"\t": "tab"}.get(self.delimiter, repr(self.delimiter))
+        return f"{encoding}, delimiter {delimiter}, quoting {self.quoting}"
+
+    def advice(self, name: str, value: str) -> str:
+        """Return the advice to set one of these, for example `set data.quoting=none`."""
+        return f"set {self.option.format(name)}{value}"
+
+    def fault(self, text: str) -> str:
+        """Return why the characters of a text are invalid, or an empty string."""
+        fault = unreadable(text, self.encoding.removesuffix("-sig"))
+        return (
+            f"{fault}; if that is wrong, {self.advice('encoding', '...')}"
+            if "byte" in fault
+            else fault
+        )
+
+    def reader(self, lines: Iterator[str]) -> "Iterator[list[str]]":
+        """Return Python's CSV reader of these lines; it raises `csv.Error` for stray quotes."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if self.quoting == "csv" else csv.QUOTE_NONE,
+            skipinitialspace=self.skips_blanks,
+            strict=True,
+        )
+
+    def fields(self, line: str) -> list[str]:
+        """Return the fields of one line; empty if it is no complete record."""
+        try:
+            return next(self.reader(iter([line])), [])
+        except csv.Error:
+            return []
+
+
+def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> FoundFormat:
+    """Complete the format of a text table.
+
+    The delimiter is the one with which the header has the needed columns. Quotes are characters of
+    the texts if a considerable part of the rows has quotes that no CSV writer writes.
+
+    Args:
+        path: A .csv, .tsv, .jsonl or .txt file.
+        needed: Columns that the header must have.
+        settings: What the user set.
+
+    Raises:
+        DataError: If the file cannot be decoded.
+    """
+    advice = f"set {settings.option.format('encoding').rstrip('= ')}"
+    encoding = settings.encoding or found_encoding(path, advice)
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return FoundFormat(encoding, option=settings.option)
+    with open_text(path, encoding, advice) as lines:
+        sample = list(islice(lines, _SAMPLE))
+    separator = _SEPARATOR_LINE.fullmatch(sample[0]) if sample else None
+    header = sample[1 if separator else 0] if len(sample) > bool(separator) else ""
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    delimiter = settings.delimiter or (
+        separator.group(1) if separator else _delimiter(header, needed, usual)
+    )
+    found = FoundFormat(
+        encoding,
+        delimiter,
+        settings.quoting or "csv",
+        settings.quoting is not None,
+        settings.option,
+        # A blank before a quote hides the quote from a CSV reader.
+        all(name.startswith(" ") for name in header.split(delimiter)[1:]) and delimiter in header,
+        separator is not None,
+    )
+    if settings.quoting is None and _quotes_are_text(sample[bool(separator) :], found):
+        return replace(found, quoting="none")
+    return found
+
+
+def _delimiter(header: str, needed: Sequence[str], usual: str) -> str:
+    """Return the delimiter with which most of the needed columns are in the header."""
+
+    def present(delimiter: str) -> int:
+        names = {name.strip() for name in FoundFormat("", delimiter).fields(header)}
+        return sum(column in names for column in needed)
+
+    return max(DELIMITERS, key=lambda delimiter: (present(delimiter), delimiter == usual))
+
+
+def _quotes_are_text(sample: Sequence[str], found: FoundFormat) -> bool:
+    """Return whether the quotes of these lines are rather text than quoting.
+
+    A line is odd if its quotes cannot come from a CSV writer. A line is regular if one of its
+    fields is quoted as a CSV writer does. A line is torn if it has too few or too many delimiters.
+    """
+    delimiter = re.escape(found.delimiter)
+    quoted = re.compile(rf'(?:^|{delimiter}) ?"(?:[^"]|"")*"(?={delimiter}|\r?\n?$)')
+    width = len(found.fields(sample[0])) if sample else 0
+    odd = regular = torn = 0
+    for line in sample[1:]:
+        torn += bool(line.strip()) and line.count(found.delimiter) != width - 1
+        if '"' in line:
+            rest, count = quoted.subn("", line)
+            # One quote alone may open or close a text of several lines.
+            odd += rest.replace('""', "").count('"') > 1
+            regular += count > 0
+    return odd >= max(_LEAST_ODD, _LEAST_ODD_SHARE * len(sample)) and odd > regular + torn

@@ -1,0 +1,89 @@
+"""A row of a table, and the checks that all formats share."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datamodules.reading.errors import DataError
+
+COLUMN_ADVICE = "set data.text_column, image_column or label_column (--column to predict)"
+MAX_CHARACTERS = 4_000_000  # of one row; the longest novels have less
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MOST_COLUMNS = 12  # named in a message
+
+
+def other_columns(columns: Sequence[str]) -> str:
+    """Return the advice for a table that a finished run reads, with the run's columns."""
+    return f"the run reads the columns {', '.join(columns)}; rename those of the file"
+
+
+class Row(NamedTuple):
+    """One row of a table.
+
+    Attributes:
+        index: Position among the data rows, from 0; bad rows are counted.
+        line: Line in the file, from 1; None for Parquet and the hub.
+        values: Column -> value; a text from CSV, any JSON or Arrow value from other files.
+    """
+
+    index: int
+    line: int | None
+    values: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        """Number of the data row, from 1."""
+        return self.index + 1
+
+
+def column_names(header: Sequence[str]) -> list[str]:
+    """Return the names of the columns of a CSV header, without blanks around them.
+
+    A column without a name gets its position from 1: `column_3`.
+    """
+    names = [name.strip() for name in header]
+    return [name or f"column_{position}" for position, name in enumerate(names, start=1)]
+
+
+def check_columns(
+    path: Path,
+    columns: Sequence[str],
+    needed: Sequence[str],
+    advice: str = COLUMN_ADVICE,
+) -> None:
+    """Raise `DataError` if a needed column is missing or a column name occurs twice."""
+    fault = unreadable("".join(columns))
+    if fault:
+        msg = f"{path}: the header {fault}; save the file as UTF-8"
+        raise DataError(msg)
+    for column in needed:
+        if column not in columns:
+            shown = ", ".join(columns[:_MOST_COLUMNS])
+            msg = f"{path}: no column '{column}'; it has {shown}; {advice}"
+            raise DataError(msg)
+    name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
+    if count > 1:
+        msg = f"{path}: the header names '{name}' {count} times; rename all but one"
+        raise DataError(msg)
+
+
+def unreadable(text: str, encoding: str = "utf-8") -> str:
+    """Return why the characters of a text are invalid, or an empty string.
+
+    Args:
+        text: A text.
+        encoding: The encoding in which it was read.
+    """
+    if len(text) > MAX_CHARACTERS:
+        return f"has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read: shorten it"
+    if text.isascii():
+        return ""
+    found = _SURROGATE.search(text)
+    if found is None:
+        return ""
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 - how Python marks a byte that is not valid
+        return f"is not {encoding.upper()}: byte 0x{code - 0xDC00:02X}"
+    return f"has an unpaired surrogate U+{code:X}"
