@@ -1,6 +1,6 @@
 """Base of the datamodules whose samples have labels from a table: texts and images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy.typing as npt
@@ -39,6 +39,7 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         val_fraction: float,
         on_bad_rows: Literal["error", "skip"],
         seed: int,
+        label_map: Mapping[Any, str] | None = None,
     ) -> None:
         """Store the settings.
 
@@ -50,12 +51,14 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             on_bad_rows: Raise an error, or leave bad rows out and list them.
             seed: Seed of the sample order and of the val split.
+            label_map: Value in the label column -> name of its class or label.
 
         Raises:
             DataError: If the settings contradict each other.
         """
         super().__init__(val_fraction, on_bad_rows, seed)
         self.label_column, self.label_separator = label_column, label_separator
+        self.label_map = label_map
         self.class_names = list(classes or ())
         if classes or num_classes is not None:
             check_classes(self.class_names, num_classes)
@@ -63,7 +66,9 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
 
     def label_reader(self) -> LabelReader:
         """Return the reader of the labels; see `datamodules.reading.labels.label_reader`."""
-        return label_reader(self.label_column, self.label_separator, self.class_names)
+        return label_reader(
+            self.label_column, self.label_separator, self.class_names, self.label_map
+        )
 
     def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
         """Return the positions of train and of val in a split without a val file."""

@@ -57,6 +57,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         text_column: str = "text",
         label_column: str | list[str] = "label",
         label_separator: str | None = None,
+        label_map: dict[Any, str] | None = None,
         id_column: str | None = None,
         delimiter: str | None = None,
         quoting: Quoting | None = None,
@@ -86,6 +87,8 @@ class TextDataModule(LabelledDataModule[TextSplit]):
                 file format has typed numbers. A list names the 0/1 column of each label, for texts
                 with several labels.
             label_separator: String between the labels of one text, for texts with several labels.
+            label_map: Value in the label column -> name of its class or label, for values that are
+                no names, for example {0: ham, 1: spam}.
             id_column: Column whose values must be unique, if any.
             delimiter: Character between two fields of a CSV or TSV file; None finds it.
             quoting: csv if a field in quotes may contain delimiters and line ends, none if quotes
@@ -103,7 +106,14 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             DataError: If the arguments contradict each other.
         """
         super().__init__(
-            classes, num_classes, label_column, label_separator, val_fraction, on_bad_rows, seed
+            classes,
+            num_classes,
+            label_column,
+            label_separator,
+            val_fraction,
+            on_bad_rows,
+            seed,
+            label_map,
         )
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = RowReader(text_column, self.labels, id_column)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from run_folders.errors import near_names, shortened
 
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 _PRESENT, _ABSENT = 1.0, 0.0  # one object each, also for millions of labels
+LabelMap = Mapping[str, str]  # value in the column -> name of a class or label
 SEPARATOR = ";"  # between predicted labels, unless the data have a separator
 
 
@@ -57,10 +58,12 @@ class ClassLabels(LabelReader):
     Attributes:
         column: Column of class names, or of typed numbers.
         class_names: Name of class 0, 1, ...
+        label_map: Other values of the column.
     """
 
     column: str
     class_names: Sequence[str]
+    label_map: LabelMap = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -71,7 +74,9 @@ class ClassLabels(LabelReader):
         """Return the class, 0..K-1; see `class_of`."""
         value = values.get(self.column)
         known = self._classes.get(value) if isinstance(value, str) else None
-        return (known, "") if known is not None else class_of(value, self.class_names)
+        if known is not None:
+            return known, ""
+        return class_of(value, self.class_names, self.label_map)
 
     @cached_property
     def _classes(self) -> dict[str, int]:
@@ -79,8 +84,8 @@ class ClassLabels(LabelReader):
         return {name: k for k, name in enumerate(self.class_names)}
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
-        """Return whether the label of a row is the name of a class."""
-        return row[self.column] in self.class_names
+        """Return whether the label of a row is the name of a class, or stands for one."""
+        return row[self.column] in self._classes or row[self.column] in self.label_map
 
     def divide(
         self, labels: Sequence[int], fraction: float, seed: int
@@ -155,11 +160,13 @@ class SeparatedLabels(_SeveralLabels):
         column: The column. A list of names or of typed numbers is read as well.
         separator: String between two names.
         class_names: Name of label 0, 1, ...
+        label_map: Other values between the separators.
     """
 
     column: str
     separator: str
     class_names: Sequence[str]
+    label_map: LabelMap = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -175,7 +182,7 @@ class SeparatedLabels(_SeveralLabels):
         for part in parts:
             if isinstance(part, str) and not part.strip():
                 continue
-            label, reason = class_of(part, self.class_names)
+            label, reason = class_of(part, self.class_names, self.label_map)
             if reason:
                 return (), reason
             chosen.add(label)
@@ -187,18 +194,23 @@ class SeparatedLabels(_SeveralLabels):
 
 
 def label_reader(
-    column: str | Sequence[str], separator: str | None, class_names: Sequence[str]
+    column: str | Sequence[str],
+    separator: str | None,
+    class_names: Sequence[str],
+    label_map: Mapping[Any, str] | None = None,
 ) -> LabelReader:
-    """Return the reader for the settings `label_column` and `label_separator`.
+    """Return the reader for the settings `label_column`, `label_separator` and `label_map`.
 
     Args:
         column: The label column, or the 0/1 column of each label.
         separator: String between the labels of a sample; None for one class for each sample.
         class_names: Name of class or label 0, 1, ...
+        label_map: Value in the column -> name of a class or label, for values that are no names.
 
     Raises:
         DataError: If the settings contradict each other.
     """
+    names = _label_map(label_map or {}, class_names)
     if not class_names:
         msg = "data.classes: the names of the classes in the label column are needed"
         raise DataError(msg)
@@ -207,12 +219,12 @@ def label_reader(
             if len(class_names) < 2:  # noqa: PLR2004
                 msg = f"data.classes names only {class_names[0]!r}; two or more classes are needed"
                 raise DataError(msg)
-            return ClassLabels(column, class_names)
+            return ClassLabels(column, class_names, names)
         if not separator:
             msg = "data.label_separator: received an empty string; choose another one, or null"
             raise DataError(msg)
         _check_names(class_names, separator)
-        return SeparatedLabels(column, separator, class_names)
+        return SeparatedLabels(column, separator, class_names, names)
     if separator is not None:
         msg = (
             f"data.label_separator: received {separator!r}, and data.label_column names "
@@ -233,6 +245,14 @@ def label_reader(
     return LabelColumns(column, class_names)
 
 
+def _label_map(given: Mapping[Any, str], class_names: Sequence[str]) -> LabelMap:
+    unknown = next((name for name in given.values() if name not in class_names), None)
+    if unknown is not None:
+        msg = f"data.label_map: received {unknown!r}, which is none of {shortened(class_names)}"
+        raise DataError(msg)
+    return {label_text(value): name for value, name in given.items()}
+
+
 def _check_names(class_names: Sequence[str], separator: str) -> None:
     inside = next((name for name in class_names if separator in name), None)
     if inside is not None:
@@ -243,16 +263,31 @@ def _check_names(class_names: Sequence[str], separator: str) -> None:
         raise DataError(msg)
 
 
-def class_of(value: object, class_names: Sequence[str]) -> tuple[int, str]:
+def label_text(value: object) -> str:
+    """Return a label as text: whole numbers without a point, true and false in small letters."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip() if value is not None else ""
+
+
+def class_of(
+    value: object, class_names: Sequence[str], label_map: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Return the class of a label.
 
     Args:
-        value: A class name, or a typed number if no class name is a number.
+        value: A class name, a value of `label_map`, or a typed number if no class name is a number.
         class_names: Name of class 0, 1, ...
+        label_map: Value -> class name, for values that are no class names.
 
     Returns:
         The class and an empty string, or -1 and the reason.
     """
+    mapped = (label_map or {}).get(label_text(value))
+    if mapped is not None:
+        return list(class_names).index(mapped), ""
     numbered = not any(name.lstrip("-").isdigit() for name in class_names)
     if numbered and isinstance(value, int) and not isinstance(value, bool):
         inside = 0 <= value < len(class_names)

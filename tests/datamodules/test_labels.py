@@ -96,3 +96,18 @@ def test_many_classes_are_shortened() -> None:
         "label 'clas 7' is none of class 0, class 1, class 2, class 3, class 4 and 295 more; "
         "did you mean class 7?"
     )
+
+
+@pytest.mark.parametrize("value", ["1", 1, 1.0, "SPAM", "Junk", True, " 1 "])
+def test_other_values_stand_for_classes(value: Any) -> None:
+    names = {0: "ham", 1: "spam", "SPAM": "spam", "Junk": "spam", True: "spam"}
+    reader = label_reader("label", None, ["ham", "spam"], {**names, "true": "spam"})
+    assert reader.read({"label": value}) == (1, "")
+    assert reader.is_complete({"label": "0"})
+    several = label_reader("label", "|", ["ham", "spam"], names)
+    assert several.read({"label": "0|Junk"}) == ((1.0, 1.0), "")
+
+
+def test_a_label_map_names_classes_only() -> None:
+    with pytest.raises(DataError, match="data.label_map: received 'eggs', which is none of ham"):
+        label_reader("label", None, ["ham", "spam"], {0: "eggs"})

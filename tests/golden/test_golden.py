@@ -37,7 +37,7 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     # A backbone of random weights has no tokenizer, so the default is not the backbone's mapping.
     "data.tokenizer": [("${model.backbone}", "${thaw.pretrained_name:${model.backbone}}")],
     "data.label_separator": [(..., None)],
-    **{f"data.{key}": [(..., None)] for key in ("delimiter", "quoting", "encoding")},
+    **{f"data.{key}": [(..., None)] for key in ("label_map", "delimiter", "quoting", "encoding")},
     # They follow from the kind of task.
     "monitor": [
         (metric, "${thaw.monitor:${model._target_}}") for metric in ("val/acc", "val/miou")
