@@ -8,6 +8,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from typing import TypedDict
 
 import emoji
@@ -76,7 +77,20 @@ def strip_punctuation(text: str) -> str:
 
 def demojize(text: str) -> str:
     """Replace emoji by text, for example `:thumbs_up:`; flags and skin tones are one emoji."""
-    return text if text.isascii() else emoji.demojize(text)
+    if text.isascii() or not _part_of_emoji().search(text):
+        return text
+    return emoji.demojize(text)
+
+
+@cache
+def _part_of_emoji() -> re.Pattern[str]:
+    """Return a pattern of characters, of which each emoji has one.
+
+    The emoji library looks at each character in Python, which takes longer than tokenizing. Emoji
+    that begin with an ASCII character, as keycaps, have a combining character.
+    """
+    first = {sequence[0] for sequence in emoji.EMOJI_DATA if not sequence[0].isascii()}
+    return re.compile(f"[{''.join(map(re.escape, sorted(first)))}\u200d\u20e3\ufe0e\ufe0f]")
 
 
 _STEPS: dict[str, Callable[[str], str]] = {

@@ -1,5 +1,6 @@
 """Cleaning of texts, with examples of what real tweets contain."""
 
+import emoji
 import pytest
 
 from datamodules.texts.cleaning import (
@@ -166,3 +167,11 @@ def test_emoji_names_survive_punctuation() -> None:
         clean("wow!! 👍🏽", Cleaning(**{**OFF, "punctuation": True, "demojize": True}))
         == "wow :thumbs_up_medium_skin_tone:"
     )
+
+
+def test_every_emoji_is_found_and_other_characters_stay() -> None:
+    for sequence in emoji.EMOJI_DATA:
+        assert demojize(f"é {sequence} x") == emoji.demojize(f"é {sequence} x")
+    other = "".join(map(chr, range(0x80, 0xD800)))
+    for start in range(0, len(other), 64):
+        assert demojize(other[start : start + 64]) == emoji.demojize(other[start : start + 64])
