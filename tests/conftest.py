@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = (
 # Several processes run the tests and share the cores.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ.get("TF_NUM_INTRAOP_THREADS", "1")
+# Hypothesis would write into the checkout.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(tempfile.gettempdir(), "thaw-hypothesis"))
 
 import pytest
 

@@ -8,7 +8,6 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable
-from functools import cache
 from typing import TypedDict
 
 import emoji
@@ -18,6 +17,8 @@ _URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 _USERNAME = re.compile(r"(?<![\w.@+-])@\w+")
 _HASH = re.compile(r"#(?=\w)")
 _REPEATED_LETTER = re.compile(r"([^\W\d_])\1{2,}")
+# No emoji has an ASCII character but at its start: keycaps.
+_MAY_BE_EMOJI = re.compile(r"[0-9#*]?[^\x00-\x7f]+")
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 
@@ -77,20 +78,12 @@ def strip_punctuation(text: str) -> str:
 
 def demojize(text: str) -> str:
     """Replace emoji by text, for example `:thumbs_up:`; flags and skin tones are one emoji."""
-    if text.isascii() or not _part_of_emoji().search(text):
-        return text
-    return emoji.demojize(text)
+    # The emoji library looks at each character in Python, which takes longer than tokenizing.
+    return text if text.isascii() else _MAY_BE_EMOJI.sub(_demojized, text)
 
 
-@cache
-def _part_of_emoji() -> re.Pattern[str]:
-    """Return a pattern of characters, of which each emoji has one.
-
-    The emoji library looks at each character in Python, which takes longer than tokenizing. Emoji
-    that begin with an ASCII character, as keycaps, have a combining character.
-    """
-    first = {sequence[0] for sequence in emoji.EMOJI_DATA if not sequence[0].isascii()}
-    return re.compile(f"[{''.join(map(re.escape, sorted(first)))}\u200d\u20e3\ufe0e\ufe0f]")
+def _demojized(found: re.Match[str]) -> str:
+    return emoji.demojize(found[0])
 
 
 _STEPS: dict[str, Callable[[str], str]] = {
