@@ -29,7 +29,7 @@ def predict(
     force: bool = False,  # noqa: FBT001, FBT002 - a flag of the command line
     device: str | None = None,
     annotations: Path | None = None,
-    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
+    table_format: TableFormat = TableFormat(),
 ) -> Path:
     """Predict every sample of the inputs.
 

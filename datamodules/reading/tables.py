@@ -23,7 +23,7 @@ def read_rows(
     is_complete_row: Callable[[dict[str, str]], bool] | None = None,
     split: str = "",
     advice: str = COLUMN_ADVICE,
-    table_format: TableFormat | FoundFormat = TableFormat(),  # noqa: B008 - immutable
+    table_format: TableFormat | FoundFormat = TableFormat(),
     columns: Sequence[str] | None = None,
 ) -> Iterator[Row | BadRow]:
     """Read a table row by row.

@@ -178,7 +178,7 @@ def text_rows(
     path: Path,
     column: str,
     advice: str = COLUMN_ADVICE,
-    table_format: TableFormat | FoundFormat = TableFormat(),  # noqa: B008 - immutable
+    table_format: TableFormat | FoundFormat = TableFormat(),
 ) -> Iterator[Row | BadRow]:
     """Read texts without labels.
 

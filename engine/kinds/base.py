@@ -43,7 +43,7 @@ class PredictionRequest:
     on_bad_rows: Literal["error", "skip"]
     force: bool
     annotations: Path | None
-    table_format: TableFormat = TableFormat()  # noqa: RUF009 - immutable
+    table_format: TableFormat = TableFormat()
 
     def output_or(self, suffix: str) -> Path:
         """Return the output, or `<input>.predictions<suffix>` (predictions for several inputs)."""

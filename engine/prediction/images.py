@@ -31,7 +31,7 @@ def predict_images(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
     output: OutputColumns,
-    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
+    table_format: TableFormat = TableFormat(),
 ) -> tuple[int, int]:
     """Predict images and write the predictions to a table.
 
@@ -80,7 +80,7 @@ def predict_images(
 def images_of(
     path: Path,
     column: str,
-    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
+    table_format: TableFormat = TableFormat(),
 ) -> Iterator[EncodedImage | BadRow]:
     """Yield the images of an input; labels are ignored.
 

@@ -72,7 +72,7 @@ def predict_texts(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
     output: OutputColumns,
-    table_format: TableFormat = TableFormat(),  # noqa: B008 - immutable
+    table_format: TableFormat = TableFormat(),
 ) -> tuple[int, int]:
     """Predict every row of a file and write the predictions to a table.
 
