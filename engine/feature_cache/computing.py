@@ -1,6 +1,5 @@
 """Computation of features: one pass of a split through the frozen part of a network."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,13 +7,11 @@ from typing import Any
 
 import lightning
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from datamodules.batching.stored_features import FeatureInput, StoredFeatures
+from datamodules.reading.progress import progress
 from engine.build import RunObjects
-from engine.processes.ranks import is_rank_zero
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.freezing.prefix import Cut
@@ -63,14 +60,14 @@ def compute_features(
     """
     with (
         _frozen(objects.task, objects.trainer),
-        _progress(f"features of {name}", out.views * len(source.positions)) as progress,
+        progress(f"features of {name}", out.views * len(source.positions), "batches") as advance,
     ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
             prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
             for view in range(out.views):
                 output = _run(cut, objects.task, source.view(prepared, view))
                 out.put(torch.as_tensor(positions), view, output.values.cpu())
-                progress()
+                advance(1)
 
 
 def _run(cut: Cut, task: Task, batch: Any) -> Features:  # noqa: ANN401 - each dataset has its batch type
@@ -124,18 +121,3 @@ def _half_precision_weights(part: nn.Module, dtype: torch.dtype | None) -> Itera
     finally:
         for parameter, original in originals:
             parameter.data = original
-
-
-@contextmanager
-def _progress(description: str, steps: int) -> Iterator[Any]:
-    """Show a progress bar on a terminal, and nothing in a log file.
-
-    Yields:
-        A function that advances the bar by one step.
-    """
-    if not (sys.stderr.isatty() and is_rank_zero()):
-        yield lambda: None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=steps)
-        yield lambda: bar.advance(task)
