@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import lightning
+import numpy.typing as npt
 from annotated_types import Ge, Interval
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -244,8 +245,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     def feature_loader(
         self,
         split: str,
-        labels: Sequence[Any],
-        indices: Sequence[int],
+        labels: npt.ArrayLike,
+        indices: npt.ArrayLike,
         order: TrainingBatches | EvaluationBatches,
         view_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> DataLoader[Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +13,9 @@ from datamodules.reading.labels import LabelReader, check_classes, label_reader
 class LabelledSplit(Split, Protocol):
     """A split with a label for each sample."""
 
-    labels: Sequence[Any] | npt.NDArray[Any]
+    @property
+    def labels(self) -> Any:  # noqa: ANN401 - a sequence or an array
+        """Label of each sample; see `LabelReader`."""
 
 
 _Split = TypeVar("_Split", bound=LabelledSplit)

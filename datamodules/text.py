@@ -17,7 +17,7 @@ from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow
-from datamodules.reading.formats import Quoting, TableFormat, find_format
+from datamodules.reading.formats import FoundFormat, Quoting, TableFormat, find_format
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, other_columns
 from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
 from datamodules.reading.tables import TEXT_SUFFIXES, read_rows
@@ -160,13 +160,12 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         self, path: Path, split: str, reader: RowReader | None = None, advice: str = COLUMN_ADVICE
     ) -> Iterator[Row | BadRow]:
         reader = reader or self.reader
-        columns, table_format = reader.columns(), self.table_format
+        columns = reader.columns()
+        found: TableFormat | FoundFormat = self.table_format
         if path.suffix.lower() in TEXT_SUFFIXES:
-            table_format = find_format(path, columns, self.table_format)
-            self.formats[split] = str(table_format)
-        return read_rows(
-            path, columns, reader.is_complete_row, split, advice, table_format, columns
-        )
+            found = find_format(path, columns, self.table_format)
+            self.formats[split] = str(found)
+        return read_rows(path, columns, reader.is_complete_row, split, advice, found, columns)
 
     def rows_from_hub(self, split: str) -> list[Row]:
         """Return the rows of a split on the hub; subclasses override it for another layout.

@@ -207,8 +207,8 @@ class FeatureSplit(Dataset[FeatureBatch]):
     def __init__(
         self,
         stored: StoredFeatures,
-        labels: Sequence[Any],
-        indices: Sequence[int],
+        labels: npt.ArrayLike,
+        indices: npt.ArrayLike,
         view_of: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         """Combine features with labels and rows of their samples.
@@ -221,7 +221,7 @@ class FeatureSplit(Dataset[FeatureBatch]):
                 if all epochs read view 0.
         """
         self.stored, self.view_of = stored, view_of
-        self.labels, self.indices = torch.as_tensor(labels), torch.as_tensor(indices)
+        self.labels, self.indices = _as_batched(labels), _as_batched(indices)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -255,6 +255,12 @@ class FeatureSplit(Dataset[FeatureBatch]):
             return self.batch(positions)
         epochs, chosen = zip(*positions, strict=True)
         return self.batch(chosen, epochs[0])
+
+
+def _as_batched(values: npt.ArrayLike) -> Tensor:
+    """Return labels or indices in the type of a batch."""
+    array = np.asarray(values)
+    return torch.as_tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
 def digest_of_tensors(tensors: Iterable[Tensor], *facts: object) -> str:

@@ -1,6 +1,6 @@
 """Division of a split in two by position and seed, and search for samples in two splits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import combinations
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 
 def stratified_split(
-    labels: Sequence[int], fraction: float, seed: int
+    labels: npt.ArrayLike, fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
     """Divide samples in two parts with the same fraction of every class.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, DataError, check_count
-from datamodules.reading.formats import FoundFormat, TableFormat
+from datamodules.reading.formats import TableFormat
 from datamodules.reading.labels import LabelReader
 from datamodules.reading.progress import tracked
 from datamodules.reading.rows import COLUMN_ADVICE, Row, unreadable
@@ -116,7 +116,7 @@ class RowReader:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
             indices.append(row.index)
-            texts.append(text)
+            texts.append(str(text))
             labels.append(label)
         good = TextSplit(np.array(indices, np.int64), texts, labels.array())
         check_count(file, count, len(good), len(bad))
@@ -178,7 +178,7 @@ def text_rows(
     path: Path,
     column: str,
     advice: str = COLUMN_ADVICE,
-    table_format: TableFormat | FoundFormat = TableFormat(),
+    table_format: TableFormat = TableFormat(),
 ) -> Iterator[Row | BadRow]:
     """Read texts without labels.
 

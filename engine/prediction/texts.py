@@ -19,7 +19,7 @@ from datamodules.reading.errors import DataError, check_count, raise_bad_rows
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.progress import progress
 from datamodules.reading.rows import Row
-from datamodules.reading.tables import TEXT_SUFFIXES
+from datamodules.reading.tables import TEXT_SUFFIXES, read_rows
 from datamodules.reading.text_rows import text_rows, usable_rows
 from datamodules.texts.batching import PadCollator, TokenizedTexts, longest_first
 from datamodules.texts.cleaning import Cleaning, clean
@@ -101,9 +101,11 @@ def predict_texts(
     predictor = TextPredictor(run)
     column = column or str(run.cfg.data.text_column)
     if input.suffix.lower() in TEXT_SUFFIXES:
-        table_format = find_format(input, [column], table_format)
-        log.info("%s: read as %s", input.name, table_format)
-    rows = text_rows(input, column, table_format=table_format)
+        found = find_format(input, [column], table_format)
+        log.info("%s: read as %s", input.name, found)
+        rows = read_rows(input, [column], table_format=found)
+    else:
+        rows = text_rows(input, column, table_format=table_format)
     bad = done = number = 0
     schema = (
         _schema(input, output)
@@ -119,8 +121,8 @@ def predict_texts(
             if good:
                 _check_names(good[0], output, input)
                 predictions = predictor.predictions([row.values[column] for row in good])
-                found = zip(good, output.rows(predictions), strict=True)
-                writer.write([{**row.values, **added} for row, added in found])
+                pairs = zip(good, output.rows(predictions), strict=True)
+                writer.write([{**row.values, **added} for row, added in pairs])
             done += len(good)
             advance(len(chunk))
             number = chunk[-1].number

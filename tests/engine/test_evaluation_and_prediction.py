@@ -159,12 +159,11 @@ def test_input_is_read_as_a_stream(
     moved_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are pulled a chunk at a time, and written before the next chunk is read."""
-    import datamodules.reading.text_rows
     import engine.prediction.texts
 
     monkeypatch.setattr(engine.prediction.texts, "_CHUNK", 10)
     partial, seen = tmp_path / "out.partial.csv", []
-    real = datamodules.reading.text_rows.read_rows
+    real = engine.prediction.texts.read_rows
 
     def counted(path: Path, needed: list[str], **more: object) -> object:
         for i, row in enumerate(real(path, needed, **more)):
@@ -172,7 +171,7 @@ def test_input_is_read_as_a_stream(
                 seen.append(partial.exists())
             yield row
 
-    monkeypatch.setattr(datamodules.reading.text_rows, "read_rows", counted)
+    monkeypatch.setattr(engine.prediction.texts, "read_rows", counted)
     source = tmp_path / "in.csv"
     source.write_text("tweet\n" + "".join(f"text {i}\n" for i in range(35)))
     predict(moved_run, [source], tmp_path / "out.csv")
