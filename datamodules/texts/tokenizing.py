@@ -34,7 +34,7 @@ class TextTokenizer:
 
     Attributes:
         backend: The fast tokenizer, including its special tokens.
-        pad_id: Id of the padding token.
+        pad_id: Id of the padding token, or 0.
     """
 
     backend: Tokenizer
@@ -80,7 +80,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
         The tokenizer.
 
     Raises:
-        DataError: If it does not exist, is not a fast tokenizer or has no padding token.
+        DataError: If it does not exist or is not a fast tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -94,12 +94,8 @@ def load_tokenizer(name: str) -> TextTokenizer:
             "save one with save_pretrained, or take another backbone"
         )
         raise DataError(msg)
-    if loaded.pad_token_id is None:
-        msg = (
-            f"{name}: its tokenizer has no padding token; set one and save it with save_pretrained"
-        )
-        raise DataError(msg)
-    return TextTokenizer(loaded.backend_tokenizer, int(loaded.pad_token_id))
+    # Networks never read padding, so a tokenizer without a padding token, as of GPT-2, pads with 0.
+    return TextTokenizer(loaded.backend_tokenizer, int(loaded.pad_token_id or 0))
 
 
 def _not_loaded(name: str, error: Exception) -> str:

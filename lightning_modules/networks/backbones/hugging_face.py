@@ -54,6 +54,18 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         raise BackboneError(msg) from error
 
 
+def hf_config_of(backbone: str) -> PretrainedConfig:
+    """Load the configuration of a hub name or local folder; its code is never run.
+
+    Raises:
+        BackboneError: If there is none, or transformers does not know the model type.
+    """
+    try:
+        return AutoConfig.from_pretrained(backbone, trust_remote_code=False)
+    except Exception as error:  # a damaged config.json raises any exception
+        raise BackboneError(hf_loading_error(backbone, error)) from error
+
+
 def hf_loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for a backbone that cannot be loaded."""
     reason, folder = brief(error), Path(backbone).resolve()

@@ -1,0 +1,214 @@
+"""What a text network can read, and what the states of its tokens depend on.
+
+The facts are measured with a few short texts, because no configuration states them for all types.
+
+Shapes: `B` texts, `T` tokens, `C` channels.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import MODEL_MAPPING, PretrainedConfig
+
+from lightning_modules.networks.backbones.features import BackboneError
+from run_folders.errors import brief
+
+_SHORT, _LONG = 7, 16  # tokens of the probe's texts
+_TOLERANCE = 1e-5  # of the largest state; float32 rounds to 1e-7
+_OTHER_INPUTS = {
+    "bbox": "the position of each word on a page",
+    "pixel_values": "images",
+    "inputs": "inputs of several kinds",
+}
+_UNUSABLE = {"reformer": "pads all training texts to one fixed length"}
+
+
+class TextTraits(NamedTuple):
+    """Facts about a text network.
+
+    Attributes:
+        width: Number of channels of a token's state, C.
+        vocab_size: Number of token ids; None if the network has no table of them.
+        max_tokens: Number of tokens that the table of positions can hold; None if the network has
+            no such table, as with relative or rotary positions.
+        causal: Whether a token's state depends only on the tokens up to it, as in a decoder.
+        reads_padding: Whether the states of a text depend on the padding of its batch.
+    """
+
+    width: int
+    vocab_size: int | None
+    max_tokens: int | None
+    causal: bool
+    reads_padding: bool
+
+
+def check_reads_texts(config: PretrainedConfig) -> None:
+    """Check that a model type reads texts and nothing else, before its weights are loaded.
+
+    Raises:
+        BackboneError: If it does not.
+    """
+    model_type = config.model_type
+    if model_type in _UNUSABLE:
+        msg = (
+            f"model.backbone: {model_type} {_UNUSABLE[model_type]}, which Thaw does not do; "
+            f"choose another model type"
+        )
+        raise BackboneError(msg)
+    network = _network_class(config)
+    inputs = list(inspect.signature(network.forward).parameters)[1:]
+    other = next((name for name in _OTHER_INPUTS if name in inputs), None)
+    if other is None and "input_ids" in inputs:
+        return
+    name = other or inputs[0]
+    what = f"{_OTHER_INPUTS[name]} ({name})" if name in _OTHER_INPUTS else name
+    msg = (
+        f"model.backbone: {model_type} also reads {what}, and the data has only texts; "
+        f"choose a model type for texts alone"
+        if "input_ids" in inputs
+        else f"model.backbone: {model_type} reads {what} instead of texts; choose a text encoder"
+    )
+    raise BackboneError(msg)
+
+
+def _network_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers
+    """Return the class that `AutoModel` builds; it sets the one to build where there are several.
+
+    Raises:
+        BackboneError: If transformers has no network for this type alone.
+    """
+    known = MODEL_MAPPING.get(type(config), None)
+    if known is None:
+        msg = f"model.backbone: transformers has no network for {config.model_type} alone"
+        raise BackboneError(msg)
+    if not isinstance(known, tuple):
+        return known
+    if not config.architectures:  # `AutoModel` fails without them
+        config.architectures = [known[0].__name__]
+    return known[0]
+
+
+def measure_traits(encoder: nn.Module, options: Mapping[str, Any]) -> TextTraits:
+    """Run an encoder of transformers on three short texts and return the facts about it.
+
+    Args:
+        encoder: The encoder. Its weights, modes and the random generators stay the same.
+        options: Further arguments of its `forward`.
+
+    Raises:
+        BackboneError: If it cannot read texts.
+    """
+    config: Any = encoder.config
+    vocab_size = _vocab_size(encoder)
+    pad = getattr(config, "pad_token_id", None)
+    free = [i for i in range(vocab_size or _LONG) if i != pad][:12]
+    ids = torch.tensor([[free[5 * i % len(free)] for i in range(_LONG)]])
+    padded = ids.clone()
+    padded[:, _SHORT:] = pad if isinstance(pad, int) and 0 <= pad < (vocab_size or 1) else 0
+    changed = ids[:, :_SHORT].clone()
+    changed[:, -2] = ids[0, 0]
+    mask = torch.ones_like(ids)
+    cut_mask = (torch.arange(_LONG) < _SHORT).long()[None]
+
+    def states(ids: Tensor, mask: Tensor) -> Tensor:
+        found: Tensor = encoder(input_ids=ids, attention_mask=mask, **options).last_hidden_state
+        if found.shape[:2] != ids.shape:
+            msg = f"it returns states of shape {[*found.shape]} for {ids.shape[1]} tokens"
+            raise ValueError(msg)
+        return found[:, :_SHORT]
+
+    kind, training = getattr(encoder, "attention_type", None), _modules_in_training(encoder)
+    encoder.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with _PositionTables(_SHORT) as positions:
+                alone = states(ids[:, :_SHORT], mask[:, :_SHORT])
+            longer, in_padding = states(ids, mask), states(padded, cut_mask)
+            other_token = states(changed, mask[:, :_SHORT])
+    except Exception as error:  # networks raise any exception
+        msg = (
+            f"model.backbone: {type(encoder).__name__} cannot read a short text "
+            f"({brief(error)}); choose another model type or correct its configuration"
+        )
+        raise BackboneError(msg) from error
+    finally:
+        for module in training:
+            module.training = True
+    sparse = kind == "block_sparse"  # BigBird changes its attention for good at short texts
+    if sparse:
+        encoder.set_attention_type(kind)
+    scale = float(alone.abs().max()) * _TOLERANCE
+    apart = float((alone - other_token)[:, -1].abs().max()) <= scale
+    if apart and float((longer - in_padding).abs().max()) <= scale:
+        msg = (
+            f"model.backbone: in {type(encoder).__name__} no token reads another one, as for "
+            f"attention that needs a GPU kernel; choose another model type"
+        )
+        raise BackboneError(msg)
+    return TextTraits(
+        width=alone.shape[-1],
+        vocab_size=vocab_size,
+        max_tokens=min(positions.limits, default=None),
+        causal=float((longer - in_padding).abs().max()) <= scale,
+        reads_padding=sparse or not float((alone - in_padding).abs().max()) <= scale,
+    )
+
+
+def _vocab_size(encoder: Any) -> int | None:  # noqa: ANN401 - a network of transformers
+    try:
+        table = encoder.get_input_embeddings()
+    except NotImplementedError:  # CANINE has no table of ids
+        return None
+    weight = getattr(table, "weight", None)
+    return None if weight is None else int(weight.shape[0])
+
+
+def _modules_in_training(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if module.training]
+
+
+class _PositionTables(TorchFunctionMode):
+    """Records the tables in which the tokens of one text look up first, first + 1, first + 2, ....
+
+    Attributes:
+        limits: How many tokens each table has positions for.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.limits = tokens, list[int]()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - the result of any function
+        """Record a look-up and call the function."""
+        found, given = None, kwargs or {}
+        if func is functional.embedding:
+            found = args[0], args[1].shape[0]
+        elif func is Tensor.__getitem__:
+            index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
+            found = index, args[0].shape[0] if args[0].ndim else 0
+        elif func is torch.gather:
+            dim = args[1] if len(args) > 1 else given["dim"]
+            found = args[2] if len(args) > 2 else given["index"], args[0].shape[dim]  # noqa: PLR2004
+        result = func(*args, **given)
+        if found is not None and isinstance(found[0], Tensor):
+            self._record(*found)
+        return result
+
+    def _record(self, index: Tensor, size: int) -> None:
+        if index.dtype not in (torch.int32, torch.int64) or index.numel() == 0:
+            return
+        rows = index[..., 0] if index.ndim > 2 else index  # noqa: PLR2004 - [1, T, C] of a gather
+        row = rows.reshape(-1)[: self.tokens]
+        if len(row) == self.tokens and bool((row.diff() == 1).all()):
+            self.limits.append(size - int(row[0]))
