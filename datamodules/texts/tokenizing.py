@@ -1,8 +1,10 @@
 """Tokenizers: the fast tokenizer of a backbone, or a WordPiece vocabulary of the train texts."""
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -12,6 +14,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from datamodules.reading.errors import DataError
 from run_folders.errors import brief, near_names
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 5_000  # texts per step of the progress bar
 _SHOW_PROGRESS_FROM = 50_000  # texts; tokenising them takes seconds
@@ -85,7 +89,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(name, use_fast=True)
+        loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json may raise any error, for example KeyError
         raise DataError(_not_loaded(name, error)) from error
     if not loaded.is_fast:
@@ -94,13 +98,38 @@ def load_tokenizer(name: str) -> TextTokenizer:
             "save one with save_pretrained, or take another backbone"
         )
         raise DataError(msg)
+    if loaded.init_kwargs.get("auto_map"):
+        log.warning(
+            "%s: Thaw does not run code of a model folder, so auto_map in tokenizer_config.json is "
+            "ignored and the tokenizer is the %s of transformers",
+            name,
+            type(loaded).__name__,
+        )
     # Networks never read padding, so a tokenizer without a padding token, as of GPT-2, pads with 0.
     return TextTokenizer(loaded.backend_tokenizer, int(loaded.pad_token_id or 0))
+
+
+def _names_code(name: str) -> bool:
+    """Return whether a tokenizer or its model names code of its folder or of the hub."""
+    from transformers import PretrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    for read in (get_tokenizer_config, lambda name: PretrainedConfig.get_config_dict(name)[0]):
+        with suppress(Exception):  # a damaged file raises any error; the caller has the first one
+            if read(name).get("auto_map"):
+                return True
+    return False
 
 
 def _not_loaded(name: str, error: Exception) -> str:
     reason = brief(error)
     folder = Path(name)
+    if _names_code(name):
+        return (
+            f"{name}: it names code (auto_map), and Thaw does not run code of a model folder; "
+            "save a fast tokenizer there (tokenizer.json) with save_pretrained, or choose another "
+            "backbone"
+        )
     if folder.is_dir():
         return (
             f"{folder.resolve()}: no tokenizer in this folder ({reason}); "
