@@ -6,6 +6,7 @@ Shapes: `B` texts, `T` tokens, `C` channels.
 import inspect
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -88,6 +89,11 @@ class TextEncoder(nn.Module):
         """Number of channels of a feature vector, `C`."""
         return int(self.config.hidden_size) if self.traits is None else self.traits.width
 
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return a context without autocast for a network that fails under it."""
+        fails = self.traits is not None and not self.traits.autocast
+        return torch.autocast(device.type, enabled=False) if fails else nullcontext()
+
     def forward(self, batch: TextBatch) -> Features:
         """Encode a batch.
 
@@ -98,7 +104,8 @@ class TextEncoder(nn.Module):
             [B, C] pooled vectors, or [B, T, C] hidden states with the lengths of the texts.
         """
         mask = batch["attention_mask"]
-        output = self.model(input_ids=batch["input_ids"], attention_mask=mask, **self._options)
+        with self._autocast(mask.device):
+            output = self.model(input_ids=batch["input_ids"], attention_mask=mask, **self._options)
         if self.pooling is None:
             return Features(output.last_hidden_state, mask.sum(dim=1))
         if self.pooling == "pooler":

@@ -7,7 +7,7 @@ Shapes: `B` texts, `T` tokens, `C` channels.
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from transformers import MODEL_MAPPING, PretrainedConfig
 from lightning_modules.networks.backbones.features import BackboneError
 from run_folders.errors import brief
 
-_SHORT, _LONG = 7, 16  # tokens of the probe's texts
+_TOKENS, _FEWEST_TOKENS = 16, 3  # of the text that is tried
 _TOLERANCE = 1e-5  # of the largest state; float32 rounds to 1e-7
 _OTHER_INPUTS = {
     "bbox": "the position of each word on a page",
@@ -38,6 +38,7 @@ class TextTraits(NamedTuple):
             no such table, as with relative or rotary positions.
         causal: Whether a token's state depends only on the tokens up to it, as in a decoder.
         reads_padding: Whether the states of a text depend on the padding of its batch.
+        autocast: Whether the network runs under autocast. DeBERTa does not.
     """
 
     width: int
@@ -45,6 +46,7 @@ class TextTraits(NamedTuple):
     max_tokens: int | None
     causal: bool
     reads_padding: bool
+    autocast: bool
 
 
 def check_reads_texts(config: PretrainedConfig) -> None:
@@ -94,69 +96,125 @@ def _network_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class o
 
 
 def measure_traits(encoder: nn.Module, options: Mapping[str, Any]) -> TextTraits:
-    """Run an encoder of transformers on three short texts and return the facts about it.
+    """Run a network of transformers on a few short texts and return the facts about it.
 
     Args:
-        encoder: The encoder. Its weights, modes and the random generators stay the same.
+        encoder: The network. Its weights, modes and the random generators stay the same.
         options: Further arguments of its `forward`.
 
     Raises:
         BackboneError: If it cannot read texts.
     """
-    config: Any = encoder.config
-    vocab_size = _vocab_size(encoder)
-    pad = getattr(config, "pad_token_id", None)
-    free = [i for i in range(vocab_size or _LONG) if i != pad][:12]
-    ids = torch.tensor([[free[5 * i % len(free)] for i in range(_LONG)]])
-    padded = ids.clone()
-    padded[:, _SHORT:] = pad if isinstance(pad, int) and 0 <= pad < (vocab_size or 1) else 0
-    changed = ids[:, :_SHORT].clone()
-    changed[:, -2] = ids[0, 0]
-    mask = torch.ones_like(ids)
-    cut_mask = (torch.arange(_LONG) < _SHORT).long()[None]
+    training = [module for module in encoder.modules() if module.training]
+    attention = getattr(encoder, "attention_type", None)
+    encoder.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            probes = _probes(encoder, options)
+    finally:
+        for module in training:
+            module.training = True
+    if attention == "block_sparse":  # BigBird changes its attention for good at a short text
+        cast(Any, encoder).set_attention_type(attention)
+    unequal = float(probes.whole.abs().max()) * _TOLERANCE
+    causal = _distance(probes.beginning, probes.in_padding) <= unequal
+    if causal and _distance(probes.whole[:, -1], probes.other_token[:, -1]) <= unequal:
+        msg = (
+            f"model.backbone: in {type(encoder).__name__} no token reads another one, as for "
+            f"attention that needs a GPU kernel; choose another model type"
+        )
+        raise BackboneError(msg)
+    padding = _distance(probes.alone, probes.in_padding)
+    return TextTraits(
+        width=probes.whole.shape[-1],
+        vocab_size=_vocab_size(encoder),
+        max_tokens=min(probes.limits, default=None),
+        causal=causal,
+        reads_padding=attention == "block_sparse" or not padding <= unequal,
+        autocast=probes.autocast,
+    )
+
+
+class _Probes(NamedTuple):
+    """States of a text and of variants of it.
+
+    Attributes:
+        whole: [1, T, C], the whole text.
+        other_token: [1, T, C], with another token before the last one.
+        alone: [1, t, C], the first t tokens alone.
+        in_padding: [1, t, C], the first t tokens, padded to T.
+        limits: How many tokens the tables of positions can hold.
+        autocast: Whether the text can be read under autocast.
+    """
+
+    whole: Tensor
+    other_token: Tensor
+    alone: Tensor
+    in_padding: Tensor
+    limits: list[int]
+    autocast: bool
+
+    @property
+    def beginning(self) -> Tensor:
+        """States of the first t tokens in the whole text."""
+        return self.whole[:, : self.alone.shape[1]]
+
+
+def _probes(encoder: nn.Module, options: Mapping[str, Any]) -> _Probes:
+    """Return the states of a text, which is shorter if the network cannot read the first one.
+
+    Raises:
+        BackboneError: If it can read neither.
+    """
+    errors: list[Exception] = []
+    for tokens in (_TOKENS, _FEWEST_TOKENS):
+        try:
+            return _probes_of(encoder, options, tokens)
+        except Exception as error:
+            errors.append(error)
+    msg = (
+        f"model.backbone: {type(encoder).__name__} cannot read a short text "
+        f"({brief(errors[0])}); choose another model type or correct its configuration"
+    )
+    raise BackboneError(msg) from errors[0]
+
+
+def _probes_of(encoder: nn.Module, options: Mapping[str, Any], tokens: int) -> _Probes:
+    pad, vocab_size = getattr(encoder.config, "pad_token_id", None), _vocab_size(encoder)
+    usable = [i for i in range(vocab_size or tokens) if i != pad][:tokens]
+    ids = torch.tensor([[usable[-i % len(usable)] for i in range(tokens)]])
+    other, padded, few = ids.clone(), ids.clone(), tokens // 2
+    other[:, -2] = ids[:, -1]
+    padded[:, few:] = pad if isinstance(pad, int) and 0 <= pad < (vocab_size or 1) else 0
+    mask, padded_mask = torch.ones_like(ids), (torch.arange(tokens) < few).long()[None]
 
     def states(ids: Tensor, mask: Tensor) -> Tensor:
         found: Tensor = encoder(input_ids=ids, attention_mask=mask, **options).last_hidden_state
         if found.shape[:2] != ids.shape:
             msg = f"it returns states of shape {[*found.shape]} for {ids.shape[1]} tokens"
             raise ValueError(msg)
-        return found[:, :_SHORT]
+        return found
 
-    kind, training = getattr(encoder, "attention_type", None), _modules_in_training(encoder)
-    encoder.eval()
+    with _PositionTables(tokens) as positions:
+        whole = states(ids, mask)
+    autocast = True
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            with _PositionTables(_SHORT) as positions:
-                alone = states(ids[:, :_SHORT], mask[:, :_SHORT])
-            longer, in_padding = states(ids, mask), states(padded, cut_mask)
-            other_token = states(changed, mask[:, :_SHORT])
-    except Exception as error:  # networks raise any exception
-        msg = (
-            f"model.backbone: {type(encoder).__name__} cannot read a short text "
-            f"({brief(error)}); choose another model type or correct its configuration"
-        )
-        raise BackboneError(msg) from error
-    finally:
-        for module in training:
-            module.training = True
-    sparse = kind == "block_sparse"  # BigBird changes its attention for good at short texts
-    if sparse:
-        encoder.set_attention_type(kind)
-    scale = float(alone.abs().max()) * _TOLERANCE
-    apart = float((alone - other_token)[:, -1].abs().max()) <= scale
-    if apart and float((longer - in_padding).abs().max()) <= scale:
-        msg = (
-            f"model.backbone: in {type(encoder).__name__} no token reads another one, as for "
-            f"attention that needs a GPU kernel; choose another model type"
-        )
-        raise BackboneError(msg)
-    return TextTraits(
-        width=alone.shape[-1],
-        vocab_size=vocab_size,
-        max_tokens=min(positions.limits, default=None),
-        causal=float((longer - in_padding).abs().max()) <= scale,
-        reads_padding=sparse or not float((alone - in_padding).abs().max()) <= scale,
+        with torch.autocast("cpu", torch.bfloat16):
+            states(ids, mask)
+    except RuntimeError:
+        autocast = False
+    return _Probes(
+        whole,
+        states(other, mask),
+        states(ids[:, :few], mask[:, :few]),
+        states(padded, padded_mask)[:, :few],
+        positions.limits,
+        autocast,
     )
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
 
 
 def _vocab_size(encoder: Any) -> int | None:  # noqa: ANN401 - a network of transformers
@@ -166,10 +224,6 @@ def _vocab_size(encoder: Any) -> int | None:  # noqa: ANN401 - a network of tran
         return None
     weight = getattr(table, "weight", None)
     return None if weight is None else int(weight.shape[0])
-
-
-def _modules_in_training(network: nn.Module) -> list[nn.Module]:
-    return [module for module in network.modules() if module.training]
 
 
 class _PositionTables(TorchFunctionMode):
