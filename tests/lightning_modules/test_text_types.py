@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from datamodules.texts.batching import PadCollator
 from datamodules.texts.tokenizing import TextTokenizer, load_tokenizer
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.text import Pooling, text_encoder
-from lightning_modules.networks.backbones.text_traits import check_reads_texts
+from lightning_modules.networks.backbones.text import Pooling, TextEncoder, text_encoder
+from lightning_modules.networks.backbones.text_types import check_reads_texts
 from lightning_modules.networks.freezing.layers import layer_numbers
 from lightning_modules.text_classifier import TextClassifier
 from tests.lightning_modules.text_types import save_tiny, save_tokenizer, tiny_config, types
@@ -128,3 +129,31 @@ def test_type_works(
             if model_type != LONGER_THAN_ITS_TABLE:
                 with pytest.raises((IndexError, RuntimeError)):
                     frozen.model(input_ids=row, attention_mask=torch.ones_like(row))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_last_pooling_takes_the_last_real_token(side: str) -> None:
+    encoder = TextEncoder(_Identity(), "last")
+    ids = torch.tensor([[3, 4, 5, 0], [6, 7, 8, 9]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    if side == "left":
+        ids, mask = ids.roll(1, dims=1), mask.flip(1)
+        ids[1] = torch.tensor([6, 7, 8, 9])
+    values = encoder(TextBatch(input_ids=ids, attention_mask=mask)).values  # type: ignore[typeddict-item]
+    assert values.tolist() == [[5.0], [9.0]]
+
+
+class _Identity(torch.nn.Module):
+    """Returns the ids as states."""
+
+    config = SimpleNamespace(hidden_size=1)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=input_ids[..., None].float() + 0 * attention_mask[..., None])  # fmt: skip
+
+
+@pytest.mark.parametrize("pooling", ["pooler", "cls"])
+def test_pooling_that_a_decoder_lacks_is_refused(pooling: Pooling) -> None:
+    values = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 20}
+    with pytest.raises(BackboneError, match=r"choose model.pooling=last or mean, or head=bigru"):
+        text_encoder(values, pooling)

@@ -22,9 +22,9 @@ from lightning_modules.networks.backbones.hugging_face import (
 )
 from lightning_modules.networks.backbones.text_traits import (
     TextTraits,
-    check_reads_texts,
     measure_traits,
 )
+from lightning_modules.networks.backbones.text_types import check_reads_texts
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
 from run_folders.errors import brief
 
