@@ -64,11 +64,12 @@ def hf_config_of(backbone: str) -> PretrainedConfig:
     """
     try:
         _check_code(backbone, PretrainedConfig.get_config_dict(backbone)[0])
-        return AutoConfig.from_pretrained(backbone, trust_remote_code=False)
+        config: PretrainedConfig = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
     except BackboneError:
         raise
     except Exception as error:  # a damaged config.json raises any exception
         raise BackboneError(hf_loading_error(backbone, error)) from error
+    return config
 
 
 def _check_code(backbone: str, values: Mapping[str, Any]) -> None:

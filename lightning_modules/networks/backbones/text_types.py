@@ -50,7 +50,7 @@ def _network_class(config: PretrainedConfig) -> Any:  # noqa: ANN401 - a class o
     Raises:
         BackboneError: If transformers has no network for this type alone.
     """
-    known = MODEL_MAPPING.get(type(config), None)
+    known: Any = MODEL_MAPPING.get(type(config), None)
     if known is None:
         msg = f"model.backbone: transformers has no network for {config.model_type} alone"
         raise BackboneError(msg)
