@@ -94,7 +94,7 @@ def _code_in(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and key != "auto_map":
             yield from ((f"{key}.{inner}", code) for inner, code in _code_in(value))
-        elif key == "auto_map" or (key.endswith("implementation") and "/" in str(value)):
+        elif key == "auto_map" or (str(key).endswith("implementation") and "/" in str(value)):
             yield key, value
 
 
