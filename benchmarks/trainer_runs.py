@@ -49,7 +49,7 @@ class FrozenClassifier(nn.Module):
     def __init__(self, backbone: str, *, recurrent: bool, hidden: int = 128) -> None:
         super().__init__()
         self.encoder = AutoModel.from_pretrained(
-            backbone, dtype=torch.float32, add_pooling_layer=False
+            backbone, dtype=torch.float32, add_pooling_layer=False, trust_remote_code=False
         )
         for parameter in self.encoder.parameters():
             parameter.requires_grad = False
@@ -155,7 +155,7 @@ class BaselineRun(Run):
             train_dataset=self.texts["train"],
             eval_dataset=self.texts[self.split],
             data_collator=DataCollatorWithPadding(
-                AutoTokenizer.from_pretrained(self.given.backbone)
+                AutoTokenizer.from_pretrained(self.given.backbone, trust_remote_code=False)
             ),
             compute_metrics=_accuracy,
         )
@@ -167,7 +167,7 @@ class BaselineRun(Run):
         if self.head != "tuned":
             return FrozenClassifier(backbone, recurrent=self.head == "bigru")
         network: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            backbone, num_labels=2, dtype=torch.float32
+            backbone, num_labels=2, dtype=torch.float32, trust_remote_code=False
         )
         return network
 

@@ -297,6 +297,6 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """
         return None
 
-    def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:  # noqa: ARG002 - for subclasses
-        """Return one line for each property of the data that does not fit this backbone config."""
+    def incompatibilities(self, limits: Mapping[str, int | None]) -> list[str]:  # noqa: ARG002 - for subclasses
+        """Return one line for each property of the data that exceeds a limit of the backbone."""
         return []

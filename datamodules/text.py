@@ -1,6 +1,7 @@
 """Labelled texts from tables or the hub; a new dataset needs only a YAML file."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,6 +37,8 @@ from datamodules.texts.tokenizing import (
     load_tokenizer,
     vocabulary_tokenizer,
 )
+
+log = logging.getLogger(__name__)
 
 
 class TextDataModule(LabelledDataModule[TextSplit]):
@@ -260,27 +263,29 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """Return the raw texts."""
         return "text", self.splits[split].texts_of(indices)
 
-    def incompatibilities(self, backbone: dict[str, Any]) -> list[str]:
+    def incompatibilities(self, limits: Mapping[str, int | None]) -> list[str]:
         """Report token ids outside the backbone's vocabulary, and texts longer than it can read."""
         faults = []
-        ids, table = self.tokenizer.vocab_size, backbone.get("vocab_size")
+        ids, table = self.tokenizer.vocab_size, limits.get("vocab_size")
         if table is not None and ids > table:
             faults.append(
                 f"data.tokenizer: it has {ids} ids; the backbone has {table}: "
                 "they belong to different models"
             )
-        positions = backbone.get("max_position_embeddings")
         longest = max(int(tokens.lengths.max()) for tokens in self.tokenized.values())
-        # RoBERTa models number positions from the padding id + 1, so two positions are unused.
-        usable = (
-            positions
-            if "roberta" not in backbone.get("model_type", "") or positions is None
-            else positions - 2
-        )
+        usable, trained = limits.get("max_tokens"), limits.get("trained_tokens")
         if usable is not None and longest > usable:
             faults.append(
-                f"data.max_length: received {self.max_length}; "
-                f"the backbone reads at most {usable} tokens"
+                f"data.max_length: received {self.max_length}; the backbone reads at most {usable} "
+                f"tokens, and a text has {longest}; set data.max_length={usable}"
+            )
+        elif usable is None and trained is not None and longest > trained:
+            log.warning(
+                "data.max_length=%d: a text has %d tokens, and the backbone was made for %d; "
+                "longer texts may be predicted worse",
+                self.max_length,
+                longest,
+                trained,
             )
         return faults
 

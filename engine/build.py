@@ -68,11 +68,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     if fault:
         msg = f"the data does not fit the model; nothing was trained: {fault}"
         raise ConfigError(msg)
-    faults = datamodule.incompatibilities(task.backbone_config())
-    if faults:
-        raise ConfigError(
-            "\n  ".join(["the data does not fit the backbone; nothing was trained", *faults])
-        )
+    check_limits(datamodule, task)
     callbacks = [
         *(build_object(cfg, f"callbacks.{name}") for name in cfg.callbacks),
         *own_callbacks(cfg, folder),
@@ -92,6 +88,15 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     trainer = build_trainer(cfg, folder, callbacks, loggers, frozen)
     check_processes(cfg, trainer, task)
     return RunObjects(datamodule, task, trainer)
+
+
+def check_limits(datamodule: TransferDataModule[Any], task: Task) -> None:
+    """Raise `ConfigError` if the data exceeds what the backbone can read."""
+    faults = datamodule.incompatibilities(task.input_limits())
+    if faults:
+        raise ConfigError(
+            "\n  ".join(["the data does not fit the backbone; nothing was trained", *faults])
+        )
 
 
 def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: Task) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
-from engine.build import data_from_checkpoint, model_from_checkpoint
+from engine.build import check_limits, data_from_checkpoint, model_from_checkpoint
 from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_config
 from engine.kinds.base import results_of
@@ -135,6 +135,7 @@ def _test(
 ) -> tuple[Task, int]:
     """Test a checkpoint; return the task with its results, and the number of devices."""
     task = model_from_checkpoint(cfg, checkpoint)
+    check_limits(datamodule, task)
     task.logs_metrics = False
     # The metrics do not depend on the number of devices. A profiler would write files.
     cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None})

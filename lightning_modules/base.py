@@ -266,6 +266,10 @@ class Task(OptimizedModule):
         """Return the values that rebuild the backbone without its weights; empty by default."""
         return {}
 
+    def input_limits(self) -> dict[str, int | None]:
+        """Return what the backbone can read at most, for the datamodule; empty by default."""
+        return {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Mark the checkpoint as Thaw's and add the values that rebuild the network."""
         checkpoint["thaw"] = {

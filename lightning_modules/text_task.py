@@ -38,7 +38,8 @@ class TextTask(HeadTask):
                 it.
             head: Builds the head from its number of inputs and outputs, for example
                 `functools.partial(BiGRUHead, hidden=64)`; see `networks.heads`.
-            pooling: How the vector is pooled for a head that reads no tokens.
+            pooling: How the vector is pooled for a head that reads no tokens; `last` is for
+                decoders. See `TextEncoder`.
             settings: Arguments of the kind of task, such as `num_classes`, and of `Task`.
 
         Raises:
@@ -49,6 +50,21 @@ class TextTask(HeadTask):
         features = text_encoder(backbone, None if reads_tokens(head) else pooling)
         self.network = Classifier(features, head(width=features.width, outputs=self.outputs))
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
+
+    def input_limits(self) -> dict[str, int | None]:
+        """Return the number of token ids, and of tokens, that the encoder can read.
+
+        `trained_tokens` is the length that its configuration states.
+        """
+        features = self.features
+        assert isinstance(features, TextEncoder)  # noqa: S101 - tells the type checker
+        if features.traits is None:
+            return {}
+        return {
+            "vocab_size": features.traits.vocab_size,
+            "max_tokens": features.traits.max_tokens,
+            "trained_tokens": getattr(features.config, "max_position_embeddings", None),
+        }
 
     def backbone_config(self) -> dict[str, Any]:
         """Return the values of the encoder's configuration; empty for an own module."""

@@ -1,8 +1,10 @@
 """Tokenizers: the fast tokenizer of a backbone, or a WordPiece vocabulary of the train texts."""
 
+import logging
 from array import array
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from datamodules.reading.errors import DataError
 from datamodules.reading.progress import progress
 from run_folders.errors import brief, near_names
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 5_000  # texts that are tokenised at a time
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -48,7 +52,7 @@ class TextTokenizer:
 
     Attributes:
         backend: The fast tokenizer, including its special tokens.
-        pad_id: Id of the padding token.
+        pad_id: Id of the padding token, or 0.
     """
 
     backend: Tokenizer
@@ -100,12 +104,12 @@ def load_tokenizer(name: str) -> TextTokenizer:
         The tokenizer.
 
     Raises:
-        DataError: If it does not exist, is not a fast tokenizer or has no padding token.
+        DataError: If it does not exist or is not a fast tokenizer.
     """
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(name, use_fast=True)
+        loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json may raise any error, for example KeyError
         raise DataError(_not_loaded(name, error)) from error
     if not loaded.is_fast:
@@ -114,17 +118,38 @@ def load_tokenizer(name: str) -> TextTokenizer:
             "save one with save_pretrained, or take another backbone"
         )
         raise DataError(msg)
-    if loaded.pad_token_id is None:
-        msg = (
-            f"{name}: its tokenizer has no padding token; set one and save it with save_pretrained"
+    if loaded.init_kwargs.get("auto_map"):
+        log.warning(
+            "%s: Thaw does not run code of a model folder, so auto_map in tokenizer_config.json is "
+            "ignored and the tokenizer is the %s of transformers",
+            name,
+            type(loaded).__name__,
         )
-        raise DataError(msg)
-    return TextTokenizer(loaded.backend_tokenizer, int(loaded.pad_token_id))
+    # Networks never read padding, so a tokenizer without a padding token, as of GPT-2, pads with 0.
+    return TextTokenizer(loaded.backend_tokenizer, int(loaded.pad_token_id or 0))
+
+
+def _names_code(name: str) -> bool:
+    """Return whether a tokenizer or its model names code of its folder or of the hub."""
+    from transformers import PretrainedConfig
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    for read in (get_tokenizer_config, lambda name: PretrainedConfig.get_config_dict(name)[0]):
+        with suppress(Exception):  # a damaged file raises any error; the caller has the first one
+            if read(name).get("auto_map"):
+                return True
+    return False
 
 
 def _not_loaded(name: str, error: Exception) -> str:
     reason = brief(error)
     folder = Path(name)
+    if _names_code(name):
+        return (
+            f"{name}: it names code (auto_map), and Thaw does not run code of a model folder; "
+            "save a fast tokenizer there (tokenizer.json) with save_pretrained, or choose another "
+            "backbone"
+        )
     if folder.is_dir():
         return (
             f"{folder.resolve()}: no tokenizer in this folder ({reason}); "

@@ -50,7 +50,8 @@ class TextPredictor:
         self.run = run
         self.tokenizer = TextTokenizer.from_state(run.data_state)
         self.collate = PadCollator(self.tokenizer.pad_id)
-        self.max_length: int = run.cfg.data.max_length
+        usable = run.task.input_limits().get("max_tokens")
+        self.max_length: int = min(run.cfg.data.max_length, usable or run.cfg.data.max_length)
         # A plain mapping: for each text, reading config nodes would take longer than cleaning.
         self.cleaning = Cleaning(**OmegaConf.to_container(run.cfg.data.cleaning))  # type: ignore[typeddict-item]
 

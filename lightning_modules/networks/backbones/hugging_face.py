@@ -1,17 +1,20 @@
 """Functions for Hugging Face backbones: configurations, input normalisation, loading errors."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.pixels import check_channel_values
 from run_folders.errors import brief, near_names
+
+log = logging.getLogger(__name__)
 
 
 def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
@@ -35,11 +38,10 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         msg = f"model.backbone.model_type: transformers has no model type '{model_type}'"
         raise BackboneError(msg) from error
     names = sorted(known.to_dict())
+    for key, value in _code_in(settings):
+        msg = f"model.backbone.{key}: received {value!r}, which is code; leave it out"
+        raise BackboneError(msg)
     for key in settings:
-        # An implementation such as `owner/kernel`, and `auto_map`, are code on the hub.
-        if key == "auto_map" or (key.endswith("implementation") and "/" in str(settings[key])):
-            msg = f"model.backbone.{key}: received {settings[key]!r}, which is code; leave it out"
-            raise BackboneError(msg)
         if key not in names and not hasattr(known, key):
             near = ", ".join(near_names(key, names)) or "see the configuration's documentation"
             msg = (
@@ -52,6 +54,48 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
     except Exception as error:  # configurations check their values and raise any exception
         msg = f"model.backbone: invalid {model_type} configuration: {brief(error)}"
         raise BackboneError(msg) from error
+
+
+def hf_config_of(backbone: str) -> PretrainedConfig:
+    """Load the configuration of a hub name or local folder. Code that it names is never run.
+
+    Raises:
+        BackboneError: If there is none, or the network needs code that transformers does not have.
+    """
+    try:
+        _check_code(backbone, PretrainedConfig.get_config_dict(backbone)[0])
+        config: PretrainedConfig = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
+    except BackboneError:
+        raise
+    except Exception as error:  # a damaged config.json raises any exception
+        raise BackboneError(hf_loading_error(backbone, error)) from error
+    return config
+
+
+def _check_code(backbone: str, values: Mapping[str, Any]) -> None:
+    """Raise `BackboneError` if a configuration names code, unless transformers has its own."""
+    for key, value in _code_in(values):
+        if key != "auto_map" or values.get("model_type") not in CONFIG_MAPPING:
+            msg = (
+                f"{backbone}: {key} in config.json names code ({str(value)[:60]}), and Thaw "
+                f"does not run code of a model folder; choose a model type of transformers"
+            )
+            raise BackboneError(msg)
+        log.warning(
+            "%s: Thaw does not run code of a model folder, so auto_map in config.json is ignored "
+            "and the network is the %s of transformers",
+            backbone,
+            values["model_type"],
+        )
+
+
+def _code_in(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a configuration that name code of its folder or of the hub."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and key != "auto_map":
+            yield from ((f"{key}.{inner}", code) for inner, code in _code_in(value))
+        elif key == "auto_map" or (str(key).endswith("implementation") and "/" in str(value)):
+            yield key, value
 
 
 def hf_loading_error(backbone: str, error: Exception) -> str:

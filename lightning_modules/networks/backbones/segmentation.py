@@ -17,6 +17,7 @@ from datamodules.batches import SegmentationBatch
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.hugging_face import (
     hf_config,
+    hf_config_of,
     hf_loading_error,
     hf_normalization,
 )
@@ -217,7 +218,9 @@ def segmentation_network(
         )
         config.num_labels, uninitialized = num_classes, "all of it"
         try:
-            model = AutoModelForSemanticSegmentation.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+            model = AutoModelForSemanticSegmentation.from_config(
+                config, dtype=torch.float32, trust_remote_code=False
+            )  # type: ignore[no-untyped-call]
         except Exception as error:  # constructors raise any exception
             msg = (
                 f"model.backbone: {config.model_type} cannot be built from these values: "
@@ -259,9 +262,11 @@ def segmentation_network(
 
 def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
     """Return the pretrained network and the names of the layers that the weights do not cover."""
+    hf_config_of(backbone)  # raises its errors before the weights are loaded
     try:
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(
             backbone,
+            trust_remote_code=False,
             dtype=torch.float32,
             num_labels=num_classes,
             ignore_mismatched_sizes=True,

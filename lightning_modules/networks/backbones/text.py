@@ -3,64 +3,96 @@
 Shapes: `B` texts, `T` tokens, `C` channels.
 """
 
+import inspect
+import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
-from lightning_modules.networks.backbones.hugging_face import hf_config, hf_loading_error
+from lightning_modules.networks.backbones.hugging_face import (
+    hf_config,
+    hf_config_of,
+    hf_loading_error,
+)
+from lightning_modules.networks.backbones.text_traits import (
+    TextTraits,
+    measure_traits,
+)
+from lightning_modules.networks.backbones.text_types import check_reads_texts
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
+from run_folders.errors import brief
 
-Pooling = Literal["pooler", "cls", "mean"]
+log = logging.getLogger(__name__)
+
+Pooling = Literal["pooler", "cls", "mean", "last"]
 
 
 class TextEncoder(nn.Module):
-    """A Hugging Face encoder that returns pooled vectors or the hidden states of the tokens.
+    """A Hugging Face network that returns pooled vectors or the hidden states of the tokens.
 
-    The encoder is the attribute `model`; its layers are `features.model.encoder.layer.0` and so on.
+    The network is the attribute `model`; its layers are `features.model.encoder.layer.0` and so on.
+    Encoders, decoders and the encoder of an encoder-decoder can be used.
+
+    Attributes:
+        config: The configuration that rebuilds the network.
+        traits: What the network reads and depends on; None for a network that is not from
+            transformers.
     """
 
-    def __init__(self, encoder: nn.Module, pooling: Pooling | None) -> None:
+    def __init__(
+        self, encoder: nn.Module, pooling: Pooling | None, config: PretrainedConfig | None = None
+    ) -> None:
         """Wrap an encoder.
 
         Args:
-            encoder: An encoder whose output has `last_hidden_state` [B, T, C].
+            encoder: A network whose output has `last_hidden_state` [B, T, C].
             pooling: How the vector of a text is computed: the output of the encoder's `pooler`, the
-                hidden state of the `cls` token, or the `mean` of the hidden states. None returns
-                the hidden states of all tokens.
+                hidden state of the `cls` token, the `mean` of the hidden states, or the hidden
+                state of the `last` token, for decoders. None returns the hidden states of all
+                tokens.
+            config: The configuration that rebuilds the network; None means the encoder's own.
 
         Raises:
-            BackboneError: If `pooling` is `pooler` and the encoder has none.
+            BackboneError: If the encoder has no such vector, or cannot read texts.
         """
         super().__init__()
+        # Decoders store keys and values for further tokens, which classification never reads.
+        named = inspect.signature(encoder.forward).parameters
+        self._options = {"use_cache": False} if "use_cache" in named else {}
+        self.traits = (
+            measure_traits(encoder, self._options) if isinstance(encoder, PreTrainedModel) else None
+        )
         has_pooler = getattr(encoder, "pooler", None) is not None
-        if pooling == "pooler" and not has_pooler:
-            msg = (
-                f"{type(encoder).__name__} has no pooler: "
-                f"choose model.pooling=cls or mean, or head=bigru"
-            )
-            raise BackboneError(msg)
+        _check_pooling(type(encoder).__name__, pooling, self.traits, has_pooler=has_pooler)
         if has_pooler and pooling != "pooler":
-            # Its output is unused, so its parameters must be neither trained nor counted.
-            encoder.register_module("pooler", None)
+            # Its output is unused, so its parameters must be neither trained nor counted. Some
+            # networks call it in any case.
+            encoder.register_module("pooler", nn.Identity())
         use_cpu_layers(encoder)
         self.model = encoder
+        self.config: PretrainedConfig = config or encoder.config  # type: ignore[assignment]
         self.pooling = pooling
-
-    @property
-    def config(self) -> PretrainedConfig:
-        """The encoder's own configuration."""
-        config: PretrainedConfig = self.model.config  # type: ignore[assignment]
-        return config
+        if self.traits is not None and self.traits.reads_padding:
+            log.warning(
+                "%s reads padding: the result of a text depends on the longest text of its batch",
+                type(encoder).__name__,
+            )
 
     @property
     def width(self) -> int:
         """Number of channels of a feature vector, `C`."""
-        return int(self.config.hidden_size)
+        return int(self.config.hidden_size) if self.traits is None else self.traits.width
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return a context without autocast for a network that fails under it."""
+        fails = self.traits is not None and not self.traits.autocast
+        return torch.autocast(device.type, enabled=False) if fails else nullcontext()
 
     def forward(self, batch: TextBatch) -> Features:
         """Encode a batch.
@@ -72,7 +104,8 @@ class TextEncoder(nn.Module):
             [B, C] pooled vectors, or [B, T, C] hidden states with the lengths of the texts.
         """
         mask = batch["attention_mask"]
-        output = self.model(input_ids=batch["input_ids"], attention_mask=mask)
+        with self._autocast(mask.device):
+            output = self.model(input_ids=batch["input_ids"], attention_mask=mask, **self._options)
         if self.pooling is None:
             return Features(output.last_hidden_state, mask.sum(dim=1))
         if self.pooling == "pooler":
@@ -80,10 +113,28 @@ class TextEncoder(nn.Module):
         states: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return Features(states[:, 0])
+        if self.pooling == "last":
+            positions = torch.arange(mask.shape[1], device=mask.device)
+            last = (positions * mask).argmax(dim=1)
+            return Features(states[torch.arange(len(states), device=mask.device), last])
         # A sum over many tokens is inexact in bfloat16.
         states = states.float() if states.dtype == torch.bfloat16 else states
         weights = mask.unsqueeze(-1).to(states.dtype)
         return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
+
+
+def _check_pooling(
+    name: str, pooling: Pooling | None, traits: TextTraits | None, *, has_pooler: bool
+) -> None:
+    """Raise `BackboneError` if a network has no vector of that pooling."""
+    causal = traits is not None and traits.causal
+    advice = f"choose model.pooling={'last' if causal else 'cls'} or mean, or head=bigru"
+    if pooling == "pooler" and not has_pooler:
+        msg = f"{name} has no pooler: {advice}"
+        raise BackboneError(msg)
+    if pooling == "cls" and causal:
+        msg = f"model.pooling=cls: the first token of {name}, a decoder, reads no other; {advice}"
+        raise BackboneError(msg)
 
 
 def text_encoder(
@@ -101,28 +152,59 @@ def text_encoder(
         The encoder, in train mode.
 
     Raises:
-        BackboneError: If the backbone does not exist, or its weights are damaged or incomplete.
+        BackboneError: If the backbone does not exist, does not read texts, or its weights are
+            damaged or incomplete.
     """
     if isinstance(backbone, nn.Module):
         return TextEncoder(backbone, pooling).train()
     if not isinstance(backbone, str):
-        return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
+        config = hf_config(backbone)
+        return TextEncoder(_without_decoder(_random(config)), pooling, config)
+    config = hf_config_of(backbone)
+    check_reads_texts(config)
     try:
-        encoder, loading = AutoModel.from_pretrained(
-            backbone, dtype=torch.float32, output_loading_info=True
+        network, loading = AutoModel.from_pretrained(
+            backbone,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
         raise BackboneError(hf_loading_error(backbone, error)) from error
-    wrapped = TextEncoder(encoder, pooling)
-    used = {name for name, _ in encoder.named_parameters()}
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    wrapped = TextEncoder(_without_decoder(network), pooling, config)
+    used = {names[id(parameter)] for parameter in wrapped.parameters()}
     missing = sorted(set(loading["missing_keys"]) & used)
     if missing:
-        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")  # noqa: PLR2004
+        listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")  # noqa: PLR2004
         advice = (
             "; choose model.pooling=cls or mean"
             if all("pooler" in name for name in missing)
             else ""
         )
-        msg = f"{backbone}: no weights for {names}, so they would be random{advice}"
+        msg = f"{backbone}: no weights for {listed}, so they would be random{advice}"
         raise BackboneError(msg)
     return wrapped.train()
+
+
+def _random(config: PretrainedConfig) -> nn.Module:
+    """Return a network with random weights."""
+    check_reads_texts(config)
+    try:
+        network: nn.Module = AutoModel.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )  # type: ignore[no-untyped-call]
+    except Exception as error:  # constructors raise any exception
+        msg = (
+            f"model.backbone: {config.model_type} cannot be built from these values: {brief(error)}"
+        )
+        raise BackboneError(msg) from error
+    return network
+
+
+def _without_decoder(network: Any) -> nn.Module:  # noqa: ANN401 - a network of transformers
+    """Return the encoder of an encoder-decoder, and any other network as it is."""
+    has_decoder = "decoder_input_ids" in inspect.signature(network.forward).parameters
+    encoder: nn.Module = network.get_encoder() if has_decoder else network
+    return encoder
