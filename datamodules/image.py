@@ -194,7 +194,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         """Return the training loader; its order depends on (seed, epoch)."""
         order = EpochBatches if "train" in self.stored else ShuffledBatches
         sampler = order(len(self.splits["train"]), self.batch_size, self.seed)
-        sampler.sampler.set_epoch(self.start_epoch)
+        sampler.start(self.start_epoch, repeats=self.repeats_batches)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:

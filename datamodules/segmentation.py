@@ -219,7 +219,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         """Return the loader of augmented training pairs; its order depends on (seed, epoch)."""
         split = self.splits["train"]
         sampler = EpochBatches(len(split), self.batch_size, self.seed)
-        sampler.sampler.set_epoch(self.start_epoch)
+        sampler.start(self.start_epoch, repeats=self.repeats_batches)
         return batch_loader(
             TrainingPairs(split, self.augmenter), sampler, self.seed, self.num_workers
         )

@@ -177,7 +177,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def train_dataloader(self) -> DataLoader[TextBatch]:
         """Return the training loader; its order depends on (seed, epoch)."""
         sampler = LengthBuckets(self.tokenized["train"].lengths, self.batch_size, self.seed)
-        sampler.sampler.set_epoch(self.start_epoch)
+        sampler.start(self.start_epoch, repeats=self.repeats_batches)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:

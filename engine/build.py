@@ -53,6 +53,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     datamodule: TransferDataModule[Any] = build_object(cfg, "data")
     trained = ("train", "val") if cfg.train else ()
     datamodule.splits_to_read = (*trained, *(("test",) if cfg.test else ()))
+    datamodule.repeats_batches = bool(cfg.trainer.get("overfit_batches"))
     datamodule.setup()
     task: Task = build_object(cfg, "model")
     if not cfg.train and task.uninitialized():
@@ -115,7 +116,7 @@ def _check_validates(trainer: DictConfig, batches: int) -> None:
         trainer: The node of the trainer.
         batches: Training batches of an epoch.
     """
-    limit = trainer.get("limit_train_batches")
+    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches")
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     interval, steps = trainer.get("val_check_interval"), trainer.get("max_steps") or -1

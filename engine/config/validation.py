@@ -42,6 +42,7 @@ _LARGEST_GB = 1e9
 # a test there is no result.
 _NOT_ZERO = (
     "trainer.max_epochs",
+    "trainer.max_steps",
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
     "trainer.limit_test_batches",
@@ -74,7 +75,12 @@ def validate(cfg: DictConfig) -> None:
         ]
         for path in inapplicable_keys(cfg):  # `settle` drops them
             delete(values, path)
-        faults += [*_plain_values(values), *_part_faults(values), *_object_faults(values, "")]
+        faults += [
+            *_plain_values(values),
+            *_trainer_faults(trainer),
+            *_part_faults(values),
+            *_object_faults(values, ""),
+        ]
         removed = {
             path: message
             for path, value in nodes(values)
@@ -167,8 +173,6 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     accumulated = at("trainer.accumulate_grad_batches")
     if accumulated is not None and (not isinstance(accumulated, int) or accumulated < 1):
         yield "trainer.accumulate_grad_batches", f"received {accumulated!r}; at least 1 is needed"
-    if at("trainer.fast_dev_run"):
-        yield "trainer.fast_dev_run", "has no checkpoint to test; use debug=fast"
     if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
         yield (
             "trainer.max_epochs",
@@ -214,6 +218,33 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
+
+
+def _trainer_faults(trainer: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
+    """Check the trainer's keys that have values which Thaw cannot honour."""
+    if not isinstance(trainer, dict):
+        return
+    if trainer.get("use_distributed_sampler"):
+        yield (
+            "trainer.use_distributed_sampler",
+            "received true; Thaw's own samplers divide each batch among the processes: "
+            "leave it out",
+        )
+    if isinstance(trainer.get("val_check_interval"), str | dict):
+        yield (
+            "trainer.val_check_interval",
+            f"received {trainer['val_check_interval']!r}; a time is not reproducible: "
+            "give a number of batches, or a share of an epoch",
+        )
+    if trainer.get("overfit_batches"):
+        for key in ("limit_train_batches", "limit_val_batches"):
+            limit = trainer.get(key)
+            if limit is not None and (limit != 1.0 or isinstance(limit, int)):
+                yield (
+                    f"trainer.{key}",
+                    f"received {limit!r}, and trainer.overfit_batches sets it too; "
+                    "leave one of them out",
+                )
 
 
 def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
