@@ -114,7 +114,9 @@ def log_early_stop(trainer: lightning.Trainer) -> None:
                     f"{callback.monitor} was not better than {float(callback.best_score):.4f} in "
                     f"{callback.wait_count} validations (patience={callback.patience})"
                 )
-            log.info("early stopping ended training after epoch %d: %s", callback.stopped_epoch, reason)
+            log.info(
+                "early stopping ended training after epoch %d: %s", callback.stopped_epoch, reason
+            )
 
 
 def progress_bar() -> list[lightning.Callback]:
