@@ -282,9 +282,10 @@ def test_tags_of_the_environment_are_taken_and_checked(
     monkeypatch.setenv("WANDB_TAGS", "a, b")
     logger = WandbLogger(str(tmp_path), offline=True)
     assert logger._wandb_init["tags"] == ["a", "b"]
-    with monkeypatch.context() as patch, pytest.raises(LoggerError, match="65 characters"):
+    with monkeypatch.context() as patch:
         patch.setenv("WANDB_TAGS", "x" * 65)
-        WandbLogger(str(tmp_path))
+        with pytest.raises(LoggerError, match="65 characters"):
+            WandbLogger(str(tmp_path))
 
 
 @pytest.mark.extra("mlflow")
