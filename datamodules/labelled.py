@@ -57,7 +57,8 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         self.label_column, self.label_separator = label_column, label_separator
         self.class_names = list(classes or ())
         if classes or num_classes is not None:
-            check_classes(self.class_names, num_classes)
+            count = len(self.class_names) if num_classes is None else num_classes
+            check_classes(self.class_names, count)
         self.labels = self.label_reader()
 
     def label_reader(self) -> LabelReader:

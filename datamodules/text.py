@@ -27,7 +27,7 @@ from datamodules.texts.batching import (
     longest_first,
     padding_share,
 )
-from datamodules.texts.cleaning import Cleaning, clean
+from datamodules.texts.cleaning import DEFAULT_CLEANING, Cleaning, clean
 from datamodules.texts.tokenizing import (
     TextTokenizer,
     TokenizerSpec,
@@ -47,7 +47,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         folder: str,
         files: Files,
         tokenizer: str | TokenizerSpec,
-        cleaning: Cleaning,
+        cleaning: Cleaning = DEFAULT_CLEANING,
         classes: list[str] | None = None,
         num_classes: int | None = None,
         data_dir: str = "data",

@@ -86,6 +86,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         task.new_optimizer()  # raises its errors before anything is computed
     if cfg.train:
         _check_validates(cfg.trainer, len(datamodule.train_dataloader()))
+    _check_limits(cfg.trainer, datamodule)
     _check_monitor(cfg, datamodule, task)
     _try_network(datamodule, task)
     loggers = build_loggers(cfg, folder)
@@ -107,6 +108,22 @@ def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: T
             f"only; choose another metric, or a val split with other samples"
         )
         raise ConfigError(msg)
+
+
+def _check_limits(trainer: DictConfig, datamodule: TransferDataModule[Any]) -> None:
+    """Raise `ConfigError` if a share of the batches would be no batch at all."""
+    for split in datamodule.splits_to_read:
+        key = f"limit_{split}_batches"
+        limit = trainer.get(key)
+        if not isinstance(limit, float) or limit >= 1:
+            continue
+        batches = len(getattr(datamodule, f"{split}_dataloader")())
+        if int(batches * limit) < 1:
+            msg = (
+                f"trainer.{key}: received {limit}, and the {split} split has {batches} batches, so "
+                f"none would be read; set a number of batches, such as trainer.{key}=1"
+            )
+            raise ConfigError(msg)
 
 
 def _check_validates(trainer: DictConfig, batches: int) -> None:

@@ -49,7 +49,7 @@ from engine.results import (
     write_test_results,
 )
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
-from engine.trainer import log_early_stop, naming_refusals
+from engine.trainer import early_stop, naming_refusals
 from reports.page import write_report
 from run_folders.own_packages import own_distributions
 from run_folders.run_folder import RunFolder
@@ -216,7 +216,10 @@ def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -
             f"set trainer.deterministic=warn"
         )
         raise ConfigError(msg) from error
-    log_early_stop(objects.trainer)
+    ended = early_stop(objects.trainer)
+    if ended:
+        log.info(ended)
+        folder.write_json("plan.json", {**folder.read_json("plan.json"), "ended": ended})
 
 
 def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:

@@ -104,19 +104,22 @@ def naming_refusals() -> Iterator[None]:
         raise ConfigError(msg) from error
 
 
-def log_early_stop(trainer: lightning.Trainer) -> None:
-    """Log which callback ended the training before its last epoch."""
+def early_stop(trainer: lightning.Trainer) -> str | None:
+    """Return which metric ended the training before its last epoch; None if it was not ended."""
+    completed, planned = trainer.current_epoch, trainer.max_epochs
+    if not trainer.should_stop or completed == planned:
+        return None
+    of = "" if planned in (None, -1) else f" of {planned}"
     for callback in trainer.early_stopping_callbacks:
         reason = callback.stopping_reason_message
-        if trainer.should_stop and reason:
-            if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
-                reason = (
-                    f"{callback.monitor} was not better than {float(callback.best_score):.4f} in "
-                    f"{callback.wait_count} validations (patience={callback.patience})"
-                )
-            log.info(
-                "early stopping ended training after epoch %d: %s", callback.stopped_epoch, reason
+        if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            reason = (
+                f"{callback.monitor} did not improve on {float(callback.best_score):.4f} "
+                f"(patience={callback.patience})"
             )
+        if reason:
+            return f"early stopping ended training after {completed} epochs{of}: {reason}"
+    return None
 
 
 def progress_bar() -> list[lightning.Callback]:

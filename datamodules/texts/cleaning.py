@@ -20,8 +20,11 @@ _REPEATED_LETTER = re.compile(r"([^\W\d_])\1{2,}")
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 
-class Cleaning(TypedDict):
-    """Switches of the cleaning steps, in the order in which they are applied."""
+class Cleaning(TypedDict, total=False):
+    """Switches of the cleaning steps, in the order in which they are applied.
+
+    A switch that is left out is as in `DEFAULT_CLEANING`.
+    """
 
     html: bool
     url: bool
@@ -30,6 +33,17 @@ class Cleaning(TypedDict):
     rep: bool
     punctuation: bool
     demojize: bool
+
+
+DEFAULT_CLEANING = Cleaning(
+    html=False,
+    url=False,
+    username=False,
+    hashtag=False,
+    rep=False,
+    punctuation=False,
+    demojize=True,
+)
 
 
 def _squeeze(text: str) -> str:
@@ -100,7 +114,8 @@ def clean(text: str, switches: Cleaning) -> str:
     Returns:
         The cleaned text; unchanged if all steps are off.
     """
+    chosen: dict[str, object] = {**DEFAULT_CLEANING, **switches}
     for name, step in _STEPS.items():
-        if switches[name]:  # type: ignore[literal-required]
+        if chosen[name]:
             text = step(text)
     return text

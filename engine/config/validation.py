@@ -19,6 +19,7 @@ from engine.config.inapplicable import inapplicable_keys
 from engine.config.paths import CONFIGS
 from engine.config.places import (
     injected_into,
+    place_of,
     protocol_faults,
     resolve_target,
     special_key_faults,
@@ -185,13 +186,10 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             "trainer.check_val_every_n_epoch",
             "received more than 1; schedule=plateau needs a validation in every epoch",
         )
-    better = metric_of(str(at("monitor"))).better
-    if at("mode") not in ("min", "max"):
-        yield "mode", f"received {at('mode')!r}; choose min or max"
-    elif at("mode") != better:
-        direction = "lower" if better == "min" else "higher"
-        fault = f"received {at('mode')!r}; {direction} values of {at('monitor')} are better"
-        yield "mode", f"{fault}: leave it out"
+    yield from _mode_faults(values, "")
+    for path, node in nodes(values):
+        if path.startswith(("callbacks.", "model.schedule")) and isinstance(node, dict):
+            yield from _mode_faults(node, f"{path}.")
     for key in ("plan", "train", "test"):
         if not isinstance(at(key), bool):
             yield key, f"received {at(key)!r}; choose true or false"
@@ -218,6 +216,20 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
+
+
+def _mode_faults(node: dict[str, Any], prefix: str) -> Iterator[Fault]:
+    """Check that `mode` is the direction in which the metric `monitor` is better."""
+    if "monitor" not in node or "mode" not in node:
+        return
+    monitor, mode = node["monitor"], node["mode"]
+    better = metric_of(str(monitor)).better
+    if mode not in ("min", "max"):
+        yield f"{prefix}mode", f"received {mode!r}; choose min or max"
+    elif mode != better:
+        direction = "lower" if better == "min" else "higher"
+        fault = f"received {mode!r}; {direction} values of {monitor} are better"
+        yield f"{prefix}mode", f"{fault}: leave it out"
 
 
 def _trainer_faults(trainer: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
@@ -323,6 +335,8 @@ def _object_faults(node: object, path: str) -> Iterator[Fault]:
         else:
             yield from special_key_faults(node, path)
             yield from protocol_faults(target, node, path)
-            yield from signature_faults(target, node, path, injected_into(path))
+            place = place_of(path)
+            known = {key: v for key, v in node.items() if not place or key not in place.refused}
+            yield from signature_faults(target, known, path, injected_into(path))
     for key, value in node.items():
         yield from _object_faults(value, f"{path}.{key}" if path else str(key))
