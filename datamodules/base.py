@@ -85,6 +85,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         test_data: File or folder that is read in place of the test split; set before `setup`.
         start_epoch: Epoch at which training starts. Lightning creates the first iterator before it
             calls `set_epoch`, so a resumed run has to set this attribute.
+        repeats_batches: Whether every epoch has the training batches of the first one, as
+            `trainer.overfit_batches` needs.
         batch_size, eval_batch_size: Batch size in training, and in validation and test.
     """
 
@@ -93,6 +95,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     splits_to_read: Sequence[str] = SPLITS
     test_data: Path | None = None
     start_epoch: int = 0
+    repeats_batches: bool = False
     batch_size: int
     eval_batch_size: int
 

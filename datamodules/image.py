@@ -107,7 +107,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             raise DataError(msg)
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = ImageReader(image_column, self.labels, self.class_names)
-        self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
+        self.train_rows, self.in_memory = train_rows, in_memory
+        self.augmentation: Augmentation = {**NO_AUGMENTATION, **augmentation}
         self.decoding = Decoding(max_pixels, None if size is None else (size, size))
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
@@ -194,7 +195,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         """Return the training loader; its order depends on (seed, epoch)."""
         order = EpochBatches if "train" in self.stored else ShuffledBatches
         sampler = order(len(self.splits["train"]), self.batch_size, self.seed)
-        sampler.sampler.set_epoch(self.start_epoch)
+        sampler.start(self.start_epoch, repeats=self.repeats_batches)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:

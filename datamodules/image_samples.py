@@ -12,7 +12,8 @@ from datamodules.base import SPLITS
 from datamodules.image import ImageDataModule
 from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import BadRow
-from datamodules.samples import Rows
+from datamodules.reading.sources import Files
+from datamodules.samples import EMBEDDED, ROWS, Rows
 
 SIDE = 32
 _NOISE = 22.0  # standard deviation, in pixel values 0..255
@@ -42,7 +43,7 @@ _SHAPES: dict[str, Callable[[_Grid, _Grid, float], npt.NDArray[np.bool_]]] = {
     "waves": lambda x, y, r: np.sin(2 * np.pi * (x + r / 3 * np.sin(y * np.pi / r)) / r) > 0,
     "rings": lambda x, y, r: np.sin(2 * np.pi * np.hypot(x, y) / (0.7 * r)) > 0,
 }
-SAMPLE_CLASSES = tuple(_SHAPES)
+SAMPLE_CLASSES = list(_SHAPES)
 
 
 def sample_image(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -77,10 +78,17 @@ def sample_image(label: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
 class SampleImagesDataModule(ImageDataModule):
     """Images generated from a fixed seed, the same in every run; each split has different ones."""
 
-    def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
+    def __init__(
+        self,
+        rows: Rows = ROWS,
+        folder: str = "sample_images",
+        files: Files = EMBEDDED,
+        classes: list[str] | None = SAMPLE_CLASSES,
+        **settings: Any,  # noqa: ANN401 - the base's own arguments
+    ) -> None:
         """Store the number of images per split; other arguments are those of `ImageDataModule`."""
-        super().__init__(**settings)
-        self.rows = rows
+        super().__init__(folder, files, classes, **settings)
+        self.rows: Rows = {**ROWS, **rows}
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Draw the images of each split."""

@@ -62,7 +62,8 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         self.label_map = label_map
         self.class_names = list(classes or ())
         if classes or num_classes is not None:
-            check_classes(self.class_names, num_classes)
+            count = len(self.class_names) if num_classes is None else num_classes
+            check_classes(self.class_names, count)
         self.labels = self.label_reader()
 
     def label_reader(self) -> LabelReader:

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
+from annotated_types import Ge
 
 from datamodules.base import SPLITS
 from datamodules.reading.errors import BadRow
 from datamodules.reading.rows import Row
+from datamodules.reading.sources import Files
 from datamodules.text import TextDataModule
+from datamodules.texts.tokenizing import TokenizerSpec
 
 _PLACES = (
     "the harbour", "the north lake", "the old bridge", "the village pond", "the upper valley",
@@ -46,12 +49,18 @@ _TAILS = (
 _NOISE = 0.03  # share of wrong labels
 
 
-class Rows(TypedDict):
-    """Number of rows of each split."""
+class Rows(TypedDict, total=False):
+    """Number of rows of each split; a split that is left out has the default number."""
 
     train: int
     val: int
     test: int
+
+
+ROWS = Rows(train=2000, val=500, test=500)
+VOCABULARY = TokenizerSpec(vocab_size=512)
+CLASSES = ["fake", "real"]
+EMBEDDED = Files(train="embedded", val="embedded", test="embedded")
 
 
 def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
@@ -97,10 +106,28 @@ def sample_text(rows: int, seed: int) -> list[tuple[str, str]]:
 class SampleTextDataModule(TextDataModule):
     """Statements generated from a fixed seed, the same in every run."""
 
-    def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
+    def __init__(
+        self,
+        rows: Rows = ROWS,
+        folder: str = "sample_text",
+        files: Files = EMBEDDED,
+        tokenizer: str | TokenizerSpec = VOCABULARY,
+        classes: list[str] | None = CLASSES,
+        id_column: str | None = "id",
+        max_length: Annotated[int, Ge(3)] = 48,
+        **settings: Any,  # noqa: ANN401 - the base's own arguments
+    ) -> None:
         """Store the number of rows of each split; other arguments are those of `TextDataModule`."""
-        super().__init__(**settings)
-        self.rows = rows
+        super().__init__(
+            folder,
+            files,
+            tokenizer,
+            classes=classes,
+            id_column=id_column,
+            max_length=max_length,
+            **settings,
+        )
+        self.rows: Rows = {**ROWS, **rows}
 
     def sources(self) -> dict[str, tuple[str, Iterable[Row | BadRow]]]:
         """Generate all statements and divide them among the splits."""

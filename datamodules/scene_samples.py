@@ -4,20 +4,23 @@ The classes are sky, ground, house, tree and sun.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 
 from datamodules.base import SPLITS
 from datamodules.images.rows import EncodedImage
 from datamodules.masks.class_list import Pixels
 from datamodules.masks.rows import EncodedPair
 from datamodules.reading.errors import BadRow
-from datamodules.samples import Rows
+from datamodules.reading.sources import Files
+from datamodules.samples import EMBEDDED, Rows
 from datamodules.segmentation import SegmentationDataModule, png
 
 SIDE = 64
+SCENES = Rows(train=400, val=100, test=100)
 SKY, GROUND, HOUSE, TREE, SUN = range(5)
 _NOISE = 16.0  # standard deviation, in pixel values 0..255
 
@@ -113,13 +116,22 @@ class SampleScenesDataModule(SegmentationDataModule):
     Each split has different images.
     """
 
-    def __init__(self, rows: Rows, **settings: Any) -> None:  # noqa: ANN401 - the base's own arguments
+    def __init__(
+        self,
+        rows: Rows = SCENES,
+        folder: str = "sample_scenes",
+        files: Files = EMBEDDED,
+        class_list: str | dict[str, Any] = "sample_scenes",
+        num_classes: int = 5,
+        size: Annotated[int, Ge(2)] = SIDE,
+        **settings: Any,  # noqa: ANN401 - the base's own arguments
+    ) -> None:
         """Store the number of pairs per split.
 
         Other arguments are those of `SegmentationDataModule`.
         """
-        super().__init__(**settings)
-        self.rows = rows
+        super().__init__(folder, files, class_list, num_classes, size=size, **settings)
+        self.rows: Rows = {**SCENES, **rows}
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:
         """Draw the images and masks of each split."""

@@ -18,7 +18,11 @@ from datamodules.batching.order import EpochBatches, EvaluationBatches
 from datamodules.masks.class_list import ClassList, Pixels
 from datamodules.masks.rows import EncodedPair, SegmentationReader
 from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs, check_pairs
-from datamodules.masks.transforms import SegmentationAugmentation, SegmentationAugmenter
+from datamodules.masks.transforms import (
+    NO_AUGMENTATION,
+    SegmentationAugmentation,
+    SegmentationAugmenter,
+)
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import (
     Files,
@@ -45,7 +49,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         files: Files,
         class_list: str | dict[str, Any],
         num_classes: int,
-        data_dir: str,
+        data_dir: str = "data",
         hub: str | None = None,
         hub_files: HubFiles | None = None,
         images: str = "images/{split}",
@@ -58,7 +62,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         size: Annotated[int, Ge(2)] = 512,
         native_evaluation: bool = False,  # noqa: FBT001, FBT002 - named in the config
         max_pixels: MaxPixels = 50_000_000,
-        augmentation: SegmentationAugmentation | None = None,
+        augmentation: SegmentationAugmentation | None = NO_AUGMENTATION,
         batch_size: BatchSize = 8,
         eval_batch_size: BatchSize = 8,
         on_bad_rows: Literal["error", "skip"] = "error",
@@ -126,9 +130,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             )
             raise DataError(msg)
         self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
-        changes = augmentation or SegmentationAugmentation(
-            scale=None, largest_share=1.0, flip=False, photometric=False
-        )
+        changes: SegmentationAugmentation = {**NO_AUGMENTATION, **(augmentation or {})}
         scale = changes["scale"]
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):  # noqa: PLR2004
             msg = (
@@ -219,7 +221,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         """Return the loader of augmented training pairs; its order depends on (seed, epoch)."""
         split = self.splits["train"]
         sampler = EpochBatches(len(split), self.batch_size, self.seed)
-        sampler.sampler.set_epoch(self.start_epoch)
+        sampler.start(self.start_epoch, repeats=self.repeats_batches)
         return batch_loader(
             TrainingPairs(split, self.augmenter), sampler, self.seed, self.num_workers
         )

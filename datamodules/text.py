@@ -30,7 +30,7 @@ from datamodules.texts.batching import (
     longest_first,
     padding_share,
 )
-from datamodules.texts.cleaning import Cleaning, clean
+from datamodules.texts.cleaning import DEFAULT_CLEANING, Cleaning, clean
 from datamodules.texts.tokenizing import (
     TextTokenizer,
     TokenizerSpec,
@@ -52,7 +52,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         folder: str,
         files: Files,
         tokenizer: str | TokenizerSpec,
-        cleaning: Cleaning,
+        cleaning: Cleaning = DEFAULT_CLEANING,
         classes: list[str] | None = None,
         num_classes: int | None = None,
         data_dir: str = "data",
@@ -207,7 +207,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def train_dataloader(self) -> DataLoader[TextBatch]:
         """Return the training loader; its order depends on (seed, epoch)."""
         sampler = LengthBuckets(self.tokenized["train"].lengths, self.batch_size, self.seed)
-        sampler.sampler.set_epoch(self.start_epoch)
+        sampler.start(self.start_epoch, repeats=self.repeats_batches)
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:

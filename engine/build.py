@@ -53,6 +53,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     datamodule: TransferDataModule[Any] = build_object(cfg, "data")
     trained = ("train", "val") if cfg.train else ()
     datamodule.splits_to_read = (*trained, *(("test",) if cfg.test else ()))
+    datamodule.repeats_batches = bool(cfg.trainer.get("overfit_batches"))
     datamodule.setup()
     task: Task = build_object(cfg, "model")
     if not cfg.train and task.uninitialized():
@@ -81,6 +82,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         task.new_optimizer()  # raises its errors before anything is computed
     if cfg.train:
         _check_validates(cfg.trainer, len(datamodule.train_dataloader()))
+    _check_limits(cfg.trainer, datamodule)
     _check_monitor(cfg, datamodule, task)
     _try_network(datamodule, task)
     loggers = build_loggers(cfg, folder)
@@ -113,6 +115,22 @@ def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: T
         raise ConfigError(msg)
 
 
+def _check_limits(trainer: DictConfig, datamodule: TransferDataModule[Any]) -> None:
+    """Raise `ConfigError` if a share of the batches would be no batch at all."""
+    for split in datamodule.splits_to_read:
+        key = f"limit_{split}_batches"
+        limit = trainer.get(key)
+        if not isinstance(limit, float) or limit >= 1:
+            continue
+        batches = len(getattr(datamodule, f"{split}_dataloader")())
+        if int(batches * limit) < 1:
+            msg = (
+                f"trainer.{key}: received {limit}, and the {split} split has {batches} batches, so "
+                f"none would be read; set a number of batches, such as trainer.{key}=1"
+            )
+            raise ConfigError(msg)
+
+
 def _check_validates(trainer: DictConfig, batches: int) -> None:
     """Raise `ConfigError` if training would end before the first validation.
 
@@ -120,7 +138,7 @@ def _check_validates(trainer: DictConfig, batches: int) -> None:
         trainer: The node of the trainer.
         batches: Training batches of an epoch.
     """
-    limit = trainer.get("limit_train_batches")
+    limit = trainer.get("overfit_batches") or trainer.get("limit_train_batches")
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     interval, steps = trainer.get("val_check_interval"), trainer.get("max_steps") or -1

@@ -11,11 +11,12 @@ from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
 from engine.build import check_limits, data_from_checkpoint, model_from_checkpoint
 from engine.checkpoints import load_checkpoint
+from engine.config.places import PLACES
 from engine.config.recorded import read_config
 from engine.kinds.base import results_of
 from engine.library_warnings import filter_known
 from engine.results import task_loss, write_parquet
-from engine.trainer import build_trainer, progress_bar
+from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
 from run_folders.kinds import kind_named
 from run_folders.run_folder import RunFolder, RunFolderError
@@ -137,10 +138,13 @@ def _test(
     task = model_from_checkpoint(cfg, checkpoint)
     check_limits(datamodule, task)
     task.logs_metrics = False
+    for key in PLACES["trainer"].refused:  # version 0.1 recorded some of them and dropped them
+        cfg.trainer.pop(key, None)
     # The metrics do not depend on the number of devices. A profiler would write files.
     cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None})
     trainer = build_trainer(cfg, folder, progress_bar(), [])
-    trainer.test(task, datamodule=datamodule, verbose=False)
+    with naming_refusals():
+        trainer.test(task, datamodule=datamodule, verbose=False)
     return task, trainer.num_devices
 
 

@@ -65,8 +65,8 @@ def make_plan(
         data: The datamodule's description of its splits.
 
     Returns:
-        Plain values for plan.json: rows, totals, stages of unfreezing, batches per epoch, epochs,
-        precision, device, samples, share of padding.
+        Plain values for plan.json: rows, totals, stages of unfreezing, batches per epoch, limits of
+        epochs and steps, precision, device, samples, share of padding.
     """
     task.train()
     rows = [row for name in task.lrs for row in _rows(task, name)]
@@ -81,6 +81,8 @@ def make_plan(
         "stages": [asdict(stage) for stage in _stages(task)],
         "batches_per_epoch": train_batches,
         "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
         "precision": str(trainer.precision),
         "device": f"{nodes}{trainer.num_devices} x {trainer.strategy.root_device.type}",
         "samples": {
@@ -180,9 +182,23 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     for found, splits in by_format.items():
         console.print(f"read as: {found} ({', '.join(splits)})", highlight=False, markup=False)
     batches = f"batches per epoch: {plan['batches_per_epoch']:,}{padding_text}"
-    training = f"{batches}; epochs: {plan['max_epochs']}"
+    training = f"{batches}; epochs: {_epochs(plan)}"
     console.print(training if plan["batches_per_epoch"] else "nothing is trained", highlight=False)
+    if plan["overfit_batches"]:
+        console.print(
+            f"trainer.overfit_batches={plan['overfit_batches']}: every epoch trains on the same "
+            f"batches, the first ones, and validates on as many",
+            highlight=False,
+        )
     console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)
+
+
+def _epochs(plan: dict[str, Any]) -> str:
+    """Return how long training lasts."""
+    epochs, steps = plan["max_epochs"], plan["max_steps"]
+    if epochs in (None, -1):
+        return f"unlimited (ends by trainer.max_steps={steps})"
+    return f"{epochs}, or {steps} steps" if steps > 0 else str(epochs)
 
 
 def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:

@@ -35,8 +35,8 @@ def predict(
 
     A table of predictions has the columns that identify the sample, and those of the kind of task:
     for classification `prediction`, and `probability_<class>` for each class. If prediction stops
-    early, the rows so far are in `<output stem>.partial<suffix>`. For the files of segmentation see
-    `predict_masks`.
+    early, the rows so far are in `<output stem>.partial<suffix>`, as far as they can be read. For
+    the files of segmentation see `predict_masks`.
 
     Args:
         run: The run folder.

@@ -3,14 +3,11 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
@@ -52,8 +49,8 @@ from engine.results import (
     write_test_results,
 )
 from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
+from engine.trainer import early_stop, naming_refusals
 from reports.page import write_report
-from run_folders.errors import brief
 from run_folders.own_packages import own_distributions
 from run_folders.run_folder import RunFolder
 
@@ -200,20 +197,10 @@ def _write_start(
         folder.write_table(folder.skipped_rows, rows)
 
 
-@contextmanager
-def _naming_refusals() -> Iterator[None]:
-    """Turn Lightning's refusal of the trainer's arguments into one line."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        msg = f"trainer: {brief(error, max_chars=None)}"
-        raise ConfigError(msg) from error
-
-
 def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:
     folder.write_status("running", "fit")
     try:
-        with unused_parameters_named(objects.task), _naming_refusals():
+        with naming_refusals(), unused_parameters_named(objects.task):
             objects.trainer.fit(
                 objects.task,
                 datamodule=objects.datamodule,
@@ -229,6 +216,10 @@ def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -
             f"set trainer.deterministic=warn"
         )
         raise ConfigError(msg) from error
+    ended = early_stop(objects.trainer)
+    if ended:
+        log.info(ended)
+        folder.write_json("plan.json", {**folder.read_json("plan.json"), "ended": ended})
 
 
 def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:
@@ -270,7 +261,8 @@ def _predict_validation(folder: RunFolder, objects: RunObjects) -> None:
     trainer, callbacks = objects.trainer, objects.trainer.callbacks  # type: ignore[attr-defined]
     # They would put the averages of the last epoch in place of the best weights.
     trainer.callbacks = [c for c in callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
-    trainer.validate(objects.task, datamodule=objects.datamodule, verbose=False)
+    with naming_refusals():
+        trainer.validate(objects.task, datamodule=objects.datamodule, verbose=False)
     trainer.callbacks = callbacks  # type: ignore[attr-defined]
     if folder.writes:
         write_predictions(folder, objects, "val")
@@ -286,7 +278,7 @@ def _test(
     """
     folder.write_status("running", "test")
     start = time.perf_counter()
-    with _naming_refusals():
+    with naming_refusals():
         objects.trainer.test(objects.task, datamodule=objects.datamodule, verbose=False)
     test_seconds = time.perf_counter() - start
     if not cfg.train:  # evaluate.py and predict.py read this checkpoint

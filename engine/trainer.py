@@ -1,11 +1,16 @@
 """Build the trainer, with the callbacks that every run has."""
 
+import logging
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
@@ -21,8 +26,10 @@ from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.folder_checkpoint import FolderCheckpoint
 from lightning_modules.callbacks.history import History
 from lightning_modules.callbacks.pruning import Pruning
-from run_folders.errors import brief
+from run_folders.errors import UserError, brief
 from run_folders.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 PROGRESS_RATE = 10  # per second; drawing the bar takes longer than a small training step
 
@@ -70,10 +77,49 @@ def build_trainer(
     except Exception as error:
         msg = f"trainer: {brief(error, max_chars=None)}"
         raise ConfigError(msg) from error
+    profiler = trainer.profiler  # type: ignore[attr-defined]
+    if cfg.trainer.get("profiler") and profiler.filename is None:
+        # Lightning would write the report to its log, which `filter_known` silences.
+        profiler.dirpath = profiler.dirpath or str(folder.path / "profile")
+        profiler.filename = "profile"
+        if not cfg.plan and is_rank_zero():
+            log.info("the profiler's reports are written to %s", profiler.dirpath)
     # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
     # is gone.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return trainer
+
+
+@contextmanager
+def naming_refusals() -> Iterator[None]:
+    """Turn what Lightning itself raises about its arguments or its callbacks into one line."""
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        own = frame.f_globals.get("__name__", "").startswith("lightning.")
+        if isinstance(error, UserError) or not own:
+            raise
+        msg = f"trainer: {brief(error, max_chars=None)}"
+        raise ConfigError(msg) from error
+
+
+def early_stop(trainer: lightning.Trainer) -> str | None:
+    """Return which metric ended the training before its last epoch; None if it was not ended."""
+    completed, planned = trainer.current_epoch, trainer.max_epochs
+    if not trainer.should_stop or completed == planned:
+        return None
+    of = "" if planned in (None, -1) else f" of {planned}"
+    for callback in trainer.early_stopping_callbacks:
+        reason = callback.stopping_reason_message
+        if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            reason = (
+                f"{callback.monitor} did not improve on {float(callback.best_score):.4f} "
+                f"(patience={callback.patience})"
+            )
+        if reason:
+            return f"early stopping ended training after {completed} epochs{of}: {reason}"
+    return None
 
 
 def progress_bar() -> list[lightning.Callback]:

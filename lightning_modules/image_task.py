@@ -32,6 +32,7 @@ class ImageTask(HeadTask):
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: HeadFactory = LinearHead,
         tta_flip: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        backbone_lr: Annotated[float, Ge(0)] = 1e-4,
         **settings: Any,  # noqa: ANN401 - those of the kind of task and of the base
     ) -> None:
         """Build the network.
@@ -48,13 +49,14 @@ class ImageTask(HeadTask):
                 `functools.partial(MLPHead, hidden=[64])`; see `networks.heads`.
             tta_flip: Whether to average the logits of an image and of its horizontal mirror
                 image (test-time augmentation); never applied in training.
+            backbone_lr: Peak learning rate of the backbone.
             settings: Arguments of the kind of task, such as `num_classes`, and of `Task`.
 
         Raises:
             BackboneError: If the backbone cannot be built or its weights cannot be loaded.
             HeadError: If the head reads tokens.
         """
-        super().__init__(**settings)
+        super().__init__(backbone_lr=backbone_lr, **settings)
         if reads_tokens(head):
             msg = (
                 "model.head: this head reads tokens, and an image has one pooled vector; "

@@ -35,6 +35,8 @@ class Segmenter(Task):
         auxiliary_weight: Annotated[float, Ge(0)] = 0.4,
         checkpoint_encoder: bool = False,  # noqa: FBT001, FBT002 - named in the config
         checkpoint_head: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        lr: Annotated[float, Ge(0)] = 6e-5,
+        backbone_lr: Annotated[float, Ge(0)] = 6e-5,
         **training: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Build the network.
@@ -49,13 +51,15 @@ class Segmenter(Task):
             checkpoint_encoder: Whether to use activation checkpointing for the backbone's layers,
                 which saves memory and computes them twice.
             checkpoint_head: Whether to use activation checkpointing for the head.
+            lr: Peak learning rate of the head.
+            backbone_lr: Peak learning rate of the backbone.
             training: Arguments of `Task`.
 
         Raises:
             BackboneError: If the backbone cannot be built or its weights cannot be loaded.
         """
         self.num_classes = num_classes
-        super().__init__(**training)
+        super().__init__(lr=lr, backbone_lr=backbone_lr, **training)
         self.auxiliary_weight = auxiliary_weight
         self.network = segmentation_network(
             backbone,

@@ -114,6 +114,8 @@ def _warnings(run: RunRecord) -> list[str]:
     if run.state != "finished" and run.status.get("error"):
         ended = "failed" if run.state == "failed" else f"was {run.state}"
         lines.append(f"The run {ended} during {run.status['stage']}: {run.status['error']}")
+    if run.plan.get("ended"):
+        lines.append(f"{run.plan['ended']}.")
     data = run.provenance.get("data", {})
     for split in ("train", "val", "test"):
         skipped = data.get(split, {}).get("skipped_rows", 0)

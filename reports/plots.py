@@ -20,10 +20,13 @@ SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
 _VARIABLES = {INK: "var(--ink)", _LINE: "var(--line)"} | {
     c: f"var(--series-{i})" for i, c in enumerate(SERIES, 1)
 }
+# A font of Matplotlib with a placeholder for every character that the others lack, so that no name
+# of a class causes a warning. The browser draws the text with its own fonts.
+_ANY_GLYPH = "Last Resort High-Efficiency"
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class or run may be called $x$
-    "font.family": "sans-serif",
+    "font.family": ["sans-serif", _ANY_GLYPH],
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -61,6 +64,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
+    text = text.replace(f", '{_ANY_GLYPH}'", "")
     described = f'<svg role="img" aria-label="{html.escape(label)}" class="plot" '
     return text.replace("<svg ", described, 1)
 

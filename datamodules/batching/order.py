@@ -11,11 +11,18 @@ from torch.utils.data import Sampler
 
 
 class EpochGenerator:
-    """Random generator that depends only on (seed, epoch), so a resumed run draws the same."""
+    """Random generator that depends only on (seed, epoch), so a resumed run draws the same.
+
+    Attributes:
+        seed: Seed of the run.
+        epoch: The current epoch.
+        repeats: Whether every epoch has the generator of epoch 0.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.epoch = 0
+        self.repeats = False
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this at the start of each epoch."""
@@ -23,7 +30,7 @@ class EpochGenerator:
 
     def generator(self) -> np.random.Generator:
         """Return a new generator for this epoch."""
-        return np.random.default_rng([self.seed, self.epoch])
+        return np.random.default_rng([self.seed, 0 if self.repeats else self.epoch])
 
 
 def process_rank() -> tuple[int, int]:
@@ -45,6 +52,11 @@ class TrainingBatches(Sampler[list[int]]):
         self.sampler = EpochGenerator(seed)  # Lightning calls set_epoch of this attribute
         self.count = count
         self.sizes: list[int] = []
+
+    def start(self, epoch: int, *, repeats: bool) -> None:
+        """Set the first epoch, and whether every epoch has the batches of epoch 0."""
+        self.sampler.set_epoch(epoch)
+        self.sampler.repeats = repeats
 
     @abstractmethod
     def batches(self) -> list[list[int]]:

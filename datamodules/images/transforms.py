@@ -30,7 +30,7 @@ class RandAugmentSettings(TypedDict):
     magnitude: Annotated[int, Interval(ge=0, le=30)]
 
 
-class Augmentation(TypedDict):
+class Augmentation(TypedDict, total=False):
     """Augmentation settings, in the order in which the changes are made.
 
     Attributes:
@@ -39,6 +39,8 @@ class Augmentation(TypedDict):
         flip: Whether to mirror half of the images horizontally.
         rotation: Largest angle in either direction, in degrees; pixels from outside are black.
         rand_augment: Settings of RandAugment; None turns it off.
+
+    A change that is left out is not made.
     """
 
     crop_padding: Annotated[int, Ge(0)]

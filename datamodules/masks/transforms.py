@@ -24,7 +24,7 @@ _TRIES = 10  # number of windows to try until one is not dominated by a class
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = 32 / 255, 0.5, 0.5, 0.1
 
 
-class SegmentationAugmentation(TypedDict):
+class SegmentationAugmentation(TypedDict, total=False):
     """Augmentation settings of training images and their masks.
 
     Attributes:
@@ -35,12 +35,19 @@ class SegmentationAugmentation(TypedDict):
             windows are drawn again; the tenth is used in any case. 1 always uses the first window.
         flip: Whether to mirror half of the pairs horizontally.
         photometric: Whether to change brightness, contrast, saturation and hue of the image.
+
+    A change that is left out is not made.
     """
 
     scale: list[Annotated[float, Ge(0.01)]] | None
     largest_share: Annotated[float, Interval(ge=0.01, le=1)]
     flip: bool
     photometric: bool
+
+
+NO_AUGMENTATION = SegmentationAugmentation(
+    scale=None, largest_share=1.0, flip=False, photometric=False
+)
 
 
 def stretched(image: Pixels, labels: Pixels, size: int) -> tuple[Pixels, Pixels]:

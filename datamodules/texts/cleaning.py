@@ -22,8 +22,11 @@ _MAY_BE_EMOJI = re.compile(r"[0-9#*]?[^\x00-\x7f]+")
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 
-class Cleaning(TypedDict):
-    """Switches of the cleaning steps, in the order in which they are applied."""
+class Cleaning(TypedDict, total=False):
+    """Switches of the cleaning steps, in the order in which they are applied.
+
+    A switch that is left out is as in `DEFAULT_CLEANING`.
+    """
 
     html: bool
     url: bool
@@ -32,6 +35,17 @@ class Cleaning(TypedDict):
     rep: bool
     punctuation: bool
     demojize: bool
+
+
+DEFAULT_CLEANING = Cleaning(
+    html=False,
+    url=False,
+    username=False,
+    hashtag=False,
+    rep=False,
+    punctuation=False,
+    demojize=True,
+)
 
 
 def _squeeze(text: str) -> str:
@@ -107,7 +121,8 @@ def clean(text: str, switches: Cleaning) -> str:
     Returns:
         The cleaned text; unchanged if all steps are off.
     """
+    chosen: dict[str, object] = {**DEFAULT_CLEANING, **switches}
     for name, step in _STEPS.items():
-        if switches[name]:  # type: ignore[literal-required]
+        if chosen[name]:
             text = step(text)
     return text

@@ -17,7 +17,23 @@ from run_folders.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 
 _HEADS = "lightning_modules.networks.heads"
 _GROUPS = "parameter groups have it: set model.lr, model.backbone_lr and model.weight_decay"
-_OF_THE_ENGINE = "the engine sets it"
+# Arguments of the trainer that Thaw sets itself or cannot honour -> what to use. It passes all
+# others on to Lightning; `engine/config/validation.py` and `engine/trainer.py` check their values.
+_TRAINER = {
+    "callbacks": "choose callbacks=..., or set +callbacks.NAME._target_=...",
+    "logger": "choose logger=wandb, tensorboard, mlflow or none",
+    "plugins": "trainer.precision and trainer.strategy choose them; checkpoints are Thaw's own",
+    "default_root_dir": "hydra.run.dir is the run folder, paths.runs_dir the folder of all runs",
+    "enable_model_summary": "every run prints its plan instead; plan=true prints only that",
+    "enable_checkpointing": "every run saves its best and its last epoch, which test and resume",
+    "enable_progress_bar": "it is shown if stderr is a terminal; 2>FILE leaves it out",
+    "fast_dev_run": "it has no checkpoint to test; choose debug=fast",
+    "barebones": "a run needs its checkpoints, its history and its metrics",
+    "limit_predict_batches": "scripts/predict.py predicts all of its input; shorten that",
+    "reload_dataloaders_every_n_epochs": "the data is read once, and each epoch has a new order",
+    "enable_autolog_hparams": "loggers receive the whole config; logger=none switches them off",
+    "model_registry": "logger.wandb.log_checkpoint or logger.mlflow.log_model uploads the best one",
+}
 
 
 @dataclass(frozen=True)
@@ -81,18 +97,7 @@ PLACES = {
         "lightning.Trainer",
         ("lightning.Trainer",),
         own_packages=False,
-        refused=dict.fromkeys(
-            (
-                "callbacks",
-                "logger",
-                "plugins",
-                "default_root_dir",
-                "enable_model_summary",
-                "enable_checkpointing",
-                "enable_progress_bar",
-            ),
-            _OF_THE_ENGINE,
-        ),
+        refused=_TRAINER,
         exact=True,
     ),
     "trainer.strategy": Place(

@@ -9,6 +9,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from engine.config.defaults import FROM_ENVIRONMENT, from_environment
+
 HIDDEN = "<redacted>"
 _SECRET_KEY = re.compile(
     r"(^|.*_)(api_?key|(access|private|secret|signing)_key(_id)?|secret|password|passwd|passphrase|credentials?|token)$",
@@ -70,16 +72,21 @@ def _resolved(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 -
 
 @contextmanager
 def _environment_left_as_text() -> Iterator[None]:
-    """Resolve `${oc.env:NAME}` to its own text, also inside other interpolations."""
+    """Resolve what comes from the environment to `${oc.env:NAME}`, also inside interpolations."""
 
     def as_text(*arguments: str) -> str:
         return "${oc.env:" + ",".join(map(str, arguments)) + "}"
 
+    def text_if_set(name: str, default: Any) -> Any:  # noqa: ANN401 - any value of a config
+        return as_text(name) if from_environment(name, None) else default
+
     OmegaConf.register_new_resolver("oc.env", as_text, replace=True)
+    OmegaConf.register_new_resolver(FROM_ENVIRONMENT, text_if_set, replace=True)
     try:
         yield
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        OmegaConf.register_new_resolver(FROM_ENVIRONMENT, from_environment, replace=True)
 
 
 def _copy(node: Any, secrets: set[str]) -> Any:  # noqa: ANN401 - dicts and lists of plain values

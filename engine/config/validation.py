@@ -19,6 +19,7 @@ from engine.config.inapplicable import inapplicable_keys
 from engine.config.paths import CONFIGS
 from engine.config.places import (
     injected_into,
+    place_of,
     protocol_faults,
     resolve_target,
     special_key_faults,
@@ -42,6 +43,7 @@ _LARGEST_GB = 1e9
 # a test there is no result.
 _NOT_ZERO = (
     "trainer.max_epochs",
+    "trainer.max_steps",
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
     "trainer.limit_test_batches",
@@ -74,7 +76,12 @@ def validate(cfg: DictConfig) -> None:
         ]
         for path in inapplicable_keys(cfg):  # `settle` drops them
             delete(values, path)
-        faults += [*_plain_values(values), *_part_faults(values), *_object_faults(values, "")]
+        faults += [
+            *_plain_values(values),
+            *_trainer_faults(trainer),
+            *_part_faults(values),
+            *_object_faults(values, ""),
+        ]
         removed = {
             path: message
             for path, value in nodes(values)
@@ -167,8 +174,6 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     accumulated = at("trainer.accumulate_grad_batches")
     if accumulated is not None and (not isinstance(accumulated, int) or accumulated < 1):
         yield "trainer.accumulate_grad_batches", f"received {accumulated!r}; at least 1 is needed"
-    if at("trainer.fast_dev_run"):
-        yield "trainer.fast_dev_run", "has no checkpoint to test; use debug=fast"
     if at("trainer.max_epochs") in (None, -1) and at("trainer.max_steps") in (None, -1):
         yield (
             "trainer.max_epochs",
@@ -181,13 +186,10 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             "trainer.check_val_every_n_epoch",
             "received more than 1; schedule=plateau needs a validation in every epoch",
         )
-    better = metric_of(str(at("monitor"))).better
-    if at("mode") not in ("min", "max"):
-        yield "mode", f"received {at('mode')!r}; choose min or max"
-    elif at("mode") != better:
-        direction = "lower" if better == "min" else "higher"
-        fault = f"received {at('mode')!r}; {direction} values of {at('monitor')} are better"
-        yield "mode", f"{fault}: leave it out"
+    yield from _mode_faults(values, "")
+    for path, node in nodes(values):
+        if path.startswith(("callbacks.", "model.schedule")) and isinstance(node, dict):
+            yield from _mode_faults(node, f"{path}.")
     for key in ("plan", "train", "test"):
         if not isinstance(at(key), bool):
             yield key, f"received {at(key)!r}; choose true or false"
@@ -214,6 +216,47 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     if known and at("monitor") not in known:
         advice = f"the best checkpoint is chosen on validation, by one of {', '.join(known)}"
         yield "monitor", f"received {at('monitor')!r}; {advice}"
+
+
+def _mode_faults(node: dict[str, Any], prefix: str) -> Iterator[Fault]:
+    """Check that `mode` is the direction in which the metric `monitor` is better."""
+    if "monitor" not in node or "mode" not in node:
+        return
+    monitor, mode = node["monitor"], node["mode"]
+    better = metric_of(str(monitor)).better
+    if mode not in ("min", "max"):
+        yield f"{prefix}mode", f"received {mode!r}; choose min or max"
+    elif mode != better:
+        direction = "lower" if better == "min" else "higher"
+        fault = f"received {mode!r}; {direction} values of {monitor} are better"
+        yield f"{prefix}mode", f"{fault}: leave it out"
+
+
+def _trainer_faults(trainer: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
+    """Check the trainer's keys that have values which Thaw cannot honour."""
+    if not isinstance(trainer, dict):
+        return
+    if trainer.get("use_distributed_sampler"):
+        yield (
+            "trainer.use_distributed_sampler",
+            "received true; Thaw's own samplers divide each batch among the processes: "
+            "leave it out",
+        )
+    if isinstance(trainer.get("val_check_interval"), str | dict):
+        yield (
+            "trainer.val_check_interval",
+            f"received {trainer['val_check_interval']!r}; a time is not reproducible: "
+            "give a number of batches, or a share of an epoch",
+        )
+    if trainer.get("overfit_batches"):
+        for key in ("limit_train_batches", "limit_val_batches"):
+            limit = trainer.get(key)
+            if limit is not None and (limit != 1.0 or isinstance(limit, int)):
+                yield (
+                    f"trainer.{key}",
+                    f"received {limit!r}, and trainer.overfit_batches sets it too; "
+                    "leave one of them out",
+                )
 
 
 def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
@@ -292,6 +335,8 @@ def _object_faults(node: object, path: str) -> Iterator[Fault]:
         else:
             yield from special_key_faults(node, path)
             yield from protocol_faults(target, node, path)
-            yield from signature_faults(target, node, path, injected_into(path))
+            place = place_of(path)
+            known = {key: v for key, v in node.items() if not place or key not in place.refused}
+            yield from signature_faults(target, known, path, injected_into(path))
     for key, value in node.items():
         yield from _object_faults(value, f"{path}.{key}" if path else str(key))

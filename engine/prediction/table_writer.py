@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +16,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from run_folders.errors import brief
 from run_folders.run_folder import RunFolderError
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -35,8 +38,8 @@ class OutputColumns:
 class TableWriter:
     """Context manager that writes rows to `<stem>.partial<suffix>` and renames it at the end.
 
-    After a failure the partial file remains and can be read. The columns are those of the first
-    rows.
+    After a failure the partial file remains if rows can be read from it, and the error's note says
+    so. The columns are those of the first rows.
 
     Attributes:
         target: The final file.
@@ -45,6 +48,8 @@ class TableWriter:
         columns: The names of the columns; empty before the first rows.
         text: The open file of a text format.
         parquet: The writer of a Parquet file.
+        rows: The number of rows that a text format has written completely.
+        size: Their size in bytes.
     """
 
     def __init__(self, target: Path, schema: pa.Schema | None = None) -> None:
@@ -66,6 +71,7 @@ class TableWriter:
         self.columns: list[str] = []
         self.text: TextIO | None = None
         self.parquet: pq.ParquetWriter | None = None
+        self.rows = self.size = 0
 
     def __enter__(self) -> "TableWriter":
         return self
@@ -75,8 +81,15 @@ class TableWriter:
 
         Raises:
             RunFolderError: If the columns or types differ from those of the first rows, and the
-                format does not allow it.
+                format does not allow it, or if the file cannot be written.
         """
+        with self._naming_file():
+            self._write(rows)
+            if self.text is not None:
+                self.text.flush()
+                self.rows, self.size = self.rows + len(rows), self.partial.stat().st_size
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
         suffix = self.target.suffix.lower()
         if not self.columns:
             self._open(rows)
@@ -141,14 +154,50 @@ class TableWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close and rename the file; after an error, add the path of the partial file to it."""
+        """Close and rename the file; after an error, add to it where the rows so far are."""
+        if error is not None:
+            with suppress(Exception):  # the first error is reported
+                self._close()
+        else:
+            try:
+                with self._naming_file():
+                    self._close()
+                    if self.columns:
+                        self.partial.replace(self.target)
+            except BaseException as failure:
+                failure.add_note(self._remainder())
+                raise
+        if error is not None and self.columns:
+            error.add_note(self._remainder())
+
+    def _close(self) -> None:
         for stream in (self.text, self.parquet):
             if stream is not None:
                 stream.close()
-        if kind is None and self.columns:
-            self.partial.replace(self.target)
-        elif error is not None and self.columns:
-            error.add_note(f"the rows predicted so far are in {self.partial}")
+
+    @contextmanager
+    def _naming_file(self) -> Iterator[None]:
+        """Name the file in an error of the operating system, such as a full disk."""
+        try:
+            yield
+        except OSError as error:
+            msg = f"{self.target} cannot be written: {brief(error)}; free space, or change -o"
+            raise RunFolderError(msg) from error
+
+    def _remainder(self) -> str:
+        """Keep the rows that can be read, or remove the partial file; say which."""
+        rows = 0
+        with suppress(OSError, pa.ArrowException):
+            if self.parquet is not None:
+                rows = pq.read_metadata(self.partial).num_rows
+            elif self.text is not None:
+                os.truncate(self.partial, self.size)  # a row may have been written in part
+                rows = self.rows
+        if rows:
+            return f"the rows predicted so far are in {self.partial}"
+        if self.text is not None or self.parquet is not None:
+            self.partial.unlink(missing_ok=True)
+        return "no predicted row was kept"
 
 
 def _without_nulls(schema: pa.Schema) -> pa.Schema:

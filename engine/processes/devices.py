@@ -1,5 +1,6 @@
 """Lightning's strategy and cluster environment for the processes that train together."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from omegaconf import DictConfig
+from torch import nn
 
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
-from engine.processes.ranks import Rank, new_rendezvous, this_rank
+from engine.processes.ranks import Rank, is_rank_zero, new_rendezvous, this_rank
 from lightning_modules.base import Task
+
+log = logging.getLogger(__name__)
 
 # Timeout of collectives. It exceeds the longest wait: for rank 0 to write a checkpoint, or for the
 # slowest rank of a validation.
@@ -113,9 +117,10 @@ def check_processes(cfg: DictConfig, trainer: lightning.Trainer, task: Task) -> 
     """Check that the number of processes and the strategy suit the data and the task.
 
     Raises:
-        ConfigError: If a batch has fewer samples than there are processes, or FSDP is combined
-            with a schedule of unfreezing.
+        ConfigError: If a batch has fewer samples than there are processes, FSDP is combined with
+            a schedule of unfreezing, or BatchNorm is to be synchronised on the CPU.
     """
+    _check_batch_norm(cfg, trainer, task)
     batch_size = cfg.data.get("batch_size")
     if isinstance(batch_size, int) and batch_size < trainer.world_size:
         msg = (
@@ -129,6 +134,38 @@ def check_processes(cfg: DictConfig, trainer: lightning.Trainer, task: Task) -> 
             "set trainer.strategy=ddp for a schedule of unfreezing"
         )
         raise ConfigError(msg)
+
+
+def _check_batch_norm(cfg: DictConfig, trainer: lightning.Trainer, task: Task) -> None:
+    """Check that BatchNorm can be synchronised, and log where its statistics are those of a part.
+
+    Raises:
+        ConfigError: If torch cannot synchronise it on this device.
+    """
+    trained = [
+        name
+        for name, module in task.network.named_modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+        and task.freezing.first_epoch(f"{name}.weight") is not None
+    ]
+    if trainer.world_size == 1 or not cfg.train or not trained:
+        return
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu and cfg.trainer.get("sync_batchnorm"):
+        msg = (
+            "trainer.sync_batchnorm: received true; torch synchronises BatchNorm on GPUs only: "
+            "leave it out"
+        )
+        raise ConfigError(msg)
+    if not cfg.trainer.get("sync_batchnorm") and is_rank_zero():
+        advice = "" if on_cpu else "; trainer.sync_batchnorm=true uses the whole batch"
+        log.info(
+            "BatchNorm (%s and %d more) normalises each process's part of a batch by itself, so "
+            "the results differ from those of one process%s",
+            trained[0],
+            len(trained) - 1,
+            advice,
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Build the loggers and start their runs on the dashboards."""
 
 import importlib.util
+import logging
 import os
 import sys
 import textwrap
@@ -22,6 +23,8 @@ from lightning_modules.loggers.base import Dashboard, LoggerError
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder
 
+log = logging.getLogger(__name__)
+
 _RUNS = "loggers.json"  # name of a logger in the config -> run_id of its run
 # Logger, which is also the name of an extra -> the packages that it needs.
 _REQUIRED_PACKAGES = {
@@ -29,6 +32,13 @@ _REQUIRED_PACKAGES = {
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
 }
 _SQLITE = "sqlite:///"
+# Set while a logger starts: MLflow would try for minutes to reach a server that is not there.
+_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+# What to do, besides correcting the logger's node in the config.
+_ADVICE = {
+    "mlflow": "check the server (logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI), restore a "
+    "deleted experiment (`mlflow experiments restore`), correct logger.mlflow in the config",
+}
 
 
 def build_loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
@@ -40,6 +50,8 @@ def build_loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
         return []
     runs, loggers = folder.read_json(_RUNS), []
     for name, node in cfg.logger.items():
+        if name == "mlflow" and os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            log.warning("MLFLOW_EXPERIMENT_ID is not read; set MLFLOW_EXPERIMENT_NAME instead")
         known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
         with starting_logger(cfg, str(name)):
             loggers.append(build_object(cfg, f"logger.{name}", **known))
@@ -71,12 +83,24 @@ def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
     # installed TensorFlow completely to open a file.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     try:
-        with _database_lock(str(cfg.logger[name].get("tracking_uri"))):
+        with _few_retries(), _database_lock(str(cfg.logger[name].get("tracking_uri"))):
             yield
     except Exception as error:
         if is_user_error(error):
             raise
         raise _cannot_start(cfg, name, error) from error
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Limit MLflow's retries, unless the environment sets them."""
+    unset = _FEW_RETRIES.keys() - os.environ.keys()
+    os.environ.update({name: _FEW_RETRIES[name] for name in unset})
+    try:
+        yield
+    finally:
+        for name in unset:
+            os.environ.pop(name, None)
 
 
 def _database_lock(address: str) -> AbstractContextManager[Any]:
@@ -88,10 +112,8 @@ def _database_lock(address: str) -> AbstractContextManager[Any]:
 
 def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerError:
     reason = hide(brief(error, max_chars=None), secret_values(cfg))
-    return LoggerError(
-        f"logger={name} cannot be started: {reason}; "
-        f"correct logger.{name} in the config, or leave it out"
-    )
+    advice = _ADVICE.get(name, f"correct logger.{name} in the config")
+    return LoggerError(f"logger={name} cannot be started: {reason}; {advice}, or leave it out")
 
 
 def start_loggers(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:

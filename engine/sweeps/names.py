@@ -50,7 +50,7 @@ def _sweep_name(default: str) -> str:
 
 def _run_name(name: str, folder: str) -> str:
     """Return a run's name on dashboards: name and start time, for a sweep's job also its number."""
-    return " ".join([name, *Path(folder).parts[-2 if _is_job(folder) else -1 :]])
+    return " ".join([name[:_LONGEST_NAME], *Path(folder).parts[-2 if _is_job(folder) else -1 :]])
 
 
 def _group(folder: str) -> str | None:

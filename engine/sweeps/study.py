@@ -69,7 +69,7 @@ def make_pruner(
     Raises:
         SearchError: If the name or an option is unknown.
     """
-    defaults = {"max_resource": max_epochs} if name == "hyperband" and max_epochs else {}
+    defaults = {"max_resource": max_epochs} if name == "hyperband" and (max_epochs or 0) > 0 else {}
     pruner: optuna.pruners.BasePruner = _make("pruner", PRUNERS, name, {**defaults, **options})
     return pruner
 

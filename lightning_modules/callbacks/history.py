@@ -90,7 +90,7 @@ class History(Checkpoint):
         row["train/samples_per_second"] = round(samples / train_seconds, 1)
         self.rows.append({key: str(value) for key, value in row.items()})
         self.store.write_history(self.rows)
-        epoch, epochs = trainer.current_epoch, trainer.max_epochs
-        log.info(
-            "epoch %d of %s: %s, %.1f s", epoch, epochs, log_line(row, pl_module.kind), seconds
-        )
+        unlimited = trainer.max_epochs in (None, -1)
+        epochs = "" if unlimited else f" of {trainer.max_epochs}"
+        line = log_line(row, pl_module.kind)
+        log.info("epoch %d%s: %s, %.1f s", trainer.current_epoch, epochs, line, seconds)

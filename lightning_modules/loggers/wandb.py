@@ -45,6 +45,8 @@ _COLLECT_NOTHING: dict[str, Any] = {
 }
 _ARTIFACT_TYPES = {"plan": "record", "report": "report", "checkpoint": "model"}
 _EPOCHWISE = ("train/*", "val/*", "lr/*", "seconds")
+_SETTINGS = {"tags": "run_tags"}  # argument -> W&B's name of the setting
+_START_SECONDS = 30  # W&B itself would wait for 90 s for a server that is not there
 _MOST_PICTURES = 100  # the most that W&B shows at a time
 
 
@@ -80,16 +82,21 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             run_id: ID of an earlier run to resume.
 
         Raises:
-            LoggerError: If online mode is requested and no API key is found, or the key is invalid.
+            LoggerError: If online mode is requested and no API key is found, the key is invalid, or
+                W&B rejects a value, such as a tag of more than 64 characters.
         """
+        tags = tags or _tags_of_environment()
+        _check_values(project=project, tags=tags, run_id=run_id)
         has_key = offline is not True and _has_key()
         self.mode = _mode(offline, has_key=has_key)
         self.offline_without_key = (
             offline is None and not has_key and "WANDB_MODE" not in os.environ
         )
         self.log_checkpoint = log_checkpoint
-        quiet = {"silent": True} if self.mode == "offline" else {}
-        settings = wandb.Settings(**{**_COLLECT_NOTHING, **quiet})
+        more: dict[str, Any] = {"silent": True} if self.mode == "offline" else {}
+        if "WANDB_INIT_TIMEOUT" not in os.environ:
+            more["init_timeout"] = _START_SECONDS
+        settings = wandb.Settings(**{**_COLLECT_NOTHING, **more})
         super().__init__(
             name=name,
             project=project,
@@ -97,7 +104,7 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
             entity=entity,
             group=group,
             job_type=job_type,
-            tags=tags or None,
+            tags=tags,
             id=run_id,
             mode=self.mode,
             settings=settings,
@@ -173,6 +180,29 @@ class WandbLogger(Dashboard, lightning.pytorch.loggers.WandbLogger):
         if self._experiment is not None:
             self._experiment.finish(exit_code=code)
             self._experiment = None
+
+
+def _tags_of_environment() -> list[str] | None:
+    """Return the tags of WANDB_TAGS; None if it has none."""
+    tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
+    return [tag for tag in tags if tag] or None
+
+
+def _check_values(**values: object) -> None:
+    """Check values of a run as W&B would do when the run starts, but before anything is built.
+
+    Raises:
+        LoggerError: If W&B rejects a value.
+    """
+    for name, value in values.items():
+        try:
+            wandb.Settings(**{_SETTINGS.get(name, name): value})  # type: ignore[arg-type]
+        except (wandb.errors.Error, ValueError) as error:
+            # The text of a validation error has several lines, with an address of its library.
+            errors = error.errors() if hasattr(error, "errors") else [{"msg": brief(error)}]
+            reason = errors[0]["msg"].removeprefix("Value error, ")
+            msg = f"logger.wandb.{name}: {reason}; correct it"
+            raise LoggerError(msg) from error
 
 
 def _table(columns: list[Any], rows: list[Any]) -> wandb.Table:

@@ -6,6 +6,7 @@ import pty
 import select
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -15,7 +16,11 @@ from omegaconf import OmegaConf
 from wandb.sdk.lib import wbauth
 
 import engine.publishing.loggers
+from engine.config.composing import compose_config
+from engine.config.instantiating import build_object
+from engine.config.redaction import redacted
 from engine.publishing.loggers import build_loggers, starting_logger
+from engine.sweeps.names import register_resolvers
 from lightning_modules.loggers.base import Confusion, LoggerError, confusion_rows
 from lightning_modules.loggers.wandb import WandbLogger
 from run_folders.run_folder import RunFolder
@@ -168,10 +173,119 @@ def test_an_unreachable_dashboard_is_one_line_without_its_login(
     )
     assert ended.code == 1
     assert ended.error.startswith("error: logger=mlflow cannot be started: ")
-    assert ended.error.endswith("; correct logger.mlflow in the config, or leave it out")
+    assert "check the server (logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI)" in ended.error
+    assert ended.error.endswith("correct logger.mlflow in the config, or leave it out")
     assert "\n" not in ended.error
     assert "staple" not in ended.err + (ended.folder / "status.json").read_text()
     assert RunFolder(ended.folder).read_history() == []
+
+
+@pytest.mark.extra("mlflow")
+def test_a_deleted_experiment_names_how_to_restore_it(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(uri)
+    client.delete_experiment(client.create_experiment("old"))
+    node = {
+        "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+        "tracking_uri": uri,
+        "experiment_name": "old",
+    }
+    cfg = OmegaConf.create({"logger": {"mlflow": node}})
+    logger = build_object(cfg, "logger.mlflow")
+    restore = "`mlflow experiments restore`"
+    with pytest.raises(LoggerError, match=restore) as caught, starting_logger(cfg, "mlflow"):
+        logger.log_hyperparams({"a": 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_logger_starts_with_few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits hold for the start only, and those of the environment come first."""
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    cfg = OmegaConf.create({"logger": {"other": {}}})
+    with starting_logger(cfg, "other"):
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+
+
+_WANDB = {
+    "WANDB_PROJECT": "project",
+    "WANDB_NAME": "name",
+    "WANDB_RUN_GROUP": "group",
+    "WANDB_JOB_TYPE": "job_type",
+    "WANDB_DIR": "save_dir",
+}
+_MLFLOW = {
+    "MLFLOW_TRACKING_URI": "tracking_uri",
+    "MLFLOW_EXPERIMENT_NAME": "experiment_name",
+    "MLFLOW_RUN_NAME": "run_name",
+    "MLFLOW_RUN_ID": "run_id",
+}
+
+
+@pytest.mark.parametrize(("logger", "keys"), [("wandb", _WANDB), ("mlflow", _MLFLOW)])
+def test_the_environment_is_obeyed_unless_the_config_sets_a_key(
+    logger: str, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorded config names the variable; it does not contain its value."""
+    register_resolvers()
+    for variable in keys:
+        monkeypatch.delenv(variable, raising=False)
+
+    def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        cfg = compose_config([f"logger={logger}", "name=x", *overrides])
+        OmegaConf.register_new_resolver("hydra", lambda _: "/runs/x/y", replace=True)
+        node = OmegaConf.to_container(cfg.logger, resolve=True)
+        return node[logger], OmegaConf.to_container(redacted(cfg.logger))[logger]
+
+    try:
+        default, _ = composed()
+        for variable in keys:
+            monkeypatch.setenv(variable, f"of {variable}")
+        set_by_environment, recorded = composed()
+        explicit, _ = composed(*(f"logger.{logger}.{key}=mine" for key in keys.values()))
+    finally:
+        OmegaConf.clear_resolver("hydra")
+    for variable, key in keys.items():
+        assert default[key] != f"of {variable}"
+        assert set_by_environment[key] == f"of {variable}"
+        assert recorded[key] == f"${{oc.env:{variable}}}"
+        assert explicit[key] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("tags", ["x" * 65], r"^logger\.wandb\.tags: .* 65 characters"),
+        ("tags", [""], r"^logger\.wandb\.tags: "),
+        ("project", "a/b", r"^logger\.wandb\.project: .*'a/b'"),
+        ("project", "p" * 129, r"^logger\.wandb\.project: .*128"),
+        ("run_id", "a/b", r"^logger\.wandb\.run_id: "),
+    ],
+)
+def test_values_that_wandb_rejects_are_one_line(
+    option: str, value: object, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LoggerError, match=message) as caught:
+        WandbLogger(str(tmp_path), offline=True, **{option: value})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_tags_of_the_environment_are_taken_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_TAGS", "a, b")
+    logger = WandbLogger(str(tmp_path), offline=True)
+    assert logger._wandb_init["tags"] == ["a", "b"]
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_TAGS", "x" * 65)
+        with pytest.raises(LoggerError, match="65 characters"):
+            WandbLogger(str(tmp_path))
 
 
 @pytest.mark.extra("mlflow")
