@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from engine.command_line.quoting import escaped, quoted
@@ -35,6 +36,7 @@ def choose_folder(config: DictConfig, key: str) -> None:
     stated = OmegaConf.to_container(node, resolve=False)
     if _STAMP not in str(stated["dir"]) or ranks.fixed_stamp() is not None:
         return
+    HydraConfig.instance().set_config(config)  # the folder's name may refer to it
     path = Path(node.dir).resolve()
     path = path.with_name(ranks.agreed("folder", lambda: make_folder(path).name))
     with read_write(config.hydra), open_dict(config.hydra):

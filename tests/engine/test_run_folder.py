@@ -107,7 +107,7 @@ def test_a_resume_is_advised_only_where_it_works(tmp_path: Path) -> None:
     ):
         folder.begin("last")
     write_text(folder.best_checkpoint, "weights")  # of a run without training
-    with pytest.raises(RunFolderError, match="already: set another hydra.run.dir"):
+    with pytest.raises(RunFolderError, match=r"already: set another hydra\.run\.dir"):
         folder.begin(None)
     write_text(folder.last_checkpoint, "state")
     with pytest.raises(RunFolderError, match=r"already: set ckpt_path=last .*, or set another"):
