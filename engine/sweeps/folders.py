@@ -5,7 +5,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from engine.command_line.quoting import escaped, quoted
+from engine.command_line.quoting import quoted
 from engine.processes import ranks
 from run_folders.files import make_folder
 from run_folders.sweep import RECORD
@@ -31,16 +31,22 @@ def choose_folder(config: DictConfig, key: str) -> None:
     Args:
         config: The config with Hydra's node.
         key: The key of the folder: hydra.run.dir or hydra.sweep.dir.
+
+    Raises:
+        SweepError: If Hydra cannot use the folder.
     """
+    HydraConfig.instance().set_config(config)  # the folder's name may refer to it
     node = OmegaConf.select(config, key.rpartition(".")[0])
+    path = Path(node.dir).resolve()
+    if "${" in str(path):  # Hydra takes it for an interpolation
+        msg = f"{key}: Hydra cannot use the folder {path}, which has ${{ in its name; rename it"
+        raise SweepError(msg)
     stated = OmegaConf.to_container(node, resolve=False)
     if _STAMP not in str(stated["dir"]) or ranks.fixed_stamp() is not None:
         return
-    HydraConfig.instance().set_config(config)  # the folder's name may refer to it
-    path = Path(node.dir).resolve()
     path = path.with_name(ranks.agreed("folder", lambda: make_folder(path).name))
     with read_write(config.hydra), open_dict(config.hydra):
-        node.dir = escaped(str(path))
+        node.dir = str(path)
         # Hydra composes the config of each job again from these overrides.
         config.hydra.overrides.hydra.append(f"{key}={quoted(path)}")
 
