@@ -27,7 +27,8 @@ def evaluate(path: Path, data_dir: str | None) -> int:
 
     Args:
         path: The run folder.
-        data_dir: The folder of the data; None for the one in config.yaml.
+        data_dir: The folder of the datasets, or the run's dataset itself where that was renamed;
+            None for the one in config.yaml.
 
     Returns:
         0 if every metric is the same to the last digit, else 1.
@@ -42,18 +43,21 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         why = (
             "it ran with test=false; run it again with test=true"
             if tested
-            else "it has no metrics.json; finish it with ckpt_path=last first"
+            else "it has no metrics.json; run it to its end first"
         )
         msg = f"{folder.path} has no test metrics: {why}"
         raise RunFolderError(msg)
     cfg, checkpoint = _open_checkpoint(folder)
     if data_dir is not None:
-        cfg.data.data_dir = data_dir
+        _set_data_folder(cfg, Path(data_dir))
+    place = Path(cfg.data.get("data_dir", ""), cfg.data.get("folder", ""))
     try:
         datamodule = data_from_checkpoint(cfg, checkpoint)
     except DataError as error:
-        error.add_note("if the data has moved, pass its folder with --data-dir")
-        raise
+        if place.exists():
+            raise
+        msg = f"{place}: the folder of the run's data is gone; pass its new place with --data-dir"
+        raise DataError(msg) from error
     _check_data(folder, datamodule.describe()["test"])
     task, devices = _test(cfg, folder, checkpoint, datamodule)
     metrics = task.results["test"].metrics
@@ -64,6 +68,16 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
     )
     return 1 if different else 0
+
+
+def _set_data_folder(cfg: DictConfig, data_dir: Path) -> None:
+    if not data_dir.is_dir():
+        msg = f"--data-dir {data_dir}: no such folder; pass the folder of the run's data"
+        raise DataError(msg)
+    cfg.data.data_dir = str(data_dir.resolve())
+    folder = cfg.data.get("folder")
+    if folder is not None and (Path(folder).is_absolute() or not (data_dir / folder).exists()):
+        cfg.data.folder = str(data_dir.resolve())
 
 
 def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = "error") -> Path:

@@ -15,7 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from engine.config.composing import explaining_errors
+from engine.command_line.explaining import explaining_errors
+from engine.command_line.flags import CONFIG_NAME, split_flags
+from engine.config.composing import typed_overrides
 from engine.config.errors import ConfigError
 from engine.config.own_configs import check_own_configs
 from engine.config.paths import CONFIGS
@@ -29,6 +31,7 @@ from engine.processes import launching, ranks
 from engine.processes.outcome import describe, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
+from engine.sweeps.folders import check_job_folder
 from engine.sweeps.lifecycle import reporting_sweep
 from engine.sweeps.names import register_resolvers
 from engine.sweeps.resuming import redact_sweep_record, resumed_overrides
@@ -50,36 +53,37 @@ def launch() -> int:
     # Errors of the job are collected and raised after Hydra has returned. If `_job` raised them,
     # Hydra would print an extra line, and `explaining_errors` could blame the overrides.
     failures: list[Exception] = []
-    job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(
+    job = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=CONFIG_NAME)(
         partial(_job, failures)
     )
     with report_failure() as outcome:
-        check_overrides(sys.argv[1:])
-        _translate_typed()
-        if any(override.startswith("sweep.resume=") for override in sys.argv[1:]):
-            sys.argv[1:] = resumed_overrides(sys.argv[1:])
-            check_overrides(sys.argv[1:])
-            sys.argv[1:] = translate_overrides(sys.argv[1:])
+        flags, typed = split_flags(sys.argv[1:])
+        check_overrides(typed)
+        typed = _translate_typed(typed)
+        resumes = any(override.startswith("sweep.resume=") for override in typed)
+        if resumes:
+            typed = resumed_overrides(typed, flags)
+            check_overrides(typed)
+            typed = translate_overrides(typed)
+        sys.argv[1:] = [*flags, *typed]
         check_own_configs()
-        if {"-m", "--multirun"} & set(sys.argv[1:]):
+        if {"-m", "--multirun"} & set(typed):
             ranks.check_can_sweep()
-        with explaining_errors(sys.argv[1:]), _raising_hydra(), reporting_sweep():
+        with explaining_errors(typed), _raising_hydra(), reporting_sweep(resumes=resumes):
             job()
         if failures:
             raise failures[0]
     return outcome.code
 
 
-def _translate_typed() -> None:
-    """Replace overrides of version 0.1 on the command line, and name each of them."""
-    typed = sys.argv[1:]
-    sys.argv[1:] = translate_overrides(typed)
-    if sys.argv[1:] == typed:
-        return
-    for override in typed:
+def _translate_typed(typed: list[str]) -> list[str]:
+    """Return the command line without overrides of version 0.1, and name each of them."""
+    translated = translate_overrides(typed)
+    for override in typed if translated != typed else ():
         now = translate_override(override)
         if now != [override]:  # printed, as Hydra sets up logging later
             print(f"{override}: since version 0.2 this is {' '.join(now)}", file=sys.stderr)
+    return translated
 
 
 @contextmanager
@@ -152,23 +156,27 @@ def _run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> fl
 def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
     """Run one job of a sweep; its error is written to its folder, so that the next job starts."""
     secrets = secret_values(cfg)
-    redact_sweep_record(Path(HydraConfig.get().sweep.dir), secrets)
+    hydra_cfg = HydraConfig.get()
+    sweep = Path(hydra_cfg.sweep.dir).resolve()
+    check_job_folder(folder.path, sweep)
+    name = folder.path.relative_to(sweep)
+    redact_sweep_record(sweep, secrets)
     # In a process of a launcher, nothing else turns a signal into an error that is recorded.
     unhandled = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     try:
         with signals_raise() if unhandled else nullcontext():
             if cfg.plan:
                 return _run(cfg, folder)
-            overrides = [hide(override, secrets) for override in HydraConfig.get().overrides.task]
-            start_from = prepare_job(folder, overrides, translate_overrides)
+            overrides = [hide(override, secrets) for override in typed_overrides()]
+            start_from = prepare_job(folder, overrides, hydra_cfg.job.num, translate_overrides)
             if start_from != "done":
                 return _run(cfg, folder, start_from)
             state = folder.read_json("status.json")["state"]
-            log.info("job %s is %s already", folder.path.name, state)
+            log.info("job %s is %s already", name, state)
     except Exception as error:  # an interrupt is none, and ends the sweep
         pruned = folder.read_json("status.json").get("state") == "pruned"
         message = describe(error)
         if not cfg.plan and folder.writes:
             record_error(folder, message)
-        log.log(logging.INFO if pruned else logging.ERROR, "job %s: %s", folder.path.name, message)
+        log.log(logging.INFO if pruned else logging.ERROR, "job %s: %s", name, message)
     return None

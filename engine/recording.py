@@ -1,7 +1,6 @@
 """Record in the run folder how a run ended."""
 
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 import lightning
 from omegaconf import DictConfig
 
-from engine.config.composing import typed_overrides
+from engine.command_line.commands import resume_run_command
 from engine.config.redaction import hide, secret_values
 from engine.processes.first_failure import FailedElsewhereError, reporting_first_failure
 from engine.processes.outcome import describe, is_user_error
@@ -37,7 +36,7 @@ def recording_end(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         folder.write_end_if_missing("interrupted", str(error))
         requeue_after(error)
         if folder.last_checkpoint.exists() and folder.writes:
-            log.error("to resume: %s", hide(_resume_command(folder), secret_values(cfg)))
+            log.error("to resume: %s", hide(resume_run_command(folder.path), secret_values(cfg)))
         raise
     except PrunedRunError as error:
         folder.write_end_if_missing("pruned", str(error))
@@ -71,15 +70,6 @@ def _log_traceback(error: BaseException) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-
-
-def _resume_command(folder: RunFolder) -> str:
-    overrides = [
-        override for override in typed_overrides() if not override.startswith("ckpt_path=")
-    ]
-    return shlex.join(
-        ["python", "train.py", *overrides, f"hydra.run.dir={folder.path}", "ckpt_path=last"]
-    )
 
 
 @contextmanager

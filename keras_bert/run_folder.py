@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from engine.command_line.shell import shell_command
 from engine.processes.outcome import describe
 from engine.processes.signals import InterruptedRunError
 from keras_bert.errors import KerasBertError
@@ -64,7 +65,17 @@ class KerasRunFolder(RunFolder):
 
 @contextmanager
 def recorded(folder: KerasRunFolder) -> Iterator[None]:
-    """Record an exception in status.json, and add a note with the command that resumes the run."""
+    """Record an exception in status.json, and add a note with the command that resumes the run.
+
+    Raises:
+        RunFolderError: If another process runs in the folder.
+    """
+    with folder.locked(), _recorded(folder):
+        yield
+
+
+@contextmanager
+def _recorded(folder: KerasRunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
@@ -73,5 +84,6 @@ def recorded(folder: KerasRunFolder) -> Iterator[None]:
         folder.write_status(state, stage, describe(error))
         if folder.last_checkpoint.is_file():
             command = folder.read_config()["command"]
-            error.add_note(f"to resume: python -m keras_bert {command} --resume {folder.path}")
+            words = ("-m", "keras_bert", command, "--resume", folder.path)
+            error.add_note(f"to resume: {shell_command(*words)}")
         raise

@@ -7,6 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def make_folder(path: Path) -> Path:
+    """Create a folder that nobody else has created; the next free name is taken.
+
+    Returns:
+        The folder: `path`, or `path_2`, `path_3`, ... in the same place.
+    """
+    folder, number = path, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = path.with_name(f"{path.name}_{number}")
+        else:
+            return folder
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that readers see the old or the new content, never a part of it.
 

@@ -134,18 +134,27 @@ class RunFolder:
         inside = ckpt_path == "last" or (
             ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
         )
-        status = self.read_json("status.json")
-        # A run that failed before training has nothing to lose.
-        untrained = status.get("stage") == "setup" and not self.last_checkpoint.exists()
-        has_run = bool(status) and not (status.get("state") == "failed" and untrained)
-        if has_run and not inside:
+        if ckpt_path == "last" and not self.last_checkpoint.exists():
             msg = (
-                f"{self.path} holds a run already: set ckpt_path=last to resume it, "
-                f"or another hydra.run.dir"
+                f"ckpt_path=last: {self.path} has no checkpoint to resume from; "
+                f"leave ckpt_path out to start a run"
             )
             raise RunFolderError(msg)
-        if not has_run:
+        if self._has_results and not inside:
+            resume = "set ckpt_path=last to resume it, or " * self.last_checkpoint.exists()
+            msg = f"{self.path} holds a run already: {resume}set another hydra.run.dir"
+            raise RunFolderError(msg)
+        if not self._has_results:
+            # What a run that ended before its results has left is no part of this one.
+            for name in ("status.json", "provenance.json"):
+                (self.path / name).unlink(missing_ok=True)
             self.write_status("running", "setup")
+
+    @property
+    def _has_results(self) -> bool:
+        """Whether a run has left something that another one would overwrite."""
+        files = [self.path / name for name in ("history.csv", "metrics.json")]
+        return any(file.exists() for file in (*files, self.best_checkpoint, self.last_checkpoint))
 
     def write_status(self, state: str, stage: str, error: str | None = None) -> None:
         """Write the state and the stage of the run.

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
-from run_folders.sweep_job import DONE, Job, read_job
+from run_folders.sweep_job import DONE, Job, SweepError, is_earlier_attempt, read_job
 
 RECORD, TABLE, SEARCH, PAGE, JOURNAL = (
     "sweep.json",
@@ -42,17 +42,40 @@ class Sweep:
         """The content of search.json; empty if the sweep is not a search."""
         return RunFolder(self.path).read_json(SEARCH)
 
-    def begin(self, overrides: Iterable[str]) -> None:
-        """Write the overrides to sweep.json; a resumed sweep keeps its id and start time."""
+    def check_unused(self) -> None:
+        """Check that the folder has no sweep and no run.
+
+        Raises:
+            SweepError: If it has.
+        """
+        if self.record:
+            msg = (
+                f"hydra.sweep.dir: {self.path} holds a sweep already; resume it with sweep.resume, "
+                f"or set another folder"
+            )
+            raise SweepError(msg)
+        if (self.path / "status.json").exists() or self._job_folders():
+            msg = f"hydra.sweep.dir: {self.path} holds runs already; set another folder"
+            raise SweepError(msg)
+
+    def begin(self, overrides: Sequence[str], flags: Sequence[str] = ()) -> None:
+        """Write the start to sweep.json; a resumed sweep keeps its id and start time.
+
+        Args:
+            overrides: The overrides of the command line.
+            flags: The flags that name the place of configs.
+        """
         before = self.record
         now = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {"id": before.get("id", uuid4().hex[:8]), "started": before.get("started", now)}
-        self._write({**before, **kept, "words": list(overrides), "ended": None})
+        started = {"words": list(overrides), "flags": list(flags), "ended": None}
+        self._write({**before, **kept, **started})
 
-    def end(self, *, keep: bool) -> list[Job]:
+    def end(self, before: Mapping[str, Any] | None = None, *, keep: bool) -> list[Job]:
         """Write sweep.json and sweep.csv.
 
         Args:
+            before: The content of sweep.json before a start that has run no job; it is restored.
             keep: Whether jobs may still start. Otherwise a sweep without jobs is deleted.
 
         Returns:
@@ -68,9 +91,13 @@ class Sweep:
             {"name": j.name, "state": j.state, "overrides": j.overrides, "error": j.error}
             for j in jobs
         ]
-        self._write({**self.record, "ended": now, "jobs": listed})
+        self._write({**(before or {**self.record, "ended": now}), "jobs": listed})
         write_text(self.path / TABLE, _table(jobs))
         return jobs
+
+    def versions(self) -> dict[Path, int]:
+        """Return the folder of each job, and the time at which its status was written."""
+        return {path: (path / "status.json").stat().st_mtime_ns for path in self._job_folders()}
 
     def _write(self, record: dict[str, Any]) -> None:
         RunFolder(self.path).write_json(RECORD, record)
@@ -84,10 +111,18 @@ class Sweep:
 
     def jobs(self) -> list[Job]:
         """Return all jobs that have started, in order of their numbers."""
-        folders = [
-            path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdigit()
-        ]
-        return [read_job(path) for path in sorted(folders, key=lambda path: int(path.name))]
+        found = [read_job(path, self.path) for path in self._job_folders()]
+        return sorted(found, key=lambda job: (job.number, job.name))
+
+    def _job_folders(self) -> list[Path]:
+        """Return the folders of the jobs, at any depth, without those of earlier attempts."""
+        found, waiting = [], [self.path]
+        while waiting:
+            folders = [path for path in waiting.pop().iterdir() if path.is_dir()]
+            runs = [path for path in folders if (path / "status.json").is_file()]
+            found += [path for path in runs if not is_earlier_attempt(path)]
+            waiting += [path for path in folders if path not in runs and not path.is_symlink()]
+        return found
 
 
 def common_keys(jobs: Sequence[Job]) -> set[str]:

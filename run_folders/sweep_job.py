@@ -17,6 +17,7 @@ DONE = ("finished", "pruned")
 # Prefixes of overrides that do not change what a job trains.
 INTERNAL_OVERRIDES = ("sweep.", "hydra.", "hydra/")
 _OVERRIDES = "overrides.json"
+_ATTEMPT = "_attempt_"
 _STAGES = ("val", "test")
 
 
@@ -29,7 +30,8 @@ class Job:
     """One job, as recorded in its folder.
 
     Attributes:
-        name: The name of its folder in the sweep's folder.
+        name: The path of its folder in the sweep's folder.
+        number: Its number in the sweep.
         state: running, finished, pruned, failed or interrupted.
         overrides: Key -> value as typed.
         monitor: The metric that selects the best epoch; empty if the job has no config yet.
@@ -39,6 +41,7 @@ class Job:
     """
 
     name: str
+    number: int
     state: str
     overrides: dict[str, str]
     monitor: str
@@ -62,17 +65,22 @@ class Job:
         return sum(spent) if spent else None
 
 
-def read_job(path: Path) -> Job:
+def read_job(path: Path, sweep: Path) -> Job:
     """Read a job from its folder.
 
     A job counts as interrupted if its status is running but no process has locked its folder.
+
+    Args:
+        path: The job's folder.
+        sweep: The sweep's folder.
     """
     folder = RunFolder(path)
     status = folder.read_json("status.json")
     state = str(status.get("state", "interrupted"))
     if state == "running" and not folder.is_locked:
         state = "interrupted"
-    typed: list[str] = folder.read_json(_OVERRIDES).get("words", [])
+    recorded = folder.read_json(_OVERRIDES)
+    typed: list[str] = recorded.get("words", [])
     overrides = {
         key.lstrip("+"): value for key, _, value in (override.partition("=") for override in typed)
     }
@@ -81,7 +89,8 @@ def read_job(path: Path) -> Job:
     )
     monitor = str(config.get("monitor", ""))
     return Job(
-        name=path.name,
+        name=path.relative_to(sweep).as_posix(),
+        number=recorded.get("number", int(path.name) if path.name.isdecimal() else 0),
         state=state,
         overrides=overrides,
         monitor=monitor,
@@ -106,6 +115,7 @@ def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
 def prepare_job(
     folder: RunFolder,
     overrides: Sequence[str],
+    number: int,
     translate: Callable[[Iterable[str]], list[str]] = list,
 ) -> str | None:
     """Prepare a job's folder for running the job, whatever the folder contains.
@@ -113,6 +123,7 @@ def prepare_job(
     Args:
         folder: The job's folder.
         overrides: The job's overrides, without secrets.
+        number: The job's number in the sweep.
         translate: Turns the folder's overrides into their present form.
 
     Returns:
@@ -120,16 +131,24 @@ def prepare_job(
         starts from the beginning.
 
     Raises:
-        SweepError: If the job is still running in another process.
+        SweepError: If the job is still running in another process, or the folder is that of another
+            job.
     """
     state = folder.read_json("status.json").get("state")
+    recorded = folder.read_json(_OVERRIDES)
     own = [
         override
         for override in overrides
         if not override.lstrip("+").startswith(INTERNAL_OVERRIDES)
     ]
+    before = translate(recorded.get("words", []))
+    if recorded.get("number", number) != number and before != own:
+        msg = (
+            f"hydra.sweep.subdir: {folder.path} is the folder of job {recorded['number']}; "
+            f"add ${{hydra.job.num}}, so that each job has its own"
+        )
+        raise SweepError(msg)
     if state in DONE:
-        before = translate(folder.read_json(_OVERRIDES).get("words", []))
         _warn_of_other_overrides(folder.path.name, before, own)
         return "done"
     if state == "running" and folder.writes and folder.is_locked:
@@ -138,7 +157,7 @@ def prepare_job(
     resumes = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
     if state is not None and not resumes and folder.writes:
         _set_aside(folder.path)
-    folder.write_json(_OVERRIDES, {"words": own})
+    folder.write_json(_OVERRIDES, {"words": own, "number": number})
     return "last" if resumes else None
 
 
@@ -153,10 +172,16 @@ def _warn_of_other_overrides(name: str, before: Sequence[str], overrides: Sequen
         )
 
 
+def is_earlier_attempt(path: Path) -> bool:
+    """Return whether `prepare_job` has set a folder aside."""
+    name, marker, attempt = path.name.rpartition(_ATTEMPT)
+    return bool(marker) and attempt.isdecimal() and path.with_name(name).is_dir()
+
+
 def _set_aside(path: Path) -> None:
     """Rename the folder of an earlier attempt; the job runs again in a new folder."""
     attempt = 1
-    while (kept := path.with_name(f"{path.name}_attempt_{attempt}")).exists():
+    while (kept := path.with_name(f"{path.name}{_ATTEMPT}{attempt}")).exists():
         attempt += 1
     path.rename(kept)
     path.mkdir()

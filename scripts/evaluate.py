@@ -33,7 +33,10 @@ def main() -> int:
         help="with --data: stop at bad rows, or leave them out and list them",
     )
     other.add_argument(
-        "--data-dir", help="folder of the data, if it is not the one in the run's config.yaml"
+        "--data-dir",
+        metavar="DIR",
+        help="folder of the data, if it is not the one in the run's config.yaml: "
+        "the folder of the datasets, or the dataset's own folder if that was renamed",
     )
     arguments = parser.parse_args()
     with report_failure() as outcome:

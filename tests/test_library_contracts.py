@@ -134,7 +134,7 @@ CONTRACTS = [
         "no public function returns the file that states a key",
     ),
     Contract(
-        ["omegaconf/_utils.py: ex.full_key = full_key"], ["engine/config/composing.py: __cause__.full_key"],
+        ["omegaconf/_utils.py: ex.full_key = full_key"], ["engine/command_line/explaining.py: __cause__.full_key"],
         "only `full_key` names the missing part of a key; a test below checks it",
     ),
     Contract(

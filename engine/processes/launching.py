@@ -6,23 +6,16 @@ does not change, and a job that crashes does not end the sweep.
 """
 
 import logging
-import sys
-from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.composing import typed_overrides
+from engine.command_line.commands import process_command
 from engine.processes.outcome import describe
 from engine.processes.ranks import is_rank_zero, this_rank, was_restarted
 from engine.processes.supervisor import Processes
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
-
-_ROOT = Path(__file__).resolve().parents[2]
-
 
 _ALL = -1  # Lightning's number for all devices
 
@@ -128,7 +121,7 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None) 
         # The store of the processes' rendezvous. Port 0 binds a free port at once. A free port that
         # is only looked up could be taken before it is used.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        command = _command(folder, ckpt_path)
+        command = process_command(folder.path, ckpt_path)
         failed = Processes(command, process_count(cfg), store.port, folder).run()
     except Exception as error:
         folder.write_end_if_missing("failed", describe(error))
@@ -138,37 +131,3 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None) 
         raise ProcessesError(status["error"] if status != before and status["error"] else failed)
     score: float | None = folder.read_json("metrics.json").get("best", {}).get("score")
     return score
-
-
-def _command(folder: RunFolder, ckpt_path: str | None) -> list[str]:
-    """Return the command of one process.
-
-    It has the overrides that the user typed or the sweep chose, and the job's run folder.
-    """
-    hydra_cfg = HydraConfig.get()
-    overrides = [
-        override for override in typed_overrides() if not override.startswith("ckpt_path=")
-    ]
-    settings = [
-        "hydra.mode=RUN",
-        f"hydra.run.dir={_quoted(folder.path)}",
-        "hydra.output_subdir=null",
-    ]
-    if hydra_cfg.mode is RunMode.MULTIRUN:  # interpolations in the config may use these keys
-        settings.append(f"hydra.sweep.dir={_quoted(Path(hydra_cfg.sweep.dir).resolve())}")
-        job = hydra_cfg.job
-        settings += [
-            f"hydra.job.{key}={_quoted(getattr(job, key))}"
-            for key in ("num", "id")
-            if not OmegaConf.is_missing(job, key)
-        ]
-    checkpoint = [] if ckpt_path is None else [f"ckpt_path={_quoted(ckpt_path)}"]
-    return [sys.executable, str(_ROOT / "train.py"), *overrides, *checkpoint, *settings]
-
-
-def _quoted(value: object) -> str:
-    r"""Return a value in single quotes, so that Hydra's grammar reads it unchanged.
-
-    In Hydra's grammar a backslash escapes only a quote, and another backslash only before a quote.
-    """
-    return "'" + str(value).replace("'", r"\'") + "'"

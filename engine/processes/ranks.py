@@ -5,7 +5,7 @@ Third-party packages are imported inside functions, so that importing this modul
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -162,7 +162,15 @@ def stamp() -> str:
     Raises:
         LaunchError: If torchrun's processes cannot agree on a stamp.
     """
-    return _slurm_stamp(os.environ) or _torchrun_stamp() or time.strftime(_STAMP)
+    return fixed_stamp() or agreed("stamp", lambda: time.strftime(_STAMP))
+
+
+def fixed_stamp() -> str | None:
+    """Return the stamp that an id of the launcher sets; None where it is a time.
+
+    Processes that are requeued or have no shared store find their folder by it.
+    """
+    return _slurm_stamp(os.environ) or _torchrun_id()
 
 
 def _slurm_stamp(environment: Mapping[str, str]) -> str | None:
@@ -179,25 +187,34 @@ def _slurm_stamp(environment: Mapping[str, str]) -> str | None:
     return f"slurm_{job}" if step == "0" else f"slurm_{job}_step{step}"
 
 
-def _torchrun_stamp() -> str | None:
-    """Return the time of the first process that asks; the store of torchrun's agents shares it.
+def _torchrun_id() -> str | None:
+    """Return torchrun's rendezvous id where its agents keep no store for its processes."""
+    rank = this_rank()
+    if rank is None or rank.launcher != "torchrun" or rank.world == 1 or _agents_keep_store():
+        return None
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if run_id == "none":
+        msg = (
+            "torchrun's agents have no shared store, so the processes cannot agree on a run "
+            "folder; set hydra.run.dir=RUN"
+        )
+        raise LaunchError(msg)
+    return f"torchrun_{run_id}"
 
-    Without that store it is torchrun's rendezvous id. None for a process that torchrun did not
-    start, and for a single one.
+
+def agreed(name: str, choose: Callable[[], str]) -> str:
+    """Return what rank 0 chooses; the store of torchrun's agents shares it with the other ranks.
+
+    Ranks that were restarted keep the first choice. A process that torchrun did not start chooses
+    by itself.
     """
     rank = this_rank()
     if rank is None or rank.launcher != "torchrun" or rank.world == 1:
-        return None
-    if not _agents_keep_store():
-        run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-        if run_id == "none":
-            msg = (
-                "torchrun's agents have no shared store, so the processes cannot agree on a run "
-                "folder; set hydra.run.dir=RUN"
-            )
-            raise LaunchError(msg)
-        return f"torchrun_{run_id}"
-    return str(_agents_store().compare_set("thaw/stamp", "", time.strftime(_STAMP)).decode())
+        return choose()
+    store, key = _agents_store(), f"thaw/{name}"
+    if rank.number == 0 and not store.check([key]):
+        store.set(key, choose())
+    return store.get(key).decode()
 
 
 @cache

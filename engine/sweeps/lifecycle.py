@@ -7,7 +7,8 @@ jobs are listed, written to files and plotted.
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,97 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from engine.command_line.commands import resume_sweep_command
+from engine.command_line.flags import flags_of
+from engine.command_line.quoting import settled
 from engine.config.redaction import hide, secret_values
+from engine.sweeps.folders import check_overrides_of_hydra, choose_folder
 from engine.sweeps.resuming import redact_sweep_record
 from run_folders.kinds import metric_text, shown_in
+from run_folders.run_folder import RunFolder
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
 
 log = logging.getLogger(__name__)
 
-# The sweep that has started in this process, and the secrets in its overrides; at most one entry.
-_begun: list[tuple[Sweep, set[str]]] = []
+# Prefixes of overrides that are no part of the sweep.
+_OF_THE_START = ("hydra.mode=", "hydra.sweep.dir=")
+
+
+@dataclass
+class _Begun:
+    """The sweep that has started in this process.
+
+    Attributes:
+        resumes: Whether the command line resumes a sweep.
+        sweep: The sweep; None before its start.
+        record: The content of its sweep.json before its start.
+        versions: Its jobs before its start; see `Sweep.versions`.
+        secrets: The secrets in its overrides.
+        flags: The flags that it was started with.
+        lock: Keeps other processes from running the same sweep.
+    """
+
+    resumes: bool
+    sweep: Sweep | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    versions: dict[Path, int] = field(default_factory=dict)
+    secrets: set[str] = field(default_factory=set)
+    flags: list[str] = field(default_factory=list)
+    lock: ExitStack = field(default_factory=ExitStack)
+
+
+_begun = _Begun(resumes=False)
+
+
+class _CallbackError(BaseException):
+    """Carries an error of the callback; of an `Exception`, Hydra would make a warning."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _CallbackError(error) from error
 
 
 class SweepCallback(Callback):
-    """Hydra callback that records the start of a sweep."""
+    """Hydra callback that chooses the folder, and records the start of a sweep."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
+        """Choose the run folder."""
+        with _raising():
+            check_overrides_of_hydra(config, sweeps=False)
+            choose_folder(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
-        """Record the sweep's overrides in its folder, without secrets."""
-        overrides = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
-        secrets = _secrets_in(overrides)
-        sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
-        sweep.begin(
-            hide(override, secrets)
-            for override in overrides
-            if not override.startswith(("hydra.mode=", "hydra.sweep.dir="))
-        )
-        _begun[:] = [(sweep, secrets)]
+        """Choose the sweep's folder, and record the sweep's overrides in it, without secrets."""
+        with _raising():
+            check_overrides_of_hydra(config, sweeps=True)
+            choose_folder(config, "hydra.sweep.dir")
+            _begin(config)
+
+
+def _begin(config: DictConfig) -> None:
+    sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
+    _begun.lock.enter_context(RunFolder(sweep.path).locked())
+    if not _begun.resumes:
+        sweep.check_unused()
+    of_hydra = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    overrides = [
+        *(text for text in map(str, of_hydra) if not text.startswith(_OF_THE_START)),
+        *settled(map(str, OmegaConf.to_container(config.hydra.overrides.task, resolve=False))),
+    ]
+    _begun.secrets = _secrets_in(overrides)
+    _begun.flags = flags_of(config.hydra)
+    _begun.record, _begun.versions = sweep.record, sweep.versions()
+    sweep.begin([hide(override, _begun.secrets) for override in overrides], _begun.flags)
+    _begun.sweep = sweep
 
 
 def _secrets_in(overrides: Sequence[str]) -> set[str]:
@@ -57,32 +123,42 @@ def _secrets_in(overrides: Sequence[str]) -> set[str]:
 
 
 @contextmanager
-def reporting_sweep() -> Iterator[None]:
+def reporting_sweep(*, resumes: bool) -> Iterator[None]:
     """Write and print the results of a sweep that starts inside, also where it ends with an error.
 
+    Args:
+        resumes: Whether the sweep was begun before.
+
     Raises:
-        SweepError: If jobs of the sweep failed.
+        SweepError: If the sweep cannot start, or jobs of it failed.
     """
-    _begun.clear()
-    try:
-        yield
-    except BaseException:
-        with suppress(SweepError):  # the first error is the one to report
-            _end_sweep(ended=False)
-        raise
-    _end_sweep(ended=True)
+    global _begun
+    _begun = _Begun(resumes)
+    with _begun.lock:
+        try:
+            yield
+        except _CallbackError as carrier:
+            raise carrier.error from None
+        except BaseException:
+            with suppress(SweepError):  # the first error is the one to report
+                _end_sweep(ended=False)
+            raise
+        _end_sweep(ended=True)
 
 
 def _end_sweep(*, ended: bool) -> None:
-    if not _begun:
+    sweep = _begun.sweep
+    if sweep is None:
         return
-    sweep, secrets = _begun.pop()
-    redact_sweep_record(sweep.path, secrets)
+    redact_sweep_record(sweep.path, _begun.secrets)
     # Jobs that submitit has queued start later and need the sweep's folder.
-    jobs = sweep.end(keep=not ended and (sweep.path / ".submitit").exists())
+    keep = not ended and (sweep.path / ".submitit").exists()
+    nothing_ran = sweep.versions() == _begun.versions
+    jobs = sweep.end(_begun.record if nothing_ran else None, keep=keep)
     if not jobs:
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    width = None if sys.stdout.isatty() else 160
+    console = Console(width=width, markup=False, emoji=False)
     console.print(_jobs_table(jobs))
     console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
     _write_page(sweep, console)
@@ -91,7 +167,7 @@ def _end_sweep(*, ended: bool) -> None:
         _remove_pickles(sweep.path)
     if failed:
         console.print(
-            f"to resume: python train.py -m sweep.resume={sweep.path}",
+            f"to resume: {resume_sweep_command(sweep.path, _begun.flags)}",
             highlight=False,
             soft_wrap=True,
         )

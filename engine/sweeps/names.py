@@ -50,7 +50,9 @@ def _sweep_name(default: str) -> str:
 
 def _run_name(name: str, folder: str) -> str:
     """Return a run's name on dashboards: name and start time, for a sweep's job also its number."""
-    return " ".join([name[:_LONGEST_NAME], *Path(folder).parts[-2 if _is_job(folder) else -1 :]])
+    sweep = _sweep_of(folder)
+    parts = [Path(folder).name] if sweep is None else Path(folder).relative_to(sweep.parent).parts
+    return " ".join([name[:_LONGEST_NAME], *parts])
 
 
 def _group(folder: str) -> str | None:
@@ -58,9 +60,10 @@ def _group(folder: str) -> str | None:
 
     Returns None for a run outside of a sweep.
     """
-    return "/".join(Path(folder).parts[-3:-1]) if _is_job(folder) else None
+    sweep = _sweep_of(folder)
+    return None if sweep is None else "/".join(sweep.parts[-2:])
 
 
-def _is_job(folder: str) -> bool:
-    """Return whether a run folder is in a sweep's folder; every process of a job can check this."""
-    return (Path(folder).parent / RECORD).is_file()
+def _sweep_of(folder: str) -> Path | None:
+    """Return the sweep's folder that a run folder is in; every process of a job can find it."""
+    return next((path for path in Path(folder).parents if (path / RECORD).is_file()), None)

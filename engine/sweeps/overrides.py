@@ -51,6 +51,13 @@ def open_search(
     Raises:
         SearchError: If the search is misconfigured, or its study cannot be opened.
     """
+    sweep_node = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if sweep_node["subdir"] != "${hydra.job.num}":
+        msg = (
+            f"hydra.sweep.subdir={sweep_node['subdir']}: a search names its folders by the trials' "
+            f"numbers; leave it out"
+        )
+        raise SearchError(msg)
     fixed, space = _split_overrides(
         OverridesParser.create(config_loader=hydra_context.config_loader).parse_overrides(
             list(arguments)

@@ -17,7 +17,10 @@ _SETTINGS = re.compile(
     r"|hydra\.sweeper\.(n_trials|n_jobs|seed|sampler|pruner|study_name|max_batch_size)"
 )
 _SEARCH = re.compile(r"hydra\.sweeper\.(space|objectives|sampler_options|pruner_options)(\..*)?")
+# Names of the jobs' folders. They are checked to be inside of the sweep's folder.
+_FOLDER_NAMES = re.compile(r"hydra\.(sweep\.subdir|job\.config\.override_dirname\..*)")
 _PLAIN = re.compile(r"[\w.:+-]*")
+_OF_HYDRA = re.compile(r"\$\{hydra:[\w.]+\}")  # reads a key of Hydra
 # A resolver, or an interpolation that another one names.
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 _WORD = re.compile(r"[^\s,()\[\]{}'\"]+")
@@ -27,11 +30,11 @@ def is_trusted(override: str) -> bool:
     """Return whether an override from a file may be used.
 
     It may if it sets a key of Thaw's config to a plain value, chooses options of groups by their
-    names, or sets a plain setting of the launcher or the sweeper.
+    names, or sets a plain setting of the launcher, the sweeper or the jobs' folders.
     """
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
-    if override.startswith("-") or "@" in key or _RESOLVER.search(override):
+    if override.startswith("-") or "@" in key or _RESOLVER.search(_OF_HYDRA.sub("", override)):
         return False
     if "/" in key or key in groups():
         return all(map(_NAME.fullmatch, _WORD.findall(value)))
@@ -39,6 +42,8 @@ def is_trusted(override: str) -> bool:
         return True
     if _SEARCH.fullmatch(key):
         return "_target_" not in override
+    if _FOLDER_NAMES.fullmatch(key):
+        return True
     return bool(_SETTINGS.fullmatch(key) and _PLAIN.fullmatch(value))
 
 

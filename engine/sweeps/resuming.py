@@ -4,34 +4,31 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.command_line.quoting import quoted, unquoted
 from engine.config.redaction import HIDDEN, hide
 from engine.sweeps.recorded_overrides import untrusted
 from run_folders.files import write_text
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
 
+_PREFIX = "sweep.resume="
 
-def resumed_overrides(overrides: Sequence[str]) -> list[str]:
+
+def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
     """Return the command line that resumes a sweep.
 
     Args:
         overrides: The arguments of the command line, with `sweep.resume=FOLDER`.
+        flags: The flags that name the place of configs.
 
     Returns:
         `-m`, the sweep's first overrides, the new ones, and the sweep's folder.
 
     Raises:
-        SweepError: If the folder is not a sweep's, or the storage of the study was not saved and
-            is not set again.
+        SweepError: If the folder is not a sweep's, or the storage of the study or the place of
+            configs is not set again.
     """
-    prefix = "sweep.resume="
-    path = Path(
-        next(
-            override.removeprefix(prefix)
-            for override in reversed(overrides)
-            if override.startswith(prefix)
-        )
-    ).expanduser()
+    path = _folder(next(text for text in reversed(overrides) if text.startswith(_PREFIX)))
     record = Sweep(path).record
     if "words" not in record:
         msg = (
@@ -39,6 +36,7 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
             "set a folder such as runs/sweeps/NAME/STAMP"
         )
         raise SweepError(msg)
+    _check_flags(path, record.get("flags"), flags)
     words = record["words"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         msg = f"{path / RECORD} is damaged: its overrides are not a list of texts"
@@ -70,9 +68,25 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
     now = [
         override
         for override in overrides
-        if not override.startswith(prefix) and override not in ("-m", "--multirun")
+        if not override.startswith(_PREFIX) and override not in ("-m", "--multirun")
     ]
-    return ["-m", *before, *now, f"hydra.sweep.dir={path.resolve()}"]
+    return ["-m", *before, *now, f"hydra.sweep.dir={quoted(path.resolve())}"]
+
+
+def _folder(override: str) -> Path:
+    """Return the folder of `sweep.resume=FOLDER`, which may be in Hydra's quotes."""
+    value = override.removeprefix(_PREFIX)
+    plain = Path(value).expanduser()
+    return plain if plain.is_dir() else Path(unquoted(value)).expanduser()
+
+
+def _check_flags(path: Path, before: object, now: Sequence[str]) -> None:
+    """Check that the flags of the sweep's start are set again, as a file may not name them."""
+    names = {flag.partition("=")[0] for flag in now}
+    for flag in before if isinstance(before, list) else ():
+        if str(flag).partition("=")[0] not in names:
+            msg = f"sweep.resume={path}: the sweep began with {flag}; set it again"
+            raise SweepError(msg)
 
 
 def redact_sweep_record(path: Path, secrets: set[str]) -> None:

@@ -215,7 +215,7 @@ class Search:
             SearchError: If a run folder contains the run of another trial.
         """
         for trial in asked:
-            job = read_job(self.sweep / trial.job)
+            job = read_job(self.sweep / trial.job, self.sweep)
             expected = dict(
                 override.split("=", 1)
                 for override in trial.overrides

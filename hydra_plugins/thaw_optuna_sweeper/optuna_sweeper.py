@@ -1,6 +1,6 @@
 """Hydra sweeper that gets trials from an Optuna study and runs them with the chosen launcher."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -76,6 +76,7 @@ class OptunaSweeper(Sweeper):
         Raises:
             SearchError: If the search is misconfigured, or a required package is not installed.
         """
+        from engine.command_line.published_optuna import replacement
         from engine.sweeps.space import SearchError
 
         try:
@@ -90,6 +91,10 @@ class OptunaSweeper(Sweeper):
 
         if self.n_jobs < 1:
             msg = f"hydra.sweeper.n_jobs: received {self.n_jobs}; at least 1 is needed"
+            raise SearchError(msg)
+        for name in set(self.settings) - {field.name for field in fields(OptunaSweeperConf)}:
+            key = f"hydra.sweeper.{name}"
+            msg = replacement(key) or f"{key}: the sweeper has no such key"
             raise SearchError(msg)
         fixed, search = open_search(self.hydra_context, self.config, self.settings, arguments)
         try:

@@ -5,6 +5,7 @@ These are devices, seeds, the model, the tokenizer, and the files written before
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -25,7 +26,7 @@ from keras_bert.network.model import create_BERT, settings_of
 from keras_bert.run_folder import KerasRunFolder
 from keras_bert.training.fitting import TrainingPlan, uses_xla
 from keras_bert.training.settings import TrainingSettings
-from run_folders.files import write_text
+from run_folders.files import make_folder, write_text
 
 Settings = TypeVar("Settings", bound=TrainingSettings)
 
@@ -73,7 +74,7 @@ def open_run(settings: Settings, command: str, path: Path) -> tuple[Settings, Ke
     Args:
         settings: The options of the command. If `resume` is set, all others are ignored.
         command: pretrain or finetune.
-        path: The folder of a new run.
+        path: The folder of a new run; if `out` is not set, the next free name is taken.
 
     Returns:
         The settings and the folder. A resumed run uses its saved settings.
@@ -83,15 +84,16 @@ def open_run(settings: Settings, command: str, path: Path) -> tuple[Settings, Ke
             not contain an unfinished run of this command.
     """
     if not settings.resume:
-        folder = KerasRunFolder(path)
-        is_running = (
-            folder.config.exists() and folder.read_json("status.json").get("state") == "running"
-        )
+        folder = KerasRunFolder(path if settings.out else make_folder(path))
         # A run that ended before its first checkpoint may be overwritten.
-        if is_running or folder.last_checkpoint.exists():
+        if folder.last_checkpoint.exists():
+            finished = folder.read_json("status.json").get("state") == "finished"
+            resume = "" if finished else f"give --resume {_word(folder)} to resume it, or "
+            msg = f"{folder.path} holds a run already: {resume}give another --out"
+            raise KerasBertError(msg)
+        if folder.is_locked:
             msg = (
-                f"{folder.path} holds a run already: give --resume {folder.path} to resume it, "
-                "or another --out"
+                f"{folder.path}: a run is still going on in it; wait for it, or give another --out"
             )
             raise KerasBertError(msg)
         folder.write_status("running", "setup")
@@ -101,7 +103,7 @@ def open_run(settings: Settings, command: str, path: Path) -> tuple[Settings, Ke
     if config["command"] != command:
         msg = (
             f"{folder.path} is a run of {config['command']}: resume it with "
-            f"python -m keras_bert {config['command']} --resume {folder.path}"
+            f"python -m keras_bert {config['command']} --resume {_word(folder)}"
         )
         raise KerasBertError(msg)
     if folder.read_json("status.json").get("state") == "finished":
@@ -112,6 +114,11 @@ def open_run(settings: Settings, command: str, path: Path) -> tuple[Settings, Ke
         k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known
     }
     return type(settings)(**{**values, "resume": str(folder.path)}), folder
+
+
+def _word(folder: KerasRunFolder) -> str:
+    """Return the folder's path as one word of a shell."""
+    return shlex.quote(str(folder.path))
 
 
 def start(settings: TrainingSettings, folder: KerasRunFolder, texts: Sequence[str]) -> Start:

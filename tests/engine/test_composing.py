@@ -3,7 +3,8 @@
 import pytest
 from hydra import MissingConfigException
 
-from engine.config.composing import OverrideError, compose_config, explaining_errors
+from engine.command_line.explaining import OverrideError, explaining_errors
+from engine.config.composing import compose_config
 
 
 def test_a_launcher_without_its_plugin_names_the_extra() -> None:

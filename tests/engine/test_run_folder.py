@@ -1,11 +1,12 @@
 """Writing and reading a run folder."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
 import pytest
 
-from run_folders.files import write_atomically, write_text
+from run_folders.files import make_folder, write_atomically, write_text
 from run_folders.run_folder import RunFolder, RunFolderError
 
 
@@ -75,12 +76,52 @@ def test_status_keeps_its_start(tmp_path: Path) -> None:
         "ended": status["ended"],
     }
     assert status["ended"] is not None
+    write_text(folder.last_checkpoint, "state")
     for elsewhere in (None, str(tmp_path.parent / "other" / "last.ckpt")):
         with pytest.raises(RunFolderError, match="holds a run already"):
             folder.begin(elsewhere)
     for here in ("last", str(tmp_path / "checkpoints" / "best.ckpt")):
         folder.begin(here)
         assert folder.read_json("status.json") == status  # until the run is resumed
+
+
+@pytest.mark.parametrize(
+    ("state", "stage"), [("failed", "fit"), ("interrupted", "setup"), ("running", "setup")]
+)
+def test_a_run_without_results_does_not_block_its_folder(
+    state: str, stage: str, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_status(state, stage, "why")
+    folder.write_json("provenance.json", {"seed": 1})
+    folder.begin(None)
+    status = folder.read_json("status.json")
+    assert (status["state"], status["stage"], status["error"]) == ("running", "setup", None)
+    assert not (tmp_path / "provenance.json").exists()  # else the run would seem resumed
+
+
+def test_a_resume_is_advised_only_where_it_works(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(
+        RunFolderError, match="has no checkpoint to resume from; leave ckpt_path out"
+    ):
+        folder.begin("last")
+    write_text(folder.best_checkpoint, "weights")  # of a run without training
+    with pytest.raises(RunFolderError, match=r"already: set another hydra\.run\.dir"):
+        folder.begin(None)
+    write_text(folder.last_checkpoint, "state")
+    with pytest.raises(RunFolderError, match=r"already: set ckpt_path=last .*, or set another"):
+        folder.begin(None)
+    folder.begin("last")
+
+
+def test_folders_that_are_made_at_once_differ(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        made = list(pool.map(make_folder, [tmp_path / "runs" / "stamp"] * 100))
+    assert len(set(made)) == 100
+    assert all(path.is_dir() for path in made)
+    names = {"stamp", *(f"stamp_{number}" for number in range(2, 101))}
+    assert {path.name for path in made} == names
 
 
 def test_characters_that_utf8_cannot_encode_are_escaped(tmp_path: Path) -> None:

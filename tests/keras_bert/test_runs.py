@@ -238,7 +238,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
         stopped = command(*arguments, folder=tmp_path / "stopped")
     assert stopped.code == 143
     assert read(stopped.folder, "status.json")["state"] == "interrupted"
-    assert f"to resume: python -m keras_bert {kind} --resume {stopped.folder}" in stopped.err
+    assert f" -m keras_bert {kind} --resume {stopped.folder}\n" in stopped.err
     assert len(history(stopped.folder)) == 1
     resumed = command(kind, "--resume", str(stopped.folder))
     assert resumed.code == 0, resumed.err

@@ -1,0 +1,85 @@
+"""The commands that start a job's processes, and those that resume a run or a sweep."""
+
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from engine.command_line.flags import flags_of
+from engine.command_line.quoting import quoted
+from engine.command_line.shell import shell_command
+from engine.config.composing import typed_overrides
+
+_TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+# Prefixes of overrides of Hydra that a resumed run does not repeat: its place, and what concerns a
+# sweep as a whole.
+_PLACE = (
+    "hydra.mode=",
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra.sweeper.",
+    "hydra.launcher.",
+    "hydra/sweeper",
+    "hydra/launcher",
+)
+# The process that starts the others acts on these alone.
+_OF_PARENT = (*_PLACE, "hydra.callbacks.", "hydra.output_subdir=")
+
+
+def process_command(folder: Path, ckpt_path: str | None) -> list[str]:
+    """Return the command of one process of the running job.
+
+    It has the overrides that the user typed or the sweep chose, and the job's run folder.
+
+    Args:
+        folder: The run folder.
+        ckpt_path: The checkpoint to start from.
+    """
+    hydra = HydraConfig.get()
+    settings = [
+        "hydra.mode=RUN",
+        f"hydra.run.dir={quoted(folder)}",
+        "hydra.output_subdir=null",
+    ]
+    if hydra.mode is RunMode.MULTIRUN:  # interpolations in the config may use these keys
+        settings.append(f"hydra.sweep.dir={quoted(Path(hydra.sweep.dir).resolve())}")
+        settings += [
+            f"hydra.job.{key}={quoted(getattr(hydra.job, key))}"
+            for key in ("num", "id")
+            if not OmegaConf.is_missing(hydra.job, key)
+        ]
+    checkpoint = [] if ckpt_path is None else [f"ckpt_path={quoted(ckpt_path)}"]
+    return [sys.executable, str(_TRAIN), *_same_job(_OF_PARENT), *checkpoint, *settings]
+
+
+def resume_run_command(folder: Path) -> str:
+    """Return the command for a shell that resumes the running job in its folder."""
+    place = [f"hydra.run.dir={quoted(folder)}", "ckpt_path=last"]
+    return shell_command(_TRAIN, *_same_job(_PLACE), *place)
+
+
+def resume_sweep_command(folder: Path, flags: list[str]) -> str:
+    """Return the command for a shell that resumes a sweep.
+
+    Args:
+        folder: The sweep's folder.
+        flags: The flags that it was started with; see `flags_of`.
+    """
+    return shell_command(_TRAIN, *flags, "-m", f"sweep.resume={quoted(folder)}")
+
+
+def _same_job(without: tuple[str, ...]) -> list[str]:
+    """Return the flags and the overrides of the running job.
+
+    Args:
+        without: Prefixes of overrides of Hydra that are left out.
+    """
+    hydra = HydraConfig.get()
+    of_hydra = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    return [
+        *flags_of(hydra),
+        *(text for text in map(str, of_hydra) if not text.lstrip("+~").startswith(without)),
+        *(text for text in typed_overrides() if not text.lstrip("+").startswith("ckpt_path=")),
+    ]
