@@ -158,5 +158,5 @@ BAD_IMAGES: dict[str, tuple[bytes, str]] = {
         encoded(Image.new("RGB", (40, 1))),
         r"is 40 x 1 pixels: too small to show anything",
     ),
-    "notes.txt": (b"hello", r"'\.txt' is not an image format; known are \.png"),
+    "notes.txt": (b"hello", r"is not a readable image: it begins with b'hello'"),
 }

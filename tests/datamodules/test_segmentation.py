@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.images.decoding import decode_mask
+from datamodules.masks.decoding import decode_mask
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
 from lightning_modules.segmenter import Segmenter
@@ -251,10 +251,10 @@ BAD_PAIRS: dict[str, tuple[str, bytes | None, str]] = {
     "an empty mask": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); fix"),
     "text": ("annotations/train/003.png", b"wall wall floor", "annotations/train/003.png: is not a readable image"),
     "a bad image": ("images/train/003.jpg", BAD_IMAGES["truncated.jpg"][0], "images/train/003.jpg: is truncated"),
-    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: '.txt' is not an image format; known are .png"),
+    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: has no mask: there is no annotations/train/notes.png; fix"),
     "two images of a name": (
         "images/train/003.png", bytes_of(image_of(GOOD)),
-        "images/train/003.png: another image of that name has the mask annotations/train/003.png already; fix",
+        "images/train/003.png: has the same name as images/train/003.jpg, whose mask is annotations/train/003.png; rename one",
     ),
 }  # fmt: skip
 
@@ -389,13 +389,13 @@ def test_masks_with_few_bits_are_read_as_stored(depth: int, classes: int) -> Non
     assert (
         np.asarray(Image.open(io.BytesIO(content))) != values
     ).any()  # Pillow scales them to 0..255
-    assert (decode_mask(content, 10_000) == values).all()
+    assert (decode_mask(content, 10_000)[0] == values).all()
     palette = Image.fromarray(values, "P")
     palette.putpalette([k for k in range(16) for _ in range(3)])
     buffer = io.BytesIO()
     palette.save(buffer, "PNG", bits=depth)
-    assert (decode_mask(buffer.getvalue(), 10_000) == values).all()
-    assert (decode_mask(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
+    assert (decode_mask(buffer.getvalue(), 10_000)[0] == values).all()
+    assert (decode_mask(bytes_of(values % 2 > 0), 10_000)[0] == values % 2).all()  # one bit
 
 
 def move_pairs(
@@ -438,7 +438,7 @@ def test_other_layouts_need_configuration_only(
     assert all((a == b).all() for a, b in zip(data.pairs("test", [3])[0], expected, strict=True))
     folder = data_dir / "rooms" / images.format(split="val")
     mask_folder = data_dir / "rooms" / annotations.format(split="val")
-    assert data.reader.annotations_for(folder) == (mask_folder if mask_folder != folder else None)
+    assert data.reader.annotations_for(folder) == mask_folder
 
 
 def test_one_folder_for_both_needs_a_suffix(data_dir: Path) -> None:
@@ -513,8 +513,8 @@ def test_an_operation_without_a_deterministic_form_is_reported(
     assert "Traceback" not in ended.err
 
 
-def test_exif_orientation_of_an_image_is_ignored(data_dir: Path) -> None:
-    """A mask belongs to the stored pixels; applying the orientation would misalign them."""
+def test_exif_orientation_of_an_image_turns_its_mask(data_dir: Path) -> None:
+    """The mask fits only the stored pixels, so it was drawn on them."""
     path = data_dir / "rooms" / "images" / "val" / "000.jpg"
     image = Image.open(path)
     exif = image.getexif()
@@ -523,7 +523,8 @@ def test_exif_orientation_of_an_image_is_ignored(data_dir: Path) -> None:
     data = module(data_dir)
     data.setup()
     pixels, labels = data.pairs("val", [0])[0]
-    assert pixels.shape[:2] == labels.shape == (32, 40)
+    assert pixels.shape[:2] == labels.shape == (40, 32)
+    assert (labels == np.rot90(mask(100), -1)).all()
 
 
 def test_the_parquet_revision_of_the_hub_is_requested(
