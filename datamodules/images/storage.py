@@ -110,18 +110,6 @@ class ImageSplit(Dataset[ImageBatch]):
         found: list[int] = order[np.searchsorted(rows, indices, sorter=order)].tolist()
         return found
 
-    def with_two_labels(self) -> list[tuple[int, int]]:
-        """Return the positions of two equal images with different labels, one pair a content."""
-        values = self.digests.view("V32").ravel()
-        _, first, group = np.unique(values, return_index=True, return_inverse=True)
-        before = first[group]  # position of the first image with the same content
-        found: dict[int, int] = {}
-        for position in np.flatnonzero(before != np.arange(len(values))).tolist():
-            start = int(before[position])
-            if self.labels[start] != self.labels[position]:
-                found.setdefault(start, position)
-        return sorted(found.items())
-
     def _batch(self, pixels: Tensor, positions: Sequence[int]) -> ImageBatch:
         labels = torch.tensor([self.labels[p] for p in positions])
         index = torch.from_numpy(self.encoded.indices_at(positions))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from datamodules.images.decoding import BadImageError, Decoded, Header
+from datamodules.images.duplicates import DIGEST
 from datamodules.images.encoded_rows import EncodedRows
 from datamodules.images.rows import EncodedImage, read_with_digest
 from datamodules.images.storage import DecodedImages, Decoding, EncodedImages, ImageSplit
@@ -21,7 +22,6 @@ from datamodules.reading.progress import tracked
 
 log = logging.getLogger(__name__)
 
-_DIGEST = 32  # bytes
 _LARGEST_SHARE = 0.6  # share of the memory that images may take
 _TOGETHER = 32  # small images take less time than handing them to a thread
 
@@ -93,7 +93,7 @@ class _Kept:
     def report(self) -> npt.NDArray[np.uint8]:
         """Log the conversions; return the digests [N, 32]."""
         report_conversions(self.split, self.conversions)
-        return np.frombuffer(bytes(self.digests), np.uint8).reshape(-1, _DIGEST)
+        return np.frombuffer(bytes(self.digests), np.uint8).reshape(-1, DIGEST)
 
 
 def report_conversions(split: str, conversions: Counter[str]) -> None:
@@ -162,7 +162,7 @@ def _digests_of_names(encoded: EncodedRows) -> npt.NDArray[np.uint8]:
         size = len(image.source) if isinstance(image.source, bytes) else _size_of(image.source)
         facts = f"{image.name}\0{size}".encode("utf-8", "surrogateescape")
         digests += hashlib.sha256(facts).digest()
-    return np.frombuffer(bytes(digests), np.uint8).reshape(-1, _DIGEST)
+    return np.frombuffer(bytes(digests), np.uint8).reshape(-1, DIGEST)
 
 
 def _size_of(path: Path) -> int:
