@@ -12,9 +12,7 @@ from datamodules.images.listing import Listing
 from datamodules.images.packed import PackedTexts
 from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import DataError
-from tests.images import encoded, picture
-
-HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40
+from tests.images import HEIC, encoded, picture
 
 
 def files(folder: Path) -> dict[str, str]:
