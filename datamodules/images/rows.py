@@ -128,10 +128,10 @@ class ImageReader:
         folders, strays = listing.top(path)
         # Some systems store an umlaut as two characters.
         folder_of = {normalize("NFC", name): name for name in folders}
-        known = {normalize("NFC", name): name for name in self.class_names}
-        for name, folder in folder_of.items():
+        known = {normalize("NFC", name) for name in self.class_names}
+        for name, given in folder_of.items():
             if name not in known:
-                raise _unknown_class(path / folder, self.class_names)
+                raise _unknown_class(path / given, self.class_names)
         above = f"{path.name}/" if path.name else ""
         for stray in strays:
             reason = stray.fault or "is not in a class folder, so its class is not known"

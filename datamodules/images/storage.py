@@ -56,21 +56,18 @@ class ImageSplit(Dataset[ImageBatch]):
     """Base of both storages: a torch dataset that returns whole batches.
 
     Attributes:
-        encoded: Row, label and name of each image.
+        encoded: Row and name of each image.
+        labels: Label of each image; see `LabelReader`.
         digests: [N, 32] uint8 SHA-256 of each image's content, or of its name and size if images
             were not checked.
     """
 
     def __init__(self, encoded: EncodedRows, digests: npt.NDArray[np.uint8]) -> None:
         self.encoded, self.digests = encoded, digests
+        self.labels: list[Any] = encoded.labels
 
     def __len__(self) -> int:
         return len(self.encoded)
-
-    @property
-    def labels(self) -> list[Any]:
-        """Label of each image; see `LabelReader`."""
-        return self.encoded.labels
 
     @property
     def indices(self) -> npt.NDArray[np.int64]:

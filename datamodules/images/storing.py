@@ -52,12 +52,14 @@ def store(
     listed = tracked(images, f"listing {split}", unit="images")
     encoded, bad = EncodedRows.gather(listed)
     found = len(encoded) + len(bad)
+    stored: ImageSplit
+    faults: list[BadRow] = []
     if in_memory:
         stored, faults = _decoded(encoded, split, decoding)
     elif check:
         stored, faults = _checked(encoded, split, decoding)
     else:
-        stored, faults = EncodedImages(encoded, decoding, _digests_of_names(encoded)), []
+        stored = EncodedImages(encoded, decoding, _digests_of_names(encoded))
     bad += faults
     if len(stored) + len(bad) != found:
         msg = f"{split}: {found} images, {len(stored)} used, {len(bad)} left out"
