@@ -1,5 +1,6 @@
 """The images of a split before decoding, without a Python object per image."""
 
+import os
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -90,6 +91,16 @@ class EncodedRows:
         row = self.rows[position]
         file = self.files[position]
         return file if row == _NO_ROW else f"{file}, row {row}"
+
+    def size(self, position: int) -> int:
+        """Return the number of bytes of an image; -1 if its file does not exist."""
+        content = self.contents.get(position)
+        if content is not None:
+            return len(content)
+        try:
+            return os.stat(self.paths[position]).st_size  # noqa: PTH116 - a Path takes longer
+        except OSError:  # reported when the image is read
+            return -1
 
     def take(self, positions: Sequence[int], *, sources: bool = True) -> Self:
         """Return the images at these positions; without `sources`, they cannot be read any more."""

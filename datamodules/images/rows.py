@@ -143,13 +143,13 @@ class ImageReader:
                 reason = "there is no folder for this class"
                 yield BadRow(split, above + name, None, None, reason)
                 continue
-            before = index
-            for file in listing.walk(path / folder):
+            before, inside = index, path / folder
+            for file in listing.walk(inside):
                 shown = f"{above}{folder}/{file.path}"
                 if file.fault:
                     yield BadRow(split, shown, None, None, file.fault)
                 else:
-                    yield EncodedImage(index, path / folder / file.path, label, shown, None)
+                    yield EncodedImage(index, inside / file.path, label, shown, None)
                 index += 1
             if index == before:
                 reason = "this class folder is empty"

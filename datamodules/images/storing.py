@@ -5,7 +5,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -160,18 +159,9 @@ def _digests_of_names(encoded: EncodedRows) -> npt.NDArray[np.uint8]:
     """Return [N, 32] uint8 digests of the name and the size of each image; no file is opened."""
     digests = bytearray()
     for position in range(len(encoded)):
-        image = encoded[position]
-        size = len(image.source) if isinstance(image.source, bytes) else _size_of(image.source)
-        facts = f"{image.name}\0{size}".encode("utf-8", "surrogateescape")
-        digests += hashlib.sha256(facts).digest()
+        facts = f"{encoded.name(position)}\0{encoded.size(position)}"
+        digests += hashlib.sha256(facts.encode("utf-8", "surrogateescape")).digest()
     return np.frombuffer(bytes(digests), np.uint8).reshape(-1, DIGEST)
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # found when it is read
-        return -1
 
 
 def _allocate(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:

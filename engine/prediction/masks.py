@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,15 +16,14 @@ from rich.console import Console
 
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.images.decoding import BadImageError
-from datamodules.images.rows import EncodedImage
 from datamodules.images.storing import report_conversions
 from datamodules.images.threads import in_threads
 from datamodules.masks.class_list import ClassList
 from datamodules.masks.decoding import BadMaskError, PairDecoding
-from datamodules.masks.rows import Masks, SegmentationReader
 from datamodules.masks.transforms import resized_image
-from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
-from engine.prediction.images import ADVICE, check_count, images_of
+from datamodules.reading.errors import BadRow, raise_bad_rows
+from engine.prediction.images import ADVICE, check_count
+from engine.prediction.mask_inputs import MaskInput, mask_inputs
 from engine.prediction.table_writer import progress
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
@@ -38,24 +37,6 @@ log = logging.getLogger(__name__)
 _BATCH = 4
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An image to predict.
-
-    Attributes:
-        image: The encoded image.
-        name: The prefix of its output files' names.
-        annotation: The file of its annotated mask; None without one.
-        annotation_required: True if the user named the folder of masks, False if it was found
-            beside the images.
-    """
-
-    image: EncodedImage
-    name: Path
-    annotation: Path | None
-    annotation_required: bool
 
 
 def predict_masks(
@@ -101,24 +82,24 @@ def predict_masks(
     decoding = PairDecoding(
         data.max_pixels, bool(data.get("convert")), data.get("mask_orientation")
     )
-    entries = _items(run, inputs, column or data.image_column, annotations)
+    entries = mask_inputs(run, inputs, column or data.image_column, annotations)
     done = bad = 0
     conversions = Counter[str]()
 
-    def read(entry: _Item | BadRow) -> _Read | BadRow:
+    def read(entry: MaskInput | BadRow) -> _Read | BadRow:
         return entry if isinstance(entry, BadRow) else _read(entry, decoding, class_list)
 
     with progress() as bars:
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(entries, _BATCH)):
             for item in chunk:
-                if isinstance(item, _Item):
+                if isinstance(item, MaskInput):
                     _check_target_free(target, item.name, force=force)
             results = list(in_threads(read, chunk))
             good = [
                 (item, result)
                 for item, result in results
-                if isinstance(item, _Item) and not isinstance(result, BadRow)
+                if isinstance(item, MaskInput) and not isinstance(result, BadRow)
             ]
             faults = [fault for _, fault in results if isinstance(fault, BadRow)]
             check_count(len(chunk), len(good), len(faults))
@@ -159,93 +140,6 @@ def _print_metrics(totals: SegmentationTotals) -> None:
         Console(stderr=True).print(line, highlight=False)
 
 
-def _items(
-    run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None
-) -> Iterator[_Item | BadRow]:
-    """Yield the images of the inputs, and what cannot be one.
-
-    Raises:
-        DataError: If two images would have the same output files.
-    """
-    data: Any = run.cfg.data
-    reader = SegmentationReader(
-        data.images,
-        data.annotations,
-        data.image_suffix,
-        data.annotation_suffix,
-        data.image_column,
-        data.annotation_column,
-    )
-    seen: dict[Path, str] = {}
-    known: dict[Path, _Annotations] = {}
-    for path in inputs:
-        for image in images_of(path, column):
-            if isinstance(image, BadRow):
-                yield image
-                continue
-            annotation = None
-            if image.row is not None:
-                name = Path(f"{path.stem}.row{image.row}")
-            else:
-                file = Path(image.file)
-                top = path if path.is_dir() else file.parent
-                if top not in known:
-                    known[top] = _Annotations(reader, top, annotations)
-                shown = file.relative_to(top).as_posix()
-                if path.is_dir() and known[top].is_mask(shown):
-                    continue
-                name = Path(shown).with_suffix("")
-                annotation = known[top].of(shown)
-            if name in seen:
-                msg = (
-                    f"{image.name} and {seen[name]} would both be written as {name}; "
-                    "predict them into two folders"
-                )
-                raise DataError(msg)
-            seen[name] = image.name
-            yield _Item(image, name, annotation, annotations is not None)
-    for found in known.values():
-        found.report()
-
-
-class _Annotations:
-    """The annotated masks for a folder of images."""
-
-    def __init__(self, reader: SegmentationReader, images: Path, given: Path | None) -> None:
-        """Find the folder of masks.
-
-        Args:
-            reader: Reader of the run's data.
-            images: The folder of images.
-            given: The folder that the user named; None looks for one beside the images.
-        """
-        self.reader, self.images = reader, images
-        self.folder = given or reader.annotations_for(images)
-        self.masks: Masks | None = None if self.folder is None else reader.masks_in(self.folder)
-        together = self.folder is not None and self.folder.resolve() == images.resolve()
-        self.among_images = set(self.masks.files.values()) if self.masks and together else set()
-        self.passed_over = 0
-
-    def is_mask(self, path: str) -> bool:
-        """Return whether a file of the folder of images is a mask in it, and count it."""
-        found = path in self.among_images
-        self.passed_over += found
-        return found
-
-    def of(self, path: str) -> Path | None:
-        """Return the mask of an image, given relative to the folder of images; None without one."""
-        key = self.reader.image_key(path)
-        mask = None if self.masks is None or key is None else self.masks.files.get(key)
-        return None if mask is None or self.folder is None else self.folder / mask
-
-    def report(self) -> None:
-        """Log how many masks lie among the images."""
-        if self.passed_over:
-            log.info(
-                "%s: %d masks among the images are not predicted", self.images, self.passed_over
-            )
-
-
 def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
     for kind in ("labels", "colours", "overview"):
         path = target / f"{name}.{kind}.png"
@@ -269,7 +163,7 @@ class _Read:
     conversions: tuple[str, ...] = ()
 
 
-def _read(item: _Item, decoding: PairDecoding, class_list: ClassList) -> _Read | BadRow:
+def _read(item: MaskInput, decoding: PairDecoding, class_list: ClassList) -> _Read | BadRow:
     """Return an image and its annotation, both as viewers show them, or the fault of either."""
     try:
         decoded = decoding.decode_image(item.image.source)

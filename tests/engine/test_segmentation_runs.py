@@ -219,6 +219,34 @@ def test_masks_are_predicted_as_viewers_show_the_images(
     assert with_truth.shape[1] > plain.shape[1]
 
 
+@pytest.mark.parametrize("masks", ["{split}", "{split}/masks"])
+def test_masks_among_the_images_are_not_predicted(
+    masks: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(root / "moved", tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    for old, new in (
+        ("images: images/{split}", "images: '{split}'"),
+        ("annotations: annotations/{split}", f"annotations: '{masks}'"),
+        ("annotation_suffix: .png", "annotation_suffix: _mask.png"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    (run / "config.yaml").write_text(config)
+    photos = tmp_path / "photos"
+    inside = tmp_path / masks.format(split="photos")
+    inside.mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(image_of(mask(5))).save(photos / f"{name}.png")
+        Image.fromarray(mask(5) + np.uint8(1)).save(inside / f"{name}_mask.png")
+    with caplog.at_level("INFO"):
+        out = predict(run, [photos], tmp_path / "out", device="cpu")
+    names = {path.name.split(".")[0] for path in out.rglob("*.png")}
+    assert names == {"a", "b"}
+    assert f"{photos}: 2 masks among the images are not predicted" in caplog.text
+    assert Image.open(out / "a.overview.png").width > 3 * 40
+
+
 def test_bad_files_are_counted_and_named(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
