@@ -122,7 +122,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         self.reader = ImageReader(image_column, self.labels, self.class_names)
         self.train_rows, self.in_memory, self.augmentation = train_rows, in_memory, augmentation
         self.decoding = Decoding(max_pixels, None if size is None else (size, size), convert)
-        self.check = check or on_bad_rows == "skip"
+        self.check = check
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
             eval_batch_size,
@@ -161,7 +161,10 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
     def _stored(
         self, images: Iterable[EncodedImage | BadRow], split: str, decoding: Decoding
     ) -> tuple[ImageSplit, list[BadRow]]:
-        return store(images, split, decoding, in_memory=self.in_memory, check=self.check)
+        return store(images, split, decoding, in_memory=self.in_memory, check=self._checks())
+
+    def _checks(self) -> bool:
+        return self.check or self.on_bad_rows == "skip"
 
     def setup(self, stage: str | None = None) -> None:
         """Read and check all splits; later calls do nothing.
@@ -173,7 +176,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         super().setup(stage)
         if before:
             return
-        if not self.in_memory and not self.check:
+        if not self.in_memory and not self._checks():
             log.info(
                 "data.check=false: images are checked when they are read; damaged ones, and images "
                 "that occur twice, are not found before"
