@@ -150,17 +150,6 @@ def test_an_old_config_is_translated_but_not_trained_further() -> None:
 @pytest.mark.parametrize(
     "model", [{"shift_test": 1}, {"backbone": {"architecture": "whitened_net"}}]
 )
-def test_images_that_were_not_kept_are_checked_as_in_version_0_1() -> None:
-    for data, expected in (
-        ({"in_memory": False}, {"in_memory": False, "check": True}),
-        ({"in_memory": False, "check": False}, {"in_memory": False, "check": False}),
-        ({"in_memory": True}, {"in_memory": True}),
-    ):
-        cfg = OmegaConf.create({"data": data})
-        translate_config(cfg)
-        assert cfg.data == expected
-
-
 def test_a_removed_network_is_rejected(model: dict[str, object]) -> None:
     with pytest.raises(RemovedError, match="only its report can be written"):
         translate_config(OmegaConf.create({"data": {}, "model": model}))
@@ -394,3 +383,14 @@ def test_an_experiment_in_words_of_version_0_1_is_run(train: Train, tmp_path: Pa
     assert not {"hidden", "dropout", "momentum", "warmup", "patience", "label_smoothing"} & set(
         model
     )
+
+
+def test_images_that_were_not_kept_are_checked_as_in_version_0_1() -> None:
+    for data, expected in (
+        ({"in_memory": False}, {"in_memory": False, "check": True}),
+        ({"in_memory": False, "check": False}, {"in_memory": False, "check": False}),
+        ({"in_memory": True}, {"in_memory": True}),
+    ):
+        cfg = OmegaConf.create({"data": data})
+        translate_config(cfg)
+        assert cfg.data == expected
