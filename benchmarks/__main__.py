@@ -24,6 +24,7 @@ SCRIPTS = {
     "S9": "keras_bert_speed",
     "S10": "image_input",
     "S11": "imports",
+    "S13": "image_files",
 }
 _TEXT_ROWS = ("S1", "S2", "S7")  # their scripts take a text backbone
 

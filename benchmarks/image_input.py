@@ -32,7 +32,8 @@ from benchmarks.rows import Limit, Row, Side, arguments, command, ratio_goals
 from datamodules.batching.order import EvaluationBatches
 from datamodules.image_samples import sample_image
 from datamodules.images.rows import EncodedImage
-from datamodules.images.storage import DecodedImages, Decoding, store
+from datamodules.images.storage import DecodedImages, Decoding
+from datamodules.images.storing import store
 from datamodules.images.transforms import Augmentation, Augmenter
 from lightning_modules.networks.backbones.pixels import PixelInput
 

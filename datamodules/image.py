@@ -1,9 +1,10 @@
 """Labelled images from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,8 +18,10 @@ from datamodules.batches import ImageBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches, ShuffledBatches
 from datamodules.batching.stored_features import FeatureInput, NotStorableError, digest_of_tensors
+from datamodules.images.duplicates import shared_digests, with_two_labels
 from datamodules.images.rows import EncodedImage, ImageReader
-from datamodules.images.storage import Decoding, ImageSplit, store
+from datamodules.images.storage import Decoding, ImageSplit
+from datamodules.images.storing import store
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
@@ -31,6 +34,8 @@ from datamodules.reading.sources import (
     wanted_files,
 )
 from datamodules.reading.tables import SUFFIXES as TABLES
+
+log = logging.getLogger(__name__)
 
 _THUMBNAIL = 96  # longer side in pixels
 
@@ -60,6 +65,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
         size: Annotated[int, Ge(2)] | None = None,
         max_pixels: MaxPixels = 50_000_000,
+        convert: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        check: bool = False,  # noqa: FBT001, FBT002 - named in the config
         augmentation: Augmentation = NO_AUGMENTATION,
         batch_size: BatchSize = 64,
         eval_batch_size: BatchSize = 256,
@@ -89,6 +96,12 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             size: Side in pixels. The central square of each image is resized to it. None keeps the
                 images, which then have to be of one size.
             max_pixels: Largest width times height that is decoded.
+            convert: Whether to convert images that RGB cannot show as they are, as browsers do:
+                transparent ones onto white, the first frame of an animation, 16 bits scaled to 8,
+                CMYK to RGB. Otherwise they are bad rows.
+            check: Whether to check images that are not kept in memory before training. Otherwise a
+                bad image stops the run when it is read, and no image is compared with another.
+                `on_bad_rows="skip"` always checks.
             augmentation: Random changes of training images, made after resizing to `size`.
             batch_size: Images in a training batch.
             eval_batch_size: Images in a validation or test batch.
@@ -109,7 +122,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         self.reader = ImageReader(image_column, self.labels, self.class_names)
         self.train_rows, self.in_memory = train_rows, in_memory
         self.augmentation: Augmentation = {**NO_AUGMENTATION, **augmentation}
-        self.decoding = Decoding(max_pixels, None if size is None else (size, size))
+        self.decoding = Decoding(max_pixels, None if size is None else (size, size), convert)
+        self.check = check
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
             eval_batch_size,
@@ -130,7 +144,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         splits, bad = {}, []
         for split, images in self.sources().items():
             wanted = self._first(images) if split == "train" else images
-            splits[split], faults = store(wanted, split, self.decoding, in_memory=self.in_memory)
+            splits[split], faults = self._stored(wanted, split, self.decoding)
             bad += faults
         self._check_padding(splits)
         return splits, bad
@@ -143,7 +157,45 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         columns = [self.reader.image_column, *self.labels.columns]
         images = self.reader.read(path, "test", other_columns(columns))
         decoding = replace(self.decoding, size=self.run_size or self.decoding.size)
-        return store(images, "test", decoding, in_memory=self.in_memory)
+        return self._stored(images, "test", decoding)
+
+    def _stored(
+        self, images: Iterable[EncodedImage | BadRow], split: str, decoding: Decoding
+    ) -> tuple[ImageSplit, list[BadRow]]:
+        return store(images, split, decoding, in_memory=self.in_memory, check=self._checks())
+
+    def _checks(self) -> bool:
+        return self.check or self.on_bad_rows == "skip"
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and check all splits; later calls do nothing.
+
+        Raises:
+            DataError: If the data is missing or cannot be used.
+        """
+        before = bool(self.splits)
+        super().setup(stage)
+        if before:
+            return
+        if not self.in_memory and not self._checks():
+            log.info(
+                "data.check=false: images are checked when they are read; damaged ones, and images "
+                "that occur twice, are not found before"
+            )
+        if "train" in self.splits:
+            self._report_two_labels(self.splits["train"])
+
+    def _report_two_labels(self, split: ImageSplit) -> None:
+        pairs = with_two_labels(split.digests, split.labels)
+        if pairs:
+            example = " = ".join(split.encoded.name(position) for position in pairs[0])
+            count = "1 image has" if len(pairs) == 1 else f"{len(pairs)} images have"
+            log.warning("%s more than one label in train, for example: %s", count, example)
+
+    @cached_property
+    def overlaps(self) -> dict[tuple[str, str], list[str]]:
+        """Images that occur in two splits, for each pair of splits that shares any."""
+        return shared_digests({name: split.digests for name, split in self.splits.items()})
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Return the images of each split; subclasses override it for other sources.
@@ -213,7 +265,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
     def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
         images = self.splits[split]
         if split in self.stored:
-            return self.feature_loader(split, images.labels, images.indices, sampler, self._flipped)
+            indices = images.indices.tolist()
+            return self.feature_loader(split, images.labels, indices, sampler, self._flipped)
         return batch_loader(images, sampler, self.seed, self.num_workers)
 
     def feature_input(self, split: str) -> FeatureInput:
@@ -248,7 +301,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
     def _augmenter(self, epoch: int) -> Augmenter:
         if self.augmenter is None or self.augmenter.epoch != epoch:
-            rows = max(self.splits["train"].indices) + 1
+            rows = int(self.splits["train"].indices.max()) + 1
             self.augmenter = Augmenter(self.augmentation, rows, self.seed, epoch)
         return self.augmenter
 
@@ -273,14 +326,14 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """Return the names of the files, with the row if a file contains many images."""
-        names = dict(zip(self.splits[split].indices, self.splits[split].names, strict=True))
-        return "image", [names[index] for index in indices]
+        images = self.splits[split]
+        return "image", [images.encoded.name(p) for p in images.positions_of(indices)]
 
     def thumbnails(self, split: str, indices: Sequence[int]) -> dict[int, bytes]:
         """Return PNG files with sides of at most 96 pixels."""
         images = self.splits[split]
-        positions = {index: position for position, index in enumerate(images.indices)}
-        return {index: _png(images.pixels(positions[index])) for index in indices}
+        places = images.positions_of(indices)
+        return {i: _png(images.pixels(place)) for i, place in zip(indices, places, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return height and width of the images; prediction resizes new images to them."""

@@ -16,6 +16,7 @@ from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
 from datamodules.masks.class_list import ClassList, Pixels
+from datamodules.masks.decoding import PairDecoding
 from datamodules.masks.rows import EncodedPair, SegmentationReader
 from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs, check_pairs
 from datamodules.masks.transforms import (
@@ -62,6 +63,9 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         size: Annotated[int, Ge(2)] = 512,
         native_evaluation: bool = False,  # noqa: FBT001, FBT002 - named in the config
         max_pixels: MaxPixels = 50_000_000,
+        convert: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        mask_orientation: Literal["shown", "stored"] | None = None,
+        label_map: dict[int, int] | None = None,
         augmentation: SegmentationAugmentation | None = NO_AUGMENTATION,
         batch_size: BatchSize = 8,
         eval_batch_size: BatchSize = 8,
@@ -83,15 +87,24 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             hub_files: Files on the hub, if the dataset card does not state them.
             images: Folder of a split's images in `folder`, with the placeholder `{split}`.
             annotations: Folder of a split's masks, likewise.
-            image_suffix: End of the image file names; other files are skipped. None accepts all
-                names.
-            annotation_suffix: End of a mask's file name; it replaces the suffix of the image.
+            image_suffix: End of the image file names; other files are counted and not used. None
+                accepts all names.
+            annotation_suffix: End of a mask's file name; it replaces the suffix of the image. In a
+                folder of both, files that end like this are the masks.
             image_column: Image column of a Parquet file or of the dataset on the hub.
             annotation_column: Mask column, likewise.
             val_fraction: Fraction of train that becomes val if there is no val folder, 0..1.
             size: Side in pixels of the square to which images and masks are resized.
             native_evaluation: Whether to evaluate val and test at the original size of each mask.
             max_pixels: Largest width times height that is decoded.
+            convert: Whether to convert images that RGB cannot show as they are; see
+                `ImageDataModule`.
+            mask_orientation: How masks were drawn where an image has an EXIF orientation: `shown`,
+                on the image as viewers turn it, or `stored`, on the pixels in the file. None
+                decides by sizes and tags, and pairs that may be turned against each other are bad
+                rows.
+            label_map: Mask value -> class number, in place of the values in the class list. Values
+                that it does not name are unlabelled, and are counted.
             augmentation: Random changes of training images and their masks.
             batch_size: Images in a training batch.
             eval_batch_size: Images in a validation or test batch.
@@ -103,7 +116,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             DataError: If the class list is invalid or contradicts `num_classes`, the scale is
                 invalid, or images and masks cannot be distinguished.
         """
-        self.class_list = ClassList.read(class_list)
+        self.class_list = ClassList.read(class_list).mapped(label_map)
         count = len(self.class_list.names)
         if count != num_classes:
             msg = (
@@ -123,13 +136,14 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         self.reader = SegmentationReader(
             images, annotations, image_suffix, annotation_suffix, image_column, annotation_column
         )
-        if images == annotations and image_suffix is None:
+        if images == annotations and image_suffix is None and annotation_suffix.startswith("."):
             msg = (
                 f"data.images and data.annotations are both {images}; "
-                "set data.image_suffix to distinguish them"
+                "set data.image_suffix or data.annotation_suffix to distinguish them"
             )
             raise DataError(msg)
-        self.size, self.native_evaluation, self.max_pixels = size, native_evaluation, max_pixels
+        self.size, self.native_evaluation = size, native_evaluation
+        self.decoding = PairDecoding(max_pixels, convert, mask_orientation)
         changes: SegmentationAugmentation = {**NO_AUGMENTATION, **(augmentation or {})}
         scale = changes["scale"]
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):  # noqa: PLR2004
@@ -149,7 +163,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         """Read and check the pairs of every split."""
         splits, bad = {}, []
         for split, pairs in self.sources().items():
-            splits[split], faults = check_pairs(pairs, split, self.class_list, self.max_pixels)
+            splits[split], faults = check_pairs(pairs, split, self.class_list, self.decoding)
             bad += faults
         return splits, bad
 
@@ -157,7 +171,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         """Read a Parquet file, or a folder in the layout of the dataset; see the base class."""
         root, name = (path, str(self.files["test"])) if path.is_dir() else (path.parent, path.name)
         pairs = self.reader.read(root, name, "test")
-        return check_pairs(pairs, "test", self.class_list, self.max_pixels)
+        return check_pairs(pairs, "test", self.class_list, self.decoding)
 
     def divide(self, split: SegmentationSplit) -> tuple[Sequence[int], Sequence[int]]:
         """Return the positions of train and of val, drawn at random."""

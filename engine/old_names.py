@@ -291,6 +291,10 @@ def translate_config(cfg: DictConfig, *, to_train: bool = False) -> None:
     target = OmegaConf.select(cfg, "data._target_")
     if target in _CLASSES:
         cfg.data._target_ = _CLASSES[target]
+    data = cfg.get("data")
+    if isinstance(data, DictConfig) and data.get("in_memory") is False and "check" not in data:
+        with open_dict(data):
+            data.check = True  # version 0.1 always did; the digest of the data covers the contents
 
 
 def _removed_in(cfg: DictConfig) -> Iterator[tuple[str, Any, _Removed]]:

@@ -1,38 +1,93 @@
-"""Decoding of one image or mask; images that RGB cannot represent faithfully are rejected.
+"""Decoding of one image; images that RGB cannot show faithfully are rejected or converted.
 
-A conversion to RGB would change such images silently:
-
-- CMYK gets other colours;
-- 16 bits per channel are cut to 8;
-- transparent pixels turn black;
-- an animation loses all frames but one.
+See `fidelity` for these images, and `orientation` for how EXIF tags turn an image.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE as TIFF_BITS
-from PIL.TiffImagePlugin import TiffImageFile
 
+from datamodules.images.fidelity import (
+    HEAD,
+    TRANSPARENT,
+    Loss,
+    as_rgb,
+    depth,
+    is_transparent,
+    losses_in_header,
+    may_be_transparent,
+)
+from datamodules.images.orientation import (
+    orientation_in_header,
+    orientation_of,
+    turned,
+    turned_size,
+)
 from run_folders.errors import brief
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 _SHORTEST_SIDE = 2
-_PLAIN_MODES = ("RGB", "L", "1", "P")
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow opens some JPEG files as MPO
-_MAX_DEPTH = 8  # bits per channel
 _TAIL = 12  # bytes; length of a PNG's last chunk
-_PNG_DEPTH_AT = 24  # position of the header byte with the bits per channel
+_BRAND_AT = 8  # position of the brand in a file of the HEIF family
+# Beginning of a file, or brand -> the format, which Thaw does not read.
+_OTHER_FORMATS = {
+    b"8BPS": "Photoshop", b"%PDF": "PDF", b"<svg": "SVG", b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000",
+}  # fmt: skip
+_HEIF_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
+    ),
+}
 
 
 class BadImageError(ValueError):
-    """An image cannot be used; the message has only the reason, not the file."""
+    """An image cannot be used; the message has only the reason, not the file.
+
+    Attributes:
+        convertible: Whether `data.convert` would make it usable.
+    """
+
+    def __init__(self, reason: str, *, convertible: bool = False) -> None:
+        super().__init__(reason)
+        self.convertible = convertible
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image.
+
+    Attributes:
+        pixels: [H, W, 3] uint8, turned by the EXIF orientation.
+        orientation: That orientation, 1 to 8.
+        conversions: How the image was converted, if RGB could not show it as it was.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    orientation: int
+    conversions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image that was checked and not kept.
+
+    Attributes:
+        size: Height and width, turned by the EXIF orientation.
+        orientation, conversions: See `Decoded`.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    conversions: tuple[str, ...]
 
 
 def decode_image(
@@ -40,128 +95,111 @@ def decode_image(
     max_pixels: int,
     size: tuple[int, int] | None = None,
     *,
-    upright: bool = True,
-) -> npt.NDArray[np.uint8]:
-    """Decode an image.
+    convert: bool = False,
+) -> Decoded:
+    """Decode an image, turned by its EXIF orientation.
 
     Args:
         source: The file, or its content.
         max_pixels: Largest width times height that is decoded; a small file can claim to be huge.
         size: Height and width. The largest central part with this aspect ratio is resized to it
             (bicubic, antialiased). None keeps the image as it is.
-        upright: Whether to apply the EXIF orientation; otherwise pixels stay as they are stored.
+        convert: Whether to convert an image that RGB cannot show as it is.
 
     Returns:
-        [H, W, 3] uint8. Greyscale becomes three equal channels.
+        The image. Greyscale becomes three equal channels.
 
     Raises:
         BadImageError: If it cannot be read, or reading it would change its content.
     """
-    try:
-        with _stream(source) as file:
-            opened = _open_checked(file, max_pixels)
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            if _transparent(image):
-                msg = (
-                    "is transparent in part, so its colours there are not defined; "
-                    "save it without transparency"
-                )
-                raise BadImageError(msg)
-            picture = image.convert("RGB")
-    except BadImageError:
-        raise
-    except Exception as error:  # Pillow's readers raise anything for a damaged file
-        raise BadImageError(_reason(error)) from error
-    if size is not None and picture.size != size[::-1]:
-        picture = ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+    with opened(source) as file, pillow_errors():
+        image, head = open_checked(file, max_pixels)
+        losses = _allowed(losses_in_header(image, head), convert=convert)
+        orientation, bits = orientation_of(image), depth(image, head)
+        image.load()
+        orientation = max(orientation, orientation_of(image))
+        if is_transparent(image):
+            losses += _allowed([TRANSPARENT], convert=convert)
+        # Pillow has turned a TIFF already.
+        picture = turned(as_rgb(image, bits), 1 if image.format == "TIFF" else orientation)
+        if size is not None and picture.size != size[::-1]:
+            picture = ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)
+        return Decoded(np.asarray(picture), orientation, tuple(x.conversion for x in losses))
 
 
-def check_image(source: bytes | Path, max_pixels: int) -> tuple[int, int]:
+def check_image(source: bytes | Path, max_pixels: int, *, convert: bool = False) -> Header:
     """Check an image by its header; decode it only if its end is missing or it has transparency.
 
     Args:
         source: The file, or its content.
         max_pixels: See `decode_image`.
-
-    Returns:
-        Height and width as stored.
+        convert: See `decode_image`.
 
     Raises:
         BadImageError: If it cannot be used.
     """
+    with opened(source) as file, pillow_errors():
+        image, head = open_checked(file, max_pixels)
+        losses = _allowed(losses_in_header(image, head), convert=convert)
+        if _has_end(file, image.format) and not may_be_transparent(image):
+            orientation = orientation_in_header(image, file)
+            conversions = tuple(loss.conversion for loss in losses)
+            return Header(turned_size(image, orientation), orientation, conversions)
+    decoded = decode_image(source, max_pixels, convert=convert)
+    height, width = decoded.pixels.shape[:2]
+    return Header((height, width), decoded.orientation, decoded.conversions)
+
+
+def _allowed(losses: list[Loss], *, convert: bool) -> list[Loss]:
+    """Return the losses, or raise `BadImageError` for the first that rejects the image."""
+    for loss in losses:
+        if not (convert and loss.conversion):
+            raise BadImageError(loss.reason, convertible=bool(loss.conversion))
+    return losses
+
+
+def opened(source: bytes | Path) -> BinaryIO:
+    """Open a file, or its content.
+
+    Raises:
+        BadImageError: If it cannot be opened.
+    """
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
     try:
-        with _stream(source) as file:
-            image = _open_checked(file, max_pixels)
-            whole, transparent = (
-                _has_end(file, image.format),
-                image.mode in _ALPHA_MODES or "transparency" in image.info,
-            )
+        return source.open("rb")
+    except (OSError, ValueError) as error:
+        raise BadImageError(_reason(error)) from error
+
+
+@contextmanager
+def pillow_errors() -> Iterator[None]:
+    """Turn any error of Pillow into a `BadImageError`; its readers raise anything."""
+    try:
+        yield
     except BadImageError:
         raise
     except Exception as error:
         raise BadImageError(_reason(error)) from error
-    if transparent or not whole:
-        decode_image(source, max_pixels)
-    return image.height, image.width
 
 
-def decode_mask(source: bytes | Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Decode a mask.
-
-    Args:
-        source: The file, or its content.
-        max_pixels: See `decode_image`.
+def open_checked(file: BinaryIO, max_pixels: int) -> tuple[Image.Image, bytes]:
+    """Open an image of a known format and check its size; its pixels are not decoded.
 
     Returns:
-        [H, W] uint8 values as stored; in an image with a palette, the indices into the palette.
+        The image, and the first bytes of the file.
 
     Raises:
-        BadImageError: If it cannot be read, or does not have one channel of whole numbers.
+        BadImageError: If the format is unknown or the size is not allowed.
     """
-    try:
-        with _stream(source) as file:
-            image = _open_checked(file, max_pixels)
-            if image.format in ("JPEG", "MPO"):
-                msg = "is a JPEG, whose compression changes the values of a mask; save it as PNG"
-                raise BadImageError(msg)
-            if image.mode not in ("L", "P", "1"):
-                msg = (
-                    f"has {image.mode} colours; "
-                    "a mask has one channel, whose values stand for classes; save it as PNG with "
-                    "a palette or in grey"
-                )
-                raise BadImageError(msg)
-            values = np.asarray(image).astype(np.uint8)
-            file.seek(0)
-            depth = _depth(image, file.read(_PNG_DEPTH_AT + 1))
-            # Pillow scales grey values of two or four bits to 0..255.
-            return (
-                values // np.uint8(255 // (2**depth - 1))
-                if image.mode == "L" and depth in (2, 4)
-                else values
-            )
-    except BadImageError:
-        raise
-    except Exception as error:  # Pillow's readers raise anything for a damaged file
-        raise BadImageError(_reason(error)) from error
-
-
-def _stream(source: bytes | Path) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-def _open_checked(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Open an image and check its header; its pixels are not decoded."""
-    head = file.read(_PNG_DEPTH_AT + 1)
+    head = file.read(HEAD)
     if not head:
         msg = "is empty (0 bytes)"
         raise BadImageError(msg)
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        msg = f"is not a readable image: it begins with {head[:8]!r}"
-        raise BadImageError(msg) from error
+        raise BadImageError(_unknown_format(head)) from error
     except Image.DecompressionBombError as error:
         msg = f"is too large: {error}"
         raise BadImageError(msg) from error
@@ -170,42 +208,19 @@ def _open_checked(file: BinaryIO, max_pixels: int) -> Image.Image:
         msg = f"is {width} x {height} pixels, more than data.max_pixels={max_pixels} in all"
     elif min(width, height) < _SHORTEST_SIDE:
         msg = f"is {width} x {height} pixels: too small to show anything"
-    elif _frames(image) > 1:
-        msg = f"has several frames or pages ({_frames(image)}); save one of them"
-    elif image.mode == "CMYK":
-        msg = "has CMYK colours, which depend on a printer; save it as RGB"
-    elif image.mode.startswith(("I", "F")) or _depth(image, head) > _MAX_DEPTH:
-        msg = "has 16 bits a channel or more; save it with 8"
-    elif image.mode not in _PLAIN_MODES + _ALPHA_MODES:
-        msg = f"has {image.mode} colours; save it as RGB"
     else:
-        return image
+        return image, head
     raise BadImageError(msg)
 
 
-def _frames(image: Image.Image) -> int:
-    """Return the number of frames or pages in a file.
-
-    An MPO file of a camera counts as one: after the photograph come previews and depth maps.
-    """
-    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-
-
-def _depth(image: Image.Image, head: bytes) -> int:
-    """Return the bits per channel in formats where Pillow would cut them to 8 silently."""
-    if image.format == "PNG":
-        return head[_PNG_DEPTH_AT]
-    if isinstance(image, TiffImageFile):
-        return int(max(image.tag_v2.get(TIFF_BITS, (_MAX_DEPTH,))))
-    return _MAX_DEPTH
-
-
-def _transparent(image: Image.Image) -> bool:
-    """Return whether any pixel is not fully opaque."""
-    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
-        return False
-    alpha = image.convert("RGBA").getchannel("A").getextrema()
-    return bool(alpha[0] < 255)  # type: ignore[operator]  # noqa: PLR2004
+def _unknown_format(head: bytes) -> str:
+    brand = head[_BRAND_AT : _BRAND_AT + 4] if head[4:_BRAND_AT] == b"ftyp" else b""
+    name = _HEIF_BRANDS.get(brand) or next(
+        (name for start, name in _OTHER_FORMATS.items() if head.startswith(start)), None
+    )
+    if name is None:
+        return f"is not a readable image: it begins with {head[:8]!r}"
+    return f"is a {name} file, for which Thaw has no decoder; save it as PNG or JPEG"
 
 
 def _has_end(file: BinaryIO, kind: str | None) -> bool:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
-from datamodules.images.decoding import SUFFIXES
+from datamodules.images.listing import Listing
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.labels import ClassLabels, LabelReader
 from datamodules.reading.rows import COLUMN_ADVICE, Row
@@ -123,55 +124,45 @@ class ImageReader:
                 yield EncodedImage(row.index, source, label, file, row.index + 1)
 
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
-        folders = sorted(
-            entry.name
-            for entry in path.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-        for name in folders:
-            if name not in self.class_names:
-                near = near_names(name, self.class_names, count=1)
-                hint = (
-                    f"; did you mean {near[0]}?"
-                    if near
-                    else f"; data.classes names {shortened(self.class_names)}"
-                )
-                msg = f"{path / name}: no class is called '{name}'{hint}"
-                raise DataError(msg)
-        for stray in sorted(
-            entry.name
-            for entry in path.iterdir()
-            if entry.is_file() and not entry.name.startswith(".")
-        ):
-            yield BadRow(
-                split,
-                f"{path.name}/{stray}",
-                None,
-                None,
-                "is not in a class folder, so its class is not known",
-            )
+        listing = Listing()
+        folders, strays = listing.top(path)
+        # Some systems store an umlaut as two characters.
+        folder_of = {normalize("NFC", name): name for name in folders}
+        known = {normalize("NFC", name) for name in self.class_names}
+        for name, given in folder_of.items():
+            if name not in known:
+                raise _unknown_class(path / given, self.class_names)
+        above = f"{path.name}/" if path.name else ""
+        for stray in strays:
+            reason = stray.fault or "is not in a class folder, so its class is not known"
+            yield BadRow(split, above + stray.path, None, None, reason)
         index = 0
         for label, name in enumerate(self.class_names):
-            files = visible_files(path / name)
-            if not files:
-                reason = (
-                    "this class folder is empty"
-                    if name in folders
-                    else "there is no folder for this class"
-                )
-                yield BadRow(split, f"{path.name}/{name}", None, None, reason)
-            for file in files:
-                image = EncodedImage(
-                    index, file, label, file.relative_to(path.parent).as_posix(), None
-                )
-                index += 1
-                if file.suffix.lower() in SUFFIXES:
-                    yield image
+            folder = folder_of.get(normalize("NFC", name))
+            if folder is None:
+                reason = "there is no folder for this class"
+                yield BadRow(split, above + name, None, None, reason)
+                continue
+            before, inside = index, path / folder
+            for file in listing.walk(inside):
+                shown = f"{above}{folder}/{file.path}"
+                if file.fault:
+                    yield BadRow(split, shown, None, None, file.fault)
                 else:
-                    yield image.fault(
-                        split,
-                        f"'{file.suffix}' is not an image format; known are {', '.join(SUFFIXES)}",
-                    )
+                    yield EncodedImage(index, inside / file.path, label, shown, None)
+                index += 1
+            if index == before:
+                reason = "this class folder is empty"
+                yield BadRow(split, above + folder, None, None, reason)
+        listing.report(path)
+
+
+def _unknown_class(folder: Path, class_names: Sequence[str]) -> DataError:
+    near = near_names(folder.name, class_names, count=1)
+    hint = (
+        f"; did you mean {near[0]}?" if near else f"; data.classes names {shortened(class_names)}"
+    )
+    return DataError(f"{folder}: no class is called '{folder.name}'{hint}")
 
 
 def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
@@ -190,12 +181,19 @@ def digest_of(source: bytes | Path, *, whole: bool = False) -> str:
         return hashlib.sha256(ends + file.read(_END) + str(length).encode()).hexdigest()
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return all files below a folder, sorted, without hidden files and hidden folders."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    )
+def read_with_digest(source: bytes | Path) -> tuple[bytes | Path, bytes]:
+    """Return the SHA-256 as in `digest_of`, and the content of a small file in place of the file.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return source, hashlib.sha256(source).digest()
+    with source.open("rb") as file:
+        content = file.read(2 * _END + 1)
+    if len(content) > 2 * _END:
+        return source, bytes.fromhex(digest_of(source))
+    return content, hashlib.sha256(content).digest()
 
 
 def image_source(
@@ -217,11 +215,19 @@ def image_source(
     if folder is None or not isinstance(value, str):
         return b"", f"column '{column}' holds no image bytes"
     path = folder / value.strip()
+    fault = file_fault(path)
+    return path, f"{fault} {str(path)[:_LONGEST_PATH]}" if fault else ""
+
+
+def file_fault(path: Path) -> str:
+    """Return why a path is no file that can be opened, or an empty string."""
     try:
-        found = path.is_file()
+        found, exists = path.is_file(), path.exists()
     except (OSError, ValueError):  # too long, or with a null character: no path
-        found = False
-    return path, "" if found else f"there is no file {str(path)[:_LONGEST_PATH]}"
+        found = exists = False
+    if exists and not found:
+        return "there is a folder, pipe, socket or device in place of the file"
+    return "" if found else "there is no file"
 
 
 def content_of(value: Any) -> bytes | None:  # noqa: ANN401 - whatever a table holds

@@ -1,11 +1,9 @@
 """Storage of the images of a split: decoded once and kept, or decoded each time they are read."""
 
-import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,61 +14,65 @@ from torch.utils.data import Dataset
 
 from datamodules.batches import ImageBatch
 from datamodules.batching.stored_features import digest_of_tensors
-from datamodules.images.decoding import BadImageError, check_image, decode_image
+from datamodules.images.decoding import BadImageError, Decoded, Header, check_image, decode_image
+from datamodules.images.encoded_rows import EncodedRows
 from datamodules.images.rows import EncodedImage, digest_of
-from datamodules.reading.errors import BadRow, DataError
+from datamodules.images.threads import in_threads
+from datamodules.reading.errors import DataError
 
-_THREADS = 4
-_LARGEST_SHARE = 0.6  # share of the memory that images may take
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+_AT_ONCE = 1024  # images that are hashed at once
 
 
-@dataclass
+@dataclass(frozen=True)
 class Decoding:
     """Settings for decoding images.
 
     Attributes:
         max_pixels: Largest width times height that is decoded.
         size: Height and width to which images are cropped and resized; None keeps their size.
+        convert: Whether to convert images that RGB cannot show as they are.
     """
 
     max_pixels: int
     size: tuple[int, int] | None
+    convert: bool = False
 
-    def decode(self, image: EncodedImage) -> npt.NDArray[np.uint8] | BadImageError:
-        """Return the pixels, [H, W, 3] uint8, or the error."""
+    def decode(self, image: EncodedImage) -> Decoded | BadImageError:
+        """Return the pixels, or the error."""
         try:
-            return decode_image(image.source, self.max_pixels, self.size)
+            return decode_image(image.source, self.max_pixels, self.size, convert=self.convert)
         except BadImageError as error:
             return error
 
-    def check(self, image: EncodedImage) -> BadImageError | None:
-        """Return the error of an image that is decoded later; None if there is none."""
+    def check(self, image: EncodedImage) -> Header | BadImageError:
+        """Return what is known of an image that is decoded later, or the error."""
         try:
-            check_image(image.source, self.max_pixels)
+            return check_image(image.source, self.max_pixels, convert=self.convert)
         except BadImageError as error:
             return error
-        return None
 
 
 class ImageSplit(Dataset[ImageBatch]):
     """Base of both storages: a torch dataset that returns whole batches.
 
     Attributes:
-        indices: Row of each image in the split's file, from 0.
+        encoded: Row and name of each image.
         labels: Label of each image; see `LabelReader`.
-        names: Name by which the user recognises each image.
-        digests: Digest of the content of each image.
+        digests: [N, 32] uint8 SHA-256 of each image's content, or of its name and size if images
+            were not checked.
     """
 
-    def __init__(
-        self, indices: list[int], labels: list[Any], names: list[str], digests: list[str]
-    ) -> None:
-        self.indices, self.labels, self.names, self.digests = indices, labels, names, digests
+    def __init__(self, encoded: EncodedRows, digests: npt.NDArray[np.uint8]) -> None:
+        self.encoded, self.digests = encoded, digests
+        self.labels: list[Any] = encoded.labels
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.encoded)
+
+    @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """[N] row of each image in the split's file, from 0."""
+        return self.encoded.indices
 
     @abstractmethod
     def take(self, positions: Sequence[int]) -> Self:
@@ -84,101 +86,112 @@ class ImageSplit(Dataset[ImageBatch]):
     def content_digest(self) -> str:
         """Return a digest of all images; splits with equal digests have equal features."""
 
-    def rows(self) -> Iterable[tuple[int, str, Any]]:
-        """Return row, digest and label of each sample; the dataset's fingerprint covers them."""
-        return zip(self.indices, self.digests, self.labels, strict=True)
+    def rows(self) -> Iterator[tuple[int, str, Any]]:
+        """Yield row, digest and label of each sample; the dataset's fingerprint covers them."""
+        for index, digest, label in zip(self.indices, self.digests, self.labels, strict=True):
+            yield int(index), digest.tobytes().hex(), label
 
     def sample_keys(self) -> list[str]:
         """Return the digests; equal images have equal digests."""
-        return self.digests
+        return [digest.tobytes().hex() for digest in self.digests]
 
     def name_of(self, key: str) -> str:
         """Return the name of the first image with this digest."""
-        return self.names[self.digests.index(key)]
+        same = (self.digests == np.frombuffer(bytes.fromhex(key), np.uint8)).all(axis=1)
+        return self.encoded.name(int(same.argmax()))
 
-    def _facts(self, positions: Sequence[int]) -> tuple[list[int], list[Any], list[str], list[str]]:
-        kept = (
-            [values[p] for p in positions]
-            for values in (self.indices, self.labels, self.names, self.digests)
-        )
-        return tuple(kept)  # type: ignore[return-value]
+    def positions_of(self, indices: Sequence[int]) -> list[int]:
+        """Return the positions of the images of these rows."""
+        rows = self.indices
+        order = np.argsort(rows)
+        found: list[int] = order[np.searchsorted(rows, indices, sorter=order)].tolist()
+        return found
 
     def _batch(self, pixels: Tensor, positions: Sequence[int]) -> ImageBatch:
-        labels, index = (
-            torch.tensor([values[p] for p in positions]) for values in (self.labels, self.indices)
-        )
+        labels = torch.tensor([self.labels[p] for p in positions])
+        index = torch.from_numpy(self.encoded.indices_at(positions))
         return ImageBatch(pixel_values=pixels, labels=labels, index=index)
 
 
 class DecodedImages(ImageSplit):
-    """All images in one tensor, [N, 3, H, W] uint8; a batch is read by one indexing operation."""
+    """All images in one tensor, [M, 3, H, W] uint8; a batch is read by one indexing operation.
+
+    The parts of a split share that tensor.
+
+    Attributes:
+        places: [N] int64 position of each image in the tensor; None if they are in its order.
+    """
 
     def __init__(
         self,
         images: Tensor,
-        indices: list[int],
-        labels: list[Any],
-        names: list[str],
-        digests: list[str],
+        encoded: EncodedRows,
+        digests: npt.NDArray[np.uint8],
+        places: Tensor | None = None,
     ) -> None:
-        super().__init__(indices, labels, names, digests)
-        self.images = images
+        super().__init__(encoded, digests)
+        self.images, self.places = images, places
 
     def take(self, positions: Sequence[int]) -> Self:
         """Return a split with the images at these positions."""
-        return type(self)(
-            self.images[torch.as_tensor(positions, dtype=torch.int64)], *self._facts(positions)
-        )
+        wanted = torch.as_tensor(positions, dtype=torch.int64)
+        places = wanted if self.places is None else self.places[wanted]
+        taken = self.encoded.take(positions, sources=False)
+        return type(self)(self.images, taken, self.digests[wanted.numpy()], places)
+
+    def _chosen(self, positions: Tensor) -> Tensor:
+        return self.images[positions if self.places is None else self.places[positions]]
 
     def pixels(self, position: int) -> Tensor:
         """Return one image, [3, H, W] uint8."""
-        return self.images[position]
+        return self._chosen(torch.tensor(position))
 
     def content_digest(self) -> str:
         """Return the SHA-256 of all pixels."""
-        return digest_of_tensors([self.images])
+        if self.places is None:
+            return digest_of_tensors([self.images])
+        parts = torch.split(self.places, _AT_ONCE)
+        return digest_of_tensors(self.images[part] for part in parts)
 
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch:
         """Return a whole batch; torch's `DataLoader` calls this method if it exists."""
-        return self._batch(self.images[torch.as_tensor(positions)], positions)
+        return self._batch(self._chosen(torch.as_tensor(positions)), positions)
 
 
 class EncodedImages(ImageSplit):
     """Images that the workers of a loader decode each time they are read."""
 
     def __init__(
-        self, images: Sequence[EncodedImage], decoding: Decoding, digests: list[str]
+        self, encoded: EncodedRows, decoding: Decoding, digests: npt.NDArray[np.uint8]
     ) -> None:
-        super().__init__(
-            [i.index for i in images], [i.label for i in images], [i.name for i in images], digests
-        )
-        self.encoded, self.decoding = list(images), decoding
+        super().__init__(encoded, digests)
+        self.decoding = decoding
 
     def take(self, positions: Sequence[int]) -> Self:
         """Return a split with the images at these positions."""
-        digests = [self.digests[p] for p in positions]
-        return type(self)([self.encoded[p] for p in positions], self.decoding, digests)
+        digests = self.digests[np.asarray(positions, np.int64)]
+        return type(self)(self.encoded.take(positions), self.decoding, digests)
 
     def content_digest(self) -> str:
-        """Return the SHA-256 of the complete files, the size, and the version of Pillow."""
+        """Return the SHA-256 of the complete files, the settings, and the version of Pillow."""
+        images = (self.encoded[p] for p in range(len(self)))
         whole = [
             digest
-            for _, digest in in_threads(
-                lambda image: digest_of(image.source, whole=True), self.encoded
-            )
+            for _, digest in in_threads(lambda image: digest_of(image.source, whole=True), images)
         ]
-        return digest_of_tensors([], whole, self.decoding.size, PIL.__version__)
+        converted = ["converted"] if self.decoding.convert else []
+        return digest_of_tensors([], whole, self.decoding.size, PIL.__version__, *converted)
 
     def pixels(self, position: int) -> Tensor:
-        """Return one image, [3, H, W] uint8; raise `DataError` if it can no longer be decoded."""
+        """Return one image, [3, H, W] uint8; raise `DataError` if it cannot be decoded."""
         found = self.decoding.decode(self.encoded[position])
         if isinstance(found, BadImageError):
             msg = (
-                f"{self.names[position]}: {found}; "
-                "fix or remove the file, then resume with ckpt_path=last"
+                f"{self.encoded.name(position)}: {found}; fix or remove the file, then resume with "
+                "ckpt_path=last; data.check=true finds such files before training"
             )
             raise DataError(msg)
-        return torch.from_numpy(found.copy()).permute(2, 0, 1)
+        return torch.from_numpy(found.pixels.copy()).permute(2, 0, 1)
 
     def __getitems__(self, positions: Sequence[int]) -> ImageBatch | DataError:
         """Return a whole batch, or the error.
@@ -189,97 +202,3 @@ class EncodedImages(ImageSplit):
             return self._batch(torch.stack([self.pixels(p) for p in positions]), positions)
         except DataError as error:
             return error
-
-
-def store(
-    images: Iterable[EncodedImage | BadRow], split: str, decoding: Decoding, *, in_memory: bool
-) -> tuple[ImageSplit, list[BadRow]]:
-    """Decode or check the images of a split.
-
-    Args:
-        images: Images and bad rows as read.
-        split: Split that bad rows name.
-        decoding: Settings for decoding.
-        in_memory: Whether to decode the images now and keep them.
-
-    Returns:
-        The usable images, and the bad rows in order.
-
-    Raises:
-        DataError: If images to be kept in memory differ in size or do not fit.
-    """
-    entries = list(images)
-    good: list[EncodedImage] = []
-    digests: list[str] = []
-    bad: list[BadRow] = []
-    kept = np.empty((0, 3, 1, 1), np.uint8)
-    load = decoding.decode if in_memory else decoding.check
-    # The result is an array of pixels, None for an image that was only checked, or the error.
-    for entry, result in in_threads(
-        lambda entry: None if isinstance(entry, BadRow) else load(entry), entries
-    ):
-        if isinstance(entry, BadRow):
-            bad.append(entry)
-        elif isinstance(result, BadImageError):
-            bad.append(entry.fault(split, str(result)))
-        else:
-            if isinstance(result, np.ndarray):
-                if not good:
-                    kept = _allocate(len(entries), *result.shape[:2])
-                _check_size(result, kept, entry, good)
-                kept[len(good)] = result.transpose(2, 0, 1)
-            good.append(entry)
-            digests.append(entry.digest())
-    if not in_memory:
-        return EncodedImages(good, decoding, digests), bad
-    facts = [i.index for i in good], [i.label for i in good], [i.name for i in good], digests
-    return DecodedImages(torch.from_numpy(kept[: len(good)]), *facts), bad
-
-
-def _allocate(count: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return an uninitialised array [count, 3, height, width].
-
-    Raises:
-        DataError: If the array would take too large a share of the memory.
-    """
-    needed, memory = 3 * count * height * width, physical_memory()
-    if needed > memory * _LARGEST_SHARE:
-        msg = (
-            f"{count} images of {width} x {height} pixels take {needed / 2**30:.1f} GiB, and this "
-            f"machine has {memory / 2**30:.1f}; set data.in_memory=false with data.num_workers, "
-            "or a smaller data.size"
-        )
-        raise DataError(msg)
-    return np.empty((count, 3, height, width), np.uint8)
-
-
-def _check_size(
-    pixels: npt.NDArray[np.uint8],
-    kept: npt.NDArray[np.uint8],
-    image: EncodedImage,
-    before: Sequence[EncodedImage],
-) -> None:
-    if pixels.shape[:2] != kept.shape[2:]:
-        (h, w), (h0, w0) = pixels.shape[:2], kept.shape[2:]
-        msg = (
-            f"{image.name} is {w} x {h} pixels and {before[0].name} is {w0} x {h0}; "
-            "set data.size to resize all"
-        )
-        raise DataError(msg)
-
-
-def physical_memory() -> float:
-    """Return the memory of this machine in bytes; infinity if it is unknown."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
-
-
-def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[tuple[_In, _Out]]:
-    """Apply a function to each item in threads and yield (item, result) in order.
-
-    Threads help because Pillow releases the interpreter lock while it decodes.
-    """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from zip(items, pool.map(work, items), strict=True)

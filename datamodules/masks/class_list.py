@@ -1,7 +1,7 @@
 """Classes of a segmentation dataset: names, colours, and the mask values that represent them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import yaml
 
 from datamodules.batches import IGNORE_INDEX
 from datamodules.reading.errors import DataError
-from run_folders.errors import brief, near_names
+from run_folders.errors import brief, near_names, shortened
 
 _FOLDER = Path(__file__).parent / "class_lists"
 _KEYS = ("zero_is_unlabelled", "ignore_value", "classes")
@@ -29,12 +29,15 @@ class ClassList:
         colours: Red, green and blue of each class, 0..255.
         zero_is_unlabelled: Whether value 0 means unlabelled and value 1 means class 0.
         ignore_value: Another value that means unlabelled; None if there is none.
+        label_map: Mask value -> class, in place of the two attributes above; values that it does
+            not name are unlabelled. None if there is none.
     """
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     zero_is_unlabelled: bool
     ignore_value: int | None
+    label_map: Mapping[int, int] | None = None
 
     @classmethod
     def read(cls, name: str | Mapping[str, Any]) -> Self:
@@ -87,18 +90,45 @@ class ClassList:
             (int(r), int(g), int(b)) for r, g, b in (entry["colour"] for entry in classes)
         )
         names = tuple(entry["name"] for entry in classes)
-        return cls(names, colours, content["zero_is_unlabelled"], content["ignore_value"])
+        found = cls(names, colours, content["zero_is_unlabelled"], content["ignore_value"])
+        return found.mapped(content.get("label_map"))
+
+    def mapped(self, label_map: Mapping[int, int] | None) -> Self:
+        """Return the class list for masks with other values; None changes nothing.
+
+        Raises:
+            DataError: If the map is invalid.
+        """
+        if label_map is None:
+            return self
+        for value, label in label_map.items():
+            numbers = type(value) is int and type(label) is int
+            known = numbers and (0 <= label < len(self.names) or label == IGNORE_INDEX)
+            if not (known and 0 <= value <= _HIGHEST):
+                msg = (
+                    f"data.label_map: received {value!r}: {label!r}; a mask value of 0 to "
+                    f"{_HIGHEST} and a class number of 0 to {len(self.names) - 1} are needed, or "
+                    f"{IGNORE_INDEX} for unlabelled"
+                )
+                raise DataError(msg)
+        missing = set(range(len(self.names))) - set(label_map.values())
+        if missing:
+            shown = shortened(f"{k} ({self.names[k]})" for k in sorted(missing))
+            msg = f"data.label_map: no mask value stands for class {shown}; add one for each class"
+            raise DataError(msg)
+        return replace(self, label_map=dict(label_map))
 
     def as_plain(self) -> dict[str, Any]:
         """Return the content of a YAML file with this class list."""
         classes = [
             {"name": n, "colour": list(c)} for n, c in zip(self.names, self.colours, strict=True)
         ]
-        return {
+        content = {
             "zero_is_unlabelled": self.zero_is_unlabelled,
             "ignore_value": self.ignore_value,
             "classes": classes,
         }
+        return content if self.label_map is None else {**content, "label_map": self.label_map}
 
     def decode(self, values: Pixels) -> tuple[Pixels, str]:
         """Convert the values of a mask to classes.
@@ -127,10 +157,27 @@ class ClassList:
 
     def encode(self, labels: Pixels) -> Pixels:
         """Convert classes [H, W] to the values that masks of the dataset have for them."""
+        if self.label_map is not None:
+            table = np.zeros(_HIGHEST + 1, np.uint8)
+            for value, label in reversed(list(self.label_map.items())):  # the first value wins
+                table[label] = value
+            return table[labels]
         return labels + np.uint8(1) if self.zero_is_unlabelled else labels
+
+    def left_out(self) -> npt.NDArray[np.bool_]:
+        """Return [256]: whether a mask value is unlabelled only because `label_map` lacks it."""
+        missing = np.zeros(_HIGHEST + 1, np.bool_)
+        if self.label_map is not None:
+            missing[:] = True
+            missing[[*self.label_map, _HIGHEST]] = False
+        return missing
 
     def _classes_of_values(self) -> npt.NDArray[np.int16]:
         """Return [256] int16 class of each value; 255 is unlabelled, -1 is an unknown value."""
+        if self.label_map is not None:
+            table = np.full(_HIGHEST + 1, IGNORE_INDEX, np.int16)
+            table[list(self.label_map)] = list(self.label_map.values())
+            return table
         table = np.full(_HIGHEST + 1, -1, np.int16)
         first = int(self.zero_is_unlabelled)
         table[first : first + len(self.names)] = np.arange(len(self.names))
@@ -155,7 +202,7 @@ class ClassList:
 
 def _fault(content: Any) -> str:  # noqa: ANN401 - whatever a file holds
     """Return why the content of a YAML file is not a class list, or an empty string."""
-    if not isinstance(content, Mapping) or set(content) != set(_KEYS):
+    if not isinstance(content, Mapping) or set(content) - {"label_map"} != set(_KEYS):
         return f"a class list has the keys {', '.join(_KEYS)}"
     if not isinstance(content["zero_is_unlabelled"], bool):
         return (

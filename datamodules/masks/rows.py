@@ -1,15 +1,19 @@
 """Readers of folders, Parquet files and the hub that return encoded images with encoded masks."""
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from datamodules.images.decoding import SUFFIXES
-from datamodules.images.rows import EncodedImage, content_of, digest_of, visible_files
+from datamodules.images.listing import FoundFile, Listing
+from datamodules.images.rows import EncodedImage, content_of, digest_of
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
+from run_folders.errors import shortened
+
+log = logging.getLogger(__name__)
 
 PARQUET = ".parquet"
 SPLIT = "{split}"  # placeholder for the name of a split in the path of a folder
@@ -85,11 +89,7 @@ class SegmentationReader:
         """
         path = root / self.place(name)
         if name.endswith(PARQUET):
-            rows = (
-                row
-                for row in read_rows(path, [self.image_column, self.annotation_column])
-                if isinstance(row, Row)
-            )
+            rows = read_rows(path, [self.image_column, self.annotation_column])
             yield from self.from_rows(rows, path.name, split)
             return
         annotations = root / self.annotations.replace(SPLIT, name)
@@ -107,10 +107,13 @@ class SegmentationReader:
         return name if name.endswith(PARQUET) else self.images.replace(SPLIT, name)
 
     def from_rows(
-        self, rows: Iterator[Row], file: str, split: str
+        self, rows: Iterator[Row | BadRow], file: str, split: str
     ) -> Iterator[EncodedPair | BadRow]:
         """Read the pairs of a table; images and masks are bytes, or mappings with `bytes` (hub)."""
         for row in rows:
+            if isinstance(row, BadRow):
+                yield row
+                continue
             image, annotation = (
                 content_of(row.values.get(c)) for c in (self.image_column, self.annotation_column)
             )
@@ -127,16 +130,22 @@ class SegmentationReader:
                     f"{file}, row {number}",
                 )
 
-    def annotation_of(self, image: Path, images: Path, annotations: Path) -> Path:
-        """Return the path of an image's mask, which may not exist.
+    def masks_in(self, annotations: Path, listing: Listing | None = None) -> "Masks":
+        """Return the masks below a folder; `listing` counts the files."""
+        masks = Masks(self.annotation_suffix, self.image_suffix)
+        for file in (listing or Listing()).walk(annotations):
+            masks.add(file)
+        return masks
+
+    def image_key(self, path: str) -> str | None:
+        """Return what an image's path and its mask's have in common; None if it is no image.
 
         Args:
-            image: File of the image.
-            images: Folder of the images.
-            annotations: Folder of the masks.
+            path: Path relative to the folder of the images, with slashes.
         """
-        name = image.name.removesuffix(self.image_suffix) if self.image_suffix else image.stem
-        return annotations / image.relative_to(images).with_name(name + self.annotation_suffix)
+        if self.image_suffix is None:
+            return PurePosixPath(path).with_suffix("").as_posix()
+        return _without_suffix(path, self.image_suffix)
 
     def annotations_for(self, images: Path) -> Path | None:
         """Return the folder of masks for a folder of images, or for a subfolder of one.
@@ -153,45 +162,101 @@ class SegmentationReader:
         folder = Path(names["root"], self.annotations.replace(SPLIT, names.get("split", ""))) / (
             names["deeper"] or ""
         ).lstrip("/")
-        return folder if folder.is_dir() and folder != images.resolve() else None
+        return folder if folder.is_dir() else None
 
     def _pairs(
         self, root: Path, images: Path, annotations: Path, split: str
     ) -> Iterator[EncodedPair | BadRow]:
-        named: set[Path] = set()
-        files = [
-            file
-            for file in visible_files(images)
-            if self.image_suffix is None or file.name.endswith(self.image_suffix)
-        ]
-        for index, file in enumerate(files):
-            shown = file.relative_to(root).as_posix()
-            if file.suffix.lower() not in SUFFIXES:
-                reason = f"'{file.suffix}' is not an image format; known are {', '.join(SUFFIXES)}"
-                yield BadRow(split, shown, None, None, reason)
+        listing = Listing()
+        masks = self.masks_in(annotations, listing)
+        together = images.resolve() == annotations.resolve()
+        files = masks.others if together else list((image_listing := Listing()).walk(images))
+        if not together and annotations.is_relative_to(images):  # its files are listed twice
+            below = f"{annotations.relative_to(images).as_posix()}/"
+            files = [file for file in files if not file.path.startswith(below)]
+        above, masks_above = (
+            "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+            for folder in (images, annotations)
+        )
+        used: dict[str, str] = {}  # mask -> its image
+        others: list[str] = []
+        index = 0
+        for file in files:
+            shown, key = above + file.path, self.image_key(file.path)
+            if key is None:
+                others.append(file.path)
                 continue
-            annotation = self.annotation_of(file, images, annotations)
-            expected = annotation.relative_to(root).as_posix()
-            if annotation in named:
-                yield BadRow(
-                    split,
-                    shown,
-                    None,
-                    None,
-                    f"another image of that name has the mask {expected} already",
+            mask = masks.files.get(key)
+            reason = file.fault
+            if not reason and mask is None:
+                reason = f"has no mask: there is no {masks_above}{key}{self.annotation_suffix}"
+            elif not reason and mask in used:
+                reason = (
+                    f"has the same name as {used[mask]}, whose mask is {masks_above}{mask}; "
+                    "rename one of them"
                 )
-            elif annotation.is_file():
-                named.add(annotation)
-                yield EncodedPair(EncodedImage(index, file, 0, shown, None), annotation, expected)
+            if reason or mask is None:
+                yield BadRow(split, shown, None, None, reason)
             else:
-                yield BadRow(split, shown, None, None, f"has no mask: there is no {expected}")
-        for stray in visible_files(annotations):
-            if stray.name.endswith(self.annotation_suffix) and stray not in named:
-                where = images.relative_to(root).as_posix()
-                yield BadRow(
-                    split,
-                    stray.relative_to(root).as_posix(),
-                    None,
-                    None,
-                    f"is a mask without an image in {where}",
-                )
+                used[mask] = shown
+                image = EncodedImage(index, images / file.path, 0, shown, None)
+                yield EncodedPair(image, annotations / mask, masks_above + mask)
+            index += 1
+        for fault in masks.faults:
+            yield BadRow(split, masks_above + fault.path, None, None, fault.fault)
+        for mask in sorted(set(masks.files.values()) - used.keys()):
+            where = images.relative_to(root).as_posix()
+            reason = f"is a mask without an image in {where}"
+            yield BadRow(split, masks_above + mask, None, None, reason)
+        listing.report(annotations)
+        if not together:
+            image_listing.report(images)
+            _report_others(annotations, masks.others, "annotation_suffix", self.annotation_suffix)
+        _report_others(images, others, "image_suffix", self.image_suffix)
+
+
+class Masks:
+    """The masks in a folder, which may contain images as well.
+
+    Attributes:
+        suffix, image_suffix: Ends of the names of masks and of images; upper and lower case count
+            as equal. A name that fits both belongs to the longer one.
+        files: Path of a mask without the suffix -> its path, relative to the folder.
+        faults: Masks that cannot be used.
+        others: Files that are no masks, as their names end otherwise.
+    """
+
+    def __init__(self, suffix: str, image_suffix: str | None) -> None:
+        self.suffix, self.image_suffix = suffix, image_suffix or ""
+        self.files: dict[str, str] = {}
+        self.faults: list[FoundFile] = []
+        self.others: list[FoundFile] = []
+
+    def add(self, file: FoundFile) -> None:
+        """Add a file of the folder."""
+        key = _without_suffix(file.path, self.suffix)
+        longer = len(self.image_suffix) > len(self.suffix)
+        is_image = longer and _without_suffix(file.path, self.image_suffix) is not None
+        if key is None or is_image:
+            self.others.append(file)
+        elif file.fault:
+            self.faults.append(file)
+        elif key in self.files:
+            reason = f"is a mask of the same name as {self.files[key]}; remove one of them"
+            self.faults.append(FoundFile(file.path, reason))
+        else:
+            self.files[key] = file.path
+
+
+def _without_suffix(path: str, suffix: str) -> str | None:
+    """Return a path without the suffix, in lower or upper case; None if it does not end with it."""
+    return path[: -len(suffix)] if path.lower().endswith(suffix.lower()) else None
+
+
+def _report_others(folder: Path, others: Sequence[FoundFile | str], key: str, end: object) -> None:
+    if others:
+        names = shortened(file if isinstance(file, str) else file.path for file in others)
+        log.info(
+            "%s: %d files do not end with data.%s=%s and are not used (%s)",
+            folder, len(others), key, end, names,
+        )  # fmt: skip

@@ -1,8 +1,10 @@
 """Storage of images with masks: checked once before training, decoded each time they are read."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +12,20 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
-from datamodules.images.decoding import BadImageError, check_image, decode_image, decode_mask
-from datamodules.images.storage import in_threads
+from datamodules.images.decoding import BadImageError
+from datamodules.images.storing import report_conversions
+from datamodules.images.threads import in_threads
 from datamodules.masks.class_list import ClassList
+from datamodules.masks.decoding import BadMaskError, PairDecoding
 from datamodules.masks.rows import EncodedPair
 from datamodules.masks.transforms import Pixels, SegmentationAugmenter, resized_image, stretched
 from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.progress import tracked
+from run_folders.errors import shortened
+
+log = logging.getLogger(__name__)
+
+_VALUES = 256  # of a mask
 
 
 @dataclass(frozen=True)
@@ -27,14 +37,14 @@ class SegmentationSplit:
         digests: Digests of the image and of the mask of each pair.
         pixels: [N, K] int64 number of pixels of each class in each mask.
         class_list: Classes and the values of masks that represent them.
-        max_pixels: Largest width times height that is decoded.
+        decoding: Settings for decoding.
     """
 
     pairs: Sequence[EncodedPair]
     digests: Sequence[tuple[str, str]]
     pixels: npt.NDArray[np.int64]
     class_list: ClassList
-    max_pixels: int
+    decoding: PairDecoding
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -56,7 +66,7 @@ class SegmentationSplit:
             [self.digests[p] for p in positions],
             self.pixels[list(positions)],
         )
-        return type(self)(*kept, self.class_list, self.max_pixels)
+        return type(self)(*kept, self.class_list, self.decoding)
 
     def rows(self) -> Iterable[Sequence[Any]]:
         """Yield the class list, then row and digests of each pair; the fingerprint covers them."""
@@ -73,15 +83,15 @@ class SegmentationSplit:
         return self.pairs[self.sample_keys().index(key)].image.name
 
     def pair(self, position: int) -> tuple[Pixels, Pixels]:
-        """Return image [H, W, 3] and mask of classes [H, W] at their original size.
+        """Return image [H, W, 3] and mask of classes [H, W] at their original size, upright.
 
         Raises:
             DataError: If the image or the mask can no longer be read.
         """
         pair = self.pairs[position]
         try:
-            image = decode_image(pair.image.source, self.max_pixels, upright=False)
-            labels, fault = self.class_list.decode(decode_mask(pair.annotation, self.max_pixels))
+            image, values = self.decoding.decode(pair.image.source, pair.annotation)
+            labels, fault = self.class_list.decode(values)
         except BadImageError as error:
             fault = str(error)
         if fault:
@@ -169,7 +179,7 @@ def segmentation_batch(
 
 
 def check_pairs(
-    pairs: Iterable[EncodedPair | BadRow], split: str, class_list: ClassList, max_pixels: int
+    pairs: Iterable[EncodedPair | BadRow], split: str, class_list: ClassList, decoding: PairDecoding
 ) -> tuple[SegmentationSplit, list[BadRow]]:
     """Check the pairs of a split: each image by its header, each mask by its values.
 
@@ -177,55 +187,81 @@ def check_pairs(
         pairs: Pairs and bad rows as read.
         split: Split that bad rows name.
         class_list: Classes and the values of masks that represent them.
-        max_pixels: Largest width times height that is decoded.
+        decoding: Settings for decoding.
 
     Returns:
         The usable pairs, and the bad rows in order.
     """
     good: list[EncodedPair] = []
     digests: list[tuple[str, str]] = []
-    pixels: list[npt.NDArray[np.int64]] = []
+    counts: list[npt.NDArray[np.int64]] = []
     bad: list[BadRow] = []
+    conversions, left_out = Counter[str](), np.zeros(_VALUES, np.int64)
 
-    def check(
-        entry: EncodedPair | BadRow,
-    ) -> BadRow | tuple[npt.NDArray[np.int64], tuple[str, str]]:
-        if isinstance(entry, BadRow):
-            return entry
-        found = _check_pair(entry, split, class_list, max_pixels)
-        return found if isinstance(found, BadRow) else (found, entry.digests())
+    def check(entry: EncodedPair | BadRow) -> BadRow | _Checked:
+        return (
+            entry if isinstance(entry, BadRow) else _check_pair(entry, split, class_list, decoding)
+        )
 
-    for entry, found in in_threads(check, list(pairs)):
+    listed = list(tracked(pairs, f"listing {split}", unit="pairs"))
+    for entry, found in tracked(
+        in_threads(check, listed), f"checking {split}", len(listed), "pairs"
+    ):
         if isinstance(found, BadRow):
             bad.append(found)
         elif isinstance(entry, EncodedPair):
             good.append(entry)
-            pixels.append(found[0])
-            digests.append(found[1])
-    counts = np.stack(pixels) if pixels else np.zeros((0, len(class_list.names)), np.int64)
-    return SegmentationSplit(good, digests, counts, class_list, max_pixels), bad
+            counts.append(found.classes)
+            digests.append(found.digests)
+            conversions.update(found.conversions)
+            left_out += found.values * class_list.left_out()
+    if len(good) + len(bad) != len(listed):
+        msg = f"{split}: {len(listed)} pairs, {len(good)} used, {len(bad)} left out"
+        raise RuntimeError(msg)
+    report_conversions(split, conversions)
+    _report_values(split, left_out)
+    pixels = np.stack(counts) if counts else np.zeros((0, len(class_list.names)), np.int64)
+    return SegmentationSplit(good, digests, pixels, class_list, decoding), bad
+
+
+class _Checked(NamedTuple):
+    """What is known of a usable pair.
+
+    Attributes:
+        classes: [K] number of pixels of each class.
+        values: [256] number of pixels of each value in the mask's file.
+        conversions: How the image is converted.
+        digests: Digests of the image and of the mask.
+    """
+
+    classes: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64]
+    conversions: tuple[str, ...]
+    digests: tuple[str, str]
 
 
 def _check_pair(
-    pair: EncodedPair, split: str, class_list: ClassList, max_pixels: int
-) -> BadRow | npt.NDArray[np.int64]:
-    """Return the number of pixels of each class [K] int64, or the pair as a bad row."""
+    pair: EncodedPair, split: str, class_list: ClassList, decoding: PairDecoding
+) -> BadRow | _Checked:
     try:
-        height, width = check_image(pair.image.source, max_pixels)
-    except BadImageError as error:
-        return pair.image.fault(split, str(error))
-    try:
-        values = decode_mask(pair.annotation, max_pixels)
-    except BadImageError as error:
+        values, conversions = decoding.check(pair.image.source, pair.annotation)
+    except BadMaskError as error:
         return pair.annotation_fault(split, str(error))
-    if values.shape != (height, width):
-        reason = (
-            f"is {values.shape[1]} x {values.shape[0]} pixels, and its image is {width} x {height}"
-        )
-        return pair.annotation_fault(split, reason)
+    except BadImageError as error:
+        hint = "; data.convert=true converts it" if error.convertible else ""
+        return pair.image.fault(split, f"{error}{hint}")
     labels, fault = class_list.decode(values)
     if fault:
         return pair.annotation_fault(split, fault)
-    return np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[: len(class_list.names)].astype(
-        np.int64
-    )
+    classes, found = (np.bincount(part.ravel(), minlength=_VALUES) for part in (labels, values))
+    return _Checked(classes[: len(class_list.names)], found, conversions, pair.digests())
+
+
+def _report_values(split: str, left_out: npt.NDArray[np.int64]) -> None:
+    """Log how many pixels have a value [256] that `data.label_map` leaves out."""
+    if left_out.any():
+        values = shortened(str(value) for value in np.flatnonzero(left_out))
+        log.info(
+            "%s: %s pixels have a value that data.label_map does not name, and count as unlabelled "
+            "(%s)", split, f"{left_out.sum():,}", values,
+        )  # fmt: skip

@@ -1,5 +1,6 @@
 """Prediction of new images with a run's best checkpoint, in batches."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 
 from datamodules.batches import ImageBatch
-from datamodules.images.decoding import SUFFIXES
-from datamodules.images.rows import EncodedImage, image_source, visible_files
-from datamodules.images.storage import Decoding, in_threads
+from datamodules.images.decoding import Decoded
+from datamodules.images.listing import Listing
+from datamodules.images.rows import EncodedImage, file_fault, image_source
+from datamodules.images.storage import Decoding
+from datamodules.images.storing import report_conversions
+from datamodules.images.threads import in_threads
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, raise_bad_rows
 from datamodules.reading.formats import TableFormat
@@ -52,11 +56,14 @@ def predict_images(
         RunFolderError: If the output's format is unknown or cannot store the columns.
     """
     height, width = run.data_state["size"]
-    decoding = Decoding(run.cfg.data.max_pixels, (int(height), int(width)))
+    data: Any = run.cfg.data
+    size = int(height), int(width)
+    decoding = Decoding(data.max_pixels, size, convert=bool(data.get("convert")))
     images = chain.from_iterable(
-        images_of(path, column or run.cfg.data.image_column, table_format) for path in inputs
+        images_of(path, column or data.image_column, table_format) for path in inputs
     )
     done = bad = 0
+    conversions = Counter[str]()
     with TableWriter(target) as writer, progress() as bars:
         bar = bars.add_task("images", total=None)
         while chunk := list(islice(images, _BATCH)):
@@ -64,17 +71,27 @@ def predict_images(
             read = [image for image in chunk if not isinstance(image, BadRow)]
             good = []
             for image, pixels in in_threads(decoding.decode, read):
-                if isinstance(pixels, np.ndarray):
-                    good.append((image, pixels))
+                if isinstance(pixels, Decoded):
+                    good.append((image, pixels.pixels))
+                    conversions.update(pixels.conversions)
                 else:
                     faults.append(image.fault("", str(pixels)))
+            check_count(len(chunk), len(good), len(faults))
             if good:  # written before an error is raised, so that no prediction is lost
                 writer.write(_predicted(run, good, output))
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
             bars.update(bar, completed=done)
+    report_conversions("predict", conversions)
     return done, bad
+
+
+def check_count(found: int, predicted: int, left_out: int) -> None:
+    """Raise `RuntimeError` if an image was neither predicted nor left out: a bug in Thaw."""
+    if predicted + left_out != found:
+        msg = f"{found} images, {predicted} predicted, {left_out} left out"
+        raise RuntimeError(msg)
 
 
 def images_of(
@@ -82,7 +99,7 @@ def images_of(
     column: str,
     table_format: TableFormat = TableFormat(),
 ) -> Iterator[EncodedImage | BadRow]:
-    """Yield the images of an input; labels are ignored.
+    """Yield the images of an input, and each file that cannot be one; labels are ignored.
 
     Args:
         path: An image, a folder of images, .txt with one path per line, or a table.
@@ -94,13 +111,18 @@ def images_of(
         DataError: If the input cannot be read.
     """
     if path.is_dir():
-        files = [file for file in visible_files(path) if file.suffix.lower() in SUFFIXES]
-        yield from (EncodedImage(i, file, 0, str(file), None) for i, file in enumerate(files))
+        listing = Listing()
+        for i, file in enumerate(listing.walk(path)):
+            image = EncodedImage(i, path / file.path, 0, str(path / file.path), None)
+            yield image.fault("", file.fault) if file.fault else image
+        listing.report(path)
     elif path.suffix.lower() == ".txt":
         with open_text(path, table_format.encoding) as lines:
             names = [line.strip() for line in lines if line.strip()]
         for i, name in enumerate(names):
-            yield EncodedImage(i, Path(name), 0, name, None)
+            image = EncodedImage(i, Path(name), 0, name, None)
+            fault = file_fault(Path(name))
+            yield image.fault("", fault) if fault else image
     elif path.suffix.lower() in TABLES:
         for row in read_rows(path, [column], table_format=table_format):
             if isinstance(row, BadRow):
@@ -112,7 +134,8 @@ def images_of(
             else:
                 yield EncodedImage(row.index, source, 0, path.name, row.index + 1)
     else:
-        yield EncodedImage(0, path, 0, str(path), None)
+        image, fault = EncodedImage(0, path, 0, str(path), None), file_fault(path)
+        yield image.fault("", fault) if fault else image
 
 
 def _predicted(

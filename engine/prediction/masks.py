@@ -1,8 +1,9 @@
 """Prediction of the masks of new images with a run's best checkpoint."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +15,15 @@ from PIL import Image
 from rich.console import Console
 
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
-from datamodules.images.decoding import BadImageError, decode_image, decode_mask
-from datamodules.images.rows import EncodedImage
-from datamodules.images.storage import in_threads
+from datamodules.images.decoding import BadImageError
+from datamodules.images.storing import report_conversions
+from datamodules.images.threads import in_threads
 from datamodules.masks.class_list import ClassList
-from datamodules.masks.rows import SegmentationReader
+from datamodules.masks.decoding import BadMaskError, PairDecoding
 from datamodules.masks.transforms import resized_image
-from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
-from engine.prediction.images import ADVICE, images_of
+from datamodules.reading.errors import BadRow, raise_bad_rows
+from engine.prediction.images import ADVICE, check_count
+from engine.prediction.mask_inputs import MaskInput, mask_inputs
 from engine.prediction.table_writer import progress
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
@@ -35,24 +37,6 @@ log = logging.getLogger(__name__)
 _BATCH = 4
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Item:
-    """An image to predict.
-
-    Attributes:
-        image: The encoded image.
-        name: The prefix of its output files' names.
-        annotation: The file of its annotated mask; None without one.
-        annotation_required: True if the user named the folder of masks, False if it was found
-            beside the images.
-    """
-
-    image: EncodedImage
-    name: Path
-    annotation: Path | None
-    annotation_required: bool
 
 
 def predict_masks(
@@ -94,27 +78,36 @@ def predict_masks(
     """
     class_list = ClassList.from_plain(run.data_state["class_list"], "the run's class list")
     totals = SegmentationTotals(len(class_list.names), keep_samples=False)
-    items = _items(run, inputs, column or run.cfg.data.image_column, annotations)
+    data: Any = run.cfg.data
+    decoding = PairDecoding(
+        data.max_pixels, bool(data.get("convert")), data.get("mask_orientation")
+    )
+    entries = mask_inputs(run, inputs, column or data.image_column, annotations)
     done = bad = 0
+    conversions = Counter[str]()
+
+    def read(entry: MaskInput | BadRow) -> _Read | BadRow:
+        return entry if isinstance(entry, BadRow) else _read(entry, decoding, class_list)
+
     with progress() as bars:
         bar = bars.add_task("images", total=None)
-        while chunk := list(islice(items, _BATCH)):
+        while chunk := list(islice(entries, _BATCH)):
             for item in chunk:
-                _check_target_free(target, item.name, force=force)
-            read = [
-                result
-                for _, result in in_threads(
-                    lambda item: _read(item, run.cfg.data.max_pixels, class_list), chunk
-                )
-            ]
+                if isinstance(item, MaskInput):
+                    _check_target_free(target, item.name, force=force)
+            results = list(in_threads(read, chunk))
             good = [
                 (item, result)
-                for item, result in zip(chunk, read, strict=True)
-                if not isinstance(result, BadRow)
+                for item, result in results
+                if isinstance(item, MaskInput) and not isinstance(result, BadRow)
             ]
+            faults = [fault for _, fault in results if isinstance(fault, BadRow)]
+            check_count(len(chunk), len(good), len(faults))
             if good:  # written before an error is raised, so that no prediction is lost
-                predictions = predicted_labels(run, [image for _, (image, _) in good])
-                for (item, (image, labels)), prediction in zip(good, predictions, strict=True):
+                predictions = predicted_labels(run, [found.image for _, found in good])
+                for (item, found), prediction in zip(good, predictions, strict=True):
+                    image, labels = found.image, found.labels
+                    conversions.update(found.conversions)
                     _write(target, item.name, class_list, image, prediction, labels)
                     if labels is not None:
                         predicted, annotated = (
@@ -128,11 +121,11 @@ def predict_masks(
                             torch.tensor([labels.shape]),
                             torch.zeros(1),
                         )
-            faults = [fault for fault in read if isinstance(fault, BadRow)]
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
             bars.update(bar, completed=done)
+    report_conversions("predict", conversions)
     _print_metrics(totals)
     return done, bad
 
@@ -147,55 +140,6 @@ def _print_metrics(totals: SegmentationTotals) -> None:
         Console(stderr=True).print(line, highlight=False)
 
 
-def _items(
-    run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None
-) -> Iterator[_Item]:
-    """Yield the images of the inputs.
-
-    Raises:
-        DataError: If two images would have the same output files.
-    """
-    data: Any = run.cfg.data
-    reader = SegmentationReader(
-        data.images,
-        data.annotations,
-        data.image_suffix,
-        data.annotation_suffix,
-        data.image_column,
-        data.annotation_column,
-    )
-    seen: dict[Path, str] = {}
-    for path in inputs:
-        for image in images_of(path, column):
-            if isinstance(image, BadRow):
-                raise_bad_rows([image], advice="fix the file")
-                continue
-            annotation = None
-            if image.row is not None:
-                name = Path(f"{path.stem}.row{image.row}")
-            else:
-                file = Path(image.file)
-                top = path if path.is_dir() else file.parent
-                name = file.relative_to(top).with_suffix("")
-                annotation = _annotation(reader, file, top, annotations)
-            if name in seen:
-                msg = (
-                    f"{image.name} and {seen[name]} would both be written as {name}; "
-                    "predict them into two folders"
-                )
-                raise DataError(msg)
-            seen[name] = image.name
-            yield _Item(image, name, annotation, annotations is not None)
-
-
-def _annotation(
-    reader: SegmentationReader, file: Path, top: Path, annotations: Path | None
-) -> Path | None:
-    folder = annotations or reader.annotations_for(top)
-    path = None if folder is None else reader.annotation_of(file, top, folder)
-    return path if path is not None and path.is_file() else None
-
-
 def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
     for kind in ("labels", "colours", "overview"):
         path = target / f"{name}.{kind}.png"
@@ -204,35 +148,39 @@ def _check_target_free(target: Path, name: Path, *, force: bool) -> None:
             raise RunFolderError(msg)
 
 
-def _read(
-    item: _Item, max_pixels: int, class_list: ClassList
-) -> tuple[Pixels, Pixels | None] | BadRow:
-    """Return an image and its annotation, or the fault of either.
+@dataclass(frozen=True)
+class _Read:
+    """What was read of an item.
 
-    With an annotation the image is not rotated by its EXIF tag, as the mask was made for the
-    pixels as they are stored.
+    Attributes:
+        image: [H, W, 3], as viewers show it.
+        labels: Its annotation [H, W]; None without one.
+        conversions: See `datamodules.images.decoding.Decoded`.
     """
+
+    image: Pixels
+    labels: Pixels | None
+    conversions: tuple[str, ...] = ()
+
+
+def _read(item: MaskInput, decoding: PairDecoding, class_list: ClassList) -> _Read | BadRow:
+    """Return an image and its annotation, both as viewers show them, or the fault of either."""
     try:
-        if item.annotation is None:
-            return decode_image(item.image.source, max_pixels), None
-        image = decode_image(item.image.source, max_pixels, upright=False)
+        decoded = decoding.decode_image(item.image.source)
     except BadImageError as error:
         return item.image.fault("", str(error))
+    if item.annotation is None:
+        return _Read(decoded.pixels, None, decoded.conversions)
     try:
-        labels, fault = class_list.decode(decode_mask(item.annotation, max_pixels))
-    except BadImageError as error:
-        labels, fault = image[..., 0], str(error)
-    if labels.shape != image.shape[:2]:
-        fault = (
-            f"is {labels.shape[1]} x {labels.shape[0]} pixels, "
-            f"but its image is {image.shape[1]} x {image.shape[0]}"
-        )
+        labels, fault = class_list.decode(decoding.mask_of(decoded, item.annotation))
+    except BadMaskError as error:
+        labels, fault = None, str(error)
     if not fault:
-        return image, labels
+        return _Read(decoded.pixels, labels, decoded.conversions)
     if item.annotation_required:
         return BadRow("", str(item.annotation), None, None, fault)
     log.warning("%s %s; %s is shown without it", item.annotation, fault, item.image.name)
-    return _read(replace(item, annotation=None), max_pixels, class_list)
+    return _Read(decoded.pixels, None, decoded.conversions)
 
 
 def _write(

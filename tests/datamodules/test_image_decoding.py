@@ -32,32 +32,34 @@ def test_plain_image_is_decoded_unchanged(kind: str, tmp_path: Path) -> None:
     content = encoded(image, kind, **options)
     (tmp_path / "image").write_bytes(content)
     check_image(tmp_path / "image", MAX)
-    decoded = decode_image(content, MAX)
+    decoded = decode_image(content, MAX).pixels
     assert decoded.shape == (16, 20, 3)
     assert decoded.dtype == np.uint8
     if kind not in ("JPEG", "GIF"):
         assert np.array_equal(decoded, np.asarray(image))
-    assert np.array_equal(decode_image(tmp_path / "image", MAX), decoded)
+    assert np.array_equal(decode_image(tmp_path / "image", MAX).pixels, decoded)
 
 
 def test_modes_that_convert_without_loss_are_read() -> None:
     image = picture("green", 1)
     opaque = image.convert("RGBA")
-    assert np.array_equal(decode_image(encoded(opaque), MAX), np.asarray(image))
-    grey = decode_image(encoded(image.convert("L")), MAX)
+    assert np.array_equal(decode_image(encoded(opaque), MAX).pixels, np.asarray(image))
+    grey = decode_image(encoded(image.convert("L")), MAX).pixels
     assert np.array_equal(grey[..., 0], np.asarray(image.convert("L")))
     assert np.array_equal(grey[..., 0], grey[..., 2])
     palette = image.quantize(16)
-    assert np.array_equal(decode_image(encoded(palette), MAX), np.asarray(palette.convert("RGB")))
+    assert np.array_equal(
+        decode_image(encoded(palette), MAX).pixels, np.asarray(palette.convert("RGB"))
+    )
 
 
 def test_exif_orientation_is_applied() -> None:
     image = picture("red", 2)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees clockwise
-    assert decode_image(encoded(image, "PNG", exif=exif), MAX).shape == (20, 16, 3)
+    assert decode_image(encoded(image, "PNG", exif=exif), MAX).pixels.shape == (20, 16, 3)
     assert np.array_equal(
-        decode_image(encoded(image, "PNG", exif=exif), MAX),
+        decode_image(encoded(image, "PNG", exif=exif), MAX).pixels,
         np.asarray(image.transpose(Image.Transpose.ROTATE_270)),
     )
 
@@ -65,8 +67,8 @@ def test_exif_orientation_is_applied() -> None:
 def test_centre_crop_and_resize_equal_pillows() -> None:
     image = picture("red", 5, (90, 60))
     expected = ImageOps.fit(image, (30, 30), Image.Resampling.BICUBIC)
-    assert np.array_equal(decode_image(encoded(image), MAX, (30, 30)), np.asarray(expected))
-    assert decode_image(encoded(image), MAX, (20, 40)).shape == (20, 40, 3)
+    assert np.array_equal(decode_image(encoded(image), MAX, (30, 30)).pixels, np.asarray(expected))
+    assert decode_image(encoded(image), MAX, (20, 40)).pixels.shape == (20, 40, 3)
 
 
 def test_first_picture_of_an_mpo_file_is_decoded(tmp_path: Path) -> None:
@@ -75,7 +77,10 @@ def test_first_picture_of_an_mpo_file_is_decoded(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(content)).format == "MPO"
     (tmp_path / "photo.jpg").write_bytes(content)
     check_image(tmp_path / "photo.jpg", MAX)
-    assert decode_image(content, MAX)[..., 0].mean() > decode_image(content, MAX)[..., 2].mean()
+    assert (
+        decode_image(content, MAX).pixels[..., 0].mean()
+        > decode_image(content, MAX).pixels[..., 2].mean()
+    )
 
 
 def test_jpeg_with_bytes_after_its_end_is_valid(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from datamodules.image import ImageDataModule
+from datamodules.images.encoded_rows import EncodedRows
 from datamodules.images.rows import EncodedImage
 from datamodules.images.storage import Decoding, EncodedImages
 from datamodules.reading.errors import DataError
@@ -104,7 +105,9 @@ def test_content_digest_covers_whole_files(tmp_path: Path) -> None:
         assert (tmp_path / "a.bmp").stat().st_size > 2**17
         image = EncodedImage(0, tmp_path / "a.bmp", 0, "a.bmp", None)
         contents.append(
-            EncodedImages([image], Decoding(10**6, None), [image.digest()]).content_digest()
+            EncodedImages(
+                EncodedRows.gather([image])[0], Decoding(10**6, None), np.zeros((1, 32), np.uint8)
+            ).content_digest()
         )
     assert contents[0] != contents[1]
 
@@ -236,13 +239,13 @@ def test_validation_is_a_stratified_part_of_train_and_test_is_complete(tmp_path:
     }  # fmt: skip
     data = ImageDataModule(**settings)  # type: ignore[arg-type]
     data.setup()
-    assert sorted(data.splits["train"].indices + data.splits["val"].indices) == list(range(100))
+    assert sorted([*data.splits["train"].indices, *data.splits["val"].indices]) == list(range(100))
     assert sorted(data.splits["val"].labels) == [k for k in range(10) for _ in range(2)]
-    assert data.splits["test"].indices == list(range(30))
+    assert data.splits["test"].indices.tolist() == list(range(30))
     few = ImageDataModule(**settings, train_rows=50)  # type: ignore[arg-type]
     few.setup()
-    assert sorted(few.splits["train"].indices + few.splits["val"].indices) == list(range(50))
-    assert few.splits["test"].indices == list(range(30))
+    assert sorted([*few.splits["train"].indices, *few.splits["val"].indices]) == list(range(50))
+    assert few.splits["test"].indices.tolist() == list(range(30))
     assert data.describe()["train"]["sha256"] != few.describe()["train"]["sha256"]
     data.setup("test")
     assert len(data.splits["val"]) == 20
@@ -281,8 +284,9 @@ def test_bad_image_ends_the_run_with_a_one_line_error(
     content, reason = BAD_IMAGES[name]
     (colours / "colours" / "train" / "red" / name).write_bytes(content)
     ended = train(
-        *COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", "trainer.max_epochs=1"
-    )
+        *COMMAND, f"paths.data_dir={colours}", f"data.in_memory={in_memory}", "data.check=true",
+        "trainer.max_epochs=1",
+    )  # fmt: skip
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert re.match(
@@ -377,7 +381,7 @@ def test_images_of_different_sizes_need_a_size(train: Train, colours: Path, tmp_
 def test_images_that_do_not_fit_into_memory_are_reported(
     train: Train, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.images.storage.physical_memory", lambda: 50_000.0)
+    monkeypatch.setattr("datamodules.images.storing.physical_memory", lambda: 50_000.0)
     ended = train(*COMMAND, f"paths.data_dir={colours}")
     assert ended.error.startswith(
         "error: 45 images of 16 x 16 pixels take 0.0 GiB, and this machine has 0.0; set data.in_memory=false"
@@ -404,7 +408,7 @@ def test_hidden_folders_are_ignored_and_stray_files_are_reported(colours: Path) 
     picture("red", 1).save(hidden / "0-checkpoint.png")
     data = module(colours)
     data.setup()
-    assert not any("ipynb" in name for name in data.splits["train"].names)
+    assert not any("ipynb" in name for name in data.splits["train"].encoded.files)
     picture("red", 1).save(colours / "colours" / "train" / "stray.png")
     with pytest.raises(
         DataError,
@@ -419,7 +423,7 @@ def test_same_file_in_two_folders_is_reported_by_its_names(
 ) -> None:
     source = colours / "colours" / "train" / "red" / "0.png"
     (colours / "colours" / "test" / "red" / "copy.png").write_bytes(source.read_bytes())
-    data = module(colours, in_memory=in_memory)
+    data = module(colours, in_memory=in_memory, check=True)
     data.setup()
     assert data.describe()["overlaps"] == [
         {
@@ -431,7 +435,7 @@ def test_same_file_in_two_folders_is_reported_by_its_names(
     ]
     before = data.describe()["train"]["sha256"]
     picture("red", 99).save(colours / "colours" / "train" / "red" / "0.png")
-    changed = module(colours, in_memory=in_memory)
+    changed = module(colours, in_memory=in_memory, check=True)
     changed.setup()
     assert changed.describe()["train"]["sha256"] != before
 
@@ -485,10 +489,9 @@ def test_mistyped_augmentation_is_rejected(train: Train, colours: Path) -> None:
 
 
 def test_a_file_that_becomes_unreadable_in_training_is_a_one_line_error(
-    colours: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+    colours: Path, train: Train
 ) -> None:
-    """The check before training is disabled, so a worker process finds the truncated file."""
-    monkeypatch.setattr("datamodules.images.storage.check_image", lambda *_: None)
+    """Images are not checked before training, so a worker process finds the truncated file."""
     victim = colours / "colours" / "train" / "red" / "0.png"
     victim.write_bytes(victim.read_bytes()[:200])
     ended = train(

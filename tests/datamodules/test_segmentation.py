@@ -14,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.images.decoding import decode_mask
+from datamodules.masks.decoding import decode_mask
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
+from engine.evaluation import evaluate
+from engine.predict import predict
 from lightning_modules.segmenter import Segmenter
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
@@ -251,10 +253,10 @@ BAD_PAIRS: dict[str, tuple[str, bytes | None, str]] = {
     "an empty mask": ("annotations/train/003.png", b"", "annotations/train/003.png: is empty (0 bytes); fix"),
     "text": ("annotations/train/003.png", b"wall wall floor", "annotations/train/003.png: is not a readable image"),
     "a bad image": ("images/train/003.jpg", BAD_IMAGES["truncated.jpg"][0], "images/train/003.jpg: is truncated"),
-    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: '.txt' is not an image format; known are .png"),
+    "a stray file": ("images/train/notes.txt", b"x", "images/train/notes.txt: has no mask: there is no annotations/train/notes.png; fix"),
     "two images of a name": (
         "images/train/003.png", bytes_of(image_of(GOOD)),
-        "images/train/003.png: another image of that name has the mask annotations/train/003.png already; fix",
+        "images/train/003.png: has the same name as images/train/003.jpg, whose mask is annotations/train/003.png; rename one",
     ),
 }  # fmt: skip
 
@@ -389,13 +391,13 @@ def test_masks_with_few_bits_are_read_as_stored(depth: int, classes: int) -> Non
     assert (
         np.asarray(Image.open(io.BytesIO(content))) != values
     ).any()  # Pillow scales them to 0..255
-    assert (decode_mask(content, 10_000) == values).all()
+    assert (decode_mask(content, 10_000)[0] == values).all()
     palette = Image.fromarray(values, "P")
     palette.putpalette([k for k in range(16) for _ in range(3)])
     buffer = io.BytesIO()
     palette.save(buffer, "PNG", bits=depth)
-    assert (decode_mask(buffer.getvalue(), 10_000) == values).all()
-    assert (decode_mask(bytes_of(values % 2 > 0), 10_000) == values % 2).all()  # one bit
+    assert (decode_mask(buffer.getvalue(), 10_000)[0] == values).all()
+    assert (decode_mask(bytes_of(values % 2 > 0), 10_000)[0] == values % 2).all()  # one bit
 
 
 def move_pairs(
@@ -438,7 +440,159 @@ def test_other_layouts_need_configuration_only(
     assert all((a == b).all() for a, b in zip(data.pairs("test", [3])[0], expected, strict=True))
     folder = data_dir / "rooms" / images.format(split="val")
     mask_folder = data_dir / "rooms" / annotations.format(split="val")
-    assert data.reader.annotations_for(folder) == (mask_folder if mask_folder != folder else None)
+    assert data.reader.annotations_for(folder) == mask_folder
+
+
+@pytest.mark.parametrize("image_suffix", [None, ".tif", ".TIF"])
+def test_masks_beside_their_images_are_found_by_their_suffix(
+    image_suffix: str | None, data_dir: Path
+) -> None:
+    """`a.tif` has the mask `a_mask.tif` in the same folder."""
+    plain = module(data_dir)
+    plain.setup()
+    for split in FOLDERS:
+        folder = data_dir / "rooms" / "both" / split
+        folder.mkdir(parents=True)
+        for file in sorted((data_dir / "rooms" / "images" / split).iterdir()):
+            Image.open(file).save(folder / f"{file.stem}.tif")
+            truth = data_dir / "rooms" / "annotations" / split / f"{file.stem}.png"
+            Image.open(truth).save(folder / f"{file.stem}_MASK.tif")
+    both = {"images": "both/{split}", "annotations": "both/{split}", "image_suffix": image_suffix}
+    data = module(data_dir, **both, annotation_suffix="_mask.tif")
+    data.setup()
+    assert [len(data.splits[split]) for split in FOLDERS] == [12, 4, 5]
+    for ours, theirs in zip(data.pairs("test", [3])[0], plain.pairs("test", [3])[0], strict=True):
+        assert np.array_equal(ours, theirs)
+    (data_dir / "rooms" / "both" / "train" / "007_MASK.tif").unlink()
+    (data_dir / "rooms" / "both" / "train" / "notes.txt").write_text("x")
+    with pytest.raises(DataError) as caught:
+        module(data_dir, **both, annotation_suffix="_mask.tif").setup()
+    assert "both/train/007.tif: has no mask: there is no both/train/007_mask.tif" in str(
+        caught.value
+    )
+    stray = "both/train/notes.txt: has no mask: there is no both/train/notes_mask.tif"
+    assert (stray in str(caught.value)) == (image_suffix is None)
+
+
+def test_masks_in_a_folder_of_the_images_are_no_images(data_dir: Path) -> None:
+    move_pairs(data_dir, "{split}", "{split}/masks")
+    data = module(data_dir, images="{split}", annotations="{split}/masks")
+    data.setup()
+    assert [len(data.splits[split]) for split in FOLDERS] == [12, 4, 5]
+
+
+def test_files_that_a_suffix_excludes_are_counted(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (data_dir / "rooms" / "images" / "val" / "readme.md").write_text("x")
+    (data_dir / "rooms" / "annotations" / "val" / "000_colour.gif").write_text("x")
+    with caplog.at_level("INFO"):
+        module(data_dir, image_suffix=".jpg").setup()
+    assert (
+        "images/val: 1 files do not end with data.image_suffix=.jpg and are not used (readme.md)"
+        in caplog.text
+    )
+    assert "data.annotation_suffix=.png and are not used (000_colour.gif)" in caplog.text
+
+
+def test_links_and_files_of_systems_are_followed_and_counted(
+    data_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in ("images", "annotations"):
+        folder = data_dir / "rooms" / kind / "train"
+        folder.rename(tmp_path / kind)
+        folder.mkdir()
+        (folder / "part").symlink_to(tmp_path / kind)
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir" / "000.png").write_bytes(b"x")
+    with caplog.at_level("INFO"):
+        data = module(data_dir)
+        data.setup()
+    assert len(data.splits["train"]) == 12
+    assert caplog.text.count("train: passed over 1 file of operating systems") == 2
+
+
+def test_two_masks_of_a_name_are_named(data_dir: Path) -> None:
+    folder = data_dir / "rooms" / "annotations" / "train"
+    (folder / "003.PNG").write_bytes((folder / "003.png").read_bytes())
+    with pytest.raises(
+        DataError, match=r"annotations/train/003\.png: is a mask of the same name as 003\.PNG; rem"
+    ):
+        module(data_dir).setup()
+
+
+def test_a_label_map_replaces_the_values_of_the_masks(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = module(data_dir)
+    plain.setup()
+    truth = plain.pairs("test", [2])[0][1]
+    mapping = {7 * k + 3: k for k in range(11)}
+    table = np.zeros(256, np.uint8)
+    table[list(mapping.values())] = list(mapping)
+    for file in sorted((data_dir / "rooms" / "annotations").rglob("*.png")):
+        Image.fromarray(table[np.asarray(Image.open(file))]).save(file)
+    with pytest.raises(DataError, match="which are not in the class list"):
+        module(data_dir).setup()
+    data = module(data_dir, label_map=mapping)
+    data.setup()
+    assert np.array_equal(data.pairs("test", [2])[0][1], truth)
+    assert np.array_equal(data.class_list.encode(truth), table[truth])
+    assert "label_map" in data.state_dict()["class_list"]
+    again = module(data_dir, class_list=data.state_dict()["class_list"], label_map=mapping)
+    again.setup()
+    assert again.describe()["test"] == data.describe()["test"]
+    # Values without a class are unlabelled, and counted.
+    lacking = {value: max(label, 1) - 1 for value, label in mapping.items() if label < 9}
+    lacking |= {200: 8, 201: 9, 202: 10}
+    file = data_dir / "rooms" / "annotations" / "val" / "000.png"
+    values = np.asarray(Image.open(file)).copy()
+    values[:2] = table[9]
+    Image.fromarray(values).save(file)
+    with caplog.at_level("INFO"):
+        fewer = module(data_dir, label_map=lacking)
+        fewer.setup()
+    assert (fewer.pairs("val", [0])[0][1][:2] == 255).all()
+    assert re.search(
+        r"val: \d+ pixels have a value that data.label_map does not name, and count as unlabelled \(66",
+        caplog.text,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({300: 0}, r"data.label_map: received 300: 0; a mask value of 0 to 255 and a class number"),
+        ({0: 11}, r"data.label_map: received 0: 11; .* of 0 to 10 are needed, or 255 for unl"),
+        ({"wall": 0}, r"data.label_map: received 'wall': 0"),
+        ({0: 0, 1: 255}, r"no mask value stands for class 1 \(floor\), 2 \(door\).* and 5 more; add"),
+    ],
+)  # fmt: skip
+def test_a_wrong_label_map_is_reported(
+    mapping: dict[int, int], message: str, data_dir: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        module(data_dir, label_map=mapping)
+
+
+def test_a_label_map_from_the_command_line_is_used_in_prediction(
+    train: Train, data_dir: Path, tmp_path: Path
+) -> None:
+    for file in sorted((data_dir / "rooms" / "annotations").rglob("*.png")):
+        Image.fromarray(np.asarray(Image.open(file)) + np.uint8(20)).save(file)
+    mapping = ",".join(f"{k + 20}:{k}" for k in range(11))
+    ended = train(*command(data_dir, f"data.label_map={{{mapping}}}", "data.convert=true"))
+    assert ended.code == 0, ended.err
+    assert evaluate(ended.folder, None) == 0
+    images = data_dir / "rooms" / "images" / "test"
+    (images / "clear.png").write_bytes(BAD_IMAGES["transparent.png"][0])
+    (data_dir / "rooms" / "annotations" / "test" / "clear.png").write_bytes(
+        label_bytes(np.full((16, 20), 20, np.uint8))
+    )
+    out = predict(ended.folder, [images], tmp_path / "out", device="cpu")
+    for name in ("000", "clear"):
+        values = np.asarray(Image.open(out / f"{name}.labels.png"))
+        assert 20 <= values.min() <= values.max() <= 30
 
 
 def test_one_folder_for_both_needs_a_suffix(data_dir: Path) -> None:
@@ -513,8 +667,8 @@ def test_an_operation_without_a_deterministic_form_is_reported(
     assert "Traceback" not in ended.err
 
 
-def test_exif_orientation_of_an_image_is_ignored(data_dir: Path) -> None:
-    """A mask belongs to the stored pixels; applying the orientation would misalign them."""
+def test_exif_orientation_of_an_image_turns_its_mask(data_dir: Path) -> None:
+    """The mask fits only the stored pixels, so it was drawn on them."""
     path = data_dir / "rooms" / "images" / "val" / "000.jpg"
     image = Image.open(path)
     exif = image.getexif()
@@ -523,7 +677,8 @@ def test_exif_orientation_of_an_image_is_ignored(data_dir: Path) -> None:
     data = module(data_dir)
     data.setup()
     pixels, labels = data.pairs("val", [0])[0]
-    assert pixels.shape[:2] == labels.shape == (32, 40)
+    assert pixels.shape[:2] == labels.shape == (40, 32)
+    assert (labels == np.rot90(mask(100), -1)).all()
 
 
 def test_the_parquet_revision_of_the_hub_is_requested(

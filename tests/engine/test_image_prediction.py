@@ -1,10 +1,14 @@
 """Prediction and evaluation of images, from the run folder alone."""
 
+import io
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 
 from datamodules.reading.errors import DataError
@@ -13,8 +17,9 @@ from engine.predict import predict
 from lightning_modules.networks.backbones.image import image_encoder
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
-from tests.images import COLOURS, encoded, image_folder, picture, write_parquet
+from tests.images import BAD_IMAGES, COLOURS, HEIC, encoded, image_folder, picture, write_parquet
 from tests.processes import run
+from tests.turning import SHOWN, stored, tagged
 
 CLASSES = list(COLOURS)
 
@@ -112,11 +117,83 @@ def test_bad_images_stop_or_are_counted_and_predictions_are_kept(
     predict(root / "moved", [folder], tmp_path / "out.csv", on_bad_rows="skip", device="cpu")
     assert len(pd.read_csv(tmp_path / "out.csv")) == 2
     (tmp_path / "list.txt").write_text(f"{folder / 'a.png'}\n{folder / 'z.png'}\n")
-    with pytest.raises(DataError, match=r"z\.png: .*No such file"):
+    with pytest.raises(DataError, match=r"z\.png: there is no file; fix"):
         predict(root / "moved", [tmp_path / "list.txt"], tmp_path / "list.csv", device="cpu")
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"none: nothing to predict \(0 left out\)"):
         predict(root / "moved", [tmp_path / "none"], tmp_path / "none.csv", device="cpu")
+
+
+def test_every_file_of_a_folder_is_predicted_or_named(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.JPG").write_bytes(encoded(picture("red", 1), "JPEG"))
+    (folder / "b.jfif").write_bytes(encoded(picture("red", 2), "JPEG"))
+    (tmp_path / "more").mkdir()
+    picture("blue", 1).save(tmp_path / "more" / "c.png")
+    (folder / "linked").symlink_to(tmp_path / "more")
+    (folder / "circle").symlink_to(folder)
+    (folder / "d.heic").write_bytes(HEIC)
+    (folder / "notes.txt").write_text("hello")
+    (folder / ".hidden.png").write_bytes(encoded(picture("red", 3)))
+    (folder / "gone.png").symlink_to("nothing")
+    (folder / "transparent.png").write_bytes(BAD_IMAGES["transparent.png"][0])
+    os.mkfifo(folder / "pipe.png")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"6 bad rows; fix") as caught:
+        predict(root / "moved", [folder], tmp_path / "out.csv", device="cpu")
+    assert f"{folder / 'd.heic'}: is a HEIC file, for which Thaw has no decoder; save" in str(
+        caught.value
+    )
+    with caplog.at_level("INFO"):
+        predict(root / "moved", [folder], tmp_path / "out.csv", on_bad_rows="skip", device="cpu")
+    assert "3 predicted, 6 left out" in capsys.readouterr().err
+    assert [Path(name).name for name in pd.read_csv(tmp_path / "out.csv")["image"]] == [
+        "a.JPG",
+        "b.jfif",
+        "c.png",
+    ]
+    assert (
+        "passed over 1 file of operating systems, file servers or tools (Thumbs.db" in caplog.text
+    )
+
+
+def test_a_run_that_converts_images_predicts_them_converted(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(root / "moved", tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    assert "  convert: false\n" in config
+    (run / "config.yaml").write_text(config.replace("  convert: false\n", "  convert: true\n"))
+    content = BAD_IMAGES["transparent.png"][0]
+    (tmp_path / "a.png").write_bytes(content)
+    white = Image.new("RGBA", (20, 16), "white")
+    shown = Image.alpha_composite(white, Image.open(io.BytesIO(content))).convert("RGB")
+    shown.save(tmp_path / "b.png")
+    with caplog.at_level("INFO"):
+        predict(run, [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "c.jsonl", device="cpu")
+    assert "predict: data.convert=true converted images: 1 transparent onto white" in caplog.text
+    table = pd.read_json(tmp_path / "c.jsonl", lines=True).filter(like="probability")
+    assert table.iloc[0].to_numpy() == pytest.approx(table.iloc[1].to_numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_images_are_predicted_as_viewers_show_them(
+    orientation: int, root: Path, tmp_path: Path
+) -> None:
+    shown = np.hstack([np.asarray(picture(colour, 5, (20, 30))) for colour in ("red", "blue")])
+    shown[20:] //= 4
+    (tmp_path / "a.png").write_bytes(tagged(stored(shown, orientation), orientation))
+    Image.fromarray(shown).save(tmp_path / "b.png")
+    inputs = [tmp_path / "a.png", tmp_path / "b.png"]
+    predict(root / "moved", inputs, tmp_path / "c.jsonl", device="cpu")
+    table = pd.read_json(tmp_path / "c.jsonl", lines=True).filter(like="probability")
+    assert table.iloc[0].to_numpy() == pytest.approx(table.iloc[1].to_numpy(), abs=1e-6)
 
 
 def test_evaluation_reproduces_every_metric(

@@ -383,3 +383,14 @@ def test_an_experiment_in_words_of_version_0_1_is_run(train: Train, tmp_path: Pa
     assert not {"hidden", "dropout", "momentum", "warmup", "patience", "label_smoothing"} & set(
         model
     )
+
+
+def test_images_that_were_not_kept_are_checked_as_in_version_0_1() -> None:
+    for data, expected in (
+        ({"in_memory": False}, {"in_memory": False, "check": True}),
+        ({"in_memory": False, "check": False}, {"in_memory": False, "check": False}),
+        ({"in_memory": True}, {"in_memory": True}),
+    ):
+        cfg = OmegaConf.create({"data": data})
+        translate_config(cfg)
+        assert cfg.data == expected

@@ -20,6 +20,7 @@ from tests.conftest import Train, identical
 from tests.images import BAD_IMAGES
 from tests.masks import COLOURS, NAMES, class_list, image_of, mask, segmentation_folder
 from tests.processes import run
+from tests.turning import SHOWN, stored, tagged
 
 SEGFORMER = {
     "model_type": "segformer", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2],
@@ -189,6 +190,78 @@ def test_bad_images_existing_files_and_equal_names_are_rejected(root: Path, tmp_
     (tmp_path / "t.csv").write_text("a")
     with pytest.raises(DataError, match=r"t.csv: no column 'image'"):
         predict(run, [tmp_path / "t.csv"], tmp_path / "out3", device="cpu")
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_masks_are_predicted_as_viewers_show_the_images(
+    orientation: int, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an annotation beside the image or without, the image is turned alike."""
+    shown = mask(7, (40, 32))
+    for kind in ("images", "annotations"):
+        (tmp_path / kind / "mine").mkdir(parents=True)
+    content = tagged(stored(image_of(shown), orientation), orientation)
+    truth = stored(shown + np.uint8(1), orientation)
+    (tmp_path / "alone.png").write_bytes(content)
+    (tmp_path / "images" / "mine" / "beside.png").write_bytes(content)
+    (tmp_path / "annotations" / "mine" / "beside.png").write_bytes(tagged(truth, orientation))
+    Image.fromarray(image_of(shown)).save(tmp_path / "by_hand.png")
+    out = tmp_path / "out"
+    predict(root / "moved", [tmp_path / "by_hand.png"], out, device="cpu")
+    predict(root / "moved", [tmp_path / "alone.png"], out, device="cpu")
+    predict(root / "moved", [tmp_path / "images" / "mine"], out, device="cpu")
+    assert "images with annotations: 1; mean IoU" in capsys.readouterr().err
+    expected = np.asarray(Image.open(out / "by_hand.labels.png"))
+    for name in ("alone", "beside"):
+        assert np.array_equal(np.asarray(Image.open(out / f"{name}.labels.png")), expected)
+    with_truth = np.asarray(Image.open(out / "beside.overview.png"))
+    plain = np.asarray(Image.open(out / "by_hand.overview.png"))
+    assert with_truth.shape[1] > plain.shape[1]
+
+
+@pytest.mark.parametrize("masks", ["{split}", "{split}/masks"])
+def test_masks_among_the_images_are_not_predicted(
+    masks: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(root / "moved", tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    for old, new in (
+        ("images: images/{split}", "images: '{split}'"),
+        ("annotations: annotations/{split}", f"annotations: '{masks}'"),
+        ("annotation_suffix: .png", "annotation_suffix: _mask.png"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    (run / "config.yaml").write_text(config)
+    photos = tmp_path / "photos"
+    inside = tmp_path / masks.format(split="photos")
+    inside.mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.fromarray(image_of(mask(5))).save(photos / f"{name}.png")
+        Image.fromarray(mask(5) + np.uint8(1)).save(inside / f"{name}_mask.png")
+    with caplog.at_level("INFO"):
+        out = predict(run, [photos], tmp_path / "out", device="cpu")
+    names = {path.name.split(".")[0] for path in out.rglob("*.png")}
+    assert names == {"a", "b"}
+    assert f"{photos}: 2 masks among the images are not predicted" in caplog.text
+    assert Image.open(out / "a.overview.png").width > 3 * 40
+
+
+def test_bad_files_are_counted_and_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(image_of(mask(5))).save(photos / "a.png")
+    (photos / "notes.txt").write_text("hello")
+    (photos / ".b.png").write_bytes((photos / "a.png").read_bytes())
+    (photos / "Thumbs.db").write_bytes(b"x")
+    with pytest.raises(DataError, match="2 bad rows"):
+        predict(root / "moved", [photos], tmp_path / "out", device="cpu")
+    predict(
+        root / "moved", [photos], tmp_path / "out", on_bad_rows="skip", device="cpu", force=True
+    )
+    assert "1 predicted, 2 left out" in capsys.readouterr().err
 
 
 def test_rows_of_a_table_are_predicted(root: Path, tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "data.tokenizer": [("${model.backbone}", "${thaw.pretrained_name:${model.backbone}}")],
     "data.label_separator": [(..., None)],
     **{f"data.{key}": [(..., None)] for key in ("label_map", "delimiter", "quoting", "encoding")},
+    "data.convert": [(..., False)],
+    "data.check": [(..., False)],
+    "data.mask_orientation": [(..., None)],
     # They follow from the kind of task.
     "monitor": [
         (metric, "${thaw.monitor:${model._target_}}") for metric in ("val/acc", "val/miou")
