@@ -13,6 +13,7 @@ from datamodules.base import TransferDataModule
 from engine.checkpoints import CheckpointError
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
+from engine.config.precision import precision_plugin
 from engine.processes.devices import check_processes
 from engine.publishing.loggers import build_loggers
 from engine.trainer import build_trainer, own_callbacks
@@ -90,6 +91,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     loggers = build_loggers(cfg, folder)
     frozen = _never_trained(task) if cfg.train else ()
     trainer = build_trainer(cfg, folder, callbacks, loggers, frozen)
+    # Lightning loads a checkpoint's weights first and converts them after that.
+    trainer.precision_plugin.convert_module(task)
     check_processes(cfg, trainer, task)
     return RunObjects(datamodule, task, trainer)
 
@@ -211,6 +214,8 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     # The file of pretrained weights may be gone, and the checkpoint replaces them.
     no_weights = {"weights": None} if "weights" in cfg.model else {}
     task: Task = build_object(cfg, "model", **known, **no_weights)
+    # The weights are loaded in the precision in which they were trained.
+    precision_plugin(cfg.trainer.get("precision"), "cpu").convert_module(task)
     task.load_state_dict(checkpoint["state_dict"])
     return task
 

@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from engine.config.places import resolve_target
+from engine.config.precision import precision_plugin
 from lightning_modules.base import Task
 
 
@@ -44,8 +45,7 @@ class TrainedRun:
         The task's `forward` describes the output.
         """
         moved = {key: value.to(self.device) for key, value in batch.items()}
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.cfg.trainer.precision == "bf16-mixed"
-        ):
-            result: torch.Tensor = self.task(moved)
+        plugin = precision_plugin(self.cfg.trainer.get("precision"), self.device.type)
+        with plugin.forward_context():
+            result: torch.Tensor = self.task(plugin.convert_input(moved))
         return result.cpu()

@@ -7,11 +7,13 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
+from engine.config.precision import precision_plugin
 from engine.processes.devices import placement
 from engine.processes.ranks import is_rank_zero
 from lightning_modules.callbacks.curves import Curves
@@ -50,6 +52,9 @@ def build_trainer(
         ConfigError: If Lightning rejects the trainer's arguments.
     """
     where = placement(cfg)
+    # Other strategies, such as FSDP, have precision plugins of their own.
+    own_plugin = isinstance(where["strategy"], str | DDPStrategy)
+    precision = {"precision": None} if own_plugin else {}
     try:
         trainer: lightning.Trainer = build_object(
             cfg,
@@ -58,6 +63,7 @@ def build_trainer(
             logger=loggers or False,
             strategy=where["strategy"],
             plugins=[AtomicCheckpointIO(frozen), where["plugin"]],
+            **precision,
             default_root_dir=str(folder.path),
             enable_model_summary=False,
             enable_checkpointing=any(
@@ -70,6 +76,10 @@ def build_trainer(
     except Exception as error:
         msg = f"trainer: {brief(error, max_chars=None)}"
         raise ConfigError(msg) from error
+    if own_plugin:
+        trainer.strategy.precision_plugin = precision_plugin(
+            cfg.trainer.get("precision"), trainer.strategy.root_device.type
+        )
     # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
     # is gone.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

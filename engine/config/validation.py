@@ -23,7 +23,7 @@ from engine.config.places import (
     resolve_target,
     special_key_faults,
 )
-from engine.config.precision import AUTO
+from engine.config.precision import precision_fault
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from run_folders.errors import brief, nearest, shortened
@@ -62,8 +62,9 @@ def validate(cfg: DictConfig) -> None:
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
         trainer = values.get("trainer")
-        if isinstance(trainer, dict) and trainer.get("precision") == AUTO:
-            trainer["precision"] = None  # `settle` chooses one; Lightning does not know `auto`
+        if isinstance(trainer, dict) and "precision" in trainer:
+            fault = precision_fault(trainer.pop("precision"))  # Lightning does not know `auto`
+            faults += [("trainer.precision", fault)] if fault else []
         faults += [
             (
                 f"model.{part}",

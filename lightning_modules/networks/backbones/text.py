@@ -80,10 +80,11 @@ class TextEncoder(nn.Module):
         states: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return Features(states[:, 0])
-        # A sum over many tokens is inexact in bfloat16.
-        states = states.float() if states.dtype == torch.bfloat16 else states
+        # A sum over many tokens is inexact in half precision.
+        states = states.float() if states.dtype.itemsize == 2 else states  # noqa: PLR2004
         weights = mask.unsqueeze(-1).to(states.dtype)
-        return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
+        mean = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        return Features(mean.to(next(self.model.parameters(), mean).dtype))
 
 
 def text_encoder(
