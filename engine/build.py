@@ -129,7 +129,9 @@ def _check_validates(trainer: DictConfig, batches: int) -> None:
         )
         raise ConfigError(msg)
     needed = -(-batches // (trainer.get("accumulate_grad_batches") or 1))
-    if 0 < steps < needed and interval in (None, 1.0):
+    # An integer counts batches, so 1 is not the whole epoch that 1.0 is.
+    once = interval is None or (isinstance(interval, float) and interval == 1)
+    if 0 < steps < needed and once:
         msg = (
             f"trainer.max_steps={steps} ends within the first epoch of {needed} steps, so nothing "
             f"is validated; set trainer.max_steps={needed} or more, or trainer.val_check_interval"
