@@ -189,6 +189,8 @@ def _write_start(
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     packages = (*_PACKAGES, *own_distributions())
     origin = provenance(cfg.seed, data, packages, torch.get_num_threads(), gpus)
+    if objects.source is not None:
+        origin["backbone"] = objects.source.facts
     before = folder.read_json("provenance.json")
     # The provenance of the first start is kept, and those of resumed starts are appended.
     folder.write_json(

@@ -192,6 +192,11 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     for key in ("plan", "train", "test"):
         if not isinstance(at(key), bool):
             yield key, f"received {at(key)!r}; choose true or false"
+    for key in ("model.backbone", "model.weights"):
+        file = str(at(key))
+        if file.endswith(".ckpt"):
+            run = file.rpartition("/checkpoints/")[0] or "RUN"
+            yield key, f"received a checkpoint of a run; set model.backbone={run}, the run's folder"
     yield from _cache_faults(values.get("cache"))
     if at("train") is False and at("test") is False:
         yield "test", "received false, and train=false too; nothing would be done"
