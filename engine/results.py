@@ -82,7 +82,9 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
     ]
     table = Table("", *(metric.name for metric in shown), "n")
     for stage, found in stages.items():
-        values = [metric.text(found.get(metric.name)) for metric in shown]
+        values = [
+            metric.text(found[metric.name]) if metric.name in found else "-" for metric in shown
+        ]
         table.add_row(stage, *values, str(found["n"]))
     console.print(table)
     best = metrics["best"]

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -25,6 +25,15 @@ class StageResult:
 
     metrics: dict[str, float | None]
     count: int
+
+
+def without_nan(result: StageResult) -> StageResult:
+    """Return a result whose NaN and infinite metrics are None: they are not defined."""
+    metrics = {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in result.metrics.items()
+    }
+    return replace(result, metrics=metrics)
 
 
 class StageTotals(Metric):
@@ -101,7 +110,7 @@ class StageTotals(Metric):
             if distributed and not len(getattr(self, name)):
                 setattr(self, name, [empty.to(self.device)])
         with self.sync_context(should_sync=self._to_sync and distributed):
-            return self.result()
+            return without_nan(self.result())
 
     @abstractmethod
     def result(self) -> StageResult:
