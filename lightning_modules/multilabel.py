@@ -99,7 +99,7 @@ class MultilabelTask(HeadTask):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: ANN401, FBT001, FBT002 - torch's signature
         """Move the module or convert it to another precision; thresholds stay float32."""
         before = getattr(self, "thresholds", None)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if before is not None:
             self.thresholds = before.to(self.thresholds.device)
         return self
