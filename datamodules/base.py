@@ -156,6 +156,13 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """Return the labels of a split, as in a batch; None if a task need not check them."""
         return None
 
+    def use_backbone_of(self, state: dict[str, Any]) -> None:
+        """Take over what the backbone of a finished run needs; nothing by default.
+
+        Args:
+            state: The state of that run's datamodule.
+        """
+
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - all splits are prepared at once
         """Read and check all splits; later calls do nothing.
 

@@ -298,6 +298,10 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """The serialised tokenizer, cached because every checkpoint contains it."""
         return self.tokenizer.to_state()
 
+    def use_backbone_of(self, state: dict[str, Any]) -> None:
+        """Use the tokenizer of the run, in place of `tokenizer`."""
+        self.load_state_dict(state)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the tokenizer of a checkpoint; call it before `setup`."""
         self.restored = TextTokenizer.from_state(state_dict)

@@ -1,6 +1,5 @@
 """Build datamodule, task and trainer from the config, and check that they fit together."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,34 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from engine.checkpoints import CheckpointError
+from engine.checkpoints import stored_backbone
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
+from engine.config.precision import precision_plugin
 from engine.processes.devices import check_processes
 from engine.publishing.loggers import build_loggers
+from engine.trained_run import BackboneSource, backbone_source
 from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.networks.backbones.features import HEAD
 from lightning_modules.networks.classifier import Classifier
 from run_folders.errors import brief
-from run_folders.nested import nodes
 from run_folders.run_folder import RunFolder
 
 
 @dataclass
 class RunObjects:
-    """The objects that a run consists of."""
+    """The objects that a run consists of.
+
+    Attributes:
+        source: The finished run whose backbone the task starts from, if there is one.
+    """
 
     datamodule: TransferDataModule[Any]
     task: Task
     trainer: lightning.Trainer
+    source: BackboneSource | None = None
 
 
 def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
@@ -50,12 +55,17 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     # In deterministic mode torch fills uninitialized memory. This takes a tenth of the time, and
     # matters only for code that reads memory before writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    source = backbone_source(cfg)
     datamodule: TransferDataModule[Any] = build_object(cfg, "data")
+    if source is not None:
+        datamodule.use_backbone_of(source.data_state)
     trained = ("train", "val") if cfg.train else ()
     datamodule.splits_to_read = (*trained, *(("test",) if cfg.test else ()))
     datamodule.repeats_batches = bool(cfg.trainer.get("overfit_batches"))
     datamodule.setup()
-    task: Task = build_object(cfg, "model")
+    task: Task = build_object(cfg, "model", **({"backbone": source.values} if source else {}))
+    if source is not None:
+        source.load_into(task)
     if not cfg.train and task.uninitialized():
         msg = (
             f"train=false tests a network without training it, and {task.uninitialized()} would "
@@ -88,8 +98,10 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     loggers = build_loggers(cfg, folder)
     frozen = _never_trained(task) if cfg.train else ()
     trainer = build_trainer(cfg, folder, callbacks, loggers, frozen)
+    # Lightning loads a checkpoint's weights first and converts them after that.
+    trainer.precision_plugin.convert_module(task)
     check_processes(cfg, trainer, task)
-    return RunObjects(datamodule, task, trainer)
+    return RunObjects(datamodule, task, trainer, source)
 
 
 def check_limits(datamodule: TransferDataModule[Any], task: Task) -> None:
@@ -149,7 +161,9 @@ def _check_validates(trainer: DictConfig, batches: int) -> None:
         )
         raise ConfigError(msg)
     needed = -(-batches // (trainer.get("accumulate_grad_batches") or 1))
-    if 0 < steps < needed and interval in (None, 1.0):
+    # An integer counts batches, so 1 is not the whole epoch that 1.0 is.
+    once = interval is None or (isinstance(interval, float) and interval == 1)
+    if 0 < steps < needed and once:
         msg = (
             f"trainer.max_steps={steps} ends within the first epoch of {needed} steps, so nothing "
             f"is validated; set trainer.max_steps={needed} or more, or trainer.val_check_interval"
@@ -223,17 +237,13 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
     Returns:
         The task with the checkpoint's weights.
     """
-    backbone = json.loads(checkpoint["thaw"]["backbone"])
-    if not isinstance(backbone, dict):
-        msg = "the checkpoint's backbone is no mapping; the file is damaged: train again"
-        raise CheckpointError(msg)
-    if any(key.rpartition(".")[2] == "_target_" for key, _ in nodes(backbone)):
-        msg = "the checkpoint's backbone names a class, which only a config may do; train again"
-        raise CheckpointError(msg)
+    backbone = stored_backbone(checkpoint)
     known = {"backbone": backbone} if backbone else {}
     # The file of pretrained weights may be gone, and the checkpoint replaces them.
     no_weights = {"weights": None} if "weights" in cfg.model else {}
     task: Task = build_object(cfg, "model", **known, **no_weights)
+    # The weights are loaded in the precision in which they were trained.
+    precision_plugin(cfg.trainer.get("precision"), "cpu").convert_module(task)
     task.load_state_dict(checkpoint["state_dict"])
     return task
 

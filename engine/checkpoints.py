@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, and loaded without running code from the file."""
 
+import json
 import os
 import zipfile
 from collections.abc import Callable, Collection, Iterable
@@ -13,6 +14,7 @@ from datamodules.batching.stored_features import digest_of_tensors
 from engine.old_names import translate_checkpoint
 from run_folders.errors import UserError, brief
 from run_folders.files import link_atomically, write_atomically
+from run_folders.nested import nodes
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"
@@ -94,6 +96,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint; see `load_checkpoint`."""
         return load_checkpoint(Path(path))
+
+
+def stored_backbone(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that rebuild the backbone of a checkpoint; empty for an own class.
+
+    Raises:
+        CheckpointError: If they are no plain values.
+    """
+    backbone = json.loads(checkpoint["thaw"]["backbone"])
+    if not isinstance(backbone, dict):
+        msg = "the checkpoint's backbone is no mapping; the file is damaged: train again"
+        raise CheckpointError(msg)
+    if any(key.rpartition(".")[2] == "_target_" for key, _ in nodes(backbone)):
+        msg = "the checkpoint's backbone names a class, which only a config may do; train again"
+        raise CheckpointError(msg)
+    return backbone
 
 
 def _digest_in(path: Path) -> str | None:

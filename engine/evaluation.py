@@ -18,7 +18,7 @@ from engine.library_warnings import filter_known
 from engine.results import task_loss, write_parquet
 from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
-from run_folders.kinds import kind_named
+from run_folders.kinds import kind_named, metric_text
 from run_folders.run_folder import RunFolder, RunFolderError
 
 
@@ -178,5 +178,9 @@ def _print(metrics: dict[str, float | None], recorded: dict[str, Any], devices: 
         "metric", "now", "metrics.json", title=f"test, n = {recorded['n']}, {devices} device(s)"
     )
     for name, value in metrics.items():
-        table.add_row(name, repr(value), repr(recorded.get(name)))
+        shown = (
+            metric_text(None, name) if each is None else repr(each)
+            for each in (value, recorded.get(name))
+        )
+        table.add_row(name, *shown)
     Console().print(table)

@@ -40,15 +40,6 @@ def write_parquet(table: pd.DataFrame | None, path: Path) -> None:
         write_atomically(path, lambda part: table.to_parquet(part, index=False))
 
 
-def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
-    """Return the validation metrics of one row of the history, and `n`, the number of samples."""
-    values = {
-        key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")
-    }
-    count = int(values.pop("n"))
-    return {"n": count, **{key: float(value) if value else None for key, value in values.items()}}
-
-
 def task_loss(task: Task) -> str:
     """Return the dotted name of the class whose values are reported as the loss."""
     return f"{type(task.loss).__module__}.{type(task.loss).__qualname__}"
@@ -91,7 +82,9 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
     ]
     table = Table("", *(metric.name for metric in shown), "n")
     for stage, found in stages.items():
-        values = [metric.text(found.get(metric.name)) for metric in shown]
+        values = [
+            metric.text(found[metric.name]) if metric.name in found else "-" for metric in shown
+        ]
         table.add_row(stage, *values, str(found["n"]))
     console.print(table)
     best = metrics["best"]

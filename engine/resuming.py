@@ -1,5 +1,6 @@
 """Resume a run from a matching checkpoint, with the config and the data of its start."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from engine.config.settling import make_paths_absolute
 from lightning_modules.base import Task
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 # Prefixes of keys that must not change when a run resumes in its folder. Other keys may change:
 # epochs, devices, loggers, paths.
@@ -47,7 +50,7 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
         folder: The run folder, which has the checkpoint `last`.
 
     Returns:
-        The path; None if the run starts from the beginning.
+        The path; None if the run starts from the beginning, as one without a complete epoch does.
 
     Raises:
         CheckpointError: If the run in the folder began with another config.
@@ -74,6 +77,9 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
                 f"give the same overrides again, or start a new run"
             )
             raise CheckpointError(msg)
+        if not folder.last_checkpoint.exists():
+            log.warning("%s has no complete epoch; it starts from the beginning", folder.path)
+            return None
     return folder.last_checkpoint
 
 
@@ -95,11 +101,20 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
         The first epoch to train.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, belongs to another network, or has trained
-            for more than `max_epochs`.
+        CheckpointError: If the checkpoint is damaged, belongs to another network, was written
+            within an epoch, or has trained for more than `max_epochs`.
     """
     checkpoint = load_checkpoint(path)
     epoch: int = checkpoint["epoch"]
+    loops = checkpoint.get("loops", {}).get("fit_loop", {})
+    batches = loops.get("epoch_loop.batch_progress", {"is_last_batch": True})
+    if checkpoint.get("global_step") and not batches["is_last_batch"]:
+        msg = (
+            f"{path} was written within epoch {epoch}, counted from 0, and a run continues only "
+            f"after a complete epoch; give the last.ckpt of its run, or start a new run from its "
+            f"backbone with model.backbone=RUN"
+        )
+        raise CheckpointError(msg)
     if max_epochs is not None and 0 <= max_epochs <= epoch:
         msg = (
             f"{path} is from epoch {epoch}, counted from 0; trainer.max_epochs={max_epochs} ends "

@@ -44,7 +44,6 @@ from engine.results import (
     print_results,
     seconds,
     task_loss,
-    val_metrics,
     write_predictions,
     write_test_results,
 )
@@ -100,7 +99,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
             log.info(cache_plan.line())
         if cfg.plan:
             return None
-        _write_start(cfg, folder, objects, plan, data, resuming=checkpoint_path is not None)
+        _write_start(cfg, folder, objects, plan, data, resuming=cfg.ckpt_path is not None)
         with closing_loggers(objects.trainer):
             start_loggers(cfg, folder, objects.trainer)
             features_seconds = None
@@ -109,8 +108,10 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
                 _fit(folder, objects, checkpoint_path)
             metrics: dict[str, Any] = {"kind": objects.task.kind, "val": {}, "best": {}}
             if cfg.train:
-                metrics |= _load_best(cfg, folder, objects)
-                _predict_validation(folder, objects)
+                metrics["best"] = _load_best(cfg, folder, objects)
+                metrics["val"] = _predict_validation(folder, objects)
+                name = cfg.monitor.removeprefix("val/")
+                metrics["best"]["score"] = metrics["val"][name]
             test_seconds = _test(cfg, folder, objects, metrics) if cfg.test else None
             metrics["loss"] = task_loss(objects.task)
             metrics["parameters"] = count_parameters(objects.task)
@@ -185,6 +186,8 @@ def _write_start(
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     packages = (*_PACKAGES, *own_distributions())
     origin = provenance(cfg.seed, data, packages, torch.get_num_threads(), gpus)
+    if objects.source is not None:
+        origin["backbone"] = objects.source.facts
     before = folder.read_json("provenance.json")
     # The provenance of the first start is kept, and those of resumed starts are appended.
     folder.write_json(
@@ -223,7 +226,7 @@ def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -
 
 
 def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[str, Any]:
-    """Load the weights of the best epoch into the task, and return that epoch's metrics."""
+    """Load the weights of the best epoch into the task, and return which epoch it is."""
     if folder.writes:
         io = objects.trainer.strategy.checkpoint_io
         make_self_contained(io.digests if isinstance(io, AtomicCheckpointIO) else ())
@@ -241,21 +244,14 @@ def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[
         objects.task.logs_metrics = False
     else:
         objects.task.load_state_dict(checkpoint["state_dict"])
-    best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
     place = str(folder.best_checkpoint.relative_to(folder.path))
-    chosen = {
-        "epoch": checkpoint["epoch"],
-        "monitor": cfg.monitor,
-        "score": float(best[cfg.monitor]),
-        "checkpoint": place,
-    }
-    return {"val": val_metrics(best), "best": chosen}
+    return {"epoch": checkpoint["epoch"], "monitor": cfg.monitor, "checkpoint": place}
 
 
-def _predict_validation(folder: RunFolder, objects: RunObjects) -> None:
-    """Predict the validation split with the weights of the best epoch, and write the predictions.
+def _predict_validation(folder: RunFolder, objects: RunObjects) -> dict[str, float | None]:
+    """Predict the validation split with the best weights, write the predictions, return metrics.
 
-    The same weights already validated the same samples, so the metrics are those of the history.
+    They are those of the epoch in the history, unless that epoch was validated several times.
     """
     folder.write_status("running", "validate")
     trainer, callbacks = objects.trainer, objects.trainer.callbacks  # type: ignore[attr-defined]
@@ -266,6 +262,8 @@ def _predict_validation(folder: RunFolder, objects: RunObjects) -> None:
     trainer.callbacks = callbacks  # type: ignore[attr-defined]
     if folder.writes:
         write_predictions(folder, objects, "val")
+    result = objects.task.results["val"]
+    return {"n": result.count, **result.metrics}
 
 
 def _test(

@@ -12,11 +12,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from engine.checkpoints import AtomicCheckpointIO
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
+from engine.config.precision import precision_plugin
 from engine.processes.devices import placement
 from engine.processes.ranks import is_rank_zero
 from lightning_modules.callbacks.curves import Curves
@@ -57,6 +59,9 @@ def build_trainer(
         ConfigError: If Lightning rejects the trainer's arguments.
     """
     where = placement(cfg)
+    # Other strategies, such as FSDP, have precision plugins of their own.
+    own_plugin = isinstance(where["strategy"], str | DDPStrategy)
+    precision = {"precision": None} if own_plugin else {}
     try:
         trainer: lightning.Trainer = build_object(
             cfg,
@@ -65,6 +70,7 @@ def build_trainer(
             logger=loggers or False,
             strategy=where["strategy"],
             plugins=[AtomicCheckpointIO(frozen), where["plugin"]],
+            **precision,
             default_root_dir=str(folder.path),
             enable_model_summary=False,
             enable_checkpointing=any(
@@ -84,6 +90,10 @@ def build_trainer(
         profiler.filename = "profile"
         if not cfg.plan and is_rank_zero():
             log.info("the profiler's reports are written to %s", profiler.dirpath)
+    if own_plugin:
+        trainer.strategy.precision_plugin = precision_plugin(
+            cfg.trainer.get("precision"), trainer.strategy.root_device.type
+        )
     # Lightning's own signal handler broadcasts to all processes, which never ends if one of them
     # is gone.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # noqa: SLF001

@@ -256,6 +256,8 @@ class Task(OptimizedModule):
         if self.logs_metrics:  # the values are those of all processes already
             self.log_dict({name: torch.tensor(value) for name, value in known.items()})
             return
+        for name in result.metrics.keys() - {key.partition("/")[2] for key in known}:
+            self.trainer.callback_metrics.pop(f"{stage}/{name}", None)  # of an earlier epoch
         # Checkpoints and early stopping read `callback_metrics`. `log_dict` also fills it, but
         # takes 20 ms.
         self.trainer.callback_metrics.update(

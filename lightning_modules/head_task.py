@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import Task
+from lightning_modules.losses.classification import at_least_float32
 from lightning_modules.losses.errors import LossError, try_loss
 from lightning_modules.losses.segmentation import SegmentationLoss
 from lightning_modules.networks.heads.classification import HeadError
@@ -34,8 +35,11 @@ class HeadTask(Task):
         """Return what the task predicts, [B, ...] float32, from the head's outputs [B, K]."""
 
     def loss_inputs(self, logits: Tensor) -> Tensor:
-        """Return what the loss gets besides the labels: the outputs [B, K] in float32."""
-        return logits.float()
+        """Return what the loss gets besides the labels: the outputs [B, K].
+
+        They are float32, or float64 with `trainer.precision=64-true`.
+        """
+        return at_least_float32(logits)
 
     def checked_loss(self, loss: nn.Module) -> nn.Module:
         """Return the loss, or raise `LossError` if the task cannot use it."""

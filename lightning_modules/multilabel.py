@@ -1,7 +1,7 @@
 """Tasks whose samples have any number of labels each, also none."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules.head_task import HeadTask
 from lightning_modules.image_task import ImageTask
+from lightning_modules.losses.classification import at_least_float32
 from lightning_modules.losses.errors import LossError
 from lightning_modules.metrics.multilabel import (
     DEFAULT_THRESHOLD,
@@ -92,7 +93,16 @@ class MultilabelTask(HeadTask):
 
     def predictions(self, logits: Tensor) -> Tensor:
         """Return the probability of each label [B, K] float32."""
-        return torch.sigmoid(logits.float())
+        # float32 in every precision, like the thresholds that they are compared with.
+        return torch.sigmoid(at_least_float32(logits)).float()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: ANN401, FBT001, FBT002 - torch's signature
+        """Move the module or convert it to another precision; thresholds stay float32."""
+        before = getattr(self, "thresholds", None)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before is not None:
+            self.thresholds = before.to(self.thresholds.device)
+        return self
 
     def on_validation_epoch_start(self) -> None:
         """Reset the totals. Thresholds are chosen only while training."""

@@ -84,7 +84,7 @@ def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[
 
 
 def _has(run: RunRecord, stage: str, key: str) -> bool:
-    return run.metrics.get(stage, {}).get(key) is not None
+    return key in run.metrics.get(stage, {})  # None if it is not defined
 
 
 def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:

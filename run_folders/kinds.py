@@ -181,7 +181,7 @@ def metric_of(key: str) -> Metric:
 
 
 def metric_text(value: float | None, key: str = LOSS.name) -> str:
-    """Format a value of a metric; `-` for None."""
+    """Format a value of a metric; None and NaN are `not defined`, with the reason."""
     return metric_of(key).text(value)
 
 
@@ -200,13 +200,13 @@ def log_line(values: Mapping[str, object], kind: str) -> str:
     """Return the metrics of an epoch in one line, such as `train/acc 0.9000 val/acc 0.8000`.
 
     Args:
-        values: Key, such as `val/acc`, -> value. Other values than floats are left out.
+        values: Key, such as `val/acc`, -> value; an empty text where it is not defined.
         kind: Name of the kind of task.
     """
     metrics = shown_in("log", kind)
     shown = [(f"{stage}/{metric.name}", metric) for stage in _STAGES for metric in metrics]
     return " ".join(
-        f"{key} {metric.text(value)}"
+        f"{key} {metric.text(value if isinstance(value := values[key], float) else None)}"
         for key, metric in shown
-        if isinstance(value := values.get(key), float)
+        if key in values
     )

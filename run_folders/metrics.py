@@ -4,6 +4,7 @@ A metric's key is `{train,val,test}/NAME` in logs and in history.csv, and NAME u
 metrics.json. `run_folders.kinds` states which kind of task has which metrics.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,7 @@ class Metric:
             epochs. `comparison`: the plots of a comparison. `sweep`: the tables of jobs.
             `dashboard`: the W&B workspace.
         format: The format specification of its values.
+        undefined: When it has no value, as shown in place of one.
     """
 
     name: str
@@ -38,10 +40,13 @@ class Metric:
     better: Literal["min", "max"] = "max"
     shown: tuple[Place, ...] = ()
     format: str = ".4f"
+    undefined: str = ""
 
     def text(self, value: float | None) -> str:
-        """Format a value; `-` for None."""
-        return "-" if value is None else format(value, self.format)
+        """Format a value; None and NaN are `not defined`, with the reason."""
+        if value is None or math.isnan(value):
+            return f"not defined ({self.undefined})" if self.undefined else "not defined"
+        return format(value, self.format)
 
     def difference(self, value: float) -> str:
         """Format a difference of two values, with its sign."""
@@ -49,6 +54,8 @@ class Metric:
 
 
 LOSS = Metric("loss", "loss", "min", ("log", "console", "curves", "comparison", "dashboard"))
+_ONE_CLASS, _NO_PIXEL = "labels of one class only", "no labelled pixel"
+_NO_LABEL = "no sample has a label"
 _F1_MACRO = Metric("f1_macro", "macro F1", shown=("console", "sweep", "dashboard"))
 
 # Each in display order.
@@ -58,13 +65,13 @@ CLASSIFICATION = (
     Metric("f1_weighted", "weighted F1"),
     Metric("precision_macro", "macro precision"),
     Metric("recall_macro", "macro recall"),
-    Metric("roc_auc", "ROC AUC", shown=("console",)),
-    Metric("average_precision", "average precision"),
+    Metric("roc_auc", "ROC AUC", shown=("console",), undefined=_ONE_CLASS),
+    Metric("average_precision", "average precision", undefined=_ONE_CLASS),
     LOSS,
     Metric("ece", "calibration error", "min", ("console",)),
 )
 MULTILABEL = (
-    Metric("map", "mean average precision", shown=_EVERYWHERE),
+    Metric("map", "mean average precision", shown=_EVERYWHERE, undefined=_NO_LABEL),
     Metric("f1_micro", "micro F1", shown=("console", "sweep", "dashboard")),
     _F1_MACRO,
     Metric("exact_match", "exact match", shown=("console", "sweep", "dashboard")),
@@ -72,9 +79,11 @@ MULTILABEL = (
     LOSS,
 )
 SEGMENTATION = (
-    Metric("miou", "mean IoU", shown=_EVERYWHERE),
-    Metric("pixel_acc", "pixel accuracy", shown=("console", "curves", "dashboard")),
-    Metric("class_acc", "mean class accuracy", shown=("console",)),
-    Metric("fw_iou", "frequency-weighted IoU", shown=("console",)),
+    Metric("miou", "mean IoU", shown=_EVERYWHERE, undefined=_NO_PIXEL),
+    Metric(
+        "pixel_acc", "pixel accuracy", shown=("console", "curves", "dashboard"), undefined=_NO_PIXEL
+    ),
+    Metric("class_acc", "mean class accuracy", shown=("console",), undefined=_NO_PIXEL),
+    Metric("fw_iou", "frequency-weighted IoU", shown=("console",), undefined=_NO_PIXEL),
     LOSS,
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from engine.config.precision import full_name
 from engine.config.redaction import redacted
 from engine.old_names import translate_config
 from run_folders.errors import brief
@@ -49,6 +50,8 @@ def read_config(path: Path, *, to_train: bool = False) -> DictConfig:
     cfg: DictConfig = OmegaConf.create(_as_text(plain))
     if written == 1:
         translate_config(cfg, to_train=to_train)
+    if OmegaConf.select(cfg, "trainer.precision") is not None:
+        cfg.trainer.precision = full_name(cfg.trainer.precision)
     return cfg
 
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from engine.config.inapplicable import inapplicable_keys
 from engine.config.paths import cache_folder
-from engine.config.precision import AUTO, precision_for
+from engine.config.precision import AUTO, HALF, full_name, precision_for
 from engine.config.recorded import read_config
 from run_folders.run_folder import RunFolder
 
@@ -44,8 +44,7 @@ def settle(
             del node[key]
     with open_dict(cfg):
         cfg.ckpt_path = ckpt_path or cfg.ckpt_path
-        if cfg.trainer.get("precision") == AUTO:
-            cfg.trainer.precision = _precision(cfg, folder)
+        cfg.trainer.precision = _precision(cfg, folder)
         if launched is not None:
             cfg.trainer.devices, cfg.trainer.num_nodes = launched
         make_paths_absolute(cfg)
@@ -72,7 +71,16 @@ def make_paths_absolute(cfg: DictConfig) -> None:
 
 
 def _precision(cfg: DictConfig, folder: RunFolder) -> str:
-    """Return the precision for `trainer.precision=auto`. A resumed run keeps its precision."""
+    """Return the full name of the precision. With `auto`, a resumed run keeps its precision."""
+    precision = full_name(cfg.trainer.get("precision"))
+    if precision in HALF and cfg.get("train", True):
+        log.warning(
+            "trainer.precision=%s: weights have few digits, so small updates are lost, as with a "
+            "learning rate of 2e-5; bf16-mixed keeps float32 weights",
+            precision,
+        )
+    if precision != AUTO:
+        return precision
     if cfg.ckpt_path == "last" and folder.config.is_file():
         precision = str(read_config(folder.config).trainer.precision)
         why = "the precision of the first start"

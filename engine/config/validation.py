@@ -24,7 +24,7 @@ from engine.config.places import (
     resolve_target,
     special_key_faults,
 )
-from engine.config.precision import AUTO
+from engine.config.precision import precision_fault
 from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from run_folders.errors import brief, nearest, shortened
@@ -64,8 +64,9 @@ def validate(cfg: DictConfig) -> None:
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
         trainer = values.get("trainer")
-        if isinstance(trainer, dict) and trainer.get("precision") == AUTO:
-            trainer["precision"] = None  # `settle` chooses one; Lightning does not know `auto`
+        if isinstance(trainer, dict) and "precision" in trainer:
+            fault = precision_fault(trainer.pop("precision"))  # Lightning does not know `auto`
+            faults += [("trainer.precision", fault)] if fault else []
         faults += [
             (
                 f"model.{part}",
@@ -193,6 +194,11 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
     for key in ("plan", "train", "test"):
         if not isinstance(at(key), bool):
             yield key, f"received {at(key)!r}; choose true or false"
+    for key in ("model.backbone", "model.weights"):
+        file = str(at(key))
+        if file.endswith(".ckpt"):
+            run = file.rpartition("/checkpoints/")[0] or "RUN"
+            yield key, f"received a checkpoint of a run; set model.backbone={run}, the run's folder"
     yield from _cache_faults(values.get("cache"))
     if at("train") is False and at("test") is False:
         yield "test", "received false, and train=false too; nothing would be done"

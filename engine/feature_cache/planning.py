@@ -138,8 +138,6 @@ def plan_cache(
             _check_reads_all(objects)
         if checkpoint is not None:  # the frozen layers keep the checkpoint's weights
             objects.task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
-        # Lightning does this only when the fit starts; the features depend on the weights' dtype.
-        objects.trainer.precision_plugin.convert_module(objects.task)
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
         entries = _entries(cut, objects, store, ["train", "val", *(["test"] if cfg.test else [])])
         if choosing:

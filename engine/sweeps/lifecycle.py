@@ -200,7 +200,9 @@ def _jobs_table(jobs: Sequence[Job]) -> Table:
     metrics = [name for name in metrics if any(name in job.metrics for job in jobs)]
     table = Table("job", "state", "overrides", *metrics, "seconds", title=f"{len(jobs)} jobs")
     for job in jobs:
-        values = [metric_text(job.metrics.get(name), name) for name in metrics]
+        values = [
+            metric_text(job.metrics[name], name) if name in job.metrics else "-" for name in metrics
+        ]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
         table.add_row(job.name, job.state, job.label(common), *values, seconds)
     return table

@@ -1,4 +1,4 @@
-"""Classification loss and class probabilities, in float32 for logits of any precision."""
+"""Classification loss and class probabilities, in float32, or in float64 for such logits."""
 
 from typing import Annotated
 
@@ -6,6 +6,11 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return float64 values as they are, and others as float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def num_outputs(num_classes: int, loss: nn.Module) -> int:
@@ -49,9 +54,9 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float =
     Returns:
         A scalar in nats.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     if logits.shape[1] == 1:
-        targets = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+        targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
         return functional.binary_cross_entropy_with_logits(logits[:, 0], targets)
     return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
@@ -63,9 +68,9 @@ def class_probabilities(logits: Tensor) -> Tensor:
         logits: [B, 1] or [B, K].
 
     Returns:
-        [B, 2] or [B, K] float32; rows sum to 1.
+        [B, 2] or [B, K] float32, or float64 for such logits; rows sum to 1.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     if logits.shape[1] == 1:
         return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=1)
     return torch.softmax(logits, dim=1)

@@ -127,7 +127,7 @@ class MultilabelTotals(StageTotals):
             ]
         metrics: dict[str, float | None] = {
             **multilabel_metrics(counts, exact, count),
-            "map": float(np.mean(precisions)) if self.keep_samples and count else None,  # type: ignore[arg-type]
+            "map": float(np.mean(precisions)) if self.keep_samples and counts[2].any() else None,  # type: ignore[arg-type]
             "loss": self.loss_sum / count if count else None,
         }
         rows = per_label_metrics(counts)
@@ -153,15 +153,16 @@ def multilabel_metrics(counts: Sequence[_Array], exact: int, count: int) -> dict
 
     Returns:
         `f1_micro`, `f1_macro`, `exact_match` (subset accuracy) and `hamming_loss` (share of wrong
-        entries), 0..1; None without samples.
+        entries), 0..1; None without samples. F1 is None too if no label is present or predicted.
     """
     if not count:
         return dict.fromkeys(("f1_micro", "f1_macro", "exact_match", "hamming_loss"))
     hits, predicted, positives = counts
+    found = bool((predicted + positives).any())
     wrong = int(predicted.sum() + positives.sum() - 2 * hits.sum())
     return {
-        "f1_micro": float(f1_of(hits.sum(), predicted.sum(), positives.sum())),
-        "f1_macro": float(np.mean(f1_of(hits, predicted, positives))),
+        "f1_micro": float(f1_of(hits.sum(), predicted.sum(), positives.sum())) if found else None,
+        "f1_macro": float(np.mean(f1_of(hits, predicted, positives))) if found else None,
         "exact_match": exact / count,
         "hamming_loss": wrong / (count * len(hits)),
     }

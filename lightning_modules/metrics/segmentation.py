@@ -102,12 +102,12 @@ class SegmentationTotals(StageTotals):
             hits = confusion.diagonal(dim1=1, dim2=2)
             union = confusion.sum(dim=1) + confusion.sum(dim=2) - hits
             present = union > 0
-            iou = torch.where(present, hits / union.clamp(min=1), 0.0).sum(dim=1) / present.sum(
-                dim=1
-            )
+            # float32 whatever the precision of the network: it sets torch's default dtype.
+            shares = hits.float() / union.clamp(min=1)
+            iou = torch.where(present, shares, 0.0).sum(dim=1) / present.sum(dim=1)
             self.add_to_list("index", index)
             self.add_to_list("iou", iou)
-            self.add_to_list("accuracy", hits.sum(dim=1) / confusion.sum(dim=(1, 2)))
+            self.add_to_list("accuracy", hits.sum(dim=1).float() / confusion.sum(dim=(1, 2)))
 
     def result(self) -> SegmentationResult:
         """Return the metrics of `segmentation_metrics`, the loss and the records of the images."""

@@ -2,7 +2,9 @@
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,6 +27,15 @@ class StageResult:
     count: int
 
 
+def without_nan(result: StageResult) -> StageResult:
+    """Return a result whose NaN and infinite metrics are None: they are not defined."""
+    metrics = {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in result.metrics.items()
+    }
+    return replace(result, metrics=metrics)
+
+
 class StageTotals(Metric):
     """The totals of one stage; torchmetrics combines them over processes.
 
@@ -40,6 +51,17 @@ class StageTotals(Metric):
         self.empty: dict[str, Tensor] = {}
         self.add_list("losses", (), SUM_DTYPE)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Self:
+        """Move the states or convert them to another precision, but never to fewer digits."""
+
+        def converted(state: Tensor) -> Tensor:
+            new = fn(state)
+            return state.to(new.device, torch.promote_types(new.dtype, state.dtype))
+
+        super()._apply(converted, exclude_state)
+        self.empty = {name: converted(values) for name, values in self.empty.items()}
+        return self
+
     def add_list(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         """Add a state that collects a tensor [n, *shape] of each batch and concatenates them."""
         self.add_state(name, [], "cat")
@@ -48,9 +70,10 @@ class StageTotals(Metric):
     def add_to_list(self, name: str, value: Tensor) -> None:
         """Add a batch's tensor to a list state.
 
-        A tensor from a worker would keep a shared-memory file open; its clone does not.
+        A tensor from a worker would keep a shared-memory file open; its copy does not.
         """
-        getattr(self, name).append(value.clone())
+        dtype = torch.promote_types(value.dtype, self.empty[name].dtype)
+        getattr(self, name).append(value.to(dtype, copy=True))
 
     def add_loss(self, mean: Tensor, count: Tensor | int) -> None:
         """Add a batch's loss, given as the mean over `count` items."""
@@ -87,7 +110,7 @@ class StageTotals(Metric):
             if distributed and not len(getattr(self, name)):
                 setattr(self, name, [empty.to(self.device)])
         with self.sync_context(should_sync=self._to_sync and distributed):
-            return self.result()
+            return without_nan(self.result())
 
     @abstractmethod
     def result(self) -> StageResult:

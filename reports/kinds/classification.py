@@ -31,7 +31,7 @@ class ClassificationPage(KindPage):
             card(run, "acc", wilson_interval(hits, test["n"])),
             card(run, "f1_macro", macro_f1_interval(test["confusion_matrix"])),
         ]
-        if test.get("roc_auc") is not None and run.predictions is not None:
+        if "roc_auc" in test and run.predictions is not None:
             positive = test["classes"][1]
             interval = roc_auc_interval(
                 run.predictions[f"probability_{positive}"].tolist(),

@@ -31,4 +31,6 @@ def test_a_place_shows_the_metrics_of_one_kind_of_task() -> None:
 
 def test_the_line_of_an_epoch() -> None:
     row = {"epoch": 0, "train/loss": 0.5, "val/acc": 0.25, "val/loss": "", "train/n": 7}
-    assert log_line(row, "classification") == "train/loss 0.5000 val/acc 0.2500"
+    assert log_line(row, "classification") == (
+        "train/loss 0.5000 val/acc 0.2500 val/loss not defined"
+    )

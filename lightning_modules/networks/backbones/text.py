@@ -117,10 +117,11 @@ class TextEncoder(nn.Module):
             positions = torch.arange(mask.shape[1], device=mask.device)
             last = (positions * mask).argmax(dim=1)
             return Features(states[torch.arange(len(states), device=mask.device), last])
-        # A sum over many tokens is inexact in bfloat16.
-        states = states.float() if states.dtype == torch.bfloat16 else states
+        # A sum over many tokens is inexact in half precision.
+        states = states.float() if states.dtype.itemsize == 2 else states  # noqa: PLR2004
         weights = mask.unsqueeze(-1).to(states.dtype)
-        return Features((states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))
+        mean = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+        return Features(mean.to(next(self.model.parameters(), mean).dtype))
 
 
 def _check_pooling(
