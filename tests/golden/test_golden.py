@@ -45,6 +45,8 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "monitor": [
         (metric, "${thaw.monitor:${model._target_}}") for metric in ("val/acc", "val/miou")
     ],
+    # It follows the callback's own metric.
+    "callbacks.early_stopping.mode": [("${mode}", "${thaw.mode:${.monitor}}")],
     "mode": [("max", "${thaw.mode:${monitor}}")],
 }
 _HEADS, _WARMING_UP, _DECAYING = (
