@@ -4,7 +4,7 @@ import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from datamodules.batches import ImageBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches, ShuffledBatches
 from datamodules.batching.stored_features import FeatureInput, NotStorableError, digest_of_tensors
-from datamodules.images.duplicates import shared_digests, with_two_labels
+from datamodules.images.duplicates import with_two_labels
 from datamodules.images.rows import EncodedImage, ImageReader
 from datamodules.images.storage import Decoding, ImageSplit
 from datamodules.images.storing import store
@@ -186,16 +186,11 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             self._report_two_labels(self.splits["train"])
 
     def _report_two_labels(self, split: ImageSplit) -> None:
-        pairs = with_two_labels(split.digests, split.labels)
+        pairs = with_two_labels(split.digests, split.encoded.labels)
         if pairs:
             example = " = ".join(split.encoded.name(position) for position in pairs[0])
             count = "1 image has" if len(pairs) == 1 else f"{len(pairs)} images have"
             log.warning("%s more than one label in train, for example: %s", count, example)
-
-    @cached_property
-    def overlaps(self) -> dict[tuple[str, str], list[str]]:
-        """Images that occur in two splits, for each pair of splits that shares any."""
-        return shared_digests({name: split.digests for name, split in self.splits.items()})
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Return the images of each split; subclasses override it for other sources.
@@ -266,7 +261,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         images = self.splits[split]
         if split in self.stored:
             indices = images.indices.tolist()
-            return self.feature_loader(split, images.labels, indices, sampler, self._flipped)
+            labels = images.encoded.labels
+            return self.feature_loader(split, labels, indices, sampler, self._flipped)
         return batch_loader(images, sampler, self.seed, self.num_workers)
 
     def feature_input(self, split: str) -> FeatureInput:

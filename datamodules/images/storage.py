@@ -64,7 +64,7 @@ class ImageSplit(Dataset[ImageBatch]):
 
     def __init__(self, encoded: EncodedRows, digests: npt.NDArray[np.uint8]) -> None:
         self.encoded, self.digests = encoded, digests
-        self.labels: list[Any] = encoded.labels
+        self.labels: Sequence[Any] | npt.NDArray[Any] = encoded.labels
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -91,9 +91,9 @@ class ImageSplit(Dataset[ImageBatch]):
         for index, digest, label in zip(self.indices, self.digests, self.labels, strict=True):
             yield int(index), digest.tobytes().hex(), label
 
-    def sample_keys(self) -> list[str]:
-        """Return the digests; equal images have equal digests."""
-        return [digest.tobytes().hex() for digest in self.digests]
+    def sample_keys(self) -> Iterator[str]:
+        """Yield the digests; equal images have equal digests."""
+        return (digest.tobytes().hex() for digest in self.digests)
 
     def name_of(self, key: str) -> str:
         """Return the name of the first image with this digest."""
