@@ -37,7 +37,7 @@ from engine.sweeps.names import register_resolvers
 from engine.sweeps.resuming import redact_sweep_record, resumed_overrides
 from run_folders.own_packages import VARIABLE, OwnPackageError
 from run_folders.run_folder import RunFolder
-from run_folders.sweep_job import prepare_job, record_error
+from run_folders.sweep_job import check_own_folder, prepare_job, record_error
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,8 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
     sweep = Path(hydra_cfg.sweep.dir).resolve()
     check_job_folder(folder.path, sweep)
     name = folder.path.relative_to(sweep)
+    overrides = [hide(override, secrets) for override in typed_overrides()]
+    check_own_folder(folder, overrides, hydra_cfg.job.num)
     redact_sweep_record(sweep, secrets)
     # In a process of a launcher, nothing else turns a signal into an error that is recorded.
     unhandled = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -167,7 +169,6 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
         with signals_raise() if unhandled else nullcontext():
             if cfg.plan:
                 return _run(cfg, folder)
-            overrides = [hide(override, secrets) for override in typed_overrides()]
             start_from = prepare_job(folder, overrides, hydra_cfg.job.num, translate_overrides)
             if start_from != "done":
                 return _run(cfg, folder, start_from)

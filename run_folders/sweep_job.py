@@ -112,6 +112,31 @@ def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
     }
 
 
+def _own(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that change what a job trains."""
+    return [text for text in overrides if not text.lstrip("+").startswith(INTERNAL_OVERRIDES)]
+
+
+def check_own_folder(folder: RunFolder, overrides: Sequence[str], number: int) -> None:
+    """Check that a job's folder is not that of another job of the sweep.
+
+    Args:
+        folder: The job's folder.
+        overrides: The job's overrides, without secrets.
+        number: The job's number in the sweep.
+
+    Raises:
+        SweepError: If it is.
+    """
+    before = folder.read_json(_OVERRIDES)
+    if before.get("number", number) != number and before["words"] != _own(overrides):
+        msg = (
+            f"hydra.sweep.subdir: {folder.path} is the folder of job {before['number']}; "
+            f"add ${{hydra.job.num}}, so that each job has its own"
+        )
+        raise SweepError(msg)
+
+
 def prepare_job(
     folder: RunFolder,
     overrides: Sequence[str],
@@ -131,24 +156,12 @@ def prepare_job(
         starts from the beginning.
 
     Raises:
-        SweepError: If the job is still running in another process, or the folder is that of another
-            job.
+        SweepError: If the job is still running in another process.
     """
     state = folder.read_json("status.json").get("state")
-    recorded = folder.read_json(_OVERRIDES)
-    own = [
-        override
-        for override in overrides
-        if not override.lstrip("+").startswith(INTERNAL_OVERRIDES)
-    ]
-    before = translate(recorded.get("words", []))
-    if recorded.get("number", number) != number and before != own:
-        msg = (
-            f"hydra.sweep.subdir: {folder.path} is the folder of job {recorded['number']}; "
-            f"add ${{hydra.job.num}}, so that each job has its own"
-        )
-        raise SweepError(msg)
+    own = _own(overrides)
     if state in DONE:
+        before = translate(folder.read_json(_OVERRIDES).get("words", []))
         _warn_of_other_overrides(folder.path.name, before, own)
         return "done"
     if state == "running" and folder.writes and folder.is_locked:

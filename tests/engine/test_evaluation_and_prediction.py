@@ -21,7 +21,7 @@ from datamodules.reading.formats import TableFormat
 from engine.evaluation import evaluate
 from engine.predict import predict
 from run_folders.run_folder import RunFolder
-from tests.conftest import ROOT, SAMPLE, Ended, Train
+from tests.conftest import ROOT, SAMPLE, Ended, Train, made_rows, write_csv
 from tests.processes import run
 
 Script = Callable[..., Ended]
@@ -47,8 +47,6 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 @pytest.fixture(scope="module")
 def moved_run(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Path:
     """A finished run whose folder was moved and whose backbone was deleted."""
-    from tests.conftest import made_rows, write_csv
-
     base = tmp_path_factory.mktemp("moved")
     backbone = shutil.copytree(tiny_backbone, base / "backbone")
     for name, count, seed in (("train", 64, 1), ("val", 24, 2), ("test", 27, 3)):
@@ -396,3 +394,30 @@ def test_a_datamodule_that_reads_no_other_data_says_so(train: Train, tmp_path: P
     data.splits_to_read, data.test_data = ("test",), tmp_path
     with pytest.raises(DataError, match="Fixed reads no other data than its own"):
         data.setup()
+
+
+def test_evaluate_finds_data_in_a_renamed_folder(
+    script: Script, train: Train, tmp_path: Path
+) -> None:
+    data = tmp_path / "data" / "moods"
+    for name, seed in (("train", 1), ("val", 2), ("test", 3)):
+        write_csv(data / f"{name}.csv", made_rows(24, seed))
+    run_folder = train(
+        *SAMPLE[1:], "data=text", "data.folder=moods", "data.classes=[fake,real]",
+        "data.num_classes=2", "data.text_column=tweet", "data.tokenizer={vocab_size: 100}",
+        f"paths.data_dir={data.parent}",
+    )  # fmt: skip
+    assert run_folder.code == 0, run_folder.err
+    renamed = data.rename(tmp_path / "data" / "mööds b")
+    gone = script("evaluate", run_folder.folder)
+    assert gone.code == 1
+    assert gone.err.strip() == (
+        f"error: {data}: the folder of the run's data is gone; pass its new place with --data-dir"
+    )
+    assert script("evaluate", run_folder.folder, "--data-dir", renamed).code == 0
+    moved = tmp_path / "elsewhere" / "moods"
+    moved.parent.mkdir()
+    renamed.rename(moved)
+    assert script("evaluate", run_folder.folder, "--data-dir", moved.parent).code == 0
+    none = script("evaluate", run_folder.folder, "--data-dir", tmp_path / "none")
+    assert "none: no such folder; pass the folder of the run's data" in none.err

@@ -16,7 +16,7 @@ from lightning_modules.base import Task
 from run_folders.own_packages import VARIABLE
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import Sweep
-from tests.conftest import SAMPLE, Ended
+from tests.conftest import SAMPLE, Ended, Train
 from tests.pausing import pausing
 from tests.processes import ended, run_cold, start, wait_for
 
@@ -291,3 +291,82 @@ def test_secrets_of_a_sweep_are_not_saved_and_must_be_given_again(
     ]
     overrides = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["words"]
     assert not any("SUPERSECRET" in override for override in overrides)
+
+
+def test_a_folder_takes_one_sweep(sweep: RunSweep, tmp_path: Path) -> None:
+    first = sweep(*TINY, "seed=1,2", "seed=1,1e38")  # a later override replaces an earlier one
+    assert first.code == 1
+    record = (first.folder / "sweep.json").read_text()
+    assert "seed=1,2" not in json.loads(record)["words"]
+    second = sweep(*TINY, "seed=7,8,9")
+    assert second.code == 1
+    assert second.error == (
+        f"error: hydra.sweep.dir: {first.folder} holds a sweep already; resume it with "
+        "sweep.resume, or set another folder"
+    )
+    assert (first.folder / "sweep.json").read_text() == record
+    into_job = sweep(*TINY, "seed=7,8", f"hydra.sweep.dir={first.folder / '0'}")
+    assert "holds runs already; set another folder" in into_job.error
+    with RunFolder(first.folder).locked():
+        going_on = sweep(f"sweep.resume={first.folder}")
+    assert "a run is still going on in it" in going_on.error
+    planned = sweep(f"sweep.resume={first.folder}", "model.lr=1e-2", "plan=true")
+    assert planned.code == 1  # job 1 has not finished
+    assert (
+        json.loads((first.folder / "sweep.json").read_text())["words"]
+        == json.loads(record)["words"]
+    )
+
+
+def test_the_user_may_name_the_folders_of_jobs(sweep: RunSweep) -> None:
+    name = "hydra.sweep.subdir='ü b/${hydra.job.override_dirname}'"
+    only = "hydra.job.config.override_dirname.exclude_keys=[data.rows,trainer.max_epochs,\
+trainer.accelerator,model.backbone.num_hidden_layers,model.head.hidden]"
+    ended = sweep(*TINY, "model.lr=1e38,1e-3", name, only)
+    assert ended.code == 1
+    assert (
+        "1 of 2 jobs failed\n  job ü b/model.lr=1e+38 (model.lr=1e+38): the training" in ended.error
+    )
+    assert [row["job"] for row in rows(ended.folder)] == [
+        "ü b/model.lr=1e+38",
+        "ü b/model.lr=0.001",
+    ]
+    recorded = json.loads((ended.folder / "sweep.json").read_text())["jobs"]
+    assert [job["state"] for job in recorded] == ["failed", "finished"]
+    page = (ended.folder / "sweep.html").read_text(encoding="utf-8")
+    assert 'href="%C3%BC%20b/model.lr%3D0.001/report.html"' in page
+    again = sweep(f"sweep.resume={ended.folder}", "model.lr=1e-2,1e-3")
+    assert again.code == 1  # the job of the replaced override stays as it was
+    assert "job ü b/model.lr=0.001 is finished already" in again.err
+    assert [row["state"] for row in rows(ended.folder)] == ["finished", "failed", "finished"]
+
+
+def test_two_jobs_do_not_share_a_folder(sweep: RunSweep) -> None:
+    ended = sweep(*TINY, "seed=1,2", "hydra.sweep.subdir=same")
+    assert ended.code == 1
+    assert "same is the folder of job 0; add ${hydra.job.num}, so that each job" in ended.err
+
+
+@pytest.mark.parametrize("name", ["..", "/tmp", "."])
+def test_a_job_stays_in_the_folder_of_its_sweep(name: str, sweep: RunSweep) -> None:
+    ended = sweep(*TINY, "seed=1,2", f"hydra.sweep.subdir={name}")
+    assert ended.code == 1
+    assert "is not inside of the sweep's folder" in ended.error
+
+
+def test_overrides_that_would_be_ignored_are_refused(
+    sweep: RunSweep, train: Train, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()  # a sweep without jobs removes its empty folders
+    ended = sweep(*TINY, "seed=1,2", "hydra.run.dir=run")
+    assert ended.error == (
+        "error: hydra.run.dir=run names the folder of a single run; a sweep has hydra.sweep.dir"
+    )
+    for override in ("hydra.sweep.dir=x", "hydra/sweeper=optuna", "hydra.sweep.subdir=x"):
+        single = train(*SAMPLE, override)
+        assert single.error == f"error: {override} concerns only a sweep; add -m, or leave it out"
+        assert not single.folder.exists()
+    ended = sweep(*TINY, "hydra/sweeper=optuna", "+hydra.sweeper.params={seed: 1}")
+    assert "hydra.sweeper.params is of the published Optuna plugin" in ended.error
+    ended = sweep(*TINY, "hydra/sweeper=optuna", "seed=1,2", "hydra.sweep.subdir=x")
+    assert "a search names its folders by the trials' numbers" in ended.error
