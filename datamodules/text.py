@@ -31,6 +31,7 @@ from datamodules.texts.cleaning import Cleaning, clean
 from datamodules.texts.tokenizing import (
     TextTokenizer,
     TokenizerSpec,
+    TokenizerState,
     load_tokenizer,
     vocabulary_tokenizer,
 )
@@ -40,6 +41,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     """Train, val and test texts: cleaned, tokenised and batched by length."""
 
     inputs: ClassVar[str] = "texts"
+    state_type: ClassVar[Any] = TokenizerState
     sample_noun = "texts"
 
     def __init__(

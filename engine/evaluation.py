@@ -1,5 +1,6 @@
 """Test a finished run again, or on other labelled data, using only its folder."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +10,12 @@ from rich.table import Table
 
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
-from engine.build import data_from_checkpoint, model_from_checkpoint
 from engine.checkpoints import load_checkpoint
-from engine.config.recorded import read_config
+from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
 from engine.library_warnings import filter_known
 from engine.results import task_loss, write_parquet
+from engine.trained_run import data_from_checkpoint, model_from_checkpoint
 from engine.trainer import build_trainer, progress_bar
 from lightning_modules.base import Task
 from run_folders.kinds import kind_named
@@ -49,7 +50,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     if data_dir is not None:
         cfg.data.data_dir = data_dir
     try:
-        datamodule = data_from_checkpoint(cfg, checkpoint)
+        datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
     except DataError as error:
         error.add_note("if the data has moved, pass its folder with --data-dir")
         raise
@@ -90,7 +91,7 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
         raise DataError(msg)
     cfg, checkpoint = _open_checkpoint(folder)
     cfg.data.on_bad_rows = on_bad_rows
-    datamodule = data_from_checkpoint(cfg, checkpoint, data.resolve())
+    datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint, data.resolve())
     task, _ = _test(cfg, folder, checkpoint, datamodule)
     target = _write(folder, task, datamodule, data.resolve())
     result = task.results["test"]
@@ -121,10 +122,10 @@ def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], d
 def _open_checkpoint(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config and its best checkpoint."""
     filter_known()
-    if not folder.config.is_file():
+    if not os.path.lexists(folder.config):
         msg = f"{folder.path} is no run folder: it has no config.yaml"
         raise RunFolderError(msg)
-    return read_config(folder.config), load_checkpoint(folder.best_checkpoint)
+    return read_trained_config(folder.config), load_checkpoint(folder.best_checkpoint)
 
 
 def _test(
@@ -134,7 +135,7 @@ def _test(
     datamodule: TransferDataModule[Any],
 ) -> tuple[Task, int]:
     """Test a checkpoint; return the task with its results, and the number of devices."""
-    task = model_from_checkpoint(cfg, checkpoint)
+    task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
     task.logs_metrics = False
     # The metrics do not depend on the number of devices. A profiler would write files.
     cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None})
@@ -144,7 +145,10 @@ def _test(
 
 
 def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:
-    before = folder.read_json("provenance.json")["data"]["test"]
+    before = folder.read_json("provenance.json").get("data", {}).get("test")
+    if before is None:
+        msg = f"{folder.path / 'provenance.json'} is missing, or has no test data; restore it"
+        raise RunFolderError(msg)
     if before["sha256"] != facts["sha256"]:
         msg = (
             f"the test split is not the one that {folder.path} was tested on "

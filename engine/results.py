@@ -15,6 +15,7 @@ from lightning_modules.base import Task
 from run_folders.files import write_atomically
 from run_folders.kinds import metric_text, shown_in
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged
 
 
 def write_predictions(folder: RunFolder, objects: RunObjects, split: str) -> None:
@@ -38,6 +39,19 @@ def write_parquet(table: pd.DataFrame | None, path: Path) -> None:
     """Write a table atomically; nothing if there is none."""
     if table is not None:
         write_atomically(path, lambda part: table.to_parquet(part, index=False))
+
+
+def history_row(folder: RunFolder, epoch: int, monitor: str) -> dict[str, str]:
+    """Return the row of an epoch with a validation.
+
+    Raises:
+        DamagedFileError: If the history lacks the epoch, or its validation.
+    """
+    rows = [row for row in folder.read_history() if int(row["epoch"]) == epoch]
+    if not rows or not (rows[0].get(monitor) and rows[0].get("val/n")):
+        reason = f"it has no {monitor} of epoch {epoch}, which the best checkpoint is from"
+        raise damaged(folder.path / "history.csv", reason)
+    return rows[0]
 
 
 def val_metrics(row: dict[str, str]) -> dict[str, float | None]:
@@ -70,8 +84,8 @@ def seconds(
 
     All are in seconds, and None if the run had no such part.
     """
-    epochs = [float(row["train/seconds"]) for row in history]
-    fit = sum(float(row["seconds"]) for row in history)
+    epochs = [float(row["train/seconds"]) for row in history if row.get("train/seconds")]
+    fit = sum(float(row.get("seconds") or 0) for row in history)
     mean = round(sum(epochs) / len(epochs), 3) if epochs else None
     return {
         "fit": round(fit, 3),

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 from rich.console import Console
 
-from engine.build import RunObjects, build, model_from_checkpoint
+from engine.build import RunObjects, build
 from engine.checkpoints import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -44,6 +44,7 @@ from engine.publishing.publish import publish
 from engine.recording import closing_loggers, recording_end
 from engine.results import (
     count_parameters,
+    history_row,
     print_results,
     seconds,
     task_loss,
@@ -51,7 +52,13 @@ from engine.results import (
     write_predictions,
     write_test_results,
 )
-from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
+from engine.resuming import (
+    check_same_data,
+    checkpoint_to_start_from,
+    first_epoch,
+    restoring,
+)
+from engine.trained_run import model_from_checkpoint
 from reports.page import write_report
 from run_folders.errors import brief
 from run_folders.own_packages import own_distributions
@@ -213,7 +220,11 @@ def _naming_refusals() -> Iterator[None]:
 def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:
     folder.write_status("running", "fit")
     try:
-        with unused_parameters_named(objects.task), _naming_refusals():
+        with (
+            unused_parameters_named(objects.task),
+            _naming_refusals(),
+            restoring(checkpoint_path, objects.trainer),
+        ):
             objects.trainer.fit(
                 objects.task,
                 datamodule=objects.datamodule,
@@ -246,11 +257,11 @@ def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[
     checkpoint = load_checkpoint(folder.best_checkpoint)
     if isinstance(objects.trainer.strategy, FSDPStrategy):
         # The trained task has only this process's shards.
-        objects.task = model_from_checkpoint(cfg, checkpoint)
+        objects.task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
         objects.task.logs_metrics = False
     else:
         objects.task.load_state_dict(checkpoint["state_dict"])
-    best = next(row for row in folder.read_history() if int(row["epoch"]) == checkpoint["epoch"])
+    best = history_row(folder, checkpoint["epoch"], cfg.monitor)
     place = str(folder.best_checkpoint.relative_to(folder.path))
     chosen = {
         "epoch": checkpoint["epoch"],

@@ -1,14 +1,27 @@
-"""A trained run, ready for predictions."""
+"""A trained run, and the objects that its config and checkpoint restore."""
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
+from datamodules.base import TransferDataModule
+from engine.checkpoints import CheckpointError
+from engine.config.instantiating import build_object
 from engine.config.places import resolve_target
 from lightning_modules.base import Task
+from run_folders.errors import UserError, brief
+from run_folders.nested import nodes
+from run_folders.value_types import type_fault
+
+
+def _refusal(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged: {reason}; take another one, or train again")
 
 
 @dataclass(frozen=True)
@@ -49,3 +62,88 @@ class TrainedRun:
         ):
             result: torch.Tensor = self.task(moved)
         return result.cpu()
+
+
+def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> Task:
+    """Build a run's task from its config and a checkpoint.
+
+    Neither the hub nor the folder of the pretrained backbone is needed.
+
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run.
+        path: The file of the checkpoint, for messages.
+
+    Returns:
+        The task with the checkpoint's weights.
+
+    Raises:
+        CheckpointError: If no network can be built from config and checkpoint, or the weights do
+            not fit it.
+    """
+    try:
+        backbone = json.loads(checkpoint["thaw"]["backbone"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise _refusal(path, f"its backbone is unreadable ({brief(error)})") from error
+    if not isinstance(backbone, dict):
+        raise _refusal(path, "its backbone is no mapping")
+    if any(key.rpartition(".")[2] == "_target_" for key, _ in nodes(backbone)):
+        raise _refusal(path, "its backbone names a class, which only a config may do")
+    known = {"backbone": backbone} if backbone else {}
+    # The file of pretrained weights may be gone, and the checkpoint replaces them.
+    no_weights = {"weights": None} if "weights" in cfg.model else {}
+    try:
+        task: Task = build_object(cfg, "model", **known, **no_weights)
+        task.load_state_dict(checkpoint["state_dict"])
+    except UserError:
+        raise
+    except Exception as error:  # constructors raise any exception for values of a stranger
+        reason = f"it does not fit the model in config.yaml ({brief(error)})"
+        raise _refusal(path, reason) from error
+    return task
+
+
+def data_state(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the state of a run's datamodule in a checkpoint.
+
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run.
+        path: The file of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: If it is not what the datamodule saves.
+    """
+    name = cfg.data._target_.rpartition(".")[2]
+    state: dict[str, Any] = checkpoint.get(name, {})
+    fault = type_fault(state, resolve_target(cfg.data._target_, "data").state_type, name)
+    size = state.get("size") if not fault else None
+    if size is not None and not 0 < math.prod(size) <= cfg.data.get("max_pixels", math.inf):
+        fault = f"{name}.size is {size}, which are 0 pixels or more than data.max_pixels"
+    if fault:
+        raise _refusal(path, fault)
+    return state
+
+
+def data_from_checkpoint(
+    cfg: DictConfig, checkpoint: dict[str, Any], path: Path, test_data: Path | None = None
+) -> TransferDataModule[Any]:
+    """Build and set up a run's datamodule with the state in a checkpoint.
+
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run. Its state of the datamodule includes, for example, the
+            tokenizer or the class list.
+        path: The file of the checkpoint, for messages.
+        test_data: File or folder that is read in place of the run's data; None reads that.
+
+    Returns:
+        The datamodule.
+    """
+    state = data_state(cfg, checkpoint, path)
+    known = {"class_list": state["class_list"]} if "class_list" in state else {}
+    datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
+    datamodule.splits_to_read, datamodule.test_data = ("test",), test_data
+    datamodule.load_state_dict(state)
+    datamodule.setup()
+    return datamodule

@@ -1,7 +1,4 @@
-"""The run folder: its files, and how they are read and written atomically.
-
-Only the standard library is imported at module level.
-"""
+"""The run folder: its files, and how they are read and written atomically."""
 
 import csv
 import io
@@ -13,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from run_folders.errors import UserError
+from run_folders.errors import UserError, brief
 from run_folders.files import write_text
+from run_folders.record_types import RECORD_TYPES, history_fault
+from run_folders.untrusted import DamagedFileError, damaged, read_json, read_text
+
+_MAX_HISTORY = 256 * 2**20  # bytes
 
 
 def _try_lock(handle: int) -> bool:
@@ -105,17 +106,22 @@ class RunFolder:
         """Read a JSON file; return an empty dict if the run has not written it.
 
         Raises:
-            RunFolderError: If the file is damaged.
+            DamagedFileError: If the file is damaged, or not what `record_types` states.
         """
         path = self.path / name
-        try:
-            content: dict[str, Any] = (
-                json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            )
-        except ValueError as error:
-            msg = f"{path} is damaged: {error}; restore the file, or remove the run folder"
-            raise RunFolderError(msg) from error
+        if not os.path.lexists(path):
+            return {}
+        content: dict[str, Any] = read_json(path, RECORD_TYPES.get(name, dict))
         return content
+
+    @property
+    def state(self) -> str | None:
+        """The state in status.json; `damaged` if the file is, None if there is none."""
+        try:
+            state: str | None = self.read_json("status.json").get("state")
+        except DamagedFileError:
+            return "damaged"
+        return state
 
     @property
     def is_unfinished(self) -> bool:
@@ -177,12 +183,23 @@ class RunFolder:
             RunFolder(self.path).write_status(state, status["stage"], error)
 
     def read_history(self) -> list[dict[str, str]]:
-        """Return one dict per epoch; values stay text so that metrics keep every digit."""
+        """Return one dict per epoch; values stay text so that metrics keep every digit.
+
+        Raises:
+            DamagedFileError: If the file is damaged.
+        """
         path = self.path / "history.csv"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = read_text(path, _MAX_HISTORY)
+        try:
+            header, *lines = csv.reader(text.splitlines(), strict=True)
+        except (ValueError, csv.Error) as error:  # ValueError: there is no header
+            raise damaged(path, brief(error)) from error
+        fault = history_fault(header, lines)
+        if fault:
+            raise damaged(path, fault)
+        return [dict(zip(header, line, strict=True)) for line in lines]
 
     def write_history(self, rows: list[dict[str, str]]) -> None:
         """Write all epochs; the cell of a metric that an epoch lacks is empty."""

@@ -105,7 +105,7 @@ def failures(jobs: Sequence[Job]) -> str:
         f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}"
         for job in unfinished
     ]
-    interrupted = sum(job.state != "failed" for job in unfinished)
+    interrupted = sum(job.state not in ("failed", "damaged") for job in unfinished)
     counts = [
         f"{len(unfinished) - interrupted} of {len(jobs)} jobs failed",
         *([f"{interrupted} did not end"] if interrupted else []),

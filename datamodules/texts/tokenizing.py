@@ -2,16 +2,17 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from rich.progress import track
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from datamodules.reading.errors import DataError
 from run_folders.errors import brief, near_names
+from run_folders.memory import check_model_folder
 
 _CHUNK = 5_000  # texts per step of the progress bar
 _SHOW_PROGRESS_FROM = 50_000  # texts; tokenising them takes seconds
@@ -26,6 +27,13 @@ class TokenizerSpec(TypedDict):
     """
 
     vocab_size: int
+
+
+class TokenizerState(TypedDict):
+    """A tokenizer as primitives for a checkpoint: the content of tokenizer.json, and an id."""
+
+    tokenizer: str
+    pad_id: int
 
 
 @dataclass(frozen=True)
@@ -60,14 +68,23 @@ class TextTokenizer:
         """Largest id + 1."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
-    def to_state(self) -> dict[str, str | int]:
+    def to_state(self) -> dict[str, Any]:
         """Return the tokenizer as primitives for a checkpoint."""
         return {"tokenizer": self.backend.to_str(), "pad_id": self.pad_id}
 
     @classmethod
-    def from_state(cls, state: dict[str, str | int]) -> "TextTokenizer":
-        """Restore a tokenizer from the result of `to_state`."""
-        return cls(Tokenizer.from_str(str(state["tokenizer"])), int(state["pad_id"]))
+    def from_state(cls, state: Mapping[str, Any]) -> "TextTokenizer":
+        """Restore a tokenizer from the result of `to_state`.
+
+        Raises:
+            DataError: If it is damaged.
+        """
+        try:
+            backend = Tokenizer.from_str(state["tokenizer"])
+        except Exception as error:  # the library raises plain exceptions
+            msg = f"the checkpoint's tokenizer is damaged ({brief(error)}); take another checkpoint"
+            raise DataError(msg) from error
+        return cls(backend, state["pad_id"])
 
 
 def load_tokenizer(name: str) -> TextTokenizer:
@@ -81,9 +98,11 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
     Raises:
         DataError: If it does not exist, is not a fast tokenizer or has no padding token.
+        DamagedFileError: If a file of the folder is too large.
     """
     from transformers import AutoTokenizer
 
+    check_model_folder(Path(name))
     try:
         loaded = AutoTokenizer.from_pretrained(name, use_fast=True)
     except Exception as error:  # a damaged tokenizer.json may raise any error, for example KeyError

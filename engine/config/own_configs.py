@@ -7,15 +7,12 @@ Hydra builds its callbacks, loggers and plugins itself, before Thaw sees the con
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from engine.config.errors import ConfigError
 from engine.config.paths import own_config_folders
-from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.own_packages import own_package_folders
+from run_folders.untrusted import read_yaml, read_yaml_text
 
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 # Groups of Hydra that a file may choose an option of, and keys that it may set.
@@ -30,7 +27,8 @@ def check_own_configs() -> None:
     """Check the files in the folder `configs` of the working directory.
 
     Raises:
-        ConfigError: If a file is no readable YAML, or sets what Hydra builds or runs itself.
+        ConfigError: If a file sets what Hydra builds or runs itself.
+        DamagedFileError: If a file is no readable YAML.
     """
     trusted = {(folder / "configs").resolve() for folder in own_package_folders()}
     for folder in own_config_folders():
@@ -42,12 +40,8 @@ def check_own_configs() -> None:
 
 
 def _faults(path: Path, folder: Path) -> Iterator[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        body: Any = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        msg = f"{path} cannot be read: {brief(error)}; correct or remove it"
-        raise ConfigError(msg) from error
+    advice = "correct or remove it"
+    text, body = read_yaml_text(path, advice), read_yaml(path, advice=advice)
     if path.relative_to(folder).parts[0] == "hydra":
         yield "is an option of a group of Hydra"
     for package in _PACKAGE.findall(text):
@@ -55,7 +49,8 @@ def _faults(path: Path, folder: Path) -> Iterator[str]:
             yield f"has the package {package}"
     if not isinstance(body, dict):
         return
-    for entry in body.pop("defaults", None) or ():
+    defaults = body.pop("defaults", None)
+    for entry in defaults if isinstance(defaults, list) else ():
         yield from _faults_of_default(entry)
     for key, _ in nodes(body):
         leaf = key.rpartition(".")[2]

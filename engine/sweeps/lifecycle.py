@@ -22,6 +22,7 @@ from engine.sweeps.resuming import redact_sweep_record
 from run_folders.kinds import metric_text, shown_in
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
+from run_folders.untrusted import DamagedFileError
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,7 @@ def _end_sweep(*, ended: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(_jobs_table(jobs))
     console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
-    _write_page(sweep, console)
-    failed = failures(jobs)
+    failed = "\n".join(filter(None, (failures(jobs), _write_page(sweep, console))))
     if ended:
         _remove_pickles(sweep.path)
     if failed:
@@ -104,11 +104,16 @@ def _remove_pickles(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _write_page(sweep: Sweep, console: Console) -> None:
+def _write_page(sweep: Sweep, console: Console) -> str:
+    """Write the page, and return an empty string; else the damage of a job that prevents it."""
     from reports.sweep import write_sweep_page  # imports matplotlib, which is slow
 
-    write_sweep_page(sweep.path)
+    try:
+        write_sweep_page(sweep.path)
+    except DamagedFileError as error:
+        return f"{PAGE} was not written: {error}"
     console.print(f"page: {sweep.path / PAGE}", highlight=False, soft_wrap=True)
+    return ""
 
 
 def _jobs_table(jobs: Sequence[Job]) -> Table:

@@ -40,6 +40,7 @@ class History(Checkpoint):
             timer: A callback of the same trainer, before this one.
         """
         self.store, self.timer = store, timer
+        self.started = False  # whether training has begun, with the state of a checkpoint if any
         self.rows: list[dict[str, str]] = []
         self.lrs: list[float] = []
 
@@ -49,6 +50,7 @@ class History(Checkpoint):
         pl_module: lightning.LightningModule,  # noqa: ARG002
     ) -> None:
         """Load the rows of earlier epochs, if the run is resumed."""
+        self.started = True
         self.rows = [
             row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch
         ]

@@ -4,6 +4,7 @@ Shapes: `B` texts, `T` tokens, `C` channels.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
 from lightning_modules.networks.backbones.hugging_face import hf_config, hf_loading_error
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
+from run_folders.memory import check_model_folder
 
 Pooling = Literal["pooler", "cls", "mean"]
 
@@ -107,6 +109,7 @@ def text_encoder(
         return TextEncoder(backbone, pooling).train()
     if not isinstance(backbone, str):
         return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
+    check_model_folder(Path(backbone))
     try:
         encoder, loading = AutoModel.from_pretrained(
             backbone, dtype=torch.float32, output_loading_info=True
