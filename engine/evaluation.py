@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import TransferDataModule
@@ -14,6 +13,7 @@ from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
 from engine.library_warnings import filter_known
+from engine.processes.terminal import console, printable
 from engine.results import task_loss, write_parquet
 from engine.trained_run import data_from_checkpoint, model_from_checkpoint
 from engine.trainer import build_trainer, progress_bar
@@ -95,12 +95,12 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
     task, _ = _test(cfg, folder, checkpoint, datamodule)
     target = _write(folder, task, datamodule, data.resolve())
     result = task.results["test"]
-    shown = Table("metric", "value", title=f"{data.name}, n = {result.count}")
+    shown = Table("metric", "value", title=f"{printable(data.name)}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
         if metric.name in result.metrics:
             shown.add_row(metric.title, metric.text(result.metrics[metric.name]))
-    Console().print(shown)
-    print(target)
+    console().print(shown)
+    print(printable(target))
     return target
 
 
@@ -164,4 +164,4 @@ def _print(metrics: dict[str, float | None], recorded: dict[str, Any], devices: 
     )
     for name, value in metrics.items():
         table.add_row(name, repr(value), repr(recorded.get(name)))
-    Console().print(table)
+    console().print(table)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 
 from datamodules.reading.errors import DataError
 from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import PredictionRequest, results_of
 from engine.library_warnings import filter_known
+from engine.processes.terminal import console, printable
 from engine.trained_run import TrainedRun, data_state, model_from_checkpoint
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder, RunFolderError
@@ -71,8 +71,8 @@ def predict(
     if not done:
         msg = f"{', '.join(map(str, inputs))}: nothing to predict ({bad} left out)"
         raise DataError(msg)
-    Console(stderr=True).print(f"{done} predicted, {bad} left out", highlight=False)
-    print(target)
+    console(stderr=True).print(f"{done} predicted, {bad} left out", highlight=False)
+    print(printable(target))
     return target
 
 

@@ -14,7 +14,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
-from rich.console import Console
 
 from engine.build import RunObjects, build
 from engine.checkpoints import (
@@ -38,6 +37,7 @@ from engine.processes.devices import (
     unused_parameters_named,
 )
 from engine.processes.ranks import launched_devices
+from engine.processes.terminal import console
 from engine.provenance import provenance
 from engine.publishing.loggers import start_loggers
 from engine.publishing.publish import publish
@@ -93,7 +93,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     Returns:
         The best value of the monitored metric, for sweeps; None if nothing was trained.
     """
-    console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
+    shown = console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recording_end(cfg, folder):
         translate_model(cfg)
         validate(cfg)
@@ -105,7 +105,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         objects = build(cfg, folder)
         data = objects.datamodule.describe()
         cache_plan, plan = _plan(cfg, folder, objects, checkpoint_path, data)
-        print_plan(plan, console)
+        print_plan(plan, shown)
         if cache_plan.line():
             log.info(cache_plan.line())
         if cfg.plan:
@@ -131,7 +131,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
                 write_report(folder.path)
                 publish(cfg, folder, objects.trainer)
         folder.write_status("finished", "report")
-        print_results(metrics, folder, console)
+        print_results(metrics, folder, shown)
     score: float | None = metrics["best"].get("score")
     return score
 

@@ -13,6 +13,7 @@ from run_folders.files import write_text
 from run_folders.kinds import kind_named, metric_of, metric_text, shown_in
 from run_folders.metrics import LOSS
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged
 
 _MAX_RATES = 6
 
@@ -54,6 +55,7 @@ def write_report(path: Path) -> Path:
     page = page_of_run(run)
     if run.test:
         page.check_predictions(run)
+        _check_pictures(run)
     text = (
         environment(page.template_folder)
         .get_template("run.html.j2")
@@ -75,6 +77,14 @@ def write_report(path: Path) -> Path:
     )
     write_text(target, text)
     return target
+
+
+def _check_pictures(run: RunRecord) -> None:
+    """Raise `DamagedFileError` if there are pictures of samples that were not predicted."""
+    table = run.predictions
+    known = set() if table is None or "index" not in table else set(table["index"].tolist())
+    if known and not set(run.pictures) <= known:
+        raise damaged(RunFolder(run.folder).test_images, "it has pictures of other samples")
 
 
 def _curves(run: RunRecord) -> dict[str, str]:

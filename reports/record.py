@@ -112,10 +112,11 @@ class RunRecord:
         if not os.path.lexists(path):
             return pd.DataFrame({"index": [], "picture": []})
         table = read_parquet(path)
-        check_columns(path, table, {"index": int, "picture": bytes})
-        others = {"group": str, **dict.fromkeys(("image", "prediction", "annotation"), bytes)}
-        if len(table.columns) > 2:  # noqa: PLR2004 - pictures of masks
-            check_columns(path, table, others)
+        types = {"index": int, "picture": bytes, "group": str}
+        layers = dict.fromkeys(("image", "prediction", "annotation"), bytes)
+        masks = layers if "annotation" in table else {}
+        needed = {name: kind for name, kind in types.items() if name != "group" or name in table}
+        check_columns(path, table, {**needed, **masks})
         return table
 
     @property

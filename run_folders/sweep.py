@@ -85,7 +85,7 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Return all jobs that have started, in order of their numbers."""
         folders = [
-            path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdigit()
+            path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdecimal()
         ]
         return [read_job(path) for path in sorted(folders, key=lambda path: int(path.name))]
 

@@ -21,6 +21,7 @@ from engine.feature_cache.store import (
     remove,
 )
 from engine.processes.outcome import report_failure
+from engine.processes.terminal import printable
 from run_folders.untrusted import DamagedFileError, read_json
 
 
@@ -52,7 +53,7 @@ def main() -> int:
                 "(the first run creates the default folder)"
             )
             raise DataError(msg)
-        print(_list(folder) if arguments.command == "list" else _clear(folder))
+        print(printable(_list(folder) if arguments.command == "list" else _clear(folder)))
     return outcome.code
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.processes.signals import InterruptedRunError, signals_raise
+from engine.processes.terminal import printable
 from run_folders.errors import UserError, brief
 from run_folders.files import write_text
 
@@ -80,7 +81,7 @@ def report_failure() -> Iterator[Outcome]:
 def _report(error: BaseException, message: str) -> None:
     text = "\n".join([message, *getattr(error, "__notes__", [])])
     if ERROR_FILE not in os.environ:
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {printable(text)}", file=sys.stderr)
     elif not Path(os.environ[ERROR_FILE]).exists():  # keep the time stamp of the failure
         rank = os.environ["RANK"]  # the supervisor sets both
         write_text(Path(os.environ[ERROR_FILE]), text if rank == "0" else f"rank {rank}: {text}")

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.config.redaction import hide, secret_values
+from engine.processes.terminal import console, printable
 from engine.sweeps.resuming import redact_sweep_record
 from run_folders.kinds import metric_text, shown_in
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
@@ -83,14 +84,14 @@ def _end_sweep(*, ended: bool) -> None:
     jobs = sweep.end(keep=not ended and (sweep.path / ".submitit").exists())
     if not jobs:
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(_jobs_table(jobs))
-    console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
-    failed = "\n".join(filter(None, (failures(jobs), _write_page(sweep, console))))
+    shown = console(width=None if sys.stdout.isatty() else 160)
+    shown.print(_jobs_table(jobs))
+    shown.print(f"sweep: {printable(sweep.path / TABLE)}", highlight=False, soft_wrap=True)
+    failed = "\n".join(filter(None, (failures(jobs), _write_page(sweep, shown))))
     if ended:
         _remove_pickles(sweep.path)
     if failed:
-        console.print(
+        shown.print(
             f"to resume: python train.py -m sweep.resume={sweep.path}",
             highlight=False,
             soft_wrap=True,
@@ -104,7 +105,7 @@ def _remove_pickles(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _write_page(sweep: Sweep, console: Console) -> str:
+def _write_page(sweep: Sweep, shown: Console) -> str:
     """Write the page, and return an empty string; else the damage of a job that prevents it."""
     from reports.sweep import write_sweep_page  # imports matplotlib, which is slow
 
@@ -112,7 +113,7 @@ def _write_page(sweep: Sweep, console: Console) -> str:
         write_sweep_page(sweep.path)
     except DamagedFileError as error:
         return f"{PAGE} was not written: {error}"
-    console.print(f"page: {sweep.path / PAGE}", highlight=False, soft_wrap=True)
+    shown.print(f"page: {printable(sweep.path / PAGE)}", highlight=False, soft_wrap=True)
     return ""
 
 
@@ -131,5 +132,6 @@ def _jobs_table(jobs: Sequence[Job]) -> Table:
     for job in jobs:
         values = [metric_text(job.metrics.get(name), name) for name in metrics]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
-        table.add_row(job.name, job.state, job.label(common), *values, seconds)
+        label = printable(job.label(common))
+        table.add_row(job.name, printable(job.state), label, *values, seconds)
     return table

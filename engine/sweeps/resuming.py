@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.config.redaction import HIDDEN, hide
+from engine.processes.terminal import printable
 from engine.sweeps.recorded_overrides import untrusted
 from run_folders.files import write_text
 from run_folders.sweep import RECORD, Sweep
@@ -43,8 +44,8 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
     refused = untrusted(word for word in words if HIDDEN not in word)
     for override in refused:
         print(
-            f"{override} is not taken from {RECORD}, because such an override can run code or read "
-            f"the environment; set it again if it is needed",
+            f"{printable(override)} is not taken from {RECORD}, because such an override can run "
+            f"code or read the environment; set it again if it is needed",
             file=sys.stderr,
         )
     before = [word for word in words if HIDDEN not in word and word not in refused]
@@ -61,7 +62,8 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
                 raise SweepError(msg)
             # Printed, as Hydra sets up logging later.
             print(
-                f"{key} was not saved because it is secret; set it again if it is needed",
+                f"{printable(key)} was not saved because it is secret; "
+                f"set it again if it is needed",
                 file=sys.stderr,
             )
     now = [

@@ -89,8 +89,6 @@ class KindPage:
         if len(table) != run.test["n"]:
             reason = f"it has {len(table)} rows, and metrics.json counts {run.test['n']} samples"
             raise damaged(path, reason)
-        if not set(run.pictures) <= set(table["index"].tolist()):
-            raise damaged(RunFolder(run.folder).test_images, "it has pictures of other samples")
 
     def sample_columns(self, predictions: pd.DataFrame) -> list[str]:
         """Return the columns of predictions that are equal if two runs had the same samples."""
