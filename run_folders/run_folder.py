@@ -136,7 +136,9 @@ class RunFolder:
 
         Raises:
             RunFolderError: If the record of another run would be overwritten.
+            DamagedFileError: If an entry of the folder could block the run; see `check_entries`.
         """
+        self.check_entries()
         inside = ckpt_path == "last" or (
             ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
         )
@@ -152,6 +154,13 @@ class RunFolder:
             raise RunFolderError(msg)
         if not has_run:
             self.write_status("running", "setup")
+
+    def check_entries(self) -> None:
+        """Raise `DamagedFileError` if the folder has a pipe or a device: opening it could wait."""
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                msg = f"{path} is a pipe or a device, where a file is needed; remove it"
+                raise DamagedFileError(msg)
 
     def write_status(self, state: str, stage: str, error: str | None = None) -> None:
         """Write the state and the stage of the run.

@@ -127,6 +127,7 @@ def prepare_job(
     Raises:
         SweepError: If the job is still running in another process.
     """
+    folder.check_entries()
     state = folder.read_json("status.json").get("state")
     own = [
         override

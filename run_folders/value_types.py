@@ -26,7 +26,7 @@ _NOUNS: dict[Any, str] = {
     NoneType: "null",
     list: "a list",
     tuple: "a list",
-    dict: "a mapping with texts as keys",
+    dict: "a mapping",
 }
 
 
@@ -58,6 +58,10 @@ def type_fault(value: Any, expected: Any, name: str = "") -> str:  # noqa: ANN40
         kind = dict
     if not _is_of(value, kind):
         return f"{name or 'its content'} is {_shown(value)}, where {_NOUNS[kind]} is needed"
+    if (is_typeddict(expected) or arguments[:1] == (str,)) and kind is dict:
+        other = next((key for key in value if not isinstance(key, str)), None)
+        if other is not None:
+            return f"{name or 'its content'} has the key {_shown(other)}, where a text is needed"
     if is_typeddict(expected):
         return _keys_fault(value, expected, name)
     if kind is tuple and len(value) != len(arguments):
@@ -94,8 +98,6 @@ def _is_of(value: Any, kind: Any) -> bool:  # noqa: ANN401
         return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST
     if kind is tuple:
         return isinstance(value, list | tuple)
-    if kind is dict:
-        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     return isinstance(value, kind)
 
 

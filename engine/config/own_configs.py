@@ -7,12 +7,18 @@ Hydra builds its callbacks, loggers and plugins itself, before Thaw sees the con
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.errors import ConfigError
 from engine.config.paths import own_config_folders
+from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.own_packages import own_package_folders
-from run_folders.untrusted import read_yaml, read_yaml_text
+from run_folders.untrusted import damaged, read_yaml, read_yaml_text
 
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 # Groups of Hydra that a file may choose an option of, and keys that it may set.
@@ -41,13 +47,18 @@ def check_own_configs() -> None:
 
 def _faults(path: Path, folder: Path) -> Iterator[str]:
     advice = "correct or remove it"
-    text, body = read_yaml_text(path, advice), read_yaml(path, advice=advice)
+    text = read_yaml_text(path, advice)
+    body = read_yaml(path, dict[Any, Any] | None, advice)
+    try:
+        OmegaConf.create(text)  # it refuses a key that occurs twice
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise damaged(path, brief(error), advice) from error
     if path.relative_to(folder).parts[0] == "hydra":
         yield "is an option of a group of Hydra"
     for package in _PACKAGE.findall(text):
         if package.partition(".")[0] == "hydra":
             yield f"has the package {package}"
-    if not isinstance(body, dict):
+    if body is None:
         return
     defaults = body.pop("defaults", None)
     for entry in defaults if isinstance(defaults, list) else ():

@@ -18,6 +18,14 @@ from run_folders.files import write_text
 ERROR_FILE = "THAW_ERROR_FILE"
 
 
+# Errors of a config. They are compared by name, so that the check does not import Hydra.
+_FROM_HYDRA = {
+    "hydra.errors.HydraException",
+    "omegaconf.errors.OmegaConfBaseException",
+    "yaml.error.YAMLError",
+}
+
+
 @dataclass
 class Outcome:
     """The result of a command.
@@ -40,7 +48,7 @@ def _is_from_hydra(error: BaseException) -> bool:
     The classes are compared by name, so that the check does not import Hydra.
     """
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-    return bool(names & {"hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException"})
+    return bool(names & _FROM_HYDRA)
 
 
 def describe(error: BaseException) -> str:

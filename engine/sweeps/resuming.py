@@ -8,6 +8,7 @@ from engine.config.redaction import HIDDEN, hide
 from engine.processes.terminal import printable
 from engine.sweeps.recorded_overrides import untrusted
 from run_folders.files import write_text
+from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
 
@@ -33,6 +34,7 @@ def resumed_overrides(overrides: Sequence[str]) -> list[str]:
             if override.startswith(prefix)
         )
     ).expanduser()
+    RunFolder(path).check_entries()  # Hydra writes a file into it
     record = Sweep(path).record
     if "words" not in record:
         msg = (

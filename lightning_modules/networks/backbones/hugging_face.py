@@ -24,7 +24,7 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         BackboneError: If the model type is unknown, or its configuration does not have a key or
             rejects a value.
     """
-    if "model_type" not in values:
+    if not isinstance(values.get("model_type"), str):
         msg = "model.backbone: a mapping needs model_type, for example bert"
         raise BackboneError(msg)
     model_type = values["model_type"]
