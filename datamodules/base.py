@@ -269,6 +269,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         features = FeatureSplit(self.stored[split], labels, indices, view_of)
         return batch_loader(features, order, self.seed, num_workers=0)
 
+    @classmethod
+    def state_fault(cls, state: dict[str, Any]) -> str:  # noqa: ARG003 - for subclasses
+        """Return why a state of the type `state_type` cannot be restored, or an empty string."""
+        return ""
+
     @abstractmethod
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """Return values by which the user recognises samples.

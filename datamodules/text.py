@@ -16,7 +16,7 @@ from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
-from datamodules.reading.errors import BadRow
+from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
 from datamodules.reading.tables import Row, check_columns, other_columns, read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
@@ -265,6 +265,15 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def _tokenizer_state(self) -> dict[str, Any]:
         """The serialised tokenizer, cached because every checkpoint contains it."""
         return self.tokenizer.to_state()
+
+    @classmethod
+    def state_fault(cls, state: dict[str, Any]) -> str:
+        """Return why the tokenizer cannot be restored; see the base class."""
+        try:
+            TextTokenizer.from_state(state)
+        except DataError as error:
+            return str(error)
+        return ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the tokenizer of a checkpoint; call it before `setup`."""

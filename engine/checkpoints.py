@@ -11,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from datamodules.batching.stored_features import digest_of_tensors
 from engine.old_names import translate_checkpoint
-from run_folders.errors import UserError, brief
+from run_folders.errors import UserError, loading_reason
 from run_folders.files import link_atomically, write_atomically
 from run_folders.memory import check_archive
 from run_folders.untrusted import DamagedFileError, damaged
@@ -204,7 +204,7 @@ def _read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ...
         msg = (
-            f"{path} is damaged or not a checkpoint of Thaw ({brief(error)}); "
+            f"{path} is damaged or not a checkpoint of Thaw ({loading_reason(error)}); "
             f"take another one, or train again"
         )
         raise CheckpointError(msg) from error

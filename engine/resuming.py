@@ -90,12 +90,23 @@ def _values(cfg: DictConfig, *, resolve: bool) -> dict[str, Any]:
     return leaves(plain)
 
 
+_FitLoop = TypedDict(
+    "_FitLoop", {"epoch_progress": dict[str, Any], "epoch_loop.batch_progress": dict[str, Any]}
+)
+
+
+class _Loops(TypedDict):
+    """The progress of training."""
+
+    fit_loop: _FitLoop
+
+
 class _TrainingState(TypedDict):
     """What Lightning needs of a checkpoint to continue training."""
 
     epoch: int
     global_step: int
-    loops: dict[str, Any]
+    loops: _Loops
     callbacks: dict[str, Any]
     optimizer_states: list[dict[str, Any]]
     lr_schedulers: list[dict[str, Any]]
@@ -144,14 +155,14 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
 
 @contextmanager
 def restoring(path: Path | None, trainer: lightning.Trainer) -> Iterator[None]:
-    """Name the checkpoint in any error that Lightning raises while it restores one.
+    """Name the checkpoint in any error that is raised before a step with its state succeeded.
 
     Args:
         path: The checkpoint; None for a run that starts from the beginning.
         trainer: The trainer that is about to train.
 
     Raises:
-        DamagedFileError: If an error is raised before training begins.
+        DamagedFileError: If there is such an error.
     """
     try:
         yield

@@ -116,7 +116,8 @@ def data_state(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> dict[
     """
     name = cfg.data._target_.rpartition(".")[2]
     state: dict[str, Any] = checkpoint.get(name, {})
-    fault = type_fault(state, resolve_target(cfg.data._target_, "data").state_type, name)
+    datamodule = resolve_target(cfg.data._target_, "data")
+    fault = type_fault(state, datamodule.state_type, name) or datamodule.state_fault(state)
     size = state.get("size") if not fault else None
     if size is not None and not 0 < math.prod(size) <= cfg.data.get("max_pixels", math.inf):
         fault = f"{name}.size is {size}, which are 0 pixels or more than data.max_pixels"

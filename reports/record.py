@@ -16,7 +16,7 @@ from run_folders.errors import UserError
 from run_folders.kinds import metrics_by_name
 from run_folders.old_names import kind_of_metrics
 from run_folders.run_folder import RunFolder
-from run_folders.untrusted import damaged, read_yaml_text
+from run_folders.untrusted import damaged, read_yaml, read_yaml_text
 from run_folders.value_types import type_fault
 
 
@@ -155,9 +155,15 @@ def read_run(path: Path) -> RunRecord:
         metrics=metrics,
         provenance=folder.read_json("provenance.json"),
         plan=folder.read_json("plan.json"),
-        config=read_yaml_text(folder.config) if os.path.lexists(folder.config) else "",
+        config=_config_text(folder.config) if os.path.lexists(folder.config) else "",
         history=history.apply(pd.to_numeric, errors="coerce"),
     )
+
+
+def _config_text(path: Path) -> str:
+    """Return the text of a config that can be parsed."""
+    read_yaml(path)
+    return read_yaml_text(path)
 
 
 def _check_stages(path: Path, metrics: dict[str, Any]) -> None:

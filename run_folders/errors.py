@@ -22,6 +22,16 @@ def brief(error: BaseException, max_chars: int | None = 200) -> str:
     return " ".join(str(error).split())[:max_chars] or type(error).__name__
 
 
+def loading_reason(error: BaseException) -> str:
+    """Return why weights cannot be loaded, on one line.
+
+    For a file with other objects than tensors, torch's own text says how to run the code in it.
+    """
+    if "weights_only" in str(error):
+        return "it holds other objects than tensors and plain values, which could run code"
+    return brief(error)
+
+
 def shortened(names: Iterable[str], count: int = 5) -> str:
     """Return the first names, joined by commas, and the number of the others."""
     found = list(names)

@@ -82,7 +82,7 @@ class TextTokenizer:
         try:
             backend = Tokenizer.from_str(state["tokenizer"])
         except Exception as error:  # the library raises plain exceptions
-            msg = f"the checkpoint's tokenizer is damaged ({brief(error)}); take another checkpoint"
+            msg = f"its tokenizer cannot be read ({brief(error)})"
             raise DataError(msg) from error
         return cls(backend, state["pad_id"])
 

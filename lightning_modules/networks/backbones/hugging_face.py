@@ -11,7 +11,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.pixels import check_channel_values
-from run_folders.errors import brief, near_names
+from run_folders.errors import brief, loading_reason, near_names
 
 
 def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
@@ -56,7 +56,7 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
 
 def hf_loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for a backbone that cannot be loaded."""
-    reason, folder = brief(error), Path(backbone).resolve()
+    reason, folder = loading_reason(error), Path(backbone).resolve()
     if folder.is_dir():
         return (
             f"{folder}: no usable backbone in this folder ({reason}); "

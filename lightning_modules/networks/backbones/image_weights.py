@@ -10,7 +10,7 @@ import timm
 from torch import nn
 
 from lightning_modules.networks.backbones.features import BackboneError
-from run_folders.errors import brief
+from run_folders.errors import brief, loading_reason
 from run_folders.memory import check_archive
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -166,7 +166,7 @@ def _load_report() -> Iterator[dict[str, list[str]]]:
 
 def loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for weights that cannot be loaded."""
-    reason = brief(error)
+    reason = loading_reason(error)
     if Path(backbone).exists():
         return f"{Path(backbone).resolve()}: no usable weights of this network ({reason})"
     return (
