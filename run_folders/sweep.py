@@ -12,6 +12,7 @@ from uuid import uuid4
 from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep_job import DONE, Job, read_job
+from run_folders.untrusted import damaged
 
 RECORD, TABLE, SEARCH, PAGE, JOURNAL = (
     "sweep.json",
@@ -40,7 +41,11 @@ class Sweep:
     @property
     def search(self) -> dict[str, Any]:
         """The content of search.json; empty if the sweep is not a search."""
-        return RunFolder(self.path).read_json(SEARCH)
+        record = RunFolder(self.path).read_json(SEARCH)
+        fault = _search_fault(record) if record else ""
+        if fault:
+            raise damaged(self.path / SEARCH, fault)
+        return record
 
     def begin(self, overrides: Iterable[str]) -> None:
         """Write the overrides to sweep.json; a resumed sweep keeps its id and start time."""
@@ -88,6 +93,19 @@ class Sweep:
             path.parent for path in self.path.glob("*/status.json") if path.parent.name.isdecimal()
         ]
         return [read_job(path) for path in sorted(folders, key=lambda path: int(path.name))]
+
+
+def _search_fault(record: dict[str, Any]) -> str:
+    """Return why values of search.json contradict each other, or an empty string."""
+    count = len(record["objectives"])
+    if not count:
+        return "it has no objectives"
+    for trial in record["trials"]:
+        if trial["state"] == "complete" and len(trial["values"] or ()) != count:
+            return f"trial {trial['number']} has not one value for each objective"
+        if not all(step.isascii() and step.isdecimal() for step in trial["reported"]):
+            return f"trial {trial['number']} has reported values without a number"
+    return ""
 
 
 def common_keys(jobs: Sequence[Job]) -> set[str]:

@@ -201,6 +201,8 @@ ATTACKS = {
         "{file} is damaged: words.0 is 1, where a text is needed" + RESTORE),
     "sweep deep": Attack("sweep", "sweep.json", at.text('{"words": ' + DEEP + "}"), "resume",
         "{file} is damaged: its values are nested more than 100 levels deep" + RESTORE),
+    "sweep search": Attack("sweep", "search.json", at.text('{"sampler": "tpe", "pruner": "none", "n_trials": 1, "objectives": {}, "log": [], "best": [], "importance": {}, "trials": []}'), "resume",
+        "sweep.html was not written: {file} is damaged: it has no objectives" + RESTORE),
     "sweep job metrics": Attack("sweep", "1/metrics.json", at.text("{"), "resume",
         "1 of 2 jobs failed\n  job 1 (as configured): {file} is damaged: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)" + RESTORE),
     "sweep job plan": Attack("sweep", "0/plan.json", at.text("{}"), "resume",
