@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pickle import UnpicklingError
 
 _MOST_SHOWN = 12
 
@@ -27,8 +28,11 @@ def loading_reason(error: BaseException) -> str:
 
     For a file with other objects than tensors, torch's own text says how to run the code in it.
     """
-    if "weights_only" in str(error):
-        return "it holds other objects than tensors and plain values, which could run code"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnpicklingError):
+            return "it has other content than tensors and plain values, which could run code"
+        cause = cause.__cause__ or cause.__context__
     return brief(error)
 
 

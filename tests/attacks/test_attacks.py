@@ -117,7 +117,7 @@ ATTACKS = {
     "checkpoint other shapes": Attack("text", K, at.value("state_dict", {"network.x": torch.zeros(3)}), "predict",
         "{file} is damaged: it does not fit the model in config.yaml (Error(s) in loading state_dict for TextClassifier*)" + AGAIN),
     "checkpoint code": Attack("text", K, at.pickled, "predict",
-        "{file} is damaged or not a checkpoint of Thaw (it holds other objects than tensors and plain values, which could run code)" + AGAIN),
+        "{file} is damaged or not a checkpoint of Thaw (it has other content than tensors and plain values, which could run code)" + AGAIN),
     "checkpoint lying directory": Attack("text", K, at.lying, "predict",
         "{file} is damaged or not a checkpoint of Thaw (*data.pkl does not match its checksum)" + AGAIN),
     "checkpoint bomb": Attack("text", K, at.zipped({"a": bytes(2**22)}), "predict",

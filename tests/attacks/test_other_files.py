@@ -18,7 +18,7 @@ from tests.attacks import inputs as at
 
 OTHER_WEIGHTS = "no usable weights of this network"
 WEIGHTS = {
-    "code.pth": (at.pickled, "holds other objects than tensors and plain values, which could run"),
+    "code.pth": (at.pickled, "other content than tensors and plain values, which could run code"),
     "list.pth": (at.saved([1]), OTHER_WEIGHTS),
     "shapes.pth": (at.saved({"stem.weight": torch.zeros(2)}), OTHER_WEIGHTS),
     "text.pth": (at.text("hello"), OTHER_WEIGHTS),
