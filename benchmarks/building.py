@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.build import RunObjects, build
 from engine.config.composing import compose_config
 from engine.config.settling import settle
-from engine.library_warnings import filter_known
+from engine.processes.library_warnings import filter_known
 from engine.sweeps.names import register_resolvers
 from run_folders.run_folder import RunFolder
 

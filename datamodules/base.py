@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypedDict, TypeVar
 
 import lightning
 import numpy.typing as npt
@@ -69,6 +69,12 @@ class Split(Protocol):
 _Split = TypeVar("_Split", bound=Split)
 
 
+class SizeState(TypedDict):
+    """The state of a datamodule of images: height and width."""
+
+    size: tuple[int, int]
+
+
 class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     """Base of all datamodules.
 
@@ -77,6 +83,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     Attributes:
         inputs: The kind of input, which `engine.prediction` reads when it predicts new samples;
             empty if it cannot.
+        state_type: The type of its `state_dict`; see `run_folders.value_types`.
         bad_rows: Rows that were left out.
         splits: Usable samples of each split; empty before `setup`.
         stored: Features that replace the samples of a split; see `read_from_cache`.
@@ -91,6 +98,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     """
 
     inputs: ClassVar[str] = ""
+    state_type: ClassVar[Any] = dict[str, Any]
     sample_noun = "samples"
     splits_to_read: Sequence[str] = SPLITS
     test_data: Path | None = None
@@ -271,6 +279,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """
         features = FeatureSplit(self.stored[split], labels, indices, view_of)
         return batch_loader(features, order, self.seed, num_workers=0)
+
+    @classmethod
+    def state_fault(cls, state: dict[str, Any]) -> str:  # noqa: ARG003 - for subclasses
+        """Return why a state of the type `state_type` cannot be restored, or an empty string."""
+        return ""
 
     @abstractmethod
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ from annotated_types import Ge
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules.base import BatchSize, MaxPixels, ValFraction, Workers
+from datamodules.base import BatchSize, MaxPixels, SizeState, ValFraction, Workers
 from datamodules.batches import ImageBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches, ShuffledBatches
@@ -47,6 +47,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
     """
 
     inputs: ClassVar[str] = "images"
+    state_type: ClassVar[Any] = SizeState
     sample_noun = "images"
 
     def __init__(

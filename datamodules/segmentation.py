@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -11,7 +11,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import BatchSize, MaxPixels, TransferDataModule, ValFraction, Workers
+from datamodules.base import (
+    BatchSize,
+    MaxPixels,
+    SizeState,
+    TransferDataModule,
+    ValFraction,
+    Workers,
+)
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
@@ -36,12 +43,19 @@ from datamodules.reading.sources import (
 from datamodules.reading.splits import random_split
 
 
+class SegmentationState(SizeState):
+    """The state of the datamodule: the size of its images, and the content of the class list."""
+
+    class_list: dict[str, Any]
+
+
 class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
     """Train, val and test images of one size, uint8, with their masks, uint8.
 
     Workers decode the images and masks each time they are read. The network normalises the images.
     """
 
+    state_type: ClassVar[Any] = SegmentationState
     sample_noun = "images"
 
     def __init__(

@@ -17,7 +17,7 @@ from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
-from datamodules.reading.errors import BadRow
+from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, Quoting, TableFormat, find_format
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, other_columns
 from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
@@ -34,6 +34,7 @@ from datamodules.texts.cleaning import DEFAULT_CLEANING, Cleaning, clean
 from datamodules.texts.tokenizing import (
     TextTokenizer,
     TokenizerSpec,
+    TokenizerState,
     load_tokenizer,
     vocabulary_tokenizer,
 )
@@ -45,6 +46,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     """Train, val and test texts: cleaned, tokenised and batched by length."""
 
     inputs: ClassVar[str] = "texts"
+    state_type: ClassVar[Any] = TokenizerState
     sample_noun = "texts"
 
     def __init__(
@@ -301,6 +303,15 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def use_backbone_of(self, state: dict[str, Any]) -> None:
         """Use the tokenizer of the run, in place of `tokenizer`."""
         self.load_state_dict(state)
+
+    @classmethod
+    def state_fault(cls, state: dict[str, Any]) -> str:
+        """Return why the tokenizer cannot be restored; see the base class."""
+        try:
+            TextTokenizer.from_state(state)
+        except DataError as error:
+            return str(error)
+        return ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the tokenizer of a checkpoint; call it before `setup`."""

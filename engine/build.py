@@ -1,7 +1,6 @@
 """Build datamodule, task and trainer from the config, and check that they fit together."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -9,13 +8,11 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from engine.checkpoints import stored_backbone
+from engine.backbone_source import BackboneSource, backbone_source
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
-from engine.config.precision import precision_plugin
 from engine.processes.devices import check_processes
 from engine.publishing.loggers import build_loggers
-from engine.trained_run import BackboneSource, backbone_source
 from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
@@ -223,49 +220,3 @@ def _never_trained(task: Task) -> set[str]:
     return {
         names[id(parameter)] for name, parameter in own if task.freezing.first_epoch(name) is None
     }
-
-
-def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any]) -> Task:
-    """Build a run's task from its config and a checkpoint.
-
-    Neither the hub nor the folder of the pretrained backbone is needed.
-
-    Args:
-        cfg: The config from the run's config.yaml.
-        checkpoint: A checkpoint of the run.
-
-    Returns:
-        The task with the checkpoint's weights.
-    """
-    backbone = stored_backbone(checkpoint)
-    known = {"backbone": backbone} if backbone else {}
-    # The file of pretrained weights may be gone, and the checkpoint replaces them.
-    no_weights = {"weights": None} if "weights" in cfg.model else {}
-    task: Task = build_object(cfg, "model", **known, **no_weights)
-    # The weights are loaded in the precision in which they were trained.
-    precision_plugin(cfg.trainer.get("precision"), "cpu").convert_module(task)
-    task.load_state_dict(checkpoint["state_dict"])
-    return task
-
-
-def data_from_checkpoint(
-    cfg: DictConfig, checkpoint: dict[str, Any], test_data: Path | None = None
-) -> TransferDataModule[Any]:
-    """Build and set up a run's datamodule with the state in a checkpoint.
-
-    Args:
-        cfg: The config from the run's config.yaml.
-        checkpoint: A checkpoint of the run. Its state of the datamodule includes, for example, the
-            tokenizer or the class list.
-        test_data: File or folder that is read in place of the run's data; None reads that.
-
-    Returns:
-        The datamodule.
-    """
-    state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
-    known = {"class_list": state["class_list"]} if "class_list" in state else {}
-    datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
-    datamodule.splits_to_read, datamodule.test_data = ("test",), test_data
-    datamodule.load_state_dict(state)
-    datamodule.setup()
-    return datamodule

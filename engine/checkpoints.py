@@ -5,22 +5,33 @@ import os
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from datamodules.batching.stored_features import digest_of_tensors
 from engine.old_names import translate_checkpoint
-from run_folders.errors import UserError, brief
+from run_folders.errors import UserError, brief, loading_reason
 from run_folders.files import link_atomically, write_atomically
+from run_folders.memory import check_archive
 from run_folders.nested import nodes
+from run_folders.untrusted import DamagedFileError, damaged
+from run_folders.value_types import type_fault
 
 _FORMAT = 1
 _FROZEN = "frozen.ckpt"
 _ADVICE = (
     "ckpt_path takes the path of a run's best.ckpt or last.ckpt, or last (with hydra.run.dir=RUN)"
 )
+
+
+class _Thaw(TypedDict):
+    """The part of a checkpoint that only Thaw writes."""
+
+    format: int
+    frozen: NotRequired[str]  # digest of the frozen weights
+    backbone: NotRequired[str]  # JSON
 
 
 class CheckpointError(UserError, ValueError):
@@ -98,27 +109,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_checkpoint(Path(path))
 
 
-def stored_backbone(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def stored_backbone(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the values that rebuild the backbone of a checkpoint; empty for an own class.
+
+    Args:
+        checkpoint: A checkpoint of a run.
+        path: Its file, for messages.
 
     Raises:
         CheckpointError: If they are no plain values.
     """
-    backbone = json.loads(checkpoint["thaw"]["backbone"])
+    try:
+        backbone = json.loads(checkpoint["thaw"]["backbone"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise refusal(path, f"its backbone is unreadable ({brief(error)})") from error
     if not isinstance(backbone, dict):
-        msg = "the checkpoint's backbone is no mapping; the file is damaged: train again"
-        raise CheckpointError(msg)
+        raise refusal(path, "its backbone is no mapping")
     if any(key.rpartition(".")[2] == "_target_" for key, _ in nodes(backbone)):
-        msg = "the checkpoint's backbone names a class, which only a config may do; train again"
-        raise CheckpointError(msg)
+        raise refusal(path, "its backbone names a class, which only a config may do")
     return backbone
+
+
+def refusal(path: Path, reason: str) -> CheckpointError:
+    """Return the error for a checkpoint whose content cannot be used."""
+    return CheckpointError(f"{path} is damaged: {reason}; take another one, or train again")
 
 
 def _digest_in(path: Path) -> str | None:
     """Return the digest of the frozen weights in a file; None if it is missing or damaged."""
     try:
-        digest: str = _read(path)["thaw"]["frozen"]
-    except CheckpointError:
+        digest: str | None = _read(path)["thaw"].get("frozen")
+    except (CheckpointError, DamagedFileError):
         return None
     return digest
 
@@ -153,6 +174,16 @@ def _verify_checksums(path: Path) -> None:
         raise zipfile.BadZipFile(msg)
 
 
+def _state_fault(checkpoint: dict[str, Any]) -> str:
+    """Return why a checkpoint has no usable weights, or an empty string."""
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        return "state_dict is no mapping of names to tensors"
+    return ""
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint of Thaw onto the CPU, including the frozen weights that it shares.
 
@@ -173,7 +204,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if "frozen" not in thaw:
         return translate_checkpoint(checkpoint)
     shared = path.parent / _FROZEN
-    if not shared.is_file() or (kept := _read(shared))["thaw"]["frozen"] != thaw["frozen"]:
+    if not shared.is_file() or (kept := _read(shared))["thaw"].get("frozen") != thaw["frozen"]:
         msg = (
             f"{path} needs the frozen weights of its run, but {shared} "
             f"{'has other weights' if shared.is_file() else 'is missing'}; copy both files, "
@@ -190,20 +221,26 @@ def _read(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: If the file is missing, damaged, or not one that Thaw wrote.
+        DamagedFileError: If it unpacks to more than the free memory.
     """
     if not path.is_file():
         msg = f"{path}: no such checkpoint; {_ADVICE}"
         raise CheckpointError(msg)
+    check_archive(path, "take another checkpoint, or train again")
     try:
         _verify_checksums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ...
         msg = (
-            f"{path} is damaged or not a checkpoint of Thaw ({brief(error)}); "
+            f"{path} is damaged or not a checkpoint of Thaw ({loading_reason(error)}); "
             f"take another one, or train again"
         )
         raise CheckpointError(msg) from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("thaw", {}).get("format") != _FORMAT:
+    thaw = checkpoint.get("thaw") if isinstance(checkpoint, dict) else None
+    if not isinstance(thaw, dict) or thaw.get("format") != _FORMAT:
         msg = f"{path} is not a checkpoint of Thaw; {_ADVICE}"
         raise CheckpointError(msg)
-    return checkpoint
+    fault = type_fault(thaw, _Thaw, "thaw") or _state_fault(checkpoint)
+    if fault:
+        raise damaged(path, fault, "take another one, or train again")
+    return dict(checkpoint)

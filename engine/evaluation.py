@@ -1,21 +1,23 @@
 """Test a finished run again, or on other labelled data, using only its folder."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
-from engine.build import check_limits, data_from_checkpoint, model_from_checkpoint
+from engine.build import check_limits
 from engine.checkpoints import load_checkpoint
 from engine.config.places import PLACES
-from engine.config.recorded import read_config
+from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
-from engine.library_warnings import filter_known
+from engine.processes.library_warnings import filter_known
+from engine.processes.terminal import console, printable
 from engine.results import task_loss, write_parquet
+from engine.trained_run import data_from_checkpoint, model_from_checkpoint
 from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
 from run_folders.kinds import kind_named, metric_text
@@ -52,7 +54,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         _set_data_folder(cfg, Path(data_dir))
     place = Path(cfg.data.get("data_dir", ""), cfg.data.get("folder", ""))
     try:
-        datamodule = data_from_checkpoint(cfg, checkpoint)
+        datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
     except DataError as error:
         if place.exists():
             raise
@@ -105,16 +107,16 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
         raise DataError(msg)
     cfg, checkpoint = _open_checkpoint(folder)
     cfg.data.on_bad_rows = on_bad_rows
-    datamodule = data_from_checkpoint(cfg, checkpoint, data.resolve())
+    datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint, data.resolve())
     task, _ = _test(cfg, folder, checkpoint, datamodule)
     target = _write(folder, task, datamodule, data.resolve())
     result = task.results["test"]
-    shown = Table("metric", "value", title=f"{data.name}, n = {result.count}")
+    shown = Table("metric", "value", title=f"{printable(data.name)}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
         if metric.name in result.metrics:
             shown.add_row(metric.title, metric.text(result.metrics[metric.name]))
-    Console().print(shown)
-    print(target)
+    console().print(shown)
+    print(printable(target))
     return target
 
 
@@ -136,10 +138,10 @@ def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], d
 def _open_checkpoint(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config and its best checkpoint."""
     filter_known()
-    if not folder.config.is_file():
+    if not os.path.lexists(folder.config):
         msg = f"{folder.path} is no run folder: it has no config.yaml"
         raise RunFolderError(msg)
-    return read_config(folder.config), load_checkpoint(folder.best_checkpoint)
+    return read_trained_config(folder.config), load_checkpoint(folder.best_checkpoint)
 
 
 def _test(
@@ -149,7 +151,7 @@ def _test(
     datamodule: TransferDataModule[Any],
 ) -> tuple[Task, int]:
     """Test a checkpoint; return the task with its results, and the number of devices."""
-    task = model_from_checkpoint(cfg, checkpoint)
+    task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
     check_limits(datamodule, task)
     task.logs_metrics = False
     for key in PLACES["trainer"].refused:  # version 0.1 recorded some of them and dropped them
@@ -163,7 +165,10 @@ def _test(
 
 
 def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:
-    before = folder.read_json("provenance.json")["data"]["test"]
+    before = folder.read_json("provenance.json").get("data", {}).get("test")
+    if before is None:
+        msg = f"{folder.path / 'provenance.json'} is missing, or has no test data; restore it"
+        raise RunFolderError(msg)
     if before["sha256"] != facts["sha256"]:
         msg = (
             f"the test split is not the one that {folder.path} was tested on "
@@ -183,4 +188,4 @@ def _print(metrics: dict[str, float | None], recorded: dict[str, Any], devices: 
             for each in (value, recorded.get(name))
         )
         table.add_row(name, *shown)
-    Console().print(table)
+    console().print(table)

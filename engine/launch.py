@@ -175,7 +175,7 @@ def _job_of_sweep(cfg: DictConfig, folder: RunFolder) -> float | None:
             state = folder.read_json("status.json")["state"]
             log.info("job %s is %s already", name, state)
     except Exception as error:  # an interrupt is none, and ends the sweep
-        pruned = folder.read_json("status.json").get("state") == "pruned"
+        pruned = folder.state == "pruned"
         message = describe(error)
         if not cfg.plan and folder.writes:
             record_error(folder, message)

@@ -1,21 +1,21 @@
 """Prediction of new samples with a run's best checkpoint."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
-from engine.build import model_from_checkpoint
 from engine.checkpoints import load_checkpoint
-from engine.config.recorded import read_config
+from engine.config.recorded import read_trained_config
 from engine.kinds.base import PredictionRequest, results_of
-from engine.library_warnings import filter_known
-from engine.trained_run import TrainedRun
+from engine.processes.library_warnings import filter_known
+from engine.processes.terminal import console, printable
+from engine.trained_run import TrainedRun, data_state, model_from_checkpoint
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder, RunFolderError
 
@@ -78,8 +78,8 @@ def predict(
     if not done:
         msg = f"{', '.join(map(str, inputs))}: nothing to predict ({bad} left out)"
         raise DataError(msg)
-    Console(stderr=True).print(f"{done} predicted, {bad} left out", highlight=False)
-    print(target)
+    console(stderr=True).print(f"{done} predicted, {bad} left out", highlight=False)
+    print(printable(target))
     return target
 
 
@@ -96,17 +96,18 @@ def open_run(path: Path, device: str | None = None) -> TrainedRun:
     Raises:
         RunFolderError: If the path is not a run folder, or the device does not exist.
         CheckpointError: If the checkpoint is missing or damaged.
+        DamagedFileError: If config or checkpoint are damaged, or do not belong together.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
+    if not os.path.lexists(folder.config):
         msg = f"{folder.path} is no run folder: it has no config.yaml"
         raise RunFolderError(msg)
-    cfg = read_config(folder.config)
+    cfg = read_trained_config(folder.config)
     checkpoint = load_checkpoint(folder.best_checkpoint)
-    task = model_from_checkpoint(cfg, checkpoint)
+    state = data_state(cfg, checkpoint, folder.best_checkpoint)
+    task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
     target = _device(device)
-    data_state = checkpoint.get(cfg.data._target_.rpartition(".")[2], {})
-    return TrainedRun(cfg, task.eval().to(target), data_state, target)
+    return TrainedRun(cfg, task.eval().to(target), state, target)
 
 
 def _device(name: str | None) -> torch.device:

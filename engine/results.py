@@ -10,6 +10,7 @@ from rich.table import Table
 
 from engine.build import RunObjects
 from engine.kinds.base import results_of
+from engine.processes.terminal import printable
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
 from run_folders.files import write_atomically
@@ -61,8 +62,8 @@ def seconds(
 
     All are in seconds, and None if the run had no such part.
     """
-    epochs = [float(row["train/seconds"]) for row in history]
-    fit = sum(float(row["seconds"]) for row in history)
+    epochs = [float(row["train/seconds"]) for row in history if row.get("train/seconds")]
+    fit = sum(float(row.get("seconds") or 0) for row in history)
     mean = round(sum(epochs) / len(epochs), 3) if epochs else None
     return {
         "fit": round(fit, 3),
@@ -94,4 +95,4 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
             f"({best['monitor']} {metric_text(best['score'], best['monitor'])})",
             highlight=False,
         )
-    console.print(f"report: {folder.report}", highlight=False, soft_wrap=True)
+    console.print(f"report: {printable(folder.report)}", highlight=False, soft_wrap=True)

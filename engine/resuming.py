@@ -1,9 +1,12 @@
 """Resume a run from a matching checkpoint, with the config and the data of its start."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from engine.checkpoints import CheckpointError, load_checkpoint
@@ -11,8 +14,12 @@ from engine.config.recorded import read_config
 from engine.config.redaction import redacted
 from engine.config.settling import make_paths_absolute
 from lightning_modules.base import Task
+from lightning_modules.callbacks.history import History
+from run_folders.errors import UserError, brief
 from run_folders.nested import leaves
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged
+from run_folders.value_types import type_fault
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +96,28 @@ def _values(cfg: DictConfig, *, resolve: bool) -> dict[str, Any]:
     return leaves(plain)
 
 
+_FitLoop = TypedDict(
+    "_FitLoop", {"epoch_progress": dict[str, Any], "epoch_loop.batch_progress": dict[str, Any]}
+)
+
+
+class _Loops(TypedDict):
+    """The progress of training."""
+
+    fit_loop: _FitLoop
+
+
+class _TrainingState(TypedDict):
+    """What Lightning needs of a checkpoint to continue training."""
+
+    epoch: int
+    global_step: int
+    loops: _Loops
+    callbacks: dict[str, Any]
+    optimizer_states: list[dict[str, Any]]
+    lr_schedulers: list[dict[str, Any]]
+
+
 def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
     """Check that a checkpoint fits the network, and return the first epoch to train.
 
@@ -103,8 +132,12 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
     Raises:
         CheckpointError: If the checkpoint is damaged, belongs to another network, was written
             within an epoch, or has trained for more than `max_epochs`.
+        DamagedFileError: If the checkpoint lacks a part of the training state.
     """
     checkpoint = load_checkpoint(path)
+    fault = type_fault(checkpoint, _TrainingState)
+    if fault:
+        raise damaged(path, fault, "take the run's last.ckpt, or start a new run")
     epoch: int = checkpoint["epoch"]
     loops = checkpoint.get("loops", {}).get("fit_loop", {})
     batches = loops.get("epoch_loop.batch_progress", {"is_last_batch": True})
@@ -133,6 +166,28 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
             )
             raise CheckpointError(msg)
     return epoch + 1
+
+
+@contextmanager
+def restoring(path: Path | None, trainer: lightning.Trainer) -> Iterator[None]:
+    """Name the checkpoint in any error that is raised before a step with its state succeeded.
+
+    Args:
+        path: The checkpoint; None for a run that starts from the beginning.
+        trainer: The trainer that is about to train.
+
+    Raises:
+        DamagedFileError: If there is such an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        histories = [call for call in trainer.callbacks if isinstance(call, History)]  # type: ignore[attr-defined]
+        started = all(history.started for history in histories)
+        if path is None or started or isinstance(error, UserError):
+            raise
+        reason = f"training cannot continue with it ({brief(error)})"
+        raise damaged(path, reason, "take another one, or start a new run") from error
 
 
 def check_same_data(folder: RunFolder, data: dict[str, Any]) -> None:

@@ -11,9 +11,8 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
-from rich.console import Console
 
-from engine.build import RunObjects, build, model_from_checkpoint
+from engine.build import RunObjects, build
 from engine.checkpoints import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -26,7 +25,6 @@ from engine.config.settling import settle
 from engine.config.validation import validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import StoreError
-from engine.library_warnings import filter_known
 from engine.old_names import translate_model
 from engine.plan import make_plan, print_plan
 from engine.processes.devices import (
@@ -34,7 +32,9 @@ from engine.processes.devices import (
     placement,
     unused_parameters_named,
 )
+from engine.processes.library_warnings import filter_known
 from engine.processes.ranks import launched_devices
+from engine.processes.terminal import console
 from engine.provenance import provenance
 from engine.publishing.loggers import start_loggers
 from engine.publishing.publish import publish
@@ -47,7 +47,13 @@ from engine.results import (
     write_predictions,
     write_test_results,
 )
-from engine.resuming import check_same_data, checkpoint_to_start_from, first_epoch
+from engine.resuming import (
+    check_same_data,
+    checkpoint_to_start_from,
+    first_epoch,
+    restoring,
+)
+from engine.trained_run import model_from_checkpoint
 from engine.trainer import early_stop, naming_refusals
 from reports.page import write_report
 from run_folders.own_packages import own_distributions
@@ -82,7 +88,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     Returns:
         The best value of the monitored metric, for sweeps; None if nothing was trained.
     """
-    console = Console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
+    shown = console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recording_end(cfg, folder):
         translate_model(cfg)
         validate(cfg)
@@ -94,7 +100,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         objects = build(cfg, folder)
         data = objects.datamodule.describe()
         cache_plan, plan = _plan(cfg, folder, objects, checkpoint_path, data)
-        print_plan(plan, console)
+        print_plan(plan, shown)
         if cache_plan.line():
             log.info(cache_plan.line())
         if cfg.plan:
@@ -122,7 +128,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
                 write_report(folder.path)
                 publish(cfg, folder, objects.trainer)
         folder.write_status("finished", "report")
-        print_results(metrics, folder, console)
+        print_results(metrics, folder, shown)
     score: float | None = metrics["best"].get("score")
     return score
 
@@ -203,7 +209,11 @@ def _write_start(
 def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:
     folder.write_status("running", "fit")
     try:
-        with naming_refusals(), unused_parameters_named(objects.task):
+        with (
+            unused_parameters_named(objects.task),
+            naming_refusals(),
+            restoring(checkpoint_path, objects.trainer),
+        ):
             objects.trainer.fit(
                 objects.task,
                 datamodule=objects.datamodule,
@@ -240,7 +250,7 @@ def _load_best(cfg: DictConfig, folder: RunFolder, objects: RunObjects) -> dict[
     checkpoint = load_checkpoint(folder.best_checkpoint)
     if isinstance(objects.trainer.strategy, FSDPStrategy):
         # The trained task has only this process's shards.
-        objects.task = model_from_checkpoint(cfg, checkpoint)
+        objects.task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
         objects.task.logs_metrics = False
     else:
         objects.task.load_state_dict(checkpoint["state_dict"])

@@ -1,26 +1,22 @@
-"""A trained run: ready for predictions, or as the source of another run's backbone."""
+"""A trained run, and the objects that its config and checkpoint restore."""
 
-import hashlib
-import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from engine.checkpoints import load_checkpoint, stored_backbone
-from engine.config.errors import ConfigError
+from datamodules.base import TransferDataModule
+from engine.checkpoints import refusal, stored_backbone
+from engine.config.instantiating import build_object
 from engine.config.places import resolve_target
 from engine.config.precision import precision_plugin
-from engine.config.recorded import read_config
 from lightning_modules.base import Task
-from lightning_modules.networks.backbones.features import BACKBONE
-from run_folders.run_folder import RunFolder
-
-log = logging.getLogger(__name__)
-_PREFIX = f"network.{BACKBONE}."
+from run_folders.errors import UserError, brief
+from run_folders.value_types import type_fault
 
 
 @dataclass(frozen=True)
@@ -62,109 +58,82 @@ class TrainedRun:
         return result.cpu()
 
 
-@dataclass(frozen=True)
-class BackboneSource:
-    """A finished run whose backbone another run starts from (`model.backbone=RUN`).
+def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> Task:
+    """Build a run's task from its config and a checkpoint.
 
-    Attributes:
-        values: The values that rebuild the backbone: architecture and input format.
-        weights: Name in the backbone -> weights of the run's best epoch.
-        data_state: The state of its datamodule, which includes the tokenizer of texts.
-        facts: Run folder, epoch and digest of the checkpoint, and data of the run, for
-            provenance.json.
-    """
+    Neither the hub nor the folder of the pretrained backbone is needed.
 
-    values: dict[str, Any]
-    weights: Mapping[str, torch.Tensor]
-    data_state: dict[str, Any]
-    facts: dict[str, Any]
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run.
+        path: The file of the checkpoint, for messages.
 
-    def load_into(self, task: Task) -> None:
-        """Load the weights into the backbone of a task.
-
-        Raises:
-            ConfigError: If the run does not have all weights of the task's backbone.
-        """
-        for name, built in task.backbone.state_dict().items():
-            stored = tuple(self.weights[name].shape) if name in self.weights else "missing"
-            if stored != tuple(built.shape):
-                msg = (
-                    f"model.backbone={self.facts['run']}: {name} is {stored} in this run and "
-                    f"{tuple(built.shape)} in this model; set model.pooling or model.image_size as "
-                    f"in its config.yaml"
-                )
-                raise ConfigError(msg)
-        names = task.backbone.state_dict()
-        task.backbone.load_state_dict({name: self.weights[name] for name in names})
-
-
-def backbone_source(cfg: DictConfig) -> BackboneSource | None:
-    """Open the finished run that `model.backbone` names; return None if it names no run folder.
+    Returns:
+        The task with the checkpoint's weights.
 
     Raises:
-        ConfigError: If the run has not finished, reads another kind of input, or its backbone is a
-            class of an own package; or if another setting contradicts it.
+        CheckpointError: If no network can be built from config and checkpoint, or the weights do
+            not fit it.
     """
-    value = cfg.model.get("backbone")
-    if not isinstance(value, str) or not (folder := RunFolder(Path(value))).config.is_file():
-        return None
-    fault = _source_fault(cfg, folder)
+    backbone = stored_backbone(checkpoint, path)
+    known = {"backbone": backbone} if backbone else {}
+    # The file of pretrained weights may be gone, and the checkpoint replaces them.
+    no_weights = {"weights": None} if "weights" in cfg.model else {}
+    try:
+        task: Task = build_object(cfg, "model", **known, **no_weights)
+        # The weights are loaded in the precision in which they were trained.
+        precision_plugin(cfg.trainer.get("precision"), "cpu").convert_module(task)
+        task.load_state_dict(checkpoint["state_dict"])
+    except UserError:
+        raise
+    except Exception as error:  # constructors raise any exception for values of a stranger
+        reason = f"it does not fit the model in config.yaml ({brief(error)})"
+        raise refusal(path, reason) from error
+    return task
+
+
+def data_state(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the state of a run's datamodule in a checkpoint.
+
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run.
+        path: The file of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: If it is not what the datamodule saves.
+    """
+    name = cfg.data._target_.rpartition(".")[2]
+    state: dict[str, Any] = checkpoint.get(name, {})
+    datamodule = resolve_target(cfg.data._target_, "data")
+    fault = type_fault(state, datamodule.state_type, name) or datamodule.state_fault(state)
+    size = state.get("size") if not fault else None
+    if size is not None and not 0 < math.prod(size) <= cfg.data.get("max_pixels", math.inf):
+        fault = f"{name}.size is {size}, which are 0 pixels or more than data.max_pixels"
     if fault:
-        msg = f"model.backbone={value}: {fault}"
-        raise ConfigError(msg)
-    recorded, checkpoint = read_config(folder.config), load_checkpoint(folder.best_checkpoint)
-    values = stored_backbone(checkpoint)
-    if not values:
-        msg = (
-            f"model.backbone={value}: the backbone of this run is a class of an own package; "
-            f"name that class, as its config.yaml does"
-        )
-        raise ConfigError(msg)
-    weights = {
-        name.removeprefix(_PREFIX): weight
-        for name, weight in checkpoint["state_dict"].items()
-        if name.startswith(_PREFIX)
-    }
-    state = checkpoint.get(recorded.data._target_.rpartition(".")[2], {})
-    log.info("the backbone is that of %s, epoch %s", folder.path, checkpoint["epoch"])
-    return BackboneSource(values, weights, state, _source_facts(folder, checkpoint["epoch"]))
+        raise refusal(path, fault)
+    return state
 
 
-def _source_fault(cfg: DictConfig, folder: RunFolder) -> str:
-    """Return why a run cannot be the source of the backbone; empty if it can."""
-    state = folder.read_json("status.json").get("state", "unknown")
-    if state != "finished":
-        return (
-            f"this run has not finished (its state is {state}); finish it with ckpt_path=last and "
-            f"hydra.run.dir={folder.path}, or give another run"
-        )
-    recorded = read_config(folder.config)
-    name = OmegaConf.select(recorded, "data._target_")
-    if name is None or OmegaConf.select(recorded, "model._target_") is None:
-        return "this is no run of train.py; for one of keras_bert: python -m keras_bert convert"
-    before, now = (
-        resolve_target(target, "data").inputs or "other data"
-        for target in (name, cfg.data._target_)
-    )
-    if before != now:
-        return f"this run reads {before}, and this config {now}; give a run with {now}"
-    if cfg.model.get("weights") is not None:
-        return "the run has the weights; leave model.weights out"
-    tokenizer = cfg.data.get("tokenizer")
-    if isinstance(tokenizer, str) and Path(tokenizer).resolve() != folder.path:
-        return f"the run has a tokenizer; leave data.tokenizer={tokenizer} out"
-    return ""
+def data_from_checkpoint(
+    cfg: DictConfig, checkpoint: dict[str, Any], path: Path, test_data: Path | None = None
+) -> TransferDataModule[Any]:
+    """Build and set up a run's datamodule with the state in a checkpoint.
 
+    Args:
+        cfg: The config from the run's config.yaml.
+        checkpoint: A checkpoint of the run. Its state of the datamodule includes, for example, the
+            tokenizer or the class list.
+        path: The file of the checkpoint, for messages.
+        test_data: File or folder that is read in place of the run's data; None reads that.
 
-def _source_facts(folder: RunFolder, epoch: int) -> dict[str, Any]:
-    """Return what provenance.json records about the source of a backbone."""
-    before = folder.read_json("provenance.json")
-    with folder.best_checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    data = {
-        split: {key: facts.get(key) for key in ("rows", "sha256")}
-        for split, facts in before.get("data", {}).items()
-        if isinstance(facts, dict)
-    }
-    facts = {"run": str(folder.path), "epoch": epoch, "checkpoint_sha256": digest, "data": data}
-    return {**facts, "backbone": before["backbone"]} if "backbone" in before else facts
+    Returns:
+        The datamodule.
+    """
+    state = data_state(cfg, checkpoint, path)
+    known = {"class_list": state["class_list"]} if "class_list" in state else {}
+    datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
+    datamodule.splits_to_read, datamodule.test_data = ("test",), test_data
+    datamodule.load_state_dict(state)
+    datamodule.setup()
+    return datamodule

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from keras_bert.errors import KerasBertError
 from keras_bert.network.model import EMBEDDING, PretrainingModel, create_BERT, settings_of
+from run_folders.memory import check_model_folder
+from run_folders.untrusted import read_json
 
 Weights = dict[str, NDArray[Any]]
 
@@ -276,8 +278,9 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], list[tuple[str, NDArray[
             "give a folder written by save_pretrained, with weights as safetensors"
         )
         raise KerasBertError(msg)
+    check_model_folder(folder)
+    content = read_json(config, dict[str, Any], "download or copy it again")
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
         return content, [
             (name, np.asarray(array)) for file in files for name, array in load_file(file).items()
         ]

@@ -11,6 +11,7 @@ from keras_bert.convert import from_hugging_face
 from keras_bert.errors import KerasBertError
 from keras_bert.network.model import EMBEDDING, Classifier, PretrainingModel, create_BERT
 from run_folders.errors import brief
+from run_folders.memory import check_archive
 
 _HUB_FILES = [
     "config.json",
@@ -42,7 +43,9 @@ def load_network(path: Path) -> keras.Model:
 
     Raises:
         KerasBertError: If the file cannot be read, or does not contain a model of keras_bert.
+        DamagedFileError: If it unpacks to more than the free memory.
     """
+    check_archive(path, "give another file")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many types for a damaged file

@@ -15,6 +15,7 @@ from keras_bert.run_folder import KerasRunFolder
 from keras_bert.training.classification_data import prediction_table, text_data
 from keras_bert.training.running import MULTIPLE, Start
 from keras_bert.training.settings import PredictSettings
+from run_folders.csv_text import csv_writer
 from run_folders.files import write_atomically
 
 _SAMPLE_ROWS = 20
@@ -63,5 +64,12 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table: Result of `predict`.
         path: The file; its suffix, .csv or .parquet, selects the format.
     """
-    write = table.to_csv if path.suffix == ".csv" else table.to_parquet
-    write_atomically(path.resolve(), lambda temporary: write(temporary, index=False))
+
+    def write(temporary: Path) -> None:
+        if path.suffix != ".csv":
+            table.to_parquet(temporary, index=False)
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv_writer(file).writerows([table.columns, *table.itertuples(index=False)])
+
+    write_atomically(path.resolve(), write)

@@ -3,6 +3,7 @@
 This module imports no large library.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from engine.processes.signals import InterruptedRunError
 from keras_bert.errors import KerasBertError
 from run_folders.files import write_atomically, write_text
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import read_yaml
 
 
 class KerasRunFolder(RunFolder):
@@ -52,11 +54,9 @@ class KerasRunFolder(RunFolder):
 
         Raises:
             KerasBertError: If this is not a run folder of keras_bert.
+            DamagedFileError: If the file is damaged.
         """
-        try:
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            content = None
+        content = read_yaml(self.config) if os.path.lexists(self.config) else None
         if not isinstance(content, dict) or "command" not in content:
             msg = f"{self.path} is no run folder of keras_bert: it has no config.yaml of keras_bert"
             raise KerasBertError(msg)

@@ -136,10 +136,14 @@ def _pairs(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, An
 
 def _test(first: RunRecord, second: RunRecord) -> dict[str, Any]:
     """Return counts and p-value; nothing unless both runs predicted the same samples."""
+    if not (first.test and second.test):
+        return {}
     ours, theirs = first.predictions, second.predictions
     if ours is None or theirs is None or first.kind != second.kind:
         return {}
     page = page_of_run(first)
+    for run in (first, second):
+        page.check_predictions(run)
     keys = page.sample_columns(ours)
     if page.sample_columns(theirs) != keys or not ours[keys].equals(theirs[keys]):
         return {}

@@ -11,7 +11,9 @@ from reports.kinds.base import page_of_run
 from reports.record import RunRecord, read_run
 from run_folders.files import write_text
 from run_folders.kinds import kind_named, metric_of, metric_text, shown_in
+from run_folders.metrics import LOSS
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged
 
 _MAX_RATES = 6
 
@@ -27,11 +29,16 @@ def environment(more: Path | None = None) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["metric"] = metric_text
+    environment.filters["metric"] = _metric
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["thousands"] = lambda value: f"{value:,}"
     return environment
+
+
+def _metric(value: float | jinja2.Undefined | None, key: str = LOSS.name) -> str:
+    """Format a metric; `-` for one that a run lacks."""
+    return metric_text(None if isinstance(value, jinja2.Undefined) else value, key)
 
 
 def write_report(path: Path) -> Path:
@@ -46,6 +53,9 @@ def write_report(path: Path) -> Path:
     run = read_run(path)
     target = RunFolder(path).report
     page = page_of_run(run)
+    if run.test:
+        page.check_predictions(run)
+        _check_pictures(run)
     text = (
         environment(page.template_folder)
         .get_template("run.html.j2")
@@ -67,6 +77,14 @@ def write_report(path: Path) -> Path:
     )
     write_text(target, text)
     return target
+
+
+def _check_pictures(run: RunRecord) -> None:
+    """Raise `DamagedFileError` if there are pictures of samples that were not predicted."""
+    table = run.predictions
+    known = set() if table is None or "index" not in table else set(table["index"].tolist())
+    if known and not set(run.pictures) <= known:
+        raise damaged(RunFolder(run.folder).test_images, "it has pictures of other samples")
 
 
 def _curves(run: RunRecord) -> dict[str, str]:

@@ -3,6 +3,7 @@
 A run that failed has recorded less, and its page shows what it recorded.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from reports.tables import check_columns, read_parquet
 from run_folders.errors import UserError
+from run_folders.kinds import metrics_by_name
 from run_folders.old_names import kind_of_metrics
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged, read_yaml, read_yaml_text
+from run_folders.value_types import type_fault
 
 
 class NotARunError(UserError, ValueError):
@@ -60,7 +65,7 @@ class RunRecord:
     def predictions(self) -> pd.DataFrame | None:
         """One row per test sample, ordered by index; None if the run was not tested."""
         path = RunFolder(self.folder).predictions
-        return pd.read_parquet(path) if path.is_file() else None
+        return read_parquet(path) if os.path.lexists(path) else None
 
     @property
     def has_val_predictions(self) -> bool:
@@ -104,9 +109,15 @@ class RunRecord:
     @cached_property
     def _pictures(self) -> pd.DataFrame:
         path = RunFolder(self.folder).test_images
-        return (
-            pd.read_parquet(path) if path.is_file() else pd.DataFrame({"index": [], "picture": []})
-        )
+        if not os.path.lexists(path):
+            return pd.DataFrame({"index": [], "picture": []})
+        table = read_parquet(path)
+        types = {"index": int, "picture": bytes, "group": str}
+        layers = dict.fromkeys(("image", "prediction", "annotation"), bytes)
+        masks = layers if "annotation" in table else {}
+        needed = {name: kind for name, kind in types.items() if name != "group" or name in table}
+        check_columns(path, table, {**needed, **masks})
+        return table
 
     @property
     def test(self) -> dict[str, Any]:
@@ -126,21 +137,39 @@ def read_run(path: Path) -> RunRecord:
 
     Raises:
         NotARunError: If the folder has no status.json.
+        DamagedFileError: If a file of the run is damaged.
     """
     folder = RunFolder(path)
-    if not (folder.path / "status.json").is_file():
+    if not os.path.lexists(folder.path / "status.json"):
         msg = (
             f"{path} is no run folder: it has no status.json; "
             "give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
         )
         raise NotARunError(msg)
+    metrics = folder.read_json("metrics.json")
+    _check_stages(folder.path / "metrics.json", metrics)
     history = pd.DataFrame(folder.read_history())
     return RunRecord(
         folder=folder.path,
         status=folder.read_json("status.json"),
-        metrics=folder.read_json("metrics.json"),
+        metrics=metrics,
         provenance=folder.read_json("provenance.json"),
         plan=folder.read_json("plan.json"),
-        config=folder.config.read_text(encoding="utf-8") if folder.config.is_file() else "",
+        config=_config_text(folder.config) if os.path.lexists(folder.config) else "",
         history=history.apply(pd.to_numeric, errors="coerce"),
     )
+
+
+def _config_text(path: Path) -> str:
+    """Return the text of a config that can be parsed."""
+    read_yaml(path)
+    return read_yaml_text(path)
+
+
+def _check_stages(path: Path, metrics: dict[str, Any]) -> None:
+    """Raise `DamagedFileError` if a known metric is not a number."""
+    for stage in ("val", "test"):
+        for name in metrics_by_name():
+            fault = type_fault(metrics.get(stage, {}).get(name), float | None, f"{stage}.{name}")
+            if fault:
+                raise damaged(path, fault)

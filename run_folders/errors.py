@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pickle import UnpicklingError
 
 _MOST_SHOWN = 12
 
@@ -20,6 +21,19 @@ def brief(error: BaseException, max_chars: int | None = 200) -> str:
     The text is cut to `max_chars` characters. An error without a text is named by its class.
     """
     return " ".join(str(error).split())[:max_chars] or type(error).__name__
+
+
+def loading_reason(error: BaseException) -> str:
+    """Return why weights cannot be loaded, on one line.
+
+    For a file with other objects than tensors, torch's own text says how to run the code in it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnpicklingError):
+            return "it has other content than tensors and plain values, which could run code"
+        cause = cause.__cause__ or cause.__context__
+    return brief(error)
 
 
 def shortened(names: Iterable[str], count: int = 5) -> str:

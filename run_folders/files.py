@@ -4,7 +4,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from run_folders.errors import UserError, brief
+
+
+class UnwritableError(UserError, OSError):
+    """A file that cannot be written: a full disk, missing rights, a folder in its place."""
 
 
 def make_folder(path: Path) -> Path:
@@ -30,18 +37,25 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Args:
         path: The file; its folder is created.
         write: Called with a temporary path in the same folder, at which it creates the file.
+
+    Raises:
+        UnwritableError: If the operating system does not allow it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The file is created inside `try`: a signal at any moment leaves no part behind.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        msg = f"{path} cannot be written: {error.strerror or brief(error)}; make room for it"
+        raise UnwritableError(msg) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 def link_atomically(source: Path, path: Path) -> None:

@@ -1,7 +1,4 @@
-"""The run folder: its files, and how they are read and written atomically.
-
-Only the standard library is imported at module level.
-"""
+"""The run folder: its files, and how they are read and written atomically."""
 
 import csv
 import io
@@ -13,8 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from run_folders.errors import UserError
+from run_folders.csv_text import csv_writer
+from run_folders.errors import UserError, brief
 from run_folders.files import write_text
+from run_folders.record_types import RECORD_TYPES, history_fault
+from run_folders.untrusted import DamagedFileError, damaged, read_json, read_text
+
+_MAX_HISTORY = 256 * 2**20  # bytes
 
 
 def _try_lock(handle: int) -> bool:
@@ -105,17 +107,22 @@ class RunFolder:
         """Read a JSON file; return an empty dict if the run has not written it.
 
         Raises:
-            RunFolderError: If the file is damaged.
+            DamagedFileError: If the file is damaged, or not what `record_types` states.
         """
         path = self.path / name
-        try:
-            content: dict[str, Any] = (
-                json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            )
-        except ValueError as error:
-            msg = f"{path} is damaged: {error}; restore the file, or remove the run folder"
-            raise RunFolderError(msg) from error
+        if not os.path.lexists(path):
+            return {}
+        content: dict[str, Any] = read_json(path, RECORD_TYPES.get(name, dict))
         return content
+
+    @property
+    def state(self) -> str | None:
+        """The state in status.json; `damaged` if the file is, None if there is none."""
+        try:
+            state: str | None = self.read_json("status.json").get("state")
+        except DamagedFileError:
+            return "damaged"
+        return state
 
     @property
     def is_unfinished(self) -> bool:
@@ -130,7 +137,9 @@ class RunFolder:
 
         Raises:
             RunFolderError: If the record of another run would be overwritten.
+            DamagedFileError: If an entry of the folder could block the run; see `check_entries`.
         """
+        self.check_entries()
         inside = ckpt_path == "last" or (
             ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
         )
@@ -155,6 +164,13 @@ class RunFolder:
         """Whether a run has left something that another one would overwrite."""
         files = [self.path / name for name in ("history.csv", "metrics.json")]
         return any(file.exists() for file in (*files, self.best_checkpoint, self.last_checkpoint))
+
+    def check_entries(self) -> None:
+        """Raise `DamagedFileError` if the folder has a pipe or a device: opening it could wait."""
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                msg = f"{path} is a pipe or a device, where a file is needed; remove it"
+                raise DamagedFileError(msg)
 
     def write_status(self, state: str, stage: str, error: str | None = None) -> None:
         """Write the state and the stage of the run.
@@ -186,12 +202,23 @@ class RunFolder:
             RunFolder(self.path).write_status(state, status["stage"], error)
 
     def read_history(self) -> list[dict[str, str]]:
-        """Return one dict per epoch; values stay text so that metrics keep every digit."""
+        """Return one dict per epoch; values stay text so that metrics keep every digit.
+
+        Raises:
+            DamagedFileError: If the file is damaged.
+        """
         path = self.path / "history.csv"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = read_text(path, _MAX_HISTORY)
+        try:
+            header, *lines = csv.reader(text.splitlines(), strict=True)
+        except (ValueError, csv.Error) as error:  # ValueError: there is no header
+            raise damaged(path, brief(error)) from error
+        fault = history_fault(header, lines)
+        if fault:
+            raise damaged(path, fault)
+        return [dict(zip(header, line, strict=True)) for line in lines]
 
     def write_history(self, rows: list[dict[str, str]]) -> None:
         """Write all epochs; the cell of a metric that an epoch lacks is empty."""
@@ -201,9 +228,9 @@ class RunFolder:
         """Write rows of text as CSV, with columns in order of first appearance."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer = csv_writer(text)
+        writer.writerow(columns)
+        writer.writerows([row.get(column, "") for column in columns] for row in rows)
         if self.writes:
             write_text(path, text.getvalue())
 

@@ -1,6 +1,5 @@
 """The folder of a sweep: its overrides, its jobs and their results."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from run_folders.csv_text import csv_writer
 from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep_job import DONE, Job, SweepError, is_earlier_attempt, read_job
+from run_folders.untrusted import damaged
 
 RECORD, TABLE, SEARCH, PAGE, JOURNAL = (
     "sweep.json",
@@ -40,7 +41,11 @@ class Sweep:
     @property
     def search(self) -> dict[str, Any]:
         """The content of search.json; empty if the sweep is not a search."""
-        return RunFolder(self.path).read_json(SEARCH)
+        record = RunFolder(self.path).read_json(SEARCH)
+        fault = _search_fault(record) if record else ""
+        if fault:
+            raise damaged(self.path / SEARCH, fault)
+        return record
 
     def check_unused(self) -> None:
         """Check that the folder has no sweep and no run.
@@ -125,6 +130,19 @@ class Sweep:
         return found
 
 
+def _search_fault(record: dict[str, Any]) -> str:
+    """Return why values of search.json contradict each other, or an empty string."""
+    count = len(record["objectives"])
+    if not count:
+        return "it has no objectives"
+    for trial in record["trials"]:
+        if trial["state"] == "complete" and len(trial["values"] or ()) != count:
+            return f"trial {trial['number']} has not one value for each objective"
+        if not all(step.isascii() and step.isdecimal() for step in trial["reported"]):
+            return f"trial {trial['number']} has reported values without a number"
+    return ""
+
+
 def common_keys(jobs: Sequence[Job]) -> set[str]:
     """Return the keys that have the same value in all of several jobs."""
     keys = {key for job in jobs for key in job.overrides}
@@ -140,7 +158,7 @@ def failures(jobs: Sequence[Job]) -> str:
         f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}"
         for job in unfinished
     ]
-    interrupted = sum(job.state != "failed" for job in unfinished)
+    interrupted = sum(job.state not in ("failed", "damaged") for job in unfinished)
     counts = [
         f"{len(unfinished) - interrupted} of {len(jobs)} jobs failed",
         *([f"{interrupted} did not end"] if interrupted else []),
@@ -152,7 +170,7 @@ def _table(jobs: Sequence[Job]) -> str:
     keys = list(dict.fromkeys(key for job in jobs for key in job.overrides))
     metrics = list(dict.fromkeys(name for job in jobs for name in job.metrics))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["job", "state", *keys, *metrics, "error"])
     for job in jobs:
         values = [job.overrides.get(key, "") for key in keys] + [

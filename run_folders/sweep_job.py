@@ -1,14 +1,15 @@
 """One job of a sweep: read its run folder, and prepare the folder when the sweep resumes."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import DamagedFileError, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Job:
     Attributes:
         name: The path of its folder in the sweep's folder.
         number: Its number in the sweep.
-        state: running, finished, pruned, failed or interrupted.
+        state: running, finished, pruned, failed, interrupted, or damaged if a file of it is.
         overrides: Key -> value as typed.
         monitor: The metric that selects the best epoch; empty if the job has no config yet.
         metrics: `val/acc`, `test/acc`, ..., `parameters/trainable`, `seconds/fit`, ... A job
@@ -74,7 +75,17 @@ def read_job(path: Path, sweep: Path) -> Job:
         path: The job's folder.
         sweep: The sweep's folder.
     """
-    folder = RunFolder(path)
+    name, number = (
+        path.relative_to(sweep).as_posix(),
+        int(path.name) if path.name.isdecimal() else 0,
+    )
+    try:
+        return _read(RunFolder(path), name, number)
+    except DamagedFileError as error:
+        return Job(name, number, "damaged", {}, "", {}, str(error))
+
+
+def _read(folder: RunFolder, name: str, number: int) -> Job:
     status = folder.read_json("status.json")
     state = str(status.get("state", "interrupted"))
     if state == "running" and not folder.is_locked:
@@ -84,13 +95,11 @@ def read_job(path: Path, sweep: Path) -> Job:
     overrides = {
         key.lstrip("+"): value for key, _, value in (override.partition("=") for override in typed)
     }
-    config = (
-        yaml.safe_load(folder.config.read_text(encoding="utf-8")) if folder.config.is_file() else {}
-    )
+    config = read_yaml(folder.config, dict[str, Any]) if os.path.lexists(folder.config) else {}
     monitor = str(config.get("monitor", ""))
     return Job(
-        name=path.relative_to(sweep).as_posix(),
-        number=recorded.get("number", int(path.name) if path.name.isdecimal() else 0),
+        name=name,
+        number=recorded.get("number", number),
         state=state,
         overrides=overrides,
         monitor=monitor,
@@ -158,6 +167,7 @@ def prepare_job(
     Raises:
         SweepError: If the job is still running in another process.
     """
+    folder.check_entries()
     state = folder.read_json("status.json").get("state")
     own = _own(overrides)
     if state in DONE:
@@ -204,17 +214,15 @@ def _set_aside(path: Path) -> None:
 def record_error(folder: RunFolder, error: str) -> None:
     """Write an error to status.json if the run itself could not.
 
-    An interrupted job that can be resumed stays interrupted.
+    An interrupted job that can be resumed stays interrupted. A damaged status.json stays as it is.
     """
-    status = folder.read_json("status.json")
-    if folder.is_locked or status.get("state") in (*DONE, "failed"):
+    before = folder.state
+    if folder.is_locked or before in (*DONE, "failed", "damaged"):
         return
-    state = (
-        "interrupted"
-        if status.get("state") == "interrupted" and folder.last_checkpoint.is_file()
-        else "failed"
-    )
+    status = folder.read_json("status.json")
+    resumable = before == "interrupted" and folder.last_checkpoint.is_file()
     if status.get("error") != error:
+        state = "interrupted" if resumable else "failed"
         folder.write_status(state, status.get("stage", "setup"), error)
 
 
@@ -224,7 +232,8 @@ def _best_so_far(history: list[dict[str, str]], monitor: str, mode: str) -> dict
         return {}
     best = (max if mode == "max" else min)(rows, key=lambda row: float(row[monitor]))
     metrics = {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
-    return {**metrics, "seconds/fit": round(sum(float(row["seconds"]) for row in history), 3)}
+    seconds = sum(float(row.get("seconds") or 0) for row in history)
+    return {**metrics, "seconds/fit": round(seconds, 3)}
 
 
 def _rounded(value: str) -> str:

@@ -4,10 +4,10 @@
 """
 
 import argparse
-import json
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict
 
 from filelock import Timeout
 
@@ -21,6 +21,18 @@ from engine.feature_cache.store import (
     remove,
 )
 from engine.processes.outcome import report_failure
+from engine.processes.terminal import printable
+from run_folders.untrusted import DamagedFileError, read_json
+
+
+class _Facts(TypedDict):
+    """The description of stored features."""
+
+    samples: int
+    views: int
+    dtype: str
+    shape: list[int]
+    ragged: bool
 
 
 def main() -> int:
@@ -41,7 +53,7 @@ def main() -> int:
                 "(the first run creates the default folder)"
             )
             raise DataError(msg)
-        print(_list(folder) if arguments.command == "list" else _clear(folder))
+        print(printable(_list(folder) if arguments.command == "list" else _clear(folder)))
     return outcome.code
 
 
@@ -59,11 +71,11 @@ def _list(folder: Path) -> str:
 def _content(entry: Path) -> str:
     """Return the description of an entry: samples, dtype, shape, and time of last use."""
     try:
-        facts = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
+        facts = read_json(entry / ENTRY, _Facts)
         views = f" in {facts['views']} views" if facts["views"] > 1 else ""
         shape = f"{facts['dtype']} {facts['shape']}{' per token' if facts['ragged'] else ''}"
         used = datetime.fromtimestamp((entry / ENTRY).stat().st_mtime)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, DamagedFileError):
         return "unfinished, damaged or of an older version; a run that needs it computes it again"
     return f"{facts['samples']} samples{views}, {shape}, last used {used:%Y-%m-%d %H:%M}"
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from engine.processes.outcome import report_failure
+from engine.processes.terminal import printable
 
 
 def main() -> int:
@@ -29,9 +30,10 @@ def main() -> int:
         from reports.page import write_report
 
         if len(arguments.runs) == 1 and arguments.output is None:
-            print(write_report(arguments.runs[0]))
+            print(printable(write_report(arguments.runs[0])))
         else:
-            print(write_comparison(arguments.runs, arguments.output or Path("comparison.html")))
+            target = arguments.output or Path("comparison.html")
+            print(printable(write_comparison(arguments.runs, target)))
     return outcome.code
 
 

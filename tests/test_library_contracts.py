@@ -114,7 +114,7 @@ CONTRACTS = [
             "PIL/Image.py: exceeds limit",
             "lightning/pytorch/loggers/mlflow.py: not found. Creating it.",
         ],
-        ["engine/library_warnings.py: filterwarnings", "engine/library_warnings.py: not found. Creating it."],
+        ["engine/processes/library_warnings.py: filterwarnings", "engine/processes/library_warnings.py: not found. Creating it."],
         "warnings that are silenced have no classes of their own",
     ),
     Contract(
@@ -253,10 +253,10 @@ def test_our_files_need_the_text(contract: Contract) -> None:
 
 
 def test_every_silenced_warning_is_listed() -> None:
-    """Splits the patterns of `engine/library_warnings.py` at `.*`."""
+    """Splits the patterns of `engine/processes/library_warnings.py` at `.*`."""
     calls = (
         node
-        for node in ast.walk(ast.parse((ROOT / "engine/library_warnings.py").read_text()))
+        for node in ast.walk(ast.parse((ROOT / "engine/processes/library_warnings.py").read_text()))
         if isinstance(node, ast.Call)
     )
     filters = [node for node in calls if ast.unparse(node.func) == "warnings.filterwarnings"]
@@ -273,7 +273,7 @@ def test_every_silenced_warning_is_listed() -> None:
     (listed,) = (
         contract.texts
         for contract in CONTRACTS
-        if contract.ours[0] == "engine/library_warnings.py: filterwarnings"
+        if contract.ours[0] == "engine/processes/library_warnings.py: filterwarnings"
     )
     assert parts == {text.token for text in listed} - {
         "not found. Creating it."

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from datamodules.batches import IGNORE_INDEX
 from datamodules.reading.errors import DataError
-from run_folders.errors import brief, near_names, shortened
+from run_folders.errors import near_names, shortened
+from run_folders.untrusted import read_yaml
 
 _FOLDER = Path(__file__).parent / "class_lists"
 _KEYS = ("zero_is_unlabelled", "ignore_value", "classes")
@@ -49,6 +49,7 @@ class ClassList:
 
         Raises:
             DataError: If the file does not exist or is not a valid class list.
+            DamagedFileError: If it is not YAML.
         """
         if not isinstance(name, str):
             return cls.from_plain(name, "data.class_list")
@@ -67,11 +68,7 @@ class ClassList:
             )
             msg = f"data.class_list={name}: no such class list; {hint}"
             raise DataError(msg)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            msg = f"{path}: cannot be read as YAML ({brief(error)})"
-            raise DataError(msg) from error
+        content = read_yaml(path, advice="correct the class list, or take another one")
         return cls.from_plain(content, str(path))
 
     @classmethod

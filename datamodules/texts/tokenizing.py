@@ -3,12 +3,12 @@
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from datamodules.reading.errors import DataError
 from datamodules.reading.progress import progress
 from run_folders.errors import brief, near_names
+from run_folders.memory import check_model_folder
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,13 @@ class TokenIds(NamedTuple):
 
     flat: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int64]
+
+
+class TokenizerState(TypedDict):
+    """A tokenizer as primitives for a checkpoint: the content of tokenizer.json, and an id."""
+
+    tokenizer: str
+    pad_id: int
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,23 @@ class TextTokenizer:
         """Largest id + 1."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
-    def to_state(self) -> dict[str, str | int]:
+    def to_state(self) -> dict[str, Any]:
         """Return the tokenizer as primitives for a checkpoint."""
         return {"tokenizer": self.backend.to_str(), "pad_id": self.pad_id}
 
     @classmethod
-    def from_state(cls, state: dict[str, str | int]) -> "TextTokenizer":
-        """Restore a tokenizer from the result of `to_state`."""
-        return cls(Tokenizer.from_str(str(state["tokenizer"])), int(state["pad_id"]))
+    def from_state(cls, state: Mapping[str, Any]) -> "TextTokenizer":
+        """Restore a tokenizer from the result of `to_state`.
+
+        Raises:
+            DataError: If it is damaged.
+        """
+        try:
+            backend = Tokenizer.from_str(state["tokenizer"])
+        except Exception as error:  # the library raises plain exceptions
+            msg = f"its tokenizer cannot be read ({brief(error)})"
+            raise DataError(msg) from error
+        return cls(backend, state["pad_id"])
 
 
 def load_tokenizer(name: str) -> TextTokenizer:
@@ -105,9 +122,11 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
     Raises:
         DataError: If it does not exist or is not a fast tokenizer.
+        DamagedFileError: If a file of the folder is too large.
     """
     from transformers import AutoTokenizer
 
+    check_model_folder(Path(name))
     try:
         loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json may raise any error, for example KeyError

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.errors import ConfigError
 from engine.config.paths import own_config_folders
 from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.own_packages import own_package_folders
+from run_folders.untrusted import damaged, read_yaml, read_yaml_text
 
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 # Groups of Hydra that a file may choose an option of, and keys that it may set.
@@ -30,7 +33,8 @@ def check_own_configs() -> None:
     """Check the files in the folder `configs` of the working directory.
 
     Raises:
-        ConfigError: If a file is no readable YAML, or sets what Hydra builds or runs itself.
+        ConfigError: If a file sets what Hydra builds or runs itself.
+        DamagedFileError: If a file is no readable YAML.
     """
     trusted = {(folder / "configs").resolve() for folder in own_package_folders()}
     for folder in own_config_folders():
@@ -42,20 +46,22 @@ def check_own_configs() -> None:
 
 
 def _faults(path: Path, folder: Path) -> Iterator[str]:
+    advice = "correct or remove it"
+    text = read_yaml_text(path, advice)
+    body = read_yaml(path, dict[Any, Any] | None, advice)
     try:
-        text = path.read_text(encoding="utf-8")
-        body: Any = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        msg = f"{path} cannot be read: {brief(error)}; correct or remove it"
-        raise ConfigError(msg) from error
+        OmegaConf.create(text)  # it refuses a key that occurs twice
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise damaged(path, brief(error), advice) from error
     if path.relative_to(folder).parts[0] == "hydra":
         yield "is an option of a group of Hydra"
     for package in _PACKAGE.findall(text):
         if package.partition(".")[0] == "hydra":
             yield f"has the package {package}"
-    if not isinstance(body, dict):
+    if body is None:
         return
-    for entry in body.pop("defaults", None) or ():
+    defaults = body.pop("defaults", None)
+    for entry in defaults if isinstance(defaults, list) else ():
         yield from _faults_of_default(entry)
     for key, _ in nodes(body):
         leaf = key.rpartition(".")[2]

@@ -1,6 +1,6 @@
 """Validate the composed config before any work, and report all faults together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -81,7 +81,7 @@ def validate(cfg: DictConfig) -> None:
             *_plain_values(values),
             *_trainer_faults(trainer),
             *_part_faults(values),
-            *_object_faults(values, ""),
+            *object_faults(values),
         ]
         removed = {
             path: message
@@ -208,15 +208,7 @@ def _plain_values(values: dict[str, Any]) -> Iterator[Fault]:
             "received a checkpoint, and train=false; "
             "scripts/evaluate.py RUN tests a run's checkpoint again",
         )
-    classes, count = at("data.classes"), at("data.num_classes")
-    if isinstance(classes, list) and count != len(classes):
-        named = shortened(map(str, classes))
-        yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {named}"
-    if "num_classes" in (values.get("model") or ()) and at("model.num_classes") != count:
-        yield (
-            "model.num_classes",
-            f"received {at('model.num_classes')!r}; the data has {count} classes",
-        )
+    yield from class_count_faults(values)
     yield from _kind_faults(values.get("model"))
     known = _metrics(values.get("model"))
     if known and at("monitor") not in known:
@@ -263,6 +255,25 @@ def _trainer_faults(trainer: Any) -> Iterator[Fault]:  # noqa: ANN401 - any valu
                     f"received {limit!r}, and trainer.overfit_batches sets it too; "
                     "leave one of them out",
                 )
+
+
+def class_count_faults(values: Mapping[str, Any]) -> Iterator[Fault]:
+    """Check that data and model have the same number of classes.
+
+    Args:
+        values: A config with the nodes `data` and `model`, resolved.
+    """
+    data, model = values.get("data"), values.get("model")
+    data, model = (node if isinstance(node, dict) else {} for node in (data, model))
+    classes, count = data.get("classes"), data.get("num_classes")
+    if isinstance(classes, list) and count != len(classes):
+        named = shortened(map(str, classes))
+        yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {named}"
+    if "num_classes" in model and model["num_classes"] != count:
+        yield (
+            "model.num_classes",
+            f"received {model['num_classes']!r}; the data has {count} classes",
+        )
 
 
 def _cache_faults(cache: Any) -> Iterator[Fault]:  # noqa: ANN401 - any value of a config
@@ -326,11 +337,16 @@ def _part_faults(values: dict[str, Any]) -> Iterator[Fault]:
             yield f"model.{part}", f"received {node!r}; {advice}"
 
 
-def _object_faults(node: object, path: str) -> Iterator[Fault]:
-    """Check every node with a `_target_`: its place, its class, its keys and their values."""
+def object_faults(node: object, path: str = "") -> Iterator[Fault]:
+    """Check every node with a `_target_`: its place, its class, its keys and their values.
+
+    Args:
+        node: A resolved config, or a part of it.
+        path: The dotted key of the part.
+    """
     if isinstance(node, list):
         for index, value in enumerate(node):
-            yield from _object_faults(value, f"{path}.{index}")
+            yield from object_faults(value, f"{path}.{index}")
     if not isinstance(node, dict):
         return
     if "_target_" in node:
@@ -345,4 +361,4 @@ def _object_faults(node: object, path: str) -> Iterator[Fault]:
             known = {key: v for key, v in node.items() if not place or key not in place.refused}
             yield from signature_faults(target, known, path, injected_into(path))
     for key, value in node.items():
-        yield from _object_faults(value, f"{path}.{key}" if path else str(key))
+        yield from object_faults(value, f"{path}.{key}" if path else str(key))

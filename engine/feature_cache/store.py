@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from datamodules.reading.errors import DataError
 from run_folders.errors import brief
+from run_folders.untrusted import read_json
 
 if TYPE_CHECKING:
     from datamodules.batching.stored_features import Layout, StoredFeatures
@@ -165,7 +166,7 @@ class FeatureStore:
         if key not in self:
             return None
         try:
-            facts = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+            facts = read_json(folder / ENTRY)
             stored = layout.open(folder)
             fault = (
                 "" if facts == layout.facts(stored) else "its checksum or its description differs"

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from rich.console import Console
 
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.images.decoding import BadImageError
@@ -25,6 +24,7 @@ from datamodules.reading.errors import BadRow, raise_bad_rows
 from engine.prediction.images import ADVICE, check_count
 from engine.prediction.mask_inputs import MaskInput, mask_inputs
 from engine.prediction.table_writer import progress
+from engine.processes.terminal import console
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
 from reports.triptychs import colorize, encoded, triptych
@@ -137,7 +137,7 @@ def _print_metrics(totals: SegmentationTotals) -> None:
         line = f"images with annotations: {int(totals.samples)}; " + ", ".join(
             f"{metric.title} {metric.text(metrics[metric.name])}" for metric in shown
         )
-        Console(stderr=True).print(line, highlight=False)
+        console(stderr=True).print(line, highlight=False)
 
 
 def _check_target_free(target: Path, name: Path, *, force: bool) -> None:

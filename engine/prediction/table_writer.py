@@ -1,6 +1,5 @@
 """Incremental writing of tables: CSV, TSV, JSONL or Parquet."""
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from run_folders.csv_text import csv_writer
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolderError
 
@@ -109,15 +109,10 @@ class TableWriter:
             filled = [{name: row.get(name) for name in self.columns} for row in rows]
             self.parquet.write_table(self._table(filled))
         elif self.text is not None:
-            writer = csv.DictWriter(
-                self.text,
-                self.columns,
-                delimiter="\t" if suffix == ".tsv" else ",",
-                lineterminator="\n",
-            )
+            writer = csv_writer(self.text, "\t" if suffix == ".tsv" else ",")
             if self.text.tell() == 0:
-                writer.writeheader()
-            writer.writerows(rows)
+                writer.writerow(self.columns)
+            writer.writerows([row.get(name) for name in self.columns] for row in rows)
 
     def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
         try:

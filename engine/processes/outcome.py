@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.processes.signals import InterruptedRunError, signals_raise
+from engine.processes.terminal import printable
 from run_folders.errors import UserError, brief
 from run_folders.files import write_text
 
 # Environment variable with the path of the error file of a process that a supervisor started. The
 # process writes its error there and prints nothing; see engine/processes/first_failure.py.
 ERROR_FILE = "THAW_ERROR_FILE"
+
+
+# Errors of a config. They are compared by name, so that the check does not import Hydra.
+_FROM_HYDRA = {
+    "hydra.errors.HydraException",
+    "omegaconf.errors.OmegaConfBaseException",
+    "yaml.error.YAMLError",
+}
 
 
 @dataclass
@@ -39,7 +48,7 @@ def _is_from_hydra(error: BaseException) -> bool:
     The classes are compared by name, so that the check does not import Hydra.
     """
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-    return bool(names & {"hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException"})
+    return bool(names & _FROM_HYDRA)
 
 
 def describe(error: BaseException) -> str:
@@ -80,7 +89,7 @@ def report_failure() -> Iterator[Outcome]:
 def _report(error: BaseException, message: str) -> None:
     text = "\n".join([message, *getattr(error, "__notes__", [])])
     if ERROR_FILE not in os.environ:
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {printable(text)}", file=sys.stderr)
     elif not Path(os.environ[ERROR_FILE]).exists():  # keep the time stamp of the failure
         rank = os.environ["RANK"]  # the supervisor sets both
         write_text(Path(os.environ[ERROR_FILE]), text if rank == "0" else f"rank {rank}: {text}")

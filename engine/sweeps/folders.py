@@ -1,6 +1,7 @@
 """The folder of a run or a sweep, chosen before Hydra creates it."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -41,7 +42,7 @@ def choose_folder(config: DictConfig, key: str) -> None:
     if "${" in str(path):  # Hydra takes it for an interpolation
         msg = f"{key}: Hydra cannot use the folder {path}, which has ${{ in its name; rename it"
         raise SweepError(msg)
-    stated = OmegaConf.to_container(node, resolve=False)
+    stated: Any = OmegaConf.to_container(node, resolve=False)
     if _STAMP not in str(stated["dir"]) or ranks.fixed_stamp() is not None:
         return
     path = path.with_name(ranks.agreed("folder", lambda: make_folder(path).name))
@@ -61,7 +62,8 @@ def check_overrides_of_hydra(config: DictConfig, *, sweeps: bool) -> None:
     Raises:
         SweepError: If an override is of no use.
     """
-    for override in map(str, OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)):
+    of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    for override in map(str, of_hydra):
         key = override.lstrip("+~")
         if sweeps and key.startswith("hydra.run.dir="):
             msg = f"{override} names the folder of a single run; a sweep has hydra.sweep.dir"

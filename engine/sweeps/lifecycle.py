@@ -22,12 +22,14 @@ from engine.command_line.commands import resume_sweep_command
 from engine.command_line.flags import flags_of
 from engine.command_line.quoting import settled
 from engine.config.redaction import hide, secret_values
+from engine.processes.terminal import console, printable
 from engine.sweeps.folders import check_overrides_of_hydra, choose_folder
 from engine.sweeps.resuming import redact_sweep_record
 from run_folders.kinds import metric_text, shown_in
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
 from run_folders.sweep_job import Job, SweepError
+from run_folders.untrusted import DamagedFileError
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +101,11 @@ def _begin(config: DictConfig) -> None:
     _begun.lock.enter_context(RunFolder(sweep.path).locked())
     if not _begun.resumes:
         sweep.check_unused()
-    of_hydra = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    of_task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     overrides = [
         *(text for text in map(str, of_hydra) if not text.startswith(_OF_THE_START)),
-        *settled(map(str, OmegaConf.to_container(config.hydra.overrides.task, resolve=False))),
+        *settled(map(str, of_task)),
     ]
     _begun.secrets = _secrets_in(overrides)
     _begun.flags = flags_of(config.hydra)
@@ -157,17 +160,15 @@ def _end_sweep(*, ended: bool) -> None:
     jobs = sweep.end(_begun.record if nothing_ran else None, keep=keep)
     if not jobs:
         return
-    width = None if sys.stdout.isatty() else 160
-    console = Console(width=width, markup=False, emoji=False)
-    console.print(_jobs_table(jobs))
-    console.print(f"sweep: {sweep.path / TABLE}", highlight=False, soft_wrap=True)
-    _write_page(sweep, console)
-    failed = failures(jobs)
+    shown = console(width=None if sys.stdout.isatty() else 160)
+    shown.print(_jobs_table(jobs))
+    shown.print(f"sweep: {printable(sweep.path / TABLE)}", highlight=False, soft_wrap=True)
+    failed = "\n".join(filter(None, (failures(jobs), _write_page(sweep, shown))))
     if ended:
         _remove_pickles(sweep.path)
     if failed:
-        console.print(
-            f"to resume: {resume_sweep_command(sweep.path, _begun.flags)}",
+        shown.print(
+            f"to resume: {printable(resume_sweep_command(sweep.path, _begun.flags))}",
             highlight=False,
             soft_wrap=True,
         )
@@ -180,11 +181,16 @@ def _remove_pickles(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _write_page(sweep: Sweep, console: Console) -> None:
+def _write_page(sweep: Sweep, shown: Console) -> str:
+    """Write the page, and return an empty string; else the damage of a job that prevents it."""
     from reports.sweep import write_sweep_page  # imports matplotlib, which is slow
 
-    write_sweep_page(sweep.path)
-    console.print(f"page: {sweep.path / PAGE}", highlight=False, soft_wrap=True)
+    try:
+        write_sweep_page(sweep.path)
+    except DamagedFileError as error:
+        return f"{PAGE} was not written: {error}"
+    shown.print(f"page: {printable(sweep.path / PAGE)}", highlight=False, soft_wrap=True)
+    return ""
 
 
 def _jobs_table(jobs: Sequence[Job]) -> Table:
@@ -204,5 +210,6 @@ def _jobs_table(jobs: Sequence[Job]) -> Table:
             metric_text(job.metrics[name], name) if name in job.metrics else "-" for name in metrics
         ]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
-        table.add_row(job.name, job.state, job.label(common), *values, seconds)
+        label = printable(job.label(common))
+        table.add_row(job.name, printable(job.state), label, *values, seconds)
     return table

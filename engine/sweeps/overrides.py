@@ -51,7 +51,7 @@ def open_search(
     Raises:
         SearchError: If the search is misconfigured, or its study cannot be opened.
     """
-    sweep_node = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    sweep_node: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep_node["subdir"] != "${hydra.job.num}":
         msg = (
             f"hydra.sweep.subdir={sweep_node['subdir']}: a search names its folders by the trials' "

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from engine.command_line.quoting import quoted, unquoted
 from engine.config.redaction import HIDDEN, hide
+from engine.processes.terminal import printable
 from engine.sweeps.recorded_overrides import untrusted
 from run_folders.files import write_text
+from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
 
@@ -29,6 +31,7 @@ def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> li
             configs is not set again.
     """
     path = _folder(next(text for text in reversed(overrides) if text.startswith(_PREFIX)))
+    RunFolder(path).check_entries()  # Hydra writes a file into it
     record = Sweep(path).record
     if "words" not in record:
         msg = (
@@ -38,14 +41,11 @@ def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> li
         raise SweepError(msg)
     _check_flags(path, record.get("flags"), flags)
     words = record["words"]
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        msg = f"{path / RECORD} is damaged: its overrides are not a list of texts"
-        raise SweepError(msg)
     refused = untrusted(word for word in words if HIDDEN not in word)
     for override in refused:
         print(
-            f"{override} is not taken from {RECORD}, because such an override can run code or read "
-            f"the environment; set it again if it is needed",
+            f"{printable(override)} is not taken from {RECORD}, because such an override can run "
+            f"code or read the environment; set it again if it is needed",
             file=sys.stderr,
         )
     before = [word for word in words if HIDDEN not in word and word not in refused]
@@ -62,7 +62,8 @@ def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> li
                 raise SweepError(msg)
             # Printed, as Hydra sets up logging later.
             print(
-                f"{key} was not saved because it is secret; set it again if it is needed",
+                f"{printable(key)} was not saved because it is secret; "
+                f"set it again if it is needed",
                 file=sys.stderr,
             )
     now = [

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import (
     Regex,
@@ -20,6 +21,9 @@ from tokenizers import (
 )
 
 from keras_bert.errors import KerasBertError
+from run_folders.errors import UserError
+from run_folders.memory import check_model_folder
+from run_folders.untrusted import read_json
 
 FILE = "tokenizer.json"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -87,6 +91,7 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
         KerasBertError: If there is no readable tokenizer, or it is not one of BERT.
     """
     file, vocabulary = folder / FILE, folder / "vocab.txt"
+    check_model_folder(folder)
     try:
         if file.is_file():
             tokenizer = Tokenizer.from_file(str(file))
@@ -100,9 +105,7 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
                 )
                 raise KerasBertError(msg)
             config_file = folder / "tokenizer_config.json"
-            config = (
-                json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-            )
+            config = read_json(config_file, dict[str, Any]) if config_file.is_file() else {}
             tokenizer = _wordpiece(
                 {token: i for i, token in enumerate(tokens)},
                 lowercase=config.get("do_lower_case", True),
@@ -113,7 +116,7 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
                 "give another folder with --tokenizer"
             )
             raise KerasBertError(msg)
-    except KerasBertError:
+    except UserError:
         raise
     except Exception as error:  # tokenizers raises plain exceptions
         msg = f"the tokenizer in {folder} cannot be read: {error}"

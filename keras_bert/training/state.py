@@ -9,6 +9,7 @@ from keras_bert.errors import KerasBertError
 from keras_bert.run_folder import KerasRunFolder
 from keras_bert.training.optimization import BertAdamW
 from run_folders.files import write_atomically
+from run_folders.memory import check_archive
 
 
 class State:
@@ -48,6 +49,7 @@ class State:
         path = self.folder.last_checkpoint
         if not path.is_file():
             return 0
+        check_archive(path, "start a new run in another folder")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

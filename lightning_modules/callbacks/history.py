@@ -40,6 +40,7 @@ class History(Checkpoint):
             timer: A callback of the same trainer, before this one.
         """
         self.store, self.timer = store, timer
+        self.started = False  # whether a batch was trained, with the state of a checkpoint if any
         self.rows: list[dict[str, str]] = []
         self.lrs: list[float] = []
 
@@ -52,6 +53,10 @@ class History(Checkpoint):
         self.rows = [
             row for row in self.store.read_history() if int(row["epoch"]) < trainer.current_epoch
         ]
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Note that a step with the restored state succeeded."""
+        self.started = True
 
     def on_before_optimizer_step(
         self,

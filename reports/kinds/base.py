@@ -8,7 +8,11 @@ import pandas as pd
 
 from reports.record import RunRecord
 from reports.statistics import Interval
+from reports.tables import check_columns
 from run_folders.kinds import KindError, kind_named, load_part, metric_of
+from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged
+from run_folders.value_types import type_fault
 
 MAX_DRAWN_CLASSES = 40  # more do not fit into a plot
 
@@ -43,6 +47,7 @@ class KindPage:
         template: Name of the template with the results; empty for none.
         template_folder: Folder of the template; None for Thaw's own.
         comparison: A sentence on how two runs are compared sample by sample.
+        test_type: The type of the test part of metrics.json; see `run_folders.value_types`.
         tables: Names of the tables that `Results.contents` publishes to dashboards.
         has_confusion: Whether the test metrics have a confusion matrix.
     """
@@ -51,6 +56,7 @@ class KindPage:
     template: ClassVar[str] = ""
     template_folder: ClassVar[Path | None] = None
     comparison: ClassVar[str] = ""
+    test_type: ClassVar[Any] = dict[str, Any]
     tables: ClassVar[tuple[str, ...]] = ()
     has_confusion: ClassVar[bool] = False
 
@@ -65,6 +71,25 @@ class KindPage:
         """
         return {}
 
+    def test_fault(self, test: dict[str, Any]) -> str:  # noqa: ARG002 - for subclasses
+        """Return why values of the test part contradict each other, or an empty string."""
+        return ""
+
+    def prediction_types(self, run: RunRecord) -> dict[str, type]:  # noqa: ARG002 - for subclasses
+        """Return the needed columns of the predictions with their types; see `check_columns`."""
+        return {}
+
+    def check_predictions(self, run: RunRecord) -> None:
+        """Raise `DamagedFileError` if the predictions are not those of the run's test metrics."""
+        types, table = self.prediction_types(run), run.predictions
+        if table is None or not types:
+            return
+        path = RunFolder(run.folder).predictions
+        check_columns(path, table, types)
+        if len(table) != run.test["n"]:
+            reason = f"it has {len(table)} rows, and metrics.json counts {run.test['n']} samples"
+            raise damaged(path, reason)
+
     def sample_columns(self, predictions: pd.DataFrame) -> list[str]:
         """Return the columns of predictions that are equal if two runs had the same samples."""
         return ["index", str(predictions.columns[-1])]
@@ -78,17 +103,39 @@ class KindPage:
         return None
 
 
+def confusion_fault(test: dict[str, Any], total: str) -> str:
+    """Return why a confusion matrix does not fit the classes, or an empty string.
+
+    Args:
+        test: The test part of metrics.json.
+        total: The key of the sum of the matrix.
+    """
+    counts, size = test["confusion_matrix"], len(test["classes"])
+    if len(set(test["classes"])) < size or [*test["per_class"]] != test["classes"]:
+        return "test.per_class has other names than test.classes"
+    if len(counts) != size or any(len(row) != size for row in counts):
+        return f"test.confusion_matrix is not {size} x {size}"
+    if sum(map(sum, counts)) != test[total]:
+        return f"the sum of test.confusion_matrix is not test.{total}"
+    return ""
+
+
 def page_of_run(run: RunRecord) -> KindPage:
     """Return the parts of a run's kind of task; see `page_of`.
 
     Raises:
         KindError: If the kind is unknown; the message names the run.
+        DamagedFileError: If the test part of metrics.json is not that of the kind.
     """
     try:
-        return page_of(run.kind)
+        page = page_of(run.kind)
     except KindError as error:
         msg = f"{run.folder}: {error}"
         raise KindError(msg) from error
+    fault = type_fault(run.test, page.test_type, "test") or page.test_fault(run.test)
+    if run.test and fault:
+        raise damaged(run.folder / "metrics.json", fault)
+    return page
 
 
 def page_of(kind: str | None) -> KindPage:

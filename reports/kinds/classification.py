@@ -1,11 +1,11 @@
 """The report's parts for classification."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import pandas as pd
 
 from reports import plots
-from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card
+from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card, confusion_fault
 from reports.mistakes import MAX_MISTAKES, misclassified_pictures, misclassified_samples, mistakes
 from reports.pictures import class_pictures
 from reports.record import RunRecord
@@ -13,11 +13,49 @@ from reports.statistics import macro_f1_interval, roc_auc_interval, wilson_inter
 from run_folders.kinds import metric_of
 
 
+class ClassMetrics(TypedDict):
+    """The test metrics of a class."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class CalibrationBin(TypedDict):
+    """The samples whose confidence is between two bounds."""
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float
+    acc: float
+
+
+class ClassificationTest(TypedDict):
+    """The test part of metrics.json."""
+
+    n: int
+    acc: float | None
+    precision_macro: float | None
+    precision_weighted: float | None
+    recall_macro: float | None
+    recall_weighted: float | None
+    f1_macro: float | None
+    f1_weighted: float | None
+    loss: float | None
+    classes: list[str]
+    per_class: dict[str, ClassMetrics]
+    confusion_matrix: list[list[int]]
+    calibration: list[CalibrationBin]
+
+
 class ClassificationPage(KindPage):
     """Per-class metrics, confusion matrix, reliability, misclassified samples."""
 
     template: ClassVar[str] = "kind_classification.html.j2"
     comparison: ClassVar[str] = "Classifiers are compared with McNemar's exact test."
+    test_type: ClassVar[Any] = ClassificationTest
     tables: ClassVar[tuple[str, ...]] = ("test/classes", "test/mistakes")
     has_confusion: ClassVar[bool] = True
 
@@ -56,6 +94,21 @@ class ClassificationPage(KindPage):
             "wrong_count": len(misclassified_samples(run)),
             "max_mistakes": MAX_MISTAKES,
         }
+
+    def test_fault(self, test: dict[str, Any]) -> str:
+        """Return why the confusion matrix does not fit; see the base class."""
+        if test.get("roc_auc") is not None and len(test["classes"]) != 2:  # noqa: PLR2004
+            return "test.roc_auc is given, and there are not two classes"
+        for row in test["calibration"]:
+            shares = (row["lower"], row["upper"], row["confidence"], row["acc"])
+            if not (row["count"] and min(shares) >= 0 and max(shares) <= 1):
+                return "test.calibration has an empty bin, or values outside 0 to 1"
+        return confusion_fault(test, "n")
+
+    def prediction_types(self, run: RunRecord) -> dict[str, type]:
+        """Return index, label, prediction and probabilities; see the base class."""
+        probabilities = {f"probability_{name}": float for name in run.test["classes"]}
+        return {"index": int, "label": str, "prediction": str, **probabilities}
 
     def sample_columns(self, predictions: pd.DataFrame) -> list[str]:
         """Return index, reference and label."""

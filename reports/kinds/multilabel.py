@@ -1,6 +1,6 @@
 """The report's parts for samples with several labels each."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import pandas as pd
 
@@ -12,6 +12,33 @@ from reports.record import RunRecord
 from reports.statistics import multilabel_f1_intervals, wilson_interval
 
 
+class LabelMetrics(TypedDict):
+    """The test metrics of a label."""
+
+    threshold: float
+    average_precision: float | None
+    precision: float
+    recall: float
+    f1: float
+    hits: int
+    predicted: int
+    positives: int
+
+
+class MultilabelTest(TypedDict):
+    """The test part of metrics.json."""
+
+    n: int
+    map: float | None
+    f1_micro: float | None
+    f1_macro: float | None
+    exact_match: float | None
+    hamming_loss: float | None
+    loss: float | None
+    classes: list[str]
+    per_class: dict[str, LabelMetrics]
+
+
 class MultilabelPage(KindPage):
     """Per-label metrics with thresholds, and mistakes by label."""
 
@@ -20,6 +47,7 @@ class MultilabelPage(KindPage):
         "Multi-label runs are compared with the sign test on the number of correct labels of each "
         "sample."
     )
+    test_type: ClassVar[Any] = MultilabelTest
     tables: ClassVar[tuple[str, ...]] = ("test/classes", "test/mistakes")
 
     def headline(self, run: RunRecord) -> list[Card]:
@@ -50,6 +78,29 @@ class MultilabelPage(KindPage):
             and plots.bars(known, "average precision", "average precision by label"),
             "mistakes": mistakes_by_label(run),
             "max_mistakes": MAX_MISTAKES,
+        }
+
+    def test_fault(self, test: dict[str, Any]) -> str:
+        """Return why counts contradict each other; see the base class."""
+        if len(set(test["classes"])) < len(test["classes"]) or (
+            [*test["per_class"]] != test["classes"]
+        ):
+            return "test.per_class has other names than test.classes"
+        if test["exact_match"] is not None and not 0 <= test["exact_match"] <= 1:
+            return f"test.exact_match is {test['exact_match']}, where 0 to 1 is needed"
+        for name, row in test["per_class"].items():
+            smaller, larger = sorted((row["predicted"], row["positives"]))
+            if row["hits"] > smaller or larger > test["n"]:
+                return f"the counts in test.per_class.{name} contradict each other"
+        return ""
+
+    def prediction_types(self, run: RunRecord) -> dict[str, type]:
+        """Return the index, and three columns for each label; see the base class."""
+        types = {"label": int, "prediction": int, "probability": float}
+        names = run.test["classes"]
+        return {
+            "index": int,
+            **{f"{what}_{name}": kind for what, kind in types.items() for name in names},
         }
 
     def sample_columns(self, predictions: pd.DataFrame) -> list[str]:

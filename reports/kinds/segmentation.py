@@ -1,18 +1,46 @@
 """The report's parts for segmentation."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from reports import plots
-from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card
+from reports.kinds.base import MAX_DRAWN_CLASSES, Card, KindPage, card, confusion_fault
 from reports.pictures import source
 from reports.record import RunRecord
 from reports.statistics import mean_interval
 
 _MAX_PAIRS = 30
+_HIGHEST = 255
 _GROUPS = ("worst", "median", "best")
+
+
+class ClassMetrics(TypedDict):
+    """The test metrics of a class, and its numbers of pixels."""
+
+    iou: float | None
+    acc: float | None
+    pixels: int
+    predicted_pixels: int
+
+
+class SegmentationTest(TypedDict):
+    """The test part of metrics.json."""
+
+    n: int
+    pixels: int
+    unlabelled_pixels: int
+    miou: float | None
+    pixel_acc: float | None
+    class_acc: float | None
+    fw_iou: float | None
+    loss: float | None
+    classes: list[str]
+    colours: list[tuple[int, int, int]]
+    absent: list[str]
+    per_class: dict[str, ClassMetrics]
+    confusion_matrix: list[list[int]]
 
 
 class SegmentationPage(KindPage):
@@ -23,6 +51,7 @@ class SegmentationPage(KindPage):
     comparison: ClassVar[str] = (
         "Segmentation runs are compared with the sign test on the IoU of each image."
     )
+    test_type: ClassVar[Any] = SegmentationTest
     tables: ClassVar[tuple[str, ...]] = ("test/classes", "test/images")
     has_confusion: ClassVar[bool] = True
 
@@ -47,6 +76,22 @@ class SegmentationPage(KindPage):
             and plots.confusion_matrix(test["confusion_matrix"], test["classes"]),
         }
 
+    def test_fault(self, test: dict[str, Any]) -> str:
+        """Return why the confusion matrix or the colours do not fit; see the base class."""
+        if len(test["colours"]) != len(test["classes"]):
+            return "test.colours has not one colour for each class"
+        if any(part > _HIGHEST for colour in test["colours"] for part in colour):
+            return f"test.colours has values above {_HIGHEST}"
+        fault = confusion_fault(test, "pixels")
+        pixels = [row["pixels"] for row in test["per_class"].values()]
+        if not fault and pixels != [sum(row) for row in test["confusion_matrix"]]:
+            return "the rows of test.confusion_matrix have other sums than test.per_class"
+        return fault
+
+    def prediction_types(self, run: RunRecord) -> dict[str, type]:  # noqa: ARG002 - base class
+        """Return index, IoU and pixel accuracy; see the base class."""
+        return {"index": int, "iou": float, "pixel_acc": float}
+
     def scores(self, predictions: pd.DataFrame) -> "pd.Series[Any]":
         """Return the IoU of each image."""
         return predictions["iou"]
@@ -66,7 +111,7 @@ def class_rows(run: RunRecord) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "colour": shown,
-                    "share": metrics["pixels"] / test["pixels"],
+                    "share": metrics["pixels"] / max(1, test["pixels"]),
                     **metrics,
                 }
             )

@@ -9,6 +9,7 @@ import yaml
 
 from datamodules.masks.class_list import ClassList
 from datamodules.reading.errors import DataError
+from run_folders.untrusted import DamagedFileError
 from tests.masks import NAMES, class_list
 
 
@@ -117,5 +118,5 @@ def test_a_missing_or_unreadable_list_is_reported(tmp_path: Path) -> None:
     ):
         ClassList.read(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(DataError, match=r"bad\.yaml: cannot be read as YAML"):
+    with pytest.raises(DamagedFileError, match=r"bad\.yaml is damaged: .*; correct the class list"):
         ClassList.read(str(tmp_path / "bad.yaml"))

@@ -59,7 +59,7 @@ def write(tmp_path: Path, name: str, text: str) -> None:
             "chooses override /hydra/launcher",
         ),
         ("hydra/callbacks/evil", "x: {_target_: os.system}\n", "is an option of a group of Hydra"),
-        ("experiment/evil", "a: [1\n", "cannot be read"),
+        ("experiment/evil", "a: [1\n", "is damaged"),
     ],
 )
 def test_a_file_that_sets_what_hydra_builds_is_a_fault(

@@ -23,13 +23,13 @@ from engine.config import places
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.config.places import PLACES, place_of, resolve_target
-from engine.config.validation import _object_faults
+from engine.config.validation import object_faults
 from engine.evaluation import evaluate
 from engine.predict import open_run
 from engine.sweeps.resuming import resumed_overrides
 from run_folders.own_packages import VARIABLE
 from run_folders.sweep import Sweep
-from run_folders.sweep_job import SweepError
+from run_folders.untrusted import DamagedFileError
 from tests.conftest import ROOT, SAMPLE, Train
 
 TARGETS = [
@@ -87,7 +87,7 @@ def test_a_place_builds_nothing_that_it_does_not_expect(
     # Only the imports of `places` are recorded: what a module imports itself is its own.
     monkeypatch.setattr(places, "importlib", SimpleNamespace(import_module=recording))
     # As validation sees the command line, files and the record of a sweep ...
-    faults = dict(_object_faults(cfg, ""))
+    faults = dict(object_faults(cfg, ""))
     assert f"received '{target}'" in faults[f"{path}._target_"]
     # ... and as run folders are built.
     with pytest.raises(ConfigError, match=f"received '{re.escape(target)}'"):
@@ -261,7 +261,7 @@ def test_the_record_of_a_sweep_sets_nothing_that_runs_code_or_reads_the_environm
 @pytest.mark.parametrize("words", [3, [3], {"a": 1}, "seed=1"])
 def test_a_damaged_record_of_a_sweep_is_named(words: object, tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps({"id": "x", "words": words}))
-    with pytest.raises(SweepError, match=r"sweep\.json is damaged"):
+    with pytest.raises(DamagedFileError, match=r"sweep\.json is damaged"):
         resumed_overrides([f"sweep.resume={tmp_path}"])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from run_folders.files import make_folder, write_atomically, write_text
 from run_folders.run_folder import RunFolder, RunFolderError
+from run_folders.untrusted import DamagedFileError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text('{"state": ')
-    with pytest.raises(RunFolderError, match=r"status\.json is damaged: Expecting value"):
+    with pytest.raises(DamagedFileError, match=r"status\.json is damaged: Expecting value"):
         RunFolder(tmp_path).read_json("status.json")
 
 

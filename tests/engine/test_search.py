@@ -47,15 +47,16 @@ def write_run_of(
 ) -> None:
     """Write the files that a run of this trial would write."""
     run = RunFolder(folder / asked.job)
-    run.write_json(
-        "status.json", {"state": state, "error": "broken" if state == "failed" else None}
-    )
+    run.write_status(state, "fit", "broken" if state == "failed" else None)
     run.write_json(
         "overrides.json",
         {"words": [w for w in asked.overrides if not w.startswith(("sweep.", "hydra."))]},
     )
     if state == "finished":
-        run.write_json("metrics.json", {"val": metrics or {"acc": 0.5}, "seconds": {"fit": 2.0}})
+        val, counts = {"n": 1, **(metrics or {"acc": 0.5})}, {"total": 1, "trainable": 1}
+        seconds = {"fit": 2.0, "test": None, "epoch_mean": 2.0}
+        written = {"val": val, "best": {}, "parameters": counts, "seconds": seconds}
+        run.write_json("metrics.json", written)
 
 
 def overrides_of(asked: AskedTrial) -> dict[str, str]:

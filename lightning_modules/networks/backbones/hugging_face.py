@@ -12,7 +12,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.pixels import check_channel_values
-from run_folders.errors import brief, near_names
+from run_folders.errors import brief, loading_reason, near_names
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         BackboneError: If the model type is unknown, or its configuration does not have a key or
             rejects a value.
     """
-    if "model_type" not in values:
+    if not isinstance(values.get("model_type"), str):
         msg = "model.backbone: a mapping needs model_type, for example bert"
         raise BackboneError(msg)
     model_type = values["model_type"]
@@ -100,7 +100,7 @@ def _code_in(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def hf_loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for a backbone that cannot be loaded."""
-    reason, folder = brief(error), Path(backbone).resolve()
+    reason, folder = loading_reason(error), Path(backbone).resolve()
     if folder.is_dir():
         return (
             f"{folder}: no usable backbone in this folder ({reason}); "

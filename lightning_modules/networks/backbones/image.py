@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypedDict, cast, get_args
 
 import timm
 import torch
@@ -30,6 +30,7 @@ from lightning_modules.networks.backbones.pixels import (
 )
 from lightning_modules.networks.backbones.small_resnet import SmallResNet
 from run_folders.errors import brief, near_names
+from run_folders.untrusted import read_json
 
 OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
@@ -269,14 +270,21 @@ def _saved_arguments(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     return dict(saved.get("model_args") or {}), source
 
 
+class _SavedConfig(TypedDict, total=False):
+    """config.json of a network that timm saved."""
+
+    architecture: str
+    model_args: dict[str, Any] | None
+    pretrained_cfg: dict[str, Any] | None
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     advice = "save a network there with timm, or set a timm model name"
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        msg = f"{path.parent.resolve()}: no usable config.json ({error}); {advice}"
-        raise BackboneError(msg) from error
-    if not isinstance(saved, dict) or not isinstance(saved.get("architecture"), str):
+    if not path.is_file():
+        msg = f"{path.parent.resolve()}: no usable config.json; {advice}"
+        raise BackboneError(msg)
+    saved: dict[str, Any] = read_json(path, _SavedConfig, advice)
+    if "architecture" not in saved:
         msg = f"{path.resolve()} names no architecture; {advice}"
         raise BackboneError(msg)
     return saved

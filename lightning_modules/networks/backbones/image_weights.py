@@ -10,7 +10,8 @@ import timm
 from torch import nn
 
 from lightning_modules.networks.backbones.features import BackboneError
-from run_folders.errors import brief
+from run_folders.errors import brief, loading_reason
+from run_folders.memory import check_archive
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -30,6 +31,7 @@ def weights_file(path: Path, key: str) -> Path:
 
     Raises:
         BackboneError: If there is no such file, or its type is not supported.
+        DamagedFileError: If it unpacks to more than the free memory.
     """
     found = (
         next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
@@ -46,6 +48,7 @@ def weights_file(path: Path, key: str) -> Path:
             f"give one of {', '.join(_WEIGHT_SUFFIXES)}"
         )
         raise BackboneError(msg)
+    check_archive(found, "take the weights from another source")
     return found
 
 
@@ -163,7 +166,7 @@ def _load_report() -> Iterator[dict[str, list[str]]]:
 
 def loading_error(backbone: str, error: Exception) -> str:
     """Return the error message for weights that cannot be loaded."""
-    reason = brief(error)
+    reason = loading_reason(error)
     if Path(backbone).exists():
         return f"{Path(backbone).resolve()}: no usable weights of this network ({reason})"
     return (

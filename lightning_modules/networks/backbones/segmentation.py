@@ -6,6 +6,7 @@ Shapes: `B` images of `H` x `W` pixels, `K` classes.
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -23,6 +24,7 @@ from lightning_modules.networks.backbones.hugging_face import (
 )
 from lightning_modules.networks.backbones.pixels import PixelInput
 from run_folders.errors import brief
+from run_folders.memory import check_model_folder
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +264,7 @@ def segmentation_network(
 
 def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
     """Return the pretrained network and the names of the layers that the weights do not cover."""
+    check_model_folder(Path(backbone))
     hf_config_of(backbone)  # raises its errors before the weights are loaded
     try:
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(

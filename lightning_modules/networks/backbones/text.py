@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,7 @@ from lightning_modules.networks.backbones.text_traits import (
 from lightning_modules.networks.backbones.text_types import check_reads_texts
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
 from run_folders.errors import brief
+from run_folders.memory import check_model_folder
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +163,7 @@ def text_encoder(
     if not isinstance(backbone, str):
         config = hf_config(backbone)
         return TextEncoder(_without_decoder(_random(config)), pooling, config)
+    check_model_folder(Path(backbone))
     config = hf_config_of(backbone)
     check_reads_texts(config)
     try:

@@ -1,0 +1,132 @@
+"""A finished run as the source of another run's backbone: `model.backbone=RUN`."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from engine.checkpoints import load_checkpoint, stored_backbone
+from engine.config.errors import ConfigError
+from engine.config.places import resolve_target
+from engine.config.recorded import read_trained_config
+from engine.trained_run import data_state
+from lightning_modules.base import Task
+from lightning_modules.networks.backbones.features import BACKBONE
+from run_folders.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+_PREFIX = f"network.{BACKBONE}."
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """A finished run whose backbone another run starts from (`model.backbone=RUN`).
+
+    Attributes:
+        values: The values that rebuild the backbone: architecture and input format.
+        weights: Name in the backbone -> weights of the run's best epoch.
+        data_state: The state of its datamodule, which includes the tokenizer of texts.
+        facts: Run folder, epoch and digest of the checkpoint, and data of the run, for
+            provenance.json.
+    """
+
+    values: dict[str, Any]
+    weights: Mapping[str, torch.Tensor]
+    data_state: dict[str, Any]
+    facts: dict[str, Any]
+
+    def load_into(self, task: Task) -> None:
+        """Load the weights into the backbone of a task.
+
+        Raises:
+            ConfigError: If the run does not have all weights of the task's backbone.
+        """
+        for name, built in task.backbone.state_dict().items():
+            stored = tuple(self.weights[name].shape) if name in self.weights else "missing"
+            if stored != tuple(built.shape):
+                msg = (
+                    f"model.backbone={self.facts['run']}: {name} is {stored} in this run and "
+                    f"{tuple(built.shape)} in this model; set model.pooling or model.image_size as "
+                    f"in its config.yaml"
+                )
+                raise ConfigError(msg)
+        names = task.backbone.state_dict()
+        task.backbone.load_state_dict({name: self.weights[name] for name in names})
+
+
+def backbone_source(cfg: DictConfig) -> BackboneSource | None:
+    """Open the finished run that `model.backbone` names; return None if it names no run folder.
+
+    Raises:
+        ConfigError: If the run has not finished, reads another kind of input, or its backbone is a
+            class of an own package; or if another setting contradicts it.
+    """
+    value = cfg.model.get("backbone")
+    if not isinstance(value, str) or not (folder := RunFolder(Path(value))).config.is_file():
+        return None
+    fault = _source_fault(cfg, folder)
+    if fault:
+        msg = f"model.backbone={value}: {fault}"
+        raise ConfigError(msg)
+    recorded = read_trained_config(folder.config)
+    checkpoint = load_checkpoint(folder.best_checkpoint)
+    values = stored_backbone(checkpoint, folder.best_checkpoint)
+    if not values:
+        msg = (
+            f"model.backbone={value}: the backbone of this run is a class of an own package; "
+            f"name that class, as its config.yaml does"
+        )
+        raise ConfigError(msg)
+    weights = {
+        name.removeprefix(_PREFIX): weight
+        for name, weight in checkpoint["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    state = data_state(recorded, checkpoint, folder.best_checkpoint)
+    log.info("the backbone is that of %s, epoch %s", folder.path, checkpoint["epoch"])
+    return BackboneSource(values, weights, state, _source_facts(folder, checkpoint["epoch"]))
+
+
+def _source_fault(cfg: DictConfig, folder: RunFolder) -> str:
+    """Return why a run cannot be the source of the backbone; empty if it can."""
+    state = folder.read_json("status.json").get("state", "unknown")
+    if state != "finished":
+        return (
+            f"this run has not finished (its state is {state}); finish it with ckpt_path=last and "
+            f"hydra.run.dir={folder.path}, or give another run"
+        )
+    recorded = read_trained_config(folder.config)
+    name = OmegaConf.select(recorded, "data._target_")
+    if name is None or OmegaConf.select(recorded, "model._target_") is None:
+        return "this is no run of train.py; for one of keras_bert: python -m keras_bert convert"
+    before, now = (
+        resolve_target(target, "data").inputs or "other data"
+        for target in (name, cfg.data._target_)
+    )
+    if before != now:
+        return f"this run reads {before}, and this config {now}; give a run with {now}"
+    if cfg.model.get("weights") is not None:
+        return "the run has the weights; leave model.weights out"
+    tokenizer = cfg.data.get("tokenizer")
+    if isinstance(tokenizer, str) and Path(tokenizer).resolve() != folder.path:
+        return f"the run has a tokenizer; leave data.tokenizer={tokenizer} out"
+    return ""
+
+
+def _source_facts(folder: RunFolder, epoch: int) -> dict[str, Any]:
+    """Return what provenance.json records about the source of a backbone."""
+    before = folder.read_json("provenance.json")
+    with folder.best_checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    data = {
+        split: {key: facts.get(key) for key in ("rows", "sha256")}
+        for split, facts in before.get("data", {}).items()
+        if isinstance(facts, dict)
+    }
+    facts = {"run": str(folder.path), "epoch": epoch, "checkpoint_sha256": digest, "data": data}
+    return {**facts, "backbone": before["backbone"]} if "backbone" in before else facts

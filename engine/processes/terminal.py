@@ -1,0 +1,40 @@
+"""Output on the terminal and in log files. Names and texts of data are shown as they are.
+
+Nothing in them is interpreted: no markup, no escape sequence, no change of the writing direction.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_KEPT = "\n\t"
+# Overrides and isolates of the writing direction, and further line breaks.
+_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS, *range(0xD800, 0xE000))
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in _KEPT}
+
+
+def printable(text: object) -> str:
+    r"""Return a text with control characters as escapes; line breaks and tabs are kept.
+
+    Example:
+        `printable("\x1b[31mred")` returns `\\x1b[31mred`, with a backslash.
+    """
+    return str(text).translate(_ESCAPES)
+
+
+def console(**options: Any) -> "Console":  # noqa: ANN401 - those of rich
+    """Return a console that prints texts such as `[red]` and `:smile:` as they are."""
+    from rich.console import Console  # slow to import
+
+    return Console(**options, markup=False, emoji=False)
+
+
+class LineFormatter(logging.Formatter):
+    """Formats each message as one line without control characters."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Return the line; a traceback follows it in lines of its own."""
+        return printable(super().formatMessage(record)).replace("\n", "\\n")

@@ -1,0 +1,71 @@
+"""The free memory, and files of weights that would exceed it. Standard library only."""
+
+import os
+import zipfile
+from pathlib import Path
+
+from run_folders.errors import brief
+from run_folders.untrusted import MAX_JSON, DamagedFileError, damaged
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")  # the limit of a container
+_ARCHIVES = (".bin", ".pt", ".pth", ".ckpt", ".keras", ".npz")
+
+
+def free_memory() -> int:
+    """Return the bytes that this process can still use; all of the memory if that is unknown."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:
+        lines = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].removesuffix("kB")) * 1024)
+        limit = int((_CGROUP / "memory.max").read_text())
+        found.append(limit - int((_CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError, KeyError):  # another system, or no limit
+        pass
+    return max(0, min(found))
+
+
+def check_archive(path: Path, advice: str) -> None:
+    """Check what a file of weights unpacks to, before anything of it is unpacked.
+
+    `torch.save`, numpy and Keras write zip archives. A small archive can unpack to any size.
+
+    Args:
+        path: The file. Another file than a zip archive cannot unpack to more than its size.
+        advice: What to do about a file that is refused.
+
+    Raises:
+        DamagedFileError: If the archive is damaged, or its entries exceed the free memory.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise damaged(path, brief(error), advice) from error
+    free = free_memory()
+    if unpacked > free:
+        msg = (
+            f"{path} is {path.stat().st_size:,} bytes, but unpacks to {unpacked:,} bytes, more "
+            f"than the {free:,} bytes of free memory; {advice}"
+        )
+        raise DamagedFileError(msg)
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check the files of a folder that another library is going to load.
+
+    Args:
+        folder: A folder of weights, configuration and tokenizer. Nothing is checked if it is none.
+
+    Raises:
+        DamagedFileError: If an archive unpacks to more than the free memory, or a JSON file is too
+            large.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix in _ARCHIVES:
+            check_archive(path, "take the weights from another source")
+        if path.suffix == ".json" and path.stat().st_size > MAX_JSON:
+            reason = f"it has more than {MAX_JSON:,} bytes, the largest size that is read"
+            raise damaged(path, reason, "take the folder from another source")

@@ -1,0 +1,244 @@
+"""The content of the JSON files in run folders and sweep folders, and of history.csv.
+
+`RunFolder` checks it. Keys that a type does not have are allowed. Those that version
+0.1 or keras_bert does not write are not required.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from run_folders.value_types import LARGEST, OR_EMPTY
+
+_MOST_DIGITS = 15  # of a whole number
+_SHOWN = 40  # characters of a wrong cell in a message
+
+
+class Status(TypedDict):
+    """status.json."""
+
+    state: str
+    stage: str
+    error: NotRequired[str | None]
+    started: NotRequired[str]
+    ended: NotRequired[str | None]
+
+
+class Counts(TypedDict):
+    """Numbers of parameters."""
+
+    total: int
+    trainable: int
+
+
+class Stage(TypedDict):
+    """The metrics of `val` or `test`; those of the kind of task are further keys."""
+
+    n: int
+
+
+class Best(TypedDict):
+    """The epoch of the best checkpoint."""
+
+    epoch: int
+    monitor: str
+    score: float
+
+
+class Seconds(TypedDict):
+    """Durations in seconds."""
+
+    fit: float
+    test: float | None
+    epoch_mean: float | None
+    features: NotRequired[float | None]
+
+
+class Metrics(TypedDict):
+    """metrics.json."""
+
+    kind: NotRequired[str]
+    val: Annotated[Stage, OR_EMPTY]
+    test: NotRequired[Annotated[Stage, OR_EMPTY]]
+    best: Annotated[Best, OR_EMPTY]
+    loss: NotRequired[str]
+    parameters: Counts
+    seconds: Seconds
+
+
+class PlanRow(TypedDict):
+    """A module in plan.json."""
+
+    module: str
+    depth: int
+    parameters: int
+    trainable: int
+    mode: str
+    lr: float | None
+    first_epoch: int | None
+
+
+class PlanStage(TypedDict):
+    """A stage of unfreezing in plan.json."""
+
+    epoch: int
+    start_layer: str | None
+    trainable: int
+    lowest_lr: float | None
+    highest_lr: float | None
+
+
+class Features(TypedDict):
+    """The feature cache in plan.json."""
+
+    stored: NotRequired[str | None]
+    reason: NotRequired[str]
+
+
+class Plan(TypedDict):
+    """plan.json."""
+
+    rows: list[PlanRow]
+    parameters: Counts
+    stages: list[PlanStage]
+    batches_per_epoch: int
+    precision: str
+    device: str
+    padding_share: float | None
+    features: NotRequired[Features]
+
+
+class Git(TypedDict):
+    """The commit in provenance.json."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class Hardware(TypedDict):
+    """The machine in provenance.json."""
+
+    cpu: str
+    threads: int | None
+    memory_gib: float
+    gpus: list[str]
+
+
+class Split(TypedDict):
+    """A split in provenance.json."""
+
+    rows: int
+    sha256: str
+    skipped_rows: NotRequired[int]
+
+
+class Overlap(TypedDict):
+    """Samples in two splits, in provenance.json."""
+
+    splits: list[str]
+    count: int
+    what: str
+    examples: list[str]
+
+
+class Data(TypedDict):
+    """The data in provenance.json."""
+
+    train: NotRequired[Split]
+    val: NotRequired[Split]
+    test: NotRequired[Split]
+    overlaps: NotRequired[list[Overlap]]
+
+
+class Provenance(TypedDict):
+    """provenance.json."""
+
+    git: Git
+    versions: dict[str, str]
+    hardware: Hardware
+    seed: int
+    data: Data
+    resumed: NotRequired[list[dict[str, Any]]]
+
+
+class Overrides(TypedDict):
+    """overrides.json of a sweep's job."""
+
+    words: list[str]
+
+
+class SweepRecord(TypedDict):
+    """sweep.json. A sweep of version 0.1 may lack the id."""
+
+    words: list[str]
+    id: NotRequired[str]
+    started: NotRequired[str]
+    ended: NotRequired[str | None]
+    jobs: NotRequired[list[dict[str, Any]]]
+
+
+class Trial(TypedDict):
+    """A trial of a search."""
+
+    number: int
+    state: str
+    params: dict[str, str | float | bool | None]
+    values: list[float] | None
+    reported: dict[str, float]
+
+
+class SearchRecord(TypedDict):
+    """search.json."""
+
+    sampler: str
+    pruner: str
+    n_trials: int
+    objectives: dict[str, str]
+    log: list[str]
+    best: list[int]
+    importance: dict[str, dict[str, float]]
+    trials: list[Trial]
+
+
+RECORD_TYPES: Mapping[str, Any] = {
+    "status.json": Status,
+    "metrics.json": Metrics,
+    "plan.json": Plan,
+    "provenance.json": Provenance,
+    "overrides.json": Overrides,
+    "sweep.json": SweepRecord,
+    "search.json": SearchRecord,
+    "loggers.json": dict[str, str | int | None],
+}
+
+
+def history_fault(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return why a table is no history, or an empty string.
+
+    Args:
+        header: The names of the columns.
+        lines: The cells of each further line.
+    """
+    if len(set(header)) < len(header) or "epoch" not in header:
+        return "its header has no column epoch, or a column twice"
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            return f"line {number} has {len(line)} cells, and the header {len(header)}"
+        for name, cell in zip(header, line, strict=True):
+            needed = _needed(name, cell)
+            if needed:
+                return f"line {number}: {name} is {cell[:_SHOWN]!r}, where {needed} is needed"
+    return ""
+
+
+def _needed(name: str, cell: str) -> str:
+    """Return what is needed in place of a cell of the history, or an empty string."""
+    if not cell and name != "epoch":  # the metric of an epoch without validation
+        return ""
+    if name == "epoch" or name.endswith("/n"):
+        whole = cell.isascii() and cell.isdecimal() and len(cell) <= _MOST_DIGITS
+        return "" if whole else "a whole number"
+    try:
+        # NaN is allowed.
+        return "a smaller number" if abs(float(cell)) > LARGEST else ""
+    except ValueError:
+        return "a number"

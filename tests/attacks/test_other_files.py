@@ -1,0 +1,130 @@
+"""Weights, tokenizers, images and class lists that are hostile or damaged are one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import run_folders.memory
+from datamodules.images.decoding import BadImageError, check_image, decode_image
+from datamodules.masks.class_list import ClassList
+from datamodules.texts.tokenizing import load_tokenizer
+from lightning_modules.networks.backbones.features import BackboneError
+from lightning_modules.networks.backbones.image import image_encoder
+from run_folders.memory import check_archive, check_model_folder, free_memory
+from run_folders.untrusted import DamagedFileError
+from tests.attacks import inputs as at
+
+OTHER_WEIGHTS = "no usable weights of this network"
+WEIGHTS = {
+    "code.pth": (at.pickled, "other content than tensors and plain values, which could run code"),
+    "list.pth": (at.saved([1]), OTHER_WEIGHTS),
+    "shapes.pth": (at.saved({"stem.weight": torch.zeros(2)}), OTHER_WEIGHTS),
+    "text.pth": (at.text("hello"), OTHER_WEIGHTS),
+    "empty.safetensors": (at.raw(b""), OTHER_WEIGHTS),
+    "long.safetensors": (at.safetensors(b"{}", 2**60), OTHER_WEIGHTS),
+    "json.safetensors": (at.safetensors(b"{no json"), OTHER_WEIGHTS),
+    "deep.safetensors": (at.safetensors(b"[" * 10000), OTHER_WEIGHTS),
+    "outside.safetensors": (
+        at.safetensors(
+            json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+        ),
+        OTHER_WEIGHTS,
+    ),
+    "overflow.safetensors": (
+        at.safetensors(
+            json.dumps({"a": {"dtype": "F32", "shape": [2**62, 8], "data_offsets": [0, 4]}}).encode(),
+            data=b"1234",
+        ),
+        OTHER_WEIGHTS,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_hostile_weights_are_one_line(name: str, tmp_path: Path) -> None:
+    change, line = WEIGHTS[name]
+    path = tmp_path / name
+    change(path)
+    with pytest.raises(BackboneError, match=line) as caught:
+        image_encoder({"architecture": "small_resnet"}, weights=str(path), image_size=None)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch's text says how to run the code
+
+
+def test_an_archive_that_unpacks_to_more_than_the_free_memory_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.pth"
+    at.zipped({"archive/data.pkl": bytes(2**23)})(path)
+    check_archive(path, "advice")
+    monkeypatch.setattr(run_folders.memory, "free_memory", lambda: 2**22)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    line = (
+        f"{path} is {path.stat().st_size:,} bytes, but unpacks to 8,388,608 bytes, more than the "
+        f"4,194,304 bytes of free memory; take the weights from another source"
+    )
+    with pytest.raises(DamagedFileError) as caught:
+        image_encoder({"architecture": "small_resnet"}, weights=str(path), image_size=None)
+    assert str(caught.value) == line
+    (tmp_path / "pytorch_model.bin").write_bytes(path.read_bytes())
+    with pytest.raises(DamagedFileError, match=r"pytorch_model\.bin is .* unpacks to 8,388,608"):
+        check_model_folder(tmp_path)
+
+
+def test_the_free_memory_is_that_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert free_memory() > 2**20
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    monkeypatch.setattr(run_folders.memory, "_CGROUP", tmp_path)
+    assert free_memory() == 2_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() > 2_000_000
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[" * 10000, '{"model": 1}', '{"version": "1.0"}'])
+def test_a_damaged_tokenizer_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(Exception, match=str(tmp_path)) as caught:
+        load_tokenizer(str(tmp_path))
+    assert type(caught.value).__name__ == "DataError"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_huge_tokenizer_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folders.memory, "MAX_JSON", 1000)
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"a": "x" * 2000}))
+    with pytest.raises(DamagedFileError, match=r"tokenizer\.json is damaged: .* 1,000 bytes"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("read", [decode_image, check_image])
+@pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        ((20_000, 5_000), "is 20000 x 5000 pixels, more than data.max_pixels=50000000 in all"),
+        ((60_000, 60_000), "is too large: Image size (3600000000 pixels) exceeds limit"),
+        ((2**31 - 1, 2**31 - 1), "is too large: Image size"),
+    ],
+)
+def test_an_image_that_claims_too_many_pixels_is_not_decoded(
+    read: object, size: tuple[int, int], line: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(at.png(*size))
+    with pytest.raises(BadImageError) as caught:
+        read(path, 50_000_000)  # type: ignore[operator]
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("content", [at.BOMB, "a: [1", "\x00", "a: !!python/name:os.system"])
+def test_a_hostile_class_list_is_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "classes.yaml"
+    path.write_text(content)
+    with pytest.raises(DamagedFileError, match=rf"{path} is damaged: .*; correct the class list"):
+        ClassList.read(str(path))
