@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -76,8 +77,8 @@ def _same_job(without: tuple[str, ...]) -> list[str]:
     Args:
         without: Prefixes of overrides of Hydra that are left out.
     """
-    hydra = HydraConfig.get()
-    of_hydra = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
+    hydra: Any = HydraConfig.get()
+    of_hydra: Any = OmegaConf.to_container(hydra.overrides.hydra, resolve=False)
     return [
         *flags_of(hydra),
         *(text for text in map(str, of_hydra) if not text.lstrip("+~").startswith(without)),
