@@ -154,6 +154,25 @@ def test_runs_on_other_samples_are_not_tested(run: RunFolder, tmp_path: Path) ->
     assert "not the same test samples" in page
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "name", ["猫", "犬 한국어", "كلب", "עברית", "😀 ok", "हिन्दी", "ไทย", "𝒳", "a\u200db", "\ufffd"]
+)
+def test_names_in_any_script_are_drawn_as_text(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No warning about a missing glyph; the browser draws the text with its own fonts."""
+    from reports import plots
+
+    drawn = [
+        plots.confusion_matrix([[1, 2], [3, 4]], [name, "b"]),
+        plots.bars({name: 1.0}, name, "bars"),
+        plots.curves({name: ([1], [2]), "b": ([1], [2])}, name, "curves"),
+        plots.scatter([[(name, 1.0)], []], name, "y", "scatter"),
+    ]
+    assert all(f">{name}</text>" in svg for svg in drawn)
+    assert not any("Last Resort" in svg for svg in drawn)
+    assert caplog.text == ""
+
+
 def test_names_with_dollars_and_underscores_are_drawn() -> None:
     from reports.plots import confusion_matrix, curves
 
