@@ -36,7 +36,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
         with pq.ParquetFile(path) as file:
             fault = _fault(file)
             # The metadata may name other types of columns and an index.
-            table = None if fault else file.read().to_pandas(ignore_metadata=True)
+            table: pd.DataFrame | None = (
+                None if fault else file.read().to_pandas(ignore_metadata=True)
+            )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(path, brief(error)) from error
     if table is None:
