@@ -15,6 +15,7 @@ from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
 from lightning_modules.networks.backbones.hugging_face import hf_config, hf_loading_error
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
+from run_folders.errors import brief
 from run_folders.memory import check_model_folder
 
 Pooling = Literal["pooler", "cls", "mean"]
@@ -108,7 +109,16 @@ def text_encoder(
     if isinstance(backbone, nn.Module):
         return TextEncoder(backbone, pooling).train()
     if not isinstance(backbone, str):
-        return TextEncoder(AutoModel.from_config(hf_config(backbone), dtype=torch.float32), pooling)  # type: ignore[no-untyped-call]
+        config = hf_config(backbone)
+        try:
+            model = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        except Exception as error:  # constructors raise any exception
+            msg = (
+                f"model.backbone: {config.model_type} cannot be built from these values: "
+                f"{brief(error)}"
+            )
+            raise BackboneError(msg) from error
+        return TextEncoder(model, pooling)
     check_model_folder(Path(backbone))
     try:
         encoder, loading = AutoModel.from_pretrained(
