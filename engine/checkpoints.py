@@ -229,7 +229,7 @@ def _read(path: Path) -> dict[str, Any]:
     check_archive(path, "take another checkpoint, or train again")
     try:
         _verify_checksums(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, ...
         msg = (
             f"{path} is damaged or not a checkpoint of Thaw ({loading_reason(error)}); "

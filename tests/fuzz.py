@@ -1,7 +1,8 @@
 """Mutate sound run folders, tables, images and configs, and look for tracebacks.
 
 `python tests/fuzz.py --tries 2000 --seed 0`. Every command must succeed, or end with one line for
-the user; any other exception is a finding. A finding is printed with the command that repeats it.
+the user; any other exception is a finding, and is printed with the command that repeats it. Tries
+that take more than a minute are counted as slow.
 `--first` and `--kind` repeat single tries. pytest does not collect this file.
 """
 
@@ -216,6 +217,8 @@ class Fuzzer:
         finding = called.crash
         if not finding and called.code and not lines and "different: " not in called.out:
             finding = f"exit code {called.code} without a message: {called.err[-500:]}"
+        if "TimeoutError: the try took" in finding:  # a value that asks for much work
+            finding, ended = "", "slow"
         self.counts[kind, "finding" if finding else ended] += 1
         return f"{kind}, {what}: {finding}" if finding else ""
 
@@ -330,7 +333,7 @@ def main() -> int:
                 print(f"\n{finding}\n  again: python tests/fuzz.py {again}", flush=True)
     kinds = sorted({kind for kind, _ in fuzzer.counts})
     for kind in kinds:
-        ends = {end: fuzzer.counts[kind, end] for end in ("sound", "refused", "finding")}
+        ends = {end: fuzzer.counts[kind, end] for end in ("sound", "refused", "slow", "finding")}
         listed = ", ".join(f"{count} {end}" for end, count in ends.items())
         print(f"{kind}: {sum(ends.values())} tries, {listed}")
     print(f"{arguments.tries} tries with seed {arguments.seed}: {findings} findings")

@@ -119,15 +119,19 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     for key in plain:
         if key not in roots:
             yield str(key), f"unknown key; {nearest(str(key), known)}"
+    mappings = {name: value for name, value in plain.items() if isinstance(value, dict)}
+    for name in ("paths", *_NAMED_TARGETS):
+        if name not in mappings and plain.get(name) is not None:
+            yield name, f"received {plain[name]!r}; a mapping is needed"
     for name, keys in (("paths", list(paths)), ("cache", list(train.cache))):
-        for key in plain.get(name) or ():
+        for key in mappings.get(name, ()):
             if key not in keys:
                 yield f"{name}.{key}", f"unknown key; {nearest(str(key), keys)}"
     for name in _SINGLE_TARGETS:
         if not isinstance(cfg.get(name), DictConfig) or "_target_" not in cfg[name]:
             yield name, "needs a _target_; choose an option of the group"
     for group in _NAMED_TARGETS:
-        for name, node in (plain.get(group) or {}).items():
+        for name, node in mappings.get(group, {}).items():
             if not isinstance(node, dict) or "_target_" not in node:
                 yield f"{group}.{name}", "has no _target_, so nothing would be built from it"
 

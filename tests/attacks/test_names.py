@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from engine.processes.terminal import LineFormatter, console, printable
 from reports import plots
@@ -103,7 +104,7 @@ def with_names(run: Path, name: str) -> None:
     folder.write_json("plan.json", plan)
     folder.write_json("provenance.json", origin)
     folder.write_status("failed", name, name)
-    (run / "config.yaml").write_text(f"name: {name!r}\n".replace("\\x07", ""))
+    (run / "config.yaml").write_text(yaml.safe_dump({"name": name}))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -69,9 +69,11 @@ def test_an_archive_that_unpacks_to_more_than_the_free_memory_is_not_unpacked(
     with pytest.raises(DamagedFileError) as caught:
         image_encoder({"architecture": "small_resnet"}, weights=str(path), image_size=None)
     assert str(caught.value) == line
-    (tmp_path / "pytorch_model.bin").write_bytes(path.read_bytes())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path.rename(folder / "pytorch_model.bin")
     with pytest.raises(DamagedFileError, match=r"pytorch_model\.bin is .* unpacks to 8,388,608"):
-        check_model_folder(tmp_path)
+        check_model_folder(folder)
 
 
 def test_the_free_memory_is_that_of_the_container(
