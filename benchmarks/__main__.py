@@ -25,6 +25,7 @@ SCRIPTS = {
     "S10": "image_input",
     "S11": "imports",
     "S13": "image_files",
+    "S14": "text_files",
 }
 _TEXT_ROWS = ("S1", "S2", "S7")  # their scripts take a text backbone
 

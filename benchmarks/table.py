@@ -17,7 +17,8 @@ _HEAD = """\
 - Slow baselines repeat the same step for very long. They were timed on a sample of steps and
   extrapolated; the column `measured` has the share that was timed.
 - One command measures Thaw and its baselines. They take turns of a second or less (S1, S2, S7) or
-  alternate after each repetition (S3, S4, S5, S10, S11, S13). In S9 they run one after the other.
+  alternate after each repetition (S3, S4, S5, S10, S11, S13, S14). In S9 they run one after
+  the other.
 - A ratio is the median of the ratios of single repetitions, over the repetitions that both sides
   have.
 - The limit is the time that the operations or bytes of the work take at the peak rate. That rate
