@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from datamodules.images.storing import store
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.rows import other_columns
+from datamodules.reading.formats import Quoting, TableFormat
+from datamodules.reading.rows import COLUMN_ADVICE, other_columns
 from datamodules.reading.sources import (
     Files,
     check_hub_columns,
@@ -61,6 +62,10 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         image_column: str = "image",
         label_column: str | list[str] = "label",
         label_separator: str | None = None,
+        label_map: dict[Any, str] | None = None,
+        delimiter: str | None = None,
+        quoting: Quoting | None = None,
+        encoding: str | None = None,
         val_fraction: ValFraction = 0.1,
         train_rows: Annotated[int, Ge(1)] | None = None,
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
@@ -90,6 +95,12 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             label_column: Label column of a table: class names, or numbers 0..K-1. A list names the
                 0/1 column of each label, for images with several labels.
             label_separator: String between the labels of one image, for images with several labels.
+            label_map: Value in the label column -> name of its class or label, for values that are
+                no names.
+            delimiter: Character between two fields of a CSV or TSV file; None finds it.
+            quoting: csv if a field in quotes may contain delimiters and line ends, none if quotes
+                are part of the values; None finds it.
+            encoding: Python's name of the tables' encoding; None finds it.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             train_rows: Number of rows to read from the start of the train file, which has to be a
                 table; None reads all.
@@ -114,7 +125,15 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             DataError: If the arguments contradict each other.
         """
         super().__init__(
-            classes, num_classes, label_column, label_separator, val_fraction, on_bad_rows, seed
+            classes,
+            num_classes,
+            label_column,
+            label_separator,
+            val_fraction,
+            on_bad_rows,
+            seed,
+            label_map,
+            TableFormat(encoding, delimiter, quoting),
         )
         if not in_memory and size is None:
             msg = "data.in_memory=false needs data.size, to which all images are resized"
@@ -155,10 +174,15 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
 
         With the state of a run, images have the size of the run's images.
         """
-        columns = [self.reader.image_column, *self.labels.columns]
-        images = self.reader.read(path, "test", other_columns(columns))
+        images = self._images(path, "test", other_columns(self.reader.columns))
         decoding = replace(self.decoding, size=self.run_size or self.decoding.size)
         return self._stored(images, "test", decoding)
+
+    def _images(
+        self, path: Path, split: str, advice: str = COLUMN_ADVICE
+    ) -> Iterator[EncodedImage | BadRow]:
+        found = self.format_of(path, split, self.reader.columns)
+        return self.reader.read(path, split, advice, found)
 
     def _stored(
         self, images: Iterable[EncodedImage | BadRow], split: str, decoding: Decoding
@@ -204,7 +228,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             self.folder,
             wanted_files(self.files, self.splits_to_read),
             self.hub,
-            self.reader.read,
+            self._images,
             self.rows_from_hub,
         )
         return {split: images for split, (_, images) in found.items()}

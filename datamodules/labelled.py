@@ -1,13 +1,16 @@
 """Base of the datamodules whose samples have labels from a table: texts and images."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from datamodules.base import Split, TransferDataModule
+from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.labels import LabelReader, check_classes, label_reader
+from datamodules.reading.tables import TEXT_SUFFIXES
 
 
 class LabelledSplit(Split, Protocol):
@@ -41,6 +44,7 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         on_bad_rows: Literal["error", "skip"],
         seed: int,
         label_map: Mapping[Any, str] | None = None,
+        table_format: TableFormat = TableFormat(),
     ) -> None:
         """Store the settings.
 
@@ -53,13 +57,15 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
             on_bad_rows: Raise an error, or leave bad rows out and list them.
             seed: Seed of the sample order and of the val split.
             label_map: Value in the label column -> name of its class or label.
+            table_format: Encoding, delimiter and quoting of the tables.
 
         Raises:
             DataError: If the settings contradict each other.
         """
         super().__init__(val_fraction, on_bad_rows, seed)
         self.label_column, self.label_separator = label_column, label_separator
-        self.label_map = label_map
+        self.label_map, self.table_format = label_map, table_format
+        self.formats: dict[str, FoundFormat] = {}
         self.class_names = list(classes or ())
         if classes or num_classes is not None:
             count = len(self.class_names) if num_classes is None else num_classes
@@ -71,6 +77,23 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         return label_reader(
             self.label_column, self.label_separator, self.class_names, self.label_map
         )
+
+    def format_of(
+        self, path: Path, split: str, columns: Sequence[str]
+    ) -> TableFormat | FoundFormat:
+        """Return the format of a table, and keep what was found in a text file for `describe`."""
+        if path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
+            return self.table_format
+        self.formats[split] = find_format(path, columns, self.table_format)
+        return self.formats[split]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the facts of the base class, and the format of each split's table."""
+        facts = super().describe()
+        for split, found in self.formats.items():
+            if split in facts:
+                facts[split]["format"] = str(found)
+        return facts
 
     def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
         """Return the positions of train and of val in a split without a val file."""

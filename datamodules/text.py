@@ -18,10 +18,10 @@ from datamodules.batching.order import EvaluationBatches, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.formats import FoundFormat, Quoting, TableFormat, find_format
+from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, other_columns
 from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
-from datamodules.reading.tables import TEXT_SUFFIXES, read_rows
+from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
 from datamodules.texts.batching import (
     LengthBuckets,
@@ -119,11 +119,10 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             on_bad_rows,
             seed,
             label_map,
+            TableFormat(encoding, delimiter, quoting),
         )
         self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
         self.reader = RowReader(text_column, self.labels, id_column)
-        self.table_format = TableFormat(encoding, delimiter, quoting)
-        self.formats: dict[str, str] = {}
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
@@ -166,10 +165,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     ) -> Iterator[Row | BadRow]:
         reader = reader or self.reader
         columns = reader.columns()
-        found: TableFormat | FoundFormat = self.table_format
-        if path.suffix.lower() in TEXT_SUFFIXES:
-            found = find_format(path, columns, self.table_format)
-            self.formats[split] = str(found)
+        found = self.format_of(path, split, columns)
         return read_rows(path, columns, reader.is_complete_row, split, advice, found, columns)
 
     def rows_from_hub(self, split: str) -> list[Row]:
@@ -251,9 +247,6 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def describe(self) -> dict[str, Any]:
         """Return the facts of the base class and the share of padding in training batches."""
         facts = super().describe()
-        for split, found in self.formats.items():
-            if split in facts:
-                facts[split]["format"] = found
         if "train" not in self.splits:
             return facts
         lengths = self.tokenized["train"].lengths

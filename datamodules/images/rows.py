@@ -9,6 +9,7 @@ from unicodedata import normalize
 
 from datamodules.images.listing import Listing
 from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.formats import FoundFormat, TableFormat
 from datamodules.reading.labels import ClassLabels, LabelReader
 from datamodules.reading.rows import COLUMN_ADVICE, Row
 from datamodules.reading.tables import SUFFIXES as TABLES
@@ -66,8 +67,17 @@ class ImageReader:
     labels: LabelReader
     class_names: Sequence[str]
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read from a table."""
+        return [self.image_column, *self.labels.columns]
+
     def read(
-        self, path: Path, split: str, advice: str = COLUMN_ADVICE
+        self,
+        path: Path,
+        split: str,
+        advice: str = COLUMN_ADVICE,
+        table_format: TableFormat | FoundFormat = TableFormat(),
     ) -> Iterator[EncodedImage | BadRow]:
         """Read a split from a folder of files `<path>/<class>/<image>`, or from a table.
 
@@ -75,6 +85,7 @@ class ImageReader:
             path: The folder or file.
             split: Split that bad rows name.
             advice: Next step for the user if a column is missing.
+            table_format: Encoding, delimiter and quoting of a text file.
 
         Yields:
             Images and bad rows in order.
@@ -91,8 +102,10 @@ class ImageReader:
                 raise DataError(msg)
             yield from self._from_folder(path, split)
         elif path.suffix.lower() in TABLES:
-            columns = [self.image_column, *self.labels.columns]
-            rows = read_rows(path, columns, self.labels.is_complete, split, advice)
+            columns = self.columns
+            rows = read_rows(
+                path, columns, self.labels.is_complete, split, advice, table_format, columns
+            )
             yield from self.from_rows(rows, path.name, split, path.parent)
         else:
             msg = (
