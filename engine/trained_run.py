@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
 from engine.checkpoints import CheckpointError
+from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.config.places import resolve_target
 from lightning_modules.base import Task
-from run_folders.errors import UserError, brief
+from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.value_types import type_fault
 
@@ -95,7 +96,7 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Pat
     try:
         task: Task = build_object(cfg, "model", **known, **no_weights)
         task.load_state_dict(checkpoint["state_dict"])
-    except UserError:
+    except ConfigError:
         raise
     except Exception as error:  # constructors raise any exception for values of a stranger
         reason = f"it does not fit the model in config.yaml ({brief(error)})"
