@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
 from engine.checkpoints import refusal, stored_backbone
+from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.config.places import resolve_target
 from engine.config.precision import precision_plugin
 from lightning_modules.base import Task
-from run_folders.errors import UserError, brief
+from run_folders.errors import brief
 from run_folders.value_types import type_fault
 
 
@@ -84,7 +85,7 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Pat
         # The weights are loaded in the precision in which they were trained.
         precision_plugin(cfg.trainer.get("precision"), "cpu").convert_module(task)
         task.load_state_dict(checkpoint["state_dict"])
-    except UserError:
+    except ConfigError:
         raise
     except Exception as error:  # constructors raise any exception for values of a stranger
         reason = f"it does not fit the model in config.yaml ({brief(error)})"
