@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datamodules.reading.csv_rows import CsvReader
 from datamodules.reading.encodings import open_text
@@ -11,6 +12,9 @@ from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns
 from run_folders.errors import brief
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
@@ -113,22 +117,33 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_parquet(
     path: Path, needed: Sequence[str], advice: str, columns: Sequence[str] | None
 ) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     index = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            check_columns(path, file.schema_arrow.names, needed, advice)
-            wanted = None if columns is None else list(columns)
-            for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
-                for values in batch.to_pylist():
-                    yield Row(index, None, values)
-                    index += 1
-            rows = file.metadata.num_rows
-    except (pa.ArrowException, OSError, OverflowError) as error:
-        msg = f"{path} is not a readable Parquet file: {brief(error)}"
-        raise DataError(msg) from error
+    with open_parquet(path) as file:
+        check_columns(path, file.schema_arrow.names, needed, advice)
+        wanted = None if columns is None else list(columns)
+        for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
+            for values in batch.to_pylist():
+                yield Row(index, None, values)
+                index += 1
+        rows = file.metadata.num_rows
     if index != rows:
         msg = f"{path} is damaged: it names {rows} rows and has {index}"
         raise DataError(msg)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator["pq.ParquetFile"]:
+    """Open a Parquet file.
+
+    Raises:
+        DataError: If it is damaged, also while it is read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        msg = f"{path} is not a readable Parquet file: {brief(error)}"
+        raise DataError(msg) from error

@@ -19,9 +19,10 @@ from datamodules.images.threads import in_threads
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, raise_bad_rows
 from datamodules.reading.formats import TableFormat
+from datamodules.reading.progress import progress
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import read_rows
-from engine.prediction.table_writer import OutputColumns, TableWriter, progress
+from engine.prediction.table_writer import OutputColumns, TableWriter
 from engine.trained_run import TrainedRun
 
 ADVICE = "fix the file, or leave such images out with --on-bad-rows skip"
@@ -64,8 +65,7 @@ def predict_images(
     )
     done = bad = 0
     conversions = Counter[str]()
-    with TableWriter(target) as writer, progress() as bars:
-        bar = bars.add_task("images", total=None)
+    with TableWriter(target) as writer, progress("predicting", unit="images") as advance:
         while chunk := list(islice(images, _BATCH)):
             faults = [row for row in chunk if isinstance(row, BadRow)]
             read = [image for image in chunk if not isinstance(image, BadRow)]
@@ -82,7 +82,7 @@ def predict_images(
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
-            bars.update(bar, completed=done)
+            advance(len(chunk))
     report_conversions("predict", conversions)
     return done, bad
 

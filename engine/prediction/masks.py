@@ -21,9 +21,9 @@ from datamodules.masks.class_list import ClassList
 from datamodules.masks.decoding import BadMaskError, PairDecoding
 from datamodules.masks.transforms import resized_image
 from datamodules.reading.errors import BadRow, raise_bad_rows
+from datamodules.reading.progress import progress
 from engine.prediction.images import ADVICE, check_count
 from engine.prediction.mask_inputs import MaskInput, mask_inputs
-from engine.prediction.table_writer import progress
 from engine.processes.terminal import console
 from engine.trained_run import TrainedRun
 from lightning_modules.metrics.segmentation import SegmentationTotals
@@ -89,8 +89,7 @@ def predict_masks(
     def read(entry: MaskInput | BadRow) -> _Read | BadRow:
         return entry if isinstance(entry, BadRow) else _read(entry, decoding, class_list)
 
-    with progress() as bars:
-        bar = bars.add_task("images", total=None)
+    with progress("predicting", unit="images") as advance:
         while chunk := list(islice(entries, _BATCH)):
             for item in chunk:
                 if isinstance(item, MaskInput):
@@ -124,7 +123,7 @@ def predict_masks(
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
             done, bad = done + len(good), bad + len(faults)
-            bars.update(bar, completed=done)
+            advance(len(chunk))
     report_conversions("predict", conversions)
     _print_metrics(totals)
     return done, bad

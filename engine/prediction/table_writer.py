@@ -11,8 +11,6 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from run_folders.csv_text import csv_writer
@@ -200,15 +198,3 @@ def _without_nulls(schema: pa.Schema) -> pa.Schema:
     return pa.schema(
         [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in schema]
     )
-
-
-def progress() -> Progress:
-    """Return a progress bar that shows on a terminal and writes nothing to a log file."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

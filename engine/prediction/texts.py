@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from omegaconf import OmegaConf
 
@@ -19,7 +18,7 @@ from datamodules.reading.errors import DataError, check_count, raise_bad_rows
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.progress import progress
 from datamodules.reading.rows import Row
-from datamodules.reading.tables import TEXT_SUFFIXES, read_rows
+from datamodules.reading.tables import TEXT_SUFFIXES, open_parquet, read_rows
 from datamodules.reading.text_rows import text_rows, usable_rows
 from datamodules.texts.batching import PadCollator, TokenizedTexts, longest_first
 from datamodules.texts.cleaning import Cleaning, clean
@@ -137,7 +136,8 @@ def _schema(path: Path, output: OutputColumns) -> pa.Schema:
         pa.field(name, pa.string() if cls is str else pa.float64())
         for name, cls in output.types.items()
     ]
-    return pa.schema([*pq.read_schema(path), *fields])
+    with open_parquet(path) as file:
+        return pa.schema([*file.schema_arrow, *fields])
 
 
 def _check_names(row: Row, output: OutputColumns, path: Path) -> None:
