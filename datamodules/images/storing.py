@@ -16,7 +16,7 @@ from datamodules.images.encoded_rows import EncodedRows
 from datamodules.images.rows import EncodedImage, read_with_digest
 from datamodules.images.storage import DecodedImages, Decoding, EncodedImages, ImageSplit
 from datamodules.images.threads import in_threads
-from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.errors import BadRow, DataError, check_count
 from datamodules.reading.progress import tracked
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,7 @@ def store(
     else:
         stored = EncodedImages(encoded, decoding, _digests_of_names(encoded))
     bad += faults
-    if len(stored) + len(bad) != found:
-        msg = f"{split}: {found} images, {len(stored)} used, {len(bad)} left out"
-        raise RuntimeError(msg)
+    check_count(split, found, len(stored), len(bad))
     return stored, bad
 
 

@@ -19,7 +19,7 @@ from datamodules.masks.class_list import ClassList
 from datamodules.masks.decoding import BadMaskError, PairDecoding
 from datamodules.masks.rows import EncodedPair
 from datamodules.masks.transforms import Pixels, SegmentationAugmenter, resized_image, stretched
-from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.errors import BadRow, DataError, check_count
 from datamodules.reading.progress import tracked
 from run_folders.errors import shortened
 
@@ -215,9 +215,7 @@ def check_pairs(
             digests.append(found.digests)
             conversions.update(found.conversions)
             left_out += found.values * class_list.left_out()
-    if len(good) + len(bad) != len(listed):
-        msg = f"{split}: {len(listed)} pairs, {len(good)} used, {len(bad)} left out"
-        raise RuntimeError(msg)
+    check_count(split, len(listed), len(good), len(bad))
     report_conversions(split, conversions)
     _report_values(split, left_out)
     pixels = np.stack(counts) if counts else np.zeros((0, len(class_list.names)), np.int64)

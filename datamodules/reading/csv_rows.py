@@ -78,7 +78,7 @@ class CsvReader:
                 index += 1
             if line - 1 != self.taken:
                 msg = f"{self.path}: {self.taken} lines, but the rows have {line - 1}"
-                raise AssertionError(msg)
+                raise RuntimeError(msg)
 
     def _header(self) -> list[str]:
         fields, fault = self._record()

@@ -78,10 +78,10 @@ def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = BAD_ROWS_AD
 
 
 def check_count(file: str, rows: int, used: int, left_out: int) -> None:
-    """Raise `AssertionError` if a row is neither used nor reported."""
+    """Raise `RuntimeError` if a row is neither used nor reported: a bug in Thaw."""
     if used + left_out != rows:
         msg = f"{file} has {rows} rows, but {used} were used and {left_out} reported"
-        raise AssertionError(msg)
+        raise RuntimeError(msg)
 
 
 def leave_out(

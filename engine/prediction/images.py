@@ -17,7 +17,7 @@ from datamodules.images.storage import Decoding
 from datamodules.images.storing import report_conversions
 from datamodules.images.threads import in_threads
 from datamodules.reading.encodings import open_text
-from datamodules.reading.errors import BadRow, raise_bad_rows
+from datamodules.reading.errors import BadRow, check_count, raise_bad_rows
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.progress import progress
 from datamodules.reading.tables import SUFFIXES as TABLES
@@ -76,7 +76,7 @@ def predict_images(
                     conversions.update(pixels.conversions)
                 else:
                     faults.append(image.fault("", str(pixels)))
-            check_count(len(chunk), len(good), len(faults))
+            check_count("the input", len(chunk), len(good), len(faults))
             if good:  # written before an error is raised, so that no prediction is lost
                 writer.write(_predicted(run, good, output))
             if on_bad_rows == "error":
@@ -85,13 +85,6 @@ def predict_images(
             advance(len(chunk))
     report_conversions("predict", conversions)
     return done, bad
-
-
-def check_count(found: int, predicted: int, left_out: int) -> None:
-    """Raise `RuntimeError` if an image was neither predicted nor left out: a bug in Thaw."""
-    if predicted + left_out != found:
-        msg = f"{found} images, {predicted} predicted, {left_out} left out"
-        raise RuntimeError(msg)
 
 
 def images_of(

@@ -20,9 +20,9 @@ from datamodules.images.threads import in_threads
 from datamodules.masks.class_list import ClassList
 from datamodules.masks.decoding import BadMaskError, PairDecoding
 from datamodules.masks.transforms import resized_image
-from datamodules.reading.errors import BadRow, raise_bad_rows
+from datamodules.reading.errors import BadRow, check_count, raise_bad_rows
 from datamodules.reading.progress import progress
-from engine.prediction.images import ADVICE, check_count
+from engine.prediction.images import ADVICE
 from engine.prediction.mask_inputs import MaskInput, mask_inputs
 from engine.processes.terminal import console
 from engine.trained_run import TrainedRun
@@ -101,7 +101,7 @@ def predict_masks(
                 if isinstance(item, MaskInput) and not isinstance(result, BadRow)
             ]
             faults = [fault for _, fault in results if isinstance(fault, BadRow)]
-            check_count(len(chunk), len(good), len(faults))
+            check_count("the input", len(chunk), len(good), len(faults))
             if good:  # written before an error is raised, so that no prediction is lost
                 predictions = predicted_labels(run, [found.image for _, found in good])
                 for (item, found), prediction in zip(good, predictions, strict=True):
