@@ -70,7 +70,7 @@ def predict(
         msg = f"--annotations {annotations}: no such folder"
         raise DataError(msg)
     trained = open_run(run, device)
-    table_format = replace(table_format, option="--{} ")  # for messages
+    table_format = replace(table_format, option="--")  # for messages
     request = PredictionRequest(
         inputs, output, column, on_bad_rows, force, annotations, table_format
     )

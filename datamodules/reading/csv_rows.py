@@ -8,6 +8,7 @@ quote is a stray one. Reading then continues after the line with the stray quote
 import csv
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -18,10 +19,9 @@ from datamodules.reading.rows import Row, check_columns, column_names
 
 csv.field_size_limit(2**31 - 1)  # `fault` has the limit, and reports the row
 
-_SAMPLE = 2_000  # lines from which the usual values of the columns are found
-_LEAST = 3  # rows from which a value is usual
+_SAMPLE = 2_000  # lines from which the values of the columns are known
+_LEAST = 3  # rows from which a column is known
 _MOST_VALUES = 20  # distinct values of a column with few values
-_USUAL = 0.9  # least share of usual values
 
 
 class CsvReader:
@@ -41,34 +41,43 @@ class CsvReader:
         is_complete_row: Callable[[dict[str, str]], bool] | None,
         split: str,
         advice: str,
+        columns: Sequence[str] | None = None,
     ) -> None:
-        self.path, self.found, self.needed = path, found, needed
+        self.path, self.found, self.needed, self.columns = path, found, needed, columns
         self.is_complete_row, self.split, self.advice = is_complete_row, split, advice
-        advice = found.advice("quoting", "none")
-        self.quotes_are_text = f"if quotes are part of the texts, {advice}"
+        as_text = found.advice("quoting", "none")
+        self.quotes_are_text = f"if quotes are part of the texts, {as_text}"
         self.taken = 0
         self.pending: deque[str] = deque()
         self.used: list[str] = []
 
     def rows(self) -> Iterator[Row | BadRow]:
         """Yield the rows in the file's order; see `read_rows`."""
-        with open_text(self.path, self.found.encoding) as self.lines:
+        with open_text(self.path, self.found.encoding) as lines:
+            self.lines = lines
+            self.taken = len(list(islice(lines, self.found.before_header)))
             self.records = self.found.reader(self._take())
-            if self.found.has_separator_line:
-                next(self.records)
             header = self._header()
+            self.names = [name.strip() for name in header]
             columns = column_names(header)
-            check_columns(self.path, columns, self.needed, self._advice(columns))
+            read = columns if self.columns is None else self.columns
+            check_columns(self.path, columns, self.needed, self._advice(columns), read)
             self.swallowing = _Swallowing(self.path, self.found, columns, self.is_complete_row)
-            line, index = self.taken + 1, 0
+            line, index, empty = self.taken + 1, 0, list[int]()
             while True:
                 fields, fault = self._record()
                 if not self.used:
                     break
                 start, line = line, line + len(self.used)
                 if not fault and not fields:
-                    continue  # an empty line
-                fault = fault or self._fault(fields, header)
+                    empty.append(start)
+                    continue
+                # In a table of one column, an empty line is a row, unless it ends the file.
+                for number in empty if len(columns) == 1 else ():
+                    yield BadRow(self.split, self.path.name, index + 1, number, "the line is empty")
+                    index += 1
+                empty.clear()
+                fault = fault or self._fault(fields)
                 if fault:
                     line = start + 1
                     self._read_again(self.used[1:])
@@ -133,14 +142,16 @@ class CsvReader:
                 else f"its quotes do not pair up ({error}); {self.quotes_are_text}"
             )
 
-    def _fault(self, fields: list[str], header: list[str]) -> str:
-        if len(self.used) > 1:
+    def _fault(self, fields: list[str]) -> str:
+        if len(self.used) > 1 and not self.found.quoting_is_set:
             swallowed = self.swallowing.fault(self.used, self.quotes_are_text)
             if swallowed:
                 return swallowed
-        if len(fields) != len(header):
-            return f"has {len(fields)} fields where the header has {len(header)}"
-        if fields == header:
+        if len(fields) != len(self.names):
+            return f"has {len(fields)} fields where the header has {len(self.names)}"
+        if fields[0].startswith("\ufeff"):
+            return "begins with a byte order mark, as where files were joined; remove it"
+        if [name.strip() for name in fields] == self.names:
             return "repeats the header; remove it"
         return self.found.fault("".join(fields))
 
@@ -157,67 +168,73 @@ class _Swallowing:
     ) -> None:
         self.found, self.columns, self.is_complete_row = found, columns, is_complete_row
         with open_text(path, found.encoding) as lines:
-            sample = [found.fields(line) for line in islice(lines, _SAMPLE) if _is_paired(line)]
-        rows = [fields for fields in sample[1:] if len(fields) == len(columns)]
-        self.usual = [_usual_values(values) for values in zip(*rows, strict=True)]
+            sample = list(islice(lines, found.before_header + 1, found.before_header + _SAMPLE))
+        rows = [row for row in _single_lines(sample, found) if len(row) == len(columns)]
+        values = list(zip(*rows, strict=True)) or [()] * len(columns)
+        self.codes = [_are_codes(of_column) for of_column in values]
+        self.few = [_few_values(of_column) for of_column in values]
 
-    def fault(self, lines: Sequence[str], advice: str) -> str:
+    def fault(self, lines: Sequence[str], as_text: str) -> str:
         """Return the fault of a record with these lines, or an empty string.
 
-        The quote is stray if a later line with paired quotes is a row, or if the first and the last
-        line are rows after their quotes are removed: each has one stray quote. If no column shows
-        what a row is, and each line may be one, the user has to decide.
+        The quote is stray if a later line with paired quotes is surely a row, or if the first and
+        the last line may be rows after their quotes are removed: each has one stray quote. In a
+        table of one column, each line may be a row.
         """
-        paired = [self.found.fields(line) for line in lines[1:] if _is_paired(line)]
+        paired = [self.found.fields(line) for line in lines[1:] if line.count('"') % 2 == 0]
         ends = [
             line.replace('"', "").rstrip("\r\n").split(self.found.delimiter)
             for line in (lines[0], lines[-1])
         ]
-        if any(map(self._is_row, paired)) or all(map(self._is_row, ends)):
-            return f"a stray quote swallows the {len(lines) - 1} lines that follow; {advice}"
-        if self.found.quoting_is_set or self.is_complete_row or any(self.usual):
-            return ""
-        inner = [self.found.fields(line) for line in lines[1:-1]]
-        if len(self.columns) == 1 or all(
-            len(fields) == len(self.columns) for fields in (*ends, *inner)
-        ):
+        if any(map(self._is_row, paired)) or all(map(self._may_be_row, ends)):
+            several = self.found.advice("quoting", "csv")
             return (
-                f"its quote closes {len(lines) - 1} lines later, and each line may be a row; "
-                f"{advice}; if the text has several lines, {self.found.advice('quoting', 'csv')}"
+                f"a stray quote swallows the {len(lines) - 1} lines that follow; {as_text}; "
+                f"if this text has several lines, {several}"
             )
         return ""
 
     def _is_row(self, fields: list[str]) -> bool:
+        """Return whether a line is surely a row: its label, or a value of the column, says so."""
+        if not self._may_be_row(fields) or len(self.columns) == 1:
+            return False
+        known = [value in few for value, few in zip(fields, self.few, strict=True) if few]
+        return self.is_complete_row is not None or any(self.codes) or (bool(known) and all(known))
+
+    def _may_be_row(self, fields: list[str]) -> bool:
+        if len(self.columns) == 1:
+            return True
         if len(fields) != len(self.columns):
             return False
-        judged = [
-            is_usual(value)
-            for is_usual, value in zip(self.usual, fields, strict=False)
-            if is_usual is not None
-        ]
-        if judged and all(judged):
-            return True
+        if any(
+            codes and not _is_code(value) for value, codes in zip(fields, self.codes, strict=True)
+        ):
+            return False
         values = dict(zip(self.columns, fields, strict=True))
-        return self.is_complete_row is not None and self.is_complete_row(values)
+        return self.is_complete_row is None or self.is_complete_row(values)
 
 
-def _is_paired(line: str) -> bool:
-    return line.count('"') % 2 == 0
+def _single_lines(lines: Sequence[str], found: FoundFormat) -> list[list[str]]:
+    """Return the records of one line; the lines of other records may look like rows."""
+    rows = []
+    reader, before = found.reader(iter(lines)), 0
+    with suppress(csv.Error):  # a stray quote: what was read so far is enough
+        for fields in reader:
+            if reader.line_num == before + 1:
+                rows.append(fields)
+            before = reader.line_num
+    return rows
 
 
-def _usual_values(values: Sequence[str]) -> Callable[[str], bool] | None:
-    """Return a test for the usual values of a column, or None if any text may be one.
+def _are_codes(values: Sequence[str]) -> bool:
+    """Return whether a column has digits and no blanks: numbers, dates, identifiers."""
+    return len(values) >= _LEAST and all(map(_is_code, values))
 
-    A column has few values, as labels, or its values have digits and no blanks, as numbers, dates
-    and identifiers.
-    """
-    if len(values) < _LEAST:
-        return None
-    if sum(map(_is_code, values)) >= _USUAL * len(values):
-        return _is_code
+
+def _few_values(values: Sequence[str]) -> set[str]:
+    """Return the values of a column that has few of them, as labels; empty for other columns."""
     known = set(values)
-    few = len(known) <= min(_MOST_VALUES, len(values) // _LEAST)
-    return known.__contains__ if few else None
+    return known if len(known) <= min(_MOST_VALUES, len(values) // _LEAST) else set()
 
 
 def _is_code(value: str) -> bool:

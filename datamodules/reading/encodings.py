@@ -8,7 +8,7 @@ import codecs
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +17,7 @@ from datamodules.reading.errors import DataError
 log = logging.getLogger(__name__)
 
 ENCODING_ADVICE = "set data.encoding"
+_START = 2**16  # characters from which the line end is found
 MAX_LINE = 2**26  # characters; a longer line is no row of a table
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = {
@@ -31,7 +32,7 @@ _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 # Three accented letters in a row indicate another alphabet in another encoding, not a Western
 # European text.
 _OTHER_ALPHABET = re.compile(rb"[\xc0-\xff]{3}")
-_HALF = 0.5
+_ZEROS, _TIMES = 3, 4  # zero bytes of UTF-16, and how many times more than at other places
 _GUESSES = {
     "cp1252": "Windows-1252",
     "utf-16-le": "UTF-16-LE without a mark",
@@ -52,13 +53,9 @@ def detect_encoding(path: Path) -> str:
     utf8 = other = against = 0
     with path.open("rb") as file:
         start = file.read(4096)
-        for mark, encoding in _MARKS.items():
-            if start.startswith(mark):
-                return encoding
-        # In UTF-16 every ASCII character has a zero byte.
-        for encoding, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
-            if zeros and zeros.count(0) > _HALF * len(zeros):
-                return encoding
+        wide = _mark(start) or _wide_without_mark(start)
+        if wide:
+            return wide
         file.seek(0)
         while line := file.readline(MAX_LINE):
             if line.isascii():
@@ -72,10 +69,32 @@ def detect_encoding(path: Path) -> str:
     return "cp1252" if other and not utf8 and not against else "utf-8"
 
 
+def _mark(start: bytes) -> str:
+    """Return the encoding that a byte order mark states, or an empty string."""
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "")
+
+
+def _wide_without_mark(start: bytes) -> str:
+    """Return UTF-16 without a mark: delimiters, digits and line ends have a zero byte each."""
+    second, first = start[1::2].count(0), start[::2].count(0)
+    if second >= _ZEROS and second > _TIMES * first:
+        return "utf-16-le"
+    return "utf-16-be" if first >= _ZEROS and first > _TIMES * second else ""
+
+
+def with_mark(path: Path, encoding: str) -> str:
+    """Return the form of an encoding that drops the byte order mark, if the file has one."""
+    with path.open("rb") as file:
+        marked = _mark(file.read(4))
+    same = marked and codecs.lookup(encoding).name[:6] in (marked[:6], marked.replace("-sig", ""))
+    return marked if same else encoding
+
+
 def check_encoding(name: str) -> None:
     """Raise `DataError` if Python has no encoding of texts with this name."""
     try:
-        "".encode(name)
+        with suppress(UnicodeDecodeError):  # UTF-16 needs two bytes
+            b"a".decode(name, "surrogateescape")
     except (LookupError, ValueError, TypeError) as error:
         msg = f"data.encoding: received {name!r}; give one of Python's encodings, as cp1252"
         raise DataError(msg) from error
@@ -87,8 +106,8 @@ def open_text(
 ) -> Iterator[Iterator[str]]:
     """Open a text file.
 
-    Lines end with a line feed. A carriage return alone ends a line only in a file without line
-    feeds.
+    Lines end with a line feed. A carriage return alone ends a line only in a file whose start has
+    more of them than line feeds.
 
     Args:
         path: The file.
@@ -105,13 +124,17 @@ def open_text(
     wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
     errors = "strict" if wide else "surrogateescape"
     try:
-        with path.open(encoding=encoding, errors=errors, newline="\n") as file:
-            newline = "\n" if file.readline(MAX_LINE).endswith("\n") else "\r"
+        with path.open(encoding=encoding, errors=errors, newline="") as file:
+            start = file.read(_START)
+        alone = start.count("\r") - start.count("\r\n")
+        newline = "\r" if alone > start.count("\n") else "\n"
         with path.open(encoding=encoding, errors=errors, newline=newline) as file:
             yield _lines(file, path)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
         msg = (
-            f"{path} is not valid {encoding.upper()}: {error.reason} at byte {error.start}; "
+            f"{path} is not valid {encoding.upper()}: {reason}{where}; "
             f"save it as UTF-8, or {advice}"
         )
         raise DataError(msg) from error

@@ -8,14 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from datamodules.reading.encodings import check_encoding, found_encoding, open_text
+from datamodules.reading.encodings import check_encoding, found_encoding, open_text, with_mark
 from datamodules.reading.errors import DataError
 from datamodules.reading.rows import unreadable
 
 Quoting = Literal["csv", "none"]
+Option = Literal["data.", "--"]  # the prefix of a key of the config, or of a command line's option
 DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 10_000  # lines from which the quoting is found
-_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # Excel's first line
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # Excel's first line
 # Rows with quotes that no CSV writer writes: so many, and this share, show that quotes are text.
 _LEAST_ODD, _LEAST_ODD_SHARE = 3, 0.05
 
@@ -29,13 +30,13 @@ class TableFormat:
         delimiter: The character between two fields.
         quoting: csv if a field in quotes may contain delimiters and line ends; none if quotes are
             characters of the texts.
-        option: How the user sets one of these; messages name it.
+        option: Whether messages name the keys of the config, or a command line's options.
     """
 
     encoding: str | None = None
     delimiter: str | None = None
     quoting: Quoting | None = None
-    option: str = "data.{}="
+    option: Option = "data."
 
     def __post_init__(self) -> None:
         """Raise `DataError` if a value is invalid."""
@@ -62,18 +63,18 @@ class FoundFormat:
         delimiter: The character between two fields; empty if the file has no fields, as JSONL.
         quoting: See `TableFormat`.
         quoting_is_set: Whether the user set the quoting.
-        option: How the user sets one of these; messages name it.
+        option: See `TableFormat`.
         skips_blanks: Whether blanks after a delimiter are no part of the field.
-        has_separator_line: Whether the first line is Excel's `sep=;`.
+        before_header: Number of lines before the header: empty ones, and Excel's `sep=;`.
     """
 
     encoding: str
     delimiter: str = ""
     quoting: Quoting = "csv"
     quoting_is_set: bool = False
-    option: str = TableFormat.option
+    option: Option = "data."
     skips_blanks: bool = False
-    has_separator_line: bool = False
+    before_header: int = 0
 
     def __str__(self) -> str:
         """Return a description for the plan."""
@@ -85,16 +86,14 @@ class FoundFormat:
 
     def advice(self, name: str, value: str) -> str:
         """Return the advice to set one of these, for example `set data.quoting=none`."""
-        return f"set {self.option.format(name)}{value}"
+        return advice(self.option, name, value)
 
     def fault(self, text: str) -> str:
         """Return why the characters of a text are invalid, or an empty string."""
         fault = unreadable(text, self.encoding.removesuffix("-sig"))
-        return (
-            f"{fault}; if that is wrong, {self.advice('encoding', '...')}"
-            if "byte" in fault
-            else fault
-        )
+        if "byte" not in fault:
+            return fault
+        return f"{fault}; if that is wrong, {self.advice('encoding', 'NAME')}"
 
     def reader(self, lines: Iterator[str]) -> "Iterator[list[str]]":
         """Return Python's CSV reader of these lines; it raises `csv.Error` for stray quotes."""
@@ -114,8 +113,13 @@ class FoundFormat:
             return []
 
 
+def advice(option: Option, name: str, value: str) -> str:
+    """Return the advice to set a value, for example `set data.quoting=none`."""
+    return f"set {option}{name}{'=' if option == 'data.' else ' '}{value}"
+
+
 def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> FoundFormat:
-    """Complete the format of a text table.
+    """Complete the format of a text file.
 
     The delimiter is the one with which the header has the needed columns. Quotes are characters of
     the texts if a considerable part of the rows has quotes that no CSV writer writes.
@@ -128,18 +132,20 @@ def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> Fou
     Raises:
         DataError: If the file cannot be decoded.
     """
-    advice = f"set {settings.option.format('encoding').rstrip('= ')}"
-    encoding = settings.encoding or found_encoding(path, advice)
+    other = advice(settings.option, "encoding", "NAME")
+    encoding = (
+        found_encoding(path, other)
+        if settings.encoding is None
+        else with_mark(path, settings.encoding)
+    )
     if path.suffix.lower() not in (".csv", ".tsv"):
         return FoundFormat(encoding, option=settings.option)
-    with open_text(path, encoding, advice) as lines:
+    with open_text(path, encoding, other) as lines:
         sample = list(islice(lines, _SAMPLE))
-    separator = _SEPARATOR_LINE.fullmatch(sample[0]) if sample else None
-    header = sample[1 if separator else 0] if len(sample) > bool(separator) else ""
+    before, separator = _before_header(sample)
+    header = sample[before] if before < len(sample) else ""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    delimiter = settings.delimiter or (
-        separator.group(1) if separator else _delimiter(header, needed, usual)
-    )
+    delimiter = settings.delimiter or separator or _delimiter(header, needed, usual)
     found = FoundFormat(
         encoding,
         delimiter,
@@ -148,11 +154,34 @@ def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> Fou
         settings.option,
         # A blank before a quote hides the quote from a CSV reader.
         all(name.startswith(" ") for name in header.split(delimiter)[1:]) and delimiter in header,
-        separator is not None,
+        before,
     )
-    if settings.quoting is None and _quotes_are_text(sample[bool(separator) :], found):
+    if settings.quoting is None and _quotes_are_text(sample[before:], found):
         return replace(found, quoting="none")
     return found
+
+
+def unused_settings(path: Path, settings: TableFormat) -> str:
+    """Return the fault if a setting is of no use for a file, or an empty string."""
+    suffix = path.suffix.lower()
+    used = {".csv": 3, ".tsv": 3, ".jsonl": 1, ".txt": 1}.get(suffix, 0)
+    names = ("encoding", "delimiter", "quoting")
+    unused = [name for name in names[used:] if getattr(settings, name) is not None]
+    if not unused:
+        return ""
+    return f"{settings.option}{unused[0]}: {suffix} files have none; leave it out"
+
+
+def _before_header(sample: Sequence[str]) -> tuple[int, str]:
+    """Return the number of lines before the header, and the delimiter that one of them states."""
+    separator = ""
+    for number, line in enumerate(sample):
+        stated = _SEPARATOR_LINE.fullmatch(line.rstrip("\r\n")) if not separator else None
+        if stated:
+            separator = stated[1]
+        elif line.strip():
+            return number, separator
+    return len(sample), separator
 
 
 def _delimiter(header: str, needed: Sequence[str], usual: str) -> str:
@@ -178,7 +207,8 @@ def _quotes_are_text(sample: Sequence[str], found: FoundFormat) -> bool:
     for line in sample[1:]:
         torn += bool(line.strip()) and line.count(found.delimiter) != width - 1
         if '"' in line:
-            rest, count = quoted.subn("", line)
+            # Other programs write a quote within quotes as \\", which is no evidence.
+            rest, count = quoted.subn("", line.replace('\\"', ""))
             # One quote alone may open or close a text of several lines.
             odd += rest.replace('""', "").count('"') > 1
             regular += count > 0

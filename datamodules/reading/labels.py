@@ -85,7 +85,8 @@ class ClassLabels(LabelReader):
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class, or stands for one."""
-        return row[self.column] in self._classes or row[self.column] in self.label_map
+        label = row[self.column].strip()
+        return label in self._classes or label_text(label) in self.label_map
 
     def divide(
         self, labels: Sequence[int], fraction: float, seed: int
@@ -188,10 +189,6 @@ class SeparatedLabels(_SeveralLabels):
             chosen.add(label)
         return tuple(_PRESENT if k in chosen else _ABSENT for k in range(len(self.class_names))), ""
 
-    def is_complete(self, row: Mapping[str, str]) -> bool:
-        """Return whether a row has sound labels, at least one."""
-        return bool(row[self.column].strip()) and super().is_complete(row)
-
 
 def label_reader(
     column: str | Sequence[str],
@@ -250,7 +247,14 @@ def _label_map(given: Mapping[Any, str], class_names: Sequence[str]) -> LabelMap
     if unknown is not None:
         msg = f"data.label_map: received {unknown!r}, which is none of {shortened(class_names)}"
         raise DataError(msg)
-    return {label_text(value): name for value, name in given.items()}
+    names: dict[str, str] = {}
+    for value, name in given.items():
+        text = label_text(value)
+        before = text if text in class_names else names.setdefault(text, name)
+        if before != name:
+            msg = f"data.label_map: {text!r} stands for {before!r} and {name!r}; remove one"
+            raise DataError(msg)
+    return names
 
 
 def _check_names(class_names: Sequence[str], separator: str) -> None:

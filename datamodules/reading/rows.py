@@ -46,7 +46,12 @@ def column_names(header: Sequence[str]) -> list[str]:
     A column without a name gets its position from 1: `column_3`.
     """
     names = [name.strip() for name in header]
-    return [name or f"column_{position}" for position, name in enumerate(names, start=1)]
+    for position, name in enumerate(names, start=1):
+        free = f"column_{position}"
+        while not name and free in names:
+            free += "_"
+        names[position - 1] = name or free
+    return names
 
 
 def check_columns(
@@ -54,8 +59,17 @@ def check_columns(
     columns: Sequence[str],
     needed: Sequence[str],
     advice: str = COLUMN_ADVICE,
+    read: Sequence[str] | None = None,
 ) -> None:
-    """Raise `DataError` if a needed column is missing or a column name occurs twice."""
+    """Raise `DataError` if a needed column is missing or a column that is read occurs twice.
+
+    Args:
+        path: The file.
+        columns: Its columns.
+        needed: Columns that it must have.
+        advice: Next step for the user if one is missing.
+        read: Columns that are read; None reads all.
+    """
     fault = unreadable("".join(columns))
     if fault:
         msg = f"{path}: the header {fault}; save the file as UTF-8"
@@ -65,10 +79,10 @@ def check_columns(
             shown = ", ".join(columns[:_MOST_COLUMNS])
             msg = f"{path}: no column '{column}'; it has {shown}; {advice}"
             raise DataError(msg)
-    name, count = Counter(columns).most_common(1)[0] if columns else ("", 0)
-    if count > 1:
-        msg = f"{path}: the header names '{name}' {count} times; rename all but one"
-        raise DataError(msg)
+    for name, count in Counter(columns).items():
+        if count > 1 and (read is None or name in read):
+            msg = f"{path}: the header names '{name}' {count} times; rename all but one"
+            raise DataError(msg)
 
 
 def unreadable(text: str, encoding: str = "utf-8") -> str:

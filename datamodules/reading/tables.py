@@ -40,7 +40,7 @@ def read_rows(
         split: Split that bad rows name.
         advice: Next step for the user if a column is missing.
         table_format: Encoding, delimiter and quoting of a text file.
-        columns: Columns that are read from a Parquet file; None reads all.
+        columns: Columns that are used; None uses all.
 
     Yields:
         Rows and bad rows in the file's order.
@@ -63,7 +63,9 @@ def read_rows(
     if suffix == ".jsonl":
         yield from _read_jsonl(path, needed, split, advice, table_format)
     else:
-        yield from CsvReader(path, table_format, needed, is_complete_row, split, advice).rows()
+        yield from CsvReader(
+            path, table_format, needed, is_complete_row, split, advice, columns
+        ).rows()
 
 
 def _read_jsonl(
@@ -119,7 +121,7 @@ def _read_parquet(
 ) -> Iterator[Row]:
     index = 0
     with open_parquet(path) as file:
-        check_columns(path, file.schema_arrow.names, needed, advice)
+        check_columns(path, file.schema_arrow.names, needed, advice, columns)
         wanted = None if columns is None else list(columns)
         for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
             for values in batch.to_pylist():

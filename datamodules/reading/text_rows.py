@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, DataError, check_count
-from datamodules.reading.formats import TableFormat
+from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.labels import LabelReader
 from datamodules.reading.progress import tracked
 from datamodules.reading.rows import COLUMN_ADVICE, Row, unreadable
@@ -195,21 +195,24 @@ def text_rows(
         DataError: If the file cannot be read at all.
     """
     if path.suffix.lower() == ".txt":
-        yield from _lines(path, column, table_format.encoding)
+        yield from _lines(path, column, table_format)
     else:
         yield from read_rows(path, [column], advice=advice, table_format=table_format)
 
 
-def _lines(path: Path, column: str, encoding: str | None) -> Iterator[Row | BadRow]:
+def _lines(path: Path, column: str, table_format: TableFormat) -> Iterator[Row | BadRow]:
     if path.stat().st_size == 0:
         msg = f"{path} is empty; write one text per line"
         raise DataError(msg)
-    with open_text(path, encoding) as lines:
+    found = find_format(path, [], table_format)
+    with open_text(path, found.encoding) as lines:
         for index, line in enumerate(lines):
-            if line.strip():
-                yield Row(index, index + 1, {column: line.rstrip("\r\n")})
-            else:
-                yield BadRow("", path.name, index + 1, None, "the line is empty")
+            fault = found.fault(line) if line.strip() else "the line is empty"
+            yield (
+                BadRow("", path.name, index + 1, None, fault)
+                if fault
+                else Row(index, index + 1, {column: line.rstrip("\r\n")})
+            )
 
 
 def usable_rows(

@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.reading.errors import DataError, check_count, raise_bad_rows
-from datamodules.reading.formats import TableFormat, find_format
+from datamodules.reading.formats import TableFormat, find_format, unused_settings
 from datamodules.reading.progress import progress
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import TEXT_SUFFIXES, open_parquet, read_rows
@@ -98,6 +98,9 @@ def predict_texts(
         msg = f"texts are predicted one file at a time; received {received}"
         raise DataError(msg)
     input = inputs[0]
+    unused = unused_settings(input, table_format)
+    if unused:
+        raise DataError(unused)
     predictor = TextPredictor(run)
     column = column or str(run.cfg.data.text_column)
     if input.suffix.lower() in TEXT_SUFFIXES:
@@ -119,7 +122,7 @@ def predict_texts(
                 raise_bad_rows(faults, advice=ADVICE)
             bad += len(faults)
             if good:
-                _check_names(good[0], output, input)
+                _check_names(good, output, input)
                 predictions = predictor.predictions([row.values[column] for row in good])
                 pairs = zip(good, output.rows(predictions), strict=True)
                 writer.write([{**row.values, **added} for row, added in pairs])
@@ -140,11 +143,13 @@ def _schema(path: Path, output: OutputColumns) -> pa.Schema:
         return pa.schema([*file.schema_arrow, *fields])
 
 
-def _check_names(row: Row, output: OutputColumns, path: Path) -> None:
-    taken = [name for name in output.types if name in row.values]
-    if taken:
-        msg = (
-            f"{path} has a column {taken[0]} already, which the prediction would overwrite; "
-            "rename it"
-        )
-        raise DataError(msg)
+def _check_names(rows: Sequence[Row], output: OutputColumns, path: Path) -> None:
+    """Raise `DataError` if a row has a column of the prediction; in JSONL only some rows may."""
+    for row in rows:
+        taken = [name for name in output.types if name in row.values]
+        if taken:
+            msg = (
+                f"{path}, row {row.number}: there is a column {taken[0]} already, "
+                "which the prediction would overwrite; rename it"
+            )
+            raise DataError(msg)

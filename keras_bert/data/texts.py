@@ -14,7 +14,7 @@ from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
 
-FORMAT = TableFormat(option="--{} ")  # messages name the options of this command line
+FORMAT = TableFormat(option="--")  # messages name the options of this command line
 _TEXT_COLUMN = "name another with --text-column"
 _COLUMNS = f"{_TEXT_COLUMN} or --label-column"
 

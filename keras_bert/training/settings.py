@@ -134,7 +134,7 @@ class TableSettings:
             self.encoding,
             self.delimiter,
             None if self.quoting == "auto" else self.quoting,
-            "--{} ",
+            "--",
         )
 
 

@@ -45,10 +45,10 @@ def test_names_are_separated(value: Any, expected: tuple[int, ...] | str) -> Non
     assert bool(reason) == isinstance(expected, str)
 
 
-def test_an_empty_label_does_not_make_a_line_a_row() -> None:
+def test_an_empty_label_is_a_label_of_a_row() -> None:
     reader = SeparatedLabels("tags", ";", NAMES)
     assert reader.is_complete({"tags": "joy"})
-    assert not reader.is_complete({"tags": ""})
+    assert reader.is_complete({"tags": ""})
     assert not reader.is_complete({"tags": "a word"})
 
 
@@ -109,5 +109,10 @@ def test_other_values_stand_for_classes(value: Any) -> None:
 
 
 def test_a_label_map_names_classes_only() -> None:
-    with pytest.raises(DataError, match=r"data\.label_map: received 'eggs', which is none of ham"):
-        label_reader("label", None, ["ham", "spam"], {0: "eggs"})
+    for names, message in (
+        ({0: "eggs"}, r"data\.label_map: received 'eggs', which is none of ham"),
+        ({1: "ham", "1": "spam"}, "'1' stands for 'ham' and 'spam'"),
+        ({"ham": "spam"}, "'ham' stands for 'ham' and 'spam'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            label_reader("label", None, ["ham", "spam"], names)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from datamodules.reading.errors import BadRow, DataError
-from datamodules.reading.formats import FoundFormat, TableFormat, find_format
+from datamodules.reading.formats import FoundFormat, TableFormat, find_format, unused_settings
 from datamodules.reading.rows import MAX_CHARACTERS, Row
 from datamodules.reading.tables import read_rows
 from tests.datamodules.test_tables import written
@@ -124,7 +124,7 @@ def test_texts_of_several_lines_in_one_column_are_read_if_the_user_says_so(tmp_p
     path = written(tmp_path, 'text\none\n"two\nlines"\n')
     rows = list(read_rows(path, ["text"]))
     assert [type(row) for row in rows] == [Row, BadRow, Row]
-    assert "if the text has several lines, set data.quoting=csv" in str(rows[1])
+    assert "if this text has several lines, set data.quoting=csv" in str(rows[1])
     rows = list(read_rows(path, ["text"], table_format=TableFormat(quoting="csv")))
     assert [row.values["text"] for row in rows if isinstance(row, Row)] == ["one", "two\nlines"]
 
@@ -138,7 +138,7 @@ def test_encodings_are_found_or_set(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "if that is wrong, set data.encoding" in caplog.text
     path = written(tmp_path, "id,text,label\n1,Привет,real\n".encode("cp1251"))
     _, bad = read(path)
-    assert bad[0].endswith("is not UTF-8: byte 0xCF; if that is wrong, set data.encoding=...")
+    assert bad[0].endswith("is not UTF-8: byte 0xCF; if that is wrong, set data.encoding=NAME")
     assert read(path, TableFormat(encoding="cp1251"))[0][0]["text"] == "Привет"
     _, bad = read(written(tmp_path, content.encode()), TableFormat(encoding="ascii"))
     assert "is not ASCII: byte 0xC3" in bad[0]
@@ -196,3 +196,115 @@ def test_lists_and_missing_values_of_parquet_are_kept_for_the_checks(tmp_path: P
     assert [row["label"] for row in rows] == [1, None, 0]
     rows = list(read_rows(tmp_path / "a.parquet", NEEDED, columns=NEEDED))
     assert [list(row.values) for row in rows if isinstance(row, Row)] == [NEEDED] * 3
+
+
+def complete(row: dict[str, str]) -> bool:
+    return row["label"] in ("pos", "neg")
+
+
+def test_a_rare_value_does_not_hide_swallowed_rows(tmp_path: Path) -> None:
+    """The values of the first rows do not know the category of the others."""
+    lines = [f"sport,some words here {i}\n" for i in range(2500)]
+    lines += ['news,"Yes we can\n', "news,first\n", "news,second\n", 'news,said he"\n']
+    path = written(tmp_path, "topic,text\n" + "".join(lines + ["news,plain\n"] * 50))
+    rows = list(read_rows(path, ["text"]))
+    assert len(rows) == 2554
+    assert [row.number for row in rows if isinstance(row, BadRow)] == [2501]
+
+
+@pytest.mark.parametrize("known", [complete, None])
+def test_mails_with_a_footer_are_read(known: object, tmp_path: Path) -> None:
+    texts = [
+        f"Dear all {i},\nnews.\nKind regards, Bob" if i % 5 == 0 else f"short, {i}"
+        for i in range(500)
+    ]
+    frame = pd.DataFrame({"text": texts, "label": ["pos", "neg"] * 250})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    rows = list(read_rows(tmp_path / "a.csv", NEEDED, known))  # type: ignore[arg-type]
+    assert [row.values["text"] for row in rows if isinstance(row, Row)] == texts
+
+
+def test_a_text_whose_lines_are_rows_is_read_if_the_user_says_so(tmp_path: Path) -> None:
+    texts = [f"buy:\n3,apples\n4,pears {i}" for i in range(20)]
+    pd.DataFrame({"id": range(20), "text": texts}).to_csv(tmp_path / "a.csv", index=False)
+    assert isinstance(next(iter(read_rows(tmp_path / "a.csv", ["text"]))), BadRow)
+    rows = read_rows(tmp_path / "a.csv", ["text"], table_format=TableFormat(quoting="csv"))
+    assert [row.values["text"] for row in rows if isinstance(row, Row)] == texts
+
+
+def test_backslashes_before_quotes_are_no_text(tmp_path: Path) -> None:
+    lines = [f"plain words {i},pos\n" for i in range(30)]
+    lines += ['"he said \\"hi\\" to me",neg\n'] * 5
+    path = written(tmp_path, "text,label\n" + "".join(lines))
+    assert find_format(path, NEEDED, TableFormat()).quoting == "csv"
+    rows, bad = read(path)
+    assert len(rows) == 30
+    assert len(bad) == 5
+    assert "quotes do not pair up" in bad[0]
+
+
+def test_empty_lines_of_one_column_are_rows(tmp_path: Path) -> None:
+    rows = list(read_rows(written(tmp_path, "text\nfirst\n\nthird\n\n\n"), ["text"]))
+    assert [type(row) for row in rows] == [Row, BadRow, Row]
+    assert str(rows[1]) == "train.csv, row 2 (line 3): the line is empty"
+    assert [row.number for row in rows] == [1, 2, 3]
+
+
+def test_joined_files_are_named(tmp_path: Path) -> None:
+    content = "text,label\na,x\n text , label\n\ufeffb,y\n"
+    _, bad = read(written(tmp_path, content))
+    assert "row 2 (line 3): repeats the header" in bad[0]
+    assert "row 3 (line 4): begins with a byte order mark" in bad[1]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "given"),
+    [("utf-8-sig", "utf-8"), ("utf-16", "utf-16"), ("utf-16", "utf-16-le"), ("utf-8", "utf-8-sig")],
+)
+def test_a_mark_is_no_part_of_the_header(encoding: str, given: str, tmp_path: Path) -> None:
+    path = written(tmp_path, "text,label\nnaïve,x\n".encode(encoding))
+    assert read(path, TableFormat(encoding=given))[0] == [{"text": "naïve", "label": "x"}]
+
+
+def test_a_wrong_encoding_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, b"text,label\na,x\n")
+    with pytest.raises(DataError, match=r"is not valid UTF-16: .*set data\.encoding=NAME"):
+        read(path, TableFormat(encoding="utf-16"))
+    with pytest.raises(DataError, match="received 'idna'"):
+        TableFormat(encoding="idna")
+
+
+def test_utf16_without_a_mark_is_found_in_other_scripts(tmp_path: Path) -> None:
+    content = "id,text,label\n" + "".join(f"{i},{'漢字' * 40},x\n" for i in range(9))
+    rows, bad = read(written(tmp_path, content.encode("utf-16-le")))
+    assert not bad
+    assert rows[0]["text"] == "漢字" * 40
+
+
+def test_lines_before_the_header_and_unread_columns(tmp_path: Path) -> None:
+    path = written(tmp_path, '\n"sep=;"\n\ntext;label;n;n;\na;x;1;2;3\n')
+    rows = list(read_rows(path, NEEDED, columns=NEEDED))
+    assert [(row.line, row.values["text"]) for row in rows if isinstance(row, Row)] == [(5, "a")]
+    with pytest.raises(DataError, match="names 'n' 2 times"):
+        list(read_rows(path, NEEDED))
+
+
+def test_line_feeds_within_the_cells_of_an_old_mac(tmp_path: Path) -> None:
+    rows, bad = read(written(tmp_path, b'text,label\r"a\nb",x\rc,y\rd,x\r'))
+    assert not bad
+    assert [row["text"] for row in rows] == ["a\nb", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("a.txt", {"delimiter": ";"}, "--delimiter: .txt files have none; leave it out"),
+        ("a.jsonl", {"quoting": "none"}, "--quoting: .jsonl files have none"),
+        ("a.parquet", {"encoding": "utf-8"}, "--encoding: .parquet files have none"),
+        ("a.csv", {"delimiter": ";", "encoding": "utf-8", "quoting": "csv"}, ""),
+    ],
+)
+def test_settings_without_use_are_named(name: str, settings: dict[str, str], message: str) -> None:
+    fault = unused_settings(Path(name), TableFormat(**settings, option="--"))  # type: ignore[arg-type]
+    assert fault.startswith(message)
+    assert bool(fault) == bool(message)

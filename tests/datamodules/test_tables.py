@@ -11,7 +11,7 @@ from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
 
-OTHER = "if that is wrong, set data.encoding=..."
+OTHER = "if that is wrong, set data.encoding=NAME"
 NEEDED = ["id", "text", "label"]
 
 
