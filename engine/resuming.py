@@ -54,7 +54,8 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
 
     Args:
         cfg: The config; `ckpt_path` is null, last or a path.
-        folder: The run folder, which has the checkpoint `last`.
+        folder: The run folder; for `last` it has that checkpoint or config.yaml, see
+            `RunFolder.begin`.
 
     Returns:
         The path; None if the run starts from the beginning, as one without a complete epoch does.
@@ -84,9 +85,9 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
                 f"give the same overrides again, or start a new run"
             )
             raise CheckpointError(msg)
-        if not folder.last_checkpoint.exists():
-            log.warning("%s has no complete epoch; it starts from the beginning", folder.path)
-            return None
+    if not folder.last_checkpoint.exists():
+        log.warning("%s has no complete epoch; it starts from the beginning", folder.path)
+        return None
     return folder.last_checkpoint
 
 

@@ -110,6 +110,12 @@ def test_a_resume_is_advised_only_where_it_works(tmp_path: Path) -> None:
     write_text(folder.best_checkpoint, "weights")  # of a run without training
     with pytest.raises(RunFolderError, match=r"already: set another hydra\.run\.dir"):
         folder.begin(None)
+    with pytest.raises(RunFolderError, match=r"to resume from; set another hydra\.run\.dir to"):
+        folder.begin("last")
+    write_text(folder.config, "seed: 1")  # the run starts again with this config
+    with pytest.raises(RunFolderError, match=r"already: set ckpt_path=last .*, or set another"):
+        folder.begin(None)
+    folder.begin("last")
     write_text(folder.last_checkpoint, "state")
     with pytest.raises(RunFolderError, match=r"already: set ckpt_path=last .*, or set another"):
         folder.begin(None)
@@ -123,6 +129,18 @@ def test_folders_that_are_made_at_once_differ(tmp_path: Path) -> None:
     assert all(path.is_dir() for path in made)
     names = {"stamp", *(f"stamp_{number}" for number in range(2, 101))}
     assert {path.name for path in made} == names
+
+
+def test_folders_are_made_and_discarded_at_once(tmp_path: Path) -> None:
+    def once(number: int) -> None:
+        RunFolder(make_folder(tmp_path / "runs" / "stamp")).discard_unless_run()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(once, range(2000)))
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "link" / "stamp")
 
 
 def test_characters_that_utf8_cannot_encode_are_escaped(tmp_path: Path) -> None:
