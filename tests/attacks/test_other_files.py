@@ -3,17 +3,21 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+import reports.tables
 import run_folders.memory
 from datamodules.images.decoding import BadImageError, check_image, decode_image
 from datamodules.masks.class_list import ClassList
 from datamodules.texts.tokenizing import load_tokenizer
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
+from reports.tables import read_parquet
 from run_folders.memory import check_archive, check_model_folder, free_memory
-from run_folders.untrusted import DamagedFileError
+from run_folders.untrusted import DamagedFileError, read_yaml
 from tests.attacks import inputs as at
 
 OTHER_WEIGHTS = "no usable weights of this network"
@@ -92,6 +96,19 @@ def test_the_free_memory_is_that_of_the_container(
         assert free_memory() > 2_900_000
 
 
+def test_a_table_that_shares_its_values_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, count = tmp_path / "test.parquet", 100
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["x" * 2**20])
+    pq.write_table(pa.table({"text": texts}), path, store_schema=False)
+    assert path.stat().st_size < 2**20
+    assert len(read_parquet(path)) == count
+    monkeypatch.setattr(reports.tables, "free_memory", lambda: 2**26)
+    with pytest.raises(DamagedFileError, match="more memory than the 67,108,864 bytes"):
+        read_parquet(path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[" * 10000, '{"model": 1}', '{"version": "1.0"}'])
 def test_a_damaged_tokenizer_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
@@ -134,3 +151,11 @@ def test_a_hostile_class_list_is_one_line(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(DamagedFileError, match=rf"{path} is damaged: .*; correct the class list"):
         ClassList.read(str(path))
+
+
+@pytest.mark.parametrize("value", ["!!bool maybe", '!!int ""', "!!timestamp foo", "!!float [1]"])
+def test_a_yaml_value_of_another_type_than_its_tag_is_one_line(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: {value}\n")
+    with pytest.raises(DamagedFileError, match=f"{path} is damaged: "):
+        read_yaml(path)
