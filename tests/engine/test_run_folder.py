@@ -63,6 +63,45 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         RunFolder(tmp_path).read_json("status.json")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "wrong"),
+    [
+        ("overrides.json", "number", "x"),
+        ("sweep.json", "flags", "--config-dir=x"),
+        ("plan.json", "ended", ["x"]),
+        ("plan.json", "formats", {"train": 1}),
+        ("plan.json", "max_steps", "x"),
+        ("provenance.json", "backbone", "x"),
+        ("provenance.json", "backbone.epoch", "x"),
+    ],
+)
+def test_a_recorded_value_of_another_type_is_named(
+    name: str, key: str, wrong: object, tmp_path: Path
+) -> None:
+    counts, git = {"total": 1, "trainable": 1}, {"commit": None, "dirty": None}
+    hardware = {"cpu": "x", "threads": 1, "memory_gib": 1.0, "gpus": []}
+    backbone = {"run": "x", "epoch": 0, "checkpoint_sha256": "x", "data": {}}
+    sound: dict[str, dict[str, object]] = {
+        "overrides.json": {"words": [], "number": 1},
+        "sweep.json": {"words": [], "flags": []},
+        "plan.json": {
+            "rows": [], "parameters": counts, "stages": [], "batches_per_epoch": 1, "precision": "x",
+            "device": "x", "padding_share": None, "max_epochs": -1, "max_steps": -1,
+        },
+        "provenance.json": {
+            "git": git, "versions": {}, "hardware": hardware, "seed": 1, "data": {},
+            "backbone": {**backbone, "backbone": backbone},
+        },
+    }  # fmt: skip
+    folder, content = RunFolder(tmp_path), sound[name]
+    folder.write_json(name, content)
+    assert folder.read_json(name) == content
+    inner = {**backbone, "epoch": wrong} if key == "backbone.epoch" else wrong
+    folder.write_json(name, {**content, key.partition(".")[0]: inner})
+    with pytest.raises(DamagedFileError, match=f"{key}.* is .*, where "):
+        folder.read_json(name)
+
+
 def test_status_keeps_its_start(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.begin(None)
