@@ -1,6 +1,7 @@
 """Weights, tokenizers, images and class lists that are hostile or damaged are one line."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ from tests.attacks import inputs as at
 OTHER_WEIGHTS = "no usable weights of this network"
 WEIGHTS = {
     "code.pth": (at.pickled, "other content than tensors and plain values, which could run code"),
+    "lfs.pth": (at.text("version https://git-lfs.github.com/spec/v1\n"), "or not a file that torch.save writes: Unsupported operand 118"),
+    "page.pth": (at.text("<!doctype html>"), "or not a file that torch.save writes: Unsupported operand 60"),
     "list.pth": (at.saved([1]), OTHER_WEIGHTS),
     "shapes.pth": (at.saved({"stem.weight": torch.zeros(2)}), OTHER_WEIGHTS),
     "text.pth": (at.text("hello"), OTHER_WEIGHTS),
@@ -78,6 +81,10 @@ def test_an_archive_that_unpacks_to_more_than_the_free_memory_is_not_unpacked(
     path.rename(folder / "pytorch_model.bin")
     with pytest.raises(DamagedFileError, match=r"pytorch_model\.bin is .* unpacks to 8,388,608"):
         check_model_folder(folder)
+    (folder / "pytorch_model.bin").rename(folder / "optimizer.pt")  # nobody loads it
+    (folder / "x.json").symlink_to(folder / "nothing")
+    os.mkfifo(folder / "pytorch_model.bin")
+    check_model_folder(folder)
 
 
 def test_the_free_memory_is_that_of_the_container(
