@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 from engine.command_line import commands
 from engine.command_line.quoting import quoted
 from engine.config.redaction import HIDDEN, hide, redacted, secret_values
+from engine.sweeps.resuming import redact_sweep_record
 from run_folders.own_packages import VARIABLE
+from run_folders.untrusted import MAX_YAML, DamagedFileError
 from tests.conftest import SAMPLE, Train
 
 
@@ -68,6 +70,12 @@ def test_a_secret_with_quotes_is_hidden(secret: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(commands, "_same_job", lambda _: [override])
     command = commands.resume_run_command(Path("run"), {secret})
     assert f'logger.api_key="{HIDDEN}"' in shlex.split(command)
+
+
+def test_a_huge_record_of_a_sweep_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").write_text("#" * (MAX_YAML + 1))
+    with pytest.raises(DamagedFileError, match=r"multirun\.yaml is damaged: it has more than"):
+        redact_sweep_record(tmp_path, {"x"})
 
 
 KEYED = (
