@@ -9,7 +9,7 @@ import lightning
 from omegaconf import DictConfig
 
 from engine.command_line.commands import resume_run_command
-from engine.config.redaction import hide, secret_values
+from engine.config.redaction import secret_values
 from engine.processes.first_failure import FailedElsewhereError, reporting_first_failure
 from engine.processes.outcome import describe, is_user_error
 from engine.processes.ranks import add_rank, is_child
@@ -36,7 +36,7 @@ def recording_end(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
         folder.write_end_if_missing("interrupted", str(error))
         requeue_after(error)
         if folder.last_checkpoint.exists() and folder.writes:
-            log.error("to resume: %s", hide(resume_run_command(folder.path), secret_values(cfg)))
+            log.error("to resume: %s", resume_run_command(folder.path, secret_values(cfg)))
         raise
     except PrunedRunError as error:
         folder.write_end_if_missing("pruned", str(error))

@@ -1,12 +1,15 @@
 """Resume a run from a matching checkpoint, with the config and the data of its start."""
 
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
 import lightning
+import torch
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 from omegaconf import DictConfig, OmegaConf
 
 from engine.checkpoints import CheckpointError, load_checkpoint
@@ -54,7 +57,8 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
 
     Args:
         cfg: The config; `ckpt_path` is null, last or a path.
-        folder: The run folder, which has the checkpoint `last`.
+        folder: The run folder; for `last` it has that checkpoint or config.yaml, see
+            `RunFolder.begin`.
 
     Returns:
         The path; None if the run starts from the beginning, as one without a complete epoch does.
@@ -84,9 +88,9 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
                 f"give the same overrides again, or start a new run"
             )
             raise CheckpointError(msg)
-        if not folder.last_checkpoint.exists():
-            log.warning("%s has no complete epoch; it starts from the beginning", folder.path)
-            return None
+    if not folder.last_checkpoint.exists():
+        log.warning("%s has no complete epoch; it starts from the beginning", folder.path)
+        return None
     return folder.last_checkpoint
 
 
@@ -96,8 +100,14 @@ def _values(cfg: DictConfig, *, resolve: bool) -> dict[str, Any]:
     return leaves(plain)
 
 
+class _Batches(TypedDict):
+    """The progress within an epoch."""
+
+    is_last_batch: bool
+
+
 _FitLoop = TypedDict(
-    "_FitLoop", {"epoch_progress": dict[str, Any], "epoch_loop.batch_progress": dict[str, Any]}
+    "_FitLoop", {"epoch_progress": dict[str, Any], "epoch_loop.batch_progress": _Batches}
 )
 
 
@@ -139,9 +149,8 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
     if fault:
         raise damaged(path, fault, "take the run's last.ckpt, or start a new run")
     epoch: int = checkpoint["epoch"]
-    loops = checkpoint.get("loops", {}).get("fit_loop", {})
-    batches = loops.get("epoch_loop.batch_progress", {"is_last_batch": True})
-    if checkpoint.get("global_step") and not batches["is_last_batch"]:
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    if checkpoint["global_step"] and not batches["is_last_batch"]:
         msg = (
             f"{path} was written within epoch {epoch}, counted from 0, and a run continues only "
             f"after a complete epoch; give the last.ckpt of its run, or start a new run from its "
@@ -170,7 +179,10 @@ def first_epoch(path: Path, max_epochs: int | None, task: Task) -> int:
 
 @contextmanager
 def restoring(path: Path | None, trainer: lightning.Trainer) -> Iterator[None]:
-    """Name the checkpoint in any error that is raised before a step with its state succeeded.
+    """Name the checkpoint in an error of its state.
+
+    It is raised while Lightning loads the state, or by the first step of the optimizer with it.
+    Other errors stay as they are.
 
     Args:
         path: The checkpoint; None for a run that starts from the beginning.
@@ -184,10 +196,21 @@ def restoring(path: Path | None, trainer: lightning.Trainer) -> Iterator[None]:
     except Exception as error:
         histories = [call for call in trainer.callbacks if isinstance(call, History)]  # type: ignore[attr-defined]
         started = all(history.started for history in histories)
-        if path is None or started or isinstance(error, UserError):
+        if path is None or started or not _is_of_state(error):
             raise
         reason = f"training cannot continue with it ({brief(error)})"
         raise damaged(path, reason, "take another one, or start a new run") from error
+
+
+def _is_of_state(error: Exception) -> bool:
+    """Return whether loading a state or an optimizer's own code raised an error."""
+    if isinstance(error, UserError | MemoryError | torch.OutOfMemoryError):
+        return False
+    modules = [
+        str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    # A step of the optimizer also runs the network, so only the last call counts there.
+    return checkpoint_connector.__name__ in modules or modules[-1].startswith("torch.optim.")
 
 
 def check_same_data(folder: RunFolder, data: dict[str, Any]) -> None:

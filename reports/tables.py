@@ -12,6 +12,7 @@ from run_folders.memory import free_memory
 from run_folders.untrusted import damaged
 
 _CELL = 16  # bytes of memory that a cell needs at least
+_MOST_ROWS = 2**16  # that are read at once
 _TESTS = {
     int: pa.types.is_integer,
     float: pa.types.is_floating,
@@ -35,10 +36,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     try:
         with pq.ParquetFile(path) as file:
             fault = _fault(file)
-            # The metadata may name other types of columns and an index.
-            table: pd.DataFrame | None = (
-                None if fault else file.read().to_pandas(ignore_metadata=True)
-            )
+            table = None if fault else _table(file)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(path, brief(error)) from error
     if table is None:
@@ -54,12 +52,43 @@ def _fault(file: pq.ParquetFile) -> str:
             return f"the column {column.name!r} has the type {column.type}"
     if len(set(columns.names)) < len(columns.names):
         return "two columns have the same name"
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    needed = sum(group.total_byte_size for group in groups)
-    needed += metadata.num_rows * len(columns) * _CELL
-    if needed > free_memory():
-        return f"it needs {needed:,} bytes of memory, of which {free_memory():,} are free"
+    needed = _encoded_size(file) + metadata.num_rows * len(columns) * _CELL
+    free = free_memory()
+    if needed > free:
+        return f"it needs {needed:,} bytes of memory, of which {free:,} are free"
     return ""
+
+
+def _encoded_size(file: pq.ParquetFile) -> int:
+    """Return the bytes of the columns before their values are decoded."""
+    metadata = file.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return sum(group.total_byte_size for group in groups)
+
+
+def _table(file: pq.ParquetFile) -> pd.DataFrame:
+    """Read all rows.
+
+    A value that many rows share is stored once, so a small file may need any amount of memory.
+
+    Raises:
+        ValueError: If the values do not fit into the memory.
+    """
+    free = free_memory()
+    # No value is larger than the encoded columns.
+    rows = free // (4 * max(1, _encoded_size(file)))
+    batches, needed = [], 0
+    for batch in file.iter_batches(batch_size=max(1, min(rows, _MOST_ROWS))):
+        batches.append(batch)
+        needed += 2 * batch.nbytes  # pandas needs a copy
+        if needed > free:
+            msg = f"it needs more memory than the {free:,} bytes that are free"
+            raise ValueError(msg)
+    # The metadata may name other types of columns and an index.
+    table: pd.DataFrame = pa.Table.from_batches(batches, file.schema_arrow).to_pandas(
+        ignore_metadata=True
+    )
+    return table
 
 
 def check_columns(path: Path, table: pd.DataFrame, types: Mapping[str, type]) -> None:

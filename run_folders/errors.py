@@ -1,10 +1,13 @@
 """`UserError`, and helpers for one-line messages. Standard library only."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pickle import UnpicklingError
 
 _MOST_SHOWN = 12
+# torch's words for a class or a function in a file of weights.
+_CODE = re.compile("GLOBAL|unrecognized function|Can only (create|build)")
 
 
 class UserError(Exception):
@@ -26,13 +29,17 @@ def brief(error: BaseException, max_chars: int | None = 200) -> str:
 def loading_reason(error: BaseException) -> str:
     """Return why weights cannot be loaded, on one line.
 
-    For a file with other objects than tensors, torch's own text says how to run the code in it.
+    For a file that torch cannot read, its own text says how to run the code in the file.
     """
+    first = error
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, UnpicklingError):
-            return "it has other content than tensors and plain values, which could run code"
+        first = cause if isinstance(cause, UnpicklingError) else first
         cause = cause.__cause__ or cause.__context__
+    if isinstance(first, UnpicklingError) and _CODE.search(str(first)):
+        return "it has other content than tensors and plain values, which could run code"
+    if "weights_only" in str(error):
+        return f"it is damaged, or not a file that torch.save writes: {brief(first)}"
     return brief(error)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from run_folders.errors import UserError, brief
 
+_RETRIES = 1000
+
 
 class UnwritableError(UserError, OSError):
     """A file that cannot be written: a full disk, missing rights, a folder in its place."""
@@ -20,15 +22,27 @@ def make_folder(path: Path) -> Path:
     Returns:
         The folder: `path`, or `path_2`, `path_3`, ... in the same place.
     """
-    folder, number = path, 1
+    folder, number, retries = path, 1, 0
     while True:
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            folder = path.with_name(f"{path.name}_{number}")
+        except (FileExistsError, FileNotFoundError):
+            if os.path.lexists(folder):
+                number += 1
+                folder = path.with_name(f"{path.name}_{number}")
+                continue
+            # Another process has removed the empty parent at this moment.
+            retries += 1
+            if retries > _RETRIES:
+                raise
         else:
             return folder
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder unless it has entries. Other processes may use or remove it meanwhile."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

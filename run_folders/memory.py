@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from run_folders.errors import brief
@@ -9,19 +10,27 @@ from run_folders.untrusted import MAX_JSON, DamagedFileError, damaged
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")  # the limit of a container
-_ARCHIVES = (".bin", ".pt", ".pth", ".ckpt", ".keras", ".npz")
+# The files of its limit, its use and the parts of its use: cgroup version 2, and version 1.
+_LIMITS = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+_CACHED = ("active_file", "inactive_file")  # contents of files, which the system can drop
+_ARCHIVES = ("pytorch_model*.bin", "adapter_model*.bin")  # that transformers loads from a folder
 
 
 def free_memory() -> int:
     """Return the bytes that this process can still use; all of the memory if that is unknown."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    try:
+    with suppress(OSError, ValueError, KeyError):  # another system
         lines = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
         found.append(int(lines["MemAvailable"].removesuffix("kB")) * 1024)
-        limit = int((_CGROUP / "memory.max").read_text())
-        found.append(limit - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError, KeyError):  # another system, or no limit
-        pass
+    for names in _LIMITS:
+        with suppress(OSError, ValueError, KeyError):  # another version, or no limit
+            limit, used, parts = ((_CGROUP / name).read_text() for name in names)
+            sizes = dict(line.split() for line in parts.splitlines())
+            cached = sum(int(sizes[key]) for key in _CACHED)
+            found.append(int(limit) - int(used) + cached)
     return max(0, min(found))
 
 
@@ -64,7 +73,9 @@ def check_model_folder(folder: Path) -> None:
             large.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix in _ARCHIVES:
+        if not path.is_file():  # a pipe would never end, and nothing is loaded from a broken link
+            continue
+        if any(path.match(pattern) for pattern in _ARCHIVES):
             check_archive(path, "take the weights from another source")
         if path.suffix == ".json" and path.stat().st_size > MAX_JSON:
             reason = f"it has more than {MAX_JSON:,} bytes, the largest size that is read"

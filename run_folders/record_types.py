@@ -105,6 +105,12 @@ class Plan(TypedDict):
     device: str
     padding_share: float | None
     features: NotRequired[Features]
+    samples: NotRequired[dict[str, int]]
+    formats: NotRequired[dict[str, str]]
+    max_epochs: NotRequired[float | None]  # -1 for no limit, as for the steps
+    max_steps: NotRequired[float | None]
+    overfit_batches: NotRequired[float]
+    ended: NotRequired[str]
 
 
 class Git(TypedDict):
@@ -149,6 +155,16 @@ class Data(TypedDict):
     overlaps: NotRequired[list[Overlap]]
 
 
+class Backbone(TypedDict):
+    """The run that a backbone is from, in provenance.json."""
+
+    run: str
+    epoch: int
+    checkpoint_sha256: str
+    data: dict[str, dict[str, str | int | None]]
+    backbone: NotRequired["Backbone"]  # that of the run itself
+
+
 class Provenance(TypedDict):
     """provenance.json."""
 
@@ -157,6 +173,7 @@ class Provenance(TypedDict):
     hardware: Hardware
     seed: int
     data: Data
+    backbone: NotRequired[Backbone]
     resumed: NotRequired[list[dict[str, Any]]]
 
 
@@ -164,12 +181,14 @@ class Overrides(TypedDict):
     """overrides.json of a sweep's job."""
 
     words: list[str]
+    number: NotRequired[int]
 
 
 class SweepRecord(TypedDict):
     """sweep.json. A sweep of version 0.1 may lack the id."""
 
     words: list[str]
+    flags: NotRequired[list[str]]
     id: NotRequired[str]
     started: NotRequired[str]
     ended: NotRequired[str | None]

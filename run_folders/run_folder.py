@@ -12,7 +12,7 @@ from typing import Any
 
 from run_folders.csv_text import csv_writer
 from run_folders.errors import UserError, brief
-from run_folders.files import write_text
+from run_folders.files import remove_if_empty, write_text
 from run_folders.record_types import RECORD_TYPES, history_fault
 from run_folders.untrusted import DamagedFileError, damaged, read_json, read_text
 
@@ -143,14 +143,17 @@ class RunFolder:
         inside = ckpt_path == "last" or (
             ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(self.path)
         )
-        if ckpt_path == "last" and not self.last_checkpoint.exists():
+        # A run without a complete epoch starts again with its recorded config.
+        resumable = self.last_checkpoint.exists() or self.config.is_file()
+        if ckpt_path == "last" and not resumable:
+            advice = "set another hydra.run.dir" if self._has_results else "leave ckpt_path out"
             msg = (
                 f"ckpt_path=last: {self.path} has no checkpoint to resume from; "
-                f"leave ckpt_path out to start a run"
+                f"{advice} to start a run"
             )
             raise RunFolderError(msg)
         if self._has_results and not inside:
-            resume = "set ckpt_path=last to resume it, or " * self.last_checkpoint.exists()
+            resume = "set ckpt_path=last to resume it, or " * resumable
             msg = f"{self.path} holds a run already: {resume}set another hydra.run.dir"
             raise RunFolderError(msg)
         if not self._has_results:
@@ -268,5 +271,4 @@ class RunFolder:
             return
         (self.path / "train.log").unlink(missing_ok=True)
         for folder in (self.path, self.path.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            remove_if_empty(folder)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from run_folders.csv_text import csv_writer
-from run_folders.files import write_text
+from run_folders.files import remove_if_empty, write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep_job import DONE, Job, SweepError, is_earlier_attempt, read_job
 from run_folders.untrusted import damaged
@@ -111,8 +111,7 @@ class Sweep:
         for name in (RECORD, SEARCH, JOURNAL, "multirun.yaml"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path, self.path.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            remove_if_empty(folder)
 
     def jobs(self) -> list[Job]:
         """Return all jobs that have started, in order of their numbers."""

@@ -99,6 +99,9 @@ def read_yaml(path: Path, expected: Any = Any, advice: str = _ADVICE) -> Any:  #
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # for example a date of month 13
         raise damaged(path, brief(error), advice) from error
+    except (AttributeError, LookupError, TypeError) as error:  # for example `!!bool maybe`
+        reason = "a value does not have the type that its tag names"
+        raise damaged(path, reason, advice) from error
     reason = type_fault(content, expected)
     if reason:
         raise damaged(path, reason, advice)

@@ -4,11 +4,11 @@ It needs only the run folder and the data. With --data it tests on another label
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from engine.processes.outcome import report_failure
+from engine.processes.terminal import log_to_terminal
 
 
 def main() -> int:
@@ -50,5 +50,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log_to_terminal()
     sys.exit(main())

@@ -12,6 +12,7 @@ from engine.command_line.flags import flags_of
 from engine.command_line.quoting import quoted
 from engine.command_line.shell import shell_command
 from engine.config.composing import typed_overrides
+from engine.config.redaction import hide
 
 _TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 # Prefixes of overrides of Hydra that a resumed run does not repeat: its place, and what concerns a
@@ -55,10 +56,17 @@ def process_command(folder: Path, ckpt_path: str | None) -> list[str]:
     return [sys.executable, str(_TRAIN), *_same_job(_OF_PARENT), *checkpoint, *settings]
 
 
-def resume_run_command(folder: Path) -> str:
-    """Return the command for a shell that resumes the running job in its folder."""
+def resume_run_command(folder: Path, secrets: set[str]) -> str:
+    """Return the command for a shell that resumes the running job in its folder.
+
+    Args:
+        folder: The run folder.
+        secrets: Texts that are hidden in the command.
+    """
     place = [f"hydra.run.dir={quoted(folder)}", "ckpt_path=last"]
-    return shell_command(_TRAIN, *_same_job(_PLACE), *place)
+    # They are hidden before the shell's quotes are added, which change a secret with a quote.
+    words = [hide(word, secrets) for word in (*_same_job(_PLACE), *place)]
+    return shell_command(_TRAIN, *words)
 
 
 def resume_sweep_command(folder: Path, flags: list[str]) -> str:

@@ -57,10 +57,21 @@ def secret_values(node: Any) -> set[str]:  # noqa: ANN401 - a config or a value 
 
 
 def hide(text: str, secrets: set[str]) -> str:
-    """Replace secrets and logins in URLs in a text, longer secrets first."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+    """Replace secrets and logins in URLs in a text, longer secrets first.
+
+    Secrets are also found as Hydra and YAML write them in quotes. A text that is quoted for a shell
+    is hidden before it is quoted.
+    """
+    written = {form for secret in secrets for form in _written(secret)}
+    for form in sorted(written, key=len, reverse=True):
+        text = text.replace(form, HIDDEN)
     return _LOGIN_IN_URL.sub(f"://{HIDDEN}@", text)
+
+
+def _written(secret: str) -> set[str]:
+    """Return a secret as it is, and with its quotes escaped."""
+    doubled = secret.replace("'", "''")
+    return {secret, doubled, secret.replace("'", r"\'"), secret.replace('"', r"\"")}
 
 
 def _resolved(node: DictConfig | ListConfig, key: Any) -> Any:  # noqa: ANN401 - any value of a config

@@ -38,3 +38,10 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
         """Return the line; a traceback follows it in lines of its own."""
         return printable(super().formatMessage(record)).replace("\n", "\\n")
+
+
+def log_to_terminal() -> None:
+    """Log messages to stderr, for a script that Hydra does not start."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -17,8 +17,10 @@ _SETTINGS = re.compile(
     r"|hydra\.sweeper\.(n_trials|n_jobs|seed|sampler|pruner|study_name|max_batch_size)"
 )
 _SEARCH = re.compile(r"hydra\.sweeper\.(space|objectives|sampler_options|pruner_options)(\..*)?")
-# Names of the jobs' folders. They are checked to be inside of the sweep's folder.
-_FOLDER_NAMES = re.compile(r"hydra\.(sweep\.subdir|job\.config\.override_dirname\..*)")
+# Names of the jobs' folders. They must not lead out of the sweep's folder.
+_FOLDER = "hydra.sweep.subdir"
+_FOLDER_PARTS = re.compile(r"hydra\.job\.config\.override_dirname\..*")
+_ABSOLUTE = re.compile(r"(^|[^\w}.-])[/~]")  # also in quotes
 _PLAIN = re.compile(r"[\w.:+-]*")
 _OF_HYDRA = re.compile(r"\$\{hydra:[\w.]+\}")  # reads a key of Hydra
 # A resolver, or an interpolation that another one names.
@@ -42,8 +44,10 @@ def is_trusted(override: str) -> bool:
         return True
     if _SEARCH.fullmatch(key):
         return "_target_" not in override
-    if _FOLDER_NAMES.fullmatch(key):
-        return True
+    if key == _FOLDER:
+        return ".." not in value and not _ABSOLUTE.search(value)
+    if _FOLDER_PARTS.fullmatch(key):
+        return ".." not in value
     return bool(_SETTINGS.fullmatch(key) and _PLAIN.fullmatch(value))
 
 

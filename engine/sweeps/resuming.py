@@ -12,6 +12,7 @@ from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
+from run_folders.untrusted import MAX_YAML, read_text
 
 _PREFIX = "sweep.resume="
 
@@ -39,7 +40,7 @@ def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> li
             "set a folder such as runs/sweeps/NAME/STAMP"
         )
         raise SweepError(msg)
-    _check_flags(path, record.get("flags"), flags)
+    _check_flags(path, record.get("flags", []), flags)
     words = record["words"]
     refused = untrusted(word for word in words if HIDDEN not in word)
     for override in refused:
@@ -81,11 +82,11 @@ def _folder(override: str) -> Path:
     return plain if plain.is_dir() else Path(unquoted(value)).expanduser()
 
 
-def _check_flags(path: Path, before: object, now: Sequence[str]) -> None:
+def _check_flags(path: Path, before: Sequence[str], now: Sequence[str]) -> None:
     """Check that the flags of the sweep's start are set again, as a file may not name them."""
     names = {flag.partition("=")[0] for flag in now}
-    for flag in before if isinstance(before, list) else ():
-        if str(flag).partition("=")[0] not in names:
+    for flag in before:
+        if flag.partition("=")[0] not in names:
             msg = f"sweep.resume={path}: the sweep began with {flag}; set it again"
             raise SweepError(msg)
 
@@ -94,7 +95,7 @@ def redact_sweep_record(path: Path, secrets: set[str]) -> None:
     """Remove the secrets from the multirun.yaml that Hydra writes into a sweep's folder."""
     file = path / "multirun.yaml"
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, MAX_YAML)
         hidden = hide(text, secrets)
         if hidden != text:
             write_text(file, hidden)

@@ -17,9 +17,9 @@ class LabelMetrics(TypedDict):
 
     threshold: float
     average_precision: float | None
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
     hits: int
     predicted: int
     positives: int

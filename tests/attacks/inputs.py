@@ -138,7 +138,7 @@ def zipped(entries: dict[str, bytes]) -> Change:
 
 def pickled(path: Path) -> None:
     """Write a checkpoint whose pickle runs code."""
-    zipped({"archive/data.pkl": pickle.dumps(Code()), "archive/version": b"3"})(path)
+    zipped({"archive/data.pkl": pickle.dumps(Code(), protocol=2), "archive/version": b"3"})(path)
 
 
 def lying(path: Path) -> None:

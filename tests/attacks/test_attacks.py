@@ -136,6 +136,10 @@ ATTACKS = {
         "{file} is damaged: it lacks optimizer_states; take the run's last.ckpt, or start a new run"),
     "checkpoint loops": Attack("text", "checkpoints/last.ckpt", at.value("loops", {"fit_loop": {}}), "resume",
         "{file} is damaged: it lacks loops.fit_loop.epoch_progress; take the run's last.ckpt, or start a new run"),
+    "checkpoint batches": Attack("text", "checkpoints/last.ckpt", at.without("loops|fit_loop|epoch_loop.batch_progress|is_last_batch"), "resume",
+        "{file} is damaged: it lacks loops.fit_loop.epoch_loop.batch_progress.is_last_batch; take the run's last.ckpt, or start a new run"),
+    "checkpoint optimizer": Attack("text", "checkpoints/last.ckpt", at.value("optimizer_states", [{"state": {}, "param_groups": []}]), "resume",
+        "{file} is damaged: training cannot continue with it (loaded state dict has a different number of parameter groups); take another one, or start a new run"),
     # JSON
     "metrics no json": Attack("text", M, at.text('{"val": '), "report",
         "{file} is damaged: Expecting value: line 1 column 9 (char 8)" + RESTORE),

@@ -3,6 +3,8 @@
 import csv
 import logging
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -172,6 +174,20 @@ def test_a_log_message_is_one_line(name: str) -> None:
     line = LineFormatter("%(levelname)s %(message)s").format(record)
     assert line.startswith("INFO ")
     assert line.isprintable()
+
+
+def test_a_script_logs_one_line_to_the_terminal() -> None:
+    code = (
+        "import logging; from engine.processes.terminal import log_to_terminal; "
+        "log_to_terminal(); logging.getLogger('thaw').info('%s', 'a\\x1b[31m\\u202e')"
+    )
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == "a\\x1b[31m\\u202e\n"
+    for name in ("predict", "evaluate"):
+        assert "    log_to_terminal()\n" in (root / "scripts" / f"{name}.py").read_text()
 
 
 def test_the_error_of_a_command_is_printable(sound: dict[str, Path], tmp_path: Path) -> None:

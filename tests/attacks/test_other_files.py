@@ -1,24 +1,31 @@
 """Weights, tokenizers, images and class lists that are hostile or damaged are one line."""
 
 import json
+import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+import reports.tables
 import run_folders.memory
 from datamodules.images.decoding import BadImageError, check_image, decode_image
 from datamodules.masks.class_list import ClassList
 from datamodules.texts.tokenizing import load_tokenizer
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
+from reports.tables import read_parquet
 from run_folders.memory import check_archive, check_model_folder, free_memory
-from run_folders.untrusted import DamagedFileError
+from run_folders.untrusted import DamagedFileError, read_yaml
 from tests.attacks import inputs as at
 
 OTHER_WEIGHTS = "no usable weights of this network"
 WEIGHTS = {
     "code.pth": (at.pickled, "other content than tensors and plain values, which could run code"),
+    "lfs.pth": (at.text("version https://git-lfs.github.com/spec/v1\n"), "or not a file that torch.save writes: Unsupported operand 118"),
+    "page.pth": (at.text("<!doctype html>"), "or not a file that torch.save writes: Unsupported operand 60"),
     "list.pth": (at.saved([1]), OTHER_WEIGHTS),
     "shapes.pth": (at.saved({"stem.weight": torch.zeros(2)}), OTHER_WEIGHTS),
     "text.pth": (at.text("hello"), OTHER_WEIGHTS),
@@ -74,18 +81,39 @@ def test_an_archive_that_unpacks_to_more_than_the_free_memory_is_not_unpacked(
     path.rename(folder / "pytorch_model.bin")
     with pytest.raises(DamagedFileError, match=r"pytorch_model\.bin is .* unpacks to 8,388,608"):
         check_model_folder(folder)
+    (folder / "pytorch_model.bin").rename(folder / "optimizer.pt")  # nobody loads it
+    (folder / "x.json").symlink_to(folder / "nothing")
+    os.mkfifo(folder / "pytorch_model.bin")
+    check_model_folder(folder)
 
 
 def test_the_free_memory_is_that_of_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert free_memory() > 2**20
-    (tmp_path / "memory.max").write_text("3000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
     monkeypatch.setattr(run_folders.memory, "_CGROUP", tmp_path)
-    assert free_memory() == 2_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory() > 2_000_000
+    (tmp_path / "memory").mkdir()
+    parts = "anon 100000\nactive_file 300000\ninactive_file 600000\n"
+    for limit, used, stat in run_folders.memory._LIMITS:
+        (tmp_path / limit).write_text("3000000\n")
+        (tmp_path / used).write_text("1000000\n")
+        (tmp_path / stat).write_text(parts)
+        assert free_memory() == 2_900_000  # the content of files in memory can be dropped
+        (tmp_path / limit).write_text("max\n")
+        assert free_memory() > 2_900_000
+
+
+def test_a_table_that_shares_its_values_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, count = tmp_path / "test.parquet", 100
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["x" * 2**20])
+    pq.write_table(pa.table({"text": texts}), path, store_schema=False)
+    assert path.stat().st_size < 2**20
+    assert len(read_parquet(path)) == count
+    monkeypatch.setattr(reports.tables, "free_memory", lambda: 2**26)
+    with pytest.raises(DamagedFileError, match="more memory than the 67,108,864 bytes"):
+        read_parquet(path)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[" * 10000, '{"model": 1}', '{"version": "1.0"}'])
@@ -130,3 +158,11 @@ def test_a_hostile_class_list_is_one_line(content: str, tmp_path: Path) -> None:
     path.write_text(content)
     with pytest.raises(DamagedFileError, match=rf"{path} is damaged: .*; correct the class list"):
         ClassList.read(str(path))
+
+
+@pytest.mark.parametrize("value", ["!!bool maybe", '!!int ""', "!!timestamp foo", "!!float [1]"])
+def test_a_yaml_value_of_another_type_than_its_tag_is_one_line(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: {value}\n")
+    with pytest.raises(DamagedFileError, match=f"{path} is damaged: "):
+        read_yaml(path)

@@ -1,14 +1,20 @@
 """Secrets are not written to files; other values are."""
 
+import shlex
 import sys
 from pathlib import Path
 
 import lightning
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
+from engine.command_line import commands
+from engine.command_line.quoting import quoted
 from engine.config.redaction import HIDDEN, hide, redacted, secret_values
+from engine.sweeps.resuming import redact_sweep_record
 from run_folders.own_packages import VARIABLE
+from run_folders.untrusted import MAX_YAML, DamagedFileError
 from tests.conftest import SAMPLE, Train
 
 
@@ -53,6 +59,23 @@ def test_secrets_are_hidden_and_the_rest_is_resolved(monkeypatch: pytest.MonkeyP
     assert cfg.e == "hunter2"  # the run itself still reads the environment
     assert secret_values(cfg) == {"SECRET1", "123456"}
     assert hide("a SECRET1, b", {"SECRET1"}) == f"a {HIDDEN}, b"
+
+
+@pytest.mark.parametrize("secret", ["it's s3cret", 'the "key"', """both ' and \""""])
+def test_a_secret_with_quotes_is_hidden(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    override = f"logger.api_key={quoted(secret)}"
+    texts = (override, secret, yaml.safe_dump([secret]), f"logger.api_key='{secret}'")
+    for text in texts:
+        assert hide(text, {secret}).count(HIDDEN) == 1, text
+    monkeypatch.setattr(commands, "_same_job", lambda _: [override])
+    command = commands.resume_run_command(Path("run"), {secret})
+    assert f'logger.api_key="{HIDDEN}"' in shlex.split(command)
+
+
+def test_a_huge_record_of_a_sweep_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").write_text("#" * (MAX_YAML + 1))
+    with pytest.raises(DamagedFileError, match=r"multirun\.yaml is damaged: it has more than"):
+        redact_sweep_record(tmp_path, {"x"})
 
 
 KEYED = (

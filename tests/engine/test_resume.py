@@ -7,12 +7,18 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
+from engine.resuming import restoring
+from lightning_modules.callbacks.epoch_timer import EpochTimer
+from lightning_modules.callbacks.history import History
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import DamagedFileError
 from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train, identical
 from tests.pausing import pausing
 from tests.processes import run, start, wait_for
@@ -90,8 +96,7 @@ def test_more_epochs_can_be_added_to_a_finished_run(train: Train) -> None:
 def test_resuming_without_a_checkpoint_is_reported(train: Train) -> None:
     ended = train(*SAMPLE, "ckpt_path=last")
     assert ended.code == 1
-    assert "last.ckpt: no such checkpoint" in ended.error
-    assert "hydra.run.dir" in ended.error
+    assert "has no checkpoint to resume from; leave ckpt_path out to start a run" in ended.error
 
 
 def test_resuming_on_other_data_is_rejected(train: Train) -> None:
@@ -252,3 +257,32 @@ def test_checkpoint_that_would_run_code_is_rejected(train: Train, tmp_path: Path
     assert ended.code == 1
     assert "evil.ckpt is damaged or not a checkpoint of Thaw" in ended.error
     assert not (tmp_path / "ran").exists()
+
+
+def test_only_an_error_of_the_state_names_the_checkpoint(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    trainer: Any = SimpleNamespace(callbacks=[History(RunFolder(tmp_path), EpochTimer())])
+    path = tmp_path / "last.ckpt"
+
+    def step(state: dict[str, Any], error: Exception | None = None) -> None:
+        def closure() -> float:
+            if error is not None:
+                raise error
+            weight.grad = torch.ones(2)
+            return 0.0
+
+        optimizer = torch.optim.Adam([weight], lr=0.1)
+        optimizer.state[weight] = state
+        with restoring(path, trainer):
+            optimizer.step(closure)
+
+    for damage in ({"step": torch.tensor(1.0)}, {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}):  # fmt: skip
+        with pytest.raises(DamagedFileError, match="training cannot continue with it"):
+            step(damage)
+    for error in (RuntimeError("a bug"), torch.OutOfMemoryError("full"), KeyError("a bug")):
+        with pytest.raises(type(error)) as caught:
+            step({}, error)
+        assert caught.value is error
+    trainer.callbacks[0].started = True
+    with pytest.raises(KeyError):
+        step({"step": torch.tensor(1.0)})

@@ -63,6 +63,45 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         RunFolder(tmp_path).read_json("status.json")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "wrong"),
+    [
+        ("overrides.json", "number", "x"),
+        ("sweep.json", "flags", "--config-dir=x"),
+        ("plan.json", "ended", ["x"]),
+        ("plan.json", "formats", {"train": 1}),
+        ("plan.json", "max_steps", "x"),
+        ("provenance.json", "backbone", "x"),
+        ("provenance.json", "backbone.epoch", "x"),
+    ],
+)
+def test_a_recorded_value_of_another_type_is_named(
+    name: str, key: str, wrong: object, tmp_path: Path
+) -> None:
+    counts, git = {"total": 1, "trainable": 1}, {"commit": None, "dirty": None}
+    hardware = {"cpu": "x", "threads": 1, "memory_gib": 1.0, "gpus": []}
+    backbone = {"run": "x", "epoch": 0, "checkpoint_sha256": "x", "data": {}}
+    sound: dict[str, dict[str, object]] = {
+        "overrides.json": {"words": [], "number": 1},
+        "sweep.json": {"words": [], "flags": []},
+        "plan.json": {
+            "rows": [], "parameters": counts, "stages": [], "batches_per_epoch": 1, "precision": "x",
+            "device": "x", "padding_share": None, "max_epochs": -1, "max_steps": -1,
+        },
+        "provenance.json": {
+            "git": git, "versions": {}, "hardware": hardware, "seed": 1, "data": {},
+            "backbone": {**backbone, "backbone": backbone},
+        },
+    }  # fmt: skip
+    folder, content = RunFolder(tmp_path), sound[name]
+    folder.write_json(name, content)
+    assert folder.read_json(name) == content
+    inner = {**backbone, "epoch": wrong} if key == "backbone.epoch" else wrong
+    folder.write_json(name, {**content, key.partition(".")[0]: inner})
+    with pytest.raises(DamagedFileError, match=f"{key}.* is .*, where "):
+        folder.read_json(name)
+
+
 def test_status_keeps_its_start(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.begin(None)
@@ -110,6 +149,12 @@ def test_a_resume_is_advised_only_where_it_works(tmp_path: Path) -> None:
     write_text(folder.best_checkpoint, "weights")  # of a run without training
     with pytest.raises(RunFolderError, match=r"already: set another hydra\.run\.dir"):
         folder.begin(None)
+    with pytest.raises(RunFolderError, match=r"to resume from; set another hydra\.run\.dir to"):
+        folder.begin("last")
+    write_text(folder.config, "seed: 1")  # the run starts again with this config
+    with pytest.raises(RunFolderError, match=r"already: set ckpt_path=last .*, or set another"):
+        folder.begin(None)
+    folder.begin("last")
     write_text(folder.last_checkpoint, "state")
     with pytest.raises(RunFolderError, match=r"already: set ckpt_path=last .*, or set another"):
         folder.begin(None)
@@ -123,6 +168,18 @@ def test_folders_that_are_made_at_once_differ(tmp_path: Path) -> None:
     assert all(path.is_dir() for path in made)
     names = {"stamp", *(f"stamp_{number}" for number in range(2, 101))}
     assert {path.name for path in made} == names
+
+
+def test_folders_are_made_and_discarded_at_once(tmp_path: Path) -> None:
+    def once(number: int) -> None:
+        RunFolder(make_folder(tmp_path / "runs" / "stamp")).discard_unless_run()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(once, range(2000)))
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "link" / "stamp")
 
 
 def test_characters_that_utf8_cannot_encode_are_escaped(tmp_path: Path) -> None:
