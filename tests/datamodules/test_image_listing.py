@@ -48,11 +48,21 @@ def test_links_are_followed_once_and_cycles_end(tmp_path: Path) -> None:
         "a.png", "deep/b.png", "file.png", "linked/c.png", "linked/more/d.png",
     ]  # fmt: skip
     assert listing.not_followed == [
-        "deep/here", "deep/up", "linked/back", "linked/more/into", "linked_too",
+        "deep/here", "linked/back", "linked/more/into", "linked_too",
     ]  # fmt: skip
+    assert found["deep/up"] == f"is a link to {tmp_path}, which contains the link; link to folders in it"
     assert found["broken.png"] == f"is a link to {tmp_path / 'nothing.png'}, which does not exist"
     assert found["itself"]
-    assert listing.found == listing.named == 7
+    assert listing.found == listing.named == 8
+
+
+def test_empty_folders_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "a.png")
+    for name in ("below/empty", ".hidden", "@eaDir"):
+        (tmp_path / name).mkdir(parents=True)
+    with caplog.at_level("INFO"):
+        assert files(tmp_path) == {"a.png": ""}
+    assert f"{tmp_path}: 2 folders are empty (.hidden, below/empty)" in caplog.text
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
@@ -179,6 +189,15 @@ def test_a_name_of_a_class_in_another_normal_form_is_found(tmp_path: Path) -> No
     data = module(tmp_path, classes=["Hase", "B\u00e4r"], val_fraction=0.5)
     data.setup()
     assert sorted(data.splits["train"].labels) == [0, 1]
+
+
+def test_two_folders_of_a_class_in_two_normal_forms_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split / "Ba\u0308r", "a.png")
+        write(tmp_path / split / "B\u00e4r", "b.png")
+        write(tmp_path / split / "Hase", "c.png")
+    with pytest.raises(DataError, match=r"'Ba\\u0308r' and 'B\\xe4r' are the same name"):
+        module(tmp_path, classes=["Hase", "B\u00e4r"]).setup()
 
 
 def test_the_order_of_class_names_is_that_of_the_config(root: Path) -> None:
