@@ -54,7 +54,7 @@ class TextSplit:
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """Return a split with the rows at these positions."""
         chosen = np.asarray(positions, dtype=np.int64)
-        texts = Texts(self.texts[p] for p in positions)
+        texts = self.texts.take(positions)
         return TextSplit(self.indices[chosen], texts, self.labels[chosen])
 
     def texts_of(self, indices: Sequence[int]) -> list[str]:

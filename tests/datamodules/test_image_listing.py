@@ -9,9 +9,9 @@ import pytest
 
 from datamodules.image import ImageDataModule
 from datamodules.images.listing import Listing
-from datamodules.images.packed import PackedTexts
 from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import DataError
+from datamodules.reading.texts import Texts
 from tests.images import HEIC, encoded, picture
 
 
@@ -241,7 +241,7 @@ def test_a_file_that_is_neither_used_nor_left_out_is_a_bug(
 
 def test_packed_texts_equal_a_list() -> None:
     texts = ["a.png", "", "ü/日本.png", os.fsdecode(b"\xff\xfe.png")]
-    packed = PackedTexts(texts)
+    packed = Texts(texts)
     assert list(packed) == texts
     assert packed[-1] == texts[-1]
     assert packed[1:3] == texts[1:3]
