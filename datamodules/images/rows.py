@@ -180,7 +180,7 @@ def _by_name(path: Path, folders: Iterable[str]) -> dict[str, str]:
         first = folder_of.setdefault(normalize("NFC", folder), folder)
         if first != folder:
             msg = (
-                f"{path}: the folders {ascii(first)} and {ascii(folder)} are the same name in "
+                f"{path}: the folders {first!a} and {folder!a} are the same name in "
                 f"two spellings of its accents; move their images into one of them"
             )
             raise DataError(msg)

@@ -202,7 +202,7 @@ def text_rows(
 
 def _lines(path: Path, column: str, encoding: str | None) -> Iterator[Row | BadRow]:
     if path.stat().st_size == 0:
-        msg = f"{path} is empty; write one text per line"
+        msg = f"{path} is empty; give a file with at least one line"
         raise DataError(msg)
     with open_text(path, encoding) as lines:
         for index, line in enumerate(lines):

@@ -23,11 +23,7 @@ class Texts(Sequence[str]):
 
     def take(self, positions: Iterable[int]) -> Self:
         """Return the texts at these positions."""
-        taken = type(self)()
-        for position in positions:
-            taken._buffer += self._buffer[self._ends[position] : self._ends[position + 1]]
-            taken._ends.append(len(taken._buffer))
-        return taken
+        return type(self)(self[position] for position in positions)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

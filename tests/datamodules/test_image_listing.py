@@ -50,7 +50,10 @@ def test_links_are_followed_once_and_cycles_end(tmp_path: Path) -> None:
     assert listing.not_followed == [
         "deep/here", "linked/back", "linked/more/into", "linked_too",
     ]  # fmt: skip
-    assert found["deep/up"] == f"is a link to {tmp_path}, which contains the link; link to folders in it"
+    assert (
+        found["deep/up"]
+        == f"is a link to {tmp_path}, which contains the link; link to folders in it"
+    )
     assert found["broken.png"] == f"is a link to {tmp_path / 'nothing.png'}, which does not exist"
     assert found["itself"]
     assert listing.found == listing.named == 8
