@@ -34,7 +34,7 @@ from run_folders.untrusted import DamagedFileError
 log = logging.getLogger(__name__)
 
 # Prefixes of overrides that are no part of the sweep.
-_OF_THE_START = ("hydra.mode=", "hydra.sweep.dir=")
+_START_KEYS = ("hydra.mode=", "hydra.sweep.dir=")
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _begin(config: DictConfig) -> None:
     of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     of_task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     overrides = [
-        *(text for text in map(str, of_hydra) if not text.startswith(_OF_THE_START)),
+        *(text for text in map(str, of_hydra) if not text.startswith(_START_KEYS)),
         *settled(map(str, of_task)),
     ]
     _begun.secrets = _secrets_in(overrides)

@@ -6,6 +6,7 @@ must not reach what Hydra builds or runs by itself, and read no environment vari
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 from engine.config.groups import groups
 
@@ -17,10 +18,10 @@ _SETTINGS = re.compile(
     r"|hydra\.sweeper\.(n_trials|n_jobs|seed|sampler|pruner|study_name|max_batch_size)"
 )
 _SEARCH = re.compile(r"hydra\.sweeper\.(space|objectives|sampler_options|pruner_options)(\..*)?")
-# Names of the jobs' folders. They are checked to be inside of the sweep's folder.
+# Names of the jobs' folders, which must be inside of the sweep's folder.
 _FOLDER_NAMES = re.compile(r"hydra\.(sweep\.subdir|job\.config\.override_dirname\..*)")
 _PLAIN = re.compile(r"[\w.:+-]*")
-_OF_HYDRA = re.compile(r"\$\{hydra:[\w.]+\}")  # reads a key of Hydra
+_HYDRA_KEY = re.compile(r"\$\{hydra:[\w.]+\}")  # reads a key of Hydra
 # A resolver, or an interpolation that another one names.
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 _WORD = re.compile(r"[^\s,()\[\]{}'\"]+")
@@ -34,7 +35,7 @@ def is_trusted(override: str) -> bool:
     """
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
-    if override.startswith("-") or "@" in key or _RESOLVER.search(_OF_HYDRA.sub("", override)):
+    if override.startswith("-") or "@" in key or _RESOLVER.search(_HYDRA_KEY.sub("", override)):
         return False
     if "/" in key or key in groups():
         return all(map(_NAME.fullmatch, _WORD.findall(value)))
@@ -43,7 +44,9 @@ def is_trusted(override: str) -> bool:
     if _SEARCH.fullmatch(key):
         return "_target_" not in override
     if _FOLDER_NAMES.fullmatch(key):
-        return True
+        folder = PurePath(value.strip().strip("'\""))
+        outside = folder.is_absolute() and key == "hydra.sweep.subdir"
+        return not outside and ".." not in folder.parts
     return bool(_SETTINGS.fullmatch(key) and _PLAIN.fullmatch(value))
 
 

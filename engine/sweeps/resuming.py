@@ -12,6 +12,7 @@ from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD, Sweep
 from run_folders.sweep_job import SweepError
+from run_folders.untrusted import MAX_YAML, read_text
 
 _PREFIX = "sweep.resume="
 
@@ -94,7 +95,7 @@ def redact_sweep_record(path: Path, secrets: set[str]) -> None:
     """Remove the secrets from the multirun.yaml that Hydra writes into a sweep's folder."""
     file = path / "multirun.yaml"
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, MAX_YAML)
         hidden = hide(text, secrets)
         if hidden != text:
             write_text(file, hidden)

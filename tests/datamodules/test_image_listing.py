@@ -233,7 +233,7 @@ def test_a_file_that_is_neither_used_nor_left_out_is_a_bug(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datamodules.images.storing._Kept.add", lambda *_: False)
-    with pytest.raises(RuntimeError, match="train: 10 images, 0 used, 0 left out"):
+    with pytest.raises(RuntimeError, match="train has 10 rows, but 0 were used and 0 reported"):
         module(root).setup()
     listing = Listing()
     list(listing.walk(root))
