@@ -9,7 +9,7 @@ from rich.table import Table
 
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
-from engine.build import check_limits
+from engine.build import check_input_limits
 from engine.checkpoints import load_checkpoint
 from engine.config.places import PLACES
 from engine.config.recorded import read_trained_config
@@ -152,7 +152,7 @@ def _test(
 ) -> tuple[Task, int]:
     """Test a checkpoint; return the task with its results, and the number of devices."""
     task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
-    check_limits(datamodule, task)
+    check_input_limits(datamodule, task)
     task.logs_metrics = False
     for key in PLACES["trainer"].refused:  # version 0.1 recorded some of them and dropped them
         cfg.trainer.pop(key, None)
