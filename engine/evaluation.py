@@ -15,7 +15,7 @@ from engine.config.places import PLACES
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
 from engine.processes.library_warnings import filter_known
-from engine.processes.terminal import console, printable
+from engine.processes.terminal import console, one_line
 from engine.results import task_loss, write_parquet
 from engine.trained_run import data_from_checkpoint, model_from_checkpoint
 from engine.trainer import build_trainer, naming_refusals, progress_bar
@@ -111,12 +111,12 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
     task, _ = _test(cfg, folder, checkpoint, datamodule)
     target = _write(folder, task, datamodule, data.resolve())
     result = task.results["test"]
-    shown = Table("metric", "value", title=f"{printable(data.name)}, n = {result.count}")
+    shown = Table("metric", "value", title=f"{one_line(data.name)}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
         if metric.name in result.metrics:
             shown.add_row(metric.title, metric.text(result.metrics[metric.name]))
     console().print(shown)
-    print(printable(target))
+    print(one_line(target))
     return target
 
 
