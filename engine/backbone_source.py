@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from engine.checkpoints import load_checkpoint, stored_backbone
 from engine.config.errors import ConfigError
@@ -18,6 +18,7 @@ from engine.trained_run import data_state
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import BACKBONE
 from run_folders.run_folder import RunFolder
+from run_folders.untrusted import read_yaml
 
 log = logging.getLogger(__name__)
 _PREFIX = f"network.{BACKBONE}."
@@ -69,19 +70,13 @@ def backbone_source(cfg: DictConfig) -> BackboneSource | None:
     value = cfg.model.get("backbone")
     if not isinstance(value, str) or not (folder := RunFolder(Path(value))).config.is_file():
         return None
-    fault = _source_fault(cfg, folder)
-    if fault:
-        msg = f"model.backbone={value}: {fault}"
-        raise ConfigError(msg)
+    _check(value, _run_fault(folder))
     recorded = read_trained_config(folder.config)
+    _check(value, _contradiction(cfg, folder, recorded))
     checkpoint = load_checkpoint(folder.best_checkpoint)
     values = stored_backbone(checkpoint, folder.best_checkpoint)
-    if not values:
-        msg = (
-            f"model.backbone={value}: the backbone of this run is a class of an own package; "
-            f"name that class, as its config.yaml does"
-        )
-        raise ConfigError(msg)
+    own_class = "its backbone is a class of an own package; name it, as its config.yaml does"
+    _check(value, "" if values else own_class)
     weights = {
         name.removeprefix(_PREFIX): weight
         for name, weight in checkpoint["state_dict"].items()
@@ -92,21 +87,32 @@ def backbone_source(cfg: DictConfig) -> BackboneSource | None:
     return BackboneSource(values, weights, state, _source_facts(folder, checkpoint["epoch"]))
 
 
-def _source_fault(cfg: DictConfig, folder: RunFolder) -> str:
-    """Return why a run cannot be the source of the backbone; empty if it can."""
+def _check(value: str, fault: str) -> None:
+    if fault:
+        msg = f"model.backbone={value}: {fault}"
+        raise ConfigError(msg)
+
+
+def _run_fault(folder: RunFolder) -> str:
+    """Return why a run cannot be the source of any backbone; empty if it can."""
     state = folder.read_json("status.json").get("state", "unknown")
     if state != "finished":
         return (
             f"this run has not finished (its state is {state}); finish it with ckpt_path=last and "
             f"hydra.run.dir={folder.path}, or give another run"
         )
-    recorded = read_trained_config(folder.config)
-    name = OmegaConf.select(recorded, "data._target_")
-    if name is None or OmegaConf.select(recorded, "model._target_") is None:
+    config = read_yaml(folder.config)
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or "_target_" not in model:
         return "this is no run of train.py; for one of keras_bert: python -m keras_bert convert"
+    return ""
+
+
+def _contradiction(cfg: DictConfig, folder: RunFolder, recorded: DictConfig) -> str:
+    """Return how a run's config contradicts this one; empty if it fits."""
     before, now = (
         resolve_target(target, "data").inputs or "other data"
-        for target in (name, cfg.data._target_)
+        for target in (recorded.data._target_, cfg.data._target_)
     )
     if before != now:
         return f"this run reads {before}, and this config {now}; give a run with {now}"

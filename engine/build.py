@@ -76,7 +76,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     if fault:
         msg = f"the data does not fit the model; nothing was trained: {fault}"
         raise ConfigError(msg)
-    check_limits(datamodule, task)
+    check_input_limits(datamodule, task)
     callbacks = [
         *(build_object(cfg, f"callbacks.{name}") for name in cfg.callbacks),
         *own_callbacks(cfg, folder),
@@ -89,7 +89,7 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
         task.new_optimizer()  # raises its errors before anything is computed
     if cfg.train:
         _check_validates(cfg.trainer, len(datamodule.train_dataloader()))
-    _check_limits(cfg.trainer, datamodule)
+    _check_batch_limits(cfg.trainer, datamodule)
     _check_monitor(cfg, datamodule, task)
     _try_network(datamodule, task)
     loggers = build_loggers(cfg, folder)
@@ -101,13 +101,11 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     return RunObjects(datamodule, task, trainer, source)
 
 
-def check_limits(datamodule: TransferDataModule[Any], task: Task) -> None:
+def check_input_limits(datamodule: TransferDataModule[Any], task: Task) -> None:
     """Raise `ConfigError` if the data exceeds what the backbone can read."""
     faults = datamodule.incompatibilities(task.input_limits())
     if faults:
-        raise ConfigError(
-            "\n  ".join(["the data does not fit the backbone; nothing was trained", *faults])
-        )
+        raise ConfigError("\n  ".join(["the data does not fit the backbone", *faults]))
 
 
 def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: Task) -> None:
@@ -124,7 +122,7 @@ def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: T
         raise ConfigError(msg)
 
 
-def _check_limits(trainer: DictConfig, datamodule: TransferDataModule[Any]) -> None:
+def _check_batch_limits(trainer: DictConfig, datamodule: TransferDataModule[Any]) -> None:
     """Raise `ConfigError` if a share of the batches would be no batch at all."""
     for split in datamodule.splits_to_read:
         key = f"limit_{split}_batches"

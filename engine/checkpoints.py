@@ -168,9 +168,9 @@ def make_self_contained(folders: Iterable[Path]) -> None:
 def _verify_checksums(path: Path) -> None:
     """Compare every part of the archive with its checksum, which torch does not check."""
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        msg = f"{damaged} does not match its checksum"
+        part = archive.testzip()
+    if part is not None:
+        msg = f"{part} does not match its checksum"
         raise zipfile.BadZipFile(msg)
 
 

@@ -9,13 +9,13 @@ from rich.table import Table
 
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
-from engine.build import check_limits
+from engine.build import check_input_limits
 from engine.checkpoints import load_checkpoint
 from engine.config.places import PLACES
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
 from engine.processes.library_warnings import filter_known
-from engine.processes.terminal import console, printable
+from engine.processes.terminal import console, one_line
 from engine.results import task_loss, write_parquet
 from engine.trained_run import data_from_checkpoint, model_from_checkpoint
 from engine.trainer import build_trainer, naming_refusals, progress_bar
@@ -111,12 +111,12 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
     task, _ = _test(cfg, folder, checkpoint, datamodule)
     target = _write(folder, task, datamodule, data.resolve())
     result = task.results["test"]
-    shown = Table("metric", "value", title=f"{printable(data.name)}, n = {result.count}")
+    shown = Table("metric", "value", title=f"{one_line(data.name)}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
         if metric.name in result.metrics:
             shown.add_row(metric.title, metric.text(result.metrics[metric.name]))
     console().print(shown)
-    print(printable(target))
+    print(one_line(target))
     return target
 
 
@@ -152,7 +152,7 @@ def _test(
 ) -> tuple[Task, int]:
     """Test a checkpoint; return the task with its results, and the number of devices."""
     task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
-    check_limits(datamodule, task)
+    check_input_limits(datamodule, task)
     task.logs_metrics = False
     for key in PLACES["trainer"].refused:  # version 0.1 recorded some of them and dropped them
         cfg.trainer.pop(key, None)

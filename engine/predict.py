@@ -14,7 +14,7 @@ from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import PredictionRequest, results_of
 from engine.processes.library_warnings import filter_known
-from engine.processes.terminal import console, printable
+from engine.processes.terminal import console, one_line
 from engine.trained_run import TrainedRun, data_state, model_from_checkpoint
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder, RunFolderError
@@ -79,7 +79,7 @@ def predict(
         msg = f"{', '.join(map(str, inputs))}: nothing to predict ({bad} left out)"
         raise DataError(msg)
     console(stderr=True).print(f"{done} predicted, {bad} left out", highlight=False)
-    print(printable(target))
+    print(one_line(target))
     return target
 
 

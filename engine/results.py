@@ -10,7 +10,7 @@ from rich.table import Table
 
 from engine.build import RunObjects
 from engine.kinds.base import results_of
-from engine.processes.terminal import printable
+from engine.processes.terminal import one_line
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
 from run_folders.files import write_atomically
@@ -95,4 +95,4 @@ def print_results(metrics: dict[str, Any], folder: RunFolder, console: Console) 
             f"({best['monitor']} {metric_text(best['score'], best['monitor'])})",
             highlight=False,
         )
-    console.print(f"report: {printable(folder.report)}", highlight=False, soft_wrap=True)
+    console.print(f"report: {one_line(folder.report)}", highlight=False, soft_wrap=True)

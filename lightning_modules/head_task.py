@@ -32,7 +32,10 @@ class HeadTask(Task):
 
     @abstractmethod
     def predictions(self, logits: Tensor) -> Tensor:
-        """Return what the task predicts, [B, ...] float32, from the head's outputs [B, K]."""
+        """Return what the task predicts, [B, ...], from the head's outputs [B, K].
+
+        They are float32, or float64 with `trainer.precision=64-true`.
+        """
 
     def loss_inputs(self, logits: Tensor) -> Tensor:
         """Return what the loss gets besides the labels: the outputs [B, K].

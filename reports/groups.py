@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from scipy.stats import t as students_t
 
 from reports.record import RunRecord
@@ -100,11 +99,8 @@ def _group_key(run: RunRecord) -> tuple[Any, ...] | None:
     """Return a key that is equal for runs of one group; None for a run that is never grouped."""
     if run.state != "finished" or not run.config:
         return None
-    config = yaml.safe_load(run.config)
-    if not isinstance(config, dict):
-        return None
     tested = run.provenance.get("data", {}).get("test", {}).get("sha256")
-    return tested, *_compared_values(config)
+    return tested, *_compared_values(run.config)
 
 
 def _compared_values(config: dict[str, Any]) -> list[tuple[str, str]]:

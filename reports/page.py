@@ -38,7 +38,7 @@ def environment(more: Path | None = None) -> jinja2.Environment:
 
 def _metric(value: float | jinja2.Undefined | None, key: str = LOSS.name) -> str:
     """Format a metric; `-` for one that a run lacks."""
-    return metric_text(None if isinstance(value, jinja2.Undefined) else value, key)
+    return "-" if isinstance(value, jinja2.Undefined) else metric_text(value, key)
 
 
 def write_report(path: Path) -> Path:

@@ -16,7 +16,7 @@ from run_folders.errors import UserError
 from run_folders.kinds import metrics_by_name
 from run_folders.old_names import kind_of_metrics
 from run_folders.run_folder import RunFolder
-from run_folders.untrusted import damaged, read_yaml, read_yaml_text
+from run_folders.untrusted import MAX_YAML, damaged, read_text, read_yaml
 from run_folders.value_types import type_fault
 
 
@@ -32,7 +32,7 @@ class RunRecord:
         folder: Path of the run folder.
         status, metrics, provenance, plan: Content of the JSON files; empty if the run ended before
             it wrote the file.
-        config: Text of config.yaml.
+        config: Content of config.yaml; empty if the run ended before it wrote the file.
         history: One row per epoch; all columns numeric.
     """
 
@@ -41,7 +41,7 @@ class RunRecord:
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     plan: dict[str, Any]
-    config: str
+    config: dict[str, Any]
     history: pd.DataFrame
 
     @property
@@ -49,6 +49,11 @@ class RunRecord:
         """State of the run; a run that is writing its report, its last stage, is `finished`."""
         drawing = self.status.get("stage") == "report" and self.status.get("state") == "running"
         return "finished" if drawing else str(self.status.get("state"))
+
+    @property
+    def config_text(self) -> str:
+        """The text of config.yaml."""
+        return read_text(RunFolder(self.folder).config, MAX_YAML)
 
     @property
     def name(self) -> str:
@@ -155,15 +160,9 @@ def read_run(path: Path) -> RunRecord:
         metrics=metrics,
         provenance=folder.read_json("provenance.json"),
         plan=folder.read_json("plan.json"),
-        config=_config_text(folder.config) if os.path.lexists(folder.config) else "",
+        config=(read_yaml(folder.config, dict[str, Any]) if os.path.lexists(folder.config) else {}),
         history=history.apply(pd.to_numeric, errors="coerce"),
     )
-
-
-def _config_text(path: Path) -> str:
-    """Return the text of a config that can be parsed."""
-    read_yaml(path)
-    return read_yaml_text(path)
 
 
 def _check_stages(path: Path, metrics: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from run_folders.errors import UserError
+from run_folders.kinds import metric_of
 from run_folders.run_folder import RunFolder
 from run_folders.untrusted import DamagedFileError, read_yaml
 
@@ -103,15 +104,15 @@ def _read(folder: RunFolder, name: str, number: int) -> Job:
         state=state,
         overrides=overrides,
         monitor=monitor,
-        metrics=_metrics(folder, monitor, str(config.get("mode"))),
+        metrics=_metrics(folder, monitor),
         error=status.get("error") or "",
     )
 
 
-def _metrics(folder: RunFolder, monitor: str, mode: str) -> dict[str, float]:
+def _metrics(folder: RunFolder, monitor: str) -> dict[str, float]:
     metrics = folder.read_json("metrics.json")
     if not metrics:
-        return _best_so_far(folder.read_history(), monitor, mode)
+        return _best_so_far(folder.read_history(), monitor)
     parts = {name: metrics.get(name) or {} for name in (*_STAGES, "best", "parameters", "seconds")}
     return {
         f"{part}/{name}": value
@@ -226,11 +227,13 @@ def record_error(folder: RunFolder, error: str) -> None:
         folder.write_status(state, status.get("stage", "setup"), error)
 
 
-def _best_so_far(history: list[dict[str, str]], monitor: str, mode: str) -> dict[str, float]:
+def _best_so_far(history: list[dict[str, str]], monitor: str) -> dict[str, float]:
     rows = [row for row in history if row.get(monitor)]
     if not rows:
         return {}
-    best = (max if mode == "max" else min)(rows, key=lambda row: float(row[monitor]))
+    best = (max if metric_of(monitor).better == "max" else min)(
+        rows, key=lambda row: float(row[monitor])
+    )
     metrics = {key: float(value) for key, value in best.items() if key.startswith("val/") and value}
     seconds = sum(float(row.get("seconds") or 0) for row in history)
     return {**metrics, "seconds/fit": round(seconds, 3)}

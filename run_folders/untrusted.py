@@ -1,6 +1,6 @@
 """Reading of JSON and YAML files that may be damaged, or come from someone else.
 
-Standard library and PyYAML only. `run_folders.weight_files` checks files of weights,
+Standard library and PyYAML only. `run_folders.memory` checks files of weights,
 `reports.tables` reads Parquet, and `datamodules.images.decoding` opens images.
 """
 

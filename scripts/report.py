@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from engine.processes.outcome import report_failure
-from engine.processes.terminal import printable
+from engine.processes.terminal import one_line
 
 
 def main() -> int:
@@ -30,10 +30,10 @@ def main() -> int:
         from reports.page import write_report
 
         if len(arguments.runs) == 1 and arguments.output is None:
-            print(printable(write_report(arguments.runs[0])))
+            print(one_line(write_report(arguments.runs[0])))
         else:
             target = arguments.output or Path("comparison.html")
-            print(printable(write_comparison(arguments.runs, target)))
+            print(one_line(write_comparison(arguments.runs, target)))
     return outcome.code
 
 

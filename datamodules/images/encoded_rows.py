@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.images.packed import PackedTexts
 from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import BadRow
+from datamodules.reading.texts import Texts
 
 _NO_ROW = 0  # rows of a table count from 1
 
@@ -30,7 +30,7 @@ class EncodedRows:
 
     def __init__(self) -> None:
         self.index, self.rows = array("q"), array("q")
-        self.files, self.paths = PackedTexts(), PackedTexts()
+        self.files, self.paths = Texts(), Texts()
         self.contents: dict[int, bytes] = {}
         self.labels: list[Any] = []
         self._known: dict[Any, Any] = {}

@@ -69,12 +69,14 @@ class Listing:
         named: Number of those that were returned, usable or not.
         passed_over: Files of systems and tools: name -> number.
         not_followed: Links to folders that are listed elsewhere.
+        empty: Folders without entries, below the folders that are listed.
     """
 
     def __init__(self) -> None:
         self.found = self.named = 0
         self.passed_over: Counter[str] = Counter()
         self.not_followed: list[str] = []
+        self.empty: list[str] = []
 
     def top(self, folder: Path) -> tuple[list[str], list[FoundFile]]:
         """Return the names of the folders in a folder, and the files beside them.
@@ -102,7 +104,8 @@ class Listing:
             OSError: If the folder itself cannot be listed.
         """
         real = os.path.realpath(folder)
-        yield from self._walk(_Frame(_entries(str(folder)), "", real, "", hidden=False), {real})
+        first = _Frame(iter(_entries(str(folder))), "", real, "", hidden=False)
+        yield from self._walk(first, {real})
 
     def _walk(self, first: _Frame, listed: set[str]) -> Iterator[FoundFile]:
         """Yield the files below a frame's entries; `listed` has the real paths of all folders."""
@@ -118,38 +121,44 @@ class Listing:
             if not _is_folder(entry):
                 yield from self._file(entry, path, owner, hidden=frame.hidden)
                 continue
-            real = f"{frame.real}/{entry.name}"
-            if entry.is_symlink():
-                real = os.path.realpath(entry.path)
-                if _contains(root, real) or _contains(real, frame.real) or _contains(real, root):
-                    self.not_followed.append(path)
-                    continue
-            if real in listed:
+            linked = entry.is_symlink()
+            real = os.path.realpath(entry.path) if linked else f"{frame.real}/{entry.name}"
+            if real in listed or (linked and _contains(root, real)):
                 self.not_followed.append(path)
                 continue
-            listed.add(real)
+            if linked and (_contains(real, frame.real) or _contains(real, root)):
+                reason = f"is a link to {real}, which contains the link; link to folders in it"
+                yield from self._count(path, owner, reason)
+                continue
             try:
                 entries = _entries(entry.path)
             except OSError as error:
-                self.found, self.named = self.found + 1, self.named + 1
-                yield FoundFile(path, f"is a folder that cannot be listed: {brief(error)}")
+                reason = f"is a folder that cannot be listed: {brief(error)}"
+                yield from self._count(path, owner, reason)
                 continue
+            listed.add(real)
+            if not (entries or owner):
+                self.empty.append(path)
             hidden = frame.hidden or entry.name.startswith(".")
-            frames.append(_Frame(entries, f"{path}/", real, owner, hidden))
+            frames.append(_Frame(iter(entries), f"{path}/", real, owner, hidden))
 
     def _file(
         self, entry: "os.DirEntry[str]", path: str, owner: str, *, hidden: bool
     ) -> list[FoundFile]:
         """Count a file, and return it unless it belongs to a system or tool."""
+        return self._count(path, owner, "" if owner else _fault(entry, hidden=hidden))
+
+    def _count(self, path: str, owner: str, fault: str) -> list[FoundFile]:
+        """Count an entry, and return it unless it belongs to a system or tool."""
         self.found += 1
         if owner:
             self.passed_over[owner] += 1
             return []
         self.named += 1
-        return [FoundFile(path, _fault(entry, hidden=hidden))]
+        return [FoundFile(path, fault)]
 
     def report(self, place: object) -> None:
-        """Log what was passed over and which links were not followed, one line each.
+        """Log what was passed over, which links were not followed and which folders are empty.
 
         Raises:
             RuntimeError: If a file was neither returned nor counted, which is a bug in Thaw.
@@ -170,11 +179,14 @@ class Listing:
                 "%s: did not follow %d links to folders that are listed already (%s)",
                 place, len(self.not_followed), shortened(self.not_followed),
             )  # fmt: skip
+        if self.empty:
+            noun = "folder is" if len(self.empty) == 1 else "folders are"
+            log.info("%s: %d %s empty (%s)", place, len(self.empty), noun, shortened(self.empty))
 
 
-def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+def _entries(folder: str) -> list["os.DirEntry[str]"]:
     with os.scandir(folder) as found:
-        return iter(sorted(found, key=lambda entry: entry.name))
+        return sorted(found, key=lambda entry: entry.name)
 
 
 def _owner(name: str) -> str:

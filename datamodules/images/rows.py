@@ -139,8 +139,7 @@ class ImageReader:
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
         listing = Listing()
         folders, strays = listing.top(path)
-        # Some systems store an umlaut as two characters.
-        folder_of = {normalize("NFC", name): name for name in folders}
+        folder_of = _by_name(path, folders)
         known = {normalize("NFC", name) for name in self.class_names}
         for name, given in folder_of.items():
             if name not in known:
@@ -168,6 +167,24 @@ class ImageReader:
                 reason = "this class folder is empty"
                 yield BadRow(split, above + folder, None, None, reason)
         listing.report(path)
+
+
+def _by_name(path: Path, folders: Iterable[str]) -> dict[str, str]:
+    """Return the name of each class -> its folder. Some systems store an umlaut as two characters.
+
+    Raises:
+        DataError: If two folders have the same name, with an umlaut as one and as two characters.
+    """
+    folder_of: dict[str, str] = {}
+    for folder in folders:
+        first = folder_of.setdefault(normalize("NFC", folder), folder)
+        if first != folder:
+            msg = (
+                f"{path}: the folders {first!a} and {folder!a} are the same name in "
+                f"two spellings of its accents; move their images into one of them"
+            )
+            raise DataError(msg)
+    return folder_of
 
 
 def _unknown_class(folder: Path, class_names: Sequence[str]) -> DataError:

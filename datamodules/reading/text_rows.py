@@ -54,7 +54,7 @@ class TextSplit:
     def take(self, positions: Sequence[int]) -> "TextSplit":
         """Return a split with the rows at these positions."""
         chosen = np.asarray(positions, dtype=np.int64)
-        texts = Texts(self.texts[p] for p in positions)
+        texts = self.texts.take(positions)
         return TextSplit(self.indices[chosen], texts, self.labels[chosen])
 
     def texts_of(self, indices: Sequence[int]) -> list[str]:
@@ -202,7 +202,7 @@ def text_rows(
 
 def _lines(path: Path, column: str, table_format: TableFormat) -> Iterator[Row | BadRow]:
     if path.stat().st_size == 0:
-        msg = f"{path} is empty; write one text per line"
+        msg = f"{path} is empty; give a file with at least one line"
         raise DataError(msg)
     found = find_format(path, [], table_format)
     with open_text(path, found.encoding) as lines:

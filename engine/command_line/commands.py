@@ -27,7 +27,7 @@ _PLACE = (
     "hydra/launcher",
 )
 # The process that starts the others acts on these alone.
-_OF_PARENT = (*_PLACE, "hydra.callbacks.", "hydra.output_subdir=")
+_PARENT_KEYS = (*_PLACE, "hydra.callbacks.", "hydra.output_subdir=")
 
 
 def process_command(folder: Path, ckpt_path: str | None) -> list[str]:
@@ -53,7 +53,7 @@ def process_command(folder: Path, ckpt_path: str | None) -> list[str]:
             if not OmegaConf.is_missing(hydra.job, key)
         ]
     checkpoint = [] if ckpt_path is None else [f"ckpt_path={quoted(ckpt_path)}"]
-    return [sys.executable, str(_TRAIN), *_same_job(_OF_PARENT), *checkpoint, *settings]
+    return [sys.executable, str(_TRAIN), *_same_job(_PARENT_KEYS), *checkpoint, *settings]
 
 
 def resume_run_command(folder: Path, secrets: set[str]) -> str:

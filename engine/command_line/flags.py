@@ -38,6 +38,9 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             others.append(argument)
             continue
         value = value if equals else next(islice(left, 1), "")
+        if not value:
+            msg = f"{argument}: no value follows; write {name}=VALUE"
+            raise ConfigError(msg)
         if name == "--config-dir":
             if not Path(value).is_dir():
                 msg = f"{name}={value}: no such folder; name the folder of your configs"

@@ -8,15 +8,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-_INTERPOLATION = re.compile(r"(\\*)\$\{")
+from engine.config.composing import escaped
+
 _KEY = re.compile(r"[+~]{0,2}[\w/@.$:-]+", re.ASCII)
 _NESTED = re.compile(r"[\[{(]")
 _PLAIN_PATH = re.compile(r"[\w./+-]*/[\w./+-]*", re.ASCII)
-
-
-def escaped(text: str) -> str:
-    """Return a text that OmegaConf reads as it is, also with `${` in it."""
-    return _INTERPOLATION.sub(lambda match: match[1] * 2 + r"\${", text)
 
 
 def quoted(value: object) -> str:

@@ -4,6 +4,7 @@ Compose a config from overrides, and find the file that sets a key.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.paths import CONFIGS
 from run_folders.nested import nodes
 
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 COMMAND_LINE = "the command line"
 # Groups whose options are parts of the model.
 PARTS = frozenset({"head", "loss", "optimizer", "schedule"})
@@ -34,6 +36,12 @@ def typed_overrides() -> list[str]:
     """Return the overrides as typed on the command line, with `${...}` unresolved."""
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [str(override) for override in overrides] if isinstance(overrides, list) else []
+
+
+def escaped(text: str) -> str:
+    """Return a text that OmegaConf reads as it is, also with `${` in it."""
+    # Two backslashes before `${` are read as one, and an odd one as the escape.
+    return _INTERPOLATION.sub(lambda match: match[1] * 2 + r"\${", text)
 
 
 class Source(NamedTuple):

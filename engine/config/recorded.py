@@ -1,11 +1,11 @@
 """Write the config of a run, and read that of an earlier run."""
 
-import re
 from pathlib import Path
 from typing import Any, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
+from engine.config.composing import escaped
 from engine.config.errors import ConfigError
 from engine.config.places import resolve_target
 from engine.config.precision import full_name
@@ -111,7 +111,4 @@ def _as_text(value: Any) -> Any:  # noqa: ANN401 - any value of a config
         return {key: _as_text(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_as_text(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    # OmegaConf reads two backslashes before `${` as one, and an odd one as the escape.
-    return re.sub(r"(\\*)\$\{", lambda match: f"{match[1] * 2}\\${{", value)
+    return escaped(value) if isinstance(value, str) else value

@@ -116,6 +116,7 @@ class SegmentationResults(Results):
             request.column,
             request.on_bad_rows,
             request.annotations,
+            request.table_format,
             force=request.force,
         )
         return target, done, bad

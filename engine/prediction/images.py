@@ -16,12 +16,12 @@ from datamodules.images.rows import EncodedImage, file_fault, image_source
 from datamodules.images.storage import Decoding
 from datamodules.images.storing import report_conversions
 from datamodules.images.threads import in_threads
-from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, check_count, raise_bad_rows
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.progress import progress
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import read_rows
+from datamodules.reading.text_rows import text_rows
 from engine.prediction.table_writer import OutputColumns, TableWriter
 from engine.trained_run import TrainedRun
 
@@ -110,10 +110,12 @@ def images_of(
             yield image.fault("", file.fault) if file.fault else image
         listing.report(path)
     elif path.suffix.lower() == ".txt":
-        with open_text(path, table_format.encoding) as lines:
-            names = [line.strip() for line in lines if line.strip()]
-        for i, name in enumerate(names):
-            image = EncodedImage(i, Path(name), 0, name, None)
+        for row in text_rows(path, column, table_format=table_format):
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            name = row.values[column].strip()
+            image = EncodedImage(row.index, Path(name), 0, name, None)
             fault = file_fault(Path(name))
             yield image.fault("", fault) if fault else image
     elif path.suffix.lower() in TABLES:

@@ -9,6 +9,7 @@ from typing import Any
 from datamodules.images.rows import EncodedImage
 from datamodules.masks.rows import Masks, SegmentationReader
 from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.formats import TableFormat
 from engine.prediction.images import images_of
 from engine.trained_run import TrainedRun
 
@@ -34,7 +35,11 @@ class MaskInput:
 
 
 def mask_inputs(
-    run: TrainedRun, inputs: Sequence[Path], column: str, annotations: Path | None
+    run: TrainedRun,
+    inputs: Sequence[Path],
+    column: str,
+    annotations: Path | None,
+    table_format: TableFormat = TableFormat(),
 ) -> Iterator[MaskInput | BadRow]:
     """Yield the images of the inputs, and what cannot be one.
 
@@ -53,7 +58,7 @@ def mask_inputs(
     seen: dict[Path, str] = {}
     known: dict[Path, _Annotations] = {}
     for path in inputs:
-        for image in images_of(path, column):
+        for image in images_of(path, column, table_format):
             if isinstance(image, BadRow):
                 yield image
                 continue

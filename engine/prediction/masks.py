@@ -21,6 +21,7 @@ from datamodules.masks.class_list import ClassList
 from datamodules.masks.decoding import BadMaskError, PairDecoding
 from datamodules.masks.transforms import resized_image
 from datamodules.reading.errors import BadRow, check_count, raise_bad_rows
+from datamodules.reading.formats import TableFormat
 from datamodules.reading.progress import progress
 from engine.prediction.images import ADVICE
 from engine.prediction.mask_inputs import MaskInput, mask_inputs
@@ -46,6 +47,7 @@ def predict_masks(
     column: str | None,
     on_bad_rows: Literal["error", "skip"],
     annotations: Path | None = None,
+    table_format: TableFormat = TableFormat(),
     *,
     force: bool = False,
 ) -> tuple[int, int]:
@@ -59,13 +61,14 @@ def predict_masks(
 
     Args:
         run: A trained run of a segmenter.
-        inputs: Images, folders of images, .txt with one path per line, or .parquet.
+        inputs: Images, folders of images, .txt with one path per line, or tables.
         target: The output folder.
-        column: The column of the images in .parquet; None takes the run's.
+        column: The column of the images in a table; None takes the run's.
         on_bad_rows: Stop at an image that cannot be read, or leave it out and count it.
         annotations: A folder of annotated masks with the images' names. None takes the folder
             that the dataset's layout has beside the images, if it exists; unusable masks in it
             are skipped with a warning. An image without a mask gets no annotation panel.
+        table_format: Encoding, delimiter and quoting of a text file.
         force: Whether to replace existing files.
 
     Returns:
@@ -82,7 +85,7 @@ def predict_masks(
     decoding = PairDecoding(
         data.max_pixels, bool(data.get("convert")), data.get("mask_orientation")
     )
-    entries = mask_inputs(run, inputs, column or data.image_column, annotations)
+    entries = mask_inputs(run, inputs, column or data.image_column, annotations, table_format)
     done = bad = 0
     conversions = Counter[str]()
 

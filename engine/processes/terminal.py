@@ -4,11 +4,13 @@ Nothing in them is interpreted: no markup, no escape sequence, no change of the 
 """
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_NOT_INDENTED = re.compile(r"\n(?!  )")
 _KEPT = "\n\t"
 # Overrides and isolates of the writing direction, and further line breaks.
 _DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)
@@ -25,6 +27,11 @@ def printable(text: object) -> str:
     return str(text).translate(_ESCAPES)
 
 
+def one_line(name: object) -> str:
+    """Return a name, such as that of a file, like `printable`, with line breaks as escapes."""
+    return printable(name).replace("\n", "\\n")
+
+
 def console(**options: Any) -> "Console":  # noqa: ANN401 - those of rich
     """Return a console that prints texts such as `[red]` and `:smile:` as they are."""
     from rich.console import Console  # slow to import
@@ -33,11 +40,14 @@ def console(**options: Any) -> "Console":  # noqa: ANN401 - those of rich
 
 
 class LineFormatter(logging.Formatter):
-    """Formats each message as one line without control characters."""
+    """Formats each message as a line without control characters, and indented lines of a list.
+
+    Only indented lines follow the first one, so that no text of a message looks like a message.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """Return the line; a traceback follows it in lines of its own."""
-        return printable(super().formatMessage(record)).replace("\n", "\\n")
+        """Return the lines; a traceback follows them in lines of its own."""
+        return _NOT_INDENTED.sub(r"\\n", printable(super().formatMessage(record)))
 
 
 def log_to_terminal() -> None:

@@ -14,7 +14,7 @@ from run_folders.sweep_job import SweepError
 
 _STAMP = "${thaw.stamp:}"
 # Overrides that concern only a sweep; Hydra ignores them in a single run.
-_OF_SWEEPS = (
+_SWEEP_KEYS = (
     "hydra.sweep.",
     "hydra.sweeper.",
     "hydra.launcher.",
@@ -68,7 +68,7 @@ def check_overrides_of_hydra(config: DictConfig, *, sweeps: bool) -> None:
         if sweeps and key.startswith("hydra.run.dir="):
             msg = f"{override} names the folder of a single run; a sweep has hydra.sweep.dir"
             raise SweepError(msg)
-        if not sweeps and key.startswith(_OF_SWEEPS) and not ranks.is_child():
+        if not sweeps and key.startswith(_SWEEP_KEYS) and not ranks.is_child():
             msg = f"{override} concerns only a sweep; add -m, or leave it out"
             raise SweepError(msg)
 

@@ -22,7 +22,7 @@ from engine.command_line.commands import resume_sweep_command
 from engine.command_line.flags import flags_of
 from engine.command_line.quoting import settled
 from engine.config.redaction import hide, secret_values
-from engine.processes.terminal import console, printable
+from engine.processes.terminal import console, one_line, printable
 from engine.sweeps.folders import check_overrides_of_hydra, choose_folder
 from engine.sweeps.resuming import redact_sweep_record
 from run_folders.kinds import metric_text, shown_in
@@ -34,7 +34,7 @@ from run_folders.untrusted import DamagedFileError
 log = logging.getLogger(__name__)
 
 # Prefixes of overrides that are no part of the sweep.
-_OF_THE_START = ("hydra.mode=", "hydra.sweep.dir=")
+_START_KEYS = ("hydra.mode=", "hydra.sweep.dir=")
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _begin(config: DictConfig) -> None:
     of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
     of_task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     overrides = [
-        *(text for text in map(str, of_hydra) if not text.startswith(_OF_THE_START)),
+        *(text for text in map(str, of_hydra) if not text.startswith(_START_KEYS)),
         *settled(map(str, of_task)),
     ]
     _begun.secrets = _secrets_in(overrides)
@@ -162,7 +162,7 @@ def _end_sweep(*, ended: bool) -> None:
         return
     shown = console(width=None if sys.stdout.isatty() else 160)
     shown.print(_jobs_table(jobs))
-    shown.print(f"sweep: {printable(sweep.path / TABLE)}", highlight=False, soft_wrap=True)
+    shown.print(f"sweep: {one_line(sweep.path / TABLE)}", highlight=False, soft_wrap=True)
     failed = "\n".join(filter(None, (failures(jobs), _write_page(sweep, shown))))
     if ended:
         _remove_pickles(sweep.path)
@@ -189,7 +189,7 @@ def _write_page(sweep: Sweep, shown: Console) -> str:
         write_sweep_page(sweep.path)
     except DamagedFileError as error:
         return f"{PAGE} was not written: {error}"
-    shown.print(f"page: {printable(sweep.path / PAGE)}", highlight=False, soft_wrap=True)
+    shown.print(f"page: {one_line(sweep.path / PAGE)}", highlight=False, soft_wrap=True)
     return ""
 
 
@@ -210,6 +210,6 @@ def _jobs_table(jobs: Sequence[Job]) -> Table:
             metric_text(job.metrics[name], name) if name in job.metrics else "-" for name in metrics
         ]
         seconds = "-" if job.seconds is None else f"{job.seconds:.1f}"
-        label = printable(job.label(common))
-        table.add_row(job.name, printable(job.state), label, *values, seconds)
+        label = one_line(job.label(common))
+        table.add_row(job.name, one_line(job.state), label, *values, seconds)
     return table

@@ -22,7 +22,7 @@ _FOLDER = "hydra.sweep.subdir"
 _FOLDER_PARTS = re.compile(r"hydra\.job\.config\.override_dirname\..*")
 _ABSOLUTE = re.compile(r"(^|[^\w}.-])[/~]")  # also in quotes
 _PLAIN = re.compile(r"[\w.:+-]*")
-_OF_HYDRA = re.compile(r"\$\{hydra:[\w.]+\}")  # reads a key of Hydra
+_HYDRA_KEY = re.compile(r"\$\{hydra:[\w.]+\}")  # reads a key of Hydra
 # A resolver, or an interpolation that another one names.
 _RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 _WORD = re.compile(r"[^\s,()\[\]{}'\"]+")
@@ -36,7 +36,7 @@ def is_trusted(override: str) -> bool:
     """
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
-    if override.startswith("-") or "@" in key or _RESOLVER.search(_OF_HYDRA.sub("", override)):
+    if override.startswith("-") or "@" in key or _RESOLVER.search(_HYDRA_KEY.sub("", override)):
         return False
     if "/" in key or key in groups():
         return all(map(_NAME.fullmatch, _WORD.findall(value)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.command_line.quoting import quoted, unquoted
 from engine.config.redaction import HIDDEN, hide
-from engine.processes.terminal import printable
+from engine.processes.terminal import one_line
 from engine.sweeps.recorded_overrides import untrusted
 from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
@@ -45,7 +45,7 @@ def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> li
     refused = untrusted(word for word in words if HIDDEN not in word)
     for override in refused:
         print(
-            f"{printable(override)} is not taken from {RECORD}, because such an override can run "
+            f"{one_line(override)} is not taken from {RECORD}, because such an override can run "
             f"code or read the environment; set it again if it is needed",
             file=sys.stderr,
         )
@@ -63,8 +63,7 @@ def resumed_overrides(overrides: Sequence[str], flags: Sequence[str] = ()) -> li
                 raise SweepError(msg)
             # Printed, as Hydra sets up logging later.
             print(
-                f"{printable(key)} was not saved because it is secret; "
-                f"set it again if it is needed",
+                f"{one_line(key)} was not saved because it is secret; set it again if it is needed",
                 file=sys.stderr,
             )
     now = [

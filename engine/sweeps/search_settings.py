@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.sweeps.space import SearchError, check_space
+from run_folders.kinds import metric_of
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 _OBJECTIVE_PREFIXES = ("val/", "seconds/", "parameters/")
@@ -65,6 +66,14 @@ class Settings:
                 raise SearchError(msg)
             if mode not in DIRECTIONS:
                 msg = f"hydra.sweeper.objectives.{name}: received {mode!r}; choose min or max"
+                raise SearchError(msg)
+            better = metric_of(name).better
+            if name.startswith("val/") and mode != better:
+                direction = "lower" if better == "min" else "higher"
+                msg = (
+                    f"hydra.sweeper.objectives.{name}: received {mode!r}; {direction} values of "
+                    f"{name} are better: set {better}"
+                )
                 raise SearchError(msg)
         if self.storage is not None and self.study_name is None:
             msg = (

@@ -132,9 +132,10 @@ def page_of_run(run: RunRecord) -> KindPage:
     except KindError as error:
         msg = f"{run.folder}: {error}"
         raise KindError(msg) from error
-    fault = type_fault(run.test, page.test_type, "test") or page.test_fault(run.test)
-    if run.test and fault:
-        raise damaged(run.folder / "metrics.json", fault)
+    if run.test:
+        fault = type_fault(run.test, page.test_type, "test") or page.test_fault(run.test)
+        if fault:
+            raise damaged(run.folder / "metrics.json", fault)
     return page
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from engine.processes.terminal import LineFormatter, console, printable
+from engine.processes.terminal import LineFormatter, console, one_line, printable
 from reports import plots
 from reports.comparison import write_comparison
 from reports.page import write_report
@@ -188,6 +188,17 @@ def test_a_script_logs_one_line_to_the_terminal() -> None:
     assert ended.stderr == "a\\x1b[31m\\u202e\n"
     for name in ("predict", "evaluate"):
         assert "    log_to_terminal()\n" in (root / "scripts" / f"{name}.py").read_text()
+
+
+def test_a_list_in_a_log_message_keeps_its_indented_lines() -> None:
+    text = "job 0: 2 faults\n  seed: a\nb\n  model.lr: c"
+    record = logging.LogRecord("thaw", logging.ERROR, "", 0, "%s", (text,), None)
+    assert LineFormatter("%(message)s").format(record).splitlines() == [
+        "job 0: 2 faults",
+        "  seed: a\\nb",
+        "  model.lr: c",
+    ]
+    assert one_line(Path("a\nb.csv")) == "a\\nb.csv"
 
 
 def test_the_error_of_a_command_is_printable(sound: dict[str, Path], tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from datamodules.image import ImageDataModule
 from datamodules.images.listing import Listing
-from datamodules.images.packed import PackedTexts
 from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import DataError
+from datamodules.reading.texts import Texts
 from tests.images import HEIC, encoded, picture
 
 
@@ -48,11 +48,24 @@ def test_links_are_followed_once_and_cycles_end(tmp_path: Path) -> None:
         "a.png", "deep/b.png", "file.png", "linked/c.png", "linked/more/d.png",
     ]  # fmt: skip
     assert listing.not_followed == [
-        "deep/here", "deep/up", "linked/back", "linked/more/into", "linked_too",
+        "deep/here", "linked/back", "linked/more/into", "linked_too",
     ]  # fmt: skip
+    assert (
+        found["deep/up"]
+        == f"is a link to {tmp_path}, which contains the link; link to folders in it"
+    )
     assert found["broken.png"] == f"is a link to {tmp_path / 'nothing.png'}, which does not exist"
     assert found["itself"]
-    assert listing.found == listing.named == 7
+    assert listing.found == listing.named == 8
+
+
+def test_empty_folders_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "a.png")
+    for name in ("below/empty", ".hidden", "@eaDir"):
+        (tmp_path / name).mkdir(parents=True)
+    with caplog.at_level("INFO"):
+        assert files(tmp_path) == {"a.png": ""}
+    assert f"{tmp_path}: 2 folders are empty (.hidden, below/empty)" in caplog.text
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
@@ -181,6 +194,15 @@ def test_a_name_of_a_class_in_another_normal_form_is_found(tmp_path: Path) -> No
     assert sorted(data.splits["train"].labels) == [0, 1]
 
 
+def test_two_folders_of_a_class_in_two_normal_forms_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split / "Ba\u0308r", "a.png")
+        write(tmp_path / split / "B\u00e4r", "b.png")
+        write(tmp_path / split / "Hase", "c.png")
+    with pytest.raises(DataError, match=r"'Ba\\u0308r' and 'B\\xe4r' are the same name"):
+        module(tmp_path, classes=["Hase", "B\u00e4r"]).setup()
+
+
 def test_the_order_of_class_names_is_that_of_the_config(root: Path) -> None:
     plain, turned = module(root), module(root, classes=["blue", "red"])
     for data in (plain, turned):
@@ -211,7 +233,7 @@ def test_a_file_that_is_neither_used_nor_left_out_is_a_bug(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datamodules.images.storing._Kept.add", lambda *_: False)
-    with pytest.raises(RuntimeError, match="train: 10 images, 0 used, 0 left out"):
+    with pytest.raises(RuntimeError, match="train has 10 rows, but 0 were used and 0 reported"):
         module(root).setup()
     listing = Listing()
     list(listing.walk(root))
@@ -222,7 +244,7 @@ def test_a_file_that_is_neither_used_nor_left_out_is_a_bug(
 
 def test_packed_texts_equal_a_list() -> None:
     texts = ["a.png", "", "ü/日本.png", os.fsdecode(b"\xff\xfe.png")]
-    packed = PackedTexts(texts)
+    packed = Texts(texts)
     assert list(packed) == texts
     assert packed[-1] == texts[-1]
     assert packed[1:3] == texts[1:3]

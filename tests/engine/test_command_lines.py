@@ -142,6 +142,9 @@ def test_flags_may_stand_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             split_flags(refused)
     with pytest.raises(ConfigError, match="--config-dir=none: no such folder"):
         split_flags(["--config-dir", "none"])
+    for arguments in (["seed=1", "--config-dir"], ["-cn"], ["--config-name="]):
+        with pytest.raises(ConfigError, match=r"no value follows; write --config-\w+=VALUE"):
+            split_flags(arguments)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +209,10 @@ def test_folder_names_of_a_sweep_are_taken_from_its_record() -> None:
     for name in ("a b/${hydra.job.override_dirname}", "${hydra:job.num}", "ü"):
         assert is_trusted(f'hydra.sweep.subdir="{name}"')
     assert is_trusted("hydra.job.config.override_dirname.exclude_keys=[seed]")
+    assert is_trusted("hydra.job.config.override_dirname.item_sep=/")
+    assert not is_trusted("hydra.sweep.subdir=../x")
+    assert not is_trusted("hydra.sweep.subdir='a/../../x'")
+    assert not is_trusted('hydra.sweep.subdir="/tmp/x"')
     assert not is_trusted("hydra.sweep.subdir=${oc.env:HOME}")
     assert not is_trusted("hydra.sweep.subdir=${hydra:${oc.env:HOME}}")
 

@@ -85,7 +85,11 @@ def test_a_list_a_table_and_single_images(
     (tmp_path / "list.txt").write_text("big.png\n\nsmall.jpg\n")
     write_parquet(tmp_path / "table.parquet", [encoded(big), encoded(picture("red", 1))], [0, 0])
     run = root / "moved"
-    assert predict(run, [Path("list.txt")], device="cpu") == Path("list.predictions.csv")
+    with pytest.raises(DataError, match=r"list\.txt, row 2: the line is empty"):
+        predict(run, [Path("list.txt")], device="cpu")
+    assert predict(run, [Path("list.txt")], on_bad_rows="skip", device="cpu") == Path(
+        "list.predictions.csv"
+    )
     listed = pd.read_csv("list.predictions.csv")
     assert listed["image"].tolist() == ["big.png", "small.jpg"]
     predict(run, [Path("big.png"), Path("small.jpg")], Path("two.parquet"), device="cpu")

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from engine.evaluation import evaluate
 from engine.predict import open_run, predict
 from lightning_modules.segmenter import Segmenter
@@ -273,6 +274,12 @@ def test_rows_of_a_table_are_predicted(root: Path, tmp_path: Path) -> None:
         assert (out / f"photos.row{row}.labels.png").read_bytes() == (
             tmp_path / "alone" / "001.labels.png"
         ).read_bytes()
+    (tmp_path / "paths.csv").write_text(f"image~room\n{file}~a, b\n")
+    predict(
+        root / "moved", [tmp_path / "paths.csv"], out, device="cpu",
+        table_format=TableFormat(delimiter="~"),
+    )  # fmt: skip
+    assert (out / "paths.row1.labels.png").is_file()
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(

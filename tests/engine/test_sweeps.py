@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.sweeps.resuming import redact_sweep_record
 from lightning_modules.base import Task
 from run_folders.own_packages import VARIABLE
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import Sweep
+from run_folders.sweep_job import read_job
+from run_folders.untrusted import DamagedFileError
 from tests.conftest import SAMPLE, Ended, Train
 from tests.pausing import pausing
 from tests.processes import ended, run_cold, start, wait_for
@@ -370,3 +373,20 @@ def test_overrides_that_would_be_ignored_are_refused(
     assert "hydra.sweeper.params is of the published Optuna plugin" in ended.error
     ended = sweep(*TINY, "hydra/sweeper=optuna", "seed=1,2", "hydra.sweep.subdir=x")
     assert "a search names its folders by the trials' numbers" in ended.error
+
+
+def test_the_best_epoch_so_far_has_the_direction_of_its_metric(tmp_path: Path) -> None:
+    job = tmp_path / "0"
+    job.mkdir()
+    status = {"state": "interrupted", "stage": "fit", "error": None}
+    (job / "status.json").write_text(json.dumps(status))
+    (job / "config.yaml").write_text("monitor: val/loss\nmode: max\n")
+    (job / "history.csv").write_text("epoch,val/loss,seconds\n0,2.0,1\n1,1.0,1\n2,3.0,1\n")
+    assert read_job(job, tmp_path).metrics["val/loss"] == 1
+
+
+def test_a_large_record_of_hydra_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "multirun.yaml").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(DamagedFileError, match=r"multirun\.yaml is damaged: it has more than"):
+        redact_sweep_record(tmp_path, {"secret"})

@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from datamodules.batches import TextBatch
-from datamodules.texts.batching import PadCollator
+from datamodules.texts.batching import PadCollator, TokenizedTexts
 from datamodules.texts.tokenizing import TextTokenizer, load_tokenizer
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.networks.backbones.features import BackboneError
@@ -59,9 +60,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 def batch_of(texts: list[str], tokenizer: TextTokenizer) -> TextBatch:
-    rows = enumerate(tokenizer.encode(texts, 40))
-    samples = [(torch.tensor(ids, dtype=torch.int32), 0, i) for i, ids in rows]
-    return PadCollator(tokenizer.pad_id)(samples)
+    count = len(texts)
+    tokens = TokenizedTexts(tokenizer.encode(texts, 40), np.zeros(count, int), np.arange(count))
+    return PadCollator(tokenizer.pad_id)([tokens[i] for i in range(count)])
 
 
 @pytest.mark.parametrize("model_type", sorted(REFUSED))

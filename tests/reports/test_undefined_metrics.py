@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ import torch
 from engine.evaluation import evaluate, evaluate_on
 from lightning_modules.metrics.totals import StageResult, StageTotals, without_nan
 from reports.comparison import write_comparison
+from reports.kinds.base import KindPage, page_of_run
+from reports.page import environment
+from reports.record import RunRecord
 from run_folders.kinds import metric_text
 from run_folders.run_folder import RunFolder
 from tests.conftest import Ended, Train, made_rows, write_csv
@@ -104,3 +108,20 @@ def test_nan_of_an_own_kind_is_not_defined() -> None:
     assert found == without_nan(found) == _Result({"r2": None, "mae": 1.0, "rmse": None}, 4, 3)
     assert metric_text(float("nan"), "r2") == metric_text(None, "r2") == "not defined"
     assert torch.isfinite(torch.tensor(found.metrics["mae"]))
+
+
+def test_an_absent_metric_is_a_dash() -> None:
+    template = environment().from_string("{{ x.map | metric('map') }} {{ x.acc | metric('acc') }}")
+    assert template.render(x={"map": None}) == "not defined (no sample has a label) -"
+
+
+def test_the_test_part_of_a_run_without_a_test_is_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Page(KindPage):
+        def test_fault(self, test: dict[str, Any]) -> str:
+            return str(test["n"])
+
+    monkeypatch.setattr("reports.kinds.base.page_of", lambda _: Page())
+    run = RunRecord(tmp_path, {}, {}, {}, {}, {}, pd.DataFrame())
+    assert isinstance(page_of_run(run), Page)
