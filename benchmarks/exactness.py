@@ -118,7 +118,10 @@ def compare(folder: Path, processes: int, samples: int) -> dict[str, Any]:
         difference; `predictions`, true if the tables are identical, each sample once, in order.
     """
     one, several = (RunFolder(folder / f"{count}x{samples}") for count in (1, processes))
-    ours, theirs = (dict(_numbers(place.read_json("metrics.json"))) for place in (several, one))
+    ours, theirs = (
+        dict(_numbers(json.loads((place.path / "metrics.json").read_text(encoding="utf-8"))))
+        for place in (several, one)
+    )
     different = [
         key for key in {**ours, **theirs} if ours.get(key, math.nan) != theirs.get(key, math.nan)
     ]

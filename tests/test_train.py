@@ -287,6 +287,6 @@ def test_a_file_in_place_of_the_run_folder_is_named(train: Train, tmp_path: Path
 
 
 def test_a_refusal_of_lightning_is_one_line(train: Train) -> None:
-    ended = train(*SAMPLE, "trainer.limit_val_batches=0.0001")
-    assert ended.error.startswith("error: trainer: You requested to check 0.0001")
+    ended = train(*SAMPLE, "+callbacks.lr._target_=lightning.pytorch.callbacks.LearningRateMonitor")
+    assert ended.error.startswith("error: trainer: Cannot use `LearningRateMonitor`")
     assert "Traceback" not in ended.err

@@ -53,7 +53,7 @@ def test_an_agent_runs_what_the_sweep_file_says(
     assert set(values) == set(sweep["parameters"])
     agent._command_run({"run_id": "abcd1234", "program": sweep["program"], "args": values})
     assert agent._run_processes["abcd1234"].wait() == 0
-    stored = stored_run(tmp_path / "run")
+    stored = stored_run(tmp_path / "agent")  # WANDB_DIR is obeyed
     assert (stored.run.run_id, stored.run.sweep_id) == ("abcd1234", "wxyz6789")
     model = stored.config["model"]
     assert (model["lr"], model["head"]["hidden"]) == (0.003, 16)

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from datamodules.reading.encodings import check_encoding, found_encoding, open_text, with_mark
 from datamodules.reading.errors import DataError
 from datamodules.reading.rows import unreadable
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 Quoting = Literal["csv", "none"]
 Option = Literal["data.", "--"]  # the prefix of a key of the config, or of a command line's option
@@ -95,7 +98,7 @@ class FoundFormat:
             return fault
         return f"{fault}; if that is wrong, {self.advice('encoding', 'NAME')}"
 
-    def reader(self, lines: Iterator[str]) -> "Iterator[list[str]]":
+    def reader(self, lines: Iterator[str]) -> "Reader":
         """Return Python's CSV reader of these lines; it raises `csv.Error` for stray quotes."""
         return csv.reader(
             lines,

@@ -262,7 +262,8 @@ def test_the_record_of_a_sweep_sets_nothing_that_runs_code_or_reads_the_environm
     assert resumed == ["-m", *TRUSTED, f"hydra.sweep.dir={tmp_path}"]
     errors = capsys.readouterr().err
     for override in UNTRUSTED:
-        assert f"{override} is not taken from sweep.json" in errors
+        shown = override.replace("\n", "\\n")
+        assert f"{shown} is not taken from sweep.json" in errors
 
 
 @pytest.mark.parametrize("words", [3, [3], {"a": 1}, "seed=1"])
