@@ -196,7 +196,7 @@ ATTACKS = {
         "{file} is damaged: the column 'picture' has other values than files" + RESTORE),
     # sweeps
     "sweep cut": Attack("sweep", "sweep.json", at.cut, "resume",
-        "{file} is damaged: Expecting value: *" + RESTORE),
+        "{file} is damaged: *" + RESTORE),
     "sweep words": Attack("sweep", "sweep.json", at.value("words", [1]), "resume",
         "{file} is damaged: words.0 is 1, where a text is needed" + RESTORE),
     "sweep deep": Attack("sweep", "sweep.json", at.text('{"words": ' + DEEP + "}"), "resume",
