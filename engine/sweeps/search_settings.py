@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.sweeps.space import SearchError, check_space
-from run_folders.kinds import metric_of
+from run_folders.kinds import metrics_by_name
 
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 _OBJECTIVE_PREFIXES = ("val/", "seconds/", "parameters/")
@@ -67,12 +67,12 @@ class Settings:
             if mode not in DIRECTIONS:
                 msg = f"hydra.sweeper.objectives.{name}: received {mode!r}; choose min or max"
                 raise SearchError(msg)
-            better = metric_of(name).better
-            if name.startswith("val/") and mode != better:
-                direction = "lower" if better == "min" else "higher"
+            metric = metrics_by_name().get(name.removeprefix("val/"))
+            if metric is not None and mode != metric.better:
+                direction = "lower" if metric.better == "min" else "higher"
                 msg = (
                     f"hydra.sweeper.objectives.{name}: received {mode!r}; {direction} values of "
-                    f"{name} are better: set {better}"
+                    f"{name} are better: set {metric.better}"
                 )
                 raise SearchError(msg)
         if self.storage is not None and self.study_name is None:

@@ -266,6 +266,7 @@ def test_an_invalid_space_is_rejected(entry: dict[str, Any], message: str) -> No
         ({"n_trials": 0}, "n_trials: received 0"),
         ({"objectives": {"test/acc": "max"}}, "the test split must not select trials"),
         ({"objectives": {"val/acc": "up"}}, "received 'up'; choose min or max"),
+        ({"objectives": {"val/acc": "max", "val/ece": "max"}}, "set min"),
         ({"objectives": {"val/loss": "max"}}, "lower values of val/loss are better: set min"),
         ({"storage": "sqlite:///x.db"}, "without hydra.sweeper.study_name"),
         ({"storage": "nosql://x", "study_name": "s"}, "the study cannot be opened"),
