@@ -217,7 +217,7 @@ def test_each_fault_of_the_command_line_is_reported_in_one_line(
         ),
         ([moved_run, source, "-o", exists], "exists.csv exists; give another -o, or --force"),
         ([moved_run, source, "-o", tmp_path / "out.xlsx"], "cannot write '.xlsx' files"),
-        ([moved_run, clash], "has a column prediction already"),
+        ([moved_run, clash], "there is a column prediction already"),
         ([tmp_path, source], "is no run folder"),
     ]
     for arguments, message in cases:

@@ -186,7 +186,7 @@ ADVICE = "; fix the file, or remove the row"
         (
             "a.csv",
             b"text,label\nx,1\n\xff\x81,0\n",
-            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF; if that is wrong, set --encoding ..."
+            "a.csv, row 2 (line 3): is not UTF-8: byte 0xFF; if that is wrong, set --encoding NAME"
             + ADVICE,
         ),
         ("a.parquet", b"no", "{path} is not a readable Parquet file"),
