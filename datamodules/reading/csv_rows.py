@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from datamodules.reading.encodings import open_text
-from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError
 from datamodules.reading.formats import DELIMITERS, FoundFormat
 from datamodules.reading.rows import Row, check_columns, column_names
 
@@ -74,7 +74,7 @@ class CsvReader:
                     continue
                 # In a table of one column, an empty line is a row, unless it ends the file.
                 for number in empty if len(columns) == 1 else ():
-                    yield BadRow(self.split, self.path.name, index + 1, number, "the line is empty")
+                    yield BadRow(self.split, self.path.name, index + 1, number, EMPTY_LINE)
                     index += 1
                 empty.clear()
                 fault = fault or self._fault(fields)

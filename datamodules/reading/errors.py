@@ -8,6 +8,8 @@ from run_folders.errors import UserError
 
 log = logging.getLogger(__name__)
 
+EMPTY_LINE = "the line is empty"  # reason of a bad row
+
 
 class DataError(UserError, ValueError):
     """The data cannot be used as it is."""

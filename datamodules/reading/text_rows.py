@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.reading.encodings import open_text
-from datamodules.reading.errors import BadRow, DataError, check_count
+from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, check_count
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.labels import LabelReader
 from datamodules.reading.progress import tracked
@@ -207,9 +207,9 @@ def _lines(path: Path, column: str, table_format: TableFormat) -> Iterator[Row |
     found = find_format(path, [], table_format)
     with open_text(path, found.encoding) as lines:
         for index, line in enumerate(lines):
-            fault = found.fault(line) if line.strip() else "the line is empty"
+            fault = found.fault(line) if line.strip() else EMPTY_LINE
             yield (
-                BadRow("", path.name, index + 1, None, fault)
+                BadRow("", path.name, index + 1, index + 1 if line.strip() else None, fault)
                 if fault
                 else Row(index, index + 1, {column: line.rstrip("\r\n")})
             )

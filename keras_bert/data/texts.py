@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
+from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, raise_bad_rows
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.labels import ClassLabels
 from datamodules.reading.rows import Row
@@ -42,11 +42,7 @@ def read_documents(
     for path in map(Path, files):
         rows = _read(path, text_rows(path, column, _TEXT_COLUMN, table_format))
         if path.suffix.lower() == ".txt":
-            parts = [
-                list(part)
-                for is_empty, part in groupby(rows, lambda row: isinstance(row, BadRow))
-                if not is_empty
-            ]
+            parts = [list(part) for is_empty, part in groupby(rows, _is_empty_line) if not is_empty]
             documents += [
                 [text.strip() for text in _texts(part, column, path)] for part in parts or [[]]
             ]
@@ -76,7 +72,7 @@ def read_texts(
     texts: list[str] = []
     for path in map(Path, files):
         rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN, table_format)))
-        while path.suffix.lower() == ".txt" and rows and isinstance(rows[-1], BadRow):
+        while path.suffix.lower() == ".txt" and rows and _is_empty_line(rows[-1]):
             rows.pop()  # empty lines at the end are not texts
         texts += _texts(rows, column, path)
     return texts
@@ -119,6 +115,10 @@ def read_labelled(
     split, bad = reader.read(rows, path.name, "")
     _raise_first_bad_row(bad)
     return split, names
+
+
+def _is_empty_line(row: Row | BadRow) -> bool:
+    return isinstance(row, BadRow) and row.reason == EMPTY_LINE
 
 
 def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
