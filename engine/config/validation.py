@@ -29,7 +29,7 @@ from engine.config.signatures import Fault, signature_faults
 from engine.old_names import removal
 from run_folders.errors import brief, nearest, shortened
 from run_folders.kinds import KindError, kind_named, load_part, metric_of
-from run_folders.nested import delete, nodes
+from run_folders.nested import delete, leaves, nodes
 
 # Groups whose options do not set the key that is named like the group.
 _GLOBAL_GROUPS = {"hydra", "experiment", "sweep", "debug", *PARTS}
@@ -37,6 +37,7 @@ _GLOBAL_GROUPS = {"hydra", "experiment", "sweep", "debug", *PARTS}
 _SINGLE_TARGETS = ("data", "model", "trainer")
 # Groups whose key maps names to nodes with a _target_.
 _NAMED_TARGETS = ("callbacks", "logger")
+_INTEGERS = 2**63  # the least integer that torch cannot read
 _MAX_SEED = 2**32 - 1
 _LARGEST_GB = 1e9
 # Keys that must not be 0: without training and validation there is no best checkpoint, and without
@@ -77,7 +78,8 @@ def validate(cfg: DictConfig) -> None:
         ]
         for path in inapplicable_keys(cfg):  # `settle` drops them
             delete(values, path)
-        faults += [
+        too_large = list(_large_integers(values))
+        faults += too_large or [
             *_plain_values(values),
             *_trainer_faults(trainer),
             *_part_faults(values),
@@ -96,6 +98,13 @@ def validate(cfg: DictConfig) -> None:
         ]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
+
+
+def _large_integers(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that torch can read each integer: other checks already build tensors."""
+    for path, value in leaves(values).items():
+        if isinstance(value, int) and abs(value) >= _INTEGERS:
+            yield path, "received an integer of more than 64 bits; give a smaller one"
 
 
 def _source(path: str, sources: dict[str, Source]) -> str:

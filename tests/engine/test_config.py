@@ -73,6 +73,10 @@ from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train
             ["mode", "lower values of val/loss are better", "leave it out"],
         ),
         (["mode=min"], ["mode", "higher values of val/acc are better"]),
+        (
+            ["model.num_classes=1000000000000000000000000000000"],
+            ["model.num_classes", "more than 64 bits"],
+        ),
         (["data.classes=[false,true]"], ["data.classes", "no, yes or 1 into quotes"]),
         (["data.classes=[real]", "data.num_classes=1"], ["names only 'real'; two or more classes"]),
         (
