@@ -12,7 +12,6 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError
 from datamodules.reading.formats import DELIMITERS, FoundFormat
 from datamodules.reading.rows import Row, check_columns, column_names
@@ -53,7 +52,7 @@ class CsvReader:
 
     def rows(self) -> Iterator[Row | BadRow]:
         """Yield the rows in the file's order; see `read_rows`."""
-        with open_text(self.path, self.found.encoding) as lines:
+        with self.found.open(self.path) as lines:
             self.lines = lines
             self.taken = len(list(islice(lines, self.found.before_header)))
             self.records = self.found.reader(self._take())
@@ -167,7 +166,7 @@ class _Swallowing:
         is_complete_row: Callable[[dict[str, str]], bool] | None,
     ) -> None:
         self.found, self.columns, self.is_complete_row = found, columns, is_complete_row
-        with open_text(path, found.encoding) as lines:
+        with found.open(path) as lines:
             sample = list(islice(lines, found.before_header + 1, found.before_header + _SAMPLE))
         rows = [row for row in _single_lines(sample, found) if len(row) == len(columns)]
         values = list(zip(*rows, strict=True)) or [()] * len(columns)

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -90,6 +91,10 @@ class FoundFormat:
     def advice(self, name: str, value: str) -> str:
         """Return the advice to set one of these, for example `set data.quoting=none`."""
         return advice(self.option, name, value)
+
+    def open(self, path: Path) -> AbstractContextManager[Iterator[str]]:
+        """Open a file of this format; see `open_text`."""
+        return open_text(path, self.encoding, self.advice("encoding", "NAME"))
 
     def fault(self, text: str) -> str:
         """Return why the characters of a text are invalid, or an empty string."""

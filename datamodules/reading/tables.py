@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.reading.csv_rows import CsvReader
-from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns
@@ -72,7 +71,7 @@ def _read_jsonl(
     path: Path, needed: Sequence[str], split: str, advice: str, found: FoundFormat
 ) -> Iterator[Row | BadRow]:
     index = 0
-    with open_text(path, found.encoding) as lines:
+    with found.open(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, check_count
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.labels import LabelReader
@@ -205,7 +204,7 @@ def _lines(path: Path, column: str, table_format: TableFormat) -> Iterator[Row |
         msg = f"{path} is empty; give a file with at least one line"
         raise DataError(msg)
     found = find_format(path, [], table_format)
-    with open_text(path, found.encoding) as lines:
+    with found.open(path) as lines:
         for index, line in enumerate(lines):
             fault = found.fault(line) if line.strip() else EMPTY_LINE
             yield (

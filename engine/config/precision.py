@@ -1,7 +1,7 @@
-"""The precisions of a run: those that exist, their plugins, and the choice of `auto`.
+"""Names, plugins and default of a run's precision.
 
-With `trainer.precision=auto` float16 is never chosen, because its range is so small that losses
-must be scaled. Weights stay in float32 in either case.
+`trainer.precision=auto` chooses bf16-mixed or 32-true, so weights stay in float32. It never chooses
+float16, because its range is so small that losses must be scaled.
 """
 
 from collections.abc import Mapping

@@ -308,3 +308,10 @@ def test_settings_without_use_are_named(name: str, settings: dict[str, str], mes
     fault = unused_settings(Path(name), TableFormat(**settings, option="--"))  # type: ignore[arg-type]
     assert fault.startswith(message)
     assert bool(fault) == bool(message)
+
+
+def test_late_damage_names_the_option_of_the_command_line(tmp_path: Path) -> None:
+    content = "text,label\n" + "a,x\n" * 60_000  # more than what is read to find the format
+    path = written(tmp_path, content.encode("utf-16")[:-1])
+    with pytest.raises(DataError, match=r"or set --encoding NAME$"):
+        read(path, TableFormat(option="--"))
