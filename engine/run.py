@@ -22,7 +22,7 @@ from engine.checkpoints import (
 from engine.config.errors import ConfigError
 from engine.config.recorded import write_config
 from engine.config.settling import settle
-from engine.config.validation import validate
+from engine.config.validation.validate import validate
 from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
 from engine.feature_cache.store import StoreError
 from engine.old_names import translate_model

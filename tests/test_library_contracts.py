@@ -130,7 +130,7 @@ CONTRACTS = [
         "Hydra converts quoted choices with this private function",
     ),
     Contract(
-        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/config/composing.py"],
+        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/config/composing/sources.py"],
         "no public function returns the file that states a key",
     ),
     Contract(
