@@ -198,7 +198,7 @@ CONTRACTS = [
         "the fused step needs each variable's moments, which only private names return",
     ),
     Contract(
-        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/training/fitting.py"],
+        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/training/trainable.py"],
         "Keras would take a batch to see shapes, and a resumed run would miss it",
     ),
     Contract(
