@@ -26,8 +26,10 @@ from engine.config.composing.paths import cache_folder
 from engine.config.errors import ConfigError
 from engine.config.validation.run import cache_faults
 from engine.feature_cache import key as feature_key
+from engine.feature_cache.cache_plan import CachePlan
 from engine.feature_cache.computing import _half_precision_weights
-from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
+from engine.feature_cache.filling import fill_cache
+from engine.feature_cache.planning import plan_cache
 from engine.processes.signals import InterruptedRunError
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_seed import EpochSeed
