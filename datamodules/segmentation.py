@@ -22,10 +22,11 @@ from datamodules.base import (
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
+from datamodules.masks.checking import check_pairs
 from datamodules.masks.class_list import ClassList, Pixels
 from datamodules.masks.decoding import PairDecoding
 from datamodules.masks.rows import EncodedPair, SegmentationReader
-from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs, check_pairs
+from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs
 from datamodules.masks.transforms import (
     NO_AUGMENTATION,
     SegmentationAugmentation,

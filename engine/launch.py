@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 
 from engine.command_line.explaining import explaining_errors
 from engine.command_line.flags import CONFIG_NAME, split_flags
-from engine.config.composing import typed_overrides
+from engine.config.composing.composition import typed_overrides
+from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.config.own_configs import check_own_configs
-from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
 from engine.old_names import (
     check_overrides,

@@ -10,11 +10,13 @@ from keras_bert.data.texts import read_texts
 from keras_bert.data.tokenizing import load_tokenizer
 from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
-from keras_bert.network.model import Classifier, settings_of
+from keras_bert.network.model import settings_of
+from keras_bert.network.tasks import Classifier
 from keras_bert.run_folder import KerasRunFolder
+from keras_bert.settings import PredictSettings
 from keras_bert.training.classification_data import prediction_table, text_data
-from keras_bert.training.running import MULTIPLE, Start
-from keras_bert.training.settings import PredictSettings
+from keras_bert.training.devices import MULTIPLE
+from keras_bert.training.starting import Start
 from run_folders.csv_text import csv_writer
 from run_folders.files import write_atomically
 

@@ -12,9 +12,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationErr
 
 from engine.command_line.published_optuna import replacement
 from engine.command_line.quoting import parses, with_quotes
-from engine.config.composing import compose_config
-from engine.config.groups import groups
-from engine.config.paths import CONFIGS
+from engine.config.composing.composition import compose_config
+from engine.config.composing.groups import groups
+from engine.config.composing.paths import CONFIGS
 from engine.old_names import removal
 from run_folders.errors import UserError, nearest
 from run_folders.nested import nodes

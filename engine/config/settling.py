@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from engine.config.composing.paths import cache_folder
 from engine.config.inapplicable import inapplicable_keys
-from engine.config.paths import cache_folder
 from engine.config.precision import AUTO, HALF, full_name, precision_for
 from engine.config.recorded import read_config
 from run_folders.run_folder import RunFolder

@@ -158,6 +158,11 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
+def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return the ids of [CLS] and [SEP]."""
+    return token_id(tokenizer, "[CLS]"), token_id(tokenizer, "[SEP]")
+
+
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(
         models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)  # noqa: S106

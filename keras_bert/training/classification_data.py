@@ -23,10 +23,10 @@ from keras_bert.data.batching import (
     sorted_batches,
     text_tensors,
 )
-from keras_bert.data.tokenizing import encode
+from keras_bert.data.tokenizing import encode, special_pair
 from keras_bert.errors import KerasBertError
 from keras_bert.training.metrics import predicted
-from keras_bert.training.running import Start, special_pair
+from keras_bert.training.starting import Start
 
 EVAL_BATCH = 64
 

@@ -16,7 +16,7 @@ from datamodules.scene_samples import SampleScenesDataModule
 from datamodules.segmentation import SegmentationDataModule
 from datamodules.text import TextDataModule
 from datamodules.texts.cleaning import DEFAULT_CLEANING
-from engine.config.paths import CONFIGS
+from engine.config.composing.paths import CONFIGS
 from engine.config.signatures import parameters_of
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.segmenter import Segmenter

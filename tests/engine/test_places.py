@@ -22,8 +22,8 @@ from engine.checkpoints import CheckpointError
 from engine.config import places
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
+from engine.config.objects import object_faults
 from engine.config.places import PLACES, place_of, resolve_target
-from engine.config.validation import object_faults
 from engine.evaluation import evaluate
 from engine.predict import open_run
 from engine.sweeps.resuming import resumed_overrides

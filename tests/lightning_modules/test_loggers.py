@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from wandb.sdk.lib import wbauth
 
 import engine.publishing.loggers
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 from engine.config.instantiating import build_object
 from engine.config.redaction import redacted
 from engine.publishing.loggers import build_loggers, starting_logger
