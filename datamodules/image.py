@@ -22,7 +22,7 @@ from datamodules.reading.rows import COLUMN_ADVICE, other_columns
 from datamodules.reading.sources import (
     Files,
     check_hub_columns,
-    hub_rows,
+    hub_table,
     split_sources,
     wanted_files,
 )
@@ -222,11 +222,11 @@ class ImageDataModule(ImageBatches):
         Raises:
             DataError: If the hub's dataset lacks a column.
         """
-        rows = list(hub_rows(str(self.hub), split))
+        table = hub_table(str(self.hub), split)
         needed = [("image_column", self.reader.image_column)]
         needed += [("label_column", column) for column in self.labels.columns]
-        check_hub_columns(str(self.hub), rows, needed)
-        return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
+        check_hub_columns(str(self.hub), table.columns, needed)
+        return self.reader.from_rows(table.rows, f"{self.hub}, {split}", split)
 
     def _first(self, images: Iterable[EncodedImage | BadRow]) -> Iterable[EncodedImage | BadRow]:
         for count, image in enumerate(images):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from keras_bert.data.batching import Padding
@@ -46,7 +47,7 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
     texts = (
         read_texts(files, settings.text_column, settings.table_format)
         if files
-        else list(sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts)
+        else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
     )
     model = load_network(folder.best_checkpoint)
     if not isinstance(model, Classifier):
@@ -54,7 +55,7 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
     probabilities = text_data(
-        texts, [0] * len(texts), begun, Padding(MULTIPLE, begun.bert["maxlen"])
+        texts, np.zeros(len(texts)), begun, Padding(MULTIPLE, begun.bert["maxlen"])
     ).probabilities(model, settings.batch_size)
     return prediction_table(probabilities, config["classes"], texts)
 

@@ -68,7 +68,7 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
         )
         padding = padding_of(settings, begun.bert["maxlen"])
         data = {
-            name: text_data(list(split.texts), split.labels.tolist(), begun, padding)
+            name: text_data(split.texts, split.labels, begun, padding)
             for name, split in splits.items()
         }
         network = Classifier(
@@ -227,7 +227,7 @@ def _predict(
 ) -> NDArray[np.float64]:
     """Predict a split with the best weights, write the table, and return the probabilities."""
     probabilities = data.probabilities(best)
-    table = prediction_table(probabilities, classes, list(split.texts))
+    table = prediction_table(probabilities, classes, split.texts)
     table.insert(0, "index", np.arange(len(table)))
     table.insert(1, "label", [classes[k] for k in split.labels])
     path = folder.predictions_of(name)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,14 +45,21 @@ def sources_of_keys() -> dict[str, Source]:
     """
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
-    overrides = [*typed["hydra"], *typed["task"]]
-    folders = [
+    folders = tuple(
         Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
-    ]
+    )
+    return _sources(job.job.config_name, tuple(typed["hydra"]), tuple(typed["task"]), folders)
+
+
+@lru_cache(maxsize=1)  # one job asks several times, and Hydra reads all files each time
+def _sources(
+    config_name: str, of_hydra: tuple[str, ...], of_task: tuple[str, ...], folders: tuple[Path, ...]
+) -> dict[str, Source]:
     sources: dict[str, Source] = {}
     choices: dict[str, Source] = {}
     loader = GlobalHydra.instance().config_loader()
-    defaults = loader.compute_defaults_list(job.job.config_name, overrides, RunMode.RUN).defaults
+    overrides = [*of_hydra, *of_task]
+    defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
     for rank, default in enumerate(defaults):
         name = f"{default.config_path}.yaml"
         folder = next((folder for folder in folders if (folder / name).is_file()), None)
@@ -64,7 +72,7 @@ def sources_of_keys() -> dict[str, Source]:
                 if key in _WORDS and isinstance(value, str):
                     sources[f"{key}._target_"] = source
             choices |= dict.fromkeys(_overridden_groups(body), source)
-    parsed = OverridesParser.create().parse_overrides(typed["task"])
+    parsed = OverridesParser.create().parse_overrides(list(of_task))
     chosen = [override.key_or_group for override in parsed]
     choices |= dict.fromkeys(PARTS.intersection(chosen), TYPED)
     for part in PARTS.intersection(choices):
