@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from datamodules.base import BatchSize, ValFraction, Workers
 from datamodules.batches import TextBatch
 from datamodules.batching.loaders import batch_loader
-from datamodules.batching.order import EvaluationBatches, TrainingBatches
+from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
@@ -222,7 +222,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             return self.feature_loader(split, texts.labels, texts.indices, sampler)
         return self._samples(split, sampler)
 
-    def _samples(self, split: str, sampler: Iterable[list[int]]) -> DataLoader[Any]:
+    def _samples(self, split: str, sampler: Iterable[list[int] | Positions]) -> DataLoader[Any]:
         return batch_loader(
             self.tokenized[split],
             sampler,

@@ -209,4 +209,7 @@ def _kind_fault(found: Any, place: Place) -> str:  # noqa: ANN401 - any attribut
     base = getattr(importlib.import_module(module), name)
     if found is not base if place.exact else not issubclass(found, base):
         return f"is not a {place.base}"
-    return "is abstract" if inspect.isabstract(found) else ""
+    # Lightning's classes have no metaclass that would make them abstract.
+    members = {name: inspect.getattr_static(found, name) for name in dir(found)}
+    missing = [name for name in members if getattr(members[name], "__isabstractmethod__", False)]
+    return f"is abstract: it does not define {', '.join(missing)}" if missing else ""

@@ -380,6 +380,22 @@ def test_sound_names_are_found() -> None:
     assert place_of("model.head.dropout") is None
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "missing"),
+    [
+        ("data", "datamodules.base.TransferDataModule", "divide, read_splits, reference"),
+        (
+            "model",
+            "lightning_modules.base.Task",
+            "default_loss, metric_names, new_totals, shared_step",
+        ),
+    ],
+)
+def test_a_class_without_all_methods_is_refused(path: str, name: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"is abstract: it does not define {missing}$"):
+        resolve_target(name, path)
+
+
 def test_contributing_has_the_table() -> None:
     """Place, base class, modules, injected arguments, refused keys."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
