@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from engine.config.errors import ConfigError
@@ -209,7 +210,14 @@ def _kind_fault(found: Any, place: Place) -> str:  # noqa: ANN401 - any attribut
     base = getattr(importlib.import_module(module), name)
     if found is not base if place.exact else not issubclass(found, base):
         return f"is not a {place.base}"
-    # Lightning's classes have no metaclass that would make them abstract.
-    members = {name: inspect.getattr_static(found, name) for name in dir(found)}
-    missing = [name for name in members if getattr(members[name], "__isabstractmethod__", False)]
-    return f"is abstract: it does not define {', '.join(missing)}" if missing else ""
+    missing = _missing_methods(found)
+    return f"is abstract: it does not define {missing}" if missing else ""
+
+
+@cache
+def _missing_methods(cls: type) -> str:
+    """Return the abstract methods of a class; Lightning's have no metaclass that checks them."""
+    members = {name: inspect.getattr_static(cls, name) for name in dir(cls)}
+    return ", ".join(
+        name for name, value in members.items() if getattr(value, "__isabstractmethod__", False)
+    )
