@@ -10,6 +10,7 @@ from pathlib import Path
 from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, raise_bad_rows
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.labels import ClassLabels
+from datamodules.reading.progress import tracked
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
@@ -42,7 +43,7 @@ def read_documents(
     """
     documents: list[list[str]] = []
     for path in map(Path, files):
-        rows = _read(path, text_rows(path, column, _TEXT_COLUMN, table_format))
+        rows = _tracked(path, text_rows(path, column, _TEXT_COLUMN, table_format))
         if path.suffix.lower() == ".txt":
             parts = [list(part) for is_empty, part in groupby(rows, _is_empty_line) if not is_empty]
             documents += [
@@ -73,7 +74,7 @@ def read_texts(
     """
     texts = Texts()
     for path in map(Path, files):
-        rows = _read(path, text_rows(path, column, _TEXT_COLUMN, table_format))
+        rows = _tracked(path, text_rows(path, column, _TEXT_COLUMN, table_format))
         if path.suffix.lower() == ".txt":
             rows = _without_empty_end(rows)
         for text in _texts(rows, column, path):
@@ -105,7 +106,7 @@ def read_labelled(
     """
     path, columns = Path(file), [text_column, label_column]
     names = list(classes) or _labels(
-        _read(path, read_rows(path, columns, advice=_COLUMNS, table_format=table_format)),
+        _tracked(path, read_rows(path, columns, advice=_COLUMNS, table_format=table_format)),
         label_column,
         path,
     )
@@ -155,6 +156,10 @@ def _read(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror or error}"
         raise DataError(msg) from error
+
+
+def _tracked(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
+    return tracked(_read(path, rows), f"reading {path.name}")
 
 
 def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> Texts:

@@ -21,6 +21,7 @@ from tokenizers import (
     trainers,
 )
 
+from datamodules.reading.progress import progress
 from keras_bert.errors import KerasBertError
 from run_folders.errors import UserError
 from run_folders.memory import check_model_folder
@@ -143,9 +144,11 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
     """Yield the token ids of each text, without [CLS] and [SEP]."""
     tokenizer.encode_special_tokens = True  # "[SEP]" in a text is ordinary text
     source = iter(texts)
-    while chunk := list(islice(source, _CHUNK)):
-        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-            yield encoding.ids
+    with progress("tokenizing", unit="texts") as advance:
+        while chunk := list(islice(source, _CHUNK)):
+            for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+                yield encoding.ids
+            advance(len(chunk))
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
