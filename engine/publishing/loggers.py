@@ -50,12 +50,44 @@ def build_loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
         return []
     runs, loggers = folder.read_json(_RUNS), []
     for name, node in cfg.logger.items():
-        if name == "mlflow" and os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            log.warning("MLFLOW_EXPERIMENT_ID is not read; set MLFLOW_EXPERIMENT_NAME instead")
         known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
         with starting_logger(cfg, str(name)):
+            if name == "mlflow" and not known and node.get("run_id") is None:
+                known = _experiment_of_environment(node)
             loggers.append(build_object(cfg, f"logger.{name}", **known))
     return loggers
+
+
+def _experiment_of_environment(node: DictConfig) -> dict[str, str]:
+    """Return the name of the experiment of MLFLOW_EXPERIMENT_ID, unless the config names one.
+
+    Lightning's logger takes names only.
+
+    Raises:
+        LoggerError: If there is no such experiment, or MLFLOW_EXPERIMENT_NAME names another one.
+    """
+    number, name = map(os.environ.get, ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"))
+    if not number or node.get("experiment_name") not in (number, name):
+        return {}
+    from mlflow import MlflowClient, MlflowException
+
+    try:
+        found: str = MlflowClient(node.get("tracking_uri")).get_experiment(number).name
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        msg = (
+            f"MLFLOW_EXPERIMENT_ID={number}: {brief(error)}; set an id that "
+            f"`mlflow experiments search` lists, or MLFLOW_EXPERIMENT_NAME=NAME instead"
+        )
+        raise LoggerError(msg) from error
+    if name and name != found:
+        msg = (
+            f"MLFLOW_EXPERIMENT_ID={number} is the experiment {found!r}, and "
+            f"MLFLOW_EXPERIMENT_NAME is {name!r}; set one of them"
+        )
+        raise LoggerError(msg)
+    return {"experiment_name": found}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import pty
 import select
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import wandb
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from wandb.sdk.lib import wbauth
 
 import engine.publishing.loggers
@@ -227,34 +228,72 @@ _MLFLOW = {
 }
 
 
+@contextmanager
+def composed(*overrides: str) -> Iterator[DictConfig]:
+    """A config whose loggers can be built."""
+    register_resolvers()
+    cfg = compose_config(["name=x", *overrides])
+    OmegaConf.register_new_resolver("hydra", lambda _: "/runs/x/y", replace=True)
+    try:
+        yield cfg
+    finally:
+        OmegaConf.clear_resolver("hydra")
+
+
 @pytest.mark.parametrize(("logger", "keys"), [("wandb", _WANDB), ("mlflow", _MLFLOW)])
 def test_the_environment_is_obeyed_unless_the_config_sets_a_key(
     logger: str, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recorded config names the variable; it does not contain its value."""
-    register_resolvers()
     for variable in keys:
         monkeypatch.delenv(variable, raising=False)
 
-    def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        cfg = compose_config([f"logger={logger}", "name=x", *overrides])
-        OmegaConf.register_new_resolver("hydra", lambda _: "/runs/x/y", replace=True)
-        node = OmegaConf.to_container(cfg.logger, resolve=True)
-        return node[logger], OmegaConf.to_container(redacted(cfg.logger))[logger]
+    def values(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        with composed(f"logger={logger}", *overrides) as cfg:
+            node = OmegaConf.to_container(cfg.logger, resolve=True)
+            return node[logger], OmegaConf.to_container(redacted(cfg.logger))[logger]
 
-    try:
-        default, _ = composed()
-        for variable in keys:
-            monkeypatch.setenv(variable, f"of {variable}")
-        set_by_environment, recorded = composed()
-        explicit, _ = composed(*(f"logger.{logger}.{key}=mine" for key in keys.values()))
-    finally:
-        OmegaConf.clear_resolver("hydra")
+    default, _ = values()
+    for variable in keys:
+        monkeypatch.setenv(variable, f"of {variable}")
+    set_by_environment, recorded = values()
+    explicit, _ = values(*(f"logger.{logger}.{key}=mine" for key in keys.values()))
     for variable, key in keys.items():
         assert default[key] != f"of {variable}"
         assert set_by_environment[key] == f"of {variable}"
         assert recorded[key] == f"${{oc.env:{variable}}}"
         assert explicit[key] == "mine"
+
+
+@pytest.mark.extra("mlflow")
+def test_an_experiment_id_of_the_environment_is_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    numbers = {name: MlflowClient(uri).create_experiment(name) for name in ("first", "second")}
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", numbers["first"])
+
+    def experiment(*overrides: str) -> Any:
+        with composed("logger=mlflow", f"logger.mlflow.tracking_uri={uri}", *overrides) as cfg:
+            (logger,) = build_loggers(cfg, RunFolder(tmp_path))
+            return logger.name
+
+    assert experiment() == numbers["first"]
+    assert experiment("logger.mlflow.experiment_name=second") == numbers["second"]
+    run = MlflowClient(uri).create_run(numbers["second"]).info.run_id
+    assert experiment(f"logger.mlflow.run_id={run}") == numbers["second"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "second")
+    with pytest.raises(LoggerError, match=r"is the experiment 'first', and MLFLOW_EXPERIMENT_NAME"):
+        experiment()
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    for unknown in ("77", "x"):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", unknown)
+        with pytest.raises(LoggerError, match=f"^MLFLOW_EXPERIMENT_ID={unknown}: ") as caught:
+            experiment()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
