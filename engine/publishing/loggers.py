@@ -161,7 +161,8 @@ def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerErr
 
 def _reason_of_system(error: BaseException) -> str:
     """Return the first cause of an error if the operating system raised it; else nothing."""
-    reason, cause = "", error
+    reason = ""
+    cause: BaseException | None = error
     while cause is not None:
         reason = brief(cause) if isinstance(cause, OSError) else reason
         cause = cause.__cause__ or cause.__context__
