@@ -59,7 +59,7 @@ class ImageDataModule(ImageBatches):
         val_fraction: ValFraction = 0.1,
         train_rows: Annotated[int, Ge(1)] | None = None,
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
-        size: Annotated[int, Ge(2)] | None = None,
+        size: Annotated[int, Ge(2)] | None = 256,
         max_pixels: MaxPixels = 50_000_000,
         convert: bool = False,  # noqa: FBT001, FBT002 - named in the config
         check: bool = False,  # noqa: FBT001, FBT002 - named in the config

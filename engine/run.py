@@ -99,7 +99,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
-        objects = build(cfg, folder)
+        objects = build(cfg, folder, checkpoint_path)
         data = objects.datamodule.describe()
         cache_plan, plan = _plan(cfg, folder, objects, checkpoint_path, data)
         print_plan(plan, shown)
