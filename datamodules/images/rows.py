@@ -244,9 +244,15 @@ def image_source(
         return b"", f"column '{column}' is empty"
     if folder is None or not isinstance(value, str):
         return b"", f"column '{column}' holds no image bytes"
-    path = folder / value.strip()
+    path = stored_path(folder / value.strip())
     fault = file_fault(path)
     return path, f"{fault} {str(path)[:_LONGEST_PATH]}" if fault else ""
+
+
+def stored_path(path: Path) -> Path:
+    """Return a path in the spelling of its accented letters in which the file is stored."""
+    spellings = (path, *(Path(normalize(form, str(path))) for form in ("NFC", "NFD")))
+    return next((other for other in spellings if not file_fault(other)), path)
 
 
 def file_fault(path: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from unicodedata import normalize
 
 from datamodules.reading.errors import DataError
 from datamodules.reading.splits import stratified_split
@@ -81,12 +82,12 @@ class ClassLabels(LabelReader):
     @cached_property
     def _classes(self) -> dict[str, int]:
         """Class of each name, for the many rows whose label needs no further look."""
-        return {name: k for k, name in enumerate(self.class_names)}
+        return {_composed(name): k for k, name in enumerate(self.class_names)}
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class, or stands for one."""
-        label = row[self.column].strip()
-        return label in self._classes or label_text(label) in self.label_map
+        label = label_text(row[self.column])
+        return label in self._classes or label in self.label_map
 
     def divide(
         self, labels: Sequence[int], fraction: float, seed: int
@@ -243,14 +244,15 @@ def label_reader(
 
 
 def _label_map(given: Mapping[Any, str], class_names: Sequence[str]) -> LabelMap:
-    unknown = next((name for name in given.values() if name not in class_names), None)
+    known = {_composed(name): name for name in class_names}
+    unknown = next((name for name in given.values() if _composed(name) not in known), None)
     if unknown is not None:
         msg = f"data.label_map: received {unknown!r}, which is none of {shortened(class_names)}"
         raise DataError(msg)
     names: dict[str, str] = {}
     for value, name in given.items():
-        text = label_text(value)
-        before = text if text in class_names else names.setdefault(text, name)
+        text, name = label_text(value), known[_composed(name)]
+        before = known[text] if text in known else names.setdefault(text, name)
         if before != name:
             msg = f"data.label_map: {text!r} stands for {before!r} and {name!r}; remove one"
             raise DataError(msg)
@@ -267,13 +269,18 @@ def _check_names(class_names: Sequence[str], separator: str) -> None:
         raise DataError(msg)
 
 
+def _composed(name: str) -> str:
+    """Return a name with each accented letter as one character; some programs write two."""
+    return normalize("NFC", name)
+
+
 def label_text(value: object) -> str:
     """Return a label as text: whole numbers without a point, true and false in small letters."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip() if value is not None else ""
+    return _composed(str(value).strip()) if value is not None else ""
 
 
 def class_of(
@@ -300,9 +307,12 @@ def class_of(
             if inside
             else (-1, f"label {value} is outside of 0..{len(class_names) - 1}")
         )
-    text = str(value).strip() if value is not None else ""
+    text = _composed(str(value).strip()) if value is not None else ""
     if text in class_names:
         return list(class_names).index(text), ""
+    composed = [_composed(name) for name in class_names]
+    if text in composed:
+        return composed.index(text), ""
     near = near_names(text, class_names, count=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return -1, f"label '{text}' is none of {shortened(class_names)}{hint}"
@@ -316,7 +326,8 @@ def check_classes(classes: Sequence[str], num_classes: int | None) -> None:
             f"but data.classes names {len(classes)}: {shortened(classes)}"
         )
         raise DataError(msg)
-    if len(set(classes)) != len(classes):
-        repeated = next(name for name in classes if list(classes).count(name) > 1)
+    names = [_composed(name) for name in classes]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
         msg = f"data.classes names a class twice: {repeated}"
         raise DataError(msg)

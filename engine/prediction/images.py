@@ -12,7 +12,7 @@ import torch
 from datamodules.batches import ImageBatch
 from datamodules.images.decoding import Decoded
 from datamodules.images.listing import Listing
-from datamodules.images.rows import EncodedImage, file_fault, image_source
+from datamodules.images.rows import EncodedImage, file_fault, image_source, stored_path
 from datamodules.images.storage import Decoding
 from datamodules.images.storing import report_conversions
 from datamodules.images.threads import in_threads
@@ -115,8 +115,8 @@ def images_of(
                 yield row
                 continue
             name = row.values[column].strip()
-            image = EncodedImage(row.index, Path(name), 0, name, None)
-            fault = file_fault(Path(name))
+            file = stored_path(Path(name))
+            image, fault = EncodedImage(row.index, file, 0, name, None), file_fault(file)
             yield image.fault("", fault) if fault else image
     elif path.suffix.lower() in TABLES:
         for row in read_rows(path, [column], table_format=table_format):
