@@ -94,7 +94,7 @@ def _text(start: bytes, suffix: str) -> str:
     if text.startswith("<?xml"):
         return f"an XML file; {_SAVE_AS_CSV}"
     if suffix == ".parquet":
-        is_text = text.isascii() and "\0" not in text
+        is_text = text.isascii() and "\0" not in text and "\n" in text
         return f"a text file; {_AS_TABLE}" if is_text else ""
     found = _json(text)
     return "" if found == _JSON_LINES and suffix == ".jsonl" else found

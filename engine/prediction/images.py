@@ -115,8 +115,8 @@ def images_of(
                 yield row
                 continue
             name = row.values[column].strip()
-            file = stored_path(Path(name))
-            image, fault = EncodedImage(row.index, file, 0, name, None), file_fault(file)
+            stored = stored_path(Path(name))
+            image, fault = EncodedImage(row.index, stored, 0, name, None), file_fault(stored)
             yield image.fault("", fault) if fault else image
     elif path.suffix.lower() in TABLES:
         for row in read_rows(path, [column], table_format=table_format):
