@@ -108,7 +108,8 @@ def check_input_limits(datamodule: TransferDataModule[Any], task: Task) -> None:
     """Raise `ConfigError` if the data exceeds what the backbone can read."""
     faults = datamodule.incompatibilities(task.input_limits())
     if faults:
-        raise ConfigError("\n  ".join(["the data does not fit the backbone", *faults]))
+        msg = "the data does not fit the backbone"
+        raise ConfigError(msg, *faults)
 
 
 def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: Task) -> None:

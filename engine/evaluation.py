@@ -15,11 +15,12 @@ from engine.config.places import PLACES
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
 from engine.processes.library_warnings import filter_known
-from engine.processes.terminal import console, one_line
+from engine.processes.terminal import console
 from engine.results import task_loss, write_parquet
 from engine.trained_run import data_from_checkpoint, model_from_checkpoint
 from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
+from run_folders.errors import one_line
 from run_folders.kinds import kind_named, metric_text
 from run_folders.run_folder import RunFolder, RunFolderError
 

@@ -14,9 +14,9 @@ from engine.checkpoints import load_checkpoint
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import PredictionRequest, results_of
 from engine.processes.library_warnings import filter_known
-from engine.processes.terminal import console, one_line
+from engine.processes.terminal import console
 from engine.trained_run import TrainedRun, data_state, model_from_checkpoint
-from run_folders.errors import brief
+from run_folders.errors import brief, one_line
 from run_folders.run_folder import RunFolder, RunFolderError
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from engine.build import RunObjects
 from engine.kinds.base import results_of
-from engine.processes.terminal import one_line
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
+from run_folders.errors import one_line
 from run_folders.files import write_atomically
 from run_folders.kinds import metric_text, shown_in
 from run_folders.run_folder import RunFolder

@@ -24,6 +24,7 @@ from keras_bert.settings import (
     PretrainSettings,
     run_path,
 )
+from run_folders.errors import one_line
 
 _REQUIRED_PACKAGES = ("tensorflow", "tensorboard", "sklearn")
 
@@ -113,7 +114,7 @@ def _predict(settings: PredictSettings) -> None:
     target = Path(settings.out or "predictions.csv")
     table = predict(settings)
     write_table(table, target)
-    print(f"{len(table)} predictions: {target}")
+    print(f"{len(table)} predictions: {one_line(target)}")
 
 
 def _convert(settings: ConvertSettings) -> None:
@@ -129,7 +130,7 @@ def _convert(settings: ConvertSettings) -> None:
         target,
     )
     save_for_hugging_face(tokenizer, target)
-    print(f"weights and tokenizer in Hugging Face's layout: {target}")
+    print(f"weights and tokenizer in Hugging Face's layout: {one_line(target)}")
 
 
 _COMMANDS: dict[str, tuple[Callable[[Any], None], type[Any], str]] = {

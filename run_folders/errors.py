@@ -4,18 +4,50 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pickle import UnpicklingError
+from typing import Self
 
 _MOST_SHOWN = 12
 # torch's words for a class or a function in a file of weights.
 _CODE = re.compile("GLOBAL|unrecognized function|Can only (create|build)")
 
 
+# Overrides and isolates of the writing direction, and further line breaks.
+_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS, *range(0xD800, 0xE000))
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
+
+
+def printable(text: object) -> str:
+    r"""Return a text with control characters as escapes; line breaks and tabs are kept.
+
+    Example:
+        `printable("\x1b[31mred")` returns `\\x1b[31mred`, with a backslash.
+    """
+    return str(text).translate(_ESCAPES)
+
+
+def one_line(name: object) -> str:
+    """Return a name, such as that of a file, like `printable`, with line breaks as escapes."""
+    return printable(name).replace("\n", "\\n")
+
+
 class UserError(Exception):
     """Base class of the errors that a user can cause.
 
-    The message is one line: what was wrong, where, what was received, what to do next. Any other
-    error is a bug in Thaw and shows its traceback.
+    The message is one line: what was wrong, where, what was received, what to do next. Further
+    arguments are the lines of a list, which are indented. Each argument is one line, whatever
+    control characters are in the names and values that it contains. Any other error is a bug in
+    Thaw and shows its traceback.
     """
+
+    def __str__(self) -> str:
+        """Return the message, and the lines of its list."""
+        return "\n  ".join(map(one_line, self.args))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Return an error with the text of another error, which may have a list."""
+        return cls(*(line.removeprefix("  ") for line in text.split("\n")))
 
 
 def brief(error: BaseException, max_chars: int | None = 200) -> str:

@@ -21,7 +21,7 @@ from engine.feature_cache.store import (
     remove,
 )
 from engine.processes.outcome import report_failure
-from engine.processes.terminal import printable
+from run_folders.errors import printable
 from run_folders.untrusted import DamagedFileError, read_json
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from engine.processes.outcome import report_failure
-from engine.processes.terminal import one_line
+from run_folders.errors import one_line
 
 
 def main() -> int:

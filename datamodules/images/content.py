@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 _END = 2**16  # bytes that are hashed at each end of a large file
 _LONGEST_PATH = 200  # characters of a path in a message
@@ -58,9 +59,15 @@ def image_source(
         return b"", f"column '{column}' is empty"
     if folder is None or not isinstance(value, str):
         return b"", f"column '{column}' holds no image bytes"
-    path = folder / value.strip()
+    path = stored_path(folder / value.strip())
     fault = file_fault(path)
     return path, f"{fault} {str(path)[:_LONGEST_PATH]}" if fault else ""
+
+
+def stored_path(path: Path) -> Path:
+    """Return a path in the spelling of its accented letters in which the file is stored."""
+    spellings = (path, *(Path(normalize(form, str(path))) for form in ("NFC", "NFD")))
+    return next((other for other in spellings if not file_fault(other)), path)
 
 
 def file_fault(path: Path) -> str:

@@ -30,6 +30,7 @@ from datamodules.images.orientation import (
     turned,
     turned_size,
 )
+from datamodules.reading.foreign import other_format
 from run_folders.errors import brief
 
 _SHORTEST_SIDE = 2
@@ -218,6 +219,9 @@ def _unknown_format(head: bytes) -> str:
     name = _HEIF_BRANDS.get(brand) or next(
         (name for start, name in _OTHER_FORMATS.items() if head.startswith(start)), None
     )
+    other = other_format(head)
+    if name is None and other:
+        return f"is {other}"
     if name is None:
         return f"is not a readable image: it begins with {head[:8]!r}"
     return f"is a {name} file, for which Thaw has no decoder; save it as PNG or JPEG"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from datamodules.images.content import content_of, digest_of
 from datamodules.images.listing import FoundFile, Listing
@@ -145,7 +146,7 @@ class SegmentationReader:
             path: Path relative to the folder of the images, with slashes.
         """
         if self.image_suffix is None:
-            return PurePosixPath(path).with_suffix("").as_posix()
+            return normalize("NFC", PurePosixPath(path).with_suffix("").as_posix())
         return _without_suffix(path, self.image_suffix)
 
     def annotations_for(self, images: Path) -> Path | None:
@@ -250,8 +251,12 @@ class Masks:
 
 
 def _without_suffix(path: str, suffix: str) -> str | None:
-    """Return a path without the suffix, in lower or upper case; None if it does not end with it."""
-    return path[: -len(suffix)] if path.lower().endswith(suffix.lower()) else None
+    """Return a path without the suffix, in lower or upper case; None if it does not end with it.
+
+    Some systems store an accented letter as two characters; in the result it is one.
+    """
+    found = path.lower().endswith(suffix.lower())
+    return normalize("NFC", path[: -len(suffix)]) if found else None
 
 
 def _report_others(folder: Path, others: Sequence[FoundFile | str], key: str, end: object) -> None:

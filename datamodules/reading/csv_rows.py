@@ -12,12 +12,21 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from datamodules.reading.encodings import MAX_LINE, first_lines
 from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError
-from datamodules.reading.formats import DELIMITERS, FoundFormat
-from datamodules.reading.rows import Row, check_columns, column_names
+from datamodules.reading.formats import DELIMITERS, QUOTE_TWICE, FoundFormat
+from datamodules.reading.rows import (
+    Row,
+    check_columns,
+    column_names,
+    report_empty_lines,
+    spelled_as,
+    unreadable,
+)
 
 csv.field_size_limit(2**31 - 1)  # `fault` has the limit, and reports the row
 
+_NEVER_CLOSED = "unexpected end of data"  # the csv module's words
 _SAMPLE = 2_000  # lines from which the values of the columns are known
 _LEAST = 3  # rows from which a column is known
 _MOST_VALUES = 20  # distinct values of a column with few values
@@ -30,6 +39,7 @@ class CsvReader:
         taken: Lines taken from the file so far.
         pending: Lines to be read again after a stray quote.
         used: Lines of the current record.
+        size: Number of characters of those after the first.
     """
 
     def __init__(
@@ -44,11 +54,10 @@ class CsvReader:
     ) -> None:
         self.path, self.found, self.needed, self.columns = path, found, needed, columns
         self.is_complete_row, self.split, self.advice = is_complete_row, split, advice
-        as_text = found.advice("quoting", "none")
-        self.quotes_are_text = f"if quotes are part of the texts, {as_text}"
         self.taken = 0
         self.pending: deque[str] = deque()
         self.used: list[str] = []
+        self.size = 0
 
     def rows(self) -> Iterator[Row | BadRow]:
         """Yield the rows in the file's order; see `read_rows`."""
@@ -58,11 +67,11 @@ class CsvReader:
             self.records = self.found.reader(self._take())
             header = self._header()
             self.names = [name.strip() for name in header]
-            columns = column_names(header)
+            columns = spelled_as(column_names(header), self.needed)
             read = columns if self.columns is None else self.columns
             check_columns(self.path, columns, self.needed, self._advice(columns), read)
             self.swallowing = _Swallowing(self.path, self.found, columns, self.is_complete_row)
-            line, index, empty = self.taken + 1, 0, list[int]()
+            line, index, passed, empty = self.taken + 1, 0, 0, list[int]()
             while True:
                 fields, fault = self._record()
                 if not self.used:
@@ -75,7 +84,10 @@ class CsvReader:
                 for number in empty if len(columns) == 1 else ():
                     yield BadRow(self.split, self.path.name, index + 1, number, EMPTY_LINE)
                     index += 1
+                passed += len(empty) if len(columns) > 1 else 0
                 empty.clear()
+                if len(self.used[0]) >= MAX_LINE:
+                    fault = unreadable(self.used[0])
                 fault = fault or self._fault(fields)
                 if fault:
                     line = start + 1
@@ -87,6 +99,7 @@ class CsvReader:
             if line - 1 != self.taken:
                 msg = f"{self.path}: {self.taken} lines, but the rows have {line - 1}"
                 raise RuntimeError(msg)
+            report_empty_lines(self.path, passed)
 
     def _header(self) -> list[str]:
         fields, fault = self._record()
@@ -115,12 +128,24 @@ class CsvReader:
     def _take(self) -> Iterator[str]:
         while self.pending:
             line = self.pending.popleft()
-            self.used.append(line)
+            self._use(line)
             yield line
         for line in self.lines:
             self.taken += 1
-            self.used.append(line)
+            self._use(line)
             yield line
+
+    def _use(self, line: str) -> None:
+        """Add a line to the record.
+
+        Raises:
+            csv.Error: If a quote is not closed within `MAX_LINE` characters.
+        """
+        if self.used:
+            self.size += len(line)
+        self.used.append(line)
+        if self.size > MAX_LINE:
+            raise csv.Error(_NEVER_CLOSED)
 
     def _read_again(self, lines: Sequence[str]) -> None:
         self.pending.extendleft(reversed(lines))
@@ -128,31 +153,43 @@ class CsvReader:
 
     def _record(self) -> tuple[list[str], str]:
         """Return the fields of the next record and the parser's error; its lines are in `used`."""
-        self.used = []
+        self.used, self.size = [], 0
         try:
             return next(self.records, []), ""
         except csv.Error as error:
             if "new-line character" in str(error):
                 return [], "has a carriage return outside of quotes; put the field into quotes"
-            never_closed = "unexpected end of data" in str(error)
-            return [], (
-                f"a stray quote is never closed; {self.quotes_are_text}"
-                if never_closed
-                else f"its quotes do not pair up ({error}); {self.quotes_are_text}"
-            )
+            if _NEVER_CLOSED in str(error):
+                return [], f"a stray quote is never closed; {self._advice_for_quotes()}"
+            return [], f"its quotes do not pair up ({error}); {self._advice_for_quotes()}"
+
+    def _advice_for_quotes(self) -> str:
+        as_text = f"if quotes are part of the texts, {self.found.advice('quoting', 'none')}"
+        return f"{QUOTE_TWICE}; {as_text}" if '\\"' in self.used[0] else as_text
 
     def _fault(self, fields: list[str]) -> str:
+        if "\\" in self.used[0] or len(self.used) > 1:
+            unclear = self.found.unclear_escape(self.used, fields)
+            if unclear:
+                return unclear
         if len(self.used) > 1 and not self.found.quoting_is_set:
-            swallowed = self.swallowing.fault(self.used, self.quotes_are_text)
+            swallowed = self.swallowing.fault(self.used, self._advice_for_quotes())
             if swallowed:
                 return swallowed
+        invalid = self.found.fault("".join(fields))
+        if invalid:
+            return invalid
         if len(fields) != len(self.names):
-            return f"has {len(fields)} fields where the header has {len(self.names)}"
+            fault = f"has {len(fields)} fields where the header has {len(self.names)}"
+            if '\\"' in self.used[0]:
+                return f"{fault}; {QUOTE_TWICE}"
+            extra = len(fields) == len(self.names) + 1 and not fields[-1].strip()
+            return f"{fault}; remove the delimiter at its end" if extra else fault
         if fields[0].startswith("\ufeff"):
             return "begins with a byte order mark, as where files were joined; remove it"
         if [name.strip() for name in fields] == self.names:
             return "repeats the header; remove it"
-        return self.found.fault("".join(fields))
+        return ""
 
 
 class _Swallowing:
@@ -167,7 +204,7 @@ class _Swallowing:
     ) -> None:
         self.found, self.columns, self.is_complete_row = found, columns, is_complete_row
         with found.open(path) as lines:
-            sample = list(islice(lines, found.before_header + 1, found.before_header + _SAMPLE))
+            sample = first_lines(lines, found.before_header + _SAMPLE)[found.before_header + 1 :]
         rows = [row for row in _single_lines(sample, found) if len(row) == len(columns)]
         values = list(zip(*rows, strict=True)) or [()] * len(columns)
         self.codes = [_are_codes(of_column) for of_column in values]

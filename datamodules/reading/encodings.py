@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 
 ENCODING_ADVICE = "set data.encoding"
 _START = 2**16  # characters from which the line end is found
-MAX_LINE = 2**26  # characters; a longer line is no row of a table
+MAX_LINE = 2**26  # characters; a longer line is no row of a table, and is not read to its end
+_HEAD = 16  # bytes that show that a file begins with ASCII
+_SHOWN = 60  # characters of the sample in a warning
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -27,11 +30,12 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Windows-1252 leaves these bytes undefined.
-_NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+# Windows-1252 leaves these bytes undefined, and a null byte is no character of a text.
+_NOT_CP1252 = re.compile(rb"[\0\x81\x8d\x8f\x90\x9d]")
 # Three accented letters in a row indicate another alphabet in another encoding, not a Western
 # European text.
 _OTHER_ALPHABET = re.compile(rb"[\xc0-\xff]{3}")
+_INVALID = re.compile("[\udc80-\udcff]")  # how Python marks a byte that is not valid
 _ZEROS, _TIMES = 3, 4  # zero bytes of UTF-16, and how many times more than at other places
 _GUESSES = {
     "cp1252": "Windows-1252",
@@ -64,9 +68,17 @@ def detect_encoding(path: Path) -> str:
                 line.decode("utf-8")
                 utf8 += 1
             except UnicodeDecodeError:
+                if _is_damaged_utf8(line):
+                    return "utf-8"
                 other += 1
                 against += bool(_NOT_CP1252.search(line) or _OTHER_ALPHABET.search(line))
     return "cp1252" if other and not utf8 and not against else "utf-8"
+
+
+def _is_damaged_utf8(line: bytes) -> bool:
+    """Return whether a line that is not UTF-8 has more characters of UTF-8 than other bytes."""
+    text = line.decode("utf-8", "surrogateescape")
+    return 2 * len(_INVALID.findall(text)) < sum(not char.isascii() for char in text)
 
 
 def _mark(start: bytes) -> str:
@@ -76,6 +88,8 @@ def _mark(start: bytes) -> str:
 
 def _wide_without_mark(start: bytes) -> str:
     """Return UTF-16 without a mark: delimiters, digits and line ends have a zero byte each."""
+    if start[:_HEAD].isascii() and 0 not in start[:_HEAD]:
+        return ""  # UTF-16 may follow in a file that was joined
     second, first = start[1::2].count(0), start[::2].count(0)
     if second >= _ZEROS and second > _TIMES * first:
         return "utf-16-le"
@@ -116,9 +130,10 @@ def open_text(
 
     Yields:
         Its lines with their line ends. Bytes that are not valid become surrogates U+DC80..U+DCFF.
+        Of a line with more than `MAX_LINE` characters, so many are returned.
 
     Raises:
-        DataError: If a UTF-16 file is damaged, or if a line is longer than `MAX_LINE` characters.
+        DataError: If a UTF-16 file is damaged.
     """
     encoding = encoding or found_encoding(path, advice)
     wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
@@ -129,7 +144,7 @@ def open_text(
         alone = start.count("\r") - start.count("\r\n")
         newline = "\r" if alone > start.count("\n") else "\n"
         with path.open(encoding=encoding, errors=errors, newline=newline) as file:
-            yield _lines(file, path)
+            yield _lines(file, newline)
     except UnicodeError as error:
         where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
@@ -145,22 +160,40 @@ def found_encoding(path: Path, advice: str = ENCODING_ADVICE) -> str:
     encoding = detect_encoding(path)
     if encoding in _GUESSES:
         log.warning(
-            "%s is not UTF-8; it is read as %s; if that is wrong, %s",
+            "%s is not UTF-8; it is read as %s, for example %s; if that is wrong, %s",
             path.name,
             _GUESSES[encoding],
+            _sample(path, encoding, advice),
             advice,
         )
     return encoding
 
 
-def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    number = 0
+def _sample(path: Path, encoding: str, advice: str) -> str:
+    """Return the first text whose characters depend on the encoding, and its line."""
+    with open_text(path, encoding, advice) as lines:
+        for number, line in enumerate(lines, start=1):
+            other = next((k for k, char in enumerate(line) if not char.isascii()), None)
+            if other is not None or not encoding.startswith("cp"):
+                start = max(0, (other or 0) - _SHOWN // 2)
+                return f"line {number}: {line[start : start + _SHOWN].strip()!r}"
+    return ""
+
+
+def _lines(file: TextIO, end: str) -> Iterator[str]:
     while line := file.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE:
-            msg = (
-                f"{path}, line {number} has {MAX_LINE:,} characters or more; "
-                "no text is read that is so long: shorten it"
-            )
-            raise DataError(msg)
+        rest = line
+        while len(rest) == MAX_LINE and not rest.endswith(end):
+            rest = file.readline(MAX_LINE)
         yield line
+
+
+def first_lines(lines: Iterator[str], count: int) -> list[str]:
+    """Return the first lines, at most `count`, with about `MAX_LINE` characters at most."""
+    found, characters = [], 0
+    for line in islice(lines, count):
+        found.append(line)
+        characters += len(line)
+        if characters > MAX_LINE:
+            break
+    return found

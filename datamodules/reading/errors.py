@@ -73,10 +73,9 @@ def raise_bad_rows(bad: list[BadRow], shown: int = 10, advice: str = BAD_ROWS_AD
     if len(bad) == 1:
         msg = f"{bad[0]}; {advice}"
         raise DataError(msg)
-    lines = [f"{len(bad)} bad rows; {advice}", *(f"  {row}" for row in bad[:shown])]
-    if len(bad) > shown:
-        lines.append(f"  ... and {len(bad) - shown} more")
-    raise DataError("\n".join(lines))
+    more = [f"... and {len(bad) - shown} more"] if len(bad) > shown else []
+    msg = f"{len(bad)} bad rows; {advice}"
+    raise DataError(msg, *bad[:shown], *more)
 
 
 def check_count(file: str, rows: int, used: int, left_out: int) -> None:

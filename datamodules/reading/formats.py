@@ -5,13 +5,19 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from datamodules.reading.encodings import check_encoding, found_encoding, open_text, with_mark
+from datamodules.reading.encodings import (
+    check_encoding,
+    first_lines,
+    found_encoding,
+    open_text,
+    with_mark,
+)
 from datamodules.reading.errors import DataError
-from datamodules.reading.rows import unreadable
+from datamodules.reading.foreign import check_content
+from datamodules.reading.rows import spelled_as, unreadable
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -20,6 +26,11 @@ Quoting = Literal["csv", "none"]
 Option = Literal["data.", "--"]  # the prefix of a key of the config, or of a command line's option
 DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 10_000  # lines from which the quoting is found
+_OTHER_BACKSLASH = re.compile(r'\\(?!")')
+# Text in some dialects with escapes, an escape in others.
+_UNCLEAR_BACKSLASH = re.compile(r'\\([^" \w]|$)')
+_ODD_BACKSLASHES = re.compile(r"(?<!\\)(\\\\)*\\$")
+QUOTE_TWICE = r'write a quote within quotes as "", not as \"'
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # Excel's first line
 # Rows with quotes that no CSV writer writes: so many, and this share, show that quotes are text.
 _LEAST_ODD, _LEAST_ODD_SHARE = 3, 0.05
@@ -60,7 +71,7 @@ class TableFormat:
 
 @dataclass(frozen=True)
 class FoundFormat:
-    """Complete format of one text table.
+    r"""Complete format of one text table.
 
     Attributes:
         encoding: Its encoding.
@@ -68,6 +79,7 @@ class FoundFormat:
         quoting: See `TableFormat`.
         quoting_is_set: Whether the user set the quoting.
         option: See `TableFormat`.
+        escapes: Whether a quote within a field is written as \" and not twice.
         skips_blanks: Whether blanks after a delimiter are no part of the field.
         before_header: Number of lines before the header: empty ones, and Excel's `sep=;`.
     """
@@ -77,6 +89,7 @@ class FoundFormat:
     quoting: Quoting = "csv"
     quoting_is_set: bool = False
     option: Option = "data."
+    escapes: bool = False
     skips_blanks: bool = False
     before_header: int = 0
 
@@ -86,7 +99,8 @@ class FoundFormat:
         if not self.delimiter:
             return encoding
         delimiter = {"\t": "tab"}.get(self.delimiter, repr(self.delimiter))
-        return f"{encoding}, delimiter {delimiter}, quoting {self.quoting}"
+        escape = ", escape '\\'" if self.escapes else ""
+        return f"{encoding}, delimiter {delimiter}, quoting {self.quoting}{escape}"
 
     def advice(self, name: str, value: str) -> str:
         """Return the advice to set one of these, for example `set data.quoting=none`."""
@@ -98,15 +112,40 @@ class FoundFormat:
 
     def fault(self, text: str) -> str:
         """Return why the characters of a text are invalid, or an empty string."""
+        if "\0" in text:
+            other = self.advice("encoding", "NAME")
+            return f"has a null character; remove it, or if the encoding is wrong, {other}"
         fault = unreadable(text, self.encoding.removesuffix("-sig"))
         if "byte" not in fault:
             return fault
         return f"{fault}; if that is wrong, {self.advice('encoding', 'NAME')}"
 
+    def unclear_escape(self, lines: Sequence[str], fields: Sequence[str]) -> str:
+        """Return the fault if a row has a backslash that may be an escape, or an empty string."""
+        if not any("\\" in line for line in lines):
+            return ""
+        unclear = "which may be text or an escape"
+        if self.escapes:
+            found = map(_UNCLEAR_BACKSLASH.search, lines)
+            before = next((match[1] for match in found if match), None)
+            if before is not None:
+                return f"has a backslash before {before!r}, {unclear}; {QUOTE_TWICE} in all rows"
+        elif self.quoting == "csv" and not self.quoting_is_set:
+            # In a field in quotes, this would be two quotes.
+            outside = any('\\"' in field for field in fields)
+            if outside and not any('\\""' in line for line in lines):
+                as_text = self.advice("quoting", "csv")
+                return rf"has \" outside of quotes, {unclear}; if it is text, {as_text}"
+        return ""
+
     def reader(self, lines: Iterator[str]) -> "Reader":
         """Return Python's CSV reader of these lines; it raises `csv.Error` for stray quotes."""
+        if self.escapes:  # other backslashes are text
+            lines = (_OTHER_BACKSLASH.sub(r"\\\\", line) for line in lines)
         return csv.reader(
             lines,
+            escapechar="\\" if self.escapes else None,
+            doublequote=not self.escapes,
             delimiter=self.delimiter,
             quoting=csv.QUOTE_MINIMAL if self.quoting == "csv" else csv.QUOTE_NONE,
             skipinitialspace=self.skips_blanks,
@@ -138,8 +177,9 @@ def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> Fou
         settings: What the user set.
 
     Raises:
-        DataError: If the file cannot be decoded.
+        DataError: If the file is clearly of another format, or cannot be decoded.
     """
+    check_content(path)
     other = advice(settings.option, "encoding", "NAME")
     encoding = (
         found_encoding(path, other)
@@ -149,7 +189,7 @@ def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> Fou
     if path.suffix.lower() not in (".csv", ".tsv"):
         return FoundFormat(encoding, option=settings.option)
     with open_text(path, encoding, other) as lines:
-        sample = list(islice(lines, _SAMPLE))
+        sample = first_lines(lines, _SAMPLE)
     before, separator = _before_header(sample)
     header = sample[before] if before < len(sample) else ""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -161,9 +201,12 @@ def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> Fou
         settings.quoting is not None,
         settings.option,
         # A blank before a quote hides the quote from a CSV reader.
-        all(name.startswith(" ") for name in header.split(delimiter)[1:]) and delimiter in header,
-        before,
+        skips_blanks=delimiter in header
+        and all(name.startswith(" ") for name in header.split(delimiter)[1:]),
+        before_header=before,
     )
+    if found.quoting == "csv" and _has_escapes(sample[before:], found):
+        return replace(found, escapes=True)
     if settings.quoting is None and _quotes_are_text(sample[before:], found):
         return replace(found, quoting="none")
     return found
@@ -196,10 +239,33 @@ def _delimiter(header: str, needed: Sequence[str], usual: str) -> str:
     """Return the delimiter with which most of the needed columns are in the header."""
 
     def present(delimiter: str) -> int:
-        names = {name.strip() for name in FoundFormat("", delimiter).fields(header)}
-        return sum(column in names for column in needed)
+        names = [name.strip() for name in FoundFormat("", delimiter).fields(header)]
+        return len({*needed}.intersection(spelled_as(names, needed)))
 
     return max(DELIMITERS, key=lambda delimiter: (present(delimiter), delimiter == usual))
+
+
+def _has_escapes(sample: Sequence[str], found: FoundFormat) -> bool:
+    r"""Return whether a quote within quotes is written as \".
+
+    Several lines are rows only if it is. No line shows that quotes are written twice, or that a
+    quoted text ends with a backslash.
+    """
+    width = len(found.fields(sample[0])) if sample else 0
+    escaping = replace(found, escapes=True)
+    count = 0
+    for line in sample[1:]:
+        if '"' not in line:
+            continue
+        fields, has_escape = found.fields(line), '\\"' in line
+        if len(fields) != width:
+            count += has_escape and len(escaping.fields(line)) == width
+        elif has_escape:
+            if any(map(_ODD_BACKSLASHES.search, fields)):
+                return False
+        elif '""' in line and any('"' in field for field in fields):
+            return False
+    return count >= _LEAST_ODD
 
 
 def _quotes_are_text(sample: Sequence[str], found: FoundFormat) -> bool:
@@ -215,8 +281,9 @@ def _quotes_are_text(sample: Sequence[str], found: FoundFormat) -> bool:
     for line in sample[1:]:
         torn += bool(line.strip()) and line.count(found.delimiter) != width - 1
         if '"' in line:
-            # Other programs write a quote within quotes as \\", which is no evidence.
-            rest, count = quoted.subn("", line.replace('\\"', ""))
+            rest, count = quoted.subn("", line)
+            if '\\"' in rest:  # other programs write a quote within quotes so: no evidence
+                rest, count = quoted.subn("", line.replace('\\"', ""))
             # One quote alone may open or close a text of several lines.
             odd += rest.replace('""', "").count('"') > 1
             regular += count > 0

@@ -11,6 +11,7 @@ from datamodules.reading.labels import (
     LabelMap,
     LabelReader,
     SeparatedLabels,
+    composed,
     label_text,
 )
 from run_folders.errors import shortened
@@ -24,8 +25,9 @@ def check_classes(classes: Sequence[str], num_classes: int | None) -> None:
             f"but data.classes names {len(classes)}: {shortened(classes)}"
         )
         raise DataError(msg)
-    if len(set(classes)) != len(classes):
-        repeated = next(name for name in classes if list(classes).count(name) > 1)
+    names = [composed(name) for name in classes]
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
         msg = f"data.classes names a class twice: {repeated}"
         raise DataError(msg)
 
@@ -83,14 +85,15 @@ def label_reader(
 
 
 def _label_map(given: Mapping[Any, str], class_names: Sequence[str]) -> LabelMap:
-    unknown = next((name for name in given.values() if name not in class_names), None)
+    known = {composed(name): name for name in class_names}
+    unknown = next((name for name in given.values() if composed(name) not in known), None)
     if unknown is not None:
         msg = f"data.label_map: received {unknown!r}, which is none of {shortened(class_names)}"
         raise DataError(msg)
     names: dict[str, str] = {}
     for value, name in given.items():
-        text = label_text(value)
-        before = text if text in class_names else names.setdefault(text, name)
+        text, name = label_text(value), known[composed(name)]
+        before = known[text] if text in known else names.setdefault(text, name)
         if before != name:
             msg = f"data.label_map: {text!r} stands for {before!r} and {name!r}; remove one"
             raise DataError(msg)

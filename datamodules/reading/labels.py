@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from unicodedata import normalize
 
 from datamodules.reading.splits import stratified_split
 from run_folders.errors import near_names, shortened
@@ -80,12 +81,12 @@ class ClassLabels(LabelReader):
     @cached_property
     def _classes(self) -> dict[str, int]:
         """Class of each name, for the many rows whose label needs no further look."""
-        return {name: k for k, name in enumerate(self.class_names)}
+        return {composed(name): k for k, name in enumerate(self.class_names)}
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class, or stands for one."""
-        label = row[self.column].strip()
-        return label in self._classes or label_text(label) in self.label_map
+        label = label_text(row[self.column])
+        return label in self._classes or label in self.label_map
 
     def divide(
         self, labels: Sequence[int], fraction: float, seed: int
@@ -189,13 +190,18 @@ class SeparatedLabels(_SeveralLabels):
         return tuple(_PRESENT if k in chosen else _ABSENT for k in range(len(self.class_names))), ""
 
 
+def composed(name: str) -> str:
+    """Return a name with each accented letter as one character; some programs write two."""
+    return normalize("NFC", name)
+
+
 def label_text(value: object) -> str:
     """Return a label as text: whole numbers without a point, true and false in small letters."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip() if value is not None else ""
+    return composed(str(value).strip()) if value is not None else ""
 
 
 def class_of(
@@ -222,9 +228,12 @@ def class_of(
             if inside
             else (-1, f"label {value} is outside of 0..{len(class_names) - 1}")
         )
-    text = str(value).strip() if value is not None else ""
+    text = composed(str(value).strip()) if value is not None else ""
     if text in class_names:
         return list(class_names).index(text), ""
+    spelled = [composed(name) for name in class_names]
+    if text in spelled:
+        return spelled.index(text), ""
     near = near_names(text, class_names, count=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return -1, f"label '{text}' is none of {shortened(class_names)}{hint}"

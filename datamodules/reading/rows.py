@@ -1,13 +1,18 @@
 """A row of a table, and the checks that all formats share."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+from datamodules.reading.encodings import MAX_LINE
 from datamodules.reading.errors import DataError
+
+log = logging.getLogger(__name__)
 
 COLUMN_ADVICE = "set data.text_column, image_column or label_column (--column to predict)"
 MAX_CHARACTERS = 4_000_000  # of one row; the longest novels have less
@@ -54,6 +59,21 @@ def column_names(header: Sequence[str]) -> list[str]:
     return names
 
 
+def spelled_as(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
+    """Return the columns with the needed names as these are spelled.
+
+    An accented letter is one character in some files and two in others. Both look the same.
+    """
+    spelling = {normalize("NFC", name): name for name in needed if name not in columns}
+    return [spelling.get(normalize("NFC", name), name) for name in columns]
+
+
+def report_empty_lines(path: Path, count: int) -> None:
+    """Log how many lines of a table are empty, and so no rows."""
+    if count:
+        log.info("%s: passed over %d empty %s", path.name, count, "line" if count == 1 else "lines")
+
+
 def check_columns(
     path: Path,
     columns: Sequence[str],
@@ -93,7 +113,9 @@ def unreadable(text: str, encoding: str = "utf-8") -> str:
         encoding: The encoding in which it was read.
     """
     if len(text) > MAX_CHARACTERS:
-        return f"has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read: shorten it"
+        more = " or more" if len(text) >= MAX_LINE else ""
+        limit = f"at most {MAX_CHARACTERS:,} are read"
+        return f"has {len(text):,} characters{more}; {limit}: shorten it"
     if text.isascii():
         return ""
     found = _SURROGATE.search(text)

@@ -1,15 +1,16 @@
 """Readers of CSV, TSV, JSONL and Parquet files that return rows and bad rows one at a time."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datamodules.reading.csv_rows import CsvReader
 from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.foreign import advice_for_suffix, check_content
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
-from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns
+from datamodules.reading.jsonl import JsonlReader
+from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, spelled_as
 from run_folders.errors import brief
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def read_rows(
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        msg = f"{path}: cannot read '{suffix}' files; give one of {', '.join(SUFFIXES)}"
+        known = ", ".join(SUFFIXES)
+        msg = f"{path}: cannot read '{suffix}' files; give one of {known}{advice_for_suffix(path)}"
         raise DataError(msg)
     if path.stat().st_size == 0:
         msg = f"{path} is empty; it needs a header with the columns {', '.join(needed)}"
@@ -60,59 +62,11 @@ def read_rows(
     if isinstance(table_format, TableFormat):
         table_format = find_format(path, needed, table_format)
     if suffix == ".jsonl":
-        yield from _read_jsonl(path, needed, split, advice, table_format)
+        yield from JsonlReader(path, table_format, needed, split, advice).rows()
     else:
         yield from CsvReader(
             path, table_format, needed, is_complete_row, split, advice, columns
         ).rows()
-
-
-def _read_jsonl(
-    path: Path, needed: Sequence[str], split: str, advice: str, found: FoundFormat
-) -> Iterator[Row | BadRow]:
-    index = 0
-    with found.open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            values, fault = _parsed(line, found)
-            if not fault and index == 0:
-                check_columns(path, list(values), needed, advice)
-            missing = [] if fault else [column for column in needed if column not in values]
-            if missing:
-                fault = f"has no '{missing[0]}'"
-            yield (
-                BadRow(split, path.name, index + 1, number, fault)
-                if fault
-                else Row(index, number, values)
-            )
-            index += 1
-
-
-def _parsed(line: str, found: FoundFormat) -> tuple[dict[str, Any], str]:
-    """Return the object of a JSONL line and an empty string, or the fault."""
-    fault = found.fault(line)
-    if fault:
-        return {}, fault
-    try:
-        values = json.loads(line, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        return {}, f"is not JSON: {error.msg} at column {error.colno}"
-    except (ValueError, RecursionError) as error:
-        return {}, f"is no JSON that can be read: {brief(error)}"
-    if not isinstance(values, dict):
-        return {}, f"is not a JSON object but {type(values).__name__}"
-    return values, ""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        msg = f"it names '{twice}' twice"
-        raise ValueError(msg)
-    return values
 
 
 def _read_parquet(
@@ -120,10 +74,14 @@ def _read_parquet(
 ) -> Iterator[Row]:
     index = 0
     with open_parquet(path) as file:
-        check_columns(path, file.schema_arrow.names, needed, advice, columns)
-        wanted = None if columns is None else list(columns)
+        names = file.schema_arrow.names
+        spelled = spelled_as(names, needed)
+        check_columns(path, spelled, needed, advice, columns)
+        name_of = dict(zip(spelled, names, strict=True))
+        wanted = None if columns is None else [name_of[c] for c in columns if c in name_of]
         for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
-            for values in batch.to_pylist():
+            named = batch.rename_columns(spelled_as(batch.schema.names, needed))
+            for values in named.to_pylist():
                 yield Row(index, None, values)
                 index += 1
         rows = file.metadata.num_rows
@@ -146,5 +104,6 @@ def open_parquet(path: Path) -> Iterator["pq.ParquetFile"]:
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        check_content(path)
         msg = f"{path} is not a readable Parquet file: {brief(error)}"
         raise DataError(msg) from error

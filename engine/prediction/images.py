@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datamodules.batches import ImageBatch
-from datamodules.images.content import file_fault, image_source
+from datamodules.images.content import file_fault, image_source, stored_path
 from datamodules.images.decoding import Decoded
 from datamodules.images.listing import Listing
 from datamodules.images.rows import EncodedImage
@@ -116,8 +116,8 @@ def images_of(
                 yield row
                 continue
             name = row.values[column].strip()
-            image = EncodedImage(row.index, Path(name), 0, name, None)
-            fault = file_fault(Path(name))
+            stored = stored_path(Path(name))
+            image, fault = EncodedImage(row.index, stored, 0, name, None), file_fault(stored)
             yield image.fault("", fault) if fault else image
     elif path.suffix.lower() in TABLES:
         for row in read_rows(path, [column], table_format=table_format):

@@ -15,9 +15,9 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.reading.errors import DataError, check_count, raise_bad_rows
-from datamodules.reading.formats import TableFormat, find_format, unused_settings
+from datamodules.reading.formats import DELIMITERS, TableFormat, find_format, unused_settings
 from datamodules.reading.progress import progress
-from datamodules.reading.rows import Row
+from datamodules.reading.rows import Row, spelled_as
 from datamodules.reading.tables import TEXT_SUFFIXES, open_parquet, read_rows
 from datamodules.reading.text_rows import text_rows, usable_rows
 from datamodules.texts.batching import PadCollator, TokenizedTexts, longest_first
@@ -111,7 +111,7 @@ def predict_texts(
         rows = text_rows(input, column, table_format=table_format)
     bad = done = number = 0
     schema = (
-        _schema(input, output)
+        _schema(input, column, output)
         if {input.suffix.lower(), target.suffix.lower()} == {".parquet"}
         else None
     )
@@ -121,6 +121,8 @@ def predict_texts(
             if on_bad_rows == "error":
                 raise_bad_rows(faults, advice=ADVICE)
             bad += len(faults)
+            if not number and input.suffix.lower() == ".txt" and good:
+                _warn_of_table(str(good[0].values[column]), column, input)
             if good:
                 _check_names(good, output, input)
                 predictions = predictor.predictions([row.values[column] for row in good])
@@ -133,14 +135,30 @@ def predict_texts(
     return done, bad
 
 
-def _schema(path: Path, output: OutputColumns) -> pa.Schema:
-    """Return the input's schema, followed by the columns of the prediction."""
+def _warn_of_table(line: str, column: str, path: Path) -> None:
+    """Log a warning if the first text of a .txt file is rather the header of a table."""
+    for delimiter in DELIMITERS:
+        names = [name.strip(' "') for name in line.split(delimiter)]
+        if len(names) > 1 and column in names:
+            log.warning(
+                "%s: the first line looks like the header of a table, and each line is read as a "
+                "text; to read its column '%s', rename the file to .csv or .tsv",
+                path.name,
+                column,
+            )
+            return
+
+
+def _schema(path: Path, column: str, output: OutputColumns) -> pa.Schema:
+    """Return the input's schema as its rows are read, followed by the columns of the prediction."""
     fields = [
         pa.field(name, pa.string() if cls is str else pa.float64())
         for name, cls in output.types.items()
     ]
     with open_parquet(path) as file:
-        return pa.schema([*file.schema_arrow, *fields])
+        schema = file.schema_arrow
+        names = spelled_as(schema.names, [column])
+        return pa.schema([*(f.with_name(n) for f, n in zip(schema, names, strict=True)), *fields])
 
 
 def _check_names(rows: Sequence[Row], output: OutputColumns, path: Path) -> None:

@@ -94,7 +94,7 @@ def reporting_first_failure(
         if elsewhere is None:
             raise
         msg = f"another process failed first: {elsewhere}"
-        raise FailedElsewhereError(msg) from error
+        raise FailedElsewhereError.from_text(msg) from error
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ def run_in_processes(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None) 
         raise
     if failed:
         status = folder.read_json("status.json")
-        raise ProcessesError(status["error"] if status != before and status["error"] else failed)
+        recorded = status["error"] if status != before else ""
+        raise ProcessesError.from_text(recorded or failed)
     score: float | None = folder.read_json("metrics.json").get("best", {}).get("score")
     return score

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.processes.signals import InterruptedRunError, signals_raise
-from engine.processes.terminal import printable
-from run_folders.errors import UserError, brief
+from run_folders.errors import UserError, brief, one_line, printable
 from run_folders.files import write_text
 
 # Environment variable with the path of the error file of a process that a supervisor started. The
@@ -81,13 +80,13 @@ def report_failure() -> Iterator[Outcome]:
         outcome.code = error.exit_code
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not is_user_error(error):
-            traceback.print_exception(error)
+            print(printable("".join(traceback.format_exception(error))), file=sys.stderr, end="")
         _report(error, describe(error))
         outcome.code = 1
 
 
 def _report(error: BaseException, message: str) -> None:
-    text = "\n".join([message, *getattr(error, "__notes__", [])])
+    text = "\n".join([message, *map(one_line, getattr(error, "__notes__", []))])
     if ERROR_FILE not in os.environ:
         print(f"error: {printable(text)}", file=sys.stderr)
     elif not Path(os.environ[ERROR_FILE]).exists():  # keep the time stamp of the failure

@@ -24,9 +24,10 @@ from engine.command_line.hydra_settings import check_hydra_settings
 from engine.command_line.quoting import settled
 from engine.config.redaction import hide, secret_values
 from engine.processes import ranks
-from engine.processes.terminal import console, one_line, printable
+from engine.processes.terminal import console
 from engine.sweeps.folders import choose_folder
 from engine.sweeps.resuming import redact_sweep_record
+from run_folders.errors import one_line, printable
 from run_folders.kinds import metric_text, shown_in
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import PAGE, TABLE, Sweep, common_keys, failures
@@ -166,7 +167,7 @@ def _end_sweep(*, ended: bool) -> None:
     shown = console(width=None if sys.stdout.isatty() else 160)
     shown.print(_jobs_table(jobs))
     shown.print(f"sweep: {one_line(sweep.path / TABLE)}", highlight=False, soft_wrap=True)
-    failed = "\n".join(filter(None, (failures(jobs), _write_page(sweep, shown))))
+    failed = "\n  ".join(filter(None, (failures(jobs), _write_page(sweep, shown))))
     if ended:
         _remove_pickles(sweep.path)
     if failed:
@@ -175,7 +176,7 @@ def _end_sweep(*, ended: bool) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        raise SweepError(failed)
+        raise SweepError.from_text(failed)
 
 
 def _remove_pickles(path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from engine.command_line.quoting import quoted, unquoted
 from engine.config.redaction import HIDDEN, hide
-from engine.processes.terminal import one_line
 from engine.sweeps.recorded_overrides import untrusted
+from run_folders.errors import one_line
 from run_folders.files import write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import RECORD, Sweep

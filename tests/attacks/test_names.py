@@ -11,12 +11,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from hydra.errors import ConfigCompositionException
 
-from engine.processes.terminal import LineFormatter, console, one_line, printable
+from datamodules.reading.errors import BadRow, DataError, raise_bad_rows
+from engine.processes.outcome import report_failure
+from engine.processes.terminal import LineFormatter, console
 from reports import plots
 from reports.comparison import write_comparison
 from reports.page import write_report
 from reports.sweep import write_sweep_page
+from run_folders.errors import one_line, printable
 from run_folders.run_folder import RunFolder
 from tests.attacks.sound import call, make_runs
 
@@ -204,6 +208,34 @@ def test_a_list_in_a_log_message_keeps_its_indented_lines() -> None:
 def test_the_error_of_a_command_is_printable(sound: dict[str, Path], tmp_path: Path) -> None:
     called = call("predict", sound["text"], tmp_path / "\x1b[31m\u202e[red]x.csv", cwd=tmp_path)
     assert called.error == f"{tmp_path}/\\x1b[31m\\u202e[red]x.csv: no such file"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("kind", [DataError, TypeError, ConfigCompositionException])
+def test_an_error_is_one_line_whatever_names_are_in_it(
+    kind: type[Exception], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with report_failure() as outcome:
+        error = kind(f"{name}\n  row 1: fault")
+        error.add_note(f"the rows are in {name}")
+        raise error
+    assert outcome.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    if kind is TypeError:
+        lines = lines[-2:]  # after its traceback
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("the rows are in ")
+
+
+def test_bad_rows_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with report_failure():
+        raise_bad_rows([BadRow("", f"{name}.csv", 1, 2, "fault") for name in HOSTILE], shown=99)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"error: {len(HOSTILE)} bad rows; ")
+    assert len(lines) == len(HOSTILE) + 1
+    assert all(line.startswith("  ") and line.isprintable() for line in lines[1:])
 
 
 def test_cells_are_written_as_they_were_read(sound: dict[str, Path], tmp_path: Path) -> None:

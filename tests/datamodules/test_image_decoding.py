@@ -87,3 +87,15 @@ def test_jpeg_with_bytes_after_its_end_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(encoded(picture("red", 1), "JPEG") + b"\0" * 100)
     check_image(path, MAX)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS; run: git lfs pull"),
+        (b"<!DOCTYPE html>\n<html>", "is a page of HTML; the download failed: download it again"),
+    ],
+)  # fmt: skip
+def test_a_file_in_place_of_an_image_is_named(content: bytes, reason: str) -> None:
+    with pytest.raises(BadImageError, match=reason):
+        decode_image(content, MAX)

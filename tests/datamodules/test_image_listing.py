@@ -9,7 +9,7 @@ import pytest
 
 from datamodules.image import ImageDataModule
 from datamodules.images.listing import Listing
-from datamodules.images.rows import EncodedImage
+from datamodules.images.rows import EncodedImage, image_source
 from datamodules.reading.errors import DataError
 from tests.images import HEIC, encoded, picture
 
@@ -254,3 +254,10 @@ def test_encoded_rows_equal_the_images(tmp_path: Path) -> None:
     assert [rows.name(p) for p in range(2)] == [image.name for image in images]
     taken = rows.take([1, 0, 1])
     assert [taken[p] for p in range(3)] == [images[1], images[0], images[1]]
+
+
+def test_a_path_in_a_table_in_another_normal_form_is_found(tmp_path: Path) -> None:
+    write(tmp_path, "Ba\u0308r.png")
+    source, fault = image_source({"image": "B\u00e4r.png"}, "image", tmp_path)
+    assert (source, fault) == (tmp_path / "Ba\u0308r.png", "")
+    assert image_source({"image": "a.png"}, "image", tmp_path)[1].startswith("there is no file")

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 
 from datamodules.reading.errors import DataError
-from datamodules.reading.label_settings import label_reader
+from datamodules.reading.label_settings import check_classes, label_reader
 from datamodules.reading.labels import LabelColumns, SeparatedLabels
 
 NAMES = ["joy", "anger", "fear"]
@@ -117,3 +118,18 @@ def test_a_label_map_names_classes_only() -> None:
     ):
         with pytest.raises(DataError, match=message):
             label_reader("label", None, ["ham", "spam"], names)
+
+
+@pytest.mark.parametrize(("of_class", "of_file"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_accented_letter_is_one_or_two_characters(of_class: Any, of_file: Any) -> None:
+    names = ["thé", "café"]
+    classes = [normalize(of_class, name) for name in names]
+    value = normalize(of_file, " café ")
+    reader = label_reader("label", None, classes, {normalize(of_file, "bière"): classes[1]})
+    assert reader.read({"label": value}) == (1, "")
+    assert reader.is_complete({"label": value})
+    assert reader.read({"label": normalize(of_class, "bière")}) == (1, "")
+    assert label_reader("label", ";", classes).read({"label": value}) == ((0.0, 1.0), "")
+    assert label_reader("label", None, classes, {"x": value.strip()}).read({"label": "x"})[0] == 1
+    with pytest.raises(DataError, match="names a class twice"):
+        check_classes([classes[1], value.strip()], 2)

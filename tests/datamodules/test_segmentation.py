@@ -474,6 +474,15 @@ def test_masks_beside_their_images_are_found_by_their_suffix(
     assert (stray in str(caught.value)) == (image_suffix is None)
 
 
+def test_masks_of_images_with_names_in_another_normal_form_are_found(data_dir: Path) -> None:
+    for kind, name in (("images", "a\u0301"), ("annotations", "\xe1")):
+        for file in (data_dir / "rooms" / kind / "test").glob("000.*"):
+            file.rename(file.with_stem(name))
+    data = module(data_dir)
+    data.setup()
+    assert len(data.splits["test"]) == 5
+
+
 def test_masks_in_a_folder_of_the_images_are_no_images(data_dir: Path) -> None:
     move_pairs(data_dir, "{split}", "{split}/masks")
     data = module(data_dir, images="{split}", annotations="{split}/masks")

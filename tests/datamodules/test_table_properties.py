@@ -23,6 +23,7 @@ COLUMNS = ["id", "text", "label"]
 # Characters that readers of tables get wrong, beside plain letters.
 LETTERS = "ab \"',;\t|\r\n\\=0é😷\u2028\x0b"
 CELLS = st.text(LETTERS, max_size=12)
+ESCAPABLE = st.text(LETTERS.replace("\\", ""), max_size=12)  # a backslash stays one without quotes
 TABLES = st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=8)
 FAST = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -87,6 +88,23 @@ def test_tables_of_the_csv_module(
     writer.writerows([COLUMNS, *rows])
     table_format = TableFormat(delimiter=delimiter, quoting="csv") if is_set else TableFormat()
     check(rows, COLUMNS, stream.getvalue().encode(encoding), "a.csv", table_format)
+
+
+@FAST
+@given(
+    st.lists(st.tuples(ESCAPABLE, ESCAPABLE, ESCAPABLE), min_size=1, max_size=8),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_tables_with_escaped_quotes(
+    rows: list[tuple[str, ...]], delimiter: str, quoting: int
+) -> None:
+    rows = without_last_return(rows)
+    stream = io.StringIO()
+    options = {"delimiter": delimiter, "quoting": quoting, "lineterminator": "\n"}
+    writer = csv.writer(stream, escapechar="\\", doublequote=False, **options)  # type: ignore[arg-type]
+    writer.writerows([COLUMNS, *rows])
+    check(rows, COLUMNS, stream.getvalue().encode(), "a.csv", TableFormat())
 
 
 @FAST

@@ -421,3 +421,25 @@ def test_evaluate_finds_data_in_a_renamed_folder(
     assert script("evaluate", run_folder.folder, "--data-dir", moved.parent).code == 0
     none = script("evaluate", run_folder.folder, "--data-dir", tmp_path / "none")
     assert "none: no such folder; pass the folder of the run's data" in none.err
+
+
+def test_names_with_accents_in_another_normal_form_are_predicted(
+    moved_run: Path, tmp_path: Path
+) -> None:
+    of_file, given = "cafe\u0301", "caf\xe9"
+    pd.DataFrame({"n": [1, 2], of_file: ["a", "b"]}).to_parquet(tmp_path / "new.parquet")
+    for name in ("out.parquet", "out.jsonl"):
+        out = predict(moved_run, [tmp_path / "new.parquet"], tmp_path / name, column=given)
+        frame = pd.read_parquet(out) if name.endswith("t") else pd.read_json(out, lines=True)
+        assert frame[given].tolist() == ["a", "b"]
+
+
+def test_a_table_that_is_called_txt_is_named(
+    moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "new.txt").write_text("id,tweet,label\n1,a,x\n")
+    predict(moved_run, [tmp_path / "new.txt"])
+    assert (
+        "new.txt: the first line looks like the header of a table, and each line is read as a text; "
+        "to read its column 'tweet', rename the file to .csv or .tsv"
+    ) in caplog.text

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from datamodules.reading.errors import DataError
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.formats import TableFormat
 from engine.evaluation import evaluate, evaluate_on
 from engine.predict import predict
+from engine.prediction.images import images_of
 from lightning_modules.networks.backbones.image import image_encoder
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
@@ -263,3 +265,16 @@ def test_other_images_have_the_size_of_the_run(train: Train, tmp_path: Path) -> 
     assert pd.read_csv(out)["prediction"].tolist() == tested["prediction"].tolist()
     with pytest.raises(DataError, match="there is no folder for this class"):
         evaluate_on(ended.folder, tmp_path / "other")  # it has no folders of the other classes
+
+
+@pytest.mark.parametrize("name", ["list.txt", "table.csv"])
+def test_a_list_in_another_encoding_names_the_option_of_the_command_line(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"image\n" + "Привет.png\n".encode("cp1251"))
+    rows = images_of(tmp_path / name, "image", TableFormat(option="--"))
+    faults = [row.reason for row in rows if isinstance(row, BadRow)]
+    assert faults[-1].endswith("is not UTF-8: byte 0xCF; if that is wrong, set --encoding NAME")
+    (tmp_path / name).write_bytes("image\na.png\n".encode("utf-16")[:-1])
+    with pytest.raises(DataError, match=r"is not valid UTF-16: .*, or set --encoding NAME$"):
+        list(images_of(tmp_path / name, "image", TableFormat(option="--")))

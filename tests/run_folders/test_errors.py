@@ -1,6 +1,8 @@
 """Suggestions of names, and short texts, in error messages."""
 
-from run_folders.errors import brief, near_names, nearest
+import pickle
+
+from run_folders.errors import UserError, brief, near_names, nearest
 
 
 def test_nearest_name_is_suggested_first() -> None:
@@ -33,3 +35,13 @@ def test_brief_is_one_line_of_limited_length() -> None:
     assert brief(ValueError()) == "ValueError"
     assert len(brief(ValueError("x" * 300))) == 200
     assert len(brief(ValueError("x" * 300), max_chars=None)) == 300
+
+
+def test_each_fault_of_a_user_error_is_one_line() -> None:
+    name = "a\nerror: forged\n  row 2\x1b[31m\u202e.csv"
+    shown = "a\\nerror: forged\\n  row 2\\x1b[31m\\u202e.csv"
+    assert str(UserError(f"{name}: no such file")) == f"{shown}: no such file"
+    error = UserError(f"2 bad rows of {name}", name, "row 3")
+    assert str(error).split("\n") == [f"2 bad rows of {shown}", f"  {shown}", "  row 3"]
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(UserError.from_text(f"job 0: {error}")) == f"job 0: {error}"

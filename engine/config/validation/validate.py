@@ -70,7 +70,8 @@ def validate(cfg: DictConfig) -> None:
             f"{path} ({_source(path, sources)}): {fault}" for path, fault in dict.fromkeys(faults)
         ]
         count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
-        raise ConfigError("\n  ".join([f"{count} in the config; nothing was run", *lines]))
+        msg = f"{count} in the config; nothing was run"
+        raise ConfigError(msg, *lines)
 
 
 def _value_faults(cfg: DictConfig, values: dict[str, Any]) -> Iterator[Fault]:
