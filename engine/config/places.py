@@ -8,7 +8,6 @@ import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from engine.config.errors import ConfigError
@@ -214,10 +213,9 @@ def _kind_fault(found: Any, place: Place) -> str:  # noqa: ANN401 - any attribut
     return f"is abstract: it does not define {missing}" if missing else ""
 
 
-@cache
 def _missing_methods(cls: type) -> str:
     """Return the abstract methods of a class; Lightning's have no metaclass that checks them."""
-    members = {name: inspect.getattr_static(cls, name) for name in dir(cls)}
-    return ", ".join(
-        name for name, value in members.items() if getattr(value, "__isabstractmethod__", False)
-    )
+    members = [member for each in cls.__mro__ for member in vars(each).items()]
+    names = {name for name, value in members if getattr(value, "__isabstractmethod__", False)}
+    missing = (getattr(getattr(cls, name), "__isabstractmethod__", False) for name in names)
+    return ", ".join(sorted(name for name, lacks in zip(names, missing, strict=True) if lacks))
