@@ -94,9 +94,10 @@ def test_a_refused_setting_leaves_no_folder(train: Train) -> None:
         "++hydra.callbacks.sweep.x=1",
     ],
 )
-def test_the_callback_that_chooses_folders_stays(override: str) -> None:
-    with pytest.raises(ConfigError, match=r": Thaw's callback chooses the folders of runs"):
-        check_typed([override])
+def test_the_callback_that_chooses_folders_stays(override: str, train: Train) -> None:
+    ended = train(override)
+    assert ended.error.startswith(f"error: {override}: Thaw's callback chooses the folders of runs")
+    assert not ended.folder.exists()
 
 
 @pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
