@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules.reading import encodings, jsonl
+from datamodules.reading.csv_rows import CsvReader
 from datamodules.reading.encodings import detect_encoding
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import TableFormat, find_format
@@ -221,9 +222,12 @@ def test_a_quote_that_is_never_closed_does_not_read_the_whole_file(
 ) -> None:
     monkeypatch.setattr("datamodules.reading.csv_rows.MAX_LINE", 100)
     path = written(tmp_path, 'text,label\n"a,x\n' + "b,y\n" * 200)
-    rows = read_rows(path, NEEDED)
+    reader = CsvReader(path, find_format(path, NEEDED, TableFormat()), NEEDED, None, "", "")
+    rows = reader.rows()
     assert "a stray quote is never closed" in str(next(rows))
-    assert isinstance(next(rows), Row)
+    assert reader.taken < 40
+    assert all(isinstance(row, Row) for row in rows)
+    assert reader.taken == 202
 
 
 def test_the_sample_of_a_format_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
