@@ -2,7 +2,7 @@
 
 import sys
 
-from engine.config.groups import help_text
+from engine.config.composing.groups import help_text
 from engine.processes.outcome import report_failure
 
 

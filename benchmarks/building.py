@@ -9,7 +9,7 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from engine.build import RunObjects, build
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 from engine.config.settling import settle
 from engine.processes.library_warnings import filter_known
 from engine.sweeps.names import register_resolvers

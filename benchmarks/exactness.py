@@ -24,7 +24,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.measuring import setting
 from engine.build import build
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 from engine.processes.library_warnings import filter_known
 from engine.processes.supervisor import torchrun_environment
 from engine.results import write_test_results

@@ -22,7 +22,8 @@ from torchvision import transforms
 from benchmarks.building import built, composed
 from benchmarks.measuring import allow_nondeterminism
 from engine.build import RunObjects
-from engine.feature_cache.planning import fill_cache, plan_cache
+from engine.feature_cache.filling import fill_cache
+from engine.feature_cache.planning import plan_cache
 
 IMAGES, EPOCHS = 1000, 10
 _VAL_IMAGES = 20  # Thaw validates in every epoch, the baselines never

@@ -14,7 +14,8 @@ from benchmarks.turns import Run
 from datamodules.text import TextDataModule
 from engine.build import RunObjects
 from engine.checkpoints import AtomicCheckpointIO, make_self_contained
-from engine.feature_cache.planning import fill_cache, plan_cache
+from engine.feature_cache.filling import fill_cache
+from engine.feature_cache.planning import plan_cache
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

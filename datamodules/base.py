@@ -24,6 +24,7 @@ from datamodules.batching.stored_features import (
     StoredFeatures,
 )
 from datamodules.reading.errors import BadRow, DataError, leave_out
+from datamodules.reading.progress import tracked
 from datamodules.reading.splits import shared_keys
 
 log = logging.getLogger(__name__)
@@ -244,9 +245,10 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         facts: dict[str, Any] = {}
         for name, split in self.splits.items():
             skipped = sum(row.split == name for row in self.bad_rows)
+            rows = tracked(split.rows(), f"fingerprint of {name}", len(split), self.sample_noun)
             facts[name] = {
                 "rows": len(split),
-                "sha256": fingerprint(split.rows()),
+                "sha256": fingerprint(rows),
                 "skipped_rows": skipped,
             }
         facts["overlaps"] = [

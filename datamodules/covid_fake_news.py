@@ -1,10 +1,11 @@
 """Constraint@AAAI2021: COVID-19 fake news in English tweets (6420 train, 2140 val, 2140 test)."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from datamodules.reading.errors import DataError
 from datamodules.reading.rows import Row
-from datamodules.reading.sources import hub_rows
+from datamodules.reading.sources import hub_table
 from datamodules.text import TextDataModule
 
 # Names of the text column in copies of the dataset.
@@ -14,13 +15,12 @@ _TEXT_COLUMNS = ("tweet", "text", "content")
 class CovidFakeNewsDataModule(TextDataModule):
     """The dataset as published; class 0 is fake and class 1 is real."""
 
-    def rows_from_hub(self, split: str) -> list[Row]:
+    def rows_from_hub(self, split: str) -> Iterable[Row]:
         """Return the rows of a copy on the hub, with its text column renamed.
 
         The id column may be missing.
         """
-        rows = list(hub_rows(str(self.hub), split))
-        columns = list(rows[0].values) if rows else []
+        columns, rows = hub_table(str(self.hub), split)
         reader = self.reader
         text = next(
             (name for name in (reader.text_column, *_TEXT_COLUMNS) if name in columns), None
@@ -33,7 +33,7 @@ class CovidFakeNewsDataModule(TextDataModule):
             raise DataError(msg)
         if reader.id_column not in columns:
             self.reader = replace(reader, id_column=None)
-        return [
+        return (
             Row(row.index, None, {**row.values, reader.text_column: row.values[text]})
             for row in rows
-        ]
+        )

@@ -1,36 +1,28 @@
 """Labelled images from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
-import io
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from annotated_types import Ge
-from PIL import Image
-from torch.utils.data import DataLoader
 
 from datamodules.base import BatchSize, MaxPixels, SizeState, ValFraction, Workers
-from datamodules.batches import ImageBatch
-from datamodules.batching.loaders import batch_loader
-from datamodules.batching.order import EpochBatches, EvaluationBatches, ShuffledBatches
-from datamodules.batching.stored_features import FeatureInput, NotStorableError, digest_of_tensors
-from datamodules.images.duplicates import with_two_labels
+from datamodules.images.batching import ImageBatches
+from datamodules.images.duplicates import report_two_labels
 from datamodules.images.rows import EncodedImage, ImageReader
 from datamodules.images.storage import Decoding, ImageSplit
 from datamodules.images.storing import store
-from datamodules.images.transforms import NO_AUGMENTATION, Augmentation, Augmenter
-from datamodules.labelled import LabelledDataModule
+from datamodules.images.thumbnails import thumbnail
+from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, other_columns
 from datamodules.reading.sources import (
     Files,
     check_hub_columns,
-    hub_rows,
+    hub_table,
     split_sources,
     wanted_files,
 )
@@ -38,10 +30,8 @@ from datamodules.reading.tables import SUFFIXES as TABLES
 
 log = logging.getLogger(__name__)
 
-_THUMBNAIL = 96  # longer side in pixels
 
-
-class ImageDataModule(LabelledDataModule[ImageSplit]):
+class ImageDataModule(ImageBatches):
     """Train, val and test images of one size, uint8; the network resizes and normalises them.
 
     Images are decoded once and kept in memory, or decoded by workers each time they are read.
@@ -69,7 +59,7 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         val_fraction: ValFraction = 0.1,
         train_rows: Annotated[int, Ge(1)] | None = None,
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
-        size: Annotated[int, Ge(2)] | None = None,
+        size: Annotated[int, Ge(2)] | None = 256,
         max_pixels: MaxPixels = 50_000_000,
         convert: bool = False,  # noqa: FBT001, FBT002 - named in the config
         check: bool = False,  # noqa: FBT001, FBT002 - named in the config
@@ -149,7 +139,6 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             eval_batch_size,
             num_workers,
         )
-        self.augmenter: Augmenter | None = None
         self.run_size: tuple[int, int] | None = None
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
@@ -208,14 +197,8 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
                 "that occur twice, are not found before"
             )
         if "train" in self.splits:
-            self._report_two_labels(self.splits["train"])
-
-    def _report_two_labels(self, split: ImageSplit) -> None:
-        pairs = with_two_labels(split.digests, split.encoded.labels)
-        if pairs:
-            example = " = ".join(split.encoded.name(position) for position in pairs[0])
-            count = "1 image has" if len(pairs) == 1 else f"{len(pairs)} images have"
-            log.warning("%s more than one label in train, for example: %s", count, example)
+            train = self.splits["train"]
+            report_two_labels(train.digests, train.encoded.labels, train.encoded.name)
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:
         """Return the images of each split; subclasses override it for other sources.
@@ -239,11 +222,11 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         Raises:
             DataError: If the hub's dataset lacks a column.
         """
-        rows = list(hub_rows(str(self.hub), split))
+        table = hub_table(str(self.hub), split)
         needed = [("image_column", self.reader.image_column)]
         needed += [("label_column", column) for column in self.labels.columns]
-        check_hub_columns(str(self.hub), rows, needed)
-        return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
+        check_hub_columns(str(self.hub), table.columns, needed)
+        return self.reader.from_rows(table.rows, f"{self.hub}, {split}", split)
 
     def _first(self, images: Iterable[EncodedImage | BadRow]) -> Iterable[EncodedImage | BadRow]:
         for count, image in enumerate(images):
@@ -263,88 +246,6 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
             )
             raise DataError(msg)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training loader; its order depends on (seed, epoch)."""
-        order = EpochBatches if "train" in self.stored else ShuffledBatches
-        sampler = order(len(self.splits["train"]), self.batch_size, self.seed)
-        sampler.start(self.start_epoch, repeats=self.repeats_batches)
-        return self._loader("train", sampler)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the val split."""
-        return self._loader(
-            "val", EvaluationBatches(range(len(self.splits["val"])), self.eval_batch_size)
-        )
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the test split."""
-        return self._loader(
-            "test", EvaluationBatches(range(len(self.splits["test"])), self.eval_batch_size)
-        )
-
-    def _loader(self, split: str, sampler: ShuffledBatches | EvaluationBatches) -> DataLoader[Any]:
-        images = self.splits[split]
-        if split in self.stored:
-            indices = images.indices.tolist()
-            labels = images.encoded.labels
-            return self.feature_loader(split, labels, indices, sampler, self._flipped)
-        return batch_loader(images, sampler, self.seed, self.num_workers)
-
-    def feature_input(self, split: str) -> FeatureInput:
-        """Return all images of a split; training images have two views if they are flipped.
-
-        Raises:
-            NotStorableError: If training images are changed by more than flips.
-        """
-        flipped = {**NO_AUGMENTATION, "flip": self.augmentation["flip"]}
-        if split == "train" and self.augmentation != flipped:
-            changes = ", ".join(
-                f"{k}={v}"
-                for k, v in self.augmentation.items()
-                if k != "flip" and v != flipped.get(k)
-            )
-            msg = f"data.augmentation ({changes}) changes the images in every epoch"
-            raise NotStorableError(msg)
-        images = self.splits[split]
-        batches = EvaluationBatches(range(len(images)), self.eval_batch_size).batches
-        loader = partial(batch_loader, images, batches, self.seed, self.num_workers)
-        views = 2 if split == "train" and self.augmentation["flip"] else 1
-        digest = digest_of_tensors([], "images", images.content_digest(), self.eval_batch_size)
-        return FeatureInput(loader, batches, None, digest, views, _view_of)
-
-    def _flipped(self, epoch: int, index: torch.Tensor) -> torch.Tensor:
-        """Return [B] int64: 1 for images that are mirrored in this epoch, 0 for the others."""
-        return (
-            self._augmenter(epoch).flipped(index).long()
-            if self.augmentation["flip"]
-            else torch.zeros_like(index)
-        )
-
-    def _augmenter(self, epoch: int) -> Augmenter:
-        if self.augmenter is None or self.augmenter.epoch != epoch:
-            rows = int(self.splits["train"].indices.max()) + 1
-            self.augmenter = Augmenter(self.augmentation, rows, self.seed, epoch)
-        return self.augmenter
-
-    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:  # noqa: ARG002
-        """Augment training images, on the device to which they were moved."""
-        if (
-            self.trainer is None
-            or not self.trainer.training
-            or self.augmentation == NO_AUGMENTATION
-            or "features" in batch
-        ):
-            return batch
-        changed = self._augmenter(self.trainer.current_epoch)(batch["pixel_values"], batch["index"])
-        return ImageBatch(pixel_values=changed, labels=batch["labels"], index=batch["index"])
-
-    def probe_batch(self) -> ImageBatch:
-        """Return one training image, with label 0."""
-        zero = torch.zeros(1, dtype=torch.int64)
-        return ImageBatch(
-            pixel_values=self.splits["train"].pixels(0)[None], labels=zero, index=zero
-        )
-
     def reference(self, split: str, indices: Sequence[int]) -> tuple[str, list[str]]:
         """Return the names of the files, with the row if a file contains many images."""
         images = self.splits[split]
@@ -354,7 +255,9 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         """Return PNG files with sides of at most 96 pixels."""
         images = self.splits[split]
         places = images.positions_of(indices)
-        return {i: _png(images.pixels(place)) for i, place in zip(indices, places, strict=True)}
+        return {
+            i: thumbnail(images.pixels(place)) for i, place in zip(indices, places, strict=True)
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return height and width of the images; prediction resizes new images to them."""
@@ -365,17 +268,3 @@ class ImageDataModule(LabelledDataModule[ImageSplit]):
         """Set the size of the run's images, for `read_test_data`."""
         height, width = state_dict["size"]
         self.run_size = int(height), int(width)
-
-
-def _view_of(batch: ImageBatch, view: int) -> ImageBatch:
-    """Return the batch unchanged (view 0), or with mirrored images (view 1)."""
-    pixels = batch["pixel_values"].flip(-1) if view else batch["pixel_values"]
-    return ImageBatch(pixel_values=pixels, labels=batch["labels"], index=batch["index"])
-
-
-def _png(pixels: torch.Tensor) -> bytes:
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

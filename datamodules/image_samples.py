@@ -2,15 +2,17 @@
 
 import io
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge
 from PIL import Image
 
 from datamodules.base import SPLITS
 from datamodules.image import ImageDataModule
 from datamodules.images.rows import EncodedImage
+from datamodules.images.transforms import Augmentation
 from datamodules.reading.errors import BadRow
 from datamodules.reading.sources import Files
 from datamodules.samples import EMBEDDED, ROWS, Rows
@@ -18,6 +20,7 @@ from datamodules.samples import EMBEDDED, ROWS, Rows
 SIDE = 32
 _NOISE = 22.0  # standard deviation, in pixel values 0..255
 _CONTRAST = 70.0  # smallest distance between the two colours
+_AUGMENTATION = Augmentation(flip=True)
 
 _Grid = npt.NDArray[np.float64]
 
@@ -84,10 +87,12 @@ class SampleImagesDataModule(ImageDataModule):
         folder: str = "sample_images",
         files: Files = EMBEDDED,
         classes: list[str] | None = SAMPLE_CLASSES,
+        size: Annotated[int, Ge(2)] | None = None,
+        augmentation: Augmentation = _AUGMENTATION,
         **settings: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Store the number of images per split; other arguments are those of `ImageDataModule`."""
-        super().__init__(folder, files, classes, **settings)
+        super().__init__(folder, files, classes, size=size, augmentation=augmentation, **settings)
         self.rows: Rows = {**ROWS, **rows}
 
     def sources(self) -> dict[str, Iterable[EncodedImage | BadRow]]:

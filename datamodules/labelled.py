@@ -9,7 +9,8 @@ from torch import Tensor
 
 from datamodules.base import Split, TransferDataModule
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
-from datamodules.reading.labels import LabelReader, check_classes, label_reader
+from datamodules.reading.label_settings import check_classes, label_reader
+from datamodules.reading.labels import LabelReader
 from datamodules.reading.tables import TEXT_SUFFIXES
 
 
@@ -73,7 +74,7 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         self.labels = self.label_reader()
 
     def label_reader(self) -> LabelReader:
-        """Return the reader of the labels; see `datamodules.reading.labels.label_reader`."""
+        """Return the reader of the labels; see `reading.label_settings.label_reader`."""
         return label_reader(
             self.label_column, self.label_separator, self.class_names, self.label_map
         )

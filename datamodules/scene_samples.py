@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge
 
-from datamodules.base import SPLITS
+from datamodules.base import SPLITS, BatchSize
 from datamodules.images.rows import EncodedImage
 from datamodules.masks.class_list import Pixels
 from datamodules.masks.rows import EncodedPair
+from datamodules.masks.transforms import SegmentationAugmentation
 from datamodules.reading.errors import BadRow
 from datamodules.reading.sources import Files
 from datamodules.samples import EMBEDDED, Rows
@@ -23,6 +24,7 @@ SIDE = 64
 SCENES = Rows(train=400, val=100, test=100)
 SKY, GROUND, HOUSE, TREE, SUN = range(5)
 _NOISE = 16.0  # standard deviation, in pixel values 0..255
+_AUGMENTATION = SegmentationAugmentation(flip=True)
 
 _Colour = npt.NDArray[np.float64]
 
@@ -124,13 +126,26 @@ class SampleScenesDataModule(SegmentationDataModule):
         class_list: str | dict[str, Any] = "sample_scenes",
         num_classes: int = 5,
         size: Annotated[int, Ge(2)] = SIDE,
+        augmentation: SegmentationAugmentation | None = _AUGMENTATION,
+        batch_size: BatchSize = 16,
+        eval_batch_size: BatchSize = 50,
         **settings: Any,  # noqa: ANN401 - the base's own arguments
     ) -> None:
         """Store the number of pairs per split.
 
         Other arguments are those of `SegmentationDataModule`.
         """
-        super().__init__(folder, files, class_list, num_classes, size=size, **settings)
+        super().__init__(
+            folder,
+            files,
+            class_list,
+            num_classes,
+            size=size,
+            augmentation=augmentation,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            **settings,
+        )
         self.rows: Rows = {**SCENES, **rows}
 
     def sources(self) -> dict[str, Iterable[EncodedPair | BadRow]]:

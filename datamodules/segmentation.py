@@ -22,10 +22,11 @@ from datamodules.base import (
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
+from datamodules.masks.checking import check_pairs
 from datamodules.masks.class_list import ClassList, Pixels
 from datamodules.masks.decoding import PairDecoding
 from datamodules.masks.rows import EncodedPair, SegmentationReader
-from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs, check_pairs
+from datamodules.masks.storage import EvaluationPairs, SegmentationSplit, TrainingPairs
 from datamodules.masks.transforms import (
     NO_AUGMENTATION,
     SegmentationAugmentation,
@@ -36,7 +37,7 @@ from datamodules.reading.sources import (
     Files,
     HubFiles,
     check_hub_columns,
-    hub_rows,
+    hub_table,
     split_sources,
     wanted_files,
 )
@@ -237,13 +238,13 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         Raises:
             DataError: If the hub's dataset lacks a column.
         """
-        rows = list(hub_rows(str(self.hub), split, self.hub_files))
+        table = hub_table(str(self.hub), split, self.hub_files)
         needed = [
             ("image_column", self.reader.image_column),
             ("annotation_column", self.reader.annotation_column),
         ]
-        check_hub_columns(str(self.hub), rows, needed)
-        return self.reader.from_rows(iter(rows), f"{self.hub}, {split}", split)
+        check_hub_columns(str(self.hub), table.columns, needed)
+        return self.reader.from_rows(table.rows, f"{self.hub}, {split}", split)
 
     def train_dataloader(self) -> DataLoader[SegmentationBatch]:
         """Return the loader of augmented training pairs; its order depends on (seed, epoch)."""

@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 from datamodules.base import BatchSize, ValFraction, Workers
 from datamodules.batches import TextBatch
 from datamodules.batching.loaders import batch_loader
-from datamodules.batching.order import EvaluationBatches, TrainingBatches
+from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, other_columns
-from datamodules.reading.sources import Files, hub_rows, split_sources, wanted_files
+from datamodules.reading.sources import Files, hub_table, split_sources, wanted_files
 from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
 from datamodules.texts.batching import (
@@ -168,19 +168,15 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         found = self.format_of(path, split, columns)
         return read_rows(path, columns, reader.is_complete_row, split, advice, found, columns)
 
-    def rows_from_hub(self, split: str) -> list[Row]:
+    def rows_from_hub(self, split: str) -> Iterable[Row]:
         """Return the rows of a split on the hub; subclasses override it for another layout.
 
         Raises:
             DataError: If the hub's dataset lacks a column.
         """
-        rows = list(hub_rows(str(self.hub), split))
-        check_columns(
-            Path(f"{self.hub} on the hub, {split}"),
-            list(rows[0].values) if rows else [],
-            self.reader.columns(),
-        )
-        return rows
+        table = hub_table(str(self.hub), split)
+        check_columns(Path(f"{self.hub} on the hub, {split}"), table.columns, self.reader.columns())
+        return table.rows
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -226,7 +222,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             return self.feature_loader(split, texts.labels, texts.indices, sampler)
         return self._samples(split, sampler)
 
-    def _samples(self, split: str, sampler: Iterable[list[int]]) -> DataLoader[Any]:
+    def _samples(self, split: str, sampler: Iterable[list[int] | Positions]) -> DataLoader[Any]:
         return batch_loader(
             self.tokenized[split],
             sampler,

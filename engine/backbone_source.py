@@ -77,14 +77,36 @@ def backbone_source(cfg: DictConfig) -> BackboneSource | None:
     values = stored_backbone(checkpoint, folder.best_checkpoint)
     own_class = "its backbone is a class of an own package; name it, as its config.yaml does"
     _check(value, "" if values else own_class)
-    weights = {
+    state = data_state(recorded, checkpoint, folder.best_checkpoint)
+    log.info("the backbone is that of %s, epoch %s", folder.path, checkpoint["epoch"])
+    facts = _source_facts(folder, checkpoint["epoch"])
+    return BackboneSource(values, _weights(checkpoint), state, facts)
+
+
+def resumed_source(cfg: DictConfig, folder: RunFolder, path: Path) -> BackboneSource | None:
+    """Return the source of a resumed run's backbone, with the weights that the run has now.
+
+    The folder of that other run is not needed. Returns None if `model.backbone` is no such run.
+
+    Args:
+        cfg: The config of the resumed run.
+        folder: Its folder.
+        path: The checkpoint that it resumes from.
+    """
+    facts = folder.read_json("provenance.json").get("backbone")
+    if facts is None or facts["run"] != cfg.model.get("backbone"):
+        return None
+    checkpoint = load_checkpoint(path)
+    values, state = stored_backbone(checkpoint, path), data_state(cfg, checkpoint, path)
+    return BackboneSource(values, _weights(checkpoint), state, facts)
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {
         name.removeprefix(_PREFIX): weight
         for name, weight in checkpoint["state_dict"].items()
         if name.startswith(_PREFIX)
     }
-    state = data_state(recorded, checkpoint, folder.best_checkpoint)
-    log.info("the backbone is that of %s, epoch %s", folder.path, checkpoint["epoch"])
-    return BackboneSource(values, weights, state, _source_facts(folder, checkpoint["epoch"]))
 
 
 def _check(value: str, fault: str) -> None:

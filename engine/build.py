@@ -1,6 +1,7 @@
 """Build datamodule, task and trainer from the config, and check that they fit together."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -8,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from datamodules.base import TransferDataModule
-from engine.backbone_source import BackboneSource, backbone_source
+from engine.backbone_source import BackboneSource, backbone_source, resumed_source
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
 from engine.processes.devices import check_processes
@@ -36,12 +37,13 @@ class RunObjects:
     source: BackboneSource | None = None
 
 
-def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
+def build(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) -> RunObjects:
     """Build datamodule, task and trainer from a validated config, and check that they fit.
 
     Args:
         cfg: The config.
         folder: The folder that the trainer writes to.
+        checkpoint: The checkpoint that a resumed run starts from.
 
     Returns:
         The objects; the datamodule is set up.
@@ -52,7 +54,8 @@ def build(cfg: DictConfig, folder: RunFolder) -> RunObjects:
     # In deterministic mode torch fills uninitialized memory. This takes a tenth of the time, and
     # matters only for code that reads memory before writing it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    source = backbone_source(cfg)
+    source = resumed_source(cfg, folder, checkpoint) if checkpoint else None
+    source = source or backbone_source(cfg)
     datamodule: TransferDataModule[Any] = build_object(cfg, "data")
     if source is not None:
         datamodule.use_backbone_of(source.data_state)

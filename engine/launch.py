@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 
 from engine.command_line.explaining import explaining_errors
 from engine.command_line.flags import CONFIG_NAME, split_flags
-from engine.config.composing import typed_overrides
+from engine.command_line.hydra_settings import check_typed
+from engine.config.composing.composition import typed_overrides
+from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.config.own_configs import check_own_configs
-from engine.config.paths import CONFIGS
 from engine.config.redaction import hide, secret_values
 from engine.old_names import (
     check_overrides,
@@ -65,10 +66,9 @@ def launch() -> int:
             typed = resumed_overrides(typed, flags)
             check_overrides(typed)
             typed = translate_overrides(typed)
+        check_typed(typed)
         sys.argv[1:] = [*flags, *typed]
         check_own_configs()
-        if {"-m", "--multirun"} & set(typed):
-            ranks.check_can_sweep()
         with explaining_errors(typed), _raising_hydra(), reporting_sweep(resumes=resumes):
             job()
         if failures:

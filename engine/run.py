@@ -22,8 +22,10 @@ from engine.checkpoints import (
 from engine.config.errors import ConfigError
 from engine.config.recorded import write_config
 from engine.config.settling import settle
-from engine.config.validation import validate
-from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
+from engine.config.validation.validate import validate
+from engine.feature_cache.cache_plan import CachePlan
+from engine.feature_cache.filling import fill_cache
+from engine.feature_cache.planning import plan_cache
 from engine.feature_cache.store import StoreError
 from engine.old_names import translate_model
 from engine.plan import make_plan, print_plan
@@ -97,7 +99,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()
         checkpoint_path = checkpoint_to_start_from(cfg, folder)
-        objects = build(cfg, folder)
+        objects = build(cfg, folder, checkpoint_path)
         data = objects.datamodule.describe()
         cache_plan, plan = _plan(cfg, folder, objects, checkpoint_path, data)
         print_plan(plan, shown)

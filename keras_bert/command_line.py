@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from engine.processes.outcome import report_failure
 from keras_bert.errors import KerasBertError
-from keras_bert.training.settings import (
+from keras_bert.settings import (
     ConvertSettings,
     FinetuneSettings,
     PredictSettings,
@@ -121,7 +121,7 @@ def _convert(settings: ConvertSettings) -> None:
     from keras_bert.convert import to_hugging_face
     from keras_bert.data.tokenizing import load_tokenizer, save_for_hugging_face
     from keras_bert.loading import bert_of, find_source
-    from keras_bert.network.model import PretrainingModel
+    from keras_bert.network.tasks import PretrainingModel
 
     source, target = find_source(settings.run), Path(settings.out)
     tokenizer = load_tokenizer(source.folder, clean_links=False)

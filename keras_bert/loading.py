@@ -9,7 +9,8 @@ import keras
 
 from keras_bert.convert import from_hugging_face
 from keras_bert.errors import KerasBertError
-from keras_bert.network.model import EMBEDDING, Classifier, PretrainingModel, create_BERT
+from keras_bert.network.model import EMBEDDING, create_BERT
+from keras_bert.network.tasks import Classifier, PretrainingModel
 from run_folders.errors import brief
 from run_folders.memory import check_archive
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from keras_bert.data.batching import Padding
@@ -10,11 +11,13 @@ from keras_bert.data.texts import read_texts
 from keras_bert.data.tokenizing import load_tokenizer
 from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
-from keras_bert.network.model import Classifier, settings_of
+from keras_bert.network.model import settings_of
+from keras_bert.network.tasks import Classifier
 from keras_bert.run_folder import KerasRunFolder
+from keras_bert.settings import PredictSettings
 from keras_bert.training.classification_data import prediction_table, text_data
-from keras_bert.training.running import MULTIPLE, Start
-from keras_bert.training.settings import PredictSettings
+from keras_bert.training.devices import MULTIPLE
+from keras_bert.training.starting import Start
 from run_folders.csv_text import csv_writer
 from run_folders.files import write_atomically
 
@@ -44,7 +47,7 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
     texts = (
         read_texts(files, settings.text_column, settings.table_format)
         if files
-        else list(sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts)
+        else sample_labelled(config["seed"], _SAMPLE_ROWS, split=3).texts
     )
     model = load_network(folder.best_checkpoint)
     if not isinstance(model, Classifier):
@@ -52,7 +55,7 @@ def predict(settings: PredictSettings) -> pd.DataFrame:
         raise KerasBertError(msg)
     begun = Start(load_tokenizer(folder.path, clean_links=False), settings_of(model.bert), None)
     probabilities = text_data(
-        texts, [0] * len(texts), begun, Padding(MULTIPLE, begun.bert["maxlen"])
+        texts, np.zeros(len(texts)), begun, Padding(MULTIPLE, begun.bert["maxlen"])
     ).probabilities(model, settings.batch_size)
     return prediction_table(probabilities, config["classes"], texts)
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.head_task import HeadTask
 from lightning_modules.networks.backbones.features import FEATURES
-from lightning_modules.networks.backbones.image import ImageEncoder, image_encoder
+from lightning_modules.networks.backbones.image import image_encoder
+from lightning_modules.networks.backbones.image_encoder import ImageEncoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.heads.classification import (

@@ -13,10 +13,10 @@ from lightning_modules.losses.errors import LossError, try_loss
 from lightning_modules.losses.segmentation import SegmentationLoss, UpsampledCrossEntropy
 from lightning_modules.metrics.segmentation import METRIC_NAMES, SegmentationTotals
 from lightning_modules.networks.backbones.features import FEATURES, BackboneError
-from lightning_modules.networks.backbones.segmentation import (
+from lightning_modules.networks.backbones.segmentation import segmentation_network
+from lightning_modules.networks.backbones.segmentation_network import (
     SegmentationLogits,
     SegmentationNetwork,
-    segmentation_network,
 )
 from lightning_modules.networks.freezing.plan import FreezingPlan
 

@@ -20,12 +20,18 @@ def nodes(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from nodes(value, f"{prefix}{key}.")
 
 
+def value_at(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 - any value of a mapping
+    """Return the entry at a dotted key; None if there is none."""
+    node: Any = values
+    for name in path.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
 def delete(values: dict[str, Any], path: str) -> None:
     """Delete the entry at a dotted key, if there is one."""
-    *parents, last = path.split(".")
-    node: Any = values
-    for name in parents:
-        node = node.get(name) if isinstance(node, dict) else None
+    parent, _, last = path.rpartition(".")
+    node = value_at(values, parent) if parent else values
     if isinstance(node, dict):
         node.pop(last, None)
 

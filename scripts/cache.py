@@ -12,7 +12,7 @@ from typing import TypedDict
 from filelock import Timeout
 
 from datamodules.reading.errors import DataError
-from engine.config.paths import cache_folder
+from engine.config.composing.paths import cache_folder
 from engine.feature_cache.store import (
     ENTRY,
     entries,

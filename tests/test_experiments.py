@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import BeitConfig, BeitForSemanticSegmentation
 
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 from run_folders.run_folder import RunFolder
 from tests.conftest import ROOT, Ended, Train
 from tests.images import cifar_like

@@ -130,7 +130,7 @@ CONTRACTS = [
         "Hydra converts quoted choices with this private function",
     ),
     Contract(
-        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/config/composing.py"],
+        ["hydra/core/config_loader.py: compute_defaults_list"], ["engine/config/composing/sources.py"],
         "no public function returns the file that states a key",
     ),
     Contract(
@@ -198,7 +198,7 @@ CONTRACTS = [
         "the fused step needs each variable's moments, which only private names return",
     ),
     Contract(
-        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/training/fitting.py"],
+        ["keras/src/backend/tensorflow/trainer.py: _maybe_symbolic_build"], ["keras_bert/training/trainable.py"],
         "Keras would take a batch to see shapes, and a resumed run would miss it",
     ),
     Contract(

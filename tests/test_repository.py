@@ -4,7 +4,7 @@ import re
 import subprocess
 import tomllib
 
-from engine.config.composing import PARTS
+from engine.config.composing.sources import PARTS
 from tests.conftest import ROOT
 from tests.test_experiments import EXPERIMENTS
 

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
+
+Positions = npt.NDArray[np.int64]  # [B] positions of a batch's samples in the split
 
 
 class EpochGenerator:
@@ -59,14 +62,14 @@ class TrainingBatches(Sampler[list[int]]):
         self.sampler.repeats = repeats
 
     @abstractmethod
-    def batches(self) -> list[list[int]]:
+    def batches(self) -> list[Positions]:
         """Return all batches of this epoch, drawn from `sampler.generator()`."""
 
     def __iter__(self) -> Iterator[list[int]]:
         rank, world = process_rank()
         batches = self.batches()
         self.sizes = [len(batch) for batch in batches]
-        return (batch[rank::world] or batch[:1] for batch in batches)
+        return (batch[rank::world].tolist() or batch[:1].tolist() for batch in batches)
 
     def is_counted(self, position: int) -> bool:
         """Return whether this process has samples of its own in the batch at this position.
@@ -91,9 +94,9 @@ class ShuffledBatches(TrainingBatches):
         super().__init__(math.ceil(samples / batch_size) - single, seed)
         self.samples, self.batch_size = samples, batch_size
 
-    def batches(self) -> list[list[int]]:
+    def batches(self) -> list[Positions]:
         """Return all batches of this epoch."""
-        order = self.sampler.generator().permutation(self.samples).tolist()
+        order = self.sampler.generator().permutation(self.samples)
         cuts = [*(i * self.batch_size for i in range(self.count)), self.samples]
         return [order[start:end] for start, end in pairwise(cuts)]
 
@@ -113,12 +116,15 @@ class EvaluationBatches(Sampler[list[int]]):
     batches are missing, the last one is repeated but not counted.
     """
 
-    def __init__(self, order: Sequence[int], batch_size: int) -> None:
-        self.batches = [list(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+    def __init__(self, order: Sequence[int] | Positions, batch_size: int) -> None:
+        positions: Positions = np.asarray(order, dtype=np.int64)
+        self.batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
 
     def __iter__(self) -> Iterator[list[int]]:
         last = len(self.batches) - 1
-        return (self.batches[min(self._global_position(i), last)] for i in range(len(self)))
+        return (
+            self.batches[min(self._global_position(i), last)].tolist() for i in range(len(self))
+        )
 
     def is_counted(self, position: int) -> bool:
         """Return whether the batch at this position of this process is not a repetition."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import FeatureBatch
+from datamodules.batching.order import Positions
 
 _VALUES, _LENGTHS = "values.bin", "lengths.bin"
 
@@ -40,7 +41,7 @@ class FeatureInput:
     """
 
     loader: Callable[[], DataLoader[Any]]
-    positions: Sequence[Sequence[int]]
+    positions: Sequence[Positions]
     lengths: npt.NDArray[np.int64] | None
     sha256: str
     views: int = 1

@@ -1,13 +1,31 @@
 """Equal images, found by the digests of their contents without a Python object per image."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+log = logging.getLogger(__name__)
+
 DIGEST = 32  # bytes of a SHA-256
 Digests = npt.NDArray[np.uint8]  # [N, 32]
+
+
+def report_two_labels(digests: Digests, labels: Sequence[Any], name: Callable[[int], str]) -> None:
+    """Log a warning if equal training images have different labels.
+
+    Args:
+        digests: [N, 32] uint8.
+        labels: Label of each image.
+        name: Returns the name of the image at a position.
+    """
+    pairs = with_two_labels(digests, labels)
+    if pairs:
+        example = " = ".join(name(position) for position in pairs[0])
+        count = "1 image has" if len(pairs) == 1 else f"{len(pairs)} images have"
+        log.warning("%s more than one label in train, for example: %s", count, example)
 
 
 def with_two_labels(digests: Digests, labels: Sequence[Any]) -> list[tuple[int, int]]:

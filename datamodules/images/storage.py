@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 
 from datamodules.batches import ImageBatch
 from datamodules.batching.stored_features import digest_of_tensors
+from datamodules.images.content import digest_of
 from datamodules.images.decoding import BadImageError, Decoded, Header, check_image, decode_image
 from datamodules.images.encoded_rows import EncodedRows
-from datamodules.images.rows import EncodedImage, digest_of
+from datamodules.images.rows import EncodedImage
 from datamodules.images.threads import in_threads
 from datamodules.reading.errors import DataError
 

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from datamodules.images.content import read_with_digest
 from datamodules.images.decoding import BadImageError, Decoded, Header
 from datamodules.images.duplicates import DIGEST
 from datamodules.images.encoded_rows import EncodedRows
-from datamodules.images.rows import EncodedImage, read_with_digest
+from datamodules.images.rows import EncodedImage
 from datamodules.images.storage import DecodedImages, Decoding, EncodedImages, ImageSplit
 from datamodules.images.threads import in_threads
 from datamodules.reading.errors import BadRow, DataError, check_count

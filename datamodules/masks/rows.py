@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
+from datamodules.images.content import content_of, digest_of
 from datamodules.images.listing import FoundFile, Listing
-from datamodules.images.rows import EncodedImage, content_of, digest_of
+from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 from unicodedata import normalize
 
-from datamodules.reading.errors import DataError
 from datamodules.reading.splits import stratified_split
 from run_folders.errors import near_names, shortened
 
@@ -82,7 +81,7 @@ class ClassLabels(LabelReader):
     @cached_property
     def _classes(self) -> dict[str, int]:
         """Class of each name, for the many rows whose label needs no further look."""
-        return {_composed(name): k for k, name in enumerate(self.class_names)}
+        return {composed(name): k for k, name in enumerate(self.class_names)}
 
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class, or stands for one."""
@@ -191,85 +190,7 @@ class SeparatedLabels(_SeveralLabels):
         return tuple(_PRESENT if k in chosen else _ABSENT for k in range(len(self.class_names))), ""
 
 
-def label_reader(
-    column: str | Sequence[str],
-    separator: str | None,
-    class_names: Sequence[str],
-    label_map: Mapping[Any, str] | None = None,
-) -> LabelReader:
-    """Return the reader for the settings `label_column`, `label_separator` and `label_map`.
-
-    Args:
-        column: The label column, or the 0/1 column of each label.
-        separator: String between the labels of a sample; None for one class for each sample.
-        class_names: Name of class or label 0, 1, ...
-        label_map: Value in the column -> name of a class or label, for values that are no names.
-
-    Raises:
-        DataError: If the settings contradict each other.
-    """
-    names = _label_map(label_map or {}, class_names)
-    if not class_names:
-        msg = "data.classes: the names of the classes in the label column are needed"
-        raise DataError(msg)
-    if isinstance(column, str):
-        if separator is None:
-            if len(class_names) < 2:  # noqa: PLR2004
-                msg = f"data.classes names only {class_names[0]!r}; two or more classes are needed"
-                raise DataError(msg)
-            return ClassLabels(column, class_names, names)
-        if not separator:
-            msg = "data.label_separator: received an empty string; choose another one, or null"
-            raise DataError(msg)
-        _check_names(class_names, separator)
-        return SeparatedLabels(column, separator, class_names, names)
-    if separator is not None:
-        msg = (
-            f"data.label_separator: received {separator!r}, and data.label_column names "
-            f"{len(column)} columns; set one of the two"
-        )
-        raise DataError(msg)
-    if len(column) != len(class_names):
-        msg = (
-            f"data.label_column names {len(column)} columns, and data.classes {len(class_names)} "
-            f"labels; one column is needed for each label"
-        )
-        raise DataError(msg)
-    repeated = next((name for name in column if list(column).count(name) > 1), None)
-    if repeated is not None:
-        msg = f"data.label_column names {repeated} twice; remove one"
-        raise DataError(msg)
-    _check_names(class_names, SEPARATOR)
-    return LabelColumns(column, class_names)
-
-
-def _label_map(given: Mapping[Any, str], class_names: Sequence[str]) -> LabelMap:
-    known = {_composed(name): name for name in class_names}
-    unknown = next((name for name in given.values() if _composed(name) not in known), None)
-    if unknown is not None:
-        msg = f"data.label_map: received {unknown!r}, which is none of {shortened(class_names)}"
-        raise DataError(msg)
-    names: dict[str, str] = {}
-    for value, name in given.items():
-        text, name = label_text(value), known[_composed(name)]
-        before = known[text] if text in known else names.setdefault(text, name)
-        if before != name:
-            msg = f"data.label_map: {text!r} stands for {before!r} and {name!r}; remove one"
-            raise DataError(msg)
-    return names
-
-
-def _check_names(class_names: Sequence[str], separator: str) -> None:
-    inside = next((name for name in class_names if separator in name), None)
-    if inside is not None:
-        msg = (
-            f"data.classes: the name {inside!r} contains {separator!r}, which separates labels; "
-            f"rename it"
-        )
-        raise DataError(msg)
-
-
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
     """Return a name with each accented letter as one character; some programs write two."""
     return normalize("NFC", name)
 
@@ -280,7 +201,7 @@ def label_text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return _composed(str(value).strip()) if value is not None else ""
+    return composed(str(value).strip()) if value is not None else ""
 
 
 def class_of(
@@ -307,27 +228,12 @@ def class_of(
             if inside
             else (-1, f"label {value} is outside of 0..{len(class_names) - 1}")
         )
-    text = _composed(str(value).strip()) if value is not None else ""
+    text = composed(str(value).strip()) if value is not None else ""
     if text in class_names:
         return list(class_names).index(text), ""
-    composed = [_composed(name) for name in class_names]
-    if text in composed:
-        return composed.index(text), ""
+    spelled = [composed(name) for name in class_names]
+    if text in spelled:
+        return spelled.index(text), ""
     near = near_names(text, class_names, count=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return -1, f"label '{text}' is none of {shortened(class_names)}{hint}"
-
-
-def check_classes(classes: Sequence[str], num_classes: int | None) -> None:
-    """Raise `DataError` if the number of names is not `num_classes`, or a name occurs twice."""
-    if len(classes) != num_classes:
-        msg = (
-            f"data.num_classes={num_classes}, "
-            f"but data.classes names {len(classes)}: {shortened(classes)}"
-        )
-        raise DataError(msg)
-    names = [_composed(name) for name in classes]
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        msg = f"data.classes names a class twice: {repeated}"
-        raise DataError(msg)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from datamodules.reading.errors import DataError
 from datamodules.reading.rows import Row
@@ -139,17 +139,26 @@ class HubFiles(TypedDict):
     test: str
 
 
-def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Row]:
-    """Read a split from the hub.
+class HubTable(NamedTuple):
+    """A split on the hub.
+
+    Attributes:
+        columns: Names of its columns.
+        rows: Its rows, with class names in place of label numbers, and images as
+            {"bytes": ..., "path": ...}. They are read one at a time, and once.
+    """
+
+    columns: list[str]
+    rows: Iterator[Row]
+
+
+def hub_table(hub: str, split: str, files: HubFiles | None = None) -> HubTable:
+    """Open a split on the hub.
 
     Args:
         hub: Name of the dataset.
         split: train, val or test.
         files: Its files, if the dataset card does not state them.
-
-    Yields:
-        Its rows, with class names in place of label numbers, and images as
-        {"bytes": ..., "path": ...}.
 
     Raises:
         ConnectionError: If the hub cannot be reached.
@@ -175,15 +184,15 @@ def hub_rows(hub: str, split: str, files: HubFiles | None = None) -> Iterator[Ro
     names = {
         key: f.names for key, f in table.features.items() if isinstance(f, datasets.ClassLabel)
     }
-    for index, values in enumerate(table):
-        yield Row(
-            index, None, {key: _class_name(value, names.get(key)) for key, value in values.items()}
-        )
+    rows = (
+        Row(index, None, {key: _class_name(value, names.get(key)) for key, value in row.items()})
+        for index, row in enumerate(table)
+    )
+    return HubTable(list(table.column_names), rows)
 
 
-def check_hub_columns(hub: str, rows: Sequence[Row], needed: Iterable[tuple[str, str]]) -> None:
+def check_hub_columns(hub: str, columns: Sequence[str], needed: Iterable[tuple[str, str]]) -> None:
     """Raise `DataError` if a column is missing; `needed` has keys of `data` and their columns."""
-    columns = list(rows[0].values) if rows else []
     for key, column in needed:
         if column not in columns:
             msg = f"{hub} on the hub has the columns {', '.join(columns)}; set data.{key}"

@@ -18,6 +18,7 @@ from datamodules.reading.tables import read_rows
 from datamodules.reading.texts import Texts
 
 _CHUNK = 65_536  # labels that are Python objects at a time
+_NO_LINE = 0  # lines of a file count from 1
 
 
 @dataclass
@@ -101,7 +102,7 @@ class RowReader:
             DataError: If there are no rows.
         """
         indices, texts, labels, bad = array("q"), Texts(), _Labels(), []
-        seen: dict[str, int] = {}
+        lines, identifiers = array("q"), Texts()
         count = 0
         for row in tracked(rows, f"reading {file}"):
             count = row.number
@@ -110,33 +111,37 @@ class RowReader:
                 continue
             text = row.values.get(self.text_column)
             label, reason = self.labels.read(row.values)
-            reason = text_fault(text, self.text_column) or reason or self._repeated_id(row, seen)
+            reason = text_fault(text, self.text_column) or reason
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
             indices.append(row.index)
             texts.append(str(text))
             labels.append(label)
+            if self.id_column is not None:
+                lines.append(row.line or _NO_LINE)
+                identifiers.append(str(row.values.get(self.id_column)))
         good = TextSplit(np.array(indices, np.int64), texts, labels.array())
+        repeated = identifiers.repetitions()
+        if repeated:
+            good = good.take(sorted(set(range(len(good))) - set(repeated)))
+            bad += [
+                BadRow(
+                    split,
+                    file,
+                    indices[position] + 1,
+                    lines[position] or None,
+                    f"{self.id_column} '{identifiers[position]}' is already in row "
+                    f"{indices[first] + 1}",
+                )
+                for position, first in repeated.items()
+            ]
+            bad.sort(key=lambda row: row.number)
         check_count(file, count, len(good), len(bad))
         if not count:
-            msg = (
-                f"{file} has a header and no rows; "
-                "add rows to it, or name another file in data.files"
-            )
+            msg = f"{file} has a header and no rows; add rows to it"
             raise DataError(msg)
         return good, bad
-
-    def _repeated_id(self, row: Row, seen: dict[str, int]) -> str:
-        if self.id_column is None:
-            return ""
-        identifier = str(row.values.get(self.id_column))
-        first = seen.setdefault(identifier, row.index)
-        return (
-            ""
-            if first == row.index
-            else f"{self.id_column} '{identifier}' is already in row {first + 1}"
-        )
 
 
 class _Labels:

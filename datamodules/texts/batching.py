@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batches import TextBatch
-from datamodules.batching.order import EvaluationBatches, TrainingBatches
+from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
 from datamodules.texts.tokenizing import TokenIds
 
 # Number of batches per random pool. Smaller pools leave more padding; larger pools mix less.
@@ -74,29 +74,28 @@ class LengthBuckets(TrainingBatches):
         self.lengths = lengths
         self.batch_size = batch_size
 
-    def batches(self) -> list[list[int]]:
+    def batches(self) -> list[Positions]:
         """Return all batches of this epoch."""
         rng = self.sampler.generator()
         order = rng.permutation(len(self.lengths))
         pool = self.batch_size * POOL_BATCHES
-        batches: list[list[int]] = []
+        batches: list[Positions] = []
         for start in range(0, len(order), pool):
             members = order[start : start + pool]
             members = members[np.argsort(self.lengths[members], kind="stable")]
             batches += [
-                members[i : i + self.batch_size].tolist()
-                for i in range(0, len(members), self.batch_size)
+                members[i : i + self.batch_size] for i in range(0, len(members), self.batch_size)
             ]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def longest_first(lengths: npt.NDArray[np.int64], batch_size: int) -> EvaluationBatches:
     """Return evaluation batches of all samples, longest first."""
-    return EvaluationBatches(np.argsort(-lengths, kind="stable").tolist(), batch_size)
+    return EvaluationBatches(np.argsort(-lengths, kind="stable"), batch_size)
 
 
-def padding_share(batches: Sequence[Sequence[int]], lengths: npt.NDArray[np.int64]) -> float:
+def padding_share(batches: Sequence[Positions], lengths: npt.NDArray[np.int64]) -> float:
     """Return the share of padding among all positions of the padded batches, 0..1."""
-    filled = sum(int(lengths[batch].sum()) for batch in map(list, batches))
-    total = sum(len(batch) * int(lengths[batch].max()) for batch in map(list, batches))
+    filled = sum(int(lengths[batch].sum()) for batch in batches)
+    total = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     return 1 - filled / total if total else 0.0

@@ -21,7 +21,7 @@ from run_folders.memory import check_model_folder
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 5_000  # texts that are tokenised at a time
+_CHUNK = 1_000  # texts that are tokenised at a time
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from engine.command_line.flags import flags_of
 from engine.command_line.quoting import quoted
 from engine.command_line.shell import shell_command
-from engine.config.composing import typed_overrides
+from engine.config.composing.composition import typed_overrides
 from engine.config.redaction import hide
 
 _TRAIN = Path(__file__).resolve().parents[2] / "train.py"

@@ -1,6 +1,7 @@
 """One line for each error of Hydra about an override."""
 
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +13,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationErr
 
 from engine.command_line.published_optuna import replacement
 from engine.command_line.quoting import parses, with_quotes
-from engine.config.composing import compose_config
-from engine.config.groups import groups
-from engine.config.paths import CONFIGS
+from engine.config.composing.composition import compose_config
+from engine.config.composing.groups import groups
+from engine.config.composing.paths import CONFIGS
 from engine.old_names import removal
-from run_folders.errors import UserError, nearest
+from run_folders.errors import UserError, brief, nearest
 from run_folders.nested import nodes
 from run_folders.own_packages import VARIABLE, own_packages
 
@@ -79,7 +80,8 @@ def _message(error: Exception, overrides: Sequence[str]) -> str | None:
     if isinstance(error.__cause__, ValidationError):
         key = str(error.__cause__.full_key)
         return replacement(key) if key == "hydra.sweeper.sampler" else None
-    return _value_error(overrides) if type(error) is ValueError else None
+    explained = _value_error(overrides) if type(error) is ValueError else None
+    return explained or _failure_of_hydra(error, overrides)
 
 
 def _value_error(overrides: Sequence[str]) -> str | None:
@@ -101,6 +103,19 @@ def _value_error(overrides: Sequence[str]) -> str | None:
         if group in known and options in ("null", ""):
             return f"{group}={options}: choose an option; {nearest('', known[group])}"
     return None
+
+
+def _failure_of_hydra(error: Exception, overrides: Sequence[str]) -> str | None:
+    """Return one line if Hydra fails with its own settings, before it has called Thaw."""
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    called = [name for name in modules if name.startswith(("engine.", "hydra_plugins."))]
+    typed = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    if not typed or isinstance(error, UserError | HydraException) or called[2:]:
+        return None
+    return (
+        f"Hydra fails with {' '.join(typed)} ({brief(error.__cause__ or error)}); "
+        f"correct these settings, or leave them out"
+    )
 
 
 def _not_parsed(override: str, overrides: Sequence[str]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
-from engine.config.paths import CONFIGS
 
 CONFIG_NAME = "train"
 _FLAGS = {"--config-dir": "-cd", "--config-name": "-cn", "--config-path": "-cp"}

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from engine.config.composing import escaped
+from engine.config.composing.composition import escaped
 
 _KEY = re.compile(r"[+~]{0,2}[\w/@.$:-]+", re.ASCII)
 _NESTED = re.compile(r"[\[{(]")

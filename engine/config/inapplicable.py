@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.composing import TYPED, sources_of_keys
+from engine.config.composing.sources import TYPED, sources_of_keys
 from engine.config.errors import ConfigError
 from engine.config.places import resolve_target
 from engine.config.signatures import parameters_of

@@ -7,12 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from engine.config.errors import ConfigError
-from engine.config.places import (
-    place_of,
-    protocol_faults,
-    resolve_target,
-    special_key_faults,
-)
+from engine.config.objects import protocol_faults, special_key_faults
+from engine.config.places import place_of, resolve_target
 from run_folders.errors import UserError, brief
 
 _OURS = ("lightning_modules.", "datamodules.")

@@ -13,8 +13,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.config.composing.paths import own_config_folders
 from engine.config.errors import ConfigError
-from engine.config.paths import own_config_folders
 from run_folders.errors import brief
 from run_folders.nested import nodes
 from run_folders.own_packages import own_package_folders

@@ -6,19 +6,18 @@ CONTRIBUTING.md has this table for readers; a test compares the two.
 import importlib
 import inspect
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config.errors import ConfigError
-from engine.config.signatures import Fault
 from run_folders.errors import near_names
 from run_folders.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 
 _HEADS = "lightning_modules.networks.heads"
 _GROUPS = "parameter groups have it: set model.lr, model.backbone_lr and model.weight_decay"
 # Arguments of the trainer that Thaw sets itself or cannot honour -> what to use. It passes all
-# others on to Lightning; `engine/config/validation.py` and `engine/trainer.py` check their values.
+# others on to Lightning; `engine/config/validation/` and `engine/trainer.py` check their values.
 _TRAINER = {
     "callbacks": "choose callbacks=..., or set +callbacks.NAME._target_=...",
     "logger": "choose logger=wandb, tensorboard, mlflow or none",
@@ -176,49 +175,6 @@ def injected_into(path: str) -> tuple[str, ...]:
     return place.injected if place else ()
 
 
-def special_key_faults(node: Mapping[str, Any], path: str) -> Iterator[Fault]:
-    """Yield a fault for each key that Hydra's `instantiate` would interpret, except `_target_`."""
-    for key in node:
-        if str(key).startswith("_") and key != "_target_":
-            yield f"{path}.{key}", "no place of the config takes this key; leave it out"
-
-
-def protocol_faults(target: Any, node: Mapping[str, Any], path: str) -> Iterator[Fault]:  # noqa: ANN401 - a class, or a function
-    """Check that a class or function takes what the engine passes, and no key is reserved.
-
-    Args:
-        target: What the node names.
-        node: The node's keys and values.
-        path: The node's dotted key.
-
-    Yields:
-        Dotted key and fault.
-    """
-    place = place_of(path)
-    if place is None:
-        return
-    for key in node:
-        if key in place.refused:
-            yield f"{path}.{key}", f"cannot be set here: {place.refused[key]}"
-        elif key in place.injected:
-            yield f"{path}.{key}", "cannot be set here: the engine passes it"
-    parameters = inspect.signature(target).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    wanted = place.injected if place.base else _schedule_arguments(parameters)
-    missing = [name for name in wanted if name not in parameters]
-    if missing and not open_ended:
-        yield (
-            f"{path}._target_",
-            f"received {target.__name__}, which does not take {' and '.join(missing)}; "
-            f"the engine passes {', '.join(wanted)}",
-        )
-
-
-def _schedule_arguments(parameters: Collection[str]) -> tuple[str, ...]:
-    """Return the arguments of a schedule: those of a scheduler's builder, or of a pure function."""
-    return ("optimizer", "steps_per_epoch") if "optimizer" in parameters else ("step", "total")
-
-
 def _inside(module: str, packages: tuple[str, ...]) -> bool:
     return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
@@ -253,4 +209,13 @@ def _kind_fault(found: Any, place: Place) -> str:  # noqa: ANN401 - any attribut
     base = getattr(importlib.import_module(module), name)
     if found is not base if place.exact else not issubclass(found, base):
         return f"is not a {place.base}"
-    return "is abstract" if inspect.isabstract(found) else ""
+    missing = _missing_methods(found)
+    return f"is abstract: it does not define {missing}" if missing else ""
+
+
+def _missing_methods(cls: type) -> str:
+    """Return the abstract methods of a class; Lightning's have no metaclass that checks them."""
+    members = [member for each in cls.__mro__ for member in vars(each).items()]
+    names = {name for name, value in members if getattr(value, "__isabstractmethod__", False)}
+    missing = (getattr(getattr(cls, name), "__isabstractmethod__", False) for name in names)
+    return ", ".join(sorted(name for name, lacks in zip(names, missing, strict=True) if lacks))

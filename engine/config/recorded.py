@@ -5,13 +5,13 @@ from typing import Any, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.composing import escaped
+from engine.config.composing.composition import escaped
 from engine.config.errors import ConfigError
+from engine.config.objects import class_count_faults, object_faults
 from engine.config.places import resolve_target
 from engine.config.precision import full_name
 from engine.config.redaction import redacted
 from engine.config.signatures import parameters_of
-from engine.config.validation import class_count_faults, object_faults
 from engine.old_names import translate_config
 from run_folders.errors import brief
 from run_folders.files import write_text

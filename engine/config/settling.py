@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from engine.config.composing.paths import cache_folder
 from engine.config.inapplicable import inapplicable_keys
-from engine.config.paths import cache_folder
 from engine.config.precision import AUTO, HALF, full_name, precision_for
 from engine.config.recorded import read_config
 from run_folders.run_folder import RunFolder
@@ -48,6 +48,7 @@ def settle(
         if launched is not None:
             cfg.trainer.devices, cfg.trainer.num_nodes = launched
         make_paths_absolute(cfg)
+        _keep_source(cfg, folder)
         cfg.paths.data_dir = _absolute(cfg.paths.data_dir)
         if cfg.cache.features is not False:
             cfg.cache.dir = str(cache_folder(cfg.cache.dir))
@@ -68,6 +69,14 @@ def make_paths_absolute(cfg: DictConfig) -> None:
         cfg.model.weights = _absolute(cfg.model.weights)
     if cfg.get("ckpt_path") not in (None, "last"):
         cfg.ckpt_path = _absolute(cfg.ckpt_path)
+
+
+def _keep_source(cfg: DictConfig, folder: RunFolder) -> None:
+    """Make the path of a resumed run's source of the backbone absolute; it may be gone."""
+    source = folder.read_json("provenance.json").get("backbone")
+    value = OmegaConf.select(cfg, "model.backbone")
+    if source is not None and isinstance(value, str) and _absolute(value) == source["run"]:
+        cfg.model.backbone = source["run"]
 
 
 def _precision(cfg: DictConfig, folder: RunFolder) -> str:

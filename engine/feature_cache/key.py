@@ -16,7 +16,7 @@ from engine.config.precision import bfloat16_units
 from engine.feature_cache import computing as feature_computing
 from lightning_modules import networks
 from lightning_modules.base import Task
-from lightning_modules.networks.backbones.image import ImageEncoder
+from lightning_modules.networks.backbones.image_encoder import ImageEncoder
 from lightning_modules.networks.freezing.prefix import Cut
 from run_folders.own_packages import own_package_folders
 

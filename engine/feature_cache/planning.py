@@ -1,106 +1,31 @@
-"""The plan of the feature cache.
+"""Decide which layers of a network run once, or why none do."""
 
-The layers of a network that are never trained can run once, and their output be stored. The plan
-states which layers these are, where their features are stored, or why they are not.
-"""
-
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
-from datamodules.base import TransferDataModule
 from datamodules.batching.stored_features import (
     FeatureInput,
     Layout,
     NotStorableError,
-    StoredFeatures,
     digest_of_tensors,
 )
 from engine.build import RunObjects
 from engine.checkpoints import load_checkpoint
 from engine.config.errors import ConfigError
-from engine.feature_cache.computing import compute_features, layer_output
+from engine.feature_cache.cache_plan import CachePlan, Entry
+from engine.feature_cache.computing import layer_output
 from engine.feature_cache.key import frozen_part_digest
-from engine.feature_cache.store import FeatureStore, StoreError, format_bytes
-from lightning_modules.base import Task
+from engine.feature_cache.store import FeatureStore, StoreError
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.prefix import Cut, find_cut
 
 
 class NoCacheError(Exception):
     """Features are not cached; the message is the reason, empty where all layers are trained."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The cache entry of one split.
-
-    Attributes:
-        source: The input of the network.
-        layout: The format of the features.
-        key: The digest of everything that the features depend on.
-        found: True if the features are stored already.
-    """
-
-    source: FeatureInput
-    layout: Layout
-    key: str
-    found: bool
-
-
-@dataclass(frozen=True)
-class CachePlan:
-    """The plan: which features are cached, or why none are.
-
-    Attributes:
-        cut: The cut; the layers before it run once. None where no features are cached.
-        entries: Split -> its cache entry.
-        reason: The reason why no features are cached; may be empty.
-        store: The store of the features; None where no features are cached.
-    """
-
-    cut: Cut | None = None
-    entries: Mapping[str, Entry] = field(default_factory=dict)
-    reason: str = ""
-    store: FeatureStore | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Size of all splits' features in bytes."""
-        return sum(entry.layout.bytes for entry in self.entries.values())
-
-    def facts(self) -> dict[str, Any]:
-        """Return the plan as plain values for plan.json."""
-        if self.cut is None:
-            return {"stored": None, "reason": self.reason}
-        splits = {
-            name: {
-                "key": e.key,
-                "bytes": e.layout.bytes,
-                "views": e.layout.views,
-                "found": e.found,
-            }
-            for name, e in self.entries.items()
-        }
-        return {"stored": str(self.cut), "bytes": self.bytes, "splits": splits}
-
-    def line(self) -> str:
-        """Return a line for the log; empty where no features are cached and there is no reason."""
-        if self.cut is None or self.store is None:
-            return f"features are not cached: {self.reason}" if self.reason else ""
-        views = ", ".join(
-            f"{name} with mirror images" for name, e in self.entries.items() if e.layout.views > 1
-        )
-        new = [name for name, entry in self.entries.items() if not entry.found]
-        status = f"to be computed: {', '.join(new)}" if new else "found"
-        size = format_bytes(self.bytes) + (f" ({views})" if views else "")
-        return f"features of {self.cut} are cached in {self.store.folder}: {size}; {status}"
 
 
 def plan_cache(
@@ -254,37 +179,3 @@ def _entries(
 def _one_sample(source: FeatureInput) -> Any:  # noqa: ANN401 - each dataset has its batch type
     """Return a batch of the first sample."""
     return {name: value[:1] for name, value in next(iter(source.loader())).items()}
-
-
-def fill_cache(plan: CachePlan, objects: RunObjects) -> float | None:
-    """Find or compute the planned features, and make the datamodule read them.
-
-    Args:
-        plan: The plan; see `plan_cache`.
-        objects: The run's objects. Afterwards the datamodule returns `FeatureBatch`es, and the
-            network takes them.
-
-    Returns:
-        The time in seconds; None where no features are cached.
-
-    Raises:
-        StoreError: If the features cannot be stored. The datamodule and the network are then
-            unchanged.
-    """
-    if plan.cut is None or plan.store is None:
-        return None
-    start = time.perf_counter()
-    stored: dict[str, StoredFeatures] = {}
-    for split, entry in plan.entries.items():
-        compute = partial(compute_features, plan.cut, objects, entry.source, split)
-        stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
-    _read_from_cache(objects.datamodule, objects.task, plan.cut, stored)
-    return time.perf_counter() - start
-
-
-def _read_from_cache(
-    datamodule: TransferDataModule[Any], task: Task, cut: Cut, stored: Mapping[str, StoredFeatures]
-) -> None:
-    assert isinstance(task.network, Classifier)  # noqa: S101 - tells the type checker
-    task.network.cut = cut
-    datamodule.read_from_cache(stored)

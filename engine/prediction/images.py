@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from datamodules.batches import ImageBatch
+from datamodules.images.content import file_fault, image_source, stored_path
 from datamodules.images.decoding import Decoded
 from datamodules.images.listing import Listing
-from datamodules.images.rows import EncodedImage, file_fault, image_source, stored_path
+from datamodules.images.rows import EncodedImage
 from datamodules.images.storage import Decoding
 from datamodules.images.storing import report_conversions
 from datamodules.images.threads import in_threads

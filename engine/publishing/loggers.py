@@ -33,11 +33,11 @@ _REQUIRED_PACKAGES = {
 }
 _SQLITE = "sqlite:///"
 # Set while a logger starts: MLflow would try for minutes to reach a server that is not there.
-_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_FEW_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 # What to do, besides correcting the logger's node in the config.
 _ADVICE = {
-    "mlflow": "check the server (logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI), restore a "
-    "deleted experiment (`mlflow experiments restore`), correct logger.mlflow in the config",
+    "mlflow": "check logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI, restore a deleted "
+    "experiment (`mlflow experiments restore`), correct logger.mlflow in the config",
 }
 
 
@@ -50,12 +50,44 @@ def build_loggers(cfg: DictConfig, folder: RunFolder) -> list[Logger]:
         return []
     runs, loggers = folder.read_json(_RUNS), []
     for name, node in cfg.logger.items():
-        if name == "mlflow" and os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            log.warning("MLFLOW_EXPERIMENT_ID is not read; set MLFLOW_EXPERIMENT_NAME instead")
         known = {"run_id": runs[name]} if "run_id" in node and name in runs else {}
         with starting_logger(cfg, str(name)):
+            if name == "mlflow" and not known and node.get("run_id") is None:
+                known = _experiment_of_environment(node)
             loggers.append(build_object(cfg, f"logger.{name}", **known))
     return loggers
+
+
+def _experiment_of_environment(node: DictConfig) -> dict[str, str]:
+    """Return the name of the experiment of MLFLOW_EXPERIMENT_ID, unless the config names one.
+
+    Lightning's logger takes names only.
+
+    Raises:
+        LoggerError: If there is no such experiment, or MLFLOW_EXPERIMENT_NAME names another one.
+    """
+    number, name = map(os.environ.get, ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"))
+    if not number or node.get("experiment_name") not in (number, name):
+        return {}
+    from mlflow import MlflowClient, MlflowException
+
+    try:
+        found: str = MlflowClient(node.get("tracking_uri")).get_experiment(number).name
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        msg = (
+            f"MLFLOW_EXPERIMENT_ID={number}: {brief(error)}; set an id that "
+            f"`mlflow experiments search` lists, or MLFLOW_EXPERIMENT_NAME=NAME instead"
+        )
+        raise LoggerError(msg) from error
+    if name and name != found:
+        msg = (
+            f"MLFLOW_EXPERIMENT_ID={number} is the experiment {found!r}, and "
+            f"MLFLOW_EXPERIMENT_NAME is {name!r}; set one of them"
+        )
+        raise LoggerError(msg)
+    return {"experiment_name": found}
 
 
 @contextmanager
@@ -93,14 +125,18 @@ def starting_logger(cfg: DictConfig, name: str) -> Iterator[None]:
 
 @contextmanager
 def _few_retries() -> Iterator[None]:
-    """Limit MLflow's retries, unless the environment sets them."""
-    unset = _FEW_RETRIES.keys() - os.environ.keys()
-    os.environ.update({name: _FEW_RETRIES[name] for name in unset})
+    """Limit MLflow's retries, unless the environment sets them, and restore the environment.
+
+    MLflow itself sets MLFLOW_TRACKING_URI, which the config of a sweep's next job would read.
+    """
+    before = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    os.environ.update({**_FEW_RETRIES, **before})
     try:
         yield
     finally:
-        for name in unset:
-            os.environ.pop(name, None)
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _database_lock(address: str) -> AbstractContextManager[Any]:
@@ -111,9 +147,26 @@ def _database_lock(address: str) -> AbstractContextManager[Any]:
 
 
 def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerError:
-    reason = hide(brief(error, max_chars=None), secret_values(cfg))
     advice = _ADVICE.get(name, f"correct logger.{name} in the config")
-    return LoggerError(f"logger={name} cannot be started: {reason}; {advice}, or leave it out")
+    reason = brief(error, max_chars=None)
+    msg = f"logger={name} cannot be started: {reason}; {advice}, or leave it out"
+    address, first = str(cfg.logger[name].get("tracking_uri")), _reason_of_system(error)
+    if address.startswith("http") and first:
+        msg = (
+            f"logger={name}: no server can be reached at {address} ({first}); start it, set "
+            f"logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI, or choose another logger"
+        )
+    return LoggerError(hide(msg, secret_values(cfg)))
+
+
+def _reason_of_system(error: BaseException) -> str:
+    """Return the first cause of an error if the operating system raised it; else nothing."""
+    reason = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        reason = brief(cause) if isinstance(cause, OSError) else reason
+        cause = cause.__cause__ or cause.__context__
+    return reason
 
 
 def start_loggers(cfg: DictConfig, folder: RunFolder, trainer: lightning.Trainer) -> None:

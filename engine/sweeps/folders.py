@@ -13,14 +13,6 @@ from run_folders.sweep import RECORD
 from run_folders.sweep_job import SweepError
 
 _STAMP = "${thaw.stamp:}"
-# Overrides that concern only a sweep; Hydra ignores them in a single run.
-_SWEEP_KEYS = (
-    "hydra.sweep.",
-    "hydra.sweeper.",
-    "hydra.launcher.",
-    "hydra/sweeper",
-    "hydra/launcher",
-)
 
 
 def choose_folder(config: DictConfig, key: str) -> None:
@@ -38,7 +30,11 @@ def choose_folder(config: DictConfig, key: str) -> None:
     """
     HydraConfig.instance().set_config(config)  # the folder's name may refer to it
     node = OmegaConf.select(config, key.rpartition(".")[0])
-    path = Path(node.dir).resolve()
+    value = OmegaConf.select(config, key)
+    if not isinstance(value, str) or not value:
+        msg = f"{key}: received {value!r}; the path of a folder is needed"
+        raise SweepError(msg)
+    path = Path(value).resolve()
     if "${" in str(path):  # Hydra takes it for an interpolation
         msg = f"{key}: Hydra cannot use the folder {path}, which has ${{ in its name; rename it"
         raise SweepError(msg)
@@ -50,27 +46,6 @@ def choose_folder(config: DictConfig, key: str) -> None:
         node.dir = str(path)
         # Hydra composes the config of each job again from these overrides.
         config.hydra.overrides.hydra.append(f"{key}={quoted(path)}")
-
-
-def check_overrides_of_hydra(config: DictConfig, *, sweeps: bool) -> None:
-    """Check that no override of Hydra is set which it would ignore.
-
-    Args:
-        config: The config with Hydra's node.
-        sweeps: Whether this is a sweep.
-
-    Raises:
-        SweepError: If an override is of no use.
-    """
-    of_hydra: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-    for override in map(str, of_hydra):
-        key = override.lstrip("+~")
-        if sweeps and key.startswith("hydra.run.dir="):
-            msg = f"{override} names the folder of a single run; a sweep has hydra.sweep.dir"
-            raise SweepError(msg)
-        if not sweeps and key.startswith(_SWEEP_KEYS) and not ranks.is_child():
-            msg = f"{override} concerns only a sweep; add -m, or leave it out"
-            raise SweepError(msg)
 
 
 def check_job_folder(folder: Path, sweep: Path) -> None:

@@ -20,10 +20,12 @@ from rich.table import Table
 
 from engine.command_line.commands import resume_sweep_command
 from engine.command_line.flags import flags_of
+from engine.command_line.hydra_settings import check_hydra_settings
 from engine.command_line.quoting import settled
 from engine.config.redaction import hide, secret_values
+from engine.processes import ranks
 from engine.processes.terminal import console
-from engine.sweeps.folders import check_overrides_of_hydra, choose_folder
+from engine.sweeps.folders import choose_folder
 from engine.sweeps.resuming import redact_sweep_record
 from run_folders.errors import one_line, printable
 from run_folders.kinds import metric_text, shown_in
@@ -86,13 +88,14 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
         """Choose the run folder."""
         with _raising():
-            check_overrides_of_hydra(config, sweeps=False)
+            check_hydra_settings(config, sweeps=False, child=ranks.is_child())
             choose_folder(config, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401, ARG002 - Hydra's signature
         """Choose the sweep's folder, and record the sweep's overrides in it, without secrets."""
         with _raising():
-            check_overrides_of_hydra(config, sweeps=True)
+            ranks.check_can_sweep()
+            check_hydra_settings(config, sweeps=True)
             choose_folder(config, "hydra.sweep.dir")
             _begin(config)
 

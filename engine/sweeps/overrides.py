@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.groups import groups
+from engine.config.composing.groups import groups
 from engine.config.redaction import hide, secret_values
 from engine.old_names import translate_space
 from engine.sweeps.search import Search

@@ -7,7 +7,7 @@ must not reach what Hydra builds or runs by itself, and read no environment vari
 import re
 from collections.abc import Iterable
 
-from engine.config.groups import groups
+from engine.config.composing.groups import groups
 
 _NAME = re.compile(r"[\w-]+")
 # Plain settings of a launcher and of the sweeper. Others could run commands or load files.

@@ -12,7 +12,7 @@ class OwnConfigsSearchPath(SearchPathPlugin):
 
         Other applications of Hydra in the same environment are left alone.
         """
-        from engine.config.paths import CONFIGS, own_config_folders
+        from engine.config.composing.paths import CONFIGS, own_config_folders
 
         main = [item.path for item in search_path.get_path() if item.provider == "main"]
         if str(CONFIGS) not in [path.removeprefix("file://") for path in main]:

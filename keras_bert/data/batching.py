@@ -3,7 +3,8 @@
 Shapes: `N` texts in all, `B` texts of a batch, `T` tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +94,13 @@ class TokenStore:
     lengths: Rows
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[int]]) -> "TokenStore":
+    def of(cls, texts: Iterable[Sequence[int]]) -> "TokenStore":
         """Store the token ids of each text, without [CLS] and [SEP]."""
-        lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        values = np.fromiter(
-            (token for text in texts for token in text), dtype=np.int32, count=int(lengths.sum())
-        )
+        flat, sizes = array("i"), array("q")
+        for text in texts:
+            flat.extend(text)
+            sizes.append(len(text))
+        values, lengths = np.frombuffer(flat, np.int32), np.frombuffer(sizes, np.int64)
         return cls(tf.RaggedTensor.from_row_lengths(values, lengths), lengths)
 
 

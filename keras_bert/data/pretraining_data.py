@@ -4,8 +4,10 @@ Shapes: `N` pieces, `E` examples, `B` examples of a batch, `T` tokens, `P` maske
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from typing import Any
 
 import numpy as np
@@ -107,30 +109,34 @@ def split_into_pieces(
     if max_tokens < 1:
         msg = f"maxlen {maxlen} is too short for text between the special tokens; raise --maxlen"
         raise KerasBertError(msg)
-    texts, owners = [], []
-    for number, document in enumerate(documents):
-        sentences = [
-            s
-            for text in document
-            for s in (_SENTENCE_END.split(text) if next_sentence else [text])
-            if s
-        ]
-        texts += sentences
-        owners += [number] * len(sentences)
-    tokens, document_of = [], []
-    for ids, owner in zip(encode(tokenizer, texts), owners, strict=True):
-        parts = [ids[i : i + max_tokens] for i in range(0, len(ids), max_tokens)]
-        tokens += parts
-        document_of += [owner] * len(parts)
-    owners_of = np.array(document_of, dtype=np.int64)
+    first_copy, second_copy = tee(
+        (number, sentence)
+        for number, document in enumerate(documents)
+        for text in document
+        for sentence in (_SENTENCE_END.split(text) if next_sentence else [text])
+        if sentence
+    )
+    tokens = encode(tokenizer, (sentence for _, sentence in first_copy))
+    owners = array("q")  # document of each piece
+
+    def pieces() -> Iterator[list[int]]:
+        for ids, (number, _) in zip(tokens, second_copy, strict=True):
+            for start in range(0, len(ids), max_tokens):
+                owners.append(number)
+                yield ids[start : start + max_tokens]
+
+    store = TokenStore.of(pieces())
+    owners_of = np.array(owners, dtype=np.int64)
     first = (
-        np.flatnonzero(owners_of[:-1] == owners_of[1:]) if next_sentence else np.arange(len(tokens))
+        np.flatnonzero(owners_of[:-1] == owners_of[1:])
+        if next_sentence
+        else np.arange(len(owners_of))
     )
     if not len(first) or (next_sentence and owners_of[0] == owners_of[-1]):
         least = "two documents, one of them with two sentences" if next_sentence else "one text"
         msg = f"no example was found in the text; give at least {least}"
         raise KerasBertError(msg)
-    return Pieces(TokenStore.of(tokens), owners_of, first)
+    return Pieces(store, owners_of, first)
 
 
 @dataclass(frozen=True)

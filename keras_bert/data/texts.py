@@ -4,17 +4,20 @@ The readers are Thaw's own. Their error messages name the options of this comman
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, raise_bad_rows
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.labels import ClassLabels
+from datamodules.reading.progress import tracked
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit, text_rows, usable_rows
+from datamodules.reading.texts import Texts
 
 FORMAT = TableFormat(option="--")  # messages name the options of this command line
+_CHUNK = 4096  # rows that are Python objects at a time
 _TEXT_COLUMN = "name another with --text-column"
 _COLUMNS = f"{_TEXT_COLUMN} or --label-column"
 
@@ -40,7 +43,7 @@ def read_documents(
     """
     documents: list[list[str]] = []
     for path in map(Path, files):
-        rows = _read(path, text_rows(path, column, _TEXT_COLUMN, table_format))
+        rows = _tracked(path, text_rows(path, column, _TEXT_COLUMN, table_format))
         if path.suffix.lower() == ".txt":
             parts = [list(part) for is_empty, part in groupby(rows, _is_empty_line) if not is_empty]
             documents += [
@@ -55,7 +58,7 @@ def read_texts(
     files: Sequence[str],
     column: str,
     table_format: TableFormat = FORMAT,
-) -> list[str]:
+) -> Texts:
     """Read the texts to classify, one per line or row, in file order.
 
     Args:
@@ -69,12 +72,13 @@ def read_texts(
     Raises:
         DataError: If a file cannot be read or contains no text, or if a row has no text.
     """
-    texts: list[str] = []
+    texts = Texts()
     for path in map(Path, files):
-        rows = list(_read(path, text_rows(path, column, _TEXT_COLUMN, table_format)))
-        while path.suffix.lower() == ".txt" and rows and _is_empty_line(rows[-1]):
-            rows.pop()  # empty lines at the end are not texts
-        texts += _texts(rows, column, path)
+        rows = _tracked(path, text_rows(path, column, _TEXT_COLUMN, table_format))
+        if path.suffix.lower() == ".txt":
+            rows = _without_empty_end(rows)
+        for text in _texts(rows, column, path):
+            texts.append(text)
     return texts
 
 
@@ -102,23 +106,31 @@ def read_labelled(
     """
     path, columns = Path(file), [text_column, label_column]
     names = list(classes) or _labels(
-        _read(path, read_rows(path, columns, advice=_COLUMNS, table_format=table_format)),
+        _tracked(path, read_rows(path, columns, advice=_COLUMNS, table_format=table_format)),
         label_column,
         path,
     )
     reader = RowReader(text_column, ClassLabels(label_column, names), None)
     table = read_rows(path, columns, reader.is_complete_row, "", _COLUMNS, table_format)
-    rows = list(_read(path, table))
-    if not rows:
-        msg = f"{path} has a header and no rows; add rows to it"
-        raise DataError(msg)
-    split, bad = reader.read(rows, path.name, "")
+    split, bad = reader.read(_read(path, table), path.name, "")
     _raise_first_bad_row(bad)
     return split, names
 
 
 def _is_empty_line(row: Row | BadRow) -> bool:
     return isinstance(row, BadRow) and row.reason == EMPTY_LINE
+
+
+def _without_empty_end(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
+    """Yield the rows without the empty lines at the end, which are not texts."""
+    empty = []
+    for row in rows:
+        if _is_empty_line(row):
+            empty.append(row)
+            continue
+        yield from empty
+        empty.clear()
+        yield row
 
 
 def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
@@ -146,13 +158,23 @@ def _read(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
         raise DataError(msg) from error
 
 
-def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
-    good, bad = usable_rows(rows, column, path.name)
+def _tracked(path: Path, rows: Iterator[Row | BadRow]) -> Iterator[Row | BadRow]:
+    return tracked(_read(path, rows), f"reading {path.name}")
+
+
+def _texts(rows: Iterable[Row | BadRow], column: str, path: Path) -> Texts:
+    texts, bad = Texts(), list[BadRow]()
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, _CHUNK)):
+        good, faults = usable_rows(chunk, column, path.name)
+        bad += faults
+        for row in good:
+            texts.append(row.values[column])
     _raise_first_bad_row(bad)
-    if not good:
+    if not texts:
         msg = f"{path} holds no text"
         raise DataError(msg)
-    return [row.values[column] for row in good]
+    return texts
 
 
 def _raise_first_bad_row(bad: list[BadRow]) -> None:

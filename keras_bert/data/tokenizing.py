@@ -5,7 +5,8 @@ Text cleaning is a normalizer of the tokenizer, so it is saved and loaded with i
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from tokenizers import (
     trainers,
 )
 
+from datamodules.reading.progress import progress
 from keras_bert.errors import KerasBertError
 from run_folders.errors import UserError
 from run_folders.memory import check_model_folder
 from run_folders.untrusted import read_json
 
 FILE = "tokenizer.json"
+_CHUNK = 1_000  # texts that are tokenised at a time
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _URL, _USER = " url ", " user "
 _LINK, _NAME = Regex(r"(?:https?://|www\.)\S+"), Regex(r"(?<![\w.@])@\w+")
@@ -137,13 +140,15 @@ def load_tokenizer(folder: Path, *, clean_links: bool = True) -> Tokenizer:
     return tokenizer
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of each text, without [CLS] and [SEP]."""
+def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Yield the token ids of each text, without [CLS] and [SEP]."""
     tokenizer.encode_special_tokens = True  # "[SEP]" in a text is ordinary text
-    return [
-        encoding.ids
-        for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ]
+    source = iter(texts)
+    with progress("tokenizing", unit="texts") as advance:
+        while chunk := list(islice(source, _CHUNK)):
+            for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+                yield encoding.ids
+            advance(len(chunk))
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
@@ -156,6 +161,11 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     if found is None:
         raise KeyError(token)
     return found
+
+
+def special_pair(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return the ids of [CLS] and [SEP]."""
+    return token_id(tokenizer, "[CLS]"), token_id(tokenizer, "[SEP]")
 
 
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:

@@ -3,12 +3,13 @@
 Shapes: `N` texts in all, `B` texts of a batch, `T` tokens, `K` classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -23,10 +24,10 @@ from keras_bert.data.batching import (
     sorted_batches,
     text_tensors,
 )
-from keras_bert.data.tokenizing import encode
+from keras_bert.data.tokenizing import encode, special_pair
 from keras_bert.errors import KerasBertError
 from keras_bert.training.metrics import predicted
-from keras_bert.training.running import Start, special_pair
+from keras_bert.training.starting import Start
 
 EVAL_BATCH = 64
 
@@ -93,7 +94,9 @@ class TextData:
         return {"input_ids": ids, "token_type_ids": segments}, targets
 
 
-def text_data(texts: list[str], labels: list[int], begun: Start, padding: Padding) -> TextData:
+def text_data(
+    texts: Iterable[str], labels: npt.ArrayLike, begun: Start, padding: Padding
+) -> TextData:
     """Encode texts for a model.
 
     Args:
@@ -115,17 +118,17 @@ def text_data(texts: list[str], labels: list[int], begun: Start, padding: Paddin
             "raise --maxlen"
         )
         raise KerasBertError(msg)
-    tokens = [ids[:max_tokens] for ids in encode(begun.tokenizer, texts)]
+    tokens = (ids[:max_tokens] for ids in encode(begun.tokenizer, texts))
     return TextData(
         TokenStore.of(tokens),
         special_pair(begun.tokenizer),
-        np.array(labels, dtype=np.int64),
+        np.asarray(labels, dtype=np.int64),
         padding,
     )
 
 
 def prediction_table(
-    probabilities: NDArray[np.float64], classes: list[str], texts: list[str]
+    probabilities: NDArray[np.float64], classes: list[str], texts: Sequence[str]
 ) -> pd.DataFrame:
     """Return a table with the prediction, the class probabilities and the text of each row."""
     columns = {
@@ -133,4 +136,4 @@ def prediction_table(
         for k, name in enumerate(classes)
     }
     names = [classes[k] for k in predicted(probabilities)]
-    return pd.DataFrame({"prediction": names, **columns, "text": texts})
+    return pd.DataFrame({"prediction": names, **columns, "text": list(texts)})

@@ -15,30 +15,19 @@ from keras_bert.data.samples import CLASSES, sample_labelled
 from keras_bert.data.texts import read_labelled
 from keras_bert.errors import KerasBertError
 from keras_bert.loading import load_network
-from keras_bert.network.model import Classifier
+from keras_bert.network.tasks import Classifier
 from keras_bert.run_folder import KerasRunFolder, recorded
+from keras_bert.settings import FinetuneSettings
 from keras_bert.training.classification_data import TextData, prediction_table, text_data
-from keras_bert.training.fitting import (
-    Metrics,
-    MetricSums,
-    TrainableModel,
-    TrainingPlan,
-    fit,
-    fit_record,
-)
+from keras_bert.training.devices import devices, padding_of
+from keras_bert.training.fit_record import fit_record
+from keras_bert.training.fitting import fit
 from keras_bert.training.logs import open_loggers
 from keras_bert.training.metrics import classification_record, stage_metrics
-from keras_bert.training.running import (
-    devices,
-    fingerprint,
-    make_bert,
-    open_run,
-    padding_of,
-    start,
-    write_plan,
-    write_start,
-)
-from keras_bert.training.settings import FinetuneSettings
+from keras_bert.training.opening import open_run
+from keras_bert.training.start_record import fingerprint, write_plan, write_start
+from keras_bert.training.starting import make_bert, start
+from keras_bert.training.trainable import Metrics, MetricSums, TrainableModel, TrainingPlan
 from run_folders.files import write_atomically
 from run_folders.kinds import metric_of
 
@@ -77,9 +66,9 @@ def finetune(settings: FinetuneSettings, path: Path) -> KerasRunFolder:
             _split_records(splits, classes),
             {"classes": classes, **val_split},
         )
-        padding = padding_of(settings, begun)
+        padding = padding_of(settings, begun.bert["maxlen"])
         data = {
-            name: text_data(list(split.texts), split.labels.tolist(), begun, padding)
+            name: text_data(split.texts, split.labels, begun, padding)
             for name, split in splits.items()
         }
         network = Classifier(
@@ -238,7 +227,7 @@ def _predict(
 ) -> NDArray[np.float64]:
     """Predict a split with the best weights, write the table, and return the probabilities."""
     probabilities = data.probabilities(best)
-    table = prediction_table(probabilities, classes, list(split.texts))
+    table = prediction_table(probabilities, classes, split.texts)
     table.insert(0, "index", np.arange(len(table)))
     table.insert(1, "label", [classes[k] for k in split.labels])
     path = folder.predictions_of(name)

@@ -1,15 +1,16 @@
 """Logging to TensorBoard and Weights & Biases, in addition to history.csv."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.training.fitting import RowLogger
-from keras_bert.training.settings import TrainingSettings
+from keras_bert.settings import TrainingSettings
+
+RowLogger = Callable[[Mapping[str, Any]], None]  # receives a row of history.csv
 
 
 def _tensorboard(folder: KerasRunFolder) -> RowLogger:

@@ -11,31 +11,19 @@ from keras_bert.data.masking import Masking
 from keras_bert.data.pretraining_data import PretrainingData, split_into_pieces, unigram_entropy
 from keras_bert.data.samples import sample_documents
 from keras_bert.data.texts import read_documents
+from keras_bert.data.tokenizing import special_pair
 from keras_bert.errors import KerasBertError
-from keras_bert.network.model import PretrainingModel
+from keras_bert.network.tasks import PretrainingModel
 from keras_bert.run_folder import KerasRunFolder, recorded
-from keras_bert.training.fitting import (
-    Metrics,
-    MetricSums,
-    TrainableModel,
-    TrainingPlan,
-    fit,
-    fit_record,
-)
+from keras_bert.settings import PretrainSettings
+from keras_bert.training.devices import devices, padding_of
+from keras_bert.training.fit_record import fit_record
+from keras_bert.training.fitting import fit
 from keras_bert.training.logs import open_loggers
-from keras_bert.training.running import (
-    Start,
-    devices,
-    fingerprint,
-    make_bert,
-    open_run,
-    padding_of,
-    special_pair,
-    start,
-    write_plan,
-    write_start,
-)
-from keras_bert.training.settings import PretrainSettings
+from keras_bert.training.opening import open_run
+from keras_bert.training.start_record import fingerprint, write_plan, write_start
+from keras_bert.training.starting import Start, make_bert, start
+from keras_bert.training.trainable import Metrics, MetricSums, TrainableModel, TrainingPlan
 from run_folders.kinds import metric_of
 
 COMMAND = "pretrain"
@@ -123,8 +111,16 @@ def _data(
         msg = f"{split}: {error}"
         raise KerasBertError(msg) from error
     masking = Masking.of(begun.tokenizer, settings.mask_rate)
-    batches = (settings.batch_size, settings.seed, padding_of(settings, begun))
-    return PretrainingData(pieces, masking, special_pair(begun.tokenizer), settings.nsp, *batches)
+    padding = padding_of(settings, begun.bert["maxlen"])
+    return PretrainingData(
+        pieces,
+        masking,
+        special_pair(begun.tokenizer),
+        settings.nsp,
+        settings.batch_size,
+        settings.seed,
+        padding,
+    )
 
 
 def _job(

@@ -11,7 +11,6 @@ from datamodules.image import ImageDataModule
 from datamodules.images.listing import Listing
 from datamodules.images.rows import EncodedImage, image_source
 from datamodules.reading.errors import DataError
-from datamodules.reading.texts import Texts
 from tests.images import HEIC, encoded, picture
 
 
@@ -240,17 +239,6 @@ def test_a_file_that_is_neither_used_nor_left_out_is_a_bug(
     listing.found += 1
     with pytest.raises(RuntimeError, match="21 files, 20 returned, 0 passed over"):
         listing.report("train")
-
-
-def test_packed_texts_equal_a_list() -> None:
-    texts = ["a.png", "", "ü/日本.png", os.fsdecode(b"\xff\xfe.png")]
-    packed = Texts(texts)
-    assert list(packed) == texts
-    assert packed[-1] == texts[-1]
-    assert packed[1:3] == texts[1:3]
-    assert list(packed.take([2, 0, 2])) == ["ü/日本.png", "a.png", "ü/日本.png"]
-    with pytest.raises(IndexError):
-        packed[4]
 
 
 def test_encoded_rows_equal_the_images(tmp_path: Path) -> None:

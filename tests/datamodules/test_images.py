@@ -236,6 +236,7 @@ def test_validation_is_a_stratified_part_of_train_and_test_is_complete(tmp_path:
     settings = {
         "folder": "cifar10", "files": {"train": "train.parquet", "val": None, "test": "test.parquet"}, "classes": names,
         "num_classes": 10, "data_dir": str(tmp_path), "image_column": "img", "val_fraction": 0.2,
+        "size": None,
     }  # fmt: skip
     data = ImageDataModule(**settings)  # type: ignore[arg-type]
     data.setup()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from datamodules.reading.errors import DataError
-from datamodules.reading.labels import LabelColumns, SeparatedLabels, check_classes, label_reader
+from datamodules.reading.label_settings import check_classes, label_reader
+from datamodules.reading.labels import LabelColumns, SeparatedLabels
 
 NAMES = ["joy", "anger", "fear"]
 

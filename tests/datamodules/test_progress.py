@@ -2,10 +2,14 @@
 
 import logging
 import re
+from pathlib import Path
 
 import pytest
 
 from datamodules.reading import progress
+from datamodules.text import TextDataModule
+from keras_bert.data.texts import read_documents, read_labelled, read_texts
+from keras_bert.data.tokenizing import encode, train_tokenizer
 
 
 class Clock:
@@ -71,3 +75,35 @@ def test_another_process_of_the_machine_draws_no_bar(
     monkeypatch.setenv("LOCAL_RANK", "1")
     list(progress.tracked(range(10), "reading a.csv"))
     assert capfd.readouterr().err == ""
+
+
+def test_long_steps_of_both_halves_report_their_progress(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    clock.step = progress.LOG_EVERY
+    caplog.set_level(logging.INFO)
+    for name in ("train.csv", "val.csv", "test.csv"):
+        rows = [f"{name} {row},{'ab'[row % 2]}\n" for row in range(9)]
+        (tmp_path / name).write_text("text,label\n" + "".join(rows))
+    files = {"train": "train.csv", "val": "val.csv", "test": "test.csv"}
+    data = TextDataModule(
+        ".", files, {"vocab_size": 99}, classes=["a", "b"], num_classes=2, data_dir=str(tmp_path)
+    )
+    data.setup()
+    assert data.tokenized
+    data.describe()
+    documents = read_documents([str(tmp_path / "train.csv")], "text")
+    read_texts([str(tmp_path / "val.csv")], "text")
+    read_labelled(str(tmp_path / "test.csv"), "text", "label")
+    texts = [text for document in documents for text in document]
+    assert len(list(encode(train_tokenizer(texts, 99), texts))) == 9
+    steps = [line.partition(":")[0] for line in caplog.messages]
+    thaw = steps[: steps.index("fingerprint of test") + 9]
+    assert set(thaw) == {
+        *(f"reading {name}" for name in files.values()),
+        "tokenizing",
+        *(f"fingerprint of {split}" for split in files),
+    }
+    assert list(dict.fromkeys(steps[len(thaw) :])) == [
+        "reading train.csv", "reading val.csv", "reading test.csv", "tokenizing",
+    ]  # fmt: skip

@@ -700,6 +700,7 @@ def test_the_parquet_revision_of_the_hub_is_requested(
 
     class Table(list[dict[str, object]]):
         features: ClassVar[dict[str, object]] = {}
+        column_names: ClassVar[list[str]] = ["image", "annotation"]
 
     def load_dataset(name: str, **place: object) -> Table:
         requests.append({"name": name, **place})

@@ -54,15 +54,26 @@ def test_texts_start_from_a_run_with_another_head_and_tokenizer(
     tokenizers = [
         torch.load(RunFolder(first).best_checkpoint, weights_only=True)["SampleTextDataModule"]
     ]
-    second = train(
-        *(key for key in LINEAR_SAMPLE if "num_hidden_layers" not in key), *FROZEN, "model.pooling=mean", f"model.backbone={first}", "data.rows={train: 40, val: 20, test: 20}", folder=tmp_path / "second",
+    overrides = (
+        *(key for key in LINEAR_SAMPLE if "num_hidden_layers" not in key), *FROZEN, "model.pooling=mean", "model.backbone=first", "data.rows={train: 40, val: 20, test: 20}",
     )  # fmt: skip
+    second = train(*overrides, folder=tmp_path / "second")
     folder = checked(first, second)
     tokenizers.append(torch.load(folder.best_checkpoint, weights_only=True)["SampleTextDataModule"])
     assert identical(*tokenizers)
     (tmp_path / "new.csv").write_text("text\nmasks help\n")
     out = pd.read_csv(predict(folder.path, [tmp_path / "new.csv"], tmp_path / "out.csv"))
     assert np.isfinite(out["probability_fake"]).all()
+    # It also resumes without the first run, which was given by a relative path.
+    before, facts = backbone_of(folder.path), folder.read_json("provenance.json")["backbone"]
+    resume = ("trainer.max_epochs=2", "ckpt_path=last")
+    resumed = train(*overrides, *resume, folder=folder.path)
+    assert resumed.code == 0, resumed.err
+    assert len(folder.read_history()) == 2
+    assert identical(before, backbone_of(folder.path))
+    assert folder.read_json("provenance.json")["resumed"][0]["backbone"] == facts
+    other = train(*overrides, *resume, "model.backbone=other", folder=folder.path)
+    assert f"model.backbone was '{first}' and is 'other'" in other.error
 
 
 def test_images_start_from_a_run_with_other_classes(train: Train, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from engine.command_line.explaining import OverrideError, explaining_errors
 from engine.command_line.flags import split_flags
 from engine.command_line.published_optuna import replacement
 from engine.command_line.quoting import quoted, settled, unquoted
+from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
-from engine.config.paths import CONFIGS
 from engine.processes import ranks
 from engine.sweeps.folders import choose_folder
 from engine.sweeps.names import register_resolvers

@@ -4,7 +4,7 @@ import pytest
 from hydra import MissingConfigException
 
 from engine.command_line.explaining import OverrideError, explaining_errors
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 
 
 def test_a_launcher_without_its_plugin_names_the_extra() -> None:

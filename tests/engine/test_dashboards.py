@@ -110,7 +110,7 @@ class Logged:
 
 KEYED = """
 import sys
-import engine.config.validation
+import engine.config.validation.validate
 import lightning
 
 class Keyed(lightning.Callback):

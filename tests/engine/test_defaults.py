@@ -16,7 +16,7 @@ from datamodules.scene_samples import SampleScenesDataModule
 from datamodules.segmentation import SegmentationDataModule
 from datamodules.text import TextDataModule
 from datamodules.texts.cleaning import DEFAULT_CLEANING
-from engine.config.paths import CONFIGS
+from engine.config.composing.paths import CONFIGS
 from engine.config.signatures import parameters_of
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.segmenter import Segmenter
@@ -35,27 +35,17 @@ NAMES = {
     "text_column",
     "tokenizer",
 }
-# Values of a file that differ from the signature, and why.
-MEANT = {
-    "image.size": "photos have any size; in Python None keeps images that have one size",
-    "mlp.hidden": "None means the same",
-    "wandb.tags": "None means the same",
-    "sample_images.augmentation": "part of the sample, as its number of classes",
-    "sample_scenes.augmentation": "part of the sample",
-    "sample_scenes.batch_size": "part of the sample",
-    "sample_scenes.eval_batch_size": "part of the sample",
-}
 
 
 def options() -> Iterator[Any]:
-    """Yield each argument that a file sets for a class of Thaw: file, class, argument, value."""
+    """Yield each class of Thaw that a file names, and the node with its arguments."""
     for path in sorted(CONFIGS.rglob("*.yaml")):
         body: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name, node in nodes(body):
             module, _, attribute = str(node["_target_"]).rpartition(".")
             if module.startswith(("datamodules", "lightning_modules")):
                 target = getattr(import_module(module), attribute)
-                yield pytest.param(path, target, node, id=f"{path.parent.name}/{path.stem}{name}")
+                yield pytest.param(target, node, id=f"{path.parent.name}/{path.stem}{name}")
 
 
 def nodes(value: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -66,12 +56,12 @@ def nodes(value: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from nodes(inner, f"{name}.{key}")
 
 
-@pytest.mark.parametrize(("path", "target", "node"), list(options()))
-def test_a_file_sets_no_default_of_its_own(path: Path, target: Any, node: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("target", "node"), list(options()))
+def test_a_file_sets_no_default_of_its_own(target: Any, node: dict[str, Any]) -> None:
     for key, parameter in parameters_of(target).items():
         value = node.get(key)
         follows = isinstance(value, str) and "${" in value
-        if key not in node or follows or key in NAMES or f"{path.stem}.{key}" in MEANT:
+        if key not in node or follows or key in NAMES:
             continue
         assert parameter.default is not inspect.Parameter.empty, f"{key} has no default in Python"
         assert value == parameter.default, key

@@ -22,12 +22,14 @@ from datamodules.batching import order as batch_order
 from datamodules.image_samples import SAMPLE_CLASSES, SampleImagesDataModule
 from datamodules.samples import SampleTextDataModule
 from engine.build import RunObjects
+from engine.config.composing.paths import cache_folder
 from engine.config.errors import ConfigError
-from engine.config.paths import cache_folder
-from engine.config.validation import _cache_faults
+from engine.config.validation.run import cache_faults
 from engine.feature_cache import key as feature_key
+from engine.feature_cache.cache_plan import CachePlan
 from engine.feature_cache.computing import _half_precision_weights
-from engine.feature_cache.planning import CachePlan, fill_cache, plan_cache
+from engine.feature_cache.filling import fill_cache
+from engine.feature_cache.planning import plan_cache
 from engine.processes.signals import InterruptedRunError
 from lightning_modules.base import Task
 from lightning_modules.callbacks.epoch_seed import EpochSeed
@@ -630,16 +632,16 @@ def test_processes_with_the_same_key_compute_features_once(tmp_path: Path) -> No
 
 
 def test_faults_of_the_cache_block_are_reported() -> None:
-    assert not list(_cache_faults({"features": "auto", "dir": None, "max_gb": 20}))
-    assert dict(_cache_faults({"features": "maybe", "dir": 3, "max_gb": 0})) == {
+    assert not list(cache_faults({"cache": {"features": "auto", "dir": None, "max_gb": 20}}))
+    assert dict(cache_faults({"cache": {"features": "maybe", "dir": 3, "max_gb": 0}})) == {
         "cache.features": "received 'maybe'; choose auto, true or false",
         "cache.dir": "received 3; a folder is needed, or null for the user's cache folder",
         "cache.max_gb": "received 0; a number of gigabytes above 0, up to 1e+09, is needed",
     }
-    assert [fault for fault, _ in _cache_faults({"features": None, "dir": "", "max_gb": "much"})] == [
+    assert [fault for fault, _ in cache_faults({"cache": {"features": None, "dir": "", "max_gb": "much"}})] == [
         "cache.features", "cache.dir", "cache.max_gb",
     ]  # fmt: skip
-    assert [fault for fault, _ in _cache_faults(None)] == ["cache"]
+    assert [fault for fault, _ in cache_faults({})] == ["cache"]
 
 
 def test_folder_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

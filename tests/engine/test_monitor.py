@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 from engine.sweeps.names import register_resolvers
 from run_folders.own_packages import VARIABLE
 from tests.conftest import SAMPLE, Train

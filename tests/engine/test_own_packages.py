@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
+from engine.config.composing.paths import own_config_folders
 from engine.config.errors import ConfigError
-from engine.config.paths import own_config_folders
 from engine.evaluation import evaluate
 from engine.feature_cache.key import plain_attributes
 from lightning_modules.image_classifier import ImageClassifier

@@ -22,8 +22,8 @@ from engine.checkpoints import CheckpointError
 from engine.config import places
 from engine.config.errors import ConfigError
 from engine.config.instantiating import build_object
+from engine.config.objects import object_faults
 from engine.config.places import PLACES, place_of, resolve_target
-from engine.config.validation import object_faults
 from engine.evaluation import evaluate
 from engine.predict import open_run
 from engine.sweeps.resuming import resumed_overrides
@@ -378,6 +378,22 @@ def test_sound_names_are_found() -> None:
     }.items():
         assert resolve_target(name, path).__name__ == name.rpartition(".")[2]
     assert place_of("model.head.dropout") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "missing"),
+    [
+        ("data", "datamodules.base.TransferDataModule", "divide, read_splits, reference"),
+        (
+            "model",
+            "lightning_modules.base.Task",
+            "default_loss, metric_names, new_totals, shared_step",
+        ),
+    ],
+)
+def test_a_class_without_all_methods_is_refused(path: str, name: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"is abstract: it does not define {missing}$"):
+        resolve_target(name, path)
 
 
 def test_contributing_has_the_table() -> None:

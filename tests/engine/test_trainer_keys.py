@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from datamodules.batching.order import ShuffledBatches
-from engine.config.composing import compose_config
-from engine.config.places import PLACES, protocol_faults
+from engine.config.composing.composition import compose_config
+from engine.config.objects import protocol_faults
+from engine.config.places import PLACES
 from engine.sweeps.names import register_resolvers
 from engine.trainer import build_trainer
 from run_folders.run_folder import RunFolder

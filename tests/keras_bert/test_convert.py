@@ -15,14 +15,11 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, RobertaConfig
 
-from keras_bert.convert import (
-    from_hugging_face,
-    hugging_face_weights,
-    to_hugging_face,
-    weight_map,
-)
+from keras_bert.convert import from_hugging_face, hugging_face_weights, to_hugging_face
 from keras_bert.errors import KerasBertError
-from keras_bert.network.model import PretrainingModel, settings_of
+from keras_bert.network.model import settings_of
+from keras_bert.network.tasks import PretrainingModel
+from keras_bert.network.weight_names import weight_map
 from keras_bert.training.pretraining import measure_pretraining
 
 SIZES = [

@@ -16,7 +16,8 @@ from keras_bert.network.attention import MultiHeadAttention
 from keras_bert.network.embedding import BertEmbedding
 from keras_bert.network.encoder import AddNorm, EncoderBlock, FeedForward, gelu
 from keras_bert.network.heads import MaskedLMHead, Pooler
-from keras_bert.network.model import Classifier, PretrainingModel, create_BERT, settings_of
+from keras_bert.network.model import create_BERT, settings_of
+from keras_bert.network.tasks import Classifier, PretrainingModel
 
 RNG = np.random.default_rng(0)
 IDS = np.array([[2, 5, 6, 3, 0, 0], [2, 7, 8, 9, 9, 3]], dtype=np.int32)

@@ -33,8 +33,9 @@ for strategy in ("none", "mirrored"):
 
 REPLICAS = """
 from keras_bert.data.batching import pipeline
-from keras_bert.training.fitting import TrainableModel
-from keras_bert.network.model import PretrainingModel, create_BERT
+from keras_bert.training.trainable import TrainableModel
+from keras_bert.network.tasks import PretrainingModel
+from keras_bert.network.model import create_BERT
 from keras_bert.training.optimization import BertAdamW, WarmupLinearDecay
 from keras_bert.training.pretraining import measure_pretraining
 from types import SimpleNamespace

@@ -197,7 +197,7 @@ def test_pairs_have_two_segments_with_ids_0_and_1() -> None:
 
 def test_nothing_of_a_long_text_is_lost() -> None:
     text = " ".join(DOCUMENTS[0] * 10)
-    ids = encode(TOKENIZER, [text])[0]
+    ids = next(encode(TOKENIZER, [text]))
     pieces = split_into_pieces([[text]], TOKENIZER, 16, next_sentence=False)
     assert pieces.store.lengths.max() == 14
     assert pieces.store.ragged.flat_values.numpy().tolist() == ids

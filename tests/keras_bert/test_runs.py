@@ -19,9 +19,10 @@ from datamodules.reading.splits import random_split, stratified_split
 from engine.processes.signals import InterruptedRunError
 from keras_bert.loading import load_network
 from keras_bert.run_folder import KerasRunFolder
-from keras_bert.training import finetuning, fitting, pretraining
-from keras_bert.training.fitting import best_epoch
-from keras_bert.training.settings import FinetuneSettings, PretrainSettings
+from keras_bert.settings import FinetuneSettings, PretrainSettings
+from keras_bert.training import finetuning, pretraining
+from keras_bert.training.devices import uses_xla
+from keras_bert.training.fit_record import best_epoch
 from keras_bert.training.state import State
 from reports.comparison import write_comparison
 from reports.page import write_report
@@ -492,6 +493,6 @@ def test_resuming_needs_the_same_data_and_an_intact_checkpoint(
 
 
 def test_xla_is_reported_only_if_keras_uses_it() -> None:
-    assert not fitting.uses_xla(PretrainSettings())
-    assert fitting.uses_xla(PretrainSettings(jit="on", deterministic=False))
+    assert not uses_xla(PretrainSettings())
+    assert uses_xla(PretrainSettings(jit="on", deterministic=False))
     assert keras.backend.backend() == "tensorflow"

@@ -26,7 +26,7 @@ TEXTS = [
 
 
 def encoded_and_decoded(tokenizer: Tokenizer, text: str) -> str:
-    return tokenizer.decode(encode(tokenizer, [text])[0])
+    return tokenizer.decode(next(encode(tokenizer, [text])))
 
 
 def test_a_trained_vocabulary_cleans_and_splits() -> None:
@@ -78,7 +78,7 @@ def test_vocab_txt_is_read_as_bert_reads_it(tmp_path: Path, lowercase: bool) -> 
     theirs = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), do_lower_case=lowercase)
     ours = load_tokenizer(tmp_path, clean_links=False)
     text = "Masks help, Hands! Ünï h"
-    assert encode(ours, [text])[0] == theirs.encode(text, add_special_tokens=False)
+    assert next(encode(ours, [text])) == theirs.encode(text, add_special_tokens=False)
 
 
 def test_a_saved_tokenizer_is_loaded_by_hugging_face(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_saved_tokenizer_is_loaded_by_hugging_face(tmp_path: Path) -> None:
 
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert theirs.pad_token_id == 0
-    ids = encode(tokenizer, [TEXTS[1]])[0]
+    ids = next(encode(tokenizer, [TEXTS[1]]))
     assert theirs(TEXTS[1])["input_ids"] == [theirs.cls_token_id, *ids, theirs.sep_token_id]
 
 
@@ -121,9 +121,9 @@ def test_documents_from_text_and_tables(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text('tweet,label\n"x, y",1\nNA,0\n')
     files = [str(tmp_path / name) for name in ("a.txt", "b.csv")]
     assert read_documents(files, "tweet") == [["one", "two"], ["three"], ["x, y"], ["NA"]]
-    assert read_texts(files[1:], "tweet") == ["x, y", "NA"]
+    assert list(read_texts(files[1:], "tweet")) == ["x, y", "NA"]
     (tmp_path / "lines.txt").write_bytes(b"one\r\ntwo \n\n")
-    assert read_texts([str(tmp_path / "lines.txt")], "tweet") == ["one", "two "]
+    assert list(read_texts([str(tmp_path / "lines.txt")], "tweet")) == ["one", "two "]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -245,4 +245,4 @@ def test_unusable_texts_are_rejected(tmp_path: Path) -> None:
 
 def test_special_tokens_in_a_text_are_ordinary_text() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
-    assert not {0, 2, 3, 4} & set(encode(tokenizer, ["masks [SEP] hands [PAD] [MASK]"])[0])
+    assert not {0, 2, 3, 4} & set(next(encode(tokenizer, ["masks [SEP] hands [PAD] [MASK]"])))

@@ -167,7 +167,7 @@ def test_a_cpu_evaluates_a_few_images_at_a_time(
     with torch.no_grad():
         expected = [way(images).values for way in ways]
         monkeypatch.setattr(
-            "lightning_modules.networks.backbones.image._CHUNK_PIXELS", 3 * pixels + 1
+            "lightning_modules.networks.backbones.image_encoder._CHUNK_PIXELS", 3 * pixels + 1
         )
         for way, values in zip(ways, expected, strict=True):
             sizes.clear()

@@ -5,6 +5,7 @@ import os
 import pty
 import select
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 import wandb
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from wandb.sdk.lib import wbauth
 
 import engine.publishing.loggers
-from engine.config.composing import compose_config
+from engine.config.composing.composition import compose_config
 from engine.config.instantiating import build_object
 from engine.config.redaction import redacted
 from engine.publishing.loggers import build_loggers, starting_logger
@@ -167,15 +168,17 @@ def test_a_missing_extra_is_named(
 def test_an_unreachable_dashboard_is_one_line_without_its_login(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     ended = train(
         *SAMPLE, "logger=mlflow", "logger.mlflow.tracking_uri=http://me:staple@127.0.0.1:9"
     )
     assert ended.code == 1
-    assert ended.error.startswith("error: logger=mlflow cannot be started: ")
-    assert "check the server (logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI)" in ended.error
-    assert ended.error.endswith("correct logger.mlflow in the config, or leave it out")
-    assert "\n" not in ended.error
+    assert ended.error == (
+        "error: logger=mlflow: no server can be reached at http://<redacted>@127.0.0.1:9 ([Errno 111] "
+        "Connection refused); start it, set logger.mlflow.tracking_uri or MLFLOW_TRACKING_URI, "
+        "or choose another logger"
+    )
+    assert "Retrying" not in ended.err
     assert "staple" not in ended.err + (ended.folder / "status.json").read_text()
     assert RunFolder(ended.folder).read_history() == []
 
@@ -201,13 +204,19 @@ def test_a_deleted_experiment_names_how_to_restore_it(tmp_path: Path) -> None:
 
 
 def test_a_logger_starts_with_few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits hold for the start only, and those of the environment come first."""
+    """The limits hold for the start only, and those of the environment come first.
+
+    What MLflow itself sets is removed.
+    """
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     cfg = OmegaConf.create({"logger": {"other": {}}})
     with starting_logger(cfg, "other"):
-        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+        os.environ["MLFLOW_TRACKING_URI"] = "of this run"
+    assert "MLFLOW_TRACKING_URI" not in os.environ
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
 
@@ -227,34 +236,75 @@ _MLFLOW = {
 }
 
 
+@contextmanager
+def composed(*overrides: str) -> Iterator[DictConfig]:
+    """A config whose loggers can be built."""
+    register_resolvers()
+    cfg = compose_config(["name=x", *overrides])
+    OmegaConf.register_new_resolver("hydra", lambda _: "/runs/x/y", replace=True)
+    try:
+        yield cfg
+    finally:
+        OmegaConf.clear_resolver("hydra")
+
+
 @pytest.mark.parametrize(("logger", "keys"), [("wandb", _WANDB), ("mlflow", _MLFLOW)])
 def test_the_environment_is_obeyed_unless_the_config_sets_a_key(
     logger: str, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recorded config names the variable; it does not contain its value."""
-    register_resolvers()
     for variable in keys:
         monkeypatch.delenv(variable, raising=False)
 
-    def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        cfg = compose_config([f"logger={logger}", "name=x", *overrides])
-        OmegaConf.register_new_resolver("hydra", lambda _: "/runs/x/y", replace=True)
-        node = OmegaConf.to_container(cfg.logger, resolve=True)
-        return node[logger], OmegaConf.to_container(redacted(cfg.logger))[logger]
+    def values(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        with composed(f"logger={logger}", *overrides) as cfg:
+            node = OmegaConf.to_container(cfg.logger, resolve=True)
+            return node[logger], OmegaConf.to_container(redacted(cfg.logger))[logger]
 
-    try:
-        default, _ = composed()
-        for variable in keys:
-            monkeypatch.setenv(variable, f"of {variable}")
-        set_by_environment, recorded = composed()
-        explicit, _ = composed(*(f"logger.{logger}.{key}=mine" for key in keys.values()))
-    finally:
-        OmegaConf.clear_resolver("hydra")
+    default, _ = values()
+    for variable in keys:
+        monkeypatch.setenv(variable, f"of {variable}")
+    set_by_environment, recorded = values()
+    explicit, _ = values(*(f"logger.{logger}.{key}=mine" for key in keys.values()))
     for variable, key in keys.items():
         assert default[key] != f"of {variable}"
         assert set_by_environment[key] == f"of {variable}"
         assert recorded[key] == f"${{oc.env:{variable}}}"
         assert explicit[key] == "mine"
+
+
+@pytest.mark.extra("mlflow")
+def test_an_experiment_id_of_the_environment_is_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    number = MlflowClient(uri).create_experiment("first")
+    for variable in ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
+
+    monkeypatch.setattr(engine.publishing.loggers, "build_object", lambda *_, **known: known)
+
+    def experiment(*overrides: str) -> Any:
+        """The experiment that Lightning's logger gets in place of the config's."""
+        with composed("logger=mlflow", f"logger.mlflow.tracking_uri={uri}", *overrides) as cfg:
+            (arguments,) = build_loggers(cfg, RunFolder(tmp_path))
+            return arguments.get("experiment_name")
+
+    assert experiment() == "first"
+    assert experiment("logger.mlflow.experiment_name=mine") is None
+    assert experiment("logger.mlflow.run_id=mine") is None
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "second")
+    with pytest.raises(LoggerError, match=r"is the experiment 'first', and MLFLOW_EXPERIMENT_NAME"):
+        experiment()
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    for unknown in ("77", "x"):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", unknown)
+        with pytest.raises(LoggerError, match=f"^MLFLOW_EXPERIMENT_ID={unknown}: ") as caught:
+            experiment()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

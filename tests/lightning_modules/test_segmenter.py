@@ -20,10 +20,8 @@ from datamodules.batches import SegmentationBatch
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.losses.upsampled_cross_entropy import upsampled_cross_entropy
 from lightning_modules.networks.backbones.features import BackboneError
-from lightning_modules.networks.backbones.segmentation import (
-    SegmentationNetwork,
-    segmentation_network,
-)
+from lightning_modules.networks.backbones.segmentation import segmentation_network
+from lightning_modules.networks.backbones.segmentation_network import SegmentationNetwork
 from lightning_modules.segmenter import Segmenter
 
 _VIT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 64}

@@ -20,6 +20,7 @@ from run_folders.errors import UserError
 HeadFactory = Callable[..., nn.Module]
 Dropout = Annotated[float, Interval(ge=0, le=0.999)]
 Units = Annotated[int, Ge(1)]
+_HIDDEN = [256, 256]
 
 
 class HeadError(UserError, ValueError):
@@ -59,7 +60,7 @@ class MLPHead(nn.Module):
         self,
         width: int,
         outputs: int,
-        hidden: list[Units] | None = None,
+        hidden: list[Units] | None = _HIDDEN,
         dropout: Dropout = 0.0,
     ) -> None:
         """Build the head.
@@ -71,7 +72,7 @@ class MLPHead(nn.Module):
             dropout: Dropout probability after each hidden layer, 0..1.
         """
         super().__init__()
-        widths = [width, *(hidden or (256, 256))]
+        widths = [width, *(hidden or _HIDDEN)]
         layers = [
             (nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout))
             for before, after in pairwise(widths)

@@ -1,6 +1,6 @@
 """The groups of configs, their options, and the help text. Standard library only."""
 
-from engine.config.paths import CONFIGS, own_config_folders
+from engine.config.composing.paths import CONFIGS, own_config_folders
 
 _HELP = """Thaw: fine-tune pretrained networks, and trust the result.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from run_folders.own_packages import own_package_folders
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 def cache_folder(stated: str | None) -> Path:

@@ -1,47 +1,24 @@
-"""Composition with Hydra.
-
-Compose a config from overrides, and find the file that sets a key.
-"""
+"""Find the file, or the command line, that sets a key of the running job's config."""
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from engine.config.paths import CONFIGS
+from engine.config.composing.composition import typed_overrides
 from run_folders.nested import nodes
 
-_INTERPOLATION = re.compile(r"(\\*)\$\{")
 COMMAND_LINE = "the command line"
 # Groups whose options are parts of the model.
 PARTS = frozenset({"head", "loss", "optimizer", "schedule"})
 _WORDS = {f"model.{part}" for part in PARTS}  # in version 0.1 they were words
-
-
-def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """Compose the config that `train.py` runs with the same overrides, without the `hydra` node."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", list(overrides))
-
-
-def typed_overrides() -> list[str]:
-    """Return the overrides as typed on the command line, with `${...}` unresolved."""
-    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(override) for override in overrides] if isinstance(overrides, list) else []
-
-
-def escaped(text: str) -> str:
-    """Return a text that OmegaConf reads as it is, also with `${` in it."""
-    # Two backslashes before `${` are read as one, and an odd one as the escape.
-    return _INTERPOLATION.sub(lambda match: match[1] * 2 + r"\${", text)
 
 
 class Source(NamedTuple):
@@ -68,14 +45,21 @@ def sources_of_keys() -> dict[str, Source]:
     """
     job = HydraConfig.get()
     typed: Any = OmegaConf.to_container(job.overrides, resolve=False)
-    overrides = [*typed["hydra"], *typed["task"]]
-    folders = [
+    folders = tuple(
         Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
-    ]
+    )
+    return _sources(job.job.config_name, tuple(typed["hydra"]), tuple(typed["task"]), folders)
+
+
+@lru_cache(maxsize=1)  # one job asks several times, and Hydra reads all files each time
+def _sources(
+    config_name: str, of_hydra: tuple[str, ...], of_task: tuple[str, ...], folders: tuple[Path, ...]
+) -> dict[str, Source]:
     sources: dict[str, Source] = {}
     choices: dict[str, Source] = {}
     loader = GlobalHydra.instance().config_loader()
-    defaults = loader.compute_defaults_list(job.job.config_name, overrides, RunMode.RUN).defaults
+    overrides = [*of_hydra, *of_task]
+    defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
     for rank, default in enumerate(defaults):
         name = f"{default.config_path}.yaml"
         folder = next((folder for folder in folders if (folder / name).is_file()), None)
@@ -88,7 +72,7 @@ def sources_of_keys() -> dict[str, Source]:
                 if key in _WORDS and isinstance(value, str):
                     sources[f"{key}._target_"] = source
             choices |= dict.fromkeys(_overridden_groups(body), source)
-    parsed = OverridesParser.create().parse_overrides(typed["task"])
+    parsed = OverridesParser.create().parse_overrides(list(of_task))
     chosen = [override.key_or_group for override in parsed]
     choices |= dict.fromkeys(PARTS.intersection(chosen), TYPED)
     for part in PARTS.intersection(choices):

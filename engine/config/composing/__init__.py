@@ -1,0 +1,1 @@
+"""From overrides and files to a composed config. Imports no other part of `engine/`."""

@@ -1,0 +1,30 @@
+"""Compose a config with Hydra."""
+
+import re
+from collections.abc import Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from engine.config.composing.paths import CONFIGS
+
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config that `train.py` runs with the same overrides, without the `hydra` node."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def typed_overrides() -> list[str]:
+    """Return the overrides as typed on the command line, with `${...}` unresolved."""
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(override) for override in overrides] if isinstance(overrides, list) else []
+
+
+def escaped(text: str) -> str:
+    """Return a text that OmegaConf reads as it is, also with `${` in it."""
+    # Two backslashes before `${` are read as one, and an odd one as the escape.
+    return _INTERPOLATION.sub(lambda match: match[1] * 2 + r"\${", text)

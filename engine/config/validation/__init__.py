@@ -1,0 +1,1 @@
+"""Validate the composed config before any work. Nothing is built."""

@@ -1,0 +1,113 @@
+"""Validate the composed config before any work, and report all faults together."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from engine.config.composing.sources import COMMAND_LINE, Source, sources_of_keys
+from engine.config.errors import ConfigError
+from engine.config.inapplicable import inapplicable_keys
+from engine.config.objects import class_count_faults, object_faults
+from engine.config.precision import precision_fault
+from engine.config.signatures import Fault
+from engine.config.validation.keys import unknown_keys, unresolved_values
+from engine.config.validation.model import choice_faults, kind_faults, part_faults
+from engine.config.validation.monitor import mode_faults, monitor_faults
+from engine.config.validation.run import (
+    cache_faults,
+    seed_faults,
+    switch_faults,
+    untrained_faults,
+    weights_faults,
+)
+from engine.config.validation.trainer import length_faults, trainer_faults
+from engine.old_names import removal
+from run_folders.nested import delete, leaves, nodes
+
+_INTEGERS = 2**63  # the least integer that torch cannot read
+# The checks of the resolved values, in the order of the report.
+_CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
+    seed_faults,
+    length_faults,
+    mode_faults,
+    switch_faults,
+    weights_faults,
+    cache_faults,
+    untrained_faults,
+    class_count_faults,
+    kind_faults,
+    monitor_faults,
+    trainer_faults,
+    part_faults,
+    object_faults,
+)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check the whole config without building anything.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        ConfigError: If the config has faults; the message lists all of them.
+    """
+    unresolved = list(unresolved_values(cfg))
+    faults = [*unknown_keys(cfg), *unresolved]
+    if not unresolved:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        faults += _value_faults(cfg, values)
+        removed = {
+            path: message
+            for path, value in nodes(values)
+            if (message := removal(path, value)) is not None
+        }
+        faults = [*removed.items(), *(fault for fault in faults if fault[0] not in removed)]
+    if faults:
+        sources = sources_of_keys()
+        lines = [
+            f"{path} ({_source(path, sources)}): {fault}" for path, fault in dict.fromkeys(faults)
+        ]
+        count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
+        msg = f"{count} in the config; nothing was run"
+        raise ConfigError(msg, *lines)
+
+
+def _value_faults(cfg: DictConfig, values: dict[str, Any]) -> Iterator[Fault]:
+    """Check the resolved values.
+
+    Args:
+        cfg: The composed config.
+        values: Its resolved values. Keys that no check may see are deleted from them.
+    """
+    trainer = values.get("trainer")
+    if isinstance(trainer, dict) and "precision" in trainer:
+        fault = precision_fault(trainer.pop("precision"))  # Lightning does not know `auto`
+        if fault:
+            yield "trainer.precision", fault
+    yield from choice_faults()
+    for path in inapplicable_keys(cfg):  # `settle` drops them
+        delete(values, path)
+    too_large = list(_large_integers(values))
+    if too_large:
+        yield from too_large
+        return
+    for check in _CHECKS:
+        yield from check(values)
+
+
+def _large_integers(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that torch can read each integer: other checks already build tensors."""
+    for path, value in leaves(values).items():
+        if isinstance(value, int) and abs(value) >= _INTEGERS:
+            yield path, "received an integer of more than 64 bits; give a smaller one"
+
+
+def _source(path: str, sources: dict[str, Source]) -> str:
+    """Return where a key, or else the nearest mapping around it, was set."""
+    while path:
+        if path in sources:
+            return sources[path].name
+        path = path.rpartition(".")[0]
+    return COMMAND_LINE

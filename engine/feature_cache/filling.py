@@ -1,0 +1,49 @@
+"""Find or compute the planned features, and read them in place of the samples."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from datamodules.base import TransferDataModule
+from datamodules.batching.stored_features import StoredFeatures
+from engine.build import RunObjects
+from engine.feature_cache.cache_plan import CachePlan
+from engine.feature_cache.computing import compute_features
+from lightning_modules.base import Task
+from lightning_modules.networks.classifier import Classifier
+from lightning_modules.networks.freezing.prefix import Cut
+
+
+def fill_cache(plan: CachePlan, objects: RunObjects) -> float | None:
+    """Find or compute the planned features, and make the datamodule read them.
+
+    Args:
+        plan: The plan; see `plan_cache`.
+        objects: The run's objects. Afterwards the datamodule returns `FeatureBatch`es, and the
+            network takes them.
+
+    Returns:
+        The time in seconds; None where no features are cached.
+
+    Raises:
+        StoreError: If the features cannot be stored. The datamodule and the network are then
+            unchanged.
+    """
+    if plan.cut is None or plan.store is None:
+        return None
+    start = time.perf_counter()
+    stored: dict[str, StoredFeatures] = {}
+    for split, entry in plan.entries.items():
+        compute = partial(compute_features, plan.cut, objects, entry.source, split)
+        stored[split], _ = plan.store.get(entry.key, entry.layout, compute)
+    _read_from_cache(objects.datamodule, objects.task, plan.cut, stored)
+    return time.perf_counter() - start
+
+
+def _read_from_cache(
+    datamodule: TransferDataModule[Any], task: Task, cut: Cut, stored: Mapping[str, StoredFeatures]
+) -> None:
+    assert isinstance(task.network, Classifier)  # noqa: S101 - tells the type checker
+    task.network.cut = cut
+    datamodule.read_from_cache(stored)

@@ -1,0 +1,139 @@
+"""An image network as the `features` part of a classifier: stored pixels -> pooled features.
+
+Shapes: `B` images, `C` channels, `N` tokens.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.batches import ImageBatch
+from lightning_modules.networks.backbones.features import BackboneError, Features
+from lightning_modules.networks.backbones.partial_vit import block_list, forward_from, forward_until
+from lightning_modules.networks.backbones.pixels import (
+    Interpolation,
+    PixelInput,
+    check_channel_values,
+)
+from run_folders.errors import brief
+
+_PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
+# Pixels that a CPU evaluates at a time, so that a layer's outputs stay in the processor's cache.
+_CHUNK_PIXELS = 16 * 224**2
+
+
+class ImageEncoder(nn.Module):
+    """Stored pixels -> pooled features.
+
+    The network without its classifier is the attribute `model`: timm's layer `blocks.11` is
+    `features.model.blocks.11`.
+    """
+
+    def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
+        """Wrap a network.
+
+        Args:
+            model: A network: normalised pixels [B, 3, h, w] -> features [B, C].
+            config: The values that rebuild the network, and `size` (height and width, or None),
+                `mean`, `std` and `interpolation` of its input.
+
+        Raises:
+            BackboneError: If the config does not describe an input, or the network cannot process
+                it.
+        """
+        super().__init__()
+        size = _checked_input(config)
+        self.input = PixelInput(config["mean"], config["std"], size, config["interpolation"])
+        self.config = dict(config)
+        self.model = model.to(memory_format=torch.channels_last)
+        self.width = self._width(size or (_PROBE_SIZE, _PROBE_SIZE))
+
+    def _width(self, size: tuple[int, int]) -> int:
+        """Run the network on a blank image and return its number of features."""
+        was_training = self.model.training
+        try:
+            with torch.no_grad():
+                features = self.model.eval()(torch.zeros(1, 3, *size))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            architecture, (height, width) = self.config["architecture"], size
+            msg = (
+                f"model.backbone: {architecture} cannot read {height} x {width} pixels "
+                f"({brief(error)}); set model.image_size"
+            )
+            raise BackboneError(msg) from error
+        self.model.train(was_training)
+        if features.ndim != 2:  # noqa: PLR2004
+            msg = (
+                f"model.backbone={self.config['architecture']}: received features of shape "
+                f"{tuple(features.shape)}; pooled features [B, C] are needed; "
+                f"choose another network"
+            )
+            raise BackboneError(msg)
+        return int(features.shape[1])
+
+    def forward(self, batch: ImageBatch) -> Features:
+        """Return the pooled features [B, C] of a batch."""
+        return Features(self._in_chunks(self.model, batch))
+
+    @property
+    def block_list(self) -> str | None:
+        """Name of the list of layers in `model`; None if the network cannot run in two parts."""
+        return block_list(self.model)
+
+    def forward_until(self, layer: str, batch: ImageBatch) -> Features:
+        """Return the input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
+        return Features(self._in_chunks(partial(forward_until, self.model, layer), batch))
+
+    def forward_from(self, layer: str, state: Features) -> Features:
+        """Return the pooled features [B, C] from the input of a layer."""
+        return Features(forward_from(self.model, layer, state.values))
+
+    def preprocess(self, stored: Tensor) -> Tensor:
+        """Resize and normalise stored pixels to the network's input [B, 3, h, w].
+
+        The result has the dtype of the weights.
+        """
+        pixels: Tensor = self.input(stored)
+        return pixels.to(next(self.model.parameters(), pixels).dtype)
+
+    def _in_chunks(self, run: Callable[[Tensor], Tensor], batch: ImageBatch) -> Tensor:
+        """Run a batch in chunks on a CPU in eval mode, which is faster there.
+
+        In train mode BatchNorm depends on the whole batch, so there are no chunks.
+        """
+        stored = batch["pixel_values"]
+        height, width = self.config["size"] or stored.shape[-2:]
+        count = max(1, _CHUNK_PIXELS // (height * width))
+        if self.training or stored.device.type != "cpu" or len(stored) <= count:
+            return run(self.preprocess(stored))
+        return torch.cat([run(self.preprocess(chunk)) for chunk in torch.split(stored, count)])
+
+
+def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Check the description of the input and return its height and width.
+
+    Raises:
+        BackboneError: If `mean`, `std`, `interpolation` or `size` is invalid.
+    """
+    for key in ("mean", "std"):
+        check_channel_values(key, config[key])
+    if config["interpolation"] not in get_args(Interpolation):
+        msg = (
+            f"model.backbone.interpolation: received {config['interpolation']!r}; "
+            f"choose {', '.join(get_args(Interpolation))}"
+        )
+        raise BackboneError(msg)
+    size = config["size"]
+    if size is None:
+        return None
+    if (
+        not isinstance(size, list | tuple)
+        or [type(side) for side in size] != [int, int]
+        or min(size) < 1
+    ):
+        msg = f"model.backbone.size: received {size!r}; [height, width] in pixels is needed"
+        raise BackboneError(msg)
+    return size[0], size[1]
