@@ -13,7 +13,10 @@ _CODE = re.compile("GLOBAL|unrecognized function|Can only (create|build)")
 
 # Overrides and isolates of the writing direction, and further line breaks.
 _DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)
-_CONTROLS = (*range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS, *range(0xD800, 0xE000))
+_INVISIBLE = (0x200B, 0x2060, 0xFEFF)  # without a width; joiners, as in emoji, stay
+_CONTROLS = (
+    *range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS, *_INVISIBLE, *range(0xD800, 0xE000)
+)  # fmt: skip
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
 
 

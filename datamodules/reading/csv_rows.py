@@ -168,7 +168,7 @@ class CsvReader:
         return f"{QUOTE_TWICE}; {as_text}" if '\\"' in self.used[0] else as_text
 
     def _fault(self, fields: list[str]) -> str:
-        if "\\" in self.used[0] or len(self.used) > 1:
+        if self.found.escapes or "\\" in self.used[0] or len(self.used) > 1:
             unclear = self.found.unclear_escape(self.used, fields)
             if unclear:
                 return unclear

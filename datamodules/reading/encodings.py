@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 ENCODING_ADVICE = "set data.encoding"
 _START = 2**16  # characters from which the line end is found
 MAX_LINE = 2**26  # characters; a longer line is no row of a table, and is not read to its end
+_JUDGED = 100  # lines that are not UTF-8; further ones are rather of another encoding
 _HEAD = 16  # bytes that show that a file begins with ASCII
 _SHOWN = 60  # characters of the sample in a warning
 # UTF-32 first: its mark begins with that of UTF-16.
@@ -36,6 +37,7 @@ _NOT_CP1252 = re.compile(rb"[\0\x81\x8d\x8f\x90\x9d]")
 # European text.
 _OTHER_ALPHABET = re.compile(rb"[\xc0-\xff]{3}")
 _INVALID = re.compile("[\udc80-\udcff]")  # how Python marks a byte that is not valid
+_NOT_ASCII = re.compile("[^\0-\x7f]")
 _ZEROS, _TIMES = 3, 4  # zero bytes of UTF-16, and how many times more than at other places
 _GUESSES = {
     "cp1252": "Windows-1252",
@@ -68,7 +70,7 @@ def detect_encoding(path: Path) -> str:
                 line.decode("utf-8")
                 utf8 += 1
             except UnicodeDecodeError:
-                if _is_damaged_utf8(line):
+                if other < _JUDGED and _is_damaged_utf8(line):
                     return "utf-8"
                 other += 1
                 against += bool(_NOT_CP1252.search(line) or _OTHER_ALPHABET.search(line))
@@ -78,7 +80,7 @@ def detect_encoding(path: Path) -> str:
 def _is_damaged_utf8(line: bytes) -> bool:
     """Return whether a line that is not UTF-8 has more characters of UTF-8 than other bytes."""
     text = line.decode("utf-8", "surrogateescape")
-    return 2 * len(_INVALID.findall(text)) < sum(not char.isascii() for char in text)
+    return 2 * len(_INVALID.findall(text)) < len(_NOT_ASCII.findall(text))
 
 
 def _mark(start: bytes) -> str:

@@ -29,17 +29,23 @@ _CONTENTS = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _AS_PARQUET),
     (b"SQLite format 3\0", "an SQLite database", _AS_PARQUET),
     (b"\x93NUMPY", "a NumPy array", _AS_PARQUET),
+    (b"\x80\x04\x95", "a pickle of Python", _AS_PARQUET),
+    (b"\x80\x05\x95", "a pickle of Python", _AS_PARQUET),
     (b"%PDF-", "a PDF", "name another file"),
     (b"\x89PNG\r\n\x1a\n", "an image", "name another file"),
     (b"\xff\xd8\xff", "an image", "name another file"),
 )
 # Files of these kinds are ZIP archives too.
-_OFFICE = ((b"[Content_Types].xml", "an Excel file"), (b"opendocument", "an OpenDocument file"))
+_OFFICE = (
+    (b"[Content_Types].xml", "a file of Microsoft Office"),
+    (b"opendocument", "an OpenDocument file"),
+)
 _SUFFIXES = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"), _UNPACK),
     **dict.fromkeys((".xlsx", ".xlsm", ".xls", ".ods", ".numbers"), _SAVE_AS_CSV),
     **dict.fromkeys((".feather", ".arrow", ".h5", ".npy", ".orc", ".avro"), _AS_PARQUET),
-    **dict.fromkeys((".txt", ".tab", ".dat", ".data", ".ndjson", ""), _AS_TABLE),
+    **dict.fromkeys((".txt", ".tab", ".dat", ".data", ""), _AS_TABLE),
+    ".ndjson": "rename it to .jsonl",
     ".json": "rename it to .jsonl if each line is an object; else: jq -c '.[]' FILE > NEW.jsonl",
 }
 

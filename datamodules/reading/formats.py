@@ -121,15 +121,20 @@ class FoundFormat:
         return f"{fault}; if that is wrong, {self.advice('encoding', 'NAME')}"
 
     def unclear_escape(self, lines: Sequence[str], fields: Sequence[str]) -> str:
-        """Return the fault if a row has a backslash that may be an escape, or an empty string."""
-        if not any("\\" in line for line in lines):
-            return ""
+        """Return the fault if a row has a backslash that may be an escape, or an empty string.
+
+        Args:
+            lines: The lines of the row.
+            fields: Its fields.
+        """
         unclear = "which may be text or an escape"
         if self.escapes:
             found = map(_UNCLEAR_BACKSLASH.search, lines)
             before = next((match[1] for match in found if match), None)
             if before is not None:
                 return f"has a backslash before {before!r}, {unclear}; {QUOTE_TWICE} in all rows"
+            if "".join(lines).replace('\\"', "").count('"') % 2:
+                return f"its quotes do not pair up; {QUOTE_TWICE} in all rows"
         elif self.quoting == "csv" and not self.quoting_is_set:
             # In a field in quotes, this would be two quotes.
             outside = any('\\"' in field for field in fields)

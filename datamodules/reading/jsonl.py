@@ -89,7 +89,7 @@ class JsonlReader:
         if len(first) > 1 and sum(row.reason.startswith(_NOT_JSON) for row in faults) == len(first):
             msg = (
                 f"{self.path}: no line is JSON; line {faults[0].line} {faults[0].reason}; "
-                "if it is a table with a header, rename it to .csv or .tsv"
+                "write one object on each line, or rename a table to .csv or .tsv"
             )
             raise DataError(msg)
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules.reading import encodings, jsonl
+from datamodules.reading.csv_rows import CsvReader
 from datamodules.reading.encodings import detect_encoding
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import TableFormat, find_format
@@ -50,7 +51,7 @@ OBJECTS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
         ("a.csv", gzip.compress(b"text"), "is packed with gzip; unpack it"),
         ("a.csv", zipped("a.csv"), "is a ZIP archive; unpack it"),
         ("a.txt", zipped("a.csv"), "is a ZIP archive; unpack it"),
-        ("a.tsv", zipped("[Content_Types].xml"), "is an Excel file; save it as CSV in the program"),
+        ("a.tsv", zipped("[Content_Types].xml"), "is a file of Microsoft Office; save it as CSV"),
         ("a.csv", zipped("mimetype", "application/vnd.oasis.opendocument.spreadsheet"),
          "is an OpenDocument file; save it as CSV"),
         ("a.jsonl", parquet(), "is a Parquet file; rename it to .parquet"),
@@ -62,7 +63,7 @@ OBJECTS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
         ("a.parquet", LFS, "is a pointer of Git LFS; run: git lfs pull"),
         ("a.txt", LFS, "is a pointer of Git LFS; run: git lfs pull"),
         ("a.csv", "\n".join(map(json.dumps, OBJECTS)).encode(), "is a file of JSON objects; rename"),
-        ("a.jsonl", TABLE.encode(), "no line is JSON; line 1 is not JSON: .* rename it to .csv"),
+        ("a.jsonl", TABLE.encode(), "no line is JSON; line 1 is not JSON: .* rename a table to .csv"),
         ("a.jsonl", json.dumps(OBJECTS).encode(), "is one JSON array; write each object on its own"),
         ("a.jsonl", json.dumps(OBJECTS, indent=1).encode(), r"is one JSON array; .* jq -c '\.\[\]'"),
         ("a.csv", json.dumps(OBJECTS, indent=1).encode(), "is one JSON array"),
@@ -140,11 +141,12 @@ def test_other_backslashes_are_kept_or_named(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         "text,label\n" + '"a \\"b\\", c",x\n' * 3 + "C:\\dir,x\n"
-        '"a \\\\ b",x\n"C:\\dir\\\\",x\nend\\,x\nlast,x\n',
+        '"a \\\\ b",x\n"C:\\dir\\\\",x\nend\\,x\n"two\\\nlines",x\nlast,x\n',
     )
     rows, bad = read(path)
     assert [row["text"] for row in rows] == ['a "b", c'] * 3 + ["C:\\dir", "last"]
-    assert len(bad) == 3
+    assert len(bad) == 5
+    assert "its quotes do not pair up; write a quote" in bad[4]
     assert "has a backslash before '\\\\', which may be text or an escape; write a quote" in bad[0]
 
 
@@ -221,9 +223,12 @@ def test_a_quote_that_is_never_closed_does_not_read_the_whole_file(
 ) -> None:
     monkeypatch.setattr("datamodules.reading.csv_rows.MAX_LINE", 100)
     path = written(tmp_path, 'text,label\n"a,x\n' + "b,y\n" * 200)
-    rows = read_rows(path, NEEDED)
+    reader = CsvReader(path, find_format(path, NEEDED, TableFormat()), NEEDED, None, "", "")
+    rows = reader.rows()
     assert "a stray quote is never closed" in str(next(rows))
-    assert isinstance(next(rows), Row)
+    assert reader.taken < 40
+    assert all(isinstance(row, Row) for row in rows)
+    assert reader.taken == 202
 
 
 def test_the_sample_of_a_format_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

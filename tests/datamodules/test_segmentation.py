@@ -474,8 +474,11 @@ def test_masks_beside_their_images_are_found_by_their_suffix(
     assert (stray in str(caught.value)) == (image_suffix is None)
 
 
-def test_masks_of_images_with_names_in_another_normal_form_are_found(data_dir: Path) -> None:
-    for kind, name in (("images", "a\u0301"), ("annotations", "\xe1")):
+@pytest.mark.parametrize("kinds", [("images", "annotations"), ("annotations", "images")])
+def test_masks_of_images_with_names_in_another_normal_form_are_found(
+    kinds: tuple[str, str], data_dir: Path
+) -> None:
+    for kind, name in zip(kinds, ("a\u0301", "\xe1"), strict=True):
         for file in (data_dir / "rooms" / kind / "test").glob("000.*"):
             file.rename(file.with_stem(name))
     data = module(data_dir)

@@ -38,8 +38,8 @@ def test_brief_is_one_line_of_limited_length() -> None:
 
 
 def test_each_fault_of_a_user_error_is_one_line() -> None:
-    name = "a\nerror: forged\n  row 2\x1b[31m\u202e.csv"
-    shown = "a\\nerror: forged\\n  row 2\\x1b[31m\\u202e.csv"
+    name = "a\nerror: forged\n  row 2\x1b[31m\u202e\u200b.csv"
+    shown = "a\\nerror: forged\\n  row 2\\x1b[31m\\u202e\\u200b.csv"
     assert str(UserError(f"{name}: no such file")) == f"{shown}: no such file"
     error = UserError(f"2 bad rows of {name}", name, "row 3")
     assert str(error).split("\n") == [f"2 bad rows of {shown}", f"  {shown}", "  row 3"]
