@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, raise_bad_rows
 from datamodules.reading.formats import TableFormat
-from datamodules.reading.labels import ClassLabels
+from datamodules.reading.labels import ClassLabels, composed
 from datamodules.reading.progress import tracked
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
@@ -142,7 +142,7 @@ def _labels(rows: Iterable[Row | BadRow], column: str, path: Path) -> list[str]:
             continue
         label = row.values.get(column)
         if label is not None and label == label:  # NaN differs from itself and is not a label
-            names.add(str(label).strip())
+            names.add(composed(str(label).strip()))
     if not names - {""}:
         _raise_first_bad_row(bad)
         msg = f"{path}: no row has a label in column '{column}'"
