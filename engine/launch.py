@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from engine.command_line.explaining import explaining_errors
 from engine.command_line.flags import CONFIG_NAME, split_flags
-from engine.command_line.hydra_settings import check_typed
+from engine.command_line.hydra_settings import check_typed_overrides
 from engine.config.composing.composition import typed_overrides
 from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
@@ -66,7 +66,7 @@ def launch() -> int:
             typed = resumed_overrides(typed, flags)
             check_overrides(typed)
             typed = translate_overrides(typed)
-        check_typed(typed)
+        check_typed_overrides(typed)
         sys.argv[1:] = [*flags, *typed]
         check_own_configs()
         with explaining_errors(typed), _raising_hydra(), reporting_sweep(resumes=resumes):

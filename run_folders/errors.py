@@ -11,9 +11,12 @@ _MOST_SHOWN = 12
 _CODE = re.compile("GLOBAL|unrecognized function|Can only (create|build)")
 
 
-# Overrides and isolates of the writing direction, and further line breaks.
-_DIRECTIONS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029)
-_INVISIBLE = (0x200B, 0x2060, 0xFEFF)  # without a width; joiners, as in emoji, stay
+# Marks, overrides and isolates of the writing direction, and further line breaks.
+_DIRECTIONS = (
+    *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029, 0x200E, 0x200F, 0x061C
+)  # fmt: skip
+# Characters without a width could make two names look the same. Joiners stay: emoji have them.
+_INVISIBLE = (0x200B, 0x2060, 0xFEFF, 0x00AD, 0x180E)
 _CONTROLS = (
     *range(0x20), *range(0x7F, 0xA0), *_DIRECTIONS, *_INVISIBLE, *range(0xD800, 0xE000)
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from run_folders.csv_text import csv_writer
+from run_folders.errors import one_line
 from run_folders.files import remove_if_empty, write_text
 from run_folders.run_folder import RunFolder
 from run_folders.sweep_job import DONE, Job, SweepError, is_earlier_attempt, read_job
@@ -154,7 +155,8 @@ def failures(jobs: Sequence[Job]) -> str:
     """Return an error message with a line per unfinished job; empty if all jobs finished."""
     unfinished, common = [job for job in jobs if job.state not in DONE], common_keys(jobs)
     lines = [
-        f"  job {job.name} ({job.label(common) or 'as configured'}): {job.error or job.state}"
+        f"  job {one_line(job.name)} ({one_line(job.label(common)) or 'as configured'}): "
+        f"{job.error or job.state}"
         for job in unfinished
     ]
     interrupted = sum(job.state not in ("failed", "damaged") for job in unfinished)

@@ -66,7 +66,7 @@ def main() -> int:
 
         options = vars(arguments)
         settings = [options.pop(name) for name in ("encoding", "delimiter", "quoting")]
-        predict(**options, table_format=TableFormat(*settings))
+        predict(**options, table_format=TableFormat(*settings, option="--"))
     return outcome.code
 
 

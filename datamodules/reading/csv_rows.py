@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from datamodules.reading.encodings import MAX_LINE, first_lines
-from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError
+from datamodules.reading.errors import EMPTY_LINE, MARK, BadRow, DataError
 from datamodules.reading.formats import DELIMITERS, QUOTE_TWICE, FoundFormat
 from datamodules.reading.rows import (
     Row,
@@ -104,7 +104,8 @@ class CsvReader:
     def _header(self) -> list[str]:
         fields, fault = self._record()
         if fault:
-            msg = f"{self.path}, line 1: the header is unreadable: {fault}; correct it"
+            line = self.found.before_header + 1
+            msg = f"{self.path}, line {line}: the header is unreadable: {fault}; correct it"
             raise DataError(msg)
         if not fields:
             columns = ", ".join(self.needed)
@@ -158,7 +159,8 @@ class CsvReader:
             return next(self.records, []), ""
         except csv.Error as error:
             if "new-line character" in str(error):
-                return [], "has a carriage return outside of quotes; put the field into quotes"
+                other = "remove it" if self.found.quoting == "none" else "put the field into quotes"
+                return [], f"has a carriage return outside of quotes; {other}"
             if _NEVER_CLOSED in str(error):
                 return [], f"a stray quote is never closed; {self._advice_for_quotes()}"
             return [], f"its quotes do not pair up ({error}); {self._advice_for_quotes()}"
@@ -186,7 +188,7 @@ class CsvReader:
             extra = len(fields) == len(self.names) + 1 and not fields[-1].strip()
             return f"{fault}; remove the delimiter at its end" if extra else fault
         if fields[0].startswith("\ufeff"):
-            return "begins with a byte order mark, as where files were joined; remove it"
+            return MARK
         if [name.strip() for name in fields] == self.names:
             return "repeats the header; remove it"
         return ""

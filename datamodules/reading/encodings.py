@@ -106,13 +106,13 @@ def with_mark(path: Path, encoding: str) -> str:
     return marked if same else encoding
 
 
-def check_encoding(name: str) -> None:
-    """Raise `DataError` if Python has no encoding of texts with this name."""
+def check_encoding(name: str, option: str) -> None:
+    """Raise `DataError` with the name of the option if Python has no such encoding of texts."""
     try:
         with suppress(UnicodeDecodeError):  # UTF-16 needs two bytes
             b"a".decode(name, "surrogateescape")
     except (LookupError, ValueError, TypeError) as error:
-        msg = f"data.encoding: received {name!r}; give one of Python's encodings, as cp1252"
+        msg = f"{option}: received {name!r}; give one of Python's encodings, as cp1252"
         raise DataError(msg) from error
 
 
@@ -148,12 +148,8 @@ def open_text(
         with path.open(encoding=encoding, errors=errors, newline=newline) as file:
             yield _lines(file, newline)
     except UnicodeError as error:
-        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
-        msg = (
-            f"{path} is not valid {encoding.upper()}: {reason}{where}; "
-            f"save it as UTF-8, or {advice}"
-        )
+        msg = f"{path} is not valid {encoding.upper()}: {reason}; save it as UTF-8, or {advice}"
         raise DataError(msg) from error
 
 

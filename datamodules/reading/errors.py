@@ -8,7 +8,9 @@ from run_folders.errors import UserError
 
 log = logging.getLogger(__name__)
 
-EMPTY_LINE = "the line is empty"  # reason of a bad row
+# Reasons of bad rows.
+EMPTY_LINE = "the line is empty"
+MARK = "begins with a byte order mark, as where files were joined; remove it"
 
 
 class DataError(UserError, ValueError):

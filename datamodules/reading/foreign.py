@@ -90,7 +90,8 @@ def _binary(start: bytes) -> str:
         return f"a tar archive; {_UNPACK}"
     for beginning, name, advice in _CONTENTS:
         if start.startswith(beginning):
-            office = next((what for word, what in _OFFICE if word in start), "")
+            is_zip = beginning.startswith(b"PK")
+            office = next((what for word, what in _OFFICE if is_zip and word in start), "")
             return f"{office}; {_SAVE_AS_CSV}" if office else f"{name}; {advice}"
     return ""
 
@@ -100,7 +101,7 @@ def _text(start: bytes, suffix: str) -> str:
     if text.startswith("<?xml"):
         return f"an XML file; {_SAVE_AS_CSV}"
     if suffix == ".parquet":
-        is_text = text.isascii() and "\0" not in text and "\n" in text
+        is_text = "\ufffd" not in text and "\0" not in text and "\n" in text
         return f"a text file; {_AS_TABLE}" if is_text else ""
     found = _json(text)
     return "" if found == _JSON_LINES and suffix == ".jsonl" else found

@@ -56,14 +56,14 @@ class TableFormat:
     def __post_init__(self) -> None:
         """Raise `DataError` if a value is invalid."""
         if self.encoding is not None:
-            check_encoding(self.encoding)
+            check_encoding(self.encoding, f"{self.option}encoding")
         if self.delimiter in ("\\t", "tab"):
             object.__setattr__(self, "delimiter", "\t")
         if self.delimiter is not None and (
             len(self.delimiter) != 1 or self.delimiter in "\"'\r\n\\" or self.delimiter.isalnum()
         ):
             msg = (
-                f"data.delimiter: received {self.delimiter!r}; "
+                f"{self.option}delimiter: received {self.delimiter!r}; "
                 "give one character, for example ',', ';' or '\\t'"
             )
             raise DataError(msg)
@@ -133,15 +133,27 @@ class FoundFormat:
             before = next((match[1] for match in found if match), None)
             if before is not None:
                 return f"has a backslash before {before!r}, {unclear}; {QUOTE_TWICE} in all rows"
-            if "".join(lines).replace('\\"', "").count('"') % 2:
+            if self._has_stray_quote("".join(lines).replace('\\"', "")):
                 return f"its quotes do not pair up; {QUOTE_TWICE} in all rows"
         elif self.quoting == "csv" and not self.quoting_is_set:
+            if len(lines) > 1 and '\\"' in lines[0]:
+                alone = replace(self, escapes=True).fields(lines[0])
+                if len(alone) == len(fields):
+                    several = self.advice("quoting", "csv")
+                    return rf"has \", {unclear}; if this text has several lines, {several}"
             # In a field in quotes, this would be two quotes.
             outside = any('\\"' in field for field in fields)
             if outside and not any('\\""' in line for line in lines):
                 as_text = self.advice("quoting", "csv")
                 return rf"has \" outside of quotes, {unclear}; if it is text, {as_text}"
         return ""
+
+    def _has_stray_quote(self, row: str) -> bool:
+        """Return whether a quote neither opens nor closes a field, which csv does not check."""
+        delimiter = re.escape(self.delimiter)
+        blank = f"(?<!{delimiter} )" if self.skips_blanks else ""
+        stray = re.search(rf'(?<=[^{delimiter}]){blank}"(?!{delimiter}|\r?\n?\Z)', row)
+        return stray is not None or row.count('"') % 2 == 1
 
     def reader(self, lines: Iterator[str]) -> "Reader":
         """Return Python's CSV reader of these lines; it raises `csv.Error` for stray quotes."""

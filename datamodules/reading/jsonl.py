@@ -6,6 +6,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from datamodules.reading.encodings import MAX_LINE
 from datamodules.reading.errors import BadRow, DataError, check_count
 from datamodules.reading.formats import FoundFormat
 from datamodules.reading.rows import Row, check_columns, report_empty_lines, spelled_as
@@ -20,6 +21,7 @@ class JsonlReader:
 
     Attributes:
         lines: Number of lines read so far.
+        characters: Number of their characters.
         empty: Number of those that are empty, which are no rows.
         passed_over: Number of empty lines before the last row.
     """
@@ -29,12 +31,16 @@ class JsonlReader:
     ) -> None:
         self.path, self.found, self.needed = path, found, needed
         self.split, self.advice = split, advice
-        self.lines = self.empty = self.passed_over = 0
+        self.lines = self.characters = self.empty = self.passed_over = 0
 
     def rows(self) -> Iterator[Row | BadRow]:
         """Yield the rows in the file's order; see `read_rows`."""
         rows = self._rows()
-        first = list(islice(rows, _FIRST))
+        first = []
+        for row in islice(rows, _FIRST):
+            first.append(row)
+            if self.characters > MAX_LINE:
+                break
         self._check_start(first)
         count = bad = 0
         for row, _ in chain(first, rows):
@@ -49,6 +55,7 @@ class JsonlReader:
         with self.found.open(self.path) as lines:
             for line in lines:
                 self.lines += 1
+                self.characters += len(line)
                 if not line.strip():
                     self.empty += 1
                     continue

@@ -14,7 +14,8 @@ from datamodules.reading.errors import DataError
 
 log = logging.getLogger(__name__)
 
-COLUMN_ADVICE = "set data.text_column, image_column or label_column (--column to predict)"
+COLUMN_ADVICE = "set data.text_column, image_column or label_column"
+PREDICTION_ADVICE = "name it with --column"
 MAX_CHARACTERS = 4_000_000  # of one row; the longest novels have less
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_COLUMNS = 12  # named in a message
@@ -92,7 +93,7 @@ def check_columns(
     """
     fault = unreadable("".join(columns))
     if fault:
-        msg = f"{path}: the header {fault}; save the file as UTF-8"
+        msg = f"{path}: a name of a column {fault}; save the file as UTF-8"
         raise DataError(msg)
     for column in needed:
         if column not in columns:
@@ -116,6 +117,8 @@ def unreadable(text: str, encoding: str = "utf-8") -> str:
         more = " or more" if len(text) >= MAX_LINE else ""
         limit = f"at most {MAX_CHARACTERS:,} are read"
         return f"has {len(text):,} characters{more}; {limit}: shorten it"
+    if "\0" in text:
+        return "has a null character; remove it"
     if text.isascii():
         return ""
     found = _SURROGATE.search(text)

@@ -54,7 +54,7 @@ def read_rows(
         msg = f"{path}: cannot read '{suffix}' files; give one of {known}{advice_for_suffix(path)}"
         raise DataError(msg)
     if path.stat().st_size == 0:
-        msg = f"{path} is empty; it needs a header with the columns {', '.join(needed)}"
+        msg = f"{path} is empty; it needs the columns {', '.join(needed)}"
         raise DataError(msg)
     if suffix == ".parquet":
         yield from _read_parquet(path, needed, advice, columns)

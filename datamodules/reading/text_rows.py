@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.reading.errors import EMPTY_LINE, BadRow, DataError, check_count
+from datamodules.reading.errors import EMPTY_LINE, MARK, BadRow, DataError, check_count
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.labels import LabelReader
 from datamodules.reading.progress import tracked
@@ -51,10 +51,10 @@ class TextSplit:
         """Return the text itself."""
         return key
 
-    def take(self, positions: Sequence[int]) -> "TextSplit":
+    def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> "TextSplit":
         """Return a split with the rows at these positions."""
         chosen = np.asarray(positions, dtype=np.int64)
-        texts = self.texts.take(positions)
+        texts = self.texts.take(chosen)
         return TextSplit(self.indices[chosen], texts, self.labels[chosen])
 
     def texts_of(self, indices: Sequence[int]) -> list[str]:
@@ -111,7 +111,7 @@ class RowReader:
                 continue
             text = row.values.get(self.text_column)
             label, reason = self.labels.read(row.values)
-            reason = text_fault(text, self.text_column) or reason
+            reason = text_fault(text, self.text_column) or reason or self._id_fault(row)
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
@@ -124,7 +124,9 @@ class RowReader:
         good = TextSplit(np.array(indices, np.int64), texts, labels.array())
         repeated = identifiers.repetitions()
         if repeated:
-            good = good.take(sorted(set(range(len(good))) - set(repeated)))
+            kept = np.ones(len(good), dtype=bool)
+            kept[list(repeated)] = False
+            good = good.take(np.flatnonzero(kept))
             bad += [
                 BadRow(
                     split,
@@ -139,9 +141,20 @@ class RowReader:
             bad.sort(key=lambda row: row.number)
         check_count(file, count, len(good), len(bad))
         if not count:
-            msg = f"{file} has a header and no rows; add rows to it"
+            header = "a header and " if file.lower().endswith((".csv", ".tsv")) else ""
+            msg = f"{file} has {header}no rows; add rows to it"
             raise DataError(msg)
         return good, bad
+
+    def _id_fault(self, row: Row) -> str:
+        """Return why the id of a row cannot be used, or an empty string."""
+        if self.id_column is None:
+            return ""
+        identifier = row.values.get(self.id_column)
+        if identifier is None or not str(identifier).strip():
+            return f"column '{self.id_column}' is empty"
+        fault = unreadable(str(identifier))
+        return f"column '{self.id_column}' {fault}" if fault else ""
 
 
 class _Labels:
@@ -212,6 +225,8 @@ def _lines(path: Path, column: str, table_format: TableFormat) -> Iterator[Row |
     with found.open(path) as lines:
         for index, line in enumerate(lines):
             fault = found.fault(line) if line.strip() else EMPTY_LINE
+            if line.startswith("\ufeff"):
+                fault = MARK
             yield (
                 BadRow("", path.name, index + 1, index + 1 if line.strip() else None, fault)
                 if fault

@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from engine.command_line.flags import flags_of
+from engine.command_line.hydra_settings import SWEEP_KEYS
 from engine.command_line.quoting import quoted
 from engine.command_line.shell import shell_command
 from engine.config.composing.composition import typed_overrides
@@ -17,15 +18,7 @@ from engine.config.redaction import hide
 _TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 # Prefixes of overrides of Hydra that a resumed run does not repeat: its place, and what concerns a
 # sweep as a whole.
-_PLACE = (
-    "hydra.mode=",
-    "hydra.run.",
-    "hydra.sweep.",
-    "hydra.sweeper.",
-    "hydra.launcher.",
-    "hydra/sweeper",
-    "hydra/launcher",
-)
+_PLACE = ("hydra.mode=", "hydra.run.", *SWEEP_KEYS)
 # The process that starts the others acts on these alone.
 _PARENT_KEYS = (*_PLACE, "hydra.callbacks.", "hydra.output_subdir=")
 

@@ -81,7 +81,7 @@ def _message(error: Exception, overrides: Sequence[str]) -> str | None:
         key = str(error.__cause__.full_key)
         return replacement(key) if key == "hydra.sweeper.sampler" else None
     explained = _value_error(overrides) if type(error) is ValueError else None
-    return explained or _failure_of_hydra(error, overrides)
+    return explained or _hydra_failure(error, overrides)
 
 
 def _value_error(overrides: Sequence[str]) -> str | None:
@@ -105,7 +105,7 @@ def _value_error(overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _failure_of_hydra(error: Exception, overrides: Sequence[str]) -> str | None:
+def _hydra_failure(error: Exception, overrides: Sequence[str]) -> str | None:
     """Return one line if Hydra fails with its own settings, before it has called Thaw."""
     modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
     called = [name for name in modules if name.startswith(("engine.", "hydra_plugins."))]

@@ -27,7 +27,7 @@ _SET_BY_HYDRA = re.compile(
     r"hydra\.(runtime|overrides|job\.(config_name|id|num|override_dirname))(\..*)?"
 )
 # Prefixes of keys that concern only a sweep; Hydra ignores them in a single run.
-_SWEEP_KEYS = (
+SWEEP_KEYS = (
     "hydra.sweep.",
     "hydra.sweeper.",
     "hydra.launcher.",
@@ -36,7 +36,7 @@ _SWEEP_KEYS = (
 )
 
 
-def check_typed(overrides: Iterable[str]) -> None:
+def check_typed_overrides(overrides: Iterable[str]) -> None:
     """Check that no override removes or replaces Thaw's own settings of Hydra.
 
     Raises:
@@ -44,7 +44,8 @@ def check_typed(overrides: Iterable[str]) -> None:
     """
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
-        if override == "~hydra" or f"{key}.".startswith("hydra.callbacks.sweep."):
+        whole = key in ("hydra", "hydra.callbacks")  # also a mapping that replaces the callback
+        if whole or f"{key}.".startswith("hydra.callbacks.sweep."):
             msg = (
                 f"{override}: Thaw's callback chooses the folders of runs and sweeps; leave this "
                 f"out, and add your callbacks under other names"
@@ -83,7 +84,7 @@ def _override_fault(key: str, *, sweeps: bool) -> str:
     """Return why an override of Hydra would have no effect; empty if it has one."""
     if sweeps and key.startswith("hydra.run."):
         return " names the folder of a single run; a sweep has hydra.sweep.dir"
-    if not sweeps and key.startswith(_SWEEP_KEYS):
+    if not sweeps and key.startswith(SWEEP_KEYS):
         return " concerns only a sweep; add -m, or leave it out"
     if _SET_BY_HYDRA.fullmatch(key):
         return ": Hydra sets this key itself; leave it out"

@@ -20,6 +20,7 @@ from datamodules.images.threads import in_threads
 from datamodules.reading.errors import BadRow, check_count, raise_bad_rows
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.progress import progress
+from datamodules.reading.rows import PREDICTION_ADVICE
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import text_rows
@@ -120,7 +121,7 @@ def images_of(
             image, fault = EncodedImage(row.index, stored, 0, name, None), file_fault(stored)
             yield image.fault("", fault) if fault else image
     elif path.suffix.lower() in TABLES:
-        for row in read_rows(path, [column], table_format=table_format):
+        for row in read_rows(path, [column], advice=PREDICTION_ADVICE, table_format=table_format):
             if isinstance(row, BadRow):
                 yield row
                 continue

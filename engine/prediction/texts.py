@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from datamodules.reading.errors import DataError, check_count, raise_bad_rows
 from datamodules.reading.formats import DELIMITERS, TableFormat, find_format, unused_settings
 from datamodules.reading.progress import progress
-from datamodules.reading.rows import Row, spelled_as
+from datamodules.reading.rows import PREDICTION_ADVICE, Row, spelled_as
 from datamodules.reading.tables import TEXT_SUFFIXES, open_parquet, read_rows
 from datamodules.reading.text_rows import text_rows, usable_rows
 from datamodules.texts.batching import PadCollator, TokenizedTexts, longest_first
@@ -106,9 +106,9 @@ def predict_texts(
     if input.suffix.lower() in TEXT_SUFFIXES:
         found = find_format(input, [column], table_format)
         log.info("%s: read as %s", input.name, found)
-        rows = read_rows(input, [column], table_format=found)
+        rows = read_rows(input, [column], advice=PREDICTION_ADVICE, table_format=found)
     else:
-        rows = text_rows(input, column, table_format=table_format)
+        rows = text_rows(input, column, PREDICTION_ADVICE, table_format)
     bad = done = number = 0
     schema = (
         _schema(input, column, output)

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -150,7 +151,7 @@ def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerErr
     advice = _ADVICE.get(name, f"correct logger.{name} in the config")
     reason = brief(error, max_chars=None)
     msg = f"logger={name} cannot be started: {reason}; {advice}, or leave it out"
-    address, first = str(cfg.logger[name].get("tracking_uri")), _reason_of_system(error)
+    address, first = str(cfg.logger[name].get("tracking_uri")), _connection_failure(error)
     if address.startswith("http") and first:
         msg = (
             f"logger={name}: no server can be reached at {address} ({first}); start it, set "
@@ -159,12 +160,13 @@ def _cannot_start(cfg: DictConfig, name: str, error: BaseException) -> LoggerErr
     return LoggerError(hide(msg, secret_values(cfg)))
 
 
-def _reason_of_system(error: BaseException) -> str:
-    """Return the first cause of an error if the operating system raised it; else nothing."""
+def _connection_failure(error: BaseException) -> str:
+    """Return the first cause of an error if no server answered; else an empty string."""
     reason = ""
     cause: BaseException | None = error
     while cause is not None:
-        reason = brief(cause) if isinstance(cause, OSError) else reason
+        if isinstance(cause, ConnectionError | TimeoutError | socket.gaierror):
+            reason = brief(cause)
         cause = cause.__cause__ or cause.__context__
     return reason
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -13,7 +13,8 @@ from keras_bert.settings import TrainingSettings
 RowLogger = Callable[[Mapping[str, Any]], None]  # receives a row of history.csv
 
 
-def _tensorboard(folder: KerasRunFolder) -> RowLogger:
+@contextmanager
+def _tensorboard(folder: KerasRunFolder) -> Iterator[RowLogger]:
     writer = tf.summary.create_file_writer(str(folder.path / "tensorboard"))
 
     def write(row: Mapping[str, Any]) -> None:
@@ -23,7 +24,37 @@ def _tensorboard(folder: KerasRunFolder) -> RowLogger:
                     tf.summary.scalar(name, value)
         writer.flush()
 
-    return write
+    try:
+        yield write
+    finally:
+        writer.close()
+
+
+@contextmanager
+def _wandb(folder: KerasRunFolder) -> Iterator[RowLogger]:
+    import wandb
+
+    defaults = {"project": "thaw", "name": folder.path.name, "dir": str(folder.path)}
+    if not os.environ.get("WANDB_API_KEY"):
+        defaults["mode"] = "offline"
+    # An argument would replace what the environment says.
+    unset = {k: value for k, value in defaults.items() if f"WANDB_{k.upper()}" not in os.environ}
+    if "mode" in unset:
+        print(
+            "wandb: no API key, so this run is logged offline; upload it later with `wandb sync`",
+            flush=True,
+        )
+    run = wandb.init(config=folder.read_config(), **unset)  # type: ignore[arg-type]
+
+    def log(row: Mapping[str, Any]) -> None:
+        run.log({name: value for name, value in row.items() if isinstance(value, int | float)})
+
+    code = 1
+    try:
+        yield log
+        code = 0
+    finally:
+        run.finish(exit_code=code)
 
 
 @contextmanager
@@ -37,33 +68,6 @@ def open_loggers(settings: TrainingSettings, folder: KerasRunFolder) -> Iterator
     Yields:
         Functions that log a row of history.csv.
     """
-    row_loggers: list[RowLogger] = [_tensorboard(folder)] if settings.tensorboard else []
-    if not settings.wandb:
-        yield row_loggers
-        return
-    import wandb
-
-    key = os.environ.get("WANDB_API_KEY")
-    mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
-    if mode == "offline":
-        print(
-            "wandb: no API key, so this run is logged offline; upload it later with `wandb sync`",
-            flush=True,
-        )
-    run = wandb.init(
-        project="thaw",
-        name=folder.path.name,
-        dir=folder.path,
-        config=folder.read_config(),
-        mode=mode,  # type: ignore[arg-type]
-    )
-
-    def log(row: Mapping[str, Any]) -> None:
-        run.log({name: value for name, value in row.items() if isinstance(value, int | float)})
-
-    code = 1
-    try:
-        yield [*row_loggers, log]
-        code = 0
-    finally:
-        run.finish(exit_code=code)
+    with ExitStack() as stack:
+        enabled = {_tensorboard: settings.tensorboard, _wandb: settings.wandb}
+        yield [stack.enter_context(open_(folder)) for open_, on in enabled.items() if on]

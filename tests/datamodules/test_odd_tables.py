@@ -162,8 +162,30 @@ def test_a_backslash_is_no_escape_without_evidence(content: str, tmp_path: Path)
     path = written(tmp_path, "text,label\n" + content)
     assert "escape" not in str(find_format(path, NEEDED, TableFormat()))
     rows, bad = read(path)
+    assert len(rows) + len(bad) == content.count("\n")
+    assert len(bad) == content.count('\\"a\\')
     assert rows[0]["text"] in ("C:\\dir\\", 'say "a", \\b')
     assert all('write a quote within quotes as "", not as \\"' in row for row in bad)
+
+
+@pytest.mark.parametrize(
+    "row",
+    ['"foo" bar,A', '"a"b"c",A', r'"he said \"hi\" and ""bye""",A', '5" by 6",A'],
+)
+def test_other_quotes_in_a_file_with_escapes_are_bad_rows(row: str, tmp_path: Path) -> None:
+    escaped = '"say \\"x\\", y",A\n' * 3
+    rows, bad = read(written(tmp_path, f'text,label\n{escaped}{row}\n"",B\n"two\nlines",A\n'))
+    assert [each["text"] for each in rows] == ['say "x", y'] * 3 + ["", "two\nlines"]
+    assert len(bad) == 1
+    assert "row 4 (line 5): its quotes do not pair up; write a quote within quotes" in bad[0]
+
+
+def test_an_escape_that_would_swallow_the_next_row_is_a_bad_row(tmp_path: Path) -> None:
+    content = 'text,label\nplain,A\n"screen, 5\\"",B\n6\\",A\nplain,B\n'
+    rows, bad = read(written(tmp_path, content))
+    assert [row["text"] for row in rows] == ["plain", "plain"]
+    assert len(bad) == 2
+    assert 'row 2 (line 3): has \\", which may be text or an escape' in bad[0]
 
 
 def test_a_backslash_before_a_quote_that_is_written_twice_is_text(tmp_path: Path) -> None:

@@ -88,6 +88,26 @@ def test_rows_with_a_repeated_id_are_bad_and_in_order() -> None:
     ]
 
 
+def test_an_id_that_is_empty_or_no_text_is_a_bad_row() -> None:
+    ids = [None, " ", "\ud800", 7]
+    rows = [Row(k, k + 2, {"id": each, "text": "a", "label": "no"}) for k, each in enumerate(ids)]
+    reader = RowReader("text", ClassLabels("label", ["no", "yes"]), "id")
+    split, bad = reader.read(rows, "t.jsonl", "train")
+    assert split.indices.tolist() == [3]
+    assert [row.reason for row in bad] == [
+        "column 'id' is empty",
+        "column 'id' is empty",
+        "column 'id' has an unpaired surrogate U+D800",
+    ]
+
+
+def test_a_null_character_is_named_in_every_format() -> None:
+    rows = [Row(0, 1, {"text": "a\0b", "label": "no"}), Row(1, 2, {"text": "b", "label": "no"})]
+    reader = RowReader("text", ClassLabels("label", ["no", "yes"]), None)
+    _, bad = reader.read(rows, "t.jsonl", "train")
+    assert [row.reason for row in bad] == ["has a null character; remove it"]
+
+
 def test_hub_rows_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from engine.command_line.hydra_settings import check_hydra_settings, check_typed
+from engine.command_line.hydra_settings import check_hydra_settings, check_typed_overrides
 from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.sweeps.folders import choose_folder
@@ -52,7 +52,7 @@ def test_what_cannot_be_honoured_is_refused(override: str, message: str) -> None
 def test_what_hydra_honours_is_accepted(override: str) -> None:
     cfg = composed(override)
     check_hydra_settings(cfg, sweeps=False)
-    check_typed([override])
+    check_typed_overrides([override])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,9 @@ def test_a_refused_setting_leaves_no_folder(train: Train) -> None:
         "~hydra.callbacks.sweep",
         "hydra.callbacks.sweep=null",
         "++hydra.callbacks.sweep.x=1",
+        "hydra.callbacks={sweep: null}",
+        "hydra={callbacks: {sweep: null}}",
+        "~hydra.callbacks",
     ],
 )
 def test_the_callback_that_chooses_folders_stays(override: str, train: Train) -> None:

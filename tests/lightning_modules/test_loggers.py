@@ -164,6 +164,19 @@ def test_a_missing_extra_is_named(
     assert RunFolder(ended.folder).read_history() == []
 
 
+def test_only_a_missing_server_is_called_unreachable() -> None:
+    from engine.publishing.loggers import _connection_failure
+
+    def wrapped(cause: Exception) -> Exception:
+        error = RuntimeError("MLflow failed")
+        error.__cause__ = cause
+        return error
+
+    refused = ConnectionRefusedError(111, "Connection refused")
+    assert _connection_failure(wrapped(refused)) == "[Errno 111] Connection refused"
+    assert _connection_failure(wrapped(PermissionError(13, "Permission denied"))) == ""
+
+
 @pytest.mark.extra("mlflow")
 def test_an_unreachable_dashboard_is_one_line_without_its_login(
     train: Train, monkeypatch: pytest.MonkeyPatch

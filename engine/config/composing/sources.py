@@ -18,7 +18,7 @@ from run_folders.nested import nodes
 COMMAND_LINE = "the command line"
 # Groups whose options are parts of the model.
 PARTS = frozenset({"head", "loss", "optimizer", "schedule"})
-_WORDS = {f"model.{part}" for part in PARTS}  # in version 0.1 they were words
+_PART_KEYS = {f"model.{part}" for part in PARTS}
 
 
 class Source(NamedTuple):
@@ -69,7 +69,7 @@ def _sources(
             source = Source(rank, f"{folder.name}/{name}")
             for key, value in nodes(body, prefix):
                 sources[key] = source
-                if key in _WORDS and isinstance(value, str):
+                if key in _PART_KEYS and isinstance(value, str):  # the spelling of version 0.1
                     sources[f"{key}._target_"] = source
             choices |= dict.fromkeys(_overridden_groups(body), source)
     parsed = OverridesParser.create().parse_overrides(list(of_task))
