@@ -65,8 +65,8 @@ def main() -> int:
         from engine.predict import predict
 
         options = vars(arguments)
-        settings = [options.pop(name) for name in ("encoding", "delimiter", "quoting")]
-        predict(**options, table_format=TableFormat(*settings, option="--"))
+        settings = {name: options.pop(name) for name in ("encoding", "delimiter", "quoting")}
+        predict(**options, table_format=TableFormat(**settings, option="--"))
     return outcome.code
 
 

@@ -37,8 +37,8 @@ class JsonlReader:
         """Yield the rows in the file's order; see `read_rows`."""
         rows = self._rows()
         first = []
-        for row in islice(rows, _FIRST):
-            first.append(row)
+        for found in islice(rows, _FIRST):
+            first.append(found)
             if self.characters > MAX_LINE:
                 break
         self._check_start(first)
