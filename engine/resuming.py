@@ -209,8 +209,10 @@ def _is_of_state(error: Exception) -> bool:
     modules = [
         str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)
     ]
-    # A step of the optimizer also runs the network, so only the last call counts there.
-    return checkpoint_connector.__name__ in modules or modules[-1].startswith("torch.optim.")
+    # A step of the optimizer also runs the network, so only the last call counts there, apart from
+    # the helpers that sort the optimizer's tensors.
+    last = next((name for name in reversed(modules) if not name.startswith("torch.utils.")), "")
+    return checkpoint_connector.__name__ in modules or last.startswith("torch.optim.")
 
 
 def check_same_data(folder: RunFolder, data: dict[str, Any]) -> None:

@@ -62,6 +62,9 @@ def check_content(path: Path) -> None:
     Args:
         path: A .csv, .tsv, .jsonl, .parquet or .txt file. In .txt, markup and JSON are texts.
     """
+    if path.is_dir():
+        msg = f"{path} is a folder; name a file"
+        raise DataError(msg)
     with path.open("rb") as file:
         start = file.read(_START)
     suffix = path.suffix.lower()

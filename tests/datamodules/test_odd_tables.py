@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import re
 import zipfile
 from pathlib import Path
 from unicodedata import normalize
@@ -178,6 +179,16 @@ def test_other_quotes_in_a_file_with_escapes_are_bad_rows(row: str, tmp_path: Pa
     assert [each["text"] for each in rows] == ['say "x", y'] * 3 + ["", "two\nlines"]
     assert len(bad) == 1
     assert "row 4 (line 5): its quotes do not pair up; write a quote within quotes" in bad[0]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.txt"])
+def test_a_folder_in_place_of_a_table_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    rows = text_rows(tmp_path / name, "text")
+    with pytest.raises(
+        DataError, match=rf"{re.escape(name)} is (a folder; name a file|not a readable)"
+    ):
+        list(rows)
 
 
 def test_an_escape_that_would_swallow_the_next_row_is_a_bad_row(tmp_path: Path) -> None:

@@ -264,21 +264,27 @@ def test_only_an_error_of_the_state_names_the_checkpoint(tmp_path: Path) -> None
     trainer: Any = SimpleNamespace(callbacks=[History(RunFolder(tmp_path), EpochTimer())])
     path = tmp_path / "last.ckpt"
 
-    def step(state: dict[str, Any], error: Exception | None = None) -> None:
+    def step(state: dict[str, Any], error: Exception | None = None, *, fused: bool = False) -> None:
         def closure() -> float:
             if error is not None:
                 raise error
             weight.grad = torch.ones(2)
             return 0.0
 
-        optimizer = torch.optim.Adam([weight], lr=0.1)
+        optimizer = torch.optim.Adam([weight], lr=0.1, fused=fused)
         optimizer.state[weight] = state
         with restoring(path, trainer):
             optimizer.step(closure)
 
-    for damage in ({"step": torch.tensor(1.0)}, {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}):  # fmt: skip
+    sound = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2)}
+    step(sound)
+    for damage, fused in (
+        ({"step": torch.tensor(1.0)}, False),
+        ({**sound, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}, False),
+        ({**sound, "exp_avg_sq": float("nan")}, True),  # fails where torch sorts the tensors
+    ):
         with pytest.raises(DamagedFileError, match="training cannot continue with it"):
-            step(damage)
+            step(damage, fused=fused)
     for error in (RuntimeError("a bug"), torch.OutOfMemoryError("full"), KeyError("a bug")):
         with pytest.raises(type(error)) as caught:
             step({}, error)
