@@ -28,6 +28,8 @@ _EXTRAS = {
     "submitit_local": "slurm",
     "submitit_slurm": "slurm",
 }
+# Frames of Thaw that call Hydra: `explaining_errors` and `launch`.
+_BEFORE_HYDRA = 2
 
 
 class OverrideError(UserError, ValueError):
@@ -110,7 +112,7 @@ def _hydra_failure(error: Exception, overrides: Sequence[str]) -> str | None:
     modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
     called = [name for name in modules if name.startswith(("engine.", "hydra_plugins."))]
     typed = [text for text in overrides if text.lstrip("+~").startswith(("hydra.", "hydra/"))]
-    if not typed or isinstance(error, UserError | HydraException) or called[2:]:
+    if not typed or isinstance(error, UserError | HydraException) or called[_BEFORE_HYDRA:]:
         return None
     return (
         f"Hydra fails with {' '.join(typed)} ({brief(error.__cause__ or error)}); "
