@@ -32,8 +32,13 @@ def environment(more: Path | None = None) -> jinja2.Environment:
     environment.filters["metric"] = _metric
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    environment.filters["thousands"] = lambda value: f"{value:,}"
+    environment.filters["thousands"] = _thousands
     return environment
+
+
+def _thousands(value: object) -> str:
+    """Format a count; `-` for one that a run lacks."""
+    return f"{value:,}" if isinstance(value, int | float) else "-"
 
 
 def _metric(value: float | jinja2.Undefined | None, key: str = LOSS.name) -> str:

@@ -77,6 +77,10 @@ from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train
             ["model.num_classes=1000000000000000000000000000000"],
             ["model.num_classes", "more than 64 bits"],
         ),
+        (
+            ["trainer.limit_train_batches=nan"],
+            ["trainer.limit_train_batches", "received nan; give a number"],
+        ),
         (["data.classes=[false,true]"], ["data.classes", "no, yes or 1 into quotes"]),
         (["data.classes=[real]", "data.num_classes=1"], ["names only 'real'; two or more classes"]),
         (

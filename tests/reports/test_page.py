@@ -109,6 +109,12 @@ def test_a_run_without_test_names_its_validation_predictions(run: RunFolder) -> 
     assert "predictions/test.parquet" not in page
 
 
+def test_a_run_whose_record_lacks_the_validation_has_a_page(run: RunFolder) -> None:
+    metrics = run.read_json("metrics.json")
+    run.write_json("metrics.json", {**metrics, "val": {}})
+    assert "(n = -)" in write_report(run.path).read_text()
+
+
 def test_an_unfinished_run_has_a_page(run: RunFolder) -> None:
     for name in ("metrics.json", "plan.json", "provenance.json", "predictions/test.parquet"):
         (run.path / name).unlink()

@@ -1,5 +1,6 @@
 """Validate the composed config before any work, and report all faults together."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -89,19 +90,21 @@ def _value_faults(cfg: DictConfig, values: dict[str, Any]) -> Iterator[Fault]:
     yield from choice_faults()
     for path in inapplicable_keys(cfg):  # `settle` drops them
         delete(values, path)
-    too_large = list(_large_integers(values))
-    if too_large:
-        yield from too_large
+    unusable = list(_unusable_numbers(values))
+    if unusable:
+        yield from unusable
         return
     for check in _CHECKS:
         yield from check(values)
 
 
-def _large_integers(values: dict[str, Any]) -> Iterator[Fault]:
-    """Check that torch can read each integer: other checks already build tensors."""
+def _unusable_numbers(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that torch can read each integer, and that no number is NaN: other checks compute."""
     for path, value in leaves(values).items():
         if isinstance(value, int) and abs(value) >= _INTEGERS:
             yield path, "received an integer of more than 64 bits; give a smaller one"
+        elif isinstance(value, float) and math.isnan(value):
+            yield path, "received nan; give a number"
 
 
 def _source(path: str, sources: dict[str, Source]) -> str:
