@@ -62,8 +62,9 @@ def check_content(path: Path) -> None:
     Args:
         path: A .csv, .tsv, .jsonl, .parquet or .txt file. In .txt, markup and JSON are texts.
     """
-    if path.is_dir():
-        msg = f"{path} is a folder; name a file"
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        what = "a folder" if path.is_dir() else "a pipe, socket or device"
+        msg = f"{path} is {what}; name a file"
         raise DataError(msg)
     with path.open("rb") as file:
         start = file.read(_START)

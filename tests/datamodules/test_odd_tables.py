@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -189,6 +190,12 @@ def test_a_folder_in_place_of_a_table_is_named(name: str, tmp_path: Path) -> Non
         DataError, match=rf"{re.escape(name)} is (a folder; name a file|not a readable)"
     ):
         list(rows)
+
+
+def test_a_pipe_in_place_of_a_table_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tsv")
+    with pytest.raises(DataError, match=r"a\.tsv is a pipe, socket or device; name a file"):
+        find_format(tmp_path / "a.tsv", NEEDED, TableFormat())
 
 
 def test_an_escape_that_would_swallow_the_next_row_is_a_bad_row(tmp_path: Path) -> None:
