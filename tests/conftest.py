@@ -81,12 +81,6 @@ def _controls(config: pytest.Config) -> bool:
     return not hasattr(config, "workerinput")
 
 
-def pytest_xdist_auto_num_workers() -> int | None:
-    """Return one worker more than processors: tests also wait for the processes they start."""
-    chosen = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ  # read by pytest-xdist itself
-    return None if chosen else (os.cpu_count() or 1) + 1
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Start the process servers, and collect old garbage less often.
 

@@ -171,9 +171,9 @@ def _sample(path: Path, encoding: str, advice: str) -> str:
     """Return the first text whose characters depend on the encoding, and its line."""
     with open_text(path, encoding, advice) as lines:
         for number, line in enumerate(lines, start=1):
-            other = next((k for k, char in enumerate(line) if not char.isascii()), None)
-            if other is not None or not encoding.startswith("cp"):
-                start = max(0, (other or 0) - _SHOWN // 2)
+            other = _NOT_ASCII.search(line)
+            if other or not encoding.startswith("cp"):
+                start = max(0, other.start() - _SHOWN // 2) if other else 0
                 return f"line {number}: {line[start : start + _SHOWN].strip()!r}"
     return ""
 

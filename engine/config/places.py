@@ -217,5 +217,5 @@ def _missing_methods(cls: type) -> str:
     """Return the abstract methods of a class; Lightning's have no metaclass that checks them."""
     members = [member for each in cls.__mro__ for member in vars(each).items()]
     names = {name for name, value in members if getattr(value, "__isabstractmethod__", False)}
-    missing = (getattr(getattr(cls, name), "__isabstractmethod__", False) for name in names)
-    return ", ".join(sorted(name for name, lacks in zip(names, missing, strict=True) if lacks))
+    missing = [n for n in names if getattr(getattr(cls, n), "__isabstractmethod__", False)]
+    return ", ".join(sorted(missing))

@@ -1,6 +1,8 @@
 """The command line: help is fast, and a missing extra or an invalid option is reported."""
 
 import importlib.util
+import logging
+import runpy
 import subprocess
 import sys
 
@@ -53,3 +55,19 @@ def test_an_invalid_option_is_rejected(capsys: pytest.CaptureFixture[str]) -> No
         main(["pretrain", "--epoch", "two"])
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_program_shows_progress_and_what_was_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command_line, "main", lambda: 0)
+    readers = logging.getLogger("datamodules")
+    before = readers.level
+    readers.setLevel(logging.WARNING)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("keras_bert", run_name="__main__")
+        assert ended.value.code == 0
+        assert logging.getLogger("datamodules.reading.progress").isEnabledFor(logging.INFO)
+    finally:
+        readers.setLevel(before)
