@@ -23,6 +23,7 @@ from datamodules.batching.stored_features import (
     NotStorableError,
     StoredFeatures,
 )
+from datamodules.inferring.findings import Finding
 from datamodules.reading.errors import BadRow, DataError, leave_out
 from datamodules.reading.progress import tracked
 from datamodules.reading.splits import shared_keys
@@ -126,6 +127,18 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         self.bad_rows: list[BadRow] = []
         self.splits: dict[str, _Split] = {}
         self.stored: dict[str, StoredFeatures] = {}
+
+    @classmethod
+    def infer(cls, settings: Mapping[str, Any]) -> list[Finding]:  # noqa: ARG003 - for subclasses
+        """Find in the data what its settings leave open, such as columns and classes.
+
+        Args:
+            settings: Arguments of the constructor, of plain types; None or `auto` where open.
+
+        Raises:
+            DataError: If the data does not decide a setting; the message is a question.
+        """
+        return []
 
     @abstractmethod
     def read_splits(self) -> tuple[dict[str, _Split], list[BadRow]]:

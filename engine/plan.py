@@ -1,15 +1,19 @@
 """The plan of a run lists each module with its parameters and its first training epoch."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
+from datamodules.inferring.findings import Finding
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import FEATURES
+from run_folders.errors import shortened
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,18 @@ def _row(task: Task, group: str, name: str, module: nn.Module, depth: int) -> Pl
         else None,
         first_epoch=min(epochs) if epochs else None,
     )
+
+
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """Print the settings that were inferred from the data, as a table."""
+    if not findings:
+        return
+    table = Table("inferred from the data", "value", "found in")
+    for finding in findings:
+        value = finding.value
+        shown = shortened(map(str, value)) if isinstance(value, list) else str(value)
+        table.add_row(f"data.{finding.key}", escape(shown), escape(finding.why))
+    console.print(table)
 
 
 def print_plan(plan: dict[str, Any], console: Console) -> None:

@@ -28,7 +28,7 @@ from engine.feature_cache.filling import fill_cache
 from engine.feature_cache.planning import plan_cache
 from engine.feature_cache.store import StoreError
 from engine.old_names import translate_model
-from engine.plan import make_plan, print_plan
+from engine.plan import make_plan, print_findings, print_plan
 from engine.processes.devices import (
     barrier,
     placement,
@@ -94,7 +94,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     with recording_end(cfg, folder):
         translate_model(cfg)
         validate(cfg)
-        settle(cfg, folder, ckpt_path, launched_devices())
+        print_findings(settle(cfg, folder, ckpt_path, launched_devices()), shown)
+        validate(cfg, inferred=True)
         placement(cfg)  # raises its errors before anything is loaded
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()

@@ -10,7 +10,7 @@ from run_folders.errors import brief
 
 
 class Files(TypedDict):
-    """File of each split in the dataset's folder.
+    """File of each split in the dataset's folder; `auto` finds it there.
 
     If `val` is null, a part of train becomes val. `test` may be null if the run has no test.
     """
@@ -18,6 +18,10 @@ class Files(TypedDict):
     train: str
     val: str | None
     test: str | None
+
+
+AUTO = "auto"
+AUTO_FILES = Files(train=AUTO, val=AUTO, test=AUTO)
 
 
 def wanted_files(files: Files, splits: Sequence[str]) -> dict[str, str]:

@@ -2,11 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from datamodules.inferring.findings import Finding
 from engine.config.composing.paths import cache_folder
 from engine.config.inapplicable import inapplicable_keys
+from engine.config.places import resolve_target
 from engine.config.precision import AUTO, HALF, full_name, precision_for
 from engine.config.recorded import read_config
 from run_folders.run_folder import RunFolder
@@ -22,8 +25,8 @@ def settle(
     folder: RunFolder,
     ckpt_path: str | None = None,
     launched: tuple[int, int] | None = None,
-) -> None:
-    """Complete a config in place: checkpoint, precision, devices, absolute paths.
+) -> list[Finding]:
+    """Complete a config in place: checkpoint, precision, devices, absolute paths, open settings.
 
     `config.yaml` records the result.
 
@@ -33,6 +36,12 @@ def settle(
         ckpt_path: The checkpoint to start from if it is not the one of the config: a restarted job
             and a job of a resumed sweep start from `last`.
         launched: Devices of a node and number of nodes, if torchrun or srun started the processes.
+
+    Returns:
+        The settings that were inferred from the data.
+
+    Raises:
+        DataError: If the data is missing, or does not decide a setting that is left open.
     """
     for path, file in inapplicable_keys(cfg).items():
         parent, _, key = path.rpartition(".")
@@ -54,6 +63,16 @@ def settle(
             cfg.cache.dir = str(cache_folder(cfg.cache.dir))
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = _absolute(cfg.data.class_list)
+    return _infer(cfg)
+
+
+def _infer(cfg: DictConfig) -> list[Finding]:
+    """Set what the node `data` leaves open."""
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    findings: list[Finding] = resolve_target(cfg.data._target_, "data").infer(settings)
+    for finding in findings:
+        OmegaConf.update(cfg, f"data.{finding.key}", finding.value, force_add=True)
+    return findings
 
 
 def make_paths_absolute(cfg: DictConfig) -> None:

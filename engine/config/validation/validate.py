@@ -45,11 +45,13 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
 )
 
 
-def validate(cfg: DictConfig) -> None:
+def validate(cfg: DictConfig, *, inferred: bool = False) -> None:
     """Check the whole config without building anything.
 
     Args:
         cfg: The composed config.
+        inferred: Whether the settings that follow from the data are set. Before, the number of
+            classes may be open.
 
     Raises:
         ConfigError: If the config has faults; the message lists all of them.
@@ -59,6 +61,8 @@ def validate(cfg: DictConfig) -> None:
     if not unresolved:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
         faults += _value_faults(cfg, values)
+        if not inferred and OmegaConf.select(cfg, "data.num_classes") is None:
+            faults = [fault for fault in faults if fault[0] != "model.num_classes"]
         removed = {
             path: message
             for path, value in nodes(values)

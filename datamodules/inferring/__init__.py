@@ -1,0 +1,1 @@
+"""Find in the data what its settings leave open: files, columns, classes. Imports no torch."""

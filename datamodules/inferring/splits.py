@@ -1,0 +1,40 @@
+"""Where a dataset is, and which of its files or folders belongs to which split."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from datamodules.inferring.findings import Finding
+
+# Names of a split's file or folder that are in use; the first one is Thaw's own.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+# Share of the samples that becomes the test split if the data has none.
+TEST_FRACTION = 0.1
+
+
+def dataset_folder(data_dir: str, folder: str) -> tuple[Path, list[Finding]]:
+    """Return the dataset's folder, or its only file.
+
+    It is looked for in `data_dir`, then in the working directory.
+
+    Args:
+        data_dir: Folder of the datasets.
+        folder: The dataset's folder or file in it, or a path.
+
+    Returns:
+        The path, which need not exist, and the finding for `folder` if it is not in `data_dir`.
+    """
+    inside, here = Path(data_dir) / folder, Path(folder)
+    if inside.exists() or not here.exists():
+        return inside, []
+    found = here.resolve()
+    return found, [Finding("folder", str(found), f"it is in the working directory, not {data_dir}")]
+
+
+def split_of(name: str, splits: Iterable[str] = SPLIT_NAMES) -> str | None:
+    """Return the split whose name this is, in any case; None for another name."""
+    lowered = name.lower()
+    return next((split for split in splits if lowered in SPLIT_NAMES[split]), None)
