@@ -241,8 +241,19 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         return FeatureInput(partial(self._samples, split, batches), batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
-        """Return the facts of the base class and the share of padding in training batches."""
+        """Return the facts of the base class, and those of the tokens.
+
+        For each split: number of truncated texts, the length that truncates them, number of tokens,
+        and how many of them are unknown. For train: share of padding in the batches.
+        """
         facts = super().describe()
+        for name, texts in self.tokenized.items():
+            facts[name] |= {
+                "truncated": texts.truncated,
+                "max_length": self.max_length,
+                "tokens": len(texts.flat),
+                "unknown_tokens": texts.unknown,
+            }
         if "train" not in self.splits:
             return facts
         lengths = self.tokenized["train"].lengths
