@@ -167,6 +167,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
         value = finding.value
         shown = shortened(map(str, value)) if isinstance(value, list) else str(value)
+        shown = "null" if value is None else shown
         table.add_row(f"data.{finding.key}", escape(shown), escape(finding.why))
     console.print(table)
 
