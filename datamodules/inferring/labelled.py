@@ -19,7 +19,7 @@ from datamodules.inferring.tables import (
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
 from datamodules.reading.labels import label_key
-from datamodules.reading.sources import AUTO, local_files, missing_source
+from datamodules.reading.sources import AUTO, HUB_SPLITS, local_files, missing_source
 from run_folders.errors import brief, shortened
 
 Table = LocalTable | HubSplit
@@ -38,6 +38,8 @@ def infer_texts(
     Raises:
         DataError: If the data is missing, or does not decide a setting.
     """
+    files = {split: settings["files"].get(split) for split in HUB_SPLITS}
+    settings = {**settings, "files": files}
     folder, found = located(settings)
     state = _State(settings, found)
     needs_classes = has_classes and not settings["classes"]

@@ -51,10 +51,10 @@ def check_drawn(files: Files, test_fraction: float | None, group_column: str | N
         test_fraction: Fraction of train that becomes test.
         group_column: Column whose equal values stay in one split.
     """
-    if test_fraction is not None and files["test"] is not None:
+    if test_fraction is not None and files.get("test") is not None:
         msg = f"data.test_fraction={test_fraction}, and data.files.test={files['test']}; set one"
         raise DataError(msg)
-    if group_column is not None and files["val"] is not None and test_fraction is None:
+    if group_column is not None and files.get("val") is not None and test_fraction is None:
         msg = (
             f"data.group_column={group_column} keeps groups together where val or test is drawn "
             f"from train, but data.files names both; leave it out, or set data.files.val=null"

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -54,6 +54,13 @@ class Groups:
         """Add the value of a sample; equal values are one group."""
         text = str(value).strip()
         self._groups.append(self._number.setdefault(text, len(self._number)))
+
+    def take(self, positions: Sequence[int]) -> "Groups":
+        """Return the groups of the samples at these positions; none if there are no groups."""
+        taken = Groups()
+        if self._groups:
+            taken._groups = array("q", (self._groups[p] for p in positions))
+        return taken
 
     def array(self) -> npt.NDArray[np.int64] | None:
         """Return the group of each sample, [N]; None if no value was added."""

@@ -13,7 +13,7 @@ from datamodules.reading.errors import EMPTY_LINE, MARK, BadRow, DataError, chec
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.labels import LabelReader
 from datamodules.reading.progress import tracked
-from datamodules.reading.rows import COLUMN_ADVICE, Row, unreadable
+from datamodules.reading.rows import COLUMN_ADVICE, Row, key_fault, unreadable
 from datamodules.reading.splits import Groups
 from datamodules.reading.tables import read_rows
 from datamodules.reading.texts import Texts
@@ -119,8 +119,8 @@ class RowReader:
             text = row.values.get(self.text_column)
             label, reason = self.labels.read(row.values)
             reason = text_fault(text, self.text_column) or reason
-            reason = reason or _key_fault(row, self.id_column)
-            reason = reason or _key_fault(row, self.group_column)
+            reason = reason or key_fault(row, self.id_column)
+            reason = reason or key_fault(row, self.group_column)
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
@@ -156,17 +156,6 @@ class RowReader:
             msg = f"{file} has {header}no rows; add rows to it"
             raise DataError(msg)
         return good, bad
-
-
-def _key_fault(row: Row, column: str | None) -> str:
-    """Return why the id or group of a row cannot be used, or an empty string."""
-    if column is None:
-        return ""
-    value = row.values.get(column)
-    if value is None or value != value or not str(value).strip():  # NaN is empty too
-        return f"column '{column}' is empty"
-    fault = unreadable(str(value))
-    return f"column '{column}' {fault}" if fault else ""
 
 
 class _Labels:

@@ -30,6 +30,8 @@ NAMES = {
     "folder",
     "hub",
     "id_column",
+    "image_column",
+    "label_column",
     "num_classes",
     "save_dir",
     "text_column",
@@ -70,7 +72,7 @@ def test_a_file_sets_no_default_of_its_own(target: Any, node: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("target", "needed"),
     [
-        (TextDataModule, ["folder", "files", "tokenizer"]),
+        (TextDataModule, ["folder", "tokenizer"]),
         (ImageDataModule, ["folder", "files"]),
         (SegmentationDataModule, ["folder", "files", "class_list", "num_classes"]),
         (SampleTextDataModule, []),
