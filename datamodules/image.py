@@ -16,7 +16,7 @@ from datamodules.images.storage import Decoding, ImageSplit
 from datamodules.images.storing import store
 from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
-from datamodules.inferring.findings import Finding, completed
+from datamodules.inferring.findings import Finding, with_defaults, with_findings
 from datamodules.inferring.folders import infer_images
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
@@ -131,7 +131,7 @@ class ImageDataModule(ImageBatches):
             "image_column": image_column,
             "label_column": label_column,
         }
-        settled = completed(given, self.infer(given))
+        settled = with_findings(given, self.infer(given))
         super().__init__(
             settled["classes"],
             settled["num_classes"],
@@ -163,7 +163,7 @@ class ImageDataModule(ImageBatches):
     @classmethod
     def infer(cls, settings: Mapping[str, Any]) -> list[Finding]:
         """Find files, columns and classes that are left open; see the base class."""
-        return infer_images(settings)
+        return infer_images(with_defaults(cls, settings))
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""

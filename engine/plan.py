@@ -164,8 +164,8 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
     table = Table("inferred from the data", "value", "found in")
     for finding in shown_findings:
         value = finding.value
-        shown = shortened(map(str, value)) if isinstance(value, list) else str(value)
-        table.add_row(f"data.{finding.key}", escape(shown), escape(finding.why))
+        text = shortened(map(str, value)) if isinstance(value, list) else str(value)
+        table.add_row(f"data.{finding.key}", escape(finding.shown or text), escape(finding.why))
     console.print(table)
 
 

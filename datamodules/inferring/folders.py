@@ -6,10 +6,10 @@ from typing import Any
 from unicodedata import normalize
 
 from datamodules.images.listing import Listing
-from datamodules.inferring.findings import Finding, completed
+from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.splits import TEST_FRACTION, dataset_folder, split_of
 from datamodules.reading.errors import DataError
-from datamodules.reading.sources import AUTO, AUTO_FILES
+from datamodules.reading.sources import AUTO
 from run_folders.errors import shortened
 
 _MOST_CLASSES = 100
@@ -21,53 +21,73 @@ def infer_images(settings: Mapping[str, Any]) -> list[Finding]:
     """Find files, columns and classes of labelled images.
 
     Args:
-        settings: Arguments of `ImageDataModule`, of plain types; None or `auto` where open.
+        settings: All arguments of `ImageDataModule`; None or `auto` where open.
 
     Raises:
         DataError: If the folder does not decide a setting.
     """
-    files = settings.get("files") or AUTO_FILES
     findings: list[Finding] = []
-    needs_files = AUTO in files.values()
-    if needs_files or settings.get("classes") is None:
-        place, findings = dataset_folder(settings.get("data_dir", "data"), settings["folder"])
+    needs_files = AUTO in settings["files"].values()
+    if needs_files or settings["classes"] is None:
+        folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
         if needs_files:
-            findings += _files(place, files)
-    settled = completed({"files": files, **settings}, findings)
+            findings += _files(folder, settings)
+    settled = with_findings(settings, findings)
     for key, default in (("image_column", _IMAGE), ("label_column", _LABEL)):
-        if settled.get(key) is None:
+        if settled[key] is None:
             findings.append(Finding(key, default, ""))
-    classes = settled.get("classes")
+    classes = settled["classes"]
     if classes is None:
         train = settled["files"]["train"]
-        classes = _class_folders(place / train, settled.get("num_classes"))
+        classes = _class_folders(folder / train, settled["num_classes"])
         where = "the dataset" if train == "." else train
         findings.append(Finding("classes", classes, f"the folders in {where}"))
-    if settled.get("num_classes") is None:
+    if settled["num_classes"] is None:
         findings.append(Finding("num_classes", len(classes), ""))
     return findings
 
 
-def _files(place: Path, files: Mapping[str, str | None]) -> list[Finding]:
+def split_findings(
+    settings: Mapping[str, Any], found: Mapping[str, str], where: str
+) -> list[Finding]:
+    """Return the findings for the splits whose files are open, and for `test_fraction`.
+
+    Args:
+        settings: All arguments of the datamodule.
+        found: Split -> its file, folder or name.
+        where: Where they were found.
+
+    Raises:
+        DataError: If there is a test split and `test_fraction` is set.
+    """
+    findings = []
+    for split in ("train", "val", "test"):
+        if settings["files"][split] == AUTO:
+            name = found.get(split)
+            why = where if name else f"no {split} in {where}: drawn from train"
+            findings.append(Finding(f"files.{split}", name, why))
+    if settings["files"]["test"] == AUTO and "test" not in found:
+        findings.append(Finding("test_fraction", TEST_FRACTION, "no test split"))
+    return findings
+
+
+def missing_folder(settings: Mapping[str, Any]) -> DataError:
+    """Return the error for a dataset without a folder."""
+    places = f"{Path(settings['data_dir']).resolve()} nor in {Path.cwd()}"
+    return DataError(
+        f"no folder {settings['folder']!r} in {places}; put it there, give its path in "
+        f"data.folder, or name a dataset on the hub in data.hub and its splits in data.files"
+    )
+
+
+def _files(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
     """Return the findings for the splits whose files are open."""
-    if not place.is_dir():
-        msg = f"{place} does not exist; set data.folder to the folder of the dataset"
-        raise DataError(msg)
-    found = _split_folders(place)
+    if not folder.is_dir():
+        raise missing_folder(settings)
+    found = _split_folders(folder)
     if "train" not in found:
         found["train"] = "."
-    findings = []
-    for split in (split for split, name in files.items() if name == AUTO):
-        name = found.get(split)
-        why = f"the folders in {place.name}" if name else f"no folder for it in {place.name}"
-        if split == "train" and name == ".":
-            why = f"{place.name} has a folder for each class, and none for train, val and test"
-        elif name is None:
-            why += ": a part of train"
-        findings.append(Finding(f"files.{split}", name, why))
-    if files.get("test") == AUTO and "test" not in found:
-        findings.append(Finding("test_fraction", TEST_FRACTION, "the default"))
-    return findings
+    return split_findings(settings, found, f"the folders in {folder.name}")
 
 
 def _split_folders(place: Path) -> dict[str, str]:
