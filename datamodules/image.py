@@ -17,7 +17,7 @@ from datamodules.images.storing import store
 from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.folders import infer_images
+from datamodules.inferring.folders.images import infer_images
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, other_columns

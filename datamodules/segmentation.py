@@ -23,7 +23,7 @@ from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.masks import infer_masks
+from datamodules.inferring.folders.masks import infer_masks
 from datamodules.masks.checking import check_pairs
 from datamodules.masks.class_list import ClassList, Pixels
 from datamodules.masks.decoding import PairDecoding

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from datamodules.images.content import content_of
 from datamodules.images.listing import Listing
 from datamodules.inferring.findings import Finding, with_findings
-from datamodules.inferring.folders import missing_folder, split_findings
-from datamodules.inferring.mask_layouts import find_layout
-from datamodules.inferring.mask_values import (
+from datamodules.inferring.folders.images import missing_folder, split_findings
+from datamodules.inferring.folders.mask_layouts import find_layout
+from datamodules.inferring.folders.mask_values import (
     LIST_FILES,
     NAME_FILES,
     NamedClasses,
