@@ -168,6 +168,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
     for finding in shown_findings:
         value = finding.value
         text = shortened(map(str, value)) if isinstance(value, list) else str(value)
+        text = "null" if value is None else text
         table.add_row(f"data.{finding.key}", escape(finding.shown or text), escape(finding.why))
     console.print(table)
 
