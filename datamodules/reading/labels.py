@@ -1,5 +1,6 @@
 """How the labels of a row are read: one class, several labels, or what an own package reads."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datamodules.reading.splits import stratified_split
 from run_folders.errors import near_names, shortened
 
 _YES, _NO = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+_WHOLE_NUMBER = re.compile(r"(-?\d+)\.0*")  # written as a number with a fraction
 _PRESENT, _ABSENT = 1.0, 0.0  # one object each, also for millions of labels
 LabelMap = Mapping[str, str]  # value in the column -> name of a class or label
 SEPARATOR = ";"  # between predicted labels, unless the data have a separator
@@ -46,6 +48,10 @@ class LabelReader(ABC):
     ) -> tuple[list[int], list[int]]:
         """Return the positions of two parts; the second has this fraction of the samples."""
 
+    def strata(self, labels: Sequence[Any]) -> Sequence[int]:
+        """Return the stratum of each sample: parts of grouped samples have equal shares of it."""
+        return [0] * len(labels)
+
     def unseen(self, labels: Sequence[Any]) -> list[str]:  # noqa: ARG002 - for subclasses
         """Return the names of classes without a sample; empty if there are no classes."""
         return []
@@ -74,6 +80,8 @@ class ClassLabels(LabelReader):
         """Return the class, 0..K-1; see `class_of`."""
         value = values.get(self.column)
         known = self._classes.get(value) if isinstance(value, str) else None
+        if known is None and label_text(value) not in self.label_map:
+            known = self._keys.get(label_key(value))
         if known is not None:
             return known, ""
         return class_of(value, self.class_names, self.label_map)
@@ -83,16 +91,26 @@ class ClassLabels(LabelReader):
         """Class of each name, for the many rows whose label needs no further look."""
         return {composed(name): k for k, name in enumerate(self.class_names)}
 
+    @cached_property
+    def _keys(self) -> dict[str, int]:
+        """Class of each key that one class has; see `label_key`."""
+        keys = [label_key(name) for name in self.class_names]
+        return {key: k for k, key in enumerate(keys) if keys.count(key) == 1}
+
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class, or stands for one."""
         label = label_text(row[self.column])
-        return label in self._classes or label in self.label_map
+        return label in self._classes or label in self.label_map or label_key(label) in self._keys
 
     def divide(
         self, labels: Sequence[int], fraction: float, seed: int
     ) -> tuple[list[int], list[int]]:
         """Return the positions of two parts with the same fraction of every class."""
         return stratified_split(labels, fraction, seed)
+
+    def strata(self, labels: Sequence[int]) -> Sequence[int]:
+        """Return the class of each sample."""
+        return labels
 
     def unseen(self, labels: Sequence[int]) -> list[str]:
         """Return the names of the classes without a sample."""
@@ -109,10 +127,13 @@ class _SeveralLabels(LabelReader):
         self, labels: Sequence[tuple[float, ...]], fraction: float, seed: int
     ) -> tuple[list[int], list[int]]:
         """Return the positions of two parts, stratified by the rarest label of each sample."""
+        return stratified_split(self.strata(labels), fraction, seed)
+
+    def strata(self, labels: Sequence[tuple[float, ...]]) -> Sequence[int]:
+        """Return the rarest label of each sample."""
         counts = [sum(values) for values in zip(*labels, strict=True)]
         rarest_first = sorted(range(len(counts)), key=lambda k: (counts[k], k))
-        strata = [next((k for k in rarest_first if values[k]), len(counts)) for values in labels]
-        return stratified_split(strata, fraction, seed)
+        return [next((k for k in rarest_first if values[k]), len(counts)) for values in labels]
 
     def unseen(self, labels: Sequence[tuple[float, ...]]) -> list[str]:
         """Return the names of the labels that no sample has."""
@@ -204,6 +225,15 @@ def label_text(value: object) -> str:
     return composed(str(value).strip()) if value is not None else ""
 
 
+def label_key(value: object) -> str:
+    """Return what different spellings of a label share: 1, 1.0 and `1.0`; true and `True`."""
+    text = label_text(value)
+    number = _WHOLE_NUMBER.fullmatch(text)
+    if number:
+        return number[1]
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
 def class_of(
     value: object, class_names: Sequence[str], label_map: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
@@ -220,7 +250,8 @@ def class_of(
     mapped = (label_map or {}).get(label_text(value))
     if mapped is not None:
         return list(class_names).index(mapped), ""
-    numbered = not any(name.lstrip("-").isdigit() for name in class_names)
+    keys = [label_key(name) for name in class_names]
+    numbered = not any(key.lstrip("-").isdigit() for key in keys)
     if numbered and isinstance(value, int) and not isinstance(value, bool):
         inside = 0 <= value < len(class_names)
         return (
@@ -234,6 +265,8 @@ def class_of(
     spelled = [composed(name) for name in class_names]
     if text in spelled:
         return spelled.index(text), ""
+    if label_key(value) in keys:
+        return keys.index(label_key(value)), ""
     near = near_names(text, class_names, count=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return -1, f"label '{text}' is none of {shortened(class_names)}{hint}"

@@ -25,6 +25,7 @@ from datamodules.texts.cleaning import Cleaning, clean
 from datamodules.texts.tokenizing import TextTokenizer
 from engine.prediction.table_writer import OutputColumns, TableWriter
 from engine.trained_run import TrainedRun
+from run_folders.errors import truncation
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,10 @@ class TextPredictor:
         collate: The function that pads token ids to a batch.
         max_length: The largest number of tokens of a text.
         cleaning: The options of text cleaning.
+        truncated: Number of predicted texts that were longer than `max_length`.
     """
+
+    truncated = 0
 
     def __init__(self, run: TrainedRun) -> None:
         """Load the tokenizer and the cleaning options of the run."""
@@ -58,6 +62,7 @@ class TextPredictor:
         """Return the task's predictions of N texts, [N, ...], in the order of the texts."""
         cleaned = (clean(text, self.cleaning) for text in texts)
         ids = self.tokenizer.encode(cleaned, self.max_length)
+        self.truncated += ids.truncated
         samples = TokenizedTexts(ids, np.zeros(len(texts), np.int64), np.arange(len(texts)))
         batches = longest_first(samples.lengths, _BATCH).batches
         parts = [self.run.predict(self.collate([samples[i] for i in batch])) for batch in batches]
@@ -162,6 +167,9 @@ def predict_texts(
             done += len(good)
             advance(len(chunk))
             number = chunk[-1].number
+    if predictor.truncated:
+        text = truncation(predictor.truncated, done, predictor.max_length)
+        log.warning("%s: %s and cut off there", input.name, text)
     check_count(input.name, number, done, bad)
     return done, bad
 
