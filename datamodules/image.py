@@ -1,7 +1,7 @@
 """Labelled images from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,10 +23,13 @@ from datamodules.images.storage import Decoding, ImageSplit
 from datamodules.images.storing import store
 from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
+from datamodules.inferring.findings import Finding, with_defaults, with_findings
+from datamodules.inferring.folders.images import infer_images
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, other_columns
 from datamodules.reading.sources import (
+    AUTO_FILES,
     Files,
     check_drawn,
     check_hub_columns,
@@ -52,13 +55,13 @@ class ImageDataModule(ImageBatches):
     def __init__(
         self,
         folder: str,
-        files: Files,
+        files: Files = AUTO_FILES,
         classes: list[str] | None = None,
         num_classes: int | None = None,
         data_dir: str = "data",
         hub: str | None = None,
-        image_column: str = "image",
-        label_column: str | list[str] = "label",
+        image_column: str | None = None,
+        label_column: str | list[str] | None = None,
         label_separator: str | None = None,
         label_map: dict[Any, str] | None = None,
         group_column: str | None = None,
@@ -80,20 +83,23 @@ class ImageDataModule(ImageBatches):
         num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
-        """Store the settings; nothing is read before `setup`.
+        """Store the settings, and find in the folder those that are left open.
+
+        Nothing is read before `setup` if none is left open.
 
         Args:
-            folder: The dataset's folder in `data_dir`.
-            files: For each split a table, or a folder with one folder of images per class.
+            folder: The dataset's folder in `data_dir`, or a path from the working directory.
+            files: For each split a table, or a folder with one folder of images per class; `auto`
+                finds it.
             classes: Names of class or label 0, 1, ..., as in the label column or as the folders are
-                named.
-            num_classes: Number of classes; other parts of the config refer to it.
+                named; None finds them.
+            num_classes: Number of classes; other parts of the config refer to it. None counts them.
             data_dir: Folder of the datasets.
             hub: Name of the dataset on the hub, used if `folder` has none of the files.
             image_column: Image column of a table: the content of image files (Parquet), or their
-                paths, relative to the folder of the table.
+                paths, relative to the folder of the table. None finds it.
             label_column: Label column of a table: class names, or numbers 0..K-1. A list names the
-                0/1 column of each label, for images with several labels.
+                0/1 column of each label, for images with several labels. None finds it.
             label_separator: String between the labels of one image, for images with several labels.
             label_map: Value in the label column -> name of its class or label, for values that are
                 no names.
@@ -126,27 +132,49 @@ class ImageDataModule(ImageBatches):
             seed: Seed of the order, the augmentation and the val split.
 
         Raises:
-            DataError: If the arguments contradict each other.
+            DataError: If the arguments contradict each other, or the data does not decide what they
+                leave open.
         """
+        given = {
+            "folder": folder,
+            "files": files,
+            "classes": classes,
+            "num_classes": num_classes,
+            "data_dir": data_dir,
+            "hub": hub,
+            "image_column": image_column,
+            "label_column": label_column,
+            "label_separator": label_separator,
+            "label_map": label_map,
+            "group_column": group_column,
+            "test_fraction": test_fraction,
+            "delimiter": delimiter,
+            "quoting": quoting,
+            "encoding": encoding,
+        }
+        settled = with_findings(given, self.infer(given))
         super().__init__(
-            classes,
-            num_classes,
-            label_column,
+            settled["classes"],
+            settled["num_classes"],
+            settled["label_column"],
             label_separator,
             val_fraction,
             on_bad_rows,
             seed,
             label_map,
             TableFormat(encoding, delimiter, quoting),
-            test_fraction,
+            settled["test_fraction"],
             group_column,
         )
         if not in_memory and size is None:
             msg = "data.in_memory=false needs data.size, to which all images are resized"
             raise DataError(msg)
-        self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
+        self.folder, self.files = settled["folder"], settled["files"]
+        self.data_dir, self.hub = data_dir, hub
         check_drawn(self.files, self.test_fraction, group_column)
-        self.reader = ImageReader(image_column, self.labels, self.class_names, group_column)
+        self.reader = ImageReader(
+            settled["image_column"], self.labels, self.class_names, group_column
+        )
         self.train_rows, self.in_memory = train_rows, in_memory
         self.augmentation: Augmentation = {**NO_AUGMENTATION, **augmentation}
         self.decoding = Decoding(max_pixels, None if size is None else (size, size), convert)
@@ -157,6 +185,11 @@ class ImageDataModule(ImageBatches):
             num_workers,
         )
         self.run_size: tuple[int, int] | None = None
+
+    @classmethod
+    def infer(cls, settings: Mapping[str, Any]) -> list[Finding]:
+        """Find files, columns and classes that are left open; see the base class."""
+        return infer_images(with_defaults(cls, settings))
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""

@@ -1,7 +1,7 @@
 """Images with masks from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +22,8 @@ from datamodules.base import (
 from datamodules.batches import IGNORE_INDEX, SegmentationBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EpochBatches, EvaluationBatches
+from datamodules.inferring.findings import Finding, with_defaults, with_findings
+from datamodules.inferring.folders.masks import infer_masks
 from datamodules.masks.checking import check_pairs
 from datamodules.masks.class_list import ClassList, Pixels
 from datamodules.masks.decoding import PairDecoding
@@ -34,6 +36,7 @@ from datamodules.masks.transforms import (
 )
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import (
+    AUTO_FILES,
     Files,
     HubFiles,
     check_hub_columns,
@@ -62,16 +65,16 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
     def __init__(
         self,
         folder: str,
-        files: Files,
-        class_list: str | dict[str, Any],
-        num_classes: int,
+        files: Files = AUTO_FILES,
+        class_list: str | dict[str, Any] | None = None,
+        num_classes: int | None = None,
         data_dir: str = "data",
         hub: str | None = None,
         hub_files: HubFiles | None = None,
-        images: str = "images/{split}",
-        annotations: str = "annotations/{split}",
+        images: str | None = None,
+        annotations: str | None = None,
         image_suffix: str | None = None,
-        annotation_suffix: str = ".png",
+        annotation_suffix: str | None = None,
         image_column: str = "image",
         annotation_column: str = "annotation",
         val_fraction: ValFraction = 0.1,
@@ -88,24 +91,28 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
-        """Store the settings and read the class list; no images are read before `setup`.
+        """Store the settings, and find in the folder those that are left open.
+
+        Nothing but the class list is read before `setup` if none is left open.
 
         Args:
-            folder: The dataset's folder in `data_dir`, or an absolute path.
+            folder: The dataset's folder in `data_dir`, or a path from the working directory.
             files: Name of each split, which replaces `{split}` in `images` and `annotations`, or a
-                Parquet file. If `val` is null, a part of train becomes val.
+                Parquet file; `auto` finds it. If `val` is null, a part of train becomes val.
             class_list: Name of one of Thaw's class lists, path of a YAML file, or the content of
-                such a file; see `ClassList`.
-            num_classes: Number of classes; other parts of the config refer to it.
+                such a file; see `ClassList`. None finds a list in the folder, or reads the values
+                of the train masks.
+            num_classes: Number of classes; other parts of the config refer to it. None counts them.
             data_dir: Folder of the datasets.
             hub: Name of the dataset on the hub, used if `folder` has none of the files.
             hub_files: Files on the hub, if the dataset card does not state them.
-            images: Folder of a split's images in `folder`, with the placeholder `{split}`.
+            images: Folder of a split's images in `folder`, with the placeholder `{split}`. None
+                finds it.
             annotations: Folder of a split's masks, likewise.
             image_suffix: End of the image file names; other files are counted and not used. None
                 accepts all names.
             annotation_suffix: End of a mask's file name; it replaces the suffix of the image. In a
-                folder of both, files that end like this are the masks.
+                folder of both, files that end like this are the masks. None finds it.
             image_column: Image column of a Parquet file or of the dataset on the hub.
             annotation_column: Mask column, likewise.
             val_fraction: Fraction of train that becomes val if there is no val folder, 0..1.
@@ -131,9 +138,25 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             DataError: If the class list is invalid or contradicts `num_classes`, the scale is
                 invalid, or images and masks cannot be distinguished.
         """
-        self.class_list = ClassList.read(class_list).mapped(label_map)
+        given = {
+            "folder": folder,
+            "files": files,
+            "class_list": class_list,
+            "num_classes": num_classes,
+            "data_dir": data_dir,
+            "hub": hub,
+            "images": images,
+            "annotations": annotations,
+            "image_suffix": image_suffix,
+            "annotation_suffix": annotation_suffix,
+            "annotation_column": annotation_column,
+            "max_pixels": max_pixels,
+            "label_map": label_map,
+        }
+        settled = with_findings(given, self.infer(given))
+        self.class_list = ClassList.read(settled["class_list"]).mapped(label_map)
         count = len(self.class_list.names)
-        if count != num_classes:
+        if count != settled["num_classes"]:
             msg = (
                 f"data.num_classes={num_classes}, "
                 f"but the class list {class_list} has {count} classes"
@@ -141,19 +164,19 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             raise DataError(msg)
         super().__init__(val_fraction, on_bad_rows, seed)
         self.class_names = list(self.class_list.names)
-        self.folder, self.files, self.data_dir, self.hub, self.hub_files = (
-            folder,
-            files,
-            data_dir,
-            hub,
-            hub_files,
-        )
+        self.folder, self.files = settled["folder"], settled["files"]
+        self.data_dir, self.hub, self.hub_files = data_dir, hub, hub_files
         self.reader = SegmentationReader(
-            images, annotations, image_suffix, annotation_suffix, image_column, annotation_column
+            settled["images"],
+            settled["annotations"],
+            settled["image_suffix"],
+            settled["annotation_suffix"],
+            image_column,
+            annotation_column,
         )
-        if images == annotations and image_suffix is None and annotation_suffix.startswith("."):
+        if self.reader.are_mixed:
             msg = (
-                f"data.images and data.annotations are both {images}; "
+                f"data.images and data.annotations are both {self.reader.images}; "
                 "set data.image_suffix or data.annotation_suffix to distinguish them"
             )
             raise DataError(msg)
@@ -173,6 +196,11 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             eval_batch_size,
             num_workers,
         )
+
+    @classmethod
+    def infer(cls, settings: Mapping[str, Any]) -> list[Finding]:
+        """Find files, places and classes that are left open; see the base class."""
+        return infer_masks(with_defaults(cls, settings))
 
     def read_splits(self) -> tuple[dict[str, SegmentationSplit], list[BadRow]]:
         """Read and check the pairs of every split."""

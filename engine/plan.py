@@ -161,14 +161,15 @@ def _row(task: Task, group: str, name: str, module: nn.Module, depth: int) -> Pl
 
 def print_findings(findings: Sequence[Finding], console: Console) -> None:
     """Print the settings that were inferred from the data, as a table."""
-    if not findings:
+    shown_findings = [finding for finding in findings if finding.why]
+    if not shown_findings:
         return
     table = Table("inferred from the data", "value", "found in")
-    for finding in findings:
+    for finding in shown_findings:
         value = finding.value
-        shown = shortened(map(str, value)) if isinstance(value, list) else str(value)
-        shown = "null" if value is None else shown
-        table.add_row(f"data.{finding.key}", escape(shown), escape(finding.why))
+        text = shortened(map(str, value)) if isinstance(value, list) else str(value)
+        text = "null" if value is None else text
+        table.add_row(f"data.{finding.key}", escape(finding.shown or text), escape(finding.why))
     console.print(table)
 
 

@@ -1,6 +1,8 @@
 """A run folder, read from Python."""
 
 import os
+from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +12,8 @@ from run_folders.run_folder import RunFolder, RunFolderError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from engine.trained_run import TrainedRun
+    from lightning_modules.base import Task
 
 _FRAME = '<iframe srcdoc="{page}" style="width: 100%; height: 640px; border: 0"></iframe>'
 
@@ -74,6 +78,70 @@ class Run:
             msg = f"{self.folder} has no predictions of {split!r}; choose val or test"
             raise RunFolderError(msg)
         return read_parquet(path)
+
+    @cached_property
+    def _trained(self) -> "TrainedRun":
+        from engine.predict import open_run
+
+        return open_run(self.folder, self._device)
+
+    def task(self) -> "Task":
+        """Return the LightningModule with its best weights, in eval mode, on the device."""
+        return self._trained.task
+
+    def predict(self, inputs: Any) -> Any:  # noqa: ANN401 - texts, images, tables, paths
+        """Predict new samples, as `thaw predict` does.
+
+        Args:
+            inputs: One sample or several. A run of texts takes texts, or the `Path` of a file of
+                texts. A run of images takes images of Pillow, arrays [H, W, 3] uint8, and paths of
+                images, folders, lists and tables. Both take a DataFrame with the column that the
+                run was trained on; a run of texts also takes a Series.
+
+        Returns:
+            A DataFrame with a row for each sample: the sample, or the columns of the table, then
+            the columns of the prediction, such as `prediction` and `probability_<class>`. For
+            segmentation a list of masks, [H, W] each, with the number of the class of each pixel.
+
+        Raises:
+            UserError: If a sample cannot be read, or the run has no best checkpoint.
+        """
+        from engine.kinds.base import results_of
+
+        trained = self._trained
+        return results_of(trained.task.kind).predict_samples(trained, inputs)
+
+    def evaluate(self, data: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+        """Test the best checkpoint again, or on other labelled data.
+
+        Args:
+            data: A labelled table or folder in the format of the run's test data. The result is
+                also written to `evaluations/` in the run folder. None takes the run's test data.
+
+        Returns:
+            The metrics, and `n`, the number of samples.
+
+        Raises:
+            UserError: If the data cannot be read, or the test data has changed since the run.
+        """
+        from engine.evaluation import evaluate_on, retest
+
+        if data is None:
+            result = retest(self.folder)[0].results["test"]
+            return {"n": result.count, **result.metrics}
+        record = evaluate_on(self.folder, Path(data))
+        return self._folder.read_json(str(record.relative_to(self.folder)))
+
+    def report(self) -> Path:
+        """Write the page report.html again, and return its path."""
+        from reports.page import write_report
+
+        return write_report(self.folder)
+
+    def _repr_html_(self) -> str:
+        """Return the page for a notebook, in a frame, so that its styles stay inside."""
+        page = self._folder.report if self._folder.report.is_file() else self.report()
+        return _FRAME.format(page=escape(page.read_text(encoding="utf-8")))
 
     def __repr__(self) -> str:
         """Return the folder, the state and the metric that the kind of task shows first."""

@@ -12,12 +12,15 @@ class Finding(NamedTuple):
         key: The argument of the datamodule; a dotted key for a value of a mapping, such as
             `files.train`.
         value: Its value, of plain types as in YAML.
-        why: Where it was found, for example "the folders in train".
+        why: Where it was found, for example "the folders in train"; empty for a value that is not
+            worth a line of output.
+        shown: What is printed in place of a long value.
     """
 
     key: str
     value: Any
     why: str
+    shown: str = ""
 
 
 def with_defaults(target: type, settings: Mapping[str, Any]) -> dict[str, Any]:

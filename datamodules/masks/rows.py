@@ -75,6 +75,12 @@ class SegmentationReader:
     image_column: str
     annotation_column: str
 
+    @property
+    def are_mixed(self) -> bool:
+        """Whether images and masks are in one folder, and no end of their names separates them."""
+        together = self.images == self.annotations and self.image_suffix is None
+        return together and self.annotation_suffix.startswith(".")
+
     def read(self, root: Path, name: str, split: str) -> Iterator[EncodedPair | BadRow]:
         """Read a split.
 

@@ -348,9 +348,9 @@ def test_a_mask_that_becomes_bad_in_training_ends_the_run_with_a_one_line_error(
     [
         (("data.num_classes=12",), r"data.num_classes=12, but the class list .*rooms.yaml has 11 classes"),
         (("data.class_list=scene_parse",), r"data.class_list=scene_parse: no such class list; did you mean scene_parse_150\?"),
-        (("data.annotations='masks/{split}'",), r".*rooms/masks/train does not exist; it should contain the masks of train; create it, or"),
-        (("data.files.train=training",), r"\S+rooms lacks images/training; put it there, or set data.files"),
-        (("data.folder=halls",), r"no images/train, images/val, images/test in \S+halls; put the files there"),
+        (("data.annotations='masks/{split}'",), r"data.annotations=masks/\{split\}: not found in \S+rooms; image files are in annotations/test \(5\)"),
+        (("data.files.train=training",), r"\S+rooms: where are the images of data.files.train=training and their masks\? Image files are in"),
+        (("data.folder=halls",), r"no folder 'halls' in \S+data nor in \S+; put it there, give its path in data.folder, or name"),
         (("data.augmentation.scale=[2.0,0.5]",), r"data.augmentation.scale: received \[2.0, 0.5\]; the lowest and the highest"),
         (("data.augmentation.scale=[0.5]",), r"data.augmentation.scale: received \[0.5\]; the lowest and the highest"),
         (("data.augmentation.zoom=2",), r"unknown key 'data.augmentation.zoom' on the command line; did you mean"),

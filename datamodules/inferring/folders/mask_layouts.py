@@ -1,0 +1,295 @@
+"""Where the images and masks of a dataset are, found from the names of folders and files.
+
+A place is a pattern such as `images/{split}`, relative to the dataset's folder.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from datamodules.images.listing import Listing
+from datamodules.inferring.splits import SPLIT_NAMES, split_of
+from datamodules.masks.rows import SPLIT
+from datamodules.reading.errors import DataError
+from datamodules.reading.sources import AUTO
+from run_folders.errors import shortened
+
+# Ends of the names of image files, by which images are found in a folder of anything.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"
+)  # fmt: skip
+_IMAGE_WORDS = frozenset(
+    ("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "photo", "photos", "picture",
+     "pictures", "rgb", "input", "inputs", "original", "originals")
+)  # fmt: skip
+_MASK_WORDS = frozenset(
+    ("mask", "masks", "annotation", "annotations", "annot", "annots", "ann", "label", "labels",
+     "gt", "groundtruth", "truth", "seg", "segmentation", "segmentations", "segmentationclass",
+     "gtfine", "target", "targets", "trainids", "labelids", "labeltrainids", "trimap", "trimaps")
+)  # fmt: skip
+# Masks of instances, and pictures of masks for the eye.
+_OTHER_WORDS = frozenset(
+    ("color", "colors", "colour", "colours", "instance", "instances", "instanceids", "object",
+     "objects", "segmentationobject", "overlay", "overlays", "vis", "polygons")
+)  # fmt: skip
+_LEAST_SHARE = 0.5  # of the images or masks that belong together if two places do
+_SPLIT_WORD = "|".join(sorted((n for names in SPLIT_NAMES.values() for n in names), key=len)[::-1])
+_WORDS = re.compile(r"[A-Z]?[a-z]+\d*[a-z]*|[A-Z]+|\d+")
+
+Suffixes = tuple[str | None, str | None]  # of images and of masks
+
+
+class Layout(NamedTuple):
+    """Where the images and masks of a dataset are.
+
+    Attributes:
+        images, annotations: Places of images and of masks.
+        image_suffix, annotation_suffix: See `SegmentationReader`.
+        splits: Split -> its name in the places; `.` for train if the places have no splits.
+    """
+
+    images: str
+    annotations: str
+    image_suffix: str | None
+    annotation_suffix: str
+    splits: dict[str, str]
+
+
+def find_layout(
+    folder: Path,
+    files: Mapping[str, str | None],
+    images: str | None = None,
+    annotations: str | None = None,
+    suffixes: Suffixes = (None, None),
+) -> Layout:
+    """Find where images and masks are.
+
+    Args:
+        folder: The dataset's folder.
+        files: Split -> its name in the places; `auto` if it is to be found.
+        images: Place of the images; None if it is to be found.
+        annotations: Place of the masks; None if it is to be found.
+        suffixes: Ends of the names of images and of masks; None if they are to be found.
+
+    Raises:
+        DataError: If the names do not decide it.
+    """
+    paths = [
+        file.path
+        for file in Listing().walk(folder)
+        if not file.fault and file.path.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    for key, place in (("images", images), ("annotations", annotations)):
+        if place and not files_in(paths, place, files):
+            msg = f"data.{key}={place}: not found in {folder}; image files are in {_folders(paths)}"
+            raise DataError(msg)
+    places = dict.fromkeys(place_of(PurePosixPath(path).parent) for path in paths)
+    kinds = {place: kind_of(place) for place in places}
+    of_images = [images] if images else [p for p, kind in kinds.items() if kind in ("image", "")]
+    of_masks = [annotations] if annotations else [p for p, kind in kinds.items() if kind == "mask"]
+    found = _layouts(paths, product(of_images, of_masks), files, suffixes)
+    if not found and not annotations:
+        others = [place for place, kind in kinds.items() if kind == "other"]
+        found = _layouts(paths, product(of_images, others), files, suffixes)
+    if not found and not (images and annotations):
+        together = [images or annotations] if images or annotations else of_images
+        found = _layouts(paths, [(place, place) for place in together if place], files, suffixes)
+    if len(found) != 1:
+        raise _unclear(folder, paths, files, found)
+    return found[0]
+
+
+def place_of(folder: PurePosixPath) -> str:
+    """Return the place of a folder: its path up to the last part with a known name.
+
+    Example:
+        `gtFine/val/frankfurt` is in the place `gtFine/{split}`.
+    """
+    parts = [_with_split(part) for part in folder.parts]
+    # Only the first split counts: `train/val` is a folder `val` in a split.
+    seen = False
+    for number, part in enumerate(parts):
+        if SPLIT in part and seen:
+            parts[number] = folder.parts[number]
+        seen = seen or SPLIT in part
+    known = [i for i, part in enumerate(parts) if SPLIT in part or _kind_of_name(part)]
+    return "/".join(parts[: known[-1] + 1 if known else 1]) or "."
+
+
+def kind_of(place: str) -> str:
+    """Return what a place has by its name: image, mask, other, or an empty string."""
+    kinds = [_kind_of_name(part) for part in place.split("/")]
+    return next((kind for kind in ("other", "mask", "image") if kind in kinds), "")
+
+
+def _with_split(name: str) -> str:
+    """Return the name of a folder with `{split}` in place of the split that it names."""
+    if split_of(name):
+        return SPLIT
+    found = re.fullmatch(rf"(?i)(.*[_\-. ])?({_SPLIT_WORD})(.*)", name)
+    if found is None:
+        return name
+    before, _, after = found.groups()
+    rest = after.lower()
+    if (rest and rest[0] in "_-. ") or rest in _MASK_WORDS | _IMAGE_WORDS or (before and not rest):
+        return f"{before or ''}{SPLIT}{after}"
+    return name
+
+
+def _kind_of_name(name: str) -> str:
+    plain = name.replace(SPLIT, "_").strip("_-. ")
+    words = {plain.lower(), plain.replace("_", "").lower()}
+    words |= {word.lower() for word in _WORDS.findall(plain)}
+    if words & _OTHER_WORDS:
+        return "other"
+    if words & _MASK_WORDS:
+        return "mask"
+    return "image" if words & _IMAGE_WORDS else ""
+
+
+def _layouts(
+    paths: Sequence[str],
+    pairs: Iterable[tuple[str, str]],
+    files: Mapping[str, str | None],
+    suffixes: Suffixes,
+) -> list[Layout]:
+    """Return the layouts of those pairs of places whose files belong together."""
+    return [
+        layout
+        for images, masks in pairs
+        if (SPLIT in images) == (SPLIT in masks)
+        for layout in _layouts_of(paths, images, masks, files, suffixes)
+    ]
+
+
+def _layouts_of(
+    paths: Sequence[str], images: str, masks: str, files: Mapping[str, str | None], given: Suffixes
+) -> list[Layout]:
+    """Return a layout for each end that the names of the masks may have."""
+    images_of, masks_of = (files_in(paths, place, files) for place in (images, masks))
+    splits = {split: name for split, name in images_of if (split, name) in masks_of}
+    if "train" not in splits:
+        return []
+    train = ("train", splits["train"])
+    if images == masks:
+        ends = _ends_beside(images_of[train], given)
+    else:
+        ends = _ends(images_of[train], masks_of[train], given)
+    return [Layout(images, masks, *found, splits) for found in ends]
+
+
+def files_in(
+    paths: Sequence[str], place: str, files: Mapping[str, str | None]
+) -> dict[tuple[str, str], list[str]]:
+    """Return split and its name in the place -> its files, relative to the split's folder.
+
+    Args:
+        paths: Files of the dataset.
+        place: A place.
+        files: Split -> its name in the place; `auto` if any name of the split counts.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    known = {name: split for split, name in files.items()}
+    is_open = [split for split, name in files.items() if name == AUTO]
+    inside = "" if place == "." else re.escape(place) + "/"
+    pattern = re.compile(inside.replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1))
+    for path in paths:
+        match = pattern.match(path)
+        if match is None:
+            continue
+        name = match.groupdict().get("split", ".")
+        split = "train" if name == "." else known.get(name) or split_of(name, is_open)
+        if split:
+            found.setdefault((split, name), []).append(path[match.end() :])
+    return found
+
+
+def _ends(
+    images: Sequence[str], masks: Sequence[str], given: Suffixes
+) -> list[tuple[str | None, str]]:
+    """Return the ends of the names of images and of masks that fit; see `SegmentationReader`."""
+    for end in [given[0]] if given[0] else [None, *_common_end(images)]:
+        keys = {_key(path, end) for path in images} - {""}
+        counts = Counter(
+            rest
+            for rest in (_rest(path, keys) for path in masks)
+            if rest and given[1] in (None, rest)
+        )
+        enough = _LEAST_SHARE * min(len(images), len(masks))
+        if not counts or max(counts.values()) < enough:
+            continue
+        usual = [rest for rest, n in counts.items() if n >= _LEAST_SHARE * max(counts.values())]
+        plain = [rest for rest in usual if _kind_of_name(PurePosixPath(rest).stem) != "other"]
+        return [(end, rest) for rest in plain or usual]
+    return []
+
+
+def _ends_beside(paths: Sequence[str], given: Suffixes) -> list[tuple[str | None, str]]:
+    """Return the ends that tell images and masks in one folder apart."""
+    ends = (given[1],) if given[1] else tuple({_last_word(path) for path in paths} - {""})
+    masks = [path for path in paths if ends and path.endswith(ends)]
+    images = [path for path in paths if path not in set(masks)]
+    if not masks:
+        images = [path for path in paths if path.lower().endswith((".jpg", ".jpeg"))]
+        masks = [path for path in paths if path.lower().endswith(".png")]
+    kinds = {PurePosixPath(path).suffix for path in images}
+    first = kinds.pop() if len(kinds) == 1 else None
+    return [(end or first, rest) for end, rest in _ends(images, masks, given)]
+
+
+def _last_word(path: str) -> str:
+    """Return the end of a mask's name from its last word on: `_mask.png`; empty for an image."""
+    found = re.search(r"[_\-.]([^_\-.]+)\.\w+$", path)
+    return found[0] if found and found[1].lower() in _MASK_WORDS else ""
+
+
+def _key(path: str, end: str | None) -> str:
+    if end is None:
+        return PurePosixPath(path).with_suffix("").as_posix()
+    return path.removesuffix(end) if path.endswith(end) else ""
+
+
+def _rest(path: str, keys: set[str]) -> str:
+    """Return the end of a mask's path after the longest key of an image; empty if there is none."""
+    start = path.rfind("/") + 1
+    for place in range(len(path) - 1, start, -1):
+        if not path[place].isalnum() and path[:place] in keys:
+            return path[place:]
+    return ""
+
+
+def _common_end(images: Sequence[str]) -> list[str]:
+    """Return the end that all images have, from its first separator on: `_leftImg8bit.png`."""
+    backwards = [path[::-1] for path in images]
+    common = os.path.commonprefix(backwards)[::-1]  # noqa: RUF071 - of characters, not of folders
+    found = re.search(r"[_\-].*", common)
+    return [found[0]] if found else []
+
+
+def _unclear(
+    folder: Path, paths: Sequence[str], files: Mapping[str, str | None], found: Sequence[Layout]
+) -> DataError:
+    """Return the question for a folder whose names do not decide the layout."""
+    keys = "set data.images, data.annotations and data.annotation_suffix"
+    if not paths:
+        return DataError(f"{folder} has no image files ({', '.join(IMAGE_SUFFIXES)})")
+    if found:
+        shown = shortened(
+            f"{a.images} with {a.annotations} (*{a.annotation_suffix})" for a in found
+        )
+        return DataError(f"{folder}: which are the images and masks: {shown}? {keys}")
+    name = "train" if files["train"] == AUTO else f"data.files.train={files['train']}"
+    return DataError(
+        f"{folder}: where are the images of {name} and their masks? Image files are in "
+        f"{_folders(paths)}; {keys}, with {{split}} for the names in data.files"
+    )
+
+
+def _folders(paths: Sequence[str]) -> str:
+    """Return the folders of files, with the number of files in each."""
+    counts = Counter(PurePosixPath(path).parent.as_posix() for path in paths)
+    return shortened(f"{name} ({count})" for name, count in counts.items()) or "no folder"

@@ -1,0 +1,150 @@
+"""Settings of images with masks that their folder decides: files, places, classes."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datamodules.images.content import content_of
+from datamodules.images.listing import Listing
+from datamodules.inferring.findings import Finding, with_findings
+from datamodules.inferring.folders.images import missing_folder, split_findings
+from datamodules.inferring.folders.mask_layouts import find_layout
+from datamodules.inferring.folders.mask_values import (
+    LIST_FILES,
+    NAME_FILES,
+    NamedClasses,
+    class_list_of,
+    class_list_of_map,
+    named_classes,
+    values_of,
+)
+from datamodules.inferring.splits import dataset_folder
+from datamodules.masks.rows import PARQUET, SPLIT
+from datamodules.reading.errors import BadRow, DataError
+from datamodules.reading.sources import AUTO
+from datamodules.reading.tables import read_rows
+from run_folders.errors import shortened
+
+if TYPE_CHECKING:
+    from datamodules.masks.class_list import ClassList
+
+# Where images and masks are if nothing is set and nothing can be found.
+_DEFAULTS = {"images": "images/{split}", "annotations": "annotations/{split}"}
+_SUFFIX = ".png"
+
+
+def infer_masks(settings: Mapping[str, Any]) -> list[Finding]:
+    """Find files, places and classes of images with masks.
+
+    Args:
+        settings: All arguments of `SegmentationDataModule`; None or `auto` where open.
+
+    Raises:
+        DataError: If the folder does not decide a setting.
+    """
+    places = ("images", "annotations", "annotation_suffix", "class_list")
+    findings: list[Finding] = []
+    if AUTO in settings["files"].values() or None in [settings[key] for key in places]:
+        folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
+        findings += _layout(folder, settings)
+        settled = with_findings(settings, findings)
+        if settings["class_list"] is None:
+            findings.append(_classes(folder, settled))
+    if settings["num_classes"] is None:
+        class_list = with_findings(settings, findings)["class_list"]
+        findings.append(Finding("num_classes", len(_read(class_list).names), ""))
+    return findings
+
+
+def _read(class_list: str | Mapping[str, Any]) -> "ClassList":
+    from datamodules.masks.class_list import ClassList  # imports torch
+
+    return ClassList.read(class_list)
+
+
+def _layout(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
+    """Return the findings for the files and the places of images and masks."""
+    files = settings["files"]
+    is_open = AUTO in files.values()
+    if not folder.is_dir() and is_open:
+        raise missing_folder(settings)
+    usual = {**_DEFAULTS, "annotation_suffix": _SUFFIX}
+    if not is_open and not _may_be_found(folder, files):
+        return [Finding(key, usual[key], "") for key in usual if settings[key] is None]
+    found = find_layout(
+        folder,
+        files,
+        settings["images"],
+        settings["annotations"],
+        (settings["image_suffix"], settings["annotation_suffix"]),
+    )
+    where = f"the folders in {folder.name}"
+    findings = split_findings(settings, found.splits, where) if is_open else []
+    for key in ("images", "annotations", "image_suffix", "annotation_suffix"):
+        value = getattr(found, key)
+        if settings[key] is None and value is not None:
+            why = f"the names of the files in {folder.name}" if "suffix" in key else where
+            findings.append(Finding(key, value, why))
+    return findings
+
+
+def _may_be_found(folder: Path, files: Mapping[str, str | None]) -> bool:
+    """Return whether the named splits are in other folders than the default ones."""
+    tables = any(str(name).endswith(PARQUET) for name in files.values())
+    usual = all((folder / name).is_dir() for name in ("images", "annotations"))
+    return folder.is_dir() and not tables and not usual
+
+
+def _classes(folder: Path, settings: Mapping[str, Any]) -> Finding:
+    """Return the finding for the class list."""
+    lists, texts = (_files(folder, names) for names in (LIST_FILES, NAME_FILES))
+    if len(lists) > 1 or (len(texts) > 1 and not lists):
+        shown = " and ".join(path.name for path in lists or texts)
+        msg = f"{folder}: which of {shown} has the classes? remove one, or set data.class_list"
+        raise DataError(msg)
+    if lists:
+        content = _read(str(lists[0])).as_plain()
+        return _class_list(content, f"{lists[0].name} in {folder.name}")
+    named = named_classes(texts[0]) if texts else None
+    if settings["label_map"] is not None:
+        content, why = class_list_of_map(settings["label_map"], named), "data.label_map"
+    else:
+        content, why = _classes_of_values(folder, settings, named)
+    return _class_list(content, why if named is None else f"{named.file} in {folder.name}")
+
+
+def _class_list(content: Mapping[str, Any], why: str) -> Finding:
+    names = [entry["name"] for entry in content["classes"]]
+    return Finding("class_list", content, why, f"{len(names)} classes: {shortened(names)}")
+
+
+def _classes_of_values(
+    folder: Path, settings: Mapping[str, Any], named: NamedClasses | None
+) -> tuple[dict[str, Any], str]:
+    """Return the class list for the values of the train masks, and where they are."""
+    name, column = str(settings["files"]["train"]), settings["annotation_column"]
+    is_table = name.endswith(PARQUET)
+    source = folder / (name if is_table else settings["annotations"].replace(SPLIT, name))
+    if not source.exists():
+        msg = f"data.class_list: the classes of the masks are needed, as {source} does not exist"
+        raise DataError(msg)
+    masks: Iterable[bytes | Path]
+    if is_table:
+        rows = read_rows(source, [column], columns=[column])
+        found = (content_of(row.values[column]) for row in rows if not isinstance(row, BadRow))
+        masks, count = (content for content in found if content is not None), None
+    else:
+        end = settings["annotation_suffix"].lower()
+        files = (file for file in Listing().walk(source) if not file.fault)
+        masks = [source / file.path for file in files if file.path.lower().endswith(end)]
+        count = len(masks)
+    place = f"the masks in {source.relative_to(folder.parent).as_posix()}"
+    values = values_of(masks, place, settings["max_pixels"], count)
+    return class_list_of(values, place, named), f"the values of {place}"
+
+
+def _files(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """Return the files in a folder with one of these names, in lower or upper case."""
+    if not folder.is_dir():
+        return []
+    return [path for path in sorted(folder.iterdir()) if path.name.lower() in names]
