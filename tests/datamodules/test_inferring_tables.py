@@ -11,7 +11,8 @@ import pytest
 from datamodules.inferring.columns import Content
 from datamodules.inferring.labelled import infer_tables
 from datamodules.reading.errors import DataError
-from datamodules.reading.sources import AUTO_FILES
+from datamodules.reading.rows import Row
+from datamodules.reading.sources import AUTO_FILES, HUB_SPLITS, HubTable
 
 OPEN: dict[str, Any] = {
     "data_dir": "data", "hub": None, "files": AUTO_FILES, "classes": None, "num_classes": None,
@@ -260,3 +261,46 @@ def test_a_table_of_images(tmp_path: Path) -> None:
     columns = inferred(tmp_path, "image_column")
     assert (columns["image_column"], columns["label_column"]) == ("file", "kind")
     assert columns["classes"] == ["cat", "dog"]
+
+
+def on_the_hub(
+    monkeypatch: pytest.MonkeyPatch, splits: dict[str, list[dict[str, Any]]], names: dict[str, Any]
+) -> None:
+    """Replace the hub by these splits."""
+
+    def table(hub: str, split: str) -> HubTable:
+        assert hub == "some/moods"
+        found = splits[HUB_SPLITS[split]]
+        return HubTable(list(found[0]), (Row(i, None, row) for i, row in enumerate(found)), names)
+
+    monkeypatch.setattr("datamodules.inferring.table_source.hub_table", table)
+    monkeypatch.setattr("datamodules.inferring.tables.hub_splits", lambda _: list(splits))
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"), [({}, ["anger", "joy"]), ({"mood": ["joy", "anger"]}, ["joy", "anger"])]
+)
+def test_a_dataset_on_the_hub(
+    names: dict[str, Any], classes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"note": text(i), "mood": ("joy", "anger")[i % 2]} for i in range(9)]
+    on_the_hub(monkeypatch, {"train": found, "validation": found}, names)
+    assert inferred(tmp_path / "moods", hub="some/moods") == {
+        "files.train": "train", "files.val": "validation", "files.test": None, "test_fraction": 0.1,
+        "label_column": "mood", "text_column": "note", "classes": classes, "num_classes": 2,
+    }  # fmt: skip
+    write(tmp_path / "moods" / "own.csv", rows())
+    assert inferred(tmp_path / "moods", hub="some/moods")["files.train"] == "own.csv"
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(_: str) -> list[str]:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("datamodules.inferring.tables.hub_splits", unreachable)
+    with pytest.raises(DataError) as raised:
+        inferred(tmp_path / "moods", hub="some/moods")
+    assert str(raised.value) == (
+        f"no table in {tmp_path / 'moods'} nor on the hub as some/moods (no network); put the "
+        f"files there (or set paths.data_dir), or go online once to download them"
+    )

@@ -47,6 +47,35 @@ def test_names_are_separated(value: Any, expected: tuple[int, ...] | str) -> Non
     assert bool(reason) == isinstance(expected, str)
 
 
+@pytest.mark.parametrize(
+    ("names", "value", "expected"),
+    [
+        (["0", "1"], "1.0", 1), (["0", "1"], 1.0, 1), (["0", "1"], 1, 1), (["0", "1"], " 1. ", 1),
+        (["0", "1"], "1.5", "label '1.5' is none of 0, 1"), (["0", "1"], "01", "label '01' is none of 0, 1; did you mean 1?"),
+        (["1", "2"], 1.0, 0), (["-1.0", "1.0"], "-1", 0), (["-1.0", "1.0"], -1, 0), (["1", "1.0"], "1.0", 1),
+        (["false", "true"], True, 1), (["false", "true"], "True", 1), (["False", "True"], "FALSE", 0),
+        (["ham", "spam"], 1, 1), (["ham", "spam"], 1.0, "label '1.0' is none of ham, spam"),
+        (["ham", "spam"], "1.0", "label '1.0' is none of ham, spam"), (["0", "1"], float("nan"), "label 'nan' is none of 0, 1"),
+    ],
+)  # fmt: skip
+def test_whole_numbers_and_truth_values_have_several_spellings(
+    names: list[str], value: Any, expected: int | str
+) -> None:
+    reader = label_reader("label", None, names)
+    label, reason = reader.read({"label": value})
+    assert (reason or label) == expected
+    if isinstance(value, str):
+        assert reader.is_complete({"label": value}) == isinstance(expected, int)
+    several = label_reader("label", ";", names)
+    found, reason = several.read({"label": [value]})
+    assert (reason or found.index(1.0)) == expected
+
+
+def test_a_label_map_is_asked_before_other_spellings() -> None:
+    reader = label_reader("label", None, ["0", "1"], {"1.0": "0"})
+    assert [reader.read({"label": value})[0] for value in ("1", "1.0", "1.00")] == [1, 0, 1]
+
+
 def test_an_empty_label_is_a_label_of_a_row() -> None:
     reader = SeparatedLabels("tags", ";", NAMES)
     assert reader.is_complete({"tags": "joy"})
