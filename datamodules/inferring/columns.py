@@ -177,10 +177,13 @@ def check_header(columns: Sequence[Column], place: str) -> None:
     """Raise `DataError` if the names of the columns look like the values of a row."""
     names = [column.name for column in columns]
     numbered = names == [str(number) for number in range(len(names))]
+    known = (*TEXT_NAMES, "label", *LABEL_NAMES, *SEPARATED_NAMES)
+    if numbered or any(_named(column, known) for column in columns):
+        return
     for column in columns:
         name = column.name
-        is_value = name in column.values and column.is_label()
-        if is_value or len(name.split()) > 2 * _LONG or (_is_number(name) and not numbered):
+        is_sentence = len(name.split()) > 2 * _LONG and not name.endswith(("?", ":"))
+        if is_sentence or _is_number(name) or (column.is_label() and name in column.values):
             msg = (
                 f"{place} has no header: its first line is a row ({shortened(names)}); put a line "
                 f"with the names of the columns above it, such as text,label"

@@ -1,7 +1,7 @@
 """What the tables of a labelled dataset decide: files, columns, classes, the part for the test."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -235,10 +235,22 @@ def _counts(table: Table, state: _State, separator: str | None) -> Counter[str]:
     column = state.settings["label_column"]
     values = table.values(state.columns, column)
     if separator is None:
-        return count_labels(values)
+        return count_labels(_single(values, f"column '{column}' of {table.name}"))
     parts = (
         part
         for value in values
         for part in (value if isinstance(value, list) else str(value or "").split(separator))
     )
     return count_labels(parts)
+
+
+def _single(values: Iterable[Any], place: str) -> Iterator[Any]:
+    """Yield the values; raise `DataError` if one is not a single label."""
+    for value in values:
+        if isinstance(value, list | dict):
+            msg = (
+                f"{place} holds {value!r:.60}, not one label; name another column in "
+                f"data.label_column, or for a list of labels set data.label_separator=';'"
+            )
+            raise DataError(msg)
+        yield value

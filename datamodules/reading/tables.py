@@ -54,7 +54,8 @@ def read_rows(
         msg = f"{path}: cannot read '{suffix}' files; give one of {known}{advice_for_suffix(path)}"
         raise DataError(msg)
     if path.stat().st_size == 0:
-        msg = f"{path} is empty; it needs the columns {', '.join(needed)}"
+        needs = f"it needs the columns {', '.join(needed)}" if needed else "add rows to it"
+        msg = f"{path} is empty; {needs}"
         raise DataError(msg)
     if suffix == ".parquet":
         yield from _read_parquet(path, needed, advice, columns)

@@ -170,6 +170,7 @@ def test_columns_are_found(
         ({"text": text, "label": lambda _: ""}, {}, "column 'label' of a.csv has no label"),
         ({text(0): text, "A": lambda i: "AB"[i % 2]}, {}, "a.csv has no header: its first line is a row"),
         ({"fine": text, "1": lambda i: i % 2}, {}, "a.csv has no header"),
+        ({"was it fine? How did you like it on the whole?": text}, {}, "no column looks like the labels"),
     ],
 )  # fmt: skip
 def test_a_question_about_columns_and_classes(
@@ -183,6 +184,25 @@ def test_a_question_about_columns_and_classes(
         inferred(tmp_path, **settings)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_list_is_no_single_label(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", rows([["joy"], ["joy", "fear"]]))
+    with pytest.raises(
+        DataError, match=r"column 'label' of a.jsonl holds \['joy'\], not one label"
+    ):
+        inferred(tmp_path)
+    assert inferred(tmp_path, label_separator=";")["classes"] == ["fear", "joy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "a.csv is empty; add rows to it"), ("text,label\n", "a.csv has no rows; add rows to it")],
+)
+def test_a_table_without_rows(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        inferred(tmp_path)
 
 
 def test_the_right_number_answers_the_question(tmp_path: Path) -> None:
