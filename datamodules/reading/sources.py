@@ -37,7 +37,7 @@ def wanted_files(files: Files, splits: Sequence[str]) -> dict[str, str]:
     named = {split: files.get(split) for split in splits}
     for split, name in named.items():
         if split != "val" and not isinstance(name, str):
-            advice = ", or set test=false" if split == "test" else ""
+            advice = ", set data.test_fraction, or set test=false" if split == "test" else ""
             msg = f"data.files.{split}: received {name!r}; name a file{advice}"
             raise DataError(msg)
     return {split: name for split, name in named.items() if isinstance(name, str)}

@@ -429,7 +429,9 @@ def test_a_run_without_test_needs_no_test_file(
     assert set(folder.read_json("provenance.json")["data"]) == {"train", "val", "overlaps"}
     assert "test" not in folder.read_json("metrics.json")
     ended = train(*overrides, "data.files.test=null", folder=ended.folder.with_name("other"))
-    assert "data.files.test: received None; name a file, or set test=false" in ended.error
+    assert (
+        "data.files.test: received None; name a file, set data.test_fraction, or set" in ended.error
+    )
 
 
 def test_a_train_file_that_is_too_small_to_draw_from(covid_dir: Path) -> None:
