@@ -35,9 +35,11 @@ SPLITS = ("train", "val", "test")
 BatchSize = Annotated[int, Ge(1)]
 MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects larger images itself
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
+TestFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 Workers = Annotated[int, Ge(0)]
 _OTHER_DATA_ADVICE = "fix the file, or leave such rows out with --on-bad-rows skip"
 _MAX_NAMED = 5  # class names listed in a warning
+_TEST_SEED = 0  # of the test split, which is the same for every seed of a run
 
 
 def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
@@ -114,6 +116,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         val_fraction: float,
         on_bad_rows: Literal["error", "skip"],
         seed: int,
+        test_fraction: float | None = None,
     ) -> None:
         """Store the settings that all datasets share.
 
@@ -121,9 +124,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
             on_bad_rows: Raise an error, or leave bad rows out and list them.
             seed: Seed of the sample order and of the val split.
+            test_fraction: Fraction of train that becomes test, 0..1; None if test has a file.
         """
         super().__init__()
         self.val_fraction, self.on_bad_rows, self.seed = val_fraction, on_bad_rows, seed
+        self.test_fraction = test_fraction
         self.bad_rows: list[BadRow] = []
         self.splits: dict[str, _Split] = {}
         self.stored: dict[str, StoredFeatures] = {}
@@ -140,9 +145,16 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """
         return []
 
+    @property
+    def splits_of_files(self) -> list[str]:
+        """The splits whose files are read; if test is drawn from train, train is one of them."""
+        if self.test_fraction is None:
+            return list(self.splits_to_read)
+        return ["train", *(name for name in self.splits_to_read if name not in ("train", "test"))]
+
     @abstractmethod
     def read_splits(self) -> tuple[dict[str, _Split], list[BadRow]]:
-        """Read every split that has a file; return the splits and the bad rows.
+        """Read the files of `splits_of_files`; return the splits and the bad rows.
 
         Raises:
             DataError: If the data is missing or cannot be read at all.
@@ -164,10 +176,15 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         raise DataError(msg)
 
     @abstractmethod
-    def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the positions of train and of val in a split without a val file.
+    def divide(
+        self, split: _Split, fraction: float, seed: int
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the positions of two parts of a split; the second becomes val or test.
 
-        The second part has `val_fraction` of the samples.
+        Args:
+            split: The samples of the train file.
+            fraction: Fraction of the second part, between 0 and 1.
+            seed: Seed; equal seeds return equal parts on every machine.
         """
 
     def unseen(self, split: _Split) -> list[str]:  # noqa: ARG002 - for subclasses
@@ -200,20 +217,16 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
             split, bad = self.read_test_data(self.test_data)
             splits = {"test": split}
             self.bad_rows = leave_out(bad, self.on_bad_rows, _OTHER_DATA_ADVICE)
-        drawn = "val" in self.splits_to_read and "val" not in splits
-        if drawn:
-            first, second = self.divide(splits["train"])
-            splits["val"], splits["train"] = (
-                splits["train"].take(second),
-                splits["train"].take(first),
-            )
+        drawn = self._draw(splits)
         for name in self.splits_to_read:
             if not len(splits[name]):
                 msg = f"the {name} split has no usable row; {len(bad)} were left out"
-                if name in ("train", "val") and drawn:
+                part = name if name in drawn else drawn[-1] if drawn and name == "train" else None
+                if part is not None:
                     msg = (
-                        f"data.val_fraction={self.val_fraction}: the train file has too few rows "
-                        f"of each class to draw the val split from; name a file in data.files.val"
+                        f"data.{part}_fraction={getattr(self, f'{part}_fraction')}: the train file "
+                        f"has too few rows of each class to draw the {part} split from; name a "
+                        f"file in data.files.{part}"
                     )
                 raise DataError(msg)
         unseen = self.unseen(splits["train"]) if "train" in self.splits_to_read else []
@@ -233,6 +246,21 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                 else f"{len(shared)} {self.sample_noun} occur"
             )
             log.warning("%s in both %s and %s, for example: %.80s", count, a, b, example)
+
+    def _draw(self, splits: dict[str, _Split]) -> list[str]:
+        """Draw test and val from train where they have no files; return which ones."""
+        parts = {}
+        if self.test_fraction is not None and self.test_data is None:
+            parts["test"] = self.test_fraction, _TEST_SEED
+        if "val" in self.splits_to_read and "val" not in splits:
+            parts["val"] = self.val_fraction, self.seed
+        for name, (fraction, seed) in parts.items():
+            first, second = self.divide(splits["train"], fraction, seed)
+            splits[name], splits["train"] = (
+                splits["train"].take(second),
+                splits["train"].take(first),
+            )
+        return list(parts)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002 - Lightning's signature
         """Raise a `DataError` that a worker returned in place of a batch."""

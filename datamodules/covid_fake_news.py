@@ -20,7 +20,7 @@ class CovidFakeNewsDataModule(TextDataModule):
 
         The id column may be missing.
         """
-        columns, rows = hub_table(str(self.hub), split)
+        columns, rows, _ = hub_table(str(self.hub), split)
         reader = self.reader
         text = next(
             (name for name in (reader.text_column, *_TEXT_COLUMNS) if name in columns), None

@@ -8,7 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from datamodules.base import BatchSize, MaxPixels, SizeState, ValFraction, Workers
+from datamodules.base import (
+    BatchSize,
+    MaxPixels,
+    SizeState,
+    TestFraction,
+    ValFraction,
+    Workers,
+)
 from datamodules.images.batching import ImageBatches
 from datamodules.images.duplicates import report_two_labels
 from datamodules.images.rows import EncodedImage, ImageReader
@@ -24,6 +31,7 @@ from datamodules.reading.rows import COLUMN_ADVICE, other_columns
 from datamodules.reading.sources import (
     AUTO_FILES,
     Files,
+    check_drawn,
     check_hub_columns,
     hub_table,
     split_sources,
@@ -56,10 +64,12 @@ class ImageDataModule(ImageBatches):
         label_column: str | list[str] | None = None,
         label_separator: str | None = None,
         label_map: dict[Any, str] | None = None,
+        group_column: str | None = None,
         delimiter: str | None = None,
         quoting: Quoting | None = None,
         encoding: str | None = None,
         val_fraction: ValFraction = 0.1,
+        test_fraction: TestFraction | None = None,
         train_rows: Annotated[int, Ge(1)] | None = None,
         in_memory: bool = True,  # noqa: FBT001, FBT002 - named in the config
         size: Annotated[int, Ge(2)] | None = 256,
@@ -93,11 +103,15 @@ class ImageDataModule(ImageBatches):
             label_separator: String between the labels of one image, for images with several labels.
             label_map: Value in the label column -> name of its class or label, for values that are
                 no names.
+            group_column: Column of the train table whose equal values stay in one split, where val
+                or test is drawn from train.
             delimiter: Character between two fields of a CSV or TSV file; None finds it.
             quoting: csv if a field in quotes may contain delimiters and line ends, none if quotes
                 are part of the values; None finds it.
             encoding: Python's name of the tables' encoding; None finds it.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
+            test_fraction: Fraction of train that becomes test if `files` has no test file, 0..1. It
+                is the same for every seed.
             train_rows: Number of rows to read from the start of the train file, which has to be a
                 table; None reads all.
             in_memory: Whether to decode all images once and keep them.
@@ -130,6 +144,13 @@ class ImageDataModule(ImageBatches):
             "hub": hub,
             "image_column": image_column,
             "label_column": label_column,
+            "label_separator": label_separator,
+            "label_map": label_map,
+            "group_column": group_column,
+            "test_fraction": test_fraction,
+            "delimiter": delimiter,
+            "quoting": quoting,
+            "encoding": encoding,
         }
         settled = with_findings(given, self.infer(given))
         super().__init__(
@@ -142,13 +163,18 @@ class ImageDataModule(ImageBatches):
             seed,
             label_map,
             TableFormat(encoding, delimiter, quoting),
+            settled["test_fraction"],
+            group_column,
         )
         if not in_memory and size is None:
             msg = "data.in_memory=false needs data.size, to which all images are resized"
             raise DataError(msg)
         self.folder, self.files = settled["folder"], settled["files"]
         self.data_dir, self.hub = data_dir, hub
-        self.reader = ImageReader(settled["image_column"], self.labels, self.class_names)
+        check_drawn(self.files, self.test_fraction, group_column)
+        self.reader = ImageReader(
+            settled["image_column"], self.labels, self.class_names, group_column
+        )
         self.train_rows, self.in_memory = train_rows, in_memory
         self.augmentation: Augmentation = {**NO_AUGMENTATION, **augmentation}
         self.decoding = Decoding(max_pixels, None if size is None else (size, size), convert)
@@ -167,7 +193,7 @@ class ImageDataModule(ImageBatches):
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""
-        limited = self.train_rows is not None and "train" in self.splits_to_read
+        limited = self.train_rows is not None and "train" in self.splits_of_files
         if limited and Path(self.files["train"]).suffix not in TABLES:
             msg = (
                 f"data.train_rows={self.train_rows} needs a table ({', '.join(TABLES)}): "
@@ -187,15 +213,22 @@ class ImageDataModule(ImageBatches):
 
         With the state of a run, images have the size of the run's images.
         """
-        images = self._images(path, "test", other_columns(self.reader.columns))
+        images = self._images(path, "test", other_columns(self._reader_of("test").columns))
         decoding = replace(self.decoding, size=self.run_size or self.decoding.size)
         return self._stored(images, "test", decoding)
 
     def _images(
         self, path: Path, split: str, advice: str = COLUMN_ADVICE
     ) -> Iterator[EncodedImage | BadRow]:
-        found = self.format_of(path, split, self.reader.columns)
-        return self.reader.read(path, split, advice, found)
+        reader = self._reader_of(split)
+        if reader.group_column is not None:
+            advice = advice.replace("text_column", "group_column")
+        found = self.format_of(path, split, reader.columns)
+        return reader.read(path, split, advice, found)
+
+    def _reader_of(self, split: str) -> ImageReader:
+        """Return the reader of a split; only train is divided, so only it needs groups."""
+        return self.reader if split == "train" else replace(self.reader, group_column=None)
 
     def _stored(
         self, images: Iterable[EncodedImage | BadRow], split: str, decoding: Decoding
@@ -233,7 +266,7 @@ class ImageDataModule(ImageBatches):
         found = split_sources(
             self.data_dir,
             self.folder,
-            wanted_files(self.files, self.splits_to_read),
+            wanted_files(self.files, self.splits_of_files),
             self.hub,
             self._images,
             self.rows_from_hub,
@@ -247,10 +280,13 @@ class ImageDataModule(ImageBatches):
             DataError: If the hub's dataset lacks a column.
         """
         table = hub_table(str(self.hub), split)
-        needed = [("image_column", self.reader.image_column)]
+        reader = self._reader_of(split)
+        needed = [("image_column", reader.image_column)]
         needed += [("label_column", column) for column in self.labels.columns]
+        if reader.group_column is not None:
+            needed.append(("group_column", reader.group_column))
         check_hub_columns(str(self.hub), table.columns, needed)
-        return self.reader.from_rows(table.rows, f"{self.hub}, {split}", split)
+        return reader.from_rows(table.rows, f"{self.hub}, {split}", split)
 
     def _first(self, images: Iterable[EncodedImage | BadRow]) -> Iterable[EncodedImage | BadRow]:
         for count, image in enumerate(images):

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from datamodules.base import Split, TransferDataModule
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.label_settings import check_classes, label_reader
 from datamodules.reading.labels import LabelReader
+from datamodules.reading.splits import grouped_split
 from datamodules.reading.tables import TEXT_SUFFIXES
 
 
@@ -20,6 +23,10 @@ class LabelledSplit(Split, Protocol):
     @property
     def labels(self) -> Any:  # noqa: ANN401 - a sequence or an array
         """Label of each sample; see `LabelReader`."""
+
+    @property
+    def groups(self) -> npt.NDArray[np.int64] | None:
+        """Group of each sample, [N]; None if the samples have no groups."""
 
 
 _Split = TypeVar("_Split", bound=LabelledSplit)
@@ -46,6 +53,8 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         seed: int,
         label_map: Mapping[Any, str] | None = None,
         table_format: TableFormat = TableFormat(),
+        test_fraction: float | None = None,
+        group_column: str | None = None,
     ) -> None:
         """Store the settings.
 
@@ -59,11 +68,14 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
             seed: Seed of the sample order and of the val split.
             label_map: Value in the label column -> name of its class or label.
             table_format: Encoding, delimiter and quoting of the tables.
+            test_fraction: Fraction of train that becomes test, 0..1; None if test has a file.
+            group_column: Column of train whose equal values stay in one split.
 
         Raises:
             DataError: If the settings contradict each other.
         """
-        super().__init__(val_fraction, on_bad_rows, seed)
+        super().__init__(val_fraction, on_bad_rows, seed, test_fraction)
+        self.group_column = group_column
         self.label_column, self.label_separator = label_column, label_separator
         self.label_map, self.table_format = label_map, table_format
         self.formats: dict[str, FoundFormat] = {}
@@ -96,9 +108,13 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
                 facts[split]["format"] = str(found)
         return facts
 
-    def divide(self, split: _Split) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the positions of train and of val in a split without a val file."""
-        return self.labels.divide(split.labels, self.val_fraction, self.seed)
+    def divide(
+        self, split: _Split, fraction: float, seed: int
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the positions of two parts with the same fraction of every class."""
+        if split.groups is None:
+            return self.labels.divide(split.labels, fraction, seed)
+        return grouped_split(self.labels.strata(split.labels), split.groups, fraction, seed)
 
     def unseen(self, split: _Split) -> list[str]:
         """Return the names of the classes that no sample of a split has."""

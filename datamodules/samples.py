@@ -120,8 +120,8 @@ class SampleTextDataModule(TextDataModule):
         """Store the number of rows of each split; other arguments are those of `TextDataModule`."""
         super().__init__(
             folder,
-            files,
             tokenizer,
+            files,
             classes=classes,
             id_column=id_column,
             max_length=max_length,

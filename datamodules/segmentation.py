@@ -216,9 +216,11 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         pairs = self.reader.read(root, name, "test")
         return check_pairs(pairs, "test", self.class_list, self.decoding)
 
-    def divide(self, split: SegmentationSplit) -> tuple[Sequence[int], Sequence[int]]:
+    def divide(
+        self, split: SegmentationSplit, fraction: float, seed: int
+    ) -> tuple[Sequence[int], Sequence[int]]:
         """Return the positions of train and of val, drawn at random."""
-        return random_split(len(split), self.val_fraction, self.seed)
+        return random_split(len(split), fraction, seed)
 
     def unseen(self, split: SegmentationSplit) -> list[str]:
         """Return the names of the classes without a pixel."""

@@ -11,16 +11,25 @@ import torch
 from annotated_types import Ge
 from torch.utils.data import DataLoader
 
-from datamodules.base import BatchSize, ValFraction, Workers
+from datamodules.base import BatchSize, TestFraction, ValFraction, Workers
 from datamodules.batches import TextBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
+from datamodules.inferring.findings import Finding, with_defaults, with_findings
+from datamodules.inferring.labelled import infer_texts, number_of_classes
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, Row, check_columns, other_columns
-from datamodules.reading.sources import Files, hub_table, split_sources, wanted_files
+from datamodules.reading.sources import (
+    AUTO_FILES,
+    Files,
+    check_drawn,
+    hub_table,
+    split_sources,
+    wanted_files,
+)
 from datamodules.reading.tables import read_rows
 from datamodules.reading.text_rows import RowReader, TextSplit
 from datamodules.texts.batching import (
@@ -41,6 +50,9 @@ from datamodules.texts.tokenizing import (
 
 log = logging.getLogger(__name__)
 
+# Columns of the rows that a subclass reads with its own code, if no others are set.
+_TEXT_COLUMN, _LABEL_COLUMN = "text", "label"
+
 
 class TextDataModule(LabelledDataModule[TextSplit]):
     """Train, val and test texts: cleaned, tokenised and batched by length."""
@@ -52,22 +64,24 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def __init__(
         self,
         folder: str,
-        files: Files,
         tokenizer: str | TokenizerSpec,
+        files: Files = AUTO_FILES,
         cleaning: Cleaning = DEFAULT_CLEANING,
         classes: list[str] | None = None,
         num_classes: int | None = None,
         data_dir: str = "data",
         hub: str | None = None,
-        text_column: str = "text",
-        label_column: str | list[str] = "label",
+        text_column: str | None = None,
+        label_column: str | list[str] | None = None,
         label_separator: str | None = None,
         label_map: dict[Any, str] | None = None,
         id_column: str | None = None,
+        group_column: str | None = None,
         delimiter: str | None = None,
         quoting: Quoting | None = None,
         encoding: str | None = None,
         val_fraction: ValFraction = 0.1,
+        test_fraction: TestFraction | None = None,
         max_length: Annotated[int, Ge(3)] = 128,  # one token between the two special ones
         batch_size: BatchSize = 32,
         eval_batch_size: BatchSize = 64,
@@ -75,31 +89,38 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         num_workers: Workers = 0,
         seed: int = 1,
     ) -> None:
-        """Store the settings; nothing is read before `setup`.
+        """Store the settings.
+
+        What is left open is inferred from the data; see `infer`. If nothing is open, nothing is
+        read before `setup`.
 
         Args:
-            folder: The dataset's folder in `data_dir`.
-            files: File of each split.
+            folder: The dataset's folder in `data_dir` or the working directory, or its only table.
             tokenizer: Hub name, local folder, or the size of a vocabulary to build from the train
                 split.
+            files: File of each split; `auto` finds it in the folder.
             cleaning: Cleaning steps that are applied.
-            classes: Names of class or label 0, 1, ..., as in the label column.
-            num_classes: Number of classes; other parts of the config refer to it.
+            classes: Names of class or label 0, 1, ..., as in the label column; None infers them.
+            num_classes: Number of classes; other parts of the config refer to it. None infers it.
             data_dir: Folder of the datasets.
             hub: Name of the dataset on the hub, used if `folder` has none of the files.
-            text_column: Name of the text column.
-            label_column: Name of the label column. It has class names, or numbers 0..K-1 if the
-                file format has typed numbers. A list names the 0/1 column of each label, for texts
-                with several labels.
+            text_column: Name of the text column; None infers it.
+            label_column: Name of the label column; None infers it. It has class names, or numbers
+                0..K-1 if the file format has typed numbers. A list names the 0/1 column of each
+                label, for texts with several labels.
             label_separator: String between the labels of one text, for texts with several labels.
             label_map: Value in the label column -> name of its class or label, for values that are
                 no names, for example {0: ham, 1: spam}.
             id_column: Column whose values must be unique, if any.
+            group_column: Column of train whose equal values stay in one split, where val or test is
+                drawn from train.
             delimiter: Character between two fields of a CSV or TSV file; None finds it.
             quoting: csv if a field in quotes may contain delimiters and line ends, none if quotes
                 are part of the texts; None finds it.
             encoding: Python's name of the files' encoding; None finds it.
             val_fraction: Fraction of train that becomes val if there is no val file, 0..1.
+            test_fraction: Fraction of train that becomes test if `files` has no test file, 0..1. It
+                is the same for every seed.
             max_length: Number of tokens to which longer texts are truncated.
             batch_size: Texts in a training batch.
             eval_batch_size: Texts in a validation or test batch.
@@ -108,21 +129,35 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             seed: Seed of the order and of the val split.
 
         Raises:
-            DataError: If the arguments contradict each other.
+            DataError: If the arguments contradict each other, or the data does not decide what they
+                leave open.
         """
+        given = {
+            "folder": folder, "files": files, "data_dir": data_dir, "hub": hub, "classes": classes,
+            "num_classes": num_classes, "text_column": text_column, "label_column": label_column,
+            "label_separator": label_separator, "label_map": label_map, "id_column": id_column,
+            "group_column": group_column, "test_fraction": test_fraction, "delimiter": delimiter,
+            "quoting": quoting, "encoding": encoding,
+        }  # fmt: skip
+        found = with_findings(given, self.infer(given))
         super().__init__(
-            classes,
-            num_classes,
-            label_column,
+            found["classes"],
+            found["num_classes"],
+            found["label_column"] or _LABEL_COLUMN,
             label_separator,
             val_fraction,
             on_bad_rows,
             seed,
             label_map,
             TableFormat(encoding, delimiter, quoting),
+            found["test_fraction"],
+            group_column,
         )
-        self.folder, self.files, self.data_dir, self.hub = folder, files, data_dir, hub
-        self.reader = RowReader(text_column, self.labels, id_column)
+        self.folder, self.files, self.data_dir = found["folder"], found["files"], data_dir
+        self.hub = hub
+        check_drawn(self.files, self.test_fraction, group_column)
+        text_column = found["text_column"] or _TEXT_COLUMN
+        self.reader = RowReader(text_column, self.labels, id_column, group_column)
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
@@ -131,17 +166,36 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         )
         self.restored: TextTokenizer | None = None
 
+    @classmethod
+    def infer(cls, settings: Mapping[str, Any]) -> list[Finding]:
+        """Find the files, columns and classes that are open; see the base class.
+
+        A subclass whose own code reads the data, or its labels, has to set them.
+        """
+        given = with_defaults(cls, settings)
+        if cls.sources is not TextDataModule.sources:
+            return number_of_classes(given)
+        return infer_texts(
+            given,
+            has_classes=cls.label_reader is LabelledDataModule.label_reader,
+            own_hub=cls.rows_from_hub is not TextDataModule.rows_from_hub,
+        )
+
     def read_splits(self) -> tuple[dict[str, TextSplit], list[BadRow]]:
         """Read the rows of every split that has a file."""
         splits, bad = {}, []
         for split, (file, rows) in self.sources().items():
-            splits[split], faults = self.reader.read(rows, file, split)
+            splits[split], faults = self._reader_of(split).read(rows, file, split)
             bad += faults
         return splits, bad
 
+    def _reader_of(self, split: str) -> RowReader:
+        """Return the reader of a split; only train is divided, so only it needs groups."""
+        return self.reader if split == "train" else replace(self.reader, group_column=None)
+
     def read_test_data(self, path: Path) -> tuple[TextSplit, list[BadRow]]:
         """Read a labelled table; see the base class. It need not have the dataset's ids."""
-        reader = replace(self.reader, id_column=None)
+        reader = replace(self.reader, id_column=None, group_column=None)
         rows = self._rows(path, "test", reader, other_columns(reader.columns()))
         return reader.read(rows, path.name, "test")
 
@@ -154,7 +208,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         return split_sources(
             self.data_dir,
             self.folder,
-            wanted_files(self.files, self.splits_to_read),
+            wanted_files(self.files, self.splits_of_files),
             self.hub,
             self._rows,
             self.rows_from_hub,
@@ -163,8 +217,10 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def _rows(
         self, path: Path, split: str, reader: RowReader | None = None, advice: str = COLUMN_ADVICE
     ) -> Iterator[Row | BadRow]:
-        reader = reader or self.reader
+        reader = reader or self._reader_of(split)
         columns = reader.columns()
+        if reader.group_column is not None:
+            advice = advice.replace("image_column", "group_column")
         found = self.format_of(path, split, columns)
         return read_rows(path, columns, reader.is_complete_row, split, advice, found, columns)
 
@@ -175,7 +231,8 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             DataError: If the hub's dataset lacks a column.
         """
         table = hub_table(str(self.hub), split)
-        check_columns(Path(f"{self.hub} on the hub, {split}"), table.columns, self.reader.columns())
+        needed = self._reader_of(split).columns()
+        check_columns(Path(f"{self.hub} on the hub, {split}"), table.columns, needed)
         return table.rows
 
     @cached_property
@@ -241,8 +298,19 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         return FeatureInput(partial(self._samples, split, batches), batches, texts.lengths, digest)
 
     def describe(self) -> dict[str, Any]:
-        """Return the facts of the base class and the share of padding in training batches."""
+        """Return the facts of the base class, and those of the tokens.
+
+        For each split: number of truncated texts, the length that truncates them, number of tokens,
+        and how many of them are unknown. For train: share of padding in the batches.
+        """
         facts = super().describe()
+        for name, texts in self.tokenized.items():
+            facts[name] |= {
+                "truncated": texts.truncated,
+                "max_length": self.max_length,
+                "tokens": len(texts.flat),
+                "unknown_tokens": texts.unknown,
+            }
         if "train" not in self.splits:
             return facts
         lengths = self.tokenized["train"].lengths

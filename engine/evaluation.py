@@ -39,8 +39,21 @@ def evaluate(path: Path, data_dir: str | None) -> int:
     Raises:
         RunFolderError: If the folder has no tested run, or the test data has changed.
     """
-    folder = RunFolder(path)
-    recorded = folder.read_json("metrics.json").get("test")
+    task, devices = retest(path, data_dir)
+    recorded = _recorded(RunFolder(path))
+    metrics = task.results["test"].metrics
+    different = [name for name, value in metrics.items() if recorded.get(name) != value]
+    _print(metrics, recorded, devices)
+    print(f"loss: {task_loss(task)}")
+    print(
+        "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
+    )
+    return 1 if different else 0
+
+
+def _recorded(folder: RunFolder) -> dict[str, Any]:
+    """Return the recorded test metrics, or raise `RunFolderError`."""
+    recorded: dict[str, Any] | None = folder.read_json("metrics.json").get("test")
     if recorded is None:
         tested = (folder.path / "metrics.json").exists()
         why = (
@@ -50,6 +63,25 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         )
         msg = f"{folder.path} has no test metrics: {why}"
         raise RunFolderError(msg)
+    return recorded
+
+
+def retest(path: Path, data_dir: str | None = None) -> tuple[Task, int]:
+    """Test a run's best checkpoint on its test data.
+
+    Args:
+        path: The run folder.
+        data_dir: The folder of the datasets, or the run's dataset itself where that was renamed;
+            None for the one in config.yaml.
+
+    Returns:
+        The task with its results, and the number of devices.
+
+    Raises:
+        RunFolderError: If the folder has no tested run, or the test data has changed.
+    """
+    folder = RunFolder(path)
+    _recorded(folder)
     cfg, checkpoint = _open_checkpoint(folder)
     if data_dir is not None:
         _set_data_folder(cfg, Path(data_dir))
@@ -62,15 +94,7 @@ def evaluate(path: Path, data_dir: str | None) -> int:
         msg = f"{place}: the folder of the run's data is gone; pass its new place with --data-dir"
         raise DataError(msg) from error
     _check_data(folder, datamodule.describe()["test"])
-    task, devices = _test(cfg, folder, checkpoint, datamodule)
-    metrics = task.results["test"].metrics
-    different = [name for name, value in metrics.items() if recorded.get(name) != value]
-    _print(metrics, recorded, devices)
-    print(f"loss: {task_loss(task)}")
-    print(
-        "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
-    )
-    return 1 if different else 0
+    return _test(cfg, folder, checkpoint, datamodule)
 
 
 def _set_data_folder(cfg: DictConfig, data_dir: Path) -> None:

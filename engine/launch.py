@@ -1,11 +1,15 @@
-"""Compose the config with Hydra and run it; every end of a run is one line and an exit code."""
+"""Compose the config with Hydra and run it, from the command line or from Python.
+
+From the command line, every end of a run is one line and an exit code.
+"""
 
 import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,8 +21,8 @@ from omegaconf import DictConfig
 
 from engine.command_line.explaining import explaining_errors
 from engine.command_line.flags import CONFIG_NAME, split_flags
-from engine.command_line.hydra_settings import check_typed_overrides
-from engine.config.composing.composition import typed_overrides
+from engine.command_line.hydra_settings import check_overrides_from_python, check_typed_overrides
+from engine.config.composing.composition import hydra_app, typed_overrides
 from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.config.own_configs import check_own_configs
@@ -29,9 +33,10 @@ from engine.old_names import (
     translate_overrides,
 )
 from engine.processes import launching, ranks
-from engine.processes.outcome import describe, report_failure
+from engine.processes.outcome import describe, errors_for_python, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
+from engine.processes.terminal import logging_run
 from engine.sweeps.folders import check_job_folder
 from engine.sweeps.lifecycle import reporting_sweep
 from engine.sweeps.names import register_resolvers
@@ -42,14 +47,18 @@ from run_folders.sweep_job import check_own_folder, prepare_job, record_error
 
 log = logging.getLogger(__name__)
 
+_one_at_a_time = threading.RLock()
 
-def launch() -> int:
-    """Run the job or the sweep of the command line.
+
+def launch(arguments: Sequence[str]) -> int:
+    """Run the job or the sweep of a command line.
+
+    Args:
+        arguments: The words of the command line, without the program.
 
     Returns:
         The exit code.
     """
-    register_resolvers()
     end_with_supervisor()
     # Errors of the job are collected and raised after Hydra has returned. If `_job` raised them,
     # Hydra would print an extra line, and `explaining_errors` could blame the overrides.
@@ -58,7 +67,7 @@ def launch() -> int:
         partial(_job, failures)
     )
     with report_failure() as outcome:
-        flags, typed = split_flags(sys.argv[1:])
+        flags, typed = split_flags(arguments)
         check_overrides(typed)
         typed = _translate_typed(typed)
         resumes = any(override.startswith("sweep.resume=") for override in typed)
@@ -67,13 +76,53 @@ def launch() -> int:
             check_overrides(typed)
             typed = translate_overrides(typed)
         check_typed_overrides(typed)
-        sys.argv[1:] = [*flags, *typed]
+        register_resolvers(typed)
+        sys.argv[1:] = [*flags, *typed]  # Hydra reads it
         check_own_configs()
         with explaining_errors(typed), _raising_hydra(), reporting_sweep(resumes=resumes):
             job()
         if failures:
             raise failures[0]
     return outcome.code
+
+
+def train(overrides: Sequence[str]) -> Path:
+    """Run one job in this process, as `launch` does, and raise its errors.
+
+    It may be called again, in any thread, and in a notebook. Calls in several threads wait for each
+    other, because Hydra and the random seeds are global. `sys.argv` is not read.
+
+    Args:
+        overrides: Overrides as on the command line, without flags.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: If the user can mend the failure; the message is one line.
+        KeyboardInterrupt: On Ctrl-C.
+        SystemExit: On SIGTERM.
+    """
+    failures: list[Exception] = []
+    folders: list[Path] = []
+
+    def job(cfg: DictConfig) -> None:
+        folders.append(Path(HydraConfig.get().runtime.output_dir))
+        with logging_run(HydraConfig.get().job_logging):
+            _job(failures, cfg)
+
+    with _one_at_a_time, errors_for_python():
+        check_overrides_from_python(overrides)
+        check_overrides(overrides)
+        typed = _translate_typed(list(overrides))
+        check_typed_overrides(typed)
+        register_resolvers(typed)
+        check_own_configs()
+        with explaining_errors(typed), reporting_sweep(resumes=False), hydra_app() as app:
+            app.run(CONFIG_NAME, job, typed, with_log_configuration=False)
+        if failures:
+            raise failures[0]
+    return folders[0]
 
 
 def _translate_typed(typed: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from datamodules.inferring.findings import Finding
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import FEATURES
-from run_folders.errors import shortened
+from run_folders.errors import shortened, truncation
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ def make_plan(
 
     Returns:
         Plain values for plan.json: rows, totals, stages of unfreezing, batches per epoch, limits of
-        epochs and steps, precision, device, samples, share of padding.
+        epochs and steps, precision, device, samples, share of padding, truncated texts.
     """
     task.train()
+    splits = {split: data[split] for split in ("train", "val", "test") if split in data}
     rows = [row for name in task.lrs for row in _rows(task, name)]
     top = [row for row in rows if row.depth == 0]
     nodes = f"{trainer.num_nodes} nodes of " if trainer.num_nodes > 1 else ""
@@ -89,15 +90,17 @@ def make_plan(
         "overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
         "precision": str(trainer.precision),
         "device": f"{nodes}{trainer.num_devices} x {trainer.strategy.root_device.type}",
-        "samples": {
-            split: data[split]["rows"] for split in ("train", "val", "test") if split in data
-        },
+        "samples": {split: facts["rows"] for split, facts in splits.items()},
         "formats": {
             split: facts["format"]
             for split, facts in data.items()
             if isinstance(facts, dict) and "format" in facts
         },
         "padding_share": data.get("train", {}).get("padding_share"),
+        "truncated": {
+            split: facts["truncated"] for split, facts in splits.items() if "truncated" in facts
+        },
+        "max_length": next(iter(splits.values()), {}).get("max_length"),
     }
 
 
@@ -165,6 +168,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
     for finding in shown_findings:
         value = finding.value
         text = shortened(map(str, value)) if isinstance(value, list) else str(value)
+        text = "null" if value is None else text
         table.add_row(f"data.{finding.key}", escape(finding.shown or text), escape(finding.why))
     console.print(table)
 
@@ -198,6 +202,10 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         by_format.setdefault(found, []).append(split)
     for found, splits in by_format.items():
         console.print(f"read as: {found} ({', '.join(splits)})", highlight=False, markup=False)
+    for split, count in plan["truncated"].items():
+        if count:
+            text = truncation(count, plan["samples"][split], plan["max_length"])
+            console.print(f"{split}: {text} and cut off there", highlight=False)
     batches = f"batches per epoch: {plan['batches_per_epoch']:,}{padding_text}"
     training = f"{batches}; epochs: {_epochs(plan)}"
     console.print(training if plan["batches_per_epoch"] else "nothing is trained", highlight=False)

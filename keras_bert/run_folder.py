@@ -4,6 +4,7 @@ This module imports no large library.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,5 +86,5 @@ def _recorded(folder: KerasRunFolder) -> Iterator[None]:
         if folder.last_checkpoint.is_file():
             command = folder.read_config()["command"]
             words = ("-m", "keras_bert", command, "--resume", folder.path)
-            error.add_note(f"to resume: {shell_command(*words)}")
+            error.add_note(f"to resume: {shell_command(sys.executable, *words)}")
         raise

@@ -9,6 +9,7 @@ import pandas as pd
 from reports import plots
 from reports.kinds.base import page_of_run
 from reports.record import RunRecord, read_run
+from run_folders.errors import truncation
 from run_folders.files import write_text
 from run_folders.kinds import kind_named, metric_of, metric_text, shown_in
 from run_folders.metrics import LOSS
@@ -33,6 +34,7 @@ def environment(more: Path | None = None) -> jinja2.Environment:
     environment.filters["share"] = lambda value: f"{value:.1%}"
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["thousands"] = _thousands
+    environment.globals["truncation"] = truncation
     return environment
 
 

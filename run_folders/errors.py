@@ -88,6 +88,14 @@ def shortened(names: Iterable[str], count: int = 5) -> str:
     return ", ".join(found[:count]) + (f" and {more} more" if more > 0 else "")
 
 
+def truncation(count: int, total: int, max_length: int) -> str:
+    """Return how many of the texts are truncated to a number of tokens, in words."""
+    share = f"{count / total:.1%}".replace("%", " %")
+    few = "less than 0.1 %" if share == "0.0 %" else share
+    texts = f"{count:,} of {total:,} texts {'is' if count == 1 else 'are'}"
+    return f"{texts} longer than {max_length} tokens ({few})"
+
+
 def near_names(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
     """Return the known names that are similar to a mistyped one.
 

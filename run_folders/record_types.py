@@ -104,6 +104,8 @@ class Plan(TypedDict):
     precision: str
     device: str
     padding_share: float | None
+    truncated: NotRequired[dict[str, int]]
+    max_length: NotRequired[int | None]
     features: NotRequired[Features]
     samples: NotRequired[dict[str, int]]
     formats: NotRequired[dict[str, str]]
@@ -135,6 +137,10 @@ class Split(TypedDict):
     rows: int
     sha256: str
     skipped_rows: NotRequired[int]
+    truncated: NotRequired[int]
+    max_length: NotRequired[int]
+    tokens: NotRequired[int]
+    unknown_tokens: NotRequired[int]
 
 
 class Overlap(TypedDict):

@@ -17,6 +17,7 @@ PACKAGES = (
     "lightning_modules",
     "reports",
     "keras_bert",
+    "thaw",
     "scripts",
     "benchmarks",
     "hydra_plugins",
@@ -151,6 +152,12 @@ def test_nothing_imports_the_entry_points() -> None:
             assert not roots(imports(path)) & {"train", "scripts"}, path
 
 
+def test_only_the_entry_points_import_the_public_names() -> None:
+    for folder in set(PACKAGES) - {"thaw", "scripts"}:
+        for path in sources(folder):
+            assert "thaw" not in roots(imports(path)), path
+
+
 def test_nothing_imports_keras_bert() -> None:
     for folder in set(PACKAGES) - {"keras_bert"}:
         for path in sources(folder):
@@ -181,7 +188,8 @@ def test_imports_from_other_packages_are_light(folder: str, reached: str) -> Non
 
 
 def test_entry_points_import_nothing_heavy_at_the_top() -> None:
-    light = [ROOT / "train.py", *sources("scripts"), ROOT / "engine/config/composing/groups.py"]
+    light = [ROOT / "train.py", *sources("scripts"), *sources("thaw")]
+    light.append(ROOT / "engine/config/composing/groups.py")
     light.append(ROOT / "engine" / "processes" / "outcome.py")
     for path in light:
         assert not roots(imports(path, top_level_only=True)) & (

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import BadRow
+from datamodules.reading.splits import Groups
 from datamodules.reading.texts import Texts
 
 _NO_ROW = 0  # rows of a table count from 1
@@ -26,6 +27,7 @@ class EncodedRows:
         paths: Path of each image file; empty for the others, whose content is in `contents`.
         contents: Position -> content.
         labels: Label of each image; see `LabelReader`. Equal tuples are one object.
+        groups: Group of each image, if the images have groups.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class EncodedRows:
         self.files, self.paths = Texts(), Texts()
         self.contents: dict[int, bytes] = {}
         self.labels: list[Any] = []
+        self.groups = Groups()
         self._known: dict[Any, Any] = {}
 
     @classmethod
@@ -56,6 +59,8 @@ class EncodedRows:
         self.index.append(image.index)
         self.rows.append(image.row or _NO_ROW)
         self.files.append(image.file)
+        if image.group is not None:
+            self.groups.append(image.group)
         if isinstance(image.label, tuple):
             self.labels.append(self._known.setdefault(image.label, image.label))
         else:
@@ -109,6 +114,7 @@ class EncodedRows:
         taken.rows = array("q", (self.rows[p] for p in positions))
         taken.files = self.files.take(positions)
         taken.labels = [self.labels[p] for p in positions]
+        taken.groups = self.groups.take(positions)
         if sources:
             taken.paths = self.paths.take(positions)
             taken.contents = {

@@ -11,7 +11,7 @@ from datamodules.images.listing import Listing
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, TableFormat
 from datamodules.reading.labels import ClassLabels, LabelReader
-from datamodules.reading.rows import COLUMN_ADVICE, Row
+from datamodules.reading.rows import COLUMN_ADVICE, Row, key_fault
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import read_rows
 from run_folders.errors import near_names, shortened
@@ -28,6 +28,7 @@ class EncodedImage:
         label: Label; see `LabelReader`. An image with a mask has 0.
         file: Name of the file, for messages.
         row: Row in that file, from 1; None for an image file.
+        group: Value of the column that keeps images in one split; None without such a column.
     """
 
     index: int
@@ -35,6 +36,7 @@ class EncodedImage:
     label: Any
     file: str
     row: int | None
+    group: str | None = None
 
     @property
     def name(self) -> str:
@@ -58,16 +60,19 @@ class ImageReader:
         image_column: Column of the images in a table.
         labels: Reader of the labels in a table.
         class_names: Name of class 0, 1, ...; in an image folder, the names of the class folders.
+        group_column: Column of a table whose equal values stay in one split, if any.
     """
 
     image_column: str
     labels: LabelReader
     class_names: Sequence[str]
+    group_column: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read from a table."""
-        return [self.image_column, *self.labels.columns]
+        groups = [] if self.group_column is None else [self.group_column]
+        return [self.image_column, *self.labels.columns, *groups]
 
     def read(
         self,
@@ -91,6 +96,12 @@ class ImageReader:
             DataError: If `path` is neither, or contains a folder that is not named after a class.
         """
         if path.is_dir():
+            if self.group_column is not None:
+                msg = (
+                    f"data.group_column={self.group_column}: {path} is a folder, which has no "
+                    f"columns; leave it out, or list the images in a table"
+                )
+                raise DataError(msg)
             if not isinstance(self.labels, ClassLabels):
                 msg = (
                     f"{path}: images in class folders have one class each; name a table in "
@@ -128,10 +139,12 @@ class ImageReader:
                 continue
             label, reason = self.labels.read(row.values)
             source, fault = image_source(row.values, self.image_column, folder)
+            reason = reason or key_fault(row, self.group_column)
             if fault or reason:
                 yield BadRow(split, file, row.index + 1, row.line, fault or reason)
             else:
-                yield EncodedImage(row.index, source, label, file, row.index + 1)
+                group = None if self.group_column is None else str(row.values[self.group_column])
+                yield EncodedImage(row.index, source, label, file, row.index + 1, group)
 
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
         listing = Listing()

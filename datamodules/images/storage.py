@@ -75,6 +75,11 @@ class ImageSplit(Dataset[ImageBatch]):
         """[N] row of each image in the split's file, from 0."""
         return self.encoded.indices
 
+    @property
+    def groups(self) -> npt.NDArray[np.int64] | None:
+        """[N] group of each image; None if the images have no groups."""
+        return self.encoded.groups.array()
+
     @abstractmethod
     def take(self, positions: Sequence[int]) -> Self:
         """Return a split with the images at these positions."""

@@ -26,6 +26,7 @@ Quoting = Literal["csv", "none"]
 Option = Literal["data.", "--"]  # the prefix of a key of the config, or of a command line's option
 DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 10_000  # lines from which the quoting is found
+_COMPARED = 100  # lines from which the delimiter is found
 _OTHER_BACKSLASH = re.compile(r'\\(?!")')
 # Text in some dialects with escapes, an escape in others.
 _UNCLEAR_BACKSLASH = re.compile(r'\\([^" \w]|$)')
@@ -185,12 +186,13 @@ def advice(option: Option, name: str, value: str) -> str:
 def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> FoundFormat:
     """Complete the format of a text file.
 
-    The delimiter is the one with which the header has the needed columns. Quotes are characters of
-    the texts if a considerable part of the rows has quotes that no CSV writer writes.
+    The delimiter is the one with which the header has the needed columns, or, if none are needed,
+    the first lines have as many fields as the header. Quotes are characters of the texts if a
+    considerable part of the rows has quotes that no CSV writer writes.
 
     Args:
         path: A .csv, .tsv, .jsonl or .txt file.
-        needed: Columns that the header must have.
+        needed: Columns that the header must have; empty if they are not known yet.
         settings: What the user set.
 
     Raises:
@@ -210,7 +212,7 @@ def find_format(path: Path, needed: Sequence[str], settings: TableFormat) -> Fou
     before, separator = _before_header(sample)
     header = sample[before] if before < len(sample) else ""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    delimiter = settings.delimiter or separator or _delimiter(header, needed, usual)
+    delimiter = settings.delimiter or separator or _delimiter(sample[before:], needed, usual)
     found = FoundFormat(
         encoding,
         delimiter,
@@ -252,12 +254,19 @@ def _before_header(sample: Sequence[str]) -> tuple[int, str]:
     return len(sample), separator
 
 
-def _delimiter(header: str, needed: Sequence[str], usual: str) -> str:
-    """Return the delimiter with which most of the needed columns are in the header."""
+def _delimiter(lines: Sequence[str], needed: Sequence[str], usual: str) -> str:
+    """Return the delimiter with which most of the needed columns are in the header.
 
-    def present(delimiter: str) -> int:
-        names = [name.strip() for name in FoundFormat("", delimiter).fields(header)]
-        return len({*needed}.intersection(spelled_as(names, needed)))
+    If no column is needed, it is the one with which most lines have as many fields as the header.
+    """
+
+    def present(delimiter: str) -> float:
+        rows = [FoundFormat("", delimiter).fields(line) for line in lines[:_COMPARED]]
+        header = rows[0] if rows else []
+        if needed:
+            names = [name.strip() for name in header]
+            return len({*needed}.intersection(spelled_as(names, needed)))
+        return sum(len(row) == len(header) for row in rows) if len(header) > 1 else 0
 
     return max(DELIMITERS, key=lambda delimiter: (present(delimiter), delimiter == usual))
 

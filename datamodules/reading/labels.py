@@ -48,6 +48,10 @@ class LabelReader(ABC):
     ) -> tuple[list[int], list[int]]:
         """Return the positions of two parts; the second has this fraction of the samples."""
 
+    def strata(self, labels: Sequence[Any]) -> Sequence[int]:
+        """Return the stratum of each sample: parts of grouped samples have equal shares of it."""
+        return [0] * len(labels)
+
     def unseen(self, labels: Sequence[Any]) -> list[str]:  # noqa: ARG002 - for subclasses
         """Return the names of classes without a sample; empty if there are no classes."""
         return []
@@ -104,6 +108,10 @@ class ClassLabels(LabelReader):
         """Return the positions of two parts with the same fraction of every class."""
         return stratified_split(labels, fraction, seed)
 
+    def strata(self, labels: Sequence[int]) -> Sequence[int]:
+        """Return the class of each sample."""
+        return labels
+
     def unseen(self, labels: Sequence[int]) -> list[str]:
         """Return the names of the classes without a sample."""
         seen = set(labels)
@@ -119,10 +127,13 @@ class _SeveralLabels(LabelReader):
         self, labels: Sequence[tuple[float, ...]], fraction: float, seed: int
     ) -> tuple[list[int], list[int]]:
         """Return the positions of two parts, stratified by the rarest label of each sample."""
+        return stratified_split(self.strata(labels), fraction, seed)
+
+    def strata(self, labels: Sequence[tuple[float, ...]]) -> Sequence[int]:
+        """Return the rarest label of each sample."""
         counts = [sum(values) for values in zip(*labels, strict=True)]
         rarest_first = sorted(range(len(counts)), key=lambda k: (counts[k], k))
-        strata = [next((k for k in rarest_first if values[k]), len(counts)) for values in labels]
-        return stratified_split(strata, fraction, seed)
+        return [next((k for k in rarest_first if values[k]), len(counts)) for values in labels]
 
     def unseen(self, labels: Sequence[tuple[float, ...]]) -> list[str]:
         """Return the names of the labels that no sample has."""

@@ -106,6 +106,22 @@ def check_columns(
             raise DataError(msg)
 
 
+def key_fault(row: Row, column: str | None) -> str:
+    """Return why the id or the group of a row cannot be used, or an empty string.
+
+    Args:
+        row: The row.
+        column: Its column; None if there is none to check.
+    """
+    if column is None:
+        return ""
+    value = row.values.get(column)
+    if value is None or value != value or not str(value).strip():  # NaN is empty too
+        return f"column '{column}' is empty"
+    fault = unreadable(str(value))
+    return f"column '{column}' {fault}" if fault else ""
+
+
 def unreadable(text: str, encoding: str = "utf-8") -> str:
     """Return why the characters of a text are invalid, or an empty string.
 

@@ -43,7 +43,26 @@ def wanted_files(files: Files, splits: Sequence[str]) -> dict[str, str]:
     return {split: name for split, name in named.items() if isinstance(name, str)}
 
 
-_HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+def check_drawn(files: Files, test_fraction: float | None, group_column: str | None) -> None:
+    """Raise `DataError` if a split that has a file is to be drawn from train.
+
+    Args:
+        files: File of each split.
+        test_fraction: Fraction of train that becomes test.
+        group_column: Column whose equal values stay in one split.
+    """
+    if test_fraction is not None and files.get("test") is not None:
+        msg = f"data.test_fraction={test_fraction}, and data.files.test={files['test']}; set one"
+        raise DataError(msg)
+    if group_column is not None and files.get("val") is not None and test_fraction is None:
+        msg = (
+            f"data.group_column={group_column} keeps groups together where val or test is drawn "
+            f"from train, but data.files names both; leave it out, or set data.files.val=null"
+        )
+        raise DataError(msg)
+
+
+HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def local_files(data_dir: str, folder: str, files: dict[str, str]) -> dict[str, Path]:
@@ -150,10 +169,12 @@ class HubTable(NamedTuple):
         columns: Names of its columns.
         rows: Its rows, with class names in place of label numbers, and images as
             {"bytes": ..., "path": ...}. They are read one at a time, and once.
+        class_names: Column of class labels -> names of its classes.
     """
 
     columns: list[str]
     rows: Iterator[Row]
+    class_names: dict[str, list[str]]
 
 
 def hub_table(hub: str, split: str, files: HubFiles | None = None) -> HubTable:
@@ -172,14 +193,14 @@ def hub_table(hub: str, split: str, files: HubFiles | None = None) -> HubTable:
 
     try:
         if files is None:
-            table = datasets.load_dataset(hub, split=_HUB_SPLITS[split])
+            table = datasets.load_dataset(hub, split=HUB_SPLITS[split])
         else:
             patterns = {split: files[split]}  # type: ignore[literal-required]
             table = datasets.load_dataset(
                 hub, split=split, revision=files["revision"], data_files=patterns
             )
     except ValueError as error:
-        msg = f"{hub} on the hub has no usable '{_HUB_SPLITS[split]}' split: {error}"
+        msg = f"{hub} on the hub has no usable '{HUB_SPLITS[split]}' split: {error}"
         raise DataError(msg) from error
     for key, feature in table.features.items():
         if isinstance(feature, datasets.Image):
@@ -192,7 +213,18 @@ def hub_table(hub: str, split: str, files: HubFiles | None = None) -> HubTable:
         Row(index, None, {key: _class_name(value, names.get(key)) for key, value in row.items()})
         for index, row in enumerate(table)
     )
-    return HubTable(list(table.column_names), rows)
+    return HubTable(list(table.column_names), rows, names)
+
+
+def hub_splits(hub: str) -> list[str]:
+    """Return the names of the splits of a dataset on the hub.
+
+    Raises:
+        OSError, ConnectionError: If the hub cannot be reached.
+    """
+    import datasets  # the import takes two seconds and is only needed here
+
+    return list(datasets.get_dataset_split_names(hub))
 
 
 def check_hub_columns(hub: str, columns: Sequence[str], needed: Iterable[tuple[str, str]]) -> None:

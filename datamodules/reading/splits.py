@@ -1,6 +1,8 @@
 """Division of a split in two by position and seed, and search for samples in two splits."""
 
-from collections.abc import Callable, Iterable, Mapping
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -39,6 +41,72 @@ def stratified_split(
         second += rng.permutation(np.flatnonzero(array == name))[:count].tolist()
     chosen = set(second)
     return [i for i in range(len(array)) if i not in chosen], sorted(chosen)
+
+
+class Groups:
+    """The group of each sample, from the values of a column."""
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._groups = array("q")
+
+    def append(self, value: object) -> None:
+        """Add the value of a sample; equal values are one group."""
+        text = str(value).strip()
+        self._groups.append(self._number.setdefault(text, len(self._number)))
+
+    def take(self, positions: Sequence[int]) -> "Groups":
+        """Return the groups of the samples at these positions; none if there are no groups."""
+        taken = Groups()
+        if self._groups:
+            taken._groups = array("q", (self._groups[p] for p in positions))
+        return taken
+
+    def array(self) -> npt.NDArray[np.int64] | None:
+        """Return the group of each sample, [N]; None if no value was added."""
+        return np.array(self._groups, np.int64) if self._groups else None
+
+
+def grouped_split(
+    labels: npt.ArrayLike, groups: npt.ArrayLike, fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Divide samples in two parts, with all samples of a group in one of them.
+
+    The groups are taken in random order. A group joins the second part if its classes then have
+    sizes that are closer to `fraction`. With two or more groups, each part has at least one.
+
+    Args:
+        labels: Class of each sample.
+        groups: Group of each sample, 0, 1, ...
+        fraction: Fraction of the second part, between 0 and 1.
+        seed: Seed; equal seeds return equal parts on every machine.
+
+    Returns:
+        Positions of the first and of the second part, ascending.
+    """
+    classes = np.unique(np.asarray(labels, np.int64), return_inverse=True)[1].tolist()
+    members: dict[int, Counter[int]] = {}
+    for group, label in zip(np.asarray(groups).tolist(), classes, strict=True):
+        members.setdefault(group, Counter())[label] += 1
+    missing = {label: count * fraction for label, count in Counter(classes).items()}
+    names = list(members)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(names)).tolist()
+    chosen: set[int] = set()
+    excess = {}
+    for group in (names[position] for position in order):
+        sizes = members[group].items()
+        excess[group] = sum(
+            abs(missing[label] - size) - abs(missing[label]) for label, size in sizes
+        )
+        if excess[group] < 0 and len(chosen) < len(names) - 1:
+            chosen.add(group)
+            for label, size in sizes:
+                missing[label] -= size
+    if not chosen and len(names) > 1:
+        chosen.add(min(excess, key=lambda group: excess[group]))
+    second = [i for i, group in enumerate(np.asarray(groups).tolist()) if group in chosen]
+    first = [i for i, group in enumerate(np.asarray(groups).tolist()) if group not in chosen]
+    return first, second
 
 
 def random_split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:

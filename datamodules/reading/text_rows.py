@@ -13,7 +13,8 @@ from datamodules.reading.errors import EMPTY_LINE, MARK, BadRow, DataError, chec
 from datamodules.reading.formats import TableFormat, find_format
 from datamodules.reading.labels import LabelReader
 from datamodules.reading.progress import tracked
-from datamodules.reading.rows import COLUMN_ADVICE, Row, unreadable
+from datamodules.reading.rows import COLUMN_ADVICE, Row, key_fault, unreadable
+from datamodules.reading.splits import Groups
 from datamodules.reading.tables import read_rows
 from datamodules.reading.texts import Texts
 
@@ -29,11 +30,13 @@ class TextSplit:
         indices: Row of each text in the file, from 0, [N] int64, ascending.
         texts: Texts as in the file.
         labels: Label of each text, [N] int64 or float32, or [N, K] float32; see `LabelReader`.
+        groups: Group of each text, [N] int64; texts of one group stay in one split.
     """
 
     indices: npt.NDArray[np.int64]
     texts: Texts
     labels: npt.NDArray[Any]
+    groups: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,7 +58,8 @@ class TextSplit:
         """Return a split with the rows at these positions."""
         chosen = np.asarray(positions, dtype=np.int64)
         texts = self.texts.take(chosen)
-        return TextSplit(self.indices[chosen], texts, self.labels[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return TextSplit(self.indices[chosen], texts, self.labels[chosen], groups)
 
     def texts_of(self, indices: Sequence[int]) -> list[str]:
         """Return the texts of these rows in the file."""
@@ -70,15 +74,17 @@ class RowReader:
         text_column: Name of the text column.
         labels: Reader of the labels.
         id_column: Column whose values must be unique, if any.
+        group_column: Column whose equal values stay in one split, if any.
     """
 
     text_column: str
     labels: LabelReader
     id_column: str | None
+    group_column: str | None = None
 
     def columns(self) -> list[str]:
         """Return the columns that are read."""
-        named = (self.text_column, *self.labels.columns, self.id_column)
+        named = (self.text_column, *self.labels.columns, self.id_column, self.group_column)
         return [column for column in named if column is not None]
 
     def is_complete_row(self, row: Mapping[str, str]) -> bool:
@@ -103,6 +109,7 @@ class RowReader:
         """
         indices, texts, labels, bad = array("q"), Texts(), _Labels(), []
         lines, identifiers = array("q"), Texts()
+        groups = Groups()
         count = 0
         for row in tracked(rows, f"reading {file}"):
             count = row.number
@@ -111,7 +118,9 @@ class RowReader:
                 continue
             text = row.values.get(self.text_column)
             label, reason = self.labels.read(row.values)
-            reason = text_fault(text, self.text_column) or reason or self._id_fault(row)
+            reason = text_fault(text, self.text_column) or reason
+            reason = reason or key_fault(row, self.id_column)
+            reason = reason or key_fault(row, self.group_column)
             if reason:
                 bad.append(BadRow(split, file, row.index + 1, row.line, reason))
                 continue
@@ -121,7 +130,9 @@ class RowReader:
             if self.id_column is not None:
                 lines.append(row.line or _NO_LINE)
                 identifiers.append(str(row.values.get(self.id_column)))
-        good = TextSplit(np.array(indices, np.int64), texts, labels.array())
+            if self.group_column is not None:
+                groups.append(row.values.get(self.group_column))
+        good = TextSplit(np.array(indices, np.int64), texts, labels.array(), groups.array())
         repeated = identifiers.repetitions()
         if repeated:
             kept = np.ones(len(good), dtype=bool)
@@ -145,16 +156,6 @@ class RowReader:
             msg = f"{file} has {header}no rows; add rows to it"
             raise DataError(msg)
         return good, bad
-
-    def _id_fault(self, row: Row) -> str:
-        """Return why the id of a row cannot be used, or an empty string."""
-        if self.id_column is None:
-            return ""
-        identifier = row.values.get(self.id_column)
-        if identifier is None or not str(identifier).strip():
-            return f"column '{self.id_column}' is empty"
-        fault = unreadable(str(identifier))
-        return f"column '{self.id_column}' {fault}" if fault else ""
 
 
 class _Labels:

@@ -25,6 +25,7 @@ class TokenizedTexts(Dataset[tuple[Tensor, Any, int]]):
         self.lengths = ids.lengths
         self.ends = np.cumsum(self.lengths)
         self.flat = torch.from_numpy(ids.flat)
+        self.truncated, self.unknown = ids.truncated, ids.unknown
         self.labels, self.indices = np.asarray(labels), np.asarray(indices)
 
     def __len__(self) -> int:

@@ -41,10 +41,14 @@ class TokenIds(NamedTuple):
     Attributes:
         flat: The ids of all texts, one after the other, int32.
         lengths: Number of tokens of each text, [N] int64.
+        truncated: Number of texts of which not all tokens are there.
+        unknown: Number of tokens that the vocabulary does not know.
     """
 
     flat: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int64]
+    truncated: int = 0
+    unknown: int = 0
 
 
 class TokenizerState(TypedDict):
@@ -77,6 +81,8 @@ class TextTokenizer:
         self.backend.no_padding()
         self.backend.enable_truncation(max_length)
         flat, lengths = array("i"), array("q")
+        truncated = unknown = 0
+        unknown_id = self.unknown_id
         with progress("tokenizing", total, "texts") as advance:
             source = iter(texts)
             while chunk := list(islice(source, _CHUNK)):
@@ -84,8 +90,20 @@ class TextTokenizer:
                     ids = encoding.ids
                     flat.extend(ids)
                     lengths.append(len(ids))
+                    # The overflow is copied when it is read, so shorter texts are not asked for it.
+                    truncated += len(ids) == max_length and bool(encoding.overflowing)
+                    unknown += ids.count(unknown_id)
                 advance(len(chunk))
-        return TokenIds(np.frombuffer(flat, np.int32), np.frombuffer(lengths, np.int64))
+        return TokenIds(
+            np.frombuffer(flat, np.int32), np.frombuffer(lengths, np.int64), truncated, unknown
+        )
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of the token for what the vocabulary does not know, if there is such a token."""
+        # The library does not tell the one of a Unigram model; SentencePiece calls it <unk>.
+        name = getattr(self.backend.model, "unk_token", "<unk>")
+        return None if name is None else self.backend.token_to_id(name)
 
     @property
     def vocab_size(self) -> int:

@@ -1,6 +1,5 @@
 """The commands that start a job's processes, and those that resume a run or a sweep."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ from omegaconf import OmegaConf
 from engine.command_line.flags import flags_of
 from engine.command_line.hydra_settings import SWEEP_KEYS
 from engine.command_line.quoting import quoted
-from engine.command_line.shell import shell_command
+from engine.command_line.shell import python_command, shell_command, typed_command
 from engine.config.composing.composition import typed_overrides
 from engine.config.redaction import hide
 
-_TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 # Prefixes of overrides of Hydra that a resumed run does not repeat: its place, and what concerns a
 # sweep as a whole.
 _PLACE = ("hydra.mode=", "hydra.run.", *SWEEP_KEYS)
@@ -46,7 +44,7 @@ def process_command(folder: Path, ckpt_path: str | None) -> list[str]:
             if not OmegaConf.is_missing(hydra.job, key)
         ]
     checkpoint = [] if ckpt_path is None else [f"ckpt_path={quoted(ckpt_path)}"]
-    return [sys.executable, str(_TRAIN), *_same_job(_PARENT_KEYS), *checkpoint, *settings]
+    return [*python_command("train"), *_same_job(_PARENT_KEYS), *checkpoint, *settings]
 
 
 def resume_run_command(folder: Path, secrets: set[str]) -> str:
@@ -59,7 +57,7 @@ def resume_run_command(folder: Path, secrets: set[str]) -> str:
     place = [f"hydra.run.dir={quoted(folder)}", "ckpt_path=last"]
     # They are hidden before the shell's quotes are added, which change a secret with a quote.
     words = [hide(word, secrets) for word in (*_same_job(_PLACE), *place)]
-    return shell_command(_TRAIN, *words)
+    return shell_command(*typed_command("train"), *words)
 
 
 def resume_sweep_command(folder: Path, flags: list[str]) -> str:
@@ -69,7 +67,8 @@ def resume_sweep_command(folder: Path, flags: list[str]) -> str:
         folder: The sweep's folder.
         flags: The flags that it was started with; see `flags_of`.
     """
-    return shell_command(_TRAIN, *flags, "-m", f"sweep.resume={quoted(folder)}")
+    resume = f"sweep.resume={quoted(folder)}"
+    return shell_command(*typed_command("train"), *flags, "-m", resume)
 
 
 def _same_job(without: tuple[str, ...]) -> list[str]:

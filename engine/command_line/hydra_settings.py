@@ -22,6 +22,20 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "hydra.run.dir chooses the run folder",
     ),
 }
+_SHELL = "thaw.train runs one job; type `thaw train ...` in a shell for"
+_LOGGING = "in a Python program, the module logging decides what is shown; leave it out"
+# Prefix of an override -> why a Python program cannot give it.
+_OF_COMMAND_LINE = {
+    "-": f"{_SHELL} flags, and for sweeps (-m)",
+    "hydra.mode": f"{_SHELL} sweeps (-m)",
+    "sweep.resume": f"{_SHELL} sweeps (-m)",
+    "plan": f"{_SHELL} a plan without training",
+    "hydra.verbose": _LOGGING,
+    "hydra.job_logging": _LOGGING,
+    "hydra/job_logging": _LOGGING,
+    "hydra.hydra_logging": _LOGGING,
+    "hydra/hydra_logging": _LOGGING,
+}
 # Keys that Hydra sets after it has read the overrides.
 _SET_BY_HYDRA = re.compile(
     r"hydra\.(runtime|overrides|job\.(config_name|id|num|override_dirname))(\..*)?"
@@ -50,6 +64,23 @@ def check_typed_overrides(overrides: Iterable[str]) -> None:
                 f"{override}: Thaw's callback chooses the folders of runs and sweeps; leave this "
                 f"out, and add your callbacks under other names"
             )
+            raise ConfigError(msg)
+
+
+def check_overrides_from_python(overrides: Iterable[Any]) -> None:
+    """Check that overrides start one job, and set nothing that only a command line has.
+
+    Raises:
+        ConfigError: If one is a flag, or no text, or of no use in a Python program.
+    """
+    for override in overrides:
+        if not isinstance(override, str):
+            msg = f"received {override!r}; an override is a text such as 'seed=2'"
+            raise ConfigError(msg)
+        key = override.lstrip("+~").partition("=")[0]
+        reason = next((why for start, why in _OF_COMMAND_LINE.items() if key.startswith(start)), "")
+        if reason:
+            msg = f"{override}: {reason}"
             raise ConfigError(msg)
 
 

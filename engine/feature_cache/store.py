@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from datamodules.reading.errors import DataError
+from engine.command_line.shell import short_name
 from run_folders.errors import brief
 from run_folders.untrusted import read_json
 
@@ -93,7 +94,7 @@ class FeatureStore:
             raise self._no_space(sum(needed.values()), f"{reason}; raise cache.max_gb")
 
     def _no_space(self, needed: int, reason: str) -> StoreError:
-        advice = f"free space (python scripts/cache.py list|clear --dir {self.folder})"
+        advice = f"free space ({short_name('cache')} list|clear --dir {self.folder})"
         return StoreError(f"the features take {format_bytes(needed)}, and {reason}, or {advice}")
 
     def get(

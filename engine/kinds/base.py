@@ -11,6 +11,7 @@ import pandas as pd
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
 from engine.prediction.images import predict_images
+from engine.prediction.samples import predicted_pictures, predicted_texts
 from engine.prediction.table_writer import OutputColumns
 from engine.prediction.texts import predict_texts
 from engine.trained_run import TrainedRun
@@ -21,6 +22,7 @@ from run_folders.run_folder import RunFolderError
 
 # Attribute `inputs` of a datamodule -> how new samples of it are read.
 _INPUTS = {"texts": predict_texts, "images": predict_images}
+_SAMPLES = {"texts": predicted_texts, "images": predicted_pictures}
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,18 @@ class Results(ABC):
             RunFolderError: If the output exists or has an unknown format.
         """
 
+    def predict_samples(self, run: TrainedRun, inputs: Any) -> Any:  # noqa: ANN401, ARG002 - of the kind
+        """Predict samples that a Python program passes.
+
+        Args:
+            run: A trained run.
+            inputs: The samples; see `engine.prediction.samples`.
+
+        Raises:
+            RunFolderError: If this kind of task has no such prediction.
+        """
+        raise _unsupported(run)
+
 
 class TableResults(Results):
     """Base class of the kinds whose predictions are columns of a table."""
@@ -149,8 +163,7 @@ class TableResults(Results):
             raise RunFolderError(msg)
         read = _INPUTS.get(run.inputs)
         if read is None:
-            msg = f"prediction of new inputs of {run.cfg.data._target_} is not supported"
-            raise RunFolderError(msg)
+            raise _unsupported(run)
         done, bad = read(
             run,
             request.inputs,
@@ -161,6 +174,18 @@ class TableResults(Results):
             request.table_format,
         )
         return target, done, bad
+
+    def predict_samples(self, run: TrainedRun, inputs: Any) -> pd.DataFrame:  # noqa: ANN401 - texts or images
+        """Predict texts or images, and return a table."""
+        predicted = _SAMPLES.get(run.inputs)
+        if predicted is None:
+            raise _unsupported(run)
+        return predicted(run, inputs, self.columns(run))
+
+
+def _unsupported(run: TrainedRun) -> RunFolderError:
+    target = run.cfg.data._target_
+    return RunFolderError(f"prediction of new inputs of {target} is not supported")
 
 
 def results_of(kind: str) -> Results:

@@ -17,6 +17,7 @@ from datamodules.segmentation import SegmentationDataModule
 from engine.kinds.base import PredictionRequest, Results
 from engine.kinds.contents import class_table, confusion, table_of
 from engine.prediction.masks import predict_masks, predicted_labels
+from engine.prediction.samples import predicted_masks
 from engine.trained_run import TrainedRun
 from lightning_modules.loggers.base import Content, Overlay, Picture
 from lightning_modules.metrics.segmentation import SegmentationResult
@@ -120,6 +121,10 @@ class SegmentationResults(Results):
             force=request.force,
         )
         return target, done, bad
+
+    def predict_samples(self, run: TrainedRun, inputs: Any) -> list[Pixels]:  # noqa: ANN401 - images
+        """Predict the masks of images: the number of the class of each pixel, [H, W] each."""
+        return predicted_masks(run, inputs)
 
 
 def _pictures_of(

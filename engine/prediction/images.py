@@ -58,35 +58,51 @@ def predict_images(
         DataError: If an image cannot be read.
         RunFolderError: If the output's format is unknown or cannot store the columns.
     """
+    column = column or str(run.cfg.data.image_column)
+    images = chain.from_iterable(images_of(path, column, table_format) for path in inputs)
+    done = bad = 0
+    with TableWriter(target) as writer, progress("predicting", unit="images") as advance:
+        for rows, faults in predicted_images(run, images, output):
+            if rows:  # written before an error is raised, so that no prediction is lost
+                writer.write(rows)
+            if on_bad_rows == "error":
+                raise_bad_rows(faults, advice=ADVICE)
+            done, bad = done + len(rows), bad + len(faults)
+            advance(len(rows) + len(faults))
+    return done, bad
+
+
+def predicted_images(
+    run: TrainedRun, images: Iterator[EncodedImage | BadRow], output: OutputColumns
+) -> Iterator[tuple[list[dict[str, Any]], list[BadRow]]]:
+    """Predict images in batches.
+
+    Args:
+        run: A trained run of images.
+        images: The images, and what cannot be one.
+        output: The columns of the prediction.
+
+    Yields:
+        For each batch the rows of a table, and the images that cannot be read.
+    """
     height, width = run.data_state["size"]
     data: Any = run.cfg.data
     size = int(height), int(width)
     decoding = Decoding(data.max_pixels, size, convert=bool(data.get("convert")))
-    images = chain.from_iterable(
-        images_of(path, column or data.image_column, table_format) for path in inputs
-    )
-    done = bad = 0
     conversions = Counter[str]()
-    with TableWriter(target) as writer, progress("predicting", unit="images") as advance:
-        while chunk := list(islice(images, _BATCH)):
-            faults = [row for row in chunk if isinstance(row, BadRow)]
-            read = [image for image in chunk if not isinstance(image, BadRow)]
-            good = []
-            for image, pixels in in_threads(decoding.decode, read):
-                if isinstance(pixels, Decoded):
-                    good.append((image, pixels.pixels))
-                    conversions.update(pixels.conversions)
-                else:
-                    faults.append(image.fault("", str(pixels)))
-            check_count("the input", len(chunk), len(good), len(faults))
-            if good:  # written before an error is raised, so that no prediction is lost
-                writer.write(_predicted(run, good, output))
-            if on_bad_rows == "error":
-                raise_bad_rows(faults, advice=ADVICE)
-            done, bad = done + len(good), bad + len(faults)
-            advance(len(chunk))
+    while chunk := list(islice(images, _BATCH)):
+        faults = [row for row in chunk if isinstance(row, BadRow)]
+        read = [image for image in chunk if not isinstance(image, BadRow)]
+        good = []
+        for image, pixels in in_threads(decoding.decode, read):
+            if isinstance(pixels, Decoded):
+                good.append((image, pixels.pixels))
+                conversions.update(pixels.conversions)
+            else:
+                faults.append(image.fault("", str(pixels)))
+        check_count("the input", len(chunk), len(good), len(faults))
+        yield _predicted(run, good, output) if good else [], faults
     report_conversions("predict", conversions)
-    return done, bad
 
 
 def images_of(

@@ -4,17 +4,17 @@ The input is read in chunks, so that it is never in memory as a whole.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from omegaconf import OmegaConf
 
-from datamodules.reading.errors import DataError, check_count, raise_bad_rows
+from datamodules.reading.errors import BadRow, DataError, check_count, raise_bad_rows
 from datamodules.reading.formats import DELIMITERS, TableFormat, find_format, unused_settings
 from datamodules.reading.progress import progress
 from datamodules.reading.rows import PREDICTION_ADVICE, Row, spelled_as
@@ -25,6 +25,7 @@ from datamodules.texts.cleaning import Cleaning, clean
 from datamodules.texts.tokenizing import TextTokenizer
 from engine.prediction.table_writer import OutputColumns, TableWriter
 from engine.trained_run import TrainedRun
+from run_folders.errors import truncation
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,10 @@ class TextPredictor:
         collate: The function that pads token ids to a batch.
         max_length: The largest number of tokens of a text.
         cleaning: The options of text cleaning.
+        truncated: Number of predicted texts that were longer than `max_length`.
     """
+
+    truncated = 0
 
     def __init__(self, run: TrainedRun) -> None:
         """Load the tokenizer and the cleaning options of the run."""
@@ -58,11 +62,54 @@ class TextPredictor:
         """Return the task's predictions of N texts, [N, ...], in the order of the texts."""
         cleaned = (clean(text, self.cleaning) for text in texts)
         ids = self.tokenizer.encode(cleaned, self.max_length)
+        self.truncated += ids.truncated
         samples = TokenizedTexts(ids, np.zeros(len(texts), np.int64), np.arange(len(texts)))
         batches = longest_first(samples.lengths, _BATCH).batches
         parts = [self.run.predict(self.collate([samples[i] for i in batch])) for batch in batches]
         order = torch.tensor([i for batch in batches for i in batch])
         return torch.cat(parts)[order.argsort()]
+
+    def rows(
+        self, rows: Sequence[Row], column: str, output: OutputColumns, file: str
+    ) -> list[dict[str, Any]]:
+        """Return rows with a usable text, each followed by the columns of its prediction.
+
+        Args:
+            rows: The rows.
+            column: The column of the texts.
+            output: The columns of the prediction.
+            file: The name of the file, for messages.
+
+        Raises:
+            DataError: If a row has a column of the prediction already.
+        """
+        _check_names(rows, output, file)
+        predictions = self.predictions([row.values[column] for row in rows])
+        pairs = zip(rows, output.rows(predictions), strict=True)
+        return [{**row.values, **added} for row, added in pairs]
+
+
+def rows_of(
+    path: Path, column: str, table_format: TableFormat = TableFormat()
+) -> Iterator[Row | BadRow]:
+    """Return the rows of a file of texts.
+
+    Args:
+        path: .txt with one text per line, .csv, .tsv, .jsonl or .parquet.
+        column: The column of the texts.
+        table_format: Encoding, delimiter and quoting of a text file.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    unused = unused_settings(path, table_format)
+    if unused:
+        raise DataError(unused)
+    if path.suffix.lower() not in TEXT_SUFFIXES:
+        return iter(text_rows(path, column, PREDICTION_ADVICE, table_format))
+    found = find_format(path, [column], table_format)
+    log.info("%s: read as %s", path.name, found)
+    return iter(read_rows(path, [column], advice=PREDICTION_ADVICE, table_format=found))
 
 
 def predict_texts(
@@ -98,17 +145,9 @@ def predict_texts(
         msg = f"texts are predicted one file at a time; received {received}"
         raise DataError(msg)
     input = inputs[0]
-    unused = unused_settings(input, table_format)
-    if unused:
-        raise DataError(unused)
     predictor = TextPredictor(run)
     column = column or str(run.cfg.data.text_column)
-    if input.suffix.lower() in TEXT_SUFFIXES:
-        found = find_format(input, [column], table_format)
-        log.info("%s: read as %s", input.name, found)
-        rows = read_rows(input, [column], advice=PREDICTION_ADVICE, table_format=found)
-    else:
-        rows = text_rows(input, column, PREDICTION_ADVICE, table_format)
+    rows = rows_of(input, column, table_format)
     bad = done = number = 0
     schema = (
         _schema(input, column, output)
@@ -124,13 +163,13 @@ def predict_texts(
             if not number and input.suffix.lower() == ".txt" and good:
                 _warn_of_table(str(good[0].values[column]), column, input)
             if good:
-                _check_names(good, output, input)
-                predictions = predictor.predictions([row.values[column] for row in good])
-                pairs = zip(good, output.rows(predictions), strict=True)
-                writer.write([{**row.values, **added} for row, added in pairs])
+                writer.write(predictor.rows(good, column, output, str(input)))
             done += len(good)
             advance(len(chunk))
             number = chunk[-1].number
+    if predictor.truncated:
+        text = truncation(predictor.truncated, done, predictor.max_length)
+        log.warning("%s: %s and cut off there", input.name, text)
     check_count(input.name, number, done, bad)
     return done, bad
 
@@ -161,13 +200,13 @@ def _schema(path: Path, column: str, output: OutputColumns) -> pa.Schema:
         return pa.schema([*(f.with_name(n) for f, n in zip(schema, names, strict=True)), *fields])
 
 
-def _check_names(rows: Sequence[Row], output: OutputColumns, path: Path) -> None:
+def _check_names(rows: Sequence[Row], output: OutputColumns, file: str) -> None:
     """Raise `DataError` if a row has a column of the prediction; in JSONL only some rows may."""
     for row in rows:
         taken = [name for name in output.types if name in row.values]
         if taken:
             msg = (
-                f"{path}, row {row.number}: there is a column {taken[0]} already, "
+                f"{file}, row {row.number}: there is a column {taken[0]} already, "
                 "which the prediction would overwrite; rename it"
             )
             raise DataError(msg)

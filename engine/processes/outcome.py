@@ -1,6 +1,7 @@
-"""The end of a command: one line on stderr for a failure, and its exit code."""
+"""The end of a command or of a call: one line for a failure, and the exit code of a command."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -83,6 +84,28 @@ def report_failure() -> Iterator[Outcome]:
             print(printable("".join(traceback.format_exception(error))), file=sys.stderr, end="")
         _report(error, describe(error))
         outcome.code = 1
+
+
+@contextmanager
+def errors_for_python() -> Iterator[None]:
+    """Raise what a program in Python expects: one class of errors, and Python's own for signals.
+
+    Raises:
+        UserError: In place of an error of Hydra about the config.
+        KeyboardInterrupt: On Ctrl-C.
+        SystemExit: On another signal that asks the process to stop.
+    """
+    try:
+        with signals_raise():
+            yield
+    except InterruptedRunError as error:
+        if error.signum == signal.SIGINT:
+            raise KeyboardInterrupt(str(error)) from error
+        raise SystemExit(error.exit_code) from error
+    except Exception as error:
+        if _is_from_hydra(error):
+            raise UserError(describe(error)) from error
+        raise
 
 
 def _report(error: BaseException, message: str) -> None:

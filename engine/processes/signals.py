@@ -5,6 +5,7 @@ A stopped run can then report the signal and exit with its code.
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,8 +31,12 @@ class InterruptedRunError(BaseException):
 def signals_raise() -> Iterator[None]:
     """Raise `InterruptedRunError` on the first SIGINT or SIGTERM, and under SLURM on SIGUSR1.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once. In another thread than the main one nothing changes:
+    Python handles signals in the main thread.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     warned = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
     before = {
         signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, *warned)

@@ -5,6 +5,8 @@ Nothing in them is interpreted: no markup, no escape sequence, no change of the 
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from run_folders.errors import printable
@@ -38,3 +40,35 @@ def log_to_terminal(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+
+
+@contextmanager
+def logging_run(settings: Any) -> Iterator[None]:  # noqa: ANN401 - a node of Hydra's config
+    """Write the log of a run that a Python program starts, and leave its own handlers alone.
+
+    The log file is that of `train.py`. The terminal shows the messages if the program has no
+    handlers.
+
+    Args:
+        settings: Hydra's node `job_logging`.
+    """
+    root, line, quiet = logging.getLogger(), settings.formatters.simple.format, settings.loggers
+    file = logging.FileHandler(settings.handlers.file.filename, delay=True, encoding="utf-8")
+    file.setFormatter(LineFormatter(line))
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(LineFormatter("%(message)s"))
+    added = [file] if root.handlers else [terminal, file]
+    levels = {"": root.level, **{name: logging.getLogger(name).level for name in quiet}}
+    root.setLevel(logging.INFO)
+    for name, options in quiet.items():
+        logging.getLogger(name).setLevel(options.level)
+    for handler in added:
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in added:
+            root.removeHandler(handler)
+            handler.close()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

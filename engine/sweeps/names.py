@@ -1,6 +1,7 @@
 """Names of runs, sweeps, dashboard groups and log files, for interpolations in the config."""
 
-import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -12,11 +13,14 @@ from run_folders.sweep import RECORD
 _LONGEST_NAME = 100
 
 
-def register_resolvers() -> None:
+def register_resolvers(overrides: Sequence[str] = ()) -> None:
     """Register the resolvers of the config: names, and defaults that follow from other keys.
 
     Runs and sweeps are named for their experiments, else for their datasets. A backbone of random
     weights has no name, so it has no tokenizer either.
+
+    Args:
+        overrides: The overrides of the run or the sweep.
     """
     OmegaConf.register_new_resolver(
         "thaw.name", lambda experiment, data: experiment or data, replace=True
@@ -26,7 +30,9 @@ def register_resolvers() -> None:
         lambda backbone: backbone if isinstance(backbone, str) else None,
         replace=True,
     )
-    OmegaConf.register_new_resolver("thaw.sweep_name", _sweep_name, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver(
+        "thaw.sweep_name", partial(_sweep_name, tuple(overrides)), replace=True, use_cache=True
+    )
     OmegaConf.register_new_resolver("thaw.run_name", _run_name, replace=True)
     OmegaConf.register_new_resolver("thaw.group", _group, replace=True)
     register_defaults()
@@ -34,15 +40,14 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
 
 
-def _sweep_name(default: str) -> str:
+def _sweep_name(overrides: Sequence[str], default: str) -> str:
     """Name a sweep for all its experiments, joined by +, else for its datasets.
 
-    The name is read from the command line, not from the config, because it must be the same in
-    every job. OmegaConf caches it with the config, because launchers send the config to processes
-    with other command lines.
+    The name is read from the overrides, not from the config, because it must be the same in every
+    job. OmegaConf caches it with the config, because launchers send the config to other processes.
     """
     for group in ("experiment=", "data="):
-        for override in sys.argv[1:]:
+        for override in overrides:
             if override.startswith(group):
                 return override.removeprefix(group).replace(",", "+")[:_LONGEST_NAME]
     return default

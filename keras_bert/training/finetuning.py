@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datamodules.reading.splits import random_split, shared_keys, stratified_split
 from datamodules.reading.text_rows import TextSplit
+from engine.command_line.shell import short_name
 from keras_bert.data.batching import padding_share
 from keras_bert.data.samples import CLASSES, sample_labelled
 from keras_bert.data.texts import read_labelled
@@ -245,4 +246,4 @@ def _print(record: dict[str, Any], folder: KerasRunFolder) -> None:
             )
             print(f"{name}: {summary} (n {metrics['n']})")
     print(f"best epoch {record['best']['epoch']}; run folder: {folder.path}")
-    print(f"to write its report: python scripts/report.py {folder.path}")
+    print(f"to write its report: {short_name('report')} {folder.path}")

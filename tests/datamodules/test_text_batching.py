@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 
 import datamodules.batching.order
 from datamodules.base import fingerprint
@@ -19,7 +20,7 @@ from datamodules.texts.batching import (
     longest_first,
     padding_share,
 )
-from datamodules.texts.tokenizing import TokenIds, vocabulary_tokenizer
+from datamodules.texts.tokenizing import TextTokenizer, TokenIds, vocabulary_tokenizer
 
 LENGTHS = np.random.default_rng(0).integers(3, 128, size=1003)
 
@@ -121,6 +122,28 @@ def test_collated_batch() -> None:
     assert batch["labels"].tolist() == [1, 0, 1]
     assert batch["index"].tolist() == [4, 5, 9]
     assert {value.dtype for value in batch.values()} == {torch.int64}  # type: ignore[attr-defined]
+
+
+def test_truncated_texts_and_unknown_tokens_are_counted() -> None:
+    """A text of exactly `max_length` tokens is complete."""
+    tokenizer = vocabulary_tokenizer(["a b c d e f"], 100)
+    texts = ["a b c", "a b c d", "a b", "a b c d e f", "a Ж b Ж Ж Ж"]
+    ids = tokenizer.encode(texts, max_length=5)
+    assert ids.lengths.tolist() == [5, 5, 4, 5, 5]
+    assert ids.truncated == 3  # the second and the last two
+    assert ids.unknown == 1  # of the tokens that are read
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown"),
+    [
+        (models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"), 1),
+        (models.Unigram([("a", 0.0), ("b", 0.0), ("<unk>", 0.0)], unk_id=2), 2),
+        (models.BPE({"a": 0}, []), None),
+    ],
+)
+def test_the_id_of_unknown_tokens(model: models.Model, unknown: int | None) -> None:
+    assert TextTokenizer(Tokenizer(model), pad_id=0).unknown_id == unknown
 
 
 def test_padding_on_the_real_train_split(shared_data: Path) -> None:

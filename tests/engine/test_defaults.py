@@ -30,6 +30,8 @@ NAMES = {
     "folder",
     "hub",
     "id_column",
+    "image_column",
+    "label_column",
     "num_classes",
     "save_dir",
     "text_column",
@@ -70,7 +72,7 @@ def test_a_file_sets_no_default_of_its_own(target: Any, node: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("target", "needed"),
     [
-        (TextDataModule, ["folder", "files", "tokenizer"]),
+        (TextDataModule, ["folder", "tokenizer"]),
         (ImageDataModule, ["folder", "files"]),
         (SegmentationDataModule, ["folder", "files", "class_list", "num_classes"]),
         (SampleTextDataModule, []),
@@ -106,9 +108,9 @@ def test_texts_are_read_with_the_required_arguments_only(tmp_path: Path) -> None
         rows = "".join(f"word{i} {split} text,{'ab'[i % 2]}\n" for i in range(8))
         (tmp_path / f"{split}.csv").write_text(f"text,label\n{rows}")
     files: Any = {split: f"{split}.csv" for split in ("train", "val", "test")}
-    data = TextDataModule(str(tmp_path), files, {"vocab_size": 60}, classes=["a", "b"])
+    data = TextDataModule(str(tmp_path), {"vocab_size": 60}, files, classes=["a", "b"])
     data.setup()
     assert sum(len(batch["index"]) for batch in data.train_dataloader()) == 8
-    part = TextDataModule(str(tmp_path), files, {"vocab_size": 60}, {"url": True}, ["a", "b"])
+    part = TextDataModule(str(tmp_path), {"vocab_size": 60}, files, {"url": True}, ["a", "b"])
     assert part.cleaning == {"url": True}
     assert DEFAULT_CLEANING["demojize"]

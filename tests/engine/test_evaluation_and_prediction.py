@@ -443,3 +443,15 @@ def test_a_table_that_is_called_txt_is_named(
         "new.txt: the first line looks like the header of a table, and each line is read as a text; "
         "to read its column 'tweet', rename the file to .csv or .tsv"
     ) in caplog.text
+
+
+def test_inputs_that_are_longer_than_the_run_reads_are_counted(
+    moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "short.txt").write_text("a b c\n" * 3)
+    predict(moved_run, [tmp_path / "short.txt"])
+    assert "longer than" not in caplog.text
+    (tmp_path / "new.txt").write_text("a b c\n" + "a " * 300 + "\n" + "b " * 500 + "\n")
+    predict(moved_run, [tmp_path / "new.txt"])
+    expected = "new.txt: 2 of 3 texts are longer than 128 tokens (66.7 %) and cut off there"
+    assert expected in caplog.text

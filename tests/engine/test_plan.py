@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+from reports.page import write_report
+from run_folders.errors import truncation
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
@@ -41,6 +45,48 @@ def test_a_run_saves_its_plan(train: Train) -> None:
     assert plan["batches_per_epoch"] == 3
     assert plan["samples"] == {"train": 96, "val": 32, "test": 40}
     assert plan["precision"] == "32-true"
+
+
+def test_truncated_texts_are_named_in_plan_provenance_and_page(train: Train) -> None:
+    ended = train(*SAMPLE, "trainer.max_epochs=1", "data.max_length=24")
+    folder = RunFolder(ended.folder)
+    data = folder.read_json("provenance.json")["data"]
+    plan = folder.read_json("plan.json")
+    assert plan["max_length"] == data["train"]["max_length"] == 24
+    for split, total in (("train", 96), ("val", 32), ("test", 40)):
+        count = data[split]["truncated"]
+        assert 0 < count < total
+        assert plan["truncated"][split] == count
+        text = f"{count} of {total} texts are longer than 24 tokens ({100 * count / total:.1f} %)"
+        assert f"{split}: {text} and cut off there" in ended.out
+        assert text in folder.report.read_text(encoding="utf-8")
+    assert data["train"]["tokens"] > data["train"]["unknown_tokens"] == 0
+
+
+def test_texts_that_are_read_to_their_ends_are_not_mentioned(train: Train) -> None:
+    ended = train(*SAMPLE, "trainer.max_epochs=1", "data.max_length=64")
+    folder = RunFolder(ended.folder)
+    assert folder.read_json("plan.json")["truncated"] == {"train": 0, "val": 0, "test": 0}
+    assert "tokens (" not in ended.out
+    assert "cut off" not in folder.report.read_text(encoding="utf-8")
+    origin = folder.read_json("provenance.json")
+    for facts in origin["data"].values():  # as before these facts were recorded
+        for name in ("truncated", "max_length", "tokens", "unknown_tokens"):
+            _ = facts.pop(name, None) if isinstance(facts, dict) else None
+    folder.write_json("provenance.json", origin)
+    assert "sha256" in write_report(folder.path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "text"),
+    [
+        (37, 6420, "37 of 6,420 texts are longer than 128 tokens (0.6 %)"),
+        (1, 6420, "1 of 6,420 texts is longer than 128 tokens (less than 0.1 %)"),
+        (5, 5, "5 of 5 texts are longer than 128 tokens (100.0 %)"),
+    ],
+)
+def test_the_sentence_about_truncated_texts(count: int, total: int, text: str) -> None:
+    assert truncation(count, total, 128) == text
 
 
 def test_plan_does_not_change_an_existing_folder(train: Train) -> None:

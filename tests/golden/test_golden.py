@@ -38,6 +38,7 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "data.tokenizer": [("${model.backbone}", "${thaw.pretrained_name:${model.backbone}}")],
     "data.label_separator": [(..., None)],
     **{f"data.{key}": [(..., None)] for key in ("label_map", "delimiter", "quoting", "encoding")},
+    **{f"data.{key}": [(..., None)] for key in ("test_fraction", "group_column")},
     "data.convert": [(..., False)],
     "data.check": [(..., False)],
     "data.mask_orientation": [(..., None)],

@@ -1,9 +1,12 @@
 """Compose a config with Hydra."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +19,22 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the config that `train.py` runs with the same overrides, without the `hydra` node."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", list(overrides))
+
+
+@contextmanager
+def hydra_app() -> Iterator[Any]:
+    """Yield Hydra's object that composes and runs a job, without a command line.
+
+    Another application of Hydra in the same process gets its own state back.
+    """
+    outer, job = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
+            yield GlobalHydra.instance().hydra
+    finally:
+        HydraConfig.instance().cfg = job
+        GlobalHydra.instance().hydra = outer
 
 
 def typed_overrides() -> list[str]:

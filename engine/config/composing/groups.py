@@ -4,13 +4,13 @@ from engine.config.composing.paths import CONFIGS, own_config_folders
 
 _HELP = """Thaw: fine-tune pretrained networks, and trust the result.
 
-usage: python train.py [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
+usage: {program} [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
 
-  python train.py                                     the embedded sample: offline, under a minute
-  python train.py experiment=ctbert_bigru_finetune    a named experiment
-  python train.py experiment=... plan=true            print what would be trained, and stop
-  python train.py -m experiment=a,b seed=1,2,3        a sweep
-  python train.py experiment=... hydra.run.dir=RUN ckpt_path=last    resume an interrupted run
+  {program}                                     the embedded sample: offline, under a minute
+  {program} experiment=ctbert_bigru_finetune    a named experiment
+  {program} experiment=... plan=true            print what would be trained, and stop
+  {program} -m experiment=a,b seed=1,2,3        a sweep
+  {program} experiment=... hydra.run.dir=RUN ckpt_path=last    resume an interrupted run
 
 flags:
   --cfg job        print the composed config and stop (--resolve: with interpolations resolved)
@@ -34,11 +34,15 @@ def groups() -> dict[str, list[str]]:
     return {group: sorted(found[group]) for group in sorted(found)}
 
 
-def help_text() -> str:
-    """Return the text of `train.py --help`."""
+def help_text(program: str = "python train.py") -> str:
+    """Return the text of `train.py --help`.
+
+    Args:
+        program: How the user calls the command.
+    """
     lines = [
         f"  {group:<11}{', '.join(options)}\n"
         for group, options in groups().items()
         if group != "hydra"
     ]
-    return _HELP.format(groups="".join(lines))
+    return _HELP.format(program=program, groups="".join(lines))

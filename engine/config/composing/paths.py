@@ -6,7 +6,11 @@ from pathlib import Path
 
 from run_folders.own_packages import own_package_folders
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+_ROOT = Path(__file__).resolve().parents[3]
+_INSTALLED = _ROOT / "thaw" / "configs"
+# A wheel has the configs inside of the package thaw, a checkout has them beside it.
+IS_CHECKOUT = not _INSTALLED.is_dir()
+CONFIGS = _ROOT / "configs" if IS_CHECKOUT else _INSTALLED
 
 
 def cache_folder(stated: str | None) -> Path:

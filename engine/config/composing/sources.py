@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -48,16 +49,22 @@ def sources_of_keys() -> dict[str, Source]:
     folders = tuple(
         Path(source.path) for source in job.runtime.config_sources if source.schema == "file"
     )
-    return _sources(job.job.config_name, tuple(typed["hydra"]), tuple(typed["task"]), folders)
+    loader = GlobalHydra.instance().config_loader()
+    return _sources(
+        loader, job.job.config_name, tuple(typed["hydra"]), tuple(typed["task"]), folders
+    )
 
 
 @lru_cache(maxsize=1)  # one job asks several times, and Hydra reads all files each time
 def _sources(
-    config_name: str, of_hydra: tuple[str, ...], of_task: tuple[str, ...], folders: tuple[Path, ...]
+    loader: ConfigLoader,  # each application has its own, so files changed between two are read
+    config_name: str,
+    of_hydra: tuple[str, ...],
+    of_task: tuple[str, ...],
+    folders: tuple[Path, ...],
 ) -> dict[str, Source]:
     sources: dict[str, Source] = {}
     choices: dict[str, Source] = {}
-    loader = GlobalHydra.instance().config_loader()
     overrides = [*of_hydra, *of_task]
     defaults = loader.compute_defaults_list(config_name, overrides, RunMode.RUN).defaults
     for rank, default in enumerate(defaults):

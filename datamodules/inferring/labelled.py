@@ -1,0 +1,222 @@
+"""What the tables of a labelled dataset decide: files, columns, classes, the part for the test."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datamodules.inferring.classes import checked_classes, count_labels
+from datamodules.inferring.columns import label_column, text_column
+from datamodules.inferring.findings import Finding, with_findings
+from datamodules.inferring.table_source import HubSplit, LocalTable
+from datamodules.inferring.tables import (
+    drawn_test,
+    file_findings,
+    hub_findings,
+    located,
+    tables_of,
+)
+from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
+from datamodules.reading.labels import label_key
+from datamodules.reading.sources import AUTO, HUB_SPLITS, local_files, missing_source
+from run_folders.errors import brief, shortened
+
+Table = LocalTable | HubSplit
+
+
+def infer_texts(
+    settings: Mapping[str, Any], *, has_classes: bool, own_hub: bool = False
+) -> list[Finding]:
+    """Find the settings of texts in tables that are open.
+
+    Args:
+        settings: All arguments of `TextDataModule`.
+        has_classes: Whether the labels are classes.
+        own_hub: Whether own code reads the dataset on the hub, so that its columns say nothing.
+
+    Raises:
+        DataError: If the data is missing, or does not decide a setting.
+    """
+    files = {split: settings["files"].get(split) for split in HUB_SPLITS}
+    settings = {**settings, "files": files}
+    folder, found = located(settings)
+    state = _State(settings, found)
+    needs_classes = has_classes and not settings["classes"]
+    columns = (settings["text_column"], settings["label_column"])
+    if AUTO in settings["files"].values() or needs_classes or None in columns:
+        on_hub = _on_hub(folder, state.settings)
+        try:
+            tables = _hub_tables(state) if on_hub else _local_tables(folder, state)
+            if not (on_hub and own_hub):
+                _infer_from(tables, state, needs_classes=needs_classes)
+        except OSError as error:
+            if not on_hub:
+                raise
+            raise _missing(state, brief(error)) from error
+    state.add(*number_of_classes(state.settings))
+    return list(state.findings.values())
+
+
+def number_of_classes(settings: Mapping[str, Any]) -> list[Finding]:
+    """Return the finding for `num_classes`, if it is open and there are classes."""
+    if settings["num_classes"] is not None or not settings["classes"]:
+        return []
+    return [Finding("num_classes", len(settings["classes"]), "data.classes")]
+
+
+class _State:
+    """The settings, completed step by step.
+
+    Attributes:
+        given: The settings at the beginning.
+        settings: The settings with what was inferred so far.
+        findings: What was inferred so far, by key.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], findings: Iterable[Finding]) -> None:
+        self.given, self.settings = settings, dict(settings)
+        self.findings: dict[str, Finding] = {}
+        self.add(*findings)
+
+    def add(self, *findings: Finding) -> None:
+        """Set what was inferred; a later finding replaces an earlier one."""
+        self.findings |= {finding.key: finding for finding in findings}
+        self.settings = with_findings(self.settings, findings)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """File of each split that has one."""
+        files = self.settings["files"]
+        return {split: name for split, name in files.items() if name not in (None, AUTO)}
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns of the labels, as far as they are known."""
+        column = self.settings["label_column"]
+        return [column] if isinstance(column, str) else list(column or ())
+
+    def needed(self, *keys: str) -> list[str]:
+        """Return the columns that the settings name: those of the keys, and of the labels."""
+        named = [self.settings[key] for key in keys]
+        return [*filter(None, named), *self.label_columns]
+
+
+def _on_hub(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether the hub has the dataset, and the folder none of its files."""
+    names = [name for name in settings["files"].values() if name is not None]
+    there = AUTO in names and tables_of(folder)
+    return settings["hub"] is not None and not (
+        there or any((folder / name).exists() for name in names if name != AUTO)
+    )
+
+
+def _missing(state: _State, why: str = "") -> DataError:
+    settings = state.settings
+    names = state.files or {"train": "table"}
+    return missing_source(settings["data_dir"], settings["folder"], names, settings["hub"], why)
+
+
+def _hub_tables(state: _State) -> dict[str, Table]:
+    state.add(*hub_findings(state.settings))
+    return {split: HubSplit(state.settings["hub"], split) for split in state.files}
+
+
+def _local_tables(folder: Path, state: _State) -> dict[str, Table]:
+    """Return the table of each split; one that is not read need not exist."""
+    state.add(*file_findings(folder, state.settings))
+    settings = state.settings
+    table_format = TableFormat(*(settings[key] for key in ("encoding", "delimiter", "quoting")))
+    paths = {split: folder / name for split, name in state.files.items()}
+    if not paths["train"].exists():
+        local_files(settings["data_dir"], settings["folder"], state.files)
+        raise _missing(state)
+    return {split: LocalTable(path, table_format) for split, path in paths.items() if path.exists()}
+
+
+def _infer_from(tables: dict[str, Table], state: _State, *, needs_classes: bool) -> None:
+    """Find the columns, the test split and the classes."""
+    _infer_columns(tables["train"], state)
+    if state.given["files"]["test"] == AUTO:
+        test = tables.get("test")
+        if test and not _has_labels(test, state):
+            del tables["test"]
+            why = f"{test.name} has no labels, so it is no test split"
+            state.add(Finding("files.test", None, why))
+        state.add(*drawn_test(state.settings))
+    if needs_classes:
+        state.add(_classes(tables, state))
+
+
+def _infer_columns(table: Table, state: _State) -> None:
+    settings = state.settings
+    known = state.needed("text_column", "id_column", "group_column")
+    if None not in (settings["text_column"], settings["label_column"]):
+        return
+    columns = table.columns(known)
+    if not columns:
+        msg = f"{table.name} has no rows; add rows to it"
+        raise DataError(msg)
+    if settings["label_column"] is None:
+        names = table.class_names()
+        separator = settings["label_separator"]
+        if len(names) == 1:
+            name, why = next(iter(names)), "its class labels"
+        else:
+            name, why = label_column(columns, known, table.name, separator)
+        state.add(Finding("label_column", name, f"the columns of {table.name}: {why}"))
+        known = [*known, name]
+    if settings["text_column"] is None:
+        name, why = text_column(columns, known, table.name)
+        state.add(Finding("text_column", name, f"the columns of {table.name}: {why}"))
+
+
+def _has_labels(table: Table, state: _State) -> bool:
+    """Return whether a table has the columns of the labels, with a label in one of the rows."""
+    columns = {column.name: column for column in table.columns()}
+    return all(name in columns and columns[name].values for name in state.label_columns)
+
+
+def _classes(tables: Mapping[str, Table], state: _State) -> Finding:
+    """Return the classes: names of columns, values of `label_map`, or the labels of all splits."""
+    settings, train = state.settings, tables["train"]
+    if not isinstance(settings["label_column"], str):
+        return Finding("classes", state.label_columns, "data.label_column")
+    if settings["label_map"]:
+        names = list(dict.fromkeys(settings["label_map"].values()))
+        return Finding("classes", names, "data.label_map")
+    known = train.class_names().get(settings["label_column"])
+    if known:
+        return Finding("classes", known, f"the class labels of {train.name}")
+    separator = settings["label_separator"]
+    counts = {split: _counts(table, state, separator) for split, table in tables.items()}
+    place = f"column '{settings['label_column']}' of {train.name}"
+    found, keys = Counter(counts["train"]), set(map(label_key, counts["train"]))
+    more = {}
+    for split, table in tables.items():
+        extra = [name for name in counts[split] if label_key(name) not in keys]
+        if len(extra) == len(counts[split]) and extra:
+            msg = (
+                f"{table.name} has no label of {train.name} but {shortened(extra)}; correct it, "
+                f"or set data.files.{split}=null"
+            )
+            raise DataError(msg)
+        if extra:
+            more[table.name] = f"; only {table.name} has {shortened(extra)}"
+        found.update({name: counts[split][name] for name in extra})
+    classes = checked_classes(found, place, several=separator is not None)
+    return Finding("classes", classes, place + "".join(more.values()))
+
+
+def _counts(table: Table, state: _State, separator: str | None) -> Counter[str]:
+    """Return the number of samples of each label of a table."""
+    column = state.settings["label_column"]
+    values = table.values(state.needed("text_column"), column)
+    if separator is None:
+        return count_labels(values)
+    parts = (
+        part
+        for value in values
+        for part in (value if isinstance(value, list) else str(value or "").split(separator))
+    )
+    return count_labels(parts)
