@@ -1,16 +1,22 @@
 """Settings of segmentation datasets that their folder decides."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from datamodules.inferring.splits import split_of
+from datamodules.masks.class_list import ClassList
+from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.datamodules.test_segmentation import NETWORK
-from tests.masks import segmentation_folder
+from tests.masks import NAMES, class_list, image_of, mask, segmentation_folder
 
 SMALL = (
     "data=segmentation", "data.folder=rooms", "data.size=32", f"model.backbone={NETWORK}",
@@ -102,3 +108,156 @@ def test_lists_of_names(tmp_path: Path) -> None:
     assert found["images"] == "JPEGImages"
     assert found["annotations"] == "SegmentationClass"
     assert found["image_suffix"] == ".jpg"
+
+
+def write_masks(
+    root: Path, values: Sequence[int], palette: Sequence[int] = (), **more: str
+) -> Path:
+    """Three images with masks of the values, without splits, and text files."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(root / "images" / f"{number}.png")
+        mask = Image.fromarray(
+            np.resize(np.array(values, np.uint8), (8, 8 if len(values) < 64 else 32))
+        )
+        if palette:
+            mask.putpalette(palette)
+        mask.save(root / "masks" / f"{number}.png")
+    for name, text in more.items():
+        (root / f"{name}.txt").write_text(text)
+    return root
+
+
+def classes_in(folder: Path, **settings: object) -> Any:
+    """The class list that is found in a folder, and its names."""
+    found = found_in(folder, **{"class_list": None, "num_classes": None, **settings})
+    content: Any = found["class_list"]
+    ClassList.from_plain(content, "test").mapped(settings.get("label_map"))  # type: ignore[arg-type]
+    assert found["num_classes"] == len(content["classes"])
+    return content, [entry["name"] for entry in content["classes"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "ignored", "label_map"),
+    [
+        ([0, 1, 2], ["class 0", "class 1", "class 2"], None, None),
+        ([0, 1, 2, 255], ["class 0", "class 1", "class 2"], 255, None),
+        ([0, 1], ["background", "foreground"], None, None),
+        ([0, 255], ["background", "foreground"], None, {0: 0, 255: 1}),
+        ([0, 1, 255], ["background", "foreground"], 255, None),
+        ([1, 2, 3], ["class 1", "class 2", "class 3"], None, {1: 0, 2: 1, 3: 2}),
+        ([0, 7, 19, 255], ["class 0", "class 7", "class 19"], None, {0: 0, 7: 1, 19: 2}),
+    ],
+)
+def test_classes_of_values(
+    values: list[int],
+    names: list[str],
+    ignored: int | None,
+    label_map: dict[int, int] | None,
+    tmp_path: Path,
+) -> None:
+    content, found = classes_in(write_masks(tmp_path / "rooms", values))
+    assert found == names
+    assert (content["ignore_value"], content.get("label_map")) == (ignored, label_map)
+    assert content["zero_is_unlabelled"] is False
+    assert len({tuple(entry["colour"]) for entry in content["classes"]}) == len(names)
+
+
+def test_colours_of_a_palette(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "rooms", [0, 2], [0, 0, 0, 9, 9, 9, 250, 20, 30])
+    content, names = classes_in(folder)
+    assert names == ["class 0", "class 2"]
+    assert [entry["colour"] for entry in content["classes"]] == [[0, 0, 0], [250, 20, 30]]
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "names", "zero"),
+    [
+        ([0, 2], "sky\nroad\n\ntree\n", ["sky", "road", "tree"], False),
+        ([1, 2], "sky\nroad", ["sky", "road"], True),
+        ([0, 255], "wall\ndoor", ["wall", "door"], False),
+        ([0, 1], "64 128 64\tAnimal\n192 0 128 Arch way", ["Animal", "Arch way"], False),
+    ],
+)
+def test_names_in_a_file(
+    values: list[int], text: str, names: list[str], zero: bool, tmp_path: Path
+) -> None:
+    content, found = classes_in(write_masks(tmp_path / "rooms", values, codes=text))
+    assert (found, content["zero_is_unlabelled"]) == (names, zero)
+    if "Animal" in names:
+        assert content["classes"][0]["colour"] == [64, 128, 64]
+
+
+def test_a_class_list_in_the_folder(tmp_path: Path) -> None:
+    write_masks(tmp_path / "rooms", [0, 1])
+    class_list(tmp_path / "rooms" / "class_list.yaml")
+    assert classes_in(tmp_path / "rooms")[1] == NAMES
+
+
+def test_classes_of_a_label_map(tmp_path: Path) -> None:
+    content, names = classes_in(
+        write_masks(tmp_path / "rooms", [0, 3, 9]), label_map={3: 0, 9: 1, 7: 1}
+    )
+    assert names == ["class 0", "class 1"]
+    assert "label_map" not in content
+
+
+@pytest.mark.parametrize(
+    ("values", "texts", "message"),
+    [
+        (range(200), {}, r"the masks in rooms/masks have 200 different values \(0, 1, .*\): are they masks of classes\? set data.annotations"),
+        ([3], {}, "the masks in rooms/masks have only the value 3; are they masks"),
+        ([0, 1, 2], {"codes": "a\nb"}, "codes.txt names 2 classes, and the masks in rooms/masks have the values 0, 1, 2; is 0 a class, too"),
+        ([0, 9], {"codes": "a\nb"}, "codes.txt names 2 classes, and .* have the values 0, 9; correct it"),
+        ([0, 1], {"codes": "a\nb", "labels": "a\nb"}, "which of codes.txt and labels.txt has the classes"),
+    ],
+)  # fmt: skip
+def test_questions_about_classes(
+    values: Sequence[int], texts: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        classes_in(write_masks(tmp_path / "rooms", values, **texts))
+
+
+def test_coloured_masks_are_refused(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "rooms", [0, 1])
+    for path in (folder / "masks").iterdir():
+        Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(DataError, match=r"0.png has RGB colours; a mask has one channel"):
+        classes_in(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a.txt"], "rooms has no image files"),
+        (["images/a.jpg", "images/b.jpg"], r"rooms: where are the images of train and their masks\? Image files are in images \(2\); set data.images"),
+        (["images/a.jpg", "masks/b.png"], r"where are the images .* images \(1\), masks \(1\)"),
+        (["images/a.jpg", "masks/a.png", "labels/a.png"], r"which are the images and masks: images with masks \(\*.png\), images with labels|images with labels"),
+        (["test/images/a.jpg", "test/masks/a.png"], "where are the images of train"),
+    ],
+)  # fmt: skip
+def test_questions_about_places(files: list[str], message: str, tmp_path: Path) -> None:
+    touch(tmp_path / "rooms", *files)
+    with pytest.raises(DataError, match=message):
+        found_in(tmp_path / "rooms")
+
+
+def test_a_datamodule_in_python_draws_val_and_test(tmp_path: Path) -> None:
+    root = tmp_path / "rooms"
+    for number in range(10):
+        labels = mask(number)
+        for folder, pixels in {"images": image_of(labels), "masks": labels}.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
+    tests = []
+    for seed in (1, 2):
+        data = SegmentationDataModule(str(root), size=32, seed=seed)
+        data.setup()
+        assert {name: len(split) for name, split in data.splits.items()} == {
+            "train": 8, "val": 1, "test": 1
+        }  # fmt: skip
+        tests.append(data.splits["test"].indices)
+    assert tests[0] == tests[1]
+    assert data.class_names == [f"class {k}" for k in range(11)]
