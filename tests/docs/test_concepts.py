@@ -12,7 +12,7 @@ PAGES = sorted((ROOT / "docs" / "concepts").glob("*.md"))
 
 
 @cache
-def tests_in(path: str) -> set[str]:
+def names_in(path: str) -> set[str]:
     return set(re.findall(r"^def (test_\w+)", (ROOT / path).read_text(encoding="utf-8"), re.M))
 
 
@@ -23,6 +23,6 @@ def test_named_tests_exist(page: Path) -> None:
         if code.endswith(".py"):
             file = code
         else:
-            assert code in tests_in(file), f"{file} has no {code}"
+            assert code in names_in(file), f"{file} has no {code}"
             found += 1
     assert found >= 5
