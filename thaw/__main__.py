@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "test a trained run again, or on other data",
     "report": "write the page of a run, or a page that compares runs",
     "cache": "list or remove stored features",
+    "write-schemas": "write the schemas with which editors complete and check configs",
     "wandb-dashboard": "create a project's dashboard at W&B",
 }
 _HELP = """Thaw: fine-tune pretrained networks, and trust the result.
