@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datamodules.describing.sections import Section
+from datamodules.describing.unclear import folder_section, table_sections
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.splits import dataset_folder
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from datamodules.texts.tokenizing import TextTokenizer
 
 
@@ -68,18 +70,25 @@ class Description(ABC):
         except DataError as error:
             self.question = str(error)
         self.settings = with_findings(open_settings, self.findings)
-        self.read()
+        if not self.question:
+            self.read()
 
     @property
     def folder(self) -> Path:
-        """The dataset's folder, or the only table while the settings are not known."""
+        """The dataset's folder."""
         return dataset_folder(self.settings["data_dir"], self.settings["folder"])[0]
 
     @property
     def files(self) -> dict[str, str]:
-        """File of each split that has one; empty while the settings are not known."""
-        files = {} if self.question else self.settings["files"]
-        return {split: files[split] for split in ("train", "val", "test") if files.get(split)}
+        """File of each split that has one."""
+        files = self.settings["files"]
+        return {split: files[split] for split in ("train", "val", "test") if files[split]}
+
+    @property
+    def table_format(self) -> TableFormat:
+        """The format of tables, as far as the user gave it."""
+        names = ("encoding", "delimiter", "quoting")
+        return TableFormat(*(self.settings.get(name) for name in names))
 
     def guess(self) -> dict[str, Any]:
         """Return settings that follow from the kind of data; nothing by default."""
@@ -93,14 +102,19 @@ class Description(ABC):
     def read(self) -> None:
         """Read the data, and keep the facts about it."""
 
-    @abstractmethod
     def sections(self) -> list[Section]:
-        """Return the facts as sections."""
+        """Return the facts; while the settings are not known, columns of tables and folders."""
+        if not self.question:
+            return self.described()
+        path = self.request.path
+        return table_sections(path, self.table_format) or folder_section(path)
+
+    @abstractmethod
+    def described(self) -> list[Section]:
+        """Return the facts that `read` has kept, as sections."""
 
     def drawn_notes(self) -> list[str]:
         """Return a sentence for each split that is drawn from train."""
-        if self.question:
-            return []
         notes = []
         if "val" not in self.files:
             notes.append("val is drawn from train with the seed (data.val_fraction)")

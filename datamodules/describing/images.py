@@ -2,13 +2,15 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from datamodules.describing.base import Description
+from datamodules.describing.sampling import count_samples, evenly_spread
 from datamodules.describing.sections import (
     Cell,
     Lengths,
@@ -33,7 +35,6 @@ from datamodules.images.threads import in_threads
 from datamodules.inferring.findings import Finding
 from datamodules.inferring.folders.images import infer_images
 from datamodules.reading.errors import BadRow
-from datamodules.reading.formats import TableFormat
 from datamodules.reading.label_settings import label_reader
 from datamodules.reading.progress import tracked
 from datamodules.reading.sources import AUTO_FILES
@@ -116,43 +117,25 @@ class ImageDescription(Description):
 
     def read(self) -> None:
         """List all images, and open some or all of each split."""
-        self.facts: list[ImageFacts] = []
-        if self.question:
-            return
-        found, folder = self.settings, self.folder
+        found = self.settings
         labels = label_reader(
             found["label_column"], found["label_separator"], found["classes"], found["label_map"]
         )
         reader = ImageReader(found["image_column"], labels, found["classes"])
-        table_format = TableFormat(*(found[key] for key in ("encoding", "delimiter", "quoting")))
+        self.facts = []
         for split, name in self.files.items():
-            path = folder / name
-            images = lambda path=path, split=split: reader.read(  # noqa: E731
-                path, split, table_format=table_format
-            )
-            facts = ImageFacts(SplitFacts(split, name if name != "." else folder.name))
-            total = sum(not isinstance(image, BadRow) for image in images())
-            self._open(facts, images(), total)
+            path = self.folder / name
+            source = self.folder.name if name == "." else name
+            read = partial(reader.read, path, split, table_format=self.table_format)
+            facts = ImageFacts(SplitFacts(split, source))
+            self._open(facts, read(), count_samples(path, read))
             self.facts.append(facts)
 
     def _open(self, facts: ImageFacts, images: Iterable[EncodedImage | BadRow], total: int) -> None:
-        """Count the images of a split, and open at most `limit` of them, evenly spread."""
+        """Count the images of a split, and open at most `limit` of them."""
         split, step = facts.split, max(1, -(-total // self.request.limit))
-
-        def chosen() -> Iterator[EncodedImage]:
-            position = 0
-            for image in images:
-                if isinstance(image, BadRow):
-                    split.add_bad(image)
-                    continue
-                if position % step == 0:
-                    yield image
-                else:
-                    split.add_label(image.label)
-                    split.left_unchecked += 1
-                position += 1
-
-        found = in_threads(lambda image: opened_image(image.source), chosen())
+        chosen = evenly_spread(images, step, split, lambda image: split.add_label(image.label))
+        found = in_threads(lambda image: opened_image(image.source), chosen)
         for image, result in tracked(found, f"opening {split.name}", total // step, "images"):
             if result.fault:
                 split.add_bad(image.fault(split.name, result.fault))
@@ -161,14 +144,12 @@ class ImageDescription(Description):
             facts.add(image, result)
         split.place = facts.names.__getitem__
 
-    def sections(self) -> list[Section]:
+    def described(self) -> list[Section]:
         """Return files, classes, sizes, formats, bad images and copies."""
         splits = [facts.split for facts in self.facts]
         rows = [[split.name, split.source, split.samples, split.bad_count] for split in splits]
         notes = [*self.drawn_notes(), *unchecked_note(splits, "images", "--limit")]
         files = Section("Files", ("split", "from", "images", "not usable"), rows, notes)
-        if self.question:
-            return []
         found = [files, classes_section(splits, self.settings["classes"])]
         found += [sizes_section(self.facts), formats_section(self.facts)]
         found += [section for section in (bad_rows_section(splits),) if section]
@@ -232,7 +213,7 @@ def formats_section(facts: Iterable[ImageFacts]) -> Section:
         }
     )
     notes = [
-        f"{n:,} files are called {suffix} and are {kind}; the content decides"
+        f"{n:,} {'file is' if n == 1 else 'files are'} called {suffix}, with the content of {kind}"
         for (suffix, kind), n in wrong.items()
     ]
     return Section("Formats", ("suffix", "content", "mode", "images"), rows, notes)

@@ -8,11 +8,9 @@ from pathlib import Path
 from datamodules.describing.base import Description
 from datamodules.describing.images import ImageDescription, MultilabelImageDescription
 from datamodules.describing.masks import MaskDescription
-from datamodules.describing.several_labels import guess_labels, sample_columns
+from datamodules.describing.several_labels import guess_labels, is_image, sample_columns
 from datamodules.describing.texts import MultilabelTextDescription, TextDescription
-from datamodules.images.content import content_of
 from datamodules.images.listing import Listing
-from datamodules.inferring.columns import Column
 from datamodules.inferring.folders.mask_layouts import IMAGE_SUFFIXES, find_layout
 from datamodules.reading.errors import DataError
 from datamodules.reading.sources import AUTO_FILES
@@ -67,21 +65,11 @@ def kind_of(path: Path) -> str:
 
 def _kind_of_table(path: Path) -> str:
     columns = sample_columns(path)
-    images = sum(map(_is_image, columns))
+    images = sum(map(is_image, columns))
     if images >= _IMAGES_OF_A_PAIR:
         return "segmentation"
     several = "multilabel_" if guess_labels(path) else ""
     return several + ("image" if images else "text")
-
-
-def _is_image(column: Column) -> bool:
-    """Return whether a column has images, or the names of image files."""
-    known = [
-        content_of(value) is not None
-        or (isinstance(value, str) and value.strip().lower().endswith(IMAGE_SUFFIXES))
-        for value in column.values
-    ]
-    return 2 * sum(known) > len(known)
 
 
 def _has_masks(folder: Path) -> bool:

@@ -1,8 +1,9 @@
 """Description of images with masks."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from datamodules.describing.images import (
     opened_image,
     sizes_section,
 )
+from datamodules.describing.sampling import count_samples, evenly_spread
 from datamodules.describing.sections import (
     Cell,
     Section,
@@ -33,6 +35,10 @@ from datamodules.masks.rows import EncodedPair, SegmentationReader
 from datamodules.reading.errors import BadRow
 from datamodules.reading.progress import tracked
 from datamodules.reading.sources import AUTO_FILES
+from run_folders.errors import shortened
+
+if TYPE_CHECKING:
+    from datamodules.masks.class_list import ClassList
 
 _VALUES = 256  # of a mask
 _MOST_VALUES = 40  # listed; the others are counted
@@ -75,8 +81,6 @@ class MaskDescription(Description):
         self.facts: list[ImageFacts] = []
         self.values: dict[str, Any] = {}
         self.masks: dict[str, Any] = {}
-        if self.question:
-            return
         found = self.settings
         reader = SegmentationReader(
             found["images"], found["annotations"], found["image_suffix"],
@@ -86,46 +90,33 @@ class MaskDescription(Description):
             facts = ImageFacts(SplitFacts(split, reader.place(name)))
             self.values[split] = np.zeros(_VALUES, np.int64)
             self.masks[split] = np.zeros(_VALUES, np.int64)
-            pairs = reader.read(self.folder, name, split)
-            total = sum(
-                not isinstance(pair, BadRow) for pair in reader.read(self.folder, name, split)
-            )
-            self._open(facts, pairs, total)
+            read = partial(reader.read, self.folder, name, split)
+            self._open(facts, read(), count_samples(self.folder / name, read))
             self.facts.append(facts)
 
     def _open(self, facts: ImageFacts, pairs: Iterable[EncodedPair | BadRow], total: int) -> None:
-        """Count the pairs of a split, and open at most `limit` of them, evenly spread."""
+        """Count the pairs of a split, and open at most `limit` of them."""
         split, step = facts.split, max(1, -(-total // self.request.limit))
-        decoding = PairDecoding(MAX_PIXELS)
+        classes = self._class_list()
 
-        def chosen() -> Iterator[EncodedPair]:
-            position = 0
-            for pair in pairs:
-                if isinstance(pair, BadRow):
-                    split.add_bad(pair)
-                    continue
-                if position % step == 0:
-                    yield pair
-                else:
-                    split.samples += 1
-                    split.left_unchecked += 1
-                position += 1
+        def count(_: EncodedPair) -> None:
+            split.samples += 1
 
-        found = in_threads(lambda pair: _opened(pair, split.name, decoding), chosen())
+        chosen = evenly_spread(pairs, step, split, count)
+        found = in_threads(lambda pair: _opened(pair, split.name, classes), chosen)
         for pair, result in tracked(found, f"opening {split.name}", total // step, "pairs"):
+            if result.values is not None:
+                self.values[split.name] += result.values
+                self.masks[split.name] += result.values > 0
             if result.fault:
                 split.add_bad(result.fault)
                 continue
             split.samples += 1
             facts.add(pair.image, result.image)
-            self.values[split.name] += result.values
-            self.masks[split.name] += result.values > 0
         split.place = facts.names.__getitem__
 
-    def sections(self) -> list[Section]:
+    def described(self) -> list[Section]:
         """Return files, mask values, sizes, formats, bad pairs and copies."""
-        if self.question:
-            return []
         splits = [facts.split for facts in self.facts]
         rows = [[split.name, split.source, split.samples, split.bad_count] for split in splits]
         notes = [*self.drawn_notes(), *unchecked_note(splits, "pairs", "--limit")]
@@ -136,40 +127,47 @@ class MaskDescription(Description):
 
     def _values(self) -> Section:
         """Return the values of the masks, with their share of the pixels and of the masks."""
-        names = self._names()
+        classes = self._class_list()
         seen = [value for value in range(_VALUES) if any(v[value] for v in self.values.values())]
         rows: list[list[Cell]] = []
         for value in seen[:_MOST_VALUES]:
             shares = [share(int(v[value]), int(v.sum())) for v in self.values.values()]
-            count = int(self.masks["train"][value])
-            rows.append([value, names.get(value, "unlabelled"), *shares, count])
+            masks = [int(m[value]) for m in self.masks.values()]
+            rows.append([value, _class_of(value, classes), *shares, *masks])
         more = len(seen) - _MOST_VALUES
         notes = [f"and {more} more values"] if more > 0 else []
-        missing = [name for value, name in names.items() if value not in seen]
+        found = {_class_of(value, classes) for value in seen}
+        missing = [name for name in classes.names if name not in found]
         if missing:
-            notes.append(f"no pixel of {', '.join(missing[:8])}")
-        header = ("value", "class", *(f"{name} pixels" for name in self.values), "train masks")
+            notes.append(f"no pixel of {shortened(missing)}")
+        header = ["value", "class", *(f"{name} pixels" for name in self.values)]
+        header += [f"{name} masks" for name in self.values]
         return Section(f"Mask values ({len(seen)})", header, rows, notes)
 
-    def _names(self) -> dict[int, str]:
-        """Return the class of each mask value."""
+    def _class_list(self) -> "ClassList":
         from datamodules.masks.class_list import ClassList  # imports torch
 
-        classes = ClassList.read(self.settings["class_list"]).mapped(self.settings["label_map"])
-        labels, _ = classes.decode(np.arange(_VALUES, dtype=np.uint8)[None])
-        return {
-            value: classes.names[label]
-            for value, label in enumerate(labels[0].tolist())
-            if label < len(classes.names)
-        }
+        return ClassList.read(self.settings["class_list"]).mapped(self.settings["label_map"])
 
 
-def _opened(pair: EncodedPair, split: str, decoding: PairDecoding) -> _Pair:
+def _class_of(value: int, classes: "ClassList") -> str:
+    """Return the class of a mask value, in words if it has none."""
+    labels, fault = classes.decode(np.full((1, 1), value, np.uint8))
+    if fault:
+        return "not in the class list"
+    label = int(labels[0, 0])
+    return classes.names[label] if label < len(classes.names) else "unlabelled"
+
+
+def _opened(pair: EncodedPair, split: str, classes: "ClassList") -> _Pair:
+    """Read the header of an image, and its mask."""
     image = opened_image(pair.image.source)
     if image.fault:
         return _Pair(image, None, pair.image.fault(split, image.fault))
     try:
-        values, _ = decoding.check(pair.image.source, pair.annotation)
+        values, _ = PairDecoding(MAX_PIXELS).check(pair.image.source, pair.annotation)
     except BadImageError as error:
         return _Pair(image, None, pair.annotation_fault(split, str(error)))
-    return _Pair(image, np.bincount(values.ravel(), minlength=_VALUES), None)
+    _, fault = classes.decode(values)
+    bad = pair.annotation_fault(split, fault) if fault else None
+    return _Pair(image, np.bincount(values.ravel(), minlength=_VALUES), bad)

@@ -12,11 +12,23 @@ from datamodules.describing.sections import Cell, Section
 from run_folders.errors import one_line
 
 
-def print_description(description: Description, remarks: Sequence[str], console: Console) -> None:
-    """Print the sections of a description, remarks of the readers, and what was inferred."""
+def print_description(
+    description: Description,
+    sections: Sequence[Section],
+    remarks: Sequence[str],
+    console: Console,
+) -> None:
+    """Print a description.
+
+    Args:
+        description: The description.
+        sections: Its sections.
+        remarks: What the readers said.
+        console: Prints it.
+    """
     path = description.request.path
     console.print(Text(f"{one_line(path)}: {description.what}", "bold"))
-    for section in description.sections():
+    for section in sections:
         _print_section(section, console)
     if remarks:
         _print_section(Section("Remarks", notes=[*dict.fromkeys(remarks)]), console)

@@ -160,5 +160,8 @@ def columns_section(
         ]
         for column in columns
     ]
+    notes = []
+    if any(row[1] == "group?" for row in rows):
+        notes.append("group?: data.group_column=NAME keeps equal values of it in one split")
     header = ("column", "use", "content", "empty", "different", "example")
-    return Section(f"Columns of {table}", header, rows)
+    return Section(f"Columns of {table}", header, rows, notes)

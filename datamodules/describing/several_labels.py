@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.images.content import content_of
 from datamodules.inferring.columns import LABEL_NAMES, Column
+from datamodules.inferring.folders.mask_layouts import IMAGE_SUFFIXES
 from datamodules.inferring.table_source import LocalTable
 from datamodules.inferring.tables import tables_of
 from datamodules.reading.formats import TableFormat
@@ -45,7 +47,8 @@ def guess_labels(path: Path) -> dict[str, Any]:
     columns = sample_columns(path)
     for column in columns:
         separator = _separator(column)
-        if separator:
+        others = (other for other in columns if other is not column)
+        if separator and any(map(_is_sample, others)):
             return {"label_column": column.name, "label_separator": separator}
     named = any(column.name.strip().lower() in ("label", *LABEL_NAMES) for column in columns)
     switches = [column.name for column in columns if set(column.labels) <= _SWITCH]
@@ -53,6 +56,21 @@ def guess_labels(path: Path) -> dict[str, Any]:
     if len(switches) > 1 and not named:
         return {"label_column": switches, "classes": switches}
     return {}
+
+
+def is_image(column: Column) -> bool:
+    """Return whether a column has images, or the names of image files."""
+    known = [
+        content_of(value) is not None
+        or (isinstance(value, str) and value.strip().lower().endswith(IMAGE_SUFFIXES))
+        for value in column.values
+    ]
+    return 2 * sum(known) > len(known)
+
+
+def _is_sample(column: Column) -> bool:
+    """Return whether a column may have the texts or images, and not only labels."""
+    return is_image(column) or (column.is_string() and not column.is_label())
 
 
 def _separator(column: Column) -> str:

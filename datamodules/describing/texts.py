@@ -24,7 +24,6 @@ from datamodules.describing.split_facts import SplitFacts
 from datamodules.describing.tokens import TokenCounter
 from datamodules.inferring.findings import Finding
 from datamodules.inferring.labelled import infer_texts
-from datamodules.inferring.tables import tables_of
 from datamodules.reading.errors import BadRow
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.label_settings import label_reader
@@ -34,7 +33,6 @@ from datamodules.reading.sources import AUTO_FILES
 from datamodules.reading.tables import TEXT_SUFFIXES, read_rows
 from datamodules.reading.text_rows import text_fault
 
-_MOST_TABLES = 3  # whose columns are shown if it is not clear which one is train
 _PIECES = 8  # unknown words that are named
 
 
@@ -78,44 +76,34 @@ class TextDescription(Description):
         return infer_texts(settings, has_classes=True)
 
     def read(self) -> None:
-        """Read each table once. If it is not clear which one is train, read only columns."""
-        folder = self.folder
-        if self.question:
-            names = [name for names in tables_of(folder).values() for name in names]
-            paths = [folder] if folder.is_file() else [folder / name for name in names]
-            self.facts = [self._read(path, path.name, None) for path in paths[:_MOST_TABLES]]
-            return
+        """Read each table once."""
         found = self.settings
         labels = label_reader(
             found["label_column"], found["label_separator"], found["classes"], found["label_map"]
         )
         self.facts = [
-            self._read(folder / name, split, labels) for split, name in self.files.items()
+            self._read(self.folder / name, split, labels) for split, name in self.files.items()
         ]
 
-    def _read(self, path: Path, split: str, labels: LabelReader | None) -> TextFacts:
-        """Read a table; without `labels`, only its columns are known."""
+    def _read(self, path: Path, split: str, labels: LabelReader) -> TextFacts:
         column = self.settings["text_column"]
-        needed = [] if labels is None else [column, *labels.columns]
+        needed = [column, *labels.columns]
         found = self._format(path, needed)
-        complete = None if labels is None else labels.is_complete
         counters: dict[str, ColumnCounter] = {}
         numbers, characters = array("q"), array("q")
         tokens = TokenCounter(self.request.tokenizer) if self.request.tokenizer else None
-        read_as = str(found) if isinstance(found, FoundFormat) else ""
+        read_as = str(found) if isinstance(found, FoundFormat) else "Parquet"
         facts, rows = SplitFacts(split, path.name, read_as), 0
-        for row in tracked(
-            read_rows(path, needed, complete, split, table_format=found), f"reading {path.name}"
-        ):
+        source = read_rows(path, needed, labels.is_complete, split, table_format=found)
+        for row in tracked(source, f"reading {path.name}"):
             if isinstance(row, BadRow):
                 facts.add_bad(row)
                 continue
             rows += 1
             for name, value in row.values.items():
-                (counters.get(name) or counters.setdefault(name, ColumnCounter(name))).add(value)
-            if labels is None:
-                facts.samples += 1
-                continue
+                if name not in counters:
+                    counters[name] = ColumnCounter(name)
+                counters[name].add(value)
             text = row.values.get(column)
             label, reason = labels.read(row.values)
             reason = text_fault(text, column) or reason
@@ -135,25 +123,19 @@ class TextDescription(Description):
         return TextFacts(facts, columns, characters, tokens)
 
     def _format(self, path: Path, needed: list[str]) -> TableFormat | FoundFormat:
-        """Return the format of a table."""
-        given = (self.settings[key] for key in ("encoding", "delimiter", "quoting"))
-        settings = TableFormat(*given)
+        """Return the format of a table, as far as it has one."""
         is_text = path.suffix.lower() in TEXT_SUFFIXES and path.stat().st_size > 0
-        return find_format(path, needed, settings) if is_text else settings
+        return find_format(path, needed, self.table_format) if is_text else self.table_format
 
-    def sections(self) -> list[Section]:
+    def described(self) -> list[Section]:
         """Return files, columns, classes, lengths, bad rows and copies."""
         splits = [facts.split for facts in self.facts]
         rows = [
-            [split.name, split.source, split.read_as or "Parquet", split.samples, split.bad_count]
+            [split.name, split.source, split.read_as, split.samples, split.bad_count]
             for split in splits
         ]
         header = ("split", "file", "read as", "rows", "not usable")
         found = [Section("Files", header, rows, self.drawn_notes())]
-        if self.question:
-            return found + [
-                columns_section(facts.split.name, facts.columns, {}) for facts in self.facts
-            ]
         roles = {self.settings["text_column"]: "text"}
         roles |= dict.fromkeys(self._label_columns(), "label")
         roles |= {self.settings["id_column"]: "id", self.settings["group_column"]: "group"}
@@ -207,9 +189,9 @@ class MultilabelTextDescription(TextDescription):
         """Return the columns of the labels, or what separates them."""
         return guess_labels(self.request.path)
 
-    def sections(self) -> list[Section]:
+    def described(self) -> list[Section]:
         """Return the sections of texts, and the number of texts without a label."""
-        found = super().sections()
+        found = super().described()
         without = [
             f"{facts.split.name}: {facts.split.without_label:,} texts have none of the labels"
             for facts in self.facts

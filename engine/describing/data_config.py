@@ -17,8 +17,6 @@ from run_folders.errors import one_line
 _NAME = re.compile(r"[\w-]+", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 _CONSTANTS = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
-# Training infers it from the classes.
-_LEFT_OUT = ("folder", "num_classes")
 
 
 def config_text(description: Description) -> str:
@@ -70,7 +68,7 @@ def training_command(description: Description, written: Path | None, program: st
         return f"{program} data={written.stem}"
     words = [f"data={description.template}", f"data.folder={_value(str(description.request.path))}"]
     chosen = {**description.guessed, **description.request.given}
-    if description.settings["classes"] and description.settings.get("label_separator"):
+    if description.settings.get("label_separator"):
         chosen["classes"] = description.settings["classes"]  # the template has none for these
     words += [f"data.{key}={_value(value)}" for key, value in chosen.items()]
     return " ".join([program, *map(shlex.quote, words)])
@@ -99,7 +97,7 @@ def _settings(description: Description) -> dict[str, tuple[Any, str]]:
         if inner:
             files[inner] = (finding.value, finding.why)
             found[key] = (files, "")
-        elif key not in _LEFT_OUT and finding.why:
+        elif key != "folder" and finding.why:
             found[key] = (finding.value, finding.why)
     return found
 

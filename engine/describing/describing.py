@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PREFIX = "data."
+_DATA_DIR = Path("data")  # as paths.data_dir
 # Settings that are not inferred, and may be given as well.
 _FURTHER = ("val_fraction", "max_length", "size")
 _READERS = "datamodules"  # the package whose messages are part of the description
@@ -59,6 +60,8 @@ def describe_data(
         DataError: If the data cannot be read, or does not show its kind.
         ConfigError: If a setting is unknown, or the config cannot be written.
     """
+    if not path.exists() and (_DATA_DIR / path).exists():
+        path = _DATA_DIR / path
     _check(path, kind, max_length, limit)
     if output is not None:
         check_output(output, force=force)
@@ -67,18 +70,19 @@ def describe_data(
         request = Request(
             path,
             _given(settings, kind),
-            Path("data"),
+            _DATA_DIR,
             load_tokenizer(tokenizer) if tokenizer else None,
             max_length,
             limit,
         )
         description = KINDS[kind](request)
-    print_description(description, remarks, console)
+        sections = description.sections()
+    print_description(description, sections, remarks, console)
     if description.question:
         if output is not None:
             msg = f"-o {output}: not written, as a setting is open: {description.question}"
             raise ConfigError(msg)
-        answer = "answer with a setting after the path, such as data.KEY=VALUE, or with --kind"
+        answer = "answer with data.KEY=VALUE after the path, or with --kind"
         print_lines([description.question, answer], "Not clear", console)
         return
     text = config_text(description)
@@ -91,7 +95,7 @@ def describe_data(
 
 def _check(path: Path, kind: str | None, max_length: int, limit: int) -> None:
     if not path.exists():
-        msg = f"{path}: no such file or folder, seen from {Path.cwd()}"
+        msg = f"{path}: no such file or folder in {Path.cwd()} or in its folder {_DATA_DIR}"
         raise DataError(msg)
     if kind is not None and kind not in KINDS:
         msg = f"--kind: received {kind!r}; {nearest(kind, KINDS)}"
