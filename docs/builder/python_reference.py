@@ -9,11 +9,13 @@ _HEAD = """# Python
 `import thaw` imports nothing heavy; each name is imported when it is first used. The page lists all
 public names.
 """
+_FIRST = ("train", "Run", "compare")
 
 
 def write_page(page: Path) -> None:
     """Write a page that tells mkdocstrings to show the docstring of each public name."""
-    entries = [_HEAD, *(_entry(name) for name in sorted(thaw.__all__, key=str.lower))]
+    others = sorted(set(thaw.__all__) - set(_FIRST), key=str.lower)
+    entries = [_HEAD, *(_entry(name) for name in (*_FIRST, *others))]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n".join(entries), encoding="utf-8")
 

@@ -23,11 +23,11 @@ from PIL import Image
 data = thaw.SampleImagesDataModule(rows={"train": 1000, "val": 250, "test": 250})
 data.setup("fit")
 batch = next(iter(data.val_dataloader()))
-print(batch.pixel_values.shape, batch.labels[:8])
+print(batch["pixel_values"].shape, batch["labels"][:8])
 
 # %%
 figure, axes = plt.subplots(1, 8, figsize=(8, 1.4), layout="constrained")
-for axis, pixels, label in zip(axes, batch.pixel_values, batch.labels):
+for axis, pixels, label in zip(axes, batch["pixel_values"], batch["labels"]):
     axis.imshow(pixels.permute(1, 2, 0))
     axis.set_title(data.class_names[label], fontsize=9)
     axis.axis("off")

@@ -55,12 +55,12 @@ classes
 data = thaw.SampleScenesDataModule(rows={"train": 160, "val": 40, "test": 40})
 data.setup("test")
 batch = next(iter(data.test_dataloader()))
-images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in batch.pixel_values[:4]]
+images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in batch["pixel_values"][:4]]
 masks = run.predict(images)
 
 # %%
 figure, axes = plt.subplots(3, 4, figsize=(7, 5.4), layout="constrained")
-for column, (image, label, mask) in enumerate(zip(images, batch.labels, masks)):
+for column, (image, label, mask) in enumerate(zip(images, batch["labels"], masks)):
     for row, (title, picture) in enumerate(
         (("image", image), ("label", label), ("prediction", mask))
     ):

@@ -15,10 +15,11 @@ import thaw
 # ## A sweep
 #
 # `-m` trains each combination of values. Each job has its own run folder. At the end Thaw prints a
-# table, with the mean and its 95 % interval over the seeds.
+# table, with the mean and its 95 % interval over the seeds. Here a frozen network with random weights
+# is compared with one that trains.
 
 # %%
-# !thaw train -m head=linear,bigru seed=1,2,3 trainer.max_epochs=2 "data.rows={train: 500, val: 250, test: 500}" 2> log.txt
+# !thaw train -m model.freeze_backbone=true,false seed=1,2,3 trainer.max_epochs=3 "data.rows={train: 800, val: 250, test: 500}" 2> log.txt | tail -n 16
 
 # %% [markdown]
 # `sweep.csv` has a row for each job.
@@ -26,20 +27,12 @@ import thaw
 # %%
 (sweep,) = Path("runs/sweeps").glob("*/*")
 table = pd.read_csv(sweep / "sweep.csv")
-table.columns.tolist()
+table[["job", "model.freeze_backbone", "seed", "val/acc", "test/acc"]]
 
 # %%
-jobs = [thaw.Run(folder) for folder in sorted(sweep.glob("[0-9]"))]
-results = pd.DataFrame(
-    {
-        "head": [job.folder.name for job in jobs],
-        "test accuracy": [job.metrics["test"]["acc"] for job in jobs],
-    }
-)
-results["head"] = ["linear"] * 3 + ["bigru"] * 3
 figure, axes = plt.subplots(figsize=(4, 3), layout="constrained")
-axes.plot(results["head"], results["test accuracy"], "o")
-axes.set(ylabel="test accuracy", title="a point for each seed")
+axes.plot(table["model.freeze_backbone"].astype(str), table["test/acc"], "o")
+axes.set(xlabel="model.freeze_backbone", ylabel="test accuracy", title="a point for each seed")
 axes.margins(0.4, 0.2);
 
 # %% [markdown]
@@ -49,18 +42,17 @@ axes.margins(0.4, 0.2);
 # differ, and whether that may be chance (exact McNemar test).
 
 # %%
-page = thaw.compare(jobs[0], jobs[3], output="comparison.html")
-page
+frozen, trained = thaw.Run(sweep / "0"), thaw.Run(sweep / "3")
+thaw.compare(frozen, trained, output="comparison.html")
 
 # %%
-first, second = jobs[0].predictions(), jobs[3].predictions()
-correct = pd.crosstab(
+first, second = frozen.predictions(), trained.predictions()
+pd.crosstab(
     first["label"] == first["prediction"],
     second["label"] == second["prediction"],
-    rownames=["linear correct"],
-    colnames=["bigru correct"],
+    rownames=["frozen correct"],
+    colnames=["trained correct"],
 )
-correct
 
 # %% [markdown]
 # ## Search
@@ -69,7 +61,7 @@ correct
 # of the validation split. A metric of the test split cannot be its objective.
 
 # %%
-# !thaw train -m hydra/sweeper=optuna hydra.sweeper.n_trials=4 "model.lr=tag(log,interval(1e-4,1e-2))" trainer.max_epochs=1 "data.rows={train: 300, val: 200, test: 200}" name=search 2> log.txt
+# !thaw train -m hydra/sweeper=optuna hydra.sweeper.n_trials=4 "model.lr=tag(log,interval(1e-4,1e-2))" trainer.max_epochs=1 "data.rows={train: 300, val: 200, test: 200}" name=search 2> log.txt | tail -n 12
 
 # %% [markdown]
 # The page `sweep.html` in the folder of the sweep has the best trial and the importance of each
