@@ -1,23 +1,24 @@
 # %% [markdown]
 # # CIFAR-10 images
 #
-# A network looks at a small picture and names one of ten classes. After this tutorial you can train
-# such a network, draw its confusion matrix and see its mistakes.
+# A network looks at a small picture and names one of ten classes. After this tutorial you can
+# train such a network, draw its confusion matrix and see its mistakes.
 #
-# The pictures here are generated in code: ten kinds of shapes and textures. The last section does the
-# same with CIFAR-10 and a pretrained network.
+# The pictures here are generated in code: ten kinds of shapes and textures. The last section
+# does the same with CIFAR-10 and a pretrained network.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-import thaw
 from PIL import Image
+
+import thaw
 
 # %% [markdown]
 # ## Look at the data
 #
-# A datamodule of Thaw is an ordinary one of Lightning. A batch has the pixels, the labels and the
-# number of each image in its split.
+# A datamodule of Thaw is an ordinary one of Lightning. A batch has the pixels, the labels and
+# the number of each image in its split.
 
 # %%
 data = thaw.SampleImagesDataModule(rows={"train": 1000, "val": 250, "test": 250})
@@ -35,8 +36,8 @@ for axis, pixels, label in zip(axes, batch["pixel_values"], batch["labels"]):
 # %% [markdown]
 # ## Train
 #
-# `plan=true` on the command line shows what would be trained. Here a small ResNet trains from random
-# weights.
+# `plan=true` on the command line shows what would be trained. Here a small ResNet trains from
+# random weights.
 
 # %%
 run = thaw.train(
@@ -63,7 +64,7 @@ axes.set_xticks(range(10), data.class_names, rotation=60)
 axes.set_yticks(range(10), data.class_names)
 axes.set(xlabel="predicted", ylabel="label")
 for row, column in zip(*matrix.nonzero()):
-    axes.text(column, row, matrix[row, column], ha="center", va="center", color="darkorange");
+    axes.text(column, row, matrix[row, column], ha="center", va="center", color="darkorange")
 
 # %% [markdown]
 # ## Predict new images
@@ -78,8 +79,8 @@ run.predict([Image.fromarray(pixels)])
 # %% [markdown]
 # ## With CIFAR-10
 #
-# - `thaw train experiment=cifar10_deit` trains the last block of a pretrained DeiT and a new head.
-#   Data and network come from the Hugging Face Hub, and a GPU needs a few minutes.
+# - `thaw train experiment=cifar10_deit` trains the last block of a pretrained DeiT and a new
+#   head. Data and network come from the Hugging Face Hub, and a GPU needs a few minutes.
 # - `thaw train experiment=cifar10_resnet_scratch` trains a small ResNet from random weights. It
 #   reached a test accuracy of 0.886 in 23 minutes on two CPU cores.
 # - `thaw train data=image data.folder=FOLDER` trains on your own images.

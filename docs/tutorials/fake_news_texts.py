@@ -1,29 +1,30 @@
 # %% [markdown]
 # # Fake-news texts
 #
-# A network reads a statement and says whether it is fake or real. After this tutorial you can train
-# such a network from Python, read its metrics, find its mistakes and predict new texts.
+# A network reads a statement and says whether it is fake or real. After this tutorial you can
+# train such a network from Python, read its metrics, find its mistakes and predict new texts.
 #
-# The statements are generated in code, so everything here runs offline, in a minute on a CPU. The
-# last section does the same with tweets and a pretrained network.
+# The statements are generated in code, so everything here runs offline, in a minute on a CPU.
+# The last section does the same with tweets and a pretrained network.
 
 # %%
 import matplotlib.pyplot as plt
+
 import thaw
 
 # %% [markdown]
 # ## Train
 #
-# `thaw.train` takes the overrides of `thaw train`, and returns the finished run. Without overrides it
-# trains a small BERT with a BiGRU head from random weights.
+# `thaw.train` takes the overrides of `thaw train`, and returns the finished run. Without
+# overrides it trains a small BERT with a BiGRU head from random weights.
 
 # %%
 run = thaw.train("trainer.max_epochs=4")
 run
 
 # %% [markdown]
-# The run folder has everything that the run did: config, metrics, predictions, checkpoints, and the
-# page `report.html`.
+# The run folder has everything that the run did: config, metrics, predictions, checkpoints, and
+# the page `report.html`.
 
 # %%
 sorted(path.name for path in run.folder.iterdir())
@@ -51,8 +52,8 @@ for axes, metric in ((left, "loss"), (right, "acc")):
 # %% [markdown]
 # ## Look at the mistakes
 #
-# `predictions()` has a row for each test text: its label, the predicted class and the probability of
-# each class. `label` and `prediction` are numbers of classes.
+# `predictions()` has a row for each test text: its label, the predicted class and the
+# probability of each class. `label` and `prediction` are numbers of classes.
 
 # %%
 table = run.predictions()
@@ -61,8 +62,8 @@ print(f"{len(wrong)} of {len(table)} texts are wrong")
 wrong.head()
 
 # %% [markdown]
-# The probabilities should agree with the accuracy. Here the texts are grouped by the probability of
-# the predicted class.
+# The probabilities should agree with the accuracy. Here the texts are grouped by the
+# probability of the predicted class.
 
 # %%
 probabilities = table.filter(like="probability")
@@ -72,7 +73,7 @@ figure, axes = plt.subplots(figsize=(4, 3), layout="constrained")
 axes.plot([0.5, 1], [0.5, 1], "--", color="grey", label="calibrated")
 axes.plot(right_share.index, right_share, marker="o", label="this run")
 axes.set(xlabel="probability of the predicted class", ylabel="share of correct texts")
-axes.legend();
+_ = axes.legend()
 
 # %% [markdown]
 # ## Predict new texts
@@ -88,12 +89,12 @@ run.predict(
 # %% [markdown]
 # ## With real tweets
 #
-# The same steps work with the tweets of Constraint@AAAI2021 and a pretrained MiniLM. The data and the
-# network come from the Hugging Face Hub. On two CPU cores the run takes about ten minutes, and on a
-# GPU one.
+# The same steps work with the tweets of Constraint@AAAI2021 and a pretrained MiniLM. The data
+# and the network come from the Hugging Face Hub. On two CPU cores the run takes about ten
+# minutes, and on a GPU one.
 #
-# - `thaw train experiment=minilm_bigru_feature` trains a BiGRU on the frozen network. The features of
-#   the tweets are computed once.
-# - `thaw train experiment=minilm_bigru_finetune` trains all weights. It reached a test accuracy of
-#   0.979 on the 1070 test tweets at hand.
+# - `thaw train experiment=minilm_bigru_feature` trains a BiGRU on the frozen network. The
+#   features of the tweets are computed once.
+# - `thaw train experiment=minilm_bigru_finetune` trains all weights. It reached a test accuracy
+#   of 0.979 on the 1070 test tweets at hand.
 # - `thaw train data=text data.folder=FOLDER` trains on your own texts.

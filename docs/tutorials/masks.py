@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Masks
 #
-# In segmentation, the network names the class of each pixel. After this tutorial you can train such a
-# network, read the IoU of each class and draw predicted masks.
+# In segmentation, the network names the class of each pixel. After this tutorial you can train
+# such a network, read the IoU of each class and draw predicted masks.
 #
 # The scenes here are generated in code, with five classes. The last section does the same with
 # SceneParse150.
@@ -10,8 +10,9 @@
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
-import thaw
 from PIL import Image
+
+import thaw
 
 # %% [markdown]
 # ## Train
@@ -34,13 +35,13 @@ left.plot(history["epoch"], history["val/loss"], marker="o", label="val")
 left.set(xlabel="epoch", ylabel="loss")
 left.legend()
 right.plot(history["epoch"], history["val/miou"], marker="o", color="tab:green")
-right.set(xlabel="epoch", ylabel="mean IoU of validation");
+_ = right.set(xlabel="epoch", ylabel="mean IoU of validation")
 
 # %% [markdown]
 # ## The IoU of each class
 #
-# The IoU of a class is the overlap of its predicted and its labelled pixels, divided by their union.
-# It is computed once, over all test images together.
+# The IoU of a class is the overlap of its predicted and its labelled pixels, divided by their
+# union. It is computed once, over all test images together.
 
 # %%
 classes = pd.DataFrame(run.metrics["test"]["classes"])
@@ -49,7 +50,8 @@ classes
 # %% [markdown]
 # ## Predict masks
 #
-# The datamodule brings the test images with their masks. `predict` returns the mask of each image.
+# The datamodule brings the test images with their masks. `predict` returns the mask of each
+# image.
 
 # %%
 data = thaw.SampleScenesDataModule(rows={"train": 160, "val": 40, "test": 40})
@@ -71,6 +73,6 @@ for column, (image, label, mask) in enumerate(zip(images, batch["labels"], masks
 # %% [markdown]
 # ## With SceneParse150
 #
-# - `thaw train experiment=beit_scene_parse` fine-tunes a BEiT with UPerNet on 20,210 images with 150
-#   classes. It needs a GPU.
+# - `thaw train experiment=beit_scene_parse` fine-tunes a BEiT with UPerNet on 20,210 images
+#   with 150 classes. It needs a GPU.
 # - `thaw train data=segmentation data.folder=FOLDER` trains on your own images and masks.
