@@ -9,8 +9,8 @@ import argparse
 import importlib
 import importlib.util
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from engine.config.composing.composition import compose_config
 from engine.sweeps.names import register_resolvers
 from tests.conftest import SAMPLE
 from tests.docs.workplace import Workplace
-from tests.processes import ROOT, environment, run
+from tests.processes import ROOT, run
 from tests.test_experiments import IMAGES, VIT
 
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*")
@@ -81,9 +81,12 @@ def _check(words: list[str], workplace: Workplace) -> None:
         if not words:  # a line that only sets a variable
             return
     if "THAW_COMPONENTS" in env:
+        package = env["THAW_COMPONENTS"]
         for path in env["PYTHONPATH"].split(":"):
-            folder = ROOT / path if (ROOT / path).is_dir() else workplace.folder / path.strip("/")
-            workplace.allow(folder / env["THAW_COMPONENTS"])
+            places = (workplace.folder / path.strip("/"), workplace.folder, ROOT / path)
+            found = [place for place in places if (place / package / "__init__.py").is_file()]
+            assert found, f"{package} is no package of the page"
+            workplace.allow(found[0], package)
     program, *rest = words
     if program in ("python", "python3") and rest[0] == "-m":
         _check_module(rest[1], rest[2:], workplace)
@@ -134,22 +137,19 @@ def _train(arguments: list[str], workplace: Workplace) -> None:
 
 
 def _finish(program: Path, arguments: list[str], workplace: Workplace) -> None:
-    """Run a program to its end; an own package needs a new interpreter."""
-    if workplace.paths:
-        parents = [str(ROOT), *map(str, workplace.paths)]
-        variables = {**workplace.environment, "PYTHONPATH": ":".join(parents)}
-        done = subprocess.run(
-            [sys.executable, str(program), *arguments],
-            cwd=workplace.folder,
-            env=environment(**variables),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        code, err = done.returncode, done.stderr
-    else:
-        code, _, err = run(*arguments, program=program, cwd=workplace.folder)
+    """Run a program to its end, with the own packages of the page."""
+    paths = ":".join(map(str, workplace.paths))
+    code, _, err = run(
+        paths, program, *arguments, program=_call, cwd=workplace.folder, **workplace.environment
+    )
     assert code == 0, f"{program.name} {' '.join(arguments)}: {err[-800:]}"
+
+
+def _call(paths: str, program: str, *arguments: str) -> None:
+    """Run a program in the new process; it has read its PYTHONPATH already."""
+    sys.path[:0] = [path for path in paths.split(":") if path]
+    sys.argv = [program, *arguments]
+    runpy.run_path(program, run_name="__main__")
 
 
 def _adapted(
@@ -263,7 +263,7 @@ def _check_pip(arguments: list[str], workplace: Workplace) -> None:
         if name.startswith("."):
             assert (ROOT / name).is_dir(), f"no folder {name}"
             if name != ".":
-                workplace.allow(ROOT / name / Path(name).name)
+                workplace.allow(ROOT / name, Path(name).name)
         else:
             assert name in ("-e", "thaw", "-U") or name.startswith("-"), f"what is {name}?"
 

@@ -6,6 +6,7 @@ has written it.
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
@@ -50,18 +51,21 @@ class Workplace:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Make the folder the working directory, with the own packages of the page."""
+        modules = set(sys.modules)
         with contextlib.chdir(self.folder), pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            for path in self.paths:
+            for path in (self.folder, *self.paths):
                 patch.syspath_prepend(path)
             yield
+        for name in set(sys.modules) - modules:
+            if str(self.folder) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]
 
-    def allow(self, package: Path) -> None:
+    def allow(self, place: Path, package: str) -> None:
         """Install an own package, as far as the commands of the page can tell."""
-        assert (package / "__init__.py").is_file(), f"{package.name} is no package of the page"
-        self.paths.append(package.parent)
-        self.environment[VARIABLE] = package.name
+        self.paths.append(place)
+        self.environment[VARIABLE] = package
 
     def write(self, name: str, text: str) -> None:
         """Write a file that a page shows."""
@@ -172,7 +176,10 @@ def _write_texts(folder: Path, data: dict[str, Any]) -> None:
         _write_table(folder, _texts(text, label, _classes(data)))
         return
     for file in _files(data, {split: f"{split}.csv" for split in SPLITS}).values():
-        _write_table(folder / file, _texts(text, label, _classes(data)), file)
+        columns = _texts(text, label, _classes(data))
+        if group := data.get("group_column"):
+            columns[group] = [number // 2 for number in range(_ROWS)]
+        _write_table(folder / file, columns, file)
 
 
 def _write_notes(folder: Path) -> None:
