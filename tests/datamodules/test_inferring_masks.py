@@ -67,7 +67,7 @@ def found_in(folder: Path, **settings: object) -> dict[str, object]:
         ("{n}.jpg", "{n}_mask.png", "x", (".", ".", ".jpg", "_mask.png")),
         ("{n}.jpg", "{n}.png", "x", (".", ".", ".jpg", ".png")),
         ("{s}/{n}_image.png", "{s}/{n}_mask.png", "train val", ("{split}", "{split}", "_image.png", "_mask.png")),
-        ("{n}.jpg", "masks/{n}.png", "x", (".", "masks", None, ".png")),
+        ("{n}.jpg", "masks/{n}.png", "x", (".", "masks", ".jpg", ".png")),
         ("photos/{n}.jpg", "ground_truth/{n}.png", "x", ("photos", "ground_truth", None, ".png")),
         ("scans/{n}.jpg", "masks/{n}.png", "x", ("scans", "masks", None, ".png")),
     ],
@@ -78,6 +78,7 @@ def test_layouts(
     for split in splits.split():
         for name in ("a_1", "a_2", "b-3"):
             touch(tmp_path, *(pattern.format(s=split, n=name) for pattern in (image, mask)))
+    touch(tmp_path, "README.md")
     found = found_in(tmp_path)
     keys = ("images", "annotations", "image_suffix", "annotation_suffix")
     assert tuple(found.get(key) for key in keys) == expected

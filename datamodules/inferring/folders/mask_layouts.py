@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, product
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -103,11 +103,13 @@ def find_layout(
 
 
 def _with_image_suffix(layout: Layout, paths: Sequence[str]) -> Layout:
-    """Return a layout with the end of the images' names, if there are other files beside them."""
-    files = chain(*files_in(paths, layout.images, dict.fromkeys(SPLIT_NAMES, AUTO)).values())
-    ends = {PurePosixPath(path).suffix for path in files}
+    """Return a layout with the end of the images' names, if the dataset's folder has images.
+
+    It may also have other files, such as a list of the classes.
+    """
+    ends = {PurePosixPath(path).suffix for path in paths if "/" not in path}
     of_images = {end for end in ends if end.lower() in IMAGE_SUFFIXES}
-    if layout.image_suffix or len(of_images) > 1 or ends == of_images:
+    if layout.images != "." or layout.image_suffix or len(of_images) > 1 or ends == of_images:
         return layout
     return layout._replace(image_suffix=of_images.pop())
 
