@@ -17,7 +17,7 @@ from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.labelled import infer_texts, number_of_classes
+from datamodules.inferring.labelled import TEXTS, infer_tables, number_of_classes
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
@@ -175,8 +175,9 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         given = with_defaults(cls, settings)
         if cls.sources is not TextDataModule.sources:
             return number_of_classes(given)
-        return infer_texts(
+        return infer_tables(
             given,
+            TEXTS,
             has_classes=cls.label_reader is LabelledDataModule.label_reader,
             own_hub=cls.rows_from_hub is not TextDataModule.rows_from_hub,
         )

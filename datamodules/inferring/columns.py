@@ -40,7 +40,7 @@ class Column:
     @cached_property
     def labels(self) -> Mapping[str, int]:
         """Its values as labels, with the number of rows."""
-        return count_labels(value for value in self.values if not isinstance(value, dict | list))
+        return count_labels(value for value in self.values if not isinstance(value, dict | list | bytes))
 
     @cached_property
     def words(self) -> float:

@@ -1,12 +1,12 @@
 """What the tables of a labelled dataset decide: files, columns, classes, the part for the test."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datamodules.inferring.classes import checked_classes, count_labels
-from datamodules.inferring.columns import label_column, text_column
+from datamodules.inferring.columns import Column, label_column, text_column
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.table_source import HubSplit, LocalTable
 from datamodules.inferring.tables import (
@@ -25,13 +25,32 @@ from run_folders.errors import brief, shortened
 Table = LocalTable | HubSplit
 
 
-def infer_texts(
-    settings: Mapping[str, Any], *, has_classes: bool, own_hub: bool = False
+class Inputs(NamedTuple):
+    """What the samples of a kind of data are.
+
+    Attributes:
+        key: The argument that names their column.
+        choose: Returns the column and how it was found, for the columns, the names of those with
+            another use, and the table.
+    """
+
+    key: str
+    choose: Callable[[Sequence[Column], Sequence[str], "Table"], tuple[str, str]]
+
+
+TEXTS = Inputs(
+    "text_column", lambda columns, taken, table: text_column(columns, taken, table.name)
+)
+
+
+def infer_tables(
+    settings: Mapping[str, Any], inputs: Inputs, *, has_classes: bool, own_hub: bool = False
 ) -> list[Finding]:
-    """Find the settings of texts in tables that are open.
+    """Find the settings of tables that are open.
 
     Args:
-        settings: All arguments of `TextDataModule`.
+        settings: All arguments of the datamodule.
+        inputs: What the samples are.
         has_classes: Whether the labels are classes.
         own_hub: Whether own code reads the dataset on the hub, so that its columns say nothing.
 
@@ -41,9 +60,9 @@ def infer_texts(
     files = {split: settings["files"].get(split) for split in HUB_SPLITS}
     settings = {**settings, "files": files}
     folder, found = located(settings)
-    state = _State(settings, found)
+    state = _State(settings, inputs, found)
     needs_classes = has_classes and not settings["classes"]
-    columns = (settings["text_column"], settings["label_column"])
+    columns = (settings[inputs.key], settings["label_column"])
     if AUTO in settings["files"].values() or needs_classes or None in columns:
         on_hub = _on_hub(folder, state.settings)
         try:
@@ -70,12 +89,15 @@ class _State:
 
     Attributes:
         given: The settings at the beginning.
+        inputs: What the samples are.
         settings: The settings with what was inferred so far.
         findings: What was inferred so far, by key.
     """
 
-    def __init__(self, settings: Mapping[str, Any], findings: Iterable[Finding]) -> None:
-        self.given, self.settings = settings, dict(settings)
+    def __init__(
+        self, settings: Mapping[str, Any], inputs: Inputs, findings: Iterable[Finding]
+    ) -> None:
+        self.given, self.inputs, self.settings = settings, inputs, dict(settings)
         self.findings: dict[str, Finding] = {}
         self.add(*findings)
 
@@ -98,7 +120,7 @@ class _State:
 
     def needed(self, *keys: str) -> list[str]:
         """Return the columns that the settings name: those of the keys, and of the labels."""
-        named = [self.settings[key] for key in keys]
+        named = [self.settings.get(key) for key in keys]
         return [*filter(None, named), *self.label_columns]
 
 
@@ -149,9 +171,9 @@ def _infer_from(tables: dict[str, Table], state: _State, *, needs_classes: bool)
 
 
 def _infer_columns(table: Table, state: _State) -> None:
-    settings = state.settings
-    known = state.needed("text_column", "id_column", "group_column")
-    if None not in (settings["text_column"], settings["label_column"]):
+    settings, key = state.settings, state.inputs.key
+    known = state.needed(key, "id_column", "group_column")
+    if None not in (settings[key], settings["label_column"]):
         return
     columns = table.columns(known)
     if not columns:
@@ -166,9 +188,9 @@ def _infer_columns(table: Table, state: _State) -> None:
             name, why = label_column(columns, known, table.name, separator)
         state.add(Finding("label_column", name, f"the columns of {table.name}: {why}"))
         known = [*known, name]
-    if settings["text_column"] is None:
-        name, why = text_column(columns, known, table.name)
-        state.add(Finding("text_column", name, f"the columns of {table.name}: {why}"))
+    if settings[key] is None:
+        name, why = state.inputs.choose(columns, known, table)
+        state.add(Finding(key, name, f"the columns of {table.name}: {why}"))
 
 
 def _has_labels(table: Table, state: _State) -> bool:
@@ -211,7 +233,7 @@ def _classes(tables: Mapping[str, Table], state: _State) -> Finding:
 def _counts(table: Table, state: _State, separator: str | None) -> Counter[str]:
     """Return the number of samples of each label of a table."""
     column = state.settings["label_column"]
-    values = table.values(state.needed("text_column"), column)
+    values = table.values(state.needed(state.inputs.key), column)
     if separator is None:
         return count_labels(values)
     parts = (
