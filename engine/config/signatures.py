@@ -16,7 +16,7 @@ from run_folders.own_packages import own_packages
 
 Fault = tuple[str, str]
 
-_OURS = ("lightning_modules", "datamodules")
+OURS = ("lightning_modules", "datamodules")
 _TYPO_SIMILARITY = 0.8
 _UNIONS = (typing.Union, types.UnionType)
 # Bound -> its attribute, the comparison with a value, and its text.
@@ -64,19 +64,19 @@ def signature_faults(
         needed = parameters[name].default is inspect.Parameter.empty and name not in injected
         if needed and name not in arguments:
             yield f"{path}.{name}", f"is needed by {target.__name__} and missing"
-    hints = _hints(target)
+    hints = hints_of(target)
     for key, value in arguments.items():
         if key in hints and not (isinstance(value, dict) and "_target_" in value):
             yield from _value_faults(value, hints[key], f"{path}.{key}")
 
 
-def _classes_of_arguments(target: type) -> list[type]:
+def classes_of_arguments(target: type) -> list[type]:
     """Return the classes whose constructors receive the keys of a config node.
 
     The constructors of our classes, and of those of own packages, pass their **kwargs to their base
     class.
     """
-    passing = tuple(f"{package}." for package in (*_OURS, *own_packages()))
+    passing = tuple(f"{package}." for package in (*OURS, *own_packages()))
     classes = [cls for cls in target.__mro__ if "__init__" in vars(cls)]
     for count, cls in enumerate(classes, start=1):
         has_kwargs = any(
@@ -92,7 +92,7 @@ def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
     if not isinstance(target, type):
         return inspect.signature(target).parameters
     merged: dict[str, inspect.Parameter] = {}
-    classes = _classes_of_arguments(target)
+    classes = classes_of_arguments(target)
     for cls in classes:
         for name, parameter in inspect.signature(cls).parameters.items():
             if parameter.kind is not parameter.VAR_KEYWORD or cls is classes[-1]:
@@ -100,11 +100,12 @@ def parameters_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
     return merged
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of the parameters that a config may set, by name."""
     if not isinstance(target, type):
         return typing.get_type_hints(target, include_extras=True)
     merged: dict[str, Any] = {}
-    for cls in _classes_of_arguments(target):
+    for cls in classes_of_arguments(target):
         initialiser: Callable[..., None] = inspect.unwrap(cls.__init__)  # type: ignore[misc]
         with suppress(NameError, TypeError):  # names that exist only for type checkers
             merged = {**typing.get_type_hints(initialiser, include_extras=True), **merged}

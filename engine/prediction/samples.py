@@ -62,6 +62,9 @@ def _text_rows(inputs: Any, column: str) -> Iterator[Row | BadRow]:  # noqa: ANN
         return
     for i, item in enumerate(_items(inputs)):
         if isinstance(item, Path):
+            if not item.exists():
+                msg = f"{item}: no such file"
+                raise DataError(msg)
             yield from rows_of(item, column)
         else:
             yield Row(i, None, {column: item})

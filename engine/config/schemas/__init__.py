@@ -1,0 +1,1 @@
+"""JSON schemas of the config groups, for editors. They follow the signatures."""
