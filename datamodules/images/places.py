@@ -1,14 +1,20 @@
-"""Where the images are that a table or a list names."""
+"""Images that a table or a list names: the lines of a list, and where the images are."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from datamodules.images.content import file_fault, stored_path
 from datamodules.images.listing import IMAGE_SUFFIXES, Listing
 from datamodules.inferring.splits import split_of
+from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import DataError
 
+LIST = ".txt"
+_SUFFIXES = "|".join(map(re.escape, IMAGE_SUFFIXES))
+_WITH_LABEL = re.compile(rf"(.+?(?:{_SUFFIXES}))[\s,;]+(.+)", re.IGNORECASE)
 SAMPLE = 20  # names by which the folder is found
 _MOST_FOLDERS = 100  # that are searched
 
@@ -68,3 +74,29 @@ def _places(names: Sequence[str], folder: Path) -> Iterator[ImagePlace]:
         for suffix in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
             if names and ImagePlace(path, suffix).count(names):
                 yield ImagePlace(path, suffix)
+
+
+class ListedImage(NamedTuple):
+    """A line of a list.
+
+    Attributes:
+        line: Its number, from 1.
+        path: Path of the image; its suffix may be missing.
+        label: Its class; empty if the line names none.
+    """
+
+    line: int
+    path: str
+    label: str
+
+
+def read_list(path: Path) -> Iterator[ListedImage]:
+    """Yield the images of a list, whose lines are `path label` or `class/name`."""
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            text = line.strip()
+            found = _WITH_LABEL.fullmatch(text)
+            if found is not None:
+                yield ListedImage(number, found[1], found[2])
+            elif text:
+                yield ListedImage(number, text, PurePosixPath(text).parent.name)

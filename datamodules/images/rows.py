@@ -9,8 +9,7 @@ from unicodedata import normalize
 
 from datamodules.images.content import digest_of, file_fault, image_source, stored_path
 from datamodules.images.listing import Listing
-from datamodules.images.lists import LIST, read_list
-from datamodules.images.places import SAMPLE, ImagePlace, place_of
+from datamodules.images.places import LIST, SAMPLE, ImagePlace, place_of, read_list
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, TableFormat
 from datamodules.reading.labels import ClassLabels, LabelReader

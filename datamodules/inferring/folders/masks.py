@@ -77,13 +77,11 @@ def _layout(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
         settings["annotations"],
         (settings["image_suffix"], settings["annotation_suffix"]),
     )
-    where = f"the folders in {folder.name}"
-    findings = split_findings(settings, found.splits, where) if is_open else []
+    findings = split_findings(settings, found.splits, folder.name, "masks") if is_open else []
     for key in _PLACES:
         value = getattr(found, key)
         if settings[key] is None and value is not None:
-            why = f"the names of the files in {folder.name}" if "suffix" in key else where
-            findings.append(Finding(key, value, why))
+            findings.append(Finding(key, value, f"the names in {folder.name}"))
     return findings
 
 
