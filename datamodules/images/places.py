@@ -17,6 +17,7 @@ _SUFFIXES = "|".join(map(re.escape, IMAGE_SUFFIXES))
 _WITH_LABEL = re.compile(rf"(.+?(?:{_SUFFIXES}))[\s,;]+(.+)", re.IGNORECASE)
 SAMPLE = 20  # names by which the folder is found
 _MOST_FOLDERS = 100  # that are searched
+_TRIED = 3  # names, as the first file may be missing
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def place_of(names: Sequence[str], folder: Path, split: str) -> ImagePlace | Non
     beside = ImagePlace(folder)
     if beside.count(names):
         return beside
-    found = {place: place.count(names) for place in _places(names[:1], folder)}
+    found = {place: place.count(names) for place in _places(names[:_TRIED], folder)}
     best = [place for place, count in found.items() if count == max(found.values())]
     own = [place for place in best if split_of(place.folder.name) == split]
     chosen = own or best
@@ -66,13 +67,13 @@ def place_of(names: Sequence[str], folder: Path, split: str) -> ImagePlace | Non
 
 
 def _places(names: Sequence[str], folder: Path) -> Iterator[ImagePlace]:
-    """Yield the places in which the first name is a file."""
+    """Yield the places in which one of the names is a file."""
     tops = [folder, folder.parent]
     inner = [[top / name for name in Listing().top(top)[0]] for top in tops]
     folders = [*tops, *(path for paths in inner if len(paths) <= _MOST_FOLDERS for path in paths)]
     for path in dict.fromkeys(folders):
         for suffix in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
-            if names and ImagePlace(path, suffix).count(names):
+            if ImagePlace(path, suffix).count(names):
                 yield ImagePlace(path, suffix)
 
 

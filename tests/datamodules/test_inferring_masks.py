@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
 from datamodules.inferring.splits import split_of
 from datamodules.masks.class_list import ClassList
+from datamodules.masks.rows import SegmentationReader
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.datamodules.test_segmentation import NETWORK
-from tests.masks import NAMES, class_list, image_of, mask, segmentation_folder
+from tests.images import encoded, picture
+from tests.masks import NAMES, class_list, image_of, label_bytes, mask, segmentation_folder
 
 SMALL = (
     "data=segmentation", "data.folder=rooms", "data.size=32", f"model.backbone={NETWORK}",
@@ -262,3 +265,21 @@ def test_a_datamodule_in_python_draws_val_and_test(tmp_path: Path) -> None:
         tests.append(data.splits["test"].indices)
     assert tests[0] == tests[1]
     assert data.class_names == [f"class {k}" for k in range(11)]
+
+
+def test_new_images_beside_their_masks_are_paired(tmp_path: Path) -> None:
+    """As in a dataset without folders for images and masks."""
+    reader = SegmentationReader(".", ".", ".jpg", "_mask.png", "image", "annotation")
+    assert reader.annotations_for(tmp_path) == tmp_path
+
+
+def test_parquet_files(tmp_path: Path) -> None:
+    rows = [
+        {"image": encoded(picture("red", i)), "annotation": label_bytes(mask(i))} for i in range(3)
+    ]
+    for split in ("train", "test"):
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{split}.parquet")
+    found = found_in(tmp_path, class_list=None, num_classes=None)
+    assert found["files.train"] == "train.parquet"
+    assert (found["files.val"], found["files.test"]) == (None, "test.parquet")
+    assert found["num_classes"] == len(set(np.unique([mask(i) for i in range(3)])))

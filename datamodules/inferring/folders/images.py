@@ -35,20 +35,29 @@ def infer_folders(settings: Mapping[str, Any], *, has_classes: bool) -> list[Fin
     files = {split: settings["files"].get(split) for split in SPLIT_NAMES}
     settings = {**settings, "files": files}
     folder, findings = located(settings)
-    train = with_findings(settings, findings)["files"]["train"]
-    explicit = train != AUTO and Path(train).suffix.lower() not in TABLES
-    if AUTO in files.values() and folder.is_dir() and (train == AUTO or explicit):
+    settled = with_findings(settings, findings)
+    train, path = settled["files"]["train"], folder / settled["files"]["train"]
+    if AUTO in settled["files"].values() and _may_have_images(folder, settled):
         found = find_splits(folder)
-        findings += split_findings(settings, found, folder.name, "classes")
+        findings += split_findings(settled, found, folder.name, "classes")
         train = found.get("train", train) if train == AUTO else train
-    if train == AUTO or Path(train).suffix.lower() in TABLES:
+        path = folder / train
+    if train == AUTO or (path.is_file() and path.suffix.lower() != LIST):
         return None
     needs_classes = has_classes and settings["classes"] is None
-    if not (folder / train).exists():
-        return None if needs_classes or settings["hub"] is not None else findings
+    if not path.exists():
+        is_table = path.suffix.lower() in TABLES
+        return None if needs_classes or is_table or settings["hub"] is not None else findings
     if needs_classes:
-        findings.append(_classes(folder, train, settings["num_classes"]))
+        findings.append(_classes(path, settings["num_classes"]))
     return findings
+
+
+def _may_have_images(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether open files are looked for among the class folders and lists of a folder."""
+    if not folder.is_dir() or (settings["hub"] is not None and not any(folder.iterdir())):
+        return False
+    return Path(settings["files"]["train"]).suffix.lower() not in TABLES
 
 
 def find_splits(folder: Path) -> dict[str, str]:
@@ -162,12 +171,11 @@ def missing_folder(settings: Mapping[str, Any]) -> DataError:
     )
 
 
-def _classes(folder: Path, train: str, num_classes: int | None) -> Finding:
+def _classes(path: Path, num_classes: int | None) -> Finding:
     """Return the finding for the classes in a list or in class folders."""
-    path = folder / train
     if path.suffix.lower() == LIST:
         counts = Counter(entry.label for entry in read_list(path) if entry.label)
-        why = f"the lines of {train}"
+        why = f"the lines of {path.name}"
     else:
         names, why = Listing().top(path)[0], f"the folders in {path.name}"
         if len(names) < 2:  # noqa: PLR2004
