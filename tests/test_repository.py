@@ -23,24 +23,34 @@ def test_readme_has_two_set_up_commands_and_a_picture() -> None:
     assert (ROOT / picture[1]).read_bytes().startswith(b"\x89PNG")
 
 
-def rows(first: str) -> dict[str, str]:
-    """Return name -> row of all tables of the README whose first column has this heading."""
-    tables = re.findall(rf"^\| {first} \|.*\n\|[ |-]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+def rows(first: str, page: str) -> dict[str, str]:
+    """Return name -> row of all tables of a page whose first column has this heading."""
+    tables = re.findall(rf"^\| {first} \|.*\n\|[ |-]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     found = re.findall(r"^\| `(\w+)` \|(.*)$", "".join(tables), re.MULTILINE)
     assert len(found) == "".join(tables).count("\n")
     return dict(found)
 
 
-def test_readme_lists_every_experiment() -> None:
-    assert rows("experiment").keys() == set(EXPERIMENTS)
+def test_the_results_list_every_experiment() -> None:
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert rows("experiment", benchmarks).keys() == set(EXPERIMENTS)
+    assert rows("experiment", README).keys() <= set(EXPERIMENTS)
 
 
-def test_readme_lists_every_option_of_the_parts_of_a_model() -> None:
-    for group, row in rows("group").items():
+def test_the_readme_has_the_results_of_the_benchmarks() -> None:
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    known = rows("experiment", benchmarks)
+    for name, row in rows("experiment", README).items():
+        assert {*re.findall(r"0\.\d+", row)} <= {*re.findall(r"0\.\d+", known[name])}, name
+
+
+def test_the_options_page_lists_every_option_of_the_parts_of_a_model() -> None:
+    page = (ROOT / "docs" / "how-to" / "training_options.md").read_text(encoding="utf-8")
+    for group, row in rows("group", page).items():
         options = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
         assert options
         assert options <= set(re.findall(r"`(\w+)`", row)), group
-    assert rows("group").keys() == PARTS
+    assert rows("group", page).keys() == PARTS
 
 
 def test_every_dependency_states_a_lower_bound_and_a_reason() -> None:
