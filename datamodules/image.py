@@ -24,7 +24,7 @@ from datamodules.images.storing import store
 from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.folders.images import infer_folders
+from datamodules.inferring.folders.images import check_paths, infer_folders
 from datamodules.inferring.labelled import infer_tables, settings_of_own_code
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
@@ -200,7 +200,9 @@ class ImageDataModule(ImageBatches):
         if found is not None:
             return [*found, *settings_of_own_code(with_findings(given, found), "image_column")]
         own_hub = cls.rows_from_hub is not ImageDataModule.rows_from_hub
-        return infer_tables(given, "image_column", has_classes=has_classes, own_hub=own_hub)
+        found = infer_tables(given, "image_column", has_classes=has_classes, own_hub=own_hub)
+        check_paths(given, found)
+        return found
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""

@@ -162,3 +162,11 @@ def test_the_same_test_images_for_every_seed(tmp_path: Path) -> None:
         }  # fmt: skip
         tests.append(data.splits["test"].indices.tolist())
     assert tests[0] == tests[1]
+
+
+def test_a_column_that_names_no_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("id,label\n1,a\n2,a\n3,b\n4,b\n")
+    with pytest.raises(
+        DataError, match="column 'id' looks like the images, but there is no file 1"
+    ):
+        found_in(tmp_path)

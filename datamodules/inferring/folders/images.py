@@ -12,10 +12,13 @@ from datamodules.images.places import LIST, SAMPLE, place_of, read_list
 from datamodules.inferring.classes import checked_classes
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.splits import SPLIT_NAMES, split_of
+from datamodules.inferring.table_source import LocalTable
 from datamodules.inferring.tables import drawn_test, located, tables_of
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from datamodules.reading.sources import AUTO
 from datamodules.reading.tables import SUFFIXES as TABLES
+from datamodules.reading.tables import TEXT_SUFFIXES
 from run_folders.errors import shortened
 
 
@@ -51,6 +54,30 @@ def infer_folders(settings: Mapping[str, Any], *, has_classes: bool) -> list[Fin
     if needs_classes:
         findings.append(_classes(path, settings["num_classes"]))
     return findings
+
+
+def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    """Raise `DataError` if the image column that was found in a text table names no files.
+
+    Args:
+        settings: All arguments of `ImageDataModule`.
+        findings: What was found in its tables.
+    """
+    settled = with_findings(settings, findings)
+    column = next((found.value for found in findings if found.key == "image_column"), None)
+    path = located(settings)[0] / settled["files"]["train"]
+    if column is None or path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
+        return
+    table_format = TableFormat(*(settings[key] for key in ("encoding", "delimiter", "quoting")))
+    values = {found.name: found.values for found in LocalTable(path, table_format).columns()}
+    names = [value for value in values[column] if isinstance(value, str)][:SAMPLE]
+    if names and place_of(names, path.parent, "train") is None:
+        msg = (
+            f"{path}: column '{column}' looks like the images, but there is no file {names[0]} "
+            f"beside the table or in a folder beside it; put the images there, or set "
+            f"data.image_column"
+        )
+        raise DataError(msg)
 
 
 def _may_have_images(folder: Path, settings: Mapping[str, Any]) -> bool:

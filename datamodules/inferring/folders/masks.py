@@ -69,7 +69,7 @@ def _layout(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
     if not folder.is_dir() and is_open:
         raise missing_folder(settings)
     usual = zip(_PLACES, LISTED, strict=True)
-    unused = [Finding(key, value, "") for key, value in usual if settings[key] is None]
+    unused = [Finding(key, v, "") for key, v in usual if v is not None and settings[key] is None]
     if is_open and any(folder.glob(f"*{PARQUET}")):
         tables = file_findings(folder, settings)
         if files["test"] == AUTO:
