@@ -15,11 +15,13 @@ from datamodules.masks.class_list import ClassList
 from datamodules.masks.rows import SegmentationReader
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
+from engine.evaluation import evaluate
+from engine.predict import predict
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.datamodules.test_segmentation import NETWORK
 from tests.images import encoded, picture
-from tests.masks import NAMES, class_list, image_of, label_bytes, mask, segmentation_folder
+from tests.masks import NAMES, class_list, image_of, label_bytes, mask
 
 SMALL = (
     "data=segmentation", "data.folder=rooms", "data.size=32", f"model.backbone={NETWORK}",
@@ -28,13 +30,24 @@ SMALL = (
 
 
 def test_a_folder_is_enough_for_a_run(train: Train, tmp_path: Path) -> None:
-    segmentation_folder(tmp_path / "data" / "rooms", {"train": 6, "val": 2, "test": 2})
+    """Binary masks without splits, in the working directory; then the run is used."""
+    root = tmp_path / "rooms"
+    for number in range(10):
+        labels = (mask(number) > 4).astype(np.uint8)
+        for folder, pixels in {"images": image_of(labels), "masks": labels * 255}.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
     ended = train(*SMALL, f"paths.data_dir={tmp_path / 'data'}")
     assert ended.code == 0, ended.err
     data = OmegaConf.load(RunFolder(ended.folder).config).data
-    assert (data.images, data.annotations) == ("images/{split}", "annotations/{split}")
-    assert data.num_classes == len(data.class_list.classes) == 11
-    assert "11 classes: class 0" in ended.out
+    assert (data.folder, data.images, data.annotations) == (str(root), "images", "masks")
+    assert data.files == {"train": ".", "val": None, "test": None}
+    assert (data.num_classes, data.test_fraction) == (2, 0.1)
+    assert data.class_list.label_map == {0: 0, 255: 1}
+    assert "2 classes: background, foreground" in ended.out
+    assert evaluate(ended.folder, None) == 0
+    out = predict(ended.folder, [root / "images"], tmp_path / "out", device="cpu")
+    assert set(np.unique(np.asarray(Image.open(out / "0.labels.png")))) <= {0, 255}
 
 
 def touch(root: Path, *names: str) -> None:
