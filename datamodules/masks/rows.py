@@ -164,6 +164,9 @@ class SegmentationReader:
 
         None if the path does not match `images`, or the folder of masks does not exist.
         """
+        if self.images == ".":
+            folder = images / self.annotations
+            return folder if folder.is_dir() else None
         pattern = re.escape(self.images).replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1)
         found = re.fullmatch(
             rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix()

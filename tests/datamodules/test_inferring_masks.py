@@ -5,18 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
 from datamodules.inferring.splits import split_of
 from datamodules.masks.class_list import ClassList
+from datamodules.masks.rows import SegmentationReader
 from datamodules.reading.errors import DataError
 from datamodules.segmentation import SegmentationDataModule
+from engine.evaluation import evaluate
+from engine.predict import predict
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.datamodules.test_segmentation import NETWORK
-from tests.masks import NAMES, class_list, image_of, mask, segmentation_folder
+from tests.images import encoded, picture
+from tests.masks import NAMES, class_list, image_of, label_bytes, mask
 
 SMALL = (
     "data=segmentation", "data.folder=rooms", "data.size=32", f"model.backbone={NETWORK}",
@@ -25,13 +30,24 @@ SMALL = (
 
 
 def test_a_folder_is_enough_for_a_run(train: Train, tmp_path: Path) -> None:
-    segmentation_folder(tmp_path / "data" / "rooms", {"train": 6, "val": 2, "test": 2})
+    """Binary masks without splits, in the working directory; then the run is used."""
+    root = tmp_path / "rooms"
+    for number in range(10):
+        labels = (mask(number) > 4).astype(np.uint8)
+        for folder, pixels in {"images": image_of(labels), "masks": labels * 255}.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
     ended = train(*SMALL, f"paths.data_dir={tmp_path / 'data'}")
     assert ended.code == 0, ended.err
     data = OmegaConf.load(RunFolder(ended.folder).config).data
-    assert (data.images, data.annotations) == ("images/{split}", "annotations/{split}")
-    assert data.num_classes == len(data.class_list.classes) == 11
-    assert "11 classes: class 0" in ended.out
+    assert (data.folder, data.images, data.annotations) == (str(root), "images", "masks")
+    assert data.files == {"train": ".", "val": None, "test": None}
+    assert (data.num_classes, data.test_fraction) == (2, 0.1)
+    assert data.class_list.label_map == {0: 0, 255: 1}
+    assert "2 classes: background, foreground" in ended.out
+    assert evaluate(ended.folder, None) == 0
+    out = predict(ended.folder, [root / "images"], tmp_path / "out", device="cpu")
+    assert set(np.unique(np.asarray(Image.open(out / "0.labels.png")))) <= {0, 255}
 
 
 def touch(root: Path, *names: str) -> None:
@@ -67,7 +83,7 @@ def found_in(folder: Path, **settings: object) -> dict[str, object]:
         ("{n}.jpg", "{n}_mask.png", "x", (".", ".", ".jpg", "_mask.png")),
         ("{n}.jpg", "{n}.png", "x", (".", ".", ".jpg", ".png")),
         ("{s}/{n}_image.png", "{s}/{n}_mask.png", "train val", ("{split}", "{split}", "_image.png", "_mask.png")),
-        ("{n}.jpg", "masks/{n}.png", "x", (".", "masks", None, ".png")),
+        ("{n}.jpg", "masks/{n}.png", "x", (".", "masks", ".jpg", ".png")),
         ("photos/{n}.jpg", "ground_truth/{n}.png", "x", ("photos", "ground_truth", None, ".png")),
         ("scans/{n}.jpg", "masks/{n}.png", "x", ("scans", "masks", None, ".png")),
     ],
@@ -78,6 +94,7 @@ def test_layouts(
     for split in splits.split():
         for name in ("a_1", "a_2", "b-3"):
             touch(tmp_path, *(pattern.format(s=split, n=name) for pattern in (image, mask)))
+    touch(tmp_path, "README.md")
     found = found_in(tmp_path)
     keys = ("images", "annotations", "image_suffix", "annotation_suffix")
     assert tuple(found.get(key) for key in keys) == expected
@@ -261,3 +278,21 @@ def test_a_datamodule_in_python_draws_val_and_test(tmp_path: Path) -> None:
         tests.append(data.splits["test"].indices)
     assert tests[0] == tests[1]
     assert data.class_names == [f"class {k}" for k in range(11)]
+
+
+def test_new_images_beside_their_masks_are_paired(tmp_path: Path) -> None:
+    """As in a dataset without folders for images and masks."""
+    reader = SegmentationReader(".", ".", ".jpg", "_mask.png", "image", "annotation")
+    assert reader.annotations_for(tmp_path) == tmp_path
+
+
+def test_parquet_files(tmp_path: Path) -> None:
+    rows = [
+        {"image": encoded(picture("red", i)), "annotation": label_bytes(mask(i))} for i in range(3)
+    ]
+    for split in ("train", "test"):
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{split}.parquet")
+    found = found_in(tmp_path, class_list=None, num_classes=None)
+    assert found["files.train"] == "train.parquet"
+    assert (found["files.val"], found["files.test"]) == (None, "test.parquet")
+    assert found["num_classes"] == len(set(np.unique([mask(i) for i in range(3)])))

@@ -19,6 +19,7 @@ from datamodules.inferring.folders.mask_values import (
     values_of,
 )
 from datamodules.inferring.splits import dataset_folder
+from datamodules.inferring.tables import drawn_test, file_findings
 from datamodules.masks.lists import LIST, read_list
 from datamodules.masks.rows import PARQUET, SPLIT
 from datamodules.reading.errors import BadRow, DataError
@@ -67,9 +68,15 @@ def _layout(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
     is_open = AUTO in files.values()
     if not folder.is_dir() and is_open:
         raise missing_folder(settings)
+    usual = zip(_PLACES, LISTED, strict=True)
+    unused = [Finding(key, v, "") for key, v in usual if v is not None and settings[key] is None]
+    if is_open and any(folder.glob(f"*{PARQUET}")):
+        tables = file_findings(folder, settings)
+        if files["test"] == AUTO:
+            tables += drawn_test(with_findings(settings, tables))
+        return [*tables, *unused]
     if not is_open and not _may_be_found(folder, files):
-        usual = zip(_PLACES, LISTED, strict=True)
-        return [Finding(key, value, "") for key, value in usual if settings[key] is None]
+        return unused
     found = find_layout(
         folder,
         {split: AUTO if str(name).endswith(LIST) else name for split, name in files.items()},
@@ -77,13 +84,11 @@ def _layout(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
         settings["annotations"],
         (settings["image_suffix"], settings["annotation_suffix"]),
     )
-    where = f"the folders in {folder.name}"
-    findings = split_findings(settings, found.splits, where) if is_open else []
+    findings = split_findings(settings, found.splits, folder.name, "masks") if is_open else []
     for key in _PLACES:
         value = getattr(found, key)
         if settings[key] is None and value is not None:
-            why = f"the names of the files in {folder.name}" if "suffix" in key else where
-            findings.append(Finding(key, value, why))
+            findings.append(Finding(key, value, f"the names in {folder.name}"))
     return findings
 
 
