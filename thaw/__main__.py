@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "write the page of a run, or a page that compares runs",
     "describe-data": "describe a folder or table, and write the config that reads it",
     "cache": "list or remove stored features",
+    "write-schemas": "write the schemas with which editors complete and check configs",
     "wandb-dashboard": "create a project's dashboard at W&B",
 }
 _HELP = """Thaw: fine-tune pretrained networks, and trust the result.

@@ -23,7 +23,7 @@ from datamodules.describing.several_labels import guess_labels
 from datamodules.describing.split_facts import SplitFacts
 from datamodules.describing.tokens import TokenCounter
 from datamodules.inferring.findings import Finding
-from datamodules.inferring.labelled import infer_texts
+from datamodules.inferring.labelled import infer_tables
 from datamodules.reading.errors import BadRow
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.label_settings import label_reader
@@ -73,7 +73,7 @@ class TextDescription(Description):
 
     def infer(self, settings: Mapping[str, Any]) -> list[Finding]:
         """Return what the tables decide, as in training."""
-        return infer_texts(settings, has_classes=True)
+        return infer_tables(settings, "text_column", has_classes=True)
 
     def read(self) -> None:
         """Read each table once."""
