@@ -228,7 +228,7 @@ def _prepared(arguments: list[str], workplace: Workplace) -> list[str]:
         elif previous == "--data-dir":
             prepared.append(str(workplace.folder))
         elif not word.startswith("-") and previous not in ("-o", "--out", "--dir", "--column"):
-            is_input = ("/" in word or "." in word) and word != "ENTITY/PROJECT"
+            is_input = ("/" in word or "." in word) and "=" not in word and word != "ENTITY/PROJECT"
             labelled = previous == "--data"
             prepared.append(
                 str(workplace.provide_input(word, labelled=labelled)) if is_input else word
