@@ -38,6 +38,7 @@ from datamodules.reading.sources import (
     wanted_files,
 )
 from datamodules.reading.tables import SUFFIXES as TABLES
+from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class ImageDataModule(ImageBatches):
             DataError: If the arguments contradict each other, or the data does not decide what they
                 leave open.
         """
+        check_arguments(ImageDataModule, locals())
         given = {
             "folder": folder,
             "files": files,

@@ -108,7 +108,7 @@ def train(overrides: Sequence[str]) -> Path:
 
     def job(cfg: DictConfig) -> None:
         folders.append(Path(HydraConfig.get().runtime.output_dir))
-        with logging_run(HydraConfig.get().job_logging):
+        with logging_run(HydraConfig.get().job_logging), _keeping_determinism():
             _job(failures, cfg)
 
     with _one_at_a_time, errors_for_python():
@@ -123,6 +123,19 @@ def train(overrides: Sequence[str]) -> Path:
         if failures:
             raise failures[0]
     return folders[0]
+
+
+@contextmanager
+def _keeping_determinism() -> Iterator[None]:
+    """Restore torch's mode for deterministic algorithms, which a run sets for the whole process."""
+    import torch  # the run needs it too
+
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warns)
 
 
 def _translate_typed(typed: list[str]) -> list[str]:
