@@ -25,6 +25,9 @@ from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
 from datamodules.inferring.folders.images import infer_images
+from datamodules.inferring.labelled import infer_tables, settings_of_own_code
+from datamodules.inferring.tables import are_images_in_tables
+from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
 from datamodules.reading.rows import COLUMN_ADVICE, other_columns
@@ -191,7 +194,17 @@ class ImageDataModule(ImageBatches):
     @classmethod
     def infer(cls, settings: Mapping[str, Any]) -> list[Finding]:
         """Find files, columns and classes that are left open; see the base class."""
-        return infer_images(with_defaults(cls, settings))
+        given = with_defaults(cls, settings)
+        if cls.sources is not ImageDataModule.sources:
+            return settings_of_own_code(given, "image_column")
+        if not are_images_in_tables(given):
+            return infer_images(given)
+        return infer_tables(
+            given,
+            "image_column",
+            has_classes=cls.label_reader is LabelledDataModule.label_reader,
+            own_hub=cls.rows_from_hub is not ImageDataModule.rows_from_hub,
+        )
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""

@@ -17,7 +17,7 @@ from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
 from datamodules.batching.stored_features import FeatureInput, digest_of_tensors
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.labelled import infer_texts, number_of_classes
+from datamodules.inferring.labelled import infer_tables, settings_of_own_code
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
@@ -50,9 +50,6 @@ from datamodules.texts.tokenizing import (
 from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
-
-# Columns of the rows that a subclass reads with its own code, if no others are set.
-_TEXT_COLUMN, _LABEL_COLUMN = "text", "label"
 
 
 class TextDataModule(LabelledDataModule[TextSplit]):
@@ -145,7 +142,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         super().__init__(
             found["classes"],
             found["num_classes"],
-            found["label_column"] or _LABEL_COLUMN,
+            found["label_column"],
             label_separator,
             val_fraction,
             on_bad_rows,
@@ -158,8 +155,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         self.folder, self.files, self.data_dir = found["folder"], found["files"], data_dir
         self.hub = hub
         check_drawn(self.files, self.test_fraction, group_column)
-        text_column = found["text_column"] or _TEXT_COLUMN
-        self.reader = RowReader(text_column, self.labels, id_column, group_column)
+        self.reader = RowReader(found["text_column"], self.labels, id_column, group_column)
         self.tokenizer_spec, self.cleaning, self.max_length = tokenizer, cleaning, max_length
         self.batch_size, self.eval_batch_size, self.num_workers = (
             batch_size,
@@ -176,9 +172,10 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """
         given = with_defaults(cls, settings)
         if cls.sources is not TextDataModule.sources:
-            return number_of_classes(given)
-        return infer_texts(
+            return settings_of_own_code(given, "text_column")
+        return infer_tables(
             given,
+            "text_column",
             has_classes=cls.label_reader is LabelledDataModule.label_reader,
             own_hub=cls.rows_from_hub is not TextDataModule.rows_from_hub,
         )

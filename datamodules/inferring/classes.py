@@ -44,40 +44,40 @@ def sorted_classes(names: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda name: (float(name), name))
 
 
-def checked_classes(counts: Mapping[str, int], place: str, *, several: bool = False) -> list[str]:
+def checked_classes(
+    counts: Mapping[str, int],
+    place: str,
+    num_classes: int | None = None,
+    *,
+    several: bool = False,
+) -> list[str]:
     """Return the classes in order.
 
     Args:
         counts: Name of the class -> number of samples.
         place: Where they are, for messages: `column 'label' of train.csv`.
+        num_classes: What the user set; a right number says that these are classes.
         several: Whether a sample may have several labels.
 
     Raises:
-        DataError: If these are rather no classes; the message is a question.
+        DataError: If there are none, or these are rather no classes; the message is a question.
     """
     classes, samples = sorted_classes(counts), sum(counts.values())
-    advice = "if they are classes, list them in data.classes"
-    shown = shortened(classes)
     if not classes:
-        msg = f"{place} has no label; name the classes in data.classes, or fill it"
+        msg = f"{place} has no label; fill it, or name another column in data.label_column"
         raise DataError(msg)
     fractions = [name for name in classes if not _WHOLE.fullmatch(name)]
+    what = ""
     if len(fractions) >= _MOST_FRACTIONS and None not in map(_number, classes):
+        what = f"{len(fractions)} different numbers with a fraction"
+    elif len(classes) > MOST_CLASSES:
+        what = f"{len(classes)} different labels"
+    elif len(classes) == samples > 1 and not several:
+        what = f"a different label for each of {samples} samples"
+    if what and num_classes != len(classes):
         msg = (
-            f"{place} has {len(fractions)} different numbers with a fraction ({shown}): is it "
-            f"measured, not a class? name another column in data.label_column; {advice}"
-        )
-        raise DataError(msg)
-    if len(classes) > MOST_CLASSES:
-        msg = (
-            f"{place} has {len(classes)} different labels ({shown}): are they classes? "
-            f"more than {MOST_CLASSES} are not inferred; {advice}"
-        )
-        raise DataError(msg)
-    if len(classes) == samples > 1 and not several:
-        msg = (
-            f"{place} has a different label for each of {samples} samples ({shown}): "
-            f"are they classes? {advice}"
+            f"{place} has {what} ({shortened(classes)}): are they classes? if so, set "
+            f"data.num_classes={len(classes)}; if not, name another column in data.label_column"
         )
         raise DataError(msg)
     return classes

@@ -3,19 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from datamodules.inferring.classes import MOST_CLASSES, count_labels
 from datamodules.reading.errors import DataError
 from run_folders.errors import shortened
 
+Content = Literal["text_column", "image_column"]
 TEXT_NAMES = ("text",)
+IMAGE_NAMES = ("img", "picture", "photo", "path", "image_path", "file", "filename", "file_name")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LABEL_NAMES = (
     "labels", "class", "classes", "class_name", "category", "target", "sentiment", "emotion",
     "topic", "intent", "y",
 )  # fmt: skip
 SEPARATED_NAMES = ("labels", "tags", "classes", "categories", "topics", "genres", "keywords")
 _LONG = 3  # words of an average text
+_LONGEST = 1000  # characters of a value that are looked at for an example
 _SHOWN = 40  # characters of an example
 _DENSE = "\u0e00"  # letters from here on: Thai, Chinese, Japanese
 
@@ -40,7 +44,8 @@ class Column:
     @cached_property
     def labels(self) -> Mapping[str, int]:
         """Its values as labels, with the number of rows."""
-        return count_labels(value for value in self.values if not isinstance(value, dict | list))
+        plain = (value for value in self.values if not isinstance(value, dict | list | bytes))
+        return count_labels(plain)
 
     @cached_property
     def words(self) -> float:
@@ -50,13 +55,23 @@ class Column:
     @property
     def example(self) -> str:
         """One of its values, shortened."""
-        text = " ".join(str(self.values[0]).split()) if self.values else ""
+        text = " ".join(str(self.values[0])[:_LONGEST].split()) if self.values else ""
         return f"{self.name} (such as {text[:_SHOWN]!r})"
 
     def is_text(self) -> bool:
         """Return whether its values look like texts: words, mostly different ones."""
         few = 2 * len(self.labels) < len(self.values)
         return 2 * len(self.texts) > len(self.values) > 0 and self.words >= _LONG and not few
+
+    def is_image(self) -> bool:
+        """Return whether its values are images, or paths of images."""
+        found = [
+            value.lower().endswith(_IMAGE_SUFFIXES)
+            if isinstance(value, str)
+            else isinstance(value, bytes | dict)
+            for value in self.values
+        ]
+        return 2 * sum(found) > len(found)
 
     def is_string(self) -> bool:
         """Return whether its values are strings, and not always the same."""
@@ -91,6 +106,20 @@ def text_column(columns: Sequence[Column], taken: Sequence[str], place: str) -> 
         ("the only column of strings", lambda column: column.is_string() and not column.is_label()),
     )
     return _chosen(free, tests, "the texts", "text_column", place)
+
+
+def image_column(columns: Sequence[Column], taken: Sequence[str], place: str) -> tuple[str, str]:
+    """Return the column of the images, or of their paths; see `text_column`."""
+    free = [column for column in columns if column.name not in taken]
+    tests: tuple[tuple[str, Callable[[Column], bool]], ...] = (
+        ("its name", lambda column: _named(column, ("image",))),
+        ("the only column of images", Column.is_image),
+        ("its name", lambda column: _named(column, IMAGE_NAMES)),
+    )
+    return _chosen(free, tests, "the images", "image_column", place)
+
+
+CONTENT_COLUMN = {"text_column": text_column, "image_column": image_column}
 
 
 def label_column(

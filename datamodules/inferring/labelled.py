@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.inferring.classes import checked_classes, count_labels
-from datamodules.inferring.columns import label_column, text_column
+from datamodules.inferring.columns import CONTENT_COLUMN, Content, label_column
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.table_source import HubSplit, LocalTable
 from datamodules.inferring.tables import (
@@ -25,13 +25,14 @@ from run_folders.errors import brief, shortened
 Table = LocalTable | HubSplit
 
 
-def infer_texts(
-    settings: Mapping[str, Any], *, has_classes: bool, own_hub: bool = False
+def infer_tables(
+    settings: Mapping[str, Any], content: Content, *, has_classes: bool, own_hub: bool = False
 ) -> list[Finding]:
-    """Find the settings of texts in tables that are open.
+    """Find the settings of labelled samples in tables that are open.
 
     Args:
-        settings: All arguments of `TextDataModule`.
+        settings: All arguments of the datamodule.
+        content: The key of the column with the samples.
         has_classes: Whether the labels are classes.
         own_hub: Whether own code reads the dataset on the hub, so that its columns say nothing.
 
@@ -41,14 +42,16 @@ def infer_texts(
     files = {split: settings["files"].get(split) for split in HUB_SPLITS}
     settings = {**settings, "files": files}
     folder, found = located(settings)
-    state = _State(settings, found)
+    state = _State(settings, content, found)
     needs_classes = has_classes and not settings["classes"]
-    columns = (settings["text_column"], settings["label_column"])
-    if AUTO in settings["files"].values() or needs_classes or None in columns:
+    columns = (settings[content], settings["label_column"])
+    if AUTO in files.values() or needs_classes or None in columns:
         on_hub = _on_hub(folder, state.settings)
         try:
             tables = _hub_tables(state) if on_hub else _local_tables(folder, state)
-            if not (on_hub and own_hub):
+            if on_hub and own_hub:
+                state.add(*settings_of_own_code(state.settings, content))
+            else:
                 _infer_from(tables, state, needs_classes=needs_classes)
         except OSError as error:
             if not on_hub:
@@ -58,11 +61,23 @@ def infer_texts(
     return list(state.findings.values())
 
 
+def settings_of_own_code(settings: Mapping[str, Any], content: Content) -> list[Finding]:
+    """Return the settings that are open where own code reads the data: the usual columns.
+
+    Args:
+        settings: All arguments of the datamodule.
+        content: The key of the column with the samples.
+    """
+    usual = {content: content.removesuffix("_column"), "label_column": "label"}
+    columns = [Finding(key, name, "") for key, name in usual.items() if settings[key] is None]
+    return [*columns, *number_of_classes(settings)]
+
+
 def number_of_classes(settings: Mapping[str, Any]) -> list[Finding]:
     """Return the finding for `num_classes`, if it is open and there are classes."""
     if settings["num_classes"] is not None or not settings["classes"]:
         return []
-    return [Finding("num_classes", len(settings["classes"]), "data.classes")]
+    return [Finding("num_classes", len(settings["classes"]), "")]
 
 
 class _State:
@@ -70,12 +85,15 @@ class _State:
 
     Attributes:
         given: The settings at the beginning.
+        content: The key of the column with the samples.
         settings: The settings with what was inferred so far.
         findings: What was inferred so far, by key.
     """
 
-    def __init__(self, settings: Mapping[str, Any], findings: Iterable[Finding]) -> None:
-        self.given, self.settings = settings, dict(settings)
+    def __init__(
+        self, settings: Mapping[str, Any], content: Content, findings: Iterable[Finding]
+    ) -> None:
+        self.given, self.content, self.settings = settings, content, dict(settings)
         self.findings: dict[str, Finding] = {}
         self.add(*findings)
 
@@ -96,10 +114,10 @@ class _State:
         column = self.settings["label_column"]
         return [column] if isinstance(column, str) else list(column or ())
 
-    def needed(self, *keys: str) -> list[str]:
-        """Return the columns that the settings name: those of the keys, and of the labels."""
-        named = [self.settings[key] for key in keys]
-        return [*filter(None, named), *self.label_columns]
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the samples and of the labels, as far as they are known."""
+        return [*filter(None, [self.settings[self.content]]), *self.label_columns]
 
 
 def _on_hub(folder: Path, settings: Mapping[str, Any]) -> bool:
@@ -149,10 +167,11 @@ def _infer_from(tables: dict[str, Table], state: _State, *, needs_classes: bool)
 
 
 def _infer_columns(table: Table, state: _State) -> None:
-    settings = state.settings
-    known = state.needed("text_column", "id_column", "group_column")
-    if None not in (settings["text_column"], settings["label_column"]):
+    settings, content = state.settings, state.content
+    if None not in (settings[content], settings["label_column"]):
         return
+    others = [settings.get(key) for key in ("id_column", "group_column")]
+    known = [*state.columns, *filter(None, others)]
     columns = table.columns(known)
     if not columns:
         msg = f"{table.name} has no rows; add rows to it"
@@ -166,9 +185,9 @@ def _infer_columns(table: Table, state: _State) -> None:
             name, why = label_column(columns, known, table.name, separator)
         state.add(Finding("label_column", name, f"the columns of {table.name}: {why}"))
         known = [*known, name]
-    if settings["text_column"] is None:
-        name, why = text_column(columns, known, table.name)
-        state.add(Finding("text_column", name, f"the columns of {table.name}: {why}"))
+    if settings[content] is None:
+        name, why = CONTENT_COLUMN[content](columns, known, table.name)
+        state.add(Finding(content, name, f"the columns of {table.name}: {why}"))
 
 
 def _has_labels(table: Table, state: _State) -> bool:
@@ -204,14 +223,15 @@ def _classes(tables: Mapping[str, Table], state: _State) -> Finding:
         if extra:
             more[table.name] = f"; only {table.name} has {shortened(extra)}"
         found.update({name: counts[split][name] for name in extra})
-    classes = checked_classes(found, place, several=separator is not None)
+    number = settings["num_classes"]
+    classes = checked_classes(found, place, number, several=separator is not None)
     return Finding("classes", classes, place + "".join(more.values()))
 
 
 def _counts(table: Table, state: _State, separator: str | None) -> Counter[str]:
     """Return the number of samples of each label of a table."""
     column = state.settings["label_column"]
-    values = table.values(state.needed("text_column"), column)
+    values = table.values(state.columns, column)
     if separator is None:
         return count_labels(values)
     parts = (

@@ -89,7 +89,7 @@ def class_count_faults(values: Mapping[str, Any]) -> Iterator[Fault]:
     data, model = values.get("data"), values.get("model")
     data, model = (node if isinstance(node, dict) else {} for node in (data, model))
     classes, count = data.get("classes"), data.get("num_classes")
-    if isinstance(classes, list) and count != len(classes):
+    if isinstance(classes, list) and count not in (None, len(classes)):  # None: not counted yet
         named = shortened(map(str, classes))
         yield "data.num_classes", f"received {count!r}; data.classes names {len(classes)}: {named}"
     if "num_classes" in model and model["num_classes"] != count:

@@ -189,9 +189,8 @@ def test_runs_with_other_labels_are_not_compared(train: Train, tmp_path: Path) -
             ["data.label_column=tags", "data.label_separator=';'", "data.classes=[joy,anger]", "data.on_bad_rows=error"],
             "label 'fear' is none of joy, anger",
         ),
-        (["data.label_column=tags", "data.label_separator=';'"], "data.classes"),
         ([COLUMNS, "loss=cross_entropy"], "is 0 for logits of 0 and samples without labels"),
-        (["data.label_column=[joy,text]"], "column 'text' holds"),
+        (["data.label_column=[joy,text]", "data.text_column=tags"], "column 'text' holds"),
         (["data.label_column=[joy,sorrow]"], "no column 'sorrow'"),
     ],
 )  # fmt: skip

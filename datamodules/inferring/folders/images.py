@@ -7,7 +7,8 @@ from unicodedata import normalize
 
 from datamodules.images.listing import Listing
 from datamodules.inferring.findings import Finding, with_findings
-from datamodules.inferring.splits import TEST_FRACTION, dataset_folder, split_of
+from datamodules.inferring.splits import dataset_folder, split_of
+from datamodules.inferring.tables import drawn_test
 from datamodules.reading.errors import DataError
 from datamodules.reading.sources import AUTO
 from run_folders.errors import shortened
@@ -66,8 +67,8 @@ def split_findings(
             name = found.get(split)
             why = where if name else f"no {split} in {where}: drawn from train"
             findings.append(Finding(f"files.{split}", name, why))
-    if settings["files"]["test"] == AUTO and "test" not in found:
-        findings.append(Finding("test_fraction", TEST_FRACTION, "no test split"))
+    if settings["files"]["test"] == AUTO:
+        findings += drawn_test(with_findings(settings, findings))
     return findings
 
 

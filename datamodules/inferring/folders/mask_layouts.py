@@ -7,21 +7,18 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from datamodules.images.listing import Listing
+from datamodules.images.listing import IMAGE_SUFFIXES, Listing
+from datamodules.inferring.folders.mask_lists import find_lists
 from datamodules.inferring.splits import SPLIT_NAMES, split_of
 from datamodules.masks.rows import SPLIT
 from datamodules.reading.errors import DataError
 from datamodules.reading.sources import AUTO
 from run_folders.errors import shortened
 
-# Ends of the names of image files, by which images are found in a folder of anything.
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"
-)  # fmt: skip
 _IMAGE_WORDS = frozenset(
     ("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "photo", "photos", "picture",
      "pictures", "rgb", "input", "inputs", "original", "originals")
@@ -36,6 +33,8 @@ _OTHER_WORDS = frozenset(
     ("color", "colors", "colour", "colours", "instance", "instances", "instanceids", "object",
      "objects", "segmentationobject", "overlay", "overlays", "vis", "polygons")
 )  # fmt: skip
+# Places and ends of names for lists that name the files of both.
+LISTED = ("images/{split}", "annotations/{split}", None, ".png")
 _LEAST_SHARE = 0.5  # of the images or masks that belong together if two places do
 _SPLIT_WORD = "|".join(sorted((n for names in SPLIT_NAMES.values() for n in names), key=len)[::-1])
 _WORDS = re.compile(r"[A-Z]?[a-z]+\d*[a-z]*|[A-Z]+|\d+")
@@ -78,11 +77,8 @@ def find_layout(
     Raises:
         DataError: If the names do not decide it.
     """
-    paths = [
-        file.path
-        for file in Listing().walk(folder)
-        if not file.fault and file.path.lower().endswith(IMAGE_SUFFIXES)
-    ]
+    everything = [file.path for file in Listing().walk(folder) if not file.fault]
+    paths = [path for path in everything if path.lower().endswith(IMAGE_SUFFIXES)]
     for key, place in (("images", images), ("annotations", annotations)):
         if place and not files_in(paths, place, files):
             msg = f"data.{key}={place}: not found in {folder}; image files are in {_folders(paths)}"
@@ -99,8 +95,35 @@ def find_layout(
         together = [images or annotations] if images or annotations else of_images
         found = _layouts(paths, [(place, place) for place in together if place], files, suffixes)
     if len(found) != 1:
-        raise _unclear(folder, paths, files, found)
-    return found[0]
+        lists = {} if found else find_lists(folder, files, everything, ("", ""), ("", ""))
+        if not lists:
+            raise _unclear(folder, paths, files, found)
+        return Layout(*LISTED, splits=lists)
+    return _with_lists(folder, _with_image_suffix(found[0], everything), files, everything)
+
+
+def _with_image_suffix(layout: Layout, paths: Sequence[str]) -> Layout:
+    """Return a layout with the end of the images' names, if there are other files beside them."""
+    files = chain(*files_in(paths, layout.images, dict.fromkeys(SPLIT_NAMES, AUTO)).values())
+    ends = {PurePosixPath(path).suffix for path in files}
+    of_images = {end for end in ends if end.lower() in IMAGE_SUFFIXES}
+    if layout.image_suffix or len(of_images) > 1 or ends == of_images:
+        return layout
+    return layout._replace(image_suffix=of_images.pop())
+
+
+def _with_lists(
+    folder: Path, layout: Layout, files: Mapping[str, str | None], paths: Sequence[str]
+) -> Layout:
+    """Return a layout with the lists of names in place of the splits that its places lack."""
+    if SPLIT in layout.images or files["train"] != AUTO:
+        return layout
+    inside = paths if layout.images == "." else [p for p in paths if p.startswith(layout.images)]
+    ends = Counter(PurePosixPath(path).suffix for path in inside)
+    end = layout.image_suffix or ends.most_common(1)[0][0]
+    masks = layout.annotations, layout.annotation_suffix
+    lists = find_lists(folder, files, paths, (layout.images, end), masks)
+    return layout._replace(image_suffix=end, splits=lists) if lists else layout
 
 
 def place_of(folder: PurePosixPath) -> str:
