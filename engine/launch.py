@@ -33,6 +33,7 @@ from engine.old_names import (
     translate_overrides,
 )
 from engine.processes import launching, ranks
+from engine.processes.determinism import keeping_determinism
 from engine.processes.outcome import describe, errors_for_python, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
@@ -108,7 +109,7 @@ def train(overrides: Sequence[str]) -> Path:
 
     def job(cfg: DictConfig) -> None:
         folders.append(Path(HydraConfig.get().runtime.output_dir))
-        with logging_run(HydraConfig.get().job_logging), _keeping_determinism():
+        with logging_run(HydraConfig.get().job_logging), keeping_determinism():
             _job(failures, cfg)
 
     with _one_at_a_time, errors_for_python():
@@ -123,19 +124,6 @@ def train(overrides: Sequence[str]) -> Path:
         if failures:
             raise failures[0]
     return folders[0]
-
-
-@contextmanager
-def _keeping_determinism() -> Iterator[None]:
-    """Restore torch's mode for deterministic algorithms, which a run sets for the whole process."""
-    import torch  # the run needs it too
-
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warns)
 
 
 def _translate_typed(typed: list[str]) -> list[str]:

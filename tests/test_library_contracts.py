@@ -337,6 +337,7 @@ def test_the_list_is_short_and_complete() -> None:
         "lightning_modules",
         "reports",
         "keras_bert",
+        "thaw",
         "scripts",
         "hydra_plugins",
     )
