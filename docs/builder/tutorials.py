@@ -34,7 +34,11 @@ def write_page(script: Path) -> Path:
     with tempfile.TemporaryDirectory() as work:
         where = {"metadata": {"path": work}}
         NotebookClient(
-            notebook, timeout=_TIMEOUT_S, kernel_name="python3", resources=where
+            notebook,
+            timeout=_TIMEOUT_S,
+            kernel_name="python3",
+            resources=where,
+            coalesce_streams=True,
         ).execute()
     folder = f"{script.stem}_pictures"
     files: dict[str, bytes] = {}
@@ -49,8 +53,9 @@ def write_page(script: Path) -> Path:
         target = script.parent / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content.replace(work.encode(), _WORK.encode()))
+    text = text.replace("```bash\n%%bash\n", "```sh\n").replace(work, _WORK)
     page = script.with_suffix(".md")
-    page.write_text(text.replace(work, _WORK), encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
     return page
 
 

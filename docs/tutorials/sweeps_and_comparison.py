@@ -19,8 +19,7 @@ import thaw
 # prints a table, with the mean and its 95 % interval over the seeds. Here a frozen network with
 # random weights is compared with one that trains.
 
-# %%
-# %%bash
+# %% language="bash"
 # thaw train -m model.freeze_backbone=true,false seed=1,2,3 trainer.max_epochs=3 \
 #   "data.rows={train: 800, val: 250, test: 500}" 2> log.txt | tail -n 16
 
@@ -63,9 +62,8 @@ pd.crosstab(
 # `hydra/sweeper=optuna` searches instead of trying every combination. The search maximises the
 # metric of the validation split. A metric of the test split cannot be its objective.
 
-# %%
-# %%bash
-# thaw train -m name=search hydra/sweeper=optuna hydra.sweeper.n_trials=4 \
+# %% language="bash"
+# thaw train -m name=search hydra/sweeper=optuna hydra.sweeper.n_trials=3 \
 #   "model.lr=tag(log,interval(1e-4,1e-2))" trainer.max_epochs=1 \
 #   "data.rows={train: 300, val: 200, test: 200}" 2> log.txt | tail -n 12
 
