@@ -22,8 +22,8 @@ import thaw
 # %%
 run = thaw.train(
     "experiment=sample_scenes",
-    "data.rows={train: 160, val: 40, test: 40}",
-    "trainer.max_epochs=4",
+    "data.rows={train: 300, val: 60, test: 60}",
+    "trainer.max_epochs=12",
 )
 run
 
@@ -54,7 +54,7 @@ classes
 # image.
 
 # %%
-data = thaw.SampleScenesDataModule(rows={"train": 160, "val": 40, "test": 40})
+data = thaw.SampleScenesDataModule(rows={"train": 300, "val": 60, "test": 60})
 data.setup("test")
 batch = next(iter(data.test_dataloader()))
 images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in batch["pixel_values"][:4]]
