@@ -44,8 +44,7 @@ _ = right.set(xlabel="epoch", ylabel="mean IoU of validation")
 # union. It is computed once, over all test images together.
 
 # %%
-classes = pd.DataFrame(run.metrics["test"]["classes"])
-classes
+pd.DataFrame(run.metrics["test"]["per_class"]).T.round(3)
 
 # %% [markdown]
 # ## Predict masks
@@ -57,7 +56,8 @@ classes
 data = thaw.SampleScenesDataModule(rows={"train": 300, "val": 60, "test": 60})
 data.setup("test")
 batch = next(iter(data.test_dataloader()))
-images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in batch["pixel_values"][:4]]
+pixels = batch["pixel_values"][:4].permute(0, 2, 3, 1).numpy()
+images = [Image.fromarray(image) for image in pixels]
 masks = run.predict(images)
 
 # %%
