@@ -24,9 +24,8 @@ from datamodules.images.storing import store
 from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.folders.images import infer_images
+from datamodules.inferring.folders.images import check_paths, infer_folders
 from datamodules.inferring.labelled import infer_tables, settings_of_own_code
-from datamodules.inferring.tables import are_images_in_tables
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
@@ -41,6 +40,7 @@ from datamodules.reading.sources import (
     wanted_files,
 )
 from datamodules.reading.tables import SUFFIXES as TABLES
+from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +92,16 @@ class ImageDataModule(ImageBatches):
 
         Args:
             folder: The dataset's folder in `data_dir`, or a path from the working directory.
-            files: For each split a table, or a folder with one folder of images per class; `auto`
-                finds it.
+            files: For each split a folder with one folder of images per class, a table, or a list
+                of paths (.txt); `auto` finds it.
             classes: Names of class or label 0, 1, ..., as in the label column or as the folders are
                 named; None finds them.
             num_classes: Number of classes; other parts of the config refer to it. None counts them.
             data_dir: Folder of the datasets.
             hub: Name of the dataset on the hub, used if `folder` has none of the files.
             image_column: Image column of a table: the content of image files (Parquet), or their
-                paths, relative to the folder of the table. None finds it.
+                paths, relative to the folder of the table or to one beside it; their suffix may be
+                missing. None finds it.
             label_column: Label column of a table: class names, or numbers 0..K-1. A list names the
                 0/1 column of each label, for images with several labels. None finds it.
             label_separator: String between the labels of one image, for images with several labels.
@@ -138,6 +139,7 @@ class ImageDataModule(ImageBatches):
             DataError: If the arguments contradict each other, or the data does not decide what they
                 leave open.
         """
+        check_arguments(ImageDataModule, locals())
         given = {
             "folder": folder,
             "files": files,
@@ -195,14 +197,14 @@ class ImageDataModule(ImageBatches):
         given = with_defaults(cls, settings)
         if cls.sources is not ImageDataModule.sources:
             return settings_of_own_code(given, "image_column")
-        if not are_images_in_tables(given):
-            return infer_images(given)
-        return infer_tables(
-            given,
-            "image_column",
-            has_classes=cls.label_reader is LabelledDataModule.label_reader,
-            own_hub=cls.rows_from_hub is not ImageDataModule.rows_from_hub,
-        )
+        has_classes = cls.label_reader is LabelledDataModule.label_reader
+        found = infer_folders(given, has_classes=has_classes)
+        if found is not None:
+            return [*found, *settings_of_own_code(with_findings(given, found), "image_column")]
+        own_hub = cls.rows_from_hub is not ImageDataModule.rows_from_hub
+        found = infer_tables(given, "image_column", has_classes=has_classes, own_hub=own_hub)
+        check_paths(given, found)
+        return found
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""

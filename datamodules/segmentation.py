@@ -15,6 +15,7 @@ from datamodules.base import (
     BatchSize,
     MaxPixels,
     SizeState,
+    TestFraction,
     TransferDataModule,
     ValFraction,
     Workers,
@@ -39,12 +40,14 @@ from datamodules.reading.sources import (
     AUTO_FILES,
     Files,
     HubFiles,
+    check_drawn,
     check_hub_columns,
     hub_table,
     split_sources,
     wanted_files,
 )
 from datamodules.reading.splits import random_split
+from run_folders.signatures.checking import check_arguments
 
 
 class SegmentationState(SizeState):
@@ -78,6 +81,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         image_column: str = "image",
         annotation_column: str = "annotation",
         val_fraction: ValFraction = 0.1,
+        test_fraction: TestFraction | None = None,
         size: Annotated[int, Ge(2)] = 512,
         native_evaluation: bool = False,  # noqa: FBT001, FBT002 - named in the config
         max_pixels: MaxPixels = 50_000_000,
@@ -116,6 +120,8 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             image_column: Image column of a Parquet file or of the dataset on the hub.
             annotation_column: Mask column, likewise.
             val_fraction: Fraction of train that becomes val if there is no val folder, 0..1.
+            test_fraction: Fraction of train that becomes test if `files` has no test, 0..1. It is
+                the same for every seed.
             size: Side in pixels of the square to which images and masks are resized.
             native_evaluation: Whether to evaluate val and test at the original size of each mask.
             max_pixels: Largest width times height that is decoded.
@@ -138,6 +144,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             DataError: If the class list is invalid or contradicts `num_classes`, the scale is
                 invalid, or images and masks cannot be distinguished.
         """
+        check_arguments(SegmentationDataModule, locals())
         given = {
             "folder": folder,
             "files": files,
@@ -152,6 +159,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             "annotation_column": annotation_column,
             "max_pixels": max_pixels,
             "label_map": label_map,
+            "test_fraction": test_fraction,
         }
         settled = with_findings(given, self.infer(given))
         self.class_list = ClassList.read(settled["class_list"]).mapped(label_map)
@@ -162,10 +170,11 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
                 f"but the class list {class_list} has {count} classes"
             )
             raise DataError(msg)
-        super().__init__(val_fraction, on_bad_rows, seed)
+        super().__init__(val_fraction, on_bad_rows, seed, settled["test_fraction"])
         self.class_names = list(self.class_list.names)
         self.folder, self.files = settled["folder"], settled["files"]
         self.data_dir, self.hub, self.hub_files = data_dir, hub, hub_files
+        check_drawn(self.files, self.test_fraction, None)
         self.reader = SegmentationReader(
             settled["images"],
             settled["annotations"],
@@ -212,14 +221,16 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
 
     def read_test_data(self, path: Path) -> tuple[SegmentationSplit, list[BadRow]]:
         """Read a Parquet file, or a folder in the layout of the dataset; see the base class."""
-        root, name = (path, str(self.files["test"])) if path.is_dir() else (path.parent, path.name)
+        root, name = path.parent, path.name
+        if path.is_dir():  # in the layout of the dataset, whose test split may be drawn from train
+            root, name = path, self.files.get("test") or self.files["train"]
         pairs = self.reader.read(root, name, "test")
         return check_pairs(pairs, "test", self.class_list, self.decoding)
 
     def divide(
         self, split: SegmentationSplit, fraction: float, seed: int
     ) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the positions of train and of val, drawn at random."""
+        """Return the positions of two parts, drawn at random."""
         return random_split(len(split), fraction, seed)
 
     def unseen(self, split: SegmentationSplit) -> list[str]:
@@ -236,7 +247,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         Raises:
             DataError: If the data is neither in the folder nor on the hub.
         """
-        names = wanted_files(self.files, self.splits_to_read)
+        names = wanted_files(self.files, self.splits_of_files)
         root, places = (
             Path(self.data_dir) / self.folder,
             {split: self.reader.place(name) for split, name in names.items()},

@@ -11,7 +11,9 @@ COMMANDS = {
     "predict": "predict new texts or images with a trained run",
     "evaluate": "test a trained run again, or on other data",
     "report": "write the page of a run, or a page that compares runs",
+    "describe-data": "describe a folder or table, and write the config that reads it",
     "cache": "list or remove stored features",
+    "write-schemas": "write the schemas with which editors complete and check configs",
     "wandb-dashboard": "create a project's dashboard at W&B",
 }
 _HELP = """Thaw: fine-tune pretrained networks, and trust the result.

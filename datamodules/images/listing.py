@@ -14,6 +14,10 @@ from run_folders.errors import brief, shortened
 
 log = logging.getLogger(__name__)
 
+# Ends of the names of image files, by which they are found among other files.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"
+)  # fmt: skip
 # Names, in lower case, that operating systems, file servers and tools give to files and folders of
 # their own. Whatever is in such a folder is theirs too.
 _OWN_NAMES = frozenset(

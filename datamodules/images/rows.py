@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from datamodules.images.content import digest_of, image_source
+from datamodules.images.content import digest_of, file_fault, image_source, stored_path
 from datamodules.images.listing import Listing
+from datamodules.images.places import LIST, SAMPLE, ImagePlace, place_of, read_list
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, TableFormat
 from datamodules.reading.labels import ClassLabels, LabelReader
@@ -81,10 +83,10 @@ class ImageReader:
         advice: str = COLUMN_ADVICE,
         table_format: TableFormat | FoundFormat = TableFormat(),
     ) -> Iterator[EncodedImage | BadRow]:
-        """Read a split from a folder of files `<path>/<class>/<image>`, or from a table.
+        """Read a split from a folder of files `<path>/<class>/<image>`, a table or a list.
 
         Args:
-            path: The folder or file.
+            path: The folder or file; see `read_list` for a list.
             split: Split that bad rows name.
             advice: Next step for the user if a column is missing.
             table_format: Encoding, delimiter and quoting of a text file.
@@ -102,13 +104,11 @@ class ImageReader:
                     f"columns; leave it out, or list the images in a table"
                 )
                 raise DataError(msg)
-            if not isinstance(self.labels, ClassLabels):
-                msg = (
-                    f"{path}: images in class folders have one class each; name a table in "
-                    f"data.files, with the columns {', '.join(self.labels.columns)}"
-                )
-                raise DataError(msg)
+            self._check_one_class(path, "images in class folders")
             yield from self._from_folder(path, split)
+        elif path.suffix.lower() == LIST:
+            self._check_one_class(path, "images of a list")
+            yield from self._from_list(path, split)
         elif path.suffix.lower() in TABLES:
             columns = self.columns
             rows = read_rows(
@@ -117,8 +117,16 @@ class ImageReader:
             yield from self.from_rows(rows, path.name, split, path.parent)
         else:
             msg = (
-                f"{path}: give a table ({', '.join(TABLES)}), or a folder with one folder of "
-                f"images per class"
+                f"{path}: give a table ({', '.join(TABLES)}), a list ({LIST}), or a folder with "
+                f"one folder of images per class"
+            )
+            raise DataError(msg)
+
+    def _check_one_class(self, path: Path, what: str) -> None:
+        if not isinstance(self.labels, ClassLabels):
+            msg = (
+                f"{path}: {what} have one class each; name a table in data.files, with the columns "
+                f"{', '.join(self.labels.columns)}"
             )
             raise DataError(msg)
 
@@ -131,13 +139,22 @@ class ImageReader:
             rows: Rows of the table. An image is bytes, a mapping with `bytes` (hub), or a path.
             file: Name of the table.
             split: Split that bad rows name.
-            folder: Folder that paths of images are relative to; None if there are no paths.
+            folder: Folder of the table; see `place_of` for the paths of images in it. None if there
+                are no paths.
         """
+        rows, suffix = iter(rows), ""
+        if folder is not None:
+            first = list(islice(rows, SAMPLE))
+            rows = chain(first, rows)
+            names = [row.values.get(self.image_column) for row in first if isinstance(row, Row)]
+            folder, suffix = self._place([n for n in names if isinstance(n, str)], folder, split)
         for row in rows:
             if isinstance(row, BadRow):
                 yield row
                 continue
             label, reason = self.labels.read(row.values)
+            if suffix and isinstance(row.values[self.image_column], str):
+                row.values[self.image_column] = row.values[self.image_column].strip() + suffix
             source, fault = image_source(row.values, self.image_column, folder)
             reason = reason or key_fault(row, self.group_column)
             if fault or reason:
@@ -145,6 +162,27 @@ class ImageReader:
             else:
                 group = None if self.group_column is None else str(row.values[self.group_column])
                 yield EncodedImage(row.index, source, label, file, row.index + 1, group)
+
+    def _place(self, names: Sequence[str], folder: Path, split: str) -> tuple[Path, str]:
+        """Return the folder that names are relative to, and the suffix that they lack."""
+        filled = [name for name in names if name.strip()]
+        found = (place_of(filled, folder, split) if filled else None) or ImagePlace(folder)
+        return found.folder, found.suffix
+
+    def _from_list(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
+        entries = list(read_list(path))
+        names = [entry.path for entry in entries[:SAMPLE]]
+        folder, suffix = self._place(names, path.parent, split)
+        for index, entry in enumerate(entries):
+            label, reason = self.labels.read({self.labels.columns[0]: entry.label})
+            name = entry.path + suffix
+            file = stored_path(folder / name)
+            fault = file_fault(file)
+            if fault or reason:
+                reason = f"{fault} {file}" if fault else reason
+                yield BadRow(split, path.name, index + 1, entry.line, reason)
+            else:
+                yield EncodedImage(index, file, label, name, None)
 
     def _from_folder(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
         listing = Listing()

@@ -11,7 +11,11 @@ from run_folders.errors import shortened
 
 Content = Literal["text_column", "image_column"]
 TEXT_NAMES = ("text",)
-IMAGE_NAMES = ("img", "picture", "photo", "path", "image_path", "file", "filename", "file_name")
+IMAGE_NAMES = (
+    "img", "images", "picture", "photo", "path", "image_path", "img_path", "file", "filename",
+    "file_name", "filepath", "file_path", "image_name",
+)  # fmt: skip
+IMAGE_ID_NAMES = ("image_id", "img_id", "id", "id_code", "name")  # of images without their suffix
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LABEL_NAMES = (
     "labels", "class", "classes", "class_name", "category", "target", "sentiment", "emotion",
@@ -115,6 +119,7 @@ def image_column(columns: Sequence[Column], taken: Sequence[str], place: str) ->
         ("its name", lambda column: _named(column, ("image",))),
         ("the only column of images", Column.is_image),
         ("its name", lambda column: _named(column, IMAGE_NAMES)),
+        ("its name", lambda column: _named(column, IMAGE_ID_NAMES)),
     )
     return _chosen(free, tests, "the images", "image_column", place)
 

@@ -70,26 +70,6 @@ def tables_of(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def are_images_in_tables(settings: Mapping[str, Any]) -> bool:
-    """Return whether labelled images are listed in tables, or on the hub, not in class folders.
-
-    Args:
-        settings: Arguments of the datamodule.
-    """
-    train = settings["files"]["train"]
-    if train != AUTO:
-        return Path(train).suffix.lower() in SUFFIXES
-    path, _ = dataset_folder(settings["data_dir"], settings["folder"])
-    if not path.is_dir():
-        return path.is_file() or settings["hub"] is not None
-    folders = [inner for inner in path.iterdir() if inner.is_dir() and inner.name[0] not in "._"]
-    if any(split_of(inner.name) and any(map(Path.is_dir, inner.iterdir())) for inner in folders):
-        return False
-    are_classes = len([inner for inner in folders if not split_of(inner.name)]) > 1
-    beside = [path / name for name in chain(*tables_of(path).values())]
-    return not are_classes and any(table.parent == path for table in beside)
-
-
 def _split_in(name: str) -> str:
     """Return the only split that a name has as a word, or an empty string."""
     splits = {split_of(word) for word in _LETTERS.findall(name)} - {None}

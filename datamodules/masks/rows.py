@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from datamodules.images.content import content_of, digest_of
+from datamodules.images.content import content_of, digest_of, file_fault
 from datamodules.images.listing import FoundFile, Listing
 from datamodules.images.rows import EncodedImage
+from datamodules.masks.lists import LIST, ListedPair, read_list
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.rows import Row
 from datamodules.reading.tables import read_rows
@@ -86,7 +87,7 @@ class SegmentationReader:
 
         Args:
             root: The dataset's folder.
-            name: A Parquet file, or the name that replaces `{split}`.
+            name: A Parquet file, a list of names, or the name that replaces `{split}`.
             split: Split that bad rows name.
 
         Yields:
@@ -100,6 +101,9 @@ class SegmentationReader:
             rows = read_rows(path, [self.image_column, self.annotation_column])
             yield from self.from_rows(rows, path.name, split)
             return
+        if name.endswith(LIST):
+            yield from self._listed(root, path, split)
+            return
         annotations = root / self.annotations.replace(SPLIT, name)
         for folder, what in ((path, "images"), (annotations, "masks")):
             if not folder.is_dir():
@@ -112,7 +116,7 @@ class SegmentationReader:
 
     def place(self, name: str) -> str:
         """Return the file or folder of a split's images, relative to the dataset's folder."""
-        return name if name.endswith(PARQUET) else self.images.replace(SPLIT, name)
+        return name if name.endswith((PARQUET, LIST)) else self.images.replace(SPLIT, name)
 
     def from_rows(
         self, rows: Iterator[Row | BadRow], file: str, split: str
@@ -160,6 +164,9 @@ class SegmentationReader:
 
         None if the path does not match `images`, or the folder of masks does not exist.
         """
+        if self.images == ".":
+            folder = images / self.annotations
+            return folder if folder.is_dir() else None
         pattern = re.escape(self.images).replace(re.escape(SPLIT), "(?P<split>[^/]+)", 1)
         found = re.fullmatch(
             rf"(?P<root>.*)/{pattern}(?P<deeper>/.*)?", images.resolve().as_posix()
@@ -171,6 +178,22 @@ class SegmentationReader:
             names["deeper"] or ""
         ).lstrip("/")
         return folder if folder.is_dir() else None
+
+    def listed(self, path: Path) -> Iterator[ListedPair]:
+        """Return the pairs in a list of names; see `read_list`."""
+        images = self.images, self.image_suffix or ""
+        return read_list(path, images, (self.annotations, self.annotation_suffix))
+
+    def _listed(self, root: Path, path: Path, split: str) -> Iterator[EncodedPair | BadRow]:
+        for index, (line, image, mask) in enumerate(self.listed(path)):
+            missing = [name for name in (image, mask) if file_fault(root / name)]
+            if missing:
+                reason = f"{file_fault(root / missing[0])} {missing[0]} in {root}"
+                yield BadRow(split, path.name, index + 1, line, reason)
+            else:
+                yield EncodedPair(
+                    EncodedImage(index, root / image, 0, image, None), root / mask, mask
+                )
 
     def _pairs(
         self, root: Path, images: Path, annotations: Path, split: str

@@ -23,6 +23,8 @@ from lightning_modules.segmenter import Segmenter
 
 # Arguments that name the data or the network, of which no default could be right for a user.
 NAMES = {
+    "annotation_suffix",
+    "annotations",
     "backbone",
     "class_list",
     "classes",
@@ -31,6 +33,7 @@ NAMES = {
     "hub",
     "id_column",
     "image_column",
+    "images",
     "label_column",
     "num_classes",
     "save_dir",
@@ -73,8 +76,8 @@ def test_a_file_sets_no_default_of_its_own(target: Any, node: dict[str, Any]) ->
     ("target", "needed"),
     [
         (TextDataModule, ["folder", "tokenizer"]),
-        (ImageDataModule, ["folder", "files"]),
-        (SegmentationDataModule, ["folder", "files", "class_list", "num_classes"]),
+        (ImageDataModule, ["folder"]),
+        (SegmentationDataModule, ["folder"]),
         (SampleTextDataModule, []),
         (SampleImagesDataModule, []),
         (SampleScenesDataModule, []),

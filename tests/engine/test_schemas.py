@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from referencing import Registry, Resource
 
 from engine.config.composing.composition import compose_config
+from engine.config.composing.groups import groups
 from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.config.precision import precision_fault
@@ -28,6 +29,7 @@ from hydra_plugins.thaw_optuna_sweeper.optuna_sweeper import OptunaSweeperConf
 from tests.conftest import ROOT
 from tests.engine.broken_configs import BROKEN
 from tests.test_experiments import EXPERIMENTS
+from thaw.commands import write_schemas
 
 COMMAND = "python scripts/write_schemas.py"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -201,3 +203,17 @@ def test_own_packages_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
     for file in EXAMPLE.rglob("*.yaml"):
         assert not faults(loaded(file.read_text("utf-8")), file.parent.name, schemas), file
     assert faults({"model": {"ofset": 2}}, "experiment", schemas)
+
+
+def test_the_command_writes_the_schemas_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert write_schemas.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"16 schemas written to {tmp_path / 'schemas'}\n"
+    assert {file.name for file in (tmp_path / "schemas").iterdir()} == written().keys()
+    assert write_schemas.main([str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'} is not a folder; name")
+
+
+def test_the_folder_of_the_schemas_has_no_options() -> None:
+    assert FOLDER.name not in groups()

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import thaw
+from engine.command_line import shell
 from tests.processes import ROOT, environment
 from thaw import __main__ as console
 from thaw import installation
@@ -108,3 +110,21 @@ def test_windows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delitem(sys.modules, "thaw.commands")
     with pytest.raises(SystemExit, match=r"^error: Thaw does not run on Windows"):
         import_module("thaw.commands")
+
+
+def test_commands_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of new processes, of a shell, and of messages."""
+    module = [sys.executable, "-P", "-m", "thaw", "cache"]
+    monkeypatch.setattr(shell, "IS_CHECKOUT", False)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    assert shell.python_command("cache") == shell.typed_command("cache") == module
+    (tmp_path / "thaw").touch()
+    assert shell.typed_command("cache") == [str(tmp_path / "thaw"), "cache"]
+    assert shell.python_command("cache") == module
+    assert shell.short_name("wandb-dashboard") == "thaw wandb-dashboard"
+    monkeypatch.setattr(shell, "IS_CHECKOUT", True)
+    script = [sys.executable, str(ROOT / "scripts" / "wandb_dashboard.py")]
+    assert (
+        shell.python_command("wandb-dashboard") == shell.typed_command("wandb-dashboard") == script
+    )
+    assert shell.short_name("train") == "python train.py"

@@ -80,7 +80,7 @@ def test_the_default_job_from_an_own_folder(thaw: Path, tmp_path: Path) -> None:
     (tmp_path / "configs/experiment/own.yaml").write_text(
         "# @package _global_\nmodel:\n  lr: 0.1\n"
     )
-    out = run(thaw, "train", "experiment=own", *TEXTS, "trainer=ddp_cpu", cwd=tmp_path)
+    out = run(thaw, "train", "experiment=own", *TEXTS, cwd=tmp_path)
     (folder,) = (RunFolder(path) for path in (tmp_path / "runs" / "own").iterdir())
     assert f"report: {folder.report}" in out
     assert folder.state == "finished"

@@ -1,73 +1,191 @@
-"""Settings of labelled images that their folder decides: files, classes, columns."""
+"""Settings of labelled images in class folders or lists: files and classes."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
-from datamodules.images.listing import Listing
+from datamodules.images.listing import IMAGE_SUFFIXES, Listing
+from datamodules.images.places import LIST, SAMPLE, place_of, read_list
+from datamodules.inferring.classes import checked_classes
 from datamodules.inferring.findings import Finding, with_findings
-from datamodules.inferring.splits import TEST_FRACTION, dataset_folder, split_of
+from datamodules.inferring.splits import SPLIT_NAMES, split_of
+from datamodules.inferring.table_source import LocalTable
+from datamodules.inferring.tables import drawn_test, located, tables_of
 from datamodules.reading.errors import DataError
+from datamodules.reading.formats import TableFormat
 from datamodules.reading.sources import AUTO
+from datamodules.reading.tables import SUFFIXES as TABLES
+from datamodules.reading.tables import TEXT_SUFFIXES
 from run_folders.errors import shortened
 
-_MOST_CLASSES = 100
-# Columns of a table if none is named.
-_IMAGE, _LABEL = "image", "label"
 
-
-def infer_images(settings: Mapping[str, Any]) -> list[Finding]:
-    """Find files, columns and classes of labelled images.
+def infer_folders(settings: Mapping[str, Any], *, has_classes: bool) -> list[Finding] | None:
+    """Find files and classes of images in class folders or lists.
 
     Args:
         settings: All arguments of `ImageDataModule`; None or `auto` where open.
+        has_classes: Whether the labels are classes.
+
+    Returns:
+        The findings; None if the images are in tables or on the hub.
 
     Raises:
         DataError: If the folder does not decide a setting.
     """
-    findings: list[Finding] = []
-    needs_files = AUTO in settings["files"].values()
-    if needs_files or settings["classes"] is None:
-        folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
-        if needs_files:
-            findings += _files(folder, settings)
+    files = {split: settings["files"].get(split) for split in SPLIT_NAMES}
+    settings = {**settings, "files": files}
+    folder, findings = located(settings)
     settled = with_findings(settings, findings)
-    for key, default in (("image_column", _IMAGE), ("label_column", _LABEL)):
-        if settled[key] is None:
-            findings.append(Finding(key, default, ""))
-    classes = settled["classes"]
-    if classes is None:
-        train = settled["files"]["train"]
-        classes = _class_folders(folder / train, settled["num_classes"])
-        where = "the dataset" if train == "." else train
-        findings.append(Finding("classes", classes, f"the folders in {where}"))
-    if settled["num_classes"] is None:
-        findings.append(Finding("num_classes", len(classes), ""))
+    train, path = settled["files"]["train"], folder / settled["files"]["train"]
+    if AUTO in settled["files"].values() and _may_have_images(folder, settled):
+        found = find_splits(folder)
+        findings += split_findings(settled, found, folder.name, "classes")
+        train = found.get("train", train) if train == AUTO else train
+        path = folder / train
+    if train == AUTO or (path.is_file() and path.suffix.lower() != LIST):
+        return None
+    needs_classes = has_classes and settings["classes"] is None
+    if not path.exists():
+        is_table = path.suffix.lower() in TABLES
+        return None if needs_classes or is_table or settings["hub"] is not None else findings
+    if needs_classes:
+        findings.append(_classes(path, settings["num_classes"]))
     return findings
 
 
+def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    """Raise `DataError` if the image column that was found in a text table names no files.
+
+    Args:
+        settings: All arguments of `ImageDataModule`.
+        findings: What was found in its tables.
+    """
+    settled = with_findings(settings, findings)
+    column = next((found.value for found in findings if found.key == "image_column"), None)
+    path = located(settings)[0] / settled["files"]["train"]
+    if column is None or path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
+        return
+    table_format = TableFormat(*(settings[key] for key in ("encoding", "delimiter", "quoting")))
+    values = {found.name: found.values for found in LocalTable(path, table_format).columns()}
+    names = [value for value in values[column] if isinstance(value, str)][:SAMPLE]
+    if names and place_of(names, path.parent, "train") is None:
+        msg = (
+            f"{path}: column '{column}' looks like the images, but there is no file {names[0]} "
+            f"beside the table or in a folder beside it; put the images there, or set "
+            f"data.image_column"
+        )
+        raise DataError(msg)
+
+
+def _may_have_images(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether open files are looked for among the class folders and lists of a folder."""
+    if not folder.is_dir() or (settings["hub"] is not None and not any(folder.iterdir())):
+        return False
+    return Path(settings["files"]["train"]).suffix.lower() not in TABLES
+
+
+def find_splits(folder: Path) -> dict[str, str]:
+    """Return split -> its folder or list, relative to the folder; empty if there are tables.
+
+    `.` stands for the folder itself.
+
+    Raises:
+        DataError: If there are neither class folders nor lists nor tables.
+    """
+    names = [name for name in Listing().top(folder)[0] if _has_images(folder / name)]
+    found = _split_folders(folder, names)
+    if "train" in found:
+        return found
+    lists = find_lists(folder)
+    if lists:
+        return lists
+    classes, beside = [name for name in names if not split_of(name)], tables_of(folder)
+    # The images of a class may all be in folders in the class folder, if nothing else names them.
+    direct = [name for name in classes if _has_images(folder / name, deep=not beside)]
+    if len(direct) > 1 and found:
+        shown = next(iter(found.values()))
+        msg = f"{folder} has the folder {shown} and none for train; set data.files"
+        raise DataError(msg)
+    if len(direct) > 1:
+        return {"train": "."}
+    if beside:
+        return {}
+    if len(names) == 1 and Listing().top(folder / names[0])[0]:
+        inside = find_splits(folder / names[0])
+        return {split: str(PurePosixPath(names[0]) / name) for split, name in inside.items()}
+    has = shortened(sorted(path.name for path in folder.iterdir())) or "nothing"
+    msg = (
+        f"{folder}: which class has each image? put the images of each class into a folder with "
+        f"its name, or list them in a table with the columns image and label; it has {has}"
+    )
+    raise DataError(msg)
+
+
+def _split_folders(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return split -> the folder of its class folders.
+
+    Args:
+        folder: The dataset's folder.
+        names: The folders in it.
+
+    Raises:
+        DataError: If two folders may be the same split.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split and Listing().top(folder / name)[0]:
+            if split in found:
+                msg = f"{folder}: is {found[split]} or {name} {split}? set data.files.{split}"
+                raise DataError(msg)
+            found[split] = name
+    return found
+
+
+def find_lists(folder: Path) -> dict[str, str]:
+    """Return split -> its list of images, relative to the folder; empty if there are none.
+
+    Raises:
+        DataError: If several lists may be the same split.
+    """
+    found: dict[str, str] = {}
+    for path in sorted([*folder.glob(f"*{LIST}"), *folder.glob(f"*/*{LIST}")]):
+        split, name = split_of(path.stem), path.relative_to(folder).as_posix()
+        first = [entry.path for entry in islice(read_list(path), SAMPLE)] if split else []
+        if split is None or not first or place_of(first, path.parent, split) is None:
+            continue
+        if split in found:
+            msg = f"{folder}: is {found[split]} or {name} {split}? set data.files.{split}"
+            raise DataError(msg)
+        found[split] = name
+    return found if "train" in found else {}
+
+
 def split_findings(
-    settings: Mapping[str, Any], found: Mapping[str, str], where: str
+    settings: Mapping[str, Any], found: Mapping[str, str], place: str, what: str
 ) -> list[Finding]:
     """Return the findings for the splits whose files are open, and for `test_fraction`.
 
     Args:
         settings: All arguments of the datamodule.
-        found: Split -> its file, folder or name.
-        where: Where they were found.
+        found: Split -> its file, folder or name; empty if other code finds them.
+        place: Name of the dataset's folder.
+        what: What each split has, such as masks.
 
     Raises:
         DataError: If there is a test split and `test_fraction` is set.
     """
     findings = []
-    for split in ("train", "val", "test"):
-        if settings["files"][split] == AUTO:
-            name = found.get(split)
-            why = where if name else f"no {split} in {where}: drawn from train"
-            findings.append(Finding(f"files.{split}", name, why))
-    if settings["files"]["test"] == AUTO and "test" not in found:
-        findings.append(Finding("test_fraction", TEST_FRACTION, "no test split"))
+    for split in (split for split in SPLIT_NAMES if found and settings["files"][split] == AUTO):
+        name = found.get(split)
+        missing = f"no {split} with {what} in {place}: drawn from train"
+        why = f"the names in {place}" if name else missing
+        findings.append(Finding(f"files.{split}", name, why))
+    if found and settings["files"]["test"] == AUTO:
+        findings += drawn_test(with_findings(settings, findings))
     return findings
 
 
@@ -80,51 +198,26 @@ def missing_folder(settings: Mapping[str, Any]) -> DataError:
     )
 
 
-def _files(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
-    """Return the findings for the splits whose files are open."""
-    if not folder.is_dir():
-        raise missing_folder(settings)
-    found = _split_folders(folder)
-    if "train" not in found:
-        found["train"] = "."
-    return split_findings(settings, found, f"the folders in {folder.name}")
-
-
-def _split_folders(place: Path) -> dict[str, str]:
-    """Return split -> the folder of its class folders."""
-    found: dict[str, str] = {}
-    for name in Listing().top(place)[0]:
-        split = split_of(name)
-        if split is None or not Listing().top(place / name)[0]:
-            continue
-        if split in found:
+def _classes(path: Path, num_classes: int | None) -> Finding:
+    """Return the finding for the classes in a list or in class folders."""
+    if path.suffix.lower() == LIST:
+        counts = Counter(entry.label for entry in read_list(path) if entry.label)
+        why = f"the lines of {path.name}"
+    else:
+        names, why = Listing().top(path)[0], f"the folders in {path.name}"
+        if len(names) < 2:  # noqa: PLR2004
             msg = (
-                f"{place}: both {found[split]} and {name} may be {split}; which one is it? "
-                f"Set data.files.{split}"
+                f"{path}: has it a folder of images for each class? found: "
+                f"{shortened(names) or 'no folder'}; set data.files, or data.classes"
             )
             raise DataError(msg)
-        found[split] = name
-    return found
+        # Two images of a class are enough to see that the folders are classes.
+        first = {name: islice(Listing().walk(path / name), 2) for name in names}
+        counts = Counter({normalize("NFC", name): len([*files]) for name, files in first.items()})
+    return Finding("classes", checked_classes(counts, str(path), num_classes), why)
 
 
-def _class_folders(folder: Path, num_classes: int | None) -> list[str]:
-    """Return the names of the class folders, sorted; numbers by value."""
-    if not folder.is_dir():
-        msg = f"{folder} is no folder with a folder for each class; set data.classes"
-        raise DataError(msg)
-    names = sorted({normalize("NFC", name) for name in Listing().top(folder)[0]})
-    if all(name.isdecimal() for name in names):
-        names.sort(key=int)
-    if len(names) < 2:  # noqa: PLR2004
-        msg = (
-            f"{folder}: has it a folder of images for each class? Found: "
-            f"{shortened(names) or 'no folder'}; set data.files and data.classes"
-        )
-        raise DataError(msg)
-    if len(names) > _MOST_CLASSES and num_classes is None:
-        msg = (
-            f"{folder} has {len(names)} folders ({shortened(names)}); is each one a class? "
-            f"If so, set data.num_classes={len(names)}"
-        )
-        raise DataError(msg)
-    return names
+def _has_images(folder: Path, *, deep: bool = True) -> bool:
+    """Return whether a folder has an image; `deep`: or one of the folders in it."""
+    files = Listing().walk(folder) if deep else Listing().top(folder)[1]
+    return any(file.path.lower().endswith(IMAGE_SUFFIXES) for file in files)

@@ -11,35 +11,18 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from datamodules.images.listing import Listing
-from datamodules.inferring.splits import SPLIT_NAMES, split_of
+from datamodules.images.listing import IMAGE_SUFFIXES, Listing
+from datamodules.inferring.folders.mask_lists import find_lists
+from datamodules.inferring.folders.mask_names import MASK_WORDS, kind_of, kind_of_name, place_of
+from datamodules.inferring.splits import split_of
 from datamodules.masks.rows import SPLIT
 from datamodules.reading.errors import DataError
 from datamodules.reading.sources import AUTO
 from run_folders.errors import shortened
 
-# Ends of the names of image files, by which images are found in a folder of anything.
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"
-)  # fmt: skip
-_IMAGE_WORDS = frozenset(
-    ("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "photo", "photos", "picture",
-     "pictures", "rgb", "input", "inputs", "original", "originals")
-)  # fmt: skip
-_MASK_WORDS = frozenset(
-    ("mask", "masks", "annotation", "annotations", "annot", "annots", "ann", "label", "labels",
-     "gt", "groundtruth", "truth", "seg", "segmentation", "segmentations", "segmentationclass",
-     "gtfine", "target", "targets", "trainids", "labelids", "labeltrainids", "trimap", "trimaps")
-)  # fmt: skip
-# Masks of instances, and pictures of masks for the eye.
-_OTHER_WORDS = frozenset(
-    ("color", "colors", "colour", "colours", "instance", "instances", "instanceids", "object",
-     "objects", "segmentationobject", "overlay", "overlays", "vis", "polygons")
-)  # fmt: skip
+# Places and ends of names for lists that name the files of both.
+LISTED = ("images/{split}", "annotations/{split}", None, ".png")
 _LEAST_SHARE = 0.5  # of the images or masks that belong together if two places do
-_SPLIT_WORD = "|".join(sorted((n for names in SPLIT_NAMES.values() for n in names), key=len)[::-1])
-_WORDS = re.compile(r"[A-Z]?[a-z]+\d*[a-z]*|[A-Z]+|\d+")
-
 Suffixes = tuple[str | None, str | None]  # of images and of masks
 
 
@@ -78,11 +61,8 @@ def find_layout(
     Raises:
         DataError: If the names do not decide it.
     """
-    paths = [
-        file.path
-        for file in Listing().walk(folder)
-        if not file.fault and file.path.lower().endswith(IMAGE_SUFFIXES)
-    ]
+    everything = [file.path for file in Listing().walk(folder) if not file.fault]
+    paths = [path for path in everything if path.lower().endswith(IMAGE_SUFFIXES)]
     for key, place in (("images", images), ("annotations", annotations)):
         if place and not files_in(paths, place, files):
             msg = f"data.{key}={place}: not found in {folder}; image files are in {_folders(paths)}"
@@ -99,56 +79,37 @@ def find_layout(
         together = [images or annotations] if images or annotations else of_images
         found = _layouts(paths, [(place, place) for place in together if place], files, suffixes)
     if len(found) != 1:
-        raise _unclear(folder, paths, files, found)
-    return found[0]
+        lists = {} if found else find_lists(folder, files, everything, ("", ""), ("", ""))
+        if not lists:
+            raise _unclear(folder, paths, files, found)
+        return Layout(*LISTED, splits=lists)
+    return _with_lists(folder, _with_image_suffix(found[0], everything), files, everything)
 
 
-def place_of(folder: PurePosixPath) -> str:
-    """Return the place of a folder: its path up to the last part with a known name.
+def _with_image_suffix(layout: Layout, paths: Sequence[str]) -> Layout:
+    """Return a layout with the end of the images' names, if the dataset's folder has images.
 
-    Example:
-        `gtFine/val/frankfurt` is in the place `gtFine/{split}`.
+    It may also have other files, such as a list of the classes.
     """
-    parts = [_with_split(part) for part in folder.parts]
-    # Only the first split counts: `train/val` is a folder `val` in a split.
-    seen = False
-    for number, part in enumerate(parts):
-        if SPLIT in part and seen:
-            parts[number] = folder.parts[number]
-        seen = seen or SPLIT in part
-    known = [i for i, part in enumerate(parts) if SPLIT in part or _kind_of_name(part)]
-    return "/".join(parts[: known[-1] + 1 if known else 1]) or "."
+    ends = {PurePosixPath(path).suffix for path in paths if "/" not in path}
+    of_images = {end for end in ends if end.lower() in IMAGE_SUFFIXES}
+    if layout.images != "." or layout.image_suffix or len(of_images) > 1 or ends == of_images:
+        return layout
+    return layout._replace(image_suffix=of_images.pop())
 
 
-def kind_of(place: str) -> str:
-    """Return what a place has by its name: image, mask, other, or an empty string."""
-    kinds = [_kind_of_name(part) for part in place.split("/")]
-    return next((kind for kind in ("other", "mask", "image") if kind in kinds), "")
-
-
-def _with_split(name: str) -> str:
-    """Return the name of a folder with `{split}` in place of the split that it names."""
-    if split_of(name):
-        return SPLIT
-    found = re.fullmatch(rf"(?i)(.*[_\-. ])?({_SPLIT_WORD})(.*)", name)
-    if found is None:
-        return name
-    before, _, after = found.groups()
-    rest = after.lower()
-    if (rest and rest[0] in "_-. ") or rest in _MASK_WORDS | _IMAGE_WORDS or (before and not rest):
-        return f"{before or ''}{SPLIT}{after}"
-    return name
-
-
-def _kind_of_name(name: str) -> str:
-    plain = name.replace(SPLIT, "_").strip("_-. ")
-    words = {plain.lower(), plain.replace("_", "").lower()}
-    words |= {word.lower() for word in _WORDS.findall(plain)}
-    if words & _OTHER_WORDS:
-        return "other"
-    if words & _MASK_WORDS:
-        return "mask"
-    return "image" if words & _IMAGE_WORDS else ""
+def _with_lists(
+    folder: Path, layout: Layout, files: Mapping[str, str | None], paths: Sequence[str]
+) -> Layout:
+    """Return a layout with the lists of names in place of the splits that its places lack."""
+    if SPLIT in layout.images or files["train"] != AUTO:
+        return layout
+    inside = paths if layout.images == "." else [p for p in paths if p.startswith(layout.images)]
+    ends = Counter(PurePosixPath(path).suffix for path in inside)
+    end = layout.image_suffix or ends.most_common(1)[0][0]
+    masks = layout.annotations, layout.annotation_suffix
+    lists = find_lists(folder, files, paths, (layout.images, end), masks)
+    return layout._replace(image_suffix=end, splits=lists) if lists else layout
 
 
 def _layouts(
@@ -223,7 +184,7 @@ def _ends(
         if not counts or max(counts.values()) < enough:
             continue
         usual = [rest for rest, n in counts.items() if n >= _LEAST_SHARE * max(counts.values())]
-        plain = [rest for rest in usual if _kind_of_name(PurePosixPath(rest).stem) != "other"]
+        plain = [rest for rest in usual if kind_of_name(PurePosixPath(rest).stem) != "other"]
         return [(end, rest) for rest in plain or usual]
     return []
 
@@ -244,7 +205,7 @@ def _ends_beside(paths: Sequence[str], given: Suffixes) -> list[tuple[str | None
 def _last_word(path: str) -> str:
     """Return the end of a mask's name from its last word on: `_mask.png`; empty for an image."""
     found = re.search(r"[_\-.]([^_\-.]+)\.\w+$", path)
-    return found[0] if found and found[1].lower() in _MASK_WORDS else ""
+    return found[0] if found and found[1].lower() in MASK_WORDS else ""
 
 
 def _key(path: str, end: str | None) -> str:

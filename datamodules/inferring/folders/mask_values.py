@@ -93,16 +93,16 @@ def values_of(
             return f"{mask} {error}" if isinstance(mask, Path) else f"{place}: a mask {error}"
         return np.bincount(pixels.ravel(), minlength=_VALUES) > 0
 
-    found, fault = np.zeros(_VALUES, np.bool_), f"{place}: there are no masks"
+    found, fault = np.zeros(_VALUES, np.bool_), ""
     palette: list[Colour] | None = None
     for mask, result in tracked(in_threads(values, masks), f"values of {place}", count, "masks"):
         if isinstance(result, str):
-            fault = result
+            fault = fault or result
         else:
             found |= result
             palette = _palette(mask) if palette is None else palette
     if palette is None:
-        raise DataError(fault)
+        raise DataError(fault or f"{place}: there are none")
     return MaskValues([int(value) for value in np.flatnonzero(found)], palette)
 
 
@@ -147,7 +147,7 @@ def class_list_of(
 def class_list_of_map(label_map: Mapping[int, int], named: NamedClasses | None) -> dict[str, Any]:
     """Return the class list for `data.label_map`, which has a mask value for each class."""
     count = 1 + max((k for k in label_map.values() if k != _VOID), default=0)
-    names = named.names if named else _names(range(count))
+    names = named.names if named else [f"class {k}" for k in range(count)]
     colours = (named and named.colours) or _colours(range(len(names)), [])
     return {
         "zero_is_unlabelled": False,

@@ -8,7 +8,7 @@ from datamodules.images.content import content_of
 from datamodules.images.listing import Listing
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.folders.images import missing_folder, split_findings
-from datamodules.inferring.folders.mask_layouts import find_layout
+from datamodules.inferring.folders.mask_layouts import LISTED, find_layout
 from datamodules.inferring.folders.mask_values import (
     LIST_FILES,
     NAME_FILES,
@@ -19,6 +19,8 @@ from datamodules.inferring.folders.mask_values import (
     values_of,
 )
 from datamodules.inferring.splits import dataset_folder
+from datamodules.inferring.tables import drawn_test, file_findings
+from datamodules.masks.lists import LIST, read_list
 from datamodules.masks.rows import PARQUET, SPLIT
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import AUTO
@@ -28,9 +30,7 @@ from run_folders.errors import shortened
 if TYPE_CHECKING:
     from datamodules.masks.class_list import ClassList
 
-# Where images and masks are if nothing is set and nothing can be found.
-_DEFAULTS = {"images": "images/{split}", "annotations": "annotations/{split}"}
-_SUFFIX = ".png"
+_PLACES = ("images", "annotations", "image_suffix", "annotation_suffix")
 
 
 def infer_masks(settings: Mapping[str, Any]) -> list[Finding]:
@@ -42,9 +42,9 @@ def infer_masks(settings: Mapping[str, Any]) -> list[Finding]:
     Raises:
         DataError: If the folder does not decide a setting.
     """
-    places = ("images", "annotations", "annotation_suffix", "class_list")
     findings: list[Finding] = []
-    if AUTO in settings["files"].values() or None in [settings[key] for key in places]:
+    needed = [settings[key] for key in (*_PLACES, "class_list") if key != "image_suffix"]
+    if AUTO in settings["files"].values() or None in needed:
         folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
         findings += _layout(folder, settings)
         settled = with_findings(settings, findings)
@@ -68,23 +68,27 @@ def _layout(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
     is_open = AUTO in files.values()
     if not folder.is_dir() and is_open:
         raise missing_folder(settings)
-    usual = {**_DEFAULTS, "annotation_suffix": _SUFFIX}
+    usual = zip(_PLACES, LISTED, strict=True)
+    unused = [Finding(key, v, "") for key, v in usual if v is not None and settings[key] is None]
+    if is_open and any(folder.glob(f"*{PARQUET}")):
+        tables = file_findings(folder, settings)
+        if files["test"] == AUTO:
+            tables += drawn_test(with_findings(settings, tables))
+        return [*tables, *unused]
     if not is_open and not _may_be_found(folder, files):
-        return [Finding(key, usual[key], "") for key in usual if settings[key] is None]
+        return unused
     found = find_layout(
         folder,
-        files,
+        {split: AUTO if str(name).endswith(LIST) else name for split, name in files.items()},
         settings["images"],
         settings["annotations"],
         (settings["image_suffix"], settings["annotation_suffix"]),
     )
-    where = f"the folders in {folder.name}"
-    findings = split_findings(settings, found.splits, where) if is_open else []
-    for key in ("images", "annotations", "image_suffix", "annotation_suffix"):
+    findings = split_findings(settings, found.splits, folder.name, "masks") if is_open else []
+    for key in _PLACES:
         value = getattr(found, key)
         if settings[key] is None and value is not None:
-            why = f"the names of the files in {folder.name}" if "suffix" in key else where
-            findings.append(Finding(key, value, why))
+            findings.append(Finding(key, value, f"the names in {folder.name}"))
     return findings
 
 
@@ -122,25 +126,33 @@ def _classes_of_values(
     folder: Path, settings: Mapping[str, Any], named: NamedClasses | None
 ) -> tuple[dict[str, Any], str]:
     """Return the class list for the values of the train masks, and where they are."""
-    name, column = str(settings["files"]["train"]), settings["annotation_column"]
-    is_table = name.endswith(PARQUET)
-    source = folder / (name if is_table else settings["annotations"].replace(SPLIT, name))
+    name = str(settings["files"]["train"])
+    is_file = name.endswith((PARQUET, LIST))
+    source = folder / (name if is_file else settings["annotations"].replace(SPLIT, name))
     if not source.exists():
-        msg = f"data.class_list: the classes of the masks are needed, as {source} does not exist"
+        msg = f"data.class_list: {source} with the masks does not exist; set data.class_list"
         raise DataError(msg)
-    masks: Iterable[bytes | Path]
-    if is_table:
-        rows = read_rows(source, [column], columns=[column])
-        found = (content_of(row.values[column]) for row in rows if not isinstance(row, BadRow))
-        masks, count = (content for content in found if content is not None), None
-    else:
-        end = settings["annotation_suffix"].lower()
-        files = (file for file in Listing().walk(source) if not file.fault)
-        masks = [source / file.path for file in files if file.path.lower().endswith(end)]
-        count = len(masks)
+    masks = _masks(folder, source, settings)
+    count = len(masks) if isinstance(masks, list) else None
     place = f"the masks in {source.relative_to(folder.parent).as_posix()}"
     values = values_of(masks, place, settings["max_pixels"], count)
     return class_list_of(values, place, named), f"the values of {place}"
+
+
+def _masks(folder: Path, source: Path, settings: Mapping[str, Any]) -> Iterable[bytes | Path]:
+    """Return the masks in a folder, a list of names or a Parquet file."""
+    column, end = settings["annotation_column"], settings["annotation_suffix"]
+    if source.suffix == PARQUET:
+        rows = read_rows(source, [column], columns=[column])
+        found = (content_of(row.values[column]) for row in rows if not isinstance(row, BadRow))
+        return (content for content in found if content is not None)
+    if source.suffix == LIST:
+        images = settings["images"], settings["image_suffix"] or ""
+        return [
+            folder / pair.mask for pair in read_list(source, images, (settings["annotations"], end))
+        ]
+    files = (file for file in Listing().walk(source) if not file.fault)
+    return [source / file.path for file in files if file.path.lower().endswith(end.lower())]
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> list[Path]:

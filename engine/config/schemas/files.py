@@ -42,10 +42,7 @@ def schema_files(own: Sequence[str] = ()) -> dict[str, str]:
         **{group: {"$schema": _DRAFT, **_group(node, found)} for group, node in _NODES.items()},
         "hydra": {"$schema": _DRAFT, **_reference("hydra")},
     }
-    return {
-        f"{name}.json": json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
-        for name, schema in schemas.items()
-    }
+    return {f"{name}.json": f"{_text(schema)}\n" for name, schema in schemas.items()}
 
 
 def write_schemas(folder: Path = FOLDER, own: Sequence[str] = ()) -> list[Path]:
@@ -63,6 +60,16 @@ def write_schemas(folder: Path = FOLDER, own: Sequence[str] = ()) -> list[Path]:
     for file, text in files.items():
         write_text(file, text)
     return list(files)
+
+
+def _text(schema: Schema) -> str:
+    """Return the text of a schema, with a line for each key and each definition."""
+    lines = [
+        f"{json.dumps(key)}: "
+        f"{_text(value) if key == 'definitions' else json.dumps(value, ensure_ascii=False)}"
+        for key, value in schema.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def _reference(name: str) -> Schema:

@@ -1,0 +1,1 @@
+"""The command that describes data before training."""

@@ -1,0 +1,148 @@
+"""The config file and the command that train on described data."""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.describing.base import Description
+from engine.command_line.quoting import quoted
+from engine.config.composing.paths import CONFIGS
+from engine.config.errors import ConfigError
+from run_folders.errors import one_line
+
+_NAME = re.compile(r"[\w-]+", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+_CONSTANTS = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
+
+
+def config_text(description: Description) -> str:
+    """Return a config of the group `data` with the settings that were inferred or given."""
+    what = description.what[0].upper() + description.what[1:]
+    lines = [
+        f"# {what}. Written by describe_data from {one_line(description.request.path)}.",
+        f"# What is not stated here is as in data={description.template}.",
+        f"defaults: [{description.template}, _self_]",
+        f"folder: {_plain(_folder(description))}",
+    ]
+    for key, (value, why) in _settings(description).items():
+        comment = f"  # {one_line(why)}" if why else ""
+        if isinstance(value, Mapping):
+            lines.append(f"{key}:")
+            lines += [f"  {line}" for line in _block(value, why)]
+        else:
+            lines.append(f"{key}: {_plain(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Raise `ConfigError` if a config file cannot have this name, or exists already.
+
+    Args:
+        path: The file.
+        force: Whether to replace an existing file.
+    """
+    if path.suffix != ".yaml" or not _NAME.fullmatch(path.stem):
+        msg = f"-o {path}: a name of letters, digits, _ and - is needed, which ends with .yaml"
+        raise ConfigError(msg)
+    if _is_own(path) and (CONFIGS / "data" / path.name).exists():
+        msg = f"-o {path}: Thaw has a config data={path.stem} already; choose another name"
+        raise ConfigError(msg)
+    if path.exists() and not force:
+        msg = f"-o {path}: the file exists; choose another name, or replace it with --force"
+        raise ConfigError(msg)
+
+
+def training_command(description: Description, written: Path | None, program: str) -> str:
+    """Return the command that trains on the data.
+
+    Args:
+        description: The described data.
+        written: The config file that was written, if any.
+        program: The beginning of the command, such as `python train.py`.
+    """
+    if written is not None and _is_own(written):
+        return f"{program} data={written.stem}"
+    words = [f"data={description.template}", f"data.folder={_value(str(description.request.path))}"]
+    chosen = {**description.guessed, **description.request.given}
+    if description.settings.get("label_separator"):
+        chosen["classes"] = description.settings["classes"]  # the template has none for these
+    words += [f"data.{key}={_value(value)}" for key, value in chosen.items()]
+    return " ".join([program, *map(shlex.quote, words)])
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file is in the working directory's folder of data configs."""
+    return path.resolve().parent == (Path.cwd() / "configs" / "data").resolve()
+
+
+def _folder(description: Description) -> str:
+    """Return the dataset's folder: relative to the folder of the datasets, if it is there."""
+    folder, root = description.folder.resolve(), description.request.data_dir.resolve()
+    if folder != root and folder.is_relative_to(root):
+        return folder.relative_to(root).as_posix()
+    return str(folder)
+
+
+def _settings(description: Description) -> dict[str, tuple[Any, str]]:
+    """Return the settings to write, and where each was found; files are one mapping."""
+    given = {**description.guessed, **description.request.given}
+    found: dict[str, tuple[Any, str]] = {key: (value, "") for key, value in given.items()}
+    files: dict[str, tuple[Any, str]] = {}
+    for finding in description.findings:
+        key, _, inner = finding.key.partition(".")
+        if inner:
+            files[inner] = (finding.value, finding.why)
+            found[key] = (files, "")
+        elif key != "folder" and (finding.why or key == "num_classes"):
+            found[key] = (finding.value, finding.why)
+    return found
+
+
+def _block(values: Mapping[str, Any], why: str) -> Iterable[str]:
+    """Yield the lines of a mapping; those of `files` have a comment each."""
+    if why:
+        yield f"# {one_line(why)}"
+    for key, value in values.items():
+        if isinstance(value, tuple):
+            yield f"{key}: {_plain(value[0])}  # {one_line(value[1])}"
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield f"{key}:"
+            yield from (f"  - {_plain(item)}" for item in value)
+        else:
+            yield f"{key}: {_plain(value)}"
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401 - any value of YAML
+    """Return a value as YAML on one line, without interpolations."""
+    text = yaml.safe_dump(
+        _escaped(value), default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _escaped(value: Any) -> Any:  # noqa: ANN401 - any value of YAML
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _escaped(item) for key, item in value.items()}
+    return value
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - any value of YAML
+    """Return a value for Hydra's command line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_value(item)}' for key, item in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        plain = _PLAIN.fullmatch(value) and value.lower() not in _CONSTANTS
+        return value if plain else quoted(value)
+    return str(value)

@@ -1,0 +1,75 @@
+"""Every code block of README and of the documentation is run or checked."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel
+
+from tests.conftest import SAMPLE
+from tests.docs.blocks import Page
+from tests.docs.workplace import Workplace
+from tests.processes import ROOT, run
+
+PAGES = [
+    "README.md",
+    *subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "docs/*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split(),
+]
+_RUNS = {
+    "texts": SAMPLE,
+    "images": ("experiment=sample_images", "data.rows={train: 32, val: 16, test: 16}"),
+    "masks": ("experiment=sample_scenes", "data.rows={train: 16, val: 8, test: 6}"),
+    "sweep": ("-m", *SAMPLE, "seed=1,2"),
+}
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns a finished run of texts, images or masks, or a sweep."""
+
+    @cache
+    def finished(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        place = "hydra.sweep.dir" if kind == "sweep" else "hydra.run.dir"
+        code, _, err = run(
+            *_RUNS[kind],
+            "trainer.accelerator=cpu",
+            "trainer.max_epochs=1",
+            f"{place}={folder / 'run'}",
+            program="train.py",
+            cwd=folder,
+        )
+        assert code == 0, err
+        return folder / "run"
+
+    return finished
+
+
+@pytest.fixture(scope="session")
+def deep_backbone(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text encoder with as many layers as BERT, each of them small."""
+    folder = tmp_path_factory.mktemp("deep") / "backbone"
+    shutil.copytree(tiny_backbone, folder)
+    config = BertConfig.from_pretrained(tiny_backbone)
+    config.num_hidden_layers = 12
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_code_blocks(
+    name: str, tmp_path: Path, deep_backbone: Path, run_of: Callable[[str], Path]
+) -> None:
+    page = Page(ROOT / name, Workplace(tmp_path, deep_backbone, run_of))
+    page.check()
+    print(*page.seconds, "not run:", *page.skipped, sep="\n")
+    assert not page.faults, "\n\n".join(page.faults)

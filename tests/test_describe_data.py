@@ -1,0 +1,181 @@
+"""The command `describe_data`: what it prints, the config that it writes, and training with it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ended, Train, made_rows, write_csv
+from tests.datamodules.test_describing_texts import odd_table
+from tests.datamodules.test_segmentation import NETWORK
+from tests.images import image_folder
+from tests.masks import segmentation_folder
+from thaw.commands.describe_data import main
+
+
+@pytest.fixture
+def describe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> "Describe":
+    """Call the command in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Ended:
+        capsys.readouterr()
+        code = main(words)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err, tmp_path)
+
+    return call
+
+
+Describe = Train
+
+
+def test_what_is_printed_for_a_table(describe: Describe, tmp_path: Path) -> None:
+    odd_table(tmp_path / "odd.csv")
+    ended = describe("odd.csv", "data.label_column=Mood")
+    assert ended.code == 0, ended.err
+    assert not ended.err
+    for text in (
+        "odd.csv: texts with one label each",
+        "CP1252, delimiter ';', quoting csv",
+        "odd.csv is not UTF-8; it is read as Windows-1252",
+        "  text_column: Message text  # the columns of odd.csv: the only column of texts",
+        "  python train.py data=text data.folder=odd.csv data.label_column=Mood",
+    ):
+        assert text in ended.out
+    assert not (tmp_path / "configs").exists()
+
+
+def test_a_question_is_printed_and_no_config_is_written(describe: Describe, tmp_path: Path) -> None:
+    odd_table(tmp_path / "odd.csv", encoding="utf-8")
+    ended = describe("odd.csv")
+    assert ended.code == 0
+    assert "Not clear\n  odd.csv: which column has the labels?" in ended.out
+    assert "answer with data.KEY=VALUE after the path" in ended.out
+    ended = describe("odd.csv", "-o", "configs/data/odd.yaml")
+    assert ended.code == 1
+    assert "-o configs/data/odd.yaml: not written, as a setting is open" in ended.error
+    assert not (tmp_path / "configs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["none"], "none: no such file or folder in "),
+        (["t.csv", "--kind", "txt"], "--kind: received 'txt'; did you mean text?"),
+        (["t.csv", "data.textcolumn=x"], "did you mean text_column or"),
+        (["t.csv", "data.label_column"], "give data.KEY=VALUE"),
+        (["t.csv", "--max-length", "0"], "--max-length: received 0; give 1 or more"),
+        (["t.csv", "-o", "a b.yaml"], "a name of letters, digits, _ and - is needed"),
+        (["t.csv", "-o", "t.csv"], "which ends with .yaml"),
+        (["t.csv", "-o", "configs/data/text.yaml"], "Thaw has a config data=text already"),
+        (["t.csv", "data.text_column=nothing"], "no column 'nothing'"),
+    ],
+)
+def test_faults_are_one_line(
+    words: list[str], error: str, describe: Describe, tmp_path: Path
+) -> None:
+    write_csv(tmp_path / "t.csv", made_rows(20, 1))
+    ended = describe(*words)
+    assert ended.code == 1 or "no column" in error
+    text = ended.error or ended.out
+    assert error in text
+    assert "Traceback" not in ended.err
+    assert len(ended.err.splitlines()) <= 1
+
+
+def test_an_existing_config_is_replaced_only_by_force(describe: Describe, tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", made_rows(20, 1))
+    (tmp_path / "my.yaml").write_text("x: 1\n")
+    ended = describe("t.csv", "-o", "my.yaml")
+    assert (ended.code, (tmp_path / "my.yaml").read_text()) == (1, "x: 1\n")
+    assert "my.yaml: the file exists" in ended.error
+    ended = describe("t.csv", "-o", "my.yaml", "--force")
+    assert ended.code == 0
+    # It is in no folder of configs, so the command names the data.
+    assert "python train.py data=text data.folder=t.csv" in ended.out
+    assert (tmp_path / "my.yaml").read_text() == (
+        "# Texts with one label each. Written by describe_data from t.csv.\n"
+        "# What is not stated here is as in data=text.\n"
+        "defaults: [text, _self_]\n"
+        f"folder: {tmp_path}\n"
+        "files:\n"
+        "  train: t.csv  # data.folder\n"
+        "  val: null  # data.folder is a single table: drawn from train\n"
+        "  test: null  # data.folder is a single table: drawn from train\n"
+        "label_column: label  # the columns of t.csv: its name\n"
+        "text_column: tweet  # the columns of t.csv: the only column of texts\n"
+        "test_fraction: 0.1  # no test split: the usual part of train\n"
+        "classes: [fake, real]  # column 'label' of t.csv\n"
+        "num_classes: 2  # data.classes\n"
+    )
+
+
+def _tags(folder: Path) -> str:
+    rows = [(f"wash hands now {i}", "joy;${fear}" if i % 2 else "${fear}") for i in range(40)]
+    write_csv(folder / "set" / "t.csv", rows, ("text", "tags"))
+    return "set/t.csv"
+
+
+def _switches(folder: Path) -> str:
+    rows = [(f"wash hands now {i}", str(i % 2), str(int(i % 3 > 0))) for i in range(40)]
+    write_csv(folder / "set" / "t.csv", rows, ("text", "joy", "no"))
+    return "set/t.csv"
+
+
+def _images(folder: Path) -> str:
+    image_folder(folder / "set", {"train": 4})
+    return "set"
+
+
+def _masks(folder: Path) -> str:
+    segmentation_folder(folder / "set", {"train": 6, "val": 2, "test": 2})
+    return "set"
+
+
+@pytest.mark.parametrize(
+    ("make", "overrides"),
+    [
+        (_tags, ["model.backbone={backbone}"]),
+        (_switches, ["model.backbone={backbone}"]),
+        (_images, ["model.backbone={{architecture: resnet10t}}", "data.size=32"]),
+        (
+            _masks,
+            [f"model.backbone={NETWORK}".replace("{", "{{").replace("}", "}}"), "data.size=32"],
+        ),
+    ],
+)
+def test_the_config_of_each_kind_is_valid(
+    make: "Make",
+    overrides: list[str],
+    describe: Describe,
+    train: Train,
+    tmp_path: Path,
+    tiny_backbone: Path,
+) -> None:
+    """The run plans with the written config, and with the command that needs no config."""
+    path = make(tmp_path)
+    ended = describe(path, "-o", "configs/data/own.yaml")
+    assert ended.code == 0, ended.err
+    assert ended.out.rstrip().endswith("python train.py data=own")
+    given = [word.format(backbone=tiny_backbone) for word in overrides]
+    planned = train("data=own", *given, "plan=true")
+    assert planned.code == 0, planned.err
+
+
+Make = Train
+
+
+def test_a_run_with_the_written_config(
+    describe: Describe, train: Train, tmp_path: Path, tiny_backbone: Path
+) -> None:
+    odd_table(tmp_path / "odd.csv", encoding="utf-8")
+    ended = describe("odd.csv", "data.label_column=Mood", "-o", "configs/data/odd.yaml")
+    assert ended.code == 0, ended.err
+    ended = train(
+        "data=odd", f"model.backbone={tiny_backbone}", "data.on_bad_rows=skip",
+        "trainer.max_epochs=1",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert (ended.folder / "report.html").is_file()
