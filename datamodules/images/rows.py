@@ -168,10 +168,8 @@ class ImageReader:
     def _place(self, names: Sequence[str], folder: Path, split: str) -> tuple[Path, str]:
         """Return the folder that names are relative to, and the suffix that they lack."""
         filled = [name for name in names if name.strip()]
-        found = (place_of(filled, folder, split, self.root) if filled else None) or ImagePlace(
-            folder
-        )
-        return found.folder, found.suffix
+        found = place_of(filled, folder, split, self.root) if filled else None
+        return (folder, "") if found is None else (found.folder, found.suffix)
 
     def _from_list(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
         entries = list(read_list(path))
