@@ -40,6 +40,7 @@ from datamodules.reading.sources import (
     wanted_files,
 )
 from datamodules.reading.tables import SUFFIXES as TABLES
+from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class ImageDataModule(ImageBatches):
             DataError: If the arguments contradict each other, or the data does not decide what they
                 leave open.
         """
+        check_arguments(ImageDataModule, locals())
         given = {
             "folder": folder,
             "files": files,

@@ -39,6 +39,7 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
 
     Attributes:
         class_names: Name of class or label 0, 1, ...; empty if the labels are no classes.
+        num_classes: Number of classes or labels; 0 if the labels are no classes.
         labels: Reader of the labels.
     """
 
@@ -83,6 +84,7 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         if classes or num_classes is not None:
             count = len(self.class_names) if num_classes is None else num_classes
             check_classes(self.class_names, count)
+        self.num_classes = len(self.class_names)
         self.labels = self.label_reader()
 
     def label_reader(self) -> LabelReader:

@@ -47,6 +47,7 @@ from datamodules.reading.sources import (
     wanted_files,
 )
 from datamodules.reading.splits import random_split
+from run_folders.signatures.checking import check_arguments
 
 
 class SegmentationState(SizeState):
@@ -143,6 +144,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             DataError: If the class list is invalid or contradicts `num_classes`, the scale is
                 invalid, or images and masks cannot be distinguished.
         """
+        check_arguments(SegmentationDataModule, locals())
         given = {
             "folder": folder,
             "files": files,

@@ -47,6 +47,7 @@ from datamodules.texts.tokenizing import (
     load_tokenizer,
     vocabulary_tokenizer,
 )
+from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             DataError: If the arguments contradict each other, or the data does not decide what they
                 leave open.
         """
+        check_arguments(TextDataModule, locals())
         given = {
             "folder": folder, "files": files, "data_dir": data_dir, "hub": hub, "classes": classes,
             "num_classes": num_classes, "text_column": text_column, "label_column": label_column,

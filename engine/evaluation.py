@@ -14,6 +14,7 @@ from engine.checkpoints import load_checkpoint
 from engine.config.places import PLACES
 from engine.config.recorded import read_trained_config
 from engine.kinds.base import results_of
+from engine.processes.determinism import keeping_determinism
 from engine.processes.library_warnings import filter_known
 from engine.processes.terminal import console
 from engine.results import task_loss, write_parquet
@@ -183,9 +184,10 @@ def _test(
         cfg.trainer.pop(key, None)
     # The metrics do not depend on the number of devices. A profiler would write files.
     cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None})
-    trainer = build_trainer(cfg, folder, progress_bar(), [])
-    with naming_refusals():
-        trainer.test(task, datamodule=datamodule, verbose=False)
+    with keeping_determinism():
+        trainer = build_trainer(cfg, folder, progress_bar(), [])
+        with naming_refusals():
+            trainer.test(task, datamodule=datamodule, verbose=False)
     return task, trainer.num_devices
 
 

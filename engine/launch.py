@@ -33,6 +33,7 @@ from engine.old_names import (
     translate_overrides,
 )
 from engine.processes import launching, ranks
+from engine.processes.determinism import keeping_determinism
 from engine.processes.outcome import describe, errors_for_python, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
@@ -108,7 +109,7 @@ def train(overrides: Sequence[str]) -> Path:
 
     def job(cfg: DictConfig) -> None:
         folders.append(Path(HydraConfig.get().runtime.output_dir))
-        with logging_run(HydraConfig.get().job_logging):
+        with logging_run(HydraConfig.get().job_logging), keeping_determinism():
             _job(failures, cfg)
 
     with _one_at_a_time, errors_for_python():

@@ -100,7 +100,7 @@ def make_plan(
         "truncated": {
             split: facts["truncated"] for split, facts in splits.items() if "truncated" in facts
         },
-        "max_length": next(iter(splits.values()), {}).get("max_length"),
+        "max_length": next((facts.get("max_length") for facts in splits.values()), None),
     }
 
 

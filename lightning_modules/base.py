@@ -19,6 +19,7 @@ from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, k
 from lightning_modules.optim.optimizers import OptimizerFactory
 from lightning_modules.optim.schedules import Schedule, linear
 from lightning_modules.optimization import OptimizedModule
+from run_folders.signatures.checking import check_arguments
 
 STAGES = ("train", "val", "test")
 # Arguments that are no plain values.
@@ -62,12 +63,14 @@ class Task(OptimizedModule):
             schedule: The learning-rate schedule; see `lr_schedule`.
 
         Raises:
+            ArgumentError: If a plain value has a wrong type, or is out of range.
             LossError: If the loss is not one of this kind of task, or has parameters.
         """
         super().__init__()
         # Plain values only, so that a checkpoint loads with `weights_only=True`. Dashboards get
         # the redacted config instead.
         self.save_hyperparameters(logger=False, ignore=_OBJECTS)
+        check_arguments(type(self), self.hparams)
         self.lrs = {FEATURES: backbone_lr, HEAD: lr}
         self.weight_decay, self.optimizer, self.schedule = weight_decay, optimizer, schedule
         self.loss = self.checked_loss(self.default_loss() if loss is None else loss)

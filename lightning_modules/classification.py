@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_modules.head_task import HeadTask
 from lightning_modules.losses.classification import CrossEntropy, class_probabilities, num_outputs
 from lightning_modules.metrics.classification import ClassificationTotals, metric_names
+from run_folders.signatures.checking import ArgumentError
 
 
 class ClassificationTask(HeadTask):
@@ -24,9 +25,17 @@ class ClassificationTask(HeadTask):
         """Set the number of classes.
 
         Args:
-            num_classes: K.
+            num_classes: K, two or more.
             training: Arguments of `Task`.
+
+        Raises:
+            ArgumentError: If there are fewer than two classes.
         """
+        if num_classes < 2:  # noqa: PLR2004 - of a config, the datamodule says it with the names
+            msg = (
+                f"{type(self).__name__}: num_classes: received {num_classes}; at least 2 is needed"
+            )
+            raise ArgumentError(msg)
         self.num_classes = num_classes
         super().__init__(**training)
 

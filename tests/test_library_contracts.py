@@ -70,6 +70,19 @@ class Contract:
 CONTRACTS = [
     Contract(
         [
+            "hydra/core/global_hydra.py: self.hydra: Optional[Hydra]",
+            "hydra/_internal/hydra.py: with_log_configuration: bool = True",
+            "hydra/core/hydra_config.py: self.cfg: Optional[HydraConf]",
+        ],
+        [
+            "engine/config/composing/composition.py: GlobalHydra.instance().hydra",
+            "engine/launch.py: app.run(CONFIG_NAME, job, typed, with_log_configuration=False)",
+            "engine/config/composing/composition.py: HydraConfig.instance().cfg",
+        ],
+        "compose() neither creates a run folder nor calls Hydra's callbacks, and hydra.main reads sys.argv",
+    ),
+    Contract(
+        [
             "lightning/pytorch/trainer/trainer.py: _signal_connector",
             "lightning/pytorch/trainer/connectors/signal_connector.py: register_signal_handlers",
         ],
@@ -324,6 +337,7 @@ def test_the_list_is_short_and_complete() -> None:
         "lightning_modules",
         "reports",
         "keras_bert",
+        "thaw",
         "scripts",
         "hydra_plugins",
     )

@@ -87,8 +87,8 @@ class Description(ABC):
     @property
     def table_format(self) -> TableFormat:
         """The format of tables, as far as the user gave it."""
-        names = ("encoding", "delimiter", "quoting")
-        return TableFormat(*(self.settings.get(name) for name in names))
+        given = self.settings.get
+        return TableFormat(given("encoding"), given("delimiter"), given("quoting"))
 
     def guess(self) -> dict[str, Any]:
         """Return settings that follow from the kind of data; nothing by default."""

@@ -17,11 +17,11 @@ class Group(NamedTuple):
     """Samples of which each occurs twice.
 
     Attributes:
-        count: Their number.
+        samples: Their number.
         example: The places of one of them.
     """
 
-    count: int
+    samples: int
     example: str
 
 

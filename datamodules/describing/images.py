@@ -147,7 +147,9 @@ class ImageDescription(Description):
     def described(self) -> list[Section]:
         """Return files, classes, sizes, formats, bad images and copies."""
         splits = [facts.split for facts in self.facts]
-        rows = [[split.name, split.source, split.samples, split.bad_count] for split in splits]
+        rows: list[list[Cell]] = [
+            [split.name, split.source, split.samples, split.bad_count] for split in splits
+        ]
         notes = [*self.drawn_notes(), *unchecked_note(splits, "images", "--limit")]
         files = Section("Files", ("split", "from", "images", "not usable"), rows, notes)
         found = [files, classes_section(splits, self.settings["classes"])]

@@ -8,10 +8,10 @@ from pathlib import Path
 from datamodules.describing.base import Description
 from datamodules.describing.images import ImageDescription, MultilabelImageDescription
 from datamodules.describing.masks import MaskDescription
-from datamodules.describing.several_labels import guess_labels, is_image, sample_columns
+from datamodules.describing.several_labels import guess_labels, sample_columns
 from datamodules.describing.texts import MultilabelTextDescription, TextDescription
-from datamodules.images.listing import Listing
-from datamodules.inferring.folders.mask_layouts import IMAGE_SUFFIXES, find_layout
+from datamodules.images.listing import IMAGE_SUFFIXES, Listing
+from datamodules.inferring.folders.mask_layouts import find_layout
 from datamodules.reading.errors import DataError
 from datamodules.reading.sources import AUTO_FILES
 from datamodules.reading.tables import SUFFIXES
@@ -65,7 +65,7 @@ def kind_of(path: Path) -> str:
 
 def _kind_of_table(path: Path) -> str:
     columns = sample_columns(path)
-    images = sum(map(is_image, columns))
+    images = sum(column.is_image() for column in columns)
     if images >= _IMAGES_OF_A_PAIR:
         return "segmentation"
     several = "multilabel_" if guess_labels(path) else ""
@@ -74,7 +74,7 @@ def _kind_of_table(path: Path) -> str:
 
 def _has_masks(folder: Path) -> bool:
     try:
-        find_layout(folder, AUTO_FILES)
+        find_layout(folder, dict(AUTO_FILES))
     except DataError:
         return False
     return True

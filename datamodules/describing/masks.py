@@ -118,7 +118,9 @@ class MaskDescription(Description):
     def described(self) -> list[Section]:
         """Return files, mask values, sizes, formats, bad pairs and copies."""
         splits = [facts.split for facts in self.facts]
-        rows = [[split.name, split.source, split.samples, split.bad_count] for split in splits]
+        rows: list[list[Cell]] = [
+            [split.name, split.source, split.samples, split.bad_count] for split in splits
+        ]
         notes = [*self.drawn_notes(), *unchecked_note(splits, "pairs", "--limit")]
         found = [Section("Files", ("split", "images", "pairs", "not usable"), rows, notes)]
         found += [self._values(), sizes_section(self.facts), formats_section(self.facts)]

@@ -130,8 +130,8 @@ def unchecked_note(splits: Iterable[SplitFacts], noun: str, option: str) -> list
 
 
 def _counted(group: Group, noun: str) -> str:
-    shown = noun if group.count > 1 else noun.removesuffix("s")
-    return f"{group.count:,} {shown}, such as {group.example}"
+    shown = noun if group.samples > 1 else noun.removesuffix("s")
+    return f"{group.samples:,} {shown}, such as {group.example}"
 
 
 def _listed(names: Sequence[str], count: int = 8) -> str:

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.images.content import content_of
 from datamodules.inferring.columns import LABEL_NAMES, Column
-from datamodules.inferring.folders.mask_layouts import IMAGE_SUFFIXES
 from datamodules.inferring.table_source import LocalTable
 from datamodules.inferring.tables import tables_of
 from datamodules.reading.formats import TableFormat
@@ -58,19 +56,9 @@ def guess_labels(path: Path) -> dict[str, Any]:
     return {}
 
 
-def is_image(column: Column) -> bool:
-    """Return whether a column has images, or the names of image files."""
-    known = [
-        content_of(value) is not None
-        or (isinstance(value, str) and value.strip().lower().endswith(IMAGE_SUFFIXES))
-        for value in column.values
-    ]
-    return 2 * sum(known) > len(known)
-
-
 def _is_sample(column: Column) -> bool:
     """Return whether a column may have the texts or images, and not only labels."""
-    return is_image(column) or (column.is_string() and not column.is_label())
+    return column.is_image() or (column.is_string() and not column.is_label())
 
 
 def _separator(column: Column) -> str:

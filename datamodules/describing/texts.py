@@ -104,7 +104,7 @@ class TextDescription(Description):
                 if name not in counters:
                     counters[name] = ColumnCounter(name)
                 counters[name].add(value)
-            text = row.values.get(column)
+            text: Any = row.values.get(column)
             label, reason = labels.read(row.values)
             reason = text_fault(text, column) or reason
             if reason:
@@ -130,7 +130,7 @@ class TextDescription(Description):
     def described(self) -> list[Section]:
         """Return files, columns, classes, lengths, bad rows and copies."""
         splits = [facts.split for facts in self.facts]
-        rows = [
+        rows: list[list[Cell]] = [
             [split.name, split.source, split.read_as, split.samples, split.bad_count]
             for split in splits
         ]

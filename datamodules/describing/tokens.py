@@ -7,6 +7,7 @@ from datamodules.texts.cleaning import DEFAULT_CLEANING, clean
 from datamodules.texts.tokenizing import TextTokenizer
 
 _CHUNK = 1_000  # texts that are tokenised at a time
+_NO_ID = -1  # no token has it
 
 
 class TokenCounter:
@@ -22,7 +23,7 @@ class TokenCounter:
         self._backend = tokenizer.backend
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._unknown_id = tokenizer.unknown_id
+        self._unknown_id = _NO_ID if tokenizer.unknown_id is None else tokenizer.unknown_id
         self._waiting: list[str] = []
         self.lengths = array("q")
         self.unknown = 0

@@ -57,6 +57,8 @@ def infer_tables(
             if not on_hub:
                 raise
             raise _missing(state, brief(error)) from error
+    if files["test"] == AUTO:
+        state.add(*drawn_test(state.settings))
     state.add(*number_of_classes(state.settings))
     return list(state.findings.values())
 
@@ -161,7 +163,6 @@ def _infer_from(tables: dict[str, Table], state: _State, *, needs_classes: bool)
             del tables["test"]
             why = f"{test.name} has no labels, so it is no test split"
             state.add(Finding("files.test", None, why))
-        state.add(*drawn_test(state.settings))
     if needs_classes:
         state.add(_classes(tables, state))
 
@@ -215,9 +216,10 @@ def _classes(tables: Mapping[str, Table], state: _State) -> Finding:
     for split, table in tables.items():
         extra = [name for name in counts[split] if label_key(name) not in keys]
         if len(extra) == len(counts[split]) and extra:
+            drawn = " data.test_fraction=0.1" if split == "test" else ""
             msg = (
-                f"{table.name} has no label of {train.name} but {shortened(extra)}; correct it, "
-                f"or set data.files.{split}=null"
+                f"{table.name} has no label of {train.name} but {shortened(extra)}; correct it, or "
+                f"set data.files.{split}=null{drawn} to draw {split} from train"
             )
             raise DataError(msg)
         if extra:

@@ -43,6 +43,9 @@ def stratified_split(
     return [i for i in range(len(array)) if i not in chosen], sorted(chosen)
 
 
+_PASSES = 3  # over all groups
+
+
 class Groups:
     """The group of each sample, from the values of a column."""
 
@@ -72,8 +75,9 @@ def grouped_split(
 ) -> tuple[list[int], list[int]]:
     """Divide samples in two parts, with all samples of a group in one of them.
 
-    The groups are taken in random order. A group joins the second part if its classes then have
-    sizes that are closer to `fraction`. With two or more groups, each part has at least one.
+    The groups are looked at in random order, three times. A group changes its part if the classes
+    then have sizes that are closer to `fraction`. With two or more groups, each part has at least
+    one.
 
     Args:
         labels: Class of each sample.
@@ -84,28 +88,34 @@ def grouped_split(
     Returns:
         Positions of the first and of the second part, ascending.
     """
+    numbers = np.asarray(groups).tolist()
     classes = np.unique(np.asarray(labels, np.int64), return_inverse=True)[1].tolist()
-    members: dict[int, Counter[int]] = {}
-    for group, label in zip(np.asarray(groups).tolist(), classes, strict=True):
-        members.setdefault(group, Counter())[label] += 1
+    sizes: dict[int, Counter[int]] = {}
+    for group, label in zip(numbers, classes, strict=True):
+        sizes.setdefault(group, Counter())[label] += 1
     missing = {label: count * fraction for label, count in Counter(classes).items()}
-    names = list(members)
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(names)).tolist()
-    chosen: set[int] = set()
-    excess = {}
-    for group in (names[position] for position in order):
-        sizes = members[group].items()
-        excess[group] = sum(
-            abs(missing[label] - size) - abs(missing[label]) for label, size in sizes
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(list(sizes)).tolist()
+
+    def change(group: int, sign: int) -> float:
+        """Return how much farther from `fraction` the classes are with a group, or without it."""
+        return sum(
+            abs(missing[label] - sign * size) - abs(missing[label])
+            for label, size in sizes[group].items()
         )
-        if excess[group] < 0 and len(chosen) < len(names) - 1:
-            chosen.add(group)
-            for label, size in sizes:
-                missing[label] -= size
-    if not chosen and len(names) > 1:
-        chosen.add(min(excess, key=lambda group: excess[group]))
-    second = [i for i, group in enumerate(np.asarray(groups).tolist()) if group in chosen]
-    first = [i for i, group in enumerate(np.asarray(groups).tolist()) if group not in chosen]
+
+    chosen: set[int] = set()
+    for group in order * _PASSES:
+        sign = -1 if group in chosen else 1
+        if change(group, sign) < 0:
+            chosen ^= {group}
+            for label, size in sizes[group].items():
+                missing[label] -= sign * size
+    if not chosen and len(sizes) > 1:
+        chosen.add(min(order, key=lambda group: change(group, 1)))
+    if len(chosen) == len(sizes) > 1:
+        chosen.discard(min(order, key=lambda group: change(group, -1)))
+    first = [i for i, group in enumerate(numbers) if group not in chosen]
+    second = [i for i, group in enumerate(numbers) if group in chosen]
     return first, second
 
 

@@ -22,6 +22,7 @@ from run_folders.memory import check_model_folder
 log = logging.getLogger(__name__)
 
 _CHUNK = 1_000  # texts that are tokenised at a time
+_NO_ID = -1  # no token has it
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -82,7 +83,7 @@ class TextTokenizer:
         self.backend.enable_truncation(max_length)
         flat, lengths = array("i"), array("q")
         truncated = unknown = 0
-        unknown_id = self.unknown_id
+        unknown_id = _NO_ID if self.unknown_id is None else self.unknown_id
         with progress("tokenizing", total, "texts") as advance:
             source = iter(texts)
             while chunk := list(islice(source, _CHUNK)):

@@ -44,7 +44,7 @@ def write_pages(configs: Path, folder: Path) -> list[Path]:
     Returns:
         The pages.
     """
-    groups = sorted(path.name for path in configs.iterdir() if path.is_dir())
+    groups = sorted({path.parent.name for path in configs.glob("*/*.yaml")})
     texts = {"index": "\n".join(_top(configs, groups))}
     texts |= {group: "\n".join(_group(configs / group)) for group in groups}
     folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def _faults_of_page(page: Path, site: Path) -> list[str]:
             if tag != "a" and parts.scheme != "data":
                 faults.append(f"<{tag}> loads {address} from the network")
             continue
-        target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+        target = (page.parent / unquote(parts.path)).resolve() if parts.path else page.resolve()
         if not (target.is_file() and target.is_relative_to(site.resolve())):
             faults.append(f"<{tag}> leads to {address}, which is no file of the site")
     return faults

@@ -64,7 +64,8 @@ axes.set_xticks(range(10), data.class_names, rotation=60)
 axes.set_yticks(range(10), data.class_names)
 axes.set(xlabel="predicted", ylabel="label")
 for row, column in zip(*matrix.nonzero()):
-    axes.text(column, row, matrix[row, column], ha="center", va="center", color="darkorange")
+    count = matrix[row, column]
+    axes.text(column, row, count, ha="center", va="center", color="darkorange")
 
 # %% [markdown]
 # ## Predict new images

@@ -45,7 +45,8 @@ history = run.history
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 for axes, metric in ((left, "loss"), (right, "acc")):
     for split in ("train", "val"):
-        axes.plot(history["epoch"], history[f"{split}/{metric}"], marker="o", label=split)
+        values = history[f"{split}/{metric}"]
+        axes.plot(history["epoch"], values, marker="o", label=split)
     axes.set(xlabel="epoch", ylabel=metric)
     axes.legend()
 
@@ -68,7 +69,8 @@ wrong.head()
 # %%
 probabilities = table.filter(like="probability")
 confidence = probabilities.max(axis=1)
-right_share = (table["label"] == table["prediction"]).groupby(confidence.round(1)).mean()
+correct = table["label"] == table["prediction"]
+right_share = correct.groupby(confidence.round(1)).mean()
 figure, axes = plt.subplots(figsize=(4, 3), layout="constrained")
 axes.plot([0.5, 1], [0.5, 1], "--", color="grey", label="calibrated")
 axes.plot(right_share.index, right_share, marker="o", label="this run")

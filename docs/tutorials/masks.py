@@ -22,8 +22,8 @@ import thaw
 # %%
 run = thaw.train(
     "experiment=sample_scenes",
-    "data.rows={train: 160, val: 40, test: 40}",
-    "trainer.max_epochs=4",
+    "data.rows={train: 300, val: 60, test: 60}",
+    "trainer.max_epochs=12",
 )
 run
 
@@ -44,8 +44,7 @@ _ = right.set(xlabel="epoch", ylabel="mean IoU of validation")
 # union. It is computed once, over all test images together.
 
 # %%
-classes = pd.DataFrame(run.metrics["test"]["classes"])
-classes
+pd.DataFrame(run.metrics["test"]["per_class"]).T.round(3)
 
 # %% [markdown]
 # ## Predict masks
@@ -54,10 +53,11 @@ classes
 # image.
 
 # %%
-data = thaw.SampleScenesDataModule(rows={"train": 160, "val": 40, "test": 40})
+data = thaw.SampleScenesDataModule(rows={"train": 300, "val": 60, "test": 60})
 data.setup("test")
 batch = next(iter(data.test_dataloader()))
-images = [Image.fromarray(pixels.permute(1, 2, 0).numpy()) for pixels in batch["pixel_values"][:4]]
+pixels = batch["pixel_values"][:4].permute(0, 2, 3, 1).numpy()
+images = [Image.fromarray(image) for image in pixels]
 masks = run.predict(images)
 
 # %%

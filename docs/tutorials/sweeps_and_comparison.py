@@ -16,13 +16,12 @@ import thaw
 # ## A sweep
 #
 # `-m` trains each combination of values. Each job has its own run folder. At the end Thaw
-# prints a table, with the mean and its 95 % interval over the seeds. Here a frozen network with
-# random weights is compared with one that trains.
+# prints a table and writes the page `sweep.html`, in which seeds form one row: their mean and its
+# 95 % interval. Here a frozen network with random weights is compared with one that trains.
 
-# %%
-# %%bash
+# %% language="bash"
 # thaw train -m model.freeze_backbone=true,false seed=1,2,3 trainer.max_epochs=3 \
-#   "data.rows={train: 800, val: 250, test: 500}" 2> log.txt | tail -n 16
+#   "data.rows={train: 800, val: 250, test: 500}" 2> log.txt | tail -n 12
 
 # %% [markdown]
 # `sweep.csv` has a row for each job.
@@ -35,7 +34,8 @@ table[["job", "model.freeze_backbone", "seed", "val/acc", "test/acc"]]
 # %%
 figure, axes = plt.subplots(figsize=(4, 3), layout="constrained")
 axes.plot(table["model.freeze_backbone"].astype(str), table["test/acc"], "o")
-axes.set(xlabel="model.freeze_backbone", ylabel="test accuracy", title="a point for each seed")
+axes.set(xlabel="model.freeze_backbone", ylabel="test accuracy")
+axes.set_title("a point for each seed")
 axes.margins(0.4, 0.2)
 
 # %% [markdown]
@@ -63,11 +63,10 @@ pd.crosstab(
 # `hydra/sweeper=optuna` searches instead of trying every combination. The search maximises the
 # metric of the validation split. A metric of the test split cannot be its objective.
 
-# %%
-# %%bash
-# thaw train -m name=search hydra/sweeper=optuna hydra.sweeper.n_trials=4 \
+# %% language="bash"
+# thaw train -m name=search hydra/sweeper=optuna hydra.sweeper.n_trials=3 \
 #   "model.lr=tag(log,interval(1e-4,1e-2))" trainer.max_epochs=1 \
-#   "data.rows={train: 300, val: 200, test: 200}" 2> log.txt | tail -n 12
+#   "data.rows={train: 300, val: 200, test: 200}" 2> log.txt | tail -n 9
 
 # %% [markdown]
 # The page `sweep.html` in the folder of the sweep has the best trial and the importance of each

@@ -97,7 +97,7 @@ def _settings(description: Description) -> dict[str, tuple[Any, str]]:
         if inner:
             files[inner] = (finding.value, finding.why)
             found[key] = (files, "")
-        elif key != "folder" and finding.why:
+        elif key != "folder" and (finding.why or key == "num_classes"):
             found[key] = (finding.value, finding.why)
     return found
 

@@ -10,6 +10,7 @@ from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import BACKBONE
 from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
 from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan
+from run_folders.signatures.checking import check_arguments
 
 ALL = "all"
 
@@ -45,6 +46,7 @@ class LayerUnfreezing(lightning.Callback):
         Raises:
             FreezingError: If the arguments do not form a plan.
         """
+        check_arguments(LayerUnfreezing, locals())
         if (start_layer is None) == (schedule is None):
             msg = (
                 f"unfreezing needs exactly one of start_layer and schedule; "

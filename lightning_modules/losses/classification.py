@@ -7,6 +7,8 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional
 
+from run_folders.signatures.checking import check_arguments
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Return float64 values as they are, and others as float32."""
@@ -33,6 +35,7 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, label_smoothing: Annotated[float, Interval(ge=0, le=0.999)] = 0.0) -> None:
         """Set the share of each label that is spread evenly over all classes, 0..1."""
+        check_arguments(CrossEntropy, locals())
         super().__init__()
         self.label_smoothing = label_smoothing
 

@@ -13,6 +13,7 @@ from lightning_modules.losses.upsampled_cross_entropy import (
     upsampled_cross_entropy,
     upsampled_predictions,
 )
+from run_folders.signatures.checking import check_arguments
 
 
 class SegmentationLoss(nn.Module):
@@ -43,6 +44,7 @@ class UpsampledCrossEntropy(SegmentationLoss):
 
     def __init__(self, label_smoothing: Annotated[float, Interval(ge=0, le=0.999)] = 0.0) -> None:
         """Set the share of each label that is spread evenly over all classes, 0..1."""
+        check_arguments(UpsampledCrossEntropy, locals())
         super().__init__()
         self.label_smoothing = label_smoothing
 

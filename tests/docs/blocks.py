@@ -148,4 +148,4 @@ def _sources() -> str:
 
 def _is_excerpt(text: str) -> bool:
     """Whether a block is part of a file that other tests run."""
-    return text.strip() in _sources()
+    return text.strip("\n") in _sources()

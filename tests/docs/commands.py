@@ -8,6 +8,7 @@ composed. Other programs are checked as far as their arguments can be read.
 import argparse
 import importlib
 import importlib.util
+import itertools
 import re
 import runpy
 import shlex
@@ -132,6 +133,8 @@ def _train(arguments: list[str], workplace: Workplace) -> None:
     scheduled = [w for w in kept if re.match(r"\+?callbacks\.\w+\.schedule=", w)]
     epochs = max(map(int, re.findall(r"(\d+):", " ".join(scheduled))), default=0) + 1
     shrunk = [*_SHRUNK, f"trainer.max_epochs={epochs}"]
+    if kept != overrides:  # the whole config was composed; the rest is validated, with its data
+        shrunk.append("plan=true")
     command = [*(["-m"] if sweep else []), *kept, *more, *shrunk]
     _finish(ROOT / "train.py", command, workplace)
 
@@ -165,8 +168,11 @@ def _adapted(
         workplace.provide_data(cfg)
         if "ckpt_path=last" not in kept:
             small = _small_backbone(cfg, workplace)
+        rows = "rows" in cfg.data and not any("rows=" in word for word in kept)
     if "ckpt_path=last" not in kept and small:
         yield f"model.backbone={small}"
+    if "ckpt_path=last" not in kept and rows:  # embedded data
+        yield "data.rows={train: 64, val: 32, test: 32}"
 
 
 def _composed(overrides: list[str], workplace: Workplace, *, sweep: bool) -> Iterator[DictConfig]:
@@ -192,7 +198,7 @@ def _small_backbone(cfg: DictConfig, workplace: Workplace) -> str:
     backbone = OmegaConf.select(cfg, "model.backbone")
     if not isinstance(backbone, str) or (workplace.folder / backbone).exists():
         return ""
-    target = cfg.model._target_
+    target = cfg.model._target_.lower()
     if "segmenter" in target:
         return _SMALL_MASKS["segformer" if "mit-" in backbone else "beit"]
     if "text" in target:
@@ -222,13 +228,16 @@ def _prepared(arguments: list[str], workplace: Workplace) -> list[str]:
     """Replace placeholders of a script's arguments, and make the inputs that it reads."""
     kind = _kind_of(" ".join(arguments))
     prepared = []
+    for option, word in itertools.pairwise(arguments):
+        if option in ("-o", "--output", "--out"):  # another command of the page wrote it
+            (workplace.folder / word).unlink(missing_ok=True)
     for previous, word in zip(["", *arguments], arguments, strict=False):
         if re.fullmatch(r"(OTHER_)?RUN|runs/(?!sweeps)[\w/-]+", word):
             prepared.append(str(workplace.run(kind)))
         elif previous == "--data-dir":
             prepared.append(str(workplace.folder))
         elif not word.startswith("-") and previous not in ("-o", "--out", "--dir", "--column"):
-            is_input = ("/" in word or "." in word) and word != "ENTITY/PROJECT"
+            is_input = ("/" in word or "." in word) and "=" not in word and word != "ENTITY/PROJECT"
             labelled = previous == "--data"
             prepared.append(
                 str(workplace.provide_input(word, labelled=labelled)) if is_input else word

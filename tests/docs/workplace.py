@@ -158,9 +158,12 @@ def _classes(data: dict[str, Any]) -> list[str]:
     return list(data["classes"]) if isinstance(data["classes"], list) else ["bad", "good"]
 
 
-def _texts(text: str, label: str | list[str], classes: list[str]) -> dict[str, list[Any]]:
+def _texts(
+    text: str, label: str | list[str], classes: list[str], file: str = ""
+) -> dict[str, list[Any]]:
+    """Return the columns of a table of texts, which differ from those of other files."""
     rows = made_rows(_ROWS, 1, tuple(classes))
-    columns = {"id": [row[0] for row in rows], text: [row[1] for row in rows]}
+    columns = {"id": [row[0] for row in rows], text: [f"{row[1]} {file}" for row in rows]}
     return columns | _labels(label, classes, [row[2] for row in rows])
 
 
@@ -176,10 +179,10 @@ def _write_texts(folder: Path, data: dict[str, Any]) -> None:
         _write_table(folder, _texts(text, label, _classes(data)))
         return
     for file in _files(data, {split: f"{split}.csv" for split in SPLITS}).values():
-        columns = _texts(text, label, _classes(data))
+        columns = _texts(text, label, _classes(data), file)
         if group := data.get("group_column"):
             columns[group] = [number // 2 for number in range(_ROWS)]
-        _write_table(folder / file, columns, file)
+        _write_table(folder / file, columns)
 
 
 def _write_notes(folder: Path) -> None:
@@ -226,12 +229,8 @@ def _write_image_table(
     _write_table(folder / file, {column: values} | _labels(label, classes, labels))
 
 
-def _write_table(path: Path, columns: dict[str, list[Any]], seed: str = "") -> None:
-    """Write a table; texts differ between the files of a dataset."""
+def _write_table(path: Path, columns: dict[str, list[Any]]) -> None:
     table = pd.DataFrame(columns)
-    for name in table.columns[1:2]:
-        if table[name].map(lambda value: isinstance(value, str)).all():
-            table[name] = table[name] + f" {seed or path.stem}"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         table.to_parquet(path, index=False)

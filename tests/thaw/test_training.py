@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
@@ -55,6 +56,7 @@ def test_five_runs_in_one_process(place: Path, caplog: pytest.LogCaptureFixture)
     assert not failures
     assert (root.handlers, root.level, signal.getsignal(signal.SIGINT)) == before
     assert not GlobalHydra.instance().is_initialized()
+    assert not torch.are_deterministic_algorithms_enabled()
     assert sorted(run.folder for run in runs) == sorted((place / "runs/sample_text").iterdir())
     losses = {run.metrics["test"]["loss"] for run in runs}
     assert len(losses) == 2  # of two seeds

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.kernels.bigru import BiGRU
 from run_folders.errors import UserError
+from run_folders.signatures.checking import check_arguments
 
 HeadFactory = Callable[..., nn.Module]
 Dropout = Annotated[float, Interval(ge=0, le=0.999)]
@@ -44,6 +45,7 @@ class LinearHead(nn.Module):
             outputs: K.
             dropout: Dropout probability before the layer, 0..1.
         """
+        check_arguments(LinearHead, locals())
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, outputs)
@@ -71,6 +73,7 @@ class MLPHead(nn.Module):
             hidden: Units of the hidden layers; None means 256 and 256.
             dropout: Dropout probability after each hidden layer, 0..1.
         """
+        check_arguments(MLPHead, locals())
         super().__init__()
         widths = [width, *(hidden or _HIDDEN)]
         layers = [
@@ -104,6 +107,7 @@ class BiGRUHead(nn.Module):
             hidden: Units of the GRU in each direction.
             dropout: Dropout probability before the output layer, 0..1.
         """
+        check_arguments(BiGRUHead, locals())
         super().__init__()
         self.gru = BiGRU(width, hidden)
         self.dropout = nn.Dropout(dropout)

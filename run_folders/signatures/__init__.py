@@ -1,0 +1,1 @@
+"""The arguments of classes and functions: which there are, and whether values fit them."""

@@ -1,0 +1,29 @@
+"""Check the arguments of a constructor that a Python program calls, as those of a config."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from run_folders.errors import UserError
+from run_folders.signatures.hints import hints_of
+from run_folders.signatures.values import value_faults
+
+
+class ArgumentError(UserError, ValueError):
+    """An argument with a wrong type, or out of its range."""
+
+
+def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Check arguments against the annotations of a class or function.
+
+    Args:
+        target: The class or function.
+        arguments: Name -> value. Names without an annotation are not checked.
+
+    Raises:
+        ArgumentError: If a value has another type, or is out of range.
+    """
+    hints, name = hints_of(target), getattr(target, "__name__", str(target))
+    for key in arguments.keys() & hints.keys():
+        for path, fault in value_faults(arguments[key], hints[key], key):
+            msg = f"{name}: {path}: {fault}"
+            raise ArgumentError(msg)
