@@ -80,8 +80,9 @@ def test_every_form_of_texts(texts: thaw.Run, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(texts.predict(two[0]), expected[:1])
     series = pd.Series(two, index=[7, 3])
     assert list(texts.predict(series).index) == [7, 3]
-    table = pd.DataFrame({"id": [1, 2], "text": two}, index=[7, 3])
+    table = pd.DataFrame({"id": pd.Categorical([1, 2]), "text": two}, index=[7, 3])
     assert list(texts.predict(table)) == ["id", *COLUMNS]
+    assert texts.predict(table)["id"].equals(table["id"])
     assert list(texts.predict(table).index) == [7, 3]
     table.to_csv(tmp_path / "new.csv", index=False)
     file = texts.predict(tmp_path / "new.csv")
