@@ -52,7 +52,7 @@ def test_the_record_of_a_run(texts: thaw.Run) -> None:
 def test_the_page_is_shown_in_a_frame(texts: thaw.Run) -> None:
     (texts.folder / "report.html").unlink()
     shown = texts._repr_html_()
-    assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert shown.startswith('<iframe sandbox="allow-scripts" srcdoc="&lt;!doctype html&gt;')
     assert shown.count("<") == 2  # nothing of the page is outside of the attribute
     assert texts.report() == texts.folder / "report.html"
 
