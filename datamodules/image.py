@@ -177,8 +177,9 @@ class ImageDataModule(ImageBatches):
         self.folder, self.files = settled["folder"], settled["files"]
         self.data_dir, self.hub = data_dir, hub
         check_drawn(self.files, self.test_fraction, group_column)
+        root = Path(data_dir) / self.folder
         self.reader = ImageReader(
-            settled["image_column"], self.labels, self.class_names, group_column
+            settled["image_column"], self.labels, self.class_names, group_column, root
         )
         self.train_rows, self.in_memory = train_rows, in_memory
         self.augmentation: Augmentation = {**NO_AUGMENTATION, **augmentation}

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from engine.trained_run import TrainedRun
     from lightning_modules.base import Task
 
-_FRAME = '<iframe srcdoc="{page}" style="width: 100%; height: 640px; border: 0"></iframe>'
+# The sandbox keeps a page that somebody else wrote from the notebook around it.
+_FRAME = (
+    '<iframe sandbox="allow-scripts" srcdoc="{page}" '
+    'style="width: 100%; height: 640px; border: 0"></iframe>'
+)
 
 
 class Run:

@@ -38,16 +38,19 @@ class ImagePlace:
         return sum(not file_fault(path) for path in paths)
 
 
-def place_of(names: Sequence[str], folder: Path, split: str) -> ImagePlace | None:
+def place_of(
+    names: Sequence[str], folder: Path, split: str, root: Path | None = None
+) -> ImagePlace | None:
     """Return where the images are; None if they are not found.
 
-    They are in the folder itself, in the folder above, or in a folder in one of these. The folder
-    of the split is taken before others. The names may lack their suffix.
+    They are in the folder itself, in the folder above if that is in the dataset, or in a folder in
+    one of these. The folder of the split is taken before others. The names may lack their suffix.
 
     Args:
         names: The first names in a table or list.
         folder: Its folder.
         split: Its split.
+        root: The dataset's folder; None if it is not known.
 
     Raises:
         DataError: If there are such files in several folders.
@@ -55,7 +58,9 @@ def place_of(names: Sequence[str], folder: Path, split: str) -> ImagePlace | Non
     beside = ImagePlace(folder)
     if beside.count(names):
         return beside
-    found = {place: place.count(names) for place in _places(names[:_TRIED], folder)}
+    inside = root is not None and folder != root and folder.is_relative_to(root)
+    tops = [folder, folder.parent] if inside else [folder]
+    found = {place: place.count(names) for place in _places(names[:_TRIED], tops)}
     best = [place for place, count in found.items() if count == max(found.values())]
     own = [place for place in best if split_of(place.folder.name) == split]
     chosen = own or best
@@ -66,9 +71,8 @@ def place_of(names: Sequence[str], folder: Path, split: str) -> ImagePlace | Non
     return chosen[0] if chosen else None
 
 
-def _places(names: Sequence[str], folder: Path) -> Iterator[ImagePlace]:
-    """Yield the places in which one of the names is a file."""
-    tops = [folder, folder.parent]
+def _places(names: Sequence[str], tops: Sequence[Path]) -> Iterator[ImagePlace]:
+    """Yield the places in folders, and in the folders in them, where one of the names is a file."""
     inner = [[top / name for name in Listing().top(top)[0]] for top in tops]
     folders = [*tops, *(path for paths in inner if len(paths) <= _MOST_FOLDERS for path in paths)]
     for path in dict.fromkeys(folders):

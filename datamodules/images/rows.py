@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from datamodules.images.content import digest_of, file_fault, image_source, stored_path
 from datamodules.images.listing import Listing
-from datamodules.images.places import LIST, SAMPLE, ImagePlace, place_of, read_list
+from datamodules.images.places import LIST, SAMPLE, place_of, read_list
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import FoundFormat, TableFormat
 from datamodules.reading.labels import ClassLabels, LabelReader
@@ -63,12 +63,14 @@ class ImageReader:
         labels: Reader of the labels in a table.
         class_names: Name of class 0, 1, ...; in an image folder, the names of the class folders.
         group_column: Column of a table whose equal values stay in one split, if any.
+        root: The dataset's folder, in which the images of a table or list are.
     """
 
     image_column: str
     labels: LabelReader
     class_names: Sequence[str]
     group_column: str | None = None
+    root: Path | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -166,8 +168,8 @@ class ImageReader:
     def _place(self, names: Sequence[str], folder: Path, split: str) -> tuple[Path, str]:
         """Return the folder that names are relative to, and the suffix that they lack."""
         filled = [name for name in names if name.strip()]
-        found = (place_of(filled, folder, split) if filled else None) or ImagePlace(folder)
-        return found.folder, found.suffix
+        found = place_of(filled, folder, split, self.root) if filled else None
+        return (folder, "") if found is None else (found.folder, found.suffix)
 
     def _from_list(self, path: Path, split: str) -> Iterator[EncodedImage | BadRow]:
         entries = list(read_list(path))

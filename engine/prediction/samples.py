@@ -45,13 +45,14 @@ def predicted_texts(run: TrainedRun, inputs: Any, output: OutputColumns) -> pd.D
     Raises:
         DataError: If a text is missing, or a file cannot be read.
     """
-    column, predictor, done = str(run.cfg.data.text_column), TextPredictor(run), []
+    column, predictor = str(run.cfg.data.text_column), TextPredictor(run)
     rows = _text_rows(inputs, column)
+    done: list[dict[str, Any]] = []
     while chunk := list(islice(rows, _CHUNK)):
         good, faults = usable_rows(chunk, column, _NAME)
         raise_bad_rows(faults, advice=_ADVICE)
         done += predictor.rows(good, column, output, _NAME)
-    return _table(done, inputs, [column, *output.types])
+    return _table(done, inputs, column, output)
 
 
 def _text_rows(inputs: Any, column: str) -> Iterator[Row | BadRow]:  # noqa: ANN401
@@ -87,17 +88,11 @@ def predicted_pictures(run: TrainedRun, inputs: Any, output: OutputColumns) -> p
     Raises:
         DataError: If an image cannot be read.
     """
-    done = []
+    done: list[dict[str, Any]] = []
     for rows, faults in predicted_images(run, _images(run, inputs), output):
         raise_bad_rows(faults, advice=_ADVICE)
         done += rows
-    if not isinstance(inputs, pd.DataFrame):
-        return _table(done, inputs, ["image", *output.types])
-    if len(done) != len(inputs):
-        msg = f"{len(inputs)} rows have {len(done)} images; each row of a DataFrame needs one"
-        raise DataError(msg)
-    added = pd.DataFrame(done, index=inputs.index, columns=["image", *output.types])
-    return inputs.assign(**{name: added[name] for name in output.types})
+    return _table(done, inputs, "image", output)
 
 
 def predicted_masks(run: TrainedRun, inputs: Any) -> list[Pixels]:  # noqa: ANN401
@@ -116,7 +111,8 @@ def predicted_masks(run: TrainedRun, inputs: Any) -> list[Pixels]:  # noqa: ANN4
     data: Any = run.cfg.data
     convert, orientation = bool(data.get("convert")), data.get("mask_orientation")
     decoding = PairDecoding(data.max_pixels, convert, orientation)
-    images, masks = _images(run, inputs), []
+    images = _images(run, inputs)
+    masks: list[Pixels] = []
     while chunk := list(islice(images, _BATCH)):
         pixels = []
         for image in chunk:
@@ -176,8 +172,19 @@ def _check_column(inputs: pd.DataFrame, column: str) -> None:
         raise DataError(msg)
 
 
-def _table(rows: list[dict[str, Any]], inputs: Any, columns: list[str]) -> pd.DataFrame:  # noqa: ANN401
-    """Return rows as a table, with the index of the inputs if they have one."""
-    indexed = isinstance(inputs, pd.DataFrame | pd.Series) and len(inputs) == len(rows)
-    index = inputs.index if indexed else None
-    return pd.DataFrame(rows, index, columns=None if rows else columns)
+def _table(
+    rows: list[dict[str, Any]],
+    inputs: Any,  # noqa: ANN401
+    name: str,
+    output: OutputColumns,
+) -> pd.DataFrame:
+    """Return rows as a table, or a DataFrame of inputs with the columns of the prediction."""
+    columns = [name, *output.types]
+    if isinstance(inputs, pd.DataFrame):
+        if len(rows) != len(inputs):
+            msg = f"{len(inputs)} rows have {len(rows)} samples; each row of a DataFrame needs one"
+            raise DataError(msg)
+        added = pd.DataFrame(rows, inputs.index, columns)
+        return inputs.assign(**{key: added[key] for key in output.types})
+    indexed = isinstance(inputs, pd.Series) and len(inputs) == len(rows)
+    return pd.DataFrame(rows, inputs.index if indexed else None, None if rows else columns)

@@ -96,7 +96,7 @@ def errors_for_python() -> Iterator[None]:
         SystemExit: On another signal that asks the process to stop.
     """
     try:
-        with signals_raise():
+        with signals_raise(second_ends=False):
             yield
     except InterruptedRunError as error:
         if error.signum == signal.SIGINT:

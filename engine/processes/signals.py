@@ -28,11 +28,14 @@ class InterruptedRunError(BaseException):
 
 
 @contextmanager
-def signals_raise() -> Iterator[None]:
+def signals_raise(*, second_ends: bool = True) -> Iterator[None]:
     """Raise `InterruptedRunError` on the first SIGINT or SIGTERM, and under SLURM on SIGUSR1.
 
-    A second signal ends the process at once. In another thread than the main one nothing changes:
-    Python handles signals in the main thread.
+    In another thread than the main one nothing changes: Python handles signals in the main thread.
+
+    Args:
+        second_ends: Whether a second signal ends the process at once. Otherwise it does what it did
+            before: a second Ctrl-C does not end a notebook.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -43,8 +46,8 @@ def signals_raise() -> Iterator[None]:
     }
 
     def stop(signum: int, _: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        for each, handler in before.items():
+            signal.signal(each, signal.SIG_DFL if second_ends else handler)
         raise InterruptedRunError(signum)
 
     for signum in before:

@@ -57,7 +57,7 @@ def logging_run(settings: Any) -> Iterator[None]:  # noqa: ANN401 - a node of Hy
     file.setFormatter(LineFormatter(line))
     terminal = logging.StreamHandler()
     terminal.setFormatter(LineFormatter("%(message)s"))
-    added = [file] if root.handlers else [terminal, file]
+    added: list[logging.Handler] = [file] if root.handlers else [terminal, file]
     levels = {"": root.level, **{name: logging.getLogger(name).level for name in quiet}}
     root.setLevel(logging.INFO)
     for name, options in quiet.items():

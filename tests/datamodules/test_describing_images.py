@@ -12,8 +12,6 @@ from datamodules.describing.images import MAX_PIXELS, ImageDescription, opened_i
 from datamodules.describing.kinds import KINDS, kind_of
 from datamodules.describing.masks import MaskDescription
 from datamodules.image import ImageDataModule
-from datamodules.inferring.folders.images import infer_images
-from datamodules.inferring.folders.masks import infer_masks
 from datamodules.segmentation import SegmentationDataModule
 from tests.images import image_folder, picture
 from tests.masks import segmentation_folder
@@ -117,10 +115,9 @@ def test_inference_is_that_of_training(tmp_path: Path) -> None:
     """The descriptions name the arguments that inference reads without importing datamodules."""
     root = image_folder(tmp_path / "colours", {"train": 1, "test": 1})
     place = {"folder": str(root), "data_dir": "data"}
-    assert infer_images({**ImageDescription.open_settings, **place}) == ImageDataModule.infer(place)
+    assert described(root).findings == ImageDataModule.infer(place)
     root = segmentation_folder(tmp_path / "rooms", {"train": 2, "val": 1})
     place["folder"] = str(root)
-    expected = SegmentationDataModule.infer(place)
-    assert infer_masks({**MaskDescription.open_settings, **place}) == expected
+    assert described(root).findings == SegmentationDataModule.infer(place)
     limit = inspect.signature(ImageDataModule).parameters["max_pixels"].default
     assert limit == MAX_PIXELS

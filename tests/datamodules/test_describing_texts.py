@@ -10,7 +10,6 @@ from datamodules.describing.base import Request
 from datamodules.describing.kinds import KINDS, kind_of
 from datamodules.describing.sections import Lengths, share
 from datamodules.describing.texts import MultilabelTextDescription, TextDescription
-from datamodules.inferring.labelled import infer_texts
 from datamodules.reading.errors import DataError
 from datamodules.text import TextDataModule
 from datamodules.texts.tokenizing import TextTokenizer, vocabulary_tokenizer
@@ -166,8 +165,7 @@ def test_inference_is_that_of_training(tmp_path: Path) -> None:
     """The description names the arguments that inference reads without importing the datamodule."""
     write_csv(tmp_path / "t.csv", made_rows(20, 1))
     place = {"folder": str(tmp_path / "t.csv"), "data_dir": "data"}
-    found = infer_texts({**TextDescription.open_settings, **place}, has_classes=True)
-    assert found == TextDataModule.infer(place)
+    assert described(tmp_path / "t.csv").findings == TextDataModule.infer(place)
 
 
 def test_lengths_and_shares() -> None:

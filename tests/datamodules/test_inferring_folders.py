@@ -112,6 +112,7 @@ def test_tables_and_lists_are_read(
     assert found["classes"] == ["hen", "owl"]
     data = ImageDataModule(str(tmp_path), size=8, test_fraction=None if files[2] else 0.5)
     assert data.class_names == ["hen", "owl"]
+    data.splits_to_read = ("train", "test")
     data.setup()
     assert sum(map(len, data.splits.values())) == (8 if files[2] else 4)
 

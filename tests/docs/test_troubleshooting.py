@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
-PACKAGES = ("engine", "datamodules", "lightning_modules", "run_folders", "keras_bert")
+PACKAGES = ("engine", "datamodules", "lightning_modules", "run_folders", "keras_bert", "thaw")
 FEWEST = 10  # characters of a message's own text that identify it
 
 

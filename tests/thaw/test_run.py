@@ -52,7 +52,7 @@ def test_the_record_of_a_run(texts: thaw.Run) -> None:
 def test_the_page_is_shown_in_a_frame(texts: thaw.Run) -> None:
     (texts.folder / "report.html").unlink()
     shown = texts._repr_html_()
-    assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert shown.startswith('<iframe sandbox="allow-scripts" srcdoc="&lt;!doctype html&gt;')
     assert shown.count("<") == 2  # nothing of the page is outside of the attribute
     assert texts.report() == texts.folder / "report.html"
 
@@ -80,8 +80,9 @@ def test_every_form_of_texts(texts: thaw.Run, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(texts.predict(two[0]), expected[:1])
     series = pd.Series(two, index=[7, 3])
     assert list(texts.predict(series).index) == [7, 3]
-    table = pd.DataFrame({"id": [1, 2], "text": two}, index=[7, 3])
+    table = pd.DataFrame({"id": pd.Categorical([1, 2]), "text": two}, index=[7, 3])
     assert list(texts.predict(table)) == ["id", *COLUMNS]
+    assert texts.predict(table)["id"].equals(table["id"])
     assert list(texts.predict(table).index) == [7, 3]
     table.to_csv(tmp_path / "new.csv", index=False)
     file = texts.predict(tmp_path / "new.csv")

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 
 import thaw
 from engine import launch
+from engine.processes.outcome import errors_for_python
 from engine.processes.signals import InterruptedRunError
 from run_folders.run_folder import RunFolder
 from tests.processes import ROOT
@@ -120,6 +121,21 @@ def test_signals_raise_what_python_raises(
     monkeypatch.setattr(launch, "_job", interrupted)
     with pytest.raises(raised, match="stopped by SIGINT" if signum == signal.SIGINT else "143"):
         thaw.train(*TEXTS)
+
+
+def test_a_second_interrupt_does_not_end_the_program() -> None:
+    seen: list[type[BaseException]] = []
+
+    def interrupt() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:
+            seen.append(type(error))
+
+    with errors_for_python():
+        interrupt()
+        interrupt()
+    assert seen == [InterruptedRunError, KeyboardInterrupt]
 
 
 def test_an_application_of_hydra_gets_its_state_back(place: Path) -> None:

@@ -65,13 +65,14 @@ def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> Non
     """
     settled = with_findings(settings, findings)
     column = next((found.value for found in findings if found.key == "image_column"), None)
-    path = located(settings)[0] / settled["files"]["train"]
+    root = located(settings)[0]
+    path = root / settled["files"]["train"]
     if column is None or path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
         return
     table_format = TableFormat(*(settings[key] for key in ("encoding", "delimiter", "quoting")))
     values = {found.name: found.values for found in LocalTable(path, table_format).columns()}
     names = [value for value in values[column] if isinstance(value, str)][:SAMPLE]
-    if names and place_of(names, path.parent, "train") is None:
+    if names and place_of(names, path.parent, "train", root) is None:
         msg = (
             f"{path}: column '{column}' looks like the images, but there is no file {names[0]} "
             f"beside the table or in a folder beside it; put the images there, or set "
@@ -155,7 +156,7 @@ def find_lists(folder: Path) -> dict[str, str]:
     for path in sorted([*folder.glob(f"*{LIST}"), *folder.glob(f"*/*{LIST}")]):
         split, name = split_of(path.stem), path.relative_to(folder).as_posix()
         first = [entry.path for entry in islice(read_list(path), SAMPLE)] if split else []
-        if split is None or not first or place_of(first, path.parent, split) is None:
+        if split is None or not first or place_of(first, path.parent, split, folder) is None:
             continue
         if split in found:
             msg = f"{folder}: is {found[split]} or {name} {split}? set data.files.{split}"
