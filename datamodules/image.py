@@ -24,8 +24,8 @@ from datamodules.images.storing import store
 from datamodules.images.thumbnails import thumbnail
 from datamodules.images.transforms import NO_AUGMENTATION, Augmentation
 from datamodules.inferring.findings import Finding, with_defaults, with_findings
-from datamodules.inferring.folders.images import check_paths, infer_folders
-from datamodules.inferring.labelled import infer_tables, settings_of_own_code
+from datamodules.inferring.folders.images import infer_images
+from datamodules.inferring.labelled import settings_of_own_code
 from datamodules.labelled import LabelledDataModule
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.formats import Quoting, TableFormat
@@ -198,14 +198,11 @@ class ImageDataModule(ImageBatches):
         given = with_defaults(cls, settings)
         if cls.sources is not ImageDataModule.sources:
             return settings_of_own_code(given, "image_column")
-        has_classes = cls.label_reader is LabelledDataModule.label_reader
-        found = infer_folders(given, has_classes=has_classes)
-        if found is not None:
-            return [*found, *settings_of_own_code(with_findings(given, found), "image_column")]
-        own_hub = cls.rows_from_hub is not ImageDataModule.rows_from_hub
-        found = infer_tables(given, "image_column", has_classes=has_classes, own_hub=own_hub)
-        check_paths(given, found)
-        return found
+        return infer_images(
+            given,
+            has_classes=cls.label_reader is LabelledDataModule.label_reader,
+            own_hub=cls.rows_from_hub is not ImageDataModule.rows_from_hub,
+        )
 
     def read_splits(self) -> tuple[dict[str, ImageSplit], list[BadRow]]:
         """Read the images of every split and decode or check them."""

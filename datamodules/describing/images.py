@@ -128,7 +128,7 @@ class ImageDescription(Description):
         labels = label_reader(
             found["label_column"], found["label_separator"], found["classes"], found["label_map"]
         )
-        reader = ImageReader(found["image_column"], labels, found["classes"])
+        reader = ImageReader(found["image_column"], labels, found["classes"], root=self.folder)
         self.facts = []
         for split, name in self.files.items():
             path = self.folder / name

@@ -11,6 +11,7 @@ from datamodules.images.listing import IMAGE_SUFFIXES, Listing
 from datamodules.images.places import LIST, SAMPLE, place_of, read_list
 from datamodules.inferring.classes import checked_classes
 from datamodules.inferring.findings import Finding, with_findings
+from datamodules.inferring.labelled import infer_tables, settings_of_own_code
 from datamodules.inferring.splits import SPLIT_NAMES, split_of
 from datamodules.inferring.table_source import LocalTable
 from datamodules.inferring.tables import drawn_test, located, tables_of
@@ -20,6 +21,28 @@ from datamodules.reading.sources import AUTO
 from datamodules.reading.tables import SUFFIXES as TABLES
 from datamodules.reading.tables import TEXT_SUFFIXES
 from run_folders.errors import shortened
+
+
+def infer_images(
+    settings: Mapping[str, Any], *, has_classes: bool = True, own_hub: bool = False
+) -> list[Finding]:
+    """Find files, columns and classes of labelled images.
+
+    Args:
+        settings: All arguments of `ImageDataModule`; None or `auto` where open.
+        has_classes: Whether the labels are classes.
+        own_hub: Whether own code reads the dataset on the hub.
+
+    Raises:
+        DataError: If the data is missing, or does not decide a setting.
+    """
+    found = infer_folders(settings, has_classes=has_classes)
+    if found is not None:
+        settled = with_findings(settings, found)
+        return [*found, *settings_of_own_code(settled, "image_column")]
+    found = infer_tables(settings, "image_column", has_classes=has_classes, own_hub=own_hub)
+    check_paths(settings, found)
+    return found
 
 
 def infer_folders(settings: Mapping[str, Any], *, has_classes: bool) -> list[Finding] | None:
