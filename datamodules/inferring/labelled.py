@@ -227,6 +227,9 @@ def _classes(tables: Mapping[str, Table], state: _State) -> Finding:
         found.update({name: counts[split][name] for name in extra})
     number = settings["num_classes"]
     classes = checked_classes(found, place, number, several=separator is not None)
+    rare = [name for name in classes if found[name] == 1]
+    if rare:  # perhaps a typing error
+        more[""] = f"; one sample only: {shortened(rare)}"
     return Finding("classes", classes, place + "".join(more.values()))
 
 

@@ -229,12 +229,13 @@ def test_classes_are_sorted(
 
 
 def test_all_rows_decide_the_classes(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", [*rows(count=2500), *rows(["rare"], 2)])
+    write(tmp_path / "train.csv", [*rows(count=2500), *rows(["rare"], 2), *rows(["joi"], 1)])
     write(tmp_path / "test.csv", rows(["joy", "odd"]))
     given = {**OPEN, "folder": str(tmp_path)}
     found = {f.key: f for f in infer_tables(given, "text_column", has_classes=True)}["classes"]
-    assert found.value == ["anger", "fear", "joy", "odd", "rare"]
-    assert found.why == "column 'label' of train.csv; only test.csv has odd"
+    assert found.value == ["anger", "fear", "joi", "joy", "odd", "rare"]
+    where = "column 'label' of train.csv; only test.csv has odd; one sample only: joi"
+    assert found.why == where
 
 
 def test_a_test_split_with_other_labels_only_is_refused(tmp_path: Path) -> None:
