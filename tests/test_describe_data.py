@@ -106,9 +106,9 @@ def test_an_existing_config_is_replaced_only_by_force(describe: Describe, tmp_pa
         "  test: null  # data.folder is a single table: drawn from train\n"
         "label_column: label  # the columns of t.csv: its name\n"
         "text_column: tweet  # the columns of t.csv: the only column of texts\n"
-        "test_fraction: 0.1  # no test split: the usual part of train\n"
         "classes: [fake, real]  # column 'label' of t.csv\n"
-        "num_classes: 2  # data.classes\n"
+        "test_fraction: 0.1  # no test split: the usual part of train\n"
+        "num_classes: 2\n"
     )
 
 

@@ -113,7 +113,7 @@ def test_a_folder_that_is_not_clear_shows_its_folders(tmp_path: Path) -> None:
 
 def test_inference_is_that_of_training(tmp_path: Path) -> None:
     """The descriptions name the arguments that inference reads without importing datamodules."""
-    root = image_folder(tmp_path / "colours", {"train": 1, "test": 1})
+    root = image_folder(tmp_path / "colours", {"train": 2, "test": 1})
     place = {"folder": str(root), "data_dir": "data"}
     assert described(root).findings == ImageDataModule.infer(place)
     root = segmentation_folder(tmp_path / "rooms", {"train": 2, "val": 1})

@@ -32,7 +32,7 @@ def rows(labels: Sequence[Any] = LABELS, count: int = 12) -> list[dict[str, Any]
     return [{"text": text(i), "label": labels[i % len(labels)]} for i in range(count)]
 
 
-def write(path: Path, found: Sequence[dict[str, Any]], **settings: Any) -> Path:
+def write(path: Path, found: Sequence[Any], **settings: Any) -> Path:
     """Write a table in the format of its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(found)
@@ -266,7 +266,7 @@ def test_classes_of_other_labels(
 
 
 def test_what_is_set_is_kept_and_not_read(tmp_path: Path) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "files": {"train": "a.csv", "val": None, "test": None}, "text_column": "t", "label_column": "l",
         "classes": ["x", "y"],
     }  # fmt: skip

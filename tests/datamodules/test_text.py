@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "tokenizer": {"vocab_size": 300},
     "cleaning": Cleaning(**{**OFF, "demojize": True}),
     "text_column": "tweet",
+    "label_column": "label",
     "id_column": "id",
 }
 

@@ -143,9 +143,14 @@ def _sources() -> str:
         for path in ((ROOT / place).rglob("*") if (ROOT / place).is_dir() else [ROOT / place])
         if path.suffix in (".py", ".yaml", ".toml", ".sbatch")
     ]
-    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return _without_indents("\n".join(path.read_text(encoding="utf-8") for path in files))
 
 
 def _is_excerpt(text: str) -> bool:
     """Whether a block is part of a file that other tests run."""
-    return text.strip("\n") in _sources()
+    return _without_indents(text) in _sources()
+
+
+def _without_indents(text: str) -> str:
+    """Return the lines of a text without indents, because a page may show a method alone."""
+    return "\n".join(line.strip() for line in text.strip("\n").splitlines())
