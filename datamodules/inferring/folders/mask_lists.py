@@ -30,7 +30,8 @@ def find_lists(
     Raises:
         DataError: If lists in several folders fit.
     """
-    known, found = set(paths), {}
+    known = set(paths)
+    found: dict[PurePosixPath, dict[str, str]] = {}
     for path in map(PurePosixPath, paths):
         split = split_of(path.stem, [split for split, name in files.items() if name == AUTO])
         if path.suffix == LIST and split and _fits(folder / path, known, images, masks):
