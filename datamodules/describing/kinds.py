@@ -13,7 +13,7 @@ from datamodules.describing.texts import MultilabelTextDescription, TextDescript
 from datamodules.images.listing import IMAGE_SUFFIXES, Listing
 from datamodules.inferring.folders.mask_layouts import find_layout
 from datamodules.reading.errors import DataError
-from datamodules.reading.sources import AUTO_FILES
+from datamodules.reading.sources import AUTO
 from datamodules.reading.tables import SUFFIXES
 from run_folders.errors import shortened
 
@@ -74,7 +74,7 @@ def _kind_of_table(path: Path) -> str:
 
 def _has_masks(folder: Path) -> bool:
     try:
-        find_layout(folder, dict(AUTO_FILES))
+        find_layout(folder, dict.fromkeys(("train", "val", "test"), AUTO))
     except DataError:
         return False
     return True

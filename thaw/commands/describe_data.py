@@ -4,6 +4,7 @@ Nothing is trained, and nothing is written but the config that -o names.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         from engine.describing.describing import describe_data
 
         program = "python train.py" if prog is None else f"{prog.split()[0]} train"
-        width = None if sys.stdout.isatty() else 120
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
         describe_data(**vars(options), program=program, console=console(width=width))
     return outcome.code
