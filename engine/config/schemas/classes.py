@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from engine.config.composing.sources import PARTS
 from engine.config.errors import ConfigError
 from engine.config.objects import protocol_faults
-from engine.config.places import PLACES, Place, resolve_target
+from engine.config.places import PLACES, resolve_target
 from engine.config.schemas.descriptions import constructor_arguments, sections
 from engine.config.schemas.hints import UNIONS, Schema, any_of, or_unresolved, schema_of
 from engine.config.signatures import OURS, classes_of_arguments, hints_of, parameters_of
@@ -48,16 +49,12 @@ def class_schema(target: Target, path: str, described: Mapping[str, str]) -> Sch
         described: Argument -> description.
     """
     place, parameters, hints = PLACES[path], parameters_of(target), hints_of(target)
-    named = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
+    named = [
+        name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     properties: dict[str, Any] = {
-        name: _argument(
-            f"{path}.{name}", hints.get(name, Any), parameter.default, described.get(name)
-        )
-        for name, parameter in named.items()
+        name: _argument(f"{path}.{name}", hints.get(name, Any), described.get(name))
+        for name in named
     }
     properties |= dict.fromkeys((*place.injected, *place.refused), False)
     return {
@@ -91,7 +88,10 @@ def _package(target: Target) -> str:
 
 def _modules(name: str, *, inside: bool) -> Iterator[ModuleType]:
     """Yield a module, and all public modules inside of it."""
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ImportError:  # a module of an own package that needs what is not installed
+        return
     yield module
     if inside and hasattr(module, "__path__"):
         for found in pkgutil.iter_modules(module.__path__, f"{name}."):
@@ -125,21 +125,16 @@ def _shortest(found: dict[str, Target], packages: tuple[str, ...]) -> dict[str, 
     return {name: found[name] for name in sorted(kept.values())}
 
 
-def _argument(path: str, hint: Any, default: object, description: str | None) -> Schema:  # noqa: ANN401 - any annotation
-    schema = _at_place(PLACES[path], path, hint) if path in PLACES else schema_of(hint)
-    return or_unresolved(schema, description) | _default(default)
+def _argument(path: str, hint: Any, description: str | None) -> Schema:  # noqa: ANN401 - any annotation
+    schema = _at_place(path, hint) if path in PLACES else schema_of(hint)
+    return or_unresolved(schema, description)
 
 
-def _at_place(place: Place, path: str, hint: Any) -> Schema:  # noqa: ANN401 - any annotation
+def _at_place(path: str, hint: Any) -> Schema:  # noqa: ANN401 - any annotation
     """Return the schema of an argument that is an object, or may be one."""
     node = {"$ref": f"#/definitions/{path}"}
-    if place.deferred or path == "model.loss":
+    if path.removeprefix("model.") in PARTS:
         return node
     members = typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
     values = any_of([schema for member in members if (schema := schema_of(member))])
     return {"if": {"type": "object", "required": ["_target_"]}, "then": node, "else": values}
-
-
-def _default(default: object) -> Schema:
-    plain = default is None or isinstance(default, bool | int | float | str)
-    return {"default": default} if plain else {}

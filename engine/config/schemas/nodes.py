@@ -97,8 +97,7 @@ def _merged(values: list[Any]) -> Any:  # noqa: ANN401 - a schema, or False
     schemas = [value for value in values if value is not False]
     if not schemas:
         return False
-    remarks = ("description", "default")
-    plain = any_of([{k: v for k, v in s.items() if k not in remarks} for s in schemas])
+    plain = any_of([{k: v for k, v in s.items() if k != "description"} for s in schemas])
     described = [s["description"] for s in schemas if "description" in s]
     return ({"description": described[0]} if described else {}) | plain
 
