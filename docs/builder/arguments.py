@@ -38,7 +38,8 @@ class Argument:
 
 def arguments_of(target: Callable[..., Any]) -> Iterator[Argument]:
     """Yield the arguments of a class or function."""
-    hints, meanings = {}, {}
+    hints: dict[str, Any] = {}
+    meanings: dict[str, str] = {}
     parts = reversed(target.__mro__[:-1]) if isinstance(target, type) else [target]
     for part in parts:
         call = vars(part).get("__init__") if isinstance(part, type) else part

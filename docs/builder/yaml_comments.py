@@ -94,7 +94,7 @@ class _Comments:
     def of(self, node: yaml.Node, value: yaml.Node) -> str:
         """Return the comment above a key or behind its value."""
         line: int = node.start_mark.line
-        above = []
+        above: list[str] = []
         while line - 1 >= self.start and self.lines[line - 1].strip().startswith("#"):
             line -= 1
             above.insert(0, self.lines[line])

@@ -48,7 +48,7 @@ class Page:
 
     def __init__(self, path: Path, workplace: Workplace) -> None:
         self.workplace = workplace
-        self.name = path.relative_to(ROOT).as_posix()
+        self.name = path.as_posix().removeprefix(f"{ROOT.as_posix()}/")
         self.faults: list[str] = []
         self.skipped: list[str] = []
         self.seconds: list[str] = []

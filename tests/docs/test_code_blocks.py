@@ -73,3 +73,27 @@ def test_code_blocks(
     page.check()
     print(*page.seconds, "not run:", *page.skipped, sep="\n")
     assert not page.faults, "\n\n".join(page.faults)
+
+
+def test_what_cannot_be_checked_is_a_fault(
+    tmp_path: Path, deep_backbone: Path, run_of: Callable[[str], Path]
+) -> None:
+    """A page made up for this test: only the first and the last block are in order."""
+    path = tmp_path / "page.md"
+    path.write_text(
+        "```python\nx = 1\n```\n\n```\nno language\n```\n\n```sh\nunknown-program\n```\n\n"
+        "```python\nassert x == 2\n```\n\n```sh\npip install -e '.[nothing]'\n```\n\n"
+        "<!--- skip: next -->\n\n```python\ny\n```\n\n"
+        '<!--- skip: next "needs an account" -->\n\n```sh\nunknown-program\n```\n'
+    )
+    page = Page(path, Workplace(tmp_path, deep_backbone, run_of))
+    page.check()
+    assert page.checked == 1
+    assert [fault.split(": ", 1)[1] for fault in page.faults] == [
+        "AssertionError: no known way to check a block of no language",
+        "AssertionError: no known way to check the program 'unknown-program'",
+        "AssertionError: ",
+        "AssertionError: no extra nothing",
+        "skipped without a reason",
+    ]
+    assert [line.rpartition(": ")[2] for line in page.skipped] == ["needs an account"]

@@ -1,0 +1,1 @@
+"""The documentation, and the builder of its site."""
