@@ -1,5 +1,6 @@
 """A type hint as a JSON schema, with the meaning that `engine.config.signatures` gives it."""
 
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -84,8 +85,12 @@ def or_unresolved(schema: Schema, description: str | None = None) -> Schema:
 
 
 def any_of(schemas: list[Schema]) -> Schema:
-    """Return the schema of what fits one of several schemas; equal ones stand once."""
+    """Return the schema of what fits one of several schemas; equal ones stand once.
+
+    They are sorted: `typing` may return the members of a union in the order of an equal one.
+    """
     unique = [schema for i, schema in enumerate(schemas) if schema not in schemas[:i]]
+    unique.sort(key=lambda schema: json.dumps(schema, sort_keys=True))
     if _ANYTHING in unique:
         return {}
     return unique[0] if len(unique) == 1 else {"anyOf": unique}
