@@ -175,14 +175,13 @@ def _labels(label: str | list[str], classes: list[str], values: list[str]) -> di
 
 def _write_texts(folder: Path, data: dict[str, Any]) -> None:
     text, label = data["text_column"] or "text", data["label_column"] or "label"
-    if folder.suffix in _SUFFIXES:
-        _write_table(folder, _texts(text, label, _classes(data)))
-        return
-    for file in _files(data, {split: f"{split}.csv" for split in SPLITS}).values():
-        columns = _texts(text, label, _classes(data), file)
+    files = _files(data, {split: f"{split}.csv" for split in SPLITS}).values()
+    single = folder.suffix in _SUFFIXES
+    for path in [folder] if single else [folder / file for file in files]:
+        columns = _texts(text, label, _classes(data), path.stem)
         if group := data.get("group_column"):
             columns[group] = [number // 2 for number in range(_ROWS)]
-        _write_table(folder / file, columns)
+        _write_table(path, columns)
 
 
 def _write_notes(folder: Path) -> None:
