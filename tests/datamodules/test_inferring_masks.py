@@ -127,6 +127,18 @@ def test_lists_of_names(tmp_path: Path) -> None:
     assert found["image_suffix"] == ".jpg"
 
 
+def test_lists_beside_a_folder_of_masks_whose_name_begins_as_that_of_the_images(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "cars"
+    touch(root, *(f"img/{n}.jpg" for n in "012"), *(f"img_masks/{n}.png" for n in "01234"))
+    for split, name in {"train": "0", "val": "1", "test": "2"}.items():
+        (root / f"{split}.txt").write_text(name)
+    found = found_in(root)
+    files = [found[f"files.{split}"] for split in ("train", "val", "test")]
+    assert files == ["train.txt", "val.txt", "test.txt"]
+
+
 def write_masks(
     root: Path, values: Sequence[int], palette: Sequence[int] = (), **more: str
 ) -> Path:
