@@ -12,7 +12,7 @@ from datamodules.images.places import LIST, SAMPLE, place_of, read_list
 from datamodules.inferring.classes import checked_classes
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.labelled import infer_tables, settings_of_own_code
-from datamodules.inferring.splits import SPLIT_NAMES, split_of
+from datamodules.inferring.splits import SPLIT_NAMES, split_of, split_of_folder
 from datamodules.inferring.table_source import LocalTable
 from datamodules.inferring.tables import drawn_test, located, tables_of
 from datamodules.reading.errors import DataError
@@ -126,7 +126,7 @@ def find_splits(folder: Path) -> dict[str, str]:
     lists = find_lists(folder)
     if lists:
         return lists
-    classes, beside = [name for name in names if not split_of(name)], tables_of(folder)
+    classes, beside = [name for name in names if not split_of_folder(name)], tables_of(folder)
     # The images of a class may all be in folders in the class folder, if nothing else names them.
     direct = [name for name in classes if _has_images(folder / name, deep=not beside)]
     if len(direct) > 1 and found:
@@ -160,7 +160,7 @@ def _split_folders(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        split = split_of(name)
+        split = split_of_folder(name)
         if split and Listing().top(folder / name)[0]:
             if split in found:
                 msg = f"{folder}: is {found[split]} or {name} {split}? set data.files.{split}"
