@@ -165,10 +165,8 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         self.class_list = ClassList.read(settled["class_list"]).mapped(label_map)
         count = len(self.class_list.names)
         if count != settled["num_classes"]:
-            msg = (
-                f"data.num_classes={num_classes}, "
-                f"but the class list {class_list} has {count} classes"
-            )
+            named = f" {class_list}" if isinstance(class_list, str) else ""
+            msg = f"data.num_classes={num_classes}, but the class list{named} has {count} classes"
             raise DataError(msg)
         super().__init__(val_fraction, on_bad_rows, seed, settled["test_fraction"])
         self.class_names = list(self.class_list.names)

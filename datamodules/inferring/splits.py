@@ -29,12 +29,16 @@ def dataset_folder(data_dir: str, folder: str) -> tuple[Path, list[Finding]]:
 
     Args:
         data_dir: Folder of the datasets.
-        folder: The dataset's folder or file in it, or a path.
+        folder: The dataset's folder or file in it, or a path; a path may begin with `~/`.
 
     Returns:
         The path, which need not exist, and the finding for `folder` if it is not in `data_dir`.
     """
-    inside, here = Path(data_dir) / folder, Path(folder)
+    is_home = folder.startswith("~/")
+    here = Path(folder).expanduser() if is_home else Path(folder)
+    inside = Path(data_dir) / here
+    if is_home:
+        return here, [Finding("folder", str(here), "~ is your home folder")]
     if inside.exists() or not here.exists():
         return inside, []
     found = here.resolve()

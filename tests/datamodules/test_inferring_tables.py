@@ -91,6 +91,15 @@ def test_a_table_is_named_as_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
         inferred(Path("moods.csv"), files={**AUTO_FILES, "train": "a.csv"})
 
 
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "moods.csv", rows())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = inferred(Path("~/moods.csv"))
+    assert (found["folder"], found["files.train"]) == (str(tmp_path), "moods.csv")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
