@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 # Types of arguments that several datamodules share.
+Folder = str | os.PathLike[str]
 BatchSize = Annotated[int, Ge(1)]
 MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects larger images itself
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]

@@ -58,6 +58,12 @@ def test_a_dataset_without_settings(tmp_path: Path) -> None:
     assert words == [f"a note with the number {i}, and some words" for i in rows["test"]]
 
 
+def test_folders_may_be_path_objects(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    data = TextDataModule(Path(folder.name), {"vocab_size": 99}, data_dir=folder.parent)
+    assert (data.data_dir, data.folder) == (str(folder.parent), folder.name)
+
+
 @pytest.mark.parametrize("group", [None, "user"])
 def test_the_test_split_is_the_same_for_every_seed_and_use(
     group: str | None, tmp_path: Path
