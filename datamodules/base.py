@@ -227,8 +227,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                 if part is not None:
                     msg = (
                         f"data.{part}_fraction={getattr(self, f'{part}_fraction')}: the train file "
-                        f"has too few rows of each class to draw the {part} split from; name a "
-                        f"file in data.files.{part}"
+                        f"has too few rows of each class, or too few groups, to draw the {part} "
+                        f"split from; name a file in data.files.{part}"
                     )
                 raise DataError(msg)
         unseen = self.unseen(splits["train"]) if "train" in self.splits_to_read else []

@@ -237,8 +237,6 @@ class ImageDataModule(ImageBatches):
         self, path: Path, split: str, advice: str = COLUMN_ADVICE
     ) -> Iterator[EncodedImage | BadRow]:
         reader = self._reader_of(split)
-        if reader.group_column is not None:
-            advice = advice.replace("text_column", "group_column")
         found = self.format_of(path, split, reader.columns)
         return reader.read(path, split, advice, found)
 

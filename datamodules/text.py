@@ -220,8 +220,6 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     ) -> Iterator[Row | BadRow]:
         reader = reader or self._reader_of(split)
         columns = reader.columns()
-        if reader.group_column is not None:
-            advice = advice.replace("image_column", "group_column")
         found = self.format_of(path, split, columns)
         return read_rows(path, columns, reader.is_complete_row, split, advice, found, columns)
 

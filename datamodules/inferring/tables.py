@@ -152,9 +152,9 @@ def _no_table(folder: Path, settings: Mapping[str, Any]) -> DataError:
             f"no folder or table {settings['folder']!r} in {places}; put it there, or give its "
             f"path in data.folder (tables: {kinds}), {hub}"
         )
-    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    has = f"it has {shortened(others)}" if others else "it is empty"
-    advice = next(filter(None, (advice_for_suffix(folder / name) for name in others)), "")
+    others = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    has = f"it has {shortened(path.name for path in others)}" if others else "it is empty"
+    advice = next(filter(None, (advice_for_suffix(path) for path in others if path.is_file())), "")
     return DataError(
         f"no table ({kinds}) in {folder.resolve()}; {has}{advice or f'; put one there, {hub}'}"
     )

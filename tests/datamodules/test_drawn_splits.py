@@ -107,7 +107,7 @@ def test_a_row_without_a_group_is_a_bad_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group_column": "author"}, "no column 'author'; it has text, label, user; set data.text_column, group_column or label_column"),
+        ({"group_column": "author"}, "no column 'author'; it has text, label, user; set data.text_column, image_column, label_column or group_column"),
         ({"group_column": "user", "files": {**FILES, "val": "moods.csv", "test": "moods.csv"}}, "data.group_column=user keeps groups together where val or test is drawn"),
         ({"test_fraction": 0.1, "files": {**FILES, "test": "moods.csv"}}, "data.test_fraction=0.1, and data.files.test=moods.csv; set one"),
     ],

@@ -93,8 +93,9 @@ def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> Non
     if column is None or path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
         return
     table_format = TableFormat(*(settings[key] for key in ("encoding", "delimiter", "quoting")))
-    values = {found.name: found.values for found in LocalTable(path, table_format).columns()}
-    names = [value for value in values[column] if isinstance(value, str)][:SAMPLE]
+    columns = LocalTable(path, table_format).columns([column])
+    values = next(found.values for found in columns if found.name == column)
+    names = [value for value in values if isinstance(value, str)][:SAMPLE]
     if names and place_of(names, path.parent, "train", root) is None:
         msg = (
             f"{path}: column '{column}' looks like the images, but there is no file {names[0]} "
