@@ -106,7 +106,12 @@ def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> Non
 
 
 def _may_have_images(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether open files are looked for among the class folders and lists of a folder."""
+    """Return whether open files are looked for among the class folders and lists of a folder.
+
+    These have one label for each image.
+    """
+    if settings["label_separator"] is not None or isinstance(settings["label_column"], list):
+        return False
     if not folder.is_dir() or (settings["hub"] is not None and not any(folder.iterdir())):
         return False
     return Path(settings["files"]["train"]).suffix.lower() not in TABLES
