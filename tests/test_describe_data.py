@@ -13,7 +13,6 @@ from tests.images import image_folder
 from tests.masks import segmentation_folder
 from thaw.commands.describe_data import main
 
-
 Describe = Callable[..., Ended]
 
 
