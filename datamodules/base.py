@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 # Types of arguments that several datamodules share.
+Folder = str | os.PathLike[str]
 BatchSize = Annotated[int, Ge(1)]
 MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects larger images itself
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
@@ -225,8 +227,8 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                 if part is not None:
                     msg = (
                         f"data.{part}_fraction={getattr(self, f'{part}_fraction')}: the train file "
-                        f"has too few rows of each class to draw the {part} split from; name a "
-                        f"file in data.files.{part}"
+                        f"has too few rows of each class, or too few groups, to draw the {part} "
+                        f"split from; name a file in data.files.{part}"
                     )
                 raise DataError(msg)
         unseen = self.unseen(splits["train"]) if "train" in self.splits_to_read else []

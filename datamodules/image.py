@@ -1,6 +1,7 @@
 """Labelled images from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from annotated_types import Ge
 
 from datamodules.base import (
     BatchSize,
+    Folder,
     MaxPixels,
     SizeState,
     TestFraction,
@@ -57,11 +59,11 @@ class ImageDataModule(ImageBatches):
 
     def __init__(
         self,
-        folder: str,
+        folder: Folder,
         files: Files = AUTO_FILES,
         classes: list[str] | None = None,
         num_classes: int | None = None,
-        data_dir: str = "data",
+        data_dir: Folder = "data",
         hub: str | None = None,
         image_column: str | None = None,
         label_column: str | list[str] | None = None,
@@ -140,6 +142,7 @@ class ImageDataModule(ImageBatches):
                 leave open.
         """
         check_arguments(ImageDataModule, locals())
+        folder, data_dir = os.fspath(folder), os.fspath(data_dir)
         given = {
             "folder": folder,
             "files": files,
@@ -234,8 +237,6 @@ class ImageDataModule(ImageBatches):
         self, path: Path, split: str, advice: str = COLUMN_ADVICE
     ) -> Iterator[EncodedImage | BadRow]:
         reader = self._reader_of(split)
-        if reader.group_column is not None:
-            advice = advice.replace("text_column", "group_column")
         found = self.format_of(path, split, reader.columns)
         return reader.read(path, split, advice, found)
 

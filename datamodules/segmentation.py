@@ -1,6 +1,7 @@
 """Images with masks from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import (
     BatchSize,
+    Folder,
     MaxPixels,
     SizeState,
     TestFraction,
@@ -67,11 +69,11 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
 
     def __init__(
         self,
-        folder: str,
+        folder: Folder,
         files: Files = AUTO_FILES,
         class_list: str | dict[str, Any] | None = None,
         num_classes: int | None = None,
-        data_dir: str = "data",
+        data_dir: Folder = "data",
         hub: str | None = None,
         hub_files: HubFiles | None = None,
         images: str | None = None,
@@ -145,6 +147,7 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
                 invalid, or images and masks cannot be distinguished.
         """
         check_arguments(SegmentationDataModule, locals())
+        folder, data_dir = os.fspath(folder), os.fspath(data_dir)
         given = {
             "folder": folder,
             "files": files,
@@ -165,10 +168,8 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
         self.class_list = ClassList.read(settled["class_list"]).mapped(label_map)
         count = len(self.class_list.names)
         if count != settled["num_classes"]:
-            msg = (
-                f"data.num_classes={num_classes}, "
-                f"but the class list {class_list} has {count} classes"
-            )
+            named = f" {class_list}" if isinstance(class_list, str) else ""
+            msg = f"data.num_classes={num_classes}, but the class list{named} has {count} classes"
             raise DataError(msg)
         super().__init__(val_fraction, on_bad_rows, seed, settled["test_fraction"])
         self.class_names = list(self.class_list.names)

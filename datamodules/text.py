@@ -1,6 +1,7 @@
 """Labelled texts from tables or the hub; a new dataset needs only a YAML file."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -11,7 +12,7 @@ import torch
 from annotated_types import Ge
 from torch.utils.data import DataLoader
 
-from datamodules.base import BatchSize, TestFraction, ValFraction, Workers
+from datamodules.base import BatchSize, Folder, TestFraction, ValFraction, Workers
 from datamodules.batches import TextBatch
 from datamodules.batching.loaders import batch_loader
 from datamodules.batching.order import EvaluationBatches, Positions, TrainingBatches
@@ -61,13 +62,13 @@ class TextDataModule(LabelledDataModule[TextSplit]):
 
     def __init__(
         self,
-        folder: str,
+        folder: Folder,
         tokenizer: str | TokenizerSpec,
         files: Files = AUTO_FILES,
         cleaning: Cleaning = DEFAULT_CLEANING,
         classes: list[str] | None = None,
         num_classes: int | None = None,
-        data_dir: str = "data",
+        data_dir: Folder = "data",
         hub: str | None = None,
         text_column: str | None = None,
         label_column: str | list[str] | None = None,
@@ -131,6 +132,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
                 leave open.
         """
         check_arguments(TextDataModule, locals())
+        folder, data_dir = os.fspath(folder), os.fspath(data_dir)
         given = {
             "folder": folder, "files": files, "data_dir": data_dir, "hub": hub, "classes": classes,
             "num_classes": num_classes, "text_column": text_column, "label_column": label_column,
@@ -218,8 +220,6 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     ) -> Iterator[Row | BadRow]:
         reader = reader or self._reader_of(split)
         columns = reader.columns()
-        if reader.group_column is not None:
-            advice = advice.replace("image_column", "group_column")
         found = self.format_of(path, split, columns)
         return read_rows(path, columns, reader.is_complete_row, split, advice, found, columns)
 

@@ -1,5 +1,7 @@
 """The command `describe_data`: what it prints, the config that it writes, and training with it."""
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,13 @@ from tests.images import image_folder
 from tests.masks import segmentation_folder
 from thaw.commands.describe_data import main
 
+Describe = Callable[..., Ended]
+
 
 @pytest.fixture
 def describe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> "Describe":
+) -> Describe:
     """Call the command in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
 
@@ -26,9 +30,6 @@ def describe(
         return Ended(code, captured.out, captured.err, tmp_path)
 
     return call
-
-
-Describe = Train
 
 
 def test_what_is_printed_for_a_table(describe: Describe, tmp_path: Path) -> None:
@@ -124,6 +125,17 @@ def _switches(folder: Path) -> str:
     return "set/t.csv"
 
 
+def _tagged_images(folder: Path) -> str:
+    image_folder(folder / "set", {"pictures": 8})
+    images = sorted((folder / "set").glob("*/*/*"))
+    rows = [
+        (str(path.relative_to(folder / "set")), "a;b" if i % 2 else "b")
+        for i, path in enumerate(images)
+    ]
+    write_csv(folder / "set" / "tags.csv", rows, ("image", "tags"))
+    return "set"
+
+
 def _images(folder: Path) -> str:
     image_folder(folder / "set", {"train": 4})
     return "set"
@@ -135,36 +147,43 @@ def _masks(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("make", "overrides"),
+    ("make", "starts", "overrides"),
     [
-        (_tags, ["model.backbone={backbone}"]),
-        (_switches, ["model.backbone={backbone}"]),
-        (_images, ["model.backbone={{architecture: resnet10t}}", "data.size=32"]),
+        (_tags, ("config", "command"), ["model.backbone={backbone}"]),
+        (_switches, ("command",), ["model.backbone={backbone}"]),
+        (
+            _tagged_images,
+            ("command",),
+            ["model.backbone={{architecture: resnet10t}}", "data.size=32"],
+        ),
+        (_images, ("config",), ["model.backbone={{architecture: resnet10t}}", "data.size=32"]),
         (
             _masks,
+            ("config",),
             [f"model.backbone={NETWORK}".replace("{", "{{").replace("}", "}}"), "data.size=32"],
         ),
     ],
 )
 def test_the_config_of_each_kind_is_valid(
-    make: "Make",
+    make: Callable[[Path], str],
+    starts: tuple[str, ...],
     overrides: list[str],
     describe: Describe,
     train: Train,
     tmp_path: Path,
     tiny_backbone: Path,
 ) -> None:
-    """The run plans with the written config, and with the command that needs no config."""
+    """A run plans with the written config, or with the command that needs no config."""
     path = make(tmp_path)
+    command = shlex.split(describe(path).out.splitlines()[-1])
     ended = describe(path, "-o", "configs/data/own.yaml")
     assert ended.code == 0, ended.err
     assert ended.out.rstrip().endswith("python train.py data=own")
     given = [word.format(backbone=tiny_backbone) for word in overrides]
-    planned = train("data=own", *given, "plan=true")
-    assert planned.code == 0, planned.err
-
-
-Make = Train
+    words = {"config": ["data=own"], "command": command[2:]}
+    for start in starts:
+        planned = train(*words[start], *given, "plan=true")
+        assert planned.code == 0, planned.err
 
 
 def test_a_run_with_the_written_config(

@@ -32,9 +32,8 @@ from datamodules.images.decoding import (
 )
 from datamodules.images.rows import EncodedImage, ImageReader
 from datamodules.images.threads import in_threads
-from datamodules.inferring.findings import Finding, with_findings
-from datamodules.inferring.folders.images import check_paths, infer_folders
-from datamodules.inferring.labelled import infer_tables, settings_of_own_code
+from datamodules.inferring.findings import Finding
+from datamodules.inferring.folders.images import infer_images
 from datamodules.reading.errors import BadRow
 from datamodules.reading.label_settings import label_reader
 from datamodules.reading.progress import tracked
@@ -115,12 +114,7 @@ class ImageDescription(Description):
 
     def infer(self, settings: Mapping[str, Any]) -> list[Finding]:
         """Return what the folder or the tables decide, as in training."""
-        found = infer_folders(settings, has_classes=True)
-        if found is not None:
-            return [*found, *settings_of_own_code(with_findings(settings, found), "image_column")]
-        found = infer_tables(settings, "image_column", has_classes=True)
-        check_paths(settings, found)
-        return found
+        return infer_images(settings)
 
     def read(self) -> None:
         """List all images, and open some or all of each split."""

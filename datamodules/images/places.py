@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from datamodules.images.content import file_fault, stored_path
 from datamodules.images.listing import IMAGE_SUFFIXES, Listing
-from datamodules.inferring.splits import split_of
+from datamodules.inferring.splits import split_of_folder
 from datamodules.reading.encodings import open_text
 from datamodules.reading.errors import DataError
 
@@ -62,7 +62,7 @@ def place_of(
     tops = [folder, folder.parent] if inside else [folder]
     found = {place: place.count(names) for place in _places(names[:_TRIED], tops)}
     best = [place for place, count in found.items() if count == max(found.values())]
-    own = [place for place in best if split_of(place.folder.name) == split]
+    own = [place for place in best if split_of_folder(place.folder.name) == split]
     chosen = own or best
     if len(chosen) > 1:
         shown = " and in ".join(str(place.folder / f"{names[0]}{place.suffix}") for place in chosen)

@@ -1,20 +1,17 @@
 """The tables of a dataset: which one belongs to which split."""
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from datamodules.inferring.findings import Finding
-from datamodules.inferring.splits import TEST_FRACTION, dataset_folder, split_of
+from datamodules.inferring.splits import TEST_FRACTION, dataset_folder, only_split_in
 from datamodules.reading.errors import DataError
 from datamodules.reading.foreign import advice_for_suffix
 from datamodules.reading.sources import AUTO, HUB_SPLITS, hub_splits
 from datamodules.reading.tables import SUFFIXES
 from run_folders.errors import shortened
-
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def located(settings: Mapping[str, Any]) -> tuple[Path, list[Finding]]:
@@ -63,17 +60,11 @@ def tables_of(folder: Path) -> dict[str, list[str]]:
         for path in sorted(folder.glob(pattern)):
             if path.suffix.lower() in SUFFIXES and path.name[0] not in ".~" and path.is_file():
                 name = path.relative_to(folder)
-                split = _split_in(path.stem) or _split_in(name.parent.name)
+                split = only_split_in(path.stem) or only_split_in(name.parent.name)
                 found.setdefault(split, []).append(name.as_posix())
         if found:
             break
     return found
-
-
-def _split_in(name: str) -> str:
-    """Return the only split that a name has as a word, or an empty string."""
-    splits = {split_of(word) for word in _LETTERS.findall(name)} - {None}
-    return str(splits.pop()) if len(splits) == 1 else ""
 
 
 def file_findings(folder: Path, settings: Mapping[str, Any]) -> list[Finding]:
@@ -161,9 +152,9 @@ def _no_table(folder: Path, settings: Mapping[str, Any]) -> DataError:
             f"no folder or table {settings['folder']!r} in {places}; put it there, or give its "
             f"path in data.folder (tables: {kinds}), {hub}"
         )
-    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    has = f"it has {shortened(others)}" if others else "it is empty"
-    advice = next(filter(None, (advice_for_suffix(folder / name) for name in others)), "")
+    others = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    has = f"it has {shortened(path.name for path in others)}" if others else "it is empty"
+    advice = next(filter(None, (advice_for_suffix(path) for path in others if path.is_file())), "")
     return DataError(
         f"no table ({kinds}) in {folder.resolve()}; {has}{advice or f'; put one there, {hub}'}"
     )

@@ -14,7 +14,7 @@ from datamodules.reading.errors import DataError
 
 log = logging.getLogger(__name__)
 
-COLUMN_ADVICE = "set data.text_column, image_column or label_column"
+COLUMN_ADVICE = "set data.text_column, image_column, label_column or group_column"
 PREDICTION_ADVICE = "name it with --column"
 MAX_CHARACTERS = 4_000_000  # of one row; the longest novels have less
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -221,10 +221,15 @@ def hub_splits(hub: str) -> list[str]:
 
     Raises:
         OSError, ConnectionError: If the hub cannot be reached.
+        DataError: If the dataset has several configurations, or no splits.
     """
     import datasets  # the import takes two seconds and is only needed here
 
-    return list(datasets.get_dataset_split_names(hub))
+    try:
+        return list(datasets.get_dataset_split_names(hub))
+    except ValueError as error:
+        msg = f"the splits of {hub} on the hub cannot be listed: {brief(error)}"
+        raise DataError(msg) from error
 
 
 def check_hub_columns(hub: str, columns: Sequence[str], needed: Iterable[tuple[str, str]]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.composing.composition import escaped
+from engine.config.composing.composition import escaped_values
 from engine.config.errors import ConfigError
 from engine.config.objects import class_count_faults, object_faults
 from engine.config.places import resolve_target
@@ -67,7 +67,7 @@ def read_config(path: Path, *, to_train: bool = False) -> DictConfig:
     if written not in range(1, FORMAT + 1):
         msg = f"{path} has the format {written!r}; this version of Thaw reads 1 to {FORMAT}"
         raise RunFolderError(msg)
-    cfg: DictConfig = OmegaConf.create(_as_text(plain))
+    cfg: DictConfig = OmegaConf.create(escaped_values(plain))
     if written == 1:
         translate_config(cfg, to_train=to_train)
     if OmegaConf.select(cfg, "trainer.precision") is not None:
@@ -103,12 +103,3 @@ def read_trained_config(path: Path) -> DictConfig:
         if name not in cfg.data and isinstance(default, str | int | float | list | None):
             cfg.data[name] = default
     return cfg
-
-
-def _as_text(value: Any) -> Any:  # noqa: ANN401 - any value of a config
-    """Escape the interpolations in nested values."""
-    if isinstance(value, dict):
-        return {key: _as_text(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_as_text(inner) for inner in value]
-    return escaped(value) if isinstance(value, str) else value

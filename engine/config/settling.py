@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.inferring.findings import Finding
+from engine.config.composing.composition import escaped_values
 from engine.config.composing.paths import cache_folder
 from engine.config.inapplicable import inapplicable_keys
 from engine.config.places import resolve_target
@@ -71,7 +72,8 @@ def _infer(cfg: DictConfig) -> list[Finding]:
     settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
     findings: list[Finding] = resolve_target(cfg.data._target_, "data").infer(settings)
     for finding in findings:
-        OmegaConf.update(cfg, f"data.{finding.key}", finding.value, force_add=True)
+        value = escaped_values(finding.value)
+        OmegaConf.update(cfg, f"data.{finding.key}", value, force_add=True)
     return findings
 
 

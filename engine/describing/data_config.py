@@ -10,6 +10,7 @@ import yaml
 
 from datamodules.describing.base import Description
 from engine.command_line.quoting import quoted
+from engine.config.composing.composition import escaped_values
 from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from run_folders.errors import one_line
@@ -68,8 +69,6 @@ def training_command(description: Description, written: Path | None, program: st
         return f"{program} data={written.stem}"
     words = [f"data={description.template}", f"data.folder={_value(str(description.request.path))}"]
     chosen = {**description.guessed, **description.request.given}
-    if description.settings.get("label_separator"):
-        chosen["classes"] = description.settings["classes"]  # the template has none for these
     words += [f"data.{key}={_value(value)}" for key, value in chosen.items()]
     return " ".join([program, *map(shlex.quote, words)])
 
@@ -118,20 +117,11 @@ def _block(values: Mapping[str, Any], why: str) -> Iterable[str]:
 
 def _plain(value: Any) -> str:  # noqa: ANN401 - any value of YAML
     """Return a value as YAML on one line, without interpolations."""
+    plain = escaped_values(value)
     text = yaml.safe_dump(
-        _escaped(value), default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False
+        plain, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False
     )
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _escaped(value: Any) -> Any:  # noqa: ANN401 - any value of YAML
-    if isinstance(value, str):
-        return value.replace("${", "\\${")
-    if isinstance(value, list | tuple):
-        return [_escaped(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _escaped(item) for key, item in value.items()}
-    return value
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 - any value of YAML

@@ -23,7 +23,7 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) ->
         ArgumentError: If a value has another type, or is out of range.
     """
     hints, name = hints_of(target), getattr(target, "__name__", str(target))
-    for key in arguments.keys() & hints.keys():
-        for path, fault in value_faults(arguments[key], hints[key], key):
+    for key, value in arguments.items():
+        for path, fault in value_faults(value, hints.get(key, Any), key):
             msg = f"{name}: {path}: {fault}"
             raise ArgumentError(msg)

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -39,7 +40,8 @@ def value_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # noq
     if isinstance(value, dict) and mappings:
         yield from _mapping_faults(value, mappings[0], path)
     elif all(_fits(value, member) is False for member in members):
-        wanted = " or ".join(_name(member) for member in members)
+        named = (member for member in members if typing.get_origin(member) is not os.PathLike)
+        wanted = " or ".join(map(_name, named))
         texts = any(typing.get_args(member) == (str,) for member in members)
         quote = texts and isinstance(value, list) and any(not isinstance(v, str) for v in value)
         hint = "; put items such as no, yes or 1 into quotes" if quote else ""
@@ -87,7 +89,7 @@ def _mapping_faults(value: dict[str, Any], mapping: Any, path: str) -> Iterator[
         if typing.get_origin(hint) in (NotRequired, Required):
             hint = typing.get_args(hint)[0]
         yield from value_faults(value[key], hint, f"{path}.{key}")
-    for key in mapping.__required_keys__ - value.keys():
+    for key in sorted(mapping.__required_keys__ - value.keys()):
         yield f"{path}.{key}", "is missing"
 
 
@@ -109,7 +111,7 @@ def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annota
         return all(
             _fits(item, kind) is not False for kind in typing.get_args(hint)[:1] for item in value
         )
-    if plain in (bool, str, list, dict):
+    if plain in (bool, str, list, dict, os.PathLike):
         return isinstance(value, plain)
     return False if typing.is_typeddict(hint) else None
 

@@ -58,6 +58,12 @@ def test_a_dataset_without_settings(tmp_path: Path) -> None:
     assert words == [f"a note with the number {i}, and some words" for i in rows["test"]]
 
 
+def test_folders_may_be_path_objects(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    data = TextDataModule(Path(folder.name), {"vocab_size": 99}, data_dir=folder.parent)
+    assert (data.data_dir, data.folder) == (str(folder.parent), folder.name)
+
+
 @pytest.mark.parametrize("group", [None, "user"])
 def test_the_test_split_is_the_same_for_every_seed_and_use(
     group: str | None, tmp_path: Path
@@ -101,7 +107,7 @@ def test_a_row_without_a_group_is_a_bad_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"group_column": "author"}, "no column 'author'; it has text, label, user; set data.text_column, group_column or label_column"),
+        ({"group_column": "author"}, "no column 'author'; it has text, label, user; set data.text_column, image_column, label_column or group_column"),
         ({"group_column": "user", "files": {**FILES, "val": "moods.csv", "test": "moods.csv"}}, "data.group_column=user keeps groups together where val or test is drawn"),
         ({"test_fraction": 0.1, "files": {**FILES, "test": "moods.csv"}}, "data.test_fraction=0.1, and data.files.test=moods.csv; set one"),
     ],

@@ -334,7 +334,7 @@ def test_bad_rows_of_a_table_name_their_row(train: Train, tmp_path: Path) -> Non
         "error: train.parquet, row 5: column 'img' holds no image bytes; fix"
     )
     assert (
-        "no column 'picture'; it has img, label; set data.text_column, image_column or label_column"
+        "no column 'picture'; it has img, label; set data.text_column, image_column, label_column or group_column"
         in train(*overrides, "data.image_column=picture", folder=tmp_path / "run4").error
     )
 

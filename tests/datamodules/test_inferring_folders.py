@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from datamodules.image import ImageDataModule
+from datamodules.images.rows import EncodedImage
 from datamodules.reading.errors import DataError
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
@@ -57,6 +58,7 @@ BOTH = ("hen/1.png", "hen/2.png", "owl/3.png", "owl/4.png")
     [
         ([f"{split}/{name}" for split in ("train", "val", "test") for name in BOTH], ["train", "val", "test"]),
         ([f"{split}/{name}" for split in ("Training", "VALID") for name in BOTH], ["Training", "VALID", None]),
+        ([f"{split}_images/{name}" for split in ("train", "test") for name in BOTH], ["train_images", None, "test_images"]),
         (BOTH, [".", None, None]),
         ([f"birds/{name}" for name in BOTH], ["birds", None, None]),
         ([f"birds/{split}/{name}" for split in ("train", "dev") for name in BOTH], ["birds/train", "birds/dev", None]),
@@ -115,6 +117,18 @@ def test_tables_and_lists_are_read(
     data.splits_to_read = ("train", "test")
     data.setup()
     assert sum(map(len, data.splits.values())) == (8 if files[2] else 4)
+
+
+def test_folders_of_splits_beside_a_table_are_no_classes(tmp_path: Path) -> None:
+    """As in many competitions: images without a suffix in the table, and in one folder a split."""
+    draw(tmp_path, *(f"{split}_images/{i}.png" for split in ("train", "test") for i in range(1, 5)))
+    (tmp_path / "train.csv").write_text(TABLE.replace("file", "id_code").replace(".png", ""))
+    (tmp_path / "test.csv").write_text("id_code\n1\n2\n")
+    found = found_in(tmp_path)
+    assert (found["classes"], files_of(found)) == (["hen", "owl"], ["train.csv", None, None])
+    images = ImageDataModule(str(tmp_path)).reader.read(tmp_path / "train.csv", "train")
+    places = [image.source for image in images if isinstance(image, EncodedImage)]
+    assert places == [tmp_path / "train_images" / f"{i}.png" for i in range(1, 5)]
 
 
 def test_a_list_of_classes_and_names(tmp_path: Path) -> None:

@@ -127,6 +127,18 @@ def test_lists_of_names(tmp_path: Path) -> None:
     assert found["image_suffix"] == ".jpg"
 
 
+def test_lists_beside_a_folder_of_masks_whose_name_begins_as_that_of_the_images(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "cars"
+    touch(root, *(f"img/{n}.jpg" for n in "012"), *(f"img_masks/{n}.png" for n in "01234"))
+    for split, name in {"train": "0", "val": "1", "test": "2"}.items():
+        (root / f"{split}.txt").write_text(name)
+    found = found_in(root)
+    files = [found[f"files.{split}"] for split in ("train", "val", "test")]
+    assert files == ["train.txt", "val.txt", "test.txt"]
+
+
 def write_masks(
     root: Path, values: Sequence[int], palette: Sequence[int] = (), **more: str
 ) -> Path:
@@ -259,6 +271,25 @@ def test_questions_about_places(files: list[str], message: str, tmp_path: Path) 
     touch(tmp_path / "rooms", *files)
     with pytest.raises(DataError, match=message):
         found_in(tmp_path / "rooms")
+
+
+def test_a_folder_in_the_working_directory_where_nothing_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_masks(tmp_path / "rooms", [0, 1]).parent)
+    files = {"train": ".", "val": None, "test": None}
+    places = {"images": "images", "annotations": "masks", "annotation_suffix": ".png"}
+    class_list(tmp_path / "names.yaml")
+    settings: Any = {"class_list": "names.yaml", "num_classes": len(NAMES), "files": files}
+    data = SegmentationDataModule("rooms", data_dir="nowhere", **places, **settings)
+    assert data.folder == str(tmp_path / "rooms")
+
+
+def test_a_number_of_classes_that_the_masks_do_not_have(tmp_path: Path) -> None:
+    write_masks(tmp_path / "rooms", [0, 1])
+    message = "data.num_classes=5, but the class list has 2 classes"
+    with pytest.raises(DataError, match=message):
+        SegmentationDataModule(str(tmp_path / "rooms"), num_classes=5)
 
 
 def test_a_datamodule_in_python_draws_val_and_test(tmp_path: Path) -> None:

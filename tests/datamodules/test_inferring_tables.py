@@ -91,6 +91,15 @@ def test_a_table_is_named_as_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
         inferred(Path("moods.csv"), files={**AUTO_FILES, "train": "a.csv"})
 
 
+def test_a_path_may_begin_with_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "moods.csv", rows())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = inferred(Path("~/moods.csv"))
+    assert (found["folder"], found["files.train"]) == (str(tmp_path), "moods.csv")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -99,10 +108,12 @@ def test_a_table_is_named_as_the_folder(tmp_path: Path, monkeypatch: pytest.Monk
         (["train.csv", "dev.csv", "val.csv"], "which table is val? set data.files.val to one of dev.csv, val.csv"),
         (["moods.xlsx"], "no table (.csv, .tsv, .jsonl, .parquet) in FOLDER; it has moods.xlsx; save it as CSV in the program that wrote it"),
         ([], "it is empty; put one there, or name a dataset on the hub in data.hub"),
+        (["2026/moods/train.csv"], "it has 2026; put one there, or"),
     ],
 )  # fmt: skip
 def test_a_question_about_files(names: list[str], message: str, tmp_path: Path) -> None:
     for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(DataError) as raised:
         inferred(tmp_path)
@@ -325,3 +336,18 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
         f"no table in {tmp_path / 'moods'} nor on the hub as some/moods (no network); put the "
         f"files there (or set paths.data_dir), or go online once to download them"
     )
+
+
+def test_a_hub_dataset_of_several_configurations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unclear(_: str) -> list[str]:
+        msg = "Config name is missing.\nPlease pick one among: ['a', 'b']"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("datasets.get_dataset_split_names", unclear)
+    message = (
+        r"the splits of some/moods on the hub cannot be listed: Config name is missing. Please"
+    )
+    with pytest.raises(DataError, match=message):
+        inferred(tmp_path / "moods", hub="some/moods")

@@ -48,3 +48,13 @@ def test_a_table_is_trained_on_without_further_settings(train: Train, tmp_path: 
     for index, text in zip(predictions["index"], predictions["text"], strict=True):
         assert text == rows[index]["comment"]
     assert evaluate(ended.folder, None) == 0
+
+
+def test_labels_that_look_like_interpolations_are_texts(train: Train, tmp_path: Path) -> None:
+    rows = [
+        {"text": f"note {i} was {WORDS[i % 3]}", "label": ("${joy}", "fear")[i % 2]}
+        for i in range(30)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "moods.csv", index=False)
+    ended = train("data=text", f"data.folder={tmp_path / 'moods.csv'}", *NETWORK, "plan=true")
+    assert ended.code == 0, ended.err

@@ -78,10 +78,6 @@ def test_texts_under_a_plain_trainer(tiny_backbone: Path, tmp_path: Path) -> Non
             "TextDataModule: cleaning.htlm: unknown key; did you mean html?",
         ),
         (
-            lambda: thaw.TextDataModule(Path("moods"), tokenizer="x"),  # type: ignore[arg-type]
-            "TextDataModule: folder: received PosixPath('moods'); str is needed",
-        ),
-        (
             lambda: thaw.ImageDataModule("birds", batch_size=0),
             "ImageDataModule: batch_size: received 0; at least 1 is needed",
         ),
@@ -96,6 +92,11 @@ def test_texts_under_a_plain_trainer(tiny_backbone: Path, tmp_path: Path) -> Non
         (
             lambda: thaw.LayerUnfreezing("encoder.layer.1", layer_decay=2),
             "LayerUnfreezing: layer_decay: received 2; above 0 and at most 1 is needed",
+        ),
+        (lambda: thaw.ImageDataModule(5), "ImageDataModule: folder: received 5; str is needed"),  # type: ignore[arg-type]
+        (
+            lambda: thaw.TextDataModule("moods", "x", {}),  # type: ignore[typeddict-item]
+            "TextDataModule: files.test: is missing",
         ),
         (lambda: thaw.LayerUnfreezing(), "exactly one of start_layer and schedule"),
         (

@@ -12,7 +12,7 @@ from datamodules.images.places import LIST, SAMPLE, place_of, read_list
 from datamodules.inferring.classes import checked_classes
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.labelled import infer_tables, settings_of_own_code
-from datamodules.inferring.splits import SPLIT_NAMES, split_of
+from datamodules.inferring.splits import SPLIT_NAMES, split_of, split_of_folder
 from datamodules.inferring.table_source import LocalTable
 from datamodules.inferring.tables import drawn_test, located, tables_of
 from datamodules.reading.errors import DataError
@@ -93,8 +93,9 @@ def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> Non
     if column is None or path.suffix.lower() not in TEXT_SUFFIXES or not path.is_file():
         return
     table_format = TableFormat(*(settings[key] for key in ("encoding", "delimiter", "quoting")))
-    values = {found.name: found.values for found in LocalTable(path, table_format).columns()}
-    names = [value for value in values[column] if isinstance(value, str)][:SAMPLE]
+    columns = LocalTable(path, table_format).columns([column])
+    values = next(found.values for found in columns if found.name == column)
+    names = [value for value in values if isinstance(value, str)][:SAMPLE]
     if names and place_of(names, path.parent, "train", root) is None:
         msg = (
             f"{path}: column '{column}' looks like the images, but there is no file {names[0]} "
@@ -105,7 +106,12 @@ def check_paths(settings: Mapping[str, Any], findings: Sequence[Finding]) -> Non
 
 
 def _may_have_images(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether open files are looked for among the class folders and lists of a folder."""
+    """Return whether open files are looked for among the class folders and lists of a folder.
+
+    These have one label for each image.
+    """
+    if settings["label_separator"] is not None or isinstance(settings["label_column"], list):
+        return False
     if not folder.is_dir() or (settings["hub"] is not None and not any(folder.iterdir())):
         return False
     return Path(settings["files"]["train"]).suffix.lower() not in TABLES
@@ -126,7 +132,7 @@ def find_splits(folder: Path) -> dict[str, str]:
     lists = find_lists(folder)
     if lists:
         return lists
-    classes, beside = [name for name in names if not split_of(name)], tables_of(folder)
+    classes, beside = [name for name in names if not split_of_folder(name)], tables_of(folder)
     # The images of a class may all be in folders in the class folder, if nothing else names them.
     direct = [name for name in classes if _has_images(folder / name, deep=not beside)]
     if len(direct) > 1 and found:
@@ -160,7 +166,7 @@ def _split_folders(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        split = split_of(name)
+        split = split_of_folder(name)
         if split and Listing().top(folder / name)[0]:
             if split in found:
                 msg = f"{folder}: is {found[split]} or {name} {split}? set data.files.{split}"

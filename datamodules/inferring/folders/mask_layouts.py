@@ -105,7 +105,8 @@ def _with_lists(
     """Return a layout with the lists of names in place of the splits that its places lack."""
     if SPLIT in layout.images or files["train"] != AUTO:
         return layout
-    inside = paths if layout.images == "." else [p for p in paths if p.startswith(layout.images)]
+    start = "" if layout.images == "." else f"{layout.images}/"
+    inside = [path for path in paths if path.startswith(start)]
     ends = Counter(PurePosixPath(path).suffix for path in inside)
     end = layout.image_suffix or ends.most_common(1)[0][0]
     masks = layout.annotations, layout.annotation_suffix

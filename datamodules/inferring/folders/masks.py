@@ -42,10 +42,9 @@ def infer_masks(settings: Mapping[str, Any]) -> list[Finding]:
     Raises:
         DataError: If the folder does not decide a setting.
     """
-    findings: list[Finding] = []
+    folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
     needed = [settings[key] for key in (*_PLACES, "class_list") if key != "image_suffix"]
     if AUTO in settings["files"].values() or None in needed:
-        folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
         findings += _layout(folder, settings)
         settled = with_findings(settings, findings)
         if settings["class_list"] is None:

@@ -47,3 +47,12 @@ def escaped(text: str) -> str:
     """Return a text that OmegaConf reads as it is, also with `${` in it."""
     # Two backslashes before `${` are read as one, and an odd one as the escape.
     return _INTERPOLATION.sub(lambda match: match[1] * 2 + r"\${", text)
+
+
+def escaped_values(value: Any) -> Any:  # noqa: ANN401 - any value of a config
+    """Return nested values that OmegaConf reads as they are, also with `${` in them."""
+    if isinstance(value, dict):
+        return {key: escaped_values(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [escaped_values(inner) for inner in value]
+    return escaped(value) if isinstance(value, str) else value

@@ -1,6 +1,7 @@
 """A type hint as a JSON schema, with the meaning that `engine.config.signatures` gives it."""
 
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ UNIONS = (typing.Union, types.UnionType)
 _ANYTHING: Schema = {}
 _PLAIN: dict[Any, Schema] = {
     str: {"type": "string"},
+    os.PathLike: {"type": "string"},
     bool: {"type": "boolean"},
     int: {"type": "integer"},
     float: {"type": "number"},
