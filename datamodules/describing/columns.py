@@ -73,10 +73,8 @@ class ColumnCounter:
             self._example = _shortened(value)
         if not (isinstance(value, str) and "text" in self._contents):
             self._contents.add(_content(value))
-        try:
-            self._hashes.append(hash(value))
-        except TypeError:  # a list or a mapping
-            self._hashes.append(hash(repr(value)))
+        # The hashes of the numbers -1 and -2 are equal, and lists have none.
+        self._hashes.append(hash(value if isinstance(value, str | bytes) else repr(value)))
 
     def facts(self, rows: int) -> ColumnFacts:
         """Return what was counted in a table of so many rows."""

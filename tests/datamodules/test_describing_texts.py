@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from datamodules.describing.base import Request
+from datamodules.describing.columns import ColumnCounter
 from datamodules.describing.kinds import KINDS, kind_of
 from datamodules.describing.sections import Lengths, share
 from datamodules.describing.texts import MultilabelTextDescription, TextDescription
@@ -166,6 +167,13 @@ def test_inference_is_that_of_training(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", made_rows(20, 1))
     place = {"folder": str(tmp_path / "t.csv"), "data_dir": "data"}
     assert described(tmp_path / "t.csv").findings == TextDataModule.infer(place)
+
+
+def test_different_values_are_counted() -> None:
+    counter = ColumnCounter("stars")
+    for value in (-1, -2, 0, -1, None, [1], [1], "a"):
+        counter.add(value)
+    assert counter.facts(8)[3:5] == (1, 5)
 
 
 def test_lengths_and_shares() -> None:
