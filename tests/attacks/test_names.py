@@ -191,7 +191,7 @@ def test_a_script_logs_one_line_to_the_terminal() -> None:
     )
     assert ended.stderr == "a\\x1b[31m\\u202e\n"
     for name in ("predict", "evaluate"):
-        assert "    log_to_terminal()\n" in (root / "scripts" / f"{name}.py").read_text()
+        assert "    log_to_terminal()\n" in (root / "thaw" / "commands" / f"{name}.py").read_text()
 
 
 def test_a_list_in_a_log_message_keeps_its_indented_lines() -> None:

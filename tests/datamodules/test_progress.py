@@ -87,7 +87,7 @@ def test_long_steps_of_both_halves_report_their_progress(
         (tmp_path / name).write_text("text,label\n" + "".join(rows))
     files = {"train": "train.csv", "val": "val.csv", "test": "test.csv"}
     data = TextDataModule(
-        ".", files, {"vocab_size": 99}, classes=["a", "b"], num_classes=2, data_dir=str(tmp_path)
+        ".", {"vocab_size": 99}, files, classes=["a", "b"], num_classes=2, data_dir=str(tmp_path)
     )
     data.setup()
     assert data.tokenized

@@ -1,6 +1,8 @@
 """Runs the shell commands of a page, at reduced size.
 
 `train.py` trains for one epoch on small data. Networks of the hub are replaced by small random ones.
+A sweep runs two jobs. If a command differs from one of the same page only in plain values, such as
+numbers and names, its config is composed, completed with its data and validated, and not run again.
 What needs a GPU, a cluster or an account is left out of a command, after the whole config has been
 composed. Other programs are checked as far as their arguments can be read.
 """
@@ -19,9 +21,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from engine.config.composing.composition import compose_config
-from engine.sweeps.names import register_resolvers
 from tests.conftest import SAMPLE
+from tests.docs.configs import check_configs, composed, kind_of_command, with_two_jobs
 from tests.docs.workplace import Workplace
 from tests.processes import ROOT, run
 from tests.test_experiments import IMAGES, VIT
@@ -129,14 +130,39 @@ def _train(arguments: list[str], workplace: Workplace) -> None:
         if word.startswith("hydra/launcher="):
             assert word.partition("=")[2] in _LAUNCHERS, word
     kept = [word for word in overrides if not _OUTSIDE.match(word)]
-    more = _adapted(overrides, kept, workplace, sweep=sweep)
+    more = list(_adapted(overrides, kept, workplace, sweep=sweep))
+    plan = kept != overrides or "plan=true" in kept
+    if not workplace.paths and _was_run(kept, workplace, sweep=sweep, plan=plan):
+        check_configs([*kept, *more], workplace, sweep=sweep)
+        return
+    if sweep and not _searches(kept) and not _resumes(kept):
+        kept = list(with_two_jobs(kept))
     scheduled = [w for w in kept if re.match(r"\+?callbacks\.\w+\.schedule=", w)]
     epochs = max(map(int, re.findall(r"(\d+):", " ".join(scheduled))), default=0) + 1
     shrunk = [*_SHRUNK, f"trainer.max_epochs={epochs}"]
-    if kept != overrides:  # the whole config was composed; the rest is validated, with its data
+    if plan:  # the whole config was composed; the rest is validated, with its data
         shrunk.append("plan=true")
     command = [*(["-m"] if sweep else []), *kept, *more, *shrunk]
     _finish(ROOT / "train.py", command, workplace)
+
+
+def _was_run(words: list[str], workplace: Workplace, *, sweep: bool, plan: bool) -> bool:
+    """Whether a command of this page has run that differs only in plain values; remembers it."""
+    if _searches(words) or _resumes(words):
+        return False
+    kind = kind_of_command([*(["-m"] if sweep else []), *words]) - {"plan=true"}
+    if (kind, False) in workplace.run_kinds or (plan and (kind, True) in workplace.run_kinds):
+        return True
+    workplace.run_kinds.add((kind, plan))
+    return False
+
+
+def _searches(words: list[str]) -> bool:
+    return any(word.startswith(("hydra/sweeper=optuna", "sweep=")) for word in words)
+
+
+def _resumes(words: list[str]) -> bool:
+    return "ckpt_path=last" in words or any(word.startswith("sweep.resume=") for word in words)
 
 
 def _finish(program: Path, arguments: list[str], workplace: Workplace) -> None:
@@ -159,12 +185,11 @@ def _adapted(
     overrides: list[str], kept: list[str], workplace: Workplace, *, sweep: bool
 ) -> Iterator[str]:
     """Yield the overrides that make a command run here: a small network, few trials."""
-    searches = any(w.startswith(("hydra/sweeper=optuna", "sweep=")) for w in kept)
-    if searches:
+    if _searches(kept):
         yield "hydra.sweeper.n_trials=2"
     if any(word.startswith("sweep.resume=") for word in kept):
         return
-    for cfg in _composed(overrides, workplace, sweep=sweep):
+    for cfg in composed(overrides, workplace, sweep=sweep):
         workplace.provide_data(cfg)
         if "ckpt_path=last" not in kept:
             small = _small_backbone(cfg, workplace)
@@ -173,24 +198,6 @@ def _adapted(
         yield f"model.backbone={small}"
     if "ckpt_path=last" not in kept and rows:  # embedded data
         yield "data.rows={train: 64, val: 32, test: 32}"
-
-
-def _composed(overrides: list[str], workplace: Workplace, *, sweep: bool) -> Iterator[DictConfig]:
-    """Yield the config of a command; for a sweep, those of its first and last value of each key."""
-    register_resolvers()
-    plain = [w for w in overrides if not w.lstrip("+").startswith(("hydra", "sweep="))]
-    for place in (0, -1) if sweep else (0,):
-        chosen = [_one_value(word, place) if sweep else word for word in plain]
-        with workplace.entered():
-            yield compose_config(chosen)
-
-
-def _one_value(word: str, place: int) -> str:
-    key, _, value = word.partition("=")
-    if re.match(r"(tag|interval|range|choice|log)\(", value):
-        return f"{key.lstrip('+')}=1" if key == "seed" else "seed=1"
-    simple = "," in value and not value.startswith(("[", "{", "'", '"'))
-    return f"{key}={value.split(',')[place]}" if simple else word
 
 
 def _small_backbone(cfg: DictConfig, workplace: Workplace) -> str:

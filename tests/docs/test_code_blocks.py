@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertModel
 
+from engine.config.errors import ConfigError
 from tests.conftest import SAMPLE
 from tests.docs.blocks import Page
+from tests.docs.configs import check_configs, kind_of_command, with_two_jobs
 from tests.docs.workplace import Workplace
 from tests.processes import ROOT, run
 
@@ -97,3 +99,19 @@ def test_what_cannot_be_checked_is_a_fault(
         "skipped without a reason",
     ]
     assert [line.rpartition(": ")[2] for line in page.skipped] == ["needs an account"]
+
+
+def test_a_command_like_one_that_has_run_is_validated(tmp_path: Path) -> None:
+    place = Workplace(tmp_path, tmp_path, lambda kind: tmp_path)
+    assert kind_of_command(["head=bigru", "model.lr=1e-3", "seed=1"]) == {"head=bigru"}
+    assert kind_of_command(["data.files={train: a}", "a.b._target_=c.D"]) == {
+        "data.files={train: a}",
+        "a.b._target_=c.D",
+    }
+    check_configs(["model.lr=1e-3"], place, sweep=False)
+    with pytest.raises(ConfigError, match="received 'fast'"):
+        check_configs(["model.lr=fast"], place, sweep=False)
+    with pytest.raises(ConfigError, match="received 'fast'"):
+        check_configs(["model.lr=1e-3,fast"], place, sweep=True)
+    overrides = ["head=linear,bigru", "seed=range(5)", "model.lr=1e-3"]
+    assert list(with_two_jobs(overrides)) == ["head=linear,bigru", "seed=0", "model.lr=1e-3"]

@@ -37,6 +37,7 @@ class Workplace:
         backbone: A small text encoder with its tokenizer, which takes the place of one of the hub.
         environment: Variables that commands of the page have set.
         paths: Folders of own packages.
+        run_kinds: The kinds of commands that have run, and whether only their plan was printed.
     """
 
     def __init__(self, folder: Path, backbone: Path, run_of: Callable[[str], Path]) -> None:
@@ -45,6 +46,7 @@ class Workplace:
         self._run_of = run_of
         self.environment: dict[str, str] = {}
         self.paths: list[Path] = []
+        self.run_kinds: set[tuple[frozenset[str], bool]] = set()
         self._copies = 0
         self._made: set[Path] = set()
 

@@ -403,7 +403,7 @@ def test_evaluate_finds_data_in_a_renamed_folder(
     for name, seed in (("train", 1), ("val", 2), ("test", 3)):
         write_csv(data / f"{name}.csv", made_rows(24, seed))
     run_folder = train(
-        *SAMPLE[1:], "data=text", "data.folder=moods", "data.classes=[fake,real]",
+        *SAMPLE[1:], "data=text", "model=sample_text_classifier", "data.folder=moods", "data.classes=[fake,real]",
         "data.num_classes=2", "data.text_column=tweet", "data.tokenizer={vocab_size: 100}",
         f"paths.data_dir={data.parent}",
     )  # fmt: skip

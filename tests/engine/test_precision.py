@@ -23,7 +23,7 @@ def config(precision: str = "auto", ckpt_path: str | None = None) -> DictConfig:
             "ckpt_path": ckpt_path,
             "paths": {"data_dir": "data"},
             "cache": {"features": False},
-            "data": {},
+            "data": {"_target_": "datamodules.samples.SampleTextDataModule"},
         }
     )
 

@@ -7,9 +7,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from datamodules.images.listing import IMAGE_SUFFIXES, Listing
 from datamodules.inferring.folders.mask_lists import find_lists
@@ -26,7 +26,8 @@ _LEAST_SHARE = 0.5  # of the images or masks that belong together if two places 
 Suffixes = tuple[str | None, str | None]  # of images and of masks
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """Where the images and masks of a dataset are.
 
     Attributes:
@@ -95,7 +96,7 @@ def _with_image_suffix(layout: Layout, paths: Sequence[str]) -> Layout:
     of_images = {end for end in ends if end.lower() in IMAGE_SUFFIXES}
     if layout.images != "." or layout.image_suffix or len(of_images) > 1 or ends == of_images:
         return layout
-    return layout._replace(image_suffix=of_images.pop())
+    return replace(layout, image_suffix=of_images.pop())
 
 
 def _with_lists(
@@ -110,7 +111,7 @@ def _with_lists(
     end = layout.image_suffix or ends.most_common(1)[0][0]
     masks = layout.annotations, layout.annotation_suffix
     lists = find_lists(folder, files, paths, (layout.images, end), masks)
-    return layout._replace(image_suffix=end, splits=lists) if lists else layout
+    return replace(layout, image_suffix=end, splits=lists) if lists else layout
 
 
 def _layouts(
