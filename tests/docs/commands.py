@@ -195,7 +195,10 @@ def _called(main: Callable[[], int], arguments: list[str], workplace: Workplace)
         redirect_stderr(io.StringIO()) as err,
     ):
         patch.setattr(sys, "argv", ["thaw", *arguments])
-        code = main()
+        try:
+            code = main()
+        except SystemExit as end:  # of argparse
+            code = int(end.code or 0)
     # Hydra's handlers write to this command's stderr.
     logging.getLogger().handlers[:] = handlers
     return code, err.getvalue()
