@@ -74,8 +74,10 @@ def _top(configs: Path, groups: list[str]) -> Iterator[str]:
 def _group(folder: Path) -> Iterator[str]:
     group = folder.name
     yield f"# {group}\n\n{_ABOUT.get(group, '')}\n"
-    for path in sorted(folder.glob("*.yaml")):
-        file = read_config(path, group)
+    files = {path: read_config(path, group) for path in sorted(folder.glob("*.yaml"))}
+    bases = {name for file in files.values() for name in file.starts_from}
+    # The files that others start from come first.
+    for path, file in sorted(files.items(), key=lambda item: item[0].stem not in bases):
         yield f"## {group}={path.stem}\n"
         if file.about:
             yield f"{escape(file.about, quote=False)}\n"
