@@ -1,24 +1,28 @@
 """Runs the shell commands of a page, at reduced size.
 
 `train.py` trains for one epoch on small data. Networks of the hub are replaced by small random ones.
-A sweep runs two jobs. If a command differs from one of the same page only in plain values, such as
-numbers and names, its config is composed, completed with its data and validated, and not run again.
-What needs a GPU, a cluster or an account is left out of a command, after the whole config has been
-composed. Other programs are checked as far as their arguments can be read.
+A sweep runs two jobs, a search one. If a command differs from one of the same page only in plain
+values, such as numbers and names, its config is composed, completed with its data and validated, and
+not run again. What needs a GPU, a cluster or an account is left out of a command, after the whole
+config has been composed. Other programs are checked as far as their arguments can be read.
 """
 
 import argparse
 import importlib
 import importlib.util
+import io
 import itertools
+import logging
 import re
 import runpy
 import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 
+import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import SAMPLE
@@ -166,12 +170,38 @@ def _resumes(words: list[str]) -> bool:
 
 
 def _finish(program: Path, arguments: list[str], workplace: Workplace) -> None:
-    """Run a program to its end, with the own packages of the page."""
+    """Run a program to its end, with the own packages of the page.
+
+    A page without own packages needs no process of its own for a command of Thaw.
+    """
+    command = f"thaw.commands.{program.stem}"
+    if not workplace.paths and importlib.util.find_spec(command) is not None:
+        code, err = _called(importlib.import_module(command).main, arguments, workplace)
+        assert code == 0, f"{program.name} {' '.join(arguments)}: {err[-800:]}"
+        return
     paths = ":".join(map(str, workplace.paths))
     code, _, err = run(
         paths, program, *arguments, program=_call, cwd=workplace.folder, **workplace.environment
     )
     assert code == 0, f"{program.name} {' '.join(arguments)}: {err[-800:]}"
+
+
+def _called(main: Callable[[], int], arguments: list[str], workplace: Workplace) -> tuple[int, str]:
+    """Call a command in this process; returns its exit code and its stderr."""
+    handlers = logging.getLogger().handlers.copy()
+    with (
+        workplace.entered(),
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", ["thaw", *arguments])
+        try:
+            code = main()
+        except SystemExit as end:  # of argparse
+            code = int(end.code or 0)
+    # Hydra's handlers write to this command's stderr.
+    logging.getLogger().handlers[:] = handlers
+    return code, err.getvalue()
 
 
 def _call(paths: str, program: str, *arguments: str) -> None:
@@ -186,7 +216,7 @@ def _adapted(
 ) -> Iterator[str]:
     """Yield the overrides that make a command run here: a small network, few trials."""
     if _searches(kept):
-        yield "hydra.sweeper.n_trials=2"
+        yield "hydra.sweeper.n_trials=1"
     if any(word.startswith("sweep.resume=") for word in kept):
         return
     for cfg in composed(overrides, workplace, sweep=sweep):
