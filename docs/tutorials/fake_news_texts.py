@@ -54,7 +54,8 @@ for axes, metric in ((left, "loss"), (right, "acc")):
 # ## Look at the mistakes
 #
 # `predictions()` has a row for each test text: its label, the predicted class and the
-# probability of each class. `label` and `prediction` are numbers of classes.
+# probability of each class. `label` and `prediction` are names of classes. Three percent of
+# the generated labels are wrong, so a good network also has mistakes of high probability.
 
 # %%
 table = run.predictions()
@@ -79,12 +80,14 @@ _ = axes.legend()
 
 # %% [markdown]
 # ## Predict new texts
+#
+# In these data, the source and the verb decide whether a statement is real.
 
 # %%
 run.predict(
     [
-        "the weather service measured: the ice melts since 3 days",
-        "a viral video swears: the ice holds at 20 degrees",
+        "The weather service measured that at the north lake the ice melts since 3 days",
+        "A viral video swears that at the old bridge the ice holds at 20 degrees",
     ]
 )
 

@@ -75,6 +75,7 @@ pd.crosstab(
 # ## With real data
 #
 # - `thaw train -m experiment=minilm_feature,minilm_bigru_feature 'seed=range(5)'` compares two
-#   heads on the tweets. The frozen network runs once, and all jobs read its stored features.
+#   heads on the tweets. The frozen network runs once for each head, and the jobs read its
+#   stored features.
 # - `thaw train -m experiment=minilm_bigru_feature sweep=bigru_head` searches the head's size
 #   and learning rate. `configs/sweep/bigru_head.yaml` has the search space.
