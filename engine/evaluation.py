@@ -82,6 +82,7 @@ def retest(path: Path, data_dir: str | None = None) -> tuple[Task, int]:
         RunFolderError: If the folder has no tested run, or the test data has changed.
     """
     folder = RunFolder(path)
+    _check_run(folder)
     _recorded(folder)
     cfg, checkpoint = _open_checkpoint(folder)
     if data_dir is not None:
@@ -161,12 +162,15 @@ def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], d
     return place.with_name(f"{place.name}.json")
 
 
+def _check_run(folder: RunFolder) -> None:
+    if not os.path.lexists(folder.config):
+        raise folder.no_run(folder.config.name)
+
+
 def _open_checkpoint(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config and its best checkpoint."""
     filter_known()
-    if not os.path.lexists(folder.config):
-        msg = f"{folder.path} is no run folder: it has no config.yaml"
-        raise RunFolderError(msg)
+    _check_run(folder)
     return read_trained_config(folder.config), load_checkpoint(folder.best_checkpoint)
 
 

@@ -43,11 +43,9 @@ class Run:
         """
         self._folder, self._device = RunFolder(Path(folder)), device
         if self._folder.state is None:
-            msg = (
-                f"{self.folder} is no run folder: it has no status.json; "
-                "give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
-            )
-            raise RunFolderError(msg)
+            advice = "; give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
+            error = self._folder.no_run("status.json", advice)
+            raise error
 
     @property
     def folder(self) -> Path:

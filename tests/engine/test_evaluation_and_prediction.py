@@ -1,6 +1,8 @@
 """Evaluation and prediction with a finished run, from its folder alone."""
 
 import json
+import logging
+import os
 import runpy
 import shutil
 import subprocess
@@ -15,12 +17,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import thaw
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
-from engine.evaluation import evaluate
-from engine.predict import predict
-from run_folders.run_folder import RunFolder
+from engine.evaluation import evaluate, evaluate_on
+from engine.predict import open_run, predict
+from run_folders.run_folder import RunFolder, RunFolderError
 from tests.conftest import ROOT, SAMPLE, Ended, Train, made_rows, write_csv
 from tests.processes import run
 
@@ -90,7 +93,20 @@ def test_evaluate_script_reports_other_metrics_and_other_data(
     done = script("evaluate", tmp_path)
     assert done.code == 1
     assert done.err.strip().splitlines() == [done.err.strip()]
-    assert "has no test metrics" in done.err
+    assert "is no run folder: it has no config.yaml" in done.err
+
+
+def test_a_folder_of_runs_names_them_newest_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old")):
+        RunFolder(tmp_path / name).write_status("finished", "report")
+        os.utime(tmp_path / name / "status.json", (1000 - age, 1000 - age))
+    message = "it has no config.yaml; it holds runs: new, old; give one of them"
+    with pytest.raises(RunFolderError, match=message):
+        evaluate(tmp_path, None)
+    with pytest.raises(RunFolderError, match=message):
+        open_run(tmp_path)
+    with pytest.raises(RunFolderError, match=message.replace("config.yaml", "status.json")):
+        thaw.Run(tmp_path)
 
 
 def test_predictions_on_the_test_texts_equal_those_of_the_run(
