@@ -1,5 +1,6 @@
 """Test a finished run again, or on other labelled data, using only its folder."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from lightning_modules.base import Task
 from run_folders.errors import one_line
 from run_folders.kinds import kind_named, metric_text
 from run_folders.run_folder import RunFolder, RunFolderError
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(path: Path, data_dir: str | None) -> int:
@@ -159,6 +162,7 @@ def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], d
     if datamodule.bad_rows:
         skipped = place.with_name(f"{place.name}.skipped_rows.csv")
         folder.write_table(skipped, [row.as_text() for row in datamodule.bad_rows])
+        log.info("%s lists the rows that were left out", skipped)
     return place.with_name(f"{place.name}.json")
 
 
