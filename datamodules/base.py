@@ -39,7 +39,9 @@ MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects lar
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 TestFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 Workers = Annotated[int, Ge(0)]
-_OTHER_DATA_ADVICE = "fix the file, or leave such rows out with --on-bad-rows skip"
+_OTHER_DATA_ADVICE = (
+    "fix the file, or leave such rows out with --on-bad-rows skip (in Python: on_bad_rows='skip')"
+)
 _MAX_NAMED = 5  # class names listed in a warning
 _TEST_SEED = 0  # of the test split, which is the same for every seed of a run
 

@@ -113,12 +113,17 @@ class Run:
         trained = self._trained
         return results_of(trained.task.kind).predict_samples(trained, inputs)
 
-    def evaluate(self, data: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        on_bad_rows: Literal["error", "skip"] = "error",
+    ) -> dict[str, Any]:
         """Test the best checkpoint again, or on other labelled data.
 
         Args:
             data: A labelled table or folder in the format of the run's test data. The result is
                 also written to `evaluations/` in the run folder. None takes the run's test data.
+            on_bad_rows: For other data: raise an error, or leave bad rows out and list them.
 
         Returns:
             The metrics, and `n`, the number of samples.
@@ -131,7 +136,7 @@ class Run:
         if data is None:
             result = retest(self.folder)[0].results["test"]
             return {"n": result.count, **result.metrics}
-        record = evaluate_on(self.folder, Path(data))
+        record = evaluate_on(self.folder, Path(data), on_bad_rows)
         return self._folder.read_json(str(record.relative_to(self.folder)))
 
     def report(self) -> Path:
