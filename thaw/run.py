@@ -12,6 +12,7 @@ from run_folders.run_folder import RunFolder, RunFolderError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from datamodules.base import TransferDataModule
     from engine.trained_run import TrainedRun
     from lightning_modules.base import Task
 
@@ -88,8 +89,21 @@ class Run:
         return open_run(self.folder, self._device)
 
     def task(self) -> "Task":
-        """Return the LightningModule with its best weights, in eval mode, on the device."""
+        """Return the LightningModule with its best weights, on the device.
+
+        It is in eval mode. Call `task.train()` before you train it further: Lightning's Trainer
+        keeps the mode.
+        """
         return self._trained.task
+
+    def datamodule(self) -> "TransferDataModule[Any]":
+        """Return a new datamodule with the run's settings and state, such as its tokenizer.
+
+        `setup`, which a Trainer calls, reads the data from the place in config.yaml.
+        """
+        from engine.trained_run import restored_data
+
+        return restored_data(self._trained.cfg, self._trained.data_state)
 
     def predict(self, inputs: Any) -> Any:  # noqa: ANN401 - texts, images, tables, paths
         """Predict new samples, as `thaw predict` does.
