@@ -179,6 +179,23 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         msg = f"{path}: {type(self).__name__} reads no other data than its own"
         raise DataError(msg)
 
+    def path_of(self, split: str) -> Path | None:  # noqa: ARG002 - for subclasses
+        """Return the file or folder of a split; None if it has none on this machine."""
+        return None
+
+    def training_splits(self) -> dict[str, _Split]:
+        """Read train and val as they are before training, bad rows left out, and return them.
+
+        The datamodule cannot be used for anything else then.
+
+        Raises:
+            DataError: If the data is missing or cannot be read at all.
+        """
+        self.splits_to_read = "train", "val"
+        splits, _ = self.read_splits()
+        self._draw(splits)
+        return {name: splits[name] for name in self.splits_to_read}
+
     @abstractmethod
     def divide(
         self, split: _Split, fraction: float, seed: int
