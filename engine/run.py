@@ -207,6 +207,7 @@ def _write_start(
     if objects.datamodule.bad_rows:
         rows = [row.as_text() for row in objects.datamodule.bad_rows]
         folder.write_table(folder.skipped_rows, rows)
+        log.info("%s lists the rows that were left out", folder.skipped_rows)
 
 
 def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:
