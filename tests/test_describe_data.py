@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import Ended, Train, made_rows, write_csv
 from tests.datamodules.test_describing_texts import odd_table
@@ -42,10 +43,30 @@ def test_what_is_printed_for_a_table(describe: Describe, tmp_path: Path) -> None
         "CP1252, delimiter ';', quoting csv",
         "odd.csv is not UTF-8; it is read as Windows-1252",
         "  text_column: Message text  # the columns of odd.csv: the only column of texts",
-        "  python train.py data=text data.folder=odd.csv data.label_column=Mood",
+        "  python train.py data=text data.folder=odd.csv data.label_column=Mood "
+        "model.backbone=bert-base-uncased\n",
+        "  bert-base-uncased is the default and downloaded once; model.backbone can be another",
     ):
         assert text in ended.out
     assert not (tmp_path / "configs").exists()
+
+
+def test_every_key_of_the_data_can_be_given(describe: Describe, tmp_path: Path) -> None:
+    odd_table(tmp_path / "odd.csv", encoding="utf-8")
+    words = ("odd.csv", "data.label_column=Mood", "-o", "configs/data/odd.yaml")
+    ended = describe(*words)
+    command = "  python train.py data=odd model.backbone=bert-base-uncased"
+    mend = "2 are not usable, and stop it: mend them, or leave them out:"
+    assert f"{command}\n  {mend}\n{command} data.on_bad_rows=skip\n" in ended.out
+    skip = ("data.on_bad_rows=skip", "data.cleaning.html=true", "data.max_length=7")
+    ended = describe(*words, "--force", *skip)
+    assert ended.code == 0, ended.err
+    assert "training leaves them out and lists them (data.on_bad_rows=skip)" in ended.out
+    assert "longer than 7" in ended.out
+    assert "mend them" not in ended.out
+    written = yaml.safe_load((tmp_path / "configs/data/odd.yaml").read_text())
+    assert written["on_bad_rows"] == "skip"
+    assert (written["cleaning"], written["max_length"]) == ({"html": True}, 7)
 
 
 def test_a_question_is_printed_and_no_config_is_written(describe: Describe, tmp_path: Path) -> None:
@@ -175,10 +196,11 @@ def test_the_config_of_each_kind_is_valid(
 ) -> None:
     """A run plans with the written config, or with the command that needs no config."""
     path = make(tmp_path)
-    command = shlex.split(describe(path).out.splitlines()[-1])
+    printed = describe(path).out.splitlines()
+    command = shlex.split(next(line for line in printed if " model.backbone=" in line))
     ended = describe(path, "-o", "configs/data/own.yaml")
     assert ended.code == 0, ended.err
-    assert ended.out.rstrip().endswith("python train.py data=own")
+    assert "  python train.py data=own model.backbone=" in ended.out
     given = [word.format(backbone=tiny_backbone) for word in overrides]
     words = {"config": ["data=own"], "command": command[2:]}
     for start in starts:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datamodules.describing.sections import Section
+from datamodules.describing.sections import Section, bad_rows_section
+from datamodules.describing.split_facts import SplitFacts
 from datamodules.describing.unclear import folder_section, table_sections
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.splits import dataset_folder
@@ -112,6 +113,25 @@ class Description(ABC):
     @abstractmethod
     def described(self) -> list[Section]:
         """Return the facts that `read` has kept, as sections."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> list[SplitFacts]:
+        """The facts about each split that all kinds of data have, once they are read."""
+
+    @property
+    def bad_count(self) -> int:
+        """Number of samples that cannot be used."""
+        return sum(split.bad_count for split in self.splits)
+
+    @property
+    def skips_bad_rows(self) -> bool:
+        """Whether training leaves out the samples that cannot be used."""
+        return bool(self.settings.get("on_bad_rows") == "skip")
+
+    def bad_rows(self) -> Section | None:
+        """Return the samples that cannot be used; None if all can."""
+        return bad_rows_section(self.splits, skipped=self.skips_bad_rows)
 
     def drawn_notes(self) -> list[str]:
         """Return a sentence for each split that is drawn from train."""

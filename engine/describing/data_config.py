@@ -57,14 +57,34 @@ def check_output(path: Path, *, force: bool) -> None:
         raise ConfigError(msg)
 
 
-def training_command(description: Description, written: Path | None, program: str) -> str:
-    """Return the command that trains on the data.
+def training_lines(
+    description: Description, written: Path | None, program: str, backbone: str
+) -> list[str]:
+    """Return the command that trains on the data, and what can be changed in it.
 
     Args:
         description: The described data.
         written: The config file that was written, if any.
         program: The beginning of the command, such as `python train.py`.
+        backbone: The default of `model.backbone`.
     """
+    command = f"{_command(description, written, program)} model.backbone={_value(backbone)}"
+    language = ", best one for the language of the texts" if "text" in description.template else ""
+    lines = [command]
+    if description.bad_count and not description.skips_bad_rows:
+        lines += [
+            f"{description.bad_count:,} are not usable, and stop it: mend them, or leave them out:",
+            f"{command} data.on_bad_rows=skip",
+        ]
+    lines += [
+        f"{backbone} is the default and downloaded once; model.backbone can be another name"
+        f"{language}, a folder or a finished run"
+    ]
+    return lines
+
+
+def _command(description: Description, written: Path | None, program: str) -> str:
+    """Return the command without the backbone."""
     if written is not None and _is_own(written):
         return f"{program} data={written.stem}"
     words = [f"data={description.template}", f"data.folder={_value(str(description.request.path))}"]

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         default=10_000,
         help="most images that are opened in each split (default: 10000); all are counted",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     log_to_terminal()
     with report_failure() as outcome:
         from engine.describing.describing import describe_data
