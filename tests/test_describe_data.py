@@ -74,11 +74,30 @@ def test_a_question_is_printed_and_no_config_is_written(describe: Describe, tmp_
     ended = describe("odd.csv")
     assert ended.code == 0
     assert "Not clear\n  odd.csv: which column has the labels?" in ended.out
-    assert "answer with data.KEY=VALUE after the path" in ended.out
+    typed = "  python scripts/describe_data.py odd.csv"
+    assert f"answer with one of\n{typed} data.label_column=Author\n" in ended.out
+    assert "  or with --kind, if these are not texts with one label each" in ended.out
+    assert "--kind," not in describe("odd.csv", "--kind", "text").out
     ended = describe("odd.csv", "-o", "configs/data/odd.yaml")
     assert ended.code == 1
     assert "-o configs/data/odd.yaml: not written, as a setting is open" in ended.error
     assert not (tmp_path / "configs").exists()
+
+
+def test_the_command_that_answers_can_be_typed(describe: Describe, tmp_path: Path) -> None:
+    rows = [(f"wash your hands now {i}", "ab"[i % 2], "xy"[i // 30]) for i in range(60)]
+    write_csv(tmp_path / "t.csv", rows, ("text", "Kategorie (geprüft)", "No's, 1"))
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write("one cell\n")
+    printed = describe("t.csv").out
+    assert "Not readable (1)\n  t.csv, row 61 (line 62): " in printed
+    lines = [
+        line for line in printed.splitlines() if " data.label_column=" in line or "'data.l" in line
+    ]
+    assert lines[0].endswith(""" t.csv 'data.label_column="Kategorie (geprüft)"'""")
+    for line in lines:
+        ended = describe(*shlex.split(line)[2:])
+        assert "Classes (2)" in ended.out
 
 
 @pytest.mark.parametrize(

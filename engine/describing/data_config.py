@@ -17,6 +17,7 @@ from run_folders.errors import one_line
 
 _NAME = re.compile(r"[\w-]+", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+_MOST_ANSWERS = 4  # that are listed
 _CONSTANTS = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
 
 
@@ -81,6 +82,27 @@ def training_lines(
         f"{language}, a folder or a finished run"
     ]
     return lines
+
+
+def answers(description: Description, command: str, *, other_kind: bool) -> list[str]:
+    """Return the commands that answer the question, or how it is answered.
+
+    Args:
+        description: The description with a question.
+        command: The command that was typed.
+        other_kind: Whether the kind of data was found, so that `--kind` may be the answer.
+    """
+    kind = f"--kind, if these are not {description.what}"
+    found = [
+        f"{command} {shlex.quote(f'data.{key}={_value(value)}')}"
+        for key, value in description.answers[:_MOST_ANSWERS]
+    ]
+    if not found:
+        key = "answer with data.KEY=VALUE after the path"
+        return [f"{key}, or with {kind}" if other_kind else key]
+    return ["answer with" if len(found) == 1 else "answer with one of", *found] + (
+        [f"or with {kind}"] if other_kind else []
+    )
 
 
 def _command(description: Description, written: Path | None, program: str) -> str:

@@ -16,7 +16,7 @@ from datamodules.reading.errors import DataError
 from datamodules.texts.tokenizing import load_tokenizer
 from engine.config.composing.composition import compose_config
 from engine.config.errors import ConfigError
-from engine.describing.data_config import check_output, config_text, training_lines
+from engine.describing.data_config import answers, check_output, config_text, training_lines
 from run_folders.errors import nearest
 from run_folders.files import write_text
 
@@ -39,6 +39,7 @@ def describe_data(
     max_length: int,
     limit: int,
     program: str,
+    command: str,
     console: "Console",
     *,
     force: bool,
@@ -54,6 +55,7 @@ def describe_data(
         max_length: Number of tokens that training reads.
         limit: Largest number of images that are opened in each split.
         program: The command that trains, such as `python train.py`.
+        command: The command that was typed.
         console: Prints the description.
         force: Whether to replace an existing config file.
 
@@ -66,6 +68,7 @@ def describe_data(
     _check(path, kind)
     if output is not None:
         check_output(output, force=force)
+    kind_is_open = kind is None
     with _messages() as remarks:
         kind = kind or kind_of(path)
         template = compose_config([f"data={kind}"])
@@ -87,8 +90,8 @@ def describe_data(
         if output is not None:
             msg = f"-o {output}: not written, as a setting is open: {description.question}"
             raise ConfigError(msg)
-        answer = "answer with data.KEY=VALUE after the path, or with --kind"
-        print_lines([description.question, answer], "Not clear", console)
+        lines = answers(description, command, other_kind=kind_is_open)
+        print_lines([description.question, *lines], "Not clear", console)
         return
     text = config_text(description)
     if output is not None:
