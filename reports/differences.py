@@ -31,7 +31,10 @@ def differing_settings(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
         known = {text for text, values in zip(texts, found, strict=True) if values}
         if len(known) > 1 and key not in _NO_SETTINGS:
             differing.setdefault((key.rpartition(".")[2], *texts), key)
-    return {key: [_cut(text) for text in texts] for (_, *texts), key in differing.items()}
+    return {
+        key: [_cut(text) for text in texts]
+        for (_, *texts), key in sorted(differing.items(), key=lambda entry: entry[1])
+    }
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - any value of a config

@@ -65,8 +65,8 @@ def test_settings_that_differ_are_listed_and_label_the_runs(tmp_path: Path) -> N
     assert rows == [
         ("model.loss._target_", "my_package.FocalLoss", "losses.CrossEntropy"),
         ("model.loss.gamma", "2.0", "-"),
-        ("model.lr", "0.1", "0.2"),
         ("model.loss.label_smoothing", "-", "0.0"),
+        ("model.lr", "0.1", "0.2"),
     ]
     assert "a/1" in table
     assert "b/2" in table
