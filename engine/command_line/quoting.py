@@ -42,7 +42,7 @@ def parses(override: str) -> bool:
 def unclosed(override: str) -> bool:
     """Return whether an override is the beginning of a list or mapping."""
     value = override.partition("=")[2]
-    pairs = ("[]", "{}")
+    pairs = (("[", "]"), ("{", "}"))
     return value[:1] in ("[", "{") and any(
         value.count(left) > value.count(right) for left, right in pairs
     )
