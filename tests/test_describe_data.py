@@ -56,14 +56,14 @@ def test_every_key_of_the_data_can_be_given(describe: Describe, tmp_path: Path) 
     words = ("odd.csv", "data.label_column=Mood", "-o", "configs/data/odd.yaml")
     ended = describe(*words)
     command = "  python train.py data=odd model.backbone=bert-base-uncased"
-    mend = "2 are not usable, and stop it: mend them, or leave them out:"
+    mend = "2 samples cannot be used and stop it: mend the data, or leave out what is bad:"
     assert f"{command}\n  {mend}\n{command} data.on_bad_rows=skip\n" in ended.out
     skip = ("data.on_bad_rows=skip", "data.cleaning.html=true", "data.max_length=7")
     ended = describe(*words, "--force", *skip)
     assert ended.code == 0, ended.err
     assert "training leaves them out and lists them (data.on_bad_rows=skip)" in ended.out
     assert "longer than 7" in ended.out
-    assert "mend them" not in ended.out
+    assert "mend the data" not in ended.out
     written = yaml.safe_load((tmp_path / "configs/data/odd.yaml").read_text())
     assert written["on_bad_rows"] == "skip"
     assert (written["cleaning"], written["max_length"]) == ({"html": True}, 7)

@@ -70,11 +70,17 @@ def training_lines(
         backbone: The default of `model.backbone`.
     """
     command = f"{_command(description, written, program)} model.backbone={_value(backbone)}"
-    language = ", best one for the language of the texts" if "text" in description.template else ""
+    language = " (best for the language of the texts)" if "text" in description.template else ""
     lines = [command]
     if description.bad_count and not description.skips_bad_rows:
+        count = description.bad_count
+        samples = (
+            "1 sample cannot be used and stops"
+            if count == 1
+            else (f"{count:,} samples cannot be used and stop")
+        )
         lines += [
-            f"{description.bad_count:,} are not usable, and stop it: mend them, or leave them out:",
+            f"{samples} it: mend the data, or leave out what is bad:",
             f"{command} data.on_bad_rows=skip",
         ]
     lines += [
