@@ -47,7 +47,7 @@ def test_one_class_in_the_test_split(
     for name, count, labels in (("train", 32, ("fake", "real")), ("val", 12, ("fake", "real")), ("test", 9, ("real",))):  # fmt: skip
         write_csv(folder / f"{name}.csv", made_rows(count, len(name), labels))
     ended = train(
-        "data=covid_fake_news", f"paths.data_dir={tmp_path / 'data'}", "data.tokenizer={vocab_size: 100}", "data.max_length=32",
+        "data=covid_fake_news", "model=sample_text_classifier", f"paths.data_dir={tmp_path / 'data'}", "data.tokenizer={vocab_size: 100}", "data.max_length=32",
         "trainer.max_epochs=1", "model.backbone.num_hidden_layers=1", "model.backbone.vocab_size=100",
     )  # fmt: skip
     run = shown(ended, "labels of one class only", capsys, tmp_path)
