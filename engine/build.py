@@ -1,5 +1,6 @@
 """Build datamodule, task and trainer from the config, and check that they fit together."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,15 @@ from engine.publishing.loggers import build_loggers
 from engine.trainer import build_trainer, own_callbacks
 from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
-from lightning_modules.networks.backbones.features import HEAD
+from lightning_modules.networks.backbones.features import FEATURES, HEAD
 from lightning_modules.networks.classifier import Classifier
 from run_folders.errors import brief
 from run_folders.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+# Rates of the backbone below this one suit pretrained weights only.
+_LOWEST_RATE_FOR_RANDOM_WEIGHTS = 1e-4
 
 
 @dataclass
@@ -90,6 +96,8 @@ def build(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
     _check_stages_begin(task, cfg.trainer.max_epochs)
     if cfg.train:
         task.new_optimizer()  # raises its errors before anything is computed
+        if source is None:
+            _warn_about_low_rate(cfg.model, task)
     if cfg.train:
         _check_validates(cfg.trainer, len(datamodule.train_dataloader()))
     _check_batch_limits(cfg.trainer, datamodule)
@@ -110,6 +118,24 @@ def check_input_limits(datamodule: TransferDataModule[Any], task: Task) -> None:
     if faults:
         msg = "the data does not fit the backbone"
         raise ConfigError(msg, *faults)
+
+
+def _warn_about_low_rate(model: DictConfig, task: Task) -> None:
+    """Warn if a backbone of random weights, which a mapping builds, has a low learning rate."""
+    backbone, rate = model.get("backbone"), task.lrs[FEATURES]
+    is_random = isinstance(backbone, DictConfig) and "_target_" not in backbone
+    trains = any(parameter.requires_grad for parameter in task.backbone.parameters())
+    if (
+        is_random
+        and trains
+        and model.get("weights") is None
+        and 0 < rate < _LOWEST_RATE_FOR_RANDOM_WEIGHTS
+    ):
+        log.warning(
+            "model.backbone_lr=%g is a rate for pretrained weights, and this backbone has random "
+            "ones; try 1e-3",
+            rate,
+        )
 
 
 def _check_monitor(cfg: DictConfig, datamodule: TransferDataModule[Any], task: Task) -> None:

@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from lightning_modules.distributed import rewrap_ddp, share_of_global_mean
 from lightning_modules.losses.errors import LossError, NonFiniteLossError
 from lightning_modules.metrics.totals import StageResult, StageTotals
-from lightning_modules.networks.backbones.features import BACKBONE, FEATURES, HEAD
+from lightning_modules.networks.backbones.features import BACKBONE, FEATURES, HEAD, BackboneError
 from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, keep_frozen_in_eval
 from lightning_modules.optim.optimizers import OptimizerFactory
 from lightning_modules.optim.schedules import Schedule, linear
@@ -73,6 +73,7 @@ class Task(OptimizedModule):
         check_arguments(type(self), self.hparams)
         self.lrs = {FEATURES: backbone_lr, HEAD: lr}
         self.weight_decay, self.optimizer, self.schedule = weight_decay, optimizer, schedule
+        _check_instance(loss)
         self.loss = self.checked_loss(self.default_loss() if loss is None else loss)
         self.results: dict[str, StageResult] = {}
         self.totals = nn.ModuleDict(
@@ -271,6 +272,17 @@ class Task(OptimizedModule):
         """Return the values that rebuild the backbone without its weights; empty by default."""
         return {}
 
+    def on_fit_start(self) -> None:
+        """Raise `BackboneError` if the data of a plain trainer exceeds what the backbone reads.
+
+        The engine checks it before the plan is printed.
+        """
+        check = getattr(self.trainer.datamodule, "incompatibilities", None)  # type: ignore[attr-defined]
+        faults = check(self.input_limits()) if check and self.logs_metrics else []
+        if faults:
+            msg = "the data does not fit the backbone"
+            raise BackboneError(msg, *faults)
+
     def input_limits(self) -> dict[str, int | None]:
         """Return what the backbone can read at most, for the datamodule; empty by default."""
         return {}
@@ -282,3 +294,14 @@ class Task(OptimizedModule):
             "task": type(self).__name__,
             "backbone": json.dumps(self.backbone_config()),
         }
+
+
+def _check_instance(loss: object) -> None:
+    """Raise `LossError` if a loss that a Python program passes is no module."""
+    if loss is None or isinstance(loss, nn.Module):
+        return
+    if isinstance(loss, type):
+        msg = f"model.loss: received the class {loss.__name__}; give an instance: {loss.__name__}()"
+    else:
+        msg = f"model.loss: received {loss!r}; a torch.nn.Module is needed"
+    raise LossError(msg)

@@ -42,10 +42,8 @@ def parses(override: str) -> bool:
 def unclosed(override: str) -> bool:
     """Return whether an override is the beginning of a list or mapping."""
     value = override.partition("=")[2]
-    pairs = (("[", "]"), ("{", "}"))
-    return value[:1] in ("[", "{") and any(
-        value.count(left) > value.count(right) for left, right in pairs
-    )
+    more = value.count("[") > value.count("]") or value.count("{") > value.count("}")
+    return more and value[0] in "[{"
 
 
 def with_quotes(override: str, *, sweeps: bool) -> str | None:

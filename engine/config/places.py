@@ -16,6 +16,8 @@ from run_folders.own_packages import ENTRY_POINTS, VARIABLE, own_packages
 
 _HEADS = "lightning_modules.networks.heads"
 _GROUPS = "parameter groups have it: set model.lr, model.backbone_lr and model.weight_decay"
+# The variable that says where the own packages are.
+PACKAGE_PATH = "PYTHONPATH"
 # Arguments of the trainer that Thaw sets itself or cannot honour -> what to use. It passes all
 # others on to Lightning; `engine/config/validation/` and `engine/trainer.py` check their values.
 _TRAINER = {
@@ -151,7 +153,9 @@ def resolve_target(name: object, path: str) -> Any:  # noqa: ANN401 - a class, o
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        msg = f"received {name!r}; cannot import {module_name}: {error}"
+        foreign = _inside(module_name, tuple(own))
+        advice = f"; install it, or set {PACKAGE_PATH} to the folder that contains it"
+        msg = f"received {name!r}; cannot import {module_name}: {error}{advice if foreign else ''}"
         raise ConfigError(msg) from error
     found = getattr(module, attribute, None)
     if found is None:
@@ -192,7 +196,7 @@ def _not_expected(name: str, place: Place, own: list[str]) -> str:
     )
     advice = (
         f"if you trust the package {package}, install it with an entry point of {ENTRY_POINTS}, "
-        f"or set {VARIABLE}={package}"
+        f"or set {VARIABLE}={package} and {PACKAGE_PATH} to the folder that contains it"
         if place.own_packages and foreign
         else ""
     )

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from engine.config.composing.composition import escaped_values
 from engine.config.errors import ConfigError
 from engine.config.objects import class_count_faults, object_faults
-from engine.config.places import resolve_target
+from engine.config.places import PACKAGE_PATH, resolve_target
 from engine.config.precision import full_name
 from engine.config.redaction import redacted
 from engine.config.signatures import parameters_of
@@ -96,7 +96,9 @@ def read_trained_config(path: Path) -> DictConfig:
     faults = absent or [*object_faults(nodes), *class_count_faults(plain)]
     if faults:
         fault = next((each for each in faults if each[0].endswith("_target_")), faults[0])
-        msg = f"{path}: {': '.join(fault)}; {_ADVICE}"
+        # The fault of an own package that is not found says itself what to do.
+        advice = "" if PACKAGE_PATH in fault[1] else f"; {_ADVICE}"
+        msg = f"{path}: {': '.join(fault)}{advice}"
         raise ConfigError(msg)
     for name, parameter in parameters_of(resolve_target(cfg.data._target_, "data")).items():
         default = parameter.default

@@ -148,3 +148,14 @@ def test_plan_does_not_change_an_existing_folder(train: Train) -> None:
         for path in folder.rglob("*")
         if path.is_file() and path.name != "train.log"
     } == before
+
+
+def test_a_low_rate_for_random_weights_is_reported(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # a plan deletes the folders that are empty
+    line = (
+        "model.backbone_lr=2e-05 is a rate for pretrained weights, and this backbone has random "
+        "ones; try 1e-3"
+    )
+    assert line in train(*SAMPLE, "model.backbone_lr=2e-5", "plan=true").err
+    for other in ("model.backbone_lr=1e-3", "model.freeze_backbone=true"):
+        assert "pretrained weights" not in train(*SAMPLE, other, "plan=true").err

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from engine.config.recorded import FORMAT, read_config, write_config
+from engine.config.errors import ConfigError
+from engine.config.recorded import FORMAT, read_config, read_trained_config, write_config
 from engine.old_names import RemovedError
+from run_folders.own_packages import VARIABLE
 from run_folders.run_folder import RunFolderError
 from run_folders.untrusted import DamagedFileError
 
@@ -70,3 +72,27 @@ def test_words_are_translated_in_a_config_of_version_0_1_only(tmp_path: Path) ->
     assert "optimizer" not in read_config(path).model
     with pytest.raises(RemovedError, match="not trained further"):
         read_config(path, to_train=True)
+
+
+def test_a_loss_of_an_own_package_that_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "format: 2\n"
+        "model: {_target_: lightning_modules.text_classifier.TextClassifier, num_classes: 2, "
+        "backbone: x, loss: {_target_: my_package.losses.FocalLoss}}\n"
+        "data: {_target_: datamodules.samples.SampleTextDataModule}\n"
+        "trainer: {_target_: lightning.Trainer}\n"
+    )
+    where = "PYTHONPATH to the folder that contains it"
+    with pytest.raises(ConfigError) as raised:
+        read_trained_config(path)
+    assert str(raised.value).endswith(f"or set THAW_COMPONENTS=my_package and {where}")
+    monkeypatch.setenv(VARIABLE, "my_package")
+    with pytest.raises(ConfigError) as raised:
+        read_trained_config(path)
+    assert str(raised.value) == (
+        f"{path}: model.loss._target_: received 'my_package.losses.FocalLoss'; cannot import "
+        f"my_package.losses: No module named 'my_package'; install it, or set {where}"
+    )

@@ -107,6 +107,14 @@ def test_texts_under_a_plain_trainer(tiny_backbone: Path, tmp_path: Path) -> Non
         (lambda: thaw.LinearHead(2, 2, 1.0), "LinearHead: dropout: received 1.0; 0 to 0.999"),
         (lambda: thaw.CrossEntropy(1.0), "CrossEntropy: label_smoothing: received 1.0; 0 to 0.999"),
         (
+            lambda: thaw.TextClassifier(BACKBONE, 2, loss=thaw.CrossEntropy),
+            "model.loss: received the class CrossEntropy; give an instance: CrossEntropy()",
+        ),
+        (
+            lambda: thaw.ImageClassifier(PIXELS, 2, loss="cross_entropy"),
+            "model.loss: received 'cross_entropy'; a torch.nn.Module is needed",
+        ),
+        (
             lambda: thaw.UpsampledCrossEntropy("much"),
             "UpsampledCrossEntropy: label_smoothing: received 'much'; float is needed",
         ),
@@ -124,6 +132,13 @@ def test_a_layer_that_does_not_exist_is_named_before_training(tmp_path: Path) ->
     unfreezing = thaw.LayerUnfreezing(start_layer="nonsense")
     with pytest.raises(thaw.UserError, match="nonsense"):
         trainer(tmp_path, unfreezing).fit(task, thaw.SampleTextDataModule())
+
+
+def test_a_vocabulary_larger_than_the_network_is_named_before_training(tmp_path: Path) -> None:
+    task = thaw.TextClassifier(BACKBONE, num_classes=2)
+    ids = r"data.tokenizer: it has \d+ ids; the backbone has 120: they belong to different models"
+    with pytest.raises(thaw.UserError, match=f"the data does not fit the backbone\n  {ids}"):
+        trainer(tmp_path).fit(task, thaw.SampleTextDataModule())
 
 
 def test_a_copy_of_a_task_is_built_from_its_hyperparameters() -> None:
