@@ -39,7 +39,9 @@ MaxPixels = Annotated[int, Interval(ge=1, le=178_956_970)]  # Pillow rejects lar
 ValFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 TestFraction = Annotated[float, Interval(ge=0.001, le=0.999)]
 Workers = Annotated[int, Ge(0)]
-_OTHER_DATA_ADVICE = "fix the file, or leave such rows out with --on-bad-rows skip"
+_OTHER_DATA_ADVICE = (
+    "fix the file, or leave such rows out with --on-bad-rows skip (in Python: on_bad_rows='skip')"
+)
 _MAX_NAMED = 5  # class names listed in a warning
 _TEST_SEED = 0  # of the test split, which is the same for every seed of a run
 
@@ -176,6 +178,23 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """
         msg = f"{path}: {type(self).__name__} reads no other data than its own"
         raise DataError(msg)
+
+    def path_of(self, split: str) -> Path | None:  # noqa: ARG002 - for subclasses
+        """Return the file or folder of a split; None if it has none on this machine."""
+        return None
+
+    def training_splits(self) -> dict[str, _Split]:
+        """Read train and val as they are before training, bad rows left out, and return them.
+
+        The datamodule cannot be used for anything else then.
+
+        Raises:
+            DataError: If the data is missing or cannot be read at all.
+        """
+        self.splits_to_read = "train", "val"
+        splits, _ = self.read_splits()
+        self._draw(splits)
+        return {name: splits[name] for name in self.splits_to_read}
 
     @abstractmethod
     def divide(

@@ -37,6 +37,7 @@ from datamodules.reading.sources import (
     Files,
     check_drawn,
     check_hub_columns,
+    existing_file,
     hub_table,
     split_sources,
     wanted_files,
@@ -223,6 +224,10 @@ class ImageDataModule(ImageBatches):
             bad += faults
         self._check_padding(splits)
         return splits, bad
+
+    def path_of(self, split: str) -> Path | None:
+        """Return the folder, table or list of a split; see the base class."""
+        return existing_file(self.data_dir, self.folder, self.files, split)
 
     def read_test_data(self, path: Path) -> tuple[ImageSplit, list[BadRow]]:
         """Read a labelled table or folder; see the base class.

@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.base import Split, TransferDataModule
 from datamodules.reading.formats import FoundFormat, TableFormat, find_format
 from datamodules.reading.label_settings import check_classes, label_reader
-from datamodules.reading.labels import LabelReader
+from datamodules.reading.labels import ClassLabels, LabelReader
 from datamodules.reading.splits import grouped_split
 from datamodules.reading.tables import TEXT_SUFFIXES
 
@@ -103,11 +103,26 @@ class LabelledDataModule(TransferDataModule[_Split], Generic[_Split]):
         return self.formats[split]
 
     def describe(self) -> dict[str, Any]:
-        """Return the facts of the base class, and the format of each split's table."""
+        """Return the facts of the base class, and those of tables and labels.
+
+        For each split: the format of its table, and the number of groups. For train: the class with
+        the most samples.
+        """
         facts = super().describe()
         for split, found in self.formats.items():
             if split in facts:
                 facts[split]["format"] = str(found)
+        for name, split_data in self.splits.items():
+            if split_data.groups is not None:
+                count = len(np.unique(split_data.groups))
+                facts[name] |= {"group_column": self.group_column, "groups": count}
+        if "train" in self.splits and isinstance(self.labels, ClassLabels):
+            counts = np.bincount(self.splits["train"].labels)
+            share = round(float(counts.max() / counts.sum()), 4)
+            facts["train"]["largest_class"] = {
+                "name": self.labels.class_names[int(counts.argmax())],
+                "share": share,
+            }
         return facts
 
     def divide(

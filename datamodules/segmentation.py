@@ -1,6 +1,7 @@
 """Images with masks from folders, Parquet or the hub; a new dataset needs only a YAML file."""
 
 import io
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ from datamodules.reading.sources import (
 )
 from datamodules.reading.splits import random_split
 from run_folders.signatures.checking import check_arguments
+
+log = logging.getLogger(__name__)
 
 
 class SegmentationState(SizeState):
@@ -220,11 +223,24 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             bad += faults
         return splits, bad
 
+    def path_of(self, split: str) -> Path | None:
+        """Return the file or folder of the images of a split; see the base class."""
+        name = self.files.get(split)
+        path = Path(self.data_dir, self.folder, self.reader.place(name)) if name else None
+        return path.resolve() if path and path.exists() else None
+
     def read_test_data(self, path: Path) -> tuple[SegmentationSplit, list[BadRow]]:
-        """Read a Parquet file, or a folder in the layout of the dataset; see the base class."""
+        """Read a Parquet file, or a folder; see the base class.
+
+        The folder is one split, or has the layout of the dataset. Then its test split is read, or
+        train where the dataset has no test split.
+        """
         root, name = path.parent, path.name
-        if path.is_dir():  # in the layout of the dataset, whose test split may be drawn from train
+        if path.is_dir():
             root, name = path, self.files.get("test") or self.files["train"]
+            if not self.reader.has_folders(root, name) and self.reader.has_folders(root, "."):
+                name = "."
+            log.info("%s: the images are those of %s", path, root / self.reader.place(name))
         pairs = self.reader.read(root, name, "test")
         return check_pairs(pairs, "test", self.class_list, self.decoding)
 

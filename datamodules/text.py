@@ -27,6 +27,7 @@ from datamodules.reading.sources import (
     AUTO_FILES,
     Files,
     check_drawn,
+    existing_file,
     hub_table,
     split_sources,
     wanted_files,
@@ -193,6 +194,10 @@ class TextDataModule(LabelledDataModule[TextSplit]):
     def _reader_of(self, split: str) -> RowReader:
         """Return the reader of a split; only train is divided, so only it needs groups."""
         return self.reader if split == "train" else replace(self.reader, group_column=None)
+
+    def path_of(self, split: str) -> Path | None:
+        """Return the table of a split; see the base class."""
+        return existing_file(self.data_dir, self.folder, self.files, split)
 
     def read_test_data(self, path: Path) -> tuple[TextSplit, list[BadRow]]:
         """Read a labelled table; see the base class. It need not have the dataset's ids."""

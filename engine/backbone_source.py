@@ -60,6 +60,26 @@ class BackboneSource:
         task.backbone.load_state_dict({name: self.weights[name] for name in names})
 
 
+def backbone_text(model: Mapping[str, Any], source: BackboneSource | None) -> str | None:
+    """Return the backbone and where its weights are from; None if the model has no such key.
+
+    Args:
+        model: The node `model` of the config.
+        source: The finished run that the weights are from, if any.
+    """
+    value, file = model.get("backbone"), model.get("weights")
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return str(value["_target_"])
+        name = value.get("architecture") or value.get("model_type")
+        return f"{name} (random weights)" if file is None else f"{name} (weights: {file})"
+    if source is not None:
+        return f"{value} (a finished run, epoch {source.facts['epoch']})"
+    return f"{value} (pretrained)" if file is None else f"{value} (weights: {file})"
+
+
 def backbone_source(cfg: DictConfig) -> BackboneSource | None:
     """Open the finished run that `model.backbone` names; return None if it names no run folder.
 

@@ -1,5 +1,6 @@
 """Test a finished run again, or on other labelled data, using only its folder."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 from rich.table import Table
 
-from datamodules.base import TransferDataModule
+from datamodules.base import TransferDataModule, fingerprint
 from datamodules.reading.errors import DataError
 from engine.build import check_input_limits
 from engine.checkpoints import load_checkpoint
@@ -18,12 +19,19 @@ from engine.processes.determinism import keeping_determinism
 from engine.processes.library_warnings import filter_known
 from engine.processes.terminal import console
 from engine.results import task_loss, write_parquet
-from engine.trained_run import data_from_checkpoint, model_from_checkpoint
+from engine.trained_run import (
+    data_from_checkpoint,
+    data_state,
+    model_from_checkpoint,
+    restored_data,
+)
 from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
 from run_folders.errors import one_line
 from run_folders.kinds import kind_named, metric_text
 from run_folders.run_folder import RunFolder, RunFolderError
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(path: Path, data_dir: str | None) -> int:
@@ -82,6 +90,7 @@ def retest(path: Path, data_dir: str | None = None) -> tuple[Task, int]:
         RunFolderError: If the folder has no tested run, or the test data has changed.
     """
     folder = RunFolder(path)
+    _check_run(folder)
     _recorded(folder)
     cfg, checkpoint = _open_checkpoint(folder)
     if data_dir is not None:
@@ -142,8 +151,53 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
         if metric.name in result.metrics:
             shown.add_row(metric.title, metric.text(result.metrics[metric.name]))
     console().print(shown)
+    own = restored_data(cfg, data_state(cfg, checkpoint, folder.best_checkpoint))
+    _warn_of_trained_data(folder, own, datamodule, data.resolve())
     print(one_line(target))
     return target
+
+
+def _warn_of_trained_data(
+    folder: RunFolder,
+    own: TransferDataModule[Any],
+    evaluated: TransferDataModule[Any],
+    data: Path,
+) -> None:
+    """Warn if samples are in the train or val split of the run.
+
+    The run's data is read again if it is texts, or if `data` is its train or val split, a part of
+    it, or a folder with it. Other data would take long to read.
+
+    Args:
+        folder: The run folder.
+        own: The run's datamodule, not set up.
+        evaluated: The datamodule with the samples.
+        data: File or folder of the samples.
+    """
+    places = [place for place in map(own.path_of, ("train", "val")) if place is not None]
+    related = any(data.is_relative_to(each) or each.is_relative_to(data) for each in places)
+    if not related and not (places and own.inputs == "texts"):
+        return
+    recorded = folder.read_json("provenance.json").get("data", {}).get("train", {})
+    try:
+        splits = own.training_splits()
+    except DataError:
+        splits = {}
+    if not splits or fingerprint(splits["train"].rows()) != recorded.get("sha256"):
+        if related:  # the data has changed since
+            log.warning("%s is of the data of this run: its metrics may be too good", data)
+        return
+    known = {name: set(split.sample_keys()) for name, split in splits.items()}
+    keys = list(evaluated.splits["test"].sample_keys())
+    shared = {name: sum(key in known[name] for key in keys) for name in known}
+    found = [(name, count) for name, count in shared.items() if count]
+    if found:
+        (name, count), *more = found
+        log.warning(
+            "%d of %d %s are in the %s split of this run%s, so these metrics are too good",
+            count, len(keys), evaluated.sample_noun, name,
+            "".join(f" (and {other} in {split})" for split, other in more),
+        )  # fmt: skip
 
 
 def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], data: Path) -> Path:
@@ -158,15 +212,19 @@ def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], d
     if datamodule.bad_rows:
         skipped = place.with_name(f"{place.name}.skipped_rows.csv")
         folder.write_table(skipped, [row.as_text() for row in datamodule.bad_rows])
+        log.info("%s lists the rows that were left out", skipped)
     return place.with_name(f"{place.name}.json")
+
+
+def _check_run(folder: RunFolder) -> None:
+    if not os.path.lexists(folder.config):
+        raise folder.no_run(folder.config.name)
 
 
 def _open_checkpoint(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config and its best checkpoint."""
     filter_known()
-    if not os.path.lexists(folder.config):
-        msg = f"{folder.path} is no run folder: it has no config.yaml"
-        raise RunFolderError(msg)
+    _check_run(folder)
     return read_trained_config(folder.config), load_checkpoint(folder.best_checkpoint)
 
 

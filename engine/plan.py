@@ -58,7 +58,11 @@ class Stage:
 
 
 def make_plan(
-    task: Task, trainer: lightning.Trainer, train_batches: int, data: dict[str, Any]
+    task: Task,
+    trainer: lightning.Trainer,
+    train_batches: int,
+    data: dict[str, Any],
+    backbone: str | None,
 ) -> dict[str, Any]:
     """Describe what a run would do.
 
@@ -67,17 +71,21 @@ def make_plan(
         trainer: The built trainer.
         train_batches: Batches per epoch; 0 if nothing is trained.
         data: The datamodule's description of its splits.
+        backbone: The backbone and where its weights are from.
 
     Returns:
         Plain values for plan.json: rows, totals, stages of unfreezing, batches per epoch, limits of
-        epochs and steps, precision, device, samples, share of padding, truncated texts.
+        epochs and steps, precision, device, samples, share of padding, truncated texts,
+        backbone, groups, largest class of train.
     """
     task.train()
     splits = {split: data[split] for split in ("train", "val", "test") if split in data}
     rows = [row for name in task.lrs for row in _rows(task, name)]
     top = [row for row in rows if row.depth == 0]
     nodes = f"{trainer.num_nodes} nodes of " if trainer.num_nodes > 1 else ""
+    train = data.get("train", {})
     return {
+        "backbone": backbone,
         "rows": [asdict(row) for row in rows],
         "parameters": {
             "total": sum(r.parameters for r in top),
@@ -96,7 +104,10 @@ def make_plan(
             for split, facts in data.items()
             if isinstance(facts, dict) and "format" in facts
         },
-        "padding_share": data.get("train", {}).get("padding_share"),
+        "group_column": train.get("group_column"),
+        "groups": {s: facts["groups"] for s, facts in splits.items() if "groups" in facts},
+        "largest_class": train.get("largest_class"),
+        "padding_share": train.get("padding_share"),
         "truncated": {
             split: facts["truncated"] for split, facts in splits.items() if "truncated" in facts
         },
@@ -193,10 +204,11 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
         _print_stages(plan["stages"], console)
     frozen = totals["total"] - totals["trainable"]
     console.print(f"never trained: {frozen:,} parameters", highlight=False)
-    samples = ", ".join(f"{split} {count:,}" for split, count in plan["samples"].items())
+    if plan["backbone"]:
+        console.print(f"backbone: {plan['backbone']}", highlight=False, markup=False)
+    _print_samples(plan, console)
     padding = plan["padding_share"]
     padding_text = "" if padding is None else f", {padding:.1%} of the tokens padding"
-    console.print(f"samples: {samples}", highlight=False)
     by_format: dict[str, list[str]] = {}
     for split, found in plan["formats"].items():
         by_format.setdefault(found, []).append(split)
@@ -216,6 +228,19 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
             highlight=False,
         )
     console.print(f"precision: {plan['precision']}; device: {plan['device']}", highlight=False)
+
+
+def _print_samples(plan: dict[str, Any], console: Console) -> None:
+    """Print the samples and groups of each split, and the largest class."""
+    samples = ", ".join(f"{split} {count:,}" for split, count in plan["samples"].items())
+    largest = plan["largest_class"]
+    if largest:
+        samples += f"; largest class of train: {largest['name']} {largest['share']:.1%}"
+    console.print(f"samples: {samples}", highlight=False, markup=False)
+    if plan["groups"]:
+        groups = ", ".join(f"{split} {count:,}" for split, count in plan["groups"].items())
+        text = f"grouped by {plan['group_column']}: {groups} groups"
+        console.print(text, highlight=False, markup=False)
 
 
 def _epochs(plan: dict[str, Any]) -> str:

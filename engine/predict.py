@@ -100,8 +100,7 @@ def open_run(path: Path, device: str | None = None) -> TrainedRun:
     """
     folder = RunFolder(path)
     if not os.path.lexists(folder.config):
-        msg = f"{folder.path} is no run folder: it has no config.yaml"
-        raise RunFolderError(msg)
+        raise folder.no_run(folder.config.name)
     cfg = read_trained_config(folder.config)
     checkpoint = load_checkpoint(folder.best_checkpoint)
     state = data_state(cfg, checkpoint, folder.best_checkpoint)

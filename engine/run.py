@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
+from engine.backbone_source import backbone_text
 from engine.build import RunObjects, build
 from engine.checkpoints import (
     AtomicCheckpointIO,
@@ -151,7 +152,8 @@ def _plan(
     recorded = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
     cache_plan = plan_cache(cfg, objects, checkpoint_path, recorded)
     batches = len(objects.datamodule.train_dataloader()) if cfg.train else 0
-    plan = make_plan(objects.task, objects.trainer, batches, data)
+    backbone = backbone_text(cfg.model, objects.source)
+    plan = make_plan(objects.task, objects.trainer, batches, data, backbone)
     return cache_plan, {**plan, "features": cache_plan.facts()}
 
 
@@ -207,6 +209,7 @@ def _write_start(
     if objects.datamodule.bad_rows:
         rows = [row.as_text() for row in objects.datamodule.bad_rows]
         folder.write_table(folder.skipped_rows, rows)
+        log.info("%s lists the rows that were left out", folder.skipped_rows)
 
 
 def _fit(folder: RunFolder, objects: RunObjects, checkpoint_path: Path | None) -> None:

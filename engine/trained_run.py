@@ -131,10 +131,20 @@ def data_from_checkpoint(
     Returns:
         The datamodule.
     """
-    state = data_state(cfg, checkpoint, path)
+    datamodule = restored_data(cfg, data_state(cfg, checkpoint, path))
+    datamodule.splits_to_read, datamodule.test_data = ("test",), test_data
+    datamodule.setup()
+    return datamodule
+
+
+def restored_data(cfg: DictConfig, state: dict[str, Any]) -> TransferDataModule[Any]:
+    """Build a run's datamodule with its state, such as the tokenizer; `setup` reads the data.
+
+    Args:
+        cfg: The config from the run's config.yaml.
+        state: The state of the datamodule in a checkpoint; see `data_state`.
+    """
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
     datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
-    datamodule.splits_to_read, datamodule.test_data = ("test",), test_data
     datamodule.load_state_dict(state)
-    datamodule.setup()
     return datamodule

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from reports import plots
+from reports.differences import differing_settings, have_same_loss, short_labels
 from reports.groups import Group, group_by_seed
 from reports.kinds.base import page_of_run
 from reports.page import environment, line
 from reports.record import RunRecord, read_run
 from reports.statistics import mcnemar_exact
 from run_folders.files import write_text
-from run_folders.kinds import metric_of, metrics_by_name
+from run_folders.kinds import metrics_by_name
+from run_folders.metrics import LOSS
 
 _STAGES = {"val": "validation", "train": "training"}
 _MAX_LINES = 12
@@ -32,10 +34,15 @@ def write_comparison(paths: list[Path], target: Path) -> Path:
         The path of the page.
     """
     runs = [read_run(path) for path in paths]
-    names = distinct_names(runs)
+    differing = differing_settings(runs)
+    folders = distinct_names(runs)
+    names = short_labels(differing) or folders
     template = environment().get_template("compare.html.j2")
     page = template.render(
-        title=f"Comparison of {', '.join(names)}", **comparison_context(runs, names)
+        title=f"Comparison of {', '.join(names)}",
+        differing=differing,
+        folders=folders,
+        **comparison_context(runs, names),
     )
     write_text(target, page)
     return target
@@ -77,6 +84,7 @@ def comparison_context(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[
             for n, r in zip(names, runs, strict=True)
         ],
         "curves": _curves(runs, names),
+        "different_losses": not have_same_loss(runs),
         "drawn": _MAX_LINES,
         "comparisons": list(dict.fromkeys(page_of_run(run).comparison for run in runs)),
         "pairs": _pairs(runs, names) if len(runs) <= _MAX_TESTED else [],
@@ -93,7 +101,8 @@ def _row(group: Group, first: Group, stage: str) -> dict[str, Any]:
         summary, base = group.summary(stage, key), first.summary(stage, key)
         if summary is not None:
             difference = None
-            if base is not None and group is not first:
+            comparable = key != LOSS.name or have_same_loss([group.first, first.first])
+            if base is not None and group is not first and comparable:
                 difference = metric.difference(summary.mean - base.mean)
             cells[key] = {"summary": summary, "difference": difference}
     return {
@@ -108,7 +117,9 @@ def _curves(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, str]:
     drawn = {}
     metrics = metrics_by_name(run.kind for run in runs).values()
     curves = [("val", metric) for metric in metrics if "comparison" in metric.shown]
-    curves.append(("train", metric_of("loss")))
+    curves.append(("train", LOSS))
+    if not have_same_loss(runs):
+        curves = [(stage, metric) for stage, metric in curves if metric.name != LOSS.name]
     for stage, metric in curves:
         column, title = f"{stage}/{metric.name}", f"{_STAGES[stage]} {metric.title}"
         lines = {

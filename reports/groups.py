@@ -105,12 +105,20 @@ def _group_key(run: RunRecord) -> tuple[Any, ...] | None:
 
 def _compared_values(config: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the config values that are equal in all runs of a group, with their dotted keys."""
+    return sorted(
+        (key, repr(value))
+        for key, value in settings(config).items()
+        if key.rpartition(".")[2] != _SEED
+    )
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value for the values of a config that affect metrics."""
     values = leaves(config)
     if values.get("ckpt_path") == "last":  # A resumed run equals one that was not stopped.
         values["ckpt_path"] = None
-    kept = [
-        key
-        for key in values
-        if key.rpartition(".")[2] != _SEED and not f"{key}.".startswith(_KEYS_WITHOUT_EFFECT)
-    ]
-    return sorted((key, repr(values[key])) for key in kept)
+    return {
+        key: value
+        for key, value in values.items()
+        if not f"{key}.".startswith(_KEYS_WITHOUT_EFFECT)
+    }

@@ -59,9 +59,15 @@ class UserError(Exception):
 def brief(error: BaseException, max_chars: int | None = 200) -> str:
     """Return the text of another library's error on one line.
 
-    The text is cut to `max_chars` characters. An error without a text is named by its class.
+    A text of more than `max_chars` characters is cut after its last whole sentence, or else its
+    last whole word. An error without a text is named by its class.
     """
-    return " ".join(str(error).split())[:max_chars] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if max_chars is None or len(text) <= max_chars:
+        return text
+    sentences = text[:max_chars].rpartition(". ")[0]
+    words = text[:max_chars].rpartition(" ")[0] or text[:max_chars]
+    return sentences if len(sentences) > max_chars // 2 else f"{words} ..."
 
 
 def loading_reason(error: BaseException) -> str:

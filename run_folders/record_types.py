@@ -94,6 +94,13 @@ class Features(TypedDict):
     reason: NotRequired[str]
 
 
+class LargestClass(TypedDict):
+    """The class of train with the most samples, in plan.json and provenance.json."""
+
+    name: str
+    share: float
+
+
 class Plan(TypedDict):
     """plan.json."""
 
@@ -109,6 +116,10 @@ class Plan(TypedDict):
     features: NotRequired[Features]
     samples: NotRequired[dict[str, int]]
     formats: NotRequired[dict[str, str]]
+    backbone: NotRequired[str | None]
+    group_column: NotRequired[str | None]
+    groups: NotRequired[dict[str, int]]
+    largest_class: NotRequired[LargestClass | None]
     max_epochs: NotRequired[float | None]  # -1 for no limit, as for the steps
     max_steps: NotRequired[float | None]
     overfit_batches: NotRequired[float]
@@ -141,6 +152,9 @@ class Split(TypedDict):
     max_length: NotRequired[int]
     tokens: NotRequired[int]
     unknown_tokens: NotRequired[int]
+    group_column: NotRequired[str]
+    groups: NotRequired[int]
+    largest_class: NotRequired[LargestClass]
 
 
 class Overlap(TypedDict):

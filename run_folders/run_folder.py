@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from run_folders.csv_text import csv_writer
-from run_folders.errors import UserError, brief
+from run_folders.errors import UserError, brief, shortened
 from run_folders.files import remove_if_empty, write_text
 from run_folders.record_types import RECORD_TYPES, history_fault
 from run_folders.untrusted import DamagedFileError, damaged, read_json, read_text
@@ -123,6 +123,20 @@ class RunFolder:
         except DamagedFileError:
             return "damaged"
         return state
+
+    def no_run(self, missing: str, advice: str = "") -> RunFolderError:
+        """Return the error for a folder without a run; it names the runs in it, newest first.
+
+        Args:
+            missing: The file that a run folder would have.
+            advice: Next step for the user, if there are no runs in it.
+        """
+        begun = self.path.glob("*/status.json")
+        inside = sorted(begun, key=lambda path: path.lstat().st_mtime, reverse=True)
+        if inside:
+            names = shortened(path.parent.name for path in inside)
+            advice = f"; it holds runs: {names}; give one of them"
+        return RunFolderError(f"{self.path} is no run folder: it has no {missing}{advice}")
 
     @property
     def is_unfinished(self) -> bool:

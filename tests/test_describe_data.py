@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import Ended, Train, made_rows, write_csv
 from tests.datamodules.test_describing_texts import odd_table
@@ -42,10 +43,30 @@ def test_what_is_printed_for_a_table(describe: Describe, tmp_path: Path) -> None
         "CP1252, delimiter ';', quoting csv",
         "odd.csv is not UTF-8; it is read as Windows-1252",
         "  text_column: Message text  # the columns of odd.csv: the only column of texts",
-        "  python train.py data=text data.folder=odd.csv data.label_column=Mood",
+        "  python train.py data=text data.folder=odd.csv data.label_column=Mood "
+        "model.backbone=bert-base-uncased\n",
+        "  bert-base-uncased is the default and downloaded once; model.backbone can be another",
     ):
         assert text in ended.out
     assert not (tmp_path / "configs").exists()
+
+
+def test_every_key_of_the_data_can_be_given(describe: Describe, tmp_path: Path) -> None:
+    odd_table(tmp_path / "odd.csv", encoding="utf-8")
+    words = ("odd.csv", "data.label_column=Mood", "-o", "configs/data/odd.yaml")
+    ended = describe(*words)
+    command = "  python train.py data=odd model.backbone=bert-base-uncased"
+    mend = "2 samples cannot be used and stop it: mend the data, or leave out what is bad:"
+    assert f"{command}\n  {mend}\n{command} data.on_bad_rows=skip\n" in ended.out
+    skip = ("data.on_bad_rows=skip", "data.cleaning.html=true", "data.max_length=7")
+    ended = describe(*words, "--force", *skip)
+    assert ended.code == 0, ended.err
+    assert "training leaves them out and lists them (data.on_bad_rows=skip)" in ended.out
+    assert "longer than 7" in ended.out
+    assert "mend the data" not in ended.out
+    written = yaml.safe_load((tmp_path / "configs/data/odd.yaml").read_text())
+    assert written["on_bad_rows"] == "skip"
+    assert (written["cleaning"], written["max_length"]) == ({"html": True}, 7)
 
 
 def test_a_question_is_printed_and_no_config_is_written(describe: Describe, tmp_path: Path) -> None:
@@ -53,11 +74,30 @@ def test_a_question_is_printed_and_no_config_is_written(describe: Describe, tmp_
     ended = describe("odd.csv")
     assert ended.code == 0
     assert "Not clear\n  odd.csv: which column has the labels?" in ended.out
-    assert "answer with data.KEY=VALUE after the path" in ended.out
+    typed = "  python scripts/describe_data.py odd.csv"
+    assert f"answer with one of\n{typed} data.label_column=Author\n" in ended.out
+    assert "  or with --kind, if these are not texts with one label each" in ended.out
+    assert "--kind," not in describe("odd.csv", "--kind", "text").out
     ended = describe("odd.csv", "-o", "configs/data/odd.yaml")
     assert ended.code == 1
     assert "-o configs/data/odd.yaml: not written, as a setting is open" in ended.error
     assert not (tmp_path / "configs").exists()
+
+
+def test_the_command_that_answers_can_be_typed(describe: Describe, tmp_path: Path) -> None:
+    rows = [(f"wash your hands now {i}", "ab"[i % 2], "xy"[i // 30]) for i in range(60)]
+    write_csv(tmp_path / "t.csv", rows, ("text", "Kategorie (geprüft)", "No's, 1"))
+    with (tmp_path / "t.csv").open("a") as file:
+        file.write("one cell\n")
+    printed = describe("t.csv").out
+    assert "Not readable (1)\n  t.csv, row 61 (line 62): " in printed
+    lines = [
+        line for line in printed.splitlines() if " data.label_column=" in line or "'data.l" in line
+    ]
+    assert lines[0].endswith(""" t.csv 'data.label_column="Kategorie (geprüft)"'""")
+    for line in lines:
+        ended = describe(*shlex.split(line)[2:])
+        assert "Classes (2)" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -175,10 +215,11 @@ def test_the_config_of_each_kind_is_valid(
 ) -> None:
     """A run plans with the written config, or with the command that needs no config."""
     path = make(tmp_path)
-    command = shlex.split(describe(path).out.splitlines()[-1])
+    printed = describe(path).out.splitlines()
+    command = shlex.split(next(line for line in printed if " model.backbone=" in line))
     ended = describe(path, "-o", "configs/data/own.yaml")
     assert ended.code == 0, ended.err
-    assert ended.out.rstrip().endswith("python train.py data=own")
+    assert "  python train.py data=own model.backbone=" in ended.out
     given = [word.format(backbone=tiny_backbone) for word in overrides]
     words = {"config": ["data=own"], "command": command[2:]}
     for start in starts:

@@ -12,6 +12,7 @@ from run_folders.run_folder import RunFolder, RunFolderError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from datamodules.base import TransferDataModule
     from engine.trained_run import TrainedRun
     from lightning_modules.base import Task
 
@@ -43,11 +44,9 @@ class Run:
         """
         self._folder, self._device = RunFolder(Path(folder)), device
         if self._folder.state is None:
-            msg = (
-                f"{self.folder} is no run folder: it has no status.json; "
-                "give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
-            )
-            raise RunFolderError(msg)
+            advice = "; give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
+            error = self._folder.no_run("status.json", advice)
+            raise error
 
     @property
     def folder(self) -> Path:
@@ -90,8 +89,21 @@ class Run:
         return open_run(self.folder, self._device)
 
     def task(self) -> "Task":
-        """Return the LightningModule with its best weights, in eval mode, on the device."""
+        """Return the LightningModule with its best weights, on the device.
+
+        It is in eval mode. Call `task.train()` before you train it further: Lightning's Trainer
+        keeps the mode.
+        """
         return self._trained.task
+
+    def datamodule(self) -> "TransferDataModule[Any]":
+        """Return a new datamodule with the run's settings and state, such as its tokenizer.
+
+        `setup`, which a Trainer calls, reads the data from the place in config.yaml.
+        """
+        from engine.trained_run import restored_data
+
+        return restored_data(self._trained.cfg, self._trained.data_state)
 
     def predict(self, inputs: Any) -> Any:  # noqa: ANN401 - texts, images, tables, paths
         """Predict new samples, as `thaw predict` does.
@@ -115,12 +127,17 @@ class Run:
         trained = self._trained
         return results_of(trained.task.kind).predict_samples(trained, inputs)
 
-    def evaluate(self, data: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        on_bad_rows: Literal["error", "skip"] = "error",
+    ) -> dict[str, Any]:
         """Test the best checkpoint again, or on other labelled data.
 
         Args:
             data: A labelled table or folder in the format of the run's test data. The result is
                 also written to `evaluations/` in the run folder. None takes the run's test data.
+            on_bad_rows: For other data: raise an error, or leave bad rows out and list them.
 
         Returns:
             The metrics, and `n`, the number of samples.
@@ -133,7 +150,7 @@ class Run:
         if data is None:
             result = retest(self.folder)[0].results["test"]
             return {"n": result.count, **result.metrics}
-        record = evaluate_on(self.folder, Path(data))
+        record = evaluate_on(self.folder, Path(data), on_bad_rows)
         return self._folder.read_json(str(record.relative_to(self.folder)))
 
     def report(self) -> Path:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from datamodules.describing.sections import Section
+from datamodules.describing.sections import Section, bad_rows_section
+from datamodules.describing.split_facts import SplitFacts
 from datamodules.describing.unclear import folder_section, table_sections
+from datamodules.inferring.columns import OpenColumnError
 from datamodules.inferring.findings import Finding, with_findings
 from datamodules.inferring.splits import dataset_folder
 from datamodules.reading.errors import DataError
@@ -47,6 +49,7 @@ class Description(ABC):
         guessed: Settings that follow from the kind of data, but are not inferred in training.
         findings: What was inferred.
         question: Why the settings could not be inferred; empty if they were.
+        answers: Key and value of each setting that answers it, if a few do.
         settings: The completed settings.
     """
 
@@ -61,6 +64,7 @@ class Description(ABC):
             DataError: If a file cannot be read at all.
         """
         self.request, self.question = request, ""
+        self.answers: list[tuple[str, str]] = []
         self.guessed = {k: v for k, v in self.guess().items() if k not in request.given}
         place = {"folder": str(request.path.resolve()), "data_dir": str(request.data_dir)}
         open_settings = {**self.open_settings, **place, **self.guessed, **request.given}
@@ -69,6 +73,8 @@ class Description(ABC):
             self.findings = self.infer(open_settings)
         except DataError as error:
             self.question = str(error)
+            if isinstance(error, OpenColumnError):
+                self.answers = [(error.key, name) for name in error.names]
         self.settings = with_findings(open_settings, self.findings)
         if not self.question:
             self.read()
@@ -112,6 +118,25 @@ class Description(ABC):
     @abstractmethod
     def described(self) -> list[Section]:
         """Return the facts that `read` has kept, as sections."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> list[SplitFacts]:
+        """The facts about each split that all kinds of data have, once they are read."""
+
+    @property
+    def bad_count(self) -> int:
+        """Number of samples that cannot be used."""
+        return sum(split.bad_count for split in self.splits)
+
+    @property
+    def skips_bad_rows(self) -> bool:
+        """Whether training leaves out the samples that cannot be used."""
+        return bool(self.settings.get("on_bad_rows") == "skip")
+
+    def bad_rows(self) -> Section | None:
+        """Return the samples that cannot be used; None if all can."""
+        return bad_rows_section(self.splits, skipped=self.skips_bad_rows)
 
     def drawn_notes(self) -> list[str]:
         """Return a sentence for each split that is drawn from train."""

@@ -29,6 +29,8 @@ class ColumnFacts(NamedTuple):
         empty: Number of rows without a value.
         distinct: Number of different values.
         example: The first value, shortened.
+        repeated: Number of different values that occur more than once.
+        longest: Characters of its longest text.
     """
 
     name: str
@@ -37,6 +39,8 @@ class ColumnFacts(NamedTuple):
     empty: int
     distinct: int
     example: str
+    repeated: int
+    longest: int
 
     def role(self) -> str:
         """Return for what the column may be used, with a question mark; empty if nothing shows."""
@@ -49,7 +53,10 @@ class ColumnFacts(NamedTuple):
         if words & _GROUPS and self.distinct < filled:
             return "group?"
         few = self.distinct <= _MOST_CLASSES and 2 * self.distinct <= filled
-        return "label?" if few and self.content != "numbers" else ""
+        if few and self.content != "numbers":
+            return "label?"
+        is_name = self.content in ("text", "whole numbers") and self.longest <= _EXAMPLE
+        return "group?" if is_name and 2 * self.repeated > self.distinct else ""
 
 
 class ColumnCounter:
@@ -62,6 +69,7 @@ class ColumnCounter:
     def __init__(self, name: str) -> None:
         self.name = name
         self._example = ""
+        self._longest = 0
         self._contents: set[str] = set()
         self._hashes = array("q")
 
@@ -73,6 +81,8 @@ class ColumnCounter:
             self._example = _shortened(value)
         if not (isinstance(value, str) and "text" in self._contents):
             self._contents.add(_content(value))
+        if isinstance(value, str):
+            self._longest = max(self._longest, len(value))
         # The hashes of the numbers -1 and -2 are equal, and lists have none.
         self._hashes.append(hash(value if isinstance(value, str | bytes) else repr(value)))
 
@@ -83,10 +93,13 @@ class ColumnCounter:
             contents = {"text"}
         elif contents == {"whole numbers", "numbers"}:
             contents = {"numbers"}
-        distinct = len(np.unique(np.asarray(self._hashes, np.int64)))
+        values, counts = np.unique(np.asarray(self._hashes, np.int64), return_counts=True)
         content = " or ".join(sorted(contents)) or "-"
         empty = rows - len(self._hashes)
-        return ColumnFacts(self.name, content, rows, empty, distinct, self._example or "-")
+        return ColumnFacts(
+            self.name, content, rows, empty, len(values), self._example or "-",
+            repeated=int(np.count_nonzero(counts > 1)), longest=self._longest,
+        )  # fmt: skip
 
 
 def _content(value: Any) -> str:  # noqa: ANN401 - any value of a table

@@ -15,7 +15,6 @@ from datamodules.describing.sections import (
     Cell,
     Lengths,
     Section,
-    bad_rows_section,
     classes_section,
     copies_section,
     unchecked_note,
@@ -145,9 +144,14 @@ class ImageDescription(Description):
             facts.add(image, result)
         split.place = facts.names.__getitem__
 
+    @property
+    def splits(self) -> list[SplitFacts]:
+        """The facts that all kinds of data have."""
+        return [facts.split for facts in self.facts]
+
     def described(self) -> list[Section]:
         """Return files, classes, sizes, formats, bad images and copies."""
-        splits = [facts.split for facts in self.facts]
+        splits = self.splits
         rows: list[list[Cell]] = [
             [split.name, split.source, split.samples, split.bad_count] for split in splits
         ]
@@ -155,7 +159,7 @@ class ImageDescription(Description):
         files = Section("Files", ("split", "from", "images", "not usable"), rows, notes)
         found = [files, classes_section(splits, self.settings["classes"])]
         found += [sizes_section(self.facts), formats_section(self.facts)]
-        found += [section for section in (bad_rows_section(splits),) if section]
+        found += [section for section in (self.bad_rows(),) if section]
         return [*found, copies_section(splits, "images")]
 
 

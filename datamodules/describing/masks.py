@@ -20,7 +20,6 @@ from datamodules.describing.sampling import count_samples, evenly_spread
 from datamodules.describing.sections import (
     Cell,
     Section,
-    bad_rows_section,
     copies_section,
     share,
     unchecked_note,
@@ -115,16 +114,21 @@ class MaskDescription(Description):
             facts.add(pair.image, result.image)
         split.place = facts.names.__getitem__
 
+    @property
+    def splits(self) -> list[SplitFacts]:
+        """The facts that all kinds of data have."""
+        return [facts.split for facts in self.facts]
+
     def described(self) -> list[Section]:
         """Return files, mask values, sizes, formats, bad pairs and copies."""
-        splits = [facts.split for facts in self.facts]
+        splits = self.splits
         rows: list[list[Cell]] = [
             [split.name, split.source, split.samples, split.bad_count] for split in splits
         ]
         notes = [*self.drawn_notes(), *unchecked_note(splits, "pairs", "--limit")]
         found = [Section("Files", ("split", "images", "pairs", "not usable"), rows, notes)]
         found += [self._values(), sizes_section(self.facts), formats_section(self.facts)]
-        found += [section for section in (bad_rows_section(splits),) if section]
+        found += [section for section in (self.bad_rows(),) if section]
         return [*found, copies_section(splits, "images")]
 
     def _values(self) -> Section:

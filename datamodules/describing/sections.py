@@ -85,8 +85,13 @@ def classes_section(splits: Sequence[SplitFacts], names: Sequence[str]) -> Secti
     return Section(f"Classes ({len(names)})", header, rows, notes)
 
 
-def bad_rows_section(splits: Sequence[SplitFacts]) -> Section | None:
-    """Return the samples that cannot be used, with the reasons; None if all can."""
+def bad_rows_section(splits: Sequence[SplitFacts], *, skipped: bool) -> Section | None:
+    """Return the samples that cannot be used, with the reasons; None if all can.
+
+    Args:
+        splits: The splits.
+        skipped: Whether training leaves them out, as data.on_bad_rows=skip was given.
+    """
     lines = []
     for split in splits:
         lines += [f"{split.name}: {row}" for row in split.bad[:_MOST_BAD]]
@@ -94,7 +99,11 @@ def bad_rows_section(splits: Sequence[SplitFacts]) -> Section | None:
             lines.append(f"{split.name}: and {split.bad_count - _MOST_BAD:,} more")
     if not lines:
         return None
-    lines.append("training stops at them; data.on_bad_rows=skip leaves them out and lists them")
+    lines.append(
+        "training leaves them out and lists them (data.on_bad_rows=skip)"
+        if skipped
+        else "training stops at them; data.on_bad_rows=skip leaves them out and lists them"
+    )
     return Section(f"Not usable ({sum(split.bad_count for split in splits):,})", notes=lines)
 
 

@@ -13,7 +13,6 @@ from datamodules.describing.sections import (
     Cell,
     Lengths,
     Section,
-    bad_rows_section,
     classes_section,
     columns_section,
     copies_section,
@@ -127,9 +126,14 @@ class TextDescription(Description):
         is_text = path.suffix.lower() in TEXT_SUFFIXES and path.stat().st_size > 0
         return find_format(path, needed, self.table_format) if is_text else self.table_format
 
+    @property
+    def splits(self) -> list[SplitFacts]:
+        """The facts that all kinds of data have."""
+        return [facts.split for facts in self.facts]
+
     def described(self) -> list[Section]:
         """Return files, columns, classes, lengths, bad rows and copies."""
-        splits = [facts.split for facts in self.facts]
+        splits = self.splits
         rows: list[list[Cell]] = [
             [split.name, split.source, split.read_as, split.samples, split.bad_count]
             for split in splits
@@ -142,7 +146,7 @@ class TextDescription(Description):
         found.append(columns_section("train", self.facts[0].columns, roles))
         found.append(classes_section(splits, self.settings["classes"]))
         found.append(self._lengths())
-        found += [section for section in (bad_rows_section(splits),) if section]
+        found += [section for section in (self.bad_rows(),) if section]
         return [*found, copies_section(splits, "texts")]
 
     def _label_columns(self) -> list[str]:

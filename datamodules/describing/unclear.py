@@ -14,6 +14,7 @@ from datamodules.reading.tables import read_rows
 
 _MOST_TABLES = 3
 _MOST_FOLDERS = 20
+_MOST_BAD = 5  # rows that are listed
 
 
 def table_sections(path: Path, table_format: TableFormat) -> list[Section]:
@@ -27,18 +28,22 @@ def table_sections(path: Path, table_format: TableFormat) -> list[Section]:
     found = []
     for table in tables[:_MOST_TABLES]:
         counters: dict[str, ColumnCounter] = {}
-        rows = bad = 0
+        rows = 0
+        bad: list[BadRow] = []
         for row in tracked(read_rows(table, [], table_format=table_format), table.name):
             if isinstance(row, BadRow):
-                bad += 1
+                bad.append(row)
                 continue
             rows += 1
             for name, value in row.values.items():
                 counters.setdefault(name, ColumnCounter(name)).add(value)
         columns = [counter.facts(rows) for counter in counters.values()]
         section = columns_section(f"{table.name} ({rows:,} rows)", columns, {})
-        notes = [*section.notes, *([f"{bad:,} rows cannot be read"] if bad else [])]
-        found.append(Section(section.title, section.header, section.rows, notes))
+        found.append(section)
+        if bad:
+            listed = [str(row) for row in bad[:_MOST_BAD]]
+            rest = [f"and {len(bad) - _MOST_BAD:,} more"] if len(bad) > _MOST_BAD else []
+            found.append(Section(f"Not readable ({len(bad):,})", notes=[*listed, *rest]))
     more = len(tables) - _MOST_TABLES
     return [*found, Section("Further tables", notes=[f"{more} more"])] if more > 0 else found
 

@@ -28,6 +28,20 @@ _SHOWN = 40  # characters of an example
 _DENSE = "\u0e00"  # letters from here on: Thai, Chinese, Japanese
 
 
+class OpenColumnError(DataError):
+    """Several columns of a table fit one setting; the message is a question.
+
+    Attributes:
+        key: The setting of `data`.
+        names: The columns.
+    """
+
+    def __init__(self, message: str, key: str = "", names: Sequence[str] = ()) -> None:
+        """Store the question and its answers."""
+        super().__init__(message)
+        self.key, self.names = key, list(names)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column with the values of some rows.
@@ -172,7 +186,7 @@ def _chosen(
         if fitting:
             shown = " or ".join(column.example for column in fitting)
             msg = f"{place}: which column has {what}? set data.{key} to {shown}"
-            raise DataError(msg)
+            raise OpenColumnError(msg, key, [column.name for column in fitting])
     has = shortened(column.name for column in columns) if columns else "no other column"
     msg = f"{place}: no column looks like {what}; set data.{key} to its name: {has}"
     raise DataError(msg)

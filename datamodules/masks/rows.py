@@ -114,6 +114,12 @@ class SegmentationReader:
                 raise DataError(msg)
         yield from self._pairs(root, path, annotations, split)
 
+    def has_folders(self, root: Path, name: str) -> bool:
+        """Whether a split has its folders of images and masks; `.` for a split that is `root`."""
+        folders = self.images, self.annotations
+        is_list = name.endswith((PARQUET, LIST))
+        return not is_list and all((root / f.replace(SPLIT, name)).is_dir() for f in folders)
+
     def place(self, name: str) -> str:
         """Return the file or folder of a split's images, relative to the dataset's folder."""
         return name if name.endswith((PARQUET, LIST)) else self.images.replace(SPLIT, name)

@@ -88,12 +88,23 @@ def check_count(file: str, rows: int, used: int, left_out: int) -> None:
 
 
 def leave_out(
-    bad: list[BadRow], on_bad_rows: Literal["error", "skip"], advice: str = BAD_ROWS_ADVICE
+    bad: list[BadRow],
+    on_bad_rows: Literal["error", "skip"],
+    advice: str = BAD_ROWS_ADVICE,
+    shown: int = 3,
 ) -> list[BadRow]:
-    """Return the bad rows, to be left out, or raise `DataError` for them."""
+    """Return the bad rows, to be left out, or raise `DataError` for them.
+
+    Args:
+        bad: The rows.
+        on_bad_rows: Raise an error, or warn of the rows.
+        advice: Next step for the user, in the error.
+        shown: Largest number of rows that the warning names.
+    """
     if on_bad_rows == "error":
         raise_bad_rows(bad, advice=advice)
     if bad:
         count = "1 bad row was" if len(bad) == 1 else f"{len(bad)} bad rows were"
-        log.warning("%s left out; skipped_rows.csv has the reasons", count)
+        more = f"; and {len(bad) - shown} more" if len(bad) > shown else ""
+        log.warning("%s left out: %s%s", count, "; ".join(map(str, bad[:shown])), more)
     return bad

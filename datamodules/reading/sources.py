@@ -62,6 +62,13 @@ def check_drawn(files: Files, test_fraction: float | None, group_column: str | N
         raise DataError(msg)
 
 
+def existing_file(data_dir: str, folder: str, files: Files, split: str) -> Path | None:
+    """Return the file or folder of a split; None if it has none, or it does not exist."""
+    name = files.get(split)
+    path = Path(data_dir, folder, name) if isinstance(name, str) else None
+    return path.resolve() if path and path.exists() else None
+
+
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 

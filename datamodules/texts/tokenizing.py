@@ -172,9 +172,12 @@ def _names_code(name: str) -> bool:
     from transformers import PretrainedConfig
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-    for read in (get_tokenizer_config, lambda name: PretrainedConfig.get_config_dict(name)[0]):
+    offline: Any = {"local_files_only": True}  # the loader has asked the hub before
+    for read in (get_tokenizer_config, PretrainedConfig.get_config_dict):
         with suppress(Exception):  # a damaged file raises any error; the caller has the first one
-            if read(name).get("auto_map"):
+            found = read(name, **offline)
+            values = found[0] if isinstance(found, tuple) else found
+            if values.get("auto_map"):
                 return True
     return False
 
@@ -199,7 +202,9 @@ def _not_loaded(name: str, error: Exception) -> str:
     return (
         f"no tokenizer for {name}: no such folder ({folder.resolve()}), "
         f"and none from the hub ({reason}){hint}; "
-        "go online once, or set model.backbone to a local folder"
+        "go online once, set model.backbone to a local folder, or start from random weights with "
+        "model.backbone='{model_type: bert}' data.tokenizer='{vocab_size: 2000}'; "
+        "HF_HUB_OFFLINE=1 reads only the cache"
     )
 
 

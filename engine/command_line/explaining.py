@@ -1,6 +1,7 @@
 """One line for each error of Hydra about an override."""
 
 import re
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
 from engine.command_line.published_optuna import replacement
-from engine.command_line.quoting import parses, with_quotes
+from engine.command_line.quoting import parses, unclosed, with_quotes
 from engine.config.composing.composition import compose_config
 from engine.config.composing.groups import groups
 from engine.config.composing.paths import CONFIGS
@@ -125,12 +126,25 @@ def _not_parsed(override: str, overrides: Sequence[str]) -> str:
     key, equals, _ = override.partition("=")
     if not equals:
         return _malformed(override)
+    if unclosed(override):
+        return _split_at_blanks(override, overrides)
     suggestion = with_quotes(override, sweeps=bool({"-m", "--multirun"} & set(overrides)))
     if suggestion is not None:
         return f"{override}: Hydra reads this value only in quotes; type {suggestion}"
     if not parses(f"{key}=1"):
         return f"{override}: '{key}' is no key; --cfg job shows all keys"
     return f'{override}: Hydra cannot read this value; put each text in it in quotes: {key}=["a b"]'
+
+
+def _split_at_blanks(override: str, overrides: Sequence[str]) -> str:
+    """Explain an override with an open bracket, which the next arguments may close."""
+    start = overrides.index(override) if override in overrides else len(overrides)
+    joined = (" ".join(overrides[start:end]) for end in range(start + 2, len(overrides) + 1))
+    whole = next((text for text in joined if not unclosed(text)), "")
+    advice = shlex.quote(whole) if parses(whole) else with_quotes(whole, sweeps=False)
+    if advice is None:
+        return f"{override}: a bracket is not closed; close it, and put the argument in quotes"
+    return f"{override} ... : the shell split this argument at a blank; put it in quotes: {advice}"
 
 
 def _malformed(text: str) -> str:

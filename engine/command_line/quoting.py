@@ -39,6 +39,15 @@ def parses(override: str) -> bool:
     return True
 
 
+def unclosed(override: str) -> bool:
+    """Return whether an override is the beginning of a list or mapping."""
+    value = override.partition("=")[2]
+    pairs = (("[", "]"), ("{", "}"))
+    return value[:1] in ("[", "{") and any(
+        value.count(left) > value.count(right) for left, right in pairs
+    )
+
+
 def with_quotes(override: str, *, sweeps: bool) -> str | None:
     """Return an override that Hydra cannot parse with quotes, ready for a shell.
 

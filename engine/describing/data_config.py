@@ -17,6 +17,7 @@ from run_folders.errors import one_line
 
 _NAME = re.compile(r"[\w-]+", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+_MOST_ANSWERS = 4  # that are listed
 _CONSTANTS = ("null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
 
 
@@ -57,14 +58,61 @@ def check_output(path: Path, *, force: bool) -> None:
         raise ConfigError(msg)
 
 
-def training_command(description: Description, written: Path | None, program: str) -> str:
-    """Return the command that trains on the data.
+def training_lines(
+    description: Description, written: Path | None, program: str, backbone: str
+) -> list[str]:
+    """Return the command that trains on the data, and what can be changed in it.
 
     Args:
         description: The described data.
         written: The config file that was written, if any.
         program: The beginning of the command, such as `python train.py`.
+        backbone: The default of `model.backbone`.
     """
+    command = f"{_command(description, written, program)} model.backbone={_value(backbone)}"
+    language = " (best for the language of the texts)" if "text" in description.template else ""
+    lines = [command]
+    if description.bad_count and not description.skips_bad_rows:
+        count = description.bad_count
+        samples = (
+            "1 sample cannot be used and stops"
+            if count == 1
+            else (f"{count:,} samples cannot be used and stop")
+        )
+        lines += [
+            f"{samples} it: mend the data, or leave out what is bad:",
+            f"{command} data.on_bad_rows=skip",
+        ]
+    lines += [
+        f"{backbone} is the default and downloaded once; model.backbone can be another name"
+        f"{language}, a folder or a finished run"
+    ]
+    return lines
+
+
+def answers(description: Description, command: str, *, other_kind: bool) -> list[str]:
+    """Return the commands that answer the question, or how it is answered.
+
+    Args:
+        description: The description with a question.
+        command: The command that was typed.
+        other_kind: Whether the kind of data was found, so that `--kind` may be the answer.
+    """
+    kind = f"--kind, if these are not {description.what}"
+    found = [
+        f"{command} {shlex.quote(f'data.{key}={_value(value)}')}"
+        for key, value in description.answers[:_MOST_ANSWERS]
+    ]
+    if not found:
+        key = "answer with data.KEY=VALUE after the path"
+        return [f"{key}, or with {kind}" if other_kind else key]
+    return ["answer with" if len(found) == 1 else "answer with one of", *found] + (
+        [f"or with {kind}"] if other_kind else []
+    )
+
+
+def _command(description: Description, written: Path | None, program: str) -> str:
+    """Return the command without the backbone."""
     if written is not None and _is_own(written):
         return f"{program} data={written.stem}"
     words = [f"data={description.template}", f"data.folder={_value(str(description.request.path))}"]

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from datamodules.describing.base import Request
 from datamodules.describing.kinds import KINDS, kind_of
 from datamodules.describing.printing import print_description, print_lines
 from datamodules.reading.errors import DataError
 from datamodules.texts.tokenizing import load_tokenizer
+from engine.config.composing.composition import compose_config
 from engine.config.errors import ConfigError
-from engine.describing.data_config import check_output, config_text, training_command
+from engine.describing.data_config import answers, check_output, config_text, training_lines
 from run_folders.errors import nearest
 from run_folders.files import write_text
 
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "data."
 _DATA_DIR = Path("data")  # as paths.data_dir
-# Settings that are not inferred, and may be given as well.
-_FURTHER = ("val_fraction", "max_length", "size")
+_OF_THE_PATH = ("folder", "data_dir")  # settings that the path decides
 _READERS = "datamodules"  # the package whose messages are part of the description
 _PROGRESS = "datamodules.reading.progress"
 
@@ -38,6 +39,7 @@ def describe_data(
     max_length: int,
     limit: int,
     program: str,
+    command: str,
     console: "Console",
     *,
     force: bool,
@@ -53,6 +55,7 @@ def describe_data(
         max_length: Number of tokens that training reads.
         limit: Largest number of images that are opened in each split.
         program: The command that trains, such as `python train.py`.
+        command: The command that was typed.
         console: Prints the description.
         force: Whether to replace an existing config file.
 
@@ -62,14 +65,19 @@ def describe_data(
     """
     if not path.exists() and (_DATA_DIR / path).exists():
         path = _DATA_DIR / path
-    _check(path, kind, max_length, limit)
+    _check(path, kind)
     if output is not None:
         check_output(output, force=force)
+    kind_is_open = kind is None
     with _messages() as remarks:
         kind = kind or kind_of(path)
+        template = compose_config([f"data={kind}"])
+        given = _given(settings, kind, template)
+        max_length = given.get("max_length", max_length)
+        _check_numbers(max_length, limit)
         request = Request(
             path,
-            _given(settings, kind),
+            given,
             _DATA_DIR,
             load_tokenizer(tokenizer) if tokenizer else None,
             max_length,
@@ -82,39 +90,50 @@ def describe_data(
         if output is not None:
             msg = f"-o {output}: not written, as a setting is open: {description.question}"
             raise ConfigError(msg)
-        answer = "answer with data.KEY=VALUE after the path, or with --kind"
-        print_lines([description.question, answer], "Not clear", console)
+        lines = answers(description, command, other_kind=kind_is_open)
+        print_lines([description.question, *lines], "Not clear", console)
         return
     text = config_text(description)
     if output is not None:
         write_text(output, text)
     title = "Config" if output is None else f"Written to {output}"
     print_lines(text.splitlines(), title, console)
-    print_lines([training_command(description, output, program)], "To train", console)
+    lines = training_lines(description, output, program, str(template.model.backbone))
+    print_lines(lines, "To train", console)
 
 
-def _check(path: Path, kind: str | None, max_length: int, limit: int) -> None:
+def _check(path: Path, kind: str | None) -> None:
     if not path.exists():
         msg = f"{path}: no such file or folder in {Path.cwd()} or in its folder {_DATA_DIR}"
         raise DataError(msg)
     if kind is not None and kind not in KINDS:
         msg = f"--kind: received {kind!r}; {nearest(kind, KINDS)}"
         raise ConfigError(msg)
+
+
+def _check_numbers(max_length: object, limit: int) -> None:
     for option, value in (("--max-length", max_length), ("--limit", limit)):
-        if value < 1:
+        if not isinstance(value, int) or value < 1:
             msg = f"{option}: received {value}; give 1 or more"
             raise ConfigError(msg)
 
 
-def _given(settings: Sequence[str], kind: str) -> dict[str, Any]:
-    """Return the settings that the user gave, with their values."""
-    known = [*KINDS[kind].open_settings, *_FURTHER]
+def _given(settings: Sequence[str], kind: str, template: DictConfig) -> dict[str, Any]:
+    """Return the settings that the user gave, with their values.
+
+    Args:
+        settings: The words of the command line.
+        kind: Option of the config group `data`.
+        template: The config with this option; every key of its node `data` can be given.
+    """
+    nodes: Any = OmegaConf.to_container(template.data, resolve=False)
+    known = [key for key in nodes if not key.startswith("_") and key not in _OF_THE_PATH]
     given: dict[str, Any] = {}
     for word in settings:
         key, equals, text = word.partition("=")
         key = key.removeprefix(_PREFIX)
         name, _, inner = key.partition(".")
-        if not equals or name not in known or (inner and name != "files"):
+        if not equals or name not in known or (inner and not isinstance(nodes[name], dict)):
             msg = f"{word}: no setting of data={kind}; give data.KEY=VALUE; {nearest(name, known)}"
             raise ConfigError(msg)
         try:
@@ -123,8 +142,8 @@ def _given(settings: Sequence[str], kind: str) -> dict[str, Any]:
             msg = f"{word}: the value is no YAML; put it into quotes"
             raise ConfigError(msg) from error
         if inner:
-            given["files"] = {**KINDS[kind].open_settings["files"], **given.get("files", {})}
-            given["files"][inner] = value
+            before = given.get(name, KINDS[kind].open_settings.get(name, {}))
+            given[name] = {**before, inner: value}
         else:
             given[name] = value
     return given

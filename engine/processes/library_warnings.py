@@ -13,6 +13,8 @@ def filter_known() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # "Experiment ... not found. Creating it."
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
+    # Two lines for each retry; the error says that the Hub cannot be reached.
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)
     # Batches of texts are slices of one tensor in memory, so worker processes only slow them down.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     # If an epoch has few steps, `Curves` still logs the metrics of every epoch.

@@ -1,30 +1,33 @@
 """Names of runs, sweeps, dashboard groups and log files, for interpolations in the config."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from datamodules.reading.tables import SUFFIXES
 from engine.config.defaults import register_defaults
 from engine.processes import ranks
 from run_folders.sweep import RECORD
 
 _LONGEST_NAME = 100
+# Options of data that read any folder, so that only the folder says which data a run has.
+_ANY_FOLDER = ("text", "image", "segmentation", "multilabel_text", "multilabel_image")
 
 
 def register_resolvers(overrides: Sequence[str] = ()) -> None:
     """Register the resolvers of the config: names, and defaults that follow from other keys.
 
-    Runs and sweeps are named for their experiments, else for their datasets. A backbone of random
-    weights has no name, so it has no tokenizer either.
+    Runs and sweeps are named for their experiments, else for their datasets. A run of `data=text`
+    and the like is named for the folder of its data. A backbone of random weights has no name, so
+    it has no tokenizer either.
 
     Args:
         overrides: The overrides of the run or the sweep.
     """
-    OmegaConf.register_new_resolver(
-        "thaw.name", lambda experiment, data: experiment or data, replace=True
-    )
+    OmegaConf.register_new_resolver("thaw.name", _name, replace=True)
     OmegaConf.register_new_resolver(
         "thaw.pretrained_name",
         lambda backbone: backbone if isinstance(backbone, str) else None,
@@ -38,6 +41,29 @@ def register_resolvers(overrides: Sequence[str] = ()) -> None:
     register_defaults()
     OmegaConf.register_new_resolver("thaw.stamp", ranks.stamp, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("thaw.log", ranks.log_name, replace=True)
+
+
+def _name(experiment: str | None, data: str, *, _root_: DictConfig) -> str:
+    """Name a run for its experiment, else for the folder of its data, else for its data option.
+
+    Args:
+        experiment: The chosen option of `experiment`.
+        data: The chosen option of `data`.
+        _root_: The config. A resolver that gets it may read a folder that is not set.
+    """
+    folder = None
+    if not experiment and data in _ANY_FOLDER:
+        folder = OmegaConf.select(
+            _root_, "data.folder", throw_on_missing=False, throw_on_resolution_failure=False
+        )
+    return experiment or _folder_name(str(folder or "")) or data
+
+
+def _folder_name(path: str) -> str:
+    """Return the last part of a path as the name of a folder; an empty string if it has none."""
+    last = Path(path)
+    name = last.stem if last.suffix.lower() in SUFFIXES else last.name
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:_LONGEST_NAME]
 
 
 def _sweep_name(overrides: Sequence[str], default: str) -> str:

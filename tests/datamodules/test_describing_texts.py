@@ -176,6 +176,24 @@ def test_different_values_are_counted() -> None:
     assert counter.facts(8)[3:5] == (1, 5)
 
 
+@pytest.mark.parametrize(
+    ("values", "role"),
+    [
+        ([f"K{i % 225}" for i in range(900)], "group?"),
+        ([f"K{i}" for i in range(900)], ""),
+        ([f"K{i % 890}" for i in range(900)], ""),
+        ([f"{i % 225}.5" for i in range(900)], ""),
+        ([f"a text of more than forty characters, number {i % 225}" for i in range(900)], ""),
+        ([f"K{i % 5}" for i in range(900)], "label?"),
+    ],
+)
+def test_repeated_short_values_may_be_groups(values: list[str], role: str) -> None:
+    counter = ColumnCounter("Kunde")
+    for value in values:
+        counter.add(value)
+    assert counter.facts(len(values)).role() == role
+
+
 def test_lengths_and_shares() -> None:
     assert Lengths.of(range(1, 101)) == (1, 51, 95, 100)
     assert [share(0, 0), share(0, 5), share(1, 10_000), share(1, 3)] == ["-", "0.0 %", "< 0.1 %", "33.3 %"]  # fmt: skip

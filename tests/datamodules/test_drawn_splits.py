@@ -89,6 +89,12 @@ def test_groups_stay_together(tmp_path: Path) -> None:
     parts = {name: set(users[rows]) for name, rows in indices(data).items()}
     assert sum(map(len, parts.values())) == len(set(users))
     assert 60 <= len(data.splits["test"]) <= 100
+    facts = data.describe()
+    for name, groups in parts.items():
+        assert (facts[name]["group_column"], facts[name]["groups"]) == ("user", len(groups))
+    labels = data.splits["train"].labels
+    share = round(float(np.mean(labels == np.bincount(labels).argmax())), 4)
+    assert facts["train"]["largest_class"]["share"] == share
     for name in ("train", "test"):
         split = data.splits[name]
         shares = np.bincount(split.labels, minlength=3) / len(split)

@@ -327,3 +327,9 @@ def test_parquet_files(tmp_path: Path) -> None:
     assert found["files.train"] == "train.parquet"
     assert (found["files.val"], found["files.test"]) == (None, "test.parquet")
     assert found["num_classes"] == len(set(np.unique([mask(i) for i in range(3)])))
+    found = found_in(tmp_path / "train.parquet", class_list=None, num_classes=None)
+    assert (found["folder"], found["files.train"]) == (str(tmp_path), "train.parquet")
+    assert (found["files.test"], found["test_fraction"]) == (None, 0.1)
+    (tmp_path / "rooms.csv").touch()
+    with pytest.raises(DataError, match=r"rooms.csv: images with masks are in folders, lists"):
+        found_in(tmp_path / "rooms.csv")

@@ -115,6 +115,8 @@ def test_left_out_rows_are_listed_in_the_run_folder(
         ["train", "train.csv", 42, 43],
     ]
     assert "2 bad rows of train were left out" in RunFolder(ended.folder).report.read_text()
+    assert "2 bad rows were left out: train.csv, row 41 (line 42): label 'maybe'" in ended.err
+    assert f"{ended.folder / 'skipped_rows.csv'} lists the rows" in ended.err + ended.out
     assert RunFolder(ended.folder).read_json("provenance.json")["data"]["train"]["rows"] == 41
 
 

@@ -166,6 +166,27 @@ def test_a_value_that_needs_quotes_is_shown_in_quotes(override: str, suggestion:
     OverridesParser.create().parse_overrides([typed])
 
 
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        (["data.tokenizer={vocab_size:", "2000}"], "data.tokenizer={vocab_size: 2000}"),
+        (["data.classes=[a,", "b]", "seed=1"], "data.classes=[a, b]"),
+        (["data.files={a:", "ü.csv}"], 'data.files={a: "ü.csv"}'),
+        (["data.tokenizer={vocab_size:", "2000"], ""),
+    ],
+)
+def test_an_argument_that_the_shell_split_is_joined(typed: list[str], advice: str) -> None:
+    with pytest.raises(OverrideError) as raised, explaining_errors(typed):
+        OverridesParser.create().parse_overrides(typed)
+    expected = (
+        f"{typed[0]} ... : the shell split this argument at a blank; "
+        f"put it in quotes: {shlex.quote(advice)}"
+        if advice
+        else f"{typed[0]}: a bracket is not closed; close it, and put the argument in quotes"
+    )
+    assert str(raised.value) == expected
+
+
 def test_values_of_a_sweep_are_quoted_one_by_one() -> None:
     with (
         pytest.raises(OverrideError, match=r"'data.folder=\"Vögel\",b'"),

@@ -1,6 +1,8 @@
 """Evaluation and prediction with a finished run, from its folder alone."""
 
 import json
+import logging
+import os
 import runpy
 import shutil
 import subprocess
@@ -15,12 +17,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import thaw
 from datamodules.base import TransferDataModule
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
-from engine.evaluation import evaluate
-from engine.predict import predict
-from run_folders.run_folder import RunFolder
+from engine.evaluation import evaluate, evaluate_on
+from engine.predict import open_run, predict
+from run_folders.run_folder import RunFolder, RunFolderError
 from tests.conftest import ROOT, SAMPLE, Ended, Train, made_rows, write_csv
 from tests.processes import run
 
@@ -90,7 +93,20 @@ def test_evaluate_script_reports_other_metrics_and_other_data(
     done = script("evaluate", tmp_path)
     assert done.code == 1
     assert done.err.strip().splitlines() == [done.err.strip()]
-    assert "has no test metrics" in done.err
+    assert "is no run folder: it has no config.yaml" in done.err
+
+
+def test_a_folder_of_runs_names_them_newest_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old")):
+        RunFolder(tmp_path / name).write_status("finished", "report")
+        os.utime(tmp_path / name / "status.json", (1000 - age, 1000 - age))
+    message = "it has no config.yaml; it holds runs: new, old; give one of them"
+    with pytest.raises(RunFolderError, match=message):
+        evaluate(tmp_path, None)
+    with pytest.raises(RunFolderError, match=message):
+        open_run(tmp_path)
+    with pytest.raises(RunFolderError, match=message.replace("config.yaml", "status.json")):
+        thaw.Run(tmp_path)
 
 
 def test_predictions_on_the_test_texts_equal_those_of_the_run(
@@ -336,7 +352,10 @@ def test_report_script_compares_runs(
     assert json.loads((moved_run / "status.json").read_text())["state"] == "finished"
 
 
-def test_evaluation_on_other_texts(script: Script, moved_run: Path, tmp_path: Path) -> None:
+def test_evaluation_on_other_texts(
+    script: Script, moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     tested = pd.read_parquet(RunFolder(moved_run).predictions)
     other = tested[["text", "label"]].rename(columns={"text": "tweet"})
     paths = [tmp_path / "a" / "same.csv", tmp_path / "b" / "same.csv"]
@@ -363,6 +382,34 @@ def test_evaluation_on_other_texts(script: Script, moved_run: Path, tmp_path: Pa
     assert done.code == 0, done.err
     (skipped,) = (moved_run / "evaluations").glob("*.skipped_rows.csv")
     assert pd.read_csv(skipped)["row"].tolist() == [1]
+    reason = "same.csv, row 1 (line 2): label 'maybe' is none of fake, real"
+    assert f"1 bad row was left out: {reason}" in caplog.messages
+    assert f"{skipped} lists the rows that were left out" in caplog.messages
+
+
+def test_texts_that_the_run_was_trained_on_are_reported(
+    moved_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = moved_run.parent / "data" / "covid_fake_news"
+    train, val = (pd.read_csv(data / f"{name}.csv") for name in ("train", "val"))
+    pd.concat([train.head(5), val.head(2)]).to_csv(tmp_path / "mixed.csv", index=False)
+    evaluate_on(moved_run, tmp_path / "mixed.csv")
+    assert (
+        "5 of 7 texts are in the train split of this run (and 2 in val), "
+        "so these metrics are too good"
+    ) in caplog.messages
+    caplog.clear()
+    evaluate_on(moved_run, data / "test.csv")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    (data / "train.csv").rename(tmp_path / "before.csv")
+    try:
+        train.head(20).to_csv(data / "train.csv", index=False)
+        evaluate_on(moved_run, data / "train.csv")
+    finally:
+        (tmp_path / "before.csv").rename(data / "train.csv")
+    assert f"{data / 'train.csv'} is of the data of this run: its metrics may be too good" in (
+        caplog.messages
+    )
 
 
 @pytest.mark.parametrize(

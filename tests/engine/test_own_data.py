@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
-from engine.evaluation import evaluate
+from engine.evaluation import evaluate, evaluate_on
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 
@@ -17,7 +18,9 @@ NETWORK = (
 WORDS = ("a bad day", "an ordinary day", "a great day")
 
 
-def test_a_table_is_trained_on_without_further_settings(train: Train, tmp_path: Path) -> None:
+def test_a_table_is_trained_on_without_further_settings(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [
         {"nr": i, "comment": f"note {i} was {WORDS[i % 3]}", "grade": float(i % 3)}
         for i in range(60)
@@ -48,6 +51,8 @@ def test_a_table_is_trained_on_without_further_settings(train: Train, tmp_path: 
     for index, text in zip(predictions["index"], predictions["text"], strict=True):
         assert text == rows[index]["comment"]
     assert evaluate(ended.folder, None) == 0
+    evaluate_on(ended.folder, next(tmp_path.rglob("notes.csv")))
+    assert "49 of 60 texts are in the train split of this run (and 5 in val)" in caplog.text
 
 
 def test_labels_that_look_like_interpolations_are_texts(train: Train, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from engine.backbone_source import BackboneSource, backbone_text
+from engine.plan import print_plan
 from reports.page import write_report
 from run_folders.errors import truncation
 from run_folders.run_folder import RunFolder
@@ -44,7 +47,50 @@ def test_a_run_saves_its_plan(train: Train) -> None:
     assert [row["mode"] for row in plan["rows"] if row["depth"] == 0] == ["eval", "train"]
     assert plan["batches_per_epoch"] == 3
     assert plan["samples"] == {"train": 96, "val": 32, "test": 40}
+    assert plan["groups"] == {}
+    largest = RunFolder(ended.folder).read_json("provenance.json")["data"]["train"]["largest_class"]
+    assert plan["largest_class"] == largest
+    text = f"train 96, val 32, test 40; largest class of train: {largest['name']} "
+    assert f"samples: {text}{largest['share']:.1%}" in ended.out
+    assert f"backbone: {plan['backbone']}" in ended.out
+    assert plan["backbone"].endswith("(random weights)")
     assert plan["precision"] == "32-true"
+
+
+def test_groups_and_the_largest_class_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = {
+        "rows": [], "parameters": {"total": 0, "trainable": 0}, "stages": [], "backbone": "b[1]",
+        "samples": {"train": 720, "val": 80, "test": 100}, "group_column": "Kunde",
+        "groups": {"train": 181, "val": 20, "test": 24},
+        "largest_class": {"name": "falsch", "share": 0.546}, "formats": {}, "truncated": {},
+        "padding_share": None, "max_epochs": 1, "max_steps": -1, "batches_per_epoch": 0, "overfit_batches": 0, "precision": "32-true",
+        "device": "1 x cpu",
+    }  # fmt: skip
+    print_plan(plan, Console(width=120))
+    printed = capsys.readouterr().out
+    assert "backbone: b[1]\n" in printed
+    samples = "train 720, val 80, test 100; largest class of train: falsch 54.6%"
+    assert f"samples: {samples}\ngrouped by Kunde: train 181, val 20, test 24 groups\n" in printed
+
+
+def test_the_backbone_in_words() -> None:
+    source = BackboneSource({}, {}, {}, {"epoch": 3})
+    found = [
+        backbone_text({"backbone": "bert-base-uncased"}, None),
+        backbone_text({"backbone": "resnet18", "weights": "w.pth"}, None),
+        backbone_text({"backbone": "runs/a"}, source),
+        backbone_text({"backbone": {"architecture": "resnet10t"}}, None),
+        backbone_text({"backbone": {"_target_": "birds.Net"}}, None),
+        backbone_text({}, None),
+    ]
+    assert found == [
+        "bert-base-uncased (pretrained)",
+        "resnet18 (weights: w.pth)",
+        "runs/a (a finished run, epoch 3)",
+        "resnet10t (random weights)",
+        "birds.Net",
+        None,
+    ]
 
 
 def test_truncated_texts_are_named_in_plan_provenance_and_page(train: Train) -> None:

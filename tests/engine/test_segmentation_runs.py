@@ -1,5 +1,7 @@
 """Segmentation runs: prediction, evaluation, resuming, and tests of weights without training."""
 
+import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -8,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
-from engine.evaluation import evaluate
+from engine.evaluation import evaluate, evaluate_on
 from engine.predict import open_run, predict
 from lightning_modules.segmenter import Segmenter
 from run_folders.run_folder import RunFolder, RunFolderError
@@ -60,6 +63,38 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_evaluated_from_its_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(root / "moved", None) == 0
     assert "all metrics equal metrics.json" in capsys.readouterr().out
+
+
+def test_folders_of_other_masks_are_read_as_splits(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    segmentation_folder(tmp_path / "more", {"test": 2, ".": 3}, shift=1)
+    for folder, images, count in (
+        (tmp_path / "more", "images/test", 2),
+        (shutil.copytree(root / "data" / "rooms", tmp_path / "copy"), "images/test", 5),
+    ):
+        record = json.loads(evaluate_on(root / "moved", folder).read_text())
+        assert record["n"] == count
+        assert f"{folder}: the images are those of {folder / images}" in caplog.messages
+    assert "too good" not in caplog.text
+    shutil.rmtree(tmp_path / "more" / "images" / "test")
+    shutil.rmtree(tmp_path / "more" / "annotations" / "test")
+    record = json.loads(evaluate_on(root / "moved", tmp_path / "more").read_text())
+    assert record["n"] == 3
+    assert f"the images are those of {tmp_path / 'more' / 'images'}" in caplog.messages[-1]
+
+
+def test_masks_that_the_run_was_trained_on_are_reported(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The dataset's layout has a folder for each split; test is drawn from train."""
+    folder = shutil.copytree(root / "moved", tmp_path / "run")
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.data.files.test = None
+    OmegaConf.save(cfg, folder / "config.yaml")
+    evaluate_on(folder, root / "data" / "rooms")
+    assert "8 of 8 images are in the train split of this run" in caplog.text
 
 
 def test_masks_of_new_images_are_predicted(root: Path, tmp_path: Path) -> None:

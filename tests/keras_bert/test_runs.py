@@ -188,10 +188,14 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
     assert "runs/keras" in page
     assert "validation accuracy" in page.lower()
     for name in ("status.json", "provenance.json", "plan.json"):
-        # A Keras run stores no features, and does not count truncated texts.
+        # A Keras run stores no features, and counts neither truncated texts nor groups.
         only_lightning = {
             "features",
             "formats",
+            "backbone",
+            "group_column",
+            "groups",
+            "largest_class",
             "max_steps",
             "overfit_batches",
             "truncated",

@@ -68,7 +68,7 @@ def test_only_runs_that_differ_only_by_seed_share_a_row(runs: list[Path], tmp_pa
     assert summary.interval
     assert f"{summary.interval[0]:.4f} to {summary.interval[1]:.4f}" in page
     assert f"({0.9 - summary.mean:+.4f})" in page
-    body = page.split("<tbody>")[1].split("</tbody>")[0]
+    body = page.split("<h2>Metrics</h2>")[1].split("<tbody>")[1].split("</tbody>")[0]
     assert body.count("<tr>") == 3
     assert re.search(r"Each run</summary>", page)
 

@@ -33,7 +33,9 @@ def test_cutoff_and_count() -> None:
 def test_brief_is_one_line_of_limited_length() -> None:
     assert brief(ValueError("a\n  b")) == "a b"
     assert brief(ValueError()) == "ValueError"
-    assert len(brief(ValueError("x" * 300))) == 200
+    assert brief(ValueError("x" * 300)) == "x" * 200 + " ..."
+    assert brief(ValueError("many words " * 30)) == "many words " * 18 + "..."
+    assert brief(ValueError("s" * 150 + ". Then " + "y" * 100)) == "s" * 150
     assert len(brief(ValueError("x" * 300), max_chars=None)) == 300
 
 

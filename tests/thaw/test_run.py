@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,6 +116,32 @@ def test_the_test_data_is_evaluated_again(texts: thaw.Run, tmp_path: Path) -> No
     other = texts.evaluate(tmp_path / "other.csv")
     assert other["acc"] == result["acc"]
     assert list((texts.folder / "evaluations").glob("other-*.json"))
+
+
+def test_bad_rows_of_other_data_can_be_left_out(texts: thaw.Run, tmp_path: Path) -> None:
+    table = texts.predictions()[["text", "label"]]
+    table.loc[3, "label"] = "maybe"
+    table.to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(thaw.UserError, match="in Python: on_bad_rows='skip'"):
+        texts.evaluate(tmp_path / "bad.csv")
+    assert texts.evaluate(tmp_path / "bad.csv", on_bad_rows="skip")["n"] == 11
+
+
+def test_the_datamodule_has_the_settings_and_the_tokenizer_of_the_run(texts: thaw.Run) -> None:
+    data = texts.datamodule()
+    assert isinstance(data, thaw.SampleTextDataModule)
+    assert not data.splits
+    assert data.restored is not None
+    data.setup()
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        name: facts["rows"]
+        for name, facts in RunFolder(texts.folder).read_json("provenance.json")["data"].items()
+        if name != "overlaps"
+    }
+    trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    result = trainer.test(texts.task(), data, verbose=False)[0]
+    texts.task().eval()
+    assert result["test/acc"] == pytest.approx(texts.metrics["test"]["acc"])
 
 
 def test_every_form_of_images(

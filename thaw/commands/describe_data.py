@@ -5,6 +5,7 @@ Nothing is trained, and nothing is written but the config that -o names.
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,12 +45,16 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         default=10_000,
         help="most images that are opened in each split (default: 10000); all are counted",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     log_to_terminal()
     with report_failure() as outcome:
         from engine.describing.describing import describe_data
 
         program = "python train.py" if prog is None else f"{prog.split()[0]} train"
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-        describe_data(**vars(options), program=program, console=console(width=width))
+        typed = "python scripts/describe_data.py" if prog is None else prog
+        words = sys.argv[1:] if arguments is None else arguments
+        command = f"{typed} {shlex.join(words)}"
+        shown = console(width=width)
+        describe_data(**vars(options), program=program, command=command, console=shown)
     return outcome.code

@@ -18,13 +18,12 @@ from datamodules.inferring.folders.mask_values import (
     named_classes,
     values_of,
 )
-from datamodules.inferring.splits import dataset_folder
-from datamodules.inferring.tables import drawn_test, file_findings
+from datamodules.inferring.tables import drawn_test, file_findings, located
 from datamodules.masks.lists import LIST, read_list
 from datamodules.masks.rows import PARQUET, SPLIT
 from datamodules.reading.errors import BadRow, DataError
 from datamodules.reading.sources import AUTO
-from datamodules.reading.tables import read_rows
+from datamodules.reading.tables import SUFFIXES, read_rows
 from run_folders.errors import shortened
 
 if TYPE_CHECKING:
@@ -42,7 +41,12 @@ def infer_masks(settings: Mapping[str, Any]) -> list[Finding]:
     Raises:
         DataError: If the folder does not decide a setting.
     """
-    folder, findings = dataset_folder(settings["data_dir"], settings["folder"])
+    is_open = settings["files"]["test"] == AUTO
+    folder, findings = located(settings)
+    settings = with_findings(settings, findings)
+    _check_table(folder, settings)
+    if is_open and settings["files"]["test"] is None:
+        findings += drawn_test(settings)
     needed = [settings[key] for key in (*_PLACES, "class_list") if key != "image_suffix"]
     if AUTO in settings["files"].values() or None in needed:
         findings += _layout(folder, settings)
@@ -53,6 +57,14 @@ def infer_masks(settings: Mapping[str, Any]) -> list[Finding]:
         class_list = with_findings(settings, findings)["class_list"]
         findings.append(Finding("num_classes", len(_read(class_list).names), ""))
     return findings
+
+
+def _check_table(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise `DataError` if the train split is a table, but no Parquet file."""
+    table = folder / settings["files"]["train"]
+    if table.suffix.lower() in SUFFIXES and table.suffix != PARQUET:
+        msg = f"{table}: images with masks are in folders, lists (.txt) or {PARQUET} files"
+        raise DataError(msg)
 
 
 def _read(class_list: str | Mapping[str, Any]) -> "ClassList":

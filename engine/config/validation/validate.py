@@ -24,7 +24,7 @@ from engine.config.validation.run import (
 )
 from engine.config.validation.trainer import length_faults, trainer_faults
 from engine.old_names import removal
-from run_folders.nested import delete, leaves, nodes
+from run_folders.nested import delete, leaves, nodes, value_at
 
 _INTEGERS = 2**63  # the least integer that torch cannot read
 # The checks of the resolved values, in the order of the report.
@@ -43,6 +43,11 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     part_faults,
     object_faults,
 )
+# Key -> what to set where it is null. Its default follows from another key.
+_ADVICE_FOR_NULL = {
+    "data.tokenizer": "for a backbone of random weights set "
+    "data.tokenizer='{vocab_size: 2000}', or a tokenizer's name",
+}
 
 
 def validate(cfg: DictConfig, *, inferred: bool = False) -> None:
@@ -99,7 +104,9 @@ def _value_faults(cfg: DictConfig, values: dict[str, Any]) -> Iterator[Fault]:
         yield from unusable
         return
     for check in _CHECKS:
-        yield from check(values)
+        for path, fault in check(values):
+            advice = _ADVICE_FOR_NULL.get(path) if value_at(values, path) is None else None
+            yield path, f"{fault}; {advice}" if advice else fault
 
 
 def _unusable_numbers(values: dict[str, Any]) -> Iterator[Fault]:

@@ -56,8 +56,12 @@ def hf_config(values: Mapping[str, Any]) -> PretrainedConfig:
         raise BackboneError(msg) from error
 
 
-def hf_config_of(backbone: str) -> PretrainedConfig:
+def hf_config_of(backbone: str, random_weights: str) -> PretrainedConfig:
     """Load the configuration of a hub name or local folder. Code that it names is never run.
+
+    Args:
+        backbone: The hub name or local folder.
+        random_weights: See `hf_loading_error`.
 
     Raises:
         BackboneError: If there is none, or the network needs code that transformers does not have.
@@ -68,7 +72,7 @@ def hf_config_of(backbone: str) -> PretrainedConfig:
     except BackboneError:
         raise
     except Exception as error:  # a damaged config.json raises any exception
-        raise BackboneError(hf_loading_error(backbone, error)) from error
+        raise BackboneError(hf_loading_error(backbone, error, random_weights)) from error
     return config
 
 
@@ -98,8 +102,14 @@ def _code_in(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def hf_loading_error(backbone: str, error: Exception) -> str:
-    """Return the error message for a backbone that cannot be loaded."""
+def hf_loading_error(backbone: str, error: Exception, random_weights: str) -> str:
+    """Return the error message for a backbone that cannot be loaded.
+
+    Args:
+        backbone: The hub name or local folder.
+        error: The loader's error.
+        random_weights: Overrides that start from random weights, for the advice.
+    """
     reason, folder = loading_reason(error), Path(backbone).resolve()
     if folder.is_dir():
         return (
@@ -108,7 +118,8 @@ def hf_loading_error(backbone: str, error: Exception) -> str:
         )
     return (
         f"model.backbone={backbone}: no such folder ({folder}), and the hub returned none "
-        f"({reason}); go online once, or set model.backbone to a local folder"
+        f"({reason}); go online once, set model.backbone to a local folder, or start from random "
+        f"weights with {random_weights}; HF_HUB_OFFLINE=1 reads only the cache"
     )
 
 

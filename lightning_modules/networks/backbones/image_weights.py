@@ -172,5 +172,5 @@ def loading_error(backbone: str, error: Exception) -> str:
     return (
         f"model.backbone={backbone}: the hub returned no weights ({reason}); go online once, "
         f"set model.weights to a local file, or start from random weights with "
-        f"model.backbone={{architecture: {backbone}}}"
+        f"model.backbone='{{architecture: {backbone}}}'; HF_HUB_OFFLINE=1 reads only the cache"
     )

@@ -26,6 +26,9 @@ from run_folders.memory import check_model_folder
 
 log = logging.getLogger(__name__)
 
+# Advice where the hub cannot be reached.
+_RANDOM_WEIGHTS = "model.backbone='{model_type: segformer}'"
+
 _INPUT_KEYS = ("mean", "std")
 _SHOWN = 3  # number of weight names in a message
 
@@ -113,7 +116,7 @@ def segmentation_network(
 def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
     """Return the pretrained network and the names of the layers that the weights do not cover."""
     check_model_folder(Path(backbone))
-    hf_config_of(backbone)  # raises its errors before the weights are loaded
+    hf_config_of(backbone, _RANDOM_WEIGHTS)  # raises its errors before the weights are loaded
     try:
         model, loading = AutoModelForSemanticSegmentation.from_pretrained(
             backbone,
@@ -124,7 +127,7 @@ def _pretrained(backbone: str, num_classes: int) -> tuple[PreTrainedModel, str]:
             output_loading_info=True,
         )
     except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
-        raise BackboneError(hf_loading_error(backbone, error)) from error
+        raise BackboneError(hf_loading_error(backbone, error, _RANDOM_WEIGHTS)) from error
     random = sorted({*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])})
     in_backbone = [name for name in random if name.startswith(f"{model.base_model_prefix}.")]
     listed = in_backbone or random

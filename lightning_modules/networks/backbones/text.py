@@ -32,6 +32,9 @@ from run_folders.memory import check_model_folder
 
 log = logging.getLogger(__name__)
 
+# Advice where the hub cannot be reached.
+_RANDOM_WEIGHTS = "model.backbone='{model_type: bert}' data.tokenizer='{vocab_size: 2000}'"
+
 Pooling = Literal["pooler", "cls", "mean", "last"]
 
 
@@ -164,7 +167,7 @@ def text_encoder(
         config = hf_config(backbone)
         return TextEncoder(_without_decoder(_random(config)), pooling, config)
     check_model_folder(Path(backbone))
-    config = hf_config_of(backbone)
+    config = hf_config_of(backbone, _RANDOM_WEIGHTS)
     check_reads_texts(config)
     try:
         network, loading = AutoModel.from_pretrained(
@@ -175,7 +178,7 @@ def text_encoder(
             trust_remote_code=False,
         )
     except Exception as error:  # the loaders raise many types, from OSError to SafetensorError
-        raise BackboneError(hf_loading_error(backbone, error)) from error
+        raise BackboneError(hf_loading_error(backbone, error, _RANDOM_WEIGHTS)) from error
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     wrapped = TextEncoder(_without_decoder(network), pooling, config)
     used = {names[id(parameter)] for parameter in wrapped.parameters()}
