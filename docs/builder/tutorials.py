@@ -16,7 +16,7 @@ from nbformat.v4 import new_output
 
 _TIMEOUT_S = 600
 _REPORT = re.compile(r'<iframe [^>]*\bsrcdoc="([^"]*)"')
-_FRAME = '<iframe sandbox="allow-scripts" src="{name}" title="report.html" class="report"></iframe>'
+_FRAME = '<iframe src="{name}" title="report.html" class="report"></iframe>'
 # Where the tutorial runs, in the reader's eyes.
 _WORK = "/home/me/work"
 

@@ -75,7 +75,8 @@ for row, column in zip(*matrix.nonzero()):
 
 # %%
 rows, columns = np.mgrid[:32, :32]
-inside = abs(rows - 15.5) + abs(columns - 15.5) <= 11
+radius = 11
+inside = abs(rows - 15.5) + abs(columns - 15.5) <= radius
 pixels = np.where(inside[..., None], (40, 90, 160), (230, 230, 230)).astype(np.uint8)
 run.predict([Image.fromarray(pixels)])
 

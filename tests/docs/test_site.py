@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+import thaw.run
 from run_folders.nested import nodes
 from tests.processes import ROOT
 
@@ -43,6 +44,16 @@ def test_the_navigation_has_every_page_once() -> None:
     groups = sorted({path.parent.name for path in CONFIGS.glob("*/*.yaml")})
     reference = [f"reference/config/{name}.md" for name in ("index", *groups)]
     assert listed == sorted([*written, *tutorials, *reference, "reference/python.md"])
+
+
+def test_the_report_in_a_tutorial_is_a_file() -> None:
+    tutorials = pytest.importorskip("docs.builder.tutorials", exc_type=ImportError)
+    shown = thaw.run._FRAME.format(page="&lt;p&gt;a &amp;quot; b&lt;/p&gt;")
+    output = tutorials.new_output("display_data", data={"text/html": shown})
+    files: dict[str, bytes] = {}
+    (merged,) = tutorials._merged([output], "pictures", files)
+    assert files == {"pictures/report_0.html": b"<p>a &quot; b</p>"}
+    assert 'src="pictures/report_0.html"' in merged.data["text/html"]
 
 
 @pytest.fixture(scope="module")
