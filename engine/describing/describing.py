@@ -126,7 +126,7 @@ def _given(settings: Sequence[str], kind: str, template: DictConfig) -> dict[str
         kind: Option of the config group `data`.
         template: The config with this option; every key of its node `data` can be given.
     """
-    nodes = OmegaConf.to_container(template, resolve=False)["data"]  # type: ignore[index, call-overload]
+    nodes: Any = OmegaConf.to_container(template.data, resolve=False)
     known = [key for key in nodes if not key.startswith("_") and key not in _OF_THE_PATH]
     given: dict[str, Any] = {}
     for word in settings:
