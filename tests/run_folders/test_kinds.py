@@ -103,6 +103,10 @@ def test_no_other_code_asks_for_the_kind() -> None:
         "run_folders/kinds.py",
         "run_folders/old_names.py",
         "keras_bert/training/fit_record.py",  # it has one kind
+        # These name options of the config group `data`, or words in the names of folders.
+        *(f"datamodules/describing/{name}.py" for name in ("kinds", "masks")),
+        "datamodules/inferring/folders/mask_names.py",
+        "engine/sweeps/names.py",
         *(f"lightning_modules/{name}.py" for name in ("classification", "multilabel", "segmenter")),
     }
     packages = ("run_folders", "datamodules", "lightning_modules", "engine", "reports", "scripts")

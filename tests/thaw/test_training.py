@@ -34,6 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_five_runs_in_one_process(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In the main thread, in two threads at once, and inside of a running event loop."""
     root = logging.getLogger()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     before = root.handlers[:], root.level, signal.getsignal(signal.SIGINT)
     runs = [thaw.train(*TEXTS), thaw.train(*TEXTS)]
     failures: list[BaseException] = []
@@ -57,7 +58,7 @@ def test_five_runs_in_one_process(place: Path, caplog: pytest.LogCaptureFixture)
     assert not failures
     assert (root.handlers, root.level, signal.getsignal(signal.SIGINT)) == before
     assert not GlobalHydra.instance().is_initialized()
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
     assert sorted(run.folder for run in runs) == sorted((place / "runs/sample_text").iterdir())
     losses = {run.metrics["test"]["loss"] for run in runs}
     assert len(losses) == 2  # of two seeds
@@ -123,7 +124,10 @@ def test_signals_raise_what_python_raises(
         thaw.train(*TEXTS)
 
 
-def test_a_second_interrupt_does_not_end_the_program() -> None:
+def test_a_second_interrupt_does_not_end_the_program(request: pytest.FixtureRequest) -> None:
+    # A worker of the tests ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     seen: list[type[BaseException]] = []
 
     def interrupt() -> None:
