@@ -142,25 +142,9 @@ class ImageDataModule(ImageBatches):
             DataError: If the arguments contradict each other, or the data does not decide what they
                 leave open.
         """
-        check_arguments(ImageDataModule, locals())
+        given = check_arguments(ImageDataModule, locals())
         folder, data_dir = os.fspath(folder), os.fspath(data_dir)
-        given = {
-            "folder": folder,
-            "files": files,
-            "classes": classes,
-            "num_classes": num_classes,
-            "data_dir": data_dir,
-            "hub": hub,
-            "image_column": image_column,
-            "label_column": label_column,
-            "label_separator": label_separator,
-            "label_map": label_map,
-            "group_column": group_column,
-            "test_fraction": test_fraction,
-            "delimiter": delimiter,
-            "quoting": quoting,
-            "encoding": encoding,
-        }
+        given |= {"folder": folder, "data_dir": data_dir}
         settled = with_findings(given, self.infer(given))
         super().__init__(
             settled["classes"],

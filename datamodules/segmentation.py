@@ -149,24 +149,9 @@ class SegmentationDataModule(TransferDataModule[SegmentationSplit]):
             DataError: If the class list is invalid or contradicts `num_classes`, the scale is
                 invalid, or images and masks cannot be distinguished.
         """
-        check_arguments(SegmentationDataModule, locals())
+        given = check_arguments(SegmentationDataModule, locals())
         folder, data_dir = os.fspath(folder), os.fspath(data_dir)
-        given = {
-            "folder": folder,
-            "files": files,
-            "class_list": class_list,
-            "num_classes": num_classes,
-            "data_dir": data_dir,
-            "hub": hub,
-            "images": images,
-            "annotations": annotations,
-            "image_suffix": image_suffix,
-            "annotation_suffix": annotation_suffix,
-            "annotation_column": annotation_column,
-            "max_pixels": max_pixels,
-            "label_map": label_map,
-            "test_fraction": test_fraction,
-        }
+        given |= {"folder": folder, "data_dir": data_dir}
         settled = with_findings(given, self.infer(given))
         self.class_list = ClassList.read(settled["class_list"]).mapped(label_map)
         count = len(self.class_list.names)

@@ -132,15 +132,9 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             DataError: If the arguments contradict each other, or the data does not decide what they
                 leave open.
         """
-        check_arguments(TextDataModule, locals())
+        given = check_arguments(TextDataModule, locals())
         folder, data_dir = os.fspath(folder), os.fspath(data_dir)
-        given = {
-            "folder": folder, "files": files, "data_dir": data_dir, "hub": hub, "classes": classes,
-            "num_classes": num_classes, "text_column": text_column, "label_column": label_column,
-            "label_separator": label_separator, "label_map": label_map, "id_column": id_column,
-            "group_column": group_column, "test_fraction": test_fraction, "delimiter": delimiter,
-            "quoting": quoting, "encoding": encoding,
-        }  # fmt: skip
+        given |= {"folder": folder, "data_dir": data_dir}
         found = with_findings(given, self.infer(given))
         super().__init__(
             found["classes"],

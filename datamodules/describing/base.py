@@ -1,10 +1,10 @@
 """Base of the descriptions: one class for each kind of data."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from datamodules.describing.sections import Section, bad_rows_section
 from datamodules.describing.split_facts import SplitFacts
@@ -15,6 +15,12 @@ from datamodules.inferring.splits import dataset_folder
 from datamodules.reading.errors import DataError
 from datamodules.reading.formats import TableFormat
 from datamodules.texts.tokenizing import TextTokenizer
+
+
+class KindFacts(Protocol):
+    """The facts about a split of one kind of data."""
+
+    split: SplitFacts
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,13 @@ class Description(ABC):
         question: Why the settings could not be inferred; empty if they were.
         answers: Key and value of each setting that answers it, if a few do.
         settings: The completed settings.
+        facts: Facts about each split, once they are read.
     """
 
     template: ClassVar[str]
     what: ClassVar[str]
     open_settings: ClassVar[Mapping[str, Any]]
+    facts: Sequence[KindFacts]
 
     def __init__(self, request: Request) -> None:
         """Infer the settings and read the data.
@@ -120,9 +128,9 @@ class Description(ABC):
         """Return the facts that `read` has kept, as sections."""
 
     @property
-    @abstractmethod
     def splits(self) -> list[SplitFacts]:
         """The facts about each split that all kinds of data have, once they are read."""
+        return [facts.split for facts in self.facts]
 
     @property
     def bad_count(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.images.content import content_of
+from datamodules.inferring.columns import is_number
 
 _WHOLE = re.compile(r"\s*[+-]?\d+\s*")
 _EXAMPLE = 40  # characters
@@ -106,19 +107,11 @@ def _content(value: Any) -> str:  # noqa: ANN401 - any value of a table
     if isinstance(value, str):
         if _WHOLE.fullmatch(value):
             return "whole numbers"
-        return "numbers" if _is_number(value) else "text"
+        return "numbers" if is_number(value) else "text"
     if content_of(value) is not None:
         return "files"
     names = {bool: "true or false", int: "whole numbers", float: "numbers", list: "lists"}
     return names.get(type(value), type(value).__name__)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _shortened(value: Any) -> str:  # noqa: ANN401 - any value of a table

@@ -100,6 +100,7 @@ class ImageDescription(Description):
         facts: Facts about each split.
     """
 
+    facts: list[ImageFacts]
     template = "image"
     what = "images with one label each"
     open_settings: ClassVar[Mapping[str, Any]] = MappingProxyType(
@@ -143,11 +144,6 @@ class ImageDescription(Description):
             split.add_label(image.label)
             facts.add(image, result)
         split.place = facts.names.__getitem__
-
-    @property
-    def splits(self) -> list[SplitFacts]:
-        """The facts that all kinds of data have."""
-        return [facts.split for facts in self.facts]
 
     def described(self) -> list[Section]:
         """Return files, classes, sizes, formats, bad images and copies."""

@@ -114,11 +114,6 @@ class MaskDescription(Description):
             facts.add(pair.image, result.image)
         split.place = facts.names.__getitem__
 
-    @property
-    def splits(self) -> list[SplitFacts]:
-        """The facts that all kinds of data have."""
-        return [facts.split for facts in self.facts]
-
     def described(self) -> list[Section]:
         """Return files, mask values, sizes, formats, bad pairs and copies."""
         splits = self.splits

@@ -59,6 +59,7 @@ class TextDescription(Description):
         facts: Facts about each split.
     """
 
+    facts: list[TextFacts]
     template = "text"
     what = "texts with one label each"
     open_settings: ClassVar[Mapping[str, Any]] = MappingProxyType(
@@ -125,11 +126,6 @@ class TextDescription(Description):
         """Return the format of a table, as far as it has one."""
         is_text = path.suffix.lower() in TEXT_SUFFIXES and path.stat().st_size > 0
         return find_format(path, needed, self.table_format) if is_text else self.table_format
-
-    @property
-    def splits(self) -> list[SplitFacts]:
-        """The facts that all kinds of data have."""
-        return [facts.split for facts in self.facts]
 
     def described(self) -> list[Section]:
         """Return files, columns, classes, lengths, bad rows and copies."""

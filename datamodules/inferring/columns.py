@@ -57,7 +57,7 @@ class Column:
     @cached_property
     def texts(self) -> list[str]:
         """Its values that are strings and no numbers."""
-        return [value for value in self.values if isinstance(value, str) and not _is_number(value)]
+        return [value for value in self.values if isinstance(value, str) and not is_number(value)]
 
     @cached_property
     def labels(self) -> Mapping[str, int]:
@@ -103,7 +103,7 @@ class Column:
 
     @property
     def _numbers(self) -> list[str]:
-        return [name for name in self.labels if _is_number(name)]
+        return [name for name in self.labels if is_number(name)]
 
 
 def text_column(columns: Sequence[Column], taken: Sequence[str], place: str) -> tuple[str, str]:
@@ -202,7 +202,7 @@ def check_header(columns: Sequence[Column], place: str) -> None:
     for column in columns:
         name = column.name
         is_sentence = len(name.split()) > 2 * _LONG and not name.endswith(("?", ":"))
-        if is_sentence or _is_number(name) or (column.is_label() and name in column.values):
+        if is_sentence or is_number(name) or (column.is_label() and name in column.values):
             msg = (
                 f"{place} has no header: its first line is a row ({shortened(names)}); put a line "
                 f"with the names of the columns above it, such as text,label"
@@ -220,7 +220,8 @@ def _words(text: str) -> float:
     return len(text.split()) + dense / 2
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return whether a text is a number."""
     try:
         float(text)
     except ValueError:

@@ -1,5 +1,6 @@
 """Check the arguments of a constructor that a Python program calls, as those of a config."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,12 +13,15 @@ class ArgumentError(UserError, ValueError):
     """An argument with a wrong type, or out of its range."""
 
 
-def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Check arguments against the annotations of a class or function.
 
     Args:
         target: The class or function.
         arguments: Name -> value. Names without an annotation are not checked.
+
+    Returns:
+        The arguments that the target has.
 
     Raises:
         ArgumentError: If a value has another type, or is out of range.
@@ -27,3 +31,4 @@ def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any]) ->
         for path, fault in value_faults(value, hints.get(key, Any), key):
             msg = f"{name}: {path}: {fault}"
             raise ArgumentError(msg)
+    return {key: arguments[key] for key in inspect.signature(target).parameters if key in arguments}
