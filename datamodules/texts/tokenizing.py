@@ -146,6 +146,8 @@ def load_tokenizer(name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     check_model_folder(Path(name))
+    if not Path(name).is_dir():
+        log.info("tokenizer: looking for %s in the cache and on the Hugging Face Hub", name)
     try:
         loaded = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json may raise any error, for example KeyError

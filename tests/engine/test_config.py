@@ -119,6 +119,14 @@ from tests.conftest import LINEAR_SAMPLE, SAMPLE, Train
             ["data.tokenizer=null", "model.backbone.vocab_size=300"],
             ["is needed; for a backbone of random weights set data.tokenizer='{vocab_size: 2000}'"],
         ),
+        (
+            ["data.tokenizer=null"],
+            [
+                "model.backbone.vocab_size",
+                "cannot read ${data.tokenizer.vocab_size}: for a backbone of random weights set "
+                "data.tokenizer='{vocab_size: 2000}'",
+            ],
+        ),
         (["data.tokenizer.vocab_size=10"], ["vocab_size=10", "too small"]),
         (["model.backbone.vocab_size=100"], ["data.tokenizer", "100"]),
         (["model.backbone.max_position_embeddings=8"], ["data.max_length", "8 tokens"]),

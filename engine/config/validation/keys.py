@@ -20,6 +20,13 @@ _SINGLE_TARGETS = ("data", "model", "trainer")
 _NAMED_TARGETS = ("callbacks", "logger")
 
 
+# Key -> what to set where it is null. Its default follows from another key.
+ADVICE_FOR_NULL = {
+    "data.tokenizer": "for a backbone of random weights set "
+    "data.tokenizer='{vocab_size: 2000}', or a tokenizer's name",
+}
+
+
 def unknown_keys(cfg: DictConfig) -> Iterator[Fault]:
     """Yield a fault for each key outside of the nodes that nothing reads, and each missing node."""
     train: Any = OmegaConf.load(CONFIGS / "train.yaml")
@@ -61,7 +68,9 @@ def unresolved_values(node: DictConfig | ListConfig, prefix: str = "") -> Iterat
                 continue
             value = node[key]
         except OmegaConfBaseException as error:
-            yield path, f"interpolation failed: {brief(error)}"
+            text = str(OmegaConf.to_container(node, resolve=False)[key])
+            advice = [advice for name, advice in ADVICE_FOR_NULL.items() if f"${{{name}." in text]
+            yield path, f"cannot read {text}: {brief(error) if not advice else advice[0]}"
             continue
         if isinstance(value, DictConfig | ListConfig) and not OmegaConf.is_interpolation(node, key):
             yield from unresolved_values(value, f"{path}.")

@@ -12,7 +12,7 @@ from engine.config.inapplicable import inapplicable_keys
 from engine.config.objects import class_count_faults, object_faults
 from engine.config.precision import precision_fault
 from engine.config.signatures import Fault
-from engine.config.validation.keys import unknown_keys, unresolved_values
+from engine.config.validation.keys import ADVICE_FOR_NULL, unknown_keys, unresolved_values
 from engine.config.validation.model import choice_faults, kind_faults, part_faults
 from engine.config.validation.monitor import mode_faults, monitor_faults
 from engine.config.validation.run import (
@@ -43,11 +43,6 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     part_faults,
     object_faults,
 )
-# Key -> what to set where it is null. Its default follows from another key.
-_ADVICE_FOR_NULL = {
-    "data.tokenizer": "for a backbone of random weights set "
-    "data.tokenizer='{vocab_size: 2000}', or a tokenizer's name",
-}
 
 
 def validate(cfg: DictConfig, *, inferred: bool = False) -> None:
@@ -105,7 +100,7 @@ def _value_faults(cfg: DictConfig, values: dict[str, Any]) -> Iterator[Fault]:
         return
     for check in _CHECKS:
         for path, fault in check(values):
-            advice = _ADVICE_FOR_NULL.get(path) if value_at(values, path) is None else None
+            advice = ADVICE_FOR_NULL.get(path) if value_at(values, path) is None else None
             yield path, f"{fault}; {advice}" if advice else fault
 
 

@@ -66,6 +66,8 @@ def hf_config_of(backbone: str, random_weights: str) -> PretrainedConfig:
     Raises:
         BackboneError: If there is none, or the network needs code that transformers does not have.
     """
+    if not Path(backbone).is_dir():
+        log.info("backbone: looking for %s in the cache and on the Hugging Face Hub", backbone)
     try:
         _check_code(backbone, PretrainedConfig.get_config_dict(backbone)[0])
         config: PretrainedConfig = AutoConfig.from_pretrained(backbone, trust_remote_code=False)
