@@ -40,6 +40,7 @@ _STYLE: dict[str, Any] = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+_MARGIN = 0.1  # inches
 _MAX_NUMBERED_CLASSES = 20
 _LONG_NAME = 12
 
@@ -57,9 +58,9 @@ def _styled(salt: str, *, grid: bool = True) -> Iterator[None]:
 
 def _svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-    )
+    # "tight" would draw the whole figure once more, to find the same box.
+    box = figure.get_tightbbox().padded(_MARGIN)
+    figure.savefig(buffer, format="svg", transparent=True, bbox_inches=box, metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():

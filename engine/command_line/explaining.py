@@ -170,6 +170,19 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     )
 
 
+def _merged_mapping(full_key: str, overrides: Sequence[str]) -> str | None:
+    """Return one line about a mapping that Hydra merges into another one; None if there is none."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if full_key.startswith(f"{key}.") and value.startswith("{"):
+            return (
+                f"{key}: the config has a mapping there, which has no "
+                f"'{full_key.removeprefix(f'{key}.')}', and Hydra merges both; to replace it, "
+                f"type {shlex.quote(f'~{key}')} {shlex.quote(f'+{override}')}"
+            )
+    return None
+
+
 def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
     """Return one line about a key that does not exist; None if it is not in the overrides.
 
@@ -179,7 +192,9 @@ def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
     """
     typed = [override.partition("=")[0] for override in overrides]
     key = next((key for key in typed if f"{key}.".startswith(f"{full_key}.")), None)
-    if key is None or key.startswith("hydra."):
+    if key is None:
+        return _merged_mapping(full_key, overrides)
+    if key.startswith("hydra."):
         return None
     chosen = [
         override

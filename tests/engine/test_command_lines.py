@@ -21,6 +21,7 @@ from engine.command_line.explaining import OverrideError, explaining_errors
 from engine.command_line.flags import split_flags
 from engine.command_line.published_optuna import replacement
 from engine.command_line.quoting import quoted, settled, unquoted
+from engine.config.composing.composition import compose_config
 from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.processes import ranks
@@ -185,6 +186,16 @@ def test_an_argument_that_the_shell_split_is_joined(typed: list[str], advice: st
         else f"{typed[0]}: a bracket is not closed; close it, and put the argument in quotes"
     )
     assert str(raised.value) == expected
+
+
+def test_a_mapping_that_hydra_merges_can_be_replaced() -> None:
+    typed = "model.backbone={model_type: gpt2, n_embd: 8}"
+    with pytest.raises(OverrideError) as raised, explaining_errors(["seed=1", typed]):
+        compose_config(["seed=1", typed])
+    message = str(raised.value)
+    assert message.startswith("model.backbone: the config has a mapping there, which has no 'n_em")
+    cfg = compose_config(shlex.split(message.partition("type ")[2]))
+    assert cfg.model.backbone == {"model_type": "gpt2", "n_embd": 8}
 
 
 def test_values_of_a_sweep_are_quoted_one_by_one() -> None:
