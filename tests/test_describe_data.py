@@ -56,7 +56,7 @@ def test_every_key_of_the_data_can_be_given(describe: Describe, tmp_path: Path) 
     words = ("odd.csv", "data.label_column=Mood", "-o", "configs/data/odd.yaml")
     ended = describe(*words)
     command = "  python train.py data=odd model.backbone=bert-base-uncased"
-    mend = "2 samples cannot be used and stop it: mend the data, or leave out what is bad:"
+    mend = "2 samples cannot be used and stop the run: correct the data, or leave out what is bad:"
     assert f"{command}\n  {mend}\n{command} data.on_bad_rows=skip\n" in ended.out
     skip = ("data.on_bad_rows=skip", "data.cleaning.html=true", "data.max_length=7")
     ended = describe(*words, "--force", *skip)

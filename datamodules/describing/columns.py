@@ -57,7 +57,8 @@ class ColumnFacts(NamedTuple):
         if few and self.content != "numbers":
             return "label?"
         is_name = self.content in ("text", "whole numbers") and self.longest <= _EXAMPLE
-        return "group?" if is_name and 2 * self.repeated > self.distinct else ""
+        in_groups = 2 * self.repeated > self.distinct and 2 * self.distinct <= filled
+        return "group?" if is_name and in_groups else ""
 
 
 class ColumnCounter:

@@ -12,6 +12,7 @@ from datamodules.reading.labels import (
     LabelReader,
     SeparatedLabels,
     composed,
+    label_key,
     label_text,
 )
 from run_folders.errors import shortened
@@ -97,6 +98,11 @@ def _label_map(given: Mapping[Any, str], class_names: Sequence[str]) -> LabelMap
         if before != name:
             msg = f"data.label_map: {text!r} stands for {before!r} and {name!r}; remove one"
             raise DataError(msg)
+    # 1, 1.0 and '1.0' are one value, unless they stand for different names.
+    keys = [(label_key(value), names.get(label_text(value))) for value in given]
+    for key, found in keys:
+        if found is not None and key not in known and all(n == found for k, n in keys if k == key):
+            names.setdefault(key, found)
     return names
 
 

@@ -80,7 +80,7 @@ class ClassLabels(LabelReader):
         """Return the class, 0..K-1; see `class_of`."""
         value = values.get(self.column)
         known = self._classes.get(value) if isinstance(value, str) else None
-        if known is None and label_text(value) not in self.label_map:
+        if known is None and mapped_name(value, self.label_map) is None:
             known = self._keys.get(label_key(value))
         if known is not None:
             return known, ""
@@ -100,7 +100,11 @@ class ClassLabels(LabelReader):
     def is_complete(self, row: Mapping[str, str]) -> bool:
         """Return whether the label of a row is the name of a class, or stands for one."""
         label = label_text(row[self.column])
-        return label in self._classes or label in self.label_map or label_key(label) in self._keys
+        return (
+            label in self._classes
+            or mapped_name(label, self.label_map) is not None
+            or label_key(label) in self._keys
+        )
 
     def divide(
         self, labels: Sequence[int], fraction: float, seed: int
@@ -234,6 +238,11 @@ def label_key(value: object) -> str:
     return text.lower() if text.lower() in ("true", "false") else text
 
 
+def mapped_name(value: object, label_map: LabelMap) -> str | None:
+    """Return the name that a label map gives to a value, in any spelling; None if it has none."""
+    return label_map.get(label_text(value)) or label_map.get(label_key(value))
+
+
 def class_of(
     value: object, class_names: Sequence[str], label_map: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
@@ -247,7 +256,7 @@ def class_of(
     Returns:
         The class and an empty string, or -1 and the reason.
     """
-    mapped = (label_map or {}).get(label_text(value))
+    mapped = mapped_name(value, label_map or {})
     if mapped is not None:
         return list(class_names).index(mapped), ""
     keys = [label_key(name) for name in class_names]

@@ -133,6 +133,11 @@ def _not_parsed(override: str, overrides: Sequence[str]) -> str:
         return f"{override}: Hydra reads this value only in quotes; type {suggestion}"
     if not parses(f"{key}=1"):
         return f"{override}: '{key}' is no key; --cfg job shows all keys"
+    if override.partition("=")[2].startswith("{"):
+        return (
+            f"{override}: Hydra cannot read this mapping; leave the quotes of its keys out, put "
+            f"each text in it in quotes, or write it into a YAML file"
+        )
     return f'{override}: Hydra cannot read this value; put each text in it in quotes: {key}=["a b"]'
 
 
@@ -163,11 +168,18 @@ def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
         )
     if group.startswith("hydra/"):
         return f"{group}={option}: {group} has no '{option}'; {nearest(option, options)}"
-    own = "" if own_packages() else f"; for an option of an own package, set {VARIABLE}=PACKAGE"
-    return (
-        f"{group}={option}: {CONFIGS.name}/{group}/ has no '{option}'; "
-        f"{nearest(option, options)}{own}"
+    near = nearest(option, options)
+    own = (
+        f"for an option of an own package, set {VARIABLE}=PACKAGE and PYTHONPATH to its parent "
+        f"folder"
     )
+    more = "" if own_packages() else f"{_next_to(near)} {own}"
+    return f"{group}={option}: {CONFIGS.name}/{group}/ has no '{option}'; {near}{more}"
+
+
+def _next_to(question_or_list: str) -> str:
+    """Return what separates a text from its continuation."""
+    return "" if question_or_list.endswith("?") else ";"
 
 
 def _merged_mapping(full_key: str, overrides: Sequence[str]) -> str | None:
@@ -208,5 +220,5 @@ def _unknown_key(full_key: str, overrides: Sequence[str]) -> str | None:
     known: Any = dict(nodes(OmegaConf.to_container(cfg, resolve=False)))  # type: ignore[arg-type]
     near = nearest(key, [*known, *groups()])
     of_class = f"{key.rpartition('.')[0]}._target_" in known
-    more = f"; +{key}=... sets another argument of its class" if of_class else ""
+    more = f"{_next_to(near)} +{key}=... sets another argument of its class" if of_class else ""
     return f"unknown key '{key}' on the command line; {near}{more}"

@@ -59,7 +59,11 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def training_lines(
-    description: Description, written: Path | None, program: str, backbone: str
+    description: Description,
+    written: Path | None,
+    program: str,
+    default: str,
+    backbone: str | None = None,
 ) -> list[str]:
     """Return the command that trains on the data, and what can be changed in it.
 
@@ -67,9 +71,11 @@ def training_lines(
         description: The described data.
         written: The config file that was written, if any.
         program: The beginning of the command, such as `python train.py`.
-        backbone: The default of `model.backbone`.
+        default: The default of `model.backbone`.
+        backbone: The backbone of the tokenizer that was given; None takes the default.
     """
-    command = f"{_command(description, written, program)} model.backbone={_value(backbone)}"
+    chosen = shlex.quote(f"model.backbone={_value(backbone or default)}")
+    command = f"{_command(description, written, program)} {chosen}"
     language = " (best for the language of the texts)" if "text" in description.template else ""
     lines = [command]
     if description.bad_count and not description.skips_bad_rows:
@@ -79,14 +85,15 @@ def training_lines(
             if count == 1
             else (f"{count:,} samples cannot be used and stop")
         )
-        lines += [
-            f"{samples} it: mend the data, or leave out what is bad:",
-            f"{command} data.on_bad_rows=skip",
-        ]
-    lines += [
-        f"{backbone} is the default and downloaded once; model.backbone can be another name"
-        f"{language}, a folder or a finished run"
-    ]
+        if any(split.bad_count > split.samples for split in description.splits):
+            lines.append(f"{samples} the run: most are not usable, so check the settings first")
+        else:
+            lines += [
+                f"{samples} the run: correct the data, or leave out what is bad:",
+                f"{command} data.on_bad_rows=skip",
+            ]
+    origin = "" if backbone else f"{default} is the default and downloaded once; "
+    lines += [f"{origin}model.backbone can be another name{language}, a folder or a finished run"]
     return lines
 
 

@@ -96,10 +96,20 @@ def describe_data(
     text = config_text(description)
     if output is not None:
         write_text(output, text)
-    title = "Config" if output is None else f"Written to {output}"
+    title = "Config (not written; -o FILE writes it)" if output is None else f"Written to {output}"
     print_lines(text.splitlines(), title, console)
-    lines = training_lines(description, output, program, str(template.model.backbone))
+    default = str(template.model.backbone)
+    lines = training_lines(description, output, program, default, _backbone_with(tokenizer))
     print_lines(lines, "To train", console)
+
+
+def _backbone_with(tokenizer: str | None) -> str | None:
+    """Return the backbone that has this tokenizer; None if it is a folder without a network."""
+    if tokenizer is None or (
+        Path(tokenizer).exists() and not Path(tokenizer, "config.json").is_file()
+    ):
+        return None
+    return tokenizer
 
 
 def _check(path: Path, kind: str | None) -> None:

@@ -23,7 +23,7 @@ from engine.prediction.texts import TextPredictor, rows_of
 from engine.trained_run import TrainedRun
 from run_folders.errors import nearest
 
-_ADVICE = "mend it, or leave it out"
+_ADVICE = "mend them, or leave them out"
 _NAME = "the input"
 _CHUNK = 4096  # texts at a time
 _BATCH = 4  # images that are segmented at a time

@@ -76,6 +76,21 @@ def test_a_label_map_is_asked_before_other_spellings() -> None:
     assert [reader.read({"label": value})[0] for value in ("1", "1.0", "1.00")] == [1, 0, 1]
 
 
+@pytest.mark.parametrize("given", [1, 1.0, "1", "1.0"])
+@pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", " 1.00"])
+def test_a_number_in_a_label_map_has_any_spelling(given: object, value: object) -> None:
+    for separator in (None, ";"):
+        reader = label_reader("label", separator, ["ham", "spam"], {given: "ham", 0: "spam"})
+        label, reason = reader.read({"label": value})
+        assert not reason
+        assert label == (0 if separator is None else (1.0, 0.0))
+
+
+def test_spellings_of_a_number_may_have_several_names() -> None:
+    reader = label_reader("label", None, ["ham", "spam"], {"1": "ham", "1.0": "spam"})
+    assert [reader.read({"label": value})[0] for value in ("1", "1.0", "1.00")] == [0, 1, 0]
+
+
 def test_an_empty_label_is_a_label_of_a_row() -> None:
     reader = SeparatedLabels("tags", ";", NAMES)
     assert reader.is_complete({"tags": "joy"})

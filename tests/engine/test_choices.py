@@ -67,7 +67,7 @@ def test_momentum_of_0_is_no_nesterov_momentum(train: Train) -> None:
 
 def test_a_key_of_a_class_that_its_file_does_not_list(train: Train) -> None:
     ended = train("model.optimizer.betas=[0.9,0.98]")
-    assert "; +model.optimizer.betas=... sets another argument of its class" in ended.error
+    assert " +model.optimizer.betas=... sets another argument of its class" in ended.error
     ended = train("+model.optimizer.betas=[0.9,0.98]", *PLAN)
     assert ended.code == 0, ended.err
 

@@ -68,7 +68,8 @@ def unresolved_values(node: DictConfig | ListConfig, prefix: str = "") -> Iterat
                 continue
             value = node[key]
         except OmegaConfBaseException as error:
-            text = str(OmegaConf.to_container(node, resolve=False)[key])
+            plain: Any = OmegaConf.to_container(node, resolve=False)
+            text = str(plain[key])
             advice = [advice for name, advice in ADVICE_FOR_NULL.items() if f"${{{name}." in text]
             yield path, f"cannot read {text}: {brief(error) if not advice else advice[0]}"
             continue
