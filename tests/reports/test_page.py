@@ -44,6 +44,15 @@ def run(train: Train) -> RunFolder:
     return folder
 
 
+def test_the_page_counts_the_groups_of_the_test_split(run: RunFolder) -> None:
+    page = " ".join(write_report(run.path).read_text(encoding="utf-8").split())
+    assert "groups of" not in page
+    plan = run.read_json("plan.json") | {"group_column": "<user>", "groups": {"test": 9}}
+    run.write_json("plan.json", plan)
+    page = " ".join(write_report(run.path).read_text(encoding="utf-8").split())
+    assert "The test split has 9 groups of &lt;user&gt;." in page
+
+
 def test_page_is_self_contained_escaped_and_complete(run: RunFolder) -> None:
     page = write_report(run.path).read_text(encoding="utf-8")
     assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=[\"'](?!data:)", page)
