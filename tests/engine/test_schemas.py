@@ -68,10 +68,11 @@ def written() -> dict[str, Any]:
 def test_the_schemas_are_current() -> None:
     """Classes of other libraries change with their versions, so other versions compare less."""
     now = {name: json.loads(text) for name, text in schema_files().items()}
-    assert now.keys() == written().keys(), COMMAND
+    before = dict(written())
+    assert now.keys() == before.keys(), COMMAND
     versions = [f"{name} {version(name)}" for name in ("lightning", "timm", "torch")]
-    if not all(each in written()["definitions.json"]["$comment"] for each in versions):
-        for schemas in (now, written()):
+    if not all(each in before["definitions.json"]["$comment"] for each in versions):
+        for schemas in (now, before):
             definitions = schemas["definitions.json"]["definitions"]
             schemas["definitions.json"] = {
                 name: schema
@@ -80,7 +81,7 @@ def test_the_schemas_are_current() -> None:
                 or name in ("config", "data", "defaults", "hydra", "model", "paths")
             }
     for name, schema in now.items():
-        assert schema == written()[name], f"{name} is not current; run: {COMMAND}"
+        assert schema == before[name], f"{name} is not current; run: {COMMAND}"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.json")))
