@@ -7,7 +7,6 @@ python -m docs.builder --keep-tutorials   without running the tutorials again
 import argparse
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from docs.builder import config_reference, links, python_reference, tutorials
@@ -15,8 +14,6 @@ from docs.builder import config_reference, links, python_reference, tutorials
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 SITE = ROOT / "build" / "site"
-# Starting a kernel and the imports use one core.
-_TUTORIALS_AT_A_TIME = 2
 
 
 def main() -> int:
@@ -27,9 +24,9 @@ def main() -> int:
     )
     keep_tutorials: bool = parser.parse_args().keep_tutorials
     if not keep_tutorials:
-        with ThreadPoolExecutor(_TUTORIALS_AT_A_TIME) as pool:
-            for page in pool.map(tutorials.write_page, (DOCS / "tutorials").glob("*.py")):
-                print(f"wrote {page.relative_to(ROOT)}", flush=True)
+        for script in sorted((DOCS / "tutorials").glob("*.py")):
+            print(f"running {script.relative_to(ROOT)}", flush=True)
+            tutorials.write_page(script)
     config_reference.write_pages(ROOT / "configs", DOCS / "reference" / "config")
     python_reference.write_page(DOCS / "reference" / "python.md")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
