@@ -24,6 +24,7 @@ from engine.trained_run import (
     data_state,
     model_from_checkpoint,
     restored_data,
+    set_merged_tokens,
 )
 from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
@@ -34,26 +35,31 @@ from run_folders.run_folder import RunFolder, RunFolderError
 log = logging.getLogger(__name__)
 
 
-def evaluate(path: Path, data_dir: str | None) -> int:
+def evaluate(path: Path, data_dir: str | None, merge_tokens: int | None = None) -> int:
     """Test a run's best checkpoint on its test data and compare the metrics with metrics.json.
 
     Args:
         path: The run folder.
         data_dir: The folder of the datasets, or the run's dataset itself where that was renamed;
             None for the one in config.yaml.
+        merge_tokens: Number of tokens that each block of a vision transformer merges; None takes
+            that of the training.
 
     Returns:
-        0 if every metric is the same to the last digit, else 1.
+        0 if every metric is the same to the last digit, or other tokens are merged; else 1.
 
     Raises:
         RunFolderError: If the folder has no tested run, or the test data has changed.
     """
-    task, devices = retest(path, data_dir)
+    task, devices = retest(path, data_dir, merge_tokens)
     recorded = _recorded(RunFolder(path))
     metrics = task.results["test"].metrics
     different = [name for name, value in metrics.items() if recorded.get(name) != value]
     _print(metrics, recorded, devices)
     print(f"loss: {task_loss(task)}")
+    if merge_tokens is not None:
+        print(f"each block merges {merge_tokens} tokens")
+        return 0
     print(
         "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
     )
@@ -75,13 +81,16 @@ def _recorded(folder: RunFolder) -> dict[str, Any]:
     return recorded
 
 
-def retest(path: Path, data_dir: str | None = None) -> tuple[Task, int]:
+def retest(
+    path: Path, data_dir: str | None = None, merge_tokens: int | None = None
+) -> tuple[Task, int]:
     """Test a run's best checkpoint on its test data.
 
     Args:
         path: The run folder.
         data_dir: The folder of the datasets, or the run's dataset itself where that was renamed;
             None for the one in config.yaml.
+        merge_tokens: See `evaluate`.
 
     Returns:
         The task with its results, and the number of devices.
@@ -92,7 +101,7 @@ def retest(path: Path, data_dir: str | None = None) -> tuple[Task, int]:
     folder = RunFolder(path)
     _check_run(folder)
     _recorded(folder)
-    cfg, checkpoint = _open_checkpoint(folder)
+    cfg, checkpoint = _open_checkpoint(folder, merge_tokens)
     if data_dir is not None:
         _set_data_folder(cfg, Path(data_dir))
     place = Path(cfg.data.get("data_dir", ""), cfg.data.get("folder", ""))
@@ -117,7 +126,12 @@ def _set_data_folder(cfg: DictConfig, data_dir: Path) -> None:
         cfg.data.folder = str(data_dir.resolve())
 
 
-def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = "error") -> Path:
+def evaluate_on(
+    path: Path,
+    data: Path,
+    on_bad_rows: Literal["error", "skip"] = "error",
+    merge_tokens: int | None = None,
+) -> Path:
     """Test a run's best checkpoint on other labelled data, and print the metrics.
 
     The result is written to the folder `evaluations` in the run folder. NAME is the name of the
@@ -128,6 +142,7 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
         path: The run folder.
         data: A table or folder in the format of the run's test data, with the same columns.
         on_bad_rows: Raise an error, or leave bad rows out and list them.
+        merge_tokens: See `evaluate`. The names of the files then end with `-merge<number>`.
 
     Returns:
         The path of the JSON file.
@@ -140,11 +155,12 @@ def evaluate_on(path: Path, data: Path, on_bad_rows: Literal["error", "skip"] = 
     if not data.exists():
         msg = f"--data {data}: no such file or folder"
         raise DataError(msg)
-    cfg, checkpoint = _open_checkpoint(folder)
+    cfg, checkpoint = _open_checkpoint(folder, merge_tokens)
     cfg.data.on_bad_rows = on_bad_rows
     datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint, data.resolve())
     task, _ = _test(cfg, folder, checkpoint, datamodule)
-    target = _write(folder, task, datamodule, data.resolve())
+    ending = "" if merge_tokens is None else f"-merge{merge_tokens}"
+    target = _write(folder, task, datamodule, data.resolve(), ending)
     result = task.results["test"]
     shown = Table("metric", "value", title=f"{one_line(data.name)}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
@@ -200,11 +216,13 @@ def _warn_of_trained_data(
         )  # fmt: skip
 
 
-def _write(folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], data: Path) -> Path:
+def _write(
+    folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], data: Path, ending: str
+) -> Path:
     """Write the files of an evaluation, and return the path of the metrics."""
     results, result = results_of(task.kind), task.results["test"]
     facts = datamodule.describe()["test"]
-    place = folder.path / "evaluations" / f"{data.stem}-{facts['sha256'][:8]}"
+    place = folder.path / "evaluations" / f"{data.stem}-{facts['sha256'][:8]}{ending}"
     record = {"kind": task.kind, "data": str(data), **facts, **results.record(result, datamodule)}
     folder.write_json(f"evaluations/{place.name}.json", record)
     table = results.predictions(result, datamodule, "test")
@@ -221,11 +239,15 @@ def _check_run(folder: RunFolder) -> None:
         raise folder.no_run(folder.config.name)
 
 
-def _open_checkpoint(folder: RunFolder) -> tuple[DictConfig, dict[str, Any]]:
-    """Return a run's config and its best checkpoint."""
+def _open_checkpoint(
+    folder: RunFolder, merge_tokens: int | None
+) -> tuple[DictConfig, dict[str, Any]]:
+    """Return a run's config, with other merged tokens if asked for, and its best checkpoint."""
     filter_known()
     _check_run(folder)
-    return read_trained_config(folder.config), load_checkpoint(folder.best_checkpoint)
+    cfg = read_trained_config(folder.config)
+    set_merged_tokens(cfg, merge_tokens)
+    return cfg, load_checkpoint(folder.best_checkpoint)
 
 
 def _test(

@@ -13,6 +13,7 @@ from torch import nn
 from datamodules.inferring.findings import Finding
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import FEATURES
+from lightning_modules.networks.tokens.counting import BlockCost
 from run_folders.errors import shortened, truncation
 
 
@@ -76,8 +77,9 @@ def make_plan(
     Returns:
         Plain values for plan.json: rows, totals, stages of unfreezing, batches per epoch, limits of
         epochs and steps, precision, device, samples, share of padding, truncated texts,
-        backbone, groups, largest class of train.
+        backbone, groups, largest class of train, tokens and multiplications of blocks.
     """
+    costs: list[BlockCost] = getattr(task.features, "block_costs", list)()
     task.train()
     splits = {split: data[split] for split in ("train", "val", "test") if split in data}
     rows = [row for name in task.lrs for row in _rows(task, name)]
@@ -87,6 +89,7 @@ def make_plan(
     return {
         "backbone": backbone,
         "rows": [asdict(row) for row in rows],
+        "blocks": [asdict(cost) for cost in costs],
         "parameters": {
             "total": sum(r.parameters for r in top),
             "trainable": sum(r.trainable for r in top),
@@ -202,6 +205,8 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     console.print(table)
     if plan["stages"]:
         _print_stages(plan["stages"], console)
+    if plan["blocks"]:
+        _print_blocks(plan["blocks"], console)
     frozen = totals["total"] - totals["trainable"]
     console.print(f"never trained: {frozen:,} parameters", highlight=False)
     if plan["backbone"]:
@@ -249,6 +254,18 @@ def _epochs(plan: dict[str, Any]) -> str:
     if epochs in (None, -1):
         return f"unlimited (ends by trainer.max_steps={steps})"
     return f"{epochs}, or {steps} steps" if steps > 0 else str(epochs)
+
+
+def _print_blocks(blocks: list[dict[str, Any]], console: Console) -> None:
+    """Print tokens and multiplications of each block."""
+    table = Table("block", "tokens", "multiplications per image")
+    for column in (1, 2):
+        table.columns[column].justify = "right"
+    for block in blocks:
+        table.add_row(block["block"], str(block["tokens"]), f"{block['multiplications']:,}")
+    table.add_section()
+    table.add_row("total", "", f"{sum(block['multiplications'] for block in blocks):,}")
+    console.print(table)
 
 
 def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:

@@ -15,7 +15,12 @@ from engine.config.recorded import read_trained_config
 from engine.kinds.base import PredictionRequest, results_of
 from engine.processes.library_warnings import filter_known
 from engine.processes.terminal import console
-from engine.trained_run import TrainedRun, data_state, model_from_checkpoint
+from engine.trained_run import (
+    TrainedRun,
+    data_state,
+    model_from_checkpoint,
+    set_merged_tokens,
+)
 from run_folders.errors import brief, one_line
 from run_folders.run_folder import RunFolder, RunFolderError
 
@@ -30,6 +35,7 @@ def predict(
     device: str | None = None,
     annotations: Path | None = None,
     table_format: TableFormat = TableFormat(),
+    merge_tokens: int | None = None,
 ) -> Path:
     """Predict every sample of the inputs.
 
@@ -52,6 +58,7 @@ def predict(
         annotations: For segmentation, a folder of annotated masks to show beside the predictions;
             None looks for one beside the images.
         table_format: Encoding, delimiter and quoting of a text file; what is not set is found.
+        merge_tokens: See `open_run`.
 
     Returns:
         The path of the output.
@@ -69,7 +76,7 @@ def predict(
     if annotations is not None and not annotations.is_dir():
         msg = f"--annotations {annotations}: no such folder"
         raise DataError(msg)
-    trained = open_run(run, device)
+    trained = open_run(run, device, merge_tokens)
     table_format = replace(table_format, option="--")  # for messages
     request = PredictionRequest(
         inputs, output, column, on_bad_rows, force, annotations, table_format
@@ -83,18 +90,21 @@ def predict(
     return target
 
 
-def open_run(path: Path, device: str | None = None) -> TrainedRun:
+def open_run(path: Path, device: str | None = None, merge_tokens: int | None = None) -> TrainedRun:
     """Load a run's best checkpoint, without the hub or the backbone's folder.
 
     Args:
         path: The run folder.
         device: The device that computes; None for a GPU if there is one, else the CPU.
+        merge_tokens: Number of tokens that each block of a vision transformer merges; None takes
+            that of the training.
 
     Returns:
         The run.
 
     Raises:
         RunFolderError: If the path is not a run folder, or the device does not exist.
+        ConfigError: If the run has no tokens to merge.
         CheckpointError: If the checkpoint is missing or damaged.
         DamagedFileError: If config or checkpoint are damaged, or do not belong together.
     """
@@ -102,6 +112,7 @@ def open_run(path: Path, device: str | None = None) -> TrainedRun:
     if not os.path.lexists(folder.config):
         raise folder.no_run(folder.config.name)
     cfg = read_trained_config(folder.config)
+    set_merged_tokens(cfg, merge_tokens)
     checkpoint = load_checkpoint(folder.best_checkpoint)
     state = data_state(cfg, checkpoint, folder.best_checkpoint)
     task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)

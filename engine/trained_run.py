@@ -17,6 +17,7 @@ from engine.config.places import resolve_target
 from engine.config.precision import precision_plugin
 from lightning_modules.base import Task
 from run_folders.errors import brief
+from run_folders.signatures.hints import hints_of
 from run_folders.value_types import type_fault
 
 
@@ -57,6 +58,28 @@ class TrainedRun:
         with plugin.forward_context():
             result: torch.Tensor = self.task(plugin.convert_input(moved))
         return result.cpu()
+
+
+def set_merged_tokens(cfg: DictConfig, merged: int | None) -> None:
+    """Let a run's network merge other numbers of tokens (`model.merge_tokens`) than in training.
+
+    Args:
+        cfg: The config from the run's config.yaml, changed in place.
+        merged: Number of tokens that each block merges; None keeps the run's.
+
+    Raises:
+        ConfigError: If the run's model has no such setting, or the number is negative.
+    """
+    if merged is None:
+        return
+    if "merge_tokens" not in hints_of(resolve_target(cfg.model._target_, "model")):
+        kind = cfg.model._target_.rpartition(".")[2]
+        msg = f"merge tokens: a {kind} has no vision transformer; leave the option out"
+        raise ConfigError(msg)
+    if merged < 0:
+        msg = f"merge tokens: received {merged}; give 0 or more"
+        raise ConfigError(msg)
+    cfg.model.merge_tokens = merged
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> Task:

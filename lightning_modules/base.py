@@ -4,6 +4,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -15,7 +16,12 @@ from lightning_modules.distributed import rewrap_ddp, share_of_global_mean
 from lightning_modules.losses.errors import LossError, NonFiniteLossError
 from lightning_modules.metrics.totals import StageResult, StageTotals
 from lightning_modules.networks.backbones.features import BACKBONE, FEATURES, HEAD, BackboneError
-from lightning_modules.networks.freezing.plan import FreezingPlan, apply_plan, keep_frozen_in_eval
+from lightning_modules.networks.freezing.plan import (
+    FreezingError,
+    FreezingPlan,
+    apply_plan,
+    keep_frozen_in_eval,
+)
 from lightning_modules.optim.optimizers import OptimizerFactory
 from lightning_modules.optim.schedules import Schedule, linear
 from lightning_modules.optimization import OptimizedModule
@@ -161,6 +167,32 @@ class Task(OptimizedModule):
         """The pretrained part of `features`."""
         return self.network.get_submodule(BACKBONE)
 
+    def with_new_parts(self, plan: FreezingPlan) -> FreezingPlan:
+        """Return the plan in which new parts of the backbone train like the head.
+
+        New parts are modules without pretrained weights, see `ImageEncoder.new_parts`. They train
+        from the first epoch on, with the head's learning rate.
+
+        Raises:
+            FreezingError: If there are new parts, and the backbone's learning rate is 0.
+        """
+        parts = tuple(f"{BACKBONE}.{name}." for name in getattr(self.features, "new_parts", ()))
+        names = [name for name, _ in self.network.named_parameters() if name.startswith(parts)]
+        if not names:
+            return plan
+        if not self.lrs[FEATURES]:
+            msg = (
+                "model.backbone_lr: received 0, and new parts of the backbone would not train; "
+                "set model.freeze_backbone=true to freeze the others"
+            )
+            raise FreezingError(msg)
+        group = ("_new", self.lrs[HEAD] / self.lrs[FEATURES])
+        return replace(
+            plan,
+            starts={**plan.starts, **dict.fromkeys(names, 0)},
+            groups={**plan.groups, **dict.fromkeys(names, group)},
+        )
+
     def set_freezing_plan(self, plan: FreezingPlan) -> None:
         """Set the freezing plan and apply it for the first epoch.
 
@@ -168,6 +200,7 @@ class Task(OptimizedModule):
             FreezingError: If the plan names a layer that the network does not have.
         """
         plan.check(self.network)
+        plan = self.with_new_parts(plan)
         self.freezing = plan
         apply_plan(self.network, plan, epoch=0)
 

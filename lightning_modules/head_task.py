@@ -79,12 +79,20 @@ class HeadTask(Task):
         logits: Tensor = self.network(batch)
         return logits
 
+    def logits_and_auxiliary_loss(self, batch: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401 - each input has its batch type
+        """Return the outputs of the head, [B, K], and a loss besides that of the labels, if any."""
+        return self.logits(batch), None
+
     def shared_step(self, batch: Any, totals: Any) -> Tensor:  # noqa: ANN401 - each input has its batch type
-        """Return the mean loss of a batch and add the batch to the totals."""
-        loss, predictions = self.loss_and_predictions(batch)
+        """Return the mean loss of a batch and add the batch to the totals.
+
+        An auxiliary loss is added to the result. The metrics exclude it.
+        """
+        logits, auxiliary = self.logits_and_auxiliary_loss(batch)
+        loss, predictions = self._measured(logits, batch)
         if totals is not None:
             totals.update(loss.detach(), predictions.detach(), batch["labels"], batch["index"])
-        return loss
+        return loss if auxiliary is None else loss + auxiliary
 
     def loss_and_predictions(self, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each input has its batch type
         """Return the mean loss of `loss_inputs` and labels, and the predictions.
@@ -92,7 +100,10 @@ class HeadTask(Task):
         Raises:
             HeadError: If the head returned another number of outputs.
         """
-        logits = self.logits(batch)
+        return self._measured(self.logits(batch), batch)
+
+    def _measured(self, logits: Tensor, batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - each input has its batch type
+        """Return the mean loss and the predictions of logits [B, K]."""
         if logits.shape[1:] != (self.outputs,):
             msg = (
                 f"model.head: {type(self.network.head).__name__} returned logits of shape "

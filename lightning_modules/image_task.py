@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, cast
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.head_task import HeadTask
-from lightning_modules.networks.backbones.features import FEATURES
+from lightning_modules.networks.backbones.features import FEATURES, BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.image_encoder import ImageEncoder
 from lightning_modules.networks.classifier import Classifier
@@ -18,6 +18,8 @@ from lightning_modules.networks.heads.classification import (
     LinearHead,
     reads_tokens,
 )
+from lightning_modules.networks.tokens.insertion import LearnTokens
+from lightning_modules.networks.tokens.merging import MergeTokens
 
 
 class ImageTask(HeadTask):
@@ -33,6 +35,10 @@ class ImageTask(HeadTask):
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: HeadFactory = LinearHead,
         tta_flip: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        merge_tokens: Annotated[int, Ge(0)] | list[int] | MergeTokens | None = None,
+        learned_tokens: LearnTokens | None = None,
+        reconstruction: Annotated[float, Ge(0)] = 0.0,
+        reconstruction_masked: Annotated[float, Interval(ge=0, lt=1)] = 0.2,
         backbone_lr: Annotated[float, Ge(0)] = 1e-4,
         **settings: Any,  # noqa: ANN401 - those of the kind of task and of the base
     ) -> None:
@@ -50,11 +56,18 @@ class ImageTask(HeadTask):
                 `functools.partial(MLPHead, hidden=[64])`; see `networks.heads`.
             tta_flip: Whether to average the logits of an image and of its horizontal mirror
                 image (test-time augmentation); never applied in training.
+            merge_tokens: Number of tokens that each block of a vision transformer merges (ToMe), a
+                number for each block, or a schedule; see `networks.tokens.merging`.
+            learned_tokens: Learned tokens in a vision transformer (TokenLearner): `after` which
+                block and their `number`; see `networks.tokens.insertion`.
+            reconstruction: Weight of FDViT's reconstruction loss, which is added while training.
+            reconstruction_masked: Probability that a token is left out for that loss.
             backbone_lr: Peak learning rate of the backbone.
             settings: Arguments of the kind of task, such as `num_classes`, and of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be built or its weights cannot be loaded.
+            BackboneError: If the backbone cannot be built, its weights cannot be loaded, or it does
+                not allow merged tokens, learned tokens or the reconstruction loss.
             HeadError: If the head reads tokens.
         """
         super().__init__(backbone_lr=backbone_lr, **settings)
@@ -66,7 +79,21 @@ class ImageTask(HeadTask):
             raise HeadError(msg)
         self.tta_flip = tta_flip
         self.own_backbone = isinstance(backbone, nn.Module)
-        features = image_encoder(backbone, weights, image_size)
+        if freeze_backbone and reconstruction:
+            msg = (
+                "model.reconstruction trains the backbone, and model.freeze_backbone=true freezes "
+                "it; set one of both"
+            )
+            raise BackboneError(msg)
+        self.reconstruction, self.reconstruction_masked = reconstruction, reconstruction_masked
+        features = image_encoder(
+            backbone,
+            weights,
+            image_size,
+            merged=merge_tokens,
+            learned=learned_tokens,
+            reconstructed=reconstruction > 0,
+        )
         self.network = Classifier(features, head(width=features.width, outputs=self.outputs))
         self.set_freezing_plan(FreezingPlan({FEATURES: None} if freeze_backbone else {}))
 
@@ -76,6 +103,18 @@ class ImageTask(HeadTask):
         if self.training or not self.tta_flip:
             return logits
         return (logits + super().logits(_mirrored(batch))) / 2
+
+    def logits_and_auxiliary_loss(
+        self, batch: ImageBatch | FeatureBatch
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return logits [B, K], and while training the weighted reconstruction loss, if any."""
+        if not (self.training and self.reconstruction):
+            return super().logits_and_auxiliary_loss(batch)
+        features = cast(ImageEncoder, self.features)
+        pooled, loss = features.forward_with_reconstruction(
+            cast(ImageBatch, batch), self.reconstruction_masked
+        )
+        return cast(Tensor, self.network.head(pooled)), self.reconstruction * loss
 
     def backbone_config(self) -> dict[str, Any]:
         """Return architecture, arguments and input format; empty for an own module."""

@@ -39,6 +39,9 @@ IMAGES = {
     "cifar10_beit_head": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_beit_finetune": f"{{architecture: beit_base_patch16_224, {VIT}}}",
     "cifar10_resnet_scratch": "{architecture: small_resnet, widths: [8, 8, 8], depth: 1}",
+    "cifar10_deit_tome": f"{{architecture: deit_tiny_distilled_patch16_224, {VIT}}}",
+    "cifar10_token_learner": "{image: 24, dim: 16, heads: 2}",
+    "cifar10_fdvit": "{patch: 8, stride: 4, sizes: [7, 5], dims: [8, 12], heads: [2, 2], depth: [1, 1]}",
     "sample_images": "{architecture: small_resnet, widths: [8, 8], depth: 1}",
 }
 TINY_BEIT: dict[str, Any] = {
@@ -97,7 +100,7 @@ def test_image_experiment_runs_to_its_report(name: str, train: Train, tmp_path: 
     folder = finished(ended, 30)
     parameters = folder.read_json("metrics.json")["parameters"]
     assert (parameters["trainable"] < parameters["total"]) == (
-        name.split("_")[1] in ("vgg19", "densenet201", "deit") or name.endswith("head")
+        name in ("cifar10_vgg19", "cifar10_densenet201", "cifar10_deit") or name.endswith("head")
     )
     assert "Test samples of each class" in folder.report.read_text(encoding="utf-8")
 

@@ -32,17 +32,25 @@ class Run:
         `thaw.Run("runs/sample_text/2026-01-31_12-00-00").predict(["a text", "another one"])`
     """
 
-    def __init__(self, folder: str | os.PathLike[str], device: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        device: str | None = None,
+        merge_tokens: int | None = None,
+    ) -> None:
         """Open a run folder.
 
         Args:
             folder: The run folder.
             device: The device that predicts: `cpu`, `cuda`, ...; None for a GPU if there is one.
+            merge_tokens: Number of tokens that each block of a vision transformer merges in
+                `predict`, `evaluate` and `task`; None takes that of the training.
 
         Raises:
             RunFolderError: If it is not a run folder.
         """
         self._folder, self._device = RunFolder(Path(folder)), device
+        self._merge_tokens = merge_tokens
         if self._folder.state is None:
             advice = "; give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
             error = self._folder.no_run("status.json", advice)
@@ -86,7 +94,7 @@ class Run:
     def _trained(self) -> "TrainedRun":
         from engine.predict import open_run
 
-        return open_run(self.folder, self._device)
+        return open_run(self.folder, self._device, self._merge_tokens)
 
     def task(self) -> "Task":
         """Return the LightningModule with its best weights, on the device.
@@ -148,9 +156,10 @@ class Run:
         from engine.evaluation import evaluate_on, retest
 
         if data is None:
-            result = retest(self.folder)[0].results["test"]
+            task, _ = retest(self.folder, merge_tokens=self._merge_tokens)
+            result = task.results["test"]
             return {"n": result.count, **result.metrics}
-        record = evaluate_on(self.folder, Path(data), on_bad_rows)
+        record = evaluate_on(self.folder, Path(data), on_bad_rows, self._merge_tokens)
         return self._folder.read_json(str(record.relative_to(self.folder)))
 
     def report(self) -> Path:

@@ -106,7 +106,7 @@ class LayerUnfreezing(lightning.Callback):
                 already has a different plan.
         """
         plan = self.plan(task.network)
-        if task.freezing not in (plan, FreezingPlan()):
+        if task.freezing not in map(task.with_new_parts, (plan, FreezingPlan())):
             msg = (
                 "model.freeze_backbone=true freezes the whole backbone permanently; "
                 "remove it, or remove the unfreezing callback"
@@ -139,7 +139,8 @@ class LayerUnfreezing(lightning.Callback):
             for name in training:
                 starts[name] = epoch if starts[name] is None else starts[name]
         depths = layer_numbers(backbone) if self.layer_decay is not None else {}
-        deepest = max(depths.values(), default=0)
+        new = tuple(f"{name}." for name in getattr(network.features, "new_parts", ()))
+        deepest = max((d for name, d in depths.items() if not name.startswith(new)), default=0)
         groups = {
             f"{BACKBONE}.{name}": self._group(starts[name], deepest - depths.get(name, deepest))
             for name in names

@@ -193,6 +193,16 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
         lambda: image_task(layer="blocks.2", head=partial(MLPHead, hidden=[8], dropout=0.3)),
         "the backbone before blocks.2",
     ),
+    "prefix that merges tokens": (
+        images,
+        lambda: image_task(layer="blocks.2", merge_tokens=1),
+        "the backbone before blocks.2",
+    ),
+    "prefix before learned tokens": (
+        images,
+        lambda: image_task(learned_tokens={"after": "blocks.0", "number": 2}),
+        "the backbone before blocks.token_learner",
+    ),
     "prefix of a convnet": (
         images,
         lambda: image_task(DENSENET, "features.denseblock4"),
@@ -326,6 +336,12 @@ def test_key_of_images(tmp_path: Path) -> None:
     with_tta_flip = keys(images(), seeded(tta_flip=True), tmp_path)
     assert {split for split in base if with_tta_flip[split] == base[split]} == {"train"}
     assert not set(keys(images(), seeded("blocks.2"), tmp_path).values()) & set(base.values())
+    merged = [keys(images(), seeded(merge_tokens=r), tmp_path)["val"] for r in (0, 1, 2)]
+    merged.append(
+        keys(images(), seeded(merge_tokens={"merged": 1, "proportional": False}), tmp_path)["val"]
+    )
+    assert merged[0] == base["val"]
+    assert len(set(merged)) == 4
     assert keys(images(), seeded("blocks.1"), tmp_path) != keys(
         images(), seeded("blocks.2"), tmp_path
     )

@@ -60,7 +60,7 @@ def test_a_run_saves_its_plan(train: Train) -> None:
 def test_groups_and_the_largest_class_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     plan = {
         "rows": [], "parameters": {"total": 0, "trainable": 0}, "stages": [], "backbone": "b[1]",
-        "samples": {"train": 720, "val": 80, "test": 100}, "group_column": "Kunde",
+        "samples": {"train": 720, "val": 80, "test": 100}, "group_column": "Kunde", "blocks": [],
         "groups": {"train": 181, "val": 20, "test": 24},
         "largest_class": {"name": "falsch", "share": 0.546}, "formats": {}, "truncated": {},
         "padding_share": None, "max_epochs": 1, "max_steps": -1, "batches_per_epoch": 0, "overfit_batches": 0, "precision": "32-true",

@@ -193,6 +193,7 @@ def test_a_keras_run_is_compared_with_a_lightning_run(
             "features",
             "formats",
             "backbone",
+            "blocks",
             "group_column",
             "groups",
             "largest_class",

@@ -75,7 +75,8 @@ def test_prefix_and_suffix_of_a_transformer_equal_timms_model(
 @pytest.mark.parametrize(
     ("backbone", "layer"),
     [("vgg", "features.3"), ("vgg", "features.16"), ("densenet", "features.denseblock4"), ("densenet", "features.norm5"),
-     ("beit", "blocks.1"), ("deit", "blocks.2")],
+     ("beit", "blocks.1"), ("deit", "blocks.2"), ("token_learner_vit", "blocks.token_learner"), ("token_learner_vit", "blocks.2"),
+     ("fdvit", "stages.1"), ("fdvit", "stages.2")],
 )  # fmt: skip
 def test_prefix_and_suffix_equal_the_whole_network(backbone: str, layer: str) -> None:
     from lightning_modules.image_classifier import ImageClassifier
@@ -107,6 +108,9 @@ def test_cut_is_before_the_first_layer_that_ever_trains() -> None:
     assert cut_of("densenet", {**frozen, "model.features.denseblock3": 1}) == Cut(
         "features.denseblock3"
     )
+    assert cut_of("fdvit", {**frozen, "model.stages.2": 0}) == Cut("stages.2")
+    learner: dict[str, int | None] = {**frozen, "model.blocks.token_learner": 0}
+    assert cut_of("token_learner_vit", learner) == Cut("blocks.token_learner")
     assert "first layer, blocks.0" in str(cut_of("beit", {**frozen, "model.blocks.0.norm1": 3}))
     assert "cls_token trains" in str(cut_of("beit", {**frozen, "model.cls_token": 0}))
     assert "cannot be run from an intermediate layer" in str(

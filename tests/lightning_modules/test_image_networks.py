@@ -48,6 +48,25 @@ BACKBONES = {
     "resnet": {"architecture": "resnet18", "size": [32, 32]},
     "small_resnet": {"architecture": "small_resnet", "widths": [8, 16], "depth": 1},
     "flat_pixels": {"architecture": "flat_pixels", "size": [8, 8]},
+    "token_learner_vit": {
+        "architecture": "token_learner_vit",
+        "image": 16,
+        "patch": 4,
+        "dim": 24,
+        "depth": 3,
+        "heads": 2,
+        "tokens": 3,
+        "after": "blocks.1",
+    },
+    "fdvit": {
+        "architecture": "fdvit",
+        "patch": 4,
+        "stride": 2,
+        "sizes": [15, 11, 8],
+        "dims": [8, 12, 16],
+        "heads": [2, 2, 2],
+        "depth": [1, 1, 1],
+    },
 }
 
 HEADS = {"linear": LinearHead, "mlp": partial(MLPHead, hidden=[12, 8])}

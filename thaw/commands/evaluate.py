@@ -38,13 +38,19 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         help="folder of the data, if it is not the one in the run's config.yaml: "
         "the folder of the datasets, or the dataset's own folder if that was renamed",
     )
+    parser.add_argument(
+        "--merge-tokens",
+        type=int,
+        metavar="N",
+        help="tokens that each block of a vision transformer merges (default: as in training)",
+    )
     options = parser.parse_args(arguments)
     log_to_terminal()
     with report_failure() as outcome:
         from engine.evaluation import evaluate, evaluate_on
 
         if options.data is not None:
-            evaluate_on(options.run, options.data, options.on_bad_rows)
+            evaluate_on(options.run, options.data, options.on_bad_rows, options.merge_tokens)
         else:
-            outcome.code = evaluate(options.run, options.data_dir)
+            outcome.code = evaluate(options.run, options.data_dir, options.merge_tokens)
     return outcome.code

@@ -59,6 +59,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument(
         "--device", default=None, help="cpu, cuda, ... (default: a GPU if there is one)"
     )
+    parser.add_argument(
+        "--merge-tokens",
+        type=int,
+        metavar="N",
+        help="tokens that each block of a vision transformer merges (default: as in training)",
+    )
     options = parser.parse_args(arguments)
     log_to_terminal()
     with report_failure() as outcome:

@@ -16,6 +16,10 @@ from lightning_modules.networks.backbones.image_weights import (
     timm_network,
     weights_file,
 )
+from lightning_modules.networks.tokens.errors import TokenError
+from lightning_modules.networks.tokens.fdvit import FDViT
+from lightning_modules.networks.tokens.insertion import LearnTokens, learn_tokens
+from lightning_modules.networks.tokens.merging import MergeTokens, merge_tokens
 
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
@@ -23,7 +27,13 @@ _DEFAULT_INPUT = {"size": None, "mean": _GREY, "std": _GREY, "interpolation": "b
 
 
 def image_encoder(
-    backbone: str | Mapping[str, Any] | nn.Module, weights: str | None, image_size: int | None
+    backbone: str | Mapping[str, Any] | nn.Module,
+    weights: str | None,
+    image_size: int | None,
+    *,
+    merged: int | list[int] | MergeTokens | None = None,
+    learned: LearnTokens | None = None,
+    reconstructed: bool = False,
 ) -> ImageEncoder:
     """Build a network in float32.
 
@@ -40,6 +50,9 @@ def image_encoder(
             folder that contains one; None loads the backbone's own pretrained weights.
         image_size: Side of the input in pixels; None uses the size that the weights were trained
             with.
+        merged: See `merge_tokens`; None and 0 merge none.
+        learned: See `learn_tokens`; None learns none.
+        reconstructed: Whether to add the decoders of FDViT's reconstruction loss.
 
     Returns:
         The encoder, in train mode.
@@ -49,7 +62,41 @@ def image_encoder(
     """
     file = None if weights is None else weights_file(Path(weights), "model.weights")
     if isinstance(backbone, nn.Module):
-        return _own_encoder(backbone, file, image_size)
+        model, config = _own_network(backbone, file, image_size)
+    else:
+        model, config = _named_network(backbone, file, image_size)
+    new_parts = _with_fewer_tokens(model, merged, learned)
+    if reconstructed:
+        if not isinstance(model, FDViT):
+            msg = (
+                f"model.reconstruction: {config['architecture']} has no decoders; choose fdvit, or "
+                f"set model.reconstruction=0"
+            )
+            raise BackboneError(msg)
+        model.add_decoders()
+    return ImageEncoder(model, config, new_parts).train()
+
+
+def _with_fewer_tokens(
+    model: nn.Module, merged: int | list[int] | MergeTokens | None, learned: LearnTokens | None
+) -> list[str]:
+    """Merge or learn tokens in a network; returns the names of its new modules."""
+    if merged and learned:
+        msg = "model.merge_tokens and model.learned_tokens: choose one of both"
+        raise BackboneError(msg)
+    try:
+        if merged:
+            merge_tokens(model, **(merged if isinstance(merged, dict) else {"merged": merged}))
+        return learn_tokens(model, **learned) if learned else []
+    except TokenError as error:
+        msg = f"model.{'merge_tokens' if merged else 'learned_tokens'}: {error}"
+        raise BackboneError(msg) from error
+
+
+def _named_network(
+    backbone: str | Mapping[str, Any], file: Path | None, image_size: int | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a network by its name or its values; returns it and its configuration."""
     architecture, arguments, source = parse_backbone(backbone)
     arguments.pop("num_classes", None)  # belongs to the task of the saved weights
     if isinstance(backbone, str) and file is None and Path(backbone).is_dir():
@@ -65,7 +112,7 @@ def image_encoder(
             )
             raise BackboneError(msg)
         model = _own(architecture, arguments)
-        defaults = _DEFAULT_INPUT
+        defaults = {**_DEFAULT_INPUT, **getattr(model, "input_config", {})}
         if file is not None:
             load_weights(model, file)
     else:
@@ -80,17 +127,19 @@ def image_encoder(
         )
         defaults = _default_input(model, arguments)
     config = {"architecture": architecture, **arguments, **defaults, **stated}
-    return ImageEncoder(model, json.loads(json.dumps(config))).train()
+    return model, json.loads(json.dumps(config))
 
 
-def _own_encoder(model: nn.Module, weights: Path | None, image_size: int | None) -> ImageEncoder:
-    """Wrap the network of an own package."""
+def _own_network(
+    model: nn.Module, weights: Path | None, image_size: int | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Load weights into the network of an own package; returns it and its configuration."""
     if weights is not None:
         load_weights(model, weights)
     config = {**_DEFAULT_INPUT, **getattr(model, "input_config", {})}
     if image_size is not None:
         config["size"] = (image_size, image_size)
-    return ImageEncoder(model, {"architecture": type(model).__name__, **config}).train()
+    return model, {"architecture": type(model).__name__, **config}
 
 
 def _own(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:

@@ -3,9 +3,9 @@
 Shapes: `B` images, `C` channels, `N` tokens.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from lightning_modules.networks.backbones.pixels import (
     PixelInput,
     check_channel_values,
 )
+from lightning_modules.networks.tokens.counting import BlockCost, block_costs
+from lightning_modules.networks.tokens.fdvit import FDViT
+from lightning_modules.networks.tokens.insertion import LearnedTokens
+from lightning_modules.networks.tokens.merging import MergingBlock
 from run_folders.errors import brief
 
 _PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
@@ -30,15 +34,21 @@ class ImageEncoder(nn.Module):
 
     The network without its classifier is the attribute `model`: timm's layer `blocks.11` is
     `features.model.blocks.11`.
+
+    Attributes:
+        new_parts: Names of modules of `model` that no pretrained weights have.
     """
 
-    def __init__(self, model: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: nn.Module, config: Mapping[str, Any], new_parts: Sequence[str] = ()
+    ) -> None:
         """Wrap a network.
 
         Args:
             model: A network: normalised pixels [B, 3, h, w] -> features [B, C].
             config: The values that rebuild the network, and `size` (height and width, or None),
                 `mean`, `std` and `interpolation` of its input.
+            new_parts: See the class.
 
         Raises:
             BackboneError: If the config does not describe an input, or the network cannot process
@@ -48,6 +58,7 @@ class ImageEncoder(nn.Module):
         size = _checked_input(config)
         self.input = PixelInput(config["mean"], config["std"], size, config["interpolation"])
         self.config = dict(config)
+        self.new_parts = tuple(new_parts)
         self.model = model.to(memory_format=torch.channels_last)
         self.width = self._width(size or (_PROBE_SIZE, _PROBE_SIZE))
 
@@ -77,6 +88,26 @@ class ImageEncoder(nn.Module):
     def forward(self, batch: ImageBatch) -> Features:
         """Return the pooled features [B, C] of a batch."""
         return Features(self._in_chunks(self.model, batch))
+
+    def forward_with_reconstruction(
+        self, batch: ImageBatch, masked: float
+    ) -> tuple[Features, Tensor]:
+        """Return the pooled features [B, C], and FDViT's reconstruction loss."""
+        network = cast(FDViT, self.model)
+        pooled, loss = network.forward_with_reconstruction(
+            self.preprocess(batch["pixel_values"]), masked
+        )
+        return Features(pooled), loss
+
+    def block_costs(self) -> list[BlockCost]:
+        """Return tokens and multiplications of each block, if tokens are merged or learned."""
+        blocks = block_list(self.model)
+        kinds = (MergingBlock, LearnedTokens)
+        if blocks is None or not any(isinstance(module, kinds) for module in self.model.modules()):
+            return []
+        height, width = self.config["size"]
+        pixels = next(self.model.parameters()).new_zeros(1, 3, height, width)
+        return block_costs(self.model, blocks, pixels)
 
     @property
     def block_list(self) -> str | None:

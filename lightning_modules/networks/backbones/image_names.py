@@ -1,4 +1,4 @@
-"""Find the image network that `model.backbone` names: all of timm, and two of Thaw's own."""
+"""Find the image network that `model.backbone` names: all of timm, and those of Thaw's own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +11,17 @@ from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image_weights import loading_error
 from lightning_modules.networks.backbones.pixels import FlatPixels
 from lightning_modules.networks.backbones.small_resnet import SmallResNet
+from lightning_modules.networks.tokens.fdvit import FDViT
+from lightning_modules.networks.tokens.token_learner_vit import TokenLearnerViT
 from run_folders.errors import near_names
 from run_folders.untrusted import read_json
 
-OWN: dict[str, type[nn.Module]] = {"small_resnet": SmallResNet, "flat_pixels": FlatPixels}
+OWN: dict[str, type[nn.Module]] = {
+    "small_resnet": SmallResNet,
+    "flat_pixels": FlatPixels,
+    "token_learner_vit": TokenLearnerViT,
+    "fdvit": FDViT,
+}
 # Arguments of timm that load files or change what is loaded.
 _LOADING = {
     "checkpoint_path",

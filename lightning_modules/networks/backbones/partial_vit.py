@@ -9,10 +9,12 @@ from timm.models import VGG, Beit, DenseNet, VisionTransformer
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import starting_at
+from lightning_modules.networks.tokens.fdvit import FDViT
 
 _BLOCK_LISTS: dict[tuple[type[nn.Module], ...], str] = {
     (VisionTransformer, Beit): "blocks",
     (VGG, DenseNet): "features",
+    (FDViT,): "stages",
 }
 
 
@@ -54,7 +56,12 @@ def forward_until(model: nn.Module, layer: str, pixels: Tensor) -> Tensor:
 
 
 def block_list(model: nn.Module) -> str | None:
-    """Return the name of the network's sequential list of layers; None for unsupported networks."""
+    """Return the name of the network's sequential list of layers; None for unsupported networks.
+
+    FDViT with decoders is not supported: its reconstruction loss needs the output of each layer.
+    """
+    if isinstance(model, FDViT) and model.decoders is not None:
+        return None
     return next((name for kinds, name in _BLOCK_LISTS.items() if isinstance(model, kinds)), None)
 
 

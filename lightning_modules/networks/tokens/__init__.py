@@ -1,0 +1,1 @@
+"""Vision transformers with fewer tokens: ToMe, TokenLearner, FDViT."""

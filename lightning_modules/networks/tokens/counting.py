@@ -1,0 +1,58 @@
+"""Tokens and multiplications of each block of a network."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """What a block computes for one image.
+
+    Attributes:
+        block: Its name in the network.
+        tokens: Number of tokens that it returns.
+        multiplications: Multiplications of its matrix products and convolutions.
+    """
+
+    block: str
+    tokens: int
+    multiplications: int
+
+
+def block_costs(model: nn.Module, blocks: str, pixels: Tensor) -> list[BlockCost]:
+    """Run an image and count what each block computes.
+
+    Args:
+        model: The network.
+        blocks: Name of its list of blocks, whose states are [B, N, C] or [B, H, W, C].
+        pixels: [1, 3, h, w].
+    """
+    tokens: dict[str, int] = {}
+    names = [f"{blocks}.{name}" for name, _ in model.get_submodule(blocks).named_children()]
+
+    def listening_to(name: str) -> Any:  # noqa: ANN401 - a hook
+        def listen(_: nn.Module, __: object, output: Tensor) -> None:
+            tokens[name] = output[0, ..., 0].numel()
+
+        return model.get_submodule(name).register_forward_hook(listen)
+
+    handles = [listening_to(name) for name in names]
+    was_training = model.training
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(pixels)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    operations = counter.get_flop_counts()
+    root = type(model).__name__
+    # An operation is a multiplication or an addition.
+    return [
+        BlockCost(name, tokens[name], sum(operations.get(f"{root}.{name}", {}).values()) // 2)
+        for name in names
+    ]

@@ -1,0 +1,216 @@
+"""Runs with merged and learned tokens and FDViT: resuming, freezing, devices, new predictions."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import thaw
+from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.image_classifier import ImageClassifier
+from run_folders.errors import UserError
+from run_folders.run_folder import RunFolder
+from tests.conftest import SAMPLE, Train, identical
+from tests.lightning_modules.test_unfreezing import stopped_and_resumed
+from tests.processes import run
+
+VIT = (
+    "{architecture: deit_tiny_distilled_patch16_224, img_size: 16, patch_size: 4, embed_dim: 24, "
+    "num_heads: 2, depth: 3, drop_path_rate: 0.1}"
+)
+FDVIT = (
+    "{architecture: fdvit, patch: 4, stride: 2, sizes: [7, 5], dims: [8, 12], heads: [2, 2], "
+    "depth: [1, 1], drop_path: 0.1}"
+)
+OWN = "{architecture: token_learner_vit, image: 16, patch: 4, dim: 16, heads: 2, tokens: 3}"
+RUNS = {
+    "merged tokens": (VIT, "model.merge_tokens={merged: 2, inflection: -1}"),
+    "learned tokens": (VIT, "model.learned_tokens={after: blocks.0, number: 3}"),
+    "fused tokens": (VIT, "model.learned_tokens={after: blocks.0, number: 3, fuser: true}"),
+    "token_learner_vit": (OWN, "model.lr=0.01"),
+    "fdvit": (FDVIT, "model.reconstruction=0.03"),
+}
+SMALL = (
+    "data=sample_images",
+    "model=image_classifier",
+    "data.rows={train: 48, val: 20, test: 20}",
+    "data.batch_size=12",
+    "trainer.max_epochs=2",
+)
+TIMES = ("seconds", "samples_per_second")
+
+
+def overrides_of(name: str) -> tuple[str, ...]:
+    backbone, more = RUNS[name]
+    return (*SMALL, f"model.backbone={backbone}", more)
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    rows = RunFolder(folder).read_history()
+    return [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in rows]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    name: str, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(*overrides_of(name), folder=tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    stopped_and_resumed(train, overrides_of(name), 1, tmp_path / "stopped", monkeypatch)
+    ours, theirs = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        for folder in (tmp_path / "stopped", whole.folder)
+    )
+    for part in ("state_dict", "optimizer_states"):
+        assert identical(ours[part], theirs[part]), part
+    assert history(tmp_path / "stopped") == history(whole.folder)
+    again = thaw.Run(whole.folder, device="cpu").evaluate()
+    recorded = RunFolder(whole.folder).read_json("metrics.json")["test"]
+    assert all(recorded[metric] == value for metric, value in again.items())
+
+
+@pytest.mark.parametrize("fuser", ["false", "true"])
+def test_new_weights_train_in_a_frozen_backbone(fuser: str, train: Train) -> None:
+    ended = train(
+        *SMALL, f"model.backbone={VIT}", "model.freeze_backbone=true", "model.lr=0.01",
+        f"model.learned_tokens={{after: blocks.0, number: 3, fuser: {fuser}}}", "cache.features=true",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    task = thaw.Run(ended.folder).task()
+    torch.manual_seed(0)
+    trained = {name for name, p in task.network.named_parameters() if p.requires_grad}
+    new = {
+        name
+        for name, _ in task.network.named_parameters()
+        if "token_learner" in name or "fuser" in name
+    }
+    assert trained == new | {"head.output.weight", "head.output.bias"}
+    assert {row["lr/features_new"] for row in history(ended.folder)} == {
+        row["lr/head"] for row in history(ended.folder)
+    }
+    plan = RunFolder(ended.folder).read_json("plan.json")
+    before = "blocks.token_learner" if fuser == "false" else "blocks.1"
+    assert f"the backbone before {before}" in str(plan["features"])
+
+
+def test_unfreezing_by_names_holds_with_learned_tokens() -> None:
+    backbone = {"architecture": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4,
+                "embed_dim": 24, "num_heads": 2, "depth": 3}  # fmt: skip
+    plans = []
+    for learned in (None, {"after": "blocks.0", "number": 3}):
+        task = ImageClassifier(backbone, 3, learned_tokens=learned, lr=0.01, backbone_lr=0.1)
+        LayerUnfreezing("blocks.2", layer_decay=0.5).set_plan(task)
+        plans.append(task.freezing)
+        trained = {
+            ".".join(name.split(".")[2:4])
+            for name, parameter in task.network.named_parameters()
+            if parameter.requires_grad and name.startswith("features")
+        }
+        new = {"blocks.token_learner"} if learned else set()
+        assert trained == {"blocks.2", "norm.weight", "norm.bias", *new}
+    plain, learning = plans
+    assert all(learning.groups[name] == group for name, group in plain.groups.items())
+    added = learning.groups.keys() - plain.groups.keys()
+    for name in added:
+        suffix, factor = learning.groups[name]
+        assert (suffix, factor) == ("_new", pytest.approx(0.1))
+
+
+def test_the_plan_shows_tokens_and_multiplications(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()  # a plan leaves no empty folder
+    ended = train(*SMALL, f"model.backbone={VIT}", "model.merge_tokens=3", "plan=true")
+    found = re.findall(r"(blocks\.\d) *│ *(\d+) │ *([\d,]+)", ended.out)
+    assert [(name, tokens) for name, tokens, _ in found] == [
+        ("blocks.0", "15"),
+        ("blocks.1", "12"),
+        ("blocks.2", "9"),
+    ]
+    costs = [int(cost.replace(",", "")) for *_, cost in found]
+    assert costs == sorted(costs, reverse=True)
+    assert "tokens" not in train(*SMALL, f"model.backbone={VIT}", "plan=true").out
+
+
+def test_tokens_are_merged_in_evaluation_and_prediction_alone(train: Train, tmp_path: Path) -> None:
+    folder = train(*SMALL, f"model.backbone={VIT}").folder
+    code, out, errors = run(folder, "--merge-tokens", 3, program="scripts/evaluate.py")
+    assert code == 0, errors
+    assert "each block merges 3 tokens" in out
+    code, out, _ = run(folder, program="scripts/evaluate.py")
+    assert "all metrics equal metrics.json" in out
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    code, _, errors = run(
+        folder, tmp_path / "a.png", "-o", tmp_path / "out.csv", "--merge-tokens", 3,
+        program="scripts/predict.py",
+    )  # fmt: skip
+    assert code == 0, errors
+    merged, plain = (
+        thaw.Run(folder, device="cpu", merge_tokens=r).predict(pixels) for r in (3, None)
+    )
+    columns = [name for name in merged if name.startswith("probability")]
+    written = pd.read_csv(tmp_path / "out.csv")
+    np.testing.assert_allclose(written[columns], merged[columns], atol=1e-6)
+    assert not np.allclose(merged[columns], plain[columns], atol=1e-4)
+    thaw.Run(folder, merge_tokens=3).evaluate()
+    with pytest.raises(UserError, match="received -1; give 0 or more"):
+        thaw.Run(folder, merge_tokens=-1).task()
+    texts = train(*SAMPLE, folder=tmp_path / "texts").folder
+    with pytest.raises(UserError, match="a TextClassifier has no vision transformer"):
+        thaw.Run(texts, merge_tokens=3).task()
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("merged tokens", ()),
+        ("learned tokens", ()),
+        ("fdvit", ("model.reconstruction_masked=0.0",)),
+    ],
+)
+def test_two_devices_train_as_one(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
+    """Without random numbers, which differ by the samples of a process."""
+    overrides = [
+        word.replace("_rate: 0.1", "_rate: 0.0").replace("drop_path: 0.1", "drop_path: 0.0")
+        for word in overrides_of(name)
+    ]
+    losses = []
+    for trainer in ("cpu", "ddp_cpu"):
+        folder = tmp_path / trainer
+        code, _, errors = run(
+            *overrides, *more, f"trainer={trainer}", f"hydra.run.dir={folder}",
+        )  # fmt: skip
+        assert code == 0, errors
+        losses.append([float(row["train/loss"]) for row in RunFolder(folder).read_history()])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("model.merge_tokens=2", "model.learned_tokens={after: blocks.0, number: 3}"), "choose one of both"),
+        (("model.reconstruction=0.1",), "has no decoders; choose fdvit"),
+        (("model.learned_tokens={after: blocks.0, number: 3}", "model.backbone_lr=0"), "new parts of the backbone would not train"),
+        (("model.learned_tokens={after: blocks.7, number: 3}",), "received 'blocks.7', which no block comes after"),
+        (("model.merge_tokens=[1,2]",), "received 2 numbers for 3 blocks"),
+    ],
+)  # fmt: skip
+def test_settings_that_contradict_each_other(
+    settings: tuple[str, ...], message: str, train: Train
+) -> None:
+    ended = train(*SMALL, f"model.backbone={VIT}", *settings)
+    assert ended.code == 1
+    assert message in ended.error
+    assert "Traceback" not in ended.err
+
+
+def test_a_frozen_fdvit_is_not_reconstructed() -> None:
+    from lightning_modules.networks.backbones.features import BackboneError
+
+    backbone = {"architecture": "fdvit", "patch": 4, "stride": 2, "sizes": [7, 5], "dims": [8, 12],
+                "heads": [2, 2], "depth": [1, 1]}  # fmt: skip
+    with pytest.raises(BackboneError, match="freeze_backbone=true"):
+        ImageClassifier(backbone, 3, freeze_backbone=True, reconstruction=0.1)
