@@ -108,7 +108,8 @@ class ImageTask(HeadTask):
         self, batch: ImageBatch | FeatureBatch
     ) -> tuple[Tensor, Tensor | None]:
         """Return logits [B, K], and while training the weighted reconstruction loss, if any."""
-        if not (self.training and self.reconstruction):
+        # Stored features are those of a backbone that never trains.
+        if "features" in batch or not (self.training and self.reconstruction):
             return super().logits_and_auxiliary_loss(batch)
         features = cast(ImageEncoder, self.features)
         pooled, loss = features.forward_with_reconstruction(

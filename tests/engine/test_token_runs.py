@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
 
 import thaw
+from datamodules.batches import FeatureBatch
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.networks.backbones.image import image_encoder
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train, identical
@@ -214,3 +217,22 @@ def test_a_frozen_fdvit_is_not_reconstructed() -> None:
                 "heads": [2, 2], "depth": [1, 1]}  # fmt: skip
     with pytest.raises(BackboneError, match="freeze_backbone=true"):
         ImageClassifier(backbone, 3, freeze_backbone=True, reconstruction=0.1)
+
+
+def test_stored_features_of_a_frozen_fdvit_have_no_reconstruction_loss() -> None:
+    backbone = {"architecture": "fdvit", "patch": 4, "stride": 2, "sizes": [7, 5], "dims": [8, 12],
+                "heads": [2, 2], "depth": [1, 1]}  # fmt: skip
+    task = ImageClassifier(backbone, 3, reconstruction=0.1).train()
+    batch = FeatureBatch(
+        features=torch.zeros(2, 12), labels=torch.tensor([0, 1]), index=torch.arange(2)
+    )
+    logits, auxiliary = task.logits_and_auxiliary_loss(batch)
+    assert (logits.shape, auxiliary) == ((2, 3), None)
+
+
+def test_costs_of_an_own_network_without_a_stated_size() -> None:
+    network = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=32, patch_size=8, embed_dim=24, num_heads=2, depth=2
+    )  # fmt: skip
+    encoder = image_encoder(network, None, None, merged=3)
+    assert [cost.tokens for cost in encoder.block_costs()] == [14, 11]

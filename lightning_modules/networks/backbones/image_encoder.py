@@ -105,7 +105,7 @@ class ImageEncoder(nn.Module):
         kinds = (MergingBlock, LearnedTokens)
         if blocks is None or not any(isinstance(module, kinds) for module in self.model.modules()):
             return []
-        height, width = self.config["size"]
+        height, width = self.config["size"] or (_PROBE_SIZE, _PROBE_SIZE)
         pixels = next(self.model.parameters()).new_zeros(1, 3, height, width)
         return block_costs(self.model, blocks, pixels)
 

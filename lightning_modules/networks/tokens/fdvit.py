@@ -1,4 +1,4 @@
-"""FDViT: a hierarchical vision transformer that halves its grid of tokens by less than two.
+"""FDViT: a hierarchical vision transformer whose grid of tokens shrinks by any factor.
 
 Xu et al., FDViT: Improve the Hierarchical Architecture of Vision Transformer, ICCV 2023, pages
 5950-5960.
