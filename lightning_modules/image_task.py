@@ -112,9 +112,7 @@ class ImageTask(HeadTask):
         if "features" in batch or not (self.training and self.reconstruction):
             return super().logits_and_auxiliary_loss(batch)
         features = cast(ImageEncoder, self.features)
-        pooled, loss = features.forward_with_reconstruction(
-            cast(ImageBatch, batch), self.reconstruction_masked
-        )
+        pooled, loss = features.forward_with_reconstruction(batch, self.reconstruction_masked)
         return cast(Tensor, self.network.head(pooled)), self.reconstruction * loss
 
     def backbone_config(self) -> dict[str, Any]:
