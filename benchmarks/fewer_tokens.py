@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from scipy.stats import t as students_t
 
 from benchmarks.measuring import setting
+from reports.groups import summarize
 from run_folders.run_folder import RunFolder
 
 _TEST_IMAGES = 1000
@@ -120,11 +120,12 @@ def measured(family: Family, data_dir: Path, seeds: int) -> Iterator[str]:
                     runs.append(RunFolder(train((*family.experiment, *overrides, *shortened))))
                 accuracies = [run.read_json("metrics.json")["test"]["acc"] for run in runs]
                 seconds = [float(r["train/seconds"]) for run in runs for r in run.read_history()]
-                low, high = interval(accuracies)
+                accuracy = summarize(accuracies)
+                low, high = accuracy.interval or (accuracy.mean, accuracy.mean)
                 yield (
                     f"| {name} | {family.images * 9 // 10:,} | {family.epochs} "
-                    f"| {statistics.mean(accuracies):.4f} | {low:.4f} to {high:.4f} "
-                    f"| {statistics.median(seconds):.1f} | {multiplications(runs[0].path):.4f} |"
+                    f"| {accuracy.mean:.4f} | {low:.4f} to {high:.4f} "
+                    f"| {statistics.median(seconds):.1f} | {multiplications_of(runs[0].path):.4f} |"
                 )
         finally:
             os.chdir(here)
@@ -138,27 +139,16 @@ def subset(data_dir: Path, folder: Path, images: int) -> None:
         pq.write_table(table, folder / "cifar10" / f"{part}.parquet")
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by Student's t; the mean itself for one value."""
-    mean = statistics.mean(values)
-    if len(values) == 1:
-        return mean, mean
-    half = students_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return mean - half, mean + half
-
-
-def multiplications(run: Path) -> float:
+def multiplications_of(run: Path) -> float:
     """Return the multiplications of a run's network for one image, in 1e9."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from engine.predict import open_run
+    from lightning_modules.networks.tokens.counting import multiplications
 
     features: Any = open_run(run, "cpu").task.features
     pixels = torch.zeros(1, 3, *features.config["size"])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        features.model.eval()(pixels)
-    return float(counter.get_total_flops()) / 2e9
+    return multiplications(features.model, pixels) / 1e9
 
 
 if __name__ == "__main__":

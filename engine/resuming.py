@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.connectors import checkpoint_connector
 from omegaconf import DictConfig, OmegaConf
 
 from engine.checkpoints import CheckpointError, load_checkpoint
-from engine.config.recorded import read_config
+from engine.config.recorded import default_values, read_config
 from engine.config.redaction import redacted
 from engine.config.settling import make_paths_absolute
 from lightning_modules.base import Task
@@ -74,14 +74,16 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
         recorded = read_config(folder.config, to_train=True)
         make_paths_absolute(recorded)  # in version 0.1 they could be relative
         before, now = _values(recorded, resolve=True), _values(redacted(cfg), resolve=False)
+        defaults = leaves({group: default_values(cfg, group) for group in ("model", "data")})
+        had = {**defaults, **before}
         changed = [
             key
             for key in {**before, **now}
-            if key.startswith(_KEPT) and before.get(key) != now.get(key)
+            if key.startswith(_KEPT) and had.get(key) != now.get(key)
         ]
         if changed:
             shown = "; ".join(
-                f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN]
+                f"{key} was {had.get(key)!r} and is {now.get(key)!r}" for key in changed[:_SHOWN]
             )
             msg = (
                 f"{folder.path} began with another config: {shown}; "

@@ -100,8 +100,21 @@ def read_trained_config(path: Path) -> DictConfig:
         advice = "" if PACKAGE_PATH in fault[1] else f"; {_ADVICE}"
         msg = f"{path}: {': '.join(fault)}{advice}"
         raise ConfigError(msg)
-    for name, parameter in parameters_of(resolve_target(cfg.data._target_, "data")).items():
-        default = parameter.default
-        if name not in cfg.data and isinstance(default, str | int | float | list | None):
+    for name, default in default_values(cfg, "data").items():
+        if name not in cfg.data:
             cfg.data[name] = default
     return cfg
+
+
+def default_values(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """Return the defaults of the class that a group of the config builds.
+
+    A recorded config lacks the keys that are newer than it; the run had their defaults.
+    """
+    parameters = parameters_of(resolve_target(cfg[group]._target_, group))
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {
+        name: default
+        for name, default in defaults.items()
+        if isinstance(default, str | int | float | list | None)
+    }

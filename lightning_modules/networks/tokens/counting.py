@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -41,18 +42,39 @@ def block_costs(model: nn.Module, blocks: str, pixels: Tensor) -> list[BlockCost
         return model.get_submodule(name).register_forward_hook(listen)
 
     handles = [listening_to(name) for name in names]
-    was_training = model.training
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.eval()(pixels)
+        operations = _operations(model, pixels)
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
-    operations = counter.get_flop_counts()
     root = type(model).__name__
-    # An operation is a multiplication or an addition.
     return [
         BlockCost(name, tokens[name], sum(operations.get(f"{root}.{name}", {}).values()) // 2)
         for name in names
     ]
+
+
+def multiplications(model: nn.Module, pixels: Tensor) -> int:
+    """Return the multiplications of a network's matrix products and convolutions.
+
+    Args:
+        model: The network.
+        pixels: [B, 3, h, w].
+    """
+    return sum(_operations(model, pixels)["Global"].values()) // 2
+
+
+def _operations(model: nn.Module, pixels: Tensor) -> dict[str, dict[Any, int]]:
+    """Return module -> operation -> number of multiplications and additions."""
+    was_training = model.training
+    try:
+        # The counter knows the products of this kernel in every version of PyTorch.
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+            torch.no_grad(),
+        ):
+            model.eval()(pixels)
+    finally:
+        model.train(was_training)
+    return counter.get_flop_counts()
