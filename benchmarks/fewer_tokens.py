@@ -50,8 +50,8 @@ FAMILIES = {
         epochs=10,
         variants={
             "ViT, 64 tokens": ("model.backbone.tokens=null",),
-            "TokenLearner 1.0, 8 tokens": (),
-            "TokenLearner 1.1, 8 tokens": ("model.backbone.version='1.1'",),
+            "TokenLearner v1.0, 8 tokens": (),
+            "TokenLearner v1.1, 8 tokens": ("model.backbone.version=v1.1",),
         },
     ),
     "fdvit": Family(
@@ -75,6 +75,9 @@ FAMILIES = {
             "DeiT-Ti": ("model.merge_tokens=0",),
             "DeiT-Ti, r = 8": ("model.merge_tokens=8",),
             "DeiT-Ti, r = 13": ("model.merge_tokens=13",),
+            "DeiT-Ti, r = 13, attention not proportional": (
+                "model.merge_tokens={merged: 13, proportional: false}",
+            ),
         },
     ),
 }
@@ -108,14 +111,14 @@ def measured(family: Family, data_dir: Path, seeds: int) -> Iterator[str]:
         here = Path.cwd()
         os.chdir(work)
         try:
-            for name, overrides in family.variants.items():
+            for number, (name, overrides) in enumerate(family.variants.items()):
                 runs = []
                 for seed in range(1, seeds + 1):
                     shortened = (
                         f"seed={seed}",
                         f"trainer.max_epochs={family.epochs}",
                         f"paths.data_dir={work}",
-                        f"hydra.run.dir={work}/{name}/{seed}",
+                        f"hydra.run.dir={work}/{number}/{seed}",
                     )
                     runs.append(RunFolder(train((*family.experiment, *overrides, *shortened))))
                 accuracies = [run.read_json("metrics.json")["test"]["acc"] for run in runs]

@@ -42,12 +42,16 @@ class BackboneSource:
     facts: dict[str, Any]
 
     def load_into(self, task: Task) -> None:
-        """Load the weights into the backbone of a task.
+        """Load the weights into the backbone of a task; its new parts may have none.
 
         Raises:
             ConfigError: If the run does not have all weights of the task's backbone.
         """
-        for name, built in task.backbone.state_dict().items():
+        new = tuple(f"{part}." for part in getattr(task.features, "new_parts", ()))
+        weights = task.backbone.state_dict()
+        for name, built in weights.items():
+            if name not in self.weights and name.startswith(new):
+                continue
             stored = tuple(self.weights[name].shape) if name in self.weights else "missing"
             if stored != tuple(built.shape):
                 msg = (
@@ -56,8 +60,8 @@ class BackboneSource:
                     f"in its config.yaml"
                 )
                 raise ConfigError(msg)
-        names = task.backbone.state_dict()
-        task.backbone.load_state_dict({name: self.weights[name] for name in names})
+            weights[name] = self.weights[name]
+        task.backbone.load_state_dict(weights)
 
 
 def backbone_text(model: Mapping[str, Any], source: BackboneSource | None) -> str | None:

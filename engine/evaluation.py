@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from engine.trained_run import (
 )
 from engine.trainer import build_trainer, naming_refusals, progress_bar
 from lightning_modules.base import Task
+from lightning_modules.networks.tokens.merging import MergedTokens
 from run_folders.errors import one_line
 from run_folders.kinds import kind_named, metric_text
 from run_folders.run_folder import RunFolder, RunFolderError
@@ -35,15 +37,15 @@ from run_folders.run_folder import RunFolder, RunFolderError
 log = logging.getLogger(__name__)
 
 
-def evaluate(path: Path, data_dir: str | None, merge_tokens: int | None = None) -> int:
+def evaluate(path: Path, data_dir: str | None, merge_tokens: MergedTokens | None = None) -> int:
     """Test a run's best checkpoint on its test data and compare the metrics with metrics.json.
 
     Args:
         path: The run folder.
         data_dir: The folder of the datasets, or the run's dataset itself where that was renamed;
             None for the one in config.yaml.
-        merge_tokens: Number of tokens that each block of a vision transformer merges; None takes
-            that of the training.
+        merge_tokens: How blocks of a vision transformer merge tokens, as `model.merge_tokens`; None
+            takes that of the training.
 
     Returns:
         0 if every metric is the same to the last digit, or other tokens are merged; else 1.
@@ -58,7 +60,7 @@ def evaluate(path: Path, data_dir: str | None, merge_tokens: int | None = None) 
     _print(metrics, recorded, devices)
     print(f"loss: {task_loss(task)}")
     if merge_tokens is not None:
-        print(f"each block merges {merge_tokens} tokens")
+        print(f"merge_tokens: {merge_tokens}")
         return 0
     print(
         "all metrics equal metrics.json" if not different else f"different: {', '.join(different)}"
@@ -82,7 +84,7 @@ def _recorded(folder: RunFolder) -> dict[str, Any]:
 
 
 def retest(
-    path: Path, data_dir: str | None = None, merge_tokens: int | None = None
+    path: Path, data_dir: str | None = None, merge_tokens: MergedTokens | None = None
 ) -> tuple[Task, int]:
     """Test a run's best checkpoint on its test data.
 
@@ -130,7 +132,7 @@ def evaluate_on(
     path: Path,
     data: Path,
     on_bad_rows: Literal["error", "skip"] = "error",
-    merge_tokens: int | None = None,
+    merge_tokens: MergedTokens | None = None,
 ) -> Path:
     """Test a run's best checkpoint on other labelled data, and print the metrics.
 
@@ -142,7 +144,8 @@ def evaluate_on(
         path: The run folder.
         data: A table or folder in the format of the run's test data, with the same columns.
         on_bad_rows: Raise an error, or leave bad rows out and list them.
-        merge_tokens: See `evaluate`. The names of the files then end with `-merge<number>`.
+        merge_tokens: See `evaluate`. The names of the files then end with `-merge_<value>`, and the
+            record has the value.
 
     Returns:
         The path of the JSON file.
@@ -159,8 +162,7 @@ def evaluate_on(
     cfg.data.on_bad_rows = on_bad_rows
     datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint, data.resolve())
     task, _ = _test(cfg, folder, checkpoint, datamodule)
-    ending = "" if merge_tokens is None else f"-merge{merge_tokens}"
-    target = _write(folder, task, datamodule, data.resolve(), ending)
+    target = _write(folder, task, datamodule, data.resolve(), merge_tokens)
     result = task.results["test"]
     shown = Table("metric", "value", title=f"{one_line(data.name)}, n = {result.count}")
     for metric in kind_named(task.kind).metrics:
@@ -217,13 +219,21 @@ def _warn_of_trained_data(
 
 
 def _write(
-    folder: RunFolder, task: Task, datamodule: TransferDataModule[Any], data: Path, ending: str
+    folder: RunFolder,
+    task: Task,
+    datamodule: TransferDataModule[Any],
+    data: Path,
+    merge_tokens: MergedTokens | None,
 ) -> Path:
     """Write the files of an evaluation, and return the path of the metrics."""
     results, result = results_of(task.kind), task.results["test"]
     facts = datamodule.describe()["test"]
-    place = folder.path / "evaluations" / f"{data.stem}-{facts['sha256'][:8]}{ending}"
+    name = f"{data.stem}-{facts['sha256'][:8]}"
     record = {"kind": task.kind, "data": str(data), **facts, **results.record(result, datamodule)}
+    if merge_tokens is not None:
+        name += "-merge_" + re.sub(r"[^\w.-]+", "_", str(merge_tokens)).strip("_")
+        record["merge_tokens"] = merge_tokens
+    place = folder.path / "evaluations" / name
     folder.write_json(f"evaluations/{place.name}.json", record)
     table = results.predictions(result, datamodule, "test")
     write_parquet(table, place.with_name(f"{place.name}.parquet"))
@@ -240,7 +250,7 @@ def _check_run(folder: RunFolder) -> None:
 
 
 def _open_checkpoint(
-    folder: RunFolder, merge_tokens: int | None
+    folder: RunFolder, merge_tokens: MergedTokens | None
 ) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config, with other merged tokens if asked for, and its best checkpoint."""
     filter_known()

@@ -46,9 +46,11 @@ class Stage:
 
     Attributes:
         epoch: Its first epoch, from 0.
-        start_layer: The first layer of the backbone that trains; None if only the head trains.
+        start_layer: The first layer of the backbone that trains; None if only the head and new parts
+            train.
         trainable: Number of parameters that train, including the head's.
-        lowest_lr, highest_lr: Peak learning rates in the backbone; None if only the head trains.
+        lowest_lr, highest_lr: Peak learning rates in the backbone, new parts included; None if only
+            the head trains.
     """
 
     epoch: int
@@ -277,7 +279,7 @@ def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:
         lrs = "-" if low is None else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
         table.add_row(
             str(stage["epoch"]),
-            stage["start_layer"] or "none: only the head trains",
+            stage["start_layer"] or f"none: only the head {'trains' if low is None else 'and new parts train'}",
             f"{stage['trainable']:,}",
             lrs,
         )

@@ -21,6 +21,7 @@ from engine.trained_run import (
     model_from_checkpoint,
     set_merged_tokens,
 )
+from lightning_modules.networks.tokens.merging import MergedTokens
 from run_folders.errors import brief, one_line
 from run_folders.run_folder import RunFolder, RunFolderError
 
@@ -35,7 +36,7 @@ def predict(
     device: str | None = None,
     annotations: Path | None = None,
     table_format: TableFormat = TableFormat(),
-    merge_tokens: int | None = None,
+    merge_tokens: MergedTokens | None = None,
 ) -> Path:
     """Predict every sample of the inputs.
 
@@ -90,14 +91,14 @@ def predict(
     return target
 
 
-def open_run(path: Path, device: str | None = None, merge_tokens: int | None = None) -> TrainedRun:
+def open_run(path: Path, device: str | None = None, merge_tokens: MergedTokens | None = None) -> TrainedRun:
     """Load a run's best checkpoint, without the hub or the backbone's folder.
 
     Args:
         path: The run folder.
         device: The device that computes; None for a GPU if there is one, else the CPU.
-        merge_tokens: Number of tokens that each block of a vision transformer merges; None takes
-            that of the training.
+        merge_tokens: How blocks of a vision transformer merge tokens, as `model.merge_tokens`; None
+            takes that of the training.
 
     Returns:
         The run.
@@ -105,6 +106,7 @@ def open_run(path: Path, device: str | None = None, merge_tokens: int | None = N
     Raises:
         RunFolderError: If the path is not a run folder, or the device does not exist.
         ConfigError: If the run has no tokens to merge.
+        TokenError: If its network does not allow it.
         CheckpointError: If the checkpoint is missing or damaged.
         DamagedFileError: If config or checkpoint are damaged, or do not belong together.
     """

@@ -16,8 +16,11 @@ from engine.config.instantiating import build_object
 from engine.config.places import resolve_target
 from engine.config.precision import precision_plugin
 from lightning_modules.base import Task
+from lightning_modules.networks.tokens.errors import TokenError
+from lightning_modules.networks.tokens.merging import MergedTokens
 from run_folders.errors import brief
 from run_folders.signatures.hints import hints_of
+from run_folders.signatures.values import value_faults
 from run_folders.value_types import type_fault
 
 
@@ -60,26 +63,29 @@ class TrainedRun:
         return result.cpu()
 
 
-def set_merged_tokens(cfg: DictConfig, merged: int | None) -> None:
-    """Let a run's network merge other numbers of tokens (`model.merge_tokens`) than in training.
+def set_merged_tokens(cfg: DictConfig, merged: MergedTokens | None) -> None:
+    """Let a run's network merge other numbers of tokens than in training.
 
     Args:
         cfg: The config from the run's config.yaml, changed in place.
-        merged: Number of tokens that each block merges; None keeps the run's.
+        merged: What `model.merge_tokens` may be. A number keeps the run's `inflection` and
+            `proportional`. None keeps all of the run's settings.
 
     Raises:
-        ConfigError: If the run's model has no such setting, or the number is negative.
+        ConfigError: If the run's model has no such setting, or the value is none for it.
     """
     if merged is None:
         return
-    if "merge_tokens" not in hints_of(resolve_target(cfg.model._target_, "model")):
+    hints = hints_of(resolve_target(cfg.model._target_, "model"))
+    if "merge_tokens" not in hints:
         kind = cfg.model._target_.rpartition(".")[2]
-        msg = f"merge tokens: a {kind} has no vision transformer; leave the option out"
+        msg = f"merge_tokens: a {kind} has no vision transformer; leave the option out"
         raise ConfigError(msg)
-    if merged < 0:
-        msg = f"merge tokens: received {merged}; give 0 or more"
-        raise ConfigError(msg)
-    cfg.model.merge_tokens = merged
+    for fault in value_faults(merged, hints["merge_tokens"], "merge_tokens"):
+        raise ConfigError(": ".join(fault))
+    before = cfg.model.get("merge_tokens")
+    kept = before if isinstance(merged, int) and isinstance(before, DictConfig) else {}
+    cfg.model.merge_tokens = {**kept, "merged": merged} if kept else merged
 
 
 def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Path) -> Task:
@@ -98,6 +104,7 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Pat
     Raises:
         CheckpointError: If no network can be built from config and checkpoint, or the weights do
             not fit it.
+        TokenError: If the network does not allow the merged tokens of the config.
     """
     backbone = stored_backbone(checkpoint, path)
     known = {"backbone": backbone} if backbone else {}
@@ -108,7 +115,7 @@ def model_from_checkpoint(cfg: DictConfig, checkpoint: dict[str, Any], path: Pat
         # The weights are loaded in the precision in which they were trained.
         precision_plugin(cfg.trainer.get("precision"), "cpu").convert_module(task)
         task.load_state_dict(checkpoint["state_dict"])
-    except ConfigError:
+    except (ConfigError, TokenError):
         raise
     except Exception as error:  # constructors raise any exception for values of a stranger
         reason = f"it does not fit the model in config.yaml ({brief(error)})"

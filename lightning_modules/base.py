@@ -155,7 +155,8 @@ class Task(OptimizedModule):
 
     def uninitialized(self) -> str:
         """Name the parts that start from random weights, for messages; empty if there are none."""
-        return "the head"
+        new = getattr(self.features, "new_parts", ())
+        return "the head and new parts of the backbone" if new else "the head"
 
     @property
     def features(self) -> nn.Module:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import FeatureBatch, ImageBatch
 from lightning_modules.head_task import HeadTask
-from lightning_modules.networks.backbones.features import FEATURES, BackboneError
+from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.image_encoder import ImageEncoder
 from lightning_modules.networks.classifier import Classifier
@@ -18,8 +18,9 @@ from lightning_modules.networks.heads.classification import (
     LinearHead,
     reads_tokens,
 )
-from lightning_modules.networks.tokens.insertion import LearnTokens
-from lightning_modules.networks.tokens.merging import MergeTokens
+from lightning_modules.networks.tokens.errors import TokenError
+from lightning_modules.networks.tokens.insertion import LearnTokensOptions
+from lightning_modules.networks.tokens.merging import MergedTokens
 
 
 class ImageTask(HeadTask):
@@ -35,8 +36,8 @@ class ImageTask(HeadTask):
         freeze_backbone: bool = False,  # noqa: FBT001, FBT002 - named in the config
         head: HeadFactory = LinearHead,
         tta_flip: bool = False,  # noqa: FBT001, FBT002 - named in the config
-        merge_tokens: Annotated[int, Ge(0)] | list[int] | MergeTokens | None = None,
-        learned_tokens: LearnTokens | None = None,
+        merge_tokens: MergedTokens | None = None,
+        learned_tokens: LearnTokensOptions | None = None,
         reconstruction: Annotated[float, Ge(0)] = 0.0,
         reconstruction_masked: Annotated[float, Interval(ge=0, lt=1)] = 0.2,
         backbone_lr: Annotated[float, Ge(0)] = 1e-4,
@@ -66,8 +67,9 @@ class ImageTask(HeadTask):
             settings: Arguments of the kind of task, such as `num_classes`, and of `Task`.
 
         Raises:
-            BackboneError: If the backbone cannot be built, its weights cannot be loaded, or it does
-                not allow merged tokens, learned tokens or the reconstruction loss.
+            BackboneError: If the backbone cannot be built, or its weights cannot be loaded.
+            TokenError: If it does not allow merged tokens, learned tokens or the reconstruction
+                loss.
             HeadError: If the head reads tokens.
         """
         super().__init__(backbone_lr=backbone_lr, **settings)
@@ -82,9 +84,9 @@ class ImageTask(HeadTask):
         if freeze_backbone and reconstruction:
             msg = (
                 "model.reconstruction trains the backbone, and model.freeze_backbone=true freezes "
-                "it; set one of both"
+                "it; set only one of them"
             )
-            raise BackboneError(msg)
+            raise TokenError(msg)
         self.reconstruction, self.reconstruction_masked = reconstruction, reconstruction_masked
         features = image_encoder(
             backbone,

@@ -83,6 +83,25 @@ CONTRACTS = [
     ),
     Contract(
         [
+            *(
+                f"timm/layers/attention.py: self.{name} = "
+                for name in ("qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop")
+            ),
+            *(
+                f"timm/models/vision_transformer.py: self.{name} = "
+                for name in ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
+            ),
+            "torch/utils/module_tracker.py: get_parents",
+        ],
+        [
+            "lightning_modules/networks/tokens/merging.py: attention.gate",
+            "lightning_modules/networks/tokens/merging.py: layers.drop_path1",
+            'lightning_modules/networks/tokens/counting.py: f"{root}.{name}"',
+        ],
+        "ToMe merges between attention and MLP, where timm's blocks have no seam; the counter names modules by their path",
+    ),
+    Contract(
+        [
             "lightning/pytorch/trainer/trainer.py: _signal_connector",
             "lightning/pytorch/trainer/connectors/signal_connector.py: register_signal_handlers",
         ],

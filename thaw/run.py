@@ -36,15 +36,17 @@ class Run:
         self,
         folder: str | os.PathLike[str],
         device: str | None = None,
-        merge_tokens: int | None = None,
+        merge_tokens: int | list[int] | dict[str, Any] | None = None,
     ) -> None:
         """Open a run folder.
 
         Args:
             folder: The run folder.
             device: The device that predicts: `cpu`, `cuda`, ...; None for a GPU if there is one.
-            merge_tokens: Number of tokens that each block of a vision transformer merges in
-                `predict`, `evaluate` and `task`; None takes that of the training.
+            merge_tokens: How blocks of a vision transformer merge tokens in `predict`, `evaluate`
+                and `task`: a number of tokens, one number for each block, or the arguments of
+                `lightning_modules.networks.tokens.merging.merge_tokens`. None takes that of the
+                training.
 
         Raises:
             RunFolderError: If it is not a run folder.

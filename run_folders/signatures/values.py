@@ -5,7 +5,7 @@ import operator
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NotRequired, Required
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
@@ -57,7 +57,7 @@ def _range_faults(value: object, hint: Any, path: str) -> Iterator[Fault]:  # no
         for member in arguments:
             if _fits(value, member) is not False:
                 yield from _range_faults(value, member, path)
-    elif origin is list and isinstance(value, list):
+    elif origin in (list, Sequence) and isinstance(value, list):
         for item in value:
             yield from _range_faults(item, arguments[0], path)
     elif origin is Annotated and isinstance(value, int | float):
@@ -107,7 +107,7 @@ def _fits(value: object, hint: Any) -> bool | None:  # noqa: ANN401 - any annota
         return isinstance(value, int | float) and not isinstance(value, bool)
     if plain is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if plain is list and isinstance(value, list):
+    if plain in (list, Sequence) and isinstance(value, list):
         return all(
             _fits(item, kind) is not False for kind in typing.get_args(hint)[:1] for item in value
         )
@@ -120,7 +120,7 @@ def _name(hint: Any) -> str:  # noqa: ANN401 - any annotation
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _name(arguments[0])
-    if origin is list:
+    if origin in (list, Sequence):
         return f"list[{_name(arguments[0])}]"
     if origin is Literal:
         return "one of " + ", ".join(str(value) for value in arguments)

@@ -2,19 +2,26 @@
 
 import re
 from pathlib import Path
+from typing import cast
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 from PIL import Image
+from torch.nn import functional
 
 import thaw
-from datamodules.batches import FeatureBatch
+from datamodules.batches import FeatureBatch, ImageBatch
+from engine.config.instantiating import build_object
+from engine.config.recorded import read_trained_config
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
 from lightning_modules.networks.backbones.image import image_encoder
+from lightning_modules.networks.backbones.image_encoder import ImageEncoder
+from lightning_modules.networks.tokens.errors import TokenError
 from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train, identical
@@ -52,6 +59,16 @@ def overrides_of(name: str) -> tuple[str, ...]:
     return (*SMALL, f"model.backbone={backbone}", more)
 
 
+def changed_in(folder: Path) -> set[str]:
+    """Parameters that the training of a run changed."""
+    cfg = read_trained_config(folder / "config.yaml")
+    lightning.seed_everything(cfg.seed, verbose=False)
+    initial = dict(build_object(cfg, "model").network.named_parameters())
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    trained = checkpoint["state_dict"]
+    return {n for n, weight in initial.items() if not torch.equal(weight, trained[f"network.{n}"])}
+
+
 def history(folder: Path) -> list[dict[str, str]]:
     rows = RunFolder(folder).read_history()
     return [{key: value for key, value in row.items() if not key.endswith(TIMES)} for row in rows]
@@ -84,7 +101,6 @@ def test_new_weights_train_in_a_frozen_backbone(fuser: str, train: Train) -> Non
     )  # fmt: skip
     assert ended.code == 0, ended.err
     task = thaw.Run(ended.folder).task()
-    torch.manual_seed(0)
     trained = {name for name, p in task.network.named_parameters() if p.requires_grad}
     new = {
         name
@@ -92,6 +108,7 @@ def test_new_weights_train_in_a_frozen_backbone(fuser: str, train: Train) -> Non
         if "token_learner" in name or "fuser" in name
     }
     assert trained == new | {"head.output.weight", "head.output.bias"}
+    assert changed_in(ended.folder) == trained
     assert {row["lr/features_new"] for row in history(ended.folder)} == {
         row["lr/head"] for row in history(ended.folder)
     }
@@ -134,14 +151,17 @@ def test_the_plan_shows_tokens_and_multiplications(train: Train, tmp_path: Path)
     ]
     costs = [int(cost.replace(",", "")) for *_, cost in found]
     assert costs == sorted(costs, reverse=True)
-    assert "tokens" not in train(*SMALL, f"model.backbone={VIT}", "plan=true").out
+    plain = train(*SMALL, f"model.backbone={VIT}", "plan=true").out
+    assert [tokens for _, tokens in re.findall(r"(blocks\.\d) *│ *(\d+)", plain)] == ["18"] * 3
+    stages = train(*SMALL, f"model.backbone={FDVIT}", "model.reconstruction=0.1", "plan=true").out
+    assert [tokens for _, tokens in re.findall(r"(stages\.\d) *│ *(\d+)", stages)] == ["49", "25"]
 
 
 def test_tokens_are_merged_in_evaluation_and_prediction_alone(train: Train, tmp_path: Path) -> None:
     folder = train(*SMALL, f"model.backbone={VIT}").folder
     code, out, errors = run(folder, "--merge-tokens", 3, program="scripts/evaluate.py")
     assert code == 0, errors
-    assert "each block merges 3 tokens" in out
+    assert "merge_tokens: 3" in out
     code, out, _ = run(folder, program="scripts/evaluate.py")
     assert "all metrics equal metrics.json" in out
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -159,11 +179,44 @@ def test_tokens_are_merged_in_evaluation_and_prediction_alone(train: Train, tmp_
     np.testing.assert_allclose(written[columns], merged[columns], atol=1e-6)
     assert not np.allclose(merged[columns], plain[columns], atol=1e-4)
     thaw.Run(folder, merge_tokens=3).evaluate()
-    with pytest.raises(UserError, match="received -1; give 0 or more"):
-        thaw.Run(folder, merge_tokens=-1).task()
+    blocks = thaw.Run(folder, merge_tokens=[3, 2, 0]).task().network.features.model.blocks
+    assert [block.merged for block in blocks] == [3, 2, 0]
+    code, out, errors = run(
+        folder, "--merge-tokens", "{merged: 3, proportional: false}", program="scripts/evaluate.py"
+    )
+    assert code == 0, errors
+    assert "merge_tokens: {'merged': 3, 'proportional': False}" in out
+    for wrong, message in (
+        (-1, "merge_tokens: received -1; at least 0 is needed"),
+        ([1, -2, 3], "received -2"),
+        ("many", "merge_tokens: received 'many'"),
+        ([1, 2], "model.merge_tokens: received 2 numbers; give 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            thaw.Run(folder, merge_tokens=wrong).task()  # type: ignore[arg-type]
     texts = train(*SAMPLE, folder=tmp_path / "texts").folder
     with pytest.raises(UserError, match="a TextClassifier has no vision transformer"):
         thaw.Run(texts, merge_tokens=3).task()
+
+
+def test_a_number_keeps_how_a_run_merges(train: Train) -> None:
+    folder = train(
+        *SMALL, f"model.backbone={VIT}", "model.merge_tokens={merged: 2, proportional: false}"
+    ).folder
+    blocks = thaw.Run(folder, merge_tokens=3).task().network.features.model.blocks
+    assert {(block.merged, block.proportional) for block in blocks} == {(3, False)}
+
+
+def test_an_intact_checkpoint_is_not_called_damaged(train: Train) -> None:
+    for backbone, message in (
+        ("{architecture: resnet18}", "ResNet is no plain vision transformer"),
+        (OWN, "normalises tokens before it averages them"),
+    ):
+        folder = train(*SMALL, f"model.backbone={backbone}", "trainer.max_epochs=1").folder
+        code, _, errors = run(folder, "--merge-tokens", 3, program="scripts/evaluate.py")
+        assert code == 1
+        assert f"model.merge_tokens: {message}" in errors or message in errors
+        assert "damaged" not in errors
 
 
 @pytest.mark.parametrize(
@@ -171,6 +224,8 @@ def test_tokens_are_merged_in_evaluation_and_prediction_alone(train: Train, tmp_
     [
         ("merged tokens", ()),
         ("learned tokens", ()),
+        ("fused tokens", ()),
+        ("token_learner_vit", ("+model.backbone.dropout=0.0",)),
         ("fdvit", ("model.reconstruction_masked=0.0",)),
     ],
 )
@@ -194,11 +249,11 @@ def test_two_devices_train_as_one(name: str, more: tuple[str, ...], tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("model.merge_tokens=2", "model.learned_tokens={after: blocks.0, number: 3}"), "choose one of both"),
+        (("model.merge_tokens=2", "model.learned_tokens={after: blocks.0, number: 3}"), "set only one of them"),
         (("model.reconstruction=0.1",), "has no decoders; choose fdvit"),
         (("model.learned_tokens={after: blocks.0, number: 3}", "model.backbone_lr=0"), "new parts of the backbone would not train"),
-        (("model.learned_tokens={after: blocks.7, number: 3}",), "received 'blocks.7', which no block comes after"),
-        (("model.merge_tokens=[1,2]",), "received 2 numbers for 3 blocks"),
+        (("model.learned_tokens={after: blocks.7, number: 3}",), "received 'blocks.7', which is no block"),
+        (("model.merge_tokens=[1,2]",), "received 2 numbers; give 3, one for each block"),
     ],
 )  # fmt: skip
 def test_settings_that_contradict_each_other(
@@ -211,11 +266,9 @@ def test_settings_that_contradict_each_other(
 
 
 def test_a_frozen_fdvit_is_not_reconstructed() -> None:
-    from lightning_modules.networks.backbones.features import BackboneError
-
     backbone = {"architecture": "fdvit", "patch": 4, "stride": 2, "sizes": [7, 5], "dims": [8, 12],
                 "heads": [2, 2], "depth": [1, 1]}  # fmt: skip
-    with pytest.raises(BackboneError, match="freeze_backbone=true"):
+    with pytest.raises(TokenError, match="freeze_backbone=true"):
         ImageClassifier(backbone, 3, freeze_backbone=True, reconstruction=0.1)
 
 
@@ -228,6 +281,38 @@ def test_stored_features_of_a_frozen_fdvit_have_no_reconstruction_loss() -> None
     )
     logits, auxiliary = task.logits_and_auxiliary_loss(batch)
     assert (logits.shape, auxiliary) == ((2, 3), None)
+
+
+def test_the_reconstruction_loss_is_a_part_of_the_training_loss_alone() -> None:
+    backbone = {"architecture": "fdvit", "patch": 4, "stride": 2, "sizes": [7, 5], "dims": [8, 12],
+                "heads": [2, 2], "depth": [1, 1]}  # fmt: skip
+    task = ImageClassifier(backbone, 3, reconstruction=0.5, reconstruction_masked=0.0)
+    batch = ImageBatch(
+        pixel_values=torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8),
+        labels=torch.tensor([0, 1, 2, 0]),
+        index=torch.arange(4),
+    )
+    totals = task.new_totals(keep_samples=False)
+    loss = task.train().shared_step(batch, totals)
+    features = cast(ImageEncoder, task.features)
+    pooled, reconstruction = features.forward_with_reconstruction(batch, 0.0)
+    plain = functional.cross_entropy(task.network.head(pooled), batch["labels"])
+    assert loss.item() == pytest.approx((plain + 0.5 * reconstruction).item())
+    assert totals.result().metrics["loss"] == pytest.approx(plain.item())
+    with torch.no_grad():
+        measured = task.eval().shared_step(batch, task.new_totals(keep_samples=False))
+        assert measured.item() == pytest.approx(plain.item(), rel=1e-5)
+        assert task.logits_and_auxiliary_loss(batch)[1] is None
+
+
+def test_a_finished_run_without_new_parts_is_a_backbone(train: Train, tmp_path: Path) -> None:
+    first = train(*SMALL, f"model.backbone={VIT}", folder=tmp_path / "first")
+    assert first.code == 0, first.err
+    second = train(
+        *SMALL, f"model.backbone={first.folder}", "model.freeze_backbone=true",
+        "model.learned_tokens={after: blocks.0, number: 3}", folder=tmp_path / "second",
+    )  # fmt: skip
+    assert second.code == 0, second.err
 
 
 def test_costs_of_an_own_network_without_a_stated_size() -> None:

@@ -5,8 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_modules.networks.backbones.features import BackboneError
+from lightning_modules.networks.backbones.image import image_encoder
+from lightning_modules.networks.freezing.layers import layer_numbers
+from lightning_modules.networks.tokens.counting import multiplications
+from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.fdvit import (
     FDViT,
     FlexibleDownsampling,
@@ -54,9 +58,8 @@ def test_multiplications(sizes: tuple[object, ...], side: int, billions: float) 
     with torch.device("meta"):
         network = FDViT(*sizes)  # type: ignore[arg-type]
         assert network.input_config == {"size": [side, side]}
-        with FlopCounterMode(display=False) as counter:
-            network(torch.zeros(1, 3, side, side))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(billions, abs=0.006)
+        counted = multiplications(network, torch.zeros(1, 3, side, side))
+    assert counted / 1e9 == pytest.approx(billions, abs=0.006)
 
 
 def test_downsampling_equals_the_formula() -> None:
@@ -125,9 +128,45 @@ def test_reconstruction_equals_the_formula() -> None:
     assert all(name.startswith(("stages.2.1", "norm")) for name in without)
 
 
+def test_left_out_tokens_are_not_seen_by_the_encoder() -> None:
+    """The loss with masks, written out with the same random numbers, and its gradients."""
+    torch.manual_seed(0)
+    network = FDViT(*SMALL).double()  # type: ignore[arg-type]
+    network.add_decoders()
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    torch.manual_seed(1)
+    _, loss = network.forward_with_reconstruction(x, masked=0.4)
+    torch.manual_seed(1)
+    losses, state = [], network.forward_stem(x)
+    assert network.decoders is not None
+    for number, decoder in enumerate(network.decoders):
+        state = network.stages[number](state)
+        kept = (torch.rand_like(state[..., :1]) >= 0.4).double()
+        assert 0 < kept.mean() < 1
+        encoder = network.stages[number + 1][0]  # type: ignore[index]
+        decoded = decoder(encoder(state * kept / 0.6).permute(0, 3, 1, 2))
+        back = functional.interpolate(
+            decoded, state.shape[1:3], mode="bilinear", align_corners=True
+        )
+        losses.append((back.permute(0, 2, 3, 1) - state).square().mean())
+    expected = torch.stack(losses).mean()
+    torch.testing.assert_close(loss, expected)
+    parameters = [p for name, p in network.named_parameters() if name.startswith("stages.0")]
+    ours, theirs = (torch.autograd.grad(value, parameters) for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs)  # the target is not detached
+
+
+def test_decoders_do_not_change_the_decay_of_other_layers() -> None:
+    network = FDViT(*SMALL)  # type: ignore[arg-type]
+    before = layer_numbers(network)
+    network.add_decoders()
+    after = layer_numbers(network)
+    assert {name: after[name] for name in before} == before
+
+
 def test_threads_do_not_matter() -> None:
     torch.manual_seed(0)
-    network, x = FDViT(*SMALL).eval(), torch.rand(8, 3, 32, 32)  # type: ignore[arg-type]
+    network, x = FDViT(*CIFAR).eval(), torch.rand(32, 3, 32, 32)  # type: ignore[arg-type]
     threads, outputs = torch.get_num_threads(), list[Tensor]()
     try:
         for number in (1, 2):
@@ -143,6 +182,7 @@ def test_threads_do_not_matter() -> None:
     [
         ({"heads": (2, 4)}, "one number for each stage"),
         ({"dims": (65, 92, 126, 184, 260)}, "65 channels are no multiple of 2 heads"),
+        ({"sizes": (27, 19, 20, 10, 7)}, "no stage may have more tokens"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
@@ -150,3 +190,30 @@ def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:
         FDViT(**arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="patches, and sizes begins with 27"):
         FDViT()(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sizes": [-1, 2, 3, 4, 5]}, "at least 1 is needed"),
+        ({"heads": [0, 4, 6, 8, 10]}, "at least 1 is needed"),
+        ({"drop_path": 1.5}, "drop_path: received 1.5"),
+        ({"patch": "16"}, "patch: received '16'"),
+    ],
+)
+def test_wrong_values_of_a_backbone_have_one_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        image_encoder({"architecture": "fdvit", **values}, None, None)
+
+
+def test_an_image_of_another_size_has_advice() -> None:
+    with pytest.raises(BackboneError, match="use 224 x 224, or other arguments"):
+        image_encoder({"architecture": "fdvit"}, None, 64)
+
+
+def test_one_stage_has_nothing_to_reconstruct() -> None:
+    backbone = {
+        "architecture": "fdvit", "patch": 4, "stride": 4, "sizes": [8], "dims": [8], "heads": [2], "depth": [1],
+    }  # fmt: skip
+    with pytest.raises(TokenError, match=r"one stage has no downsampling.* model.reconstruction=0"):
+        image_encoder(backbone, None, None, reconstructed=True)

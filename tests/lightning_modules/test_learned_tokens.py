@@ -9,7 +9,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.backbones.features import BackboneError
+from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.partial_vit import forward_from, forward_until
+from lightning_modules.networks.freezing.layers import layer_numbers
 from lightning_modules.networks.tokens.counting import block_costs
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.insertion import learn_tokens
@@ -82,7 +85,7 @@ def test_version_1_1_equals_the_formula() -> None:
 
 @pytest.mark.parametrize("mean", [False, True])
 def test_version_1_0_equals_the_formula(mean: bool) -> None:
-    learner, x = random_weights(ConvTokenLearner(12, 5, mean=mean)).double(), tokens(2, 16, 12)
+    learner, x = random_weights(ConvTokenLearner(12, 5, (4, 4), mean=mean)).double(), tokens(2, 16, 12)
     values = array(x)
     grid = norm(values, learner.norm).reshape(2, 4, 4, 12)
     layers = learner.convolutions
@@ -115,8 +118,8 @@ def test_a_new_fuser_returns_its_input() -> None:
         (TokenLearner(768, 8), 51_272),
         (TokenLearner(768, 16), 51_792),
         (TokenLearner(192, 8), 13_256),
-        (ConvTokenLearner(768, 8), 58_560),
-        (ConvTokenLearner(768, 16), 119_040),
+        (ConvTokenLearner(768, 8, (14, 14)), 58_560),
+        (ConvTokenLearner(768, 16, (14, 14)), 119_040),
         (TokenFuser(768, 8), 54_416),
     ],
 )
@@ -124,12 +127,38 @@ def test_counts_of_parameters(module: nn.Module, count: int) -> None:
     assert sum(parameter.numel() for parameter in module.parameters()) == count
 
 
-def test_tokens_without_a_square_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match="15 tokens, which are no square grid"):
-        ConvTokenLearner(12, 5)(tokens(2, 15, 12))
+def test_tokens_of_another_grid_are_refused() -> None:
+    with pytest.raises(ValueError, match="received 16 tokens for a grid of 4 x 9"):
+        ConvTokenLearner(12, 5, (4, 9))(tokens(2, 16, 12))
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_grid_need_not_be_a_square() -> None:
+    network = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, **{**SMALL, "img_size": (32, 72)}
+    )
+    learn_tokens(network, "blocks.1", 3, "v1.0")
+    assert network.blocks.token_learner.learner.grid == (4, 9)
+    assert network(torch.zeros(1, 3, 32, 72)).shape == (1, 24)
+
+
+@pytest.mark.parametrize("settings", [("v1.0",), ("v1.1",), ("v1.1", True)])
+def test_threads_do_not_matter(settings: tuple[object, ...]) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=3).eval()
+    learn_tokens(network.eval(), "blocks.0", 8, *settings)  # type: ignore[arg-type]
+    random_weights(network)
+    threads, outputs = torch.get_num_threads(), list[Tensor]()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                outputs.append(network(torch.ones(2, 3, 224, 224)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("version", ["v1.0", "v1.1"])
 @pytest.mark.parametrize(
     ("name", "prefix"), [("vit_tiny_patch16_224", 1), ("deit_tiny_distilled_patch16_224", 2)]
 )
@@ -186,11 +215,18 @@ def test_the_network_of_its_own() -> None:
     assert len(TokenLearnerViT(tokens=None).blocks) == 4
 
 
+def test_learned_tokens_decay_with_the_block_before_them() -> None:
+    numbers = layer_numbers(TokenLearnerViT())
+    learner = {n for name, n in numbers.items() if name.startswith("blocks.token_learner")}
+    assert learner == {numbers["blocks.2.mlp.fc1.weight"]}
+    assert numbers["blocks.3.mlp.fc1.weight"] == numbers["blocks.2.mlp.fc1.weight"] + 1
+
+
 @pytest.mark.parametrize(
     ("name", "after", "message"),
     [
-        ("vit_tiny_patch16_224", "blocks.9", "received 'blocks.9', which no block comes after"),
-        ("vit_tiny_patch16_224", "blocks.3", "it is the last block"),
+        ("vit_tiny_patch16_224", "blocks.9", "received 'blocks.9', which is no block"),
+        ("vit_tiny_patch16_224", "blocks.3", "the last block; choose an earlier one"),
         ("beit_base_patch16_224", "blocks.1", "Beit needs all tokens in their places"),
     ],
 )
@@ -198,3 +234,29 @@ def test_wrong_places_are_refused(name: str, after: str, message: str) -> None:
     network = timm.create_model(name, num_classes=0, **SMALL)
     with pytest.raises(TokenError, match=message):
         learn_tokens(network, after, 3)
+
+
+def test_tokens_are_learned_once() -> None:
+    with pytest.raises(TokenError, match="TokenLearnerViT already learns tokens"):
+        learn_tokens(TokenLearnerViT(), "blocks.0", 3)
+
+
+def test_a_grid_without_some_patches_is_refused() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, patch_drop_rate=0.2, **SMALL)
+    with pytest.raises(TokenError, match="patch_drop_rate removes patches"):
+        learn_tokens(network, "blocks.0", 3, "v1.0")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"version": "1.2"}, "one of v1.0, v1.1 is needed"),
+        ({"dim": 130}, "dim: received 130; a multiple of heads"),
+        ({"image": 50}, "image: received 50; a multiple of patch"),
+        ({"heads": 0}, "at least 1 is needed"),
+        ({"dropout": 1.5}, "dropout: received 1.5"),
+    ],
+)
+def test_wrong_values_of_a_backbone_have_one_line(values: dict[str, object], message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        image_encoder({"architecture": "token_learner_vit", **values}, None, None)

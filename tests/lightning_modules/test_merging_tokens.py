@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.tokens.counting import block_costs
+from lightning_modules.networks.tokens.counting import block_costs, multiplications
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.merging import (
     MergingBlock,
@@ -74,9 +74,9 @@ def test_merging_equals_the_formula(protected: int, merged: int) -> None:
 
 
 def test_attention_equals_the_formula() -> None:
-    attention = vit().blocks[0].attn  # type: ignore[index, union-attr]
-    x = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(2))
-    sizes = torch.tensor([1.0, 2, 3, 1, 1, 4, 1, 1, 2])[None, :, None].expand(2, -1, -1)
+    attention = vit().double().blocks[0].attn  # type: ignore[index, union-attr]
+    x = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(2)).double()
+    sizes = torch.tensor([1.0, 2, 3, 1, 1, 4, 1, 1, 2]).double()[None, :, None].expand(2, -1, -1)
     with torch.no_grad():
         ours, keys = attend(attention, x, sizes)
         plain, _ = attend(attention, x, None)
@@ -91,8 +91,8 @@ def test_attention_equals_the_formula() -> None:
     weights /= weights.sum(-1, keepdims=True)
     mixed = (weights @ v).transpose(0, 2, 1, 3).reshape(2, 9, 24)
     weight, bias = (p.detach().double().numpy() for p in attention.proj.parameters())
-    np.testing.assert_allclose(ours.numpy(), mixed @ weight.T + bias, atol=1e-5)
-    np.testing.assert_allclose(keys.numpy(), k.mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(ours.numpy(), mixed @ weight.T + bias, atol=1e-6)
+    np.testing.assert_allclose(keys.numpy(), k.mean(axis=1), atol=1e-6)
 
 
 def test_no_merging_leaves_the_network_untouched() -> None:
@@ -171,6 +171,8 @@ def test_multiplications_are_those_of_the_paper() -> None:
         merge_tokens(network, merged)
         costs = block_costs(network, "blocks", image)
         counts.append(sum(cost.multiplications for cost in costs))
+        whole = counts[-1] + 196 * (16 * 16 * 3) * 768  # with the patch embedding
+        assert multiplications(network, image) == whole
     assert counts[0] == 12 * (12 * 197 * 768**2 + 2 * 197**2 * 768)
     shares = [count / counts[0] for count in counts[1:]]
     assert shares == pytest.approx([0.74, 0.59, 0.50], abs=0.006)
@@ -199,23 +201,66 @@ def test_schedules() -> None:
     assert merged_per_block(11, -1, 12) == list(range(22, -1, -2))
     assert sum(merged_per_block(11, 0.5, 12)) == pytest.approx(11 * 12, abs=12)
     assert merged_per_block([3, 0, 1], 0, 3) == [3, 0, 1]
-    with pytest.raises(TokenError, match="received 2 numbers for 3 blocks"):
-        merged_per_block([1, 2], 0, 3)
 
 
-def test_gradients_and_threads() -> None:
+@pytest.mark.parametrize(
+    ("merged", "inflection", "message"),
+    [
+        ([1, 2], 0.0, "received 2 numbers; give 3, one for each block"),
+        ([1, -2, 3], 0.0, "received -2 for a block; give 0 or more"),
+        (-5, 0.0, "received -5 for a block"),
+        ([1, 2, 3], -1.0, "a number for each block and inflection -1.0; give only one"),
+    ],
+)
+def test_wrong_numbers_are_refused(
+    merged: int | list[int], inflection: float, message: str
+) -> None:
+    with pytest.raises(TokenError, match=message):
+        merge_tokens(vit(), merged, inflection)
+
+
+def test_merging_has_the_gradient_of_its_formula() -> None:
+    random = torch.Generator().manual_seed(3)
+    state = torch.rand(2, 9, 4, generator=random, dtype=torch.float64) + 1
+    keys = torch.randn(2, 9, 3, generator=random, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda x: merge(x, keys, 3, protected=1), state.requires_grad_()
+    )
+
+
+def test_all_parameters_get_a_gradient() -> None:
     network = vit().train()
     merge_tokens(network, 3)
     network(pixels()).square().sum().backward()
-    gradients = [parameter.grad for parameter in network.parameters()]
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
-    assert sum(float(gradient.abs().sum()) > 0 for gradient in gradients if gradient is not None)
-    threads = torch.get_num_threads()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # A bias of the keys adds the same number to all scores of a query.
+        own = parameter.grad[:24] if name.endswith("qkv.bias") else parameter.grad
+        assert float(own.abs().sum()) > 0, name
+
+
+def test_autocast_does_not_change_which_tokens_are_merged() -> None:
+    random = torch.Generator().manual_seed(4)
+    state = torch.rand(2, 101, 9, generator=random) + 1
+    keys = torch.randn(2, 101, 8, generator=random)
+    expected = merge(state, keys, 40, protected=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(merge(state, keys, 40, protected=1), expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_threads_do_not_matter(precision: torch.dtype) -> None:
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=3).eval()
+    merge_tokens(network, 13)
+    image = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    threads, outputs = torch.get_num_threads(), []
+    half = precision == torch.bfloat16
     try:
-        outputs = []
         for count in (1, 2):
             torch.set_num_threads(count)
-            outputs.append(network.eval()(pixels(8)))
+            with torch.no_grad(), torch.autocast("cpu", precision, enabled=half):
+                outputs.append(network(image))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*outputs)
@@ -224,13 +269,16 @@ def test_gradients_and_threads() -> None:
 @pytest.mark.parametrize(
     ("name", "more", "reason"),
     [
-        ("beit_base_patch16_224", {}, "Beit is no plain vision transformer"),
+        ("beit_base_patch16_224", {}, "Beit adds the positions of tokens in its attention"),
+        ("eva02_tiny_patch14_224", None, "Eva adds the positions of tokens in its attention"),
+        ("swin_tiny_patch4_window7_224", None, "SwinTransformer attends within windows"),
         ("vgg11", None, "VGG is no plain vision transformer"),
         ("vit_tiny_patch16_224", {"global_pool": "map"}, "pools with 'map'"),
         ("vit_tiny_patch16_224", {"global_pool": "avg", "fc_norm": False}, "normalises tokens"),
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "pool_include_prefix": True}, "averages its class token"),
         ("vit_base_patch16_rpn_224", {}, "blocks or attention of another kind"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_merge_is_refused(
     name: str, more: dict[str, object] | None, reason: str
 ) -> None:

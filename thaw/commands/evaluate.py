@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.processes.outcome import report_failure
 from engine.processes.terminal import log_to_terminal
+from thaw.commands.merge_tokens import add_merge_tokens
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -38,12 +39,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         help="folder of the data, if it is not the one in the run's config.yaml: "
         "the folder of the datasets, or the dataset's own folder if that was renamed",
     )
-    parser.add_argument(
-        "--merge-tokens",
-        type=int,
-        metavar="N",
-        help="tokens that each block of a vision transformer merges (default: as in training)",
-    )
+    add_merge_tokens(parser)
     options = parser.parse_args(arguments)
     log_to_terminal()
     with report_failure() as outcome:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.processes.outcome import report_failure
 from engine.processes.terminal import log_to_terminal
+from thaw.commands.merge_tokens import add_merge_tokens
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -59,12 +60,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument(
         "--device", default=None, help="cpu, cuda, ... (default: a GPU if there is one)"
     )
-    parser.add_argument(
-        "--merge-tokens",
-        type=int,
-        metavar="N",
-        help="tokens that each block of a vision transformer merges (default: as in training)",
-    )
+    add_merge_tokens(parser)
     options = parser.parse_args(arguments)
     log_to_terminal()
     with report_failure() as outcome:

@@ -18,8 +18,9 @@ from lightning_modules.networks.backbones.image_weights import (
 )
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.fdvit import FDViT
-from lightning_modules.networks.tokens.insertion import LearnTokens, learn_tokens
-from lightning_modules.networks.tokens.merging import MergeTokens, merge_tokens
+from lightning_modules.networks.tokens.insertion import LearnTokensOptions, learn_tokens
+from lightning_modules.networks.tokens.merging import MergedTokens, merge_tokens
+from run_folders.signatures.checking import check_arguments
 
 _INPUT_KEYS = ("size", "mean", "std", "interpolation")
 _GREY = (0.5, 0.5, 0.5)
@@ -31,8 +32,8 @@ def image_encoder(
     weights: str | None,
     image_size: int | None,
     *,
-    merged: int | list[int] | MergeTokens | None = None,
-    learned: LearnTokens | None = None,
+    merged: MergedTokens | None = None,
+    learned: LearnTokensOptions | None = None,
     reconstructed: bool = False,
 ) -> ImageEncoder:
     """Build a network in float32.
@@ -59,6 +60,8 @@ def image_encoder(
 
     Raises:
         BackboneError: If the backbone does not exist, or its weights are damaged or incomplete.
+        TokenError: If the network does not allow merged tokens, learned tokens or the
+            reconstruction loss as configured.
     """
     file = None if weights is None else weights_file(Path(weights), "model.weights")
     if isinstance(backbone, nn.Module):
@@ -67,30 +70,40 @@ def image_encoder(
         model, config = _named_network(backbone, file, image_size)
     new_parts = _with_fewer_tokens(model, merged, learned)
     if reconstructed:
-        if not isinstance(model, FDViT):
-            msg = (
-                f"model.reconstruction: {config['architecture']} has no decoders; choose fdvit, or "
-                f"set model.reconstruction=0"
-            )
-            raise BackboneError(msg)
-        model.add_decoders()
+        _add_decoders(model, config["architecture"])
+        new_parts.append("decoders")
     return ImageEncoder(model, config, new_parts).train()
 
 
+def _add_decoders(model: nn.Module, architecture: str) -> None:
+    """Add the decoders of the reconstruction loss."""
+    if not isinstance(model, FDViT):
+        msg = (
+            f"model.reconstruction: {architecture} has no decoders; choose fdvit, or set "
+            f"model.reconstruction=0"
+        )
+        raise TokenError(msg)
+    try:
+        model.add_decoders()
+    except TokenError as error:
+        msg = f"model.reconstruction: {error}, or set model.reconstruction=0"
+        raise TokenError(msg) from error
+
+
 def _with_fewer_tokens(
-    model: nn.Module, merged: int | list[int] | MergeTokens | None, learned: LearnTokens | None
+    model: nn.Module, merged: MergedTokens | None, learned: LearnTokensOptions | None
 ) -> list[str]:
     """Merge or learn tokens in a network; returns the names of its new modules."""
     if merged and learned:
-        msg = "model.merge_tokens and model.learned_tokens: choose one of both"
-        raise BackboneError(msg)
+        msg = "model.merge_tokens and model.learned_tokens are both set; set only one of them"
+        raise TokenError(msg)
     try:
         if merged:
             merge_tokens(model, **(merged if isinstance(merged, dict) else {"merged": merged}))
         return learn_tokens(model, **learned) if learned else []
     except TokenError as error:
         msg = f"model.{'merge_tokens' if merged else 'learned_tokens'}: {error}"
-        raise BackboneError(msg) from error
+        raise TokenError(msg) from error
 
 
 def _named_network(
@@ -144,6 +157,7 @@ def _own_network(
 
 def _own(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
+        check_arguments(OWN[architecture], arguments)
         return OWN[architecture](**arguments)
     except (TypeError, ValueError) as error:
         msg = f"model.backbone: {architecture} cannot be built from these values: {error}"

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, cast, get_args
 
 import torch
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
@@ -20,8 +21,6 @@ from lightning_modules.networks.backbones.pixels import (
 )
 from lightning_modules.networks.tokens.counting import BlockCost, block_costs
 from lightning_modules.networks.tokens.fdvit import FDViT
-from lightning_modules.networks.tokens.insertion import LearnedTokens
-from lightning_modules.networks.tokens.merging import MergingBlock
 from run_folders.errors import brief
 
 _PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
@@ -70,9 +69,11 @@ class ImageEncoder(nn.Module):
                 features = self.model.eval()(torch.zeros(1, 3, *size))
         except (RuntimeError, ValueError, AssertionError) as error:
             architecture, (height, width) = self.config["architecture"], size
+            own = getattr(self.model, "input_config", {}).get("size")
+            advice = f"use {own[0]} x {own[1]}, or other arguments" if own else "set model.image_size"
             msg = (
                 f"model.backbone: {architecture} cannot read {height} x {width} pixels "
-                f"({brief(error)}); set model.image_size"
+                f"({brief(error)}); {advice}"
             )
             raise BackboneError(msg) from error
         self.model.train(was_training)
@@ -100,11 +101,10 @@ class ImageEncoder(nn.Module):
         return Features(pooled), loss
 
     def block_costs(self) -> list[BlockCost]:
-        """Return tokens and multiplications of each block, if tokens are merged or learned."""
-        blocks = block_list(self.model)
-        kinds = (MergingBlock, LearnedTokens)
-        if blocks is None or not any(isinstance(module, kinds) for module in self.model.modules()):
+        """Return tokens and multiplications of each block of a vision transformer."""
+        if not isinstance(self.model, VisionTransformer | FDViT):
             return []
+        blocks = "stages" if isinstance(self.model, FDViT) else "blocks"
         height, width = self.config["size"] or (_PROBE_SIZE, _PROBE_SIZE)
         pixels = next(self.model.parameters()).new_zeros(1, 3, height, width)
         return block_costs(self.model, blocks, pixels)

@@ -66,7 +66,7 @@ def multiplications(model: nn.Module, pixels: Tensor) -> int:
 
 def _operations(model: nn.Module, pixels: Tensor) -> dict[str, dict[Any, int]]:
     """Return module -> operation -> number of multiplications and additions."""
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]
     try:
         # The counter knows the products of this kernel in every version of PyTorch.
         with (
@@ -76,5 +76,6 @@ def _operations(model: nn.Module, pixels: Tensor) -> dict[str, dict[Any, int]]:
         ):
             model.eval()(pixels)
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
     return counter.get_flop_counts()

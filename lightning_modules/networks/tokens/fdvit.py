@@ -8,16 +8,20 @@ Shapes: `B` images, `C` channels, `H` and `W` of the grid of tokens.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from annotated_types import Ge, Interval
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.init import trunc_normal_
 
+from lightning_modules.networks.tokens.errors import TokenError
+
 _EPSILON = 1e-6
 _STD = 0.02
+_Count = Annotated[int, Ge(1)]
 
 
 class FlexibleDownsampling(nn.Module):
@@ -65,13 +69,13 @@ class FDViT(nn.Module):
 
     def __init__(
         self,
-        patch: int = 16,
-        stride: int = 8,
-        sizes: Sequence[int] = (27, 19, 14, 10, 7),
-        dims: Sequence[int] = (64, 92, 126, 184, 260),
-        heads: Sequence[int] = (2, 4, 6, 8, 10),
-        depth: Sequence[int] = (2, 3, 3, 2, 2),
-        drop_path: float = 0.0,
+        patch: _Count = 16,
+        stride: _Count = 8,
+        sizes: Sequence[_Count] = (27, 19, 14, 10, 7),
+        dims: Sequence[_Count] = (64, 92, 126, 184, 260),
+        heads: Sequence[_Count] = (2, 4, 6, 8, 10),
+        depth: Sequence[_Count] = (2, 3, 3, 2, 2),
+        drop_path: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
     ) -> None:
         """Build the network; the defaults are FDViT-Ti for 224 pixels.
 
@@ -86,12 +90,15 @@ class FDViT(nn.Module):
             drop_path: Stochastic depth of the last block; it rises from 0 over all blocks.
 
         Raises:
-            ValueError: If the lists differ in length, or a number of channels is no multiple of
-                its heads.
+            ValueError: If the lists differ in length, the sizes grow, or a number of channels is no
+                multiple of its heads.
         """
         super().__init__()
         if len({len(sizes), len(dims), len(heads), len(depth)}) != 1:
             msg = "sizes, dims, heads and depth need one number for each stage"
+            raise ValueError(msg)
+        if any(later > earlier for earlier, later in itertools.pairwise(sizes)):
+            msg = f"sizes: received {list(sizes)}; no stage may have more tokens than the one before"
             raise ValueError(msg)
         for width, count in zip(dims, heads, strict=True):
             if width % count:
@@ -117,7 +124,14 @@ class FDViT(nn.Module):
         self.apply(_initialize)
 
     def add_decoders(self) -> None:
-        """Add the decoders of the masked auto-encoder, for `forward_with_reconstruction`."""
+        """Add the decoders of the masked auto-encoder, for `forward_with_reconstruction`.
+
+        Raises:
+            TokenError: If there is only one stage, and no downsampling to encode its output.
+        """
+        if len(self.dims) == 1:
+            msg = "one stage has no downsampling to learn from; give two or more"
+            raise TokenError(msg)
         self.decoders = nn.ModuleList(
             nn.Conv2d(width, width_out, 3, padding=1)
             for width_out, width in itertools.pairwise(self.dims)
@@ -131,7 +145,7 @@ class FDViT(nn.Module):
         """Return timm's description of the layer groups, in order."""
         return {
             "stem": r"^patch_embed|pos_embed",
-            "blocks": [(r"^stages\.(\d+)\.(\d+)", None), (r"^norm", (99999,))],
+            "blocks": [(r"^stages\.(\d+)\.(\d+)", None), (r"^norm|^decoders", (99999,))],
         }
 
     def forward_stem(self, x: Tensor) -> Tensor:

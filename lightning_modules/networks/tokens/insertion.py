@@ -12,10 +12,10 @@ from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.learning import ConvTokenLearner, TokenFuser, TokenLearner
 from run_folders.errors import nearest
 
-Version = Literal["1.0", "1.1"]
+Version = Literal["v1.0", "v1.1"]
 
 
-class LearnTokens(TypedDict, total=False):
+class LearnTokensOptions(TypedDict, total=False):
     """The arguments of `learn_tokens`."""
 
     after: Required[str]
@@ -72,7 +72,7 @@ def learn_tokens(
     model: nn.Module,
     after: str,
     number: Annotated[int, Ge(1)],
-    version: Version = "1.1",
+    version: Version = "v1.1",
     fuser: bool = False,  # noqa: FBT001, FBT002 - named in the config
     mean: bool = False,  # noqa: FBT001, FBT002 - named in the config
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0,
@@ -83,17 +83,18 @@ def learn_tokens(
         model: The network, changed in place. Its blocks keep their names.
         after: Name of the block that the learned tokens come after, such as `blocks.8`.
         number: S.
-        version: 1.1, `TokenLearner`, or 1.0, `ConvTokenLearner`.
+        version: `TokenLearner` (v1.1), or `ConvTokenLearner` (v1.0).
         fuser: Whether each later block learns tokens of its own, and adds its output to all tokens;
             otherwise the later blocks process the learned tokens alone.
-        mean: With version 1.0, whether learned tokens are means, and not sums.
-        dropout: Dropout probability within the MLPs.
+        mean: With v1.0, whether learned tokens are means, and not sums.
+        dropout: Dropout probability within the MLPs; v1.0 has one only in its fusers.
 
     Returns:
         The names of the new modules.
 
     Raises:
-        TokenError: If the network has no such block, or none after it.
+        TokenError: If the network has no such block or none after it, if it already learns tokens,
+            or if v1.0 would not receive the whole grid.
     """
     if not isinstance(model, VisionTransformer):
         msg = (
@@ -101,24 +102,33 @@ def learn_tokens(
         )
         raise TokenError(msg)
     names = [f"{_BLOCKS}.{name}" for name, _ in model.blocks.named_children()]
-    if after not in names[:-1]:
-        known = nearest(after, names[:-1]) if after not in names else "it is the last block"
-        msg = f"after: received {after!r}, which no block comes after; {known}"
+    if after not in names:
+        msg = f"after: received {after!r}, which is no block; {nearest(after, names[:-1])}"
+        raise TokenError(msg)
+    if after == names[-1]:
+        msg = f"after: received {after!r}, the last block; choose an earlier one"
+        raise TokenError(msg)
+    if any(isinstance(module, LearnedTokens) for module in model.modules()):
+        msg = f"{type(model).__name__} already learns tokens; set it once"
+        raise TokenError(msg)
+    if version == "v1.0" and not isinstance(model.patch_drop, nn.Identity):
+        msg = "version: v1.0 reads the whole grid, and patch_drop_rate removes patches; choose v1.1"
         raise TokenError(msg)
     width, prefix = model.embed_dim, model.num_prefix_tokens
 
     def learner() -> LearnedTokens:
-        if version == "1.0":
-            return LearnedTokens(ConvTokenLearner(width, number, mean=mean), prefix)
+        if version == "v1.0":
+            grid = model.patch_embed.grid_size
+            return LearnedTokens(ConvTokenLearner(width, number, grid, mean=mean), prefix)
         return LearnedTokens(TokenLearner(width, number, dropout), prefix)
 
-    place = names.index(after) + 1
+    position = names.index(after) + 1
     if fuser:
-        for i in range(place, len(names)):
+        for i in range(position, len(names)):
             fused = FusedBlock(model.blocks[i], learner(), TokenFuser(width, number, dropout))
             model.blocks[i] = fused
-        return [f"{name}.{part}" for name in names[place:] for part in (_NEW, "fuser")]
+        return [f"{name}.{part}" for name in names[position:] for part in (_NEW, "fuser")]
     children = list(model.blocks.named_children())
-    children.insert(place, (_NEW, learner()))
+    children.insert(position, (_NEW, learner()))
     model.blocks = nn.Sequential(OrderedDict(children))
     return [f"{_BLOCKS}.{_NEW}"]

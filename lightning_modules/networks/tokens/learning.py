@@ -3,7 +3,7 @@
 Ryoo et al., TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?, NeurIPS 2021, arXiv
 2106.11297.
 
-Shapes: `B` images, `N` tokens in a square grid, `S` learned tokens, `C` channels.
+Shapes: `B` images, `N` tokens of a grid, `S` learned tokens, `C` channels.
 """
 
 import math
@@ -16,7 +16,7 @@ _BOTTLENECK = 64
 
 
 class TokenLearner(nn.Module):
-    """Learned tokens of version 1.1: weighted means of the tokens.
+    """Learned tokens of v1.1: weighted means of the tokens.
 
     The weights of each learned token are a softmax over all positions of an MLP of the normalised
     tokens.
@@ -41,21 +41,24 @@ class TokenLearner(nn.Module):
 
 
 class ConvTokenLearner(nn.Module):
-    """Learned tokens of version 1.0, that of the paper's runs: gated sums or means of the tokens.
+    """Learned tokens of v1.0, that of the paper's runs: gated sums or means of the tokens.
 
     The gates are the sigmoid of four 3x3 convolutions of the normalised tokens.
     """
 
-    def __init__(self, width: int, number: int, *, mean: bool = False) -> None:
+    def __init__(
+        self, width: int, number: int, grid: tuple[int, int], *, mean: bool = False
+    ) -> None:
         """Build the module.
 
         Args:
             width: C.
             number: S.
+            grid: Height and width of the grid of tokens.
             mean: Whether to divide the sums by N.
         """
         super().__init__()
-        self.mean = mean
+        self.grid, self.mean = grid, mean
         self.norm = nn.LayerNorm(width, eps=_EPSILON)
         layers: list[nn.Module] = []
         for width_in in (width, number, number, number):
@@ -66,13 +69,13 @@ class ConvTokenLearner(nn.Module):
         """Compute [B, N, C] -> [B, S, C].
 
         Raises:
-            ValueError: If N is no square.
+            ValueError: If N is another number than that of the grid.
         """
-        side = math.isqrt(x.shape[1])
-        if side**2 != x.shape[1]:
-            msg = f"received {x.shape[1]} tokens, which are no square grid; choose version 1.1"
+        if x.shape[1] != math.prod(self.grid):
+            height, width = self.grid
+            msg = f"received {x.shape[1]} tokens for a grid of {height} x {width}; choose v1.1"
             raise ValueError(msg)
-        grid = self.norm(x).transpose(1, 2).unflatten(2, (side, side))
+        grid = self.norm(x).transpose(1, 2).unflatten(2, self.grid)
         gates = self.convolutions(grid).flatten(2).sigmoid()
         return cast(Tensor, gates @ x / (x.shape[1] if self.mean else 1))
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Required, TypedDict, cast
 import torch
 from annotated_types import Ge, Interval
 from timm.layers.attention import Attention
-from timm.models import VisionTransformer
+from timm.models import Beit, Eva, SwinTransformer, SwinTransformerV2, VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,16 +21,26 @@ from torch.nn import functional
 from lightning_modules.networks.tokens.errors import TokenError
 
 
-class MergeTokens(TypedDict, total=False):
+Count = Annotated[int, Ge(0)]
+
+
+class MergeTokensOptions(TypedDict, total=False):
     """The arguments of `merge_tokens`."""
 
-    merged: Required[Annotated[int, Ge(0)] | list[int]]
+    merged: Required[Count | list[Count]]
     inflection: Annotated[float, Interval(ge=-1, le=1)]
     proportional: bool
 
 
+# What `model.merge_tokens` may be.
+MergedTokens = Count | list[Count] | MergeTokensOptions
+
 # Poolings of the last tokens that a merged token can enter with its size.
 _POOLINGS = ("token", "avg")
+_NOT_PLAIN = {
+    (Beit, Eva): "adds the positions of tokens in its attention, and a merged token has none",
+    (SwinTransformer, SwinTransformerV2): "attends within windows, which need all tokens",
+}
 
 
 def merged_per_block(merged: int | Sequence[int], inflection: float, depth: int) -> list[int]:
@@ -43,22 +53,32 @@ def merged_per_block(merged: int | Sequence[int], inflection: float, depth: int)
         depth: Number of blocks.
 
     Raises:
-        TokenError: If a list does not have one number for each block.
+        TokenError: If a list does not have one number for each block, if an inflection is given
+            with a list, or if a number is negative.
     """
     if not isinstance(merged, int):
         if len(merged) != depth:
-            msg = f"received {len(merged)} numbers for {depth} blocks"
+            msg = f"received {len(merged)} numbers; give {depth}, one for each block"
             raise TokenError(msg)
-        return list(merged)
-    first = merged * (1 - inflection)
-    step = 2 * merged * inflection / max(1, depth - 1)
-    return [math.floor(first + step * block + 1e-9) for block in range(depth)]
+        if inflection:
+            msg = f"received a number for each block and inflection {inflection}; give only one"
+            raise TokenError(msg)
+        numbers = list(merged)
+    else:
+        first = merged * (1 - inflection)
+        step = 2 * merged * inflection / max(1, depth - 1)
+        # Rounding errors must not turn a whole number into the next smaller one.
+        numbers = [math.floor(first + step * block + 1e-9) for block in range(depth)]
+    if min(numbers) < 0:
+        msg = f"received {min(numbers)} for a block; give 0 or more"
+        raise TokenError(msg)
+    return numbers
 
 
 def match_tokens(keys: Tensor, merged: int, protected: int) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the tokens to merge.
 
-    Each token at an even place has a nearest token at an odd place. The `r` most similar pairs are
+    Each token with an even index has a nearest token among those with an odd index. The `r` most similar pairs are
     chosen.
 
     Args:
@@ -67,9 +87,9 @@ def match_tokens(keys: Tensor, merged: int, protected: int) -> tuple[Tensor, Ten
         protected: Number of first tokens that are never merged.
 
     Returns:
-        Positions among the tokens at even places: [B, r] of those that are merged and [B, N_even -
-        r] of those that stay, in order; and [B, r] the positions among the tokens at odd places
-        that they are merged into.
+        Positions among the tokens with an even index: [B, r] of those that are merged and [B,
+        N_even - r] of those that stay, in order; and [B, r] the positions, among the tokens with an
+        odd index, of those that they are merged into.
     """
     keys = functional.normalize(keys, dim=-1)
     similarity = keys[:, ::2] @ keys[:, 1::2].transpose(-1, -2)
@@ -91,18 +111,23 @@ def merge(state: Tensor, keys: Tensor, merged: int, protected: int) -> Tensor:
         protected: Number of first tokens, such as the class token, that are never merged.
 
     Returns:
-        [B, N - r, C + 1]: the protected tokens in their places, the other tokens of even places,
-        then those of odd places. The sizes of merged tokens are added.
+        [B, N - r, C + 1]: the protected tokens first, as before, then the other tokens with an even
+        index, then those with an odd index. The sizes of merged tokens are added.
     """
+    # Autocast would round similarities and tokens.
+    with torch.autocast(state.device.type, enabled=False):
+        return _merge(state, keys, merged, protected)
+
+
+def _merge(state: Tensor, keys: Tensor, merged: int, protected: int) -> Tensor:
     with torch.no_grad():
         source, kept, target = match_tokens(keys.float(), merged, protected)
     size = state[..., -1:]
     weighted = torch.cat([state[..., :-1] * size, size], dim=-1)  # sums over patches
     even, odd = weighted[:, ::2], weighted[:, 1::2]
     into = functional.one_hot(target, odd.shape[1]).transpose(1, 2).to(state.dtype)
-    # A matrix product adds in a fixed order on each device; autocast would round the tokens.
-    with torch.autocast(state.device.type, enabled=False):
-        odd = odd + into @ _rows(even, source)
+    # A matrix product adds in a fixed order on each device.
+    odd = odd + into @ _rows(even, source)
     sums = torch.cat([_rows(even, kept), odd], dim=1)
     tokens = torch.cat([sums[..., :-1] / sums[..., -1:], sums[..., -1:]], dim=-1)
     return tokens[:, _order(tokens.shape[1], kept.shape[1], protected)] if protected > 1 else tokens
@@ -115,8 +140,8 @@ def _rows(values: Tensor, positions: Tensor) -> Tensor:
 
 def _order(count: int, kept: int, protected: int) -> list[int]:
     """Return the order that puts protected tokens, which alternate between both halves, first."""
-    first = [place // 2 + (place % 2) * kept for place in range(protected)]
-    return first + [place for place in range(count) if place not in first]
+    first = [index // 2 + (index % 2) * kept for index in range(protected)]
+    return first + [index for index in range(count) if index not in first]
 
 
 class MergingBlock(nn.Module):
@@ -226,7 +251,8 @@ def merge_tokens(
         proportional: See `MergingBlock`.
 
     Raises:
-        TokenError: If the network's attention or pooling does not allow it.
+        TokenError: If the network's attention or pooling does not allow it, or the numbers do not
+            fit its blocks.
     """
     reason = _obstacle(model)
     if reason:
@@ -234,26 +260,31 @@ def merge_tokens(
         raise TokenError(msg)
     network = cast(VisionTransformer, model)
     numbers = merged_per_block(merged, inflection, len(network.blocks))
-    merging = [place for place, number in enumerate(numbers) if number > 0]
-    for place in range(merging[0], len(numbers)) if merging else ():
-        network.blocks[place] = MergingBlock(
-            cast(Block, network.blocks[place]),
-            numbers[place],
+    merging = [index for index, number in enumerate(numbers) if number > 0]
+    for index in range(merging[0], len(numbers)) if merging else ():
+        network.blocks[index] = MergingBlock(
+            cast(Block, network.blocks[index]),
+            numbers[index],
             network.num_prefix_tokens,
             proportional=proportional,
-            last=place == len(numbers) - 1,
+            last=index == len(numbers) - 1,
             mean=network.global_pool == "avg",
         )
 
 
 def _obstacle(model: nn.Module) -> str:
     """Return why tokens of a network cannot be merged; empty if they can."""
+    for kinds, reason in _NOT_PLAIN.items():
+        if isinstance(model, kinds):
+            return reason
     if not isinstance(model, VisionTransformer):
-        return "is no plain vision transformer (convolutions, windows, biases of token pairs)"
+        return "is no plain vision transformer"
     if any(type(block) is not Block or type(block.attn) is not Attention for block in model.blocks):
         return "has blocks or attention of another kind, whose keys cannot be compared"
     if model.global_pool not in _POOLINGS:
         return f"pools with {model.global_pool!r}, which takes no sizes of tokens"
     if model.global_pool == "avg" and not isinstance(model.norm, nn.Identity):
         return "normalises tokens before it averages them, and the average takes no sizes then"
+    if model.global_pool == "avg" and model.pool_include_prefix:
+        return "averages its class token with the others, which then stand for several patches"
     return ""

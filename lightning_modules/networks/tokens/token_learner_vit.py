@@ -11,8 +11,9 @@ from lightning_modules.networks.tokens.insertion import Version, learn_tokens
 class TokenLearnerViT(VisionTransformer):
     """A vision transformer without class token, whose last blocks process learned tokens.
 
-    The features are the mean of the last tokens. Ryoo et al. 2021, arXiv 2106.11297; the defaults
-    are the CIFAR-10 network of the example in the documentation of Keras.
+    The features are the mean of the normalised last tokens. Ryoo et al. 2021, arXiv 2106.11297. The
+    defaults are those of the CIFAR-10 example in the documentation of Keras, except that its heads
+    have as many channels each as a token (here: all heads together).
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class TokenLearnerViT(VisionTransformer):
         mlp_ratio: float = 2.0,
         tokens: Annotated[int, Ge(1)] | None = 8,
         after: str = "blocks.2",
-        version: Version = "1.0",
+        version: Version = "v1.0",
         fuser: bool = False,  # noqa: FBT001, FBT002 - named in the config
         mean: bool = True,  # noqa: FBT001, FBT002 - named in the config
         dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1,
@@ -45,12 +46,20 @@ class TokenLearnerViT(VisionTransformer):
             version: See `learn_tokens`, as `fuser` and `mean`.
             fuser: See `learn_tokens`.
             mean: See `learn_tokens`.
-            dropout: Dropout probability of attention and MLPs.
+            dropout: Dropout probability of positions, attention and MLPs.
             more: Arguments of timm's `VisionTransformer`.
 
         Raises:
             TokenError: If there is no block `after`, or it is the last one.
+            ValueError: If `dim` is no multiple of `heads`, or `image` none of `patch`.
         """
+        for name, whole, part, parts in (
+            ("dim", dim, "heads", heads),
+            ("image", image, "patch", patch),
+        ):
+            if whole % parts:
+                msg = f"{name}: received {whole}; a multiple of {part} ({parts}) is needed"
+                raise ValueError(msg)
         super().__init__(
             img_size=image,
             patch_size=patch,
@@ -60,11 +69,21 @@ class TokenLearnerViT(VisionTransformer):
             mlp_ratio=mlp_ratio,
             class_token=False,
             global_pool="avg",
+            fc_norm=False,
             num_classes=0,
+            pos_drop_rate=dropout,
             proj_drop_rate=dropout,
             attn_drop_rate=dropout,
             **more,
         )
         self.input_config = {"size": [image, image]}
+        self._learns_after = after
         if tokens is not None:
             learn_tokens(self, after, tokens, version, fuser, mean, dropout)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - timm's signature
+        """Return timm's description of the layer groups; learned tokens belong to `after`."""
+        groups = super().group_matcher(coarse)
+        layer = int(self._learns_after.rpartition(".")[2])
+        groups["blocks"].append((r"^blocks\.token_learner", (layer,)))
+        return groups
