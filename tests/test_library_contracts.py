@@ -91,7 +91,7 @@ CONTRACTS = [
                 f"timm/models/vision_transformer.py: self.{name} = "
                 for name in ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
             ),
-            "torch/utils/module_tracker.py: get_parents",
+            "torch/utils/module_tracker.py: self._known_modules[submod] = f\"{mod_name}.{name}\"",
         ],
         [
             "lightning_modules/networks/tokens/merging.py: attention.gate",
