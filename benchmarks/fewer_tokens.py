@@ -94,9 +94,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     print(setting("torch", "timm", "lightning"), flush=True)
-    print(
-        "| network | n train | epochs | seeds | n test | accuracy | 95 % interval | s an epoch | G mult |"
-    )
+    print("| network | n train | epochs | seeds | n test ", end="")
+    print("| accuracy | 95 % interval | s an epoch | G mult |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name in given.only:
         for line in measured(FAMILIES[name], given.data_dir.resolve(), given.seeds):
