@@ -23,8 +23,6 @@ from benchmarks.measuring import setting
 from reports.groups import summarize
 from run_folders.run_folder import RunFolder
 
-_TEST_IMAGES = 1000
-
 
 @dataclass(frozen=True)
 class Family:
@@ -32,13 +30,14 @@ class Family:
 
     Attributes:
         experiment: The experiment, with changes that shorten it.
-        images: Number of training images; a tenth of them is the validation split.
+        images: Number of training images, of which the tenth part is the validation split, and
+            number of test images.
         epochs: Number of epochs.
         variants: Name -> overrides; the first is the baseline.
     """
 
     experiment: tuple[str, ...]
-    images: int
+    images: tuple[int, int]
     epochs: int
     variants: dict[str, tuple[str, ...]]
 
@@ -46,8 +45,8 @@ class Family:
 FAMILIES = {
     "token_learner": Family(
         ("experiment=cifar10_token_learner",),
-        images=10_000,
-        epochs=10,
+        images=(4000, 1000),
+        epochs=6,
         variants={
             "ViT, 64 tokens": ("model.backbone.tokens=null",),
             "TokenLearner v1.0, 8 tokens": (),
@@ -56,8 +55,8 @@ FAMILIES = {
     ),
     "fdvit": Family(
         ("experiment=cifar10_fdvit",),
-        images=10_000,
-        epochs=5,
+        images=(2000, 1000),
+        epochs=4,
         variants={
             "FDViT, no reconstruction": ("model.reconstruction=0",),
             "FDViT, reconstruction 0.03": (),
@@ -69,7 +68,7 @@ FAMILIES = {
             "model.backbone={architecture: deit_tiny_distilled_patch16_224}",
             "model.backbone_lr=5e-4",
         ),
-        images=1_000,
+        images=(200, 400),
         epochs=2,
         variants={
             "DeiT-Ti": ("model.merge_tokens=0",),
@@ -95,8 +94,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     print(setting("torch", "timm", "lightning"), flush=True)
-    print("| network | n train | epochs | accuracy | 95 % interval | s an epoch | G mult |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| network | n train | epochs | seeds | n test ", end="")
+    print("| accuracy | 95 % interval | s an epoch | G mult |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name in given.only:
         for line in measured(FAMILIES[name], given.data_dir.resolve(), given.seeds):
             print(line, flush=True)
@@ -126,18 +126,18 @@ def measured(family: Family, data_dir: Path, seeds: int) -> Iterator[str]:
                 accuracy = summarize(accuracies)
                 low, high = accuracy.interval or (accuracy.mean, accuracy.mean)
                 yield (
-                    f"| {name} | {family.images * 9 // 10:,} | {family.epochs} "
-                    f"| {accuracy.mean:.4f} | {low:.4f} to {high:.4f} "
+                    f"| {name} | {family.images[0] * 9 // 10:,} | {family.epochs} | {seeds} "
+                    f"| {family.images[1]:,} | {accuracy.mean:.4f} | {low:.4f} to {high:.4f} "
                     f"| {statistics.median(seconds):.1f} | {multiplications_of(runs[0].path):.4f} |"
                 )
         finally:
             os.chdir(here)
 
 
-def subset(data_dir: Path, folder: Path, images: int) -> None:
-    """Write the first images of CIFAR-10's parts."""
+def subset(data_dir: Path, folder: Path, images: tuple[int, int]) -> None:
+    """Write the first images of CIFAR-10's parts, train and test."""
     (folder / "cifar10").mkdir()
-    for part, count in (("train", images), ("test", _TEST_IMAGES)):
+    for part, count in zip(("train", "test"), images, strict=True):
         table = pq.read_table(data_dir / "cifar10" / f"{part}.parquet").slice(0, count)
         pq.write_table(table, folder / "cifar10" / f"{part}.parquet")
 

@@ -3,7 +3,7 @@
     python -m benchmarks.merging_speed [--device cuda] [--threads 2] [--repetitions 5]
 
 The networks have random weights, which does not change the speed. All numbers of merged tokens are
-measured in turn; on a GPU in float16, on a CPU in float32 and in bfloat16.
+measured in turn; on a GPU in float16, on a CPU in float32 and, if it has units for it, in bfloat16.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import timm
 import torch
 
 from benchmarks.measuring import alternate, setting
+from engine.config.precision import bfloat16_units
 from lightning_modules.networks.tokens.counting import block_costs
 from lightning_modules.networks.tokens.merging import merge_tokens
 
@@ -38,7 +39,9 @@ def main() -> None:
     print(setting("torch", "timm"))
     print("| network | precision | r | multiplications | images/s | spread | n | times r = 0 |")
     print("|---|---|---|---|---|---|---|---|")
-    precisions = [torch.float16] if given.device == "cuda" else [torch.float32, torch.bfloat16]
+    precisions = [torch.float16]
+    if given.device == "cpu":
+        precisions = [torch.float32, *([torch.bfloat16] if bfloat16_units() else [])]
     for name in _NETWORKS:
         for precision in precisions:
             for line in measured(name, given.device, precision, given.repetitions):

@@ -46,8 +46,8 @@ class Stage:
 
     Attributes:
         epoch: Its first epoch, from 0.
-        start_layer: The first layer of the backbone that trains; None if only the head and new parts
-            train.
+        start_layer: The first layer of the backbone that trains; None if the head trains, perhaps
+            with new parts.
         trainable: Number of parameters that train, including the head's.
         lowest_lr, highest_lr: Peak learning rates in the backbone, new parts included; None if only
             the head trains.
@@ -276,10 +276,11 @@ def _print_stages(stages: list[dict[str, Any]], console: Console) -> None:
         table.columns[column].justify = "right"
     for stage in stages:
         low, high = stage["lowest_lr"], stage["highest_lr"]
+        others = "trains" if low is None else "and new parts train"
         lrs = "-" if low is None else f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
         table.add_row(
             str(stage["epoch"]),
-            stage["start_layer"] or f"none: only the head {'trains' if low is None else 'and new parts train'}",
+            stage["start_layer"] or f"none: only the head {others}",
             f"{stage['trainable']:,}",
             lrs,
         )

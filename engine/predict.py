@@ -91,7 +91,9 @@ def predict(
     return target
 
 
-def open_run(path: Path, device: str | None = None, merge_tokens: MergedTokens | None = None) -> TrainedRun:
+def open_run(
+    path: Path, device: str | None = None, merge_tokens: MergedTokens | None = None
+) -> TrainedRun:
     """Load a run's best checkpoint, without the hub or the backbone's folder.
 
     Args:

@@ -24,6 +24,7 @@ os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(Path(tempfile.gettempdir(), "th
 
 import pytest
 
+from tests.blank_plots import NAMES, blank
 from tests.checkout import listed
 from tests.processes import ROOT, servers
 
@@ -125,6 +126,15 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features")
     os.environ["THAW_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw plots only in tests that look at them."""
+    plots = sys.modules.get("reports.plots")
+    if plots is not None and request.node.get_closest_marker("drawn") is None:
+        for name in NAMES:
+            monkeypatch.setattr(plots, name, blank)
 
 
 @pytest.fixture

@@ -38,6 +38,8 @@ TEXTS = (
     "model.head.hidden=8",
     "model.head.dropout=0.0",
 )
+# A rank of a job of two; the launcher sets devices and num_nodes.
+ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")
 _LIMIT = 240
 
 

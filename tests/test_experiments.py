@@ -19,6 +19,8 @@ from tests.conftest import ROOT, Ended, Train
 from tests.images import cifar_like
 from tests.masks import segmentation_folder
 
+pytestmark = pytest.mark.drawn
+
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
 PAPER = {
     "bert_feature",

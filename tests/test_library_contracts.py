@@ -84,11 +84,11 @@ CONTRACTS = [
     Contract(
         [
             *(
-                f"timm/layers/attention.py: self.{name} = "
+                f"timm/layers/attention.py: self.{name}"
                 for name in ("qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop")
             ),
             *(
-                f"timm/models/vision_transformer.py: self.{name} = "
+                f"timm/models/vision_transformer.py: self.{name}"
                 for name in ("norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2")
             ),
             "torch/utils/module_tracker.py: self._known_modules[submod] = f\"{mod_name}.{name}\"",

@@ -4,7 +4,7 @@ import os
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from run_folders.kinds import kind_named, metric_of
 from run_folders.run_folder import RunFolder, RunFolderError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datamodules.base import TransferDataModule
     from engine.trained_run import TrainedRun
     from lightning_modules.base import Task
+    from lightning_modules.networks.tokens.merging import MergedTokens
 
 # The sandbox keeps a page that somebody else wrote from the notebook around it.
 _FRAME = (
@@ -52,7 +53,7 @@ class Run:
             RunFolderError: If it is not a run folder.
         """
         self._folder, self._device = RunFolder(Path(folder)), device
-        self._merge_tokens = merge_tokens
+        self._merge_tokens = cast("MergedTokens | None", merge_tokens)
         if self._folder.state is None:
             advice = "; give a folder such as runs/bert_finetune/2026-01-31_12-00-00"
             error = self._folder.no_run("status.json", advice)

@@ -147,6 +147,7 @@ def test_nothing_escapes_the_page_of_a_sweep(
     assert not page.scripts
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("name", HOSTILE)
 def test_nothing_escapes_a_plot(name: str) -> None:
     drawn = [

@@ -12,6 +12,7 @@ from engine.processes import supervisor
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
 from tests.processes import (
+    ONE_OF_TWO,
     ROOT,
     TEXTS,
     Started,
@@ -49,7 +50,6 @@ if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT"
     Task.on_validation_epoch_start = fail
 """
 # Overrides for one of two processes that another launcher started; the launcher sets the devices.
-ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")
 SLOW = ("trainer.max_epochs=1000",)  # runs until a signal ends it
 
 

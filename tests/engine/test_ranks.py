@@ -26,6 +26,7 @@ from engine.processes.ranks import (
 from run_folders.run_folder import RunFolder
 from tests.pausing import pausing
 from tests.processes import (
+    ONE_OF_TWO,
     TEXTS,
     Started,
     ended,
@@ -39,7 +40,6 @@ from tests.processes import (
 )
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-ONE_OF_TWO = ("trainer=cpu", "trainer.strategy=ddp")  # the launcher sets devices and num_nodes
 STEP = {
     "SLURM_JOB_ID": "4711",
     "SLURM_STEP_ID": "0",

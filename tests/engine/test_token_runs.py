@@ -26,7 +26,7 @@ from run_folders.errors import UserError
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train, identical
 from tests.lightning_modules.test_unfreezing import stopped_and_resumed
-from tests.processes import run
+from tests.processes import ONE_OF_TWO, run, run_ranks
 
 VIT = (
     "{architecture: deit_tiny_distilled_patch16_224, img_size: 16, patch_size: 4, embed_dim: 24, "
@@ -108,7 +108,9 @@ def test_new_weights_train_in_a_frozen_backbone(fuser: str, train: Train) -> Non
         if "token_learner" in name or "fuser" in name
     }
     assert trained == new | {"head.output.weight", "head.output.bias"}
-    assert changed_in(ended.folder) == trained
+    # The class tokens do not depend on the fuser of the last block.
+    unread = {name for name in trained if "blocks.2.fuser" in name}
+    assert trained - unread <= changed_in(ended.folder) <= trained
     assert {row["lr/features_new"] for row in history(ended.folder)} == {
         row["lr/head"] for row in history(ended.folder)
     }
@@ -207,15 +209,21 @@ def test_a_number_keeps_how_a_run_merges(train: Train) -> None:
     assert {(block.merged, block.proportional) for block in blocks} == {(3, False)}
 
 
-def test_an_intact_checkpoint_is_not_called_damaged(train: Train) -> None:
-    for backbone, message in (
-        ("{architecture: resnet18}", "ResNet is no plain vision transformer"),
-        (OWN, "normalises tokens before it averages them"),
-    ):
-        folder = train(*SMALL, f"model.backbone={backbone}", "trainer.max_epochs=1").folder
+def test_an_intact_checkpoint_is_not_called_damaged(train: Train, tmp_path: Path) -> None:
+    refused = {
+        "{architecture: resnet18}": "ResNet is no plain vision transformer",
+        OWN: "TokenLearnerViT has blocks or attention of another kind",
+    }
+    for number, (backbone, message) in enumerate(refused.items()):
+        folder = train(
+            *SMALL,
+            f"model.backbone={backbone}",
+            "trainer.max_epochs=1",
+            folder=tmp_path / str(number),
+        ).folder
         code, _, errors = run(folder, "--merge-tokens", 3, program="scripts/evaluate.py")
         assert code == 1
-        assert f"model.merge_tokens: {message}" in errors or message in errors
+        assert f"model.merge_tokens: {message}" in errors
         assert "damaged" not in errors
 
 
@@ -229,20 +237,21 @@ def test_an_intact_checkpoint_is_not_called_damaged(train: Train) -> None:
         ("fdvit", ("model.reconstruction_masked=0.0",)),
     ],
 )
-def test_two_devices_train_as_one(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
+def test_two_devices_train_as_one(
+    name: str, more: tuple[str, ...], train: Train, tmp_path: Path
+) -> None:
     """Without random numbers, which differ by the samples of a process."""
     overrides = [
         word.replace("_rate: 0.1", "_rate: 0.0").replace("drop_path: 0.1", "drop_path: 0.0")
         for word in overrides_of(name)
     ]
-    losses = []
-    for trainer in ("cpu", "ddp_cpu"):
-        folder = tmp_path / trainer
-        code, _, errors = run(
-            *overrides, *more, f"trainer={trainer}", f"hydra.run.dir={folder}",
-        )  # fmt: skip
-        assert code == 0, errors
-        losses.append([float(row["train/loss"]) for row in RunFolder(folder).read_history()])
+    one = train(*overrides, *more, folder=tmp_path / "one")
+    assert one.code == 0, one.err
+    ranks = run_ranks(2, *overrides, *more, *ONE_OF_TWO, f"hydra.run.dir={tmp_path / 'two'}")
+    assert [code for code, _, _ in ranks] == [0, 0], ranks
+    losses = [
+        [float(row["train/loss"]) for row in history(tmp_path / name)] for name in ("one", "two")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 

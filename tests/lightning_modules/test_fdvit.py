@@ -131,8 +131,9 @@ def test_reconstruction_equals_the_formula() -> None:
 def test_left_out_tokens_are_not_seen_by_the_encoder() -> None:
     """The loss with masks, written out with the same random numbers, and its gradients."""
     torch.manual_seed(0)
-    network = FDViT(*SMALL).double()  # type: ignore[arg-type]
+    network = FDViT(*SMALL)  # type: ignore[arg-type]
     network.add_decoders()
+    network.double()
     x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     torch.manual_seed(1)
     _, loss = network.forward_with_reconstruction(x, masked=0.4)
@@ -182,7 +183,7 @@ def test_threads_do_not_matter() -> None:
     [
         ({"heads": (2, 4)}, "one number for each stage"),
         ({"dims": (65, 92, 126, 184, 260)}, "65 channels are no multiple of 2 heads"),
-        ({"sizes": (27, 19, 20, 10, 7)}, "no stage may have more tokens"),
+        ({"sizes": (27, 19, 20, 10, 7)}, "give no stage more tokens"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, object], message: str) -> None:

@@ -85,7 +85,10 @@ def test_version_1_1_equals_the_formula() -> None:
 
 @pytest.mark.parametrize("mean", [False, True])
 def test_version_1_0_equals_the_formula(mean: bool) -> None:
-    learner, x = random_weights(ConvTokenLearner(12, 5, (4, 4), mean=mean)).double(), tokens(2, 16, 12)
+    learner, x = (
+        random_weights(ConvTokenLearner(12, 5, (4, 4), mean=mean)).double(),
+        tokens(2, 16, 12),
+    )
     values = array(x)
     grid = norm(values, learner.norm).reshape(2, 4, 4, 12)
     layers = learner.convolutions

@@ -16,6 +16,8 @@ from run_folders.files import write_atomically
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
+pytestmark = pytest.mark.drawn
+
 CHROMIUM = next(
     (
         path

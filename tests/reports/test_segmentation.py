@@ -21,6 +21,8 @@ from run_folders.files import write_atomically
 from run_folders.run_folder import RunFolder
 from tests.reports.test_page import CHROMIUM, needs_chromium
 
+pytestmark = pytest.mark.drawn
+
 NAMES = ["sky & sea", "<b>wall</b>", "tree", "never"]
 COLOURS = [(0, 0, 255), (200, 10, 10), (0, 120, 0), (9, 9, 9)]
 CONFUSION = [[50, 3, 0, 0], [7, 20, 1, 0], [0, 8, 11, 0], [0, 0, 0, 0]]

@@ -70,7 +70,9 @@ class ImageEncoder(nn.Module):
         except (RuntimeError, ValueError, AssertionError) as error:
             architecture, (height, width) = self.config["architecture"], size
             own = getattr(self.model, "input_config", {}).get("size")
-            advice = f"use {own[0]} x {own[1]}, or other arguments" if own else "set model.image_size"
+            advice = (
+                f"use {own[0]} x {own[1]}, or other arguments" if own else "set model.image_size"
+            )
             msg = (
                 f"model.backbone: {architecture} cannot read {height} x {width} pixels "
                 f"({brief(error)}); {advice}"

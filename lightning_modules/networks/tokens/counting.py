@@ -78,4 +78,5 @@ def _operations(model: nn.Module, pixels: Tensor) -> dict[str, dict[Any, int]]:
     finally:
         for module in training:
             module.training = True
-    return counter.get_flop_counts()
+    counts: dict[str, dict[Any, int]] = counter.get_flop_counts()
+    return counts

@@ -98,7 +98,7 @@ class FDViT(nn.Module):
             msg = "sizes, dims, heads and depth need one number for each stage"
             raise ValueError(msg)
         if any(later > earlier for earlier, later in itertools.pairwise(sizes)):
-            msg = f"sizes: received {list(sizes)}; no stage may have more tokens than the one before"
+            msg = f"sizes: received {list(sizes)}; give no stage more tokens than the one before"
             raise ValueError(msg)
         for width, count in zip(dims, heads, strict=True):
             if width % count:

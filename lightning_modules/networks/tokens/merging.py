@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from lightning_modules.networks.tokens.errors import TokenError
 
-
 Count = Annotated[int, Ge(0)]
 
 
@@ -78,8 +77,8 @@ def merged_per_block(merged: int | Sequence[int], inflection: float, depth: int)
 def match_tokens(keys: Tensor, merged: int, protected: int) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the tokens to merge.
 
-    Each token with an even index has a nearest token among those with an odd index. The `r` most similar pairs are
-    chosen.
+    Each token with an even index has a nearest token among those with an odd index. The `r` most
+    similar pairs are chosen.
 
     Args:
         keys: [B, N, d] what is compared, by the cosine.

@@ -83,7 +83,7 @@ class TokenLearnerViT(VisionTransformer):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - timm's signature
         """Return timm's description of the layer groups; learned tokens belong to `after`."""
-        groups = super().group_matcher(coarse)
+        groups: dict[str, Any] = super().group_matcher(coarse)
         layer = int(self._learns_after.rpartition(".")[2])
         groups["blocks"].append((r"^blocks\.token_learner", (layer,)))
         return groups
