@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
-from lightning_modules.networks.backbones.partial_vit import forward_from, forward_until
+from lightning_modules.networks.backbones.two_parts import forward_until
 from lightning_modules.networks.freezing.layers import layer_numbers
 from lightning_modules.networks.tokens.counting import block_costs
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.insertion import learn_tokens
 from lightning_modules.networks.tokens.learning import ConvTokenLearner, TokenFuser, TokenLearner
 from lightning_modules.networks.tokens.token_learner_vit import TokenLearnerViT
+from tests.lightning_modules.dividing import in_two_parts
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 4}
 erf = np.vectorize(math.erf)
@@ -177,10 +179,11 @@ def test_learned_tokens_in_a_network(name: str, prefix: int, version: str) -> No
     network.eval()
     pixels = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        state = forward_until(network, "blocks.token_learner", pixels)
-        expected = forward_until(plain.eval(), "blocks.2", pixels)
+        state = forward_until(network, "blocks.token_learner", partial(network, pixels))
+        expected = forward_until(plain.eval(), "blocks.2", partial(plain, pixels))
         assert torch.equal(state, expected)
-        assert torch.equal(forward_from(network, "blocks.token_learner", state), network(pixels))
+        _, found = in_two_parts(network, "blocks.token_learner", pixels)
+        assert torch.equal(found, network(pixels))
     network.train()(pixels).square().sum().backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, parameter_name

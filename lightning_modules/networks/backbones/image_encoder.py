@@ -3,6 +3,7 @@
 Shapes: `B` images, `C` channels, `N` tokens.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, get_args
@@ -13,11 +14,18 @@ from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
-from lightning_modules.networks.backbones.partial_vit import block_list, forward_from, forward_until
 from lightning_modules.networks.backbones.pixels import (
     Interpolation,
     PixelInput,
     check_channel_values,
+)
+from lightning_modules.networks.backbones.two_parts import (
+    CannotDivideError,
+    Probe,
+    Record,
+    TwoParts,
+    divide,
+    record,
 )
 from lightning_modules.networks.tokens.counting import BlockCost, block_costs
 from lightning_modules.networks.tokens.fdvit import FDViT
@@ -58,6 +66,7 @@ class ImageEncoder(nn.Module):
         self.input = PixelInput(config["mean"], config["std"], size, config["interpolation"])
         self.config = dict(config)
         self.new_parts = tuple(new_parts)
+        self._parts: dict[str, TwoParts] = {}
         self.model = model.to(memory_format=torch.channels_last)
         self.width = self._width(size or (_PROBE_SIZE, _PROBE_SIZE))
 
@@ -107,22 +116,54 @@ class ImageEncoder(nn.Module):
         if not isinstance(self.model, VisionTransformer | FDViT):
             return []
         blocks = "stages" if isinstance(self.model, FDViT) else "blocks"
-        height, width = self.config["size"] or (_PROBE_SIZE, _PROBE_SIZE)
-        pixels = next(self.model.parameters()).new_zeros(1, 3, height, width)
+        pixels = next(self.model.parameters()).new_zeros(1, 3, *self._size)
         return block_costs(self.model, blocks, pixels)
 
-    @property
-    def block_list(self) -> str | None:
-        """Name of the list of layers in `model`; None if the network cannot run in two parts."""
-        return block_list(self.model)
+    def record(self) -> Record:
+        """Run `model` on a few random images and record which modules run."""
+        weight, random = next(self.model.parameters()), torch.Generator().manual_seed(0)
+        probes = []
+        for count in (1, 2):
+            pixels = torch.rand(count, 3, *self._size, generator=random).to(weight)
+            blank = torch.full_like(pixels, math.nan)
+            run, run_blank = partial(self.model, pixels), partial(self.model, blank)
+            probes.append(Probe((count,), run, run_blank))
+        return record(self.model, probes)
+
+    def parts(self, layer: str, recorded: Record | None = None) -> TwoParts:
+        """Return the two parts of `model`, before a layer and from it on.
+
+        Raises:
+            CannotDivideError: If the network cannot run in these parts.
+        """
+        if isinstance(self.model, FDViT) and self.model.decoders is not None:
+            msg = "the reconstruction loss needs the output of every stage"
+            raise CannotDivideError(msg)
+        if layer not in self._parts:
+            self._parts[layer] = divide(self.model, layer, recorded or self.record())
+        return self._parts[layer]
 
     def forward_until(self, layer: str, batch: ImageBatch) -> Features:
-        """Return the input of a layer of `model`: [B, N, C] or [B, C, H, W]."""
-        return Features(self._in_chunks(partial(forward_until, self.model, layer), batch))
+        """Return the input of a layer of `model`, for example [B, N, C] or [B, C, H, W]."""
+        parts = self.parts(layer)
+
+        def run(pixels: Tensor) -> Tensor:
+            return parts.until(self.model, partial(self.model, pixels))
+
+        return Features(self._in_chunks(run, batch))
 
     def forward_from(self, layer: str, state: Features) -> Features:
         """Return the pooled features [B, C] from the input of a layer."""
-        return Features(forward_from(self.model, layer, state.values))
+        values = state.values
+        blank = values.new_empty(len(values), 3, *self._size)
+        parts, run = self.parts(layer), partial(self.model, blank)
+        return Features(parts.since(self.model, values, (len(values),), run))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of an image that the network can read."""
+        height, width = self.config["size"] or (_PROBE_SIZE, _PROBE_SIZE)
+        return height, width
 
     def preprocess(self, stored: Tensor) -> Tensor:
         """Resize and normalise stored pixels to the network's input [B, 3, h, w].

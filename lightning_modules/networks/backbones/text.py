@@ -7,8 +7,9 @@ import inspect
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,14 @@ from lightning_modules.networks.backbones.text_traits import (
     measure_traits,
 )
 from lightning_modules.networks.backbones.text_types import check_reads_texts
+from lightning_modules.networks.backbones.two_parts import (
+    CannotDivideError,
+    Probe,
+    Record,
+    TwoParts,
+    divide,
+    record,
+)
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
 from run_folders.errors import brief
 from run_folders.memory import check_model_folder
@@ -83,6 +92,7 @@ class TextEncoder(nn.Module):
         self.model = encoder
         self.config: PretrainedConfig = config or encoder.config  # type: ignore[assignment]
         self.pooling = pooling
+        self._parts: dict[str, TwoParts] = {}
         if self.traits is not None and self.traits.reads_padding:
             log.warning(
                 "%s reads padding: the result of a text depends on the longest text of its batch",
@@ -108,9 +118,61 @@ class TextEncoder(nn.Module):
         Returns:
             [B, C] pooled vectors, or [B, T, C] hidden states with the lengths of the texts.
         """
+        return self._run(batch["input_ids"], batch["attention_mask"])
+
+    def record(self) -> Record:
+        """Run `model` on a few random texts and record which modules run."""
+        device = next(self.model.parameters()).device
+        random = torch.Generator().manual_seed(0)
+        few = self.traits.vocab_size if self.traits and self.traits.vocab_size else 2
+        probes = []
+        for count, tokens in ((2, 7), (3, 7), (3, 11)):
+            lengths = torch.tensor([tokens - i for i in range(count)], device=device)
+            ids = torch.randint(few, (count, tokens), generator=random).to(device)
+            mask = _mask(lengths, tokens)
+            run, run_blank = partial(self._values, ids, mask), partial(self._values, ids * 0, mask)
+            probes.append(Probe((count, tokens), run, run_blank))
+        return record(self.model, probes)
+
+    def parts(self, layer: str, recorded: Record | None = None) -> TwoParts:
+        """Return the two parts of `model`, before a layer and from it on.
+
+        Raises:
+            CannotDivideError: If the network cannot run in these parts.
+        """
+        if self.traits is None or self.traits.reads_padding:
+            msg = "the states of its tokens depend on the padding, which is not stored"
+            raise CannotDivideError(msg)
+        if layer not in self._parts:
+            self._parts[layer] = divide(self.model, layer, recorded or self.record())
+        return self._parts[layer]
+
+    def forward_until(self, layer: str, batch: TextBatch) -> Features:
+        """Return the input of a layer of `model`, [B, T, C], with the lengths of the texts."""
         mask = batch["attention_mask"]
+        run = partial(self._run, batch["input_ids"], mask)
+        state = self.parts(layer).until(self.model, run)
+        if state.shape[:2] != mask.shape:
+            msg = f"{layer} receives states of shape {[*state.shape]}, not one for each token"
+            raise CannotDivideError(msg)
+        return Features(state, mask.sum(dim=1))
+
+    def forward_from(self, layer: str, state: Features) -> Features:
+        """Return what `forward` returns, from the input of a layer."""
+        count, tokens = state.values.shape[:2]
+        assert state.lengths is not None  # noqa: S101 - tells the type checker
+        mask = _mask(state.lengths, tokens)
+        run = partial(self._run, torch.zeros_like(mask), mask)
+        parts = self.parts(layer)
+        return cast(Features, parts.since(self.model, state.values, (count, tokens), run))
+
+    def _values(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self._run(ids, mask).values
+
+    def _run(self, ids: Tensor, mask: Tensor) -> Features:
+        """Encode token ids [B, T] with their mask [B, T]."""
         with self._autocast(mask.device):
-            output = self.model(input_ids=batch["input_ids"], attention_mask=mask, **self._options)
+            output = self.model(input_ids=ids, attention_mask=mask, **self._options)
         if self.pooling is None:
             return Features(output.last_hidden_state, mask.sum(dim=1))
         if self.pooling == "pooler":
@@ -127,6 +189,11 @@ class TextEncoder(nn.Module):
         weights = mask.unsqueeze(-1).to(states.dtype)
         mean = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
         return Features(mean.to(next(self.model.parameters(), mean).dtype))
+
+
+def _mask(lengths: Tensor, tokens: int) -> Tensor:
+    """Return the attention mask [B, T] of texts of these lengths."""
+    return (torch.arange(tokens, device=lengths.device) < lengths[:, None]).long()
 
 
 def _check_pooling(

@@ -1,8 +1,9 @@
 """Running any network up to a layer, or from a layer on, through its own forward pass.
 
-From a layer on, the modules before it do not run: stand-ins return empty tensors of the same shapes.
-The layer then receives the stored state in place of its input. A probe shows whether a network
-allows this: stand-ins return not-a-number, and the result must equal that of the whole network.
+From a layer on, the modules before it do not run: stand-ins return empty tensors of the same
+shapes. The layer then receives the stored state in place of its input. A probe shows whether a
+network allows this: stand-ins return not-a-number, and the result must equal that of the whole
+network.
 """
 
 import itertools
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from run_folders.errors import UserError, brief
 
-# Runs a network on an input and returns its features.
-Run = Callable[[], Tensor]
+# Runs a network on an input.
+Run = Callable[[], Any]
 # Sizes of an input: the number of samples, and of tokens if there are any.
 Sizes = tuple[int, ...]
 
@@ -30,7 +31,7 @@ class CannotDivideError(UserError, ValueError):
 class _ReachedError(Exception):
     """Stops the forward pass at the requested layer and carries its input."""
 
-    def __init__(self, state: Any) -> None:  # noqa: ANN401 - any input
+    def __init__(self, state: Tensor | None) -> None:
         super().__init__()
         self.state = state
 
@@ -41,13 +42,13 @@ class Probe:
 
     Attributes:
         sizes: Its sizes, which differ between probes.
-        run: Runs the network on it.
-        run_blank: Runs the network on an input of the same sizes without its content.
+        run: Runs the network on it, and returns its features.
+        run_blank: The same with another input of the same sizes.
     """
 
     sizes: Sizes
-    run: Run
-    run_blank: Run
+    run: Callable[[], Tensor]
+    run_blank: Callable[[], Tensor]
 
 
 @dataclass
@@ -125,15 +126,19 @@ class TwoParts:
         """Run the network up to the layer and return the layer's input."""
         return forward_until(model, self.layer, run)
 
-    def since(self, model: nn.Module, state: Tensor, sizes: Sizes, run_blank: Run) -> Tensor:
-        """Run the network from the layer on, and return its features.
+    def since(self, model: nn.Module, state: Tensor, sizes: Sizes, run_blank: Run) -> Any:  # noqa: ANN401 - what `run_blank` returns
+        """Run the network from the layer on.
 
         Args:
             model: The network.
             state: Input of the layer, as `until` returned it.
             sizes: Sizes of the input that led to the state.
-            run_blank: Runs the network on an input of these sizes; its content is not read.
+            run_blank: Runs the network on any input of these sizes.
+
+        Returns:
+            What `run_blank` returns, computed from the state.
         """
+
         def empty(shape: list[int]) -> Tensor:
             return torch.empty(shape, dtype=state.dtype, device=state.device)
 
@@ -148,7 +153,7 @@ def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:
     """
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _ReachedError(_first_tensor(args, kwargs))
+        raise _ReachedError(_first_tensor(args, kwargs)[1])
 
     handle = model.get_submodule(layer).register_forward_pre_hook(
         stop, prepend=True, with_kwargs=True
@@ -156,7 +161,7 @@ def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:
     try:
         run()
     except _ReachedError as reached:
-        if not isinstance(reached.state, Tensor):
+        if reached.state is None:
             msg = f"{layer} receives no tensor"
             raise CannotDivideError(msg) from None
         return reached.state
@@ -194,9 +199,12 @@ def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
     reason = ""
     with _evaluating(model):
         for runs in (_reads_nothing, _has_no_parameters):
-            parts = _parts(model, layer, recorded, runs)
-            reason = _difference(model, parts, recorded)
-            if not reason:
+            try:
+                parts = _parts(model, layer, recorded, runs)
+                _check(model, parts, recorded)
+            except CannotDivideError as error:
+                reason = str(error)
+            else:
                 return parts
     raise CannotDivideError(reason)
 
@@ -231,7 +239,7 @@ def _recording(
 ) -> Iterator[None]:
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = calls.setdefault(name, _Call(next(clock)))
-        call.reads |= isinstance(_first_tensor(args, kwargs), Tensor)
+        call.reads |= _first_tensor(args, kwargs)[1] is not None
 
     def leave(_: nn.Module, __: object, output: Any) -> None:  # noqa: ANN401 - any output
         calls[name].last = next(clock)
@@ -249,12 +257,12 @@ def _recording(
 
 
 def _reads_nothing(_: nn.Module, call: _Call) -> bool:
-    """Whether a module has no input, such as BEiT's biases of token pairs, and needs no stand-in."""
+    """Whether a module needs no stand-in, because it has no input: BEiT's biases of token pairs."""
     return not call.reads
 
 
 def _has_no_parameters(module: nn.Module, call: _Call) -> bool:
-    """Whether a module is cheap, such as rotary positions, and needs no stand-in."""
+    """Whether a module needs no stand-in, because it is cheap: rotary positions."""
     return not call.reads or next(module.parameters(), None) is None
 
 
@@ -280,7 +288,9 @@ def _parts(
         for name in sorted(_outermost(before))
         if not runs(model.get_submodule(name), calls[name])
     }
-    parameters = sum(p.numel() for name in stand_ins for p in model.get_submodule(name).parameters())
+    parameters = sum(
+        p.numel() for name in stand_ins for p in model.get_submodule(name).parameters()
+    )
     return TwoParts(layer, stand_ins, tuple(sorted(_outermost(later))), parameters)
 
 
@@ -295,23 +305,25 @@ def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(ancestor in names for ancestor in ancestors(name))}
 
 
-def _difference(model: nn.Module, parts: TwoParts, recorded: Record) -> str:
-    """Return why both parts differ from the whole; empty if they are equal to the last bit."""
+def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> None:
+    """Raise `CannotDivideError` unless both parts equal the whole, to the last bit."""
     probe, expected = recorded.probes[-1], recorded.outputs[-1]
     state = parts.until(model, probe.run)
     if not state.is_floating_point():
-        return f"{parts.layer} receives no states"
+        msg = f"{parts.layer} receives no states"
+        raise CannotDivideError(msg)
 
     def not_a_number(shape: list[int]) -> Tensor:
         return torch.full(shape, math.nan, dtype=state.dtype, device=state.device)
 
     try:
         found = _since(model, parts, state, not_a_number, probe.sizes, probe.run_blank)
-    except Exception as error:  # noqa: BLE001 - the network's own code, with unusual inputs
-        return f"the layers from {parts.layer} on do not run alone ({brief(error)})"
+    except Exception as error:
+        msg = f"the layers from {parts.layer} on do not run alone ({brief(error)})"
+        raise CannotDivideError(msg) from error
     if not torch.equal(found, expected):
-        return f"more than one tensor passes from the layers before {parts.layer} to the others"
-    return ""
+        msg = f"more than one tensor passes from the layers before {parts.layer} to the others"
+        raise CannotDivideError(msg)
 
 
 def _since(
@@ -321,7 +333,7 @@ def _since(
     make: Callable[[list[int]], Tensor],
     sizes: Sizes,
     run_blank: Run,
-) -> Tensor:
+) -> Any:  # noqa: ANN401 - what `run_blank` returns
     with ExitStack() as stack:
         for name, shapes in parts.stand_ins.items():
             stack.enter_context(_standing_in(model.get_submodule(name), shapes, sizes, make))
@@ -357,7 +369,7 @@ def _receiving(layer: nn.Module, state: Tensor) -> Iterator[None]:
     def replace(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        position = _first_position(args, kwargs)
+        position, _ = _first_tensor(args, kwargs)
         if isinstance(position, int):
             return (*args[:position], state, *args[position + 1 :]), kwargs
         return args, {**kwargs, str(position): state}
@@ -369,17 +381,14 @@ def _receiving(layer: nn.Module, state: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _first_position(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str | None:
-    """Return the index or the name of the first tensor among the arguments."""
+def _first_tensor(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[int | str | None, Tensor | None]:
+    """Return the index or the name of the first tensor among the arguments, and the tensor."""
     for position, value in [*enumerate(args), *kwargs.items()]:
         if isinstance(value, Tensor):
-            return position
-    return None
-
-
-def _first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - None if there is none
-    position = _first_position(args, kwargs)
-    return None if position is None else args[position] if isinstance(position, int) else kwargs[position]
+            return position, value
+    return None, None
 
 
 class _Unknown:
@@ -393,7 +402,8 @@ def _shapes(output: Any) -> Any:  # noqa: ANN401 - a nested output
     if isinstance(output, dict):
         return {key: _shapes(value) for key, value in output.items()}
     if isinstance(output, list | tuple):
-        return [_shapes(value) for value in output] if isinstance(output, list) else tuple(map(_shapes, output))
+        shapes = [_shapes(value) for value in output]
+        return shapes if isinstance(output, list) else tuple(shapes)
     return output if output is None else _Unknown()
 
 

@@ -5,12 +5,12 @@ its freezing plan. It does not change the network's modules, names or state.
 """
 
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.features import FEATURES, MODEL, Features, starting_at
+from lightning_modules.networks.backbones.features import FEATURES, MODEL, Features
+from lightning_modules.networks.backbones.two_parts import CannotDivideError, Record, TwoParts
 from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
@@ -48,17 +48,8 @@ class Cut:
         tensors = {**dict(features.named_parameters()), **dict(features.named_buffers())}
         if self.layer is None:
             return tensors
-        backbone = features.get_submodule(MODEL)
-        blocks, _, first = self.layer.rpartition(".")
-        later = [
-            f"{MODEL}.{blocks}.{name}." for name in starting_at(_children(backbone, blocks), first)
-        ]
-        later += [
-            f"{MODEL}.{name}." for name in starting_at(dict(backbone.named_children()), blocks)[1:]
-        ]
-        return {
-            name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(later))
-        }
+        later = tuple(f"{MODEL}.{name}." for name in cast(Any, features).parts(self.layer).later)
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(later)}
 
 
 def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
@@ -79,23 +70,44 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return ""
     if not trained:
         return Cut()
-    blocks: str | None = getattr(features, "block_list", None)  # only `ImageEncoder` has it
-    if blocks is None:
-        kind = type(features.get_submodule(MODEL)).__name__
-        start_name = trained[0].removeprefix(f"{MODEL}.")
-        return f"{kind} trains from {start_name} on, but cannot be run from an intermediate layer"
-    inside = f"{MODEL}.{blocks}."
-    if trained[0] in takewhile(lambda name: not name.startswith(inside), names):
-        name = trained[0].removeprefix(f"{MODEL}.")
+    kind = type(features.get_submodule(MODEL)).__name__
+    owners = {name.removeprefix(f"{MODEL}.").rpartition(".")[0] for name in trained}
+    if not hasattr(features, "record"):
+        start = trained[0].removeprefix(f"{MODEL}.")
+        return f"{kind} trains from {start} on, but cannot be run from an intermediate layer"
+    if "" in owners:
+        name = next(name.removeprefix(f"{MODEL}.") for name in trained if name.count(".") == 1)
         return f"{name} trains, and it comes before all layers"
-    children = list(_children(features.get_submodule(MODEL), blocks))
-    first = next((name for name in trained if name.startswith(inside)), None)
-    # A cut is before a layer: if only parameters after the layers train, the last layer runs again.
-    child = children[-1] if first is None else first.removeprefix(inside).partition(".")[0]
-    if child == children[0]:
-        return f"the backbone trains from its first layer, {blocks}.{child}, on"
-    return Cut(f"{blocks}.{child}")
+    recorded: Record = features.record()
+    order = recorded.layers(features.get_submodule(MODEL))
+    first = next((name for name in order if name in owners), None)
+    if first is None:
+        return f"{kind} does not run {trained[0].removeprefix(f'{MODEL}.')}"
+    found = _cut_before(first, features, recorded)
+    if isinstance(found, str):
+        return f"{kind} trains from {first} on, and {found}"
+    if not found.parameters_before:
+        return f"the backbone trains from its first layer, {first}, on"
+    return Cut(found.layer)
 
 
-def _children(model: nn.Module, blocks: str) -> dict[str, nn.Module]:
-    return dict(model.get_submodule(blocks).named_children())
+def _cut_before(first: str, features: Any, recorded: Record) -> TwoParts | str:  # noqa: ANN401 - an encoder
+    """Return the last possible parts before a layer, or the reason why there are none.
+
+    A cut may have to be before a module that contains the layer, because of connections that skip
+    layers. Of cuts at the same place, the outermost module names it.
+    """
+    found, reason = None, f"{first} does not run by itself"
+    layer = first
+    while layer:
+        if layer in recorded.calls[0]:
+            try:
+                parts = features.parts(layer, recorded)
+            except CannotDivideError as error:
+                reason = str(error)
+            else:
+                if found is not None and parts.parameters_before < found.parameters_before:
+                    break
+                found = parts
+        layer = layer.rpartition(".")[0]
+    return reason if found is None else found
