@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import Features
@@ -65,9 +66,14 @@ def test_images(name: str) -> None:
     assert trained == {n for n, _ in model.named_parameters() if n.startswith(later)}
 
 
+def _values(config: PretrainedConfig) -> dict[str, Any]:
+    """Return the values of a configuration that differ from its defaults, with its type."""
+    return {"model_type": config.model_type, **config.to_diff_dict()}
+
+
 def encoder_of(model_type: str) -> Any:
     torch.manual_seed(0)
-    return text_encoder(tiny_config(model_type), None)  # type: ignore[arg-type]
+    return text_encoder(_values(tiny_config(model_type)), None)
 
 
 def texts() -> TextBatch:
