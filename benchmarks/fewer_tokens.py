@@ -45,8 +45,8 @@ class Family:
 FAMILIES = {
     "token_learner": Family(
         ("experiment=cifar10_token_learner",),
-        images=(4000, 1000),
-        epochs=6,
+        images=(2000, 500),
+        epochs=5,
         variants={
             "ViT, 64 tokens": ("model.backbone.tokens=null",),
             "TokenLearner v1.0, 8 tokens": (),
@@ -55,7 +55,7 @@ FAMILIES = {
     ),
     "fdvit": Family(
         ("experiment=cifar10_fdvit",),
-        images=(2000, 1000),
+        images=(1000, 500),
         epochs=4,
         variants={
             "FDViT, no reconstruction": ("model.reconstruction=0",),
@@ -68,7 +68,7 @@ FAMILIES = {
             "model.backbone={architecture: deit_tiny_distilled_patch16_224}",
             "model.backbone_lr=5e-4",
         ),
-        images=(200, 400),
+        images=(200, 200),
         epochs=2,
         variants={
             "DeiT-Ti": ("model.merge_tokens=0",),

@@ -163,6 +163,7 @@ def test_decoders_do_not_change_the_decay_of_other_layers() -> None:
     network.add_decoders()
     after = layer_numbers(network)
     assert {name: after[name] for name in before} == before
+    assert max(after.values()) == max(before.values())
 
 
 def test_threads_do_not_matter() -> None:

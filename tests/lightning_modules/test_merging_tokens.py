@@ -178,6 +178,14 @@ def test_multiplications_are_those_of_the_paper() -> None:
     assert shares == pytest.approx([0.74, 0.59, 0.50], abs=0.006)
 
 
+def test_counting_leaves_the_modes_of_modules() -> None:
+    network = vit().train()
+    network.blocks[0].eval()  # type: ignore[index, operator, union-attr]
+    before = [module.training for module in network.modules()]
+    multiplications(network, pixels(1))
+    assert [module.training for module in network.modules()] == before
+
+
 def test_class_and_distillation_tokens_keep_their_places() -> None:
     network = vit("deit_tiny_distilled_patch16_224")
     merge_tokens(network, 4)

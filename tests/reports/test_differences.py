@@ -13,6 +13,8 @@ from reports.record import read_run
 from reports.sweep import write_sweep_page
 from run_folders.run_folder import RunFolder
 
+pytestmark = pytest.mark.drawn
+
 CROSS_ENTROPY = {"_target_": "losses.CrossEntropy", "label_smoothing": 0.0}
 FOCAL = {"_target_": "my_package.FocalLoss", "gamma": 2.0}
 

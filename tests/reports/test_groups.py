@@ -15,6 +15,8 @@ from reports.record import read_run
 from run_folders.run_folder import RunFolder
 from tests.conftest import SAMPLE, Train
 
+pytestmark = pytest.mark.drawn
+
 
 def test_interval_of_a_mean_equals_scipys() -> None:
     values = [0.91, 0.93, 0.92, 0.95, 0.9]

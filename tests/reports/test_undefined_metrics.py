@@ -22,6 +22,8 @@ from tests.engine.test_multilabel_runs import COLUMNS, NAMES, TEXTS, mood_rows
 from tests.engine.test_precisions import SCENES
 from tests.masks import class_list, segmentation_folder, write_pair
 
+pytestmark = pytest.mark.drawn
+
 
 def shown(ended: Ended, reason: str, capsys: pytest.CaptureFixture[str], path: Path) -> RunFolder:
     """Check the console, evaluate.py, the report and the comparison of a run."""
