@@ -14,6 +14,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,11 @@ def multiplications_of(run: Path) -> float:
     import torch
 
     from engine.predict import open_run
-    from lightning_modules.networks.tokens.counting import multiplications
+    from lightning_modules.networks.counting import multiplications
 
     features: Any = open_run(run, "cpu").task.features
     pixels = torch.zeros(1, 3, *features.config["size"])
-    return multiplications(features.model, pixels) / 1e9
+    return multiplications(features.model, partial(features.model, pixels)) / 1e9
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import nn
 from datamodules.inferring.findings import Finding
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import FEATURES
-from lightning_modules.networks.tokens.counting import BlockCost
+from lightning_modules.networks.counting import BlockCost
 from run_folders.errors import shortened, truncation
 
 

@@ -23,6 +23,13 @@ from engine.feature_cache.store import FeatureStore, StoreError
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.prefix import Cut, find_cut
 
+# Smallest share of the network's multiplications that is worth a cache.
+_LEAST_SHARE = 0.05
+# Multiplications that take as long as reading one stored byte: about 1 GB/s of one process from
+# memory-mapped files, against 50 to 100 G multiplications per second on a few cores. A GPU computes
+# 100 times as many and receives a few GB/s.
+_MULTIPLICATIONS_PER_BYTE, _ON_GPU = {"cpu": 50}, 2000
+
 
 class NoCacheError(Exception):
     """Features are not cached; the message is the reason, empty where all layers are trained."""
@@ -66,7 +73,8 @@ def plan_cache(
         store = FeatureStore(Path(cfg.cache.dir), round(cfg.cache.max_gb * 1e9))
         entries = _entries(cut, objects, store, ["train", "val", *(["test"] if cfg.test else [])])
         if choosing:
-            _check_pays_off(objects, entries["train"].layout.views)
+            _check_saves_passes(objects, entries["train"].layout.views)
+            _check_saves_time(cut, objects, entries["train"].layout)
         store.check_limit({entry.key: entry.layout.bytes for entry in entries.values()})
     except (NoCacheError, NotStorableError, StoreError) as error:
         if wanted is True:
@@ -121,7 +129,7 @@ def _check_reads_all(objects: RunObjects) -> None:
         raise NoCacheError(msg)
 
 
-def _check_pays_off(objects: RunObjects, views: int) -> None:
+def _check_saves_passes(objects: RunObjects, views: int) -> None:
     """Check that training has more epochs than the number of passes that compute the features.
 
     Stored features make no difference to the decision. The same overrides then result in the same
@@ -141,6 +149,35 @@ def _check_pays_off(objects: RunObjects, views: int) -> None:
         msg = (
             f"training has only {training}, and computing the features takes {computing} "
             "over the data"
+        )
+        raise NoCacheError(msg)
+
+
+def _check_saves_time(cut: Cut, objects: RunObjects, layout: Layout) -> None:
+    """Check that the layers before the cut compute more than reading their output takes.
+
+    The decision depends on the network and the type of device only, not on measured times.
+
+    Args:
+        cut: The cut.
+        objects: The run's objects.
+        layout: The format of the features of train.
+
+    Raises:
+        NoCacheError: If caching does not save time.
+    """
+    cost = cut.cost(objects.task.features)
+    if cost is None:
+        return
+    if cost.share < _LEAST_SHARE:
+        msg = f"the layers before {cut.layer} compute only {cost.share:.1%} of the network"
+        raise NoCacheError(msg)
+    device = objects.trainer.strategy.root_device.type
+    row_bytes = layout.bytes / max(1, layout.rows)
+    if cost.multiplications < row_bytes * _MULTIPLICATIONS_PER_BYTE.get(device, _ON_GPU):
+        msg = (
+            f"the input of {cut.layer} is large: computing it takes only "
+            f"{cost.multiplications / row_bytes:,.0f} multiplications for each byte"
         )
         raise NoCacheError(msg)
 

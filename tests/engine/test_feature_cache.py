@@ -111,10 +111,12 @@ def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
     return SampleImagesDataModule(**{**defaults, **settings})
 
 
-def text_task(**settings: Any) -> TextClassifier:
-    return TextClassifier(
-        BERT, 2, freeze_backbone=True, **{"pooling": "mean", "lr": 0.02, **settings}
-    )
+def text_task(layer: str | None = None, **settings: Any) -> TextClassifier:
+    more = {"pooling": "mean", "lr": 0.02, "freeze_backbone": layer is None, **settings}
+    task = TextClassifier(BERT, 2, **more)
+    if layer is not None:
+        LayerUnfreezing(layer).set_plan(task)
+    return task
 
 
 def image_task(
@@ -202,6 +204,11 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Task], str]] = {
         images,
         lambda: image_task(learned_tokens={"after": "blocks.0", "number": 2}),
         "the backbone before blocks.token_learner",
+    ),
+    "prefix of a text encoder": (
+        texts,
+        lambda: text_task("encoder.layer.1", backbone_lr=0.02),
+        "the backbone before encoder.layer.1",
     ),
     "prefix of a convnet": (
         images,
@@ -545,11 +552,8 @@ def test_reasons_not_to_cache_are_reported(tmp_path: Path) -> None:
         "data.augmentation (rotation=15.0) changes the images": parts_of(
             images(flip=True, augmentation={"rotation": 15.0}), image_task()
         ),
-        "trains from its first layer, blocks.0": parts_of(images(), image_task(layer="blocks.0")),
+        "trains from its first layer, patch_embed.proj": parts_of(images(), image_task(layer="patch_embed")),
         "pos_embed trains, and it comes before": parts_of(images(), image_task(layer="pos_embed")),
-        "ResNet trains from layer4.0.conv1.weight on": parts_of(
-            images(), image_task({"architecture": "resnet18"}, "layer4")
-        ),
     }  # fmt: skip
     for reason, parts in impossible.items():
         assert reason in reason_not_to_cache(parts, tmp_path)
@@ -561,6 +565,12 @@ def test_reasons_not_to_cache_are_reported(tmp_path: Path) -> None:
         ),
         "training has only 2 epochs, and computing the features takes 2 passes": parts_of(
             images(flip=True), image_task(), max_epochs=2
+        ),
+        "the layers before encoder compute only 0.0% of the network": parts_of(
+            texts(), text_task("encoder.layer.0")
+        ),
+        "the input of blocks is large: computing it takes only 32 multiplications for each byte": parts_of(
+            images(), image_task(layer="blocks.0")
         ),
         "trainer.limit_train_batches=1 uses only part": parts_of(
             texts(), text_task(), limit_train_batches=1

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.tiny_texts import tiny_config
 from engine.predict import open_run
 from engine.prediction.texts import TextPredictor
 from run_folders.run_folder import RunFolder
 from tests.conftest import Train
-from tests.lightning_modules.text_types import save_tiny, save_tokenizer, tiny_config
+from tests.lightning_modules.text_types import save_tiny, save_tokenizer
 
 
 def write_table(folder: Path, split: str, length: int) -> None:

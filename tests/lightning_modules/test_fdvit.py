@@ -1,5 +1,7 @@
 """FDViT: counts of parameters and multiplications, downsampling, the reconstruction loss."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,8 @@ from torch.nn import functional
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
+from lightning_modules.networks.counting import multiplications
 from lightning_modules.networks.freezing.layers import layer_numbers
-from lightning_modules.networks.tokens.counting import multiplications
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.fdvit import (
     FDViT,
@@ -58,7 +60,7 @@ def test_multiplications(sizes: tuple[object, ...], side: int, billions: float) 
     with torch.device("meta"):
         network = FDViT(*sizes)  # type: ignore[arg-type]
         assert network.input_config == {"size": [side, side]}
-        counted = multiplications(network, torch.zeros(1, 3, side, side))
+        counted = multiplications(network, partial(network, torch.zeros(1, 3, side, side)))
     assert counted / 1e9 == pytest.approx(billions, abs=0.006)
 
 

@@ -109,7 +109,8 @@ def test_cut_is_before_the_first_layer_that_ever_trains() -> None:
     assert cut_of("fdvit", {**frozen, "model.stages.2": 0}) == Cut("stages.2")
     learner: dict[str, int | None] = {**frozen, "model.blocks.token_learner": 0}
     assert cut_of("token_learner_vit", learner) == Cut("blocks.token_learner")
-    assert "first layer, blocks.0" in str(cut_of("beit", {**frozen, "model.blocks.0.norm1": 3}))
+    assert cut_of("beit", {**frozen, "model.blocks.0.norm1": 3}) == Cut("blocks.0")
+    assert "first layer, patch_embed" in str(cut_of("beit", {**frozen, "model.patch_embed": 0}))
     assert "cls_token trains" in str(cut_of("beit", {**frozen, "model.cls_token": 0}))
     assert cut_of("convnext", {**frozen, "model.stages.3": 0}) == Cut("stages.3")
     assert cut_of("deit", {}) == ""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.two_parts import forward_until
+from lightning_modules.networks.counting import block_costs
 from lightning_modules.networks.freezing.layers import layer_numbers
-from lightning_modules.networks.tokens.counting import block_costs
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.insertion import learn_tokens
 from lightning_modules.networks.tokens.learning import ConvTokenLearner, TokenFuser, TokenLearner

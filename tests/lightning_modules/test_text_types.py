@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.tiny_texts import tiny_config, types
 from datamodules.batches import TextBatch
 from datamodules.texts.batching import PadCollator, TokenizedTexts
 from datamodules.texts.tokenizing import TextTokenizer, load_tokenizer
@@ -19,7 +20,7 @@ from lightning_modules.networks.backbones.text import Pooling, TextEncoder, text
 from lightning_modules.networks.backbones.text_types import check_reads_texts
 from lightning_modules.networks.freezing.layers import layer_numbers
 from lightning_modules.text_classifier import TextClassifier
-from tests.lightning_modules.text_types import save_tiny, save_tokenizer, tiny_config, types
+from tests.lightning_modules.text_types import save_tiny, save_tokenizer
 
 ALSO_IMAGES = r"also reads images \(pixel_values\), and the data has only texts"
 ALSO_BOXES = r"also reads the position of each word on a page \(bbox\)"

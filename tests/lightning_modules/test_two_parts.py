@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from benchmarks.tiny_texts import tiny_config
 from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.backbones.text import text_encoder
-from lightning_modules.networks.backbones.two_parts import CannotDivideError, divide
+from lightning_modules.networks.backbones.two_parts import CannotDivideError, PrefixCost, divide
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.layers import parameters_from
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.freezing.prefix import Cut, find_cut
 from tests.lightning_modules.dividing import in_two_parts, recorded
-from tests.lightning_modules.text_types import tiny_config
 
 # Network -> first layer that trains, and the cut.
 IMAGES = {
@@ -108,7 +108,6 @@ def test_texts(model_type: str) -> None:
     ("model_type", "start", "reason"),
     [
         ("t5", "encoder.block.1", "more than one tensor passes"),
-        ("albert", "encoder.albert_layer_groups.0", "runs its layer"),
         ("fnet", "encoder.layer.1", "depend on the padding"),
     ],
 )
@@ -118,6 +117,23 @@ def test_texts_that_cannot_be_divided(model_type: str, start: str, reason: str) 
     plan = FreezingPlan({"features": None, f"features.model.{name}": 0})
     found = find_cut(Classifier(encoder, nn.Linear(16, 2)), plan)
     assert reason in str(found)
+
+
+def test_repeated_layers_are_divided_before_all_of_them() -> None:
+    encoder = encoder_of("albert")
+    start = "features.model.encoder.albert_layer_groups.0"
+    plan = FreezingPlan({"features": None, start: 0})
+    assert find_cut(Classifier(encoder, nn.Linear(16, 2)), plan) == Cut("encoder")
+
+
+def test_cost_of_the_first_part() -> None:
+    encoder = encoder_of("bert")
+    tokens, width, inner = 11, 16, 24
+    # For each token: query, key, value and output, their products, and two layers of the MLP.
+    layer = 4 * width**2 + 2 * tokens * width + 2 * width * inner
+    cost = encoder.prefix_cost("encoder.layer.1")
+    assert cost == PrefixCost(0.5, layer)
+    assert encoder.prefix_cost("encoder.layer.0") == PrefixCost(0.0, 0.0)
 
 
 class Skipping(nn.Module):

@@ -21,13 +21,15 @@ from lightning_modules.networks.backbones.pixels import (
 )
 from lightning_modules.networks.backbones.two_parts import (
     CannotDivideError,
+    PrefixCost,
     Probe,
     Record,
     TwoParts,
     divide,
+    prefix_cost,
     record,
 )
-from lightning_modules.networks.tokens.counting import BlockCost, block_costs
+from lightning_modules.networks.counting import BlockCost, block_costs
 from lightning_modules.networks.tokens.fdvit import FDViT
 from run_folders.errors import brief
 
@@ -142,6 +144,11 @@ class ImageEncoder(nn.Module):
         if layer not in self._parts:
             self._parts[layer] = divide(self.model, layer, recorded or self.record())
         return self._parts[layer]
+
+    def prefix_cost(self, layer: str) -> PrefixCost:
+        """Return what the layers before a layer compute."""
+        recorded = self.record()
+        return prefix_cost(self.model, self.parts(layer, recorded), recorded)
 
     def forward_until(self, layer: str, batch: ImageBatch) -> Features:
         """Return the input of a layer of `model`, for example [B, N, C] or [B, C, H, W]."""

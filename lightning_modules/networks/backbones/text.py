@@ -29,10 +29,12 @@ from lightning_modules.networks.backbones.text_traits import (
 from lightning_modules.networks.backbones.text_types import check_reads_texts
 from lightning_modules.networks.backbones.two_parts import (
     CannotDivideError,
+    PrefixCost,
     Probe,
     Record,
     TwoParts,
     divide,
+    prefix_cost,
     record,
 )
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
@@ -146,6 +148,11 @@ class TextEncoder(nn.Module):
         if layer not in self._parts:
             self._parts[layer] = divide(self.model, layer, recorded or self.record())
         return self._parts[layer]
+
+    def prefix_cost(self, layer: str) -> PrefixCost:
+        """Return what the layers before a layer compute."""
+        recorded = self.record()
+        return prefix_cost(self.model, self.parts(layer, recorded), recorded)
 
     def forward_until(self, layer: str, batch: TextBatch) -> Features:
         """Return the input of a layer of `model`, [B, T, C], with the lengths of the texts."""

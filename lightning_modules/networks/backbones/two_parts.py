@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.counting import multiplications
 from run_folders.errors import UserError, brief
 
 # Runs a network on an input.
@@ -143,6 +144,27 @@ class TwoParts:
             return torch.empty(shape, dtype=state.dtype, device=state.device)
 
         return _since(model, self, state, empty, sizes, run_blank)
+
+
+@dataclass(frozen=True)
+class PrefixCost:
+    """What the layers before a division compute.
+
+    Attributes:
+        share: Share of the multiplications of a whole forward pass, 0..1.
+        multiplications: Multiplications for one sample, or for one token if there are any.
+    """
+
+    share: float
+    multiplications: float
+
+
+def prefix_cost(model: nn.Module, parts: TwoParts, recorded: Record) -> PrefixCost:
+    """Count the multiplications of the first part on the last probe."""
+    probe = recorded.probes[-1]
+    before = multiplications(model, lambda: parts.until(model, probe.run))
+    whole = multiplications(model, probe.run)
+    return PrefixCost(before / whole if whole else 1.0, before / math.prod(probe.sizes))
 
 
 def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:

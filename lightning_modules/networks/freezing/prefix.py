@@ -10,7 +10,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import FEATURES, MODEL, Features
-from lightning_modules.networks.backbones.two_parts import CannotDivideError, Record, TwoParts
+from lightning_modules.networks.backbones.two_parts import (
+    CannotDivideError,
+    PrefixCost,
+    Record,
+    TwoParts,
+)
 from lightning_modules.networks.freezing.plan import FreezingPlan
 
 
@@ -42,6 +47,10 @@ class Cut:
         if self.layer is None:
             return state
         return cast(Features, features.forward_from(self.layer, state))
+
+    def cost(self, features: Any) -> PrefixCost | None:  # noqa: ANN401 - an encoder
+        """Return what the prefix computes; None if it is all of `features`."""
+        return None if self.layer is None else cast(PrefixCost, features.prefix_cost(self.layer))
 
     def tensors(self, features: nn.Module) -> dict[str, Tensor]:
         """Return the weights and buffers that the prefix depends on, by name."""

@@ -1,6 +1,8 @@
 """Tokens and multiplications of each block of a network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +45,7 @@ def block_costs(model: nn.Module, blocks: str, pixels: Tensor) -> list[BlockCost
 
     handles = [listening_to(name) for name in names]
     try:
-        operations = _operations(model, pixels)
+        operations = _operations(model, partial(model, pixels))
     finally:
         for handle in handles:
             handle.remove()
@@ -54,17 +56,17 @@ def block_costs(model: nn.Module, blocks: str, pixels: Tensor) -> list[BlockCost
     ]
 
 
-def multiplications(model: nn.Module, pixels: Tensor) -> int:
-    """Return the multiplications of a network's matrix products and convolutions.
+def multiplications(model: nn.Module, run: Callable[[], object]) -> int:
+    """Return the multiplications of the matrix products and convolutions of a forward pass.
 
     Args:
-        model: The network.
-        pixels: [B, 3, h, w].
+        model: The network; it runs in eval mode.
+        run: Runs the network.
     """
-    return sum(_operations(model, pixels)["Global"].values()) // 2
+    return sum(_operations(model, run).get("Global", {}).values()) // 2
 
 
-def _operations(model: nn.Module, pixels: Tensor) -> dict[str, dict[Any, int]]:
+def _operations(model: nn.Module, run: Callable[[], object]) -> dict[str, dict[Any, int]]:
     """Return module -> operation -> number of multiplications and additions."""
     training = [module for module in model.modules() if module.training]
     try:
@@ -74,7 +76,8 @@ def _operations(model: nn.Module, pixels: Tensor) -> dict[str, dict[Any, int]]:
             FlopCounterMode(display=False) as counter,
             torch.no_grad(),
         ):
-            model.eval()(pixels)
+            model.eval()
+            run()
     finally:
         for module in training:
             module.training = True
