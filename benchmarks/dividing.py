@@ -24,12 +24,13 @@ from torch import nn
 from benchmarks.measuring import setting
 from benchmarks.tiny_texts import tiny_config, types
 from datamodules.batches import ImageBatch, TextBatch
-from lightning_modules.networks.backbones.features import BackboneError, Features
+from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.text import text_encoder
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.freezing.prefix import find_cut
+from run_folders.errors import brief
 
 _FROZEN = 2 / 3  # of the parameters
 _TOKENS = 9
@@ -89,9 +90,12 @@ def _line(family: str, name: str, build: Callable[[], Any]) -> tuple[str, bool]:
     """Return a line of the table, and whether the network can be divided."""
     torch.manual_seed(0)
     try:
-        features = build()
-    except BackboneError as error:
-        return f"| {family} | {name} | refused: {error} | | |", False
+        return _divided(family, name, build())
+    except Exception as error:
+        return f"| {family} | {name} | fails: {brief(error)} | | |", False
+
+
+def _divided(family: str, name: str, features: Any) -> tuple[str, bool]:  # noqa: ANN401 - an encoder
     cut = find_cut(Classifier(features, nn.Identity()), _plan(features))
     if isinstance(cut, str):
         return f"| {family} | {name} | no: {cut} | | |", False

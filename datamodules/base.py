@@ -361,8 +361,12 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         """Return small PNG files by sample index; empty if the samples are not images."""
         return {}
 
-    def feature_input(self, split: str) -> FeatureInput:  # noqa: ARG002 - for subclasses
+    def feature_input(self, split: str, *, augmented: bool = True) -> FeatureInput:  # noqa: ARG002 - for subclasses
         """Return the samples of a split from which features are computed once and stored.
+
+        Args:
+            split: Name of the split.
+            augmented: Whether training samples have the views that training changes them to.
 
         Raises:
             NotStorableError: If the features would change from epoch to epoch.

@@ -286,7 +286,7 @@ class TextDataModule(LabelledDataModule[TextSplit]):
             PadCollator(self.tokenizer.pad_id),
         )
 
-    def feature_input(self, split: str) -> FeatureInput:
+    def feature_input(self, split: str, *, augmented: bool = True) -> FeatureInput:  # noqa: ARG002 - the base's
         """Return all texts of a split, longest first."""
         texts = self.tokenized[split]
         batches = longest_first(texts.lengths, self.eval_batch_size).batches

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
+from rich.console import Console
 
 from engine.backbone_source import backbone_text
 from engine.build import RunObjects, build
@@ -21,9 +22,11 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from engine.config.errors import ConfigError
+from engine.config.instantiating import build_object
 from engine.config.recorded import write_config
 from engine.config.settling import settle
 from engine.config.validation.validate import validate
+from engine.depth.study import DepthStudy, StudyRequest
 from engine.feature_cache.cache_plan import CachePlan
 from engine.feature_cache.filling import fill_cache
 from engine.feature_cache.planning import plan_cache
@@ -59,6 +62,7 @@ from engine.resuming import (
 from engine.trained_run import model_from_checkpoint
 from engine.trainer import early_stop, naming_refusals
 from reports.page import write_report
+from run_folders.errors import one_line
 from run_folders.own_packages import own_distributions
 from run_folders.run_folder import RunFolder
 
@@ -110,6 +114,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         if cfg.plan:
             return None
         _write_start(cfg, folder, objects, plan, data, resuming=cfg.ckpt_path is not None)
+        if cfg.get("depth"):
+            return _study(cfg, folder, objects, shown)
         with closing_loggers(objects.trainer):
             start_loggers(cfg, folder, objects.trainer)
             features_seconds = None
@@ -137,6 +143,17 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     return score
 
 
+def _study(cfg: DictConfig, folder: RunFolder, objects: RunObjects, shown: Console) -> float:
+    """Answer how deep to thaw, in place of training; return the accuracy on validation."""
+    study: DepthStudy = build_object(cfg, "depth")
+    score = study.run(StudyRequest(cfg, folder, objects))
+    folder.write_status("running", "report")
+    write_report(folder.path)
+    folder.write_status("finished", "report")
+    shown.print(f"report: {one_line(folder.report)}", highlight=False, soft_wrap=True)
+    return score
+
+
 def _plan(
     cfg: DictConfig,
     folder: RunFolder,
@@ -150,7 +167,8 @@ def _plan(
             checkpoint_path, cfg.trainer.max_epochs, objects.task
         )
     recorded = folder.read_json("plan.json").get("features") if cfg.ckpt_path == "last" else None
-    cache_plan = plan_cache(cfg, objects, checkpoint_path, recorded)
+    study = bool(cfg.get("depth"))
+    cache_plan = CachePlan() if study else plan_cache(cfg, objects, checkpoint_path, recorded)
     batches = len(objects.datamodule.train_dataloader()) if cfg.train else 0
     backbone = backbone_text(cfg.model, objects.source)
     plan = make_plan(objects.task, objects.trainer, batches, data, backbone)

@@ -55,14 +55,19 @@ class ImageBatches(LabelledDataModule[ImageSplit]):
             return self.feature_loader(split, labels, indices, sampler, self._flipped)
         return batch_loader(images, sampler, self.seed, self.num_workers)
 
-    def feature_input(self, split: str) -> FeatureInput:
+    def feature_input(self, split: str, *, augmented: bool = True) -> FeatureInput:
         """Return all images of a split; training images have two views if they are flipped.
+
+        Args:
+            split: Name of the split.
+            augmented: Whether training images are flipped.
 
         Raises:
             NotStorableError: If training images are changed by more than flips.
         """
         flipped = {**NO_AUGMENTATION, "flip": self.augmentation["flip"]}
-        if split == "train" and self.augmentation != flipped:
+        changed = augmented and split == "train"
+        if changed and self.augmentation != flipped:
             changes = ", ".join(
                 f"{k}={v}"
                 for k, v in self.augmentation.items()
@@ -73,7 +78,7 @@ class ImageBatches(LabelledDataModule[ImageSplit]):
         images = self.splits[split]
         batches = EvaluationBatches(range(len(images)), self.eval_batch_size).batches
         loader = partial(batch_loader, images, batches, self.seed, self.num_workers)
-        views = 2 if split == "train" and self.augmentation["flip"] else 1
+        views = 2 if changed and self.augmentation["flip"] else 1
         digest = digest_of_tensors([], "images", images.content_digest(), self.eval_batch_size)
         return FeatureInput(loader, batches, None, digest, views, _view_of)
 

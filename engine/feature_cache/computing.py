@@ -13,7 +13,6 @@ from datamodules.batching.stored_features import FeatureInput, StoredFeatures
 from datamodules.reading.progress import progress
 from engine.build import RunObjects
 from lightning_modules.base import Task
-from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.freezing.prefix import Cut
 
 # Layers whose weights autocast converts to half precision.
@@ -38,8 +37,8 @@ class LayerOutput:
 
 def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -> LayerOutput:  # noqa: ANN401 - each dataset has its batch type
     """Return the format of the output at a cut, found by running a batch of one sample."""
-    with _frozen(task, trainer):
-        output = _run(cut, task, batch)
+    with in_evaluation(task, trainer):
+        output = cut.prefix(task.features, on_device(task, batch))
     per_token = output.lengths is not None
     return LayerOutput(
         output.values.dtype, tuple(output.values.shape[2 if per_token else 1 :]), per_token
@@ -59,25 +58,25 @@ def compute_features(
         out: The features, which are filled in place.
     """
     with (
-        _frozen(objects.task, objects.trainer),
+        in_evaluation(objects.task, objects.trainer),
         progress(f"features of {name}", out.views * len(source.positions), "batches") as advance,
     ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
             prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
             for view in range(out.views):
-                output = _run(cut, objects.task, source.view(prepared, view))
+                viewed = on_device(objects.task, source.view(prepared, view))
+                output = cut.prefix(objects.task.features, viewed)
                 out.put(torch.as_tensor(positions), view, output.values.cpu())
                 advance(1)
 
 
-def _run(cut: Cut, task: Task, batch: Any) -> Features:  # noqa: ANN401 - each dataset has its batch type
-    features = task.features
-    on_device = {name: value.to(task.device) for name, value in batch.items()}
-    return cut.prefix(features, on_device)
+def on_device(task: Task, batch: Any) -> Any:  # noqa: ANN401 - each dataset has its batch type
+    """Return a batch on the device of a task."""
+    return {name: value.to(task.device) for name, value in batch.items()}
 
 
 @contextmanager
-def _frozen(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
+def in_evaluation(task: Task, trainer: lightning.Trainer) -> Iterator[None]:
     """Put the task on the run's device, in eval mode, in the run's precision, without gradients.
 
     Device and mode are restored afterwards.

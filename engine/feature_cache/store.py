@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,22 +100,49 @@ class FeatureStore:
     def get(
         self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
     ) -> "tuple[StoredFeatures, bool]":
-        """Open an entry, or compute it while other processes that need it wait.
+        """Open an entry, or compute it; see `get_all`."""
+        found, existed = self.get_all({key: layout}, lambda new: compute(new[key]))
+        return found[key], existed
+
+    def get_all(
+        self,
+        layouts: "Mapping[str, Layout]",
+        compute: "Callable[[Mapping[str, StoredFeatures]], None]",
+    ) -> "tuple[dict[str, StoredFeatures], bool]":
+        """Open entries, or compute the missing ones while other processes that need them wait.
 
         Args:
-            key: The digest of everything that the features depend on.
-            layout: The format of the entry.
-            compute: A function that fills the features in place.
+            layouts: The digest of everything that the features of an entry depend on -> its format.
+            compute: A function that fills the features of the missing entries in place, by key.
 
         Returns:
-            The features, and whether the entry existed.
+            Key -> the features, and whether all entries existed.
 
         Raises:
             StoreError: If the features exceed the limit or the disk, or the folder is not usable.
         """
-        found = self._open(key, layout, warn=False)
-        if found is not None:
+        found = self._open_all(layouts, warn=False)
+        if len(found) == len(layouts):
             return found, True
+        with ExitStack() as locks:
+            for key in sorted(layouts.keys() - found.keys()):  # all processes in the same order
+                locks.enter_context(self._locked(key))
+            found |= self._open_all({k: layouts[k] for k in layouts.keys() - found.keys()})
+            missing = {key: layout for key, layout in layouts.items() if key not in found}
+            if missing:
+                found |= self._compute(missing, compute)
+        return found, not missing
+
+    def _open_all(
+        self, layouts: "Mapping[str, Layout]", *, warn: bool = True
+    ) -> "dict[str, StoredFeatures]":
+        """Return the entries that exist and are not damaged."""
+        opened = {key: self._open(key, layout, warn=warn) for key, layout in layouts.items()}
+        return {key: stored for key, stored in opened.items() if stored is not None}
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Hold the lock of an entry; wait for another process that holds it."""
         path = self.folder / f"{key}{_LOCK}"
         lock = FileLock(path)
         with self._usable():
@@ -126,40 +153,48 @@ class FeatureStore:
                 log.info("waiting for another run that computes the same features (%s)", key)
                 lock.acquire()
         try:
-            found = self._open(key, layout)
-            return (
-                (found, True) if found is not None else (self._compute(key, layout, compute), False)
-            )
+            yield
         finally:
             # Remove the file before the release: waiting processes notice it and lock a new file.
             path.unlink(missing_ok=True)
             lock.release()
 
     def _compute(
-        self, key: str, layout: "Layout", compute: "Callable[[StoredFeatures], None]"
-    ) -> "StoredFeatures":
-        """Compute and write an entry; the caller has its lock."""
-        folder, partial = self.folder / key, self.folder / f"{key}{PARTIAL}"
-        for invalid in (folder, partial):  # a damaged entry, and that of a killed process
-            shutil.rmtree(invalid, ignore_errors=True)
-        self.check_limit({key: layout.bytes})
+        self,
+        layouts: "Mapping[str, Layout]",
+        compute: "Callable[[Mapping[str, StoredFeatures]], None]",
+    ) -> "dict[str, StoredFeatures]":
+        """Compute and write entries; the caller has their locks."""
+        partials = {key: self.folder / f"{key}{PARTIAL}" for key in layouts}
+        for key, partial in partials.items():
+            for invalid in (self.folder / key, partial):  # damaged, and that of a killed process
+                shutil.rmtree(invalid, ignore_errors=True)
+        self.check_limit({key: layout.bytes for key, layout in layouts.items()})
         try:
-            with self._usable():
-                partial.mkdir()
-                self._reserve(partial, layout)
-                stored = layout.open(partial, shared=True)
+            stored = {}
+            for key, layout in layouts.items():
+                with self._usable():
+                    partials[key].mkdir()
+                    self._reserve(partials[key], layout)
+                    stored[key] = layout.open(partials[key], shared=True)
             compute(stored)
-            facts = layout.facts(stored)
+            facts = {key: layout.facts(stored[key]) for key, layout in layouts.items()}
             del stored
-            with self._usable():
-                (partial / ENTRY).write_text(json.dumps(facts), encoding="utf-8")
-                for path in partial.iterdir():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
-                partial.rename(folder)
-                return layout.open(folder)
+            return {key: self._finish(key, layouts[key], facts[key]) for key in layouts}
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for partial in partials.values():
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _finish(self, key: str, layout: "Layout", facts: Mapping[str, object]) -> "StoredFeatures":
+        """Write the description of a computed entry, give it its name, and open it."""
+        folder, partial = self.folder / key, self.folder / f"{key}{PARTIAL}"
+        with self._usable():
+            (partial / ENTRY).write_text(json.dumps(facts), encoding="utf-8")
+            for path in partial.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            partial.rename(folder)
+            return layout.open(folder)
 
     def _open(self, key: str, layout: "Layout", *, warn: bool = True) -> "StoredFeatures | None":
         """Open an entry; None where it does not exist or is damaged. `warn` logs the damage."""

@@ -69,7 +69,10 @@ def multiplications(model: nn.Module, run: Callable[[], object]) -> int:
 def _operations(model: nn.Module, run: Callable[[], object]) -> dict[str, dict[Any, int]]:
     """Return module -> operation -> number of multiplications and additions."""
     training = [module for module in model.modules() if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
+        # The counter fails if a module receives a parameter that needs gradients.
+        model.requires_grad_(requires_grad=False)
         # The counter knows the products of this kernel in every version of PyTorch.
         with (
             sdpa_kernel(SDPBackend.MATH),
@@ -81,5 +84,7 @@ def _operations(model: nn.Module, run: Callable[[], object]) -> dict[str, dict[A
     finally:
         for module in training:
             module.training = True
+        for parameter in trainable:
+            parameter.requires_grad = True
     counts: dict[str, dict[Any, int]] = counter.get_flop_counts()
     return counts

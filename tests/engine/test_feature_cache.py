@@ -113,7 +113,8 @@ def images(*, flip: bool = False, **settings: Any) -> SampleImagesDataModule:
 
 def text_task(layer: str | None = None, **settings: Any) -> TextClassifier:
     more = {"pooling": "mean", "lr": 0.02, "freeze_backbone": layer is None, **settings}
-    task = TextClassifier(BERT, 2, **more)
+    layers = 1 if layer is None else 2
+    task = TextClassifier({**BERT, "num_hidden_layers": layers}, 2, **more)
     if layer is not None:
         LayerUnfreezing(layer).set_plan(task)
     return task

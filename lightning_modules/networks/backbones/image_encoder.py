@@ -4,7 +4,7 @@ Shapes: `B` images, `C` channels, `N` tokens.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -14,6 +14,11 @@ from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
+from lightning_modules.networks.backbones.layer_states import (
+    PooledState,
+    layer_inputs,
+    pooled_images,
+)
 from lightning_modules.networks.backbones.pixels import (
     Interpolation,
     PixelInput,
@@ -166,6 +171,15 @@ class ImageEncoder(nn.Module):
         parts, run = self.parts(layer), partial(self.model, blank)
         return Features(parts.since(self.model, values, (len(values),), run))
 
+    def pooled_states(self, layers: Sequence[str], batch: ImageBatch) -> dict[PooledState, Tensor]:
+        """Return the inputs of layers and the output, each pooled to vectors [B, C]."""
+        found: dict[PooledState, list[Tensor]] = {}
+        for pixels in self._chunks(batch):
+            states, features = layer_inputs(self.model, layers, partial(self.model, pixels))
+            for state, values in pooled_images(states, features, self.model).items():
+                found.setdefault(state, []).append(values)
+        return {state: torch.cat(values) for state, values in found.items()}
+
     @property
     def _size(self) -> tuple[int, int]:
         """Height and width of an image that the network can read."""
@@ -181,16 +195,21 @@ class ImageEncoder(nn.Module):
         return pixels.to(next(self.model.parameters(), pixels).dtype)
 
     def _in_chunks(self, run: Callable[[Tensor], Tensor], batch: ImageBatch) -> Tensor:
-        """Run a batch in chunks on a CPU in eval mode, which is faster there.
+        """Run a batch in the chunks of `_chunks`."""
+        results = [run(pixels) for pixels in self._chunks(batch)]
+        return results[0] if len(results) == 1 else torch.cat(results)
 
-        In train mode BatchNorm depends on the whole batch, so there are no chunks.
+    def _chunks(self, batch: ImageBatch) -> Iterator[Tensor]:
+        """Yield the network's input in chunks on a CPU in eval mode, which is faster there.
+
+        In train mode BatchNorm depends on the whole batch, so there is one chunk.
         """
         stored = batch["pixel_values"]
         height, width = self.config["size"] or stored.shape[-2:]
         count = max(1, _CHUNK_PIXELS // (height * width))
         if self.training or stored.device.type != "cpu" or len(stored) <= count:
-            return run(self.preprocess(stored))
-        return torch.cat([run(self.preprocess(chunk)) for chunk in torch.split(stored, count)])
+            count = max(1, len(stored))
+        yield from map(self.preprocess, torch.split(stored, count))
 
 
 def _checked_input(config: Mapping[str, Any]) -> tuple[int, int] | None:

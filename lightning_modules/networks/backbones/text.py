@@ -5,7 +5,7 @@ Shapes: `B` texts, `T` tokens, `C` channels.
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,11 @@ from lightning_modules.networks.backbones.hugging_face import (
     hf_config,
     hf_config_of,
     hf_loading_error,
+)
+from lightning_modules.networks.backbones.layer_states import (
+    PooledState,
+    layer_inputs,
+    pooled_texts,
 )
 from lightning_modules.networks.backbones.text_traits import (
     TextTraits,
@@ -172,6 +177,18 @@ class TextEncoder(nn.Module):
         run = partial(self._run, torch.zeros_like(mask), mask)
         parts = self.parts(layer)
         return cast(Features, parts.since(self.model, state.values, (count, tokens), run))
+
+    def pooled_states(self, layers: Sequence[str], batch: TextBatch) -> dict[PooledState, Tensor]:
+        """Return the inputs of layers and the output, each pooled to vectors [B, C]."""
+        mask = batch["attention_mask"]
+        run = partial(self._run, batch["input_ids"], mask)
+        states, output = layer_inputs(self.model, layers, run)
+        causal = self.traits is not None and self.traits.causal
+        pooled = pooled_texts(states, mask, causal=causal)
+        if output.lengths is None:
+            return {**pooled, PooledState(None, str(self.pooling)): output.values.float()}
+        own = pooled_texts({"": output.values}, mask, causal=causal)
+        return pooled | {PooledState(None, state.pooling): v for state, v in own.items()}
 
     def _values(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self._run(ids, mask).values

@@ -97,6 +97,11 @@ class Record:
     calls: Sequence[Mapping[str, _Call]]
     outputs: Sequence[Tensor]
 
+    def has_one_input(self, layer: str) -> bool:
+        """Return whether the network runs a layer exactly once, on a tensor."""
+        call = self.calls[0].get(layer)
+        return call is not None and len(call.outputs) == 1 and call.reads
+
     def layers(self, model: nn.Module) -> list[str]:
         """Return the modules that own parameters, in the order in which they run first."""
         owners = [
@@ -175,7 +180,7 @@ def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:
     """
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _ReachedError(_first_tensor(args, kwargs)[1])
+        raise _ReachedError(first_tensor(args, kwargs)[1])
 
     handle = model.get_submodule(layer).register_forward_pre_hook(
         stop, prepend=True, with_kwargs=True
@@ -261,7 +266,7 @@ def _recording(
 ) -> Iterator[None]:
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = calls.setdefault(name, _Call(next(clock)))
-        call.reads |= _first_tensor(args, kwargs)[1] is not None
+        call.reads |= first_tensor(args, kwargs)[1] is not None
 
     def leave(_: nn.Module, __: object, output: Any) -> None:  # noqa: ANN401 - any output
         calls[name].last = next(clock)
@@ -391,7 +396,7 @@ def _receiving(layer: nn.Module, state: Tensor) -> Iterator[None]:
     def replace(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        position, _ = _first_tensor(args, kwargs)
+        position, _ = first_tensor(args, kwargs)
         if isinstance(position, int):
             return (*args[:position], state, *args[position + 1 :]), kwargs
         return args, {**kwargs, str(position): state}
@@ -403,7 +408,7 @@ def _receiving(layer: nn.Module, state: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _first_tensor(
+def first_tensor(
     args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[int | str | None, Tensor | None]:
     """Return the index or the name of the first tensor among the arguments, and the tensor."""

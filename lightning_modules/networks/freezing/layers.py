@@ -45,7 +45,7 @@ def parameters_from(backbone: nn.Module, start_layer: str) -> list[str]:
     return names[first:]
 
 
-def layer_numbers(backbone: nn.Module) -> dict[str, int]:
+def layer_numbers(backbone: nn.Module, *, coarse: bool = False) -> dict[str, int]:
     """Return the depth of each parameter, from 0 at the input.
 
     timm's networks define the order of their layers in `group_matcher`. In other networks, the
@@ -54,6 +54,7 @@ def layer_numbers(backbone: nn.Module) -> dict[str, int]:
 
     Args:
         backbone: The network.
+        coarse: Whether to count stages in place of layers, for networks of timm.
 
     Returns:
         Name of parameter -> depth.
@@ -63,7 +64,7 @@ def layer_numbers(backbone: nn.Module) -> dict[str, int]:
         import timm  # imported here, because it takes a second and text models do not need it
 
         grouped = timm.models.group_parameters(
-            backbone, cast(Any, matcher(coarse=False)), reverse=True
+            backbone, cast(Any, matcher(coarse=coarse)), reverse=True
         )
         return {name: int(number) for name, number in grouped.items()}
     lists = [

@@ -1,0 +1,121 @@
+"""Pooled states of all blocks of a backbone, computed in one pass and stored."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from datamodules.batching.stored_features import (
+    FeatureInput,
+    Layout,
+    StoredFeatures,
+    digest_of_tensors,
+)
+from datamodules.reading.progress import progress
+from engine.depth.study import StudyRequest
+from engine.feature_cache.computing import in_evaluation, on_device
+from engine.feature_cache.key import frozen_part_digest
+from engine.feature_cache.store import FeatureStore
+from lightning_modules.networks.backbones.layer_states import PooledState
+from lightning_modules.networks.freezing.prefix import Cut
+
+_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class States:
+    """Pooled states of the samples of train and val.
+
+    Attributes:
+        values: State -> split -> [N, C] float32.
+        labels: Split -> [N] int64.
+        indices: [M] int64 rows of the validation samples in their file.
+        seconds: Duration of the pass; 0 if the states were stored already.
+    """
+
+    values: Mapping[PooledState, Mapping[str, npt.NDArray[np.float32]]]
+    labels: Mapping[str, npt.NDArray[np.int64]]
+    indices: npt.NDArray[np.int64]
+    seconds: float
+
+
+def stored_states(request: StudyRequest, layers: Sequence[str]) -> States:
+    """Return the states that layers receive, and the output of the backbone.
+
+    All are computed in one pass over train and val, with images that are not augmented. They are
+    stored in the feature cache.
+
+    Args:
+        request: The run's config, folder and objects.
+        layers: Names of layers of the backbone.
+
+    Raises:
+        StoreError: If the states cannot be stored.
+        NotStorableError: If the dataset does not support stored features.
+    """
+    objects, cache = request.objects, request.cfg.cache
+    store = FeatureStore(Path(cache.dir), round(cache.max_gb * 1e9))
+    sources = {s: objects.datamodule.feature_input(s, augmented=False) for s in _SPLITS}
+    part = frozen_part_digest(Cut(), objects.task, objects.trainer)
+    widths = _widths(request, sources["val"], layers)
+    start, existed = time.perf_counter(), True
+    values: dict[PooledState, dict[str, npt.NDArray[np.float32]]] = {s: {} for s in widths}
+    for split, source in sources.items():
+        layouts = {
+            s: Layout(torch.float32, (width,), source.samples) for s, width in widths.items()
+        }
+        keys = {
+            state: digest_of_tensors([], part, *state, source.sha256, layout.facts())[:32]
+            for state, layout in layouts.items()
+        }
+        compute = partial(_compute, request, source, split, layers, keys)
+        found, all_existed = store.get_all({keys[s]: layouts[s] for s in widths}, compute)
+        existed &= all_existed
+        for state in widths:
+            values[state][split] = found[keys[state]].values.numpy()
+    labels = {split: objects.datamodule.labels_of(split) for split in _SPLITS}
+    seconds = 0.0 if existed else time.perf_counter() - start
+    return States(
+        values,
+        {split: np.asarray(found) for split, found in labels.items()},
+        np.asarray(objects.datamodule.splits["val"].indices),
+        seconds,
+    )
+
+
+def _widths(
+    request: StudyRequest, source: FeatureInput, layers: Sequence[str]
+) -> dict[PooledState, int]:
+    """Return the number of channels of each state, found by running one batch."""
+    batch = request.objects.datamodule.on_before_batch_transfer(next(iter(source.loader())), 0)
+    with in_evaluation(request.objects.task, request.objects.trainer):
+        states = request.encoder.pooled_states(layers, on_device(request.objects.task, batch))
+    return {state: values.shape[1] for state, values in states.items()}
+
+
+def _compute(
+    request: StudyRequest,
+    source: FeatureInput,
+    split: str,
+    layers: Sequence[str],
+    keys: Mapping[PooledState, str],
+    out: Mapping[str, StoredFeatures],
+) -> None:
+    """Compute the states of a split, those of all layers in one pass."""
+    objects = request.objects
+    with (
+        in_evaluation(objects.task, objects.trainer),
+        progress(f"states of {split}", len(source.positions), "batches") as advance,
+    ):
+        for positions, batch in zip(source.positions, source.loader(), strict=True):
+            prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
+            states = request.encoder.pooled_states(layers, on_device(objects.task, prepared))
+            for state, values in states.items():
+                if keys[state] in out:
+                    out[keys[state]].put(torch.as_tensor(positions), 0, values.cpu())
+            advance(1)
