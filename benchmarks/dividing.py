@@ -49,9 +49,8 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     print(setting("torch", "timm", "transformers"))
     for kind in [given.kind] if given.kind else _KINDS:
-        print(
-            f"\n| {kind} | network | cut | computed once | equal to the bit |\n|---|---|---|---|---|"
-        )
+        print(f"\n| {kind} | network | cut | computed once | equal to the bit |")
+        print(f"|{'---|' * 5}")
         divided = total = 0
         for line, good in _KINDS[kind](given.family):
             print(line, flush=True)
@@ -118,7 +117,7 @@ def _plan(features: nn.Module) -> FreezingPlan:
 
 def _equal(features: Any, cut: Any) -> bool:  # noqa: ANN401 - an encoder, and its cut
     """Return whether both parts equal the whole on a batch."""
-    batch = _texts() if hasattr(features, "traits") else _images(features)
+    batch: Any = _texts() if hasattr(features, "traits") else _images(features)
     with torch.no_grad():
         expected = features.eval()(batch).values
         state = cut.prefix(features, batch)

@@ -91,7 +91,7 @@ def tiny_config(model_type: str) -> PretrainedConfig:
 def _sizes(default: PretrainedConfig) -> dict[str, Any]:
     known = default.to_dict()
     named = {default.attribute_map.get(name, name): value for name, value in SIZES.items()}
-    values = {name: value for name, value in named.items() if name in known}
+    values: dict[str, Any] = {n: value for n, value in named.items() if n in known}
     for part in default.sub_configs:
         inner = getattr(default, part, None)
         if isinstance(inner, PretrainedConfig):

@@ -32,6 +32,7 @@ class RunRecord:
         folder: Path of the run folder.
         status, metrics, provenance, plan: Content of the JSON files; empty if the run ended before
             it wrote the file.
+        depth: Content of depth.json; empty if the run is no study of depth.
         config: Content of config.yaml; empty if the run ended before it wrote the file.
         history: One row per epoch; all columns numeric.
     """
@@ -41,6 +42,7 @@ class RunRecord:
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     plan: dict[str, Any]
+    depth: dict[str, Any]
     config: dict[str, Any]
     history: pd.DataFrame
 
@@ -160,6 +162,7 @@ def read_run(path: Path) -> RunRecord:
         metrics=metrics,
         provenance=folder.read_json("provenance.json"),
         plan=folder.read_json("plan.json"),
+        depth=folder.read_json("depth.json"),
         config=(read_yaml(folder.config, dict[str, Any]) if os.path.lexists(folder.config) else {}),
         history=history.apply(pd.to_numeric, errors="coerce"),
     )

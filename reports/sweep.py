@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.comparison import comparison_context
+from reports.depth import ranking
 from reports.page import environment
 from reports.record import read_run
 from reports.search_plots import search_plots
@@ -29,8 +30,10 @@ def write_sweep_page(path: Path) -> Path:
     common = common_keys(jobs)
     search = sweep.search
     finished = _best_first([job for job in jobs if job.state == "finished"], search)
-    runs = [read_run(path / job.name) for job in finished]
-    names = [_name(job, common) for job in finished]
+    named = [(read_run(path / job.name), _name(job, common)) for job in finished]
+    trained = [(run, name) for run, name in named if not run.depth]
+    runs, names = [run for run, _ in trained], [name for _, name in trained]
+    probed = [(run, name) for run, name in named if run.depth.get("study") == "probe"]
     states = {
         state: sum(job.state == state for job in jobs)
         for state in dict.fromkeys(job.state for job in jobs)
@@ -48,6 +51,7 @@ def write_sweep_page(path: Path) -> Path:
             headings=_headings(jobs),
             search=search,
             search_plots=search_plots(search) if search else {},
+            ranking=ranking([run for run, _ in probed], [name for _, name in probed]),
             compared=bool(runs),
             **(comparison_context(runs, names) if runs else {}),
         )

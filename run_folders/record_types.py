@@ -126,6 +126,42 @@ class Plan(TypedDict):
     ended: NotRequired[str]
 
 
+class ProbedState(TypedDict):
+    """A probed state in depth.json; see `engine.depth.advice.Probed`."""
+
+    after: str
+    start_layer: str | None
+    pooling: str
+    width: int
+    hits: int
+    acc: float
+    interval: list[float]
+    loss: float
+    penalty: float
+    p: float
+    best: bool
+
+
+class Advice(TypedDict):
+    """The advice in depth.json."""
+
+    start_layer: str | None
+    after: str
+    pooling: str
+    why: str
+
+
+class Depth(TypedDict):
+    """depth.json: the answer of a study to how deep to thaw."""
+
+    study: str
+    samples: dict[str, int]
+    seconds: dict[str, float]
+    significance: NotRequired[float]
+    states: NotRequired[list[ProbedState]]
+    advice: NotRequired[Advice]
+
+
 class Git(TypedDict):
     """The commit in provenance.json."""
 
@@ -243,6 +279,7 @@ RECORD_TYPES: Mapping[str, Any] = {
     "metrics.json": Metrics,
     "plan.json": Plan,
     "provenance.json": Provenance,
+    "depth.json": Depth,
     "overrides.json": Overrides,
     "sweep.json": SweepRecord,
     "search.json": SearchRecord,

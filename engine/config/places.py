@@ -65,7 +65,7 @@ class Place:
 PLACES = {
     "data": Place("datamodules.base.TransferDataModule", ("datamodules",)),
     "model": Place("lightning_modules.base.Task", ("lightning_modules",)),
-    "depth": Place("engine.depth.study.DepthStudy", ("engine.depth",), own_packages=False),
+    "depth": Place("engine.depth.study.DepthStudy", ("engine.depth",)),
     "model.backbone": Place("torch.nn.Module", ()),
     "model.head": Place("torch.nn.Module", (_HEADS,), injected=("width", "outputs"), deferred=True),
     "model.loss": Place(

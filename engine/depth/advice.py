@@ -49,11 +49,13 @@ class Advice:
     Attributes:
         start_layer: Name of the layer; None for the head alone.
         after: The block whose state suffices.
+        pooling: How that state is pooled.
         why: The reason.
     """
 
     start_layer: str | None
     after: str
+    pooling: str
     why: str
 
 
@@ -90,7 +92,8 @@ def advise(rows: Sequence[Probed], significance: float) -> Advice:
     first = next(row for row in rows if row.p >= significance)
     named = f"the state after {first.after} ({first.pooling}, accuracy {first.acc:.4f})"
     if first.best:
-        why = f"{named} is the best one, and every earlier state is worse"
+        why = f"{named} is the best one"
+        why += "" if first is rows[0] else ", and every earlier state is worse"
     else:
         why = (
             f"{named} is the first one that the paired test does not tell from the best, after "
@@ -102,4 +105,4 @@ def advise(rows: Sequence[Probed], significance: float) -> Advice:
         else f"the layers from {first.start_layer} on add nothing that a linear head can use, so "
         f"they are the ones to train"
     )
-    return Advice(first.start_layer, first.after, f"{why}; {effect}")
+    return Advice(first.start_layer, first.after, first.pooling, f"{why}; {effect}")

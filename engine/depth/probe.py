@@ -54,7 +54,7 @@ class LayerProbe(DepthStudy):
         states = stored_states(request, [block.layer for block in blocks])
         folder.write_status("running", "fit")
         start = time.perf_counter()
-        names = request.objects.datamodule.class_names
+        names = request.class_names
         chosen = _chosen(len(states.labels["train"]), self.samples, request.cfg.seed)
         fitted = fit_all(states, chosen, len(names))
         rows = compare_with_best(*_rows(fitted, states, [block.layer for block in blocks]))
@@ -142,7 +142,8 @@ def _print(rows: Sequence[Probed], advice: Advice, seconds: float) -> None:
     table = Table("after", "pooling", "acc", "95 % interval", "p against the best")
     for row in rows:
         low, high = row.interval
-        mark = " (best)" if row.best else " (advised)" if row.after == advice.after else ""
+        advised = (row.after, row.pooling) == (advice.after, advice.pooling)
+        mark = " (advised)" * advised + " (best)" * row.best
         cells = [f"{row.acc:.4f}", f"{low:.4f} to {high:.4f}", f"{row.p:.2g}"]
         table.add_row(f"{row.after}{mark}", row.pooling, *cells)
     shown.print(table)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from omegaconf import DictConfig
 
@@ -29,6 +30,12 @@ class StudyRequest:
     cfg: DictConfig
     folder: RunFolder
     objects: RunObjects
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes."""
+        names: list[str] = cast(Any, self.objects.datamodule).class_names
+        return names
 
     @property
     def encoder(self) -> TextEncoder | ImageEncoder:

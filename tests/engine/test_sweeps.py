@@ -7,7 +7,6 @@ import csv
 import json
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,38 +18,12 @@ from run_folders.run_folder import RunFolder
 from run_folders.sweep import Sweep
 from run_folders.sweep_job import read_job
 from run_folders.untrusted import DamagedFileError
-from tests.conftest import SAMPLE, Ended, Train
+from tests.conftest import SAMPLE, Train
+from tests.engine.conftest import RunSweep
 from tests.pausing import pausing
 from tests.processes import ended, run_cold, start, wait_for
 
 TINY = (*SAMPLE, "trainer.accelerator=cpu", "trainer.max_epochs=1")
-RunSweep = Callable[..., Ended]
-
-
-@pytest.fixture
-def sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> RunSweep:
-    """Call `train.main()` with `-m`; the sweep's folder is `tmp_path/sweep` unless overridden."""
-    import train as entry
-
-    def call(*overrides: str) -> Ended:
-        own = (
-            []
-            if any(
-                override.startswith(("sweep.resume=", "hydra.sweep.dir=")) for override in overrides
-            )
-            else ["hydra.sweep.dir=sweep"]
-        )
-        with monkeypatch.context() as patch:
-            patch.chdir(tmp_path)
-            patch.setattr(sys, "argv", ["train.py", "-m", *overrides, *own])
-            capsys.readouterr()
-            code = entry.main()
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err, tmp_path / "sweep")
-
-    return call
 
 
 def states(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from engine.config.schemas.nodes import node_definitions, reference
 from engine.config.schemas.roots import Dimension, Paths, Root, Search
 
 # Keys of the whole config that a group sets.
-KEYS = ("data", "model", "trainer", "callbacks", "logger", "paths", "hydra")
+KEYS = ("data", "model", "trainer", "depth", "callbacks", "logger", "paths", "hydra")
 
 
 def definitions(own: Sequence[str] = ()) -> dict[str, Schema]:

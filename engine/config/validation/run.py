@@ -69,3 +69,15 @@ def untrained_faults(values: dict[str, Any]) -> Iterator[Fault]:
             "received a checkpoint, and train=false; "
             "scripts/evaluate.py RUN tests a run's checkpoint again",
         )
+
+
+def study_faults(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that a study of depth, which replaces training, is not asked to do more."""
+    if not values.get("depth"):
+        return
+    if not isinstance(values["depth"], dict) or "_target_" not in values["depth"]:
+        yield "depth", f"received {values['depth']!r}; choose an option of the group"
+    if values.get("train") is False:
+        yield "train", "received false; a study of depth replaces training: leave it out"
+    if values.get("ckpt_path") is not None:
+        yield "ckpt_path", "received a checkpoint; a study of depth starts from model.backbone"

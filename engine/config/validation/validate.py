@@ -18,6 +18,7 @@ from engine.config.validation.monitor import mode_faults, monitor_faults
 from engine.config.validation.run import (
     cache_faults,
     seed_faults,
+    study_faults,
     switch_faults,
     untrained_faults,
     weights_faults,
@@ -36,6 +37,7 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     weights_faults,
     cache_faults,
     untrained_faults,
+    study_faults,
     class_count_faults,
     kind_faults,
     monitor_faults,

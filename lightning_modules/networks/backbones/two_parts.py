@@ -379,14 +379,14 @@ def _standing_in(
         return _built(next(left), sizes, make)
 
     own = vars(module).get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
             del module.forward
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
 
 
 @contextmanager
@@ -396,7 +396,7 @@ def _receiving(layer: nn.Module, state: Tensor) -> Iterator[None]:
     def replace(
         _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        position, _ = first_tensor(args, kwargs)
+        position = first_tensor(args, kwargs)[0]
         if isinstance(position, int):
             return (*args[:position], state, *args[position + 1 :]), kwargs
         return args, {**kwargs, str(position): state}
@@ -412,7 +412,8 @@ def first_tensor(
     args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[int | str | None, Tensor | None]:
     """Return the index or the name of the first tensor among the arguments, and the tensor."""
-    for position, value in [*enumerate(args), *kwargs.items()]:
+    given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    for position, value in given:
         if isinstance(value, Tensor):
             return position, value
     return None, None

@@ -87,7 +87,7 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
     if "" in owners:
         name = next(name.removeprefix(f"{MODEL}.") for name in trained if name.count(".") == 1)
         return f"{name} trains, and it comes before all layers"
-    recorded: Record = features.record()
+    recorded: Record = cast(Any, features).record()
     order = recorded.layers(features.get_submodule(MODEL))
     first = next((name for name in order if name in owners), None)
     if first is None:

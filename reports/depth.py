@@ -1,0 +1,149 @@
+"""The part of a page that answers how deep to thaw the backbone."""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from reports import plots
+from reports.record import RunRecord
+from reports.statistics import mcnemar_exact
+from reports.tables import check_columns, read_parquet
+from run_folders.run_folder import RunFolder
+from run_folders.untrusted import damaged
+
+_WIDTH_OF_BLOCK = 0.42  # inches
+_MARGIN = 0.25  # of the range of accuracies
+_LONG = 8  # characters of a label
+_WIDEST, _NARROWEST = 12.0, 8.0
+
+
+def study_context(run: RunRecord) -> dict[str, Any]:
+    """Return what the template of a study shows; empty if the run is no study.
+
+    Raises:
+        DamagedFileError: If depth.json names an unknown study.
+    """
+    if not run.depth:
+        return {}
+    study = run.depth["study"]
+    if study not in _CONTEXTS:
+        path = run.folder / "depth.json"
+        raise damaged(path, f"its study {study!r} is none of {', '.join(_CONTEXTS)}")
+    return _CONTEXTS[study](run)
+
+
+def overrides_of(start_layer: str | None) -> str:
+    """Return the overrides that train a run from a layer on."""
+    if start_layer is None:
+        return "model.freeze_backbone=true"
+    return f"callbacks=unfreezing callbacks.unfreezing.start_layer={start_layer}"
+
+
+def _probe(run: RunRecord) -> dict[str, Any]:
+    states, advice = run.depth["states"], run.depth["advice"]
+    return {
+        "plot": probe_plot(states, advice),
+        "overrides": overrides_of(advice["start_layer"]),
+        "best": next(state for state in states if state["best"]),
+        "seconds": sum(run.depth["seconds"].values()),
+    }
+
+
+def probe_plot(states: Sequence[Mapping[str, Any]], advice: Mapping[str, Any]) -> str:
+    """Draw the accuracy after each block with its interval, and the blocks that are to train.
+
+    Args:
+        states: The probed states, in the order of the network.
+        advice: The advice.
+
+    Returns:
+        An SVG element.
+    """
+    blocks = list(dict.fromkeys(state["after"] for state in states))
+    common, names = _short(blocks)
+
+    def draw(axes: Axes) -> None:
+        first, end = blocks.index(advice["after"]) + 0.5, len(blocks) - 0.5
+        for i, pooling in enumerate(dict.fromkeys(state["pooling"] for state in states)):
+            own = [state for state in states if state["pooling"] == pooling]
+            at = [blocks.index(state["after"]) for state in own]
+            colour = plots.SERIES[i % len(plots.SERIES)]
+            low, high = zip(*(state["interval"] for state in own), strict=True)
+            axes.fill_between(at, low, high, color=colour, alpha=0.14, linewidth=0)
+            values = [state["acc"] for state in own]
+            axes.plot(at, values, "-o", color=colour, markersize=4, label=pooling)
+        best = next(state for state in states if state["best"])
+        place = [blocks.index(best["after"])], [best["acc"]]
+        axes.plot(*place, "o", color=plots.INK, markersize=11, fillstyle="none", label="best")
+        if advice["start_layer"] is not None:
+            axes.axvspan(first, end, color=plots.SERIES[2], alpha=0.1, linewidth=0, label="train")
+        axes.axvline(first, color=plots.SERIES[2], linewidth=1.4, linestyle="--")
+        # A pooling that fails in some layers would press all others together.
+        lowest = min(max(s["interval"][0] for s in states if s["after"] == b) for b in blocks)
+        highest = max(s["interval"][1] for s in states)
+        margin = _MARGIN * (highest - lowest)
+        axes.set(xlim=(-0.5, end), ylim=(lowest - margin, highest + margin))
+        turned = max(len(line) for name in names for line in name.split("\n")) > _LONG
+        axes.set_xticks(range(len(blocks)), names, rotation=45 if turned else 0,
+                        ha="right" if turned else "center")  # fmt: skip
+        axes.set(xlabel=f"state after {common}", ylabel="accuracy on validation")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=5)
+
+    width = min(_WIDEST, max(_NARROWEST, _WIDTH_OF_BLOCK * len(blocks) + 1.5))
+    return plots.plot(draw, "accuracy of a linear probe after each block", width, 4.2)
+
+
+def _short(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the modules that all layers are in, and the names of the layers inside of them."""
+    layers = [name.split(".")[:-1] for name in names if " " not in name]
+    common = takewhile(lambda parts: len({*parts}) == 1, zip(*layers, strict=False))
+    start = "".join(f"{parts[0]}." for parts in common)
+    short = [name.removeprefix(start).removeprefix("the ") for name in names]
+    return start + "*" * bool(start), [name.replace(" ", "\n") for name in short]
+
+
+def ranking(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row for each probed backbone, the best first.
+
+    Args:
+        runs: Finished runs of `depth=probe`.
+        names: A display name for each.
+
+    Returns:
+        Rows with `name`, `run`, `state` (the best one), `advice`, `seconds`, and `p` of McNemar's
+        exact test against the first row; None without a prediction of the same samples.
+    """
+    rows: list[dict[str, Any]] = []
+    for run, name in zip(runs, names, strict=True):
+        state = next(state for state in run.depth["states"] if state["best"])
+        seconds = sum(run.depth["seconds"].values())
+        rows.append({"name": name, "run": run, "state": state, "seconds": seconds})
+    rows.sort(key=lambda row: -row["state"]["acc"])
+    best = _val_predictions(rows[0]["run"]) if rows else None
+    for row in rows:
+        row["p"] = _p_against(best, _val_predictions(row["run"]))
+    return rows
+
+
+def _val_predictions(run: RunRecord) -> pd.DataFrame | None:
+    path = RunFolder(run.folder).predictions_of("val")
+    if not path.is_file():
+        return None
+    table = read_parquet(path)
+    check_columns(path, table, {"index": int, "label": str, "prediction": str})
+    return table
+
+
+def _p_against(best: pd.DataFrame | None, other: pd.DataFrame | None) -> float | None:
+    """Return the p-value of McNemar's exact test; None without predictions of the same samples."""
+    same = ["index", "label"]
+    if best is None or other is None or not best[same].equals(other[same]):
+        return None
+    ours, theirs = (table["label"] == table["prediction"] for table in (best, other))
+    return mcnemar_exact(int((ours & ~theirs).sum()), int((~ours & theirs).sum()))
+
+
+_CONTEXTS = {"probe": _probe}

@@ -1,0 +1,37 @@
+"""Fixtures of the tests of runs and sweeps."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ended
+
+RunSweep = Callable[..., Ended]
+
+
+@pytest.fixture
+def sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> RunSweep:
+    """Call `train.main()` with `-m`; the sweep's folder is `tmp_path/sweep` unless overridden."""
+    import train as entry
+
+    def call(*overrides: str) -> Ended:
+        own = (
+            []
+            if any(
+                override.startswith(("sweep.resume=", "hydra.sweep.dir=")) for override in overrides
+            )
+            else ["hydra.sweep.dir=sweep"]
+        )
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["train.py", "-m", *overrides, *own])
+            capsys.readouterr()
+            code = entry.main()
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err, tmp_path / "sweep")
+
+    return call
