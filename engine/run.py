@@ -146,7 +146,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
 def _study(cfg: DictConfig, folder: RunFolder, objects: RunObjects, shown: Console) -> float:
     """Answer how deep to thaw, in place of training; return the accuracy on validation."""
     study: DepthStudy = build_object(cfg, "depth")
-    score = study.run(StudyRequest(cfg, folder, objects))
+    score = study.run(StudyRequest(cfg, folder, objects, run))
     folder.write_status("running", "report")
     write_report(folder.path)
     folder.write_status("finished", "report")

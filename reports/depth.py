@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from reports import plots
 from reports.record import RunRecord
@@ -15,6 +16,7 @@ from run_folders.run_folder import RunFolder
 from run_folders.untrusted import damaged
 
 _WIDTH_OF_BLOCK = 0.42  # inches
+_AXES = {"seconds": "seconds of training", "trainable": "trainable parameters"}
 _MARGIN = 0.25  # of the range of accuracies
 _LONG = 8  # characters of a label
 _WIDEST, _NARROWEST = 12.0, 8.0
@@ -105,6 +107,72 @@ def _short(names: Sequence[str]) -> tuple[str, list[str]]:
     return start + "*" * bool(start), [name.replace(" ", "\n") for name in short]
 
 
+def _ladder(run: RunRecord) -> dict[str, Any]:
+    rungs = run.depth["rungs"]
+    chosen = next(rung for rung in rungs if rung["name"] == run.depth["chosen"])
+    named = f"accuracy of each rung, {chosen['name']} chosen, by "
+    return {
+        "chosen": chosen,
+        "overrides": overrides_of(chosen["start_layer"]),
+        "plots": {
+            "seconds of training": rung_plot(rungs, chosen, "seconds", f"{named}seconds"),
+            "trainable parameters": rung_plot(rungs, chosen, "trainable", f"{named}parameters"),
+        },
+    }
+
+
+def rung_plot(
+    rungs: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any], key: str, label: str
+) -> str:
+    """Draw the accuracy of each rung with its interval over what it costs.
+
+    Args:
+        rungs: The trained rungs.
+        chosen: The chosen one.
+        key: `seconds` or `trainable`, the x axis.
+        label: Description for screen readers.
+
+    Returns:
+        An SVG element.
+    """
+
+    def draw(axes: Axes) -> None:
+        at = [rung[key] for rung in rungs]
+        accuracies = [rung["acc"] for rung in rungs]
+        axes.plot(at, accuracies, "-", color=plots.SERIES[0], linewidth=0.8, alpha=0.5)
+        for rung in rungs:
+            low, high = rung["interval"]
+            lines = [[rung["acc"] - low], [high - rung["acc"]]]
+            colour = plots.SERIES[2] if rung is chosen else plots.SERIES[0]
+            axes.errorbar(
+                rung[key], rung["acc"], yerr=lines, fmt="o", color=colour, capsize=3, markersize=5
+            )
+            axes.annotate(
+                rung["name"], (rung[key], rung["acc"]), (6, 5), textcoords="offset points"
+            )
+        place = [chosen[key]], [chosen["acc"]]
+        axes.plot(*place, "o", color=plots.INK, markersize=12, fillstyle="none", label="chosen")
+        axes.margins(x=0.12)
+        if key == "trainable":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(_count_text))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_xlim(left=0)
+        axes.set(xlabel=_AXES[key], ylabel="accuracy on validation")
+        axes.legend(loc="lower right")
+
+    return plots.plot(draw, label, 5.4, 3.6)
+
+
+def _count_text(value: float, _: object) -> str:
+    """Return a number of parameters as 20 k or 1.2 M."""
+    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.3g}"
+
+
 def ranking(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for each probed backbone, the best first.
 
@@ -146,4 +214,4 @@ def _p_against(best: pd.DataFrame | None, other: pd.DataFrame | None) -> float |
     return mcnemar_exact(int((ours & ~theirs).sum()), int((~ours & theirs).sum()))
 
 
-_CONTEXTS = {"probe": _probe}
+_CONTEXTS = {"probe": _probe, "ladder": _ladder}

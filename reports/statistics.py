@@ -135,6 +135,23 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
+def smallest_difference(differing: int, total: int, significance: float) -> float | None:
+    """Return the smallest difference of two accuracies that McNemar's exact test would find.
+
+    Args:
+        differing: Samples that only one of the two classifiers predicts correctly.
+        total: All samples.
+        significance: The p-value below which the test finds a difference.
+
+    Returns:
+        A difference in 0..1; None if the test finds none among so few samples.
+    """
+    for more in range(differing // 2 + 1, differing + 1):
+        if mcnemar_exact(more, differing - more) < significance:
+            return (2 * more - differing) / total
+    return None
+
+
 def resample_counts(count: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yield how often each sample is drawn in each of 1000 bootstrap resamples.
 

@@ -151,6 +151,24 @@ class Advice(TypedDict):
     why: str
 
 
+class TrainedRung(TypedDict):
+    """A rung in depth.json; see `engine.depth.rungs.Climbed`."""
+
+    name: str
+    start_layer: str | None
+    folder: str
+    trainable: int
+    seconds: float
+    hits: int
+    n: int
+    acc: float
+    interval: list[float]
+    than: str | None
+    p: float | None
+    smallest: float | None
+    better: bool
+
+
 class Depth(TypedDict):
     """depth.json: the answer of a study to how deep to thaw."""
 
@@ -160,6 +178,11 @@ class Depth(TypedDict):
     significance: NotRequired[float]
     states: NotRequired[list[ProbedState]]
     advice: NotRequired[Advice]
+    rungs: NotRequired[list[TrainedRung]]
+    chosen: NotRequired[str]
+    stopped: NotRequired[str]
+    warm_start: NotRequired[bool]
+    test: NotRequired[dict[str, float] | None]
 
 
 class Git(TypedDict):

@@ -1,7 +1,7 @@
 """Base class of the studies that `depth` names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,11 +25,13 @@ class StudyRequest:
         cfg: The settled config.
         folder: The run folder.
         objects: Datamodule, task and trainer of the run.
+        train: Runs a job: its config, its folder, and the checkpoint to start from, if any.
     """
 
     cfg: DictConfig
     folder: RunFolder
     objects: RunObjects
+    train: Callable[[DictConfig, RunFolder, str | None], float | None]
 
     @property
     def class_names(self) -> list[str]:

@@ -79,5 +79,5 @@ def study_faults(values: dict[str, Any]) -> Iterator[Fault]:
         yield "depth", f"received {values['depth']!r}; choose an option of the group"
     if values.get("train") is False:
         yield "train", "received false; a study of depth replaces training: leave it out"
-    if values.get("ckpt_path") is not None:
+    if values.get("ckpt_path") not in (None, "last"):
         yield "ckpt_path", "received a checkpoint; a study of depth starts from model.backbone"

@@ -1,0 +1,271 @@
+"""`depth=ladder`: train the head, the last block, the last two, ... until it no longer helps."""
+
+import copy
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from annotated_types import Ge, Gt, Interval
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.table import Table
+
+from engine.config.errors import ConfigError
+from engine.depth.rungs import Climbed, Rung, climbed, compared, rungs_of
+from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
+from engine.processes.terminal import console
+from lightning_modules.networks.freezing.blocks import blocks_of
+from run_folders.errors import near_names
+from run_folders.run_folder import RunFolder
+from run_folders.signatures.checking import check_arguments
+
+log = logging.getLogger(__name__)
+
+RUNGS = "rungs"
+_UNFREEZING = "lightning_modules.callbacks.layer_unfreezing.LayerUnfreezing"
+
+
+@dataclass
+class _Ladder:
+    """What was climbed so far.
+
+    Attributes:
+        rows: The trained rungs, from the head on.
+        correct: For each, [N] whether a validation sample is predicted correctly.
+        chosen: Index of the rung that no later one was better than.
+        stopped: Why no further rung was trained; empty while it goes on.
+    """
+
+    rows: list[Climbed] = field(default_factory=list)
+    correct: list[npt.NDArray[np.bool_]] = field(default_factory=list)
+    chosen: int = 0
+    stopped: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on all rungs."""
+        return sum(row.seconds for row in self.rows)
+
+
+class DepthLadder(DepthStudy):
+    """Trains ever more of the backbone, each rung as a run of its own.
+
+    It stops at the first rung that is not better than the one below, by McNemar's exact test on
+    validation. This is gradual unfreezing (Howard & Ruder 2018, arXiv 1801.06146) between runs
+    instead of within one.
+    """
+
+    def __init__(
+        self,
+        rung: str | int | None = None,
+        warm_start: bool = False,  # noqa: FBT001, FBT002 - named in the config
+        significance: Annotated[float, Interval(gt=0, lt=1)] = 0.05,
+        seconds: Annotated[float, Gt(0)] | None = None,
+        parameters: Annotated[int, Ge(1)] | None = None,
+        every_rung: bool = False,  # noqa: FBT001, FBT002 - named in the config
+    ) -> None:
+        """Store the settings.
+
+        Args:
+            rung: Train only this rung (`head`, 1, 2, 4, ..., `all`), as one job of a sweep; None
+                climbs the ladder.
+            warm_start: Whether a rung starts from the backbone of the rung below.
+            significance: A rung is better if the p-value of the paired test is below it.
+            seconds: No rung is started after so many seconds of training; None for no limit.
+            parameters: Rungs with more trainable parameters are left out; None for no limit.
+            every_rung: Whether to go on after a rung that is not better.
+        """
+        check_arguments(DepthLadder, locals())
+        self.rung = None if rung is None else str(rung)
+        self.warm_start, self.significance = warm_start, significance
+        self.seconds, self.parameters, self.every_rung = seconds, parameters, every_rung
+
+    def run(self, request: StudyRequest) -> float:
+        """Climb the ladder, write depth.json and metrics.json, and test the chosen rung once."""
+        encoder = request.encoder
+        rungs = rungs_of(blocks_of(encoder.model, encoder.record()))
+        if self.rung is not None:
+            return self._only(request, rungs)
+        ladder = _Ladder()
+        for rung in rungs:
+            ladder.stopped = self._limit(ladder, request, rung)
+            if ladder.stopped:
+                break
+            self._climb(request, rung, ladder)
+            if ladder.stopped:
+                break
+        ladder.stopped = ladder.stopped or "every rung was trained"
+        chosen = ladder.rows[ladder.chosen]
+        self._write(request, ladder)
+        test = _tested(request, self._config(request, rungs[ladder.chosen], ladder), chosen)
+        self._write(request, ladder, test)
+        seconds = {"states": 0.0, "probes": ladder.seconds}
+        write_study_metrics(request, {"acc": chosen.acc}, seconds)
+        _print(ladder, test)
+        return chosen.acc
+
+    def _only(self, request: StudyRequest, rungs: Sequence[Rung]) -> float:
+        """Train one rung in the folder of this run, and return its accuracy on validation."""
+        named = {rung.name: rung for rung in rungs}
+        if self.rung not in named:
+            near = near_names(str(self.rung), list(named)) or list(named)
+            msg = f"depth.rung: received {self.rung!r}; this backbone has {', '.join(near)}"
+            raise ConfigError(msg)
+        config = self._config(request, named[self.rung], _Ladder())
+        request.train(config, request.folder, None)
+        metrics = request.folder.read_json("metrics.json")
+        return float(metrics["val"]["acc"])
+
+    def _limit(self, ladder: _Ladder, request: StudyRequest, rung: Rung) -> str:
+        """Return which budget forbids to train a rung; empty if none does."""
+        if not ladder.rows:
+            return ""
+        if self.seconds is not None and ladder.seconds >= self.seconds:
+            return f"the budget of depth.seconds={self.seconds:g} is spent"
+        count = _trainable(request, rung)
+        if self.parameters is not None and count > self.parameters:
+            return f"rung {rung.name} trains {count:,} parameters, above depth.parameters"
+        return ""
+
+    def _climb(self, request: StudyRequest, rung: Rung, ladder: _Ladder) -> None:
+        """Train a rung unless it was trained before, compare it, and decide whether to go on."""
+        folder = RunFolder(request.folder.path / RUNGS / f"{len(ladder.rows)}_{rung.name}")
+        if folder.state != "finished":
+            _train(request, self._config(request, rung, ladder), folder)
+        metrics = folder.read_json("metrics.json")
+        spent = [metrics["seconds"].get(part) or 0.0 for part in ("fit", "features")]
+        correct = _correct(folder)
+        name = folder.path.relative_to(request.folder.path).as_posix()
+        row = climbed(rung, name, metrics["parameters"]["trainable"], round(sum(spent), 3), correct)
+        if ladder.rows:
+            best, of_best = ladder.rows[ladder.chosen], ladder.correct[ladder.chosen]
+            row = compared(row, correct, best, of_best, self.significance)
+        ladder.rows.append(row)
+        ladder.correct.append(correct)
+        if row.better:
+            ladder.chosen = len(ladder.rows) - 1
+        elif not self.every_rung:
+            ladder.stopped = f"rung {row.name} is not better than rung {row.than}"
+        self._write(request, ladder)
+
+    def _config(self, request: StudyRequest, rung: Rung, ladder: _Ladder) -> DictConfig:
+        """Return the config of the run of a rung."""
+        cfg = copy.deepcopy(request.cfg)
+        with open_dict(cfg):
+            cfg.depth, cfg.ckpt_path = {}, None
+            if self.rung is None:
+                cfg.test = False
+            before = _without_unfreezing(cfg)
+            cfg.model.freeze_backbone = rung.start_layer is None
+            if rung.start_layer is not None:
+                cfg.callbacks.unfreezing = {
+                    "_target_": _UNFREEZING,
+                    "start_layer": rung.start_layer,
+                    "layer_decay": before.get("layer_decay"),
+                }
+            if self.warm_start and ladder.rows:
+                below = str(request.folder.path / ladder.rows[ladder.chosen].folder)
+                cfg.model.backbone = below
+                if isinstance(OmegaConf.select(cfg, "data.tokenizer"), str):
+                    cfg.data.tokenizer = below
+        return cfg
+
+    def _write(
+        self, request: StudyRequest, ladder: _Ladder, test: dict[str, Any] | None = None
+    ) -> None:
+        """Write depth.json; an interrupted ladder has the rungs that were trained."""
+        chosen = ladder.rows[ladder.chosen]
+        counts = {split: len(data) for split, data in request.objects.datamodule.splits.items()}
+        record = {
+            "study": "ladder",
+            "samples": {split: counts[split] for split in ("train", "val")},
+            "seconds": {"rungs": round(ladder.seconds, 3)},
+            "significance": self.significance,
+            "warm_start": self.warm_start,
+            "rungs": [asdict(row) for row in ladder.rows],
+            "chosen": chosen.name,
+            "stopped": ladder.stopped,
+            "test": test,
+        }
+        request.folder.write_json(DEPTH, record)
+
+
+def _without_unfreezing(cfg: DictConfig) -> dict[str, Any]:
+    """Remove the unfreezing callbacks of a config, and return the last one's settings."""
+    names = [n for n, node in cfg.callbacks.items() if node.get("_target_") == _UNFREEZING]
+    found: Any = [OmegaConf.to_container(cfg.callbacks.pop(name)) for name in names]
+    return dict(found[-1]) if found else {}
+
+
+def _trainable(request: StudyRequest, rung: Rung) -> int:
+    """Return the number of parameters that a rung trains."""
+    task = request.objects.task
+    head = sum(parameter.numel() for parameter in task.network.head.parameters())
+    if rung.start_layer is None:
+        return head
+    from lightning_modules.networks.freezing.layers import parameters_from
+
+    sizes = {name: parameter.numel() for name, parameter in task.backbone.named_parameters()}
+    whole = rung.start_layer == "all"
+    trained = list(sizes) if whole else parameters_from(task.backbone, rung.start_layer)
+    return head + sum(sizes[name] for name in trained)
+
+
+def _train(request: StudyRequest, cfg: DictConfig, folder: RunFolder) -> None:
+    """Train a rung in its folder; a rung that was interrupted goes on."""
+    resumes = folder.last_checkpoint.is_file() and folder.config.is_file()
+    if not resumes and folder.path.exists():
+        shutil.rmtree(folder.path)  # an attempt without a complete epoch
+    with folder.locked():
+        checkpoint = "last" if resumes else None
+        folder.begin(checkpoint)
+        log.info("rung %s", folder.path.name)
+        request.train(cfg, folder, checkpoint)
+
+
+def _tested(request: StudyRequest, cfg: DictConfig, chosen: Climbed) -> dict[str, Any]:
+    """Test the best checkpoint of the chosen rung, and return the metrics of its test."""
+    folder = RunFolder(request.folder.path / chosen.folder)
+    if not folder.read_json("metrics.json").get("test"):
+        with open_dict(cfg):
+            cfg.test = True
+        with folder.locked():
+            folder.begin("last")
+            request.train(cfg, folder, "last")
+    test = folder.read_json("metrics.json")["test"]
+    return {name: value for name, value in test.items() if isinstance(value, int | float)}
+
+
+def _correct(folder: RunFolder) -> npt.NDArray[np.bool_]:
+    """Return whether each validation sample is predicted correctly, by index."""
+    table = pd.read_parquet(folder.predictions_of("val"), columns=["index", "label", "prediction"])
+    table = table.sort_values("index")
+    return np.asarray(table["label"] == table["prediction"])
+
+
+def _print(ladder: _Ladder, test: dict[str, Any]) -> None:
+    """Print the rungs, and the chosen one."""
+    shown = console(width=None if sys.stdout.isatty() else 120)
+    table = Table("rung", "train from", "trainable", "seconds", "val acc", "95 % interval", "p")
+    for at, row in enumerate(ladder.rows):
+        low, high = row.interval
+        table.add_row(
+            f"{row.name}{' (chosen)' * (at == ladder.chosen)}",
+            row.start_layer or "-",
+            f"{row.trainable:,}",
+            f"{row.seconds:.1f}",
+            f"{row.acc:.4f}",
+            f"{low:.4f} to {high:.4f}",
+            "-" if row.p is None else f"{row.p:.2g} against {row.than}",
+        )
+    shown.print(table)
+    chosen = ladder.rows[ladder.chosen]
+    shown.print(f"stopped: {ladder.stopped}", highlight=False)
+    shown.print(
+        f"chosen rung: {chosen.name}; test acc {test['acc']:.4f} (n = {test['n']})", highlight=False
+    )
