@@ -34,8 +34,10 @@ def recording_end(cfg: DictConfig, folder: RunFolder) -> Iterator[None]:
             yield
     except InterruptedRunError as error:
         folder.write_end_if_missing("interrupted", str(error))
-        requeue_after(error)
-        if folder.last_checkpoint.exists() and folder.writes:
+        if not folder.is_rung:
+            requeue_after(error)
+        begun = folder.last_checkpoint.exists() or folder.rungs.is_dir()
+        if begun and folder.writes and not folder.is_rung:
             log.error("to resume: %s", resume_run_command(folder.path, secret_values(cfg)))
         raise
     except PrunedRunError as error:

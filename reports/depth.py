@@ -1,14 +1,17 @@
 """The part of a page that answers how deep to thaw the backbone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports import plots
+from reports.climbing import Climbed, Correct, climb, read_rung
 from reports.record import RunRecord
 from reports.statistics import mcnemar_exact
 from reports.tables import check_columns, read_parquet
@@ -17,6 +20,7 @@ from run_folders.untrusted import damaged
 
 _WIDTH_OF_BLOCK = 0.42  # inches
 _AXES = {"seconds": "seconds of training", "trainable": "trainable parameters"}
+_SIGNIFICANCE = 0.05
 _MARGIN = 0.25  # of the range of accuracies
 _LONG = 8  # characters of a label
 _WIDEST, _NARROWEST = 12.0, 8.0
@@ -110,14 +114,23 @@ def _short(names: Sequence[str]) -> tuple[str, list[str]]:
 def _ladder(run: RunRecord) -> dict[str, Any]:
     rungs = run.depth["rungs"]
     chosen = next(rung for rung in rungs if rung["name"] == run.depth["chosen"])
-    named = f"accuracy of each rung, {chosen['name']} chosen, by "
+    overrides = overrides_of(chosen["start_layer"])
+    return {"chosen": chosen, "overrides": overrides, "plots": rung_plots(rungs, chosen)}
+
+
+def rung_plots(
+    rungs: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any], name: str = ""
+) -> dict[str, str]:
+    """Return the plots of the rungs by what they cost, title -> SVG.
+
+    Args:
+        rungs: The trained rungs.
+        chosen: The chosen one.
+        name: A name of the ladder, if a page has several.
+    """
+    label = f"accuracy of each rung, {chosen['name']} chosen {name}".strip()
     return {
-        "chosen": chosen,
-        "overrides": overrides_of(chosen["start_layer"]),
-        "plots": {
-            "seconds of training": rung_plot(rungs, chosen, "seconds", f"{named}seconds"),
-            "trainable parameters": rung_plot(rungs, chosen, "trainable", f"{named}parameters"),
-        },
+        title: rung_plot(rungs, chosen, key, f"{label} by {title}") for key, title in _AXES.items()
     }
 
 
@@ -155,6 +168,7 @@ def rung_plot(
         axes.margins(x=0.12)
         if key == "trainable":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(FuncFormatter(_count_text))
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
@@ -163,6 +177,44 @@ def rung_plot(
         axes.legend(loc="lower right")
 
     return plots.plot(draw, label, 5.4, 3.6)
+
+
+def ladders(
+    path: Path, runs: Sequence[RunRecord], overrides: Sequence[Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    """Return a ladder for each group of jobs that differ by their rung only.
+
+    Args:
+        path: The sweep's folder.
+        runs: Finished runs of `depth=ladder` with `depth.rung`.
+        overrides: The overrides of each.
+
+    Returns:
+        For each group its `name`, `rungs`, the `chosen` one, `plots`, and `overrides` to train it.
+    """
+    groups: dict[str, list[tuple[Climbed, Correct]]] = {}
+    for run, own in zip(runs, overrides, strict=True):
+        others = {k: v for k, v in own.items() if k not in ("depth", "depth.rung")}
+        unfreezing = (run.config.get("callbacks") or {}).get("unfreezing") or {}
+        rung = read_rung(own["depth.rung"], unfreezing.get("start_layer"), run.folder, path)
+        groups.setdefault(" ".join(f"{k}={v}" for k, v in others.items()), []).append(rung)
+    found = []
+    for name, group in groups.items():
+        group.sort(key=lambda rung: rung[0].trainable)
+        climbed, at = climb(group, _SIGNIFICANCE)
+        rows = [asdict(row) for row in climbed]
+        chosen = rows[at]
+        plots_of_group = rung_plots(rows, chosen, name)
+        found.append(
+            {
+                "name": name,
+                "rungs": rows,
+                "chosen": chosen,
+                "plots": plots_of_group,
+                "overrides": overrides_of(chosen["start_layer"]),
+            }
+        )
+    return found
 
 
 def _count_text(value: float, _: object) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from reports.comparison import comparison_context
-from reports.depth import ranking
+from reports.depth import ladders, ranking
 from reports.page import environment
-from reports.record import read_run
+from reports.record import RunRecord, read_run
 from reports.search_plots import search_plots
 from run_folders.files import write_text
 from run_folders.kinds import shown_in
@@ -52,6 +52,7 @@ def write_sweep_page(path: Path) -> Path:
             search=search,
             search_plots=search_plots(search) if search else {},
             ranking=ranking([run for run, _ in probed], [name for _, name in probed]),
+            ladders=ladders(path, *_rungs(path, finished)),
             compared=bool(runs),
             **(comparison_context(runs, names) if runs else {}),
         )
@@ -59,6 +60,12 @@ def write_sweep_page(path: Path) -> Path:
     target = path / PAGE
     write_text(target, page)
     return target
+
+
+def _rungs(path: Path, jobs: Sequence[Job]) -> tuple[list[RunRecord], list[dict[str, str]]]:
+    """Return the runs and the overrides of the jobs that trained a rung of a ladder."""
+    chosen = [job for job in jobs if "depth.rung" in job.overrides]
+    return [read_run(path / job.name) for job in chosen], [job.overrides for job in chosen]
 
 
 def _best_first(jobs: list[Job], search: Mapping[str, Any]) -> list[Job]:

@@ -87,6 +87,16 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def rungs(self) -> Path:
+        """The folder of the runs of a ladder; see `engine.depth.ladder`."""
+        return self.path / "rungs"
+
+    @property
+    def is_rung(self) -> bool:
+        """Whether the run is a rung, which resumes with its ladder."""
+        return self.path.parent.name == "rungs"
+
+    @property
     def skipped_rows(self) -> Path:
         """The rows that `on_bad_rows=skip` dropped."""
         return self.path / "skipped_rows.csv"

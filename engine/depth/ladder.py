@@ -8,25 +8,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from annotated_types import Ge, Gt, Interval
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.table import Table
 
 from engine.config.errors import ConfigError
-from engine.depth.rungs import Climbed, Rung, climbed, compared, rungs_of
+from engine.depth.rungs import Rung, rungs_of
 from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
 from engine.processes.terminal import console
+from lightning_modules.networks.backbones.features import HEAD
 from lightning_modules.networks.freezing.blocks import blocks_of
+from lightning_modules.networks.freezing.layers import parameters_from
+from reports.climbing import Climbed, Correct, climb, read_rung
 from run_folders.errors import near_names
 from run_folders.run_folder import RunFolder
 from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
 
-RUNGS = "rungs"
 _UNFREEZING = "lightning_modules.callbacks.layer_unfreezing.LayerUnfreezing"
 
 
@@ -35,14 +34,14 @@ class _Ladder:
     """What was climbed so far.
 
     Attributes:
-        rows: The trained rungs, from the head on.
-        correct: For each, [N] whether a validation sample is predicted correctly.
-        chosen: Index of the rung that no later one was better than.
+        rungs: The trained rungs, from the head on, with what they predict correctly.
+        rows: The same rungs, compared.
+        chosen: Index of the chosen rung; see `reports.climbing.climb`.
         stopped: Why no further rung was trained; empty while it goes on.
     """
 
+    rungs: list[tuple[Climbed, Correct]] = field(default_factory=list)
     rows: list[Climbed] = field(default_factory=list)
-    correct: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     chosen: int = 0
     stopped: str = ""
 
@@ -134,22 +133,14 @@ class DepthLadder(DepthStudy):
 
     def _climb(self, request: StudyRequest, rung: Rung, ladder: _Ladder) -> None:
         """Train a rung unless it was trained before, compare it, and decide whether to go on."""
-        folder = RunFolder(request.folder.path / RUNGS / f"{len(ladder.rows)}_{rung.name}")
+        folder = RunFolder(request.folder.rungs / f"{len(ladder.rows)}_{rung.name}")
         if folder.state != "finished":
             _train(request, self._config(request, rung, ladder), folder)
-        metrics = folder.read_json("metrics.json")
-        spent = [metrics["seconds"].get(part) or 0.0 for part in ("fit", "features")]
-        correct = _correct(folder)
-        name = folder.path.relative_to(request.folder.path).as_posix()
-        row = climbed(rung, name, metrics["parameters"]["trainable"], round(sum(spent), 3), correct)
-        if ladder.rows:
-            best, of_best = ladder.rows[ladder.chosen], ladder.correct[ladder.chosen]
-            row = compared(row, correct, best, of_best, self.significance)
-        ladder.rows.append(row)
-        ladder.correct.append(correct)
-        if row.better:
-            ladder.chosen = len(ladder.rows) - 1
-        elif not self.every_rung:
+        place = request.folder.path
+        ladder.rungs.append(read_rung(rung.name, rung.start_layer, folder.path, place))
+        ladder.rows, ladder.chosen = climb(ladder.rungs, self.significance)
+        row = ladder.rows[-1]
+        if not row.better and not self.every_rung:
             ladder.stopped = f"rung {row.name} is not better than rung {row.than}"
         self._write(request, ladder)
 
@@ -157,9 +148,7 @@ class DepthLadder(DepthStudy):
         """Return the config of the run of a rung."""
         cfg = copy.deepcopy(request.cfg)
         with open_dict(cfg):
-            cfg.depth, cfg.ckpt_path = {}, None
-            if self.rung is None:
-                cfg.test = False
+            cfg.depth, cfg.ckpt_path, cfg.test = {}, None, False
             before = _without_unfreezing(cfg)
             cfg.model.freeze_backbone = rung.start_layer is None
             if rung.start_layer is not None:
@@ -205,11 +194,9 @@ def _without_unfreezing(cfg: DictConfig) -> dict[str, Any]:
 def _trainable(request: StudyRequest, rung: Rung) -> int:
     """Return the number of parameters that a rung trains."""
     task = request.objects.task
-    head = sum(parameter.numel() for parameter in task.network.head.parameters())
+    head = sum(parameter.numel() for parameter in task.network.get_submodule(HEAD).parameters())
     if rung.start_layer is None:
         return head
-    from lightning_modules.networks.freezing.layers import parameters_from
-
     sizes = {name: parameter.numel() for name, parameter in task.backbone.named_parameters()}
     whole = rung.start_layer == "all"
     trained = list(sizes) if whole else parameters_from(task.backbone, rung.start_layer)
@@ -239,13 +226,6 @@ def _tested(request: StudyRequest, cfg: DictConfig, chosen: Climbed) -> dict[str
             request.train(cfg, folder, "last")
     test = folder.read_json("metrics.json")["test"]
     return {name: value for name, value in test.items() if isinstance(value, int | float)}
-
-
-def _correct(folder: RunFolder) -> npt.NDArray[np.bool_]:
-    """Return whether each validation sample is predicted correctly, by index."""
-    table = pd.read_parquet(folder.predictions_of("val"), columns=["index", "label", "prediction"])
-    table = table.sort_values("index")
-    return np.asarray(table["label"] == table["prediction"])
 
 
 def _print(ladder: _Ladder, test: dict[str, Any]) -> None:
