@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -179,6 +180,51 @@ def rung_plot(
     return plots.plot(draw, label, 5.4, 3.6)
 
 
+def _labels(run: RunRecord) -> dict[str, Any]:
+    depth = run.depth
+    return {
+        "plot": label_plot(depth["parts"], depth["law"], depth["twice"]),
+        "now": fmean(depth["parts"][-1]["acc"]),
+        "seconds": sum(depth["seconds"].values()),
+    }
+
+
+def label_plot(
+    parts: Sequence[Mapping[str, Any]], law: Mapping[str, Any], twice: Mapping[str, Any]
+) -> str:
+    """Draw the accuracy over the number of labels, the power law, and its prediction.
+
+    Args:
+        parts: Numbers of labels and the accuracies of their draws.
+        law: The power law.
+        twice: The prediction for twice the labels.
+
+    Returns:
+        An SVG element.
+    """
+
+    def draw(axes: Axes) -> None:
+        counts = [part["n"] for part in parts]
+        for part in parts:
+            ends = [min(part["acc"]), max(part["acc"])]
+            axes.plot([part["n"]] * 2, ends, color=plots.SERIES[0], linewidth=4, alpha=0.3)
+        means = [fmean(part["acc"]) for part in parts]
+        axes.plot(counts, means, "o", color=plots.SERIES[0], markersize=5, label="heads")
+        steps = [counts[0] + (twice["n"] - counts[0]) * i / 100 for i in range(101)]
+        curve = [law["limit"] - law["scale"] * n ** -law["exponent"] for n in steps]
+        axes.plot(steps, curve, "--", color=plots.INK, linewidth=1, label="power law")
+        lines = [[max(0.0, twice["acc"] - twice["low"])], [max(0.0, twice["high"] - twice["acc"])]]
+        axes.errorbar(
+            twice["n"], twice["acc"], yerr=lines, fmt="D", color=plots.SERIES[1], capsize=4,
+            markersize=6, label="twice the labels, predicted",
+        )  # fmt: skip
+        axes.set(xlabel="labels", ylabel="accuracy on validation")
+        axes.set_xlim(left=0)
+        axes.legend(loc="lower right")
+
+    return plots.plot(draw, "accuracy by number of labels", 8.0, 4.2)
+
+
 def ladders(
     path: Path, runs: Sequence[RunRecord], overrides: Sequence[Mapping[str, str]]
 ) -> list[dict[str, Any]]:
@@ -266,4 +312,4 @@ def _p_against(best: pd.DataFrame | None, other: pd.DataFrame | None) -> float |
     return mcnemar_exact(int((ours & ~theirs).sum()), int((~ours & theirs).sum()))
 
 
-_CONTEXTS = {"probe": _probe, "ladder": _ladder}
+_CONTEXTS = {"probe": _probe, "ladder": _ladder, "labels": _labels}

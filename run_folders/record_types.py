@@ -169,6 +169,32 @@ class TrainedRung(TypedDict):
     better: bool
 
 
+class LabelledPart(TypedDict):
+    """Heads on a part of train in depth.json, one for each draw."""
+
+    n: int
+    acc: list[float]
+
+
+class LabelLaw(TypedDict):
+    """The power law of the accuracy in the number of labels, in depth.json."""
+
+    fitted_to: int
+    largest_error: float
+    limit: float
+    scale: float
+    exponent: float
+
+
+class MoreLabels(TypedDict):
+    """What the law predicts for more labels, in depth.json."""
+
+    n: int
+    acc: float
+    low: float
+    high: float
+
+
 class Depth(TypedDict):
     """depth.json: the answer of a study to how deep to thaw."""
 
@@ -183,6 +209,10 @@ class Depth(TypedDict):
     stopped: NotRequired[str]
     warm_start: NotRequired[bool]
     test: NotRequired[dict[str, float] | None]
+    pooling: NotRequired[str]
+    parts: NotRequired[list[LabelledPart]]
+    law: NotRequired[LabelLaw]
+    twice: NotRequired[MoreLabels]
 
 
 class Git(TypedDict):
