@@ -226,24 +226,24 @@ def label_plot(
 
 
 def ladders(
-    path: Path, runs: Sequence[RunRecord], overrides: Sequence[Mapping[str, str]]
+    path: Path, runs: Sequence[RunRecord], rungs: Sequence[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return a ladder for each group of jobs that differ by their rung only.
 
     Args:
         path: The sweep's folder.
         runs: Finished runs of `depth=ladder` with `depth.rung`.
-        overrides: The overrides of each.
+        rungs: The rung of each.
+        names: The name of the group of each, which tells its other overrides.
 
     Returns:
         For each group its `name`, `rungs`, the `chosen` one, `plots`, and `overrides` to train it.
     """
     groups: dict[str, list[tuple[Climbed, Correct]]] = {}
-    for run, own in zip(runs, overrides, strict=True):
-        others = {k: v for k, v in own.items() if k not in ("depth", "depth.rung")}
+    for run, rung, name in zip(runs, rungs, names, strict=True):
         unfreezing = (run.config.get("callbacks") or {}).get("unfreezing") or {}
-        rung = read_rung(own["depth.rung"], unfreezing.get("start_layer"), run.folder, path)
-        groups.setdefault(" ".join(f"{k}={v}" for k, v in others.items()), []).append(rung)
+        read = read_rung(rung, unfreezing.get("start_layer"), run.folder, path.resolve())
+        groups.setdefault(name, []).append(read)
     found = []
     for name, group in groups.items():
         group.sort(key=lambda rung: rung[0].trainable)

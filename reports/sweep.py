@@ -8,7 +8,7 @@ from typing import Any
 from reports.comparison import comparison_context
 from reports.depth import ladders, ranking
 from reports.page import environment
-from reports.record import RunRecord, read_run
+from reports.record import read_run
 from reports.search_plots import search_plots
 from run_folders.files import write_text
 from run_folders.kinds import shown_in
@@ -52,7 +52,7 @@ def write_sweep_page(path: Path) -> Path:
             search=search,
             search_plots=search_plots(search) if search else {},
             ranking=ranking([run for run, _ in probed], [name for _, name in probed]),
-            ladders=ladders(path, *_rungs(path, finished)),
+            ladders=_ladders(path, finished, common),
             compared=bool(runs),
             **(comparison_context(runs, names) if runs else {}),
         )
@@ -62,10 +62,15 @@ def write_sweep_page(path: Path) -> Path:
     return target
 
 
-def _rungs(path: Path, jobs: Sequence[Job]) -> tuple[list[RunRecord], list[dict[str, str]]]:
-    """Return the runs and the overrides of the jobs that trained a rung of a ladder."""
+def _ladders(path: Path, jobs: Sequence[Job], common: set[str]) -> list[dict[str, Any]]:
+    """Return the ladders of the jobs that trained a rung."""
     chosen = [job for job in jobs if "depth.rung" in job.overrides]
-    return [read_run(path / job.name) for job in chosen], [job.overrides for job in chosen]
+    return ladders(
+        path,
+        [read_run(path / job.name) for job in chosen],
+        [job.overrides["depth.rung"] for job in chosen],
+        [job.label({*common, "depth.rung"}) for job in chosen],
+    )
 
 
 def _best_first(jobs: list[Job], search: Mapping[str, Any]) -> list[Job]:

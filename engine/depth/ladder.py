@@ -36,12 +36,14 @@ class _Ladder:
     Attributes:
         rungs: The trained rungs, from the head on, with what they predict correctly.
         rows: The same rungs, compared.
+        configs: The config of the run of each.
         chosen: Index of the chosen rung; see `reports.climbing.climb`.
         stopped: Why no further rung was trained; empty while it goes on.
     """
 
     rungs: list[tuple[Climbed, Correct]] = field(default_factory=list)
     rows: list[Climbed] = field(default_factory=list)
+    configs: list[DictConfig] = field(default_factory=list)
     chosen: int = 0
     stopped: str = ""
 
@@ -101,7 +103,7 @@ class DepthLadder(DepthStudy):
         ladder.stopped = ladder.stopped or "every rung was trained"
         chosen = ladder.rows[ladder.chosen]
         self._write(request, ladder)
-        test = _tested(request, self._config(request, rungs[ladder.chosen], ladder), chosen)
+        test = _tested(request, ladder.configs[ladder.chosen], chosen)
         self._write(request, ladder, test)
         seconds = {"states": 0.0, "probes": ladder.seconds}
         write_study_metrics(request, {"acc": chosen.acc}, seconds)
@@ -134,8 +136,9 @@ class DepthLadder(DepthStudy):
     def _climb(self, request: StudyRequest, rung: Rung, ladder: _Ladder) -> None:
         """Train a rung unless it was trained before, compare it, and decide whether to go on."""
         folder = RunFolder(request.folder.rungs / f"{len(ladder.rows)}_{rung.name}")
+        ladder.configs.append(self._config(request, rung, ladder))
         if folder.state != "finished":
-            _train(request, self._config(request, rung, ladder), folder)
+            _train(request, ladder.configs[-1], folder)
         place = request.folder.path
         ladder.rungs.append(read_rung(rung.name, rung.start_layer, folder.path, place))
         ladder.rows, ladder.chosen = climb(ladder.rungs, self.significance)

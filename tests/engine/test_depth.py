@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from engine.depth.advice import INPUT_LAYERS, Probed, advise, compare_with_best
-from reports.statistics import mcnemar_exact
+from engine.depth.power_law import PowerLaw, extrapolate, fit_power_law
+from reports.statistics import mcnemar_exact, smallest_difference
 from tests.conftest import Train
 from tests.engine.conftest import RunSweep
 
@@ -173,3 +174,145 @@ def test_the_first_state_that_is_not_worse_is_advised() -> None:
     strict = advise(compared, 0.6)
     assert strict.start_layer is None
     assert "every earlier state is worse; no layer comes after it" in strict.why
+
+
+LADDER = ("depth=ladder", *SMALL, "trainer.max_epochs=1", "model.backbone.num_hidden_layers=3")
+
+
+@pytest.mark.drawn
+def test_a_ladder_trains_rungs_and_tests_the_chosen_one_once(train: Train, tmp_path: Path) -> None:
+    ended = train(*LADDER, "depth.every_rung=true")
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "run"
+    record = depth_of(folder)
+    assert [rung["name"] for rung in record["rungs"]] == ["head", "1", "2", "all"]
+    starts = [None, "encoder.layer.2", "encoder.layer.1", "all"]
+    assert [rung["start_layer"] for rung in record["rungs"]] == starts
+    assert record["stopped"] == "every rung was trained"
+    correct = []
+    for rung in record["rungs"]:
+        run = folder / rung["folder"]
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert rung["acc"] == metrics["val"]["acc"]
+        assert rung["trainable"] == metrics["parameters"]["trainable"]
+        # Only the chosen rung was tested.
+        assert ("test" in metrics) == (rung["name"] == record["chosen"])
+        table = pd.read_parquet(run / "predictions" / "val.parquet")
+        correct.append(table["label"] == table["prediction"])
+    best = 0
+    for at in range(1, 4):
+        gained = int((correct[at] & ~correct[best]).sum())
+        lost = int((~correct[at] & correct[best]).sum())
+        assert record["rungs"][at]["p"] == mcnemar_exact(gained, lost)
+        best = at if gained > lost and mcnemar_exact(gained, lost) < 0.05 else best
+    assert record["chosen"] == record["rungs"][best]["name"]
+    tested = json.loads((folder / record["rungs"][best]["folder"] / "metrics.json").read_text())
+    assert record["test"]["acc"] == tested["test"]["acc"]
+    page = (folder / "report.html").read_text()
+    for text in ("looked at once", "Accuracy by trainable parameters", "callbacks=unfreezing"):
+        assert text in page or record["chosen"] == "head", text
+
+
+def test_a_ladder_stops_where_a_rung_is_not_better_and_goes_on(
+    train: Train, tmp_path: Path
+) -> None:
+    frozen = "model.backbone_lr=0"  # so that no rung can be better
+    ended = train(*LADDER, frozen, "depth.significance=0.001")
+    assert ended.code == 0, ended.err
+    record = depth_of(tmp_path / "run")
+    assert [rung["name"] for rung in record["rungs"]] == ["head", "1"]
+    assert record["chosen"] == "head"
+    assert record["stopped"] == "rung 1 is not better than rung head"
+    # Interrupted while the second rung was trained: the first one is not trained again.
+    before = (tmp_path / "run" / "rungs" / "0_head" / "history.csv").stat().st_mtime_ns
+    status = tmp_path / "run" / "rungs" / "1_1" / "status.json"
+    status.write_text(json.dumps({**json.loads(status.read_text()), "state": "interrupted"}))
+    ended = train(*LADDER, frozen, "depth.significance=0.001", "ckpt_path=last")
+    assert ended.code == 0, ended.err
+    after = (tmp_path / "run" / "rungs" / "0_head" / "history.csv").stat().st_mtime_ns
+    assert after == before
+    again = depth_of(tmp_path / "run")
+    assert [rung["acc"] for rung in again["rungs"]] == [rung["acc"] for rung in record["rungs"]]
+
+
+def test_budgets_and_warm_starts_of_a_ladder(train: Train, tmp_path: Path) -> None:
+    ended = train(
+        *LADDER, "depth.every_rung=true", "depth.warm_start=true", "depth.parameters=60000"
+    )
+    assert ended.code == 0, ended.err
+    record = depth_of(tmp_path / "run")
+    trained = [rung["name"] for rung in record["rungs"]]
+    assert trained == ["head", "1"]
+    assert record["stopped"].startswith("rung 2 trains 85,")
+    provenance = json.loads((tmp_path / "run" / "rungs" / "1_1" / "provenance.json").read_text())
+    assert provenance["backbone"]["run"] == str(tmp_path / "run" / "rungs" / "0_head")
+    ended = train(*LADDER, "depth.seconds=0.001", folder=tmp_path / "short")
+    assert ended.code == 0, ended.err
+    record = depth_of(tmp_path / "short")
+    assert [rung["name"] for rung in record["rungs"]] == ["head"]
+    assert record["stopped"] == "the budget of depth.seconds=0.001 is spent"
+
+
+@pytest.mark.drawn
+def test_a_sweep_over_rungs_shows_its_ladder(sweep: RunSweep, tmp_path: Path) -> None:
+    ended = sweep(*LADDER, "depth.rung=head,all", "seed=1,2")
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "sweep" / "sweep.html").read_text()
+    for seed in (1, 2):
+        assert page.count(f"<h2>Ladder seed={seed}</h2>") == 1
+    assert page.count("is chosen: no later rung is better than it on validation") == 2
+    config = (tmp_path / "sweep" / "2" / "config.yaml").read_text()
+    assert "start_layer: all" in config
+    assert "test: false" in config
+
+
+def test_an_unknown_rung_is_refused(train: Train) -> None:
+    ended = train(*LADDER, "depth.rung=7")
+    assert ended.code == 1
+    assert "depth.rung: received '7'; this backbone has head, 1, 2, all" in ended.err
+
+
+def test_the_smallest_difference_that_the_test_finds() -> None:
+    for differing in (3, 6, 10, 31):
+        found = smallest_difference(differing, 200, 0.05)
+        splits = [(k, differing - k) for k in range(differing + 1)]
+        differences = [(a - b) / 200 for a, b in splits if a > b and mcnemar_exact(a, b) < 0.05]
+        assert found == (min(differences) if differences else None)
+    assert smallest_difference(3, 200, 0.05) is None
+
+
+@pytest.mark.drawn
+def test_heads_on_parts_of_the_labels(train: Train, tmp_path: Path) -> None:
+    ended = train("depth=labels", "data.rows={train: 200, val: 60, test: 20}", "depth.draws=3")
+    assert ended.code == 0, ended.err
+    record = depth_of(tmp_path / "run")
+    assert [part["n"] for part in record["parts"]] == list(range(20, 201, 20))
+    assert all(len(part["acc"]) == 3 for part in record["parts"])
+    assert len(set(record["parts"][-1]["acc"])) == 1  # all labels: the draws are the same
+    law = PowerLaw(*(record["law"][name] for name in ("limit", "scale", "exponent")))
+    assert record["twice"]["acc"] == pytest.approx(float(law(400)))
+    means = [np.mean(part["acc"]) for part in record["parts"]]
+    small = fit_power_law(np.arange(20.0, 121, 20), np.asarray(means[:6]))
+    off = np.abs(small(np.arange(140, 201, 20)) - means[6:]).max()
+    assert record["law"]["largest_error"] == pytest.approx(off)
+    assert "twice the labels, predicted" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_too_few_labels_are_refused(train: Train) -> None:
+    ended = train("depth=labels", *SMALL)
+    assert ended.code == 1
+    assert "depth=labels: train has 80 samples; at least 100 are needed" in ended.err
+
+
+@pytest.mark.parametrize("law", [PowerLaw(0.95, 0.9, 0.5), PowerLaw(0.8, 2.0, 0.9)])
+def test_a_power_law_is_found_again(law: PowerLaw) -> None:
+    sizes = np.arange(100.0, 1001, 100)
+    found = fit_power_law(sizes, law(sizes))
+    assert found(2000) == pytest.approx(law(2000), abs=1e-4)
+    exact = np.repeat(law(sizes)[:, None], 5, axis=1)
+    acc, low, high = extrapolate(sizes, exact, 1_000_000, 2000, seed=0)
+    assert acc == pytest.approx(law(2000), abs=1e-4)
+    assert low < acc < high
+    assert high - low < 0.01  # validation is the only source of error
+    _, wide_low, wide_high = extrapolate(sizes, exact, 400, 2000, seed=0)
+    assert wide_high - wide_low > 3 * (high - low)
