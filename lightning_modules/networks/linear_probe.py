@@ -52,9 +52,14 @@ def fit_probe(
         num_classes: K. Classes without a training sample have the probability 0.
         penalties: Penalties per sample, the strongest first, at least one.
 
-    Raises:
-        ValueError: If all training samples have the same class.
+    Returns:
+        The probe. If all training samples have the same class, it predicts that one.
     """
+    classes = np.unique(train[1])
+    if len(classes) == 1:
+        probabilities = np.zeros((len(val[1]), num_classes))
+        probabilities[:, classes] = 1
+        return FittedProbe(penalties[0], probabilities, _cross_entropy(probabilities, val[1]))
     scaler = StandardScaler().fit(train[0])
     values, labels = scaler.transform(train[0]), train[1]
     model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
@@ -63,10 +68,15 @@ def fit_probe(
         model.set_params(C=1 / (len(labels) * penalty)).fit(values, labels)
         probabilities = np.zeros((len(val[1]), num_classes))
         probabilities[:, model.classes_] = model.predict_proba(scaler.transform(val[0]))
-        own = probabilities[np.arange(len(val[1])), val[1]]
-        loss = float(-np.log(np.maximum(own, _LEAST)).mean())
+        loss = _cross_entropy(probabilities, val[1])
         if best is not None and loss >= best.loss:
             break
         best = FittedProbe(penalty, probabilities, loss)
     assert best is not None  # noqa: S101 - there is at least one penalty
     return best
+
+
+def _cross_entropy(probabilities: npt.NDArray[np.float64], labels: Labels) -> float:
+    """Return the mean cross-entropy of probabilities [M, K]."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(own, _LEAST)).mean())

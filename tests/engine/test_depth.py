@@ -299,9 +299,9 @@ def test_heads_on_parts_of_the_labels(train: Train, tmp_path: Path) -> None:
 
 
 def test_too_few_labels_are_refused(train: Train) -> None:
-    ended = train("depth=labels", *SMALL)
+    ended = train("depth=labels", *SMALL, "data.rows={train: 44, val: 40, test: 40}")
     assert ended.code == 1
-    assert "depth=labels: train has 80 samples; at least 100 are needed" in ended.err
+    assert "depth=labels: train has 44 samples; at least 50 are needed" in ended.err
 
 
 @pytest.mark.parametrize("law", [PowerLaw(0.95, 0.9, 0.5), PowerLaw(0.8, 2.0, 0.9)])

@@ -78,6 +78,13 @@ def test_a_class_without_a_training_sample_has_probability_0() -> None:
     assert np.isfinite(probe.loss)
 
 
+def test_one_class_alone_is_always_predicted() -> None:
+    values, labels = samples(3)
+    one = labels == 2
+    probe = fit_probe((values[one], labels[one]), (values, labels), 3)
+    assert (probe.probabilities == [0, 0, 1]).all()
+
+
 def test_states_of_texts_are_pooled_over_their_tokens() -> None:
     encoder, batch = encoder_of("bert").eval(), texts()
     with torch.no_grad():

@@ -28,6 +28,7 @@ IMAGES = {
     "regnetx_002": ("s4", "s4"),
     "swin_tiny_patch4_window7_224": ("layers.3", "layers.3"),
     "mixer_s32_224": ("blocks.6", "blocks.6"),
+    "xcit_nano_12_p8_224": ("blocks.9", "blocks.9"),  # its layers also return numbers
 }
 TEXTS = {
     "bert": ("encoder.layer.1", "encoder.layer.1"),
@@ -109,6 +110,7 @@ def test_texts(model_type: str) -> None:
     [
         ("t5", "encoder.block.1", "more than one tensor passes"),
         ("fnet", "encoder.layer.1", "depend on the padding"),
+        ("xlnet", "layer.1", "not one for each token"),
     ],
 )
 def test_texts_that_cannot_be_divided(model_type: str, start: str, reason: str) -> None:

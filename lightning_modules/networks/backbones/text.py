@@ -151,7 +151,12 @@ class TextEncoder(nn.Module):
             msg = "the states of its tokens depend on the padding, which is not stored"
             raise CannotDivideError(msg)
         if layer not in self._parts:
-            self._parts[layer] = divide(self.model, layer, recorded or self.record())
+            recorded = recorded or self.record()
+            parts = divide(self.model, layer, recorded)
+            if parts.state[:2] != recorded.probes[-1].sizes:
+                msg = f"{layer} receives states of shape {[*parts.state]}, not one for each token"
+                raise CannotDivideError(msg)
+            self._parts[layer] = parts
         return self._parts[layer]
 
     def prefix_cost(self, layer: str) -> PrefixCost:
@@ -164,9 +169,6 @@ class TextEncoder(nn.Module):
         mask = batch["attention_mask"]
         run = partial(self._run, batch["input_ids"], mask)
         state = self.parts(layer).until(self.model, run)
-        if state.shape[:2] != mask.shape:
-            msg = f"{layer} receives states of shape {[*state.shape]}, not one for each token"
-            raise CannotDivideError(msg)
         return Features(state, mask.sum(dim=1))
 
     def forward_from(self, layer: str, state: Features) -> Features:

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -121,12 +121,14 @@ class TwoParts:
         stand_ins: Modules that run before the layer -> the shapes of the outputs of each call.
         later: Names of the modules that run from the layer on only.
         parameters_before: Number of parameters of the modules that have stand-ins.
+        state: Shape of the input of the layer on the last probe.
     """
 
     layer: str
     stand_ins: Mapping[str, Sequence[Any]]
     later: tuple[str, ...]
     parameters_before: int
+    state: tuple[int, ...] = ()
 
     def until(self, model: nn.Module, run: Run) -> Tensor:
         """Run the network up to the layer and return the layer's input."""
@@ -228,11 +230,11 @@ def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
         for runs in (_reads_nothing, _has_no_parameters):
             try:
                 parts = _parts(model, layer, recorded, runs)
-                _check(model, parts, recorded)
+                state = _check(model, parts, recorded)
             except CannotDivideError as error:
                 reason = str(error)
             else:
-                return parts
+                return replace(parts, state=tuple(state.shape))
     raise CannotDivideError(reason)
 
 
@@ -332,8 +334,12 @@ def _outermost(names: set[str]) -> set[str]:
     return {name for name in names if not any(ancestor in names for ancestor in ancestors(name))}
 
 
-def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> None:
-    """Raise `CannotDivideError` unless both parts equal the whole, to the last bit."""
+def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> Tensor:
+    """Return the state between the parts.
+
+    Raises:
+        CannotDivideError: Unless both parts equal the whole, to the last bit.
+    """
     probe, expected = recorded.probes[-1], recorded.outputs[-1]
     state = parts.until(model, probe.run)
     if not state.is_floating_point():
@@ -351,6 +357,7 @@ def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> None:
     if not torch.equal(found, expected):
         msg = f"more than one tensor passes from the layers before {parts.layer} to the others"
         raise CannotDivideError(msg)
+    return state
 
 
 def _since(
@@ -420,7 +427,7 @@ def first_tensor(
 
 
 class _Unknown:
-    """An output that is neither a tensor nor a collection of tensors."""
+    """An output that is no tensor, and differs between probes or is not a plain value."""
 
 
 def _shapes(output: Any) -> Any:  # noqa: ANN401 - a nested output
@@ -432,7 +439,7 @@ def _shapes(output: Any) -> Any:  # noqa: ANN401 - a nested output
     if isinstance(output, list | tuple):
         shapes = [_shapes(value) for value in output]
         return shapes if isinstance(output, list) else tuple(shapes)
-    return output if output is None else _Unknown()
+    return output if output is None or isinstance(output, bool | int | str) else _Unknown()
 
 
 def _fitted(outputs: Sequence[Any], sizes: Sequence[Sizes], name: str) -> Any:  # noqa: ANN401 - a nested output
@@ -444,7 +451,7 @@ def _fitted(outputs: Sequence[Any], sizes: Sequence[Sizes], name: str) -> Any:  
         return {key: _fitted([o[key] for o in outputs], sizes, name) for key in first}
     if isinstance(first, list | tuple):
         return type(first)(_fitted(each, sizes, name) for each in zip(*outputs, strict=True))
-    return first
+    return first if all(output == first for output in outputs) else _Unknown()
 
 
 def _factor(dims: Sequence[int], sizes: Sequence[Sizes], name: str) -> tuple[int, tuple[int, ...]]:
