@@ -33,6 +33,7 @@ from lightning_modules.networks.freezing.prefix import find_cut
 from run_folders.errors import brief
 
 _FROZEN = 2 / 3  # of the parameters
+_LEAST = 0.05  # share of the multiplications that is worth a cache
 _TOKENS = 9
 _MOST = 150_000_000  # parameters of a network that is tried
 
@@ -106,6 +107,8 @@ def _divided(family: str, name: str, features: Any) -> tuple[str, bool]:  # noqa
         return f"| {family} | {name} | no: {cut} | | |", False
     cost, equal = cut.cost(features), _equal(features, cut)
     share = cost.share if cost else 1.0
+    if share < _LEAST:
+        return f"| {family} | {name} | no: only before {cut.layer}, {share:.0%} | | |", False
     return f"| {family} | {name} | {cut.layer} | {share:.0%} | {'yes' if equal else 'no'} |", equal
 
 
