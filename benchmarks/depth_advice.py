@@ -5,9 +5,10 @@
 Texts: the COVID-19 tweets with MiniLM. Images: CIFAR-10 with EfficientNet-Lite0. Every rung of a
 ladder is trained and tested with each seed, and so is the layer that the probe advises. The advice
 of the ladder is read from the same runs: the rungs up to the first that is not better are those
-that `depth=ladder` trains. The regret of an advice is the test accuracy of the best rung minus that of
-the advised one. The best rung is the one with the highest mean on test, so the regret is slightly
-too large. Its interval is a percentile bootstrap over test samples, with the seeds as they are.
+that `depth=ladder` trains. The regret of an advice is the test accuracy of the best rung minus that
+of the advised one. The best rung is the one with the highest mean on test, so the regret is
+slightly too large. Its interval is a percentile bootstrap over test samples, with the seeds as they
+are.
 """
 
 import argparse

@@ -100,6 +100,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         test_data: File or folder that is read in place of the test split; set before `setup`.
         start_epoch: Epoch at which training starts. Lightning creates the first iterator before it
             calls `set_epoch`, so a resumed run has to set this attribute.
+        samples: Split -> how many of its samples are used, evenly spaced; set before `setup`.
         repeats_batches: Whether every epoch has the training batches of the first one, as
             `trainer.overfit_batches` needs.
         batch_size, eval_batch_size: Batch size in training, and in validation and test.
@@ -135,6 +136,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         self.test_fraction = test_fraction
         self.bad_rows: list[BadRow] = []
         self.splits: dict[str, _Split] = {}
+        self.samples: Mapping[str, int] = {}
         self.stored: dict[str, StoredFeatures] = {}
 
     @classmethod
@@ -258,7 +260,10 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                 ", ".join(unseen[:_MAX_NAMED]),
                 f" and {more} more classes" if more > 0 else "",
             )
-        self.splits = {name: splits[name] for name in self.splits_to_read}
+        limits = self.samples if self.test_data is None else {}
+        self.splits = {
+            name: _evenly_spaced(splits[name], limits.get(name)) for name in self.splits_to_read
+        }
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
             count = (
@@ -391,3 +396,11 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
     def incompatibilities(self, limits: Mapping[str, int | None]) -> list[str]:  # noqa: ARG002 - for subclasses
         """Return one line for each property of the data that exceeds a limit of the backbone."""
         return []
+
+
+def _evenly_spaced(split: _Split, count: int | None) -> _Split:
+    """Return a split with so many of its samples, in their order; None keeps all."""
+    total = len(split)
+    if count is None or count >= total:
+        return split
+    return split.take([total * i // count for i in range(count)])

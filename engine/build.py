@@ -67,6 +67,7 @@ def build(cfg: DictConfig, folder: RunFolder, checkpoint: Path | None = None) ->
         datamodule.use_backbone_of(source.data_state)
     trained = ("train", "val") if cfg.train else ()
     datamodule.splits_to_read = (*trained, *(("test",) if cfg.test else ()))
+    datamodule.samples = cfg.get("samples") or {}
     datamodule.repeats_batches = bool(cfg.trainer.get("overfit_batches"))
     datamodule.setup()
     task: Task = build_object(cfg, "model", **({"backbone": source.values} if source else {}))

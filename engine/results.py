@@ -1,9 +1,11 @@
 """Write the results of a finished stage to the run folder, and print a summary."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +14,11 @@ from engine.build import RunObjects
 from engine.kinds.base import results_of
 from engine.trained_run import TrainedRun
 from lightning_modules.base import Task
+from lightning_modules.callbacks.epoch_timer import EpochTimer
 from run_folders.errors import one_line
 from run_folders.files import write_atomically
 from run_folders.kinds import metric_text, shown_in
+from run_folders.memory import peak_memory
 from run_folders.run_folder import RunFolder
 
 
@@ -70,6 +74,34 @@ def seconds(
         "test": test and round(test, 3),
         "epoch_mean": mean,
         "features": features and round(features, 3),
+    }
+
+
+def measured(
+    folder: RunFolder, objects: RunObjects, times: dict[str, Any], start: float
+) -> dict[str, Any]:
+    """Return the parts `seconds` and `bytes` of metrics.json.
+
+    Args:
+        folder: The run folder.
+        objects: The run's objects.
+        times: What `seconds` returned.
+        start: When the run started, by `time.perf_counter`.
+    """
+    callbacks = objects.trainer.callbacks  # type: ignore[attr-defined]
+    steps = next((c.steps for c in callbacks if isinstance(c, EpochTimer)), [])
+    files = [path for path in (folder.path / "checkpoints").rglob("*") if path.is_file()]
+    return {
+        "seconds": {
+            **times,
+            "steps": [round(step, 6) for step in steps],
+            "total": round(time.perf_counter() - start, 3),
+        },
+        "bytes": {
+            "host": peak_memory(),
+            "device": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "checkpoints": sum(path.stat().st_size for path in files),
+        },
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from engine.config.instantiating import build_object
 from engine.config.recorded import write_config
 from engine.config.settling import settle
 from engine.config.validation.validate import validate
+from engine.cost.cost import print_cost
+from engine.cost.estimate import estimate
 from engine.depth.study import DepthStudy, StudyRequest
 from engine.feature_cache.cache_plan import CachePlan
 from engine.feature_cache.filling import fill_cache
@@ -47,6 +50,7 @@ from engine.publishing.publish import publish
 from engine.recording import closing_loggers, recording_end
 from engine.results import (
     count_parameters,
+    measured,
     print_results,
     seconds,
     task_loss,
@@ -95,6 +99,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     Returns:
         The best value of the monitored metric, for sweeps; None if nothing was trained.
     """
+    start = time.perf_counter()
     shown = console(width=None if sys.stdout.isatty() else 120, quiet=not folder.writes)
     with recording_end(cfg, folder):
         translate_model(cfg)
@@ -111,11 +116,15 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         print_plan(plan, shown)
         if cache_plan.line():
             log.info(cache_plan.line())
+        if cfg.plan == "cost" or (cfg.estimate and folder.writes):
+            cost = estimate(cfg, plan, data, cache_plan)
+            print_cost(cost, shown)
+            plan["estimate"] = asdict(cost)
         if cfg.plan:
             return None
         _write_start(cfg, folder, objects, plan, data, resuming=cfg.ckpt_path is not None)
         if cfg.get("depth"):
-            return _study(cfg, folder, objects, shown)
+            return _study(cfg, folder, objects, shown, start)
         with closing_loggers(objects.trainer):
             start_loggers(cfg, folder, objects.trainer)
             features_seconds = None
@@ -131,7 +140,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
             test_seconds = _test(cfg, folder, objects, metrics) if cfg.test else None
             metrics["loss"] = task_loss(objects.task)
             metrics["parameters"] = count_parameters(objects.task)
-            metrics["seconds"] = seconds(folder.read_history(), test_seconds, features_seconds)
+            times = seconds(folder.read_history(), test_seconds, features_seconds)
+            metrics |= measured(folder, objects, times, start)
             folder.write_json("metrics.json", metrics)
             folder.write_status("running", "report")
             if folder.writes:
@@ -143,10 +153,16 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     return score
 
 
-def _study(cfg: DictConfig, folder: RunFolder, objects: RunObjects, shown: Console) -> float:
+def _study(
+    cfg: DictConfig, folder: RunFolder, objects: RunObjects, shown: Console, start: float
+) -> float:
     """Answer how deep to thaw, in place of training; return the accuracy on validation."""
     study: DepthStudy = build_object(cfg, "depth")
     score = study.run(StudyRequest(cfg, folder, objects, run))
+    metrics = folder.read_json("metrics.json")
+    folder.write_json(
+        "metrics.json", metrics | measured(folder, objects, metrics["seconds"], start)
+    )
     folder.write_status("running", "report")
     write_report(folder.path)
     folder.write_status("finished", "report")

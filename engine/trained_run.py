@@ -176,5 +176,6 @@ def restored_data(cfg: DictConfig, state: dict[str, Any]) -> TransferDataModule[
     """
     known = {"class_list": state["class_list"]} if "class_list" in state else {}
     datamodule: TransferDataModule[Any] = build_object(cfg, "data", **known)
+    datamodule.samples = cfg.get("samples") or {}
     datamodule.load_state_dict(state)
     return datamodule

@@ -7,6 +7,7 @@ import jinja2
 import pandas as pd
 
 from reports import plots
+from reports.cost import estimate_rows
 from reports.depth import study_context
 from reports.kinds.base import page_of_run
 from reports.record import RunRecord, read_run
@@ -74,6 +75,7 @@ def write_report(path: Path) -> Path:
                 "run": run,
                 "main": metric_of(kind_named(run.kind).headline) if run.kind else None,
                 "study": study_context(run),
+                "estimate": estimate_rows(run),
                 "curves": _curves(run),
                 "seconds_plot": _seconds_plot(run),
                 "sample_noun": page.sample_noun,

@@ -1,6 +1,8 @@
-"""The free memory, and files of weights that would exceed it. Standard library only."""
+"""The free and the peak memory, and files of weights that exceed it. Standard library only."""
 
 import os
+import resource
+import sys
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from run_folders.errors import brief
 from run_folders.untrusted import MAX_JSON, DamagedFileError, damaged
 
+_STATUS = Path("/proc/self/status")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")  # the limit of a container
 # The files of its limit, its use and the parts of its use: cgroup version 2, and version 1.
@@ -32,6 +35,15 @@ def free_memory() -> int:
             cached = sum(int(sizes[key]) for key in _CACHED)
             found.append(int(limit) - int(used) + cached)
     return max(0, min(found))
+
+
+def peak_memory() -> int:
+    """Return the peak of this process's resident memory in bytes."""
+    with suppress(OSError, ValueError, KeyError):  # another system
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(lines["VmHWM"].removesuffix("kB")) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def check_archive(path: Path, advice: str) -> None:

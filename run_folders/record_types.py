@@ -51,6 +51,27 @@ class Seconds(TypedDict):
     test: float | None
     epoch_mean: float | None
     features: NotRequired[float | None]
+    total: NotRequired[float]
+    steps: NotRequired[list[float]]
+
+
+class Memory(TypedDict):
+    """Peaks of memory and the size of checkpoints in bytes."""
+
+    host: int
+    device: int | None
+    checkpoints: int
+
+
+class Estimate(TypedDict):
+    """What was measured before a run: seconds and bytes; see `engine.cost.estimate.Cost`."""
+
+    epoch: float
+    total: float
+    host: int
+    device: int | None
+    cache: int
+    checkpoints: int
 
 
 class Metrics(TypedDict):
@@ -63,6 +84,7 @@ class Metrics(TypedDict):
     loss: NotRequired[str]
     parameters: Counts
     seconds: Seconds
+    bytes: NotRequired[Memory]
 
 
 class PlanRow(TypedDict):
@@ -124,6 +146,7 @@ class Plan(TypedDict):
     max_steps: NotRequired[float | None]
     overfit_batches: NotRequired[float]
     ended: NotRequired[str]
+    estimate: NotRequired[Estimate]
 
 
 class ProbedState(TypedDict):

@@ -13,6 +13,14 @@ class Cache(TypedDict, total=False):
     max_gb: Annotated[float, Interval(gt=0, le=1e9)]
 
 
+class Samples(TypedDict, total=False):
+    """The key `samples`."""
+
+    train: Annotated[int, Ge(1)]
+    val: Annotated[int, Ge(1)]
+    test: Annotated[int, Ge(1)]
+
+
 class Sweep(TypedDict, total=False):
     """The key `sweep`."""
 
@@ -37,7 +45,9 @@ class Root(TypedDict, total=False):
     train: bool
     test: bool
     ckpt_path: str | None
-    plan: bool
+    plan: bool | Literal["cost"]
+    estimate: bool
+    samples: Samples | None
     cache: Cache
     sweep: Sweep
 

@@ -8,6 +8,7 @@ from run_folders.nested import value_at
 
 _MAX_SEED = 2**32 - 1
 _LARGEST_GB = 1e9
+_SPLITS = ("train", "val", "test")
 
 
 def seed_faults(values: dict[str, Any]) -> Iterator[Fault]:
@@ -21,10 +22,29 @@ def seed_faults(values: dict[str, Any]) -> Iterator[Fault]:
 
 def switch_faults(values: dict[str, Any]) -> Iterator[Fault]:
     """Check that each step of a run is switched on or off."""
-    for key in ("plan", "train", "test"):
+    for key in ("plan", "estimate", "train", "test"):
         value = values.get(key)
-        if not isinstance(value, bool):
-            yield key, f"received {value!r}; choose true or false"
+        if not isinstance(value, bool) and (key, value) != ("plan", "cost"):
+            options = "true, false or cost" if key == "plan" else "true or false"
+            yield key, f"received {value!r}; choose {options}"
+
+
+def samples_faults(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that `samples` limits known splits to numbers of samples."""
+    samples = values.get("samples")
+    if samples is None:
+        return
+    if not isinstance(samples, dict):
+        yield (
+            "samples",
+            f"received {samples!r}; a mapping such as {{train: 1000}} is needed",
+        )
+        return
+    for split, count in samples.items():
+        if split not in _SPLITS:
+            yield f"samples.{split}", f"unknown split; choose {', '.join(_SPLITS)}"
+        elif not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            yield f"samples.{split}", f"received {count!r}; a whole number from 1 is needed"
 
 
 def weights_faults(values: dict[str, Any]) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from engine.config.validation.model import choice_faults, kind_faults, part_faul
 from engine.config.validation.monitor import mode_faults, monitor_faults
 from engine.config.validation.run import (
     cache_faults,
+    samples_faults,
     seed_faults,
     study_faults,
     switch_faults,
@@ -34,6 +35,7 @@ _CHECKS: tuple[Callable[[dict[str, Any]], Iterator[Fault]], ...] = (
     length_faults,
     mode_faults,
     switch_faults,
+    samples_faults,
     weights_faults,
     cache_faults,
     untrained_faults,

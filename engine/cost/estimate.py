@@ -1,0 +1,172 @@
+"""Estimate seconds, memory and disk of a run from the same run on a small part of its data."""
+
+import math
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from engine.command_line.commands import process_command
+from engine.config.errors import ConfigError
+from engine.cost.cost import Cost, costs_of_jobs
+from engine.feature_cache.cache_plan import CachePlan
+from run_folders.run_folder import RunFolder
+
+_STEPS, _EVAL_BATCHES = 8, 3
+_EPOCHS = 3  # the first one warms up, the others are measured
+_LEAST = 60  # samples of a split, so that every class has some
+
+
+def estimate(
+    cfg: DictConfig, plan: Mapping[str, Any], data: Mapping[str, Any], cache_plan: CachePlan
+) -> Cost:
+    """Run the job on a small part of its data in a child process, and scale what it took.
+
+    The child has its own folder and feature cache, which are removed.
+
+    Args:
+        cfg: The settled config.
+        plan: The content of plan.json.
+        data: The datamodule's description of its splits.
+        cache_plan: The plan of the feature cache.
+
+    Raises:
+        ConfigError: If the child fails; the message is its error.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="thaw_cost_"))
+    try:
+        _run_small(cfg, plan, cache_plan, folder)
+        small = RunFolder(folder / "run")
+        runs = sorted(small.rungs.glob("*/metrics.json")) or [small.path / "metrics.json"]
+        costs: list[Cost] = [
+            _scaled(RunFolder(path.parent), plan, data, cache_plan) for path in runs
+        ]
+        cost = reduce(Cost.__add__, costs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    costs_of_jobs.append(cost)
+    return cost
+
+
+def _run_small(
+    cfg: DictConfig, plan: Mapping[str, Any], cache_plan: CachePlan, folder: Path
+) -> None:
+    """Run the job in a child process on a few batches of each split."""
+    batch = int(cfg.data.get("batch_size") or 1)
+    evaluated = int(cfg.data.get("eval_batch_size") or batch)
+    steps = _STEPS * int(cfg.trainer.get("accumulate_grad_batches") or 1)
+    wanted = {
+        "train": max(_LEAST, steps * batch),
+        "val": max(_LEAST, _EVAL_BATCHES * evaluated),
+        "test": max(_LEAST, _EVAL_BATCHES * evaluated),
+    }
+    samples = {name: min(wanted[name], count) for name, count in plan["samples"].items()}
+    stages = [stage["epoch"] for stage in plan["stages"]]
+    epochs = min(max(_EPOCHS, max(stages, default=0) + 2), _epochs(plan))
+    overrides = [
+        "plan=false",
+        "estimate=false",
+        f"samples={{{', '.join(f'{name}: {count}' for name, count in samples.items())}}}",
+        f"trainer.max_epochs={epochs}",
+        f"cache.dir={folder / 'features'}",
+        "logger=none",
+    ]
+    if cfg.get("depth"):
+        overrides += ["depth.every_rung=true"] if "every_rung" in cfg.depth else []
+    else:
+        overrides.append(f"cache.features={str(cache_plan.cut is not None).lower()}")
+    command = [*process_command(folder / "run", None), *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
+        msg = f"plan=cost: the measured run failed: {reason}"
+        raise ConfigError(msg)
+
+
+def _scaled(
+    run: RunFolder, plan: Mapping[str, Any], data: Mapping[str, Any], cache_plan: CachePlan
+) -> Cost:
+    """Return the cost of the whole run from a run on a part of the data."""
+    metrics, own_plan = run.read_json("metrics.json"), run.read_json("plan.json")
+    own_data = run.read_json("provenance.json")["data"]
+    seconds, history = metrics["seconds"], run.read_history()
+    ratio = {
+        split: _amount(data[split]) / _amount(own_data[split])
+        for split in plan["samples"]
+        if split in own_data
+    }
+    val, test = ratio.get("val", 1.0), ratio.get("test", ratio.get("val", 1.0))
+    features = seconds.get("features") or 0.0
+    every = [(_amount(data[split]), _amount(own_data[split])) for split in ratio]
+    whole_pass = features * sum(full for full, _ in every) / sum(part for _, part in every)
+    if not history:  # a study without training
+        fit, epoch, own_fit = seconds["fit"] * ratio["train"], 0.0, seconds["fit"]
+        predicted = own_predicted = 0.0
+    else:
+        times = [
+            _epoch(row, step, plan, own_plan, ratio["train"], val)
+            for row, step in zip(history, seconds["steps"], strict=True)
+        ]
+        known = [times[min(max(e, 1), len(times) - 1)] for e in range(_epochs(plan))]
+        fit, epoch, own_fit = sum(known), times[-1], seconds["fit"]
+        own_predicted = float(history[-1]["seconds"]) - float(history[-1]["train/seconds"])
+        predicted = own_predicted * val
+    own_test = seconds.get("test") or 0.0
+    rest = seconds["total"] - own_fit - features - own_predicted - own_test
+    sizes = metrics["bytes"]
+    return Cost(
+        epoch=epoch,
+        total=max(0.0, rest) + whole_pass + fit + predicted + own_test * test,
+        host=sizes["host"],
+        device=sizes["device"],
+        cache=cache_plan.bytes,
+        checkpoints=sizes["checkpoints"],
+    )
+
+
+def _epoch(
+    row: Mapping[str, str],
+    step: float,
+    plan: Mapping[str, Any],
+    own_plan: Mapping[str, Any],
+    train: float,
+    val: float,
+) -> float:
+    """Return the seconds of a whole epoch.
+
+    Args:
+        row: The epoch in the history of the measured run.
+        step: Its mean seconds of a step.
+        plan: The plan of the whole run.
+        own_plan: The plan of the measured run.
+        train: How many times the samples, or tokens, of train the whole run has.
+        val: The same of val.
+    """
+    batches, own_batches = plan["batches_per_epoch"], own_plan["batches_per_epoch"]
+    fixed = max(0.0, float(row["train/seconds"]) - step * own_batches)
+    # A step takes as long as its padded tokens, if there are any; samples otherwise.
+    padding, own_padding = plan["padding_share"] or 0.0, own_plan["padding_share"] or 0.0
+    amount = train * (1 - own_padding) / (1 - padding) * own_batches
+    steps = amount if plan["padding_share"] is not None else batches
+    validation = float(row["seconds"]) - float(row["train/seconds"])
+    whole: float = fixed + step * steps + validation * val
+    return whole
+
+
+def _amount(facts: Mapping[str, Any]) -> float:
+    """Return the number of tokens of a split, or of samples."""
+    return float(facts.get("tokens") or facts["rows"])
+
+
+def _epochs(plan: Mapping[str, Any]) -> int:
+    """Return the number of epochs of the whole training."""
+    ends = [plan["max_epochs"]] if plan["max_epochs"] not in (None, -1) else []
+    if plan["max_steps"] and plan["max_steps"] > 0:
+        ends.append(math.ceil(plan["max_steps"] / max(1, plan["batches_per_epoch"])))
+    return int(min(ends, default=_EPOCHS))
