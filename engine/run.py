@@ -117,7 +117,9 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         if cache_plan.line():
             log.info(cache_plan.line())
         if cfg.plan == "cost" or (cfg.estimate and folder.writes):
+            before = time.perf_counter()
             cost = estimate(cfg, plan, data, cache_plan)
+            start += time.perf_counter() - before  # not a part of the run
             print_cost(cost, shown)
             plan["estimate"] = asdict(cost)
         if cfg.plan:

@@ -212,7 +212,7 @@ def test_the_command_writes_the_schemas_of_a_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert write_schemas.main([str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"16 schemas written to {tmp_path / 'schemas'}\n"
+    assert capsys.readouterr().out == f"17 schemas written to {tmp_path / 'schemas'}\n"
     assert {file.name for file in (tmp_path / "schemas").iterdir()} == written().keys()
     assert write_schemas.main([str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'} is not a folder; name")

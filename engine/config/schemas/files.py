@@ -20,6 +20,8 @@ _NODES = {
     **{key: key for key in KEYS if key != "hydra"},
     **{part: f"model.{part}" for part in sorted(PARTS)},
 }
+# Nodes that a file may leave empty, so that nothing is built.
+_MAY_BE_EMPTY = ("depth",)
 # Groups whose files are never nodes, and the file of the whole config.
 _WHOLE = ("experiment", "sweep", "debug", "train")
 
@@ -90,5 +92,7 @@ def _group(node: str, known: Collection[str]) -> Schema:
     if f"{node}.complete" in known:
         inherits = {"required": ["defaults"]}
         schema = {"allOf": [schema, {"if": inherits, "else": _reference(f"{node}.complete")}]}
+    if node in _MAY_BE_EMPTY:
+        schema = {"anyOf": [{"maxProperties": 0}, schema]}
     whole = [{"required": [key]} for key in (*KEYS, "cache") if key not in refused]
     return {"if": {"anyOf": whole}, "then": _reference("config"), "else": schema}
