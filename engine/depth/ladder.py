@@ -13,12 +13,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.table import Table
 
 from engine.config.errors import ConfigError
-from engine.depth.rungs import Rung, rungs_of
+from engine.depth.rungs import ALL, Rung, rungs_of
 from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
+from engine.feature_cache.filling import fill_together
+from engine.feature_cache.planning import plan_cache
+from engine.feature_cache.store import StoreError
 from engine.processes.terminal import console
-from lightning_modules.networks.backbones.features import HEAD
+from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
+from lightning_modules.networks.backbones.features import FEATURES, HEAD
 from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.freezing.layers import parameters_from
+from lightning_modules.networks.freezing.plan import FreezingPlan
 from reports.climbing import Climbed, Correct, climb, read_rung
 from run_folders.errors import near_names
 from run_folders.run_folder import RunFolder
@@ -39,6 +44,7 @@ class _Ladder:
         configs: The config of the run of each.
         chosen: Index of the chosen rung; see `reports.climbing.climb`.
         stopped: Why no further rung was trained; empty while it goes on.
+        features: Seconds of the pass that computed the features of all rungs.
     """
 
     rungs: list[tuple[Climbed, Correct]] = field(default_factory=list)
@@ -46,11 +52,12 @@ class _Ladder:
     configs: list[DictConfig] = field(default_factory=list)
     chosen: int = 0
     stopped: str = ""
+    features: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """Seconds spent on all rungs."""
-        return sum(row.seconds for row in self.rows)
+        """Seconds spent on features and on all rungs."""
+        return self.features + sum(row.seconds for row in self.rows)
 
 
 class DepthLadder(DepthStudy):
@@ -93,6 +100,9 @@ class DepthLadder(DepthStudy):
         if self.rung is not None:
             return self._only(request, rungs)
         ladder = _Ladder()
+        if not self.warm_start:
+            request.folder.write_status("running", "features")
+            ladder.features = self._computed_together(request, rungs)
         for rung in rungs:
             ladder.stopped = self._limit(ladder, request, rung)
             if ladder.stopped:
@@ -105,7 +115,7 @@ class DepthLadder(DepthStudy):
         self._write(request, ladder)
         test = _tested(request, ladder.configs[ladder.chosen], chosen)
         self._write(request, ladder, test)
-        seconds = {"states": 0.0, "probes": ladder.seconds}
+        seconds = {"states": ladder.features, "probes": ladder.seconds - ladder.features}
         write_study_metrics(request, {"acc": chosen.acc}, seconds)
         _print(ladder, test)
         return chosen.acc
@@ -121,6 +131,30 @@ class DepthLadder(DepthStudy):
         request.train(config, request.folder, None)
         metrics = request.folder.read_json("metrics.json")
         return float(metrics["val"]["acc"])
+
+    def _computed_together(self, request: StudyRequest, rungs: Sequence[Rung]) -> float:
+        """Compute the features that the rungs cache in one pass, and return its seconds.
+
+        A rung that is never trained then has features in the cache for nothing, which costs disk
+        but no time. If all do not fit there, each rung computes its own.
+        """
+        task, before = request.objects.task, request.objects.task.freezing
+        plans = []
+        try:
+            for rung in rungs:
+                if rung.start_layer == ALL:
+                    continue
+                head = rung.start_layer is None
+                plan = FreezingPlan({FEATURES: None}) if head else None
+                task.set_freezing_plan(plan or LayerUnfreezing(rung.start_layer).plan(task.network))
+                config = self._config(request, rung, _Ladder())
+                plans.append(plan_cache(config, request.objects, None))
+            return fill_together(plans, request.objects)
+        except StoreError as error:
+            log.warning("the features of all rungs are not computed together: %s", error)
+            return 0.0
+        finally:
+            task.set_freezing_plan(before)
 
     def _limit(self, ladder: _Ladder, request: StudyRequest, rung: Rung) -> str:
         """Return which budget forbids to train a rung; empty if none does."""
@@ -176,7 +210,10 @@ class DepthLadder(DepthStudy):
         record = {
             "study": "ladder",
             "samples": {split: counts[split] for split in ("train", "val")},
-            "seconds": {"rungs": round(ladder.seconds, 3)},
+            "seconds": {
+                "features": round(ladder.features, 3),
+                "rungs": round(ladder.seconds - ladder.features, 3),
+            },
             "significance": self.significance,
             "warm_start": self.warm_start,
             "rungs": [asdict(row) for row in ladder.rows],

@@ -1,9 +1,9 @@
 """Computation of features: one pass of a split through the frozen part of a network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -46,28 +46,43 @@ def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -
 
 
 def compute_features(
-    cut: Cut, objects: RunObjects, source: FeatureInput, name: str, out: StoredFeatures
+    cuts: Mapping[str, Cut],
+    objects: RunObjects,
+    source: FeatureInput,
+    name: str,
+    out: Mapping[str, StoredFeatures],
 ) -> None:
     """Compute the features of a split, in the batches and the precision of an evaluation.
 
     Args:
-        cut: The cut; only the layers before it run.
+        cuts: Key -> cut. Only the layers before it run; with several, one pass computes all.
         objects: The run's objects. The trainer sets the device and the precision.
         source: The input of the network.
         name: The name of the split, for the progress bar.
-        out: The features, which are filled in place.
+        out: The features of some of the cuts by key, all of the same views, filled in place.
     """
+    task, views = objects.task, next(iter(out.values())).views
+    wanted = {key: cuts[key] for key in out}
     with (
-        in_evaluation(objects.task, objects.trainer),
-        progress(f"features of {name}", out.views * len(source.positions), "batches") as advance,
+        in_evaluation(task, objects.trainer),
+        progress(f"features of {name}", views * len(source.positions), "batches") as advance,
     ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
             prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
-            for view in range(out.views):
-                viewed = on_device(objects.task, source.view(prepared, view))
-                output = cut.prefix(objects.task.features, viewed)
-                out.put(torch.as_tensor(positions), view, output.values.cpu())
+            for view in range(views):
+                viewed = on_device(task, source.view(prepared, view))
+                for key, values in _outputs(wanted, task, viewed).items():
+                    out[key].put(torch.as_tensor(positions), view, values.cpu())
                 advance(1)
+
+
+def _outputs(cuts: Mapping[str, Cut], task: Task, batch: Any) -> dict[str, Tensor]:  # noqa: ANN401 - each dataset has its batch type
+    """Return the output at each cut for a batch, from one pass."""
+    if len(cuts) == 1:
+        return {key: cut.prefix(task.features, batch).values for key, cut in cuts.items()}
+    layers = [cut.layer for cut in cuts.values() if cut.layer is not None]
+    found = cast(Any, task.features).layer_features(layers, batch)
+    return {key: found[cut.layer].values for key, cut in cuts.items()}
 
 
 def on_device(task: Task, batch: Any) -> Any:  # noqa: ANN401 - each dataset has its batch type

@@ -316,3 +316,27 @@ def test_a_power_law_is_found_again(law: PowerLaw) -> None:
     assert high - low < 0.01  # validation is the only source of error
     _, wide_low, wide_high = extrapolate(sizes, exact, 400, 2000, seed=0)
     assert wide_high - wide_low > 3 * (high - low)
+
+
+def test_one_pass_computes_the_features_of_all_rungs(train: Train, tmp_path: Path) -> None:
+    longer = (*LADDER, "trainer.max_epochs=2", "depth.every_rung=true")
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    ended = train(*longer, f"cache.dir={together}")
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "run"
+    assert depth_of(folder)["seconds"]["features"] > 0
+    for rung in ("0_head", "1_1", "2_2"):
+        features = json.loads((folder / "rungs" / rung / "plan.json").read_text())["features"]
+        assert all(entry["found"] for name, entry in features["splits"].items() if name != "test")
+    # A rung that computes its own features stores the same bytes under the same keys.
+    ended = train(
+        *longer[1:-1],
+        "callbacks=unfreezing", "callbacks.unfreezing.start_layer=encoder.layer.2", f"cache.dir={alone}", "test=false",
+        folder=tmp_path / "one",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    keys = [path.parent.name for path in alone.glob("*/values.bin")]
+    assert len(keys) == 2
+    for key in keys:
+        own = (alone / key / "values.bin").read_bytes()
+        assert own == (together / key / "values.bin").read_bytes()

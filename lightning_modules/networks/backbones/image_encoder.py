@@ -171,6 +171,17 @@ class ImageEncoder(nn.Module):
         parts, run = self.parts(layer), partial(self.model, blank)
         return Features(parts.since(self.model, values, (len(values),), run))
 
+    def layer_features(
+        self, layers: Sequence[str], batch: ImageBatch
+    ) -> dict[str | None, Features]:
+        """Run once, and return the input of each layer and, for None, the output."""
+        found: dict[str | None, list[Tensor]] = {}
+        for pixels in self._chunks(batch):
+            states, features = layer_inputs(self.model, layers, partial(self.model, pixels))
+            for layer, state in (*states.items(), (None, features)):
+                found.setdefault(layer, []).append(state)
+        return {layer: Features(torch.cat(parts)) for layer, parts in found.items()}
+
     def pooled_states(self, layers: Sequence[str], batch: ImageBatch) -> dict[PooledState, Tensor]:
         """Return the inputs of layers and the output, each pooled to vectors [B, C]."""
         found: dict[PooledState, list[Tensor]] = {}

@@ -180,6 +180,14 @@ class TextEncoder(nn.Module):
         parts = self.parts(layer)
         return cast(Features, parts.since(self.model, state.values, (count, tokens), run))
 
+    def layer_features(self, layers: Sequence[str], batch: TextBatch) -> dict[str | None, Features]:
+        """Run once, and return the input of each layer and, for None, the output."""
+        mask = batch["attention_mask"]
+        run = partial(self._run, batch["input_ids"], mask)
+        states, output = layer_inputs(self.model, layers, run)
+        found: dict[str | None, Features] = {None: output}
+        return found | {layer: Features(state, mask.sum(1)) for layer, state in states.items()}
+
     def pooled_states(self, layers: Sequence[str], batch: TextBatch) -> dict[PooledState, Tensor]:
         """Return the inputs of layers and the output, each pooled to vectors [B, C]."""
         mask = batch["attention_mask"]
