@@ -143,7 +143,7 @@ def _trained(
     common: Sequence[str], work: Path, seeds: int, advised: str | None
 ) -> dict[str, Depth]:
     """Train and test every rung, and the advised layer, with each seed."""
-    from engine.depth.rungs import rungs_of
+    from engine.depth.rungs import HEAD, rung_names
     from engine.predict import open_run
     from lightning_modules.networks.freezing.blocks import blocks_of
 
@@ -151,9 +151,12 @@ def _trained(
     if head.state != "finished":
         _train((*common, *overrides_of(None), "seed=1"), head.path)
     encoder: Any = open_run(head.path, "cpu").task.features
-    rungs = {
-        rung.name: rung.start_layer for rung in rungs_of(blocks_of(encoder.model, encoder.record()))
+    blocks = blocks_of(encoder.model, encoder.record())
+    rungs: dict[str, str | None] = {
+        name: blocks[-int(name)].layer if name.isdecimal() else name
+        for name in rung_names(len(blocks))
     }
+    rungs[HEAD] = None
     if advised not in rungs.values():
         rungs[_PROBE] = advised
     depths = {name: Depth(layer) for name, layer in rungs.items()}
@@ -215,7 +218,7 @@ def _climbed(rungs: Mapping[str, Depth], work: Path) -> tuple[list[str], float]:
     """Return the rung that the ladder of each seed chooses, and the seconds of all ladders."""
     chosen, seconds = [], 0.0
     for seed in range(len(next(iter(rungs.values())).runs)):
-        read = [read_rung(n, d.start_layer, d.runs[seed].path, work) for n, d in rungs.items()]
+        read = [read_rung(n, d.runs[seed].path, work) for n, d in rungs.items()]
         for count in range(1, len(read) + 1):
             rows, best = climb(read[:count], _SIGNIFICANCE)
             if not rows[-1].better:

@@ -29,6 +29,7 @@ from engine.config.settling import settle
 from engine.config.validation.validate import validate
 from engine.cost.cost import print_cost
 from engine.cost.estimate import estimate
+from engine.depth.rungs import set_rung
 from engine.depth.study import DepthStudy, StudyRequest
 from engine.feature_cache.cache_plan import CachePlan
 from engine.feature_cache.filling import fill_cache
@@ -104,6 +105,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
     with recording_end(cfg, folder):
         translate_model(cfg)
         validate(cfg)
+        if (cfg.get("depth") or {}).get("rung") is not None:
+            set_rung(cfg, cfg.depth.rung)  # an ordinary run
         print_findings(settle(cfg, folder, ckpt_path, launched_devices()), shown)
         validate(cfg, inferred=True)
         placement(cfg)  # raises its errors before anything is loaded

@@ -50,14 +50,11 @@ class Climbed:
     better: bool = True
 
 
-def read_rung(
-    name: str, start_layer: str | None, folder: Path, ladder: Path
-) -> tuple[Climbed, Correct]:
+def read_rung(name: str, folder: Path, ladder: Path) -> tuple[Climbed, Correct]:
     """Read a finished run as a rung that is not compared yet.
 
     Args:
         name: Its name.
-        start_layer: The first layer that it trains.
         folder: Its run folder.
         ladder: The folder of the ladder or sweep.
 
@@ -66,6 +63,7 @@ def read_rung(
     """
     run = RunFolder(folder)
     metrics, path = run.read_json("metrics.json"), run.predictions_of("val")
+    stages = run.read_json("plan.json")["stages"]
     table = read_parquet(path)
     check_columns(path, table, {"index": int, "label": str, "prediction": str})
     table = table.sort_values("index")
@@ -74,7 +72,7 @@ def read_rung(
     hits, count = int(correct.sum()), len(correct)
     row = Climbed(
         name=name,
-        start_layer=start_layer,
+        start_layer=stages[-1]["start_layer"] if stages else None,
         folder=folder.relative_to(ladder).as_posix(),
         trainable=metrics["parameters"]["trainable"],
         seconds=round(sum(spent), 3),

@@ -241,8 +241,7 @@ def ladders(
     """
     groups: dict[str, list[tuple[Climbed, Correct]]] = {}
     for run, rung, name in zip(runs, rungs, names, strict=True):
-        unfreezing = (run.config.get("callbacks") or {}).get("unfreezing") or {}
-        read = read_rung(rung, unfreezing.get("start_layer"), run.folder, path.resolve())
+        read = read_rung(rung, run.folder, path.resolve())
         groups.setdefault(name, []).append(read)
     found = []
     for name, group in groups.items():

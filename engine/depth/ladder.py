@@ -4,7 +4,8 @@ import copy
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -12,26 +13,23 @@ from annotated_types import Ge, Gt, Interval
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.table import Table
 
-from engine.config.errors import ConfigError
-from engine.depth.rungs import ALL, Rung, rungs_of
+from engine.depth.rungs import ALL, HEAD, rung_names, set_rung
 from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
 from engine.feature_cache.filling import fill_together
 from engine.feature_cache.planning import plan_cache
 from engine.feature_cache.store import StoreError
 from engine.processes.terminal import console
+from engine.results import count_parameters
+from lightning_modules.base import Task
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
-from lightning_modules.networks.backbones.features import FEATURES, HEAD
+from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.freezing.blocks import blocks_of
-from lightning_modules.networks.freezing.layers import parameters_from
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from reports.climbing import Climbed, Correct, climb, read_rung
-from run_folders.errors import near_names
 from run_folders.run_folder import RunFolder
 from run_folders.signatures.checking import check_arguments
 
 log = logging.getLogger(__name__)
-
-_UNFREEZING = "lightning_modules.callbacks.layer_unfreezing.LayerUnfreezing"
 
 
 @dataclass
@@ -80,8 +78,8 @@ class DepthLadder(DepthStudy):
         """Store the settings.
 
         Args:
-            rung: Train only this rung (`head`, 1, 2, 4, ..., `all`), as one job of a sweep; None
-                climbs the ladder.
+            rung: Train only this rung, as a job of a sweep: `head`, a number of blocks, or `all`.
+                The job is then an ordinary run. None climbs the ladder.
             warm_start: Whether a rung starts from the backbone of the rung below.
             significance: A rung is better if the p-value of the paired test is below it.
             seconds: No rung is started after so many seconds of training; None for no limit.
@@ -89,22 +87,19 @@ class DepthLadder(DepthStudy):
             every_rung: Whether to go on after a rung that is not better.
         """
         check_arguments(DepthLadder, locals())
-        self.rung = None if rung is None else str(rung)
         self.warm_start, self.significance = warm_start, significance
         self.seconds, self.parameters, self.every_rung = seconds, parameters, every_rung
 
     def run(self, request: StudyRequest) -> float:
         """Climb the ladder, write depth.json and metrics.json, and test the chosen rung once."""
         encoder = request.encoder
-        rungs = rungs_of(blocks_of(encoder.model, encoder.record()))
-        if self.rung is not None:
-            return self._only(request, rungs)
+        rungs = rung_names(len(blocks_of(encoder.model, encoder.record())))
         ladder = _Ladder()
         if not self.warm_start:
             request.folder.write_status("running", "features")
             ladder.features = self._computed_together(request, rungs)
         for rung in rungs:
-            ladder.stopped = self._limit(ladder, request, rung)
+            ladder.stopped = self._spent(request, rung, ladder)
             if ladder.stopped:
                 break
             self._climb(request, rung, ladder)
@@ -120,80 +115,56 @@ class DepthLadder(DepthStudy):
         _print(ladder, test)
         return chosen.acc
 
-    def _only(self, request: StudyRequest, rungs: Sequence[Rung]) -> float:
-        """Train one rung in the folder of this run, and return its accuracy on validation."""
-        named = {rung.name: rung for rung in rungs}
-        if self.rung not in named:
-            near = near_names(str(self.rung), list(named)) or list(named)
-            msg = f"depth.rung: received {self.rung!r}; this backbone has {', '.join(near)}"
-            raise ConfigError(msg)
-        config = self._config(request, named[self.rung], _Ladder())
-        request.train(config, request.folder, None)
-        metrics = request.folder.read_json("metrics.json")
-        return float(metrics["val"]["acc"])
-
-    def _computed_together(self, request: StudyRequest, rungs: Sequence[Rung]) -> float:
+    def _computed_together(self, request: StudyRequest, rungs: Sequence[str]) -> float:
         """Compute the features that the rungs cache in one pass, and return its seconds.
 
         A rung that is never trained then has features in the cache for nothing, which costs disk
         but no time. If all do not fit there, each rung computes its own.
         """
-        task, before = request.objects.task, request.objects.task.freezing
         plans = []
-        try:
-            for rung in rungs:
-                if rung.start_layer == ALL:
-                    continue
-                head = rung.start_layer is None
-                plan = FreezingPlan({FEATURES: None}) if head else None
-                task.set_freezing_plan(plan or LayerUnfreezing(rung.start_layer).plan(task.network))
+        for rung in rungs[:-1]:  # the last one trains all layers
+            with _freezing(request.objects.task, rung):
                 config = self._config(request, rung, _Ladder())
                 plans.append(plan_cache(config, request.objects, None))
+        try:
             return fill_together(plans, request.objects)
         except StoreError as error:
             log.warning("the features of all rungs are not computed together: %s", error)
             return 0.0
-        finally:
-            task.set_freezing_plan(before)
 
-    def _limit(self, ladder: _Ladder, request: StudyRequest, rung: Rung) -> str:
+    def _spent(self, request: StudyRequest, rung: str, ladder: _Ladder) -> str:
         """Return which budget forbids to train a rung; empty if none does."""
         if not ladder.rows:
             return ""
         if self.seconds is not None and ladder.seconds >= self.seconds:
             return f"the budget of depth.seconds={self.seconds:g} is spent"
-        count = _trainable(request, rung)
-        if self.parameters is not None and count > self.parameters:
-            return f"rung {rung.name} trains {count:,} parameters, above depth.parameters"
+        if self.parameters is None:
+            return ""
+        with _freezing(request.objects.task, rung):
+            count = count_parameters(request.objects.task)["trainable"]
+        if count > self.parameters:
+            return f"rung {rung} trains {count:,} parameters, above depth.parameters"
         return ""
 
-    def _climb(self, request: StudyRequest, rung: Rung, ladder: _Ladder) -> None:
+    def _climb(self, request: StudyRequest, rung: str, ladder: _Ladder) -> None:
         """Train a rung unless it was trained before, compare it, and decide whether to go on."""
-        folder = RunFolder(request.folder.rungs / f"{len(ladder.rows)}_{rung.name}")
+        folder = RunFolder(request.folder.rungs / f"{len(ladder.rows)}_{rung}")
         ladder.configs.append(self._config(request, rung, ladder))
         if folder.state != "finished":
             _train(request, ladder.configs[-1], folder)
-        place = request.folder.path
-        ladder.rungs.append(read_rung(rung.name, rung.start_layer, folder.path, place))
+        ladder.rungs.append(read_rung(rung, folder.path, request.folder.path))
         ladder.rows, ladder.chosen = climb(ladder.rungs, self.significance)
         row = ladder.rows[-1]
         if not row.better and not self.every_rung:
             ladder.stopped = f"rung {row.name} is not better than rung {row.than}"
         self._write(request, ladder)
 
-    def _config(self, request: StudyRequest, rung: Rung, ladder: _Ladder) -> DictConfig:
+    def _config(self, request: StudyRequest, rung: str, ladder: _Ladder) -> DictConfig:
         """Return the config of the run of a rung."""
         cfg = copy.deepcopy(request.cfg)
+        set_rung(cfg, rung)
         with open_dict(cfg):
-            cfg.depth, cfg.ckpt_path, cfg.test = {}, None, False
-            before = _without_unfreezing(cfg)
-            cfg.model.freeze_backbone = rung.start_layer is None
-            if rung.start_layer is not None:
-                cfg.callbacks.unfreezing = {
-                    "_target_": _UNFREEZING,
-                    "start_layer": rung.start_layer,
-                    "layer_decay": before.get("layer_decay"),
-                }
+            cfg.ckpt_path = None
             if self.warm_start and ladder.rows:
                 below = str(request.folder.path / ladder.rows[ladder.chosen].folder)
                 cfg.model.backbone = below
@@ -224,23 +195,20 @@ class DepthLadder(DepthStudy):
         request.folder.write_json(DEPTH, record)
 
 
-def _without_unfreezing(cfg: DictConfig) -> dict[str, Any]:
-    """Remove the unfreezing callbacks of a config, and return the last one's settings."""
-    names = [n for n, node in cfg.callbacks.items() if node.get("_target_") == _UNFREEZING]
-    found: Any = [OmegaConf.to_container(cfg.callbacks.pop(name)) for name in names]
-    return dict(found[-1]) if found else {}
-
-
-def _trainable(request: StudyRequest, rung: Rung) -> int:
-    """Return the number of parameters that a rung trains."""
-    task = request.objects.task
-    head = sum(parameter.numel() for parameter in task.network.get_submodule(HEAD).parameters())
-    if rung.start_layer is None:
-        return head
-    sizes = {name: parameter.numel() for name, parameter in task.backbone.named_parameters()}
-    whole = rung.start_layer == "all"
-    trained = list(sizes) if whole else parameters_from(task.backbone, rung.start_layer)
-    return head + sum(sizes[name] for name in trained)
+@contextmanager
+def _freezing(task: Task, rung: str) -> Iterator[None]:
+    """Give a task the freezing plan of a rung for a while."""
+    before = task.freezing
+    plan = FreezingPlan({FEATURES: None})
+    if rung == ALL:
+        plan = FreezingPlan()
+    elif rung != HEAD:
+        plan = LayerUnfreezing(last_blocks=int(rung)).plan(task.network)
+    task.set_freezing_plan(plan)
+    try:
+        yield
+    finally:
+        task.set_freezing_plan(before)
 
 
 def _train(request: StudyRequest, cfg: DictConfig, folder: RunFolder) -> None:

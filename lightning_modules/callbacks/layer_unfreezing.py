@@ -1,13 +1,14 @@
 """Partial and gradual unfreezing of a backbone: it trains from a given layer on."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import lightning
-from annotated_types import Interval
+from annotated_types import Ge, Interval
 from torch import nn
 
 from lightning_modules.base import Task
-from lightning_modules.networks.backbones.features import BACKBONE
+from lightning_modules.networks.backbones.features import BACKBONE, FEATURES
+from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
 from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan
 from run_folders.signatures.checking import check_arguments
@@ -28,8 +29,9 @@ class LayerUnfreezing(lightning.Callback):
         schedule: dict[int, str | None] | None = None,
         lr_factors: dict[int, float] | None = None,
         layer_decay: Annotated[float, Interval(gt=0, le=1)] | None = None,
+        last_blocks: Annotated[int, Ge(1)] | None = None,
     ) -> None:
-        """Set the plan by exactly one of `start_layer` and `schedule`.
+        """Set the plan by exactly one of `start_layer`, `schedule` and `last_blocks`.
 
         Args:
             start_layer: The first layer of the backbone that trains, together with all layers after
@@ -42,17 +44,22 @@ class LayerUnfreezing(lightning.Callback):
                 unfrozen in that epoch.
             layer_decay: Factor from each layer's learning rate to that of the layer below it (Clark
                 et al. 2020, arXiv 2003.10555).
+            last_blocks: Number of blocks at the end of the backbone that train; see
+                `networks.freezing.blocks`.
 
         Raises:
             FreezingError: If the arguments do not form a plan.
         """
         check_arguments(LayerUnfreezing, locals())
-        if (start_layer is None) == (schedule is None):
+        stated = {"start_layer": start_layer, "schedule": schedule, "last_blocks": last_blocks}
+        if sum(value is not None for value in stated.values()) != 1:
+            received = ", ".join(f"{name}={value!r}" for name, value in stated.items())
             msg = (
-                f"unfreezing needs exactly one of start_layer and schedule; "
-                f"received {start_layer!r} and {schedule!r}"
+                f"unfreezing needs exactly one of start_layer, schedule and last_blocks; "
+                f"received {received}"
             )
             raise FreezingError(msg)
+        self.last_blocks = last_blocks
         given = schedule if schedule is not None else {0: start_layer}
         for epoch, layer in given.items():
             if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
@@ -123,9 +130,10 @@ class LayerUnfreezing(lightning.Callback):
         """
         backbone = network.get_submodule(BACKBONE)
         names = [name for name, _ in backbone.named_parameters()]
+        stages = {0: self._last_block(network)} if self.last_blocks else self.stages
         starts: dict[str, int | None] = dict.fromkeys(names)
         reached = 0
-        for epoch, layer in self.stages.items():
+        for epoch, layer in stages.items():
             training = (
                 [] if layer is None else names if layer == ALL else parameters_from(backbone, layer)
             )
@@ -146,8 +154,26 @@ class LayerUnfreezing(lightning.Callback):
             for name in names
         }
         return FreezingPlan(
-            {f"{BACKBONE}.{name}": start for name, start in starts.items()}, groups, self.stages
+            {f"{BACKBONE}.{name}": start for name, start in starts.items()}, groups, stages
         )
+
+    def _last_block(self, network: nn.Module) -> str:
+        """Return the first layer of the last blocks.
+
+        Raises:
+            FreezingError: If the backbone has fewer blocks, or no layers that are known.
+        """
+        features: Any = network.get_submodule(FEATURES)
+        backbone = network.get_submodule(BACKBONE)
+        blocks = blocks_of(backbone, features.record()) if hasattr(features, "record") else []
+        count = self.last_blocks or 0
+        if count > len(blocks):
+            msg = (
+                f"unfreezing.last_blocks: received {count}; {type(backbone).__name__} has "
+                f"{len(blocks)} blocks"
+            )
+            raise FreezingError(msg)
+        return blocks[-count].layer
 
     def _group(self, start: int | None, below: int) -> tuple[str, float]:
         """Return the suffix and the learning-rate factor of a parameter's group.

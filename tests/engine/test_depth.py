@@ -263,13 +263,17 @@ def test_a_sweep_over_rungs_shows_its_ladder(sweep: RunSweep, tmp_path: Path) ->
     assert page.count("is chosen: no later rung is better than it on validation") == 2
     config = (tmp_path / "sweep" / "2" / "config.yaml").read_text()
     assert "start_layer: all" in config
+    assert "DepthLadder" not in config  # an ordinary run
     assert "test: false" in config
 
 
 def test_an_unknown_rung_is_refused(train: Train) -> None:
     ended = train(*LADDER, "depth.rung=7")
     assert ended.code == 1
-    assert "depth.rung: received '7'; this backbone has head, 1, 2, all" in ended.err
+    assert "unfreezing.last_blocks: received 7; BertModel has 3 blocks" in ended.err
+    ended = train(*LADDER, "depth.rung=deep")
+    assert ended.code == 1
+    assert "depth.rung: received 'deep'; head, all, or a number of blocks is needed" in ended.err
 
 
 def test_the_smallest_difference_that_the_test_finds() -> None:

@@ -45,6 +45,9 @@ CHANGED: dict[str, list[tuple[Any, Any]]] = {
     "model.reconstruction": [(..., 0.0)],
     "model.reconstruction_masked": [(..., 0.2)],
     "data.check": [(..., False)],
+    "estimate": [(..., False)],
+    "samples": [(..., None)],
+    "callbacks.unfreezing.last_blocks": [(..., None)],
     "data.mask_orientation": [(..., None)],
     # They follow from the kind of task.
     "monitor": [

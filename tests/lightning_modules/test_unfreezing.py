@@ -14,6 +14,7 @@ from torchvision.models import densenet201
 from engine.config.signatures import signature_faults
 from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.image_classifier import ImageClassifier
+from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
 from lightning_modules.networks.freezing.plan import FreezingError, FreezingPlan, apply_plan
 from lightning_modules.networks.heads.classification import BiGRUHead, MLPHead
@@ -114,10 +115,10 @@ def test_gradual_schedule_is_a_function_of_the_epoch() -> None:
             {"schedule": {0: "stages.1", 2: None}},
             r"epoch 2 with start layer None would freeze layers that already train",
         ),
-        ({}, r"needs exactly one of start_layer and schedule"),
+        ({}, r"needs exactly one of start_layer, schedule and last_blocks"),
         (
             {"start_layer": "all", "schedule": {0: "all"}},
-            r"needs exactly one of start_layer and schedule",
+            r"needs exactly one of start_layer, schedule and last_blocks",
         ),
         ({"schedule": {-1: "all"}}, r"received epoch -1; a whole number from 0"),
         (
@@ -463,7 +464,7 @@ def test_an_invalid_plan_ends_the_run_before_it_starts(train: Train, tmp_path: P
     ended = train(
         *OVERRIDES, "callbacks=unfreezing", f"paths.data_dir={tmp_path}", folder=tmp_path / "second"
     )
-    assert "needs exactly one of start_layer and schedule" in ended.error
+    assert "needs exactly one of start_layer, schedule and last_blocks" in ended.error
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "plateau"])
@@ -482,3 +483,26 @@ def test_two_ddp_processes_have_the_same_weights_after_an_unfreeze(
     assert len(set(ranks[0])) == 5
     data = [(tmp_path / f"first{rank}.txt").read_text() for rank in range(2)]
     assert data[0] != data[1], "both ranks saw the same samples, so nothing was shown"
+
+
+def test_last_blocks_are_those_of_the_backbone() -> None:
+    bert = {
+        "model_type": "bert",
+        "hidden_size": 8,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
+    network = TextClassifier(bert, 2, pooling="mean").network
+    assert LayerUnfreezing(last_blocks=2).plan(network) == LayerUnfreezing("encoder.layer.1").plan(
+        network
+    )
+    with pytest.raises(FreezingError, match=r"last_blocks: received 4; BertModel has 3 blocks"):
+        LayerUnfreezing(last_blocks=4).plan(network)
+    with pytest.raises(FreezingError, match=r"last_blocks: received 1; Linear has 0 blocks"):
+        LayerUnfreezing(last_blocks=1).plan(Classifier(Own(), nn.Linear(2, 2)))
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(2, 2)

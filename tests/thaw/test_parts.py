@@ -98,7 +98,7 @@ def test_texts_under_a_plain_trainer(tiny_backbone: Path, tmp_path: Path) -> Non
             lambda: thaw.TextDataModule("moods", "x", {}),  # type: ignore[typeddict-item]
             "TextDataModule: files.test: is missing",
         ),
-        (lambda: thaw.LayerUnfreezing(), "exactly one of start_layer and schedule"),
+        (lambda: thaw.LayerUnfreezing(), "exactly one of start_layer, schedule and last_blocks"),
         (
             lambda: thaw.TextClassifier(BACKBONE, 2, head=partial(thaw.BiGRUHead, hidden=0)),
             "BiGRUHead: hidden: received 0; at least 1 is needed",
