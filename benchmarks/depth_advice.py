@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import setting
-from reports.climbing import climb, read_rung
+from reports.depth.rungs import climb, read_rung
 from run_folders.run_folder import RunFolder
 
 _SIGNIFICANCE = 0.05

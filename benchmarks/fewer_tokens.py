@@ -148,7 +148,7 @@ def multiplications_of(run: Path) -> float:
     import torch
 
     from engine.predict import open_run
-    from lightning_modules.networks.counting import multiplications
+    from lightning_modules.networks.dividing.counting import multiplications
 
     features: Any = open_run(run, "cpu").task.features
     pixels = torch.zeros(1, 3, *features.config["size"])

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.measuring import alternate, setting
 from engine.config.precision import bfloat16_units
-from lightning_modules.networks.counting import block_costs
+from lightning_modules.networks.dividing.counting import block_costs
 from lightning_modules.networks.tokens.merging import merge_tokens
 
 _NETWORKS = {

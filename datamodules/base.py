@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypedDict, TypeVar
 
 import lightning
+import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Interval
 from torch import Tensor
@@ -100,7 +101,7 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         test_data: File or folder that is read in place of the test split; set before `setup`.
         start_epoch: Epoch at which training starts. Lightning creates the first iterator before it
             calls `set_epoch`, so a resumed run has to set this attribute.
-        samples: Split -> how many of its samples are used, evenly spaced; set before `setup`.
+        samples: Split -> how many of its samples are used, drawn at random; set before `setup`.
         repeats_batches: Whether every epoch has the training batches of the first one, as
             `trainer.overfit_batches` needs.
         batch_size, eval_batch_size: Batch size in training, and in validation and test.
@@ -252,7 +253,9 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                         f"split from; name a file in data.files.{part}"
                     )
                 raise DataError(msg)
-        unseen = self.unseen(splits["train"]) if "train" in self.splits_to_read else []
+        limits = self.samples if self.test_data is None else {}
+        self.splits = {name: _part(splits[name], limits.get(name)) for name in self.splits_to_read}
+        unseen = self.unseen(self.splits["train"]) if "train" in self.splits_to_read else []
         if unseen:
             more = len(unseen) - _MAX_NAMED
             log.warning(
@@ -260,10 +263,6 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
                 ", ".join(unseen[:_MAX_NAMED]),
                 f" and {more} more classes" if more > 0 else "",
             )
-        limits = self.samples if self.test_data is None else {}
-        self.splits = {
-            name: _evenly_spaced(splits[name], limits.get(name)) for name in self.splits_to_read
-        }
         for (a, b), shared in self.overlaps.items():
             example = self._shown((a, b), shared[0])
             count = (
@@ -398,9 +397,9 @@ class TransferDataModule(lightning.LightningDataModule, Generic[_Split]):
         return []
 
 
-def _evenly_spaced(split: _Split, count: int | None) -> _Split:
-    """Return a split with so many of its samples, in their order; None keeps all."""
+def _part(split: _Split, count: int | None) -> _Split:
+    """Return a split with so many of its samples, drawn at random, in their order; None: all."""
     total = len(split)
     if count is None or count >= total:
         return split
-    return split.take([total * i // count for i in range(count)])
+    return split.take(sorted(np.random.default_rng(0).permutation(total)[:count].tolist()))

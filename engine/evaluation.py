@@ -103,7 +103,7 @@ def retest(
     folder = RunFolder(path)
     _check_run(folder)
     _recorded(folder)
-    cfg, checkpoint = _open_checkpoint(folder, merge_tokens)
+    cfg, checkpoint = open_checkpoint(folder, merge_tokens)
     if data_dir is not None:
         _set_data_folder(cfg, Path(data_dir))
     place = Path(cfg.data.get("data_dir", ""), cfg.data.get("folder", ""))
@@ -115,7 +115,7 @@ def retest(
         msg = f"{place}: the folder of the run's data is gone; pass its new place with --data-dir"
         raise DataError(msg) from error
     _check_data(folder, datamodule.describe()["test"])
-    return _test(cfg, folder, checkpoint, datamodule)
+    return test_checkpoint(cfg, folder, checkpoint, datamodule)
 
 
 def _set_data_folder(cfg: DictConfig, data_dir: Path) -> None:
@@ -158,10 +158,10 @@ def evaluate_on(
     if not data.exists():
         msg = f"--data {data}: no such file or folder"
         raise DataError(msg)
-    cfg, checkpoint = _open_checkpoint(folder, merge_tokens)
+    cfg, checkpoint = open_checkpoint(folder, merge_tokens)
     cfg.data.on_bad_rows = on_bad_rows
     datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint, data.resolve())
-    task, _ = _test(cfg, folder, checkpoint, datamodule)
+    task, _ = test_checkpoint(cfg, folder, checkpoint, datamodule)
     target = _write(folder, task, datamodule, data.resolve(), merge_tokens)
     result = task.results["test"]
     shown = Table("metric", "value", title=f"{one_line(data.name)}, n = {result.count}")
@@ -249,7 +249,7 @@ def _check_run(folder: RunFolder) -> None:
         raise folder.no_run(folder.config.name)
 
 
-def _open_checkpoint(
+def open_checkpoint(
     folder: RunFolder, merge_tokens: MergedTokens | None
 ) -> tuple[DictConfig, dict[str, Any]]:
     """Return a run's config, with other merged tokens if asked for, and its best checkpoint."""
@@ -260,7 +260,7 @@ def _open_checkpoint(
     return cfg, load_checkpoint(folder.best_checkpoint)
 
 
-def _test(
+def test_checkpoint(
     cfg: DictConfig,
     folder: RunFolder,
     checkpoint: dict[str, Any],

@@ -27,6 +27,7 @@ from engine.config.composing.paths import CONFIGS
 from engine.config.errors import ConfigError
 from engine.config.own_configs import check_own_configs
 from engine.config.redaction import hide, secret_values
+from engine.cost.cost import print_sum
 from engine.old_names import (
     check_overrides,
     translate_override,
@@ -37,7 +38,7 @@ from engine.processes.determinism import keeping_determinism
 from engine.processes.outcome import describe, errors_for_python, report_failure
 from engine.processes.signals import InterruptedRunError, signals_raise
 from engine.processes.supervisor import FULL_ERROR, end_with_supervisor
-from engine.processes.terminal import logging_run
+from engine.processes.terminal import console, logging_run
 from engine.sweeps.folders import check_job_folder
 from engine.sweeps.lifecycle import reporting_sweep
 from engine.sweeps.names import register_resolvers
@@ -82,6 +83,7 @@ def launch(arguments: Sequence[str]) -> int:
         check_own_configs()
         with explaining_errors(typed), _raising_hydra(), reporting_sweep(resumes=resumes):
             job()
+        print_sum(console())
         if failures:
             raise failures[0]
     return outcome.code

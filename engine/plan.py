@@ -13,7 +13,7 @@ from torch import nn
 from datamodules.inferring.findings import Finding
 from lightning_modules.base import Task
 from lightning_modules.networks.backbones.features import FEATURES
-from lightning_modules.networks.counting import BlockCost
+from lightning_modules.networks.dividing.counting import BlockCost
 from run_folders.errors import shortened, truncation
 
 
@@ -100,6 +100,7 @@ def make_plan(
         "batches_per_epoch": train_batches,
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
         "precision": str(trainer.precision),
         "device": f"{nodes}{trainer.num_devices} x {trainer.strategy.root_device.type}",

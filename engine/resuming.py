@@ -90,6 +90,8 @@ def checkpoint_to_start_from(cfg: DictConfig, folder: RunFolder) -> Path | None:
                 f"give the same overrides again, or start a new run"
             )
             raise CheckpointError(msg)
+    if not folder.last_checkpoint.exists() and folder.rungs.is_dir():
+        return None  # a ladder: each rung resumes from its own checkpoint
     if not folder.last_checkpoint.exists():
         log.warning("%s has no complete epoch; it starts from the beginning", folder.path)
         return None

@@ -109,6 +109,8 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
             set_rung(cfg, cfg.depth.rung)  # an ordinary run
         print_findings(settle(cfg, folder, ckpt_path, launched_devices()), shown)
         validate(cfg, inferred=True)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         placement(cfg)  # raises its errors before anything is loaded
         lightning.seed_everything(cfg.seed, workers=True, verbose=False)
         filter_known()

@@ -20,6 +20,12 @@ def estimate_rows(run: RunRecord) -> list[dict[str, str]]:
         ("seconds in all", estimated["total"], seconds.get("total"), _seconds),
         ("peak memory", estimated["host"], sizes["host"], _megabytes),
         ("peak memory of the GPU", estimated["device"], sizes["device"], _megabytes),
+        (
+            "disk for cached features",
+            estimated["cache"],
+            run.plan.get("features", {}).get("bytes", 0),
+            _megabytes,
+        ),
         ("disk for checkpoints", estimated["checkpoints"], sizes["checkpoints"], _megabytes),
     ]
     return [

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports import plots
 from reports.cost import estimate_rows
-from reports.depth import study_context
+from reports.depth.parts import study_context
 from reports.kinds.base import page_of_run
 from reports.record import RunRecord, read_run
 from run_folders.errors import truncation

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.comparison import comparison_context
-from reports.depth import ladders, ranking
+from reports.depth.parts import ladders, ranking
 from reports.page import environment
 from reports.record import read_run
 from reports.search_plots import search_plots
@@ -14,6 +14,8 @@ from run_folders.files import write_text
 from run_folders.kinds import shown_in
 from run_folders.sweep import PAGE, Sweep, common_keys
 from run_folders.sweep_job import Job
+
+_SIGNIFICANCE = "depth.significance"
 
 
 def write_sweep_page(path: Path) -> Path:
@@ -70,6 +72,7 @@ def _ladders(path: Path, jobs: Sequence[Job], common: set[str]) -> list[dict[str
         [read_run(path / job.name) for job in chosen],
         [job.overrides["depth.rung"] for job in chosen],
         [job.label({*common, "depth.rung"}) for job in chosen],
+        min((float(job.overrides.get(_SIGNIFICANCE, 0.05)) for job in chosen), default=0.05),
     )
 
 

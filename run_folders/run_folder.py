@@ -94,7 +94,7 @@ class RunFolder:
     @property
     def is_rung(self) -> bool:
         """Whether the run is a rung, which resumes with its ladder."""
-        return self.path.parent.name == "rungs"
+        return self.path.parent.name == "rungs" and (self.path.parents[1] / "config.yaml").exists()
 
     @property
     def skipped_rows(self) -> Path:
@@ -189,8 +189,11 @@ class RunFolder:
     @property
     def _has_results(self) -> bool:
         """Whether a run has left something that another one would overwrite."""
-        files = [self.path / name for name in ("history.csv", "metrics.json")]
-        return any(file.exists() for file in (*files, self.best_checkpoint, self.last_checkpoint))
+        files = [self.path / name for name in ("history.csv", "metrics.json", "depth.json")]
+        return any(
+            file.exists()
+            for file in (*files, self.rungs, self.best_checkpoint, self.last_checkpoint)
+        )
 
     def check_entries(self) -> None:
         """Raise `DamagedFileError` if the folder has a pipe or a device: opening it could wait."""

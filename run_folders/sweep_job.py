@@ -178,7 +178,8 @@ def prepare_job(
     if state == "running" and folder.writes and folder.is_locked:
         msg = "still running in another process; wait for it, or stop it first"
         raise SweepError(msg)
-    resumes = state in ("interrupted", "running") and folder.last_checkpoint.is_file()
+    begun = folder.last_checkpoint.is_file() or folder.rungs.is_dir()
+    resumes = state in ("interrupted", "running") and begun
     if state is not None and not resumes and folder.writes:
         _set_aside(folder.path)
     folder.write_json(_OVERRIDES, {"words": own, "number": number})

@@ -96,7 +96,7 @@ CONTRACTS = [
         [
             "lightning_modules/networks/tokens/merging.py: attention.gate",
             "lightning_modules/networks/tokens/merging.py: layers.drop_path1",
-            'lightning_modules/networks/counting.py: f"{root}.{name}"',
+            'lightning_modules/networks/dividing/counting.py: f"{root}.{name}"',
         ],
         "ToMe merges between attention and MLP, where timm's blocks have no seam; the counter names modules by their path",
     ),

@@ -60,7 +60,7 @@ def settle(
         make_paths_absolute(cfg)
         _keep_source(cfg, folder)
         cfg.paths.data_dir = _absolute(cfg.paths.data_dir)
-        if cfg.cache.features is not False:
+        if cfg.cache.features is not False or cfg.get("depth"):  # a study stores states there
             cfg.cache.dir = str(cache_folder(cfg.cache.dir))
         if str(cfg.data.get("class_list")).endswith((".yaml", ".yml")):
             cfg.data.class_list = _absolute(cfg.data.class_list)

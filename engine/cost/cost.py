@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from rich.console import Console
 from rich.table import Table
@@ -64,3 +65,11 @@ def cost_lines(cost: Cost) -> Sequence[tuple[str, str]]:
         ("disk for cached features", format_bytes(cost.cache)),
         ("disk for checkpoints", format_bytes(cost.checkpoints)),
     ]
+
+
+def print_sum(console: Console) -> None:
+    """Print the cost of all jobs of this process, if there are several, and forget them."""
+    if len(costs_of_jobs) > 1:
+        total = reduce(Cost.__add__, costs_of_jobs)
+        print_cost(total, console, f"cost of all {len(costs_of_jobs)} jobs, one after the other")
+    costs_of_jobs.clear()

@@ -4,7 +4,7 @@ import math
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from engine.command_line.commands import process_command
 from engine.config.errors import ConfigError
 from engine.cost.cost import Cost, costs_of_jobs
 from engine.feature_cache.cache_plan import CachePlan
+from engine.processes.ranks import this_rank
 from run_folders.run_folder import RunFolder
 
 _STEPS, _EVAL_BATCHES = 8, 3
@@ -38,6 +39,7 @@ def estimate(
     Raises:
         ConfigError: If the child fails; the message is its error.
     """
+    _check(cfg)
     folder = Path(tempfile.mkdtemp(prefix="thaw_cost_"))
     try:
         _run_small(cfg, plan, cache_plan, folder)
@@ -53,6 +55,20 @@ def estimate(
     return cost
 
 
+def _check(cfg: DictConfig) -> None:
+    """Raise `ConfigError` if the cost of a run cannot be measured."""
+    faults = []
+    if this_rank() is not None:
+        faults.append("it is measured before several processes start, not in one of them")
+    limits = [f"limit_{split}_batches" for split in ("train", "val", "test")]
+    limited = [key for key in (*limits, "overfit_batches") if cfg.trainer.get(key)]
+    if any(cfg.trainer[key] != 1.0 or isinstance(cfg.trainer[key], int) for key in limited):
+        faults.append(f"set samples={{train: 1000}} in place of trainer.{limited[0]}")
+    if faults:
+        msg = f"the cost cannot be measured: {'; '.join(faults)}"
+        raise ConfigError(msg)
+
+
 def _run_small(
     cfg: DictConfig, plan: Mapping[str, Any], cache_plan: CachePlan, folder: Path
 ) -> None:
@@ -65,7 +81,8 @@ def _run_small(
         "val": max(_LEAST, _EVAL_BATCHES * evaluated),
         "test": max(_LEAST, _EVAL_BATCHES * evaluated),
     }
-    samples = {name: min(wanted[name], count) for name, count in plan["samples"].items()}
+    # A study reads the test split only for the rung that it chooses.
+    samples = wanted | {n: min(wanted[n], count) for n, count in plan["samples"].items()}
     stages = [stage["epoch"] for stage in plan["stages"]]
     epochs = min(max(_EPOCHS, max(stages, default=0) + 2), _epochs(plan))
     overrides = [
@@ -80,7 +97,9 @@ def _run_small(
         overrides += ["depth.every_rung=true"] if "every_rung" in cfg.depth else []
     else:
         overrides.append(f"cache.features={str(cache_plan.cut is not None).lower()}")
-    command = [*process_command(folder / "run", None), *overrides]
+    words = process_command(folder / "run", None)
+    own = [word for word in words if not word.lstrip("+~").startswith(("logger=", "logger."))]
+    command = [*own, *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -104,9 +123,11 @@ def _scaled(
     val, test = ratio.get("val", 1.0), ratio.get("test", ratio.get("val", 1.0))
     features = seconds.get("features") or 0.0
     every = [(_amount(data[split]), _amount(own_data[split])) for split in ratio]
-    whole_pass = features * sum(full for full, _ in every) / sum(part for _, part in every)
+    found = bool(cache_plan.entries) and all(e.found for e in cache_plan.entries.values())
+    more = sum(full for full, _ in every) / sum(part for _, part in every)
+    whole_pass = 0.0 if found else features * more
     if not history:  # a study without training
-        fit, epoch, own_fit = seconds["fit"] * ratio["train"], 0.0, seconds["fit"]
+        fit, epoch, own_fit = seconds["fit"] * ratio.get("train", 1.0), 0.0, seconds["fit"]
         predicted = own_predicted = 0.0
     else:
         times = [
@@ -125,9 +146,32 @@ def _scaled(
         total=max(0.0, rest) + whole_pass + fit + predicted + own_test * test,
         host=sizes["host"],
         device=sizes["device"],
-        cache=cache_plan.bytes,
+        cache=sum(e.layout.bytes for e in cache_plan.entries.values() if not e.found),
         checkpoints=sizes["checkpoints"],
     )
+
+
+def _of_study(
+    study: RunFolder, rungs: Sequence[RunFolder], cache: Path, data: Mapping[str, Any]
+) -> Cost:
+    """Return what a study takes beyond its rungs: the pass of a ladder, its start, and the cache.
+
+    Args:
+        study: The folder of the measured study.
+        rungs: The folders of its rungs, or its own if it has none.
+        cache: The feature cache that it filled.
+        data: The description of the whole data.
+    """
+    own_data, metrics = study.read_json("provenance.json")["data"], study.read_json("metrics.json")
+    splits = [split for split in ("train", "val") if split in data]
+    more = sum(_amount(data[s]) for s in splits) / sum(_amount(own_data[s]) for s in splits)
+    stored = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    seconds = 0.0
+    if study.rungs.is_dir():
+        features = metrics["seconds"].get("features") or 0.0
+        parts = sum(rung.read_json("metrics.json")["seconds"]["total"] for rung in rungs)
+        seconds = features * more + max(0.0, metrics["seconds"]["total"] - parts - features)
+    return Cost(0.0, seconds, 0, None, round(stored * more), 0)
 
 
 def _epoch(
@@ -166,7 +210,8 @@ def _amount(facts: Mapping[str, Any]) -> float:
 
 def _epochs(plan: Mapping[str, Any]) -> int:
     """Return the number of epochs of the whole training."""
-    ends = [plan["max_epochs"]] if plan["max_epochs"] not in (None, -1) else []
+    ends = [] if plan["max_epochs"] in (None, -1) else [plan["max_epochs"]]
     if plan["max_steps"] and plan["max_steps"] > 0:
-        ends.append(math.ceil(plan["max_steps"] / max(1, plan["batches_per_epoch"])))
+        steps = math.ceil(plan["batches_per_epoch"] / plan.get("accumulate_grad_batches", 1))
+        ends.append(math.ceil(plan["max_steps"] / max(1, steps)))
     return int(min(ends, default=_EPOCHS))

@@ -15,7 +15,7 @@ from engine.depth.power_law import extrapolate, fit_power_law
 from engine.depth.states import States, stored_states
 from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
 from engine.processes.terminal import console
-from lightning_modules.networks.backbones.layer_states import PooledState
+from lightning_modules.networks.dividing.layer_states import PooledState
 from lightning_modules.networks.linear_probe import fit_probe
 from run_folders.signatures.checking import check_arguments
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from engine.depth.rungs import ALL, HEAD, rung_names, set_rung
 from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
+from engine.depth.testing import test_once
 from engine.feature_cache.filling import fill_together
 from engine.feature_cache.planning import plan_cache
 from engine.feature_cache.store import StoreError
@@ -25,7 +26,7 @@ from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.freezing.plan import FreezingPlan
-from reports.climbing import Climbed, Correct, climb, read_rung
+from reports.depth.rungs import Climbed, Correct, climb, read_rung
 from run_folders.run_folder import RunFolder
 from run_folders.signatures.checking import check_arguments
 
@@ -39,15 +40,13 @@ class _Ladder:
     Attributes:
         rungs: The trained rungs, from the head on, with what they predict correctly.
         rows: The same rungs, compared.
-        configs: The config of the run of each.
-        chosen: Index of the chosen rung; see `reports.climbing.climb`.
+        chosen: Index of the chosen rung; see `reports.depth.rungs.climb`.
         stopped: Why no further rung was trained; empty while it goes on.
         features: Seconds of the pass that computed the features of all rungs.
     """
 
     rungs: list[tuple[Climbed, Correct]] = field(default_factory=list)
     rows: list[Climbed] = field(default_factory=list)
-    configs: list[DictConfig] = field(default_factory=list)
     chosen: int = 0
     stopped: str = ""
     features: float = 0.0
@@ -80,7 +79,7 @@ class DepthLadder(DepthStudy):
         Args:
             rung: Train only this rung, as a job of a sweep: `head`, a number of blocks, or `all`.
                 The job is then an ordinary run. None climbs the ladder.
-            warm_start: Whether a rung starts from the backbone of the rung below.
+            warm_start: Whether a rung starts from the backbone of the best rung so far.
             significance: A rung is better if the p-value of the paired test is below it.
             seconds: No rung is started after so many seconds of training; None for no limit.
             parameters: Rungs with more trainable parameters are left out; None for no limit.
@@ -93,11 +92,14 @@ class DepthLadder(DepthStudy):
     def run(self, request: StudyRequest) -> float:
         """Climb the ladder, write depth.json and metrics.json, and test the chosen rung once."""
         encoder = request.encoder
+        if request.cfg.logger:
+            log.info("depth: nothing is sent to loggers; each rung has its report")
         rungs = rung_names(len(blocks_of(encoder.model, encoder.record())))
         ladder = _Ladder()
         if not self.warm_start:
             request.folder.write_status("running", "features")
-            ladder.features = self._computed_together(request, rungs)
+            before = request.folder.read_json(DEPTH).get("seconds", {}).get("features", 0.0)
+            ladder.features = before + self._computed_together(request, rungs)
         for rung in rungs:
             ladder.stopped = self._spent(request, rung, ladder)
             if ladder.stopped:
@@ -108,7 +110,8 @@ class DepthLadder(DepthStudy):
         ladder.stopped = ladder.stopped or "every rung was trained"
         chosen = ladder.rows[ladder.chosen]
         self._write(request, ladder)
-        test = _tested(request, ladder.configs[ladder.chosen], chosen)
+        tested = test_once(RunFolder(request.folder.path / chosen.folder))
+        test = {name: value for name, value in tested.items() if isinstance(value, int | float)}
         self._write(request, ladder, test)
         seconds = {"states": ladder.features, "probes": ladder.seconds - ladder.features}
         write_study_metrics(request, {"acc": chosen.acc}, seconds)
@@ -124,6 +127,9 @@ class DepthLadder(DepthStudy):
         plans = []
         for rung in rungs[:-1]:  # the last one trains all layers
             with _freezing(request.objects.task, rung):
+                count = count_parameters(request.objects.task)["trainable"]
+                if self.parameters is not None and count > self.parameters:
+                    break
                 config = self._config(request, rung, _Ladder())
                 plans.append(plan_cache(config, request.objects, None))
         try:
@@ -149,9 +155,8 @@ class DepthLadder(DepthStudy):
     def _climb(self, request: StudyRequest, rung: str, ladder: _Ladder) -> None:
         """Train a rung unless it was trained before, compare it, and decide whether to go on."""
         folder = RunFolder(request.folder.rungs / f"{len(ladder.rows)}_{rung}")
-        ladder.configs.append(self._config(request, rung, ladder))
         if folder.state != "finished":
-            _train(request, ladder.configs[-1], folder)
+            _train(request, self._config(request, rung, ladder), folder)
         ladder.rungs.append(read_rung(rung, folder.path, request.folder.path))
         ladder.rows, ladder.chosen = climb(ladder.rungs, self.significance)
         row = ladder.rows[-1]
@@ -164,10 +169,13 @@ class DepthLadder(DepthStudy):
         cfg = copy.deepcopy(request.cfg)
         set_rung(cfg, rung)
         with open_dict(cfg):
-            cfg.ckpt_path = None
+            # Loggers and the cost are those of the whole ladder.
+            cfg.ckpt_path, cfg.estimate, cfg.logger = None, False, {}
             if self.warm_start and ladder.rows:
                 below = str(request.folder.path / ladder.rows[ladder.chosen].folder)
                 cfg.model.backbone = below
+                if "weights" in cfg.model:
+                    cfg.model.weights = None
                 if isinstance(OmegaConf.select(cfg, "data.tokenizer"), str):
                     cfg.data.tokenizer = below
         return cfg
@@ -221,19 +229,6 @@ def _train(request: StudyRequest, cfg: DictConfig, folder: RunFolder) -> None:
         folder.begin(checkpoint)
         log.info("rung %s", folder.path.name)
         request.train(cfg, folder, checkpoint)
-
-
-def _tested(request: StudyRequest, cfg: DictConfig, chosen: Climbed) -> dict[str, Any]:
-    """Test the best checkpoint of the chosen rung, and return the metrics of its test."""
-    folder = RunFolder(request.folder.path / chosen.folder)
-    if not folder.read_json("metrics.json").get("test"):
-        with open_dict(cfg):
-            cfg.test = True
-        with folder.locked():
-            folder.begin("last")
-            request.train(cfg, folder, "last")
-    test = folder.read_json("metrics.json")["test"]
-    return {name: value for name, value in test.items() if isinstance(value, int | float)}
 
 
 def _print(ladder: _Ladder, test: dict[str, Any]) -> None:

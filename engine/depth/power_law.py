@@ -46,7 +46,7 @@ def fit_power_law(sizes: Values, accuracies: Values) -> PowerLaw:
         return found
 
     # `lost` is the scale at the first size, so that all unknowns are of order 1.
-    start = [min(1.0, accuracies.max() + 0.02), max(1e-3, np.ptp(accuracies) + 0.02), 0.5]
+    start = [min(1.0, accuracies.max() + 0.02), min(0.99, np.ptp(accuracies) + 0.02), 0.5]
     limit, lost, exponent = least_squares(
         residuals, start, bounds=([0, 0, 0.01], [1, 1, _STEEPEST])
     ).x

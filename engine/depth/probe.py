@@ -17,7 +17,7 @@ from engine.depth.states import States, stored_states
 from engine.depth.study import DEPTH, DepthStudy, StudyRequest, write_study_metrics
 from engine.processes.terminal import console
 from engine.results import write_parquet
-from lightning_modules.networks.backbones.layer_states import PooledState
+from lightning_modules.networks.dividing.layer_states import PooledState
 from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.linear_probe import FittedProbe, fit_probe
 from reports.statistics import wilson_interval

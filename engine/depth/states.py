@@ -13,15 +13,17 @@ import torch
 from datamodules.batching.stored_features import (
     FeatureInput,
     Layout,
+    NotStorableError,
     StoredFeatures,
     digest_of_tensors,
 )
 from datamodules.reading.progress import progress
+from engine.config.errors import ConfigError
 from engine.depth.study import StudyRequest
 from engine.feature_cache.computing import in_evaluation, on_device
 from engine.feature_cache.key import frozen_part_digest
 from engine.feature_cache.store import FeatureStore
-from lightning_modules.networks.backbones.layer_states import PooledState
+from lightning_modules.networks.dividing.layer_states import PooledState
 from lightning_modules.networks.freezing.prefix import Cut
 
 _SPLITS = ("train", "val")
@@ -56,11 +58,15 @@ def stored_states(request: StudyRequest, layers: Sequence[str]) -> States:
 
     Raises:
         StoreError: If the states cannot be stored.
-        NotStorableError: If the dataset does not support stored features.
+        ConfigError: If the dataset does not support stored features, or states are not finite.
     """
     objects, cache = request.objects, request.cfg.cache
     store = FeatureStore(Path(cache.dir), round(cache.max_gb * 1e9))
-    sources = {s: objects.datamodule.feature_input(s, augmented=False) for s in _SPLITS}
+    try:
+        sources = {s: objects.datamodule.feature_input(s, augmented=False) for s in _SPLITS}
+    except NotStorableError as error:
+        msg = f"depth: {error}"
+        raise ConfigError(msg) from error
     part = frozen_part_digest(Cut(), objects.task, objects.trainer)
     widths = _widths(request, sources["val"], layers)
     start, existed = time.perf_counter(), True
@@ -78,6 +84,11 @@ def stored_states(request: StudyRequest, layers: Sequence[str]) -> States:
         existed &= all_existed
         for state in widths:
             values[state][split] = found[keys[state]].values.numpy()
+            if not np.isfinite(values[state][split]).all():
+                msg = f"depth: states of {state.layer or 'the output'} are not finite; set " + (
+                    "trainer.precision=32-true"
+                )
+                raise ConfigError(msg)
     labels = {split: objects.datamodule.labels_of(split) for split in _SPLITS}
     seconds = 0.0 if existed else time.perf_counter() - start
     return States(

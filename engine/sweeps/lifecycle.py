@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from engine.command_line.flags import flags_of
 from engine.command_line.hydra_settings import check_hydra_settings
 from engine.command_line.quoting import settled
 from engine.config.redaction import hide, secret_values
-from engine.cost.cost import Cost, costs_of_jobs, print_cost
 from engine.processes import ranks
 from engine.processes.terminal import console
 from engine.sweeps.folders import choose_folder
@@ -160,10 +158,6 @@ def _end_sweep(*, ended: bool) -> None:
     if sweep is None:
         return
     redact_sweep_record(sweep.path, _begun.secrets)
-    if len(costs_of_jobs) > 1:
-        total = reduce(Cost.__add__, costs_of_jobs)
-        print_cost(total, console(), f"cost of all {len(costs_of_jobs)} jobs, one after the other")
-    costs_of_jobs.clear()
     # Jobs that submitit has queued start later and need the sweep's folder.
     keep = not ended and (sweep.path / ".submitit").exists()
     nothing_ran = sweep.versions() == _begun.versions

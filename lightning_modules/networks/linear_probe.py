@@ -3,11 +3,13 @@
 Shapes: `N` training samples, `M` validation samples, `C` channels, `K` classes.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -65,7 +67,10 @@ def fit_probe(
     model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
     best: FittedProbe | None = None
     for penalty in penalties:
-        model.set_params(C=1 / (len(labels) * penalty)).fit(values, labels)
+        with warnings.catch_warnings():
+            # A weak penalty may not converge; validation judges what was found.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(C=1 / (len(labels) * penalty)).fit(values, labels)
         probabilities = np.zeros((len(val[1]), num_classes))
         probabilities[:, model.classes_] = model.predict_proba(scaler.transform(val[0]))
         loss = _cross_entropy(probabilities, val[1])

@@ -25,21 +25,54 @@ def listed(*folders: str | Path) -> set[str]:
     return {str(path) for folder in folders for path in Path(folder).rglob("*")}
 
 
-def test_plan_cost_measures_and_leaves_nothing(train: Train, tmp_path: Path) -> None:
-    costs_of_jobs.clear()
+def test_plan_cost_measures_and_leaves_nothing(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Cost] = []
+
+    def measured(*given: Any) -> Cost:
+        found.append(estimating.estimate(*given))
+        return found[-1]
+
+    monkeypatch.setattr(engine.run, "estimate", measured)
     places = (os.environ["THAW_CACHE"], tmp_path)
     before, temporary = listed(*places), set(Path(tempfile.gettempdir()).glob("thaw_cost_*"))
     ended = train("plan=cost", "trainer.max_epochs=4", "data.rows={train: 400, val: 80, test: 80}")
     assert ended.code == 0, ended.err
     for line in ("seconds an epoch", "seconds in all", "peak memory", "disk for checkpoints"):
         assert line in ended.out
-    (cost,) = costs_of_jobs
+    (cost,) = found
     assert cost.total > 4 * cost.epoch > 0
     assert cost.host > 100_000_000
     assert cost.checkpoints > 400_000  # the weights of 0.12 million parameters
     assert listed(*places) == before
     assert set(Path(tempfile.gettempdir()).glob("thaw_cost_*")) == temporary
-    costs_of_jobs.clear()
+
+
+def test_the_cost_of_a_ladder_has_all_rungs(train: Train, tmp_path: Path) -> None:
+    ended = train(
+        "depth=ladder",
+        "plan=cost",
+        "data.rows={train: 80, val: 60, test: 60}",
+        "trainer.max_epochs=2",
+    )
+    assert ended.code == 0, ended.err
+    assert "seconds in all" in ended.out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("debug=fast",), "set samples={train: 1000} in place of trainer.limit_train_batches"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    overrides: tuple[str, ...], message: str, train: Train
+) -> None:
+    ended = train("plan=cost", *SAMPLE, *overrides)
+    assert ended.code == 1
+    assert f"the cost cannot be measured: {message}" in ended.err
 
 
 def test_a_failure_of_the_measured_run_is_one_line(
@@ -221,7 +254,9 @@ def test_a_part_of_the_samples(train: Train, tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["samples"] == {"train": 40, "val": 40, "test": 30}
     run = thaw.Run(tmp_path / "run")
-    assert run.predictions()["index"].tolist() == list(np.arange(30) * 2)
+    assert run.predictions()["index"].tolist() == sorted(
+        np.random.default_rng(0).permutation(60)[:30]
+    )
     from engine.evaluation import evaluate
 
     assert evaluate(tmp_path / "run", None) == 0

@@ -201,7 +201,7 @@ def metrics(ended: Ended) -> dict[str, Any]:
     for key, values in ADDED.items():
         assert metrics.pop(key) in values
     return {
-        "metrics": {k: v for k, v in metrics.items() if k != "seconds"},
+        "metrics": {k: v for k, v in metrics.items() if k not in ("seconds", "bytes")},
         "history": without_times(folder.read_history()),
     }
 

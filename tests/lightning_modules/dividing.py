@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.two_parts import Probe, Record, TwoParts, divide, record
+from lightning_modules.networks.dividing.two_parts import Probe, Record, TwoParts, divide, record
 
 
 def recorded(model: nn.Module, images: Tensor) -> Record:

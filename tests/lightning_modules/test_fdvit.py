@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
-from lightning_modules.networks.counting import multiplications
+from lightning_modules.networks.dividing.counting import multiplications
 from lightning_modules.networks.freezing.layers import layer_numbers
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.fdvit import (

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import BackboneError
 from lightning_modules.networks.backbones.image import image_encoder
-from lightning_modules.networks.backbones.two_parts import forward_until
-from lightning_modules.networks.counting import block_costs
+from lightning_modules.networks.dividing.counting import block_costs
+from lightning_modules.networks.dividing.two_parts import forward_until
 from lightning_modules.networks.freezing.layers import layer_numbers
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.insertion import learn_tokens

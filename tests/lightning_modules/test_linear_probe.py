@@ -11,7 +11,7 @@ from torch import nn
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.image import image_encoder
 from lightning_modules.networks.backbones.image_encoder import ImageEncoder
-from lightning_modules.networks.backbones.layer_states import PooledState
+from lightning_modules.networks.dividing.layer_states import PooledState
 from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.linear_probe import fit_probe
 from tests.lightning_modules.test_two_parts import encoder_of, texts

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.counting import block_costs, multiplications
+from lightning_modules.networks.dividing.counting import block_costs, multiplications
 from lightning_modules.networks.tokens.errors import TokenError
 from lightning_modules.networks.tokens.merging import (
     MergingBlock,

@@ -12,8 +12,8 @@ from benchmarks.tiny_texts import tiny_config
 from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.backbones.text import text_encoder
-from lightning_modules.networks.backbones.two_parts import CannotDivideError, PrefixCost, divide
 from lightning_modules.networks.classifier import Classifier
+from lightning_modules.networks.dividing.two_parts import CannotDivideError, PrefixCost, divide
 from lightning_modules.networks.freezing.layers import parameters_from
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.freezing.prefix import Cut, find_cut

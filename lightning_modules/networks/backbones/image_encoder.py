@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
 from lightning_modules.networks.backbones.features import BackboneError, Features
-from lightning_modules.networks.backbones.layer_states import (
-    PooledState,
-    layer_inputs,
-    pooled_images,
-)
 from lightning_modules.networks.backbones.pixels import (
     Interpolation,
     PixelInput,
     check_channel_values,
 )
-from lightning_modules.networks.backbones.two_parts import (
+from lightning_modules.networks.dividing.counting import BlockCost, block_costs
+from lightning_modules.networks.dividing.layer_states import (
+    PooledState,
+    layer_inputs,
+    pooled_images,
+)
+from lightning_modules.networks.dividing.two_parts import (
     CannotDivideError,
     PrefixCost,
     Probe,
@@ -34,7 +35,6 @@ from lightning_modules.networks.backbones.two_parts import (
     prefix_cost,
     record,
 )
-from lightning_modules.networks.counting import BlockCost, block_costs
 from lightning_modules.networks.tokens.fdvit import FDViT
 from run_folders.errors import brief
 
@@ -145,6 +145,9 @@ class ImageEncoder(nn.Module):
         """
         if isinstance(self.model, FDViT) and self.model.decoders is not None:
             msg = "the reconstruction loss needs the output of every stage"
+            raise CannotDivideError(msg)
+        if self.config["size"] is None:
+            msg = "it states no size of its input; set model.image_size"
             raise CannotDivideError(msg)
         if layer not in self._parts:
             self._parts[layer] = divide(self.model, layer, recorded or self.record())

@@ -22,17 +22,17 @@ from lightning_modules.networks.backbones.hugging_face import (
     hf_config_of,
     hf_loading_error,
 )
-from lightning_modules.networks.backbones.layer_states import (
-    PooledState,
-    layer_inputs,
-    pooled_texts,
-)
 from lightning_modules.networks.backbones.text_traits import (
     TextTraits,
     measure_traits,
 )
 from lightning_modules.networks.backbones.text_types import check_reads_texts
-from lightning_modules.networks.backbones.two_parts import (
+from lightning_modules.networks.dividing.layer_states import (
+    PooledState,
+    layer_inputs,
+    pooled_texts,
+)
+from lightning_modules.networks.dividing.two_parts import (
     CannotDivideError,
     PrefixCost,
     Probe,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_modules.networks.backbones.two_parts import Record
+from lightning_modules.networks.dividing.two_parts import Record
 from lightning_modules.networks.freezing.layers import layer_numbers
 
 
@@ -27,7 +27,8 @@ def blocks_of(backbone: nn.Module, recorded: Record) -> list[Block]:
 
     A block is a layer of `layer_numbers` with at least one matrix. Layers without one, such as a
     last norm, belong to the block before them. So do layers that are no module that runs once on a
-    tensor. If no layer is one, as in DenseNet, the blocks are stages.
+    tensor, and layers that run earlier than they are registered. If no layer is one, the blocks are
+    stages.
 
     Args:
         backbone: The network.
@@ -49,11 +50,14 @@ def _blocks(backbone: nn.Module, recorded: Record, numbers: Mapping[str, int]) -
         count = sum(parameters[name].numel() for name in names)
         layer = _first_layer(backbone, names, order, recorded)
         vectors = all(parameters[name].ndim < 2 for name in names)  # noqa: PLR2004
-        if layer is not None and not vectors:
+        ordered = not found or (
+            layer is not None and calls[found[-1].layer].last < calls[layer].first
+        )
+        if layer is not None and ordered and not vectors:
             found.append(Block(layer, count))
         elif found:
             found[-1] = Block(found[-1].layer, found[-1].parameters + count)
-    return sorted(found, key=lambda block: calls[block.layer].first)
+    return found
 
 
 def _first_layer(

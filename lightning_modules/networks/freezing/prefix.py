@@ -10,13 +10,14 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from lightning_modules.networks.backbones.features import FEATURES, MODEL, Features
-from lightning_modules.networks.backbones.two_parts import (
+from lightning_modules.networks.dividing.two_parts import (
     CannotDivideError,
     PrefixCost,
     Record,
     TwoParts,
 )
 from lightning_modules.networks.freezing.plan import FreezingPlan
+from run_folders.errors import brief
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
     if "" in owners:
         name = next(name.removeprefix(f"{MODEL}.") for name in trained if name.count(".") == 1)
         return f"{name} trains, and it comes before all layers"
-    recorded: Record = cast(Any, features).record()
+    try:
+        recorded: Record = cast(Any, features).record()
+    except Exception as error:  # an own network may not run on other inputs than its data
+        return f"{kind} does not run on random inputs ({brief(error)})"
     order = recorded.layers(features.get_submodule(MODEL))
     first = next((name for name in order if name in owners), None)
     if first is None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.counting import multiplications
+from lightning_modules.networks.dividing.counting import multiplications
 from run_folders.errors import UserError, brief
 
 # Runs a network on an input.
@@ -233,6 +233,8 @@ def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
                 state = _check(model, parts, recorded)
             except CannotDivideError as error:
                 reason = str(error)
+            except Exception as error:  # own networks raise any
+                reason = f"it cannot be divided before {layer} ({brief(error)})"
             else:
                 return replace(parts, state=tuple(state.shape))
     raise CannotDivideError(reason)

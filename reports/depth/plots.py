@@ -1,62 +1,20 @@
-"""The part of a page that answers how deep to thaw the backbone."""
+"""The plots of studies of depth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import takewhile
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports import plots
-from reports.climbing import Climbed, Correct, climb, read_rung
-from reports.record import RunRecord
-from reports.statistics import mcnemar_exact
-from reports.tables import check_columns, read_parquet
-from run_folders.run_folder import RunFolder
-from run_folders.untrusted import damaged
 
 _WIDTH_OF_BLOCK = 0.42  # inches
 _AXES = {"seconds": "seconds of training", "trainable": "trainable parameters"}
-_SIGNIFICANCE = 0.05
 _MARGIN = 0.25  # of the range of accuracies
 _LONG = 8  # characters of a label
 _WIDEST, _NARROWEST = 12.0, 8.0
-
-
-def study_context(run: RunRecord) -> dict[str, Any]:
-    """Return what the template of a study shows; empty if the run is no study.
-
-    Raises:
-        DamagedFileError: If depth.json names an unknown study.
-    """
-    if not run.depth:
-        return {}
-    study = run.depth["study"]
-    if study not in _CONTEXTS:
-        path = run.folder / "depth.json"
-        raise damaged(path, f"its study {study!r} is none of {', '.join(_CONTEXTS)}")
-    return _CONTEXTS[study](run)
-
-
-def overrides_of(start_layer: str | None) -> str:
-    """Return the overrides that train a run from a layer on."""
-    if start_layer is None:
-        return "model.freeze_backbone=true"
-    return f"callbacks=unfreezing callbacks.unfreezing.start_layer={start_layer}"
-
-
-def _probe(run: RunRecord) -> dict[str, Any]:
-    states, advice = run.depth["states"], run.depth["advice"]
-    return {
-        "plot": probe_plot(states, advice),
-        "overrides": overrides_of(advice["start_layer"]),
-        "best": next(state for state in states if state["best"]),
-        "seconds": sum(run.depth["seconds"].values()),
-    }
 
 
 def probe_plot(states: Sequence[Mapping[str, Any]], advice: Mapping[str, Any]) -> str:
@@ -110,13 +68,6 @@ def _short(names: Sequence[str]) -> tuple[str, list[str]]:
     start = "".join(f"{parts[0]}." for parts in common)
     short = [name.removeprefix(start).removeprefix("the ") for name in names]
     return start + "*" * bool(start), [name.replace(" ", "\n") for name in short]
-
-
-def _ladder(run: RunRecord) -> dict[str, Any]:
-    rungs = run.depth["rungs"]
-    chosen = next(rung for rung in rungs if rung["name"] == run.depth["chosen"])
-    overrides = overrides_of(chosen["start_layer"])
-    return {"chosen": chosen, "overrides": overrides, "plots": rung_plots(rungs, chosen)}
 
 
 def rung_plots(
@@ -180,15 +131,6 @@ def rung_plot(
     return plots.plot(draw, label, 5.4, 3.6)
 
 
-def _labels(run: RunRecord) -> dict[str, Any]:
-    depth = run.depth
-    return {
-        "plot": label_plot(depth["parts"], depth["law"], depth["twice"]),
-        "now": fmean(depth["parts"][-1]["acc"]),
-        "seconds": sum(depth["seconds"].values()),
-    }
-
-
 def label_plot(
     parts: Sequence[Mapping[str, Any]], law: Mapping[str, Any], twice: Mapping[str, Any]
 ) -> str:
@@ -225,90 +167,9 @@ def label_plot(
     return plots.plot(draw, "accuracy by number of labels", 8.0, 4.2)
 
 
-def ladders(
-    path: Path, runs: Sequence[RunRecord], rungs: Sequence[str], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return a ladder for each group of jobs that differ by their rung only.
-
-    Args:
-        path: The sweep's folder.
-        runs: Finished runs of `depth=ladder` with `depth.rung`.
-        rungs: The rung of each.
-        names: The name of the group of each, which tells its other overrides.
-
-    Returns:
-        For each group its `name`, `rungs`, the `chosen` one, `plots`, and `overrides` to train it.
-    """
-    groups: dict[str, list[tuple[Climbed, Correct]]] = {}
-    for run, rung, name in zip(runs, rungs, names, strict=True):
-        read = read_rung(rung, run.folder, path.resolve())
-        groups.setdefault(name, []).append(read)
-    found = []
-    for name, group in groups.items():
-        group.sort(key=lambda rung: rung[0].trainable)
-        climbed, at = climb(group, _SIGNIFICANCE)
-        rows = [asdict(row) for row in climbed]
-        chosen = rows[at]
-        plots_of_group = rung_plots(rows, chosen, name)
-        found.append(
-            {
-                "name": name,
-                "rungs": rows,
-                "chosen": chosen,
-                "plots": plots_of_group,
-                "overrides": overrides_of(chosen["start_layer"]),
-            }
-        )
-    return found
-
-
 def _count_text(value: float, _: object) -> str:
     """Return a number of parameters as 20 k or 1.2 M."""
     for factor, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {unit}"
     return f"{value:.3g}"
-
-
-def ranking(runs: Sequence[RunRecord], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row for each probed backbone, the best first.
-
-    Args:
-        runs: Finished runs of `depth=probe`.
-        names: A display name for each.
-
-    Returns:
-        Rows with `name`, `run`, `state` (the best one), `advice`, `seconds`, and `p` of McNemar's
-        exact test against the first row; None without a prediction of the same samples.
-    """
-    rows: list[dict[str, Any]] = []
-    for run, name in zip(runs, names, strict=True):
-        state = next(state for state in run.depth["states"] if state["best"])
-        seconds = sum(run.depth["seconds"].values())
-        rows.append({"name": name, "run": run, "state": state, "seconds": seconds})
-    rows.sort(key=lambda row: -row["state"]["acc"])
-    best = _val_predictions(rows[0]["run"]) if rows else None
-    for row in rows:
-        row["p"] = _p_against(best, _val_predictions(row["run"]))
-    return rows
-
-
-def _val_predictions(run: RunRecord) -> pd.DataFrame | None:
-    path = RunFolder(run.folder).predictions_of("val")
-    if not path.is_file():
-        return None
-    table = read_parquet(path)
-    check_columns(path, table, {"index": int, "label": str, "prediction": str})
-    return table
-
-
-def _p_against(best: pd.DataFrame | None, other: pd.DataFrame | None) -> float | None:
-    """Return the p-value of McNemar's exact test; None without predictions of the same samples."""
-    same = ["index", "label"]
-    if best is None or other is None or not best[same].equals(other[same]):
-        return None
-    ours, theirs = (table["label"] == table["prediction"] for table in (best, other))
-    return mcnemar_exact(int((ours & ~theirs).sum()), int((~ours & theirs).sum()))
-
-
-_CONTEXTS = {"probe": _probe, "ladder": _ladder, "labels": _labels}

@@ -3,13 +3,13 @@
 Shapes: `B` samples, `T` tokens, `N` tokens of an image with its class token, `C` channels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.backbones.two_parts import first_tensor
+from lightning_modules.networks.dividing.two_parts import first_tensor
 
 
 class PooledState(NamedTuple):
@@ -47,7 +47,7 @@ def _listening(module: nn.Module, layer: str, found: dict[str, Tensor]) -> Itera
     def listen(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state = first_tensor(args, kwargs)[1]
         if state is not None:
-            found[layer] = state
+            found[layer] = state.clone()  # a later operation may change it in place
 
     handle = module.register_forward_pre_hook(listen, prepend=True, with_kwargs=True)
     try:
@@ -64,28 +64,53 @@ def pooled_images(
     Args:
         states: Layer -> its input, [B, N, C], [B, C, H, W], [B, H, W, C] or [B, C].
         features: The output of the network, [B, C].
-        model: A network of timm. Its attributes say where the channels and the class token are.
+        model: A network of timm. Its attributes say where the class token is.
 
     Returns:
-        Vectors [B, C] in float32. States of other shapes are left out.
+        Vectors [B, C] in float32. States of other shapes are left out, and those whose channels
+        cannot be told from their pixels.
     """
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
-    channels_last = str(getattr(model, "output_fmt", "")).endswith("NHWC")
     pooled: dict[PooledState, Tensor] = {}
     for layer, state in states.items():
         if len(state) != len(features):
             continue
         values = state.float()
-        if values.ndim == 4:  # noqa: PLR2004
-            pooled[PooledState(layer, "mean")] = values.mean((1, 2) if channels_last else (2, 3))
+        pixels = _pixel_axes(values.shape, model) if values.ndim == 4 else None  # noqa: PLR2004
+        if pixels is not None:
+            pooled[PooledState(layer, "mean")] = values.mean(pixels)
         elif values.ndim == 3:  # noqa: PLR2004
+            prefix = _tokens_before_patches(values.shape[1], model)
             pooled[PooledState(layer, "mean")] = values[:, prefix:].mean(1)
-            if prefix:
+            if prefix and getattr(model, "cls_token", None) is not None:
                 pooled[PooledState(layer, "cls")] = values[:, 0]
         elif values.ndim == 2:  # noqa: PLR2004
             pooled[PooledState(layer, "mean")] = values
     pooled[PooledState(None, "features")] = features.float()
     return pooled
+
+
+def _pixel_axes(shape: Sequence[int], model: nn.Module) -> tuple[int, int] | None:
+    """Return the axes of height and width of a state; None if they are not clear.
+
+    Images and their states are square in most networks. The axis that differs has the channels.
+    """
+    _, first, second, third = shape
+    if str(getattr(model, "output_fmt", "")).endswith("NHWC"):
+        return 1, 2
+    if second == third:
+        return 2, 3
+    if first == second:
+        return 1, 2
+    return None
+
+
+def _tokens_before_patches(tokens: int, model: nn.Module) -> int:
+    """Return how many class and register tokens a state has.
+
+    Some networks, such as CaiT, add the class token after most of their blocks.
+    """
+    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    return 0 if tokens == patches else int(getattr(model, "num_prefix_tokens", 0))
 
 
 def pooled_texts(

@@ -1,0 +1,1 @@
+"""Running a network up to a layer, or from a layer on."""

@@ -1,0 +1,1 @@
+"""The parts of pages that answer how deep to thaw."""
