@@ -26,7 +26,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import setting
-from reports.depth.rungs import climb, read_rung
+from reports.depth.rungs import compare_rungs, read_rung
 from run_folders.run_folder import RunFolder
 
 _SIGNIFICANCE = 0.05
@@ -220,7 +220,7 @@ def _climbed(rungs: Mapping[str, Depth], work: Path) -> tuple[list[str], float]:
     for seed in range(len(next(iter(rungs.values())).runs)):
         read = [read_rung(n, d.runs[seed].path, work) for n, d in rungs.items()]
         for count in range(1, len(read) + 1):
-            rows, best = climb(read[:count], _SIGNIFICANCE)
+            rows, best = compare_rungs(read[:count], _SIGNIFICANCE)
             if not rows[-1].better:
                 break
         chosen.append(rows[best].name)

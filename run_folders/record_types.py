@@ -175,7 +175,7 @@ class Advice(TypedDict):
 
 
 class TrainedRung(TypedDict):
-    """A rung in depth.json; see `engine.depth.rungs.Climbed`."""
+    """A rung in depth.json; see `reports.depth.rungs.TrainedRung`."""
 
     name: str
     start_layer: str | None
@@ -186,9 +186,9 @@ class TrainedRung(TypedDict):
     n: int
     acc: float
     interval: list[float]
-    than: str | None
+    compared_with: str | None
     p: float | None
-    smallest: float | None
+    detectable: float | None
     better: bool
 
 

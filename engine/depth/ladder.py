@@ -26,7 +26,7 @@ from lightning_modules.callbacks.layer_unfreezing import LayerUnfreezing
 from lightning_modules.networks.backbones.features import FEATURES
 from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.freezing.plan import FreezingPlan
-from reports.depth.rungs import Climbed, Correct, climb, read_rung
+from reports.depth.rungs import Correct, TrainedRung, compare_rungs, read_rung
 from run_folders.run_folder import RunFolder
 from run_folders.signatures.checking import check_arguments
 
@@ -40,13 +40,13 @@ class _Ladder:
     Attributes:
         rungs: The trained rungs, from the head on, with what they predict correctly.
         rows: The same rungs, compared.
-        chosen: Index of the chosen rung; see `reports.depth.rungs.climb`.
+        chosen: Index of the chosen rung; see `reports.depth.rungs.compare_rungs`.
         stopped: Why no further rung was trained; empty while it goes on.
         features: Seconds of the pass that computed the features of all rungs.
     """
 
-    rungs: list[tuple[Climbed, Correct]] = field(default_factory=list)
-    rows: list[Climbed] = field(default_factory=list)
+    rungs: list[tuple[TrainedRung, Correct]] = field(default_factory=list)
+    rows: list[TrainedRung] = field(default_factory=list)
     chosen: int = 0
     stopped: str = ""
     features: float = 0.0
@@ -158,10 +158,10 @@ class DepthLadder(DepthStudy):
         if folder.state != "finished":
             _train(request, self._config(request, rung, ladder), folder)
         ladder.rungs.append(read_rung(rung, folder.path, request.folder.path))
-        ladder.rows, ladder.chosen = climb(ladder.rungs, self.significance)
+        ladder.rows, ladder.chosen = compare_rungs(ladder.rungs, self.significance)
         row = ladder.rows[-1]
         if not row.better and not self.every_rung:
-            ladder.stopped = f"rung {row.name} is not better than rung {row.than}"
+            ladder.stopped = f"rung {row.name} is not better than rung {row.compared_with}"
         self._write(request, ladder)
 
     def _config(self, request: StudyRequest, rung: str, ladder: _Ladder) -> DictConfig:
@@ -244,7 +244,7 @@ def _print(ladder: _Ladder, test: dict[str, Any]) -> None:
             f"{row.seconds:.1f}",
             f"{row.acc:.4f}",
             f"{low:.4f} to {high:.4f}",
-            "-" if row.p is None else f"{row.p:.2g} against {row.than}",
+            "-" if row.p is None else f"{row.p:.2g} against {row.compared_with}",
         )
     shown.print(table)
     chosen = ladder.rows[ladder.chosen]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from reports.depth.plots import label_plot, probe_plot, rung_plots
-from reports.depth.rungs import Climbed, Correct, climb, read_rung
+from reports.depth.rungs import Correct, TrainedRung, compare_rungs, read_rung
 from reports.record import RunRecord
 from reports.statistics import mcnemar_exact
 from reports.tables import check_columns, read_parquet
@@ -100,7 +100,7 @@ def ladders(
     Returns:
         For each group its `name`, `rungs`, the `chosen` one, `plots`, and `overrides` to train it.
     """
-    groups: dict[str, list[tuple[Climbed, Correct]]] = {}
+    groups: dict[str, list[tuple[TrainedRung, Correct]]] = {}
     configs: dict[str, Mapping[str, Any]] = {}
     for run, rung, name in zip(runs, rungs, names, strict=True):
         read = read_rung(rung, run.folder, path.resolve())
@@ -109,7 +109,7 @@ def ladders(
     found = []
     for name, group in groups.items():
         group.sort(key=lambda rung: rung[0].trainable)
-        climbed, at = climb(group, significance)
+        climbed, at = compare_rungs(group, significance)
         rows = [asdict(row) for row in climbed]
         chosen = rows[at]
         plots_of_group = rung_plots(rows, chosen, name)

@@ -15,7 +15,7 @@ Correct = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Climbed:
+class TrainedRung:
     """A rung that was trained.
 
     Attributes:
@@ -28,10 +28,10 @@ class Climbed:
         n: Number of validation samples.
         acc: Their share, 0..1.
         interval: 95 % Wilson interval of the accuracy.
-        than: The rung that it was compared with; None for the first.
+        compared_with: The rung that it was compared with; None for the first.
         p: p-value of McNemar's exact test against that rung.
-        smallest: The smallest difference of accuracy that this test would have found among as many
-            samples on which the two differ; None if it could not have found any.
+        detectable: The smallest difference of accuracy that this test finds among as many samples
+            on which the two differ; None if it finds none.
         better: Whether it is better than that rung by the test.
     """
 
@@ -44,13 +44,13 @@ class Climbed:
     n: int
     acc: float
     interval: tuple[float, float]
-    than: str | None = None
+    compared_with: str | None = None
     p: float | None = None
-    smallest: float | None = None
+    detectable: float | None = None
     better: bool = True
 
 
-def read_rung(name: str, folder: Path, ladder: Path) -> tuple[Climbed, Correct]:
+def read_rung(name: str, folder: Path, ladder: Path) -> tuple[TrainedRung, Correct]:
     """Read a finished run as a rung that is not compared yet.
 
     Args:
@@ -70,7 +70,7 @@ def read_rung(name: str, folder: Path, ladder: Path) -> tuple[Climbed, Correct]:
     correct = np.asarray(table["label"] == table["prediction"])
     spent = [metrics["seconds"].get(part) or 0.0 for part in ("fit", "features")]
     hits, count = int(correct.sum()), len(correct)
-    row = Climbed(
+    row = TrainedRung(
         name=name,
         start_layer=stages[-1]["start_layer"] if stages else None,
         folder=folder.relative_to(ladder).as_posix(),
@@ -85,12 +85,12 @@ def read_rung(name: str, folder: Path, ladder: Path) -> tuple[Climbed, Correct]:
 
 
 def compared(
-    row: Climbed,
+    row: TrainedRung,
     correct: npt.NDArray[np.bool_],
-    below: Climbed,
+    below: TrainedRung,
     correct_below: npt.NDArray[np.bool_],
     significance: float,
-) -> Climbed:
+) -> TrainedRung:
     """Compare a rung with one below it on the same samples.
 
     Args:
@@ -102,14 +102,14 @@ def compared(
     """
     gained, lost = int((correct & ~correct_below).sum()), int((~correct & correct_below).sum())
     p = mcnemar_exact(gained, lost)
-    smallest = smallest_difference(gained + lost, len(correct), significance)
+    detectable = smallest_difference(gained + lost, len(correct), significance)
     better = p < significance and gained > lost
-    return replace(row, than=below.name, p=p, smallest=smallest, better=better)
+    return replace(row, compared_with=below.name, p=p, detectable=detectable, better=better)
 
 
-def climb(
-    rungs: Sequence[tuple[Climbed, Correct]], significance: float
-) -> tuple[list[Climbed], int]:
+def compare_rungs(
+    rungs: Sequence[tuple[TrainedRung, Correct]], significance: float
+) -> tuple[list[TrainedRung], int]:
     """Compare trained rungs in order: each with the last one that was better than those before.
 
     Args:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from engine.depth.advice import INPUT_LAYERS, Probed, advise, compare_with_best
 from engine.depth.power_law import PowerLaw, extrapolate, fit_power_law
+from reports.depth.parts import overrides_of
 from reports.statistics import mcnemar_exact, smallest_difference
 from tests.conftest import Train
 from tests.engine.conftest import RunSweep
@@ -344,3 +346,83 @@ def test_one_pass_computes_the_features_of_all_rungs(train: Train, tmp_path: Pat
     for key in keys:
         own = (alone / key / "values.bin").read_bytes()
         assert own == (together / key / "values.bin").read_bytes()
+
+
+def test_testing_the_chosen_rung_trains_nothing(train: Train, tmp_path: Path) -> None:
+    ended = train(*LADDER, "model.backbone_lr=0", "trainer.max_epochs=4", "callbacks=early_stopping",
+                  "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1")  # fmt: skip
+    assert ended.code == 0, ended.err
+    record = depth_of(tmp_path / "run")
+    rung = tmp_path / "run" / record["rungs"][0]["folder"]
+    assert record["chosen"] == "head"
+    history = (rung / "history.csv").read_text().splitlines()
+    assert len(history) == 3  # two of four epochs, and the header
+    status = json.loads((rung / "status.json").read_text())
+    assert (rung / "history.csv").stat().st_mtime < (
+        rung / "predictions" / "test.parquet"
+    ).stat().st_mtime
+    assert status["state"] == "finished"
+    assert json.loads((rung / "provenance.json").read_text())["data"]["test"]["rows"] == 40
+    from engine.evaluation import evaluate
+
+    assert evaluate(rung, None) == 0
+
+
+def test_a_new_ladder_does_not_take_over_the_rungs_of_another(train: Train) -> None:
+    assert train(*LADDER, "depth.seconds=0.001").code == 0
+    ended = train(*LADDER, "model.lr=0.1")
+    assert ended.code == 1
+    assert "holds a run already" in ended.err
+    ended = train(*LADDER, "model.lr=0.1", "ckpt_path=last")
+    assert ended.code == 1
+    assert "began with another config: model.lr" in ended.err
+
+
+def test_rungs_and_ladders_of_a_sweep_resume(sweep: RunSweep, tmp_path: Path) -> None:
+    ended = sweep(*LADDER, "depth.rung=head,1", "trainer.max_epochs=2")
+    assert ended.code == 0, ended.err
+    job = tmp_path / "sweep" / "1"
+    status = json.loads((job / "status.json").read_text())
+    (job / "status.json").write_text(json.dumps({**status, "state": "interrupted"}))
+    ended = sweep("sweep.resume=sweep")
+    assert ended.code == 0, ended.err
+    assert not (tmp_path / "sweep" / "1_attempt_1").exists()
+    assert json.loads((job / "status.json").read_text())["state"] == "finished"
+    ended = sweep(*LADDER, "seed=3,4", "hydra.sweep.dir=ladders", "model.backbone_lr=0")
+    assert ended.code == 0, ended.err
+    job = tmp_path / "ladders" / "0"
+    trained = (job / "rungs" / "0_head" / "history.csv").stat().st_mtime_ns
+    (job / "status.json").write_text(json.dumps({**status, "state": "interrupted"}))
+    ended = sweep("sweep.resume=ladders")
+    assert ended.code == 0, ended.err
+    assert (job / "rungs" / "0_head" / "history.csv").stat().st_mtime_ns == trained
+
+
+UNFREEZING = {
+    "_target_": "lightning_modules.callbacks.layer_unfreezing.LayerUnfreezing",
+    "schedule": {0: "a"},
+}
+STOPPING = {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}
+
+
+@pytest.mark.parametrize(
+    ("start", "config", "overrides"),
+    [
+        (None, {}, "model.freeze_backbone=true"),
+        (None, {"callbacks": {"u": UNFREEZING, "e": STOPPING}}, "model.freeze_backbone=true callbacks=early_stopping"),
+        ("b", {"callbacks": {}}, "callbacks=unfreezing callbacks.unfreezing.start_layer=b"),
+        (
+            "b", {"callbacks": {"u": UNFREEZING, "e": STOPPING}, "model": {"freeze_backbone": True}},
+            "callbacks=unfreezing_early_stopping callbacks.unfreezing.start_layer=b callbacks.unfreezing.schedule=null "
+            "model.freeze_backbone=false",
+        ),
+    ],
+)  # fmt: skip
+def test_overrides_to_copy(start: str | None, config: dict[str, Any], overrides: str) -> None:
+    assert overrides_of(start, config) == overrides
+
+
+def test_what_is_to_copy_can_be_trained(train: Train, tmp_path: Path) -> None:
+    copied = overrides_of("encoder.layer.1", {"model": {"freeze_backbone": True}})
+    ended = train(*SMALL, *copied.split(), "plan=true")
+    assert ended.code == 0, ended.err

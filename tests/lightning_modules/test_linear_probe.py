@@ -176,3 +176,34 @@ def test_blocks_of_texts_end_with_what_follows_the_list() -> None:
     encoder = encoder_of("distilbert")
     names = [block.layer for block in blocks_of(encoder.model, encoder.record())]
     assert names == ["transformer.layer.0", "transformer.layer.1"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "layer", "channels", "poolings"),
+    [
+        ("samvit_base_patch16", {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 2}, "blocks.1", 24, {"mean"}),
+        ("cait_xxs24_224", {"img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 2}, "blocks.1", 24, {"mean"}),
+        ("volo_d1_224", {"img_size": 64}, "network.2.1", 384, {"mean"}),
+    ],
+)  # fmt: skip
+def test_channels_are_found_without_timms_description(
+    architecture: str, options: dict[str, Any], layer: str, channels: int, poolings: set[str]
+) -> None:
+    encoder = image_encoder({"architecture": architecture, **options}, None, 64).eval()
+    batch = images(encoder)
+    with torch.no_grad():
+        found = encoder.pooled_states([layer], batch)
+        state = encoder.forward_until(layer, batch).values
+    assert {pooled.pooling for pooled in found if pooled.layer == layer} == poolings
+    assert found[PooledState(layer, "mean")].shape == (3, channels)
+    torch.testing.assert_close(found[PooledState(layer, "mean")], state.flatten(1, -2).mean(1))
+
+
+def test_a_layer_that_runs_earlier_than_it_is_registered_is_no_block() -> None:
+    encoder = image_encoder({"architecture": "twins_svt_small"}, None, None)
+    names = [block.layer for block in blocks_of(encoder.model, encoder.record())]
+    assert "pos_block.0" not in names
+    assert names
+    order = [name for name, _ in encoder.model.named_modules()]
+    places = [order.index(name) for name in names]
+    assert places == sorted(places)

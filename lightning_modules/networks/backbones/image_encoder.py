@@ -28,8 +28,8 @@ from lightning_modules.networks.dividing.layer_states import (
 from lightning_modules.networks.dividing.two_parts import (
     CannotDivideError,
     PrefixCost,
-    Probe,
     Record,
+    TrialInput,
     TwoParts,
     divide,
     prefix_cost,
@@ -38,7 +38,7 @@ from lightning_modules.networks.dividing.two_parts import (
 from lightning_modules.networks.tokens.fdvit import FDViT
 from run_folders.errors import brief
 
-_PROBE_SIZE = 32  # side in pixels of the probe image for networks without a fixed input size
+_PROBE_SIZE = 32  # side in pixels of the trial image for networks without a fixed input size
 # Pixels that a CPU evaluates at a time, so that a layer's outputs stay in the processor's cache.
 _CHUNK_PIXELS = 16 * 224**2
 
@@ -129,13 +129,13 @@ class ImageEncoder(nn.Module):
     def record(self) -> Record:
         """Run `model` on a few random images and record which modules run."""
         weight, random = next(self.model.parameters()), torch.Generator().manual_seed(0)
-        probes = []
+        trials = []
         for count in (1, 2):
             pixels = torch.rand(count, 3, *self._size, generator=random).to(weight)
             blank = torch.full_like(pixels, math.nan)
             run, run_blank = partial(self.model, pixels), partial(self.model, blank)
-            probes.append(Probe((count,), run, run_blank))
-        return record(self.model, probes)
+            trials.append(TrialInput((count,), run, run_blank))
+        return record(self.model, trials)
 
     def parts(self, layer: str, recorded: Record | None = None) -> TwoParts:
         """Return the two parts of `model`, before a layer and from it on.
@@ -163,7 +163,7 @@ class ImageEncoder(nn.Module):
         parts = self.parts(layer)
 
         def run(pixels: Tensor) -> Tensor:
-            return parts.until(self.model, partial(self.model, pixels))
+            return parts.forward_until(self.model, partial(self.model, pixels))
 
         return Features(self._in_chunks(run, batch))
 
@@ -172,7 +172,7 @@ class ImageEncoder(nn.Module):
         values = state.values
         blank = values.new_empty(len(values), 3, *self._size)
         parts, run = self.parts(layer), partial(self.model, blank)
-        return Features(parts.since(self.model, values, (len(values),), run))
+        return Features(parts.forward_from(self.model, values, (len(values),), run))
 
     def layer_features(
         self, layers: Sequence[str], batch: ImageBatch

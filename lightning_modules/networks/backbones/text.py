@@ -35,8 +35,8 @@ from lightning_modules.networks.dividing.layer_states import (
 from lightning_modules.networks.dividing.two_parts import (
     CannotDivideError,
     PrefixCost,
-    Probe,
     Record,
+    TrialInput,
     TwoParts,
     divide,
     prefix_cost,
@@ -132,14 +132,14 @@ class TextEncoder(nn.Module):
         device = next(self.model.parameters()).device
         random = torch.Generator().manual_seed(0)
         few = self.traits.vocab_size if self.traits and self.traits.vocab_size else 2
-        probes = []
+        trials = []
         for count, tokens in ((2, 7), (3, 7), (3, 11)):
             lengths = torch.tensor([tokens - i for i in range(count)], device=device)
             ids = torch.randint(few, (count, tokens), generator=random).to(device)
             mask = _mask(lengths, tokens)
             run, run_blank = partial(self._values, ids, mask), partial(self._values, ids * 0, mask)
-            probes.append(Probe((count, tokens), run, run_blank))
-        return record(self.model, probes)
+            trials.append(TrialInput((count, tokens), run, run_blank))
+        return record(self.model, trials)
 
     def parts(self, layer: str, recorded: Record | None = None) -> TwoParts:
         """Return the two parts of `model`, before a layer and from it on.
@@ -153,7 +153,7 @@ class TextEncoder(nn.Module):
         if layer not in self._parts:
             recorded = recorded or self.record()
             parts = divide(self.model, layer, recorded)
-            if parts.state[:2] != recorded.probes[-1].sizes:
+            if parts.state[:2] != recorded.trials[-1].sizes:
                 msg = f"{layer} receives states of shape {[*parts.state]}, not one for each token"
                 raise CannotDivideError(msg)
             self._parts[layer] = parts
@@ -168,7 +168,7 @@ class TextEncoder(nn.Module):
         """Return the input of a layer of `model`, [B, T, C], with the lengths of the texts."""
         mask = batch["attention_mask"]
         run = partial(self._run, batch["input_ids"], mask)
-        state = self.parts(layer).until(self.model, run)
+        state = self.parts(layer).forward_until(self.model, run)
         return Features(state, mask.sum(dim=1))
 
     def forward_from(self, layer: str, state: Features) -> Features:
@@ -178,7 +178,7 @@ class TextEncoder(nn.Module):
         mask = _mask(state.lengths, tokens)
         run = partial(self._run, torch.zeros_like(mask), mask)
         parts = self.parts(layer)
-        return cast(Features, parts.since(self.model, state.values, (count, tokens), run))
+        return cast(Features, parts.forward_from(self.model, state.values, (count, tokens), run))
 
     def layer_features(self, layers: Sequence[str], batch: TextBatch) -> dict[str | None, Features]:
         """Run once, and return the input of each layer and, for None, the output."""

@@ -1,7 +1,7 @@
 """Running any network up to a layer, or from a layer on, through its own forward pass.
 
 From a layer on, the modules before it do not run: stand-ins return empty tensors of the same
-shapes. The layer then receives the stored state in place of its input. A probe shows whether a
+shapes. The layer then receives the stored state in place of its input. A trial run shows whether a
 network allows this: stand-ins return not-a-number, and the result must equal that of the whole
 network.
 """
@@ -38,11 +38,11 @@ class _ReachedError(Exception):
 
 
 @dataclass(frozen=True)
-class Probe:
+class TrialInput:
     """An input to try a network with.
 
     Attributes:
-        sizes: Its sizes, which differ between probes.
+        sizes: Its sizes, which differ between trials.
         run: Runs the network on it, and returns its features.
         run_blank: The same with another input of the same sizes.
     """
@@ -85,15 +85,15 @@ class _Shape:
 
 @dataclass(frozen=True)
 class Record:
-    """What a network ran on some probes, in eval mode.
+    """What a network ran on some trials, in eval mode.
 
     Attributes:
-        probes: The probes.
-        calls: For each probe, the calls of the modules by name.
-        outputs: For each probe, the output of the network.
+        trials: The trials.
+        calls: For each trial, the calls of the modules by name.
+        outputs: For each trial, the output of the network.
     """
 
-    probes: Sequence[Probe]
+    trials: Sequence[TrialInput]
     calls: Sequence[Mapping[str, _Call]]
     outputs: Sequence[Tensor]
 
@@ -121,7 +121,7 @@ class TwoParts:
         stand_ins: Modules that run before the layer -> the shapes of the outputs of each call.
         later: Names of the modules that run from the layer on only.
         parameters_before: Number of parameters of the modules that have stand-ins.
-        state: Shape of the input of the layer on the last probe.
+        state: Shape of the input of the layer on the last trial.
     """
 
     layer: str
@@ -130,16 +130,16 @@ class TwoParts:
     parameters_before: int
     state: tuple[int, ...] = ()
 
-    def until(self, model: nn.Module, run: Run) -> Tensor:
+    def forward_until(self, model: nn.Module, run: Run) -> Tensor:
         """Run the network up to the layer and return the layer's input."""
         return forward_until(model, self.layer, run)
 
-    def since(self, model: nn.Module, state: Tensor, sizes: Sizes, run_blank: Run) -> Any:  # noqa: ANN401 - what `run_blank` returns
+    def forward_from(self, model: nn.Module, state: Tensor, sizes: Sizes, run_blank: Run) -> Any:  # noqa: ANN401 - what `run_blank` returns
         """Run the network from the layer on.
 
         Args:
             model: The network.
-            state: Input of the layer, as `until` returned it.
+            state: Input of the layer, as `forward_until` returned it.
             sizes: Sizes of the input that led to the state.
             run_blank: Runs the network on any input of these sizes.
 
@@ -150,7 +150,7 @@ class TwoParts:
         def empty(shape: list[int]) -> Tensor:
             return torch.empty(shape, dtype=state.dtype, device=state.device)
 
-        return _since(model, self, state, empty, sizes, run_blank)
+        return _forward_from(model, self, state, empty, sizes, run_blank)
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,11 @@ class PrefixCost:
 
 
 def prefix_cost(model: nn.Module, parts: TwoParts, recorded: Record) -> PrefixCost:
-    """Count the multiplications of the first part on the last probe."""
-    probe = recorded.probes[-1]
-    before = multiplications(model, lambda: parts.until(model, probe.run))
-    whole = multiplications(model, probe.run)
-    return PrefixCost(before / whole if whole else 1.0, before / math.prod(probe.sizes))
+    """Count the multiplications of the first part on the last trial."""
+    trial = recorded.trials[-1]
+    before = multiplications(model, lambda: parts.forward_until(model, trial.run))
+    whole = multiplications(model, trial.run)
+    return PrefixCost(before / whole if whole else 1.0, before / math.prod(trial.sizes))
 
 
 def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:
@@ -200,16 +200,16 @@ def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:
     raise CannotDivideError(msg)
 
 
-def record(model: nn.Module, probes: Sequence[Probe]) -> Record:
-    """Run a network on probes and record its modules.
+def record(model: nn.Module, trials: Sequence[TrialInput]) -> Record:
+    """Run a network on trials and record its modules.
 
     Args:
         model: The network. Its modes and the random generators stay the same.
-        probes: Two or more inputs; each size differs between two of them while the others stay.
+        trials: Two or more inputs; each size differs between two of them while the others stay.
     """
     with _evaluating(model):
-        found = [_recorded(model, probe.run) for probe in probes]
-    return Record(probes, [calls for calls, _ in found], [output for _, output in found])
+        found = [_recorded(model, trial.run) for trial in trials]
+    return Record(trials, [calls for calls, _ in found], [output for _, output in found])
 
 
 def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
@@ -301,7 +301,7 @@ def _parts(
     model: nn.Module, layer: str, recorded: Record, runs: Callable[[nn.Module, _Call], bool]
 ) -> TwoParts:
     """Return the parts; modules for which `runs` is true get no stand-in."""
-    calls, sizes = recorded.calls[0], [probe.sizes for probe in recorded.probes]
+    calls, sizes = recorded.calls[0], [trial.sizes for trial in recorded.trials]
     if layer not in calls:
         msg = f"{type(model).__name__} does not run its layer {layer}"
         raise CannotDivideError(msg)
@@ -342,8 +342,8 @@ def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> Tensor:
     Raises:
         CannotDivideError: Unless both parts equal the whole, to the last bit.
     """
-    probe, expected = recorded.probes[-1], recorded.outputs[-1]
-    state = parts.until(model, probe.run)
+    trial, expected = recorded.trials[-1], recorded.outputs[-1]
+    state = parts.forward_until(model, trial.run)
     if not state.is_floating_point():
         msg = f"{parts.layer} receives no states"
         raise CannotDivideError(msg)
@@ -352,7 +352,7 @@ def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> Tensor:
         return torch.full(shape, math.nan, dtype=state.dtype, device=state.device)
 
     try:
-        found = _since(model, parts, state, not_a_number, probe.sizes, probe.run_blank)
+        found = _forward_from(model, parts, state, not_a_number, trial.sizes, trial.run_blank)
     except Exception as error:
         msg = f"the layers from {parts.layer} on do not run alone ({brief(error)})"
         raise CannotDivideError(msg) from error
@@ -362,7 +362,7 @@ def _check(model: nn.Module, parts: TwoParts, recorded: Record) -> Tensor:
     return state
 
 
-def _since(
+def _forward_from(
     model: nn.Module,
     parts: TwoParts,
     state: Tensor,
@@ -429,7 +429,7 @@ def first_tensor(
 
 
 class _Unknown:
-    """An output that is no tensor, and differs between probes or is not a plain value."""
+    """An output that is no tensor, and differs between trials or is not a plain value."""
 
 
 def _shapes(output: Any) -> Any:  # noqa: ANN401 - a nested output
@@ -445,7 +445,7 @@ def _shapes(output: Any) -> Any:  # noqa: ANN401 - a nested output
 
 
 def _fitted(outputs: Sequence[Any], sizes: Sequence[Sizes], name: str) -> Any:  # noqa: ANN401 - a nested output
-    """Return a nested output with a `_Shape` for each tensor, from the outputs of all probes."""
+    """Return a nested output with a `_Shape` for each tensor, from the outputs of all trials."""
     first = outputs[0]
     if isinstance(first, torch.Size):
         return _Shape(tuple(_factor(dims, sizes, name) for dims in zip(*outputs, strict=True)))
@@ -457,7 +457,7 @@ def _fitted(outputs: Sequence[Any], sizes: Sequence[Sizes], name: str) -> Any:  
 
 
 def _factor(dims: Sequence[int], sizes: Sequence[Sizes], name: str) -> tuple[int, tuple[int, ...]]:
-    """Return the factor and the sizes whose product is a dimension in all probes."""
+    """Return the factor and the sizes whose product is a dimension in all trials."""
     count = len(sizes[0])
     for chosen in [(), *((i,) for i in range(count)), tuple(range(count))]:
         products = [math.prod(each[i] for i in chosen) for each in sizes]

@@ -27,8 +27,8 @@ def blocks_of(backbone: nn.Module, recorded: Record) -> list[Block]:
 
     A block is a layer of `layer_numbers` with at least one matrix. Layers without one, such as a
     last norm, belong to the block before them. So do layers that are no module that runs once on a
-    tensor, and layers that run earlier than they are registered. If no layer is one, the blocks are
-    stages.
+    tensor, and layers that run in another order than they are registered. If no layer is one, the
+    blocks are stages.
 
     Args:
         backbone: The network.
@@ -45,15 +45,19 @@ def _blocks(backbone: nn.Module, recorded: Record, numbers: Mapping[str, int]) -
     for name, number in sorted(numbers.items(), key=lambda item: item[1]):
         groups.setdefault(number, []).append(name)
     order, calls = recorded.layers(backbone), recorded.calls[0]
+    places = {name: place for place, name in enumerate(parameters)}
     found: list[Block] = []
+    last = -1
     for names in list(groups.values())[1:]:
         count = sum(parameters[name].numel() for name in names)
         layer = _first_layer(backbone, names, order, recorded)
         vectors = all(parameters[name].ndim < 2 for name in names)  # noqa: PLR2004
+        place = min(places[name] for name in names)
         ordered = not found or (
-            layer is not None and calls[found[-1].layer].last < calls[layer].first
+            layer is not None and calls[found[-1].layer].last < calls[layer].first and place > last
         )
         if layer is not None and ordered and not vectors:
+            last = place
             found.append(Block(layer, count))
         elif found:
             found[-1] = Block(found[-1].layer, found[-1].parameters + count)
