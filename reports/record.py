@@ -4,7 +4,7 @@ A run that failed has recorded less, and its page shows what it recorded.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,9 @@ class RunRecord:
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     plan: dict[str, Any]
-    depth: dict[str, Any]
     config: dict[str, Any]
     history: pd.DataFrame
+    depth: dict[str, Any] = field(default_factory=dict)
 
     @property
     def state(self) -> str:

@@ -145,6 +145,7 @@ class Plan(TypedDict):
     max_epochs: NotRequired[float | None]  # -1 for no limit, as for the steps
     max_steps: NotRequired[float | None]
     overfit_batches: NotRequired[float]
+    accumulate_grad_batches: NotRequired[int]
     ended: NotRequired[str]
     estimate: NotRequired[Estimate]
 

@@ -122,7 +122,7 @@ def test_default_run_writes_every_file(train: Train) -> None:
         "train/samples_per_second",
     } <= set(history[0])
     metrics = folder.read_json("metrics.json")
-    assert set(metrics) == {"kind", "val", "test", "best", "loss", "parameters", "seconds"}
+    assert set(metrics) == {"kind", "val", "test", "best", "loss", "parameters", "seconds", "bytes"}
     assert metrics["kind"] == "classification"
     assert metrics["loss"] == "lightning_modules.losses.classification.CrossEntropy"
     best = max(history, key=lambda row: float(row["val/acc"]))
@@ -197,7 +197,7 @@ def test_runs_with_the_same_seed_have_identical_metrics(train: Train, tmp_path: 
     other = train(*SAMPLE, "seed=2", folder=tmp_path / "c").folder
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (*folders, other)]
     for one in metrics:
-        del one["seconds"]
+        del one["seconds"], one["bytes"]
     assert metrics[0] == metrics[1]
     assert metrics[0]["test"]["loss"] != metrics[2]["test"]["loss"]
     tables = [pd.read_parquet(folder / "predictions" / "test.parquet") for folder in folders]

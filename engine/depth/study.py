@@ -47,7 +47,9 @@ class StudyRequest:
             ConfigError: If it has no layers that a study can read.
         """
         task, features = self.objects.task, self.objects.task.features
-        if task.kind != "classification" or not isinstance(features, TextEncoder | ImageEncoder):
+        labels = self.objects.datamodule.labels_of("val")
+        one_class = labels is not None and labels.ndim == 1 and not labels.is_floating_point()
+        if not one_class or not isinstance(features, TextEncoder | ImageEncoder):
             msg = (
                 f"depth: {type(task).__name__} does not predict one class for each text or image; "
                 f"set depth=none"

@@ -1,5 +1,6 @@
 """Fixtures of the tests of runs and sweeps."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,10 @@ def sweep(
             patch.chdir(tmp_path)
             patch.setattr(sys, "argv", ["train.py", "-m", *overrides, *own])
             capsys.readouterr()
+            handlers = logging.getLogger().handlers.copy()
             code = entry.main()
+            # Hydra's handlers write to this test's stderr, which is closed later.
+            logging.getLogger().handlers[:] = handlers
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err, tmp_path / "sweep")
 

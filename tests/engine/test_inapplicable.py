@@ -9,9 +9,7 @@ from omegaconf import OmegaConf
 
 from engine.config.recorded import read_config
 from tests.conftest import LINEAR_SAMPLE, SAMPLE, Ended, Train
-from tests.engine.test_sweeps import RunSweep, sweep
-
-__all__ = ["sweep"]  # a fixture
+from tests.engine.conftest import RunSweep
 
 HEADS = "lightning_modules.networks.heads"
 Files = Callable[..., str]

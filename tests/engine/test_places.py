@@ -402,7 +402,7 @@ def test_contributing_has_the_table() -> None:
     rows = [
         [re.findall(r"`([^`]+)`", cell) for cell in line.strip("|").split("|")]
         for line in text.splitlines()
-        if re.match(r"\| `(data|model|callbacks|logger|trainer)", line)
+        if re.match(r"\| `(data|model|depth|callbacks|logger|trainer)", line)
     ]
     expected = [
         [

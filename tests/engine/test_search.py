@@ -15,11 +15,11 @@ from engine.sweeps.study import open_storage, reporter
 from run_folders.run_folder import RunFolder
 from run_folders.sweep import Sweep
 from tests.conftest import SAMPLE
-from tests.engine.test_sweeps import RunSweep, history, states, sweep
+from tests.engine.conftest import RunSweep
+from tests.engine.test_sweeps import history, states
 from tests.pausing import pausing
 from tests.processes import TEXTS, run, start, wait_for
 
-__all__ = ["sweep"]  # a fixture
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 SPACE: dict[str, Any] = {
     "model.lr": LR,

@@ -53,10 +53,11 @@ def test_history_has_seconds_and_samples_a_second(
 ) -> None:
     """Each epoch has 96 samples.
 
-    It reads the clock at its start, at the start and end of validation, and at its end.
+    It reads the clock at its start, after the first batch, at the start and end of validation, and
+    twice at its end.
     """
     monkeypatch.setattr(
-        epoch_timer, "time", FakeTime(10.0, 25.0, 28.0, 34.0, 40.0, 42.0, 43.0, 44.0)
+        epoch_timer, "time", FakeTime(10, 15, 25, 28, 33, 34, 40, 41, 42, 43, 43, 44)
     )
     rows = RunFolder(train(*SAMPLE).folder).read_history()
     names = ("seconds", "train/seconds", "train/samples_per_second")
