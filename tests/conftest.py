@@ -129,6 +129,15 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _no_closed_handlers() -> None:
+    """Remove handlers that Hydra left in an earlier test: they write to its stderr, now closed."""
+    root = logging.getLogger()
+    for handler in root.handlers.copy():
+        if getattr(getattr(handler, "stream", None), "closed", False):
+            root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
 def _blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw plots only in tests that look at them."""
     plots = sys.modules.get("reports.plots")
