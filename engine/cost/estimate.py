@@ -45,10 +45,10 @@ def estimate(
         _run_small(cfg, plan, cache_plan, folder)
         small = RunFolder(folder / "run")
         runs = sorted(small.rungs.glob("*/metrics.json")) or [small.path / "metrics.json"]
-        costs: list[Cost] = [
-            _scaled(RunFolder(path.parent), plan, data, cache_plan) for path in runs
-        ]
-        cost = reduce(Cost.__add__, costs)
+        folders = [RunFolder(path.parent) for path in runs]
+        cost = reduce(Cost.__add__, (_scaled(f, plan, data, cache_plan) for f in folders))
+        if cfg.get("depth"):
+            cost = cost + _of_study(small, folders, folder / "features", data)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     costs_of_jobs.append(cost)

@@ -49,7 +49,16 @@ def test_plan_cost_measures_and_leaves_nothing(
     assert set(Path(tempfile.gettempdir()).glob("thaw_cost_*")) == temporary
 
 
-def test_the_cost_of_a_ladder_has_all_rungs(train: Train, tmp_path: Path) -> None:
+def test_the_cost_of_a_ladder_has_all_rungs_and_their_features(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Cost] = []
+
+    def measured(*given: Any) -> Cost:
+        found.append(estimating.estimate(*given))
+        return found[-1]
+
+    monkeypatch.setattr(engine.run, "estimate", measured)
     ended = train(
         "depth=ladder",
         "plan=cost",
@@ -57,6 +66,8 @@ def test_the_cost_of_a_ladder_has_all_rungs(train: Train, tmp_path: Path) -> Non
         "trainer.max_epochs=2",
     )
     assert ended.code == 0, ended.err
+    # Features of 140 texts, of at least two channels and four bytes.
+    assert found[0].cache > 140 * 8
     assert "seconds in all" in ended.out
     assert not (tmp_path / "run").exists()
 

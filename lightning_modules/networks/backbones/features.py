@@ -1,6 +1,5 @@
 """The interface between a backbone and a head."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -27,9 +26,3 @@ class Features(NamedTuple):
 
     values: Tensor
     lengths: Tensor | None = None
-
-
-def starting_at(names: Iterable[str], first: str) -> list[str]:
-    """Return the names from `first` on."""
-    ordered = list(names)
-    return ordered[ordered.index(first) :]
