@@ -2,23 +2,26 @@
 
     python -m benchmarks.depth_advice texts|images --data-dir DIR --backbone FOLDER [--seeds 3]
 
-Texts: the COVID-19 tweets with MiniLM. Images: CIFAR-10 with EfficientNet-Lite0. Every rung of a
-ladder is trained and tested with each seed, and so is the layer that the probe advises. The advice
-of the ladder is read from the same runs: the rungs up to the first that is not better are those
-that `depth=ladder` trains. The regret of an advice is the test accuracy of the best rung minus that
-of the advised one. The best rung is the one with the highest mean on test, so the regret is
-slightly too large. Its interval is a percentile bootstrap over test samples, with the seeds as they
-are.
+Texts: the COVID-19 tweets with MiniLM. Images: CIFAR-10 with EfficientNet-Lite0. For each seed, a
+ladder trains every rung (`depth.every_rung=true`), and all rungs are tested. A ladder that stops at
+the first rung that is not better would have trained the first of them only. A probe of its own
+advises a layer; a run trains from it unless a rung does. Neither finds features of another one in
+the cache.
+
+The regret of an advice is the test accuracy of the best rung minus that of the advised layer. The
+best rung is the one with the highest mean on test, so the regret is slightly too large. Its
+interval is a percentile bootstrap over test samples, with the seeds as they are. Seconds are those
+of features, probes and training. The share is that of the ladder that trains every rung.
 """
 
 import argparse
-import json
-import os
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +29,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import setting
-from reports.depth.rungs import compare_rungs, read_rung
 from run_folders.run_folder import RunFolder
 
-_SIGNIFICANCE = 0.05
 _RESAMPLES = 2000
-_PROBE = "probe"
 
 
 @dataclass(frozen=True)
@@ -50,41 +50,65 @@ class Study:
 
 
 STUDIES = {
-    "texts": Study(("experiment=minilm_finetune",), (2000, 1000, 1070), 4),
+    "texts": Study(("experiment=minilm_finetune",), (1200, 1000, 1070), 3),
     "images": Study(
         (
             "data=cifar10",
             "schedule=cosine",
-            "data.val_fraction=0.25",
+            "data.val_fraction=0.3333",
             "model.lr=1e-3",
             "model.backbone_lr=5e-4",
         ),
-        (2000, 0, 1000),
-        4,
+        (1200, 0, 800),
+        3,
     ),
 }
 
 
-@dataclass
-class Depth:
-    """The runs of one depth.
+@dataclass(frozen=True)
+class Trained:
+    """A tested run.
 
     Attributes:
         start_layer: First layer that trains; None for the head alone.
-        runs: One finished run for each seed.
-        seconds: Duration of training and features of each.
-        correct: [seeds, N] whether a test sample is predicted correctly.
+        seconds: Duration of its training and of the features that it computed.
+        correct: [N] whether a test sample is predicted correctly.
     """
 
     start_layer: str | None
-    runs: list[RunFolder] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    correct: list[npt.NDArray[np.bool_]] = field(default_factory=list)
+    seconds: float
+    correct: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The runs of one seed.
+
+    Attributes:
+        rungs: Name -> rung, from the head on.
+        features: Seconds of the pass that computed the features of all rungs.
+        climbed: Names of the rungs that a ladder trains until it stops.
+        chosen: The rung that it chooses.
+        probed: The run that trains from the layer that the probe advises.
+        probe: Seconds of the probe.
+    """
+
+    rungs: dict[str, Trained]
+    features: float
+    climbed: list[str]
+    chosen: str
+    probed: Trained
+    probe: float
 
     @property
-    def acc(self) -> float:
-        """Mean accuracy on test over the seeds."""
-        return float(np.mean(self.correct))
+    def whole(self) -> float:
+        """Seconds of a ladder that trains every rung."""
+        return self.features + sum(rung.seconds for rung in self.rungs.values())
+
+    @property
+    def ladder(self) -> float:
+        """Seconds of a ladder that stops."""
+        return self.features + sum(self.rungs[name].seconds for name in self.climbed)
 
 
 def main() -> None:
@@ -98,23 +122,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs=3, help="samples of train, val and test")
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--keep", type=Path, help="folder of the runs; they go on if it exists")
+    parser.add_argument("--keep", type=Path, help="folder of the runs; finished ones are kept")
     given = parser.parse_args()
     study = STUDIES[given.study]
     sizes, epochs = tuple(given.sizes or study.sizes), given.epochs or study.epochs
-    own = (*study.overrides, f"model.backbone={given.backbone.resolve()}")
     print(setting("torch", "timm", "transformers", "lightning"), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         work = (given.keep or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        os.environ["THAW_CACHE"] = str(work / "features")
         subset(given.study, given.data_dir.resolve(), work, sizes)
-        common = (*own, f"trainer.max_epochs={epochs}", f"paths.data_dir={work}")
-        probe = _probed(common, work)
-        depths = _trained(common, work, given.seeds, probe["advice"]["start_layer"])
-        print(f"\n{given.study}: n = {sizes} of train, val and test; {epochs} epochs")
-        for line in tables(depths, probe, work):
-            print(line, flush=True)
+        common = (
+            *study.overrides,
+            f"model.backbone={given.backbone.resolve()}",
+            f"trainer.max_epochs={epochs}",
+            f"paths.data_dir={work}",
+        )
+        seeds = [
+            run_seed((*common, f"seed={seed}"), work / str(seed))
+            for seed in range(1, given.seeds + 1)
+        ]
+    print(f"\n{given.study}: n = {sizes} of train, val and test; {epochs} epochs")
+    print("\n".join(tables(seeds)))
 
 
 def subset(study: str, data_dir: Path, folder: Path, sizes: Sequence[int]) -> None:
@@ -131,130 +159,109 @@ def subset(study: str, data_dir: Path, folder: Path, sizes: Sequence[int]) -> No
         rows.to_csv(folder / "covid_fake_news" / f"{part}.csv", index=False)
 
 
-def _probed(common: Sequence[str], work: Path) -> dict[str, Any]:
-    """Run `depth=probe`, unless it was run, and return its record."""
-    folder = RunFolder(work / "probe")
-    if folder.state != "finished":
-        _train((*common, "depth=probe"), folder.path)
-    return folder.read_json("depth.json")
-
-
-def _trained(
-    common: Sequence[str], work: Path, seeds: int, advised: str | None
-) -> dict[str, Depth]:
-    """Train and test every rung, and the advised layer, with each seed."""
-    from engine.depth.rungs import HEAD, rung_names
-    from engine.predict import open_run
-    from lightning_modules.networks.freezing.blocks import blocks_of
-
-    head = RunFolder(work / "head" / "1")
-    if head.state != "finished":
-        _train((*common, *overrides_of(None), "seed=1"), head.path)
-    encoder: Any = open_run(head.path, "cpu").task.features
-    blocks = blocks_of(encoder.model, encoder.record())
-    rungs: dict[str, str | None] = {
-        name: blocks[-int(name)].layer if name.isdecimal() else name
-        for name in rung_names(len(blocks))
+def run_seed(common: Sequence[str], work: Path) -> Seed:
+    """Train every rung and what the probe advises, and test all of them."""
+    probe = _finished((*common, "depth=probe"), work / "probe").read_json("depth.json")
+    ladder = _finished((*common, "depth=ladder", "depth.every_rung=true"), work / "ladder")
+    record = ladder.read_json("depth.json")
+    rungs = {
+        row["name"]: _tested(RunFolder(ladder.path / row["folder"])) for row in record["rungs"]
     }
-    rungs[HEAD] = None
-    if advised not in rungs.values():
-        rungs[_PROBE] = advised
-    depths = {name: Depth(layer) for name, layer in rungs.items()}
-    for seed in range(1, seeds + 1):
-        for name, depth in depths.items():
-            folder = RunFolder(work / name / str(seed))
-            if folder.state != "finished":
-                _train((*common, *overrides_of(depth.start_layer), f"seed={seed}"), folder.path)
-            spent = folder.read_json("metrics.json")["seconds"]
-            table = pd.read_parquet(folder.predictions).sort_values("index")
-            depth.runs.append(folder)
-            depth.seconds.append(spent["fit"] + (spent["features"] or 0.0))
-            depth.correct.append(np.asarray(table["label"] == table["prediction"]))
-    return depths
+    better = list(takewhile(lambda row: row["better"], record["rungs"]))
+    chosen = better[-1]["name"]
+    climbed = [row["name"] for row in record["rungs"][: len(better) + 1]]
+    advised = probe["advice"]["start_layer"]
+    same = [rung for rung in rungs.values() if rung.start_layer == advised]
+    if not same:
+        start = f"callbacks.unfreezing.start_layer={advised}"
+        same.append(_tested(_finished((*common, "callbacks=unfreezing", start), work / "probed")))
+    features = record["seconds"]["features"]
+    return Seed(rungs, features, climbed, chosen, same[0], sum(probe["seconds"].values()))
 
 
-def overrides_of(start_layer: str | None) -> tuple[str, ...]:
-    """Return the overrides that train from a layer on."""
-    if start_layer is None:
-        return ("model.freeze_backbone=true",)
-    return ("callbacks=unfreezing", f"callbacks.unfreezing.start_layer={start_layer}")
-
-
-def _train(overrides: Sequence[str], folder: Path) -> None:
+def _finished(overrides: Sequence[str], path: Path) -> RunFolder:
+    """Return the folder of a run, which runs if it is not finished."""
     from engine.launch import train
 
-    train([*overrides, f"hydra.run.dir={folder}"])
+    folder = RunFolder(path)
+    if folder.state != "finished":
+        shutil.rmtree(path, ignore_errors=True)
+        train([*overrides, f"cache.dir={path}_features", f"hydra.run.dir={path}"])
+        shutil.rmtree(f"{path}_features", ignore_errors=True)
+    return folder
 
 
-def tables(depths: Mapping[str, Depth], probe: Mapping[str, Any], work: Path) -> list[str]:
-    """Return the lines of both tables, and write them as JSON to the folder of the runs."""
-    rungs = {name: depth for name, depth in depths.items() if name != _PROBE}
-    best = max(rungs, key=lambda name: rungs[name].acc)
-    lines = ["\n| train from | test accuracy | each seed | seconds |", "|---|---|---|---|"]
-    for name, depth in depths.items():
-        each = ", ".join(f"{own.mean():.4f}" for own in depth.correct)
-        lines.append(
-            f"| {name}: {depth.start_layer or 'the head'} | {depth.acc:.4f} | {each} "
-            f"| {np.mean(depth.seconds):.0f} |"
-        )
-    whole = sum(sum(depth.seconds) for depth in rungs.values())
-    lines += ["", "| advice | regret | 95 % interval | seconds | share of all rungs |"]
+def _tested(folder: RunFolder) -> Trained:
+    """Test a run unless it was tested, and read it."""
+    from engine.depth.testing import test_once
+
+    test_once(folder)
+    spent = folder.read_json("metrics.json")["seconds"]
+    stages = folder.read_json("plan.json")["stages"]
+    table = pd.read_parquet(folder.predictions).sort_values("index")
+    return Trained(
+        stages[-1]["start_layer"] if stages else None,
+        spent["fit"] + (spent["features"] or 0.0),
+        np.asarray(table["label"] == table["prediction"]),
+    )
+
+
+def tables(seeds: Sequence[Seed]) -> list[str]:
+    """Return the lines of both tables."""
+
+    def accuracies(name: str) -> list[float]:
+        return [float(seed.rungs[name].correct.mean()) for seed in seeds]
+
+    names = list(seeds[0].rungs)
+    best = max(names, key=lambda name: float(np.mean(accuracies(name))))
+    lines = ["", "| rung | trains from | test accuracy | each seed | seconds |"]
     lines.append("|---|---|---|---|---|")
-    start = probe["advice"]["start_layer"]
-    advised = next(name for name, depth in depths.items() if depth.start_layer == start)
-    seeds = len(depths[best].runs)
-    spent = sum(probe["seconds"].values()) * seeds + sum(depths[advised].seconds)
-    rows = [_advice("probe", depths[best], [depths[advised]] * seeds, spent, whole)]
-    chosen, seconds = _climbed(rungs, work)
-    rows.append(_advice("ladder", depths[best], [rungs[n] for n in chosen], seconds, whole))
-    lines += [row["line"] for row in rows]
-    lines.append(f"\nbest: {best}; probe: {advised}; ladder: {', '.join(chosen)}")
-    record = {"best": best, "probe": advised, "ladder": chosen, "lines": lines}
-    (work / "depth_advice.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    for name in names:
+        seconds = np.mean([seed.rungs[name].seconds for seed in seeds])
+        each = ", ".join(f"{acc:.4f}" for acc in accuracies(name))
+        lines.append(
+            f"| {name}{' (best)' * (name == best)} | {seeds[0].rungs[name].start_layer or '-'} "
+            f"| {np.mean(accuracies(name)):.4f} | {each} | {seconds:.0f} |"
+        )
+    features = np.mean([seed.features for seed in seeds])
+    lines.append(f"| features of all rungs | | | | {features:.0f} |")
+    lines += ["", "| advice | layers | test accuracy | regret | 95 % interval | seconds | share |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    advices: dict[str, tuple[Callable[[Seed], Trained], Callable[[Seed], float]]] = {
+        "probe": (lambda seed: seed.probed, lambda seed: seed.probe + seed.probed.seconds),
+        "ladder": (lambda seed: seed.rungs[seed.chosen], lambda seed: seed.ladder),
+    }
+    whole = sum(seed.whole for seed in seeds)
+    for advice, (advised, seconds_of) in advices.items():
+        runs = [advised(seed) for seed in seeds]
+        layers = Counter(run.start_layer or "head" for run in runs)
+        regret, (low, high) = regret_of(
+            [seed.rungs[best].correct for seed in seeds], [run.correct for run in runs]
+        )
+        spent = sum(map(seconds_of, seeds))
+        lines.append(
+            f"| {advice} | {', '.join(f'{layer} ({n})' for layer, n in layers.items())} "
+            f"| {np.mean([run.correct for run in runs]):.4f} | {regret:+.4f} "
+            f"| {low:+.4f} to {high:+.4f} | {spent / len(seeds):.0f} | {spent / whole:.0%} |"
+        )
+    lines.append(f"| every rung | {best} | | | | {whole / len(seeds):.0f} | 100% |")
     return lines
 
 
-def _climbed(rungs: Mapping[str, Depth], work: Path) -> tuple[list[str], float]:
-    """Return the rung that the ladder of each seed chooses, and the seconds of all ladders."""
-    chosen, seconds = [], 0.0
-    for seed in range(len(next(iter(rungs.values())).runs)):
-        read = [read_rung(n, d.runs[seed].path, work) for n, d in rungs.items()]
-        for count in range(1, len(read) + 1):
-            rows, best = compare_rungs(read[:count], _SIGNIFICANCE)
-            if not rows[-1].better:
-                break
-        chosen.append(rows[best].name)
-        seconds += sum(row.seconds for row in rows)
-    return chosen, seconds
-
-
-def _advice(
-    name: str, best: Depth, advised: Sequence[Depth], seconds: float, whole: float
-) -> dict[str, Any]:
-    """Return the regret of an advice, with its interval, as a line of the table.
+def regret_of(
+    best: Sequence[npt.NDArray[np.bool_]], advised: Sequence[npt.NDArray[np.bool_]]
+) -> tuple[float, tuple[float, float]]:
+    """Return by how much the best rung is better than the advised one, and the 95 % interval.
 
     Args:
-        name: The advice.
-        best: The best depth.
-        advised: The advised depth of each seed.
-        seconds: Duration of the advice and of the runs that it needs, over all seeds.
-        whole: The same of all rungs.
+        best: For each seed, [N] whether the best rung predicts a test sample correctly.
+        advised: The same of the advised layers.
     """
-    lost = np.mean(
-        [
-            ours.astype(float) - theirs.correct[seed]
-            for seed, (ours, theirs) in enumerate(zip(best.correct, advised, strict=True))
-        ],
-        axis=0,
-    )
+    lost = np.mean(np.asarray(best, float) - np.asarray(advised, float), axis=0)
     random = np.random.default_rng(0)
     means = [lost[random.integers(0, len(lost), len(lost))].mean() for _ in range(_RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
-    line = (
-        f"| {name} | {lost.mean():+.4f} | {low:+.4f} to {high:+.4f} | {seconds:.0f} "
-        f"| {seconds / whole:.0%} |"
-    )
-    return {"line": line, "regret": float(lost.mean()), "interval": [float(low), float(high)]}
+    return float(lost.mean()), (float(low), float(high))
 
 
 if __name__ == "__main__":
