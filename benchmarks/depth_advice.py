@@ -5,8 +5,9 @@
 Texts: the COVID-19 tweets with MiniLM. Images: CIFAR-10 with EfficientNet-Lite0. For each seed, a
 ladder trains every rung (`depth.every_rung=true`), and all rungs are tested. A ladder that stops at
 the first rung that is not better would have trained the first of them only. A probe of its own
-advises a layer; a run trains from it unless a rung does. Neither finds features of another one in
-the cache.
+advises a layer, and a run trains from it. If a rung trains from the same layer, it is that run; the
+pass that computed the features of all rungs then counts as its own, which is more than it needs.
+Neither probe nor ladder finds features of the other in the cache.
 
 The regret of an advice is the test accuracy of the best rung minus that of the advised layer. The
 best rung is the one with the highest mean on test, so the regret is slightly too large. Its
@@ -19,7 +20,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -91,6 +92,7 @@ class Seed:
         chosen: The rung that it chooses.
         probed: The run that trains from the layer that the probe advises.
         probe: Seconds of the probe.
+        samples: Number of samples of each split.
     """
 
     rungs: dict[str, Trained]
@@ -99,6 +101,7 @@ class Seed:
     chosen: str
     probed: Trained
     probe: float
+    samples: dict[str, int]
 
     @property
     def whole(self) -> float:
@@ -141,7 +144,8 @@ def main() -> None:
             run_seed((*common, f"seed={seed}"), work / str(seed))
             for seed in range(1, given.seeds + 1)
         ]
-    print(f"\n{given.study}: n = {sizes} of train, val and test; {epochs} epochs")
+    counts = ", ".join(f"{split} {count:,}" for split, count in seeds[0].samples.items())
+    print(f"\n{given.study}: {counts}; {epochs} epochs; {given.seeds} seeds")
     print("\n".join(tables(seeds)))
 
 
@@ -171,12 +175,18 @@ def run_seed(common: Sequence[str], work: Path) -> Seed:
     chosen = better[-1]["name"]
     climbed = [row["name"] for row in record["rungs"][: len(better) + 1]]
     advised = probe["advice"]["start_layer"]
-    same = [rung for rung in rungs.values() if rung.start_layer == advised]
+    features = record["seconds"]["features"]
+    same = [
+        replace(rung, seconds=rung.seconds + features)
+        for rung in rungs.values()
+        if rung.start_layer == advised
+    ]
     if not same:
         start = f"callbacks.unfreezing.start_layer={advised}"
         same.append(_tested(_finished((*common, "callbacks=unfreezing", start), work / "probed")))
-    features = record["seconds"]["features"]
-    return Seed(rungs, features, climbed, chosen, same[0], sum(probe["seconds"].values()))
+    samples = {**record["samples"], "test": len(same[0].correct)}
+    spent = sum(probe["seconds"].values())
+    return Seed(rungs, features, climbed, chosen, same[0], spent, samples)
 
 
 def _finished(overrides: Sequence[str], path: Path) -> RunFolder:

@@ -3,8 +3,9 @@
 import logging
 import os
 import re
+import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from omegaconf import DictConfig
 from rich.table import Table
@@ -37,6 +38,20 @@ from run_folders.run_folder import RunFolder, RunFolderError
 log = logging.getLogger(__name__)
 
 
+class Tested(NamedTuple):
+    """A test of a checkpoint.
+
+    Attributes:
+        task: The task with its results.
+        devices: Number of devices.
+        seconds: Duration of the test.
+    """
+
+    task: Task
+    devices: int
+    seconds: float
+
+
 def evaluate(path: Path, data_dir: str | None, merge_tokens: MergedTokens | None = None) -> int:
     """Test a run's best checkpoint on its test data and compare the metrics with metrics.json.
 
@@ -53,7 +68,7 @@ def evaluate(path: Path, data_dir: str | None, merge_tokens: MergedTokens | None
     Raises:
         RunFolderError: If the folder has no tested run, or the test data has changed.
     """
-    task, devices = retest(path, data_dir, merge_tokens)
+    task, devices, _ = retest(path, data_dir, merge_tokens)
     recorded = _recorded(RunFolder(path))
     metrics = task.results["test"].metrics
     different = [name for name, value in metrics.items() if recorded.get(name) != value]
@@ -85,7 +100,7 @@ def _recorded(folder: RunFolder) -> dict[str, Any]:
 
 def retest(
     path: Path, data_dir: str | None = None, merge_tokens: MergedTokens | None = None
-) -> tuple[Task, int]:
+) -> Tested:
     """Test a run's best checkpoint on its test data.
 
     Args:
@@ -93,9 +108,6 @@ def retest(
         data_dir: The folder of the datasets, or the run's dataset itself where that was renamed;
             None for the one in config.yaml.
         merge_tokens: See `evaluate`.
-
-    Returns:
-        The task with its results, and the number of devices.
 
     Raises:
         RunFolderError: If the folder has no tested run, or the test data has changed.
@@ -161,7 +173,7 @@ def evaluate_on(
     cfg, checkpoint = open_checkpoint(folder, merge_tokens)
     cfg.data.on_bad_rows = on_bad_rows
     datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint, data.resolve())
-    task, _ = test_checkpoint(cfg, folder, checkpoint, datamodule)
+    task = test_checkpoint(cfg, folder, checkpoint, datamodule).task
     target = _write(folder, task, datamodule, data.resolve(), merge_tokens)
     result = task.results["test"]
     shown = Table("metric", "value", title=f"{one_line(data.name)}, n = {result.count}")
@@ -265,8 +277,8 @@ def test_checkpoint(
     folder: RunFolder,
     checkpoint: dict[str, Any],
     datamodule: TransferDataModule[Any],
-) -> tuple[Task, int]:
-    """Test a checkpoint; return the task with its results, and the number of devices."""
+) -> Tested:
+    """Test a checkpoint."""
     task = model_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
     check_input_limits(datamodule, task)
     task.logs_metrics = False
@@ -276,9 +288,10 @@ def test_checkpoint(
     cfg.trainer.update({"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None})
     with keeping_determinism():
         trainer = build_trainer(cfg, folder, progress_bar(), [])
+        start = time.perf_counter()
         with naming_refusals():
             trainer.test(task, datamodule=datamodule, verbose=False)
-    return task, trainer.num_devices
+    return Tested(task, trainer.num_devices, time.perf_counter() - start)
 
 
 def _check_data(folder: RunFolder, facts: dict[str, Any]) -> None:

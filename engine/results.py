@@ -90,7 +90,9 @@ def measured(
     """
     callbacks = objects.trainer.callbacks  # type: ignore[attr-defined]
     steps = next((c.steps for c in callbacks if isinstance(c, EpochTimer)), [])
-    files = [path for path in (folder.path / "checkpoints").rglob("*") if path.is_file()]
+    # A ladder's checkpoints are in the folders of its rungs.
+    places = folder.path.rglob("checkpoints")
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
     return {
         "seconds": {
             **times,

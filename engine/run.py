@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
-from rich.console import Console
 
 from engine.backbone_source import backbone_text
 from engine.build import RunObjects, build
@@ -23,14 +22,13 @@ from engine.checkpoints import (
     make_self_contained,
 )
 from engine.config.errors import ConfigError
-from engine.config.instantiating import build_object
 from engine.config.recorded import write_config
 from engine.config.settling import settle
 from engine.config.validation.validate import validate
 from engine.cost.cost import print_cost
 from engine.cost.estimate import estimate
 from engine.depth.rungs import set_rung
-from engine.depth.study import DepthStudy, StudyRequest
+from engine.depth.study import StudyRequest, run_study
 from engine.feature_cache.cache_plan import CachePlan
 from engine.feature_cache.filling import fill_cache
 from engine.feature_cache.planning import plan_cache
@@ -67,7 +65,6 @@ from engine.resuming import (
 from engine.trained_run import model_from_checkpoint
 from engine.trainer import early_stop, naming_refusals
 from reports.page import write_report
-from run_folders.errors import one_line
 from run_folders.own_packages import own_distributions
 from run_folders.run_folder import RunFolder
 
@@ -131,7 +128,7 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
             return None
         _write_start(cfg, folder, objects, plan, data, resuming=cfg.ckpt_path is not None)
         if cfg.get("depth"):
-            return _study(cfg, folder, objects, shown, start)
+            return run_study(StudyRequest(cfg, folder, objects, run), shown, start)
         with closing_loggers(objects.trainer):
             start_loggers(cfg, folder, objects.trainer)
             features_seconds = None
@@ -157,23 +154,6 @@ def run(cfg: DictConfig, folder: RunFolder, ckpt_path: str | None = None) -> flo
         folder.write_status("finished", "report")
         print_results(metrics, folder, shown)
     score: float | None = metrics["best"].get("score")
-    return score
-
-
-def _study(
-    cfg: DictConfig, folder: RunFolder, objects: RunObjects, shown: Console, start: float
-) -> float:
-    """Answer how deep to thaw, in place of training; return the accuracy on validation."""
-    study: DepthStudy = build_object(cfg, "depth")
-    score = study.run(StudyRequest(cfg, folder, objects, run))
-    metrics = folder.read_json("metrics.json")
-    folder.write_json(
-        "metrics.json", metrics | measured(folder, objects, metrics["seconds"], start)
-    )
-    folder.write_status("running", "report")
-    write_report(folder.path)
-    folder.write_status("finished", "report")
-    shown.print(f"report: {one_line(folder.report)}", highlight=False, soft_wrap=True)
     return score
 
 

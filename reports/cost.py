@@ -15,18 +15,18 @@ def estimate_rows(run: RunRecord) -> list[dict[str, str]]:
         return []
     seconds, sizes = metrics["seconds"], metrics["bytes"]
     epochs = run.history["seconds"].tolist() if "seconds" in run.history else []
+    # The estimate of a ladder is that of all rungs.
+    note = " (the estimate: of every rung)" if run.depth.get("study") == "ladder" else ""
+    splits = run.plan.get("features", {}).get("splits", {}).values()
+    stored = sum(entry["bytes"] for entry in splits if not entry["found"])
     facts: list[tuple[str, float | None, float | None, Callable[[float], str]]] = [
         ("seconds an epoch", estimated["epoch"], _mean(epochs), _seconds),
-        ("seconds in all", estimated["total"], seconds.get("total"), _seconds),
+        (f"seconds in all{note}", estimated["total"], seconds.get("total"), _seconds),
         ("peak memory", estimated["host"], sizes["host"], _megabytes),
         ("peak memory of the GPU", estimated["device"], sizes["device"], _megabytes),
-        (
-            "disk for cached features",
-            estimated["cache"],
-            run.plan.get("features", {}).get("bytes", 0),
-            _megabytes,
-        ),
-        ("disk for checkpoints", estimated["checkpoints"], sizes["checkpoints"], _megabytes),
+        # What a study stores is not recorded.
+        ("disk for cached features", estimated["cache"], None if run.depth else stored, _megabytes),
+        (f"disk for checkpoints{note}", estimated["checkpoints"], sizes["checkpoints"], _megabytes),
     ]
     return [
         {

@@ -159,7 +159,7 @@ class Run:
         from engine.evaluation import evaluate_on, retest
 
         if data is None:
-            task, _ = retest(self.folder, merge_tokens=self._merge_tokens)
+            task = retest(self.folder, merge_tokens=self._merge_tokens).task
             result = task.results["test"]
             return {"n": result.count, **result.metrics}
         record = evaluate_on(self.folder, Path(data), on_bad_rows, self._merge_tokens)

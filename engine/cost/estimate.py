@@ -39,14 +39,16 @@ def estimate(
     Raises:
         ConfigError: If the child fails; the message is its error.
     """
-    _check(cfg)
+    _check(cfg, plan)
     folder = Path(tempfile.mkdtemp(prefix="thaw_cost_"))
     try:
         _run_small(cfg, plan, cache_plan, folder)
         small = RunFolder(folder / "run")
         runs = sorted(small.rungs.glob("*/metrics.json")) or [small.path / "metrics.json"]
         folders = [RunFolder(path.parent) for path in runs]
-        cost = reduce(Cost.__add__, (_scaled(f, plan, data, cache_plan) for f in folders))
+        interval = cfg.trainer.get("check_val_every_n_epoch") or 1
+        costs = (_scaled(each, plan, data, cache_plan, interval) for each in folders)
+        cost = reduce(Cost.__add__, costs)
         if cfg.get("depth"):
             cost = cost + _of_study(small, folders, folder / "features", data)
     finally:
@@ -55,15 +57,26 @@ def estimate(
     return cost
 
 
-def _check(cfg: DictConfig) -> None:
+def _check(cfg: DictConfig, plan: Mapping[str, Any]) -> None:
     """Raise `ConfigError` if the cost of a run cannot be measured."""
     faults = []
     if this_rank() is not None:
         faults.append("it is measured before several processes start, not in one of them")
-    limits = [f"limit_{split}_batches" for split in ("train", "val", "test")]
-    limited = [key for key in (*limits, "overfit_batches") if cfg.trainer.get(key)]
-    if any(cfg.trainer[key] != 1.0 or isinstance(cfg.trainer[key], int) for key in limited):
-        faults.append(f"set samples={{train: 1000}} in place of trainer.{limited[0]}")
+    for split in ("train", "val", "test"):
+        key = f"limit_{split}_batches"
+        limit = cfg.trainer.get(key)
+        if limit is not None and (limit != 1.0 or isinstance(limit, int)):
+            faults.append(f"set samples={{{split}: 1000}} in place of trainer.{key}")
+    if cfg.trainer.get("overfit_batches"):
+        faults.append("set samples={train: 1000} in place of trainer.overfit_batches")
+    interval = cfg.trainer.get("val_check_interval")
+    if isinstance(interval, int):
+        faults.append(
+            f"trainer.val_check_interval={interval} counts batches, and a part of the data has "
+            f"fewer; set a share of an epoch, such as 0.5"
+        )
+    if plan["max_epochs"] in (None, -1) and not (plan["max_steps"] or 0) > 0:
+        faults.append("trainer.max_epochs=-1 has no end; set trainer.max_epochs")
     if faults:
         msg = f"the cost cannot be measured: {'; '.join(faults)}"
         raise ConfigError(msg)
@@ -84,12 +97,13 @@ def _run_small(
     # A study reads the test split only for the rung that it chooses.
     samples = wanted | {n: min(wanted[n], count) for n, count in plan["samples"].items()}
     stages = [stage["epoch"] for stage in plan["stages"]]
-    epochs = min(max(_EPOCHS, max(stages, default=0) + 2), _epochs(plan))
+    epochs = min(max(_EPOCHS, max(stages, default=0) + 2), math.ceil(_epochs(plan)))
     overrides = [
         "plan=false",
         "estimate=false",
         f"samples={{{', '.join(f'{name}: {count}' for name, count in samples.items())}}}",
         f"trainer.max_epochs={epochs}",
+        "trainer.check_val_every_n_epoch=1",
         f"cache.dir={folder / 'features'}",
         "logger=none",
     ]
@@ -109,9 +123,21 @@ def _run_small(
 
 
 def _scaled(
-    run: RunFolder, plan: Mapping[str, Any], data: Mapping[str, Any], cache_plan: CachePlan
+    run: RunFolder,
+    plan: Mapping[str, Any],
+    data: Mapping[str, Any],
+    cache_plan: CachePlan,
+    interval: int = 1,
 ) -> Cost:
-    """Return the cost of the whole run from a run on a part of the data."""
+    """Return the cost of the whole run from a run on a part of the data.
+
+    Args:
+        run: The folder of the measured run, which validated after each epoch.
+        plan: The plan of the whole run.
+        data: The description of the whole data.
+        cache_plan: The plan of the feature cache of the whole run.
+        interval: Number of epochs from one validation of the whole run to the next.
+    """
     metrics, own_plan = run.read_json("metrics.json"), run.read_json("plan.json")
     own_data = run.read_json("provenance.json")["data"]
     seconds, history = metrics["seconds"], run.read_history()
@@ -131,11 +157,14 @@ def _scaled(
         predicted = own_predicted = 0.0
     else:
         times = [
-            _epoch(row, step, plan, own_plan, ratio["train"], val)
+            _epoch(row, step, plan, own_plan, ratio["train"], val / interval)
             for row, step in zip(history, seconds["steps"], strict=True)
         ]
-        known = [times[min(max(e, 1), len(times) - 1)] for e in range(_epochs(plan))]
+        length = _epochs(plan)
+        # The first epoch warms up; the last one may be a part.
+        known = [times[min(max(e, 1), len(times) - 1)] for e in range(math.ceil(length))]
         fit, epoch, own_fit = sum(known), times[-1], seconds["fit"]
+        fit -= known[-1] * (math.ceil(length) - length)
         own_predicted = float(history[-1]["seconds"]) - float(history[-1]["train/seconds"])
         predicted = own_predicted * val
     own_test = seconds.get("test") or 0.0
@@ -190,7 +219,7 @@ def _epoch(
         plan: The plan of the whole run.
         own_plan: The plan of the measured run.
         train: How many times the samples, or tokens, of train the whole run has.
-        val: The same of val.
+        val: The same of val, divided by the number of epochs from one validation to the next.
     """
     batches, own_batches = plan["batches_per_epoch"], own_plan["batches_per_epoch"]
     fixed = max(0.0, float(row["train/seconds"]) - step * own_batches)
@@ -208,10 +237,10 @@ def _amount(facts: Mapping[str, Any]) -> float:
     return float(facts.get("tokens") or facts["rows"])
 
 
-def _epochs(plan: Mapping[str, Any]) -> int:
-    """Return the number of epochs of the whole training."""
+def _epochs(plan: Mapping[str, Any]) -> float:
+    """Return the length of the whole training in epochs."""
     ends = [] if plan["max_epochs"] in (None, -1) else [plan["max_epochs"]]
     if plan["max_steps"] and plan["max_steps"] > 0:
         steps = math.ceil(plan["batches_per_epoch"] / plan.get("accumulate_grad_batches", 1))
-        ends.append(math.ceil(plan["max_steps"] / max(1, steps)))
-    return int(min(ends, default=_EPOCHS))
+        ends.append(plan["max_steps"] / max(1, steps))
+    return float(min(ends))

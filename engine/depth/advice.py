@@ -96,8 +96,8 @@ def advise(rows: Sequence[Probed], significance: float) -> Advice:
         why += "" if first is rows[0] else ", and every earlier state is worse"
     else:
         why = (
-            f"{named} is the first one that the paired test does not tell from the best, after "
-            f"{best.after} ({best.pooling}, {best.acc:.4f}; p = {first.p:.2g})"
+            f"{named} is the first one without a significant difference from the best state, which "
+            f"is after {best.after} ({best.pooling}, {best.acc:.4f}; p = {first.p:.2g})"
         )
     effect = (
         "no layer comes after it: train the head alone"

@@ -60,7 +60,8 @@ class MoreLabels(DepthStudy):
         counts = np.asarray(sizes, dtype=float)
         validation = len(states.labels["val"])
         acc, low, high = extrapolate(counts, accuracies, validation, 2 * total, seed)
-        seconds = {"states": states.seconds, "probes": time.perf_counter() - start}
+        fit = time.perf_counter() - start
+        seconds = {"states": states.seconds, "heads": fit}
         record = {
             "study": "labels",
             "samples": {"train": total, "val": validation},
@@ -75,7 +76,7 @@ class MoreLabels(DepthStudy):
         }
         request.folder.write_json(DEPTH, record)
         now = float(accuracies[-1].mean())
-        write_study_metrics(request, {"acc": now, "loss": loss}, seconds)
+        write_study_metrics(request, {"acc": now, "loss": loss}, features=states.seconds, fit=fit)
         _print(record, sum(seconds.values()))
         return now
 

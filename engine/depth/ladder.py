@@ -81,7 +81,8 @@ class DepthLadder(DepthStudy):
                 The job is then an ordinary run. None climbs the ladder.
             warm_start: Whether a rung starts from the backbone of the best rung so far.
             significance: A rung is better if the p-value of the paired test is below it.
-            seconds: No rung is started after so many seconds of training; None for no limit.
+            seconds: No rung is started after so many seconds of features and training; None for no
+                limit.
             parameters: Rungs with more trainable parameters are left out; None for no limit.
             every_rung: Whether to go on after a rung that is not better.
         """
@@ -113,8 +114,8 @@ class DepthLadder(DepthStudy):
         tested = test_once(RunFolder(request.folder.path / chosen.folder))
         test = {name: value for name, value in tested.items() if isinstance(value, int | float)}
         self._write(request, ladder, test)
-        seconds = {"states": ladder.features, "probes": ladder.seconds - ladder.features}
-        write_study_metrics(request, {"acc": chosen.acc}, seconds)
+        fit = ladder.seconds - ladder.features
+        write_study_metrics(request, {"acc": chosen.acc}, features=ladder.features, fit=fit)
         _print(ladder, test)
         return chosen.acc
 
@@ -139,7 +140,7 @@ class DepthLadder(DepthStudy):
             return 0.0
 
     def _spent(self, request: StudyRequest, rung: str, ladder: _Ladder) -> str:
-        """Return which budget forbids to train a rung; empty if none does."""
+        """Return which budget forbids training a rung; empty if none does."""
         if not ladder.rows:
             return ""
         if self.seconds is not None and ladder.seconds >= self.seconds:

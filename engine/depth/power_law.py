@@ -18,7 +18,7 @@ class PowerLaw:
 
     Attributes:
         limit: Accuracy with endless labels, 0..1.
-        scale: Error that one label leaves, at least 0.
+        scale: Distance to the limit with one label, at least 0.
         exponent: How fast the error falls, 0..2.
     """
 
@@ -58,12 +58,12 @@ def extrapolate(
 ) -> tuple[float, float, float]:
     """Return the accuracy that a power law predicts for more labels, and its 95 % interval.
 
-    The interval is a percentile bootstrap over the draws of each size and over the validation
-    samples. It does not cover that the law itself may be wrong.
+    The interval is a percentile bootstrap over the draws and over the validation samples. It does
+    not cover that the law itself may be wrong.
 
     Args:
         sizes: [S] numbers of labels.
-        accuracies: [S, D] accuracy of each draw.
+        accuracies: [S, D] accuracy of each draw; the sizes of a draw are nested.
         samples: Number of validation samples.
         to: Number of labels to predict for.
         seed: Seed of the bootstrap.
@@ -72,8 +72,7 @@ def extrapolate(
     draws, means = accuracies.shape[1], accuracies.mean(axis=1)
     found = []
     for _ in range(_RESAMPLES):
-        chosen = random.integers(0, draws, (len(sizes), draws))
-        again = np.take_along_axis(accuracies, chosen, axis=1).mean(axis=1)
+        again = accuracies[:, random.integers(0, draws, draws)].mean(axis=1)
         # All sizes are measured on the same validation samples, so they err together.
         error = random.binomial(samples, means[-1]) / samples - means[-1]
         law = fit_power_law(sizes, np.clip(again + error, 0, 1))

@@ -59,7 +59,8 @@ class LayerProbe(DepthStudy):
         fitted = fit_all(states, chosen, len(names))
         rows = compare_with_best(*_rows(fitted, states, [block.layer for block in blocks]))
         advice = advise(rows, self.significance)
-        seconds = {"states": states.seconds, "probes": time.perf_counter() - start}
+        fit = time.perf_counter() - start
+        seconds = {"states": states.seconds, "probes": fit}
         record = {
             "study": "probe",
             "samples": {"train": len(chosen), "val": len(states.labels["val"])},
@@ -72,7 +73,8 @@ class LayerProbe(DepthStudy):
         at, best = next((i, row) for i, row in enumerate(rows) if row.best)
         predictions = _predictions(list(fitted.values())[at], states, names)
         write_parquet(predictions, folder.predictions_of("val"))
-        write_study_metrics(request, {"acc": best.acc, "loss": best.loss}, seconds)
+        val = {"acc": best.acc, "loss": best.loss}
+        write_study_metrics(request, val, features=states.seconds, fit=fit)
         _print(rows, advice, sum(seconds.values()))
         return best.acc
 

@@ -1,28 +1,29 @@
 """Pooled states of all blocks of a backbone, computed in one pass and stored."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from datamodules.batching.stored_features import (
     FeatureInput,
     Layout,
     NotStorableError,
-    StoredFeatures,
     digest_of_tensors,
 )
-from datamodules.reading.progress import progress
 from engine.config.errors import ConfigError
 from engine.depth.study import StudyRequest
-from engine.feature_cache.computing import in_evaluation, on_device
+from engine.feature_cache.computing import compute_features, in_evaluation, on_device
 from engine.feature_cache.key import frozen_part_digest
 from engine.feature_cache.store import FeatureStore
+from lightning_modules.networks.backbones.divided_encoder import DividedEncoder
 from lightning_modules.networks.dividing.layer_states import PooledState
 from lightning_modules.networks.freezing.prefix import Cut
 
@@ -79,7 +80,8 @@ def stored_states(request: StudyRequest, layers: Sequence[str]) -> States:
             state: digest_of_tensors([], part, *state, source.sha256, layout.facts())[:32]
             for state, layout in layouts.items()
         }
-        compute = partial(_compute, request, source, split, layers, keys)
+        outputs = partial(_pooled, request.encoder, layers, keys)
+        compute = partial(compute_features, outputs, objects, source, f"states of {split}")
         found, all_existed = store.get_all({keys[s]: layouts[s] for s in widths}, compute)
         existed &= all_existed
         for state in widths:
@@ -109,24 +111,20 @@ def _widths(
     return {state: values.shape[1] for state, values in states.items()}
 
 
-def _compute(
-    request: StudyRequest,
-    source: FeatureInput,
-    split: str,
+def _pooled(
+    encoder: DividedEncoder,
     layers: Sequence[str],
     keys: Mapping[PooledState, str],
-    out: Mapping[str, StoredFeatures],
-) -> None:
-    """Compute the states of a split, those of all layers in one pass."""
-    objects = request.objects
-    with (
-        in_evaluation(objects.task, objects.trainer),
-        progress(f"states of {split}", len(source.positions), "batches") as advance,
-    ):
-        for positions, batch in zip(source.positions, source.loader(), strict=True):
-            prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
-            states = request.encoder.pooled_states(layers, on_device(objects.task, prepared))
-            for state, values in states.items():
-                if keys[state] in out:
-                    out[keys[state]].put(torch.as_tensor(positions), 0, values.cpu())
-            advance(1)
+    wanted: Collection[str],
+    batch: Any,  # noqa: ANN401 - each dataset has its batch type
+) -> dict[str, Tensor]:
+    """Return the states of a batch by the wanted keys, from one pass."""
+    states = encoder.pooled_states(layers, batch)
+    missing = [state for state in keys if state not in states]
+    if missing:
+        msg = (
+            f"depth: {missing[0].layer} does not receive states of the same shape in every batch; "
+            f"set depth=none"
+        )
+        raise ConfigError(msg)
+    return {key: states[state] for state, key in keys.items() if key in wanted}

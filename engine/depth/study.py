@@ -1,4 +1,4 @@
-"""Base class of the studies that `depth` names."""
+"""Base class of the studies that `depth` names, and how a run does one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from engine.build import RunObjects
 from engine.config.errors import ConfigError
-from engine.results import count_parameters
-from lightning_modules.networks.backbones.image_encoder import ImageEncoder
-from lightning_modules.networks.backbones.text import TextEncoder
+from engine.config.instantiating import build_object
+from engine.results import count_parameters, measured
+from lightning_modules.networks.backbones.divided_encoder import DividedEncoder
+from reports.page import write_report
+from run_folders.errors import one_line
 from run_folders.run_folder import RunFolder
 
 DEPTH = "depth.json"
@@ -40,7 +43,7 @@ class StudyRequest:
         return names
 
     @property
-    def encoder(self) -> TextEncoder | ImageEncoder:
+    def encoder(self) -> DividedEncoder:
         """The backbone with its input.
 
         Raises:
@@ -49,9 +52,15 @@ class StudyRequest:
         task, features = self.objects.task, self.objects.task.features
         labels = self.objects.datamodule.labels_of("val")
         one_class = labels is not None and labels.ndim == 1 and not labels.is_floating_point()
-        if not one_class or not isinstance(features, TextEncoder | ImageEncoder):
+        if not one_class:
             msg = (
                 f"depth: {type(task).__name__} does not predict one class for each text or image; "
+                f"set depth=none"
+            )
+            raise ConfigError(msg)
+        if not isinstance(features, DividedEncoder):
+            msg = (
+                f"depth: {type(features).__name__} does not return the states of its layers; "
                 f"set depth=none"
             )
             raise ConfigError(msg)
@@ -80,21 +89,22 @@ class DepthStudy(ABC):
 
 
 def write_study_metrics(
-    request: StudyRequest, val: Mapping[str, float], seconds: Mapping[str, float]
+    request: StudyRequest, val: Mapping[str, float], *, features: float, fit: float
 ) -> None:
     """Write metrics.json, so that a sweep lists a study like a run.
 
     Args:
         request: The run's config, folder and objects.
         val: Metrics on validation.
-        seconds: Durations of the pass over the data (`states`) and of the probes (`probes`).
+        features: Seconds of the pass over the data.
+        fit: Seconds of the training of probes, heads or rungs.
     """
     task, datamodule = request.objects.task, request.objects.datamodule
     durations = {
-        "fit": round(seconds["probes"], 3),
+        "fit": round(fit, 3),
         "test": None,
         "epoch_mean": None,
-        "features": round(seconds["states"], 3),
+        "features": round(features, 3),
     }
     request.folder.write_json(
         "metrics.json",
@@ -106,3 +116,27 @@ def write_study_metrics(
             "seconds": durations,
         },
     )
+
+
+def run_study(request: StudyRequest, shown: Console, start: float) -> float:
+    """Answer how deep to thaw, in place of training, and write the report.
+
+    Args:
+        request: The run's config, folder and objects.
+        shown: The console of the run.
+        start: When the run started, by `time.perf_counter`.
+
+    Returns:
+        The accuracy on validation.
+    """
+    folder = request.folder
+    study: DepthStudy = build_object(request.cfg, "depth")
+    score = study.run(request)
+    metrics = folder.read_json("metrics.json")
+    spent = measured(folder, request.objects, metrics["seconds"], start)
+    folder.write_json("metrics.json", metrics | spent)
+    folder.write_status("running", "report")
+    write_report(folder.path)
+    folder.write_status("finished", "report")
+    shown.print(f"report: {one_line(folder.report)}", highlight=False, soft_wrap=True)
+    return score

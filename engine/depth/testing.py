@@ -1,6 +1,5 @@
 """Test a finished run that ran with `test=false`, and record it like a test of its own."""
 
-import time
 from typing import Any
 
 from engine.evaluation import open_checkpoint, test_checkpoint
@@ -24,10 +23,9 @@ def test_once(folder: RunFolder) -> dict[str, Any]:
     if metrics.get("test"):
         recorded: dict[str, Any] = metrics["test"]
         return recorded
-    start = time.perf_counter()
     cfg, checkpoint = open_checkpoint(folder, None)
     datamodule = data_from_checkpoint(cfg, checkpoint, folder.best_checkpoint)
-    task, _ = test_checkpoint(cfg, folder, checkpoint, datamodule)
+    task, _, seconds = test_checkpoint(cfg, folder, checkpoint, datamodule)
     results, result = results_of(task.kind), task.results["test"]
     write_parquet(results.predictions(result, datamodule, "test"), folder.predictions)
     run = TrainedRun(cfg, task.eval(), datamodule.state_dict(), task.device)
@@ -36,7 +34,7 @@ def test_once(folder: RunFolder) -> dict[str, Any]:
     data = {**origin["data"], "test": datamodule.describe()["test"]}
     folder.write_json("provenance.json", {**origin, "data": data})
     test = results.record(result, datamodule)
-    seconds = {**metrics["seconds"], "test": round(time.perf_counter() - start, 3)}
-    folder.write_json("metrics.json", {**metrics, "test": test, "seconds": seconds})
+    times = {**metrics["seconds"], "test": round(seconds, 3)}
+    folder.write_json("metrics.json", {**metrics, "test": test, "seconds": times})
     write_report(folder.path)
     return test

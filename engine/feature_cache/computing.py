@@ -1,6 +1,6 @@
 """Computation of features: one pass of a split through the frozen part of a network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,6 +18,9 @@ from lightning_modules.networks.freezing.prefix import Cut
 # Layers whose weights autocast converts to half precision.
 _CAST = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+# Wanted keys, and a batch on the device -> the values of each key.
+Outputs = Callable[[Collection[str], Any], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def layer_output(cut: Cut, task: Task, trainer: lightning.Trainer, batch: Any) -
 
 
 def compute_features(
-    cuts: Mapping[str, Cut],
+    outputs: Outputs,
     objects: RunObjects,
     source: FeatureInput,
     name: str,
@@ -55,34 +58,47 @@ def compute_features(
     """Compute the features of a split, in the batches and the precision of an evaluation.
 
     Args:
-        cuts: Key -> cut. Only the layers before it run; with several, one pass computes all.
+        outputs: Returns the values of some keys for a batch on the device, from one pass.
         objects: The run's objects. The trainer sets the device and the precision.
         source: The input of the network.
-        name: The name of the split, for the progress bar.
-        out: The features of some of the cuts by key, all of the same views, filled in place.
+        name: What is computed, for the progress bar.
+        out: The features by key, all of the same views, filled in place.
     """
     task, views = objects.task, next(iter(out.values())).views
-    wanted = {key: cuts[key] for key in out}
     with (
         in_evaluation(task, objects.trainer),
-        progress(f"features of {name}", views * len(source.positions), "batches") as advance,
+        progress(name, views * len(source.positions), "batches") as advance,
     ):
         for positions, batch in zip(source.positions, source.loader(), strict=True):
             prepared = objects.datamodule.on_before_batch_transfer(batch, 0)
             for view in range(views):
                 viewed = on_device(task, source.view(prepared, view))
-                for key, values in _outputs(wanted, task, viewed).items():
+                for key, values in outputs(out.keys(), viewed).items():
                     out[key].put(torch.as_tensor(positions), view, values.cpu())
                 advance(1)
 
 
-def _outputs(cuts: Mapping[str, Cut], task: Task, batch: Any) -> dict[str, Tensor]:  # noqa: ANN401 - each dataset has its batch type
-    """Return the output at each cut for a batch, from one pass."""
-    if len(cuts) == 1:
-        return {key: cut.prefix(task.features, batch).values for key, cut in cuts.items()}
-    layers = [cut.layer for cut in cuts.values() if cut.layer is not None]
+def outputs_at(
+    cuts: Mapping[str, Cut],
+    task: Task,
+    keys: Collection[str],
+    batch: Any,  # noqa: ANN401 - each dataset has its batch type
+) -> dict[str, Tensor]:
+    """Return the output at some cuts for a batch, from one pass.
+
+    Args:
+        cuts: Key -> cut.
+        task: The task.
+        keys: The keys of the wanted cuts. For one, only the layers before it run; for several, the
+            whole network does, once.
+        batch: A batch on the device of the task.
+    """
+    if len(keys) == 1:
+        return {key: cuts[key].prefix(task.features, batch).values for key in keys}
+    wanted = {key: cuts[key].layer for key in keys}
+    layers = [layer for layer in wanted.values() if layer is not None]
     found = cast(Any, task.features).layer_features(layers, batch)
-    return {key: found[cut.layer].values for key, cut in cuts.items()}
+    return {key: found[layer].values for key, layer in wanted.items()}
 
 
 def on_device(task: Task, batch: Any) -> Any:  # noqa: ANN401 - each dataset has its batch type

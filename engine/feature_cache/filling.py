@@ -9,7 +9,7 @@ from datamodules.base import TransferDataModule
 from datamodules.batching.stored_features import StoredFeatures
 from engine.build import RunObjects
 from engine.feature_cache.cache_plan import CachePlan
-from engine.feature_cache.computing import compute_features
+from engine.feature_cache.computing import compute_features, outputs_at
 from lightning_modules.base import Task
 from lightning_modules.networks.classifier import Classifier
 from lightning_modules.networks.freezing.prefix import Cut
@@ -35,7 +35,9 @@ def fill_cache(plan: CachePlan, objects: RunObjects) -> float | None:
     start = time.perf_counter()
     stored: dict[str, StoredFeatures] = {}
     for split, entry in plan.entries.items():
-        compute = partial(compute_features, {entry.key: plan.cut}, objects, entry.source, split)
+        outputs = partial(outputs_at, {entry.key: plan.cut}, objects.task)
+        name = f"features of {split}"
+        compute = partial(compute_features, outputs, objects, entry.source, name)
         stored |= {split: plan.store.get_all({entry.key: entry.layout}, compute)[0][entry.key]}
     _read_from_cache(objects.datamodule, objects.task, plan.cut, stored)
     return time.perf_counter() - start
@@ -56,7 +58,8 @@ def fill_together(plans: Sequence[CachePlan], objects: RunObjects) -> float:
         cuts = {key: plan.cut or Cut() for key, plan in entries.items()}
         layouts = {key: plan.entries[split].layout for key, plan in entries.items()}
         source = cached[0].entries[split].source
-        compute = partial(compute_features, cuts, objects, source, split)
+        outputs = partial(outputs_at, cuts, objects.task)
+        compute = partial(compute_features, outputs, objects, source, f"features of {split}")
         assert cached[0].store is not None  # noqa: S101 - tells the type checker
         cached[0].store.get_all(layouts, compute)
     return time.perf_counter() - start

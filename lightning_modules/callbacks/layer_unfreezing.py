@@ -1,12 +1,13 @@
 """Partial and gradual unfreezing of a backbone: it trains from a given layer on."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import lightning
 from annotated_types import Ge, Interval
 from torch import nn
 
 from lightning_modules.base import Task
+from lightning_modules.networks.backbones.divided_encoder import DividedEncoder
 from lightning_modules.networks.backbones.features import BACKBONE, FEATURES
 from lightning_modules.networks.freezing.blocks import blocks_of
 from lightning_modules.networks.freezing.layers import layer_numbers, parameters_from
@@ -163,9 +164,11 @@ class LayerUnfreezing(lightning.Callback):
         Raises:
             FreezingError: If the backbone has fewer blocks, or no layers that are known.
         """
-        features: Any = network.get_submodule(FEATURES)
+        features = network.get_submodule(FEATURES)
         backbone = network.get_submodule(BACKBONE)
-        blocks = blocks_of(backbone, features.record()) if hasattr(features, "record") else []
+        blocks = (
+            blocks_of(backbone, features.record()) if isinstance(features, DividedEncoder) else []
+        )
         count = self.last_blocks or 0
         if count > len(blocks):
             msg = (

@@ -37,19 +37,24 @@ def overrides_of(start_layer: str | None, config: Mapping[str, Any]) -> str:
 
     Args:
         start_layer: The layer; None for the head alone.
-        config: The config of the study. Its early stopping is kept; its unfreezing is replaced.
+        config: The config of the study. Its other callbacks are kept.
     """
-    callbacks = [node for node in (config.get("callbacks") or {}).values() if node]
-    stops = any(str(node.get("_target_")).endswith(".EarlyStopping") for node in callbacks)
-    unfreezing = [n for n in callbacks if str(n.get("_target_")).endswith(".LayerUnfreezing")]
+    callbacks = {name: node for name, node in (config.get("callbacks") or {}).items() if node}
+    targets = {name: str(node.get("_target_")) for name, node in callbacks.items()}
+    unfreezing = [name for name, target in targets.items() if target.endswith(".LayerUnfreezing")]
     if start_layer is None:
-        group = "early_stopping" if stops else "none"
-        return "model.freeze_backbone=true" + f" callbacks={group}" * bool(unfreezing)
-    group = "unfreezing_early_stopping" if stops else "unfreezing"
-    words = [f"callbacks={group}", f"callbacks.unfreezing.start_layer={start_layer}"]
+        removed = (f"'~callbacks.{name}'" for name in unfreezing)  # a shell expands ~ at a start
+        return " ".join(("model.freeze_backbone=true", *removed))
+    if unfreezing:
+        name, words = unfreezing[-1], []
+    else:
+        stops = any(target.endswith(".EarlyStopping") for target in targets.values())
+        name = "unfreezing"
+        words = [f"callbacks={'unfreezing_early_stopping' if stops else 'unfreezing'}"]
+    words.append(f"callbacks.{name}.start_layer={start_layer}")
     for key in ("schedule", "lr_factors", "last_blocks"):
-        if any(node.get(key) is not None for node in unfreezing):
-            words.append(f"callbacks.unfreezing.{key}=null")
+        if callbacks.get(name, {}).get(key) is not None:
+            words.append(f"callbacks.{name}.{key}=null")
     if (config.get("model") or {}).get("freeze_backbone"):
         words.append("model.freeze_backbone=false")
     return " ".join(words)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ def test_the_cost_of_a_ladder_has_all_rungs_and_their_features(
     assert ended.code == 0, ended.err
     # Features of 140 texts, of at least two channels and four bytes.
     assert found[0].cache > 140 * 8
-    assert "seconds in all" in ended.out
+    # Three rungs (head, 1, all), each with the weights of 0.12 million parameters.
+    assert found[0].checkpoints > 3 * 400_000
+    assert found[0].total > 2 * found[0].epoch > 0
     assert not (tmp_path / "run").exists()
 
 
@@ -76,6 +79,11 @@ def test_the_cost_of_a_ladder_has_all_rungs_and_their_features(
     ("overrides", "message"),
     [
         (("debug=fast",), "set samples={train: 1000} in place of trainer.limit_train_batches"),
+        (
+            ("trainer.limit_val_batches=5",),
+            "set samples={val: 1000} in place of trainer.limit_val_batches\n",
+        ),
+        (("trainer.val_check_interval=2",), "trainer.val_check_interval=2 counts batches"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -130,7 +138,8 @@ def test_a_sweep_prints_the_sum(sweep: RunSweep, monkeypatch: pytest.MonkeyPatch
     ended = sweep(*SAMPLE, "plan=cost", "seed=1,2,3")
     assert ended.code == 0, ended.err
     assert "cost of all 3 jobs, one after the other" in ended.out
-    assert "180" in ended.out
+    rows = [line for line in ended.out.splitlines() if "seconds in all" in line]
+    assert [re.findall(r"\d+", row) for row in rows] == [["60"]] * 3 + [["180"]]
     assert not ended.folder.exists()
 
 
@@ -197,6 +206,35 @@ def test_steps_validation_and_features_are_scaled_and_the_rest_is_not(tmp_path: 
     predicted = 0.3 * 5
     assert cost.total == pytest.approx(10 * epoch + rest + predicted + 0.6 * 10 + 4.0 * 1100 / 120)
     assert (cost.host, cost.device, cost.checkpoints, cost.cache) == (7, 8, 9, 0)
+
+
+def test_a_part_of_an_epoch_and_epochs_without_validation(tmp_path: Path) -> None:
+    row = {"epoch": "0", "seconds": "2.3", "train/seconds": "2.0"}
+    seconds = {
+        "fit": 6.9,
+        "test": None,
+        "epoch_mean": 2.0,
+        "features": None,
+        "steps": [0.25] * 3,
+        "total": 10.0,
+    }
+    run = measured_run(
+        tmp_path / "run", [row] * 3, seconds,
+        {"train": split(80), "val": split(20)}, {"batches_per_epoch": 8, "padding_share": None},
+    )  # fmt: skip
+    plan = {
+        "samples": {"train": 800, "val": 20},
+        "batches_per_epoch": 80,
+        "padding_share": None,
+        "max_epochs": -1,
+        "max_steps": 100,
+    }
+    data = {"train": split(800), "val": split(20)}
+    cost = _scaled(run, plan, data, CachePlan(), interval=3)
+    epoch = 80 * 0.25 + 0.3 / 3
+    assert cost.epoch == pytest.approx(epoch)
+    # 100 steps are 1.25 epochs; the rest is 10 s less fit and the last pass over val.
+    assert cost.total == pytest.approx(1.25 * epoch + (10 - 6.9 - 0.3) + 0.3)
 
 
 def test_texts_are_scaled_by_their_padded_tokens(tmp_path: Path) -> None:

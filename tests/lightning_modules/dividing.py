@@ -5,13 +5,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.dividing.two_parts import (
-    Record,
-    TrialInput,
-    TwoParts,
-    divide,
-    record,
-)
+from lightning_modules.networks.dividing.recording import Record, TrialInput, record
+from lightning_modules.networks.dividing.two_parts import TwoParts, divide
 
 
 def recorded(model: nn.Module, images: Tensor) -> Record:

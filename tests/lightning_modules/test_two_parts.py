@@ -13,7 +13,8 @@ from datamodules.batches import TextBatch
 from lightning_modules.networks.backbones.features import Features
 from lightning_modules.networks.backbones.text import text_encoder
 from lightning_modules.networks.classifier import Classifier
-from lightning_modules.networks.dividing.two_parts import CannotDivideError, PrefixCost, divide
+from lightning_modules.networks.dividing.errors import CannotDivideError
+from lightning_modules.networks.dividing.two_parts import PrefixCost, divide
 from lightning_modules.networks.freezing.layers import parameters_from
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from lightning_modules.networks.freezing.prefix import Cut, find_cut

@@ -13,6 +13,7 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
+from lightning_modules.networks.backbones.divided_encoder import DividedEncoder
 from lightning_modules.networks.backbones.features import BackboneError, Features
 from lightning_modules.networks.backbones.pixels import (
     Interpolation,
@@ -25,16 +26,7 @@ from lightning_modules.networks.dividing.layer_states import (
     layer_inputs,
     pooled_images,
 )
-from lightning_modules.networks.dividing.two_parts import (
-    CannotDivideError,
-    PrefixCost,
-    Record,
-    TrialInput,
-    TwoParts,
-    divide,
-    prefix_cost,
-    record,
-)
+from lightning_modules.networks.dividing.recording import Record, TrialInput, record
 from lightning_modules.networks.tokens.fdvit import FDViT
 from run_folders.errors import brief
 
@@ -43,7 +35,7 @@ _PROBE_SIZE = 32  # side in pixels of the trial image for networks without a fix
 _CHUNK_PIXELS = 16 * 224**2
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(DividedEncoder):
     """Stored pixels -> pooled features.
 
     The network without its classifier is the attribute `model`: timm's layer `blocks.11` is
@@ -73,7 +65,6 @@ class ImageEncoder(nn.Module):
         self.input = PixelInput(config["mean"], config["std"], size, config["interpolation"])
         self.config = dict(config)
         self.new_parts = tuple(new_parts)
-        self._parts: dict[str, TwoParts] = {}
         self.model = model.to(memory_format=torch.channels_last)
         self.width = self._width(size or (_PROBE_SIZE, _PROBE_SIZE))
 
@@ -137,26 +128,13 @@ class ImageEncoder(nn.Module):
             trials.append(TrialInput((count,), run, run_blank))
         return record(self.model, trials)
 
-    def parts(self, layer: str, recorded: Record | None = None) -> TwoParts:
-        """Return the two parts of `model`, before a layer and from it on.
-
-        Raises:
-            CannotDivideError: If the network cannot run in these parts.
-        """
+    def why_undivided(self) -> str:
+        """Return why the network can be divided before no layer; empty if it can."""
         if isinstance(self.model, FDViT) and self.model.decoders is not None:
-            msg = "the reconstruction loss needs the output of every stage"
-            raise CannotDivideError(msg)
+            return "the reconstruction loss needs the output of every stage"
         if self.config["size"] is None:
-            msg = "it states no size of its input; set model.image_size"
-            raise CannotDivideError(msg)
-        if layer not in self._parts:
-            self._parts[layer] = divide(self.model, layer, recorded or self.record())
-        return self._parts[layer]
-
-    def prefix_cost(self, layer: str) -> PrefixCost:
-        """Return what the layers before a layer compute."""
-        recorded = self.record()
-        return prefix_cost(self.model, self.parts(layer, recorded), recorded)
+            return "it states no size of its input; set model.image_size"
+        return ""
 
     def forward_until(self, layer: str, batch: ImageBatch) -> Features:
         """Return the input of a layer of `model`, for example [B, N, C] or [B, C, H, W]."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from datamodules.batches import TextBatch
+from lightning_modules.networks.backbones.divided_encoder import DividedEncoder
 from lightning_modules.networks.backbones.features import BackboneError, Features
 from lightning_modules.networks.backbones.hugging_face import (
     hf_config,
@@ -32,16 +33,7 @@ from lightning_modules.networks.dividing.layer_states import (
     layer_inputs,
     pooled_texts,
 )
-from lightning_modules.networks.dividing.two_parts import (
-    CannotDivideError,
-    PrefixCost,
-    Record,
-    TrialInput,
-    TwoParts,
-    divide,
-    prefix_cost,
-    record,
-)
+from lightning_modules.networks.dividing.recording import Record, TrialInput, record
 from lightning_modules.networks.kernels.cpu_layers import use_cpu_layers
 from run_folders.errors import brief
 from run_folders.memory import check_model_folder
@@ -54,7 +46,7 @@ _RANDOM_WEIGHTS = "model.backbone='{model_type: bert}' data.tokenizer='{vocab_si
 Pooling = Literal["pooler", "cls", "mean", "last"]
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(DividedEncoder):
     """A Hugging Face network that returns pooled vectors or the hidden states of the tokens.
 
     The network is the attribute `model`; its layers are `features.model.encoder.layer.0` and so on.
@@ -99,7 +91,6 @@ class TextEncoder(nn.Module):
         self.model = encoder
         self.config: PretrainedConfig = config or encoder.config  # type: ignore[assignment]
         self.pooling = pooling
-        self._parts: dict[str, TwoParts] = {}
         if self.traits is not None and self.traits.reads_padding:
             log.warning(
                 "%s reads padding: the result of a text depends on the longest text of its batch",
@@ -141,28 +132,11 @@ class TextEncoder(nn.Module):
             trials.append(TrialInput((count, tokens), run, run_blank))
         return record(self.model, trials)
 
-    def parts(self, layer: str, recorded: Record | None = None) -> TwoParts:
-        """Return the two parts of `model`, before a layer and from it on.
-
-        Raises:
-            CannotDivideError: If the network cannot run in these parts.
-        """
+    def why_undivided(self) -> str:
+        """Return why the network can be divided before no layer; empty if it can."""
         if self.traits is None or self.traits.reads_padding:
-            msg = "the states of its tokens depend on the padding, which is not stored"
-            raise CannotDivideError(msg)
-        if layer not in self._parts:
-            recorded = recorded or self.record()
-            parts = divide(self.model, layer, recorded)
-            if parts.state[:2] != recorded.trials[-1].sizes:
-                msg = f"{layer} receives states of shape {[*parts.state]}, not one for each token"
-                raise CannotDivideError(msg)
-            self._parts[layer] = parts
-        return self._parts[layer]
-
-    def prefix_cost(self, layer: str) -> PrefixCost:
-        """Return what the layers before a layer compute."""
-        recorded = self.record()
-        return prefix_cost(self.model, self.parts(layer, recorded), recorded)
+            return "the states of its tokens depend on the padding, which is not stored"
+        return ""
 
     def forward_until(self, layer: str, batch: TextBatch) -> Features:
         """Return the input of a layer of `model`, [B, T, C], with the lengths of the texts."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.dividing.two_parts import first_tensor
+from lightning_modules.networks.dividing.recording import first_tensor
 
 
 class PooledState(NamedTuple):

@@ -6,27 +6,26 @@ network allows this: stand-ins return not-a-number, and the result must equal th
 network.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.dividing.counting import multiplications
-from run_folders.errors import UserError, brief
-
-# Runs a network on an input.
-Run = Callable[[], Any]
-# Sizes of an input: the number of samples, and of tokens if there are any.
-Sizes = tuple[int, ...]
-
-
-class CannotDivideError(UserError, ValueError):
-    """A network cannot run from a layer on; the message is the reason."""
+from lightning_modules.networks.dividing.errors import CannotDivideError
+from lightning_modules.networks.dividing.recording import (
+    Call,
+    Record,
+    Run,
+    evaluating,
+    first_tensor,
+)
+from lightning_modules.networks.dividing.shapes import Sizes, built, fitted
+from run_folders.errors import brief
 
 
 class _ReachedError(Exception):
@@ -35,81 +34,6 @@ class _ReachedError(Exception):
     def __init__(self, state: Tensor | None) -> None:
         super().__init__()
         self.state = state
-
-
-@dataclass(frozen=True)
-class TrialInput:
-    """An input to try a network with.
-
-    Attributes:
-        sizes: Its sizes, which differ between trials.
-        run: Runs the network on it, and returns its features.
-        run_blank: The same with another input of the same sizes.
-    """
-
-    sizes: Sizes
-    run: Callable[[], Tensor]
-    run_blank: Callable[[], Tensor]
-
-
-@dataclass
-class _Call:
-    """Calls of a module in a forward pass.
-
-    Attributes:
-        first, last: Positions of the first entry and of the last exit, among all of both.
-        outputs: The output of each call.
-        reads: Whether a call had a tensor among its arguments.
-    """
-
-    first: int
-    last: int = -1
-    outputs: list[Any] = field(default_factory=list)
-    reads: bool = False
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """A tensor's shape as a function of the sizes of the input.
-
-    Attributes:
-        factors: For each dimension, a factor and the indices of the sizes that multiply it.
-    """
-
-    factors: tuple[tuple[int, tuple[int, ...]], ...]
-
-    def of(self, sizes: Sizes) -> list[int]:
-        """Return the shape for an input of these sizes."""
-        return [factor * math.prod(sizes[i] for i in chosen) for factor, chosen in self.factors]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a network ran on some trials, in eval mode.
-
-    Attributes:
-        trials: The trials.
-        calls: For each trial, the calls of the modules by name.
-        outputs: For each trial, the output of the network.
-    """
-
-    trials: Sequence[TrialInput]
-    calls: Sequence[Mapping[str, _Call]]
-    outputs: Sequence[Tensor]
-
-    def has_one_input(self, layer: str) -> bool:
-        """Return whether the network runs a layer exactly once, on a tensor."""
-        call = self.calls[0].get(layer)
-        return call is not None and len(call.outputs) == 1 and call.reads
-
-    def layers(self, model: nn.Module) -> list[str]:
-        """Return the modules that own parameters, in the order in which they run first."""
-        owners = [
-            name
-            for name, module in model.named_modules()
-            if next(module.parameters(recurse=False), None) is not None and name in self.calls[0]
-        ]
-        return sorted(owners, key=lambda name: self.calls[0][name].first)
 
 
 @dataclass(frozen=True)
@@ -200,18 +124,6 @@ def forward_until(model: nn.Module, layer: str, run: Run) -> Tensor:
     raise CannotDivideError(msg)
 
 
-def record(model: nn.Module, trials: Sequence[TrialInput]) -> Record:
-    """Run a network on trials and record its modules.
-
-    Args:
-        model: The network. Its modes and the random generators stay the same.
-        trials: Two or more inputs; each size differs between two of them while the others stay.
-    """
-    with _evaluating(model):
-        found = [_recorded(model, trial.run) for trial in trials]
-    return Record(trials, [calls for calls, _ in found], [output for _, output in found])
-
-
 def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
     """Divide a network before a layer, and check that both parts equal the whole.
 
@@ -226,7 +138,7 @@ def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
             way.
     """
     reason = ""
-    with _evaluating(model):
+    with evaluating(model):
         for runs in (_reads_nothing, _has_no_parameters):
             try:
                 parts = _parts(model, layer, recorded, runs)
@@ -240,65 +152,18 @@ def divide(model: nn.Module, layer: str, recorded: Record) -> TwoParts:
     raise CannotDivideError(reason)
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode, without gradients; the modes are restored afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _recorded(model: nn.Module, run: Run) -> tuple[dict[str, _Call], Tensor]:
-    """Run a network; return the calls of its modules, by name, and its output."""
-    calls: dict[str, _Call] = {}
-    clock = itertools.count()
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            if name:
-                stack.enter_context(_recording(module, name, calls, clock))
-        return calls, run()
-
-
-@contextmanager
-def _recording(
-    module: nn.Module, name: str, calls: dict[str, _Call], clock: Iterator[int]
-) -> Iterator[None]:
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = calls.setdefault(name, _Call(next(clock)))
-        call.reads |= first_tensor(args, kwargs)[1] is not None
-
-    def leave(_: nn.Module, __: object, output: Any) -> None:  # noqa: ANN401 - any output
-        calls[name].last = next(clock)
-        calls[name].outputs.append(_shapes(output))
-
-    handles = [
-        module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
-        module.register_forward_hook(leave),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _reads_nothing(_: nn.Module, call: _Call) -> bool:
+def _reads_nothing(_: nn.Module, call: Call) -> bool:
     """Whether a module needs no stand-in, because it has no input: BEiT's biases of token pairs."""
     return not call.reads
 
 
-def _has_no_parameters(module: nn.Module, call: _Call) -> bool:
+def _has_no_parameters(module: nn.Module, call: Call) -> bool:
     """Whether a module needs no stand-in, because it is cheap: rotary positions."""
     return not call.reads or next(module.parameters(), None) is None
 
 
 def _parts(
-    model: nn.Module, layer: str, recorded: Record, runs: Callable[[nn.Module, _Call], bool]
+    model: nn.Module, layer: str, recorded: Record, runs: Callable[[nn.Module, Call], bool]
 ) -> TwoParts:
     """Return the parts; modules for which `runs` is true get no stand-in."""
     calls, sizes = recorded.calls[0], [trial.sizes for trial in recorded.trials]
@@ -313,7 +178,7 @@ def _parts(
     later = {name for name, call in calls.items() if call.first >= start}
     stand_ins = {
         name: [
-            _fitted(outputs, sizes, name)
+            fitted(outputs, sizes, name)
             for outputs in zip(*(each[name].outputs for each in recorded.calls), strict=True)
         ]
         for name in sorted(_outermost(before))
@@ -385,7 +250,7 @@ def _standing_in(
     left = iter(shapes)
 
     def forward(*_: object, **__: object) -> Any:  # noqa: ANN401 - as the module's own
-        return _built(next(left), sizes, make)
+        return built(next(left), sizes, make)
 
     own = vars(module).get("forward")
     module.forward = forward
@@ -415,64 +280,3 @@ def _receiving(layer: nn.Module, state: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def first_tensor(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[int | str | None, Tensor | None]:
-    """Return the index or the name of the first tensor among the arguments, and the tensor."""
-    given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-    for position, value in given:
-        if isinstance(value, Tensor):
-            return position, value
-    return None, None
-
-
-class _Unknown:
-    """An output that is no tensor, and differs between trials or is not a plain value."""
-
-
-def _shapes(output: Any) -> Any:  # noqa: ANN401 - a nested output
-    """Return a nested output with shapes in place of tensors."""
-    if isinstance(output, Tensor):
-        return output.shape if output.is_floating_point() else _Unknown()
-    if isinstance(output, dict):
-        return {key: _shapes(value) for key, value in output.items()}
-    if isinstance(output, list | tuple):
-        shapes = [_shapes(value) for value in output]
-        return shapes if isinstance(output, list) else tuple(shapes)
-    return output if output is None or isinstance(output, bool | int | str) else _Unknown()
-
-
-def _fitted(outputs: Sequence[Any], sizes: Sequence[Sizes], name: str) -> Any:  # noqa: ANN401 - a nested output
-    """Return a nested output with a `_Shape` for each tensor, from the outputs of all trials."""
-    first = outputs[0]
-    if isinstance(first, torch.Size):
-        return _Shape(tuple(_factor(dims, sizes, name) for dims in zip(*outputs, strict=True)))
-    if isinstance(first, dict):
-        return {key: _fitted([o[key] for o in outputs], sizes, name) for key in first}
-    if isinstance(first, list | tuple):
-        return type(first)(_fitted(each, sizes, name) for each in zip(*outputs, strict=True))
-    return first if all(output == first for output in outputs) else _Unknown()
-
-
-def _factor(dims: Sequence[int], sizes: Sequence[Sizes], name: str) -> tuple[int, tuple[int, ...]]:
-    """Return the factor and the sizes whose product is a dimension in all trials."""
-    count = len(sizes[0])
-    for chosen in [(), *((i,) for i in range(count)), tuple(range(count))]:
-        products = [math.prod(each[i] for i in chosen) for each in sizes]
-        factor = dims[0] // products[0]
-        if all(factor * product == dim for product, dim in zip(products, dims, strict=True)):
-            return factor, chosen
-    msg = f"the shape of the output of {name} depends on the input in an unknown way"
-    raise CannotDivideError(msg)
-
-
-def _built(shape: Any, sizes: Sizes, make: Callable[[list[int]], Tensor]) -> Any:  # noqa: ANN401 - a nested output
-    if isinstance(shape, _Shape):
-        return make(shape.of(sizes))
-    if isinstance(shape, dict):
-        return {key: _built(value, sizes, make) for key, value in shape.items()}
-    if isinstance(shape, list | tuple):
-        return type(shape)(_built(value, sizes, make) for value in shape)
-    return shape

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_modules.networks.dividing.two_parts import Record
+from lightning_modules.networks.dividing.recording import Record
 from lightning_modules.networks.freezing.layers import layer_numbers
 
 
@@ -32,7 +32,7 @@ def blocks_of(backbone: nn.Module, recorded: Record) -> list[Block]:
 
     Args:
         backbone: The network.
-        recorded: What `two_parts.record` returned for it.
+        recorded: What `recording.record` returned for it.
     """
     return _blocks(backbone, recorded, layer_numbers(backbone)) or _blocks(
         backbone, recorded, layer_numbers(backbone, coarse=True)

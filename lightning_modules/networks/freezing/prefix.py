@@ -9,13 +9,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lightning_modules.networks.backbones.divided_encoder import DividedEncoder
 from lightning_modules.networks.backbones.features import FEATURES, MODEL, Features
-from lightning_modules.networks.dividing.two_parts import (
-    CannotDivideError,
-    PrefixCost,
-    Record,
-    TwoParts,
-)
+from lightning_modules.networks.dividing.errors import CannotDivideError
+from lightning_modules.networks.dividing.recording import Record
+from lightning_modules.networks.dividing.two_parts import PrefixCost, TwoParts
 from lightning_modules.networks.freezing.plan import FreezingPlan
 from run_folders.errors import brief
 
@@ -82,14 +80,14 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
         return Cut()
     kind = type(features.get_submodule(MODEL)).__name__
     owners = {name.removeprefix(f"{MODEL}.").rpartition(".")[0] for name in trained}
-    if not hasattr(features, "record"):
+    if not isinstance(features, DividedEncoder):
         start = trained[0].removeprefix(f"{MODEL}.")
         return f"{kind} trains from {start} on, but cannot be run from an intermediate layer"
     if "" in owners:
         name = next(name.removeprefix(f"{MODEL}.") for name in trained if name.count(".") == 1)
         return f"{name} trains, and it comes before all layers"
     try:
-        recorded: Record = cast(Any, features).record()
+        recorded = features.record()
     except Exception as error:  # an own network may not run on other inputs than its data
         return f"{kind} does not run on random inputs ({brief(error)})"
     order = recorded.layers(features.get_submodule(MODEL))
@@ -104,7 +102,7 @@ def find_cut(network: nn.Module, plan: FreezingPlan) -> Cut | str:
     return Cut(found.layer)
 
 
-def _cut_before(first: str, features: Any, recorded: Record) -> TwoParts | str:  # noqa: ANN401 - an encoder
+def _cut_before(first: str, features: DividedEncoder, recorded: Record) -> TwoParts | str:
     """Return the last possible parts before a layer, or the reason why there are none.
 
     A cut may have to be before a module that contains the layer, because of connections that skip
