@@ -162,7 +162,7 @@ class DepthLadder(DepthStudy):
         ladder.rows, ladder.chosen = compare_rungs(ladder.rungs, self.significance)
         row = ladder.rows[-1]
         if not row.better and not self.every_rung:
-            ladder.stopped = f"rung {row.name} is not better than rung {row.compared_with}"
+            ladder.stopped = why_stopped(row, ladder.rows[ladder.chosen])
         self._write(request, ladder)
 
     def _config(self, request: StudyRequest, rung: str, ladder: _Ladder) -> DictConfig:
@@ -202,6 +202,19 @@ class DepthLadder(DepthStudy):
             "test": test,
         }
         request.folder.write_json(DEPTH, record)
+
+
+def why_stopped(row: TrainedRung, below: TrainedRung) -> str:
+    """Return why a ladder stops at a rung, and whether more samples might have shown more."""
+    why = f"rung {row.name} is not better than rung {row.compared_with}"
+    gained = row.acc - below.acc
+    if gained <= 0:
+        return why
+    needed = "no difference" if row.detectable is None else f"{row.detectable:.4f} or more"
+    return (
+        f"{why}: it gains {gained:.4f}, and the test finds {needed}; depth.every_rung=true trains "
+        f"all rungs"
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from engine.depth.advice import INPUT_LAYERS, Probed, advise, compare_with_best
+from engine.depth.ladder import why_stopped
 from engine.depth.power_law import PowerLaw, extrapolate, fit_power_law
 from reports.depth.parts import overrides_of
+from reports.depth.rungs import TrainedRung
 from reports.statistics import mcnemar_exact, smallest_difference
 from tests.conftest import Train
 from tests.engine.conftest import RunSweep
@@ -226,7 +229,7 @@ def test_a_ladder_stops_where_a_rung_is_not_better_and_goes_on(
     record = depth_of(tmp_path / "run")
     assert [rung["name"] for rung in record["rungs"]] == ["head", "1"]
     assert record["chosen"] == "head"
-    assert record["stopped"] == "rung 1 is not better than rung head"
+    assert record["stopped"].startswith("rung 1 is not better than rung head")
     # Interrupted while the second rung was trained: the first one is not trained again.
     before = (tmp_path / "run" / "rungs" / "0_head" / "history.csv").stat().st_mtime_ns
     status = tmp_path / "run" / "rungs" / "1_1" / "status.json"
@@ -237,6 +240,18 @@ def test_a_ladder_stops_where_a_rung_is_not_better_and_goes_on(
     assert after == before
     again = depth_of(tmp_path / "run")
     assert [rung["acc"] for rung in again["rungs"]] == [rung["acc"] for rung in record["rungs"]]
+
+
+def test_a_ladder_says_if_its_test_was_too_weak() -> None:
+    below = TrainedRung("2", "b", "2_2", 10, 1.0, 900, 1000, 0.90, (0.88, 0.92))
+    above = replace(below, name="4", acc=0.91, compared_with="2", p=0.09, detectable=0.012)
+    why = "rung 4 is not better than rung 2"
+    found = (
+        "it gains 0.0100, and the test finds 0.0120 or more; depth.every_rung=true trains all rungs"
+    )
+    assert why_stopped(above, below) == f"{why}: {found}"
+    assert "the test finds no difference;" in why_stopped(replace(above, detectable=None), below)
+    assert why_stopped(replace(above, acc=0.90), below) == why
 
 
 def test_budgets_and_warm_starts_of_a_ladder(train: Train, tmp_path: Path) -> None:
