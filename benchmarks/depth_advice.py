@@ -57,7 +57,7 @@ STUDIES = {
             "data=cifar10",
             "schedule=cosine",
             "data.val_fraction=0.3333",
-            "model.lr=1e-3",
+            "model.lr=1e-2",
             "model.backbone_lr=5e-4",
         ),
         (1200, 0, 800),
