@@ -14,6 +14,7 @@ _WIDTH_OF_BLOCK = 0.42  # inches
 _AXES = {"seconds": "seconds of training", "trainable": "trainable parameters"}
 _MARGIN = 0.25  # of the range of accuracies
 _LONG = 8  # characters of a label
+_FEW_DECADES = 50  # up to this ratio of most to least, the axis also names 2 and 5 of a decade
 _WIDEST, _NARROWEST = 12.0, 8.0
 
 
@@ -38,6 +39,8 @@ def probe_plot(states: Sequence[Mapping[str, Any]], advice: Mapping[str, Any]) -
             colour = plots.SERIES[i % len(plots.SERIES)]
             low, high = zip(*(state["interval"] for state in own), strict=True)
             axes.fill_between(at, low, high, color=colour, alpha=0.14, linewidth=0)
+            if len(own) == 1:  # a band has no width
+                axes.vlines(at, low, high, color=colour, alpha=0.5)
             values = [state["acc"] for state in own]
             axes.plot(at, values, "-o", color=colour, markersize=4, label=pooling)
         best = next(state for state in states if state["best"])
@@ -120,7 +123,8 @@ def rung_plot(
         axes.margins(x=0.12)
         if key == "trainable":
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            subs = (1, 2, 5) if max(at) < _FEW_DECADES * min(at) else (1,)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs))
             axes.xaxis.set_major_formatter(FuncFormatter(_count_text))
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
