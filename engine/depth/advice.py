@@ -100,7 +100,8 @@ def advise(rows: Sequence[Probed], significance: float) -> Advice:
             f"is after {best.after} ({best.pooling}, {best.acc:.4f}; p = {first.p:.2g})"
         )
     effect = (
-        "no layer comes after it: train the head alone"
+        "no layer comes after it: train the head alone, and compare it with "
+        "callbacks.unfreezing.last_blocks=1, as a probe cannot tell what a block gains by training"
         if first.start_layer is None
         else f"the layers from {first.start_layer} on add nothing that a linear head can use, so "
         f"they are the ones to train"
