@@ -14,11 +14,11 @@ from benchmarks.measuring import setting
 from reports.cost import estimate_rows
 from reports.record import read_run
 
-_TEXTS = ("samples={train: 2000, val: 1000, test: 1000}", "trainer.max_epochs=4")
+_TEXTS = ("samples={train: 1500, val: 600, test: 600}", "trainer.max_epochs=4")
 _IMAGES = (
     "data=cifar10",
     "data.val_fraction=0.25",
-    "samples={train: 1500, val: 500, test: 500}",
+    "samples={train: 1200, val: 400, test: 400}",
     "trainer.max_epochs=4",
 )
 _LAST = ("callbacks=unfreezing", "callbacks.unfreezing.last_blocks=2")
