@@ -174,6 +174,11 @@ def measured_run(folder: Path, history: list[dict[str, str]], seconds: dict[str,
     return run
 
 
+def durations(fit: float, total: float, steps: list[float], **more: float) -> dict[str, Any]:
+    parts = {"test": None, "epoch_mean": 1.0, "features": None, **more}
+    return {"fit": fit, "total": total, "steps": steps, **parts}
+
+
 def split(rows: int, **more: int) -> dict[str, Any]:
     return {"rows": rows, "sha256": "", **more}
 
@@ -181,14 +186,7 @@ def split(rows: int, **more: int) -> dict[str, Any]:
 def test_steps_validation_and_features_are_scaled_and_the_rest_is_not(tmp_path: Path) -> None:
     # An epoch: 0.5 s of overhead, 8 steps of 0.25 s, and 0.3 s of validation.
     row = {"epoch": "0", "seconds": "2.8", "train/seconds": "2.5"}
-    seconds = {
-        "fit": 8.4,
-        "test": 0.6,
-        "epoch_mean": 2.5,
-        "features": 4.0,
-        "steps": [0.25] * 3,
-        "total": 20.0,
-    }
+    seconds = durations(8.4, 20.0, [0.25] * 3, test=0.6, features=4.0)
     run = measured_run(
         tmp_path / "run", [row] * 3, seconds,
         {"train": split(80), "val": split(20), "test": split(20)}, {"batches_per_epoch": 8, "padding_share": None},
@@ -212,14 +210,7 @@ def test_steps_validation_and_features_are_scaled_and_the_rest_is_not(tmp_path: 
 
 def test_a_part_of_an_epoch_and_epochs_without_validation(tmp_path: Path) -> None:
     row = {"epoch": "0", "seconds": "2.3", "train/seconds": "2.0"}
-    seconds = {
-        "fit": 6.9,
-        "test": None,
-        "epoch_mean": 2.0,
-        "features": None,
-        "steps": [0.25] * 3,
-        "total": 10.0,
-    }
+    seconds = durations(6.9, 10.0, [0.25] * 3)
     run = measured_run(
         tmp_path / "run", [row] * 3, seconds,
         {"train": split(80), "val": split(20)}, {"batches_per_epoch": 8, "padding_share": None},
@@ -241,14 +232,7 @@ def test_a_part_of_an_epoch_and_epochs_without_validation(tmp_path: Path) -> Non
 
 def test_texts_are_scaled_by_their_padded_tokens(tmp_path: Path) -> None:
     row = {"epoch": "0", "seconds": "2.0", "train/seconds": "2.0"}
-    seconds = {
-        "fit": 4.0,
-        "test": None,
-        "epoch_mean": 2.0,
-        "features": None,
-        "steps": [0.25] * 2,
-        "total": 5.0,
-    }
+    seconds = durations(4.0, 5.0, [0.25] * 2)
     run = measured_run(
         tmp_path / "run", [row] * 2, seconds,
         {"train": split(64, tokens=1000), "val": split(20, tokens=300)}, {"batches_per_epoch": 8, "padding_share": 0.2},
@@ -270,14 +254,7 @@ def test_each_stage_of_unfreezing_has_its_own_time(tmp_path: Path) -> None:
         {"epoch": str(i), "seconds": str(s), "train/seconds": str(s)}
         for i, s in enumerate((9, 1, 4, 4))
     ]
-    seconds = {
-        "fit": 18.0,
-        "test": None,
-        "epoch_mean": 1.0,
-        "features": None,
-        "steps": [9, 1, 4, 4],
-        "total": 18.0,
-    }
+    seconds = durations(18.0, 18.0, [9, 1, 4, 4])
     run = measured_run(
         tmp_path / "run", rows, seconds, {"train": split(8), "val": split(4)}, {"batches_per_epoch": 1, "padding_share": None},
     )  # fmt: skip
