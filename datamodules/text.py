@@ -39,6 +39,7 @@ from datamodules.texts.batching import (
     PadCollator,
     TokenizedTexts,
     longest_first,
+    padded_tokens,
     padding_share,
 )
 from datamodules.texts.cleaning import DEFAULT_CLEANING, Cleaning, clean
@@ -299,15 +300,18 @@ class TextDataModule(LabelledDataModule[TextSplit]):
         """Return the facts of the base class, and those of the tokens.
 
         For each split: number of truncated texts, the length that truncates them, number of tokens,
-        and how many of them are unknown. For train: share of padding in the batches.
+        how many of them are unknown, and their number in evaluation batches with the padding. For
+        train: share of padding in the batches.
         """
         facts = super().describe()
         for name, texts in self.tokenized.items():
+            evaluated = longest_first(texts.lengths, self.eval_batch_size).batches
             facts[name] |= {
                 "truncated": texts.truncated,
                 "max_length": self.max_length,
                 "tokens": len(texts.flat),
                 "unknown_tokens": texts.unknown,
+                "padded_tokens": padded_tokens(evaluated, texts.lengths),
             }
         if "train" not in self.splits:
             return facts

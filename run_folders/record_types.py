@@ -265,6 +265,7 @@ class Split(TypedDict):
     max_length: NotRequired[int]
     tokens: NotRequired[int]
     unknown_tokens: NotRequired[int]
+    padded_tokens: NotRequired[int]
     group_column: NotRequired[str]
     groups: NotRequired[int]
     largest_class: NotRequired[LargestClass]

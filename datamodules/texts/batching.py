@@ -95,8 +95,13 @@ def longest_first(lengths: npt.NDArray[np.int64], batch_size: int) -> Evaluation
     return EvaluationBatches(np.argsort(-lengths, kind="stable"), batch_size)
 
 
+def padded_tokens(batches: Sequence[Positions], lengths: npt.NDArray[np.int64]) -> int:
+    """Return the number of tokens of the padded batches, padding included."""
+    return sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+
+
 def padding_share(batches: Sequence[Positions], lengths: npt.NDArray[np.int64]) -> float:
-    """Return the share of padding among all positions of the padded batches, 0..1."""
+    """Return the share of padding among all tokens of the padded batches, 0..1."""
     filled = sum(int(lengths[batch].sum()) for batch in batches)
-    total = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    total = padded_tokens(batches, lengths)
     return 1 - filled / total if total else 0.0

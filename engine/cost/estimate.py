@@ -156,8 +156,9 @@ def _scaled(
         fit, epoch, own_fit = seconds["fit"] * ratio.get("train", 1.0), 0.0, seconds["fit"]
         predicted = own_predicted = 0.0
     else:
+        train = _training(plan, data) / _training(own_plan, own_data)
         times = [
-            _epoch(row, step, plan, own_plan, ratio["train"], val / interval)
+            _epoch(row, step, own_plan["batches_per_epoch"], train, val / interval)
             for row, step in zip(history, seconds["steps"], strict=True)
         ]
         length = _epochs(plan)
@@ -204,37 +205,34 @@ def _of_study(
 
 
 def _epoch(
-    row: Mapping[str, str],
-    step: float,
-    plan: Mapping[str, Any],
-    own_plan: Mapping[str, Any],
-    train: float,
-    val: float,
+    row: Mapping[str, str], step: float, own_batches: int, train: float, val: float
 ) -> float:
     """Return the seconds of a whole epoch.
 
     Args:
         row: The epoch in the history of the measured run.
         step: Its mean seconds of a step.
-        plan: The plan of the whole run.
-        own_plan: The plan of the measured run.
-        train: How many times the samples, or tokens, of train the whole run has.
+        own_batches: Its number of steps.
+        train: How many times the batches of train, or their tokens, the whole run has.
         val: The same of val, divided by the number of epochs from one validation to the next.
     """
-    batches, own_batches = plan["batches_per_epoch"], own_plan["batches_per_epoch"]
-    fixed = max(0.0, float(row["train/seconds"]) - step * own_batches)
-    # A step takes as long as its padded tokens, if there are any; samples otherwise.
-    padding, own_padding = plan["padding_share"] or 0.0, own_plan["padding_share"] or 0.0
-    amount = train * (1 - own_padding) / (1 - padding) * own_batches
-    steps = amount if plan["padding_share"] is not None else batches
+    steps = step * own_batches
+    fixed = max(0.0, float(row["train/seconds"]) - steps)
     validation = float(row["seconds"]) - float(row["train/seconds"])
-    whole: float = fixed + step * steps + validation * val
+    whole: float = fixed + steps * train + validation * val
     return whole
 
 
+def _training(plan: Mapping[str, Any], data: Mapping[str, Any]) -> float:
+    """Return the number of tokens of an epoch with their padding, or of batches without tokens."""
+    if plan["padding_share"] is None:
+        return float(plan["batches_per_epoch"])
+    return float(data["train"]["tokens"] / (1 - plan["padding_share"]))
+
+
 def _amount(facts: Mapping[str, Any]) -> float:
-    """Return the number of tokens of a split, or of samples."""
-    return float(facts.get("tokens") or facts["rows"])
+    """Return the number of tokens of an evaluation with their padding, or of samples."""
+    return float(facts.get("padded_tokens") or facts["rows"])
 
 
 def _epochs(plan: Mapping[str, Any]) -> float:

@@ -458,3 +458,11 @@ def test_a_monitored_metric_that_is_not_defined_is_named_before_training(
     )  # fmt: skip
     assert f"monitor: {monitor} is not defined on the val split" in ended.error
     assert not RunFolder(ended.folder).last_checkpoint.exists()
+
+
+def test_padded_tokens_are_those_of_the_evaluation_batches(covid_dir: Path) -> None:
+    data = covid(covid_dir, eval_batch_size=8)
+    data.setup()
+    facts = data.describe()
+    read = sum(batch["input_ids"].numel() for batch in data.val_dataloader())
+    assert facts["val"]["padded_tokens"] == read > facts["val"]["tokens"]

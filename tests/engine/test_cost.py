@@ -231,11 +231,11 @@ def test_a_part_of_an_epoch_and_epochs_without_validation(tmp_path: Path) -> Non
 
 
 def test_texts_are_scaled_by_their_padded_tokens(tmp_path: Path) -> None:
-    row = {"epoch": "0", "seconds": "2.0", "train/seconds": "2.0"}
-    seconds = durations(4.0, 5.0, [0.25] * 2)
+    row = {"epoch": "0", "seconds": "2.5", "train/seconds": "2.0"}
+    seconds = durations(5.0, 9.0, [0.25] * 2, features=3.0)
     run = measured_run(
         tmp_path / "run", [row] * 2, seconds,
-        {"train": split(64, tokens=1000), "val": split(20, tokens=300)}, {"batches_per_epoch": 8, "padding_share": 0.2},
+        {"train": split(64, tokens=1000, padded_tokens=2000), "val": split(20, padded_tokens=600)}, {"batches_per_epoch": 8, "padding_share": 0.2},
     )  # fmt: skip
     plan = {
         "samples": {"train": 640, "val": 20},
@@ -244,9 +244,16 @@ def test_texts_are_scaled_by_their_padded_tokens(tmp_path: Path) -> None:
         "max_epochs": 2,
         "max_steps": -1,
     }
-    data = {"train": split(640, tokens=12_000), "val": split(20, tokens=300)}
+    data = {
+        "train": split(640, tokens=12_000, padded_tokens=15_000),
+        "val": split(20, padded_tokens=900),
+    }
+    cost = _scaled(run, plan, data, CachePlan())
     # 1,000 tokens with 20 % padding are 1,250; 12,000 without are 9.6 times as many.
-    assert _scaled(run, plan, data, CachePlan()).epoch == pytest.approx(8 * 0.25 * 9.6)
+    epoch = 8 * 0.25 * 9.6 + 0.5 * 1.5
+    assert cost.epoch == pytest.approx(epoch)
+    # The pass of features reads 15,900 padded tokens in place of 2,600, and the rest is 0.5 s.
+    assert cost.total == pytest.approx(2 * epoch + 3.0 * 15_900 / 2600 + 0.5 + 0.5 * 1.5)
 
 
 def test_each_stage_of_unfreezing_has_its_own_time(tmp_path: Path) -> None:
